@@ -1,0 +1,100 @@
+//! The checked configuration: no optionals where a default exists.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::logic::route::RouteSpec;
+use crate::logic::topology::Topology;
+
+/// A whole configuration that has passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect; never empty.
+    pub listen: Vec<Listen>,
+    /// Data-plane threads; at least 1.
+    pub workers: usize,
+    /// Where state that outlives the process is kept.
+    pub state_dir: Option<PathBuf>,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// How a stop goes.
+    pub shutdown: Shutdown,
+    /// What may be added to messages.
+    pub headers: Headers,
+    /// Routes in the order of the file; never empty.
+    pub routes: Vec<RouteSpec>,
+    /// Pools, and where this instance stands.
+    pub topology: Topology,
+}
+
+/// One client-facing listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Port 0 takes any free port.
+    pub address: SocketAddr,
+}
+
+/// The operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Loopback only; port 0 takes any free port; absent switches it off.
+    pub address: Option<SocketAddr>,
+}
+
+/// Bounds on clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections, per listener and over all workers.
+    pub connections: usize,
+    /// Request head in bytes, line and headers together.
+    pub header_bytes: usize,
+    /// Header fields in a request.
+    pub header_count: usize,
+    /// From a connection's first byte (or its last response) to the end of a request head.
+    pub header_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_bytes: 60 * 1024,
+            header_count: 100,
+            header_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a stop goes: readiness fails, new connections still served for `lame_duck`, then no new
+/// ones, and running requests have until `drain` to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Time between failing readiness and closing the listeners.
+    pub lame_duck: Duration,
+    /// Time that running requests have after that.
+    pub drain: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { lame_duck: Duration::ZERO, drain: Duration::from_secs(30) }
+    }
+}
+
+/// What the proxy may add to messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses.
+    pub expose: bool,
+    /// The pseudonym in `Via`; empty adds none.
+    pub via: String,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self { expose: false, via: "gapless".to_owned() }
+    }
+}

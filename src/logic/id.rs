@@ -1,0 +1,47 @@
+//! Names and identities.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Names one endpoint of one pool for as long as the configuration keeps it; never reused within
+/// a process, so a late message about an endpoint that is gone cannot hit another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u32);
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{}", self.0)
+    }
+}
+
+/// Where something stands: `region/zone`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The region, for example `us-south`.
+    pub region: Arc<str>,
+    /// The zone inside the region, for example `us-south-1`.
+    pub zone: Arc<str>,
+}
+
+impl Place {
+    /// Parses `region/zone`. Both parts must be non-empty and made of letters, digits, `-`, `_`
+    /// or `.`; anything else gives `None`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (region, zone) = text.split_once('/')?;
+        (is_name(region) && is_name(zone)).then(|| Self { region: region.into(), zone: zone.into() })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.region, self.zone)
+    }
+}
+
+/// Whether `text` may name a region, zone, pool or route.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
