@@ -18,8 +18,8 @@ pub mod logic;
 pub mod config;
 pub mod net;
 
-pub mod sim;
+//pub mod sim;
 
-pub mod app;
+//pub mod app;
 
-pub mod cli;
+//pub mod cli;

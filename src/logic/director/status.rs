@@ -1,0 +1,118 @@
+//! What the director can tell of its state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::logic::health::Health;
+use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
+use crate::logic::outcome::Outcome;
+use crate::logic::steer::WHOLE;
+
+use super::Director;
+
+/// One endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointStatus {
+    /// Who.
+    pub subject: Arc<Subject>,
+    /// Its weight.
+    pub weight: u32,
+    /// What is believed of it.
+    pub health: Health,
+    /// Since when.
+    pub since: Instant,
+    /// When the next probe starts; `None` while it waits for the running one.
+    pub next_probe: Option<Instant>,
+    /// The last probes with their starts, oldest first.
+    pub probes: Vec<(Instant, Outcome)>,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Whether the current snapshot sends it traffic.
+    pub in_service: bool,
+}
+
+/// One pool.
+#[derive(Clone, Debug)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Nothing is healthy: traffic goes everywhere.
+    pub panic: bool,
+    /// The parts of the traffic by tier, nearest first, in 0..1, with the tier's zones.
+    pub tiers: Vec<(f64, Vec<String>)>,
+    /// Endpoints in all.
+    pub endpoints: usize,
+    /// Endpoints that are up or suspect.
+    pub serving: usize,
+}
+
+impl Director {
+    /// All endpoints, in the order of their identities.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let mut all: Vec<EndpointStatus> = self
+            .endpoints
+            .values()
+            .map(|endpoint| EndpointStatus {
+                subject: Arc::clone(&endpoint.subject),
+                weight: endpoint.seat.weight,
+                health: endpoint.health,
+                since: endpoint.since,
+                next_probe: endpoint.timer.due(),
+                probes: endpoint.probes.iter().copied().collect(),
+                in_flight: endpoint.live.in_flight(),
+                in_service: self.is_in_service(endpoint.subject.endpoint, endpoint.seat.pool),
+            })
+            .collect();
+        all.sort_by_key(|status| status.subject.endpoint);
+        all
+    }
+
+    fn is_in_service(&self, id: crate::logic::id::EndpointId, pool: usize) -> bool {
+        self.views.get(pool).is_some_and(|view| view.targets().any(|target| target.id == id))
+    }
+
+    /// All pools, in the order of the configuration.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        let status = |(index, view): (usize, &Arc<crate::logic::snapshot::PoolView>)| {
+            let members = || self.endpoints.values().filter(move |e| e.seat.pool == index);
+            let tiers = view.tiers.iter().map(|tier| {
+                let mut zones: Vec<usize> = tier.targets().iter().map(|target| target.zone).collect();
+                zones.dedup();
+                let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
+                (tier.share as f64 / WHOLE as f64, places.collect())
+            });
+            PoolStatus {
+                name: Arc::clone(&view.spec.name),
+                panic: view.panic,
+                tiers: tiers.collect(),
+                endpoints: members().count(),
+                serving: members().filter(|endpoint| endpoint.serves()).count(),
+            }
+        };
+        self.views.iter().enumerate().map(status).collect()
+    }
+
+    /// Whether every pool has somewhere to send a request.
+    #[must_use]
+    pub fn is_routable(&self) -> bool {
+        !self.views.is_empty() && self.views.iter().any(|view| !view.tiers.is_empty())
+    }
+
+    /// All incidents with counts up to date, oldest first.
+    #[must_use]
+    pub fn incidents(&mut self) -> Vec<Incident> {
+        let open: Vec<_> = self.endpoints.keys().copied().collect();
+        open.into_iter().for_each(|id| self.tally(id));
+        self.ledger.incidents()
+    }
+
+    /// The same joined by zone: what fell together belongs together.
+    #[must_use]
+    pub fn zone_incidents(&mut self) -> Vec<ZoneIncident> {
+        let slowest = self.topology.pools.iter().map(|pool| 2 * pool.detect.interval).max();
+        let window = slowest.unwrap_or_default().max(Duration::from_secs(2));
+        join_by_zone(&self.incidents(), window)
+    }
+}

@@ -1,0 +1,254 @@
+//! The verdict machine of one endpoint.
+//!
+//! The state is a function of the sequence of evidence and of nothing else: no clock, no reload
+//! and no neighbour can make an endpoint up without a pass.
+
+use super::evidence::Evidence;
+use super::outcome::Failure;
+
+/// What is believed of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// No evidence has decided yet; serves only in an optimistic pool.
+    Unknown {
+        /// Strikes in a row so far.
+        strikes: u32,
+    },
+    /// Serves.
+    Up,
+    /// Has a strike, still serves, is probed at the fast interval.
+    Suspect {
+        /// Strikes in a row.
+        strikes: u32,
+        /// The latest of them.
+        failure: Failure,
+    },
+    /// Does not serve.
+    Down {
+        /// The strike that made the verdict.
+        failure: Failure,
+    },
+    /// Passes again after a verdict, but not yet often enough.
+    Returning {
+        /// Passes in a row.
+        passes: u32,
+        /// What it had gone down for.
+        failure: Failure,
+    },
+}
+
+/// The thresholds that the machine needs of [`super::topology::Detect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Strikes in a row that make the verdict down.
+    pub down_after: u32,
+    /// Passes in a row that bring it back.
+    pub up_after: u32,
+}
+
+/// What one piece of evidence changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that matters outside.
+    None,
+    /// First pass of an unknown endpoint.
+    Started,
+    /// First strike against an endpoint that was up.
+    Suspected,
+    /// A suspect passed.
+    Cleared,
+    /// The verdict is down.
+    WentDown,
+    /// First pass after a verdict.
+    Returning,
+    /// Back up after a verdict.
+    Restored,
+}
+
+impl Health {
+    /// The state of an endpoint that nothing is known about.
+    pub const NEW: Self = Self::Unknown { strikes: 0 };
+
+    /// Weighs one piece of evidence.
+    pub fn apply(&mut self, evidence: Evidence, thresholds: Thresholds) -> Change {
+        let (next, change) = match evidence {
+            Evidence::Pass => self.passed(thresholds),
+            Evidence::Soft(failure) => self.doubted(failure),
+            Evidence::Firm(failure) => self.struck(failure, thresholds),
+        };
+        *self = next;
+        change
+    }
+
+    fn passed(self, thresholds: Thresholds) -> (Self, Change) {
+        match self {
+            Self::Unknown { .. } => (Self::Up, Change::Started),
+            Self::Up => (Self::Up, Change::None),
+            Self::Suspect { .. } => (Self::Up, Change::Cleared),
+            Self::Down { .. } if thresholds.up_after <= 1 => (Self::Up, Change::Restored),
+            Self::Down { failure } => (Self::Returning { passes: 1, failure }, Change::Returning),
+            Self::Returning { passes, .. } if passes + 1 >= thresholds.up_after => {
+                (Self::Up, Change::Restored)
+            }
+            Self::Returning { passes, failure } => {
+                (Self::Returning { passes: passes + 1, failure }, Change::None)
+            }
+        }
+    }
+
+    /// Soft evidence makes a suspect of an endpoint that is up, and nothing more: two keep-alive
+    /// connections that an endpoint closed in the same millisecond are no outage.
+    fn doubted(self, failure: Failure) -> (Self, Change) {
+        match self {
+            Self::Up => (Self::Suspect { strikes: 1, failure }, Change::Suspected),
+            other => (other, Change::None),
+        }
+    }
+
+    fn struck(self, failure: Failure, thresholds: Thresholds) -> (Self, Change) {
+        let strikes = match self {
+            Self::Unknown { strikes } | Self::Suspect { strikes, .. } => strikes + 1,
+            Self::Up => 1,
+            Self::Down { failure } => return (Self::Down { failure }, Change::None),
+            Self::Returning { failure, .. } => return (Self::Down { failure }, Change::None),
+        };
+        if strikes >= thresholds.down_after {
+            return (Self::Down { failure }, Change::WentDown);
+        }
+        match self {
+            Self::Unknown { .. } => (Self::Unknown { strikes }, Change::None),
+            Self::Up => (Self::Suspect { strikes, failure }, Change::Suspected),
+            _ => (Self::Suspect { strikes, failure }, Change::None),
+        }
+    }
+
+    /// Whether the verdict allows traffic, in a pool that is (or is not) optimistic.
+    #[must_use]
+    pub fn serves(self, optimistic: bool) -> bool {
+        match self {
+            Self::Up | Self::Suspect { .. } => true,
+            Self::Unknown { .. } => optimistic,
+            Self::Down { .. } | Self::Returning { .. } => false,
+        }
+    }
+
+    /// The glossary's word for the state.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown",
+            Self::Up => "up",
+            Self::Suspect { .. } => "suspect",
+            Self::Down { .. } => "down",
+            Self::Returning { .. } => "returning",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::outcome::Reason;
+    use proptest::prelude::*;
+
+    const REFUSED: Failure = Failure::connect(Reason::Refused);
+    const STALL: Failure = Failure::http(Reason::Stall);
+
+    fn evidence() -> impl Strategy<Value = Evidence> {
+        prop_oneof![
+            Just(Evidence::Pass),
+            Just(Evidence::Soft(STALL)),
+            Just(Evidence::Firm(REFUSED)),
+        ]
+    }
+
+    fn thresholds() -> impl Strategy<Value = Thresholds> {
+        (1u32..5, 1u32..5).prop_map(|(down_after, up_after)| Thresholds { down_after, up_after })
+    }
+
+    fn run(history: &[Evidence], thresholds: Thresholds) -> Health {
+        let mut health = Health::NEW;
+        for piece in history {
+            health.apply(*piece, thresholds);
+        }
+        health
+    }
+
+    proptest! {
+        #[test]
+        fn never_up_without_a_pass(history in prop::collection::vec(evidence(), 0..40), t in thresholds()) {
+            let unproven: Vec<_> = history.into_iter().filter(|e| *e != Evidence::Pass).collect();
+            prop_assert!(!run(&unproven, t).serves(false));
+        }
+
+        #[test]
+        fn a_row_of_strikes_makes_the_verdict_whatever_came_before(
+            history in prop::collection::vec(evidence(), 0..40), t in thresholds()
+        ) {
+            let mut health = run(&history, t);
+            for _ in 0..t.down_after {
+                health.apply(Evidence::Firm(REFUSED), t);
+            }
+            prop_assert!(matches!(health, Health::Down { .. }), "{health:?}");
+        }
+
+        #[test]
+        fn a_row_of_passes_brings_it_back_whatever_came_before(
+            history in prop::collection::vec(evidence(), 0..40), t in thresholds()
+        ) {
+            let mut health = run(&history, t);
+            for _ in 0..t.up_after {
+                health.apply(Evidence::Pass, t);
+            }
+            prop_assert_eq!(health, Health::Up);
+        }
+
+        #[test]
+        fn one_opposite_result_resets_a_row(
+            history in prop::collection::vec(evidence(), 0..40), t in thresholds()
+        ) {
+            let mut health = run(&history, t);
+            if health.serves(false) {
+                health.apply(Evidence::Pass, t);
+                for _ in 1..t.down_after {
+                    health.apply(Evidence::Firm(REFUSED), t);
+                }
+                prop_assert!(health.serves(false), "{health:?}");
+            } else if matches!(health, Health::Down { .. } | Health::Returning { .. }) {
+                health.apply(Evidence::Firm(REFUSED), t);
+                for _ in 1..t.up_after {
+                    health.apply(Evidence::Pass, t);
+                }
+                prop_assert!(!health.serves(false), "{health:?}");
+            }
+        }
+
+        #[test]
+        fn soft_evidence_alone_never_makes_a_verdict(
+            history in prop::collection::vec(evidence(), 0..40), t in thresholds(), n in 1usize..50
+        ) {
+            let mut health = run(&history, t);
+            let served = health.serves(false);
+            for _ in 0..n {
+                health.apply(Evidence::Soft(STALL), t);
+            }
+            prop_assert_eq!(health.serves(false), served);
+        }
+
+        #[test]
+        fn same_evidence_same_state(history in prop::collection::vec(evidence(), 0..40), t in thresholds()) {
+            prop_assert_eq!(run(&history, t), run(&history, t));
+        }
+    }
+
+    #[test]
+    fn the_first_pass_starts_and_one_strike_suspects() {
+        let t = Thresholds { down_after: 2, up_after: 2 };
+        let mut health = Health::NEW;
+        assert_eq!(health.apply(Evidence::Pass, t), Change::Started);
+        assert_eq!(health.apply(Evidence::Firm(REFUSED), t), Change::Suspected);
+        assert_eq!(health.apply(Evidence::Firm(REFUSED), t), Change::WentDown);
+        assert_eq!(health.apply(Evidence::Pass, t), Change::Returning);
+        assert_eq!(health.apply(Evidence::Pass, t), Change::Restored);
+    }
+}

@@ -1,0 +1,155 @@
+//! The vocabulary of results: what was tried, at which layer it ended, and why.
+//!
+//! The layers and reasons follow HAProxy's check results (L4OK, L4TOUT, L7STS …) in words.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How far an exchange came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// Opening the connection.
+    Connect,
+    /// Exchanging HTTP messages.
+    Http,
+}
+
+/// Why it ended there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Nothing listens (RST to SYN).
+    Refused,
+    /// No way there (ICMP unreachable, no route, no permission).
+    Unreachable,
+    /// No answer within the bound.
+    Timeout,
+    /// The connection was reset.
+    Reset,
+    /// The connection was closed before a whole answer.
+    Closed,
+    /// A request waits for longer than the pool's requests ever do.
+    Stall,
+    /// The answer is not HTTP, or breaks its rules.
+    Malformed,
+    /// A status that is not expected.
+    Status(u16),
+    /// The body lacks the expected text.
+    Body,
+}
+
+/// A failure: layer × reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// How far it came.
+    pub layer: Layer,
+    /// Why it ended.
+    pub reason: Reason,
+}
+
+/// The kinds of failure that `predict` tells apart, because their detection costs differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Known after about a round trip.
+    Refused,
+    /// Accepted, then torn down.
+    Reset,
+    /// Nothing comes back: known only when a timeout ends.
+    Silent,
+    /// An answer, and the wrong one.
+    BadStatus,
+}
+
+impl Class {
+    /// Every class, in the order of reports.
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Reset, Self::Silent, Self::BadStatus];
+
+    /// The word used in output and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Silent => "silent",
+            Self::BadStatus => "bad_status",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Failure {
+    /// A failure to open a connection.
+    #[must_use]
+    pub const fn connect(reason: Reason) -> Self {
+        Self { layer: Layer::Connect, reason }
+    }
+
+    /// A failure on an open connection.
+    #[must_use]
+    pub const fn http(reason: Reason) -> Self {
+        Self { layer: Layer::Http, reason }
+    }
+
+    /// The class that this failure belongs to.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self.reason {
+            Reason::Refused | Reason::Unreachable => Class::Refused,
+            Reason::Reset | Reason::Closed => Class::Reset,
+            Reason::Timeout | Reason::Stall => Class::Silent,
+            Reason::Malformed | Reason::Status(_) | Reason::Body => Class::BadStatus,
+        }
+    }
+
+    /// Whether the connection itself failed, so that a neighbour in the same zone may well fail
+    /// alike, as opposed to an answer that only this endpoint gave.
+    #[must_use]
+    pub fn is_connection_level(self) -> bool {
+        self.class() != Class::BadStatus
+    }
+
+    /// Whether the failure may also be a coincidence: a keep-alive connection that the endpoint
+    /// closed just then, a long pause. Such evidence makes a suspect but never a verdict.
+    #[must_use]
+    pub fn is_soft(self) -> bool {
+        self.layer == Layer::Http && self.is_connection_level()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layer = match self.layer {
+            Layer::Connect => "connect",
+            Layer::Http => "http",
+        };
+        match self.reason {
+            Reason::Refused => write!(f, "{layer} refused"),
+            Reason::Unreachable => write!(f, "{layer} unreachable"),
+            Reason::Timeout => write!(f, "{layer} timeout"),
+            Reason::Reset => write!(f, "{layer} reset"),
+            Reason::Closed => write!(f, "{layer} closed"),
+            Reason::Stall => write!(f, "{layer} stall"),
+            Reason::Malformed => write!(f, "{layer} malformed"),
+            Reason::Status(code) => write!(f, "{layer} status {code}"),
+            Reason::Body => write!(f, "{layer} wrong body"),
+        }
+    }
+}
+
+/// The typed result of one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As expected, after this long.
+    Pass {
+        /// From the start of the connection to the end of the check.
+        latency: Duration,
+    },
+    /// Not as expected.
+    Fail(Failure),
+    /// The observer itself was late or out of resources: no evidence either way.
+    Void,
+}

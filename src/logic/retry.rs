@@ -1,0 +1,195 @@
+//! May a request be sent again, and where to?
+//!
+//! A request may go to another endpoint when no byte of it reached the first, whatever its method;
+//! or when its method is idempotent, its body is still held, and nothing of a response has been
+//! sent to the client. Never otherwise: a POST is never executed twice.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use super::outcome::Failure;
+use super::route::RetrySpec;
+
+/// Tries that never reached an endpoint do not count against `attempts`, but end here.
+pub const UNSENT_TRIES: u32 = 16;
+
+/// How much of a request an endpoint may have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Not one byte was handed to the network.
+    Nothing,
+    /// It may have been read, and so executed.
+    Something,
+}
+
+/// What is known of a request after a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Tried {
+    /// How much of it the endpoint may have seen.
+    pub reached: Reached,
+    /// Its method is idempotent (RFC 9110 9.2.2).
+    pub idempotent: bool,
+    /// All of its body that was read from the client is still held.
+    pub body_held: bool,
+    /// Tries that reached an endpoint, this one included where it did.
+    pub sent_tries: u32,
+    /// All tries, this one included.
+    pub tries: u32,
+}
+
+/// The answer, with its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// No byte reached an endpoint: sending it again costs nobody anything.
+    Free,
+    /// It may be sent again, and the budget pays.
+    Budgeted,
+    /// Never.
+    No,
+}
+
+/// Whether the request may be sent to another endpoint.
+#[must_use]
+pub fn may_send_again(tried: &Tried, spec: &RetrySpec) -> Again {
+    if spec.attempts <= 1 || tried.sent_tries >= spec.attempts || tried.tries >= UNSENT_TRIES {
+        return Again::No;
+    }
+    match tried.reached {
+        Reached::Nothing if tried.body_held => Again::Free,
+        Reached::Something if tried.idempotent && tried.body_held => Again::Budgeted,
+        _ => Again::No,
+    }
+}
+
+/// Whether the method is idempotent by RFC 9110 9.2.2.
+#[must_use]
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// Whether the next try should leave the zone, and not only the endpoint.
+#[must_use]
+pub fn leaves_zone(failure: Failure) -> bool {
+    failure.is_connection_level()
+}
+
+/// Seconds of traffic that earn the budget.
+const WINDOW_SECONDS: u32 = 10;
+
+/// A bound on resends as a share of the requests of the last ten seconds, after Finagle's
+/// `RetryBudget`: a bucket that every request fills a little and every resend empties by one.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// In hundredths of a resend.
+    balance: u64,
+    filled: Instant,
+}
+
+impl Budget {
+    /// A budget that holds its floor.
+    #[must_use]
+    pub fn new(spec: &RetrySpec, now: Instant) -> Self {
+        Self { balance: floor(spec), filled: now }
+    }
+
+    /// Counts a request in.
+    pub fn earn(&mut self, spec: &RetrySpec) {
+        self.balance += u64::from(spec.budget_percent);
+    }
+
+    /// Lets what is older than the window fade, and tops the floor up. Call once in a while.
+    pub fn settle(&mut self, spec: &RetrySpec, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled);
+        self.filled = now;
+        let keep = (-elapsed.as_secs_f64() / f64::from(WINDOW_SECONDS)).exp();
+        let faded = (self.balance as f64 * keep) as u64;
+        let refill = u64::from(spec.budget_floor) * 100 * elapsed.as_millis() as u64 / 1000;
+        self.balance = if faded < floor(spec) { (faded + refill).min(floor(spec)) } else { faded };
+    }
+
+    /// Pays for one resend; `false` if the budget is spent.
+    pub fn spend(&mut self) -> bool {
+        match self.balance.checked_sub(100) {
+            Some(rest) => {
+                self.balance = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn floor(spec: &RetrySpec) -> u64 {
+    u64::from(spec.budget_floor) * u64::from(WINDOW_SECONDS) * 100
+}
+
+/// How often [`Budget::settle`] is worth calling.
+pub const SETTLE_EVERY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(reached: Reached, idempotent: bool, body_held: bool, tries: u32) -> Tried {
+        Tried { reached, idempotent, body_held, sent_tries: tries, tries }
+    }
+
+    #[test]
+    fn a_post_that_may_have_been_read_is_never_sent_again() {
+        let spec = RetrySpec::default();
+        for body_held in [true, false] {
+            let after = tried(Reached::Something, false, body_held, 1);
+            assert_eq!(may_send_again(&after, &spec), Again::No);
+        }
+    }
+
+    #[test]
+    fn what_never_left_is_sent_again_whatever_its_method() {
+        let spec = RetrySpec::default();
+        for idempotent in [true, false] {
+            let after = tried(Reached::Nothing, idempotent, true, 1);
+            assert_eq!(may_send_again(&after, &spec), Again::Free);
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_again_without_its_whole_body() {
+        let spec = RetrySpec::default();
+        for reached in [Reached::Nothing, Reached::Something] {
+            assert_eq!(may_send_again(&tried(reached, true, false, 1), &spec), Again::No);
+        }
+    }
+
+    #[test]
+    fn attempts_bound_the_tries_that_reached_somebody() {
+        let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
+        assert_eq!(may_send_again(&tried(Reached::Something, true, true, 1), &spec), Again::Budgeted);
+        assert_eq!(may_send_again(&tried(Reached::Something, true, true, 2), &spec), Again::No);
+        let unsent = Tried { sent_tries: 0, ..tried(Reached::Nothing, false, true, 9) };
+        assert_eq!(may_send_again(&unsent, &spec), Again::Free);
+        let hopeless = Tried { tries: UNSENT_TRIES, ..unsent };
+        assert_eq!(may_send_again(&hopeless, &spec), Again::No);
+        let never = RetrySpec { attempts: 1, ..spec };
+        assert_eq!(may_send_again(&unsent, &never), Again::No);
+    }
+
+    #[test]
+    fn budget_is_a_share_with_a_floor() {
+        let spec = RetrySpec { budget_percent: 20, budget_floor: 1, ..RetrySpec::default() };
+        let t0 = Instant::now();
+        let mut budget = Budget::new(&spec, t0);
+        assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
+        for _ in 0..1000 {
+            budget.earn(&spec);
+        }
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 200);
+        budget.settle(&spec, t0 + Duration::from_secs(3));
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 3);
+        budget.settle(&spec, t0 + Duration::from_secs(300));
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 10);
+    }
+}

@@ -1,0 +1,304 @@
+//! Who is probed when: one timer per endpoint.
+//!
+//! Periods are measured start to start. The first probe is due at once, the second at a phase
+//! that follows from the endpoint's identity, so that endpoints which were added together are not
+//! probed together for ever. Jitter only shortens a period: the closed form of the detection
+//! window stays an upper bound.
+
+use std::time::{Duration, Instant};
+
+use super::evidence::Evidence;
+use super::health::Health;
+use super::outcome::{Outcome, Reason};
+use super::topology::Detect;
+
+/// Probes in a burst.
+pub const BURST_PROBES: u32 = 3;
+
+/// Time between the starts of two probes of a burst.
+pub const BURST_GAP: Duration = Duration::from_millis(20);
+
+/// A burst's probes wait at least this long for an answer.
+pub const BURST_TIMEOUT_FLOOR: Duration = Duration::from_millis(25);
+
+/// A period is shortened by up to this share.
+const JITTER: f64 = 0.1;
+
+/// Where a probe belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeRow {
+    /// The steady row.
+    Regular,
+    /// The burst with this number; traffic asked for it.
+    Burst(u32),
+}
+
+/// The probe timer of one endpoint.
+#[derive(Clone, Debug)]
+pub struct Timer {
+    regular: Regular,
+    burst: Burst,
+    rtt: RoundTrip,
+}
+
+#[derive(Clone, Debug)]
+struct Regular {
+    /// `None` while the next start waits for the running probe to end.
+    due: Option<Instant>,
+    last_start: Instant,
+    running: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Burst {
+    serial: u32,
+    due: Option<Instant>,
+    left: u32,
+    silent: u32,
+    started: Option<Instant>,
+}
+
+impl Timer {
+    /// A timer whose first probe is due `now`.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            regular: Regular { due: Some(now), last_start: now, running: false },
+            burst: Burst::default(),
+            rtt: RoundTrip::default(),
+        }
+    }
+
+    /// When the next probe starts; `None` while only the end of a running one can tell.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        match (self.regular.due, self.burst.due) {
+            (Some(regular), Some(burst)) => Some(regular.min(burst)),
+            (regular, burst) => regular.or(burst),
+        }
+    }
+
+    /// When the last probe of the steady row started.
+    #[must_use]
+    pub fn last_start(&self) -> Instant {
+        self.regular.last_start
+    }
+
+    /// Starts what is due: the row of the probe and its timeout, or `None` if nothing is.
+    /// `random` is a share in 0..1 for the jitter.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        health: Health,
+        detect: &Detect,
+        random: f64,
+    ) -> Option<(ProbeRow, Duration)> {
+        if self.burst.due.is_some_and(|due| due <= now) {
+            self.burst.left -= 1;
+            self.burst.due = (self.burst.left > 0).then(|| now + BURST_GAP);
+            let patience = self.rtt.bound().unwrap_or(detect.timeout).max(BURST_TIMEOUT_FLOOR);
+            return Some((ProbeRow::Burst(self.burst.serial), patience.min(detect.timeout)));
+        }
+        if self.regular.due.is_none_or(|due| due > now) {
+            return None;
+        }
+        if self.regular.running {
+            self.regular.due = None;
+            return None;
+        }
+        let gap = period(health, detect).mul_f64(1.0 - JITTER * random);
+        self.regular = Regular { due: Some(now + gap), last_start: now, running: true };
+        Some((ProbeRow::Regular, detect.timeout))
+    }
+
+    /// Takes the result of a probe, and says what evidence it is.
+    ///
+    /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
+    /// pause of the endpoint must not count three times.
+    pub fn finish(&mut self, row: ProbeRow, outcome: Outcome, now: Instant) -> Option<Evidence> {
+        if row == ProbeRow::Regular {
+            self.regular.running = false;
+            if self.regular.due.is_none() {
+                self.regular.due = Some(now);
+            }
+        }
+        match (outcome, row) {
+            (Outcome::Void, _) => None,
+            (Outcome::Pass { latency }, _) => {
+                self.rtt.record(latency);
+                self.burst.due = None;
+                self.burst.left = 0;
+                Some(Evidence::Pass)
+            }
+            (Outcome::Fail(failure), ProbeRow::Burst(serial)) if failure.reason == Reason::Timeout => {
+                if serial != self.burst.serial {
+                    return None;
+                }
+                self.burst.silent += 1;
+                (self.burst.silent == BURST_PROBES).then_some(Evidence::Firm(failure))
+            }
+            (Outcome::Fail(failure), _) => Some(Evidence::Firm(failure)),
+        }
+    }
+
+    /// Begins a burst now, unless one began less than `rest` ago.
+    pub fn begin_burst(&mut self, now: Instant, rest: Duration) {
+        let rested = self.burst.started.is_none_or(|started| now >= started + rest);
+        if self.burst.left == 0 && rested {
+            self.burst = Burst {
+                serial: self.burst.serial.wrapping_add(1),
+                due: Some(now),
+                left: BURST_PROBES,
+                silent: 0,
+                started: Some(now),
+            };
+        }
+    }
+
+    /// Adapts the steady row to a new state (or new periods): the next start is one period after
+    /// the last, or now if that has passed.
+    pub fn repace(&mut self, now: Instant, health: Health, detect: &Detect) {
+        if self.regular.due.is_some() {
+            self.regular.due = Some(now.max(self.regular.last_start + period(health, detect)));
+        }
+    }
+
+    /// Moves the next start of the steady row to `phase` (a share in 0..1 of the interval) from now.
+    pub fn spread(&mut self, now: Instant, phase: f64, detect: &Detect) {
+        self.regular.due = Some(now + detect.interval.mul_f64(phase));
+    }
+
+    /// Makes the next probe of the steady row due now.
+    pub fn hasten(&mut self, now: Instant) {
+        self.regular.due = Some(now);
+    }
+}
+
+/// The period that belongs to a state.
+#[must_use]
+pub fn period(health: Health, detect: &Detect) -> Duration {
+    match health {
+        Health::Up => detect.interval,
+        Health::Unknown { .. } | Health::Suspect { .. } | Health::Returning { .. } => {
+            detect.fast_interval
+        }
+        Health::Down { .. } => detect.down_interval,
+    }
+}
+
+/// The phase of an endpoint, in 0..1: FNV-1a of what names it, so that it survives restarts.
+#[must_use]
+pub fn phase(pool: &str, address: &str) -> f64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in pool.bytes().chain([b'/']).chain(address.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // FNV's high bits hardly differ between neighbouring addresses: fold and mix before use.
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A smoothed round trip and its deviation, as RFC 6298 keeps them.
+#[derive(Clone, Debug, Default)]
+struct RoundTrip {
+    estimate: Option<(Duration, Duration)>,
+}
+
+impl RoundTrip {
+    fn record(&mut self, sample: Duration) {
+        self.estimate = Some(match self.estimate {
+            None => (sample, sample / 2),
+            Some((mean, deviation)) => {
+                ((mean * 7 + sample) / 8, (deviation * 3 + mean.abs_diff(sample)) / 4)
+            }
+        });
+    }
+
+    fn bound(&self) -> Option<Duration> {
+        self.estimate.map(|(mean, deviation)| mean + 4 * deviation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::outcome::Failure;
+
+    const UP: Health = Health::Up;
+    const TIMEOUT: Outcome = Outcome::Fail(Failure::http(Reason::Timeout));
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_probe_longer_than_its_period_delays_the_next_until_it_ends() {
+        let detect = Detect { interval: ms(100), timeout: ms(500), ..Detect::default() };
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        assert!(timer.start(t0, UP, &detect, 0.0).is_some());
+        assert_eq!(timer.due(), Some(t0 + ms(100)));
+        assert!(timer.start(t0 + ms(100), UP, &detect, 0.0).is_none());
+        assert_eq!(timer.due(), None);
+        timer.finish(ProbeRow::Regular, TIMEOUT, t0 + ms(500));
+        assert_eq!(timer.due(), Some(t0 + ms(500)));
+    }
+
+    #[test]
+    fn jitter_only_shortens() {
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        for random in [0.0, 0.3, 0.999] {
+            let mut timer = Timer::new(t0);
+            timer.start(t0, UP, &detect, random);
+            let due = timer.due().expect("regular");
+            assert!(due <= t0 + detect.interval && due >= t0 + detect.interval.mul_f64(0.9));
+        }
+    }
+
+    #[test]
+    fn a_burst_is_three_probes_and_its_silence_one_strike() {
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, UP, &detect, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        timer.begin_burst(t0 + ms(10), ms(100));
+        timer.begin_burst(t0 + ms(11), ms(100));
+        let mut rows = Vec::new();
+        for at in [10, 30, 50] {
+            assert_eq!(timer.due(), Some(t0 + ms(at)));
+            let (row, timeout) = timer.start(t0 + ms(at), UP, &detect, 0.0).expect("due");
+            assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
+            rows.push(row);
+        }
+        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(60)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(70)), None);
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(80)), Some(Evidence::Firm(_))));
+        assert_eq!(timer.due(), Some(t0 + ms(1000)));
+    }
+
+    #[test]
+    fn a_pass_ends_a_burst() {
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, UP, &detect, 0.0);
+        timer.begin_burst(t0, ms(100));
+        let (row, _) = timer.start(t0, UP, &detect, 0.0).expect("burst");
+        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        assert_eq!(evidence, Some(Evidence::Pass));
+        assert_eq!(timer.due(), Some(t0 + ms(1000)));
+    }
+
+    #[test]
+    fn phases_spread_evenly() {
+        let mut counts = [0u32; 10];
+        for host in 0..10_000 {
+            let address = format!("10.0.{}.{}:9000", host / 256, host % 256);
+            counts[(phase("web", &address) * 10.0) as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Response bodies, decoded as they come.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Framing;
+
+/// A message that breaks the rules of RFC 9112.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A chunk's size line with its extensions, and a line of trailers, at most.
+const MAX_LINE_BYTES: usize = 4 * 1024;
+
+/// All trailers of a body, at most.
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+
+/// Takes a body out of the bytes of a connection.
+#[derive(Debug)]
+pub struct BodyDecoder {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Length(u64),
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers { read: usize },
+    UntilClose,
+    Done,
+}
+
+/// What the decoder found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// A piece of the body; never empty.
+    Data(Bytes),
+    /// The buffer holds nothing that could be decoded.
+    More,
+    /// The body is complete.
+    End,
+}
+
+impl BodyDecoder {
+    /// A decoder for a body that ends as `framing` says.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None => State::Done,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state }
+    }
+
+    /// Bytes still to come, where that is known.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) => Some(left),
+            State::Done => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Takes the next piece out of `buf`.
+    ///
+    /// # Errors
+    /// [`Malformed`] for broken chunks.
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, Malformed> {
+        loop {
+            match &mut self.state {
+                State::Done => return Ok(Decoded::End),
+                State::Length(0) => self.state = State::Done,
+                State::Length(left) | State::ChunkData(left) if *left > 0 => {
+                    let Some(data) = take(buf, *left) else { return Ok(Decoded::More) };
+                    *left -= data.len() as u64;
+                    return Ok(Decoded::Data(data));
+                }
+                State::UntilClose => {
+                    let data = take(buf, u64::MAX);
+                    return Ok(data.map_or(Decoded::More, Decoded::Data));
+                }
+                State::Length(_) | State::ChunkData(_) => self.state = State::ChunkEnd,
+                State::ChunkSize => match httparse::parse_chunk_size(buf) {
+                    Ok(httparse::Status::Complete((line, size))) => {
+                        buf.advance(line);
+                        self.state =
+                            if size == 0 { State::Trailers { read: 0 } } else { State::ChunkData(size) };
+                    }
+                    Ok(httparse::Status::Partial) if buf.len() < MAX_LINE_BYTES => {
+                        return Ok(Decoded::More);
+                    }
+                    _ => return Err(Malformed),
+                },
+                State::ChunkEnd => match buf.get(..2) {
+                    Some(b"\r\n") => {
+                        buf.advance(2);
+                        self.state = State::ChunkSize;
+                    }
+                    Some(_) => return Err(Malformed),
+                    None => return Ok(Decoded::More),
+                },
+                State::Trailers { read } => match take_line(buf)? {
+                    Some(0) => self.state = State::Done,
+                    Some(length) => {
+                        *read += length;
+                        if *read > MAX_TRAILER_BYTES {
+                            return Err(Malformed);
+                        }
+                    }
+                    None => return Ok(Decoded::More),
+                },
+            }
+        }
+    }
+
+    /// The connection closed: whether the body was complete.
+    #[must_use]
+    pub fn ends_at_close(&self) -> bool {
+        matches!(self.state, State::UntilClose | State::Done | State::Length(0))
+    }
+}
+
+fn take(buf: &mut BytesMut, most: u64) -> Option<Bytes> {
+    if buf.is_empty() {
+        return None;
+    }
+    let length = buf.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    Some(buf.split_to(length).freeze())
+}
+
+/// Drops one line of the trailers; its length without the line end.
+fn take_line(buf: &mut BytesMut) -> Result<Option<usize>, Malformed> {
+    match buf.iter().position(|&byte| byte == b'\n') {
+        Some(end) if end > 0 && buf[end - 1] == b'\r' => {
+            buf.advance(end + 1);
+            Ok(Some(end - 1))
+        }
+        Some(_) => Err(Malformed),
+        None if buf.len() < MAX_LINE_BYTES => Ok(None),
+        None => Err(Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `wire` in pieces of `step` bytes; the body, whether it ended, and what is left over.
+    fn feed(framing: Framing, wire: &[u8], step: usize) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
+        let mut decoder = BodyDecoder::new(framing);
+        let (mut buf, mut body) = (BytesMut::new(), Vec::new());
+        let mut pieces = wire.chunks(step.max(1));
+        loop {
+            match decoder.decode(&mut buf)? {
+                Decoded::Data(data) => body.extend_from_slice(&data),
+                Decoded::End => {
+                    buf.extend(pieces.flatten());
+                    return Ok((body, true, buf.to_vec()));
+                }
+                Decoded::More => match pieces.next() {
+                    Some(piece) => buf.extend_from_slice(piece),
+                    None => return Ok((body, decoder.ends_at_close(), Vec::new())),
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunked_bodies_come_out_whole_however_they_are_cut(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8), step in 1usize..64
+        ) {
+            let mut wire = BytesMut::new();
+            chunks.iter().for_each(|chunk| super::super::write_chunk(&mut wire, chunk));
+            wire.extend_from_slice(super::super::LAST_CHUNK);
+            wire.extend_from_slice(b"NEXT");
+            let (body, ended, rest) = feed(Framing::Chunked, &wire, step).expect("valid");
+            prop_assert!(ended);
+            prop_assert_eq!(body, chunks.concat());
+            prop_assert_eq!(rest, b"NEXT");
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(wire in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..9) {
+            for framing in [Framing::Chunked, Framing::Length(50), Framing::UntilClose, Framing::None] {
+                let _ = feed(framing, &wire, step);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_body_is_told_from_a_whole_one() {
+        assert_eq!(feed(Framing::Length(5), b"abc", 9), Ok((b"abc".to_vec(), false, vec![])));
+        assert_eq!(feed(Framing::Length(3), b"abcd", 9), Ok((b"abc".to_vec(), true, b"d".to_vec())));
+        assert_eq!(feed(Framing::Chunked, b"3\r\nabc\r\n", 1), Ok((b"abc".to_vec(), false, vec![])));
+        assert_eq!(feed(Framing::UntilClose, b"abc", 2), Ok((b"abc".to_vec(), true, vec![])));
+    }
+
+    #[test]
+    fn broken_chunks_are_malformed() {
+        for wire in [&b"x\r\n"[..], b"3\r\nabcd\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n", b"0\r\nA: b\n\r\n"] {
+            assert_eq!(feed(Framing::Chunked, wire, 64).err(), Some(Malformed), "{wire:?}");
+        }
+        let endless = [b"1;".as_slice(), &vec![b'x'; MAX_LINE_BYTES]].concat();
+        assert_eq!(feed(Framing::Chunked, &endless, 1024).err(), Some(Malformed));
+    }
+
+    #[test]
+    fn trailers_are_bounded_and_dropped() {
+        let wire = b"1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\nrest";
+        assert_eq!(feed(Framing::Chunked, wire, 3), Ok((b"a".to_vec(), true, b"rest".to_vec())));
+        let many = [b"0\r\n".as_slice(), &b"A: bbbbbbbbbbbb\r\n".repeat(2_000)].concat();
+        assert_eq!(feed(Framing::Chunked, &many, 1024).err(), Some(Malformed));
+    }
+}

@@ -1,0 +1,16 @@
+//! HTTP/1.1 towards endpoints, without I/O: bytes in, messages out (RFC 9112).
+//!
+//! hyper serves clients. Towards endpoints an own codec is worth its lines: it knows which bytes of
+//! a request left, it costs no task and no channel, and it lets go of its buffer when idle.
+
+mod body;
+mod head;
+
+pub use body::{BodyDecoder, Decoded, Malformed};
+pub use head::{
+    ConnectionOptions, Framing, ResponseHead, is_hop_by_hop, parse_response, write_chunk, write_header,
+    write_request_line,
+};
+
+/// Ends a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -1,0 +1,232 @@
+//! One request and its response head on one connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use http::{Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+use crate::logic::outcome::Reason;
+use crate::logic::retry::Reached;
+use crate::net::h1::{self, ResponseHead};
+
+use super::connection::{Connection, TryError, reason_of};
+use super::outgoing::Outgoing;
+
+/// First read of a response: a head and a small body fit.
+const READ_BYTES: usize = 8 * 1024;
+
+/// Informational responses before the final one, at most.
+const MAX_INFORMATIONAL: u32 = 16;
+
+/// Pieces of a request body are gathered up to this before they are written.
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// How a request's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// As many bytes as the head's content-length says.
+    Length,
+    /// In chunks.
+    Chunked,
+}
+
+/// The sending side of an exchange; goes on while the response is read already.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pending: BytesMut,
+    framing: BodyFraming,
+    state: Sending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Body,
+    Flushing,
+    Done,
+    /// The endpoint takes no more; it may have answered all the same.
+    Broken,
+}
+
+/// A request on its way and the response head that is awaited.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) connection: Connection,
+    pub(super) input: BytesMut,
+    pub(super) sender: Sender,
+    method: Method,
+    head_bytes_at_most: usize,
+    informational: u32,
+    reached: Reached,
+}
+
+impl Exchange {
+    /// Begins: writes as much of `head` as the socket takes at once. `has_body` says that pieces
+    /// of a body, framed as `framing`, will follow.
+    ///
+    /// # Errors
+    /// [`TryError`]; nothing has been reached if the socket refused the first byte.
+    pub fn begin(
+        mut connection: Connection,
+        head: &[u8],
+        method: Method,
+        framing: Option<BodyFraming>,
+        head_bytes_at_most: usize,
+    ) -> Result<Self, TryError> {
+        connection.uses += 1;
+        connection.busy = true;
+        let written = match connection.stream.try_write(head) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                let reason = reason_of(&error).unwrap_or(Reason::Reset);
+                return Err(connection.failed(reason, Reached::Nothing));
+            }
+        };
+        let pending = BytesMut::from(&head[written..]);
+        let state = match framing {
+            Some(_) => Sending::Body,
+            None if pending.is_empty() => Sending::Done,
+            None => Sending::Flushing,
+        };
+        let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
+        let framing = framing.unwrap_or(BodyFraming::Length);
+        let sender = Sender { pending, framing, state };
+        let input = BytesMut::new();
+        Ok(Self { connection, input, sender, method, head_bytes_at_most, informational: 0, reached })
+    }
+
+    /// Whether a byte of the request may have been seen.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        self.reached
+    }
+
+    /// Whether the connection had carried an exchange before this one.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.connection.is_reused()
+    }
+
+    /// Sends on and waits for the final response head.
+    pub fn poll_head(
+        &mut self,
+        body: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, TryError>> {
+        self.sender.poll(&mut self.connection, body, cx, &mut self.reached)?;
+        loop {
+            while !self.input.is_empty() {
+                match self.take_head()? {
+                    Some(head) => return Poll::Ready(Ok(head)),
+                    None => break,
+                }
+            }
+            match poll_read(&mut self.connection, &mut self.input, READ_BYTES, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => {
+                    let cut = if self.input.is_empty() { Reason::Closed } else { Reason::Malformed };
+                    return Poll::Ready(Err(self.connection.failed(cut, self.reached)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    let reason = reason_of(&error).unwrap_or(Reason::Reset);
+                    return Poll::Ready(Err(self.connection.failed(reason, self.reached)));
+                }
+            }
+        }
+    }
+
+    /// The final head, if all of it is there; informational ones before it are dropped.
+    fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
+        let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
+        loop {
+            match h1::parse_response(&mut self.input, &self.method) {
+                Err(_) => return Err(malformed(self)),
+                Ok(None) if self.input.len() > self.head_bytes_at_most => return Err(malformed(self)),
+                Ok(None) => return Ok(None),
+                Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(malformed(self));
+                }
+                Ok(Some(head)) if head.status.is_informational() => {
+                    self.informational += 1;
+                    if self.informational > MAX_INFORMATIONAL {
+                        return Err(malformed(self));
+                    }
+                }
+                Ok(Some(head)) => return Ok(Some(head)),
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// All of the request has been handed to the kernel.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == Sending::Done
+    }
+
+    /// Sends until the socket is full or the body has nothing ready.
+    pub(super) fn poll(
+        &mut self,
+        connection: &mut Connection,
+        body: &mut Outgoing,
+        cx: &mut Context<'_>,
+        reached: &mut Reached,
+    ) -> Result<(), TryError> {
+        while !matches!(self.state, Sending::Done | Sending::Broken) {
+            self.gather(body, cx)?;
+            if self.pending.is_empty() {
+                if self.state == Sending::Flushing {
+                    self.state = Sending::Done;
+                }
+                return Ok(());
+            }
+            match Pin::new(&mut connection.stream).poll_write(cx, &self.pending) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(written)) => {
+                    *reached = Reached::Something;
+                    self.pending.advance(written);
+                }
+                Poll::Ready(Err(_)) => self.state = Sending::Broken,
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Result<(), TryError> {
+        while self.state == Sending::Body && self.pending.len() < GATHER_BYTES {
+            match body.poll_piece(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(Ok(piece))) => match self.framing {
+                    BodyFraming::Length => self.pending.extend_from_slice(&piece),
+                    BodyFraming::Chunked => h1::write_chunk(&mut self.pending, &piece),
+                },
+                Poll::Ready(Some(Err(fault))) => return Err(TryError::Client(fault)),
+                Poll::Ready(None) => {
+                    if self.framing == BodyFraming::Chunked {
+                        self.pending.extend_from_slice(h1::LAST_CHUNK);
+                    }
+                    self.state = Sending::Flushing;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads once into `input`, which is grown by `reserve` bytes when it is full.
+pub(super) fn poll_read(
+    connection: &mut Connection,
+    input: &mut BytesMut,
+    reserve: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let filled = input.len();
+    if input.capacity() - filled < reserve / 4 {
+        input.reserve(reserve);
+    }
+    tokio_util::io::poll_read_buf(Pin::new(&mut connection.stream), cx, input)
+}

@@ -1,0 +1,15 @@
+//! Connections to endpoints: opened, kept, watched, given up.
+//!
+//! Everything here belongs to one worker thread; nothing is shared and nothing is locked.
+
+mod connection;
+mod exchange;
+mod outgoing;
+mod pool;
+mod response;
+
+pub use connection::{Connection, TryError, connect, reason_of};
+pub use exchange::{BodyFraming, Exchange};
+pub use outgoing::{ClientFault, Outgoing};
+pub use pool::{Pool, PoolEvent};
+pub use response::{Received, ResponseBody, ResponseError};

@@ -1,0 +1,185 @@
+//! The response body of an exchange, and the connection's way back to its pool.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::logic::outcome::Reason;
+use crate::logic::retry::Reached;
+use crate::net::h1::{BodyDecoder, Decoded, ResponseHead};
+
+use super::connection::{Connection, TryError, reason_of};
+use super::exchange::{Exchange, Sender, poll_read};
+use super::outgoing::Outgoing;
+use super::pool::Pool;
+
+/// Reads of a large body.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a response body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseError {
+    /// The endpoint is at fault.
+    Endpoint(Reason),
+    /// The client is: the rest of its request body could not be read.
+    Client,
+}
+
+/// A response body that was read to its end, or one still to be streamed.
+#[derive(Debug)]
+pub enum Received {
+    /// All of it.
+    Whole(Bytes),
+    /// The rest is still on its way.
+    Stream(Box<ResponseBody>),
+}
+
+/// A response body on its way.
+#[derive(Debug)]
+pub struct ResponseBody {
+    flow: Flow,
+    home: Rc<Pool>,
+    idle_timeout: Duration,
+    idle: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    connection: Option<Connection>,
+    input: BytesMut,
+    decoder: BodyDecoder,
+    sender: Sender,
+    outgoing: Outgoing,
+    keep_alive: bool,
+}
+
+impl ResponseBody {
+    /// The body that follows `head`.
+    #[must_use]
+    pub fn new(
+        exchange: Exchange,
+        head: &ResponseHead,
+        mut outgoing: Outgoing,
+        home: Rc<Pool>,
+        idle_timeout: Duration,
+    ) -> Box<Self> {
+        outgoing.commit();
+        let flow = Flow {
+            connection: Some(exchange.connection),
+            input: exchange.input,
+            decoder: BodyDecoder::new(head.framing),
+            sender: exchange.sender,
+            outgoing,
+            keep_alive: head.keep_alive,
+        };
+        Box::new(Self { flow, home, idle_timeout, idle: None })
+    }
+
+    /// Bytes still to come, where that is known.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        self.flow.decoder.remaining()
+    }
+
+    /// The next piece, or `None` at the end, when the connection has gone back to its pool.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseError>>> {
+        match self.flow.poll(cx) {
+            Poll::Ready(Ok(Some(piece))) => {
+                if let Some(idle) = &mut self.idle {
+                    idle.as_mut().reset(Instant::now() + self.idle_timeout);
+                }
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Poll::Ready(Ok(None)) => {
+                self.go_home();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(error)) => {
+                self.flow.connection = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Pending => {
+                let timeout = self.idle_timeout;
+                let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                ready!(idle.as_mut().poll(cx));
+                self.flow.connection = None;
+                Poll::Ready(Some(Err(ResponseError::Endpoint(Reason::Timeout))))
+            }
+        }
+    }
+
+    /// Takes what has arrived already; `Some` if that was all of it.
+    pub fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
+        let malformed = |_| ResponseError::Endpoint(Reason::Malformed);
+        let Some(remaining) = self.flow.decoder.remaining() else { return Ok(None) };
+        if remaining > self.flow.input.len() as u64 {
+            return Ok(None);
+        }
+        let whole = match self.flow.decoder.decode(&mut self.flow.input).map_err(malformed)? {
+            Decoded::Data(data) => data,
+            Decoded::End | Decoded::More => Bytes::new(),
+        };
+        // Moves the decoder past its end.
+        self.flow.decoder.decode(&mut self.flow.input).map_err(malformed)?;
+        self.go_home();
+        Ok(Some(whole))
+    }
+
+    /// Reads a body of known length to its end.
+    ///
+    /// # Errors
+    /// As [`ResponseBody::poll_piece`].
+    pub async fn collect(&mut self) -> Result<Bytes, ResponseError> {
+        let length = usize::try_from(self.remaining().unwrap_or(0)).unwrap_or(0);
+        let mut whole = BytesMut::with_capacity(length);
+        while let Some(piece) = std::future::poll_fn(|cx| self.poll_piece(cx)).await {
+            whole.extend_from_slice(&piece?);
+        }
+        Ok(whole.freeze())
+    }
+
+    fn go_home(&mut self) {
+        let Some(mut connection) = self.flow.connection.take() else { return };
+        if !self.flow.sender.is_done() {
+            return;
+        }
+        connection.busy = false;
+        // Bytes after a complete response belong to nobody: such a connection is not reused.
+        if self.flow.keep_alive && self.flow.input.is_empty() {
+            self.home.check_in(connection);
+        }
+    }
+}
+
+impl Flow {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ResponseError>> {
+        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(None)) };
+        let mut reached = Reached::Something;
+        match self.sender.poll(connection, &mut self.outgoing, cx, &mut reached) {
+            Ok(()) => {}
+            Err(TryError::Client(_)) => return Poll::Ready(Err(ResponseError::Client)),
+            Err(_) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Reset))),
+        }
+        loop {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Ok(Some(data))),
+                Ok(Decoded::End) => return Poll::Ready(Ok(None)),
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Malformed))),
+            }
+            match ready!(poll_read(connection, &mut self.input, READ_BYTES, cx)) {
+                Ok(0) if self.decoder.ends_at_close() => return Poll::Ready(Ok(None)),
+                Ok(0) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Closed))),
+                Ok(_) => {}
+                Err(error) => {
+                    let reason = reason_of(&error).unwrap_or(Reason::Reset);
+                    return Poll::Ready(Err(ResponseError::Endpoint(reason)));
+                }
+            }
+        }
+    }
+}
