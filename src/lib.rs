@@ -20,6 +20,6 @@ pub mod net;
 
 //pub mod sim;
 
-//pub mod app;
+pub mod app;
 
 //pub mod cli;

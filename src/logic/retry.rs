@@ -165,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn silence_and_refusal_leave_the_zone_and_bad_answers_only_the_endpoint() {
+        use crate::logic::outcome::Reason;
+        assert!(leaves_zone(Failure::connect(Reason::Refused)));
+        assert!(leaves_zone(Failure::http(Reason::Reset)));
+        assert!(!leaves_zone(Failure::http(Reason::Malformed)));
+    }
+
+    #[test]
     fn attempts_bound_the_tries_that_reached_somebody() {
         let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
         assert_eq!(may_send_again(&tried(Reached::Something, true, true, 1), &spec), Again::Budgeted);

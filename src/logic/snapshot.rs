@@ -32,6 +32,8 @@ pub struct PoolView {
     pub tiers: Vec<Tier>,
     /// Nothing is healthy: the tiers hold every endpoint.
     pub panic: bool,
+    /// Every endpoint of the pool, whether it takes traffic or not.
+    pub members: Vec<EndpointId>,
 }
 
 /// Endpoints that serve, and the part of the pool's traffic that they get.
@@ -267,7 +269,7 @@ mod tests {
             late_after: Duration::from_millis(250),
             limits: PoolLimits::default(),
         };
-        PoolView { spec: Arc::new(spec), tiers, panic: false }
+        PoolView { spec: Arc::new(spec), tiers, panic: false, members: Vec::new() }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Director {
                 tiers.push(Tier::new(share, targets));
             }
         }
-        PoolView { spec: Arc::clone(pool), tiers, panic }
+        let members = members.iter().map(|endpoint| endpoint.subject.endpoint).collect();
+        PoolView { spec: Arc::clone(pool), tiers, panic, members }
     }
 }

@@ -16,8 +16,6 @@ use super::outgoing::ClientFault;
 #[derive(Debug)]
 pub struct Connection {
     pub(super) stream: TcpStream,
-    /// Exchanges begun on it.
-    pub(super) uses: u64,
     /// An exchange is not over.
     pub(super) busy: bool,
     pub(super) idle_since: Instant,
@@ -47,7 +45,7 @@ pub async fn connect(address: SocketAddr) -> Result<Connection, TryError> {
     let stream = TcpStream::connect(address).await.map_err(|error| connect_error(error))?;
     // Without it a small request waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    Ok(Connection { stream, uses: 0, busy: false, idle_since: Instant::now() })
+    Ok(Connection { stream, busy: false, idle_since: Instant::now() })
 }
 
 fn connect_error(error: io::Error) -> TryError {
@@ -78,12 +76,6 @@ pub fn reason_of(error: &io::Error) -> Option<Reason> {
 }
 
 impl Connection {
-    /// Whether it has carried an exchange before.
-    #[must_use]
-    pub fn is_reused(&self) -> bool {
-        self.uses > 1
-    }
-
     pub(super) fn failed(&self, reason: Reason, reached: Reached) -> TryError {
         TryError::Endpoint { failure: Failure { layer: Layer::Http, reason }, reached }
     }

@@ -75,7 +75,6 @@ impl Exchange {
         framing: Option<BodyFraming>,
         head_bytes_at_most: usize,
     ) -> Result<Self, TryError> {
-        connection.uses += 1;
         connection.busy = true;
         let written = match connection.stream.try_write(head) {
             Ok(written) => written,
@@ -104,10 +103,16 @@ impl Exchange {
         self.reached
     }
 
-    /// Whether the connection had carried an exchange before this one.
+    /// Whether all of the request has been handed to the kernel.
     #[must_use]
-    pub fn is_reused(&self) -> bool {
-        self.connection.is_reused()
+    pub fn is_sent(&self) -> bool {
+        self.sender.is_done()
+    }
+
+    /// Whether the client is to send more before the endpoint can be expected to answer.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        self.sender.state == Sending::Body && self.sender.pending.is_empty()
     }
 
     /// Sends on and waits for the final response head.

@@ -68,6 +68,22 @@ impl Outgoing {
         self.next = 0;
     }
 
+    /// Bytes read from the client so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Takes the rest of the body out; what stays behind is not held any more.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let source = self.source.take();
+        let held = std::mem::take(&mut self.held);
+        let next = self.next;
+        self.whole = false;
+        Self { source, held, next, ..*self }
+    }
+
     /// The response is on its way to the client: no other try can come, nothing need be held.
     pub fn commit(&mut self) {
         self.hold_at_most = 0;

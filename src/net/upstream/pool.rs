@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::logic::id::EndpointId;
+use crate::logic::snapshot::Target;
 
 use super::connection::Connection;
 
@@ -20,19 +20,17 @@ pub enum PoolEvent {
     IdleClosed(EndpointId),
 }
 
+/// Hears what a pool sees.
 type Listener = Rc<dyn Fn(PoolEvent)>;
 
 /// The idle connections to one endpoint, last used first, watched for the endpoint's hanging up.
 pub struct Pool {
-    /// Whose connections these are.
-    pub id: EndpointId,
-    /// Where they lead.
-    pub address: SocketAddr,
+    /// Where the connections lead.
+    pub target: Target,
     idle: RefCell<Vec<Connection>>,
     at_most: Cell<usize>,
     watcher: RefCell<Option<Waker>>,
     listener: Listener,
-    cuts: Cell<u64>,
     cut: Notify,
     is_watched: Cell<bool>,
 }
@@ -40,22 +38,20 @@ pub struct Pool {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let idle = self.idle.borrow().len();
-        f.debug_struct("Pool").field("id", &self.id).field("idle", &idle).finish_non_exhaustive()
+        f.debug_struct("Pool").field("id", &self.target.id).field("idle", &idle).finish_non_exhaustive()
     }
 }
 
 impl Pool {
     /// An empty pool that keeps `at_most` connections and tells `listener` what it sees.
     #[must_use]
-    pub fn new(id: EndpointId, address: SocketAddr, at_most: usize, listener: Listener) -> Rc<Self> {
+    pub fn new(target: Target, at_most: usize, listener: Listener) -> Rc<Self> {
         Rc::new(Self {
-            id,
-            address,
+            target,
             idle: RefCell::default(),
             at_most: Cell::new(at_most),
             watcher: RefCell::default(),
             listener,
-            cuts: Cell::new(0),
             cut: Notify::new(),
             is_watched: Cell::new(false),
         })
@@ -75,7 +71,7 @@ impl Pool {
             let mut cx = Context::from_waker(Waker::noop());
             match look(&connection, &mut cx) {
                 Look::Quiet => return Some(connection),
-                Look::Closed => (self.listener)(PoolEvent::IdleClosed(self.id)),
+                Look::Closed => (self.listener)(PoolEvent::IdleClosed(self.target.id)),
                 Look::Noisy => {}
             }
         }
@@ -119,14 +115,7 @@ impl Pool {
 
     /// The verdict is down: wakes every request that waits for this endpoint.
     pub fn cut_waiting(&self) {
-        self.cuts.set(self.cuts.get() + 1);
         self.cut.notify_waiters();
-    }
-
-    /// How often the endpoint has been cut.
-    #[must_use]
-    pub fn cuts(&self) -> u64 {
-        self.cuts.get()
     }
 
     /// Ends at the next [`Pool::cut_waiting`].
@@ -145,7 +134,7 @@ impl Pool {
             Look::Noisy => false,
         });
         if hung_up > 0 {
-            (self.listener)(PoolEvent::IdleClosed(self.id));
+            (self.listener)(PoolEvent::IdleClosed(self.target.id));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
 use crate::net::h1::{BodyDecoder, Decoded, ResponseHead};
 
-use super::connection::{Connection, TryError, reason_of};
+use super::connection::{Connection, reason_of};
 use super::exchange::{Exchange, Sender, poll_read};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
@@ -53,21 +53,23 @@ struct Flow {
     input: BytesMut,
     decoder: BodyDecoder,
     sender: Sender,
-    outgoing: Outgoing,
+    outgoing: Option<Outgoing>,
     keep_alive: bool,
 }
 
 impl ResponseBody {
-    /// The body that follows `head`.
+    /// The body that follows `head`. `outgoing` is what of the request is still to be sent.
     #[must_use]
     pub fn new(
         exchange: Exchange,
         head: &ResponseHead,
-        mut outgoing: Outgoing,
+        mut outgoing: Option<Outgoing>,
         home: Rc<Pool>,
         idle_timeout: Duration,
     ) -> Box<Self> {
-        outgoing.commit();
+        if let Some(outgoing) = &mut outgoing {
+            outgoing.commit();
+        }
         let flow = Flow {
             connection: Some(exchange.connection),
             input: exchange.input,
@@ -158,11 +160,11 @@ impl ResponseBody {
 impl Flow {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ResponseError>> {
         let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(None)) };
-        let mut reached = Reached::Something;
-        match self.sender.poll(connection, &mut self.outgoing, cx, &mut reached) {
-            Ok(()) => {}
-            Err(TryError::Client(_)) => return Poll::Ready(Err(ResponseError::Client)),
-            Err(_) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Reset))),
+        if let Some(outgoing) = &mut self.outgoing {
+            let mut reached = Reached::Something;
+            if self.sender.poll(connection, outgoing, cx, &mut reached).is_err() {
+                return Poll::Ready(Err(ResponseError::Client));
+            }
         }
         loop {
             match self.decoder.decode(&mut self.input) {

@@ -1,0 +1,188 @@
+//! Counters of the request path: written by one worker each, read when somebody asks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::proxy::Reason;
+
+/// Upper bounds of the duration buckets, in microseconds.
+const BOUNDS_US: [u64; 16] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000,
+];
+
+/// All meters of an instance, by pool.
+#[derive(Debug, Default)]
+pub struct Meters {
+    by_pool: Mutex<BTreeMap<Arc<str>, Vec<Arc<PoolMeter>>>>,
+}
+
+/// One worker's counters for one pool. Only that worker writes, so a write is a plain store.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct PoolMeter {
+    classes: [AtomicU64; 5],
+    buckets: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+    resends: AtomicU64,
+    rescued: AtomicU64,
+    reasons: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Default for PoolMeter {
+    fn default() -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self {
+            classes: std::array::from_fn(|_| AtomicU64::new(0)),
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum_us: AtomicU64::new(0),
+            resends: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
+            reasons: zeros(),
+        }
+    }
+}
+
+/// One more, by the only writer.
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed) + by, Relaxed);
+}
+
+impl PoolMeter {
+    /// A request was answered with this status after `elapsed`.
+    pub fn answered(&self, status: u16, elapsed: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        bump(&self.classes[class], 1);
+        let us = elapsed.as_micros() as u64;
+        let bucket = BOUNDS_US.partition_point(|&bound| bound < us);
+        bump(&self.buckets[bucket], 1);
+        bump(&self.sum_us, us);
+    }
+
+    /// An answer of the proxy's own.
+    pub fn refused(&self, reason: Reason) {
+        bump(&self.reasons[reason as usize], 1);
+    }
+
+    /// A request was sent again.
+    pub fn resent(&self) {
+        bump(&self.resends, 1);
+    }
+
+    /// A request that was sent again was answered well.
+    pub fn rescued(&self) {
+        bump(&self.rescued, 1);
+    }
+}
+
+impl Meters {
+    /// A new set of counters for one worker and pool. A worker asks once and keeps it.
+    #[must_use]
+    pub fn meter(&self, pool: &Arc<str>) -> Arc<PoolMeter> {
+        let meter = Arc::new(PoolMeter::default());
+        let mut by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        by_pool.entry(Arc::clone(pool)).or_default().push(Arc::clone(&meter));
+        meter
+    }
+
+    /// The counters in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = Page { out: String::new() };
+        let total = |meters: &[Arc<PoolMeter>], read: &dyn Fn(&PoolMeter) -> u64| -> u64 {
+            meters.iter().map(|meter| read(meter)).sum()
+        };
+        page.head("gapless_requests_total", "counter", "Requests answered, by class of status.");
+        for (pool, meters) in &*by_pool {
+            for (class, name) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().enumerate() {
+                let value = total(meters, &|meter| meter.classes[class].load(Relaxed));
+                page.line("gapless_requests_total", pool, &format!(",code=\"{name}\""), value);
+            }
+        }
+        page.head("gapless_own_responses_total", "counter", "Answers of the proxy's own, by reason.");
+        for (pool, meters) in &*by_pool {
+            for reason in Reason::ALL {
+                let value = total(meters, &|meter| meter.reasons[reason as usize].load(Relaxed));
+                let label = format!(",reason=\"{}\"", reason.as_str());
+                page.line("gapless_own_responses_total", pool, &label, value);
+            }
+        }
+        page.head("gapless_resends_total", "counter", "Requests sent to another endpoint.");
+        for (pool, meters) in &*by_pool {
+            page.line("gapless_resends_total", pool, "", total(meters, &|m| m.resends.load(Relaxed)));
+        }
+        page.head("gapless_rescued_total", "counter", "Requests that met a failure and were answered well.");
+        for (pool, meters) in &*by_pool {
+            page.line("gapless_rescued_total", pool, "", total(meters, &|m| m.rescued.load(Relaxed)));
+        }
+        let name = "gapless_request_duration_seconds";
+        page.head(name, "histogram", "From the request's head to the response's head.");
+        for (pool, meters) in &*by_pool {
+            page.histogram(name, pool, meters);
+        }
+        page.out
+    }
+}
+
+struct Page {
+    out: String,
+}
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, pool: &str, labels: &str, value: u64) {
+        let _ = writeln!(self.out, "{name}{{pool=\"{pool}\"{labels}}} {value}");
+    }
+
+    fn histogram(&mut self, name: &str, pool: &str, meters: &[Arc<PoolMeter>]) {
+        let bucket = format!("{name}_bucket");
+        let mut count = 0;
+        for index in 0..=BOUNDS_US.len() {
+            count += meters.iter().map(|meter| meter.buckets[index].load(Relaxed)).sum::<u64>();
+            let bound = BOUNDS_US.get(index).map_or_else(|| "+Inf".to_owned(), |&us| seconds(us));
+            self.line(&bucket, pool, &format!(",le=\"{bound}\""), count);
+        }
+        let sum: u64 = meters.iter().map(|meter| meter.sum_us.load(Relaxed)).sum();
+        let _ = writeln!(self.out, "{name}_sum{{pool=\"{pool}\"}} {}", seconds(sum));
+        self.line(&format!("{name}_count"), pool, "", count);
+    }
+}
+
+fn seconds(us: u64) -> String {
+    format!("{}", us as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_summed_over_workers() {
+        let meters = Meters::default();
+        let pool: Arc<str> = "web".into();
+        let (a, b) = (meters.meter(&pool), meters.meter(&pool));
+        a.answered(200, Duration::from_micros(250));
+        a.answered(503, Duration::from_micros(251));
+        b.answered(200, Duration::from_secs(60));
+        b.refused(Reason::NoEndpoint);
+        let text = meters.render();
+        for line in [
+            "gapless_requests_total{pool=\"web\",code=\"2xx\"} 2",
+            "gapless_requests_total{pool=\"web\",code=\"5xx\"} 1",
+            "gapless_request_duration_seconds_bucket{pool=\"web\",le=\"0.00025\"} 1",
+            "gapless_request_duration_seconds_bucket{pool=\"web\",le=\"30\"} 2",
+            "gapless_request_duration_seconds_bucket{pool=\"web\",le=\"+Inf\"} 3",
+            "gapless_request_duration_seconds_count{pool=\"web\"} 3",
+            "gapless_own_responses_total{pool=\"web\",reason=\"no_endpoint\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One try at one endpoint.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use tokio::time::sleep;
+
+use crate::app::worker::{PoolLocal, Worker};
+use crate::logic::outcome::{Failure, Reason};
+use crate::logic::retry::Reached;
+use crate::logic::route::Timeouts;
+use crate::net::h1::ResponseHead;
+use crate::net::upstream::{
+    ClientFault, Connection, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError, TryError, connect,
+};
+
+use super::admit::Admitted;
+use super::forward;
+use super::visit::Visit;
+
+/// A response of known length up to this is passed on only when it is complete, so that one which
+/// is cut can still be asked for elsewhere.
+const COMMIT_BYTES: u64 = 64 * 1024;
+
+/// What is asked, the same at every try.
+pub(super) struct Ask<'a> {
+    pub(super) request: &'a Request<()>,
+    pub(super) admitted: &'a Admitted<'a>,
+    /// The client's address, as text.
+    pub(super) peer: &'a str,
+    pub(super) via: &'a str,
+    pub(super) timeouts: Timeouts,
+    pub(super) head_bytes_at_most: usize,
+    /// Sending it twice does no harm.
+    pub(super) idempotent: bool,
+}
+
+/// Why a try gave no response.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The endpoint failed.
+    Failed { failure: Failure, reached: Reached },
+    /// The endpoint's verdict turned down while its answer was awaited.
+    Cut { reached: Reached },
+    /// The client failed.
+    Client(ClientFault),
+    /// This process is out of something.
+    Local,
+}
+
+impl From<TryError> for Ended {
+    fn from(error: TryError) -> Self {
+        match error {
+            TryError::Endpoint { failure, reached } => Self::Failed { failure, reached },
+            TryError::Client(fault) => Self::Client(fault),
+            TryError::Local(error) => {
+                tracing::warn!(%error, "no connection can be opened from here");
+                Self::Local
+            }
+        }
+    }
+}
+
+/// Tries once: connects (or reuses), sends, waits for the head, and for all of a small body.
+pub(super) async fn attempt(
+    worker: &Worker,
+    local: &PoolLocal,
+    ask: &Ask<'_>,
+    outgoing: &mut Outgoing,
+    visit: &Visit,
+) -> Result<(ResponseHead, Received), Ended> {
+    let home = visit.home();
+    let connection = match home.check_out() {
+        Some(connection) => connection,
+        None => open(home, ask.timeouts.connect).await?,
+    };
+    let mut exchange = worker.scratch(|head| {
+        forward::write_request_head(head, ask.request, ask.admitted, ask.peer, ask.via);
+        let method = ask.request.method().clone();
+        Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
+    })?;
+    let head = await_head(&mut exchange, local, ask, outgoing, visit).await?;
+    let now = Instant::now();
+    local.latency.borrow_mut().record(now.saturating_duration_since(visit.began()));
+    visit.good(now);
+    let received = receive(exchange, &head, ask, outgoing, home).await?;
+    Ok((head, received))
+}
+
+async fn open(home: &Pool, timeout: Duration) -> Result<Connection, Ended> {
+    tokio::select! {
+        biased;
+        opened = connect(home.target.address) => Ok(opened?),
+        () = home.until_cut() => Err(Ended::Cut { reached: Reached::Nothing }),
+        () = sleep(timeout) => {
+            Err(Ended::Failed { failure: Failure::connect(Reason::Timeout), reached: Reached::Nothing })
+        }
+    }
+}
+
+/// How long the head has been awaited.
+enum Patience {
+    /// Until the stall bound.
+    Full,
+    /// The stall has been reported; until this instant.
+    Stalled { until: Instant },
+}
+
+/// Waits for the response head. A wait beyond the pool's stall bound is reported as evidence, and
+/// goes on: only the verdict or the timeout ends it.
+async fn await_head(
+    exchange: &mut Exchange,
+    local: &PoolLocal,
+    ask: &Ask<'_>,
+    outgoing: &mut Outgoing,
+    visit: &Visit,
+) -> Result<ResponseHead, Ended> {
+    let stall = local.latency.borrow().stall_bound().min(ask.timeouts.response);
+    let mut cut = pin!(visit.home().until_cut());
+    let mut clock = pin!(sleep(stall));
+    let mut patience = Patience::Full;
+    let mut client = ClientProgress { read: 0, at: visit.began() };
+    poll_fn(|cx| {
+        if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
+            return Poll::Ready(head.map_err(Ended::from));
+        }
+        if cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
+        }
+        while clock.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if exchange.waits_for_client() {
+                if client.is_idle(outgoing.read_bytes(), now, ask.timeouts.idle) {
+                    return Poll::Ready(Err(Ended::Client(ClientFault::Idle)));
+                }
+                clock.as_mut().reset((now + stall).into());
+                continue;
+            }
+            match patience {
+                Patience::Full => {
+                    visit.report(Failure::http(Reason::Stall));
+                    let until = now + ask.timeouts.response.saturating_sub(stall);
+                    patience = Patience::Stalled { until };
+                    clock.as_mut().reset(until.into());
+                }
+                Patience::Stalled { until } if now < until => clock.as_mut().reset(until.into()),
+                Patience::Stalled { .. } => {
+                    let failure = Failure::http(Reason::Timeout);
+                    return Poll::Ready(Err(Ended::Failed { failure, reached: exchange.reached() }));
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// When the client last sent a piece of its body.
+struct ClientProgress {
+    read: u64,
+    at: Instant,
+}
+
+impl ClientProgress {
+    fn is_idle(&mut self, read: u64, now: Instant, timeout: Duration) -> bool {
+        if read > self.read {
+            *self = Self { read, at: now };
+        }
+        now.saturating_duration_since(self.at) >= timeout
+    }
+}
+
+/// Takes the body: all of it if it has arrived or may have to be asked for again, else as a stream.
+async fn receive(
+    exchange: Exchange,
+    head: &ResponseHead,
+    ask: &Ask<'_>,
+    outgoing: &mut Outgoing,
+    home: &Rc<Pool>,
+) -> Result<Received, Ended> {
+    let is_sent = exchange.is_sent();
+    let rest = if is_sent { None } else { Some(outgoing.take()) };
+    let mut body = ResponseBody::new(exchange, head, rest, Rc::clone(home), ask.timeouts.idle);
+    if !is_sent {
+        return Ok(Received::Stream(body));
+    }
+    if let Some(whole) = body.try_whole().map_err(cut_body)? {
+        return Ok(Received::Whole(whole));
+    }
+    let is_small = body.remaining().is_some_and(|left| left <= COMMIT_BYTES);
+    if !(is_small && ask.idempotent && outgoing.is_held()) {
+        return Ok(Received::Stream(body));
+    }
+    let whole: Result<Bytes, ResponseError> = tokio::select! {
+        biased;
+        whole = body.collect() => whole,
+        () = home.until_cut() => return Err(Ended::Cut { reached: Reached::Something }),
+    };
+    whole.map(Received::Whole).map_err(cut_body)
+}
+
+fn cut_body(error: ResponseError) -> Ended {
+    match error {
+        ResponseError::Endpoint(reason) => {
+            Ended::Failed { failure: Failure::http(reason), reached: Reached::Something }
+        }
+        ResponseError::Client => Ended::Client(ClientFault::Aborted),
+    }
+}

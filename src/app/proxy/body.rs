@@ -1,0 +1,80 @@
+//! Response bodies as clients receive them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::net::upstream::{ResponseBody, ResponseError};
+
+use super::visit::Visit;
+
+/// A body that is complete, or one that is passed on as it comes.
+pub enum ProxyBody {
+    /// All of it; taken when sent.
+    Whole(Bytes),
+    /// The rest is on its way from an endpoint.
+    Stream {
+        /// Where it comes from.
+        source: Box<ResponseBody>,
+        /// The request's stay at the endpoint, which lasts as long as the body.
+        visit: Visit,
+    },
+}
+
+impl ProxyBody {
+    /// A complete body.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream { source, visit } => Poll::Ready(match ready!(source.poll_piece(cx)) {
+                Some(Ok(piece)) => Some(Ok(Frame::data(piece))),
+                Some(Err(error)) => {
+                    visit.was_cut(error);
+                    Some(Err(error))
+                }
+                None => None,
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stream { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream { source, .. } => source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}
+
+impl std::fmt::Display for ResponseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint(_) => f.write_str("the endpoint's response was cut"),
+            Self::Client => f.write_str("the client's request was cut"),
+        }
+    }
+}
+
+impl std::error::Error for ResponseError {}

@@ -1,0 +1,152 @@
+//! The one table from what went wrong to what the client is told.
+
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::logic::outcome::{self, Class, Failure};
+use crate::net::upstream::ClientFault;
+
+use super::body::ProxyBody;
+
+/// Says why the proxy itself answered.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-gapless-reason");
+
+/// The fixed list of words in `x-gapless-reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The request breaks the rules of HTTP.
+    BadRequest,
+    /// A transfer coding that is not known.
+    UnknownCoding,
+    /// CONNECT, which a reverse proxy does not do.
+    MethodRefused,
+    /// No route matches host and path.
+    NoRoute,
+    /// The request body is larger than the route allows.
+    BodyTooLarge,
+    /// The client sent no more of its body for the idle timeout.
+    BodyTimeout,
+    /// No endpoint can be chosen.
+    NoEndpoint,
+    /// No connection could be opened.
+    ConnectFailed,
+    /// Opening a connection took too long.
+    ConnectTimeout,
+    /// The endpoint ended the connection before it answered.
+    Reset,
+    /// The endpoint did not answer in time.
+    ResponseTimeout,
+    /// The endpoint's verdict turned down while its answer was awaited.
+    EndpointDown,
+    /// The endpoint's answer breaks the rules of HTTP.
+    BadResponse,
+    /// This process is out of descriptors, ports or memory.
+    LocalLimit,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 14] = [
+        Self::BadRequest,
+        Self::UnknownCoding,
+        Self::MethodRefused,
+        Self::NoRoute,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::Reset,
+        Self::ResponseTimeout,
+        Self::EndpointDown,
+        Self::BadResponse,
+        Self::LocalLimit,
+    ];
+
+    /// The word, and the status that goes with it.
+    #[must_use]
+    pub const fn table(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
+            Self::UnknownCoding => ("unknown_coding", StatusCode::NOT_IMPLEMENTED),
+            Self::MethodRefused => ("method_refused", StatusCode::METHOD_NOT_ALLOWED),
+            Self::NoRoute => ("no_route", StatusCode::NOT_FOUND),
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::NoEndpoint => ("no_endpoint", StatusCode::SERVICE_UNAVAILABLE),
+            Self::ConnectFailed => ("connect_failed", StatusCode::BAD_GATEWAY),
+            Self::ConnectTimeout => ("connect_timeout", StatusCode::GATEWAY_TIMEOUT),
+            Self::Reset => ("reset", StatusCode::BAD_GATEWAY),
+            Self::ResponseTimeout => ("response_timeout", StatusCode::GATEWAY_TIMEOUT),
+            Self::EndpointDown => ("endpoint_down", StatusCode::BAD_GATEWAY),
+            Self::BadResponse => ("bad_response", StatusCode::BAD_GATEWAY),
+            Self::LocalLimit => ("local_limit", StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.table().0
+    }
+
+    /// The reason that an endpoint's failure gives.
+    #[must_use]
+    pub fn of_failure(failure: Failure) -> Self {
+        match (failure.layer, failure.class()) {
+            (outcome::Layer::Connect, Class::Silent) => Self::ConnectTimeout,
+            (outcome::Layer::Connect, _) => Self::ConnectFailed,
+            (outcome::Layer::Http, Class::Silent) => Self::ResponseTimeout,
+            (outcome::Layer::Http, Class::BadStatus) => Self::BadResponse,
+            (outcome::Layer::Http, _) => Self::Reset,
+        }
+    }
+
+    /// The reason that a client's failure gives.
+    #[must_use]
+    pub fn of_client(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::Aborted => Self::BadRequest,
+            ClientFault::TooLarge => Self::BodyTooLarge,
+            ClientFault::Idle => Self::BodyTimeout,
+        }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn response(self) -> Response<ProxyBody> {
+        let (word, status) = self.table();
+        let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(REASON_HEADER, HeaderValue::from_static(word));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if self.leaves_body_unread() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Whether what follows on the connection cannot be trusted to be a new request.
+    fn leaves_body_unread(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest | Self::UnknownCoding | Self::MethodRefused | Self::BodyTooLarge | Self::BodyTimeout
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_complete_and_words_are_unique() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "ALL is in the order of the enum");
+            assert!(reason.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            let same = Reason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count();
+            assert_eq!(same, 1);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The request path: admit, route, pick, try, and try elsewhere.
+//!
+//! It reads one snapshot per try, takes no lock, and writes nothing that is shared but its
+//! endpoint's counters (and, on failure only, one message to control).
+
+mod admit;
+mod attempt;
+mod body;
+mod fault;
+mod forward;
+mod trip;
+mod visit;
+
+pub use body::ProxyBody;
+pub use fault::{REASON_HEADER, Reason};
+
+use std::rc::Rc;
+
+use http::header::{ALLOW, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::worker::Worker;
+
+/// Answers one request. Whatever goes wrong becomes a response.
+pub async fn handle(worker: &Rc<Worker>, peer: &str, request: Request<Incoming>) -> Response<ProxyBody> {
+    let view = worker.view();
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts, ());
+    match admit::admit(&request) {
+        Err(reason) => reason.response(),
+        Ok(_) if request.uri().path() == "*" => options(),
+        Ok(admitted) => {
+            let key = admit::route_key(admitted.host);
+            match view.snapshot.routes.find(&key, request.uri().path()) {
+                None => Reason::NoRoute.response(),
+                Some(route) => trip::serve(worker, &view, route, peer, &request, &admitted, body).await,
+            }
+        }
+    }
+}
+
+/// `OPTIONS *` asks about the proxy itself.
+fn options() -> Response<ProxyBody> {
+    let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(ALLOW, methods);
+    response
+}

@@ -1,0 +1,122 @@
+//! What control and workers share, and what they tell each other.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::config::model::{Headers, Limits};
+use crate::logic::id::EndpointId;
+use crate::logic::outcome::Failure;
+use crate::logic::snapshot::Snapshot;
+
+use super::meter::Meters;
+
+/// Failures that workers have met and control has not heard of yet, at most.
+pub const REPORTS: usize = 16 * 1024;
+
+/// Shared by all threads of one instance.
+#[derive(Debug)]
+pub struct Shared {
+    /// The zero of all times in microseconds.
+    pub epoch: Instant,
+    /// What requests steer by. Control alone stores it.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What of the configuration is neither route nor pool.
+    pub manners: Arc<ArcSwap<Manners>>,
+    /// Counters by pool, one set per worker.
+    pub meters: Meters,
+    /// Reports that did not fit into the queue.
+    pub reports_dropped: AtomicU64,
+    reports: mpsc::Sender<Report>,
+}
+
+/// How clients are treated, whatever they ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manners {
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// What is added to messages.
+    pub headers: Headers,
+}
+
+/// What a worker tells control.
+#[derive(Clone, Copy, Debug)]
+pub enum Report {
+    /// A request met a failure.
+    Traffic {
+        /// Whose.
+        endpoint: EndpointId,
+        /// Which.
+        failure: Failure,
+        /// When the try began.
+        began: Instant,
+    },
+    /// An idle connection was closed by the endpoint.
+    IdleClosed(EndpointId),
+}
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on this listener too.
+    Listen(Door),
+    /// Accept there no more; running connections go on.
+    Unlisten(SocketAddr),
+    /// A snapshot was published: let go of what it no longer holds.
+    Refresh,
+    /// The verdict on the endpoint is down.
+    Cut {
+        /// Whose.
+        endpoint: EndpointId,
+        /// Requests that wait for it are to be sent elsewhere too: nothing will come of them.
+        waiting: bool,
+    },
+    /// Accept no more, end connections after their running request, then end.
+    Drain,
+}
+
+/// A client-facing listener, as one worker gets it.
+#[derive(Debug)]
+pub struct Door {
+    /// The configured address: its name.
+    pub name: SocketAddr,
+    /// This worker's own socket.
+    pub listener: TcpListener,
+    /// Connections through this door, over all workers.
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// Shared state, and the end of the queue that control reads.
+    #[must_use]
+    pub fn new(manners: Manners) -> (Arc<Self>, mpsc::Receiver<Report>) {
+        let (reports, receiver) = mpsc::channel(REPORTS);
+        let shared = Self {
+            // Times are counted from here, and zero means never: no event may fall on it.
+            epoch: Instant::now() - Duration::from_millis(1),
+            snapshot: Arc::default(),
+            manners: Arc::new(ArcSwap::from_pointee(manners)),
+            meters: Meters::default(),
+            reports_dropped: AtomicU64::new(0),
+            reports,
+        };
+        (Arc::new(shared), receiver)
+    }
+
+    /// Tells control, or counts a drop if it has too much to hear already.
+    pub fn report(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            self.reports_dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Microseconds since the epoch.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_micros() as u64
+    }
+}

@@ -1,0 +1,191 @@
+//! A data-plane thread: its own runtime, listeners, view of the snapshot and upstream connections.
+//! A request never leaves it.
+
+mod accept;
+mod view;
+
+pub use view::{PoolLocal, View};
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use bytes::BytesMut;
+use fastrand::Rng;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::logic::id::EndpointId;
+use crate::logic::snapshot::{Snapshot, Target};
+use crate::net::upstream::{Pool, PoolEvent};
+
+use super::shared::{Command, Report, Shared};
+
+/// Task polls between two looks at the sockets: measured best for short requests.
+const EVENT_INTERVAL: u32 = 256;
+
+/// How often idle connections and budgets are looked after.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+
+/// The state of one worker; lives on its thread.
+pub struct Worker {
+    /// Shared with control.
+    pub shared: Arc<Shared>,
+    snapshots: RefCell<SnapshotCache>,
+    view: RefCell<Rc<View>>,
+    pools: RefCell<HashMap<EndpointId, Rc<Pool>>>,
+    rng: RefCell<Rng>,
+    scratch: RefCell<BytesMut>,
+    stop_accepting: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
+///
+/// # Errors
+/// If no thread or runtime can be made.
+pub fn spawn(
+    index: usize,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(EVENT_INTERVAL)
+        .build()?;
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let worker = Rc::new(Worker::new(shared, index));
+            worker.run(commands).await;
+        });
+    })
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let mut snapshots = Cache::new(Arc::clone(&shared.snapshot));
+        let view = View::new(Arc::clone(snapshots.load()), None, &shared);
+        Self {
+            snapshots: RefCell::new(snapshots),
+            view: RefCell::new(Rc::new(view)),
+            pools: RefCell::default(),
+            rng: RefCell::new(Rng::with_seed(shared.micros(Instant::now()) ^ ((index as u64) << 48))),
+            scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
+            stop_accepting: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            shared,
+        }
+    }
+
+    async fn run(self: &Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut doors: HashMap<SocketAddr, CancellationToken> = HashMap::new();
+        let mut chores = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Listen(door)) => {
+                        let close = self.stop_accepting.child_token();
+                        doors.insert(door.name, close.clone());
+                        tokio::task::spawn_local(accept::accept(Rc::clone(self), door, close));
+                    }
+                    Some(Command::Unlisten(name)) => {
+                        if let Some(close) = doors.remove(&name) {
+                            close.cancel();
+                        }
+                    }
+                    Some(Command::Refresh) => self.forget_retired(),
+                    Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::Drain) | None => break,
+                },
+                _ = chores.tick() => self.housekeep(),
+            }
+        }
+        self.stop_accepting.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The current view. Costs one load unless a snapshot was published since the last call.
+    #[must_use]
+    pub fn view(&self) -> Rc<View> {
+        let mut cache = self.snapshots.borrow_mut();
+        let snapshot = cache.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(snapshot, &view.snapshot) {
+            *view = Rc::new(View::new(Arc::clone(snapshot), Some(&view), &self.shared));
+        }
+        Rc::clone(&view)
+    }
+
+    /// Runs `f` with this worker's source of chance.
+    pub fn chance<T>(&self, f: impl FnOnce(&mut Rng) -> T) -> T {
+        f(&mut self.rng.borrow_mut())
+    }
+
+    /// Runs `f` with an empty scratch buffer.
+    pub fn scratch<T>(&self, f: impl FnOnce(&mut BytesMut) -> T) -> T {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        f(&mut scratch)
+    }
+
+    /// This worker's connections to `target`.
+    #[must_use]
+    pub fn pool(&self, target: &Target, idle_at_most: usize) -> Rc<Pool> {
+        if let Some(pool) = self.pools.borrow().get(&target.id) {
+            return Rc::clone(pool);
+        }
+        let shared = Arc::clone(&self.shared);
+        let listener = move |PoolEvent::IdleClosed(id)| shared.report(Report::IdleClosed(id));
+        let pool = Pool::new(target.clone(), idle_at_most, Rc::new(listener));
+        self.pools.borrow_mut().insert(target.id, Rc::clone(&pool));
+        pool
+    }
+
+    /// Closes what the endpoint has idle, and on `waiting` has its requests sent elsewhere.
+    fn cut(&self, endpoint: EndpointId, waiting: bool) {
+        // A request that was waiting must not find the endpoint in the old view.
+        let _ = self.view();
+        if let Some(pool) = self.pools.borrow().get(&endpoint) {
+            pool.close_idle();
+            if waiting {
+                pool.cut_waiting();
+            }
+        }
+    }
+
+    /// Lets go of the connections to endpoints that are in no snapshot any more.
+    fn forget_retired(&self) {
+        let view = self.view();
+        let held = view.snapshot.pools.iter().flat_map(|pool| pool.members.iter());
+        let members: std::collections::HashSet<EndpointId> = held.copied().collect();
+        self.pools.borrow_mut().retain(|id, _| members.contains(id));
+    }
+
+    fn housekeep(&self) {
+        let now = Instant::now();
+        let view = self.view();
+        for pool in view.snapshot.pools.iter() {
+            let limits = pool.spec.limits;
+            let pools = self.pools.borrow();
+            for id in &pool.members {
+                if let Some(connections) = pools.get(id) {
+                    connections.keep_at_most(limits.idle_connections);
+                    connections.reap(now, limits.idle_timeout);
+                }
+            }
+        }
+        view.settle_budgets(now);
+    }
+}

@@ -1,0 +1,83 @@
+//! A worker's own view of the snapshot: the shared part, and what only this worker keeps.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::app::meter::PoolMeter;
+use crate::app::shared::{Manners, Shared};
+use crate::logic::evidence::LatencyWindow;
+use crate::logic::retry::Budget;
+use crate::logic::route::{RetrySpec, Route};
+use crate::logic::snapshot::{PoolView, Snapshot};
+
+/// The snapshot with this worker's own state beside it.
+#[derive(Debug)]
+pub struct View {
+    /// As published.
+    pub snapshot: Arc<Snapshot>,
+    /// How clients are treated.
+    pub manners: Arc<Manners>,
+    pools: Vec<Rc<PoolLocal>>,
+}
+
+/// What one worker keeps for one pool; outlives snapshots.
+#[derive(Debug)]
+pub struct PoolLocal {
+    /// Latencies seen by this worker.
+    pub latency: RefCell<LatencyWindow>,
+    /// Counters written by this worker.
+    pub meter: Arc<PoolMeter>,
+    /// What this worker may send again.
+    pub budget: RefCell<Budget>,
+    name: Arc<str>,
+}
+
+impl View {
+    /// A view of `snapshot` that takes over what `before` had learnt about pools of the same name.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, before: Option<&Self>, shared: &Shared) -> Self {
+        let local = |(index, pool): (usize, &Arc<PoolView>)| {
+            let same_place = before.and_then(|before| before.pools.get(index));
+            let known = same_place.filter(|known| known.name == pool.spec.name).or_else(|| {
+                before.and_then(|before| before.pools.iter().find(|p| p.name == pool.spec.name))
+            });
+            known.map_or_else(|| Rc::new(PoolLocal::new(&pool.spec.name, pool, shared)), Rc::clone)
+        };
+        let pools = snapshot.pools.iter().enumerate().map(local).collect();
+        Self { snapshot, manners: shared.manners.load_full(), pools }
+    }
+
+    /// The route's pool, in both its parts.
+    #[must_use]
+    pub fn pool(&self, route: &Route) -> (&Arc<PoolView>, &Rc<PoolLocal>) {
+        (&self.snapshot.pools[route.pool], &self.pools[route.pool])
+    }
+
+    /// Whether the route, which may be from an older view, finds its pool in this one.
+    #[must_use]
+    pub fn has_pool(&self, route: &Route) -> bool {
+        self.pools.get(route.pool).is_some_and(|pool| pool.name == route.spec.pool)
+    }
+
+    /// Lets what budgets earned long ago fade.
+    pub fn settle_budgets(&self, now: Instant) {
+        for route in self.snapshot.routes.routes() {
+            if let Some(pool) = self.pools.get(route.pool) {
+                pool.budget.borrow_mut().settle(&route.spec.retry, now);
+            }
+        }
+    }
+}
+
+impl PoolLocal {
+    fn new(name: &Arc<str>, pool: &PoolView, shared: &Shared) -> Self {
+        Self {
+            latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout)),
+            meter: shared.meters.meter(name),
+            budget: RefCell::new(Budget::new(&RetrySpec::default(), Instant::now())),
+            name: Arc::clone(name),
+        }
+    }
+}
