@@ -21,7 +21,7 @@ pub(crate) struct Environment {
     pub(crate) load_averages: String,
     /// The system's default.
     pub(crate) congestion_control: String,
-    /// What cases with bodies ran under.
+    /// What cases with large bodies run under.
     pub(crate) congestion_control_of_bodies: String,
     /// A line for each program.
     pub(crate) versions: Vec<String>,

@@ -70,7 +70,13 @@ fn run(args: &Args) -> io::Result<Report> {
     let script = dir.path().join("wrk.lua");
     fs::write(&script, include_str!("wrk.lua"))?;
 
-    let cases: Vec<&Case> = CASES.iter().filter(|case| is_wanted(case, args)).collect();
+    let is_wanted = |case: &&Case| is_wanted(case, args, &installed);
+    let cases: Vec<&Case> = CASES.iter().filter(is_wanted).collect();
+    if cases.is_empty() {
+        return Err(io::Error::other(
+            "none of the proxies asked for is in the cases asked for",
+        ));
+    }
     let (rounds, seconds) = if args.smoke {
         (1, 1)
     } else {
@@ -129,10 +135,15 @@ fn find_peers(args: &Args) -> io::Result<Vec<Installed>> {
     Ok(installed)
 }
 
-fn is_wanted(case: &Case, args: &Args) -> bool {
-    if args.smoke {
-        return case.name == CASES[0].name;
-    }
-    let is_named = args.cases.is_empty() || args.cases.iter().any(|name| name == case.name);
-    is_named && case.arms.iter().any(|arm| args.peers.contains(&arm.peer))
+fn is_wanted(case: &Case, args: &Args, installed: &[Installed]) -> bool {
+    let is_named = if args.smoke {
+        case.name == CASES[0].name
+    } else {
+        args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)
+    };
+    is_named
+        && case
+            .arms
+            .iter()
+            .any(|arm| installed.iter().any(|found| found.peer == arm.peer))
 }

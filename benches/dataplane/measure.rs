@@ -93,8 +93,14 @@ impl Bench<'_> {
                     case.name, self.rounds, arm.label
                 );
                 match self.measure(case, arm, installed, &endpoint) {
-                    Ok(sample) => rounds.add(sample),
-                    Err(error) => rounds.problems.push(error.to_string()),
+                    Ok(sample) => {
+                        if sample.errors > 0 {
+                            let problem = format!("round {round}: {} errors", sample.errors);
+                            rounds.problems.push(problem);
+                        }
+                        rounds.samples.push(sample);
+                    }
+                    Err(error) => rounds.problems.push(format!("round {round}: {error}")),
                 }
             }
         }
@@ -155,14 +161,5 @@ impl Bench<'_> {
             let said = String::from_utf8_lossy(&output.stderr);
             io::Error::other(format!("wrk failed: {}", said.trim()))
         })
-    }
-}
-
-impl ArmRounds {
-    fn add(&mut self, sample: Sample) {
-        if sample.errors > 0 {
-            self.problems.push(format!("{} errors", sample.errors));
-        }
-        self.samples.push(sample);
     }
 }

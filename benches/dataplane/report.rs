@@ -179,10 +179,10 @@ impl Report {
         let environment = &self.environment;
         let rows: Vec<Vec<String>> = self.cases.iter().flat_map(CaseReport::rows).collect();
         println!("\n{}", table::render(&HEADINGS, &rows));
-        println!("Median (min–max) of {} interleaved rounds.", self.rounds);
         println!(
-            "Windows of {} s after a warm-up, {CONNECTIONS} connections, closed loop.",
-            { self.window_seconds }
+            "Median (min–max); rounds, interleaved: {}; windows of {} s after a warm-up; \
+             {CONNECTIONS} connections, closed loop.",
+            self.rounds, self.window_seconds
         );
         println!("Ratio: CPU per request to the best peer's; in `scaling`, to the first row's.");
         println!("Where the load's core is near 100 %, requests/s and latency are the load's.\n");
@@ -191,12 +191,10 @@ impl Report {
         }
         println!(
             "\nLinux {}, {} × {}",
-            environment.kernel,
-            environment.cores,
-            { &environment.cpu_model }
+            environment.kernel, environment.cores, environment.cpu_model
         );
         println!(
-            "Congestion control {}, for bodies {}; load averages at the start {}",
+            "Congestion control {}, for large bodies {}; load averages at the start {}",
             environment.congestion_control,
             environment.congestion_control_of_bodies,
             environment.load_averages
