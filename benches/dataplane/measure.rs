@@ -130,9 +130,9 @@ impl Bench<'_> {
         }
         // A refusal or a redirect is short, and would be a cheap way to look fast.
         if report.response_bytes / report.requests < case.response_bytes {
-            return Err(io::Error::other(
-                "responses are shorter than the endpoint's",
-            ));
+            let errors = report.errors;
+            let problem = format!("responses are shorter than the endpoint's; {errors} errors");
+            return Err(io::Error::other(problem));
         }
         Ok(Sample {
             cpu_us_per_request: spent_ns as f64 / 1e3 / report.requests as f64,
