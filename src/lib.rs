@@ -22,4 +22,4 @@ pub mod net;
 
 pub mod app;
 
-//pub mod cli;
+pub mod cli;

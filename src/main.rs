@@ -1,1 +1,2 @@
-fn main(){}
+//! A stub.
+fn main() {}

@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+
+# Debian 12, as the final stage is: a binary linked against a newer glibc would not start there.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+
+# The dependencies alone, with an empty program: this layer stays cached until they change. Benches
+# are cut from the manifest because their files are not here yet.
+COPY Cargo.toml Cargo.lock ./
+RUN sed -i '/^\[\[bench\]\]/,/^$/d' Cargo.toml \
+    && mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked
+
+# Cargo goes by the time of change, and copied files may be older than the empty program.
+COPY . .
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin gapless
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="gapless" \
+      org.opencontainers.image.description="A layer-7 global load balancer that predicts, measures and closes its own failover gap" \
+      org.opencontainers.image.licenses="Apache-2.0 OR MIT"
+COPY --from=build /build/target/release/gapless /usr/local/bin/gapless
+COPY --from=build /build/LICENSE-APACHE /build/LICENSE-MIT /usr/share/doc/gapless/
+
+# 8080 is what the examples listen on; 9900 is the admin listener, on the container's loopback
+# unless the configuration says otherwise.
+EXPOSE 8080 9900
+USER nonroot
+
+# No configuration is included: a default would probe somebody else's addresses and answer 503.
+# Mount the directory rather than the file, so that an edit that replaces the file is seen:
+#   docker run -v ./config:/etc/gapless:ro -p 8080:8080 gapless
+# A stop drains for up to 30 s by default, longer than Docker waits: docker stop --time 40.
+HEALTHCHECK --interval=5s --timeout=2s --start-period=5s --retries=3 \
+    CMD ["/usr/local/bin/gapless", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/gapless"]
+CMD ["run", "/etc/gapless/gapless.toml"]

@@ -1,0 +1,43 @@
+//! One plain request, to see that a server serves and what a proxy makes of it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Bound on each step of the exchange.
+const STEP_WITHIN: Duration = Duration::from_millis(500);
+/// More of an answer than this is not read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status code.
+    pub(crate) status: u16,
+    /// Whether the endpoint was sent an `X-Forwarded-For`; it says so itself.
+    pub(crate) was_forwarded: bool,
+}
+
+/// Asks `127.0.0.1:port` for `path` over a connection of its own.
+pub(crate) fn get(port: u16, path: &str) -> io::Result<Answer> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, STEP_WITHIN)?;
+    stream.set_read_timeout(Some(STEP_WITHIN))?;
+    stream.set_write_timeout(Some(STEP_WITHIN))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let text = String::from_utf8_lossy(&answer);
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .ok_or_else(|| io::Error::other("not an HTTP/1.1 answer"))?;
+    let was_forwarded = text
+        .to_ascii_lowercase()
+        .contains("\r\nx-seen-forwarded-for: 127.0.0.1");
+    Ok(Answer {
+        status,
+        was_forwarded,
+    })
+}

@@ -1,0 +1,70 @@
+//! Where the figures were taken.
+
+use std::fs;
+use std::io;
+use std::thread::available_parallelism;
+
+use serde::Serialize;
+
+use crate::peer::Installed;
+
+/// The machine and the programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Environment {
+    /// Release of the kernel.
+    pub(crate) kernel: String,
+    /// The processor's model.
+    pub(crate) cpu_model: String,
+    /// Cores that may be used.
+    pub(crate) cores: usize,
+    /// The load averages when the bench began; other work on the machine spoils figures.
+    pub(crate) load_averages: String,
+    /// The system's default.
+    pub(crate) congestion_control: String,
+    /// What cases with large bodies run under.
+    pub(crate) congestion_control_of_bodies: String,
+    /// A line for each program.
+    pub(crate) versions: Vec<String>,
+}
+
+impl Environment {
+    /// Looks around.
+    pub(crate) fn read(
+        installed: &[Installed],
+        others: &[&str],
+        congestion_control: String,
+        has_namespace: bool,
+    ) -> io::Result<Self> {
+        let of_peers = installed.iter().map(|found| found.version.clone());
+        let averages = fs::read_to_string("/proc/loadavg")?;
+        let of_bodies = if has_namespace {
+            "cubic"
+        } else {
+            &congestion_control
+        };
+        Ok(Self {
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
+                .trim()
+                .to_owned(),
+            cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo")?),
+            cores: available_parallelism()?.get(),
+            load_averages: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            congestion_control_of_bodies: of_bodies.to_owned(),
+            congestion_control,
+            versions: of_peers
+                .chain(others.iter().map(|&line| line.to_owned()))
+                .collect(),
+        })
+    }
+}
+
+fn cpu_model(cpuinfo: &str) -> String {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.trim() == "model name")
+        .map_or_else(
+            || "unknown".to_owned(),
+            |(_, model)| model.trim().to_owned(),
+        )
+}

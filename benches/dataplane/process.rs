@@ -1,0 +1,131 @@
+//! Child processes that end with their owner, and ports for them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{check, cpu};
+
+/// How long a process has to serve its first request.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+/// How long a process has to end after SIGTERM.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks at a condition that is waited for.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+/// How much of a process's log an error shows.
+const LOG_LINES_SHOWN: usize = 5;
+
+/// A command that gets SIGTERM when this thread dies, however that happens, and that is held to
+/// `core` where one is given.
+pub(crate) fn bound_command(program: impl AsRef<OsStr>, core: Option<u32>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]);
+    if let Some(core) = core {
+        command.args(["taskset", "-c", &core.to_string()]);
+    }
+    command.arg(program).stdin(Stdio::null());
+    command
+}
+
+/// A running server. Dropped, it and its children end: SIGTERM first, SIGKILL if that is ignored.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    label: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with its output in a log file of `dir`.
+    pub(crate) fn start(label: &str, mut command: Command, dir: &Path) -> io::Result<Self> {
+        let log = dir.join(format!("{label}.log"));
+        let output = File::create(&log)?;
+        let child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
+        Ok(Self {
+            child,
+            label: label.to_owned(),
+            log,
+        })
+    }
+
+    /// The root of its process tree.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a request to `port` is answered with 200, and returns that answer.
+    pub(crate) fn wait_until_serving(&mut self, port: u16) -> io::Result<check::Answer> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let seen = match check::get(port, "/check") {
+                Ok(answer) if answer.status == 200 => return Ok(answer),
+                Ok(answer) => format!("status {}", answer.status),
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = self.child.try_wait()? {
+                return Err(self.failure(&format!("ended early ({status})")));
+            }
+            if Instant::now() >= deadline {
+                return Err(self.failure(&format!("does not serve: {seen}")));
+            }
+            thread::sleep(POLL_EVERY);
+        }
+    }
+
+    fn failure(&self, what: &str) -> io::Error {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join(" | ");
+        io::Error::other(format!("{} {what}; its log ends: {tail}", self.label))
+    }
+
+    fn ends_in_time(&mut self) -> bool {
+        let deadline = Instant::now() + END_WITHIN;
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(None) => thread::sleep(POLL_EVERY),
+                Ok(Some(_)) | Err(_) => return true,
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // Failures below mean that the process is gone already, which is what is wanted.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        if self.ends_in_time() {
+            return;
+        }
+        for pid in cpu::tree(self.child.id()).unwrap_or_default() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// `N` different ports that are free on loopback right now.
+pub(crate) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+    let mut ports = [0; N];
+    // All are held until the last is known, so that no two are the same.
+    let mut held = Vec::with_capacity(N);
+    for port in &mut ports {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
