@@ -16,10 +16,5 @@
 pub mod logic;
 
 pub mod config;
-pub mod net;
-
-pub mod sim;
-
-pub mod app;
 
 pub mod cli;

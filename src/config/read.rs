@@ -1,0 +1,222 @@
+//! Text to the mirror in [`super::file`], with every unreadable part reported and left out.
+//!
+//! The mirror alone says what may be written, and deserializing stops at the first thing that may
+//! not. So the part that it names is reported, removed from the parsed tree, and the rest is read
+//! again; what was removed is remembered as a [`Gaps`], so that nothing else is blamed for it.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use super::file::File;
+use super::findings::{Findings, Flaw};
+use super::suggest;
+
+/// Unreadable parts that are removed before the rest is given up.
+const MAX_ROUNDS: usize = 100;
+
+/// The span that the mirror's root has, which no table in the file has.
+pub(super) const ROOT: Range<usize> = 0..0;
+
+/// Keys that the file has (or nearly has) but whose values could not be read.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    list: Vec<Gap>,
+}
+
+#[derive(Debug)]
+struct Gap {
+    /// The span of the table that holds the key.
+    table: Range<usize>,
+    key: String,
+}
+
+impl Gaps {
+    /// Whether `key` of the table at `table` was given, but not readably.
+    pub(super) fn has(&self, table: &Range<usize>, key: &str) -> bool {
+        self.list
+            .iter()
+            .any(|gap| gap.table == *table && gap.key == key)
+    }
+
+    /// The keys of the table at `table` that were given, but not readably.
+    pub(super) fn keys_of(&self, table: &Range<usize>) -> Vec<String> {
+        let gaps = self.list.iter().filter(|gap| gap.table == *table);
+        gaps.map(|gap| gap.key.clone()).collect()
+    }
+
+    /// Whether everything could be read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn note(&mut self, table: &Range<usize>, key: &str) {
+        self.list.push(Gap {
+            table: table.clone(),
+            key: key.to_owned(),
+        });
+    }
+}
+
+/// Reads `text` as far as it can be read; `None` when what it says cannot be known at all.
+pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> {
+    let (mut table, syntax_errors) = DeTable::parse_recoverable(text);
+    if !syntax_errors.is_empty() {
+        syntax(text, &syntax_errors, findings);
+        return None;
+    }
+    let mut gaps = Gaps::default();
+    for _ in 0..MAX_ROUNDS {
+        let error = match File::deserialize(toml::Deserializer::from(table.clone())) {
+            Ok(file) => return Some((file, gaps)),
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or(ROOT);
+        let Some(removed) = remove(table.get_mut(), &ROOT, &span) else {
+            findings.error(
+                &span,
+                Flaw::new(error.message(), "compare it with `gapless schema`"),
+            );
+            return None;
+        };
+        let (flaw, meant) = explain(error.message(), &removed);
+        findings.error(&span, flaw);
+        gaps.note(&removed.table, &removed.key);
+        if let Some(meant) = meant {
+            gaps.note(&removed.table, &meant);
+        }
+    }
+    None
+}
+
+/// Reports what is not TOML, one error a line: the first one on a line tends to cause the others.
+fn syntax(text: &str, errors: &[toml::de::Error], findings: &mut Findings) {
+    let line = |at: usize| {
+        text.as_bytes()
+            .iter()
+            .take(at)
+            .filter(|b| **b == b'\n')
+            .count()
+    };
+    let mut last_line = None;
+    for error in errors {
+        let span = error.span().unwrap_or(ROOT);
+        let here = line(span.start);
+        if last_line.replace(here) == Some(here) {
+            continue;
+        }
+        let mend = if error.message().starts_with("duplicate key") {
+            "give it once"
+        } else {
+            "write it as TOML: strings in quotes, lists in [], tables in {}"
+        };
+        findings.error(&span, Flaw::new(error.message(), mend));
+    }
+}
+
+/// A part that was taken out of the tree.
+struct Removed {
+    /// The span of the nearest table around it.
+    table: Range<usize>,
+    /// The key in that table that it is, or is an element of.
+    key: String,
+}
+
+/// Takes out the key, value or element that stands at `span`, the innermost if several do.
+fn remove(table: &mut DeTable<'_>, at: &Range<usize>, span: &Range<usize>) -> Option<Removed> {
+    let mut found = None;
+    for (key, value) in table.iter_mut() {
+        let value_span = value.span();
+        let inner = remove_inside(value.get_mut(), &value_span, span);
+        let here = || (key.span() == *span || value_span == *span).then_some(Inner::Itself);
+        match inner.or_else(here) {
+            Some(Inner::Nested(removed)) => return Some(removed),
+            Some(Inner::Element) => {
+                return Some(Removed {
+                    table: at.clone(),
+                    key: key.get_ref().to_string(),
+                });
+            }
+            Some(Inner::Itself) => found = Some(key.get_ref().to_string()),
+            None => {}
+        }
+    }
+    let key = found?;
+    table.remove(key.as_str());
+    Some(Removed {
+        table: at.clone(),
+        key,
+    })
+}
+
+/// What a search inside a value has found.
+enum Inner {
+    /// Removed from a table below; nothing is left to do.
+    Nested(Removed),
+    /// Removed from an array that is the value of the key at hand.
+    Element,
+    /// The key at hand itself is to be removed.
+    Itself,
+}
+
+fn remove_inside(value: &mut DeValue<'_>, at: &Range<usize>, span: &Range<usize>) -> Option<Inner> {
+    match value {
+        DeValue::Table(table) => remove(table, at, span).map(Inner::Nested),
+        DeValue::Array(array) => {
+            for element in array.iter_mut() {
+                let element_span = element.span();
+                let inner = remove_inside(element.get_mut(), &element_span, span);
+                if inner.is_some() {
+                    return inner;
+                }
+            }
+            let kept = array.iter().filter(|element| element.span() != *span);
+            let kept: Vec<_> = kept.cloned().collect();
+            (kept.len() < array.len()).then(|| {
+                *array = kept.into_iter().collect();
+                Inner::Element
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Says in our words what was wrong with `removed`, and which key was meant if that is known.
+fn explain(message: &str, removed: &Removed) -> (Flaw, Option<String>) {
+    let key = removed.key.as_str();
+    if let Some(expected) = message.strip_prefix(&format!("unknown field `{key}`")) {
+        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        let meant = suggest::nearest(key, known.iter().copied());
+        let mend = meant.map_or_else(
+            || format!("the keys here are {}", suggest::list(known.iter().copied())),
+            |meant| format!("did you mean `{meant}`?"),
+        );
+        return (
+            Flaw::new(format!("`{key}` is not known here"), mend),
+            meant.map(str::to_owned),
+        );
+    }
+    let flaw = match message
+        .strip_prefix("invalid type: ")
+        .and_then(|m| m.split_once(", expected "))
+    {
+        Some(("map", "a sequence")) => Flaw::new(
+            format!("`{key}` is a list, not a table"),
+            format!("write its header with two brackets, as `[[{key}]]`"),
+        ),
+        Some(("sequence", expected)) => Flaw::new(
+            format!("`{key}` cannot be a list"),
+            format!("write {expected}"),
+        ),
+        Some((found, expected)) => Flaw::new(
+            format!("`{key}` cannot be a {}", found.replace("map", "table")),
+            format!("write {}", expected.replace("a sequence", "a list, in []")),
+        ),
+        None => Flaw::new(
+            format!("`{key}`: {message}"),
+            "compare it with `gapless schema`",
+        ),
+    };
+    (flaw, None)
+}

@@ -1,0 +1,52 @@
+//! "Did you mean …?"
+
+/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered for the other.
+const ALIKE: f64 = 0.8;
+
+/// The candidate most like `word`, when one is like enough to be what was meant.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(&word, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(likeness, _)| *likeness > ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The words in backticks with commas between them, for "one of …".
+pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_slip_finds_its_word_and_nonsense_finds_none() {
+        let keys = [
+            "interval",
+            "timeout",
+            "fast_interval",
+            "address",
+            "endpoints",
+        ];
+        assert_eq!(nearest("intervall", keys), Some("interval"));
+        assert_eq!(nearest("Timeout", keys), Some("timeout"));
+        assert_eq!(nearest("addr", keys), Some("address"));
+        assert_eq!(nearest("endpoint", keys), Some("endpoints"));
+        assert_eq!(nearest("wep", ["web", "api"]), Some("web"));
+        assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("", keys), None);
+    }
+}
