@@ -111,7 +111,12 @@ fn object(path: &Path, result: &Result<Loaded, LoadError>) -> Value {
         Err(error @ LoadError::Unreadable { .. }) => json!({
             "file": file,
             "ok": false,
-            "errors": [{ "file": file, "message": error.to_string() }],
+            "errors": [{
+                "severity": Severity::Error,
+                "file": file,
+                "message": error.to_string(),
+                "mend": "name a file that can be read",
+            }],
             "warnings": [],
             "omitted": 0,
         }),

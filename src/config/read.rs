@@ -4,6 +4,7 @@
 //! not. So the part that it names is reported, removed from the parsed tree, and the rest is read
 //! again; what was removed is remembered as a [`Gaps`], so that nothing else is blamed for it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -62,8 +63,11 @@ impl Gaps {
 /// Reads `text` as far as it can be read; `None` when what it says cannot be known at all.
 pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> {
     let (mut table, syntax_errors) = DeTable::parse_recoverable(text);
-    if !syntax_errors.is_empty() {
-        syntax(text, &syntax_errors, findings);
+    let only_duplicates = syntax_errors
+        .iter()
+        .all(|error| error.message() == DUPLICATE);
+    syntax(text, &syntax_errors, findings);
+    if !only_duplicates {
         return None;
     }
     let mut gaps = Gaps::default();
@@ -90,6 +94,10 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> 
     None
 }
 
+/// What the parser says of a key that a table already has; the first one is kept, so the rest of
+/// the file means what it says.
+const DUPLICATE: &str = "duplicate key";
+
 /// Reports what is not TOML, one error a line: the first one on a line tends to cause the others.
 fn syntax(text: &str, errors: &[toml::de::Error], findings: &mut Findings) {
     let line = |at: usize| {
@@ -99,20 +107,33 @@ fn syntax(text: &str, errors: &[toml::de::Error], findings: &mut Findings) {
             .filter(|b| **b == b'\n')
             .count()
     };
-    let mut last_line = None;
+    let mut lines = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(ROOT);
-        let here = line(span.start);
-        if last_line.replace(here) == Some(here) {
+        if !lines.insert(line(span.start)) {
             continue;
         }
-        let mend = if error.message().starts_with("duplicate key") {
-            "give it once"
-        } else {
-            "write it as TOML: strings in quotes, lists in [], tables in {}"
-        };
-        findings.error(&span, Flaw::new(error.message(), mend));
+        let covered = text.get(span.clone()).unwrap_or_default();
+        findings.error(&span, explain_syntax(error.message(), covered));
     }
+}
+
+fn explain_syntax(message: &str, covered: &str) -> Flaw {
+    if message == DUPLICATE {
+        return Flaw::new(format!("`{covered}` is given twice"), "give it once");
+    }
+    let unquoted = message.starts_with("string values must be quoted");
+    if unquoted && covered.is_empty() {
+        return Flaw::new("a value is missing", "write one; strings are in quotes");
+    }
+    let mend = if unquoted {
+        "put it in quotes; if it is no value, close the list or table before it"
+    } else if message.starts_with("unclosed") {
+        "close it"
+    } else {
+        "write it as TOML: strings in quotes, lists in [], tables in {}"
+    };
+    Flaw::new(message, mend)
 }
 
 /// A part that was taken out of the tree.
@@ -210,7 +231,13 @@ fn explain(message: &str, removed: &Removed) -> (Flaw, Option<String>) {
             format!("write {expected}"),
         ),
         Some((found, expected)) => Flaw::new(
-            format!("`{key}` cannot be a {}", found.replace("map", "table")),
+            match found {
+                "map" => format!("`{key}` cannot be a table"),
+                found => format!(
+                    "`{key}` cannot be the {}",
+                    found.replace("floating point", "number")
+                ),
+            },
             format!("write {}", expected.replace("a sequence", "a list, in []")),
         ),
         None => Flaw::new(

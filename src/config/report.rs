@@ -4,7 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{
-    AnnotationKind, Group, Level, Origin, Padding, Renderer, Snippet, normalize_untrusted_str,
+    AnnotationKind, Element, Group, Level, Origin, Padding, Renderer, Snippet,
+    normalize_untrusted_str,
 };
 use serde::Serialize;
 
@@ -124,37 +125,31 @@ impl Diagnostic {
         };
         let mut group = level
             .primary_title(self.message.as_str())
-            .element(self.at.origin(&self.file))
-            .element(Padding)
-            .element(self.at.snippet(AnnotationKind::Primary, None));
-        for related in &self.also {
-            group = group
-                .element(related.at.origin(&self.file))
-                .element(Padding)
-                .element(
-                    related
-                        .at
-                        .snippet(AnnotationKind::Context, Some(&related.label)),
-                );
+            .elements(self.at.elements(&self.file, AnnotationKind::Primary, None));
+        for Related { at, label } in &self.also {
+            group = group.elements(at.elements(&self.file, AnnotationKind::Context, Some(label)));
         }
         group.element(Level::HELP.message(normalize_untrusted_str(&self.mend)))
     }
 }
 
 impl Location {
-    /// The place is given apart from the snippet because a clipped line has other columns.
-    fn origin<'a>(&self, file: &'a str) -> Origin<'a> {
-        Origin::path(file).line(self.line).char_column(self.column)
-    }
-
-    fn snippet<'a>(
+    fn elements<'a>(
         &'a self,
+        file: &'a str,
         kind: AnnotationKind,
         label: Option<&'a str>,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    ) -> Vec<Element<'a>> {
         let annotation = kind.span(self.underline.clone()).label(label);
-        Snippet::source(self.excerpt.as_str())
+        let snippet = Snippet::source(self.excerpt.as_str())
             .line_start(self.line)
-            .annotation(annotation)
+            .annotation(annotation);
+        let shown_column = self.excerpt[..self.underline.start].chars().count() + 1;
+        if shown_column == self.column {
+            return vec![snippet.path(file).into()];
+        }
+        // The line is clipped before the place, so the renderer cannot know its column.
+        let origin = Origin::path(file).line(self.line).char_column(self.column);
+        vec![origin.into(), Padding.into(), snippet.into()]
     }
 }
