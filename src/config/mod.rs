@@ -110,9 +110,10 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// When there is any error in it; the report then has all of them, and the warnings too.
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
     let mut findings = Findings::default();
-    let config = read::read(text, &mut findings)
+    let source = Source::new(name, text);
+    let config = read::read(&source, &mut findings)
         .and_then(|(file, gaps)| validate::validate(file, &gaps, &mut findings));
-    let report = Source::new(name, text).report(findings);
+    let report = source.report(findings);
     match config {
         Some(config) => Ok(Loaded {
             config,

@@ -12,10 +12,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::File;
 use super::findings::{Findings, Flaw};
+use super::report::Report;
+use super::source::Source;
 use super::suggest;
 
 /// Unreadable parts that are removed before the rest is given up.
-const MAX_ROUNDS: usize = 100;
+const MAX_ROUNDS: usize = Report::MAX_DIAGNOSTICS;
 
 /// The span that the mirror's root has, which no table in the file has.
 pub(super) const ROOT: Range<usize> = 0..0;
@@ -61,12 +63,12 @@ impl Gaps {
 }
 
 /// Reads `text` as far as it can be read; `None` when what it says cannot be known at all.
-pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> {
-    let (mut table, syntax_errors) = DeTable::parse_recoverable(text);
+pub(super) fn read(source: &Source<'_>, findings: &mut Findings) -> Option<(File, Gaps)> {
+    let (mut table, syntax_errors) = DeTable::parse_recoverable(source.text());
     let only_duplicates = syntax_errors
         .iter()
         .all(|error| error.message() == DUPLICATE);
-    syntax(text, &syntax_errors, findings);
+    syntax(source, &syntax_errors, findings);
     if !only_duplicates {
         return None;
     }
@@ -91,6 +93,11 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> 
             gaps.note(&removed.table, &meant);
         }
     }
+    let flaw = Flaw::new(
+        "too much of the file cannot be read to check the rest",
+        "mend what is listed, then check again",
+    );
+    findings.error(&ROOT, flaw);
     None
 }
 
@@ -99,21 +106,14 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<(File, Gaps)> 
 const DUPLICATE: &str = "duplicate key";
 
 /// Reports what is not TOML, one error a line: the first one on a line tends to cause the others.
-fn syntax(text: &str, errors: &[toml::de::Error], findings: &mut Findings) {
-    let line = |at: usize| {
-        text.as_bytes()
-            .iter()
-            .take(at)
-            .filter(|b| **b == b'\n')
-            .count()
-    };
+fn syntax(source: &Source<'_>, errors: &[toml::de::Error], findings: &mut Findings) {
     let mut lines = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(ROOT);
-        if !lines.insert(line(span.start)) {
+        if !lines.insert(source.line(span.start)) {
             continue;
         }
-        let covered = text.get(span.clone()).unwrap_or_default();
+        let covered = source.text().get(span.clone()).unwrap_or_default();
         findings.error(&span, explain_syntax(error.message(), covered));
     }
 }
@@ -192,12 +192,10 @@ fn remove_inside(value: &mut DeValue<'_>, at: &Range<usize>, span: &Range<usize>
                     return inner;
                 }
             }
-            let kept = array.iter().filter(|element| element.span() != *span);
-            let kept: Vec<_> = kept.cloned().collect();
-            (kept.len() < array.len()).then(|| {
-                *array = kept.into_iter().collect();
-                Inner::Element
-            })
+            let index = array.iter().position(|element| element.span() == *span)?;
+            let kept = array.iter().enumerate().filter(|(at, _)| *at != index);
+            *array = kept.map(|(_, element)| element.clone()).collect();
+            Some(Inner::Element)
         }
         _ => None,
     }

@@ -30,6 +30,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The line, counted from 1, that the byte `at` is in.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.line_starts
+            .partition_point(|&begin| begin <= at)
+            .max(1)
+    }
+
     /// The report of `findings`, in the order of the file.
     pub(super) fn report(&self, findings: Findings) -> Report {
         let sorted = findings.into_sorted();

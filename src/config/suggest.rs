@@ -3,6 +3,10 @@
 /// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered for the other.
 const ALIKE: f64 = 0.8;
 
+/// Candidates that are compared, and words that are listed: a file may have thousands of pools.
+const MAX_CANDIDATES: usize = 1_000;
+const MAX_LISTED: usize = 12;
+
 /// The candidate most like `word`, when one is like enough to be what was meant.
 pub(super) fn nearest<'a>(
     word: &str,
@@ -11,6 +15,7 @@ pub(super) fn nearest<'a>(
     let word = word.to_lowercase();
     candidates
         .into_iter()
+        .take(MAX_CANDIDATES)
         .map(|candidate| {
             (
                 strsim::jaro_winkler(&word, &candidate.to_lowercase()),
@@ -24,13 +29,21 @@ pub(super) fn nearest<'a>(
 
 /// The words in backticks with commas between them, for "one of …".
 pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    let mut words = words.into_iter();
+    let mut quoted: Vec<String> = words
+        .by_ref()
+        .take(MAX_LISTED)
+        .map(|word| format!("`{word}`"))
+        .collect();
+    if words.next().is_some() {
+        quoted.push("…".to_owned());
+    }
     quoted.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{list, nearest};
 
     #[test]
     fn a_slip_finds_its_word_and_nonsense_finds_none() {
@@ -48,5 +61,11 @@ mod tests {
         assert_eq!(nearest("wep", ["web", "api"]), Some("web"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("", keys), None);
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        assert_eq!(list(["a", "b"]), "`a`, `b`");
+        assert!(list(["a"; 100]).ends_with("`a`, …"));
     }
 }

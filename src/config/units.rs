@@ -32,7 +32,12 @@ pub(super) fn duration(given: &Scalar) -> Result<Duration, Flaw> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(unitless(text));
     }
-    let parsed = SpanParser::new().parse_duration(text).map_err(|_| {
+    // The parser also takes "hours:minutes:seconds", which is too easily misread.
+    let parsed = SpanParser::new()
+        .parse_duration(text)
+        .ok()
+        .filter(|_| !text.contains(':'));
+    let parsed = parsed.ok_or_else(|| {
         Flaw::new(
             format!("`{text}` is not a duration"),
             "write it as \"500ms\", \"1s\" or \"1m30s\"; the units are h, m, s, ms, us",
@@ -192,6 +197,10 @@ mod tests {
         assert_eq!(
             flaw(text("5 parsecs")).message,
             "`5 parsecs` is not a duration"
+        );
+        assert_eq!(
+            flaw(text("00:00:05")).message,
+            "`00:00:05` is not a duration"
         );
         assert_eq!(flaw(text("")).message, "`` is not a duration");
     }

@@ -7,6 +7,7 @@ mod probe;
 mod route;
 mod server;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -64,6 +65,7 @@ pub(super) fn validate(file: File, gaps: &Gaps, findings: &mut Findings) -> Opti
 /// The pools of the file, with the place of each name.
 struct Pools {
     read: Vec<(Range<usize>, PoolSpec)>,
+    known: HashSet<Arc<str>>,
     unread: Unread,
 }
 
@@ -81,7 +83,7 @@ impl Pools {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.names().any(|known| known == name)
+        self.known.contains(name)
             || match &self.unread {
                 Unread::Any => true,
                 Unread::Names(names) => names.iter().any(|unread| unread == name),
@@ -111,6 +113,7 @@ impl Check<'_> {
             };
             return Pools {
                 read: Vec::new(),
+                known: HashSet::new(),
                 unread,
             };
         };
@@ -118,8 +121,14 @@ impl Check<'_> {
             let spec = self.pool(&name, pool);
             (name.span, spec)
         });
+        let read: Vec<_> = read.collect();
+        let known = read
+            .iter()
+            .map(|(_, pool)| Arc::clone(&pool.name))
+            .collect();
         Pools {
-            read: read.collect(),
+            read,
+            known,
             unread: Unread::Names(self.gaps.keys_of(&table)),
         }
     }
@@ -152,12 +161,15 @@ impl Check<'_> {
         Some(here)
     }
 
+    /// Warns of pools that no route leads to. With errors about, a route may be missing from
+    /// `routes` only because something else in it is wrong.
     fn unused(&mut self, pools: &Pools, routes: &[RouteSpec]) {
         if self.findings.has_errors() {
             return;
         }
+        let used: HashSet<&str> = routes.iter().map(|route| &*route.pool).collect();
         for (span, pool) in &pools.read {
-            if !routes.iter().any(|route| route.pool == pool.name) {
+            if !used.contains(&*pool.name) {
                 let flaw = Flaw::new(
                     format!("no route leads to the pool `{}`", pool.name),
                     format!(

@@ -62,7 +62,7 @@ impl JsonSchema for DurationText {
         json_schema!({
             "type": "string",
             "description": "A length of time with its unit.",
-            "pattern": "[0-9]",
+            "pattern": "^ *[0-9].*[a-z] *$",
             "examples": ["250ms", "1s", "1m30s", "1h"],
         })
     }

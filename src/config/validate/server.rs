@@ -13,6 +13,7 @@ use crate::config::model;
 use crate::config::read::ROOT;
 
 const WORKERS: RangeInclusive<usize> = 1..=1_024;
+const MAX_LISTENERS: usize = 256;
 const CONNECTIONS: RangeInclusive<usize> = 1..=10_000_000;
 /// The least is the smallest read buffer that the HTTP/1 reader takes.
 pub(super) const HEAD_BYTES: RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
@@ -44,7 +45,12 @@ impl Check<'_> {
 
     pub(super) fn listen(&mut self, listen: &[Located<Listen>]) -> Vec<(SocketAddr, Range<usize>)> {
         let mut addresses: Vec<(SocketAddr, Range<usize>)> = Vec::new();
-        for one in listen {
+        if let Some(beyond) = listen.get(MAX_LISTENERS) {
+            let message = format!("there are more than {MAX_LISTENERS} listeners");
+            self.findings
+                .error(&beyond.span, Flaw::new(message, "leave some away"));
+        }
+        for one in listen.iter().take(MAX_LISTENERS) {
             let Some(given) = &one.value.address else {
                 let mend = "add `address = \"0.0.0.0:8080\"`";
                 self.missing(
