@@ -28,7 +28,7 @@ fn example_path(name: &str) -> PathBuf {
 }
 
 fn example(name: &str) -> String {
-    std::fs::read_to_string(example_path(name)).unwrap()
+    std::fs::read_to_string(example_path(name)).expect("the example is there")
 }
 
 fn parse(text: &str) -> Result<Loaded, Report> {

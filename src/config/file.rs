@@ -13,12 +13,13 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-pub(super) use self::located::{Entries, Located};
+use self::located::Shape;
+pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::scalar::{DurationText, Scalar, SizeText, StatusText, Whole};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 #[schemars(title = "gapless configuration")]
 pub(super) struct File {
     /// Where this instance stands, as `region/zone`. Absent, the listed order of zones is the
@@ -30,30 +31,27 @@ pub(super) struct File {
     /// A directory for state that outlives the process. Default: none is kept.
     pub(super) state_dir: Option<Located<String>>,
     /// The operator's listener.
-    pub(super) admin: Option<Located<Admin>>,
+    pub(super) admin: Option<Table<Admin>>,
     /// Bounds on clients.
-    pub(super) limits: Option<Located<Limits>>,
+    pub(super) limits: Option<Table<Limits>>,
     /// How a stop goes.
-    pub(super) shutdown: Option<Located<Shutdown>>,
+    pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages.
-    pub(super) headers: Option<Located<Headers>>,
+    pub(super) headers: Option<Table<Headers>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
-    pub(super) listen: Option<Vec<Located<Listen>>>,
+    pub(super) listen: Option<Vec<Table<Listen>>>,
     /// Which requests go to which pool.
     #[schemars(required, length(min = 1))]
-    pub(super) route: Option<Vec<Located<Route>>>,
+    pub(super) route: Option<Vec<Table<Route>>>,
     /// The endpoints, over all zones and regions, that can serve the same request; by name.
     #[schemars(required)]
-    pub(super) pool: Option<Located<Entries<Located<Pool>>>>,
+    pub(super) pool: Option<Located<Entries<Table<Pool>>>>,
 }
 
 /// The operator's listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { address = \"127.0.0.1:9900\" }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Admin {
     /// `IP:PORT` on loopback, or `off`. Default: `127.0.0.1:9900`.
     pub(super) address: Option<Located<String>>,
@@ -61,7 +59,7 @@ pub(super) struct Admin {
 
 /// Bounds on clients.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Limits {
     /// Client connections, per listener and over all workers. Default: 10000.
     pub(super) connections: Option<Located<Whole>>,
@@ -76,7 +74,7 @@ pub(super) struct Limits {
 
 /// How a stop goes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table such as { drain = \"30s\" }")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Shutdown {
     /// Time between failing readiness and closing the listeners. Default: 0s.
     pub(super) lame_duck: Option<Located<DurationText>>,
@@ -86,7 +84,7 @@ pub(super) struct Shutdown {
 
 /// What may be added to messages.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table such as { expose = true }")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Headers {
     /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses. Default: false.
     pub(super) expose: Option<Located<bool>>,
@@ -96,10 +94,7 @@ pub(super) struct Headers {
 
 /// One client-facing listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { address = \"0.0.0.0:8080\" }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     /// `IP:PORT`; port 0 takes any free port.
     #[schemars(required)]
@@ -108,7 +103,7 @@ pub(super) struct Listen {
 
 /// Which requests go to which pool; with neither host nor path, all of them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table such as { pool = \"web\" }")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Route {
     /// The route's name, unique. Default: made of host and path.
     pub(super) name: Option<Located<String>>,
@@ -120,16 +115,16 @@ pub(super) struct Route {
     #[schemars(required)]
     pub(super) pool: Option<Located<String>>,
     /// When and how often a request is sent again.
-    pub(super) retry: Option<Located<Retry>>,
+    pub(super) retry: Option<Table<Retry>>,
     /// How long each step of a request may take.
-    pub(super) timeouts: Option<Located<Timeouts>>,
+    pub(super) timeouts: Option<Table<Timeouts>>,
     /// Bounds on requests.
-    pub(super) limits: Option<Located<RouteLimits>>,
+    pub(super) limits: Option<Table<RouteLimits>>,
 }
 
 /// When and how often a request is sent again.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table such as { attempts = 3 }")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Retry {
     /// Tries in all, the first included; 1 switches sending again off. Default: 3.
     pub(super) attempts: Option<Located<Whole>>,
@@ -143,10 +138,7 @@ pub(super) struct Retry {
 
 /// How long each step of a request may take.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { connect = \"1s\" }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Timeouts {
     /// To open a connection to an endpoint. Default: 1s.
     pub(super) connect: Option<Located<DurationText>>,
@@ -158,10 +150,7 @@ pub(super) struct Timeouts {
 
 /// Bounds on requests of one route.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { body = \"10MiB\" }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RouteLimits {
     /// Largest request body. Default: unlimited.
     pub(super) body: Option<Located<SizeText>>,
@@ -169,30 +158,27 @@ pub(super) struct RouteLimits {
 
 /// The endpoints that can serve the same request, and how they are watched.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     /// How an endpoint is probed. Default: `{ tcp = true }`.
-    pub(super) probe: Option<Located<Probe>>,
+    pub(super) probe: Option<Table<Probe>>,
     /// The parameters of the detection window.
-    pub(super) detect: Option<Located<Detect>>,
+    pub(super) detect: Option<Table<Detect>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
     /// Default: 250ms.
     pub(super) late_after: Option<Located<DurationText>>,
     /// Bounds on what one worker keeps and opens for each endpoint.
-    pub(super) limits: Option<Located<PoolLimits>>,
+    pub(super) limits: Option<Table<PoolLimits>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
-    pub(super) zone: Option<Vec<Located<Zone>>>,
+    pub(super) zone: Option<Vec<Table<Zone>>>,
 }
 
 /// How an endpoint is probed: either `http` or `tcp` is given.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { http = \"/healthz\" } or { tcp = true }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Probe {
     /// Ask for this path (and query) over HTTP/1.1.
     pub(super) http: Option<Located<String>>,
@@ -214,10 +200,7 @@ pub(super) struct Probe {
 
 /// The parameters of the detection window.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { interval = \"1s\" }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Detect {
     /// Period of probes, start to start, of an endpoint that is up. Default: 1s.
     pub(super) interval: Option<Located<DurationText>>,
@@ -235,10 +218,7 @@ pub(super) struct Detect {
 
 /// Bounds on what one worker keeps and opens for each endpoint.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a table such as { idle_connections = 256 }"
-)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PoolLimits {
     /// Idle connections kept for reuse, per worker and endpoint. Default: 256.
     pub(super) idle_connections: Option<Located<Whole>>,
@@ -251,7 +231,7 @@ pub(super) struct PoolLimits {
 
 /// The endpoints of one pool in one zone.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a table with `name` and `endpoints`")]
+#[serde(deny_unknown_fields)]
 pub(super) struct Zone {
     /// `region/zone`, unique in the pool.
     #[schemars(required)]
@@ -280,6 +260,58 @@ pub(super) struct EndpointTable {
     pub(super) address: Option<Located<String>>,
     /// Relative share of the zone's traffic, 1 to 1000. Default: 1.
     pub(super) weight: Option<Located<Whole>>,
+}
+
+impl Shape for Admin {
+    const EXPECTED: &str = "a table such as { address = \"127.0.0.1:9900\" }";
+}
+
+impl Shape for Limits {}
+
+impl Shape for Shutdown {
+    const EXPECTED: &str = "a table such as { drain = \"30s\" }";
+}
+
+impl Shape for Headers {
+    const EXPECTED: &str = "a table such as { expose = true }";
+}
+
+impl Shape for Listen {
+    const EXPECTED: &str = "a table such as { address = \"0.0.0.0:8080\" }";
+}
+
+impl Shape for Route {
+    const EXPECTED: &str = "a table such as { pool = \"web\" }";
+}
+
+impl Shape for Retry {
+    const EXPECTED: &str = "a table such as { attempts = 3 }";
+}
+
+impl Shape for Timeouts {
+    const EXPECTED: &str = "a table such as { connect = \"1s\" }";
+}
+
+impl Shape for RouteLimits {
+    const EXPECTED: &str = "a table such as { body = \"10MiB\" }";
+}
+
+impl Shape for Pool {}
+
+impl Shape for Probe {
+    const EXPECTED: &str = "a table such as { http = \"/healthz\" } or { tcp = true }";
+}
+
+impl Shape for Detect {
+    const EXPECTED: &str = "a table such as { interval = \"1s\" }";
+}
+
+impl Shape for PoolLimits {
+    const EXPECTED: &str = "a table such as { idle_connections = 256 }";
+}
+
+impl Shape for Zone {
+    const EXPECTED: &str = "a table with `name` and `endpoints`";
 }
 
 impl<'de> Deserialize<'de> for Endpoint {

@@ -192,7 +192,9 @@ fn remove_inside(value: &mut DeValue<'_>, at: &Range<usize>, span: &Range<usize>
                     return inner;
                 }
             }
-            let index = array.iter().position(|element| element.span() == *span)?;
+            // A list made of `[[headers]]` has the span of its first element; then all of it is meant.
+            let element = array.iter().position(|one| one.span() == *span);
+            let index = element.filter(|_| at != span)?;
             let kept = array.iter().enumerate().filter(|(at, _)| *at != index);
             *array = kept.map(|(_, element)| element.clone()).collect();
             Some(Inner::Element)

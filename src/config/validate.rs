@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::file::{Entries, File, Located};
+use super::file::{Entries, File, Located, Table};
 use super::findings::{Findings, Flaw};
 use super::model::{Config, Listen};
 use super::read::{Gaps, ROOT};
@@ -99,7 +99,7 @@ impl Pools {
 }
 
 impl Check<'_> {
-    fn pools(&mut self, pools: Option<Located<Entries<Located<super::file::Pool>>>>) -> Pools {
+    fn pools(&mut self, pools: Option<Located<Entries<Table<super::file::Pool>>>>) -> Pools {
         let Some(Located {
             value: Entries(entries),
             span: table,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::check::{Check, Key, Setting};
 use super::server::HEAD_BYTES;
 use crate::config::address;
-use crate::config::file::{self, Endpoint, Located, Zone};
+use crate::config::file::{self, Endpoint, Located, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::id::{Place, is_name};
@@ -28,8 +28,8 @@ struct Seen {
 }
 
 impl Check<'_> {
-    pub(super) fn pool(&mut self, name: &Located<String>, pool: Located<file::Pool>) -> PoolSpec {
-        let Located {
+    pub(super) fn pool(&mut self, name: &Located<String>, pool: Table<file::Pool>) -> PoolSpec {
+        let Table {
             value: given,
             span: table,
         } = pool;
@@ -68,8 +68,8 @@ impl Check<'_> {
         }
     }
 
-    fn zone(&mut self, zone: Located<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
-        let Located {
+    fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
+        let Table {
             value: given,
             span: table,
         } = zone;
@@ -148,8 +148,8 @@ impl Check<'_> {
         place
     }
 
-    fn detect(&mut self, detect: Option<Located<file::Detect>>) -> Detect {
-        let Located {
+    fn detect(&mut self, detect: Option<Table<file::Detect>>) -> Detect {
+        let Table {
             value: given,
             span: table,
         } = detect.unwrap_or_default();
@@ -212,8 +212,8 @@ impl Check<'_> {
         }
     }
 
-    fn pool_limits(&mut self, limits: Option<Located<file::PoolLimits>>) -> PoolLimits {
-        let Located {
+    fn pool_limits(&mut self, limits: Option<Table<file::PoolLimits>>) -> PoolLimits {
+        let Table {
             value: given,
             span: table,
         } = limits.unwrap_or_default();

@@ -8,7 +8,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method};
 
 use super::check::{Check, Key};
-use crate::config::file::{Entries, Located, Probe};
+use crate::config::file::{Entries, Located, Probe, Table};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::topology::{HttpProbe, ProbeKind, ProbeSpec};
@@ -24,8 +24,8 @@ const MAX_HEADERS: usize = 64;
 const EITHER: &str = "write either `http = \"/healthz\"` or `tcp = true`";
 
 impl Check<'_> {
-    pub(super) fn probe(&mut self, probe: Option<Located<Probe>>) -> ProbeSpec {
-        let Some(Located {
+    pub(super) fn probe(&mut self, probe: Option<Table<Probe>>) -> ProbeSpec {
+        let Some(Table {
             value: given,
             span: table,
         }) = probe

@@ -8,7 +8,7 @@ use super::Pools;
 use super::check::{Check, Key};
 use super::pool::NAME_MEND;
 use crate::config::address;
-use crate::config::file::{self, Located, Retry, RouteLimits};
+use crate::config::file::{self, Located, Retry, RouteLimits, Table};
 use crate::config::findings::Flaw;
 use crate::config::read::ROOT;
 use crate::config::{suggest, units};
@@ -30,7 +30,7 @@ struct Seen {
 impl Check<'_> {
     pub(super) fn routes(
         &mut self,
-        given: Vec<Located<file::Route>>,
+        given: Vec<Table<file::Route>>,
         pools: &Pools,
     ) -> Vec<RouteSpec> {
         if given.is_empty() {
@@ -46,11 +46,11 @@ impl Check<'_> {
 
     fn route(
         &mut self,
-        route: Located<file::Route>,
+        route: Table<file::Route>,
         pools: &Pools,
         seen: &mut Seen,
     ) -> Option<RouteSpec> {
-        let Located {
+        let Table {
             value: given,
             span: table,
         } = route;
@@ -145,8 +145,8 @@ impl Check<'_> {
             .then_some(given)
     }
 
-    fn retry(&mut self, retry: Option<Located<Retry>>) -> RetrySpec {
-        let Located {
+    fn retry(&mut self, retry: Option<Table<Retry>>) -> RetrySpec {
+        let Table {
             value: given,
             span: table,
         } = retry.unwrap_or_default();
@@ -167,8 +167,8 @@ impl Check<'_> {
         }
     }
 
-    fn timeouts(&mut self, timeouts: Option<Located<file::Timeouts>>) -> Timeouts {
-        let Located {
+    fn timeouts(&mut self, timeouts: Option<Table<file::Timeouts>>) -> Timeouts {
+        let Table {
             value: given,
             span: table,
         } = timeouts.unwrap_or_default();
@@ -192,8 +192,8 @@ impl Check<'_> {
         }
     }
 
-    fn body_limit(&mut self, limits: Option<Located<RouteLimits>>) -> Option<u64> {
-        let Located {
+    fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {
+        let Table {
             value: given,
             span: table,
         } = limits.unwrap_or_default();

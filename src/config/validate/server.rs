@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use super::check::{Check, Key, Origin};
 use crate::config::address;
-use crate::config::file::{Admin, Headers, Limits, Listen, Located, Shutdown, Whole};
+use crate::config::file::{Admin, Headers, Limits, Listen, Located, Shutdown, Table, Whole};
 use crate::config::findings::Flaw;
 use crate::config::model;
 use crate::config::read::ROOT;
@@ -43,7 +43,7 @@ impl Check<'_> {
         Some(given.value.into())
     }
 
-    pub(super) fn listen(&mut self, listen: &[Located<Listen>]) -> Vec<(SocketAddr, Range<usize>)> {
+    pub(super) fn listen(&mut self, listen: &[Table<Listen>]) -> Vec<(SocketAddr, Range<usize>)> {
         let mut addresses: Vec<(SocketAddr, Range<usize>)> = Vec::new();
         if let Some(beyond) = listen.get(MAX_LISTENERS) {
             let message = format!("there are more than {MAX_LISTENERS} listeners");
@@ -89,7 +89,7 @@ impl Check<'_> {
 
     pub(super) fn admin(
         &mut self,
-        admin: &Option<Located<Admin>>,
+        admin: &Option<Table<Admin>>,
         listen: &[(SocketAddr, Range<usize>)],
     ) -> model::Admin {
         let table = admin.clone().unwrap_or_default();
@@ -124,8 +124,8 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn limits(&mut self, limits: Option<Located<Limits>>) -> model::Limits {
-        let Located {
+    pub(super) fn limits(&mut self, limits: Option<Table<Limits>>) -> model::Limits {
+        let Table {
             value: given,
             span: table,
         } = limits.unwrap_or_default();
@@ -146,8 +146,8 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn shutdown(&mut self, shutdown: Option<Located<Shutdown>>) -> model::Shutdown {
-        let Located {
+    pub(super) fn shutdown(&mut self, shutdown: Option<Table<Shutdown>>) -> model::Shutdown {
+        let Table {
             value: given,
             span: table,
         } = shutdown.unwrap_or_default();
@@ -159,8 +159,8 @@ impl Check<'_> {
         model::Shutdown { lame_duck, drain }
     }
 
-    pub(super) fn headers(&mut self, headers: Option<Located<Headers>>) -> model::Headers {
-        let Located {
+    pub(super) fn headers(&mut self, headers: Option<Table<Headers>>) -> model::Headers {
+        let Table {
             value: given,
             span: table,
         } = headers.unwrap_or_default();
