@@ -80,10 +80,7 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self {
-            lame_duck: Duration::ZERO,
-            drain: Duration::from_secs(30),
-        }
+        Self { lame_duck: Duration::ZERO, drain: Duration::from_secs(30) }
     }
 }
 
@@ -98,9 +95,6 @@ pub struct Headers {
 
 impl Default for Headers {
     fn default() -> Self {
-        Self {
-            expose: false,
-            via: "gapless".to_owned(),
-        }
+        Self { expose: false, via: "gapless".to_owned() }
     }
 }

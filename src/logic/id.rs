@@ -29,10 +29,7 @@ impl Place {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (region, zone) = text.split_once('/')?;
-        (is_name(region) && is_name(zone)).then(|| Self {
-            region: region.into(),
-            zone: zone.into(),
-        })
+        (is_name(region) && is_name(zone)).then(|| Self { region: region.into(), zone: zone.into() })
     }
 }
 
@@ -46,7 +43,5 @@ impl fmt::Display for Place {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

@@ -37,12 +37,7 @@ pub struct RetrySpec {
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self {
-            attempts: 3,
-            buffer_bytes: 64 * 1024,
-            budget_percent: 20,
-            budget_floor: 10,
-        }
+        Self { attempts: 3, buffer_bytes: 64 * 1024, budget_percent: 20, budget_floor: 10 }
     }
 }
 
