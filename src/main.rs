@@ -1,2 +1,1 @@
-//! A stub.
-fn main() {}
+fn main(){}

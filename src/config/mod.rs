@@ -1,3 +1,135 @@
 //! The configuration file: text to a checked [`model::Config`], with every error located.
+//!
+//! `file` mirrors the file and is all that deserializes; `read` fills it and reports what cannot
+//! be read; `validate` turns it into the [`model`], where nothing is optional that has a default;
+//! `report` shows what was found. A configuration with an error is never used in part.
 
+mod address;
+mod file;
+mod findings;
 pub mod model;
+mod read;
+pub mod report;
+mod schema;
+mod source;
+mod suggest;
+mod units;
+mod validate;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use self::findings::{Findings, Flaw};
+use self::model::Config;
+use self::report::Report;
+use self::source::Source;
+
+pub use self::schema::schema;
+
+/// Largest file that is read.
+pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A configuration that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What to run with.
+    pub config: Config,
+    /// What is probably not meant; no errors.
+    pub warnings: Report,
+}
+
+/// Why a file gave no configuration.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It could not be read at all.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It was read, and is wrong.
+    Invalid(Report),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, error } => {
+                write!(f, "cannot read {}: {error}", path.display())
+            }
+            Self::Invalid(report) => report.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { error, .. } => Some(error),
+            Self::Invalid(report) => Some(report),
+        }
+    }
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, is larger than [`MAX_FILE_BYTES`], or has any error in it.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let unreadable = |error| LoadError::Unreadable {
+        path: path.to_owned(),
+        error,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let limit = units::size_text(MAX_FILE_BYTES);
+        let error = io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {limit}, too large for a configuration"),
+        );
+        return Err(unreadable(error));
+    }
+    let name = path.display().to_string();
+    let parsed = match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(&name, text),
+        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+    };
+    parsed.map_err(LoadError::Invalid)
+}
+
+/// Reads and checks `text`; `name` is the file's name in what is reported.
+///
+/// # Errors
+/// When there is any error in it; the report then has all of them, and the warnings too.
+pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
+    let mut findings = Findings::default();
+    let source = Source::new(name, text);
+    let config = read::read(&source, &mut findings)
+        .and_then(|(file, gaps)| validate::validate(file, &gaps, &mut findings));
+    let report = source.report(findings);
+    match config {
+        Some(config) => Ok(Loaded {
+            config,
+            warnings: report,
+        }),
+        None => Err(report),
+    }
+}
+
+fn not_utf8(name: &str, bytes: &[u8], valid_up_to: usize) -> Report {
+    let text = String::from_utf8_lossy(bytes);
+    let mut findings = Findings::default();
+    let flaw = Flaw::new(
+        "the file is not UTF-8 text from here on",
+        "save it as UTF-8",
+    );
+    findings.error(&(valid_up_to..valid_up_to + 1), flaw);
+    Source::new(name, &text).report(findings)
+}

@@ -1,0 +1,13 @@
+//! `gapless schema`: the JSON Schema of the configuration file.
+
+use std::io::{self, Write};
+
+use crate::config;
+
+/// Writes the schema to `out`, for people and programs alike.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn schema(out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{:#}", config::schema())
+}

@@ -1,0 +1,163 @@
+//! `IP:PORT` and host names: text to value, or what is wrong and how to write it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::findings::Flaw;
+
+/// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
+pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.split('/').next().unwrap_or(rest);
+        return Err(Flaw::new(
+            format!("`{text}` is a URL, not an address"),
+            if rest.parse::<SocketAddr>().is_ok() {
+                format!("write it as \"{rest}\"")
+            } else {
+                format!("write an ip:port such as \"{example}\"")
+            },
+        ));
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        let port = example.rsplit(':').next().unwrap_or_default();
+        return Err(Flaw::new(
+            format!("`{text}` has no port"),
+            format!(
+                "write it with one, such as \"{}\"",
+                SocketAddr::new(ip, port.parse().unwrap_or(80))
+            ),
+        ));
+    }
+    Err(unreadable(text, example))
+}
+
+fn unreadable(text: &str, example: &str) -> Flaw {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let numeric_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let such_as = format!("write an ip:port such as \"{example}\"");
+    if numeric_port && port.parse::<u16>().is_err() {
+        return Flaw::new(
+            format!("the port {port} is too large"),
+            "write a port up to 65535",
+        );
+    }
+    if host.is_empty() && numeric_port {
+        let any = format!("write it as \"0.0.0.0:{port}\" for every address of this machine");
+        return Flaw::new(format!("`{text}` has no IP address"), any);
+    }
+    let letters = host.bytes().any(|b| b.is_ascii_alphabetic());
+    if letters && !host.contains(':') {
+        return Flaw::new(
+            format!("`{host}` is a host name, and an ip:port is needed"),
+            format!("{such_as}; names are not resolved here"),
+        );
+    }
+    Flaw::new(format!("`{text}` is not an ip:port"), such_as)
+}
+
+/// Reads the host of a route: lower case, without a port.
+pub(super) fn host(text: &str) -> Result<String, Flaw> {
+    let lower = text.to_ascii_lowercase();
+    let bare = lower
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if bare.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
+        return Ok(lower);
+    }
+    if let Some((name, port)) = lower.rsplit_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && is_dns_name(name)
+    {
+        return Err(Flaw::new(
+            "a route's host is matched without its port",
+            format!("write it as \"{name}\""),
+        ));
+    }
+    if lower.contains('*') {
+        return Err(Flaw::new(
+            "a route's host is matched exactly, without wildcards",
+            "write one route for each host, or leave `host` away to match all",
+        ));
+    }
+    if is_dns_name(&lower) {
+        return Ok(lower);
+    }
+    let trimmed = lower.trim().trim_end_matches('.');
+    Err(Flaw::new(
+        format!("`{text}` is not a host name"),
+        if is_dns_name(trimmed) {
+            format!("write it as \"{trimmed}\"")
+        } else {
+            "write a name such as \"api.example.com\"".to_owned()
+        },
+    ))
+}
+
+/// Longest name that DNS carries.
+const DNS_NAME_BYTES: usize = 253;
+
+/// Longest part between two dots.
+const DNS_LABEL_BYTES: usize = 63;
+
+fn is_dns_name(text: &str) -> bool {
+    text.len() <= DNS_NAME_BYTES
+        && text.split('.').all(|label| {
+            (1..=DNS_LABEL_BYTES).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_ip_and_a_port() {
+        assert!(socket("10.0.1.11:9000", "").is_ok());
+        assert!(socket("[::1]:9000", "").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_says_how_to_write_it() {
+        let flaw = |text| socket(text, "10.0.1.11:9000").unwrap_err();
+        assert!(flaw("db.internal:9000").message.contains("host name"));
+        assert!(flaw("localhost").message.contains("host name"));
+        assert_eq!(
+            flaw("10.0.0.1").mend,
+            "write it with one, such as \"10.0.0.1:9000\""
+        );
+        assert_eq!(
+            flaw("::1").mend,
+            "write it with one, such as \"[::1]:9000\""
+        );
+        assert!(flaw(":8080").mend.contains("\"0.0.0.0:8080\""));
+        assert_eq!(
+            flaw("10.0.0.1:99999").message,
+            "the port 99999 is too large"
+        );
+        assert_eq!(
+            flaw("http://10.0.0.1:80/x").mend,
+            "write it as \"10.0.0.1:80\""
+        );
+        assert!(flaw("http://web/").mend.contains("10.0.1.11:9000"));
+        assert!(flaw("").message.contains("not an ip:port"));
+        assert!(flaw("10.0.0.256:80").message.contains("not an ip:port"));
+    }
+
+    #[test]
+    fn a_host_is_lower_case_and_without_a_port() {
+        assert_eq!(host("API.Example.com").as_deref(), Ok("api.example.com"));
+        assert_eq!(host("[::1]").as_deref(), Ok("[::1]"));
+        assert_eq!(host("10.0.0.1").as_deref(), Ok("10.0.0.1"));
+        let mend = |text| host(text).unwrap_err().mend;
+        assert_eq!(mend("example.com:8080"), "write it as \"example.com\"");
+        assert_eq!(mend("example.com."), "write it as \"example.com\"");
+        assert!(mend("*.example.com").starts_with("write one route"));
+        assert!(mend("").starts_with("write a name"));
+        assert!(mend("exämple.com").starts_with("write a name"));
+    }
+}

@@ -1,0 +1,340 @@
+//! The file as it is written: the only place where input is deserialized. Everything is optional
+//! here, because what is missing is said by the checks, which know where and how to mend it.
+//!
+//! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
+
+mod located;
+mod scalar;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use self::located::Shape;
+pub(super) use self::located::{Entries, Located, Table};
+pub(super) use self::scalar::{DurationText, Scalar, SizeText, StatusText, Whole};
+
+/// The configuration of one gapless instance.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gapless configuration")]
+pub(super) struct File {
+    /// Where this instance stands, as `region/zone`. Absent, the listed order of zones is the
+    /// preference.
+    #[serde(rename = "self")]
+    pub(super) here: Option<Located<String>>,
+    /// Data-plane threads. Default: the cores that this process may use.
+    pub(super) workers: Option<Located<Whole>>,
+    /// A directory for state that outlives the process. Default: none is kept.
+    pub(super) state_dir: Option<Located<String>>,
+    /// The operator's listener.
+    pub(super) admin: Option<Table<Admin>>,
+    /// Bounds on clients.
+    pub(super) limits: Option<Table<Limits>>,
+    /// How a stop goes.
+    pub(super) shutdown: Option<Table<Shutdown>>,
+    /// What may be added to messages.
+    pub(super) headers: Option<Table<Headers>>,
+    /// Where clients connect.
+    #[schemars(required, length(min = 1))]
+    pub(super) listen: Option<Vec<Table<Listen>>>,
+    /// Which requests go to which pool.
+    #[schemars(required, length(min = 1))]
+    pub(super) route: Option<Vec<Table<Route>>>,
+    /// The endpoints, over all zones and regions, that can serve the same request; by name.
+    #[schemars(required)]
+    pub(super) pool: Option<Located<Entries<Table<Pool>>>>,
+}
+
+/// The operator's listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// `IP:PORT` on loopback, or `off`. Default: `127.0.0.1:9900`.
+    pub(super) address: Option<Located<String>>,
+}
+
+/// Bounds on clients.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Client connections, per listener and over all workers. Default: 10000.
+    pub(super) connections: Option<Located<Whole>>,
+    /// Size of a request head, line and headers together; at least 8 KiB. Default: 60 KiB.
+    pub(super) header: Option<Located<SizeText>>,
+    /// Header fields in a request. Default: 100.
+    pub(super) header_count: Option<Located<Whole>>,
+    /// From a connection's first byte (or its last response) to the end of a request head.
+    /// Default: 60s.
+    pub(super) header_timeout: Option<Located<DurationText>>,
+}
+
+/// How a stop goes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shutdown {
+    /// Time between failing readiness and closing the listeners. Default: 0s.
+    pub(super) lame_duck: Option<Located<DurationText>>,
+    /// Time that running requests have after that. Default: 30s.
+    pub(super) drain: Option<Located<DurationText>>,
+}
+
+/// What may be added to messages.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Headers {
+    /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses. Default: false.
+    pub(super) expose: Option<Located<bool>>,
+    /// The pseudonym in `Via`; empty adds none. Default: `gapless`.
+    pub(super) via: Option<Located<String>>,
+}
+
+/// One client-facing listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    /// `IP:PORT`; port 0 takes any free port.
+    #[schemars(required)]
+    pub(super) address: Option<Located<String>>,
+}
+
+/// Which requests go to which pool; with neither host nor path, all of them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// The route's name, unique. Default: made of host and path.
+    pub(super) name: Option<Located<String>>,
+    /// The exact host, without a port. Default: any.
+    pub(super) host: Option<Located<String>>,
+    /// The beginning of the path. Default: `/`.
+    pub(super) path: Option<Located<String>>,
+    /// The name of the pool that serves it.
+    #[schemars(required)]
+    pub(super) pool: Option<Located<String>>,
+    /// When and how often a request is sent again.
+    pub(super) retry: Option<Table<Retry>>,
+    /// How long each step of a request may take.
+    pub(super) timeouts: Option<Table<Timeouts>>,
+    /// Bounds on requests.
+    pub(super) limits: Option<Table<RouteLimits>>,
+}
+
+/// When and how often a request is sent again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    /// Tries in all, the first included; 1 switches sending again off. Default: 3.
+    pub(super) attempts: Option<Located<Whole>>,
+    /// Largest request body that is held for a second try. Default: 64 KiB.
+    pub(super) buffer: Option<Located<SizeText>>,
+    /// Resends, as a percentage of the requests of the last ten seconds. Default: 20.
+    pub(super) budget_percent: Option<Located<Whole>>,
+    /// Resends per second that are allowed whatever the traffic. Default: 10.
+    pub(super) budget_floor: Option<Located<Whole>>,
+}
+
+/// How long each step of a request may take.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    /// To open a connection to an endpoint. Default: 1s.
+    pub(super) connect: Option<Located<DurationText>>,
+    /// From the request's last byte to the response head, for one try. Default: 30s.
+    pub(super) response: Option<Located<DurationText>>,
+    /// Between two pieces of a body, in either direction. Default: 60s.
+    pub(super) idle: Option<Located<DurationText>>,
+}
+
+/// Bounds on requests of one route.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteLimits {
+    /// Largest request body. Default: unlimited.
+    pub(super) body: Option<Located<SizeText>>,
+}
+
+/// The endpoints that can serve the same request, and how they are watched.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    /// How an endpoint is probed. Default: `{ tcp = true }`.
+    pub(super) probe: Option<Table<Probe>>,
+    /// The parameters of the detection window.
+    pub(super) detect: Option<Table<Detect>>,
+    /// Serve from a new endpoint before its first pass. Default: false.
+    pub(super) optimistic: Option<Located<bool>>,
+    /// A rescued request answered later than this after its arrival counts as late.
+    /// Default: 250ms.
+    pub(super) late_after: Option<Located<DurationText>>,
+    /// Bounds on what one worker keeps and opens for each endpoint.
+    pub(super) limits: Option<Table<PoolLimits>>,
+    /// The zones that the endpoints stand in.
+    #[schemars(required, length(min = 1))]
+    pub(super) zone: Option<Vec<Table<Zone>>>,
+}
+
+/// How an endpoint is probed: either `http` or `tcp` is given.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Probe {
+    /// Ask for this path (and query) over HTTP/1.1.
+    pub(super) http: Option<Located<String>>,
+    /// `true`: a TCP connection that is accepted is a pass.
+    pub(super) tcp: Option<Located<bool>>,
+    /// Probe this port instead of the endpoint's own.
+    pub(super) port: Option<Located<Whole>>,
+    /// With `http`: the method. Default: `GET`.
+    pub(super) method: Option<Located<String>>,
+    /// With `http`: the Host header. Default: the endpoint's `address:port`.
+    pub(super) host: Option<Located<String>>,
+    /// With `http`: further headers, by name.
+    pub(super) headers: Option<Located<Entries<Located<String>>>>,
+    /// With `http`: the statuses that pass. Default: `200-299`.
+    pub(super) expect_status: Option<Located<StatusText>>,
+    /// With `http`: text that the first 64 KiB of the body must contain. Default: none.
+    pub(super) expect_body: Option<Located<String>>,
+}
+
+/// The parameters of the detection window.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Detect {
+    /// Period of probes, start to start, of an endpoint that is up. Default: 1s.
+    pub(super) interval: Option<Located<DurationText>>,
+    /// A probe that took this long has failed. Default: 500ms.
+    pub(super) timeout: Option<Located<DurationText>>,
+    /// Period while an endpoint is suspect or coming back. Default: 100ms.
+    pub(super) fast_interval: Option<Located<DurationText>>,
+    /// Period while an endpoint is down. Default: 1s.
+    pub(super) down_interval: Option<Located<DurationText>>,
+    /// Strikes in a row that make a verdict down. Default: 2.
+    pub(super) down_after: Option<Located<Whole>>,
+    /// Passes in a row that bring an endpoint back. Default: 2.
+    pub(super) up_after: Option<Located<Whole>>,
+}
+
+/// Bounds on what one worker keeps and opens for each endpoint.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoolLimits {
+    /// Idle connections kept for reuse, per worker and endpoint. Default: 256.
+    pub(super) idle_connections: Option<Located<Whole>>,
+    /// How long an idle connection is kept; keep it below the endpoint's own timeout.
+    /// Default: 30s.
+    pub(super) idle_timeout: Option<Located<DurationText>>,
+    /// Largest response head that is accepted; at least 8 KiB. Default: 64 KiB.
+    pub(super) response_head: Option<Located<SizeText>>,
+}
+
+/// The endpoints of one pool in one zone.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Zone {
+    /// `region/zone`, unique in the pool.
+    #[schemars(required)]
+    pub(super) name: Option<Located<String>>,
+    /// Addresses, unique in the pool.
+    #[schemars(required, length(min = 1))]
+    pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
+}
+
+/// `IP:PORT`, or a table that gives it a weight as well.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum Endpoint {
+    /// `IP:PORT`.
+    Address(String),
+    /// An address and its weight.
+    Table(EndpointTable),
+}
+
+/// An endpoint with a weight.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointTable {
+    /// `IP:PORT`.
+    #[schemars(required)]
+    pub(super) address: Option<Located<String>>,
+    /// Relative share of the zone's traffic, 1 to 1000. Default: 1.
+    pub(super) weight: Option<Located<Whole>>,
+}
+
+impl Shape for Admin {
+    const EXPECTED: &str = "a table such as { address = \"127.0.0.1:9900\" }";
+}
+
+impl Shape for Limits {}
+
+impl Shape for Shutdown {
+    const EXPECTED: &str = "a table such as { drain = \"30s\" }";
+}
+
+impl Shape for Headers {
+    const EXPECTED: &str = "a table such as { expose = true }";
+}
+
+impl Shape for Listen {
+    const EXPECTED: &str = "a table such as { address = \"0.0.0.0:8080\" }";
+}
+
+impl Shape for Route {
+    const EXPECTED: &str = "a table such as { pool = \"web\" }";
+}
+
+impl Shape for Retry {
+    const EXPECTED: &str = "a table such as { attempts = 3 }";
+}
+
+impl Shape for Timeouts {
+    const EXPECTED: &str = "a table such as { connect = \"1s\" }";
+}
+
+impl Shape for RouteLimits {
+    const EXPECTED: &str = "a table such as { body = \"10MiB\" }";
+}
+
+impl Shape for Pool {}
+
+impl Shape for Probe {
+    const EXPECTED: &str = "a table such as { http = \"/healthz\" } or { tcp = true }";
+}
+
+impl Shape for Detect {
+    const EXPECTED: &str = "a table such as { interval = \"1s\" }";
+}
+
+impl Shape for PoolLimits {
+    const EXPECTED: &str = "a table such as { idle_connections = 256 }";
+}
+
+impl Shape for Zone {
+    const EXPECTED: &str = "a table with `name` and `endpoints`";
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EndpointVisitor)
+    }
+}
+
+/// Untagged enums lose the place of an error inside them; a visitor keeps it.
+struct EndpointVisitor;
+
+impl<'de> Visitor<'de> for EndpointVisitor {
+    type Value = Endpoint;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address such as \"10.0.1.11:9000\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Endpoint, E> {
+        Ok(Endpoint::Address(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
+        EndpointTable::deserialize(MapAccessDeserializer::new(map)).map(Endpoint::Table)
+    }
+}

@@ -1,0 +1,146 @@
+//! Quantities as they are written. Reading them takes any text or whole number, so that the checks
+//! that follow can say what is wrong with the value itself and how to write it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// Text or a whole number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Scalar {
+    /// A string.
+    Text(String),
+    /// An integer.
+    Whole(i64),
+}
+
+struct ScalarVisitor {
+    expecting: &'static str,
+}
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_i64<E: Error>(self, whole: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Whole(whole))
+    }
+}
+
+fn scalar<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expecting: &'static str,
+) -> Result<Scalar, D::Error> {
+    deserializer.deserialize_any(ScalarVisitor { expecting })
+}
+
+/// A length of time, such as `"1m30s"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct DurationText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a duration such as \"500ms\"").map(Self)
+    }
+}
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A length of time with its unit.",
+            "pattern": "^ *[0-9].*[a-z] *$",
+            "examples": ["250ms", "1s", "1m30s", "1h"],
+        })
+    }
+}
+
+/// A number of bytes, such as `"64KiB"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct SizeText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for SizeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a size such as \"64KiB\"").map(Self)
+    }
+}
+
+impl JsonSchema for SizeText {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "A size with its unit, or a whole number of bytes.",
+            "pattern": "^ *[0-9]+ *([kKmMgG][iI]?)?[bB] *$",
+            "minimum": 0,
+            "examples": ["64KiB", "10MB", 65536],
+        })
+    }
+}
+
+/// A whole number; that it is one, and inside its bounds, is checked later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Whole(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a whole number").map(Self)
+    }
+}
+
+impl JsonSchema for Whole {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0 })
+    }
+}
+
+/// Statuses that pass, such as `"200-299,304"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct StatusText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for StatusText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "statuses such as \"200-299\" or \"200,204\"").map(Self)
+    }
+}
+
+impl JsonSchema for StatusText {
+    fn schema_name() -> Cow<'static, str> {
+        "Statuses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "One status, or statuses and ranges with commas between them.",
+            "pattern": "^ *[1-5][0-9]{2} *(- *[1-5][0-9]{2} *)?(, *[1-5][0-9]{2} *(- *[1-5][0-9]{2} *)?)*$",
+            "minimum": 100,
+            "maximum": 599,
+            "examples": ["200-299", "200,204", 200],
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! What is wrong with a file: where, why, and how to mend it; as structure, text or JSON.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{
+    AnnotationKind, Element, Group, Level, Origin, Padding, Renderer, Snippet,
+    normalize_untrusted_str,
+};
+use serde::Serialize;
+
+/// Whether a diagnostic stops a configuration from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The configuration is not used.
+    Error,
+    /// The configuration is used; something in it is probably not meant.
+    Warning,
+}
+
+/// A place in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Location {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted in characters, from 1.
+    pub column: usize,
+    /// The line itself, clipped around the place when it is very long.
+    #[serde(skip)]
+    pub excerpt: String,
+    /// The bytes of `excerpt` that are meant.
+    #[serde(skip)]
+    pub underline: Range<usize>,
+}
+
+/// A second place that belongs to a diagnostic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Related {
+    /// Where.
+    #[serde(flatten)]
+    pub at: Location,
+    /// What it has to do with it.
+    pub label: String,
+}
+
+/// One thing that is wrong, or looks so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// The name of the file as it was given.
+    pub file: String,
+    /// Where.
+    #[serde(flatten)]
+    pub at: Location,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub mend: String,
+    /// Further places, for example the first of two that clash.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Related>,
+}
+
+/// Everything found in one file, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// At most [`Report::MAX_DIAGNOSTICS`].
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many more there were.
+    pub omitted: usize,
+}
+
+impl Report {
+    /// Diagnostics that a report holds; what is beyond is only counted.
+    pub const MAX_DIAGNOSTICS: usize = 100;
+
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    /// The diagnostics of one severity.
+    pub fn of(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics
+            .iter()
+            .filter(move |diagnostic| diagnostic.severity == severity)
+    }
+
+    /// Each diagnostic with its source line, the place underlined, and the mend; for people.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let mut text = String::new();
+        for diagnostic in &self.diagnostics {
+            text.push_str(&renderer.render(&[diagnostic.group()]));
+            text.push_str("\n\n");
+        }
+        if self.omitted > 0 {
+            text.push_str(&format!("and {} more, not shown\n\n", self.omitted));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(false).trim_end())
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl Diagnostic {
+    fn group(&self) -> Group<'_> {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = level
+            .primary_title(self.message.as_str())
+            .elements(self.at.elements(&self.file, AnnotationKind::Primary, None));
+        for Related { at, label } in &self.also {
+            group = group.elements(at.elements(&self.file, AnnotationKind::Context, Some(label)));
+        }
+        group.element(Level::HELP.message(normalize_untrusted_str(&self.mend)))
+    }
+}
+
+impl Location {
+    fn elements<'a>(
+        &'a self,
+        file: &'a str,
+        kind: AnnotationKind,
+        label: Option<&'a str>,
+    ) -> Vec<Element<'a>> {
+        let annotation = kind.span(self.underline.clone()).label(label);
+        let snippet = Snippet::source(self.excerpt.as_str())
+            .line_start(self.line)
+            .annotation(annotation);
+        let shown_column = self.excerpt[..self.underline.start].chars().count() + 1;
+        if shown_column == self.column {
+            return vec![snippet.path(file).into()];
+        }
+        // The line is clipped before the place, so the renderer cannot know its column.
+        let origin = Origin::path(file).line(self.line).char_column(self.column);
+        vec![origin.into(), Padding.into(), snippet.into()]
+    }
+}

@@ -1,0 +1,78 @@
+//! "Did you mean …?"
+
+/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered for the other.
+const ALIKE: f64 = 0.8;
+
+/// Below this length, a slip makes another word.
+const SHORTEST_WITH_SLIP: usize = 3;
+
+/// Candidates that are compared, and words that are listed: a file may have thousands of pools.
+const MAX_CANDIDATES: usize = 1_000;
+const MAX_LISTED: usize = 12;
+
+/// The candidate most like `word`, when one is like enough to be what was meant.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .take(MAX_CANDIDATES)
+        .map(|candidate| (likeness(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// One slip (a letter too many, too few, wrong, or two swapped) counts whatever the word's length;
+/// short words are otherwise too unlike after any slip.
+fn likeness(a: &str, b: &str) -> f64 {
+    let one_slip = a.len().min(b.len()) >= SHORTEST_WITH_SLIP && strsim::osa_distance(a, b) == 1;
+    let alike = strsim::jaro_winkler(a, b);
+    if one_slip { alike.max(0.9) } else { alike }
+}
+
+/// The words in backticks with commas between them, for "one of …".
+pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let mut words = words.into_iter();
+    let mut quoted: Vec<String> = words
+        .by_ref()
+        .take(MAX_LISTED)
+        .map(|word| format!("`{word}`"))
+        .collect();
+    if words.next().is_some() {
+        quoted.push("…".to_owned());
+    }
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{list, nearest};
+
+    #[test]
+    fn a_slip_finds_its_word_and_nonsense_finds_none() {
+        let keys = [
+            "interval",
+            "timeout",
+            "fast_interval",
+            "address",
+            "endpoints",
+        ];
+        assert_eq!(nearest("intervall", keys), Some("interval"));
+        assert_eq!(nearest("Timeout", keys), Some("timeout"));
+        assert_eq!(nearest("addr", keys), Some("address"));
+        assert_eq!(nearest("endpoint", keys), Some("endpoints"));
+        assert_eq!(nearest("wep", ["web", "api"]), Some("web"));
+        assert_eq!(nearest("wbe", ["web", "api"]), Some("web"));
+        assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("", keys), None);
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        assert_eq!(list(["a", "b"]), "`a`, `b`");
+        assert!(list(["a"; 100]).ends_with("`a`, …"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The mirror to the model: every check that needs more than the shape of the file, all of them
+//! always made, so that one run finds everything.
+
+mod check;
+mod pool;
+mod probe;
+mod route;
+mod server;
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::file::{Entries, File, Located, Table};
+use super::findings::{Findings, Flaw};
+use super::model::{Config, Listen};
+use super::read::{Gaps, ROOT};
+use super::suggest;
+use crate::logic::id::Place;
+use crate::logic::route::RouteSpec;
+use crate::logic::topology::{PoolSpec, Topology};
+
+use self::check::Check;
+
+/// Checks `file`; `None` when there is any error in `findings` afterwards, before or new.
+pub(super) fn validate(file: File, gaps: &Gaps, findings: &mut Findings) -> Option<Config> {
+    let mut check = Check { findings, gaps };
+    let workers = check.workers(&file.workers);
+    let state_dir = check.state_dir(file.state_dir);
+    let addresses = check.listen(&file.listen.unwrap_or_default());
+    let admin = check.admin(&file.admin, &addresses);
+    let limits = check.limits(file.limits);
+    let shutdown = check.shutdown(file.shutdown);
+    let headers = check.headers(file.headers);
+
+    let pools = check.pools(file.pool);
+    let here = file.here.and_then(|given| check.here(&given, &pools));
+    let routes = check.routes(file.route.unwrap_or_default(), &pools);
+    check.unused(&pools, &routes);
+
+    if check.findings.has_errors() {
+        return None;
+    }
+    let pools = pools
+        .read
+        .into_iter()
+        .map(|(_, pool)| Arc::new(pool))
+        .collect();
+    Some(Config {
+        listen: addresses
+            .into_iter()
+            .map(|(address, _)| Listen { address })
+            .collect(),
+        workers,
+        state_dir,
+        admin,
+        limits,
+        shutdown,
+        headers,
+        routes,
+        topology: Topology { here, pools },
+    })
+}
+
+/// The pools of the file, with the place of each name.
+struct Pools {
+    read: Vec<(Range<usize>, PoolSpec)>,
+    known: HashSet<Arc<str>>,
+    unread: Unread,
+}
+
+/// Pools that the file has, but not readably.
+enum Unread {
+    /// None of them could be read, so any name may be one.
+    Any,
+    /// These names.
+    Names(Vec<String>),
+}
+
+impl Pools {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.read.iter().map(|(_, pool)| &*pool.name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.known.contains(name)
+            || match &self.unread {
+                Unread::Any => true,
+                Unread::Names(names) => names.iter().any(|unread| unread == name),
+            }
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.read
+            .iter()
+            .flat_map(|(_, pool)| &pool.zones)
+            .map(|zone| &zone.place)
+    }
+}
+
+impl Check<'_> {
+    fn pools(&mut self, pools: Option<Located<Entries<Table<super::file::Pool>>>>) -> Pools {
+        let Some(Located {
+            value: Entries(entries),
+            span: table,
+        }) = pools
+        else {
+            let given = self.gaps.has(&ROOT, "pool");
+            let unread = if given {
+                Unread::Any
+            } else {
+                Unread::Names(Vec::new())
+            };
+            return Pools {
+                read: Vec::new(),
+                known: HashSet::new(),
+                unread,
+            };
+        };
+        let read = entries.into_iter().map(|(name, pool)| {
+            let spec = self.pool(&name, pool);
+            (name.span, spec)
+        });
+        let read: Vec<_> = read.collect();
+        let known = read
+            .iter()
+            .map(|(_, pool)| Arc::clone(&pool.name))
+            .collect();
+        Pools {
+            read,
+            known,
+            unread: Unread::Names(self.gaps.keys_of(&table)),
+        }
+    }
+
+    /// Where this instance stands, which must be a region that something else stands in too.
+    fn here(&mut self, given: &Located<String>, pools: &Pools) -> Option<Place> {
+        let here = self.place(given)?;
+        if pools.places().any(|place| *place == here) {
+            return Some(here);
+        }
+        let known: Vec<String> = pools.places().map(Place::to_string).collect();
+        let known = known.iter().map(String::as_str);
+        let meant = suggest::nearest(&given.value, known);
+        let mend = meant.map(|place| format!("did you mean `{place}`?"));
+        if pools.places().any(|place| place.region == here.region) {
+            let flaw = Flaw::new(
+                format!("no pool has an endpoint in the zone {here}"),
+                mend.unwrap_or_else(|| {
+                    "other zones of the region are preferred instead".to_owned()
+                }),
+            );
+            self.findings.warning(&given.span, flaw);
+        } else if pools.places().next().is_some() && self.gaps.is_empty() {
+            let flaw = Flaw::new(
+                format!("no pool has an endpoint in the region {}", here.region),
+                mend.unwrap_or_else(|| "name a region that the zones of a pool are in".to_owned()),
+            );
+            self.findings.error(&given.span, flaw);
+        }
+        Some(here)
+    }
+
+    /// Warns of pools that no route leads to. With errors about, a route may be missing from
+    /// `routes` only because something else in it is wrong.
+    fn unused(&mut self, pools: &Pools, routes: &[RouteSpec]) {
+        if self.findings.has_errors() {
+            return;
+        }
+        let used: HashSet<&str> = routes.iter().map(|route| &*route.pool).collect();
+        for (span, pool) in &pools.read {
+            if !used.contains(&*pool.name) {
+                let flaw = Flaw::new(
+                    format!("no route leads to the pool `{}`", pool.name),
+                    format!(
+                        "add `[[route]]` with `pool = \"{}\"`, or leave it away",
+                        pool.name
+                    ),
+                );
+                self.findings.warning(span, flaw);
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Checks of pools, zones, endpoints and the detection window.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::{Check, Key, Setting};
+use super::server::HEAD_BYTES;
+use crate::config::address;
+use crate::config::file::{self, Endpoint, Located, Table, Zone};
+use crate::config::findings::Flaw;
+use crate::config::units;
+use crate::logic::id::{Place, is_name};
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, ZoneSpec};
+
+const WEIGHT: RangeInclusive<u32> = 1..=1_000;
+const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
+const IDLE_CONNECTIONS: RangeInclusive<usize> = 0..=100_000;
+const LATE_AFTER: Duration = Duration::from_millis(250);
+
+/// The first place of every zone name and endpoint address of one pool.
+#[derive(Default)]
+struct Seen {
+    places: HashMap<Place, Range<usize>>,
+    addresses: HashMap<SocketAddr, Range<usize>>,
+}
+
+impl Check<'_> {
+    pub(super) fn pool(&mut self, name: &Located<String>, pool: Table<file::Pool>) -> PoolSpec {
+        let Table {
+            value: given,
+            span: table,
+        } = pool;
+        if !is_name(&name.value) {
+            let message = format!("`{}` cannot name a pool", name.value);
+            self.findings
+                .error(&name.span, Flaw::new(message, NAME_MEND));
+        }
+        let zones = given.zone.unwrap_or_default();
+        if zones.is_empty() {
+            let flaw = Flaw::new(
+                format!("the pool `{}` has no zone", name.value),
+                format!(
+                    "add `[[pool.{}.zone]]` with `name` and `endpoints`",
+                    name.value
+                ),
+            );
+            self.missing(&table, "zone", flaw);
+        }
+        let mut seen = Seen::default();
+        let zones = zones
+            .into_iter()
+            .filter_map(|zone| self.zone(zone, &mut seen))
+            .collect();
+        let optimistic = self.switch(&given.optimistic, false);
+        let key = Key::new(&table, "late_after", &given.late_after);
+        let late_after = self.duration(&key, LATE_AFTER).value;
+        PoolSpec {
+            name: Arc::from(name.value.as_str()),
+            zones,
+            probe: self.probe(given.probe),
+            detect: self.detect(given.detect),
+            optimistic,
+            late_after,
+            limits: self.pool_limits(given.limits),
+        }
+    }
+
+    fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
+        let Table {
+            value: given,
+            span: table,
+        } = zone;
+        let place = match &given.name {
+            Some(name) => self.place(name).filter(|place| {
+                let flaw = Flaw::new(
+                    format!("this pool already has the zone {place}"),
+                    "list all endpoints of a zone together",
+                );
+                self.unique(&mut seen.places, place.clone(), &name.span, flaw)
+            }),
+            None => {
+                let mend = "add `name = \"region/zone\"`";
+                self.missing(&table, "name", Flaw::new("a zone needs a name", mend));
+                None
+            }
+        };
+        let given = given.endpoints.unwrap_or_default();
+        if given.is_empty() {
+            let flaw = Flaw::new(
+                "the zone has no endpoint",
+                "add `endpoints = [\"10.0.1.11:9000\"]`",
+            );
+            self.missing(&table, "endpoints", flaw);
+        }
+        let endpoints = given
+            .iter()
+            .filter_map(|one| self.endpoint(one, seen))
+            .collect();
+        Some(ZoneSpec {
+            place: place?,
+            endpoints,
+        })
+    }
+
+    fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {
+        let (text, span, weight) = match &given.value {
+            Endpoint::Address(text) => (text, &given.span, 1),
+            Endpoint::Table(table) => {
+                let weight =
+                    self.whole(&Key::new(&given.span, "weight", &table.weight), &WEIGHT, 1);
+                let Some(address) = &table.address else {
+                    let mend = "add `address = \"10.0.1.11:9000\"`";
+                    let flaw = Flaw::new("an endpoint needs an address", mend);
+                    self.missing(&given.span, "address", flaw);
+                    return None;
+                };
+                (&address.value, &address.span, weight)
+            }
+        };
+        let address = match address::socket(text, "10.0.1.11:9000").and_then(reachable) {
+            Ok(address) => address,
+            Err(flaw) => {
+                self.findings.error(span, flaw);
+                return None;
+            }
+        };
+        let mend = "list each address once; use `weight` to give it more traffic";
+        let flaw = Flaw::new(
+            format!("this pool already has the endpoint {address}"),
+            mend,
+        );
+        self.unique(&mut seen.addresses, address, span, flaw)
+            .then_some(EndpointSpec { address, weight })
+    }
+
+    /// A `region/zone`, in a zone's name or in `self`.
+    pub(super) fn place(&mut self, given: &Located<String>) -> Option<Place> {
+        let place = Place::parse(&given.value);
+        if place.is_none() {
+            let message = format!("`{}` is not a region and a zone", given.value);
+            let mend = "write it as \"region/zone\", such as \"us-south/us-south-1\"; \
+                        names are letters, digits, `-`, `_` and `.`";
+            self.findings.error(&given.span, Flaw::new(message, mend));
+        }
+        place
+    }
+
+    fn detect(&mut self, detect: Option<Table<file::Detect>>) -> Detect {
+        let Table {
+            value: given,
+            span: table,
+        } = detect.unwrap_or_default();
+        let default = Detect::default();
+        let key = Key::new(&table, "interval", &given.interval);
+        let interval = self.duration(&key, default.interval);
+        let key = Key::new(&table, "timeout", &given.timeout);
+        let timeout = self.duration(&key, default.timeout);
+        let key = Key::new(&table, "fast_interval", &given.fast_interval);
+        let fast_interval = self.duration(&key, default.fast_interval);
+        let key = Key::new(&table, "down_interval", &given.down_interval);
+        let down_interval = self.duration(&key, default.down_interval);
+        let key = Key::new(&table, "down_after", &given.down_after);
+        let down_after = self.whole(&key, &IN_A_ROW, default.down_after);
+        let key = Key::new(&table, "up_after", &given.up_after);
+        let up_after = self.whole(&key, &IN_A_ROW, default.up_after);
+
+        // Periods are counted from start to start, and an endpoint has one probe at a time: a probe
+        // that may outlast its period would stretch it without a word.
+        self.not_longer(("timeout", &timeout), ("interval", &interval));
+        self.not_longer(("timeout", &timeout), ("down_interval", &down_interval));
+        self.not_longer(("fast_interval", &fast_interval), ("interval", &interval));
+        Detect {
+            interval: interval.value,
+            timeout: timeout.value,
+            fast_interval: fast_interval.value,
+            down_interval: down_interval.value,
+            down_after,
+            up_after,
+        }
+    }
+
+    /// Reports a duration that is longer than one that it must fit into.
+    pub(super) fn not_longer(
+        &mut self,
+        (inner_name, inner): (&str, &Setting<Duration>),
+        (outer_name, outer): (&str, &Setting<Duration>),
+    ) {
+        if inner.value <= outer.value {
+            return;
+        }
+        let Some((span, second)) = inner.clash(outer) else {
+            return;
+        };
+        let flaw = Flaw::new(
+            format!(
+                "`{inner_name}` ({}) is longer than `{outer_name}` ({})",
+                inner.shown(),
+                outer.shown()
+            ),
+            format!(
+                "set `{inner_name}` to \"{}\" or less, or `{outer_name}` to \"{}\" or more",
+                units::duration_text(outer.value),
+                units::duration_text(inner.value)
+            ),
+        );
+        let finding = self.findings.error(&span, flaw);
+        if let Some(second) = second {
+            finding.also(&second, "longer than this");
+        }
+    }
+
+    fn pool_limits(&mut self, limits: Option<Table<file::PoolLimits>>) -> PoolLimits {
+        let Table {
+            value: given,
+            span: table,
+        } = limits.unwrap_or_default();
+        let default = PoolLimits::default();
+        let key = Key::new(&table, "idle_connections", &given.idle_connections);
+        let idle_connections = self.whole(&key, &IDLE_CONNECTIONS, default.idle_connections);
+        let key = Key::new(&table, "idle_timeout", &given.idle_timeout);
+        let idle_timeout = self.duration(&key, default.idle_timeout).value;
+        let key = Key::new(&table, "response_head", &given.response_head);
+        let response_head_bytes = self.size(&key, &HEAD_BYTES, default.response_head_bytes);
+        PoolLimits {
+            idle_connections,
+            idle_timeout,
+            response_head_bytes,
+        }
+    }
+}
+
+/// What names may be made of.
+pub(super) const NAME_MEND: &str = "use letters, digits, `-`, `_` and `.`";
+
+/// An endpoint is connected to, so it needs one address and one port.
+fn reachable(address: SocketAddr) -> Result<SocketAddr, Flaw> {
+    if address.port() == 0 {
+        let mend = "write the port that the endpoint listens on";
+        return Err(Flaw::new("nothing can be reached at port 0", mend));
+    }
+    if address.ip().is_unspecified() {
+        let mend = format!(
+            "write the endpoint's own address, such as \"127.0.0.1:{}\"",
+            address.port()
+        );
+        return Err(Flaw::new(
+            format!("{} stands for every address", address.ip()),
+            mend,
+        ));
+    }
+    Ok(address)
+}

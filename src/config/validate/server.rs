@@ -1,0 +1,212 @@
+//! Checks of what concerns the instance as a whole: listeners, threads, limits, stopping.
+
+use std::net::SocketAddr;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use super::check::{Check, Key, Origin};
+use crate::config::address;
+use crate::config::file::{Admin, Headers, Limits, Listen, Located, Shutdown, Table, Whole};
+use crate::config::findings::Flaw;
+use crate::config::model;
+use crate::config::read::ROOT;
+
+const WORKERS: RangeInclusive<usize> = 1..=1_024;
+const MAX_LISTENERS: usize = 256;
+const CONNECTIONS: RangeInclusive<usize> = 1..=10_000_000;
+/// The least is the smallest read buffer that the HTTP/1 reader takes.
+pub(super) const HEAD_BYTES: RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
+const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
+
+/// The address at which an operator looks when the file does not say another.
+const ADMIN_ADDRESS: &str = "127.0.0.1:9900";
+
+/// What is written as the admin address to have no such listener.
+const ADMIN_OFF: &str = "off";
+
+impl Check<'_> {
+    pub(super) fn workers(&mut self, given: &Option<Located<Whole>>) -> usize {
+        let cores = available_parallelism()
+            .map_or(1, usize::from)
+            .min(*WORKERS.end());
+        self.whole(&Key::new(&ROOT, "workers", given), &WORKERS, cores)
+    }
+
+    pub(super) fn state_dir(&mut self, given: Option<Located<String>>) -> Option<PathBuf> {
+        let given = given?;
+        if given.value.is_empty() || given.value.contains('\0') {
+            let mend = "write a path such as \"/var/lib/gapless\", or leave `state_dir` away";
+            self.findings
+                .error(&given.span, Flaw::new("`state_dir` is not a path", mend));
+        }
+        Some(given.value.into())
+    }
+
+    pub(super) fn listen(&mut self, listen: &[Table<Listen>]) -> Vec<(SocketAddr, Range<usize>)> {
+        let mut addresses: Vec<(SocketAddr, Range<usize>)> = Vec::new();
+        if let Some(beyond) = listen.get(MAX_LISTENERS) {
+            let message = format!("there are more than {MAX_LISTENERS} listeners");
+            self.findings
+                .error(&beyond.span, Flaw::new(message, "leave some away"));
+        }
+        for one in listen.iter().take(MAX_LISTENERS) {
+            let Some(given) = &one.value.address else {
+                let mend = "add `address = \"0.0.0.0:8080\"`";
+                self.missing(
+                    &one.span,
+                    "address",
+                    Flaw::new("a listener needs an address", mend),
+                );
+                continue;
+            };
+            let address = match address::socket(&given.value, "0.0.0.0:8080") {
+                Ok(address) => address,
+                Err(flaw) => {
+                    self.findings.error(&given.span, flaw);
+                    continue;
+                }
+            };
+            match addresses.iter().find(|(other, _)| overlap(*other, address)) {
+                Some((other, first)) => {
+                    let flaw = Flaw::new(
+                        format!("{address} is already listened on, as {other}"),
+                        "listen on each address and port once",
+                    );
+                    self.findings
+                        .error(&given.span, flaw)
+                        .also(first, "first here");
+                }
+                None => addresses.push((address, given.span.clone())),
+            }
+        }
+        if listen.is_empty() {
+            let mend = "add `[[listen]]` with `address = \"0.0.0.0:8080\"`";
+            self.missing(&ROOT, "listen", Flaw::new("there is no listener", mend));
+        }
+        addresses
+    }
+
+    pub(super) fn admin(
+        &mut self,
+        admin: &Option<Table<Admin>>,
+        listen: &[(SocketAddr, Range<usize>)],
+    ) -> model::Admin {
+        let table = admin.clone().unwrap_or_default();
+        let key = Key::new(&table.span, "address", &table.value.address);
+        let default = ADMIN_ADDRESS.parse().ok();
+        let setting = self.setting(&key, default, |text| admin_address(text));
+        let clash = setting.value.and_then(|address| {
+            listen
+                .iter()
+                .find(|(other, _)| overlap(*other, address))
+                .map(|(_, span)| (address, span))
+        });
+        if let Some((address, listener)) = clash {
+            match &setting.origin {
+                Origin::Given(span) => {
+                    let mend = "give the admin listener a port of its own";
+                    let flaw = Flaw::new(format!("clients are listened for on {address}"), mend);
+                    self.findings.error(span, flaw).also(listener, "here");
+                }
+                Origin::Default => {
+                    let flaw = Flaw::new(
+                        format!("{address} is the admin listener's, by default"),
+                        "take another port, or move the other one: `[admin] address = …`",
+                    );
+                    self.findings.error(listener, flaw);
+                }
+                Origin::Unusable => {}
+            }
+        }
+        model::Admin {
+            address: setting.value,
+        }
+    }
+
+    pub(super) fn limits(&mut self, limits: Option<Table<Limits>>) -> model::Limits {
+        let Table {
+            value: given,
+            span: table,
+        } = limits.unwrap_or_default();
+        let default = model::Limits::default();
+        let key = Key::new(&table, "connections", &given.connections);
+        let connections = self.whole(&key, &CONNECTIONS, default.connections);
+        let key = Key::new(&table, "header", &given.header);
+        let header_bytes = self.size(&key, &HEAD_BYTES, default.header_bytes);
+        let key = Key::new(&table, "header_count", &given.header_count);
+        let header_count = self.whole(&key, &HEADER_COUNT, default.header_count);
+        let key = Key::new(&table, "header_timeout", &given.header_timeout);
+        let header_timeout = self.duration(&key, default.header_timeout).value;
+        model::Limits {
+            connections,
+            header_bytes,
+            header_count,
+            header_timeout,
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, shutdown: Option<Table<Shutdown>>) -> model::Shutdown {
+        let Table {
+            value: given,
+            span: table,
+        } = shutdown.unwrap_or_default();
+        let default = model::Shutdown::default();
+        let key = Key::new(&table, "lame_duck", &given.lame_duck);
+        let lame_duck = self.duration_or_zero(&key, default.lame_duck);
+        let key = Key::new(&table, "drain", &given.drain);
+        let drain = self.duration_or_zero(&key, default.drain);
+        model::Shutdown { lame_duck, drain }
+    }
+
+    pub(super) fn headers(&mut self, headers: Option<Table<Headers>>) -> model::Headers {
+        let Table {
+            value: given,
+            span: table,
+        } = headers.unwrap_or_default();
+        let default = model::Headers::default();
+        let expose = self.switch(&given.expose, default.expose);
+        let key = Key::new(&table, "via", &given.via);
+        let via = self
+            .setting(&key, default.via, |text| pseudonym(text))
+            .value;
+        model::Headers { expose, via }
+    }
+}
+
+/// Whether one socket could not be told from the other. Port 0 is another port each time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip();
+    let any = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() != 0 && a.port() == b.port() && (same_ip || any)
+}
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, Flaw> {
+    if text == ADMIN_OFF {
+        return Ok(None);
+    }
+    let address = address::socket(text, ADMIN_ADDRESS)?;
+    if address.ip().is_loopback() {
+        return Ok(Some(address));
+    }
+    let port = address.port();
+    Err(Flaw::new(
+        format!(
+            "{} can be reached by others, and admin has neither TLS nor a token",
+            address.ip()
+        ),
+        format!("use a loopback address, such as \"127.0.0.1:{port}\", or \"{ADMIN_OFF}\""),
+    ))
+}
+
+/// The pseudonym in `Via` is a token, in the sense of HTTP; a method happens to be one too.
+fn pseudonym(text: &str) -> Result<String, Flaw> {
+    if text.is_empty() || http::Method::from_bytes(text.as_bytes()).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let mend = "use letters, digits and `-`, such as \"gapless\"; empty adds no `Via`";
+    Err(Flaw::new(
+        format!("`{text}` cannot stand in a `Via` header"),
+        mend,
+    ))
+}

@@ -1,0 +1,452 @@
+//! The configuration as an operator meets it: examples, errors with their places, the schema, and
+//! the two commands that need nothing else.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gapless::cli::check::{Format, check};
+use gapless::config::model::{Limits, Shutdown};
+use gapless::config::report::{Report, Severity};
+use gapless::config::{self, LoadError, Loaded};
+use gapless::logic::route::{RetrySpec, Timeouts};
+use gapless::logic::topology::{Detect, PoolLimits, ProbeKind};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Value, json};
+
+const EXAMPLES: [&str; 4] = [
+    "minimal.toml",
+    "two-zones.toml",
+    "multi-region.toml",
+    "full.toml",
+];
+
+fn example_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(name)
+}
+
+fn example(name: &str) -> String {
+    std::fs::read_to_string(example_path(name)).expect("the example is there")
+}
+
+fn parse(text: &str) -> Result<Loaded, Report> {
+    config::parse("test.toml", text)
+}
+
+/// `line:column message` of everything that is wrong.
+fn places(report: &Report) -> Vec<String> {
+    let place =
+        |d: &config::report::Diagnostic| format!("{}:{} {}", d.at.line, d.at.column, d.message);
+    report.diagnostics.iter().map(place).collect()
+}
+
+#[test]
+fn every_example_is_good_and_fits_the_schema() {
+    let validator = jsonschema::validator_for(&config::schema()).unwrap();
+    for name in EXAMPLES {
+        let loaded = config::load(&example_path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings);
+        let instance: Value = toml::from_str(&example(name)).unwrap();
+        assert!(
+            validator.is_valid(&instance),
+            "{name}: {:?}",
+            validator.validate(&instance)
+        );
+    }
+}
+
+#[test]
+fn the_smallest_example_takes_every_default() {
+    let config = parse(&example("minimal.toml")).unwrap().config;
+    assert_eq!(
+        config.admin.address,
+        Some("127.0.0.1:9900".parse().unwrap())
+    );
+    assert_eq!(
+        (config.limits, config.shutdown),
+        (Limits::default(), Shutdown::default())
+    );
+    assert!(config.workers >= 1);
+    assert_eq!(config.headers.via, "gapless");
+
+    let route = &config.routes[0];
+    assert_eq!(
+        (&*route.name, &route.host, route.path.as_str()),
+        ("*/", &None, "/")
+    );
+    assert_eq!(
+        (route.retry, route.timeouts),
+        (RetrySpec::default(), Timeouts::default())
+    );
+    assert_eq!(route.body_bytes, None);
+
+    let pool = &config.topology.pools[0];
+    assert_eq!(pool.probe.kind, ProbeKind::Tcp);
+    assert_eq!(
+        (pool.detect, pool.limits),
+        (Detect::default(), PoolLimits::default())
+    );
+    assert_eq!(
+        (pool.optimistic, pool.late_after),
+        (false, Duration::from_millis(250))
+    );
+    assert_eq!(pool.zones[0].endpoints[0].weight, 1);
+}
+
+/// The full example says what it says about defaults truly.
+#[test]
+fn the_full_example_states_the_defaults() {
+    let config = parse(&example("full.toml")).unwrap().config;
+    assert_eq!(
+        (config.limits, config.shutdown),
+        (Limits::default(), Shutdown::default())
+    );
+    let route = &config.routes[0];
+    assert_eq!(
+        (route.retry, route.timeouts),
+        (RetrySpec::default(), Timeouts::default())
+    );
+    assert_eq!(route.body_bytes, Some(10 << 20));
+    let pool = &config.topology.pools[0];
+    assert_eq!(
+        (pool.detect, pool.limits),
+        (Detect::default(), PoolLimits::default())
+    );
+    let ProbeKind::Http(probe) = &pool.probe.kind else {
+        panic!("{:?}", pool.probe)
+    };
+    assert_eq!(probe.expect_status, [200..=299]);
+    assert_eq!(probe.headers["x-probe"], "gapless");
+    assert_eq!(pool.probe.port, Some(18310));
+}
+
+/// A key that joins the file joins the full example too.
+#[test]
+fn the_full_example_has_every_key() {
+    let schema = config::schema();
+    let text = example("full.toml");
+    let tables = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&schema]);
+    let keys = tables
+        .filter_map(|table| table["properties"].as_object())
+        .flat_map(|p| p.keys());
+    for key in keys {
+        let given = [format!("{key} = "), format!("[{key}"), format!(".{key}]")];
+        assert!(
+            given.iter().any(|form| text.contains(form)),
+            "full.toml has no `{key}`"
+        );
+    }
+}
+
+#[test]
+fn the_schema_describes_every_key_and_knows_no_others() {
+    let schema = config::schema();
+    for table in schema["$defs"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&schema])
+    {
+        let Some(properties) = table["properties"].as_object() else {
+            continue;
+        };
+        assert_eq!(table["additionalProperties"], false, "{table}");
+        for (key, property) in properties {
+            assert!(
+                property["description"].is_string(),
+                "`{key}` has no description"
+            );
+        }
+    }
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let good: Value = toml::from_str(&example("minimal.toml")).unwrap();
+    for path in ["", "/route/0", "/pool/web", "/pool/web/zone/0", "/listen/0"] {
+        let mut instance = good.clone();
+        instance.pointer_mut(path).unwrap()["unknown"] = json!(1);
+        assert!(
+            !validator.is_valid(&instance),
+            "an unknown key fits at `{path}`"
+        );
+    }
+}
+
+#[test]
+fn five_mistakes_are_five_errors_in_one_go() {
+    let text = r#"
+[[listen]]
+adress = "127.0.0.1:18080"
+
+[[route]]
+pool = "wep"
+timeouts = { connect = 500 }
+
+[pool.web]
+detect = { down_after = 0 }
+
+[[pool.web.zone]]
+name = "local/a" # ä
+endpoints = ["127.0.0.1:18081", "db.internal:5432"]
+"#;
+    let report = parse(text).unwrap_err();
+    let expected = [
+        "3:1 `adress` is not known here",
+        "6:8 there is no pool `wep`",
+        "7:24 a duration needs its unit",
+        "10:25 `down_after` must be from 1 to 1000, not 0",
+        "14:33 `db.internal` is a host name, and an ip:port is needed",
+    ];
+    assert_eq!(places(&report), expected);
+    let mends: Vec<&str> = report.diagnostics.iter().map(|d| d.mend.as_str()).collect();
+    assert_eq!(
+        mends[..2],
+        ["did you mean `address`?", "did you mean `web`?"]
+    );
+    assert_eq!(mends[2], "write it as \"500ms\" or \"500s\"");
+
+    let rendered = report.render(false);
+    assert!(rendered.contains("--> test.toml:14:33"), "{rendered}");
+    assert!(rendered.contains("^^^^^^^^^^^^^^^^^^"), "{rendered}");
+    assert!(rendered.contains("help: did you mean `web`?"), "{rendered}");
+    assert!(!rendered.contains('\x1b'));
+    assert!(report.render(true).contains('\x1b'));
+}
+
+#[test]
+fn what_could_not_be_read_is_not_blamed_twice() {
+    let text = r#"
+self = "local/a"
+[[listen]]
+address = 8080
+[[route]]
+pool = "web"
+[pool.web]
+probe = { htp = "/" }
+[[pool.web.zone]]
+name = "local/a"
+endpoint = ["127.0.0.1:18081"]
+[pool]
+api = 5
+[[route]]
+path = "/api/"
+pool = "api"
+"#;
+    let expected = [
+        "4:11 `address` cannot be the integer `8080`",
+        "8:11 `htp` is not known here",
+        "11:1 `endpoint` is not known here",
+        "13:7 `api` cannot be the integer `5`",
+    ];
+    assert_eq!(places(&parse(text).unwrap_err()), expected);
+}
+
+#[test]
+fn what_is_not_toml_is_reported_all_at_once() {
+    let text = "a = \nb = 1\nb = 2\n[[listen]\n";
+    let expected = [
+        "1:5 a value is missing",
+        "3:1 `b` is given twice",
+        "4:10 unclosed array table, expected `]`",
+    ];
+    assert_eq!(places(&parse(text).unwrap_err()), expected);
+}
+
+#[test]
+fn a_key_given_twice_does_not_hide_other_errors() {
+    let text =
+        example("minimal.toml").replace("pool = \"web\"", "pool = \"web\"\npool = \"b\"\nx = 1");
+    let expected = ["6:1 `pool` is given twice", "7:1 `x` is not known here"];
+    assert_eq!(places(&parse(&text).unwrap_err()), expected);
+}
+
+#[test]
+fn a_pool_without_a_route_is_a_warning() {
+    let text = format!(
+        "{}[[pool.spare.zone]]\nname = \"local/a\"\nendpoints = [\"127.0.0.1:1\"]\n",
+        example("minimal.toml")
+    );
+    let loaded = parse(&text).unwrap();
+    assert_eq!(
+        places(&loaded.warnings),
+        ["10:8 no route leads to the pool `spare`"]
+    );
+    assert_eq!(loaded.warnings.diagnostics[0].severity, Severity::Warning);
+    let names: Vec<&str> = loaded
+        .config
+        .topology
+        .pools
+        .iter()
+        .map(|p| &*p.name)
+        .collect();
+    assert_eq!(names, ["web", "spare"], "pools keep the order of the file");
+}
+
+#[test]
+fn a_report_is_bounded() {
+    let unknown: String = (0..300).map(|i| format!("key-{i} = 1\n")).collect();
+    let report = parse(&unknown).unwrap_err();
+    assert!(report.diagnostics.len() <= Report::MAX_DIAGNOSTICS);
+    let zones: String = "[[pool.web.zone]]\n".repeat(300);
+    let report = parse(&format!("[[route]]\npool = \"web\"\n{zones}")).unwrap_err();
+    assert_eq!(report.diagnostics.len(), Report::MAX_DIAGNOSTICS);
+    assert_eq!(report.omitted, 501);
+    assert!(report.render(false).contains("and 501 more"));
+}
+
+#[test]
+fn what_is_written_cannot_steer_a_terminal() {
+    let text = "\"\\u001b[31m\" = 1\n[[route]]\npool = \"\\u001b]0;x\\u0007\"\n";
+    let rendered = parse(text).unwrap_err().render(false);
+    assert!(!rendered.contains(['\x1b', '\x07']), "{rendered:?}");
+}
+
+#[test]
+fn check_says_what_a_good_file_has() {
+    let path = example_path("two-zones.toml");
+    let file = path.display();
+    let mut out = Vec::new();
+    assert_eq!(
+        check(&path, Format::Text { color: false }, &mut out).unwrap(),
+        0
+    );
+    let expected = format!("{file}: ok, 1 listener, 1 route, 1 pool, 4 endpoints in 2 zones\n");
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+
+    let mut out = Vec::new();
+    assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 0);
+    let expected = json!({
+        "file": file.to_string(), "ok": true, "listeners": 1, "routes": 1, "pools": 1,
+        "endpoints": 4, "zones": 2, "warnings": [],
+    });
+    assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
+}
+
+#[test]
+fn check_says_what_is_wrong_and_exits_with_64() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.toml");
+    std::fs::write(
+        &path,
+        example("minimal.toml").replace("endpoints", "endpoint"),
+    )
+    .unwrap();
+    let mut out = Vec::new();
+    assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 64);
+    let expected = json!({
+        "file": path, "ok": false, "warnings": [], "omitted": 0,
+        "errors": [{
+            "severity": "error", "file": path, "line": 9, "column": 1,
+            "message": "`endpoint` is not known here", "mend": "did you mean `endpoints`?",
+        }],
+    });
+    assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
+
+    let mut out = Vec::new();
+    assert_eq!(
+        check(&path, Format::Text { color: false }, &mut out).unwrap(),
+        64
+    );
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with("bad.toml: 1 error\n"), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_clean_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.toml");
+    assert!(matches!(
+        config::load(&missing),
+        Err(LoadError::Unreadable { .. })
+    ));
+    assert!(matches!(
+        config::load(dir.path()),
+        Err(LoadError::Unreadable { .. })
+    ));
+    let mut out = Vec::new();
+    assert_eq!(
+        check(&missing, Format::Text { color: false }, &mut out).unwrap(),
+        64
+    );
+    assert!(
+        String::from_utf8(out)
+            .unwrap()
+            .starts_with("error: cannot read")
+    );
+
+    let huge = dir.path().join("huge.toml");
+    std::fs::File::create(&huge)
+        .unwrap()
+        .set_len(config::MAX_FILE_BYTES + 1)
+        .unwrap();
+    let error = config::load(&huge).unwrap_err().to_string();
+    assert!(error.contains("larger than 16MiB"), "{error}");
+
+    let latin1 = dir.path().join("latin1.toml");
+    std::fs::write(&latin1, b"a = 1\nb = \"\xe9\"\n").unwrap();
+    let Err(LoadError::Invalid(report)) = config::load(&latin1) else {
+        panic!("not refused")
+    };
+    assert_eq!(
+        places(&report),
+        ["2:6 the file is not UTF-8 text from here on"]
+    );
+}
+
+/// An example with one piece cut out, doubled, or replaced by something else.
+fn mutated() -> impl Strategy<Value = String> {
+    let insert = prop_oneof![
+        Just(String::new()),
+        Just("\"".to_owned()),
+        Just("[[".to_owned()),
+        Just(" = ".to_owned()),
+        Just("-1".to_owned()),
+        Just("[pool.web.zone.x]\n".to_owned()),
+        ".{0,4}",
+    ];
+    let cut = (any::<Index>(), 0_usize..40);
+    (
+        0..EXAMPLES.len(),
+        proptest::collection::vec((cut, insert), 1..6),
+    )
+        .prop_map(|(which, edits)| {
+            let mut chars: Vec<char> = example(EXAMPLES[which]).chars().collect();
+            for ((at, length), insert) in edits {
+                let at = at.index(chars.len() + 1);
+                let end = (at + length).min(chars.len());
+                chars.splice(at..end, insert.chars());
+            }
+            chars.into_iter().collect()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "(?s).{0,200}") {
+        if let Err(report) = parse(&text) {
+            prop_assert!(report.of(Severity::Error).next().is_some());
+            prop_assert!(!report.render(true).is_empty());
+        }
+    }
+
+    #[test]
+    fn any_mutation_of_an_example_is_read_or_refused(text in mutated()) {
+        match parse(&text) {
+            Ok(loaded) => prop_assert!(loaded.warnings.of(Severity::Error).next().is_none()),
+            Err(report) => {
+                prop_assert!(report.of(Severity::Error).next().is_some());
+                for diagnostic in &report.diagnostics {
+                    prop_assert!(diagnostic.at.line <= text.split('\n').count());
+                    prop_assert!(!diagnostic.mend.is_empty() && !diagnostic.message.is_empty());
+                }
+                prop_assert!(!report.render(false).is_empty());
+            }
+        }
+    }
+}
