@@ -14,17 +14,10 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 4] = [
-    "minimal.toml",
-    "two-zones.toml",
-    "multi-region.toml",
-    "full.toml",
-];
+const EXAMPLES: [&str; 4] = ["minimal.toml", "two-zones.toml", "multi-region.toml", "full.toml"];
 
 fn example_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("config")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
 fn example(name: &str) -> String {
@@ -49,49 +42,27 @@ fn every_example_is_good_and_fits_the_schema() {
         let loaded = config::load(&example_path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings);
         let instance: Value = toml::from_str(&example(name)).unwrap();
-        assert!(
-            validator.is_valid(&instance),
-            "{name}: {:?}",
-            validator.validate(&instance)
-        );
+        assert!(validator.is_valid(&instance), "{name}: {:?}", validator.validate(&instance));
     }
 }
 
 #[test]
 fn the_smallest_example_takes_every_default() {
     let config = parse(&example("minimal.toml")).unwrap().config;
-    assert_eq!(
-        config.admin.address,
-        Some("127.0.0.1:9900".parse().unwrap())
-    );
-    assert_eq!(
-        (config.limits, config.shutdown),
-        (Limits::default(), Shutdown::default())
-    );
+    assert_eq!(config.admin.address, Some("127.0.0.1:9900".parse().unwrap()));
+    assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
     assert!(config.workers >= 1);
     assert_eq!(config.headers.via, "gapless");
 
     let route = &config.routes[0];
-    assert_eq!(
-        (&*route.name, &route.host, route.path.as_str()),
-        ("*/", &None, "/")
-    );
-    assert_eq!(
-        (route.retry, route.timeouts),
-        (RetrySpec::default(), Timeouts::default())
-    );
+    assert_eq!((&*route.name, &route.host, route.path.as_str()), ("*/", &None, "/"));
+    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
     assert_eq!(route.body_bytes, None);
 
     let pool = &config.topology.pools[0];
     assert_eq!(pool.probe.kind, ProbeKind::Tcp);
-    assert_eq!(
-        (pool.detect, pool.limits),
-        (Detect::default(), PoolLimits::default())
-    );
-    assert_eq!(
-        (pool.optimistic, pool.late_after),
-        (false, Duration::from_millis(250))
-    );
+    assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
+    assert_eq!((pool.optimistic, pool.late_after), (false, Duration::from_millis(250)));
     assert_eq!(pool.zones[0].endpoints[0].weight, 1);
 }
 
@@ -99,24 +70,13 @@ fn the_smallest_example_takes_every_default() {
 #[test]
 fn the_full_example_states_the_defaults() {
     let config = parse(&example("full.toml")).unwrap().config;
-    assert_eq!(
-        (config.limits, config.shutdown),
-        (Limits::default(), Shutdown::default())
-    );
+    assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
     let route = &config.routes[0];
-    assert_eq!(
-        (route.retry, route.timeouts),
-        (RetrySpec::default(), Timeouts::default())
-    );
+    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
     assert_eq!(route.body_bytes, Some(10 << 20));
     let pool = &config.topology.pools[0];
-    assert_eq!(
-        (pool.detect, pool.limits),
-        (Detect::default(), PoolLimits::default())
-    );
-    let ProbeKind::Http(probe) = &pool.probe.kind else {
-        panic!("{:?}", pool.probe)
-    };
+    assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
+    let ProbeKind::Http(probe) = &pool.probe.kind else { panic!("{:?}", pool.probe) };
     assert_eq!(probe.expect_status, [200..=299]);
     assert_eq!(probe.headers["x-probe"], "gapless");
     assert_eq!(pool.probe.port, Some(18310));
@@ -127,41 +87,24 @@ fn the_full_example_states_the_defaults() {
 fn the_full_example_has_every_key() {
     let schema = config::schema();
     let text = example("full.toml");
-    let tables = schema["$defs"]
-        .as_object()
-        .unwrap()
-        .values()
-        .chain([&schema]);
-    let keys = tables
-        .filter_map(|table| table["properties"].as_object())
-        .flat_map(|p| p.keys());
+    let tables = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    let keys = tables.filter_map(|table| table["properties"].as_object()).flat_map(|p| p.keys());
     for key in keys {
         let given = [format!("{key} = "), format!("[{key}"), format!(".{key}]")];
-        assert!(
-            given.iter().any(|form| text.contains(form)),
-            "full.toml has no `{key}`"
-        );
+        assert!(given.iter().any(|form| text.contains(form)), "full.toml has no `{key}`");
     }
 }
 
 #[test]
 fn the_schema_describes_every_key_and_knows_no_others() {
     let schema = config::schema();
-    for table in schema["$defs"]
-        .as_object()
-        .unwrap()
-        .values()
-        .chain([&schema])
-    {
+    for table in schema["$defs"].as_object().unwrap().values().chain([&schema]) {
         let Some(properties) = table["properties"].as_object() else {
             continue;
         };
         assert_eq!(table["additionalProperties"], false, "{table}");
         for (key, property) in properties {
-            assert!(
-                property["description"].is_string(),
-                "`{key}` has no description"
-            );
+            assert!(property["description"].is_string(), "`{key}` has no description");
         }
     }
     let validator = jsonschema::validator_for(&schema).unwrap();
@@ -169,10 +112,7 @@ fn the_schema_describes_every_key_and_knows_no_others() {
     for path in ["", "/route/0", "/pool/web", "/pool/web/zone/0", "/listen/0"] {
         let mut instance = good.clone();
         instance.pointer_mut(path).unwrap()["unknown"] = json!(1);
-        assert!(
-            !validator.is_valid(&instance),
-            "an unknown key fits at `{path}`"
-        );
+        assert!(!validator.is_valid(&instance), "an unknown key fits at `{path}`");
     }
 }
 
@@ -203,10 +143,7 @@ endpoints = ["127.0.0.1:18081", "db.internal:5432"]
     ];
     assert_eq!(places(&report), expected);
     let mends: Vec<&str> = report.diagnostics.iter().map(|d| d.mend.as_str()).collect();
-    assert_eq!(
-        mends[..2],
-        ["did you mean `address`?", "did you mean `web`?"]
-    );
+    assert_eq!(mends[..2], ["did you mean `address`?", "did you mean `web`?"]);
     assert_eq!(mends[2], "write it as \"500ms\" or \"500s\"");
 
     let rendered = report.render(false);
@@ -271,18 +208,9 @@ fn a_pool_without_a_route_is_a_warning() {
         example("minimal.toml")
     );
     let loaded = parse(&text).unwrap();
-    assert_eq!(
-        places(&loaded.warnings),
-        ["10:8 no route leads to the pool `spare`"]
-    );
+    assert_eq!(places(&loaded.warnings), ["10:8 no route leads to the pool `spare`"]);
     assert_eq!(loaded.warnings.diagnostics[0].severity, Severity::Warning);
-    let names: Vec<&str> = loaded
-        .config
-        .topology
-        .pools
-        .iter()
-        .map(|p| &*p.name)
-        .collect();
+    let names: Vec<&str> = loaded.config.topology.pools.iter().map(|p| &*p.name).collect();
     assert_eq!(names, ["web", "spare"], "pools keep the order of the file");
 }
 
@@ -310,10 +238,7 @@ fn check_says_what_a_good_file_has() {
     let path = example_path("two-zones.toml");
     let file = path.display();
     let mut out = Vec::new();
-    assert_eq!(
-        check(&path, Format::Text { color: false }, &mut out).unwrap(),
-        0
-    );
+    assert_eq!(check(&path, Format::Text { color: false }, &mut out).unwrap(), 0);
     let expected = format!("{file}: ok, 1 listener, 1 route, 1 pool, 4 endpoints in 2 zones\n");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 
@@ -330,11 +255,7 @@ fn check_says_what_a_good_file_has() {
 fn check_says_what_is_wrong_and_exits_with_64() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.toml");
-    std::fs::write(
-        &path,
-        example("minimal.toml").replace("endpoints", "endpoint"),
-    )
-    .unwrap();
+    std::fs::write(&path, example("minimal.toml").replace("endpoints", "endpoint")).unwrap();
     let mut out = Vec::new();
     assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 64);
     let expected = json!({
@@ -347,10 +268,7 @@ fn check_says_what_is_wrong_and_exits_with_64() {
     assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
 
     let mut out = Vec::new();
-    assert_eq!(
-        check(&path, Format::Text { color: false }, &mut out).unwrap(),
-        64
-    );
+    assert_eq!(check(&path, Format::Text { color: false }, &mut out).unwrap(), 64);
     let text = String::from_utf8(out).unwrap();
     assert!(text.ends_with("bad.toml: 1 error\n"), "{text}");
 }
@@ -359,42 +277,21 @@ fn check_says_what_is_wrong_and_exits_with_64() {
 fn a_file_that_cannot_be_read_is_a_clean_error() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.toml");
-    assert!(matches!(
-        config::load(&missing),
-        Err(LoadError::Unreadable { .. })
-    ));
-    assert!(matches!(
-        config::load(dir.path()),
-        Err(LoadError::Unreadable { .. })
-    ));
+    assert!(matches!(config::load(&missing), Err(LoadError::Unreadable { .. })));
+    assert!(matches!(config::load(dir.path()), Err(LoadError::Unreadable { .. })));
     let mut out = Vec::new();
-    assert_eq!(
-        check(&missing, Format::Text { color: false }, &mut out).unwrap(),
-        64
-    );
-    assert!(
-        String::from_utf8(out)
-            .unwrap()
-            .starts_with("error: cannot read")
-    );
+    assert_eq!(check(&missing, Format::Text { color: false }, &mut out).unwrap(), 64);
+    assert!(String::from_utf8(out).unwrap().starts_with("error: cannot read"));
 
     let huge = dir.path().join("huge.toml");
-    std::fs::File::create(&huge)
-        .unwrap()
-        .set_len(config::MAX_FILE_BYTES + 1)
-        .unwrap();
+    std::fs::File::create(&huge).unwrap().set_len(config::MAX_FILE_BYTES + 1).unwrap();
     let error = config::load(&huge).unwrap_err().to_string();
     assert!(error.contains("larger than 16MiB"), "{error}");
 
     let latin1 = dir.path().join("latin1.toml");
     std::fs::write(&latin1, b"a = 1\nb = \"\xe9\"\n").unwrap();
-    let Err(LoadError::Invalid(report)) = config::load(&latin1) else {
-        panic!("not refused")
-    };
-    assert_eq!(
-        places(&report),
-        ["2:6 the file is not UTF-8 text from here on"]
-    );
+    let Err(LoadError::Invalid(report)) = config::load(&latin1) else { panic!("not refused") };
+    assert_eq!(places(&report), ["2:6 the file is not UTF-8 text from here on"]);
 }
 
 /// An example with one piece cut out, doubled, or replaced by something else.
@@ -409,11 +306,8 @@ fn mutated() -> impl Strategy<Value = String> {
         ".{0,4}",
     ];
     let cut = (any::<Index>(), 0_usize..40);
-    (
-        0..EXAMPLES.len(),
-        proptest::collection::vec((cut, insert), 1..6),
-    )
-        .prop_map(|(which, edits)| {
+    (0..EXAMPLES.len(), proptest::collection::vec((cut, insert), 1..6)).prop_map(
+        |(which, edits)| {
             let mut chars: Vec<char> = example(EXAMPLES[which]).chars().collect();
             for ((at, length), insert) in edits {
                 let at = at.index(chars.len() + 1);
@@ -421,7 +315,8 @@ fn mutated() -> impl Strategy<Value = String> {
                 chars.splice(at..end, insert.chars());
             }
             chars.into_iter().collect()
-        })
+        },
+    )
 }
 
 proptest! {

@@ -44,9 +44,5 @@ pub(crate) struct Args {
 }
 
 fn case_names() -> PossibleValuesParser {
-    CASES
-        .iter()
-        .map(|case| case.name)
-        .collect::<Vec<_>>()
-        .into()
+    CASES.iter().map(|case| case.name).collect::<Vec<_>>().into()
 }

@@ -58,40 +58,15 @@ pub(crate) enum Reference {
 
 /// Everybody, one worker each, on one core.
 const EVERYBODY: &[Arm] = &[
-    Arm {
-        label: "gapless",
-        peer: Peer::Gapless,
-        workers: 1,
-        pinned: true,
-    },
-    Arm {
-        label: "haproxy",
-        peer: Peer::Haproxy,
-        workers: 1,
-        pinned: true,
-    },
-    Arm {
-        label: "nginx",
-        peer: Peer::Nginx,
-        workers: 1,
-        pinned: true,
-    },
+    Arm { label: "gapless", peer: Peer::Gapless, workers: 1, pinned: true },
+    Arm { label: "haproxy", peer: Peer::Haproxy, workers: 1, pinned: true },
+    Arm { label: "nginx", peer: Peer::Nginx, workers: 1, pinned: true },
 ];
 
 /// What a second worker costs.
 const ONE_AND_TWO_WORKERS: &[Arm] = &[
-    Arm {
-        label: "gapless, 1 worker",
-        peer: Peer::Gapless,
-        workers: 1,
-        pinned: false,
-    },
-    Arm {
-        label: "gapless, 2 workers",
-        peer: Peer::Gapless,
-        workers: 2,
-        pinned: false,
-    },
+    Arm { label: "gapless, 1 worker", peer: Peer::Gapless, workers: 1, pinned: false },
+    Arm { label: "gapless, 2 workers", peer: Peer::Gapless, workers: 2, pinned: false },
 ];
 
 /// All cases; the first is the one that `--smoke` runs.

@@ -10,11 +10,7 @@ use crate::parse::{CoreTicks, core_ticks, parent_pid, schedstat_ns};
 pub(crate) fn tree(root: u32) -> io::Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         // A process that ended since the listing has no file any more.

@@ -37,23 +37,15 @@ impl Environment {
     ) -> io::Result<Self> {
         let of_peers = installed.iter().map(|found| found.version.clone());
         let averages = fs::read_to_string("/proc/loadavg")?;
-        let of_bodies = if has_namespace {
-            "cubic"
-        } else {
-            &congestion_control
-        };
+        let of_bodies = if has_namespace { "cubic" } else { &congestion_control };
         Ok(Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
-                .trim()
-                .to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo")?),
             cores: available_parallelism()?.get(),
             load_averages: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
             congestion_control_of_bodies: of_bodies.to_owned(),
             congestion_control,
-            versions: of_peers
-                .chain(others.iter().map(|&line| line.to_owned()))
-                .collect(),
+            versions: of_peers.chain(others.iter().map(|&line| line.to_owned())).collect(),
         })
     }
 }
@@ -63,8 +55,5 @@ fn cpu_model(cpuinfo: &str) -> String {
         .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(key, _)| key.trim() == "model name")
-        .map_or_else(
-            || "unknown".to_owned(),
-            |(_, model)| model.trim().to_owned(),
-        )
+        .map_or_else(|| "unknown".to_owned(), |(_, model)| model.trim().to_owned())
 }

@@ -73,15 +73,9 @@ fn run(args: &Args) -> io::Result<Report> {
     let is_wanted = |case: &&Case| is_wanted(case, args, &installed);
     let cases: Vec<&Case> = CASES.iter().filter(is_wanted).collect();
     if cases.is_empty() {
-        return Err(io::Error::other(
-            "none of the proxies asked for is in the cases asked for",
-        ));
+        return Err(io::Error::other("none of the proxies asked for is in the cases asked for"));
     }
-    let (rounds, seconds) = if args.smoke {
-        (1, 1)
-    } else {
-        (args.rounds, args.seconds)
-    };
+    let (rounds, seconds) = if args.smoke { (1, 1) } else { (args.rounds, args.seconds) };
     let congestion_control = namespace::congestion_control()?;
     let cubic = if cases.iter().any(|case| case.is_bulk()) {
         Namespace::for_bodies(&congestion_control)?
@@ -102,10 +96,7 @@ fn run(args: &Args) -> io::Result<Report> {
     let mut reports = Vec::new();
     for case in cases {
         let namespace = cubic.as_ref().filter(|_| case.is_bulk());
-        reports.push(CaseReport::new(
-            case,
-            namespace::inside(namespace, || bench.run(case))?,
-        ));
+        reports.push(CaseReport::new(case, namespace::inside(namespace, || bench.run(case))?));
     }
     let report = Report {
         environment,
@@ -141,9 +132,5 @@ fn is_wanted(case: &Case, args: &Args, installed: &[Installed]) -> bool {
     } else {
         args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)
     };
-    is_named
-        && case
-            .arms
-            .iter()
-            .any(|arm| installed.iter().any(|found| found.peer == arm.peer))
+    is_named && case.arms.iter().any(|arm| installed.iter().any(|found| found.peer == arm.peer))
 }

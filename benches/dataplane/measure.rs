@@ -77,21 +77,13 @@ impl Bench<'_> {
             if let Some(installed) = self.installed.iter().find(|found| found.peer == arm.peer) {
                 let is_gapless = arm.peer.is_gapless();
                 let (samples, problems) = (Vec::new(), Vec::new());
-                let rounds = ArmRounds {
-                    label: arm.label,
-                    is_gapless,
-                    samples,
-                    problems,
-                };
+                let rounds = ArmRounds { label: arm.label, is_gapless, samples, problems };
                 measured.push((arm, installed, rounds));
             }
         }
         for round in 1..=self.rounds {
             for (arm, installed, rounds) in &mut measured {
-                eprintln!(
-                    "{} round {round} of {}: {}",
-                    case.name, self.rounds, arm.label
-                );
+                eprintln!("{} round {round} of {}: {}", case.name, self.rounds, arm.label);
                 match self.measure(case, arm, installed, &endpoint) {
                     Ok(sample) => {
                         if sample.errors > 0 {

@@ -21,11 +21,7 @@ const SET_UP: &str = "ip link set lo up \
 
 /// The system's default congestion control.
 pub(crate) fn congestion_control() -> io::Result<String> {
-    Ok(
-        fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?
-            .trim()
-            .to_owned(),
-    )
+    Ok(fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?.trim().to_owned())
 }
 
 /// A namespace, held open by a process that sleeps in it.
@@ -54,9 +50,7 @@ impl Namespace {
 
     fn new() -> io::Result<Self> {
         let mut command = bound_command("unshare", None);
-        command
-            .args(["--net", "sh", "-c", SET_UP])
-            .stdout(Stdio::piped());
+        command.args(["--net", "sh", "-c", SET_UP]).stdout(Stdio::piped());
         let mut holder = command.spawn()?;
         let mut line = String::new();
         if let Some(output) = holder.stdout.take() {
@@ -67,9 +61,7 @@ impl Namespace {
         if line.trim() == "ready" {
             Ok(namespace)
         } else {
-            Err(io::Error::other(
-                "cannot set up a network namespace with cubic",
-            ))
+            Err(io::Error::other("cannot set up a network namespace with cubic"))
         }
     }
 }

@@ -23,9 +23,7 @@ pub(crate) struct WrkReport {
 
 /// Finds the `measured` line in wrk's output; `None` when it or one of its fields is missing.
 pub(crate) fn wrk_report(output: &str) -> Option<WrkReport> {
-    let line = output
-        .lines()
-        .find_map(|line| line.strip_prefix("measured "))?;
+    let line = output.lines().find_map(|line| line.strip_prefix("measured "))?;
     let fields: HashMap<&str, u64> = line
         .split_whitespace()
         .map(|field| {
@@ -85,19 +83,10 @@ impl CoreTicks {
 /// The guest columns after these are part of user and nice already.
 pub(crate) fn core_ticks(proc_stat: &str, core: u32) -> Option<CoreTicks> {
     let label = format!("cpu{core}");
-    let line = proc_stat
-        .lines()
-        .find(|line| line.split_whitespace().next() == Some(&label))?;
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        .take(8)
-        .map(|t| t.parse().ok())
-        .collect::<Option<_>>()?;
+    let line = proc_stat.lines().find(|line| line.split_whitespace().next() == Some(&label))?;
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).take(8).map(|t| t.parse().ok()).collect::<Option<_>>()?;
     let total = ticks.iter().sum::<u64>();
     let idle = ticks.get(3)? + ticks.get(4)?;
-    Some(CoreTicks {
-        busy: total - idle,
-        total,
-    })
+    Some(CoreTicks { busy: total - idle, total })
 }

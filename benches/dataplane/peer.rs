@@ -71,30 +71,23 @@ impl Installed {
     /// Looks for a peer's program; `gapless` is where this one's was built.
     pub(crate) fn find(peer: Peer, gapless: &Path) -> Option<Self> {
         let (program, version) = match peer {
-            Peer::Gapless => (
-                gapless.to_owned(),
-                first_line(Command::new(gapless).arg("--version"))?,
-            ),
+            Peer::Gapless => {
+                (gapless.to_owned(), first_line(Command::new(gapless).arg("--version"))?)
+            }
             Peer::Haproxy => find_program("haproxy", "-v")?,
             Peer::Nginx => find_program("nginx", "-v")?,
         };
-        Some(Self {
-            peer,
-            program,
-            version,
-        })
+        Some(Self { peer, program, version })
     }
 }
 
 /// Finds a program on the PATH or among the system's servers, and the first line it prints when
 /// asked for its version.
 pub(crate) fn find_program(name: &str, version_flag: &str) -> Option<(PathBuf, String)> {
-    [PathBuf::from(name), Path::new("/usr/sbin").join(name)]
-        .into_iter()
-        .find_map(|program| {
-            let version = first_line(Command::new(&program).arg(version_flag))?;
-            Some((program, version))
-        })
+    [PathBuf::from(name), Path::new("/usr/sbin").join(name)].into_iter().find_map(|program| {
+        let version = first_line(Command::new(&program).arg(version_flag))?;
+        Some((program, version))
+    })
 }
 
 /// The exit code is no help here: wrk prints its version and fails.
@@ -102,21 +95,11 @@ fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     let printed = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&printed);
-    Some(
-        text.lines()
-            .next()
-            .unwrap_or("version unknown")
-            .trim()
-            .to_owned(),
-    )
+    Some(text.lines().next().unwrap_or("version unknown").trim().to_owned())
 }
 
 fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &'a mut Command {
-    command
-        .args(["-e", "stderr", "-p"])
-        .arg(dir)
-        .arg("-c")
-        .arg(config)
+    command.args(["-e", "stderr", "-p"]).arg(dir).arg("-c").arg(config)
 }
 
 /// A server and where it listens.
@@ -170,9 +153,7 @@ pub(crate) fn start_proxy(
     let answer = process.wait_until_serving(port)?;
     if !answer.was_forwarded {
         let name = peer.name();
-        return Err(io::Error::other(format!(
-            "{name} adds no X-Forwarded-For: not comparable"
-        )));
+        return Err(io::Error::other(format!("{name} adds no X-Forwarded-For: not comparable")));
     }
     Ok(Server { process, port })
 }

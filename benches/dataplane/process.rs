@@ -48,11 +48,7 @@ impl Process {
         let log = dir.join(format!("{label}.log"));
         let output = File::create(&log)?;
         let child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
-        Ok(Self {
-            child,
-            label: label.to_owned(),
-            log,
-        })
+        Ok(Self { child, label: label.to_owned(), log })
     }
 
     /// The root of its process tree.

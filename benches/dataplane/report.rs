@@ -92,19 +92,12 @@ impl CaseReport {
         let summed_up = |arm: ArmRounds| ArmReport {
             label: arm.label,
             figures: Figures::of(&arm.samples),
-            cpu_ratio: median(&arm)
-                .zip(reference)
-                .map(|(own, reference)| own / reference),
+            cpu_ratio: median(&arm).zip(reference).map(|(own, reference)| own / reference),
             problems: arm.problems,
             samples: arm.samples,
         };
         let arms = arms.into_iter().map(summed_up).collect();
-        Self {
-            name: case.name,
-            about: case.about,
-            target_ratio,
-            arms,
-        }
+        Self { name: case.name, about: case.about, target_ratio, arms }
     }
 
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
@@ -112,10 +105,7 @@ impl CaseReport {
             let mut row = vec![self.name.to_owned(), arm.label.to_owned()];
             if let Some(figures) = &arm.figures {
                 row.push(figures.cpu_us_per_request.text(2));
-                row.push(
-                    arm.cpu_ratio
-                        .map_or_else(|| "–".to_owned(), |r| format!("{r:.2}")),
-                );
+                row.push(arm.cpu_ratio.map_or_else(|| "–".to_owned(), |r| format!("{r:.2}")));
                 row.push(figures.requests_per_second.text(0));
                 row.push(figures.p50_us.text(0));
                 row.push(figures.p99_us.text(0));
@@ -123,23 +113,14 @@ impl CaseReport {
                 row.push(figures.load_core_busy_percent.text(0));
             }
             row.resize(HEADINGS.len() - 1, "–".to_owned());
-            row.push(
-                arm.samples
-                    .iter()
-                    .map(|sample| sample.errors)
-                    .sum::<u64>()
-                    .to_string(),
-            );
+            row.push(arm.samples.iter().map(|sample| sample.errors).sum::<u64>().to_string());
             row
         })
     }
 
     fn print_notes(&self) {
         println!("- {}: {}", self.name, self.about);
-        let last = self
-            .arms
-            .last()
-            .and_then(|arm| Some((arm.label, arm.cpu_ratio?)));
+        let last = self.arms.last().and_then(|arm| Some((arm.label, arm.cpu_ratio?)));
         if let (Some(target), Some((label, ratio))) = (self.target_ratio, last) {
             let verdict = if ratio <= target { "met" } else { "missed" };
             println!("  - {label}: {ratio:.2} of the first row; at most {target:.2}: {verdict}");
@@ -168,10 +149,7 @@ const HEADINGS: [&str; 10] = [
 impl Report {
     /// Whether every round of every arm could be measured and was free of errors.
     pub(crate) fn is_clean(&self) -> bool {
-        self.cases
-            .iter()
-            .flat_map(|case| &case.arms)
-            .all(|arm| arm.problems.is_empty())
+        self.cases.iter().flat_map(|case| &case.arms).all(|arm| arm.problems.is_empty())
     }
 
     /// Prints the table, and what must be known to read it.

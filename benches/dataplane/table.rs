@@ -3,14 +3,8 @@
 /// Renders `rows` under `headings`; the first two columns are words, the others figures.
 pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        cells
-            .chain([headings[column].chars().count()])
-            .max()
-            .unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
@@ -29,11 +23,8 @@ pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
 fn line(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let padded = if is_words(column) {
-            format!("{cell:width$}")
-        } else {
-            format!("{cell:>width$}")
-        };
+        let padded =
+            if is_words(column) { format!("{cell:width$}") } else { format!("{cell:>width$}") };
         line.push_str(&format!("| {padded} "));
     }
     line + "|\n"

@@ -6,9 +6,8 @@ pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, St
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, from_key)) = rest.split_once("{{") {
-        let (key, after) = from_key
-            .split_once("}}")
-            .ok_or_else(|| "a {{ without its }}".to_owned())?;
+        let (key, after) =
+            from_key.split_once("}}").ok_or_else(|| "a {{ without its }}".to_owned())?;
         let (_, value) = values
             .iter()
             .find(|(known, _)| *known == key)

@@ -10,8 +10,8 @@ use super::proxy::Reason;
 
 /// Upper bounds of the duration buckets, in microseconds.
 const BOUNDS_US: [u64; 16] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000,
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// All meters of an instance, by pool.
@@ -103,7 +103,11 @@ impl Meters {
                 page.line("gapless_requests_total", pool, &format!(",code=\"{name}\""), value);
             }
         }
-        page.head("gapless_own_responses_total", "counter", "Answers of the proxy's own, by reason.");
+        page.head(
+            "gapless_own_responses_total",
+            "counter",
+            "Answers of the proxy's own, by reason.",
+        );
         for (pool, meters) in &*by_pool {
             for reason in Reason::ALL {
                 let value = total(meters, &|meter| meter.reasons[reason as usize].load(Relaxed));
@@ -113,11 +117,25 @@ impl Meters {
         }
         page.head("gapless_resends_total", "counter", "Requests sent to another endpoint.");
         for (pool, meters) in &*by_pool {
-            page.line("gapless_resends_total", pool, "", total(meters, &|m| m.resends.load(Relaxed)));
+            page.line(
+                "gapless_resends_total",
+                pool,
+                "",
+                total(meters, &|m| m.resends.load(Relaxed)),
+            );
         }
-        page.head("gapless_rescued_total", "counter", "Requests that met a failure and were answered well.");
+        page.head(
+            "gapless_rescued_total",
+            "counter",
+            "Requests that met a failure and were answered well.",
+        );
         for (pool, meters) in &*by_pool {
-            page.line("gapless_rescued_total", pool, "", total(meters, &|m| m.rescued.load(Relaxed)));
+            page.line(
+                "gapless_rescued_total",
+                pool,
+                "",
+                total(meters, &|m| m.rescued.load(Relaxed)),
+            );
         }
         let name = "gapless_request_duration_seconds";
         page.head(name, "histogram", "From the request's head to the response's head.");

@@ -47,11 +47,7 @@ pub fn check(path: &Path, format: Format, out: &mut impl Write) -> io::Result<u8
         Format::Text { color } => text(path, &result, color, out)?,
         Format::Json => writeln!(out, "{}", object(path, &result))?,
     }
-    Ok(if result.is_ok() {
-        OK
-    } else {
-        BAD_CONFIGURATION
-    })
+    Ok(if result.is_ok() { OK } else { BAD_CONFIGURATION })
 }
 
 fn text(

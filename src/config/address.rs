@@ -38,10 +38,7 @@ fn unreadable(text: &str, example: &str) -> Flaw {
     let numeric_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     let such_as = format!("write an ip:port such as \"{example}\"");
     if numeric_port && port.parse::<u16>().is_err() {
-        return Flaw::new(
-            format!("the port {port} is too large"),
-            "write a port up to 65535",
-        );
+        return Flaw::new(format!("the port {port} is too large"), "write a port up to 65535");
     }
     if host.is_empty() && numeric_port {
         let any = format!("write it as \"0.0.0.0:{port}\" for every address of this machine");
@@ -60,9 +57,7 @@ fn unreadable(text: &str, example: &str) -> Flaw {
 /// Reads the host of a route: lower case, without a port.
 pub(super) fn host(text: &str) -> Result<String, Flaw> {
     let lower = text.to_ascii_lowercase();
-    let bare = lower
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let bare = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if bare.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
         return Ok(lower);
     }
@@ -105,9 +100,7 @@ fn is_dns_name(text: &str) -> bool {
     text.len() <= DNS_NAME_BYTES
         && text.split('.').all(|label| {
             (1..=DNS_LABEL_BYTES).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         })
 }
 
@@ -126,23 +119,11 @@ mod tests {
         let flaw = |text| socket(text, "10.0.1.11:9000").unwrap_err();
         assert!(flaw("db.internal:9000").message.contains("host name"));
         assert!(flaw("localhost").message.contains("host name"));
-        assert_eq!(
-            flaw("10.0.0.1").mend,
-            "write it with one, such as \"10.0.0.1:9000\""
-        );
-        assert_eq!(
-            flaw("::1").mend,
-            "write it with one, such as \"[::1]:9000\""
-        );
+        assert_eq!(flaw("10.0.0.1").mend, "write it with one, such as \"10.0.0.1:9000\"");
+        assert_eq!(flaw("::1").mend, "write it with one, such as \"[::1]:9000\"");
         assert!(flaw(":8080").mend.contains("\"0.0.0.0:8080\""));
-        assert_eq!(
-            flaw("10.0.0.1:99999").message,
-            "the port 99999 is too large"
-        );
-        assert_eq!(
-            flaw("http://10.0.0.1:80/x").mend,
-            "write it as \"10.0.0.1:80\""
-        );
+        assert_eq!(flaw("10.0.0.1:99999").message, "the port 99999 is too large");
+        assert_eq!(flaw("http://10.0.0.1:80/x").mend, "write it as \"10.0.0.1:80\"");
         assert!(flaw("http://web/").mend.contains("10.0.1.11:9000"));
         assert!(flaw("").message.contains("not an ip:port"));
         assert!(flaw("10.0.0.256:80").message.contains("not an ip:port"));

@@ -30,10 +30,7 @@ pub(super) struct Flaw {
 
 impl Flaw {
     pub(super) fn new(message: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            mend: mend.into(),
-        }
+        Self { message: message.into(), mend: mend.into() }
     }
 }
 
@@ -50,25 +47,16 @@ impl Findings {
 
     fn push(&mut self, severity: Severity, span: &Range<usize>, flaw: Flaw) -> &mut Finding {
         let Flaw { message, mend } = flaw;
-        self.list.push_mut(Finding {
-            severity,
-            span: span.clone(),
-            message,
-            mend,
-            also: None,
-        })
+        self.list.push_mut(Finding { severity, span: span.clone(), message, mend, also: None })
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|finding| finding.severity == Severity::Error)
+        self.list.iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// All of them, in the order of the file.
     pub(super) fn into_sorted(mut self) -> Vec<Finding> {
-        self.list
-            .sort_by_key(|finding| (finding.span.start, finding.span.end));
+        self.list.sort_by_key(|finding| (finding.span.start, finding.span.end));
         self.list
     }
 }

@@ -79,15 +79,10 @@ impl std::error::Error for LoadError {
 /// # Errors
 /// When it cannot be read, is larger than [`MAX_FILE_BYTES`], or has any error in it.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let unreadable = |error| LoadError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let limit = units::size_text(MAX_FILE_BYTES);
         let error = io::Error::new(
@@ -115,10 +110,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
         .and_then(|(file, gaps)| validate::validate(file, &gaps, &mut findings));
     let report = source.report(findings);
     match config {
-        Some(config) => Ok(Loaded {
-            config,
-            warnings: report,
-        }),
+        Some(config) => Ok(Loaded { config, warnings: report }),
         None => Err(report),
     }
 }
@@ -126,10 +118,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
 fn not_utf8(name: &str, bytes: &[u8], valid_up_to: usize) -> Report {
     let text = String::from_utf8_lossy(bytes);
     let mut findings = Findings::default();
-    let flaw = Flaw::new(
-        "the file is not UTF-8 text from here on",
-        "save it as UTF-8",
-    );
+    let flaw = Flaw::new("the file is not UTF-8 text from here on", "save it as UTF-8");
     findings.error(&(valid_up_to..valid_up_to + 1), flaw);
     Source::new(name, &text).report(findings)
 }

@@ -38,9 +38,7 @@ struct Gap {
 impl Gaps {
     /// Whether `key` of the table at `table` was given, but not readably.
     pub(super) fn has(&self, table: &Range<usize>, key: &str) -> bool {
-        self.list
-            .iter()
-            .any(|gap| gap.table == *table && gap.key == key)
+        self.list.iter().any(|gap| gap.table == *table && gap.key == key)
     }
 
     /// The keys of the table at `table` that were given, but not readably.
@@ -55,19 +53,14 @@ impl Gaps {
     }
 
     fn note(&mut self, table: &Range<usize>, key: &str) {
-        self.list.push(Gap {
-            table: table.clone(),
-            key: key.to_owned(),
-        });
+        self.list.push(Gap { table: table.clone(), key: key.to_owned() });
     }
 }
 
 /// Reads `text` as far as it can be read; `None` when what it says cannot be known at all.
 pub(super) fn read(source: &Source<'_>, findings: &mut Findings) -> Option<(File, Gaps)> {
     let (mut table, syntax_errors) = DeTable::parse_recoverable(source.text());
-    let only_duplicates = syntax_errors
-        .iter()
-        .all(|error| error.message() == DUPLICATE);
+    let only_duplicates = syntax_errors.iter().all(|error| error.message() == DUPLICATE);
     syntax(source, &syntax_errors, findings);
     if !only_duplicates {
         return None;
@@ -80,10 +73,7 @@ pub(super) fn read(source: &Source<'_>, findings: &mut Findings) -> Option<(File
         };
         let span = error.span().unwrap_or(ROOT);
         let Some(removed) = remove(table.get_mut(), &ROOT, &span) else {
-            findings.error(
-                &span,
-                Flaw::new(error.message(), "compare it with `gapless schema`"),
-            );
+            findings.error(&span, Flaw::new(error.message(), "compare it with `gapless schema`"));
             return None;
         };
         let (flaw, meant) = explain(error.message(), &removed);
@@ -154,10 +144,7 @@ fn remove(table: &mut DeTable<'_>, at: &Range<usize>, span: &Range<usize>) -> Op
         match inner.or_else(here) {
             Some(Inner::Nested(removed)) => return Some(removed),
             Some(Inner::Element) => {
-                return Some(Removed {
-                    table: at.clone(),
-                    key: key.get_ref().to_string(),
-                });
+                return Some(Removed { table: at.clone(), key: key.get_ref().to_string() });
             }
             Some(Inner::Itself) => found = Some(key.get_ref().to_string()),
             None => {}
@@ -165,10 +152,7 @@ fn remove(table: &mut DeTable<'_>, at: &Range<usize>, span: &Range<usize>) -> Op
     }
     let key = found?;
     table.remove(key.as_str());
-    Some(Removed {
-        table: at.clone(),
-        key,
-    })
+    Some(Removed { table: at.clone(), key })
 }
 
 /// What a search inside a value has found.
@@ -213,37 +197,28 @@ fn explain(message: &str, removed: &Removed) -> (Flaw, Option<String>) {
             || format!("the keys here are {}", suggest::list(known.iter().copied())),
             |meant| format!("did you mean `{meant}`?"),
         );
-        return (
-            Flaw::new(format!("`{key}` is not known here"), mend),
-            meant.map(str::to_owned),
-        );
+        return (Flaw::new(format!("`{key}` is not known here"), mend), meant.map(str::to_owned));
     }
-    let flaw = match message
-        .strip_prefix("invalid type: ")
-        .and_then(|m| m.split_once(", expected "))
-    {
-        Some(("map", "a sequence")) => Flaw::new(
-            format!("`{key}` is a list, not a table"),
-            format!("write its header with two brackets, as `[[{key}]]`"),
-        ),
-        Some(("sequence", expected)) => Flaw::new(
-            format!("`{key}` cannot be a list"),
-            format!("write {expected}"),
-        ),
-        Some((found, expected)) => Flaw::new(
-            match found {
-                "map" => format!("`{key}` cannot be a table"),
-                found => format!(
-                    "`{key}` cannot be the {}",
-                    found.replace("floating point", "number")
-                ),
-            },
-            format!("write {}", expected.replace("a sequence", "a list, in []")),
-        ),
-        None => Flaw::new(
-            format!("`{key}`: {message}"),
-            "compare it with `gapless schema`",
-        ),
-    };
+    let flaw =
+        match message.strip_prefix("invalid type: ").and_then(|m| m.split_once(", expected ")) {
+            Some(("map", "a sequence")) => Flaw::new(
+                format!("`{key}` is a list, not a table"),
+                format!("write its header with two brackets, as `[[{key}]]`"),
+            ),
+            Some(("sequence", expected)) => {
+                Flaw::new(format!("`{key}` cannot be a list"), format!("write {expected}"))
+            }
+            Some((found, expected)) => Flaw::new(
+                match found {
+                    "map" => format!("`{key}` cannot be a table"),
+                    found => format!(
+                        "`{key}` cannot be the {}",
+                        found.replace("floating point", "number")
+                    ),
+                },
+                format!("write {}", expected.replace("a sequence", "a list, in []")),
+            ),
+            None => Flaw::new(format!("`{key}`: {message}"), "compare it with `gapless schema`"),
+        };
     (flaw, None)
 }

@@ -84,19 +84,13 @@ impl Report {
 
     /// The diagnostics of one severity.
     pub fn of(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
-        self.diagnostics
-            .iter()
-            .filter(move |diagnostic| diagnostic.severity == severity)
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity)
     }
 
     /// Each diagnostic with its source line, the place underlined, and the mend; for people.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
         for diagnostic in &self.diagnostics {
             text.push_str(&renderer.render(&[diagnostic.group()]));
@@ -123,9 +117,11 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = level
-            .primary_title(self.message.as_str())
-            .elements(self.at.elements(&self.file, AnnotationKind::Primary, None));
+        let mut group = level.primary_title(self.message.as_str()).elements(self.at.elements(
+            &self.file,
+            AnnotationKind::Primary,
+            None,
+        ));
         for Related { at, label } in &self.also {
             group = group.elements(at.elements(&self.file, AnnotationKind::Context, Some(label)));
         }
@@ -141,9 +137,8 @@ impl Location {
         label: Option<&'a str>,
     ) -> Vec<Element<'a>> {
         let annotation = kind.span(self.underline.clone()).label(label);
-        let snippet = Snippet::source(self.excerpt.as_str())
-            .line_start(self.line)
-            .annotation(annotation);
+        let snippet =
+            Snippet::source(self.excerpt.as_str()).line_start(self.line).annotation(annotation);
         let shown_column = self.excerpt[..self.underline.start].chars().count() + 1;
         if shown_column == self.column {
             return vec![snippet.path(file).into()];

@@ -12,9 +12,7 @@ use super::file::File;
 /// [`super::parse`].
 #[must_use]
 pub fn schema() -> Value {
-    let generator = SchemaSettings::draft2020_12()
-        .for_deserialize()
-        .into_generator();
+    let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
     let mut schema = generator.into_root_schema_for::<File>();
     RecursiveTransform(without_null).transform(&mut schema);
     schema.to_value()

@@ -18,16 +18,9 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(name: &'a str, text: &'a str) -> Self {
-        let after_breaks = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, b)| *b == b'\n')
-            .map(|(i, _)| i + 1);
-        Self {
-            name,
-            text,
-            line_starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        let after_breaks =
+            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+        Self { name, text, line_starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -36,9 +29,7 @@ impl<'a> Source<'a> {
 
     /// The line, counted from 1, that the byte `at` is in.
     pub(super) fn line(&self, at: usize) -> usize {
-        self.line_starts
-            .partition_point(|&begin| begin <= at)
-            .max(1)
+        self.line_starts.partition_point(|&begin| begin <= at).max(1)
     }
 
     /// The report of `findings`, in the order of the file.
@@ -47,11 +38,7 @@ impl<'a> Source<'a> {
         let shown = sorted.len().min(Report::MAX_DIAGNOSTICS);
         Report {
             omitted: sorted.len() - shown,
-            diagnostics: sorted
-                .into_iter()
-                .take(shown)
-                .map(|f| self.diagnostic(f))
-                .collect(),
+            diagnostics: sorted.into_iter().take(shown).map(|f| self.diagnostic(f)).collect(),
         }
     }
 
@@ -64,10 +51,7 @@ impl<'a> Source<'a> {
             mend: finding.mend,
             also: finding
                 .also
-                .map(|(span, label)| Related {
-                    at: self.locate(&span),
-                    label,
-                })
+                .map(|(span, label)| Related { at: self.locate(&span), label })
                 .into_iter()
                 .collect(),
         }
@@ -75,13 +59,8 @@ impl<'a> Source<'a> {
 
     /// Where `span` begins; what it covers beyond its first line is not underlined.
     fn locate(&self, span: &Range<usize>) -> Location {
-        let start = self
-            .text
-            .floor_char_boundary(span.start.min(self.text.len()));
-        let line = self
-            .line_starts
-            .partition_point(|&begin| begin <= start)
-            .max(1);
+        let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
+        let line = self.line_starts.partition_point(|&begin| begin <= start).max(1);
         let begin = self.line_starts[line - 1];
         let rest = &self.text[begin..];
         let content = rest.split_once('\n').map_or(rest, |(content, _)| content);

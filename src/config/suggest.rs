@@ -36,11 +36,8 @@ fn likeness(a: &str, b: &str) -> f64 {
 /// The words in backticks with commas between them, for "one of …".
 pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let mut words = words.into_iter();
-    let mut quoted: Vec<String> = words
-        .by_ref()
-        .take(MAX_LISTED)
-        .map(|word| format!("`{word}`"))
-        .collect();
+    let mut quoted: Vec<String> =
+        words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();
     if words.next().is_some() {
         quoted.push("…".to_owned());
     }
@@ -53,13 +50,7 @@ mod tests {
 
     #[test]
     fn a_slip_finds_its_word_and_nonsense_finds_none() {
-        let keys = [
-            "interval",
-            "timeout",
-            "fast_interval",
-            "address",
-            "endpoints",
-        ];
+        let keys = ["interval", "timeout", "fast_interval", "address", "endpoints"];
         assert_eq!(nearest("intervall", keys), Some("interval"));
         assert_eq!(nearest("Timeout", keys), Some("timeout"));
         assert_eq!(nearest("addr", keys), Some("address"));

@@ -33,10 +33,7 @@ pub(super) fn duration(given: &Scalar) -> Result<Duration, Flaw> {
         return Err(unitless(text));
     }
     // The parser also takes "hours:minutes:seconds", which is too easily misread.
-    let parsed = SpanParser::new()
-        .parse_duration(text)
-        .ok()
-        .filter(|_| !text.contains(':'));
+    let parsed = SpanParser::new().parse_duration(text).ok().filter(|_| !text.contains(':'));
     let parsed = parsed.ok_or_else(|| {
         Flaw::new(
             format!("`{text}` is not a duration"),
@@ -45,27 +42,19 @@ pub(super) fn duration(given: &Scalar) -> Result<Duration, Flaw> {
     })?;
     Duration::try_from(parsed).map_err(|_| {
         let positive = duration_text(parsed.unsigned_abs());
-        Flaw::new(
-            "a duration cannot be negative",
-            format!("write it as \"{positive}\""),
-        )
+        Flaw::new("a duration cannot be negative", format!("write it as \"{positive}\""))
     })
 }
 
 fn unitless(number: &str) -> Flaw {
     let number = number.trim_start_matches('-');
-    Flaw::new(
-        "a duration needs its unit",
-        format!("write it as \"{number}ms\" or \"{number}s\""),
-    )
+    Flaw::new("a duration needs its unit", format!("write it as \"{number}ms\" or \"{number}s\""))
 }
 
 /// A duration as it is written in the file.
 pub(super) fn duration_text(duration: Duration) -> String {
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    SpanPrinter::new()
-        .spacing(Spacing::None)
-        .duration_to_string(&signed)
+    SpanPrinter::new().spacing(Spacing::None).duration_to_string(&signed)
 }
 
 /// Reads `"64KiB"`, `"10MB"`, `512`.
@@ -82,9 +71,7 @@ pub(super) fn size(given: &Scalar) -> Result<u64, Flaw> {
         }
         Scalar::Text(text) => text.trim(),
     };
-    let digits_end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = (&text[..digits_end], text[digits_end..].trim());
     let number: u64 = digits.parse().map_err(|_| not_a_size(text))?;
     if unit.is_empty() {
@@ -93,9 +80,7 @@ pub(super) fn size(given: &Scalar) -> Result<u64, Flaw> {
             format!("write it as \"{number}KiB\", or without quotes for bytes"),
         ));
     }
-    let Some((_, factor)) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+    let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))
     else {
         let units = SIZE_UNITS.map(|(name, _)| name).join(", ");
         return Err(Flaw::new(
@@ -143,19 +128,16 @@ fn status_range(text: &str) -> Result<RangeInclusive<u16>, Flaw> {
 
 fn status(text: &str) -> Result<u16, Flaw> {
     let text = text.trim();
-    text.parse()
-        .ok()
-        .filter(|status| STATUSES.contains(status))
-        .ok_or_else(|| {
-            Flaw::new(
-                format!("`{text}` is not an HTTP status"),
-                format!(
-                    "write statuses from {} to {}, such as \"200-299\" or \"200,204\"",
-                    STATUSES.start(),
-                    STATUSES.end()
-                ),
-            )
-        })
+    text.parse().ok().filter(|status| STATUSES.contains(status)).ok_or_else(|| {
+        Flaw::new(
+            format!("`{text}` is not an HTTP status"),
+            format!(
+                "write statuses from {} to {}, such as \"200-299\" or \"200,204\"",
+                STATUSES.start(),
+                STATUSES.end()
+            ),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -182,26 +164,14 @@ mod tests {
     #[test]
     fn a_duration_that_cannot_be_used_says_how_to_write_it() {
         let flaw = |scalar: Scalar| duration(&scalar).unwrap_err();
-        assert_eq!(
-            flaw(Scalar::Whole(500)).mend,
-            "write it as \"500ms\" or \"500s\""
-        );
+        assert_eq!(flaw(Scalar::Whole(500)).mend, "write it as \"500ms\" or \"500s\"");
         assert_eq!(flaw(text("500")).message, "a duration needs its unit");
         assert_eq!(flaw(text("1.5")).mend, "write it as \"1.5ms\" or \"1.5s\"");
-        assert_eq!(
-            flaw(Scalar::Whole(-3)).mend,
-            "write it as \"3ms\" or \"3s\""
-        );
+        assert_eq!(flaw(Scalar::Whole(-3)).mend, "write it as \"3ms\" or \"3s\"");
         assert_eq!(flaw(text("-2s")).message, "a duration cannot be negative");
         assert_eq!(flaw(text("-2s")).mend, "write it as \"2s\"");
-        assert_eq!(
-            flaw(text("5 parsecs")).message,
-            "`5 parsecs` is not a duration"
-        );
-        assert_eq!(
-            flaw(text("00:00:05")).message,
-            "`00:00:05` is not a duration"
-        );
+        assert_eq!(flaw(text("5 parsecs")).message, "`5 parsecs` is not a duration");
+        assert_eq!(flaw(text("00:00:05")).message, "`00:00:05` is not a duration");
         assert_eq!(flaw(text("")).message, "`` is not a duration");
     }
 
@@ -220,32 +190,20 @@ mod tests {
         assert!(flaw(text("64k")).mend.starts_with("write it as \"64KiB\""));
         assert_eq!(flaw(text("64")).message, "a size in quotes needs its unit");
         assert_eq!(flaw(text("big")).message, "`big` is not a size");
-        assert_eq!(
-            flaw(text("1.5MiB")).message,
-            "`.5MiB` is not a unit of size"
-        );
+        assert_eq!(flaw(text("1.5MiB")).message, "`.5MiB` is not a unit of size");
         assert_eq!(flaw(Scalar::Whole(-1)).message, "`-1` is not a size");
-        assert_eq!(
-            flaw(text("18446744073709551615GiB")).mend,
-            "write a smaller size"
-        );
+        assert_eq!(flaw(text("18446744073709551615GiB")).mend, "write a smaller size");
     }
 
     #[test]
     fn statuses_are_numbers_and_ranges() {
         assert_eq!(statuses(&Scalar::Whole(204)), Ok(vec![204..=204]));
-        assert_eq!(
-            statuses(&text("200-299, 304")),
-            Ok(vec![200..=299, 304..=304])
-        );
+        assert_eq!(statuses(&text("200-299, 304")), Ok(vec![200..=299, 304..=304]));
         let flaw = |scalar: Scalar| statuses(&scalar).unwrap_err();
         assert_eq!(flaw(text("299-200")).mend, "write it as \"200-299\"");
         assert_eq!(flaw(text("2xx")).message, "`2xx` is not an HTTP status");
         assert_eq!(flaw(text("200,")).message, "`` is not an HTTP status");
-        assert_eq!(
-            flaw(Scalar::Whole(99)).message,
-            "`99` is not an HTTP status"
-        );
+        assert_eq!(flaw(Scalar::Whole(99)).message, "`99` is not an HTTP status");
     }
 
     proptest! {

@@ -41,16 +41,9 @@ pub(super) fn validate(file: File, gaps: &Gaps, findings: &mut Findings) -> Opti
     if check.findings.has_errors() {
         return None;
     }
-    let pools = pools
-        .read
-        .into_iter()
-        .map(|(_, pool)| Arc::new(pool))
-        .collect();
+    let pools = pools.read.into_iter().map(|(_, pool)| Arc::new(pool)).collect();
     Some(Config {
-        listen: addresses
-            .into_iter()
-            .map(|(address, _)| Listen { address })
-            .collect(),
+        listen: addresses.into_iter().map(|(address, _)| Listen { address }).collect(),
         workers,
         state_dir,
         admin,
@@ -91,46 +84,24 @@ impl Pools {
     }
 
     fn places(&self) -> impl Iterator<Item = &Place> {
-        self.read
-            .iter()
-            .flat_map(|(_, pool)| &pool.zones)
-            .map(|zone| &zone.place)
+        self.read.iter().flat_map(|(_, pool)| &pool.zones).map(|zone| &zone.place)
     }
 }
 
 impl Check<'_> {
     fn pools(&mut self, pools: Option<Located<Entries<Table<super::file::Pool>>>>) -> Pools {
-        let Some(Located {
-            value: Entries(entries),
-            span: table,
-        }) = pools
-        else {
+        let Some(Located { value: Entries(entries), span: table }) = pools else {
             let given = self.gaps.has(&ROOT, "pool");
-            let unread = if given {
-                Unread::Any
-            } else {
-                Unread::Names(Vec::new())
-            };
-            return Pools {
-                read: Vec::new(),
-                known: HashSet::new(),
-                unread,
-            };
+            let unread = if given { Unread::Any } else { Unread::Names(Vec::new()) };
+            return Pools { read: Vec::new(), known: HashSet::new(), unread };
         };
         let read = entries.into_iter().map(|(name, pool)| {
             let spec = self.pool(&name, pool);
             (name.span, spec)
         });
         let read: Vec<_> = read.collect();
-        let known = read
-            .iter()
-            .map(|(_, pool)| Arc::clone(&pool.name))
-            .collect();
-        Pools {
-            read,
-            known,
-            unread: Unread::Names(self.gaps.keys_of(&table)),
-        }
+        let known = read.iter().map(|(_, pool)| Arc::clone(&pool.name)).collect();
+        Pools { read, known, unread: Unread::Names(self.gaps.keys_of(&table)) }
     }
 
     /// Where this instance stands, which must be a region that something else stands in too.
@@ -172,10 +143,7 @@ impl Check<'_> {
             if !used.contains(&*pool.name) {
                 let flaw = Flaw::new(
                     format!("no route leads to the pool `{}`", pool.name),
-                    format!(
-                        "add `[[route]]` with `pool = \"{}\"`, or leave it away",
-                        pool.name
-                    ),
+                    format!("add `[[route]]` with `pool = \"{}\"`, or leave it away", pool.name),
                 );
                 self.findings.warning(span, flaw);
             }

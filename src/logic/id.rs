@@ -29,7 +29,8 @@ impl Place {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (region, zone) = text.split_once('/')?;
-        (is_name(region) && is_name(zone)).then(|| Self { region: region.into(), zone: zone.into() })
+        (is_name(region) && is_name(zone))
+            .then(|| Self { region: region.into(), zone: zone.into() })
     }
 }
 

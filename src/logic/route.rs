@@ -117,7 +117,10 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
         let own = if self.hosts.is_empty() { None } else { self.hosts.get(host) };
         let lists = own.into_iter().chain([&self.any_host]);
-        lists.flatten().find(|entry| matches_prefix(path, &entry.path)).map(|e| &self.routes[e.route])
+        lists
+            .flatten()
+            .find(|entry| matches_prefix(path, &entry.path))
+            .map(|e| &self.routes[e.route])
     }
 
     /// Every route, in the order of the file.

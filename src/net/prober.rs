@@ -59,7 +59,11 @@ async fn attempt(address: SocketAddr, spec: &ProbeSpec, layer: &mut Layer) -> Re
     }
 }
 
-async fn exchange(stream: &mut TcpStream, address: SocketAddr, probe: &HttpProbe) -> Result<(), Ended> {
+async fn exchange(
+    stream: &mut TcpStream,
+    address: SocketAddr,
+    probe: &HttpProbe,
+) -> Result<(), Ended> {
     let mut wire = BytesMut::with_capacity(1024);
     h1::write_request_line(&mut wire, &probe.method, &probe.path);
     match &probe.host {

@@ -44,10 +44,7 @@ fn with(from: &str, to: &str) -> String {
 #[track_caller]
 fn one(text: &str, expected: &str) {
     let found = found(text);
-    assert!(
-        found.len() == 1 && found[0].contains(expected),
-        "{found:#?}\nnot: {expected}"
-    );
+    assert!(found.len() == 1 && found[0].contains(expected), "{found:#?}\nnot: {expected}");
 }
 
 /// Asserts that one line, put in front of `before`, is exactly one error.
@@ -58,18 +55,12 @@ fn line(before: &str, line: &str, expected: &str) {
 
 #[track_caller]
 fn route(keys: &str, expected: &str) {
-    one(
-        &with("pool = \"web\"", &format!("pool = \"web\"\n{keys}")),
-        expected,
-    );
+    one(&with("pool = \"web\"", &format!("pool = \"web\"\n{keys}")), expected);
 }
 
 #[track_caller]
 fn pool(keys: &str, expected: &str) {
-    one(
-        &with("[pool.web]", &format!("[pool.web]\n{keys}")),
-        expected,
-    );
+    one(&with("[pool.web]", &format!("[pool.web]\n{keys}")), expected);
 }
 
 #[track_caller]

@@ -8,18 +8,9 @@ fn routes_and_their_pools() {
         &with("pool = \"web\"", "pool = \"wbe\""),
         "6:8 there is no pool `wbe` | did you mean `web`?",
     );
-    one(
-        &with("pool = \"web\"", "pool = \"x\""),
-        "there is no pool `x` | the pools are `web`",
-    );
-    one(
-        &with("pool = \"web\"", "path = \"/\""),
-        "5:1 a route needs a pool",
-    );
-    one(
-        "[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\npool = \"x\"",
-        "| add `[pool.x]`",
-    );
+    one(&with("pool = \"web\"", "pool = \"x\""), "there is no pool `x` | the pools are `web`");
+    one(&with("pool = \"web\"", "path = \"/\""), "5:1 a route needs a pool");
+    one("[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\npool = \"x\"", "| add `[pool.x]`");
     let twice = with("[[route]]", "[[route]]\npool = \"web\"\n[[route]]");
     one(&twice, "7:1 an earlier route matches */ already");
     let cased =
@@ -38,27 +29,10 @@ fn hosts_and_paths() {
     );
     route("host = \"*.b\"", "without wildcards");
     route("host = \"a b\"", "`a b` is not a host name");
-    route(
-        "path = \"v1\"",
-        "7:8 the path `v1` does not begin with `/` | write it as \"/v1\"",
-    );
-    route(
-        "path = \"/v1?x\"",
-        "without query or fragment | write it as \"/v1\"",
-    );
-    route(
-        "path = \"/v1#x\"",
-        "without query or fragment | write it as \"/v1\"",
-    );
-    for path in [
-        "//",
-        "/a//b",
-        "/a/../b",
-        "/./a",
-        "/a/..",
-        "/%2e%2e/a",
-        "/a%2Fb",
-    ] {
+    route("path = \"v1\"", "7:8 the path `v1` does not begin with `/` | write it as \"/v1\"");
+    route("path = \"/v1?x\"", "without query or fragment | write it as \"/v1\"");
+    route("path = \"/v1#x\"", "without query or fragment | write it as \"/v1\"");
+    for path in ["//", "/a//b", "/a/../b", "/./a", "/a/..", "/%2e%2e/a", "/a%2Fb"] {
         route(&format!("path = \"{path}\""), "is not normalised");
     }
     route("path = \"/a b\"", "cannot stand in a request line");
@@ -73,31 +47,13 @@ fn hosts_and_paths() {
 
 #[test]
 fn retries_timeouts_and_bodies() {
-    route(
-        "retry = { attempts = 0 }",
-        "7:22 `attempts` must be from 1 to 10, not 0",
-    );
-    route(
-        "retry = { buffer = \"65MiB\" }",
-        "`buffer` must be from 0B to 64MiB",
-    );
-    route(
-        "retry = { budget_percent = 101 }",
-        "`budget_percent` must be from 0 to 100, not 101",
-    );
-    route(
-        "retry = { budget_floor = -1 }",
-        "`budget_floor` must be from 0 to 100000, not -1",
-    );
+    route("retry = { attempts = 0 }", "7:22 `attempts` must be from 1 to 10, not 0");
+    route("retry = { buffer = \"65MiB\" }", "`buffer` must be from 0B to 64MiB");
+    route("retry = { budget_percent = 101 }", "`budget_percent` must be from 0 to 100, not 101");
+    route("retry = { budget_floor = -1 }", "`budget_floor` must be from 0 to 100000, not -1");
     route("timeouts = { idle = \"0s\" }", "7:21 `idle` cannot be zero");
-    route(
-        "timeouts = { idle = \"-1s\" }",
-        "a duration cannot be negative | write it as \"1s\"",
-    );
-    route(
-        "timeouts = { idle = \"1us\" }",
-        "`idle` must be from 1ms to 168h",
-    );
+    route("timeouts = { idle = \"-1s\" }", "a duration cannot be negative | write it as \"1s\"");
+    route("timeouts = { idle = \"1us\" }", "`idle` must be from 1ms to 168h");
     route(
         "timeouts = { connect = \"2s\", response = \"1s\" }",
         "7:24 `connect` (2s) is longer than `response` (1s) | set `connect` to \"1s\" or less",
@@ -106,8 +62,5 @@ fn retries_timeouts_and_bodies() {
         "timeouts = { response = \"500ms\" }",
         "7:25 `connect` (1s, the default) is longer than `response` (500ms)",
     );
-    route(
-        "limits = { body = 0 }",
-        "`body` cannot be zero | leave it away for no limit",
-    );
+    route("limits = { body = 0 }", "`body` cannot be zero | leave it away for no limit");
 }

@@ -28,7 +28,9 @@ pub(super) fn admit<B>(request: &Request<B>) -> Result<Admitted<'_>, Reason> {
     }
     let path = request.uri().path();
     let is_star = path == "*";
-    if !(path.starts_with('/') || is_star && *request.method() == Method::OPTIONS) || !path.is_ascii() {
+    if !(path.starts_with('/') || is_star && *request.method() == Method::OPTIONS)
+        || !path.is_ascii()
+    {
         return Err(Reason::BadRequest);
     }
     let host = host(request)?;
@@ -45,10 +47,18 @@ fn host<B>(request: &Request<B>) -> Result<&str, Reason> {
         return Err(Reason::BadRequest);
     }
     if let Some(authority) = request.uri().authority() {
-        return if is_host(authority.as_str()) { Ok(authority.as_str()) } else { Err(Reason::BadRequest) };
+        return if is_host(authority.as_str()) {
+            Ok(authority.as_str())
+        } else {
+            Err(Reason::BadRequest)
+        };
     }
     let Some(value) = first else {
-        return if request.version() == http::Version::HTTP_10 { Ok("") } else { Err(Reason::BadRequest) };
+        return if request.version() == http::Version::HTTP_10 {
+            Ok("")
+        } else {
+            Err(Reason::BadRequest)
+        };
     };
     let text = value.to_str().map_err(|_| Reason::BadRequest)?;
     if is_host(text) { Ok(text) } else { Err(Reason::BadRequest) }
@@ -75,9 +85,14 @@ fn is_host(text: &str) -> bool {
 /// The host as routes know it: lower case, without port and trailing dot.
 #[must_use]
 pub(super) fn route_key(host: &str) -> std::borrow::Cow<'_, str> {
-    let end = if host.starts_with('[') { host.find(']').map(|end| end + 1) } else { host.find(':') };
+    let end =
+        if host.starts_with('[') { host.find(']').map(|end| end + 1) } else { host.find(':') };
     let name = host[..end.unwrap_or(host.len())].trim_end_matches('.');
-    if name.bytes().any(|b| b.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() }
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        name.to_ascii_lowercase().into()
+    } else {
+        name.into()
+    }
 }
 
 fn framing(headers: &HeaderMap) -> Result<(Option<BodyFraming>, Option<u64>), Reason> {
@@ -117,7 +132,8 @@ mod tests {
 
     fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let builder = Request::builder().method(method).uri(uri);
-        let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+        let builder =
+            headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
         builder.body(()).expect("request")
     }
 

@@ -16,7 +16,8 @@ use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    ClientFault, Connection, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError, TryError, connect,
+    ClientFault, Connection, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError,
+    TryError, connect,
 };
 
 use super::admit::Admitted;
@@ -151,7 +152,10 @@ async fn await_head(
                 Patience::Stalled { until } if now < until => clock.as_mut().reset(until.into()),
                 Patience::Stalled { .. } => {
                     let failure = Failure::http(Reason::Timeout);
-                    return Poll::Ready(Err(Ended::Failed { failure, reached: exchange.reached() }));
+                    return Poll::Ready(Err(Ended::Failed {
+                        failure,
+                        reached: exchange.reached(),
+                    }));
                 }
             }
         }

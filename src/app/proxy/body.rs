@@ -63,7 +63,9 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream { source, .. } => source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Self::Stream { source, .. } => {
+                source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
         }
     }
 }

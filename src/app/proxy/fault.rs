@@ -131,7 +131,11 @@ impl Reason {
     fn leaves_body_unread(self) -> bool {
         matches!(
             self,
-            Self::BadRequest | Self::UnknownCoding | Self::MethodRefused | Self::BodyTooLarge | Self::BodyTimeout
+            Self::BadRequest
+                | Self::UnknownCoding
+                | Self::MethodRefused
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
         )
     }
 }

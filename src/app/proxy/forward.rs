@@ -1,8 +1,10 @@
 //! Heads on their way through: what is passed on, what is left out, what is added.
 
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::Request;
+use http::header::{
+    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+};
 
 use crate::net::h1::{self, ConnectionOptions};
 use crate::net::upstream::BodyFraming;
@@ -33,7 +35,11 @@ pub(super) fn write_request_head<B>(
         Some(BodyFraming::Chunked) => h1::write_header(out, "transfer-encoding", b"chunked"),
         Some(BodyFraming::Length) | None => {
             if let Some(length) = admitted.length {
-                h1::write_header(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+                h1::write_header(
+                    out,
+                    "content-length",
+                    itoa::Buffer::new().format(length).as_bytes(),
+                );
             }
         }
     }
@@ -44,7 +50,12 @@ pub(super) fn write_request_head<B>(
 
 /// Fields that are written anew.
 fn is_replaced(name: &HeaderName) -> bool {
-    if *name == HOST || *name == CONTENT_LENGTH || *name == VIA || *name == EXPECT || *name == FORWARDED {
+    if *name == HOST
+        || *name == CONTENT_LENGTH
+        || *name == VIA
+        || *name == EXPECT
+        || *name == FORWARDED
+    {
         return true;
     }
     matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host")
@@ -133,6 +144,9 @@ mod tests {
     #[test]
     fn framing_is_rebuilt() {
         assert!(written(&[("content-length", "5")]).contains("\r\ncontent-length: 5\r\n"));
-        assert!(written(&[("transfer-encoding", "CHUNKED")]).contains("\r\ntransfer-encoding: chunked\r\n"));
+        assert!(
+            written(&[("transfer-encoding", "CHUNKED")])
+                .contains("\r\ntransfer-encoding: chunked\r\n")
+        );
     }
 }

@@ -23,7 +23,11 @@ use hyper::body::Incoming;
 use super::worker::Worker;
 
 /// Answers one request. Whatever goes wrong becomes a response.
-pub async fn handle(worker: &Rc<Worker>, peer: &str, request: Request<Incoming>) -> Response<ProxyBody> {
+pub async fn handle(
+    worker: &Rc<Worker>,
+    peer: &str,
+    request: Request<Incoming>,
+) -> Response<ProxyBody> {
     let view = worker.view();
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, ());
@@ -34,7 +38,9 @@ pub async fn handle(worker: &Rc<Worker>, peer: &str, request: Request<Incoming>)
             let key = admit::route_key(admitted.host);
             match view.snapshot.routes.find(&key, request.uri().path()) {
                 None => Reason::NoRoute.response(),
-                Some(route) => trip::serve(worker, &view, route, peer, &request, &admitted, body).await,
+                Some(route) => {
+                    trip::serve(worker, &view, route, peer, &request, &admitted, body).await
+                }
             }
         }
     }

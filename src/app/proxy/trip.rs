@@ -72,7 +72,8 @@ pub(super) async fn serve(
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
         idempotent: trip.idempotent,
     };
-    let hold_at_most = if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
+    let hold_at_most =
+        if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
     let outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
     local.budget.borrow_mut().earn(&route.spec.retry);
     match trip.run(view, &ask, outgoing).await {
@@ -133,7 +134,9 @@ impl Trip<'_> {
         local: &PoolLocal,
     ) -> Result<Reason, Reason> {
         let (reason, reached, failure) = match *ended {
-            Ended::Failed { failure, reached } => (Reason::of_failure(failure), reached, Some(failure)),
+            Ended::Failed { failure, reached } => {
+                (Reason::of_failure(failure), reached, Some(failure))
+            }
             Ended::Cut { reached } => (Reason::EndpointDown, reached, None),
             Ended::Client(fault) => return Err(Reason::of_client(fault)),
             Ended::Local => return Err(Reason::LocalLimit),

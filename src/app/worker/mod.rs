@@ -80,7 +80,9 @@ impl Worker {
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(Rc::new(view)),
             pools: RefCell::default(),
-            rng: RefCell::new(Rng::with_seed(shared.micros(Instant::now()) ^ ((index as u64) << 48))),
+            rng: RefCell::new(Rng::with_seed(
+                shared.micros(Instant::now()) ^ ((index as u64) << 48),
+            )),
             scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),

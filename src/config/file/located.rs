@@ -23,10 +23,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
         let span = spanned.span();
-        Ok(Self {
-            value: spanned.into_inner(),
-            span,
-        })
+        Ok(Self { value: spanned.into_inner(), span })
     }
 }
 
@@ -68,10 +65,7 @@ pub(in crate::config) trait Shape {
 
 impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for Table<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Located {
-            value: OnlyMap(value),
-            span,
-        } = Located::deserialize(deserializer)?;
+        let Located { value: OnlyMap(value), span } = Located::deserialize(deserializer)?;
         Ok(Self { value, span })
     }
 }
@@ -80,9 +74,7 @@ struct OnlyMap<T>(T);
 
 impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for OnlyMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_map(OnlyMapVisitor(PhantomData))
-            .map(Self)
+        deserializer.deserialize_map(OnlyMapVisitor(PhantomData)).map(Self)
     }
 }
 

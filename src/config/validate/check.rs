@@ -103,27 +103,14 @@ impl Check<'_> {
     ) -> Setting<U> {
         let Some(given) = key.given else {
             let unread = self.gaps.has(key.table, key.name);
-            let origin = if unread {
-                Origin::Unusable
-            } else {
-                Origin::Default
-            };
-            return Setting {
-                value: default,
-                origin,
-            };
+            let origin = if unread { Origin::Unusable } else { Origin::Default };
+            return Setting { value: default, origin };
         };
         match read(&given.value) {
-            Ok(value) => Setting {
-                value,
-                origin: Origin::Given(given.span.clone()),
-            },
+            Ok(value) => Setting { value, origin: Origin::Given(given.span.clone()) },
             Err(flaw) => {
                 self.findings.error(&given.span, flaw);
-                Setting {
-                    value: default,
-                    origin: Origin::Unusable,
-                }
+                Setting { value: default, origin: Origin::Unusable }
             }
         }
     }
@@ -134,9 +121,7 @@ impl Check<'_> {
         key: &Key<'_, DurationText>,
         default: Duration,
     ) -> Setting<Duration> {
-        self.setting(key, default, |text| {
-            duration_from(SHORTEST, key.name, default, &text.0)
-        })
+        self.setting(key, default, |text| duration_from(SHORTEST, key.name, default, &text.0))
     }
 
     /// A duration from zero to [`LONGEST`].
@@ -159,10 +144,7 @@ impl Check<'_> {
     where
         N: TryFrom<i64> + PartialOrd + Display,
     {
-        self.setting(key, default, |Whole(scalar)| {
-            whole_from(scalar, key.name, bounds)
-        })
-        .value
+        self.setting(key, default, |Whole(scalar)| whole_from(scalar, key.name, bounds)).value
     }
 
     /// A size within `bounds`, in bytes.
@@ -174,20 +156,14 @@ impl Check<'_> {
     ) -> usize {
         self.setting(key, default, |SizeText(scalar)| {
             let bytes = units::size(scalar)?;
-            usize::try_from(bytes)
-                .ok()
-                .filter(|n| bounds.contains(n))
-                .ok_or_else(|| {
-                    let least = units::size_text(*bounds.start() as u64);
-                    let most = units::size_text(*bounds.end() as u64);
-                    Flaw::new(
-                        format!("`{}` must be from {least} to {most}", key.name),
-                        format!(
-                            "write a size such as \"{}\"",
-                            units::size_text(default as u64)
-                        ),
-                    )
-                })
+            usize::try_from(bytes).ok().filter(|n| bounds.contains(n)).ok_or_else(|| {
+                let least = units::size_text(*bounds.start() as u64);
+                let most = units::size_text(*bounds.end() as u64);
+                Flaw::new(
+                    format!("`{}` must be from {least} to {most}", key.name),
+                    format!("write a size such as \"{}\"", units::size_text(default as u64)),
+                )
+            })
         })
         .value
     }
@@ -238,10 +214,7 @@ fn duration_from(
         format!("`{name}` must be from {least} to {most}")
     };
     let example = units::duration_text(default);
-    Err(Flaw::new(
-        message,
-        format!("write a duration such as \"{example}\""),
-    ))
+    Err(Flaw::new(message, format!("write a duration such as \"{example}\"")))
 }
 
 fn whole_from<N: TryFrom<i64> + PartialOrd + Display>(
@@ -259,14 +232,10 @@ fn whole_from<N: TryFrom<i64> + PartialOrd + Display>(
             ),
             Err(_) => Flaw::new(format!("`{text}` is not a whole number"), mend),
         }),
-        Scalar::Whole(number) => N::try_from(*number)
-            .ok()
-            .filter(|number| bounds.contains(number))
-            .ok_or_else(|| {
-                Flaw::new(
-                    format!("`{name}` must be from {least} to {most}, not {number}"),
-                    mend,
-                )
-            }),
+        Scalar::Whole(number) => {
+            N::try_from(*number).ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
+                Flaw::new(format!("`{name}` must be from {least} to {most}, not {number}"), mend)
+            })
+        }
     }
 }

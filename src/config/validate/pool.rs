@@ -29,31 +29,21 @@ struct Seen {
 
 impl Check<'_> {
     pub(super) fn pool(&mut self, name: &Located<String>, pool: Table<file::Pool>) -> PoolSpec {
-        let Table {
-            value: given,
-            span: table,
-        } = pool;
+        let Table { value: given, span: table } = pool;
         if !is_name(&name.value) {
             let message = format!("`{}` cannot name a pool", name.value);
-            self.findings
-                .error(&name.span, Flaw::new(message, NAME_MEND));
+            self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
         }
         let zones = given.zone.unwrap_or_default();
         if zones.is_empty() {
             let flaw = Flaw::new(
                 format!("the pool `{}` has no zone", name.value),
-                format!(
-                    "add `[[pool.{}.zone]]` with `name` and `endpoints`",
-                    name.value
-                ),
+                format!("add `[[pool.{}.zone]]` with `name` and `endpoints`", name.value),
             );
             self.missing(&table, "zone", flaw);
         }
         let mut seen = Seen::default();
-        let zones = zones
-            .into_iter()
-            .filter_map(|zone| self.zone(zone, &mut seen))
-            .collect();
+        let zones = zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
         let late_after = self.duration(&key, LATE_AFTER).value;
@@ -69,10 +59,7 @@ impl Check<'_> {
     }
 
     fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
-        let Table {
-            value: given,
-            span: table,
-        } = zone;
+        let Table { value: given, span: table } = zone;
         let place = match &given.name {
             Some(name) => self.place(name).filter(|place| {
                 let flaw = Flaw::new(
@@ -89,20 +76,12 @@ impl Check<'_> {
         };
         let given = given.endpoints.unwrap_or_default();
         if given.is_empty() {
-            let flaw = Flaw::new(
-                "the zone has no endpoint",
-                "add `endpoints = [\"10.0.1.11:9000\"]`",
-            );
+            let flaw =
+                Flaw::new("the zone has no endpoint", "add `endpoints = [\"10.0.1.11:9000\"]`");
             self.missing(&table, "endpoints", flaw);
         }
-        let endpoints = given
-            .iter()
-            .filter_map(|one| self.endpoint(one, seen))
-            .collect();
-        Some(ZoneSpec {
-            place: place?,
-            endpoints,
-        })
+        let endpoints = given.iter().filter_map(|one| self.endpoint(one, seen)).collect();
+        Some(ZoneSpec { place: place?, endpoints })
     }
 
     fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {
@@ -128,10 +107,7 @@ impl Check<'_> {
             }
         };
         let mend = "list each address once; use `weight` to give it more traffic";
-        let flaw = Flaw::new(
-            format!("this pool already has the endpoint {address}"),
-            mend,
-        );
+        let flaw = Flaw::new(format!("this pool already has the endpoint {address}"), mend);
         self.unique(&mut seen.addresses, address, span, flaw)
             .then_some(EndpointSpec { address, weight })
     }
@@ -149,10 +125,7 @@ impl Check<'_> {
     }
 
     fn detect(&mut self, detect: Option<Table<file::Detect>>) -> Detect {
-        let Table {
-            value: given,
-            span: table,
-        } = detect.unwrap_or_default();
+        let Table { value: given, span: table } = detect.unwrap_or_default();
         let default = Detect::default();
         let key = Key::new(&table, "interval", &given.interval);
         let interval = self.duration(&key, default.interval);
@@ -213,10 +186,7 @@ impl Check<'_> {
     }
 
     fn pool_limits(&mut self, limits: Option<Table<file::PoolLimits>>) -> PoolLimits {
-        let Table {
-            value: given,
-            span: table,
-        } = limits.unwrap_or_default();
+        let Table { value: given, span: table } = limits.unwrap_or_default();
         let default = PoolLimits::default();
         let key = Key::new(&table, "idle_connections", &given.idle_connections);
         let idle_connections = self.whole(&key, &IDLE_CONNECTIONS, default.idle_connections);
@@ -224,11 +194,7 @@ impl Check<'_> {
         let idle_timeout = self.duration(&key, default.idle_timeout).value;
         let key = Key::new(&table, "response_head", &given.response_head);
         let response_head_bytes = self.size(&key, &HEAD_BYTES, default.response_head_bytes);
-        PoolLimits {
-            idle_connections,
-            idle_timeout,
-            response_head_bytes,
-        }
+        PoolLimits { idle_connections, idle_timeout, response_head_bytes }
     }
 }
 
@@ -242,14 +208,9 @@ fn reachable(address: SocketAddr) -> Result<SocketAddr, Flaw> {
         return Err(Flaw::new("nothing can be reached at port 0", mend));
     }
     if address.ip().is_unspecified() {
-        let mend = format!(
-            "write the endpoint's own address, such as \"127.0.0.1:{}\"",
-            address.port()
-        );
-        return Err(Flaw::new(
-            format!("{} stands for every address", address.ip()),
-            mend,
-        ));
+        let mend =
+            format!("write the endpoint's own address, such as \"127.0.0.1:{}\"", address.port());
+        return Err(Flaw::new(format!("{} stands for every address", address.ip()), mend));
     }
     Ok(address)
 }

@@ -25,30 +25,18 @@ const EITHER: &str = "write either `http = \"/healthz\"` or `tcp = true`";
 
 impl Check<'_> {
     pub(super) fn probe(&mut self, probe: Option<Table<Probe>>) -> ProbeSpec {
-        let Some(Table {
-            value: given,
-            span: table,
-        }) = probe
-        else {
-            return ProbeSpec {
-                port: None,
-                kind: ProbeKind::Tcp,
-            };
+        let Some(Table { value: given, span: table }) = probe else {
+            return ProbeSpec { port: None, kind: ProbeKind::Tcp };
         };
         let key = Key::new(&table, "port", &given.port);
         let port = given.port.is_some().then(|| self.whole(&key, &PORT, 1));
         if let Some(tcp) = given.tcp.as_ref().filter(|tcp| !tcp.value) {
-            self.findings.error(
-                &tcp.span,
-                Flaw::new("`tcp = false` asks for nothing", EITHER),
-            );
+            self.findings.error(&tcp.span, Flaw::new("`tcp = false` asks for nothing", EITHER));
         }
         let kind = match (&given.http, &given.tcp) {
             (Some(http), Some(tcp)) => {
                 let flaw = Flaw::new("a probe is either `http` or `tcp`, not both", EITHER);
-                self.findings
-                    .error(&tcp.span, flaw)
-                    .also(&http.span, "the other one");
+                self.findings.error(&tcp.span, flaw).also(&http.span, "the other one");
                 ProbeKind::Tcp
             }
             (Some(path), None) => ProbeKind::Http(self.http_probe(path, &given, &table)),
@@ -72,14 +60,8 @@ impl Check<'_> {
             ("method", given.method.as_ref().map(|key| &key.span)),
             ("host", given.host.as_ref().map(|key| &key.span)),
             ("headers", given.headers.as_ref().map(|key| &key.span)),
-            (
-                "expect_status",
-                given.expect_status.as_ref().map(|key| &key.span),
-            ),
-            (
-                "expect_body",
-                given.expect_body.as_ref().map(|key| &key.span),
-            ),
+            ("expect_status", given.expect_status.as_ref().map(|key| &key.span)),
+            ("expect_body", given.expect_body.as_ref().map(|key| &key.span)),
         ];
         for (name, span) in spans {
             let Some(span) = span else { continue };
@@ -101,21 +83,12 @@ impl Check<'_> {
         let key = Key::new(table, "method", &given.method);
         let method = self.setting(&key, Method::GET, |text| method(text)).value;
         let key = Key::new(table, "host", &given.host);
-        let host = self
-            .setting(&key, None, |text| authority(text).map(Some))
-            .value;
-        let headers = given
-            .headers
-            .as_ref()
-            .map(|headers| self.probe_headers(headers));
+        let host = self.setting(&key, None, |text| authority(text).map(Some)).value;
+        let headers = given.headers.as_ref().map(|headers| self.probe_headers(headers));
         let key = Key::new(table, "expect_status", &given.expect_status);
-        let expect_status = self
-            .setting(&key, vec![200..=299], |text| units::statuses(&text.0))
-            .value;
-        let expect_body = given
-            .expect_body
-            .as_ref()
-            .map(|text| self.expect_body(text, &method));
+        let expect_status =
+            self.setting(&key, vec![200..=299], |text| units::statuses(&text.0)).value;
+        let expect_body = given.expect_body.as_ref().map(|text| self.expect_body(text, &method));
         HttpProbe {
             method,
             path: path.value.clone(),
@@ -128,15 +101,9 @@ impl Check<'_> {
 
     fn expect_body(&mut self, text: &Located<String>, method: &Method) -> String {
         let flaw = if text.value.is_empty() {
-            Some(Flaw::new(
-                "every body contains the empty text",
-                "leave `expect_body` away",
-            ))
+            Some(Flaw::new("every body contains the empty text", "leave `expect_body` away"))
         } else if text.value.len() > EXPECT_BODY_BYTES {
-            Some(Flaw::new(
-                "no more than 64 KiB of a body are looked at",
-                "expect a shorter text",
-            ))
+            Some(Flaw::new("no more than 64 KiB of a body are looked at", "expect a shorter text"))
         } else if method == Method::HEAD {
             let mend = "probe with `method = \"GET\"`, or leave `expect_body` away";
             Some(Flaw::new("the answer to a HEAD has no body", mend))
@@ -153,10 +120,7 @@ impl Check<'_> {
         let Entries(entries) = &given.value;
         if entries.len() > MAX_HEADERS {
             let flaw = Flaw::new(
-                format!(
-                    "a probe has at most {MAX_HEADERS} headers, not {}",
-                    entries.len()
-                ),
+                format!("a probe has at most {MAX_HEADERS} headers, not {}", entries.len()),
                 "leave some away",
             );
             self.findings.error(&given.span, flaw);
@@ -165,9 +129,8 @@ impl Check<'_> {
         let mut headers = HeaderMap::new();
         let mut seen = HashMap::new();
         for (key, text) in entries {
-            let name = header_name(&key.value)
-                .map_err(|flaw| self.findings.error(&key.span, flaw))
-                .ok();
+            let name =
+                header_name(&key.value).map_err(|flaw| self.findings.error(&key.span, flaw)).ok();
             let value = HeaderValue::from_str(&text.value)
                 .map_err(|_| {
                     let mend = "use visible characters only, on one line";
@@ -176,10 +139,7 @@ impl Check<'_> {
                 })
                 .ok();
             let Some(name) = name else { continue };
-            let flaw = Flaw::new(
-                format!("the header `{name}` is given twice"),
-                "give it once",
-            );
+            let flaw = Flaw::new(format!("the header `{name}` is given twice"), "give it once");
             if self.unique(&mut seen, name.clone(), &key.span, flaw)
                 && let Some(value) = value
             {
@@ -201,37 +161,22 @@ fn probe_path(text: &str) -> Result<(), Flaw> {
         return Err(Flaw::new(message, format!("write it as \"/{text}\"")));
     }
     if text.contains('#') {
-        return Err(Flaw::new(
-            "a `#` is never sent",
-            "leave it and what follows away",
-        ));
+        return Err(Flaw::new("a `#` is never sent", "leave it and what follows away"));
     }
     let plain = text.bytes().all(|b| b.is_ascii_graphic());
     if !plain || text.parse::<PathAndQuery>().is_err() {
         let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
-        return Err(Flaw::new(
-            format!("`{text}` cannot stand in a request line"),
-            mend,
-        ));
+        return Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend));
     }
     Ok(())
 }
 
 fn method(text: &str) -> Result<Method, Flaw> {
     let upper = text.to_ascii_uppercase();
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::POST,
-        Method::PUT,
-    ];
+    let known = [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT];
     match known.into_iter().find(|method| method.as_str() == upper) {
         Some(method) if upper == text => Ok(method),
-        Some(_) => Err(Flaw::new(
-            "methods are in capitals",
-            format!("write it as \"{upper}\""),
-        )),
+        Some(_) => Err(Flaw::new("methods are in capitals", format!("write it as \"{upper}\""))),
         None => Err(Flaw::new(
             format!("`{text}` is not a method to probe with"),
             "write \"GET\", \"HEAD\", \"OPTIONS\", \"POST\" or \"PUT\"",

@@ -38,10 +38,7 @@ impl Check<'_> {
             self.missing(&ROOT, "route", Flaw::new("there is no route", mend));
         }
         let mut seen = Seen::default();
-        given
-            .into_iter()
-            .filter_map(|route| self.route(route, pools, &mut seen))
-            .collect()
+        given.into_iter().filter_map(|route| self.route(route, pools, &mut seen)).collect()
     }
 
     fn route(
@@ -50,10 +47,7 @@ impl Check<'_> {
         pools: &Pools,
         seen: &mut Seen,
     ) -> Option<RouteSpec> {
-        let Table {
-            value: given,
-            span: table,
-        } = route;
+        let Table { value: given, span: table } = route;
         let pool = self.route_pool(&given.pool, &table, pools);
         let host = match &given.host {
             Some(text) => address::host(&text.value)
@@ -81,11 +75,7 @@ impl Check<'_> {
                 ),
                 "give them different hosts or paths, or leave one away",
             );
-            let first = given
-                .path
-                .as_ref()
-                .or(given.host.as_ref())
-                .map_or(&table, |key| &key.span);
+            let first = given.path.as_ref().or(given.host.as_ref()).map_or(&table, |key| &key.span);
             self.unique(&mut seen.matches, matched.clone(), first, flaw)
         });
         let name = given.name.and_then(|name| self.route_name(name, seen));
@@ -95,15 +85,7 @@ impl Check<'_> {
         let (host, path) = matched?;
         let made = || Arc::from(format!("{}{path}", host.as_deref().unwrap_or("*")));
         let name = name.unwrap_or_else(made);
-        Some(RouteSpec {
-            name,
-            host,
-            path,
-            pool: pool?,
-            retry,
-            timeouts,
-            body_bytes,
-        })
+        Some(RouteSpec { name, host, path, pool: pool?, retry, timeouts, body_bytes })
     }
 
     fn route_pool(
@@ -134,22 +116,17 @@ impl Check<'_> {
     fn route_name(&mut self, name: Located<String>, seen: &mut Seen) -> Option<Arc<str>> {
         if !is_name(&name.value) {
             let message = format!("`{}` cannot name a route", name.value);
-            self.findings
-                .error(&name.span, Flaw::new(message, NAME_MEND));
+            self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
             return None;
         }
         let given: Arc<str> = Arc::from(name.value);
         let message = format!("there is already a route `{given}`");
         let flaw = Flaw::new(message, "give each route a name of its own");
-        self.unique(&mut seen.names, Arc::clone(&given), &name.span, flaw)
-            .then_some(given)
+        self.unique(&mut seen.names, Arc::clone(&given), &name.span, flaw).then_some(given)
     }
 
     fn retry(&mut self, retry: Option<Table<Retry>>) -> RetrySpec {
-        let Table {
-            value: given,
-            span: table,
-        } = retry.unwrap_or_default();
+        let Table { value: given, span: table } = retry.unwrap_or_default();
         let default = RetrySpec::default();
         let key = Key::new(&table, "attempts", &given.attempts);
         let attempts = self.whole(&key, &ATTEMPTS, default.attempts);
@@ -159,44 +136,22 @@ impl Check<'_> {
         let budget_percent = self.whole(&key, &BUDGET_PERCENT, default.budget_percent);
         let key = Key::new(&table, "budget_floor", &given.budget_floor);
         let budget_floor = self.whole(&key, &BUDGET_FLOOR, default.budget_floor);
-        RetrySpec {
-            attempts,
-            buffer_bytes,
-            budget_percent,
-            budget_floor,
-        }
+        RetrySpec { attempts, buffer_bytes, budget_percent, budget_floor }
     }
 
     fn timeouts(&mut self, timeouts: Option<Table<file::Timeouts>>) -> Timeouts {
-        let Table {
-            value: given,
-            span: table,
-        } = timeouts.unwrap_or_default();
+        let Table { value: given, span: table } = timeouts.unwrap_or_default();
         let default = Timeouts::default();
-        let connect = self.duration(
-            &Key::new(&table, "connect", &given.connect),
-            default.connect,
-        );
-        let response = self.duration(
-            &Key::new(&table, "response", &given.response),
-            default.response,
-        );
-        let idle = self
-            .duration(&Key::new(&table, "idle", &given.idle), default.idle)
-            .value;
+        let connect = self.duration(&Key::new(&table, "connect", &given.connect), default.connect);
+        let response =
+            self.duration(&Key::new(&table, "response", &given.response), default.response);
+        let idle = self.duration(&Key::new(&table, "idle", &given.idle), default.idle).value;
         self.not_longer(("connect", &connect), ("response", &response));
-        Timeouts {
-            connect: connect.value,
-            response: response.value,
-            idle,
-        }
+        Timeouts { connect: connect.value, response: response.value, idle }
     }
 
     fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {
-        let Table {
-            value: given,
-            span: table,
-        } = limits.unwrap_or_default();
+        let Table { value: given, span: table } = limits.unwrap_or_default();
         let key = Key::new(&table, "body", &given.body);
         self.setting(&key, None, |text| match units::size(&text.0)? {
             0 => Err(Flaw::new(
@@ -214,10 +169,7 @@ impl Check<'_> {
 fn route_path(text: &str) -> Result<(), Flaw> {
     if let Some(at) = text.find(['?', '#']) {
         let message = "a route matches paths, without query or fragment";
-        return Err(Flaw::new(
-            message,
-            format!("write it as \"{}\"", &text[..at]),
-        ));
+        return Err(Flaw::new(message, format!("write it as \"{}\"", &text[..at])));
     }
     if !text.starts_with('/') {
         let message = format!("the path `{text}` does not begin with `/`");
@@ -226,22 +178,14 @@ fn route_path(text: &str) -> Result<(), Flaw> {
     let lower = text.to_ascii_lowercase();
     let encoded = lower.contains("%2e") || lower.contains("%2f");
     let segments: Vec<&str> = text[1..].split('/').collect();
-    let empty_inside = segments
-        .split_last()
-        .is_some_and(|(_, rest)| rest.contains(&""));
+    let empty_inside = segments.split_last().is_some_and(|(_, rest)| rest.contains(&""));
     if encoded || empty_inside || segments.iter().any(|s| matches!(*s, "." | "..")) {
         let mend = "leave out `//`, `.`, `..` and what is encoded without need";
-        return Err(Flaw::new(
-            format!("the path `{text}` is not normalised"),
-            mend,
-        ));
+        return Err(Flaw::new(format!("the path `{text}` is not normalised"), mend));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
-        return Err(Flaw::new(
-            format!("`{text}` cannot stand in a request line"),
-            mend,
-        ));
+        return Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend));
     }
     Ok(())
 }

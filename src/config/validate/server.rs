@@ -27,9 +27,7 @@ const ADMIN_OFF: &str = "off";
 
 impl Check<'_> {
     pub(super) fn workers(&mut self, given: &Option<Located<Whole>>) -> usize {
-        let cores = available_parallelism()
-            .map_or(1, usize::from)
-            .min(*WORKERS.end());
+        let cores = available_parallelism().map_or(1, usize::from).min(*WORKERS.end());
         self.whole(&Key::new(&ROOT, "workers", given), &WORKERS, cores)
     }
 
@@ -37,8 +35,7 @@ impl Check<'_> {
         let given = given?;
         if given.value.is_empty() || given.value.contains('\0') {
             let mend = "write a path such as \"/var/lib/gapless\", or leave `state_dir` away";
-            self.findings
-                .error(&given.span, Flaw::new("`state_dir` is not a path", mend));
+            self.findings.error(&given.span, Flaw::new("`state_dir` is not a path", mend));
         }
         Some(given.value.into())
     }
@@ -47,17 +44,12 @@ impl Check<'_> {
         let mut addresses: Vec<(SocketAddr, Range<usize>)> = Vec::new();
         if let Some(beyond) = listen.get(MAX_LISTENERS) {
             let message = format!("there are more than {MAX_LISTENERS} listeners");
-            self.findings
-                .error(&beyond.span, Flaw::new(message, "leave some away"));
+            self.findings.error(&beyond.span, Flaw::new(message, "leave some away"));
         }
         for one in listen.iter().take(MAX_LISTENERS) {
             let Some(given) = &one.value.address else {
                 let mend = "add `address = \"0.0.0.0:8080\"`";
-                self.missing(
-                    &one.span,
-                    "address",
-                    Flaw::new("a listener needs an address", mend),
-                );
+                self.missing(&one.span, "address", Flaw::new("a listener needs an address", mend));
                 continue;
             };
             let address = match address::socket(&given.value, "0.0.0.0:8080") {
@@ -73,9 +65,7 @@ impl Check<'_> {
                         format!("{address} is already listened on, as {other}"),
                         "listen on each address and port once",
                     );
-                    self.findings
-                        .error(&given.span, flaw)
-                        .also(first, "first here");
+                    self.findings.error(&given.span, flaw).also(first, "first here");
                 }
                 None => addresses.push((address, given.span.clone())),
             }
@@ -119,16 +109,11 @@ impl Check<'_> {
                 Origin::Unusable => {}
             }
         }
-        model::Admin {
-            address: setting.value,
-        }
+        model::Admin { address: setting.value }
     }
 
     pub(super) fn limits(&mut self, limits: Option<Table<Limits>>) -> model::Limits {
-        let Table {
-            value: given,
-            span: table,
-        } = limits.unwrap_or_default();
+        let Table { value: given, span: table } = limits.unwrap_or_default();
         let default = model::Limits::default();
         let key = Key::new(&table, "connections", &given.connections);
         let connections = self.whole(&key, &CONNECTIONS, default.connections);
@@ -138,19 +123,11 @@ impl Check<'_> {
         let header_count = self.whole(&key, &HEADER_COUNT, default.header_count);
         let key = Key::new(&table, "header_timeout", &given.header_timeout);
         let header_timeout = self.duration(&key, default.header_timeout).value;
-        model::Limits {
-            connections,
-            header_bytes,
-            header_count,
-            header_timeout,
-        }
+        model::Limits { connections, header_bytes, header_count, header_timeout }
     }
 
     pub(super) fn shutdown(&mut self, shutdown: Option<Table<Shutdown>>) -> model::Shutdown {
-        let Table {
-            value: given,
-            span: table,
-        } = shutdown.unwrap_or_default();
+        let Table { value: given, span: table } = shutdown.unwrap_or_default();
         let default = model::Shutdown::default();
         let key = Key::new(&table, "lame_duck", &given.lame_duck);
         let lame_duck = self.duration_or_zero(&key, default.lame_duck);
@@ -160,16 +137,11 @@ impl Check<'_> {
     }
 
     pub(super) fn headers(&mut self, headers: Option<Table<Headers>>) -> model::Headers {
-        let Table {
-            value: given,
-            span: table,
-        } = headers.unwrap_or_default();
+        let Table { value: given, span: table } = headers.unwrap_or_default();
         let default = model::Headers::default();
         let expose = self.switch(&given.expose, default.expose);
         let key = Key::new(&table, "via", &given.via);
-        let via = self
-            .setting(&key, default.via, |text| pseudonym(text))
-            .value;
+        let via = self.setting(&key, default.via, |text| pseudonym(text)).value;
         model::Headers { expose, via }
     }
 }
@@ -191,10 +163,7 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, Flaw> {
     }
     let port = address.port();
     Err(Flaw::new(
-        format!(
-            "{} can be reached by others, and admin has neither TLS nor a token",
-            address.ip()
-        ),
+        format!("{} can be reached by others, and admin has neither TLS nor a token", address.ip()),
         format!("use a loopback address, such as \"127.0.0.1:{port}\", or \"{ADMIN_OFF}\""),
     ))
 }
@@ -205,8 +174,5 @@ fn pseudonym(text: &str) -> Result<String, Flaw> {
         return Ok(text.to_owned());
     }
     let mend = "use letters, digits and `-`, such as \"gapless\"; empty adds no `Via`";
-    Err(Flaw::new(
-        format!("`{text}` cannot stand in a `Via` header"),
-        mend,
-    ))
+    Err(Flaw::new(format!("`{text}` cannot stand in a `Via` header"), mend))
 }

@@ -87,8 +87,11 @@ impl BodyDecoder {
                 State::ChunkSize => match httparse::parse_chunk_size(buf) {
                     Ok(httparse::Status::Complete((line, size))) => {
                         buf.advance(line);
-                        self.state =
-                            if size == 0 { State::Trailers { read: 0 } } else { State::ChunkData(size) };
+                        self.state = if size == 0 {
+                            State::Trailers { read: 0 }
+                        } else {
+                            State::ChunkData(size)
+                        };
                     }
                     Ok(httparse::Status::Partial) if buf.len() < MAX_LINE_BYTES => {
                         return Ok(Decoded::More);
@@ -151,7 +154,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// Feeds `wire` in pieces of `step` bytes; the body, whether it ended, and what is left over.
-    fn feed(framing: Framing, wire: &[u8], step: usize) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
+    fn feed(
+        framing: Framing,
+        wire: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
         let mut decoder = BodyDecoder::new(framing);
         let (mut buf, mut body) = (BytesMut::new(), Vec::new());
         let mut pieces = wire.chunks(step.max(1));
@@ -196,14 +203,26 @@ mod tests {
     #[test]
     fn a_cut_body_is_told_from_a_whole_one() {
         assert_eq!(feed(Framing::Length(5), b"abc", 9), Ok((b"abc".to_vec(), false, vec![])));
-        assert_eq!(feed(Framing::Length(3), b"abcd", 9), Ok((b"abc".to_vec(), true, b"d".to_vec())));
-        assert_eq!(feed(Framing::Chunked, b"3\r\nabc\r\n", 1), Ok((b"abc".to_vec(), false, vec![])));
+        assert_eq!(
+            feed(Framing::Length(3), b"abcd", 9),
+            Ok((b"abc".to_vec(), true, b"d".to_vec()))
+        );
+        assert_eq!(
+            feed(Framing::Chunked, b"3\r\nabc\r\n", 1),
+            Ok((b"abc".to_vec(), false, vec![]))
+        );
         assert_eq!(feed(Framing::UntilClose, b"abc", 2), Ok((b"abc".to_vec(), true, vec![])));
     }
 
     #[test]
     fn broken_chunks_are_malformed() {
-        for wire in [&b"x\r\n"[..], b"3\r\nabcd\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n", b"0\r\nA: b\n\r\n"] {
+        for wire in [
+            &b"x\r\n"[..],
+            b"3\r\nabcd\r\n",
+            b"-1\r\n",
+            b"ffffffffffffffffff\r\n",
+            b"0\r\nA: b\n\r\n",
+        ] {
             assert_eq!(feed(Framing::Chunked, wire, 64).err(), Some(Malformed), "{wire:?}");
         }
         let endless = [b"1;".as_slice(), &vec![b'x'; MAX_LINE_BYTES]].concat();

@@ -120,7 +120,10 @@ struct Field {
 ///
 /// # Errors
 /// [`Malformed`] for what is not HTTP/1.x, and for framing that could be read in two ways.
-pub fn parse_response(buf: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, Malformed> {
+pub fn parse_response(
+    buf: &mut BytesMut,
+    method: &Method,
+) -> Result<Option<ResponseHead>, Malformed> {
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let base = buf.as_ptr() as usize;
@@ -146,7 +149,8 @@ pub fn parse_response(buf: &mut BytesMut, method: &Method) -> Result<Option<Resp
         fields.push(Field { name, value: start..start + header.value.len() });
     }
     let keep_alive = if is_1_1 { !options.has("close") } else { options.has("keep-alive") };
-    let nominated: SmallVec<[String; 4]> = options.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let nominated: SmallVec<[String; 4]> =
+        options.names.iter().map(|name| name.to_ascii_lowercase()).collect();
     drop(options);
     let head = buf.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(fields.len() + 2);
@@ -154,7 +158,8 @@ pub fn parse_response(buf: &mut BytesMut, method: &Method) -> Result<Option<Resp
         if is_hop_by_hop(&field.name) || nominated.iter().any(|name| *name == field.name.as_str()) {
             continue;
         }
-        let value = HeaderValue::from_maybe_shared(head.slice(field.value)).map_err(|_| Malformed)?;
+        let value =
+            HeaderValue::from_maybe_shared(head.slice(field.value)).map_err(|_| Malformed)?;
         headers.append(field.name, value);
     }
     let framing = framing(method, code, chunked, &mut headers)?;
@@ -172,7 +177,11 @@ impl Chunked {
     /// Exactly one `chunked`, and nothing else (RFC 9112 6.1).
     fn and(self, value: &[u8]) -> Result<Self, Malformed> {
         let first = self == Self::Absent;
-        if first && value.eq_ignore_ascii_case(b"chunked") { Ok(Self::Final) } else { Err(Malformed) }
+        if first && value.eq_ignore_ascii_case(b"chunked") {
+            Ok(Self::Final)
+        } else {
+            Err(Malformed)
+        }
     }
 }
 
@@ -229,7 +238,10 @@ mod tests {
     fn framing_follows_rfc_9112() {
         assert_eq!(framing_of("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), Framing::Length(5));
         assert_eq!(framing_of("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Framing::None);
-        assert_eq!(framing_of("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"), Framing::Chunked);
+        assert_eq!(
+            framing_of("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"),
+            Framing::Chunked
+        );
         assert_eq!(framing_of("HTTP/1.1 200 OK\r\n\r\n"), Framing::UntilClose);
         assert_eq!(framing_of("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"), Framing::None);
         assert_eq!(framing_of("HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n"), Framing::None);
@@ -257,7 +269,9 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
             assert_eq!(parse(&text).err(), Some(Malformed), "{fields:?}");
         }
-        for line in ["HTTP/1.1 2000 OK", "HTTP/1.1 20 OK", "HTTP/2.0 200 OK", "garbage", "HTTP/1.1 099 x"] {
+        for line in
+            ["HTTP/1.1 2000 OK", "HTTP/1.1 20 OK", "HTTP/2.0 200 OK", "garbage", "HTTP/1.1 099 x"]
+        {
             let text = format!("{line}\r\nContent-Length: 1\r\n\r\n");
             assert_eq!(parse(&text).err(), Some(Malformed), "{line:?}");
         }

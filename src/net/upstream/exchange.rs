@@ -94,7 +94,15 @@ impl Exchange {
         let framing = framing.unwrap_or(BodyFraming::Length);
         let sender = Sender { pending, framing, state };
         let input = BytesMut::new();
-        Ok(Self { connection, input, sender, method, head_bytes_at_most, informational: 0, reached })
+        Ok(Self {
+            connection,
+            input,
+            sender,
+            method,
+            head_bytes_at_most,
+            informational: 0,
+            reached,
+        })
     }
 
     /// Whether a byte of the request may have been seen.
@@ -132,7 +140,8 @@ impl Exchange {
             match poll_read(&mut self.connection, &mut self.input, READ_BYTES, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => {
-                    let cut = if self.input.is_empty() { Reason::Closed } else { Reason::Malformed };
+                    let cut =
+                        if self.input.is_empty() { Reason::Closed } else { Reason::Malformed };
                     return Poll::Ready(Err(self.connection.failed(cut, self.reached)));
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -150,7 +159,9 @@ impl Exchange {
         loop {
             match h1::parse_response(&mut self.input, &self.method) {
                 Err(_) => return Err(malformed(self)),
-                Ok(None) if self.input.len() > self.head_bytes_at_most => return Err(malformed(self)),
+                Ok(None) if self.input.len() > self.head_bytes_at_most => {
+                    return Err(malformed(self));
+                }
                 Ok(None) => return Ok(None),
                 Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     return Err(malformed(self));

@@ -38,7 +38,10 @@ pub struct Pool {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let idle = self.idle.borrow().len();
-        f.debug_struct("Pool").field("id", &self.target.id).field("idle", &idle).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("id", &self.target.id)
+            .field("idle", &idle)
+            .finish_non_exhaustive()
     }
 }
 

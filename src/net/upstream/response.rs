@@ -88,7 +88,10 @@ impl ResponseBody {
     }
 
     /// The next piece, or `None` at the end, when the connection has gone back to its pool.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseError>>> {
+    pub fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, ResponseError>>> {
         match self.flow.poll(cx) {
             Poll::Ready(Ok(Some(piece))) => {
                 if let Some(idle) = &mut self.idle {
