@@ -1,6 +1,22 @@
 //! The pure core: decisions without effects.
+//!
+//! Nothing here reads a clock, opens a socket, spawns a task, locks or logs. The same code runs in
+//! production, in the simulator behind `predict`, and in the tests.
 
 pub mod id;
+pub mod outcome;
 pub mod topology;
 
+pub mod evidence;
+pub mod health;
+pub mod schedule;
+
+pub mod retry;
 pub mod route;
+pub mod snapshot;
+pub mod steer;
+
+pub mod incident;
+pub mod window;
+
+pub mod director;

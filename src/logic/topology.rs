@@ -100,7 +100,7 @@ pub enum ProbeKind {
     /// A TCP connection that is accepted is a pass.
     Tcp,
     /// An HTTP/1.1 exchange.
-    Http(HttpProbe),
+    Http(Box<HttpProbe>),
 }
 
 /// An HTTP/1.1 probe and what counts as a pass.

@@ -39,7 +39,7 @@ impl Check<'_> {
                 self.findings.error(&tcp.span, flaw).also(&http.span, "the other one");
                 ProbeKind::Tcp
             }
-            (Some(path), None) => ProbeKind::Http(self.http_probe(path, &given, &table)),
+            (Some(path), None) => ProbeKind::Http(Box::new(self.http_probe(path, &given, &table))),
             (None, Some(_)) => {
                 self.only_with_http(&given);
                 ProbeKind::Tcp

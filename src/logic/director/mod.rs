@@ -95,9 +95,15 @@ pub enum Output {
     },
     /// Store this; then hand in [`Input::Published`].
     Publish(Arc<Snapshot>),
-    /// Close the endpoint's idle connections and have requests that wait for it sent again.
-    /// Comes after the snapshot that no longer holds the endpoint.
-    Cut(EndpointId),
+    /// The verdict is down: close the endpoint's idle connections, and have requests that wait for
+    /// it sent again if the failure is one of the connection. Comes after the snapshot that no
+    /// longer holds the endpoint, and not at all in panic, when there is nowhere better to go.
+    Cut {
+        /// Whose.
+        endpoint: EndpointId,
+        /// What the verdict was made for.
+        failure: Failure,
+    },
     /// Tell the operator.
     Event(Event),
 }
@@ -142,7 +148,7 @@ pub struct Director {
     views: Vec<Arc<PoolView>>,
     stale_pools: BTreeSet<usize>,
     version: u64,
-    cuts: Vec<EndpointId>,
+    cuts: Vec<(EndpointId, Failure)>,
     outputs: VecDeque<Output>,
 }
 
@@ -220,10 +226,17 @@ impl Director {
             let snapshot = self.rebuild();
             self.outputs.push_back(Output::Publish(snapshot));
         }
-        if self.outputs.is_empty() {
-            return self.cuts.pop().map(Output::Cut);
+        self.outputs.pop_front().or_else(|| self.next_cut())
+    }
+
+    fn next_cut(&mut self) -> Option<Output> {
+        while let Some((endpoint, failure)) = self.cuts.pop() {
+            let pool = self.endpoints.get(&endpoint).and_then(|known| self.views.get(known.seat.pool));
+            if pool.is_some_and(|pool| !pool.panic) {
+                return Some(Output::Cut { endpoint, failure });
+            }
         }
-        self.outputs.pop_front()
+        None
     }
 
     /// Obeys a new topology; whatever keeps its pool and address keeps its health.
@@ -371,7 +384,7 @@ impl Director {
                     }
                     self.ledger.verdict(id, failure, now);
                 }
-                self.cuts.push(id);
+                self.cuts.push((id, failure));
                 self.tally(id);
                 if let Some(incident) = self.ledger.open(id).cloned() {
                     self.event(Event::IncidentBegan(incident));

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
+use crate::logic::id::EndpointId;
 use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
 use crate::logic::outcome::Outcome;
+use crate::logic::snapshot::PoolView;
 use crate::logic::steer::WHOLE;
 
 use super::Director;
@@ -68,14 +70,14 @@ impl Director {
         all
     }
 
-    fn is_in_service(&self, id: crate::logic::id::EndpointId, pool: usize) -> bool {
+    fn is_in_service(&self, id: EndpointId, pool: usize) -> bool {
         self.views.get(pool).is_some_and(|view| view.targets().any(|target| target.id == id))
     }
 
     /// All pools, in the order of the configuration.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
-        let status = |(index, view): (usize, &Arc<crate::logic::snapshot::PoolView>)| {
+        let status = |(index, view): (usize, &Arc<PoolView>)| {
             let members = || self.endpoints.values().filter(move |e| e.seat.pool == index);
             let tiers = view.tiers.iter().map(|tier| {
                 let mut zones: Vec<usize> = tier.targets().iter().map(|target| target.zone).collect();
@@ -94,10 +96,10 @@ impl Director {
         self.views.iter().enumerate().map(status).collect()
     }
 
-    /// Whether every pool has somewhere to send a request.
+    /// Whether any pool has somewhere to send a request.
     #[must_use]
     pub fn is_routable(&self) -> bool {
-        !self.views.is_empty() && self.views.iter().any(|view| !view.tiers.is_empty())
+        self.views.iter().any(|view| !view.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.
