@@ -1,6 +1,19 @@
 //! The wiring: one control thread that writes, worker threads that serve.
 
-pub mod meter;
+pub mod instance;
+
+pub mod control;
+pub mod doors;
+pub mod reload;
+
 pub mod proxy;
-pub mod shared;
 pub mod worker;
+
+pub mod meter;
+pub mod observe;
+pub mod shared;
+
+pub mod admin;
+pub mod api;
+
+pub use instance::{Instance, Options, StartError};

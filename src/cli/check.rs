@@ -10,11 +10,7 @@ use crate::config::model::Config;
 use crate::config::report::{Report, Severity};
 use crate::config::{self, LoadError, Loaded};
 
-/// The configuration is good.
-const OK: u8 = 0;
-
-/// The configuration is bad or cannot be read.
-const BAD_CONFIGURATION: u8 = 64;
+use super::{BAD_CONFIGURATION, OK};
 
 /// How the result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,133 @@
 //! The command line: one file a subcommand.
 
 pub mod check;
+pub mod healthcheck;
+pub mod run;
 pub mod schema;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use check::Format;
+use run::LogFormat;
+
+/// Exit code: all is well.
+pub const OK: u8 = 0;
+/// Exit code: it was tried, and failed.
+pub const FAILED: u8 = 1;
+/// Exit code: the arguments make no sense.
+pub const USAGE: u8 = 2;
+/// Exit code: the configuration is wrong.
+pub const BAD_CONFIGURATION: u8 = 64;
+
+/// A load balancer that predicts, measures and closes its own failover gap.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gapless",
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
+struct Arguments {
+    /// Check a configuration and exit (the same as `check`)
+    #[arg(short = 't', value_name = "CONFIG")]
+    test: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run {
+        /// The configuration file
+        config: PathBuf,
+        /// How lines of the log look
+        #[arg(long, value_enum, default_value = "text")]
+        log: LogFormat,
+    },
+    /// Check a configuration: every error at once, each with its place and its mend
+    Check {
+        /// The configuration file
+        config: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Ask a running instance whether it is alive
+    Healthcheck {
+        /// Its admin listener
+        #[arg(long, default_value = "127.0.0.1:9900")]
+        admin: SocketAddr,
+        /// Ask whether it is ready for traffic, not only alive
+        #[arg(long)]
+        ready: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Output {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+impl Output {
+    fn format(self) -> Format {
+        match self.format {
+            FormatName::Text => Format::Text { color: std::io::stdout().is_terminal() },
+            FormatName::Json => Format::Json,
+        }
+    }
+}
+
+/// Runs the command that the process was started with; the exit code.
+#[must_use]
+pub fn main() -> u8 {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, and are no mistakes.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE } else { OK };
+        }
+    };
+    let command = match (arguments.test, arguments.command) {
+        (Some(config), _) => Command::Check { config, output: Output { format: FormatName::Text } },
+        (None, Some(command)) => command,
+        (None, None) => return USAGE,
+    };
+    dispatch(command).unwrap_or_else(|error| {
+        // Nobody reads any more what was to be printed: `gapless schema | head`.
+        let is_pipe = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !is_pipe {
+            eprintln!("gapless: {error}");
+        }
+        if is_pipe { OK } else { FAILED }
+    })
+}
+
+fn dispatch(command: Command) -> std::io::Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Run { config, log } => {
+            drop(out);
+            Ok(run::run(&config, log))
+        }
+        Command::Check { config, output } => check::check(&config, output.format(), &mut out),
+        Command::Schema => schema::schema(&mut out).map(|()| OK),
+        Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
+    }
+}

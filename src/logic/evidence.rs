@@ -111,7 +111,10 @@ mod tests {
             let latency = Duration::from_micros(us);
             let upper = upper_bound(bucket(latency));
             assert!(upper > latency, "{us}");
-            assert!(us < 8 || upper <= latency * 5 / 4 + Duration::from_micros(1), "{us} {upper:?}");
+            assert!(
+                us < 8 || upper <= latency * 5 / 4 + Duration::from_micros(1),
+                "{us} {upper:?}"
+            );
         }
     }
 

@@ -239,7 +239,11 @@ pub fn join_by_zone(incidents: &[Incident], window: Duration) -> Vec<ZoneInciden
             }
         }
     }
-    groups.iter().filter(|members| members.len() > 1).filter_map(|members| joined(members)).collect()
+    groups
+        .iter()
+        .filter(|members| members.len() > 1)
+        .filter_map(|members| joined(members))
+        .collect()
 }
 
 fn joined(members: &[&Incident]) -> Option<ZoneIncident> {
@@ -265,7 +269,11 @@ fn joined(members: &[&Incident]) -> Option<ZoneIncident> {
         place: first.subject.place.clone(),
         failure: first.failure,
         timeline,
-        counts: Tally { failed: sum(|c| c.failed), rescued: sum(|c| c.rescued), late: sum(|c| c.late) },
+        counts: Tally {
+            failed: sum(|c| c.failed),
+            rescued: sum(|c| c.rescued),
+            late: sum(|c| c.late),
+        },
         members: members.iter().map(|member| member.id).collect(),
     })
 }

@@ -175,7 +175,10 @@ mod tests {
     #[test]
     fn attempts_bound_the_tries_that_reached_somebody() {
         let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
-        assert_eq!(may_send_again(&tried(Reached::Something, true, true, 1), &spec), Again::Budgeted);
+        assert_eq!(
+            may_send_again(&tried(Reached::Something, true, true, 1), &spec),
+            Again::Budgeted
+        );
         assert_eq!(may_send_again(&tried(Reached::Something, true, true, 2), &spec), Again::No);
         let unsent = Tried { sent_tries: 0, ..tried(Reached::Nothing, false, true, 9) };
         assert_eq!(may_send_again(&unsent, &spec), Again::Free);

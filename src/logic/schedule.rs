@@ -130,7 +130,9 @@ impl Timer {
                 self.burst.left = 0;
                 Some(Evidence::Pass)
             }
-            (Outcome::Fail(failure), ProbeRow::Burst(serial)) if failure.reason == Reason::Timeout => {
+            (Outcome::Fail(failure), ProbeRow::Burst(serial))
+                if failure.reason == Reason::Timeout =>
+            {
                 if serial != self.burst.serial {
                     return None;
                 }

@@ -232,12 +232,18 @@ impl PoolView {
         self.pick_among(rng, away).or_else(|| self.pick_among(rng, fresh))
     }
 
-    fn pick_among<'a>(&'a self, rng: &mut Rng, fits: impl Fn(&&'a Target) -> bool) -> Option<&'a Target> {
+    fn pick_among<'a>(
+        &'a self,
+        rng: &mut Rng,
+        fits: impl Fn(&&'a Target) -> bool,
+    ) -> Option<&'a Target> {
         self.tiers.iter().find_map(|tier| {
             let left: SmallVec<[&Target; 16]> = tier.targets.iter().filter(&fits).collect();
             match left.as_slice() {
                 [] => None,
-                left => Some(less_loaded(left[rng.usize(..left.len())], left[rng.usize(..left.len())])),
+                left => {
+                    Some(less_loaded(left[rng.usize(..left.len())], left[rng.usize(..left.len())]))
+                }
             }
         })
     }

@@ -48,7 +48,7 @@ impl From<io::Error> for Ended {
 }
 
 async fn attempt(address: SocketAddr, spec: &ProbeSpec, layer: &mut Layer) -> Result<(), Ended> {
-    let target = SocketAddr::new(address.ip(), spec.port.unwrap_or(address.port()));
+    let target = SocketAddr::new(address.ip(), spec.port.unwrap_or_else(|| address.port()));
     let mut stream = TcpStream::connect(target).await?;
     // A probe leaves no connection waiting behind, on either side.
     let _ = stream.set_zero_linger();

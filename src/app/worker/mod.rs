@@ -115,7 +115,11 @@ impl Worker {
         }
         self.stop_accepting.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            // Control has gone: the deadline is over.
+            () = async { while commands.recv().await.is_some() {} } => {}
+        }
     }
 
     /// The current view. Costs one load unless a snapshot was published since the last call.

@@ -66,7 +66,13 @@ impl Endpoint {
     }
 
     /// Takes over what a new configuration says; health, counters and history stay.
-    pub(super) fn reseat(&mut self, subject: Subject, seat: Seat, pool: &Arc<PoolSpec>, now: Instant) {
+    pub(super) fn reseat(
+        &mut self,
+        subject: Subject,
+        seat: Seat,
+        pool: &Arc<PoolSpec>,
+        now: Instant,
+    ) {
         if *self.subject != subject {
             self.subject = Arc::new(subject);
         }
@@ -124,7 +130,8 @@ impl Endpoint {
             late: all.late - self.baseline.late,
         };
         let last_us = self.live.last_failure_us();
-        let last_failure = if last_us > self.baseline_failure_us { at(epoch, last_us) } else { None };
+        let last_failure =
+            if last_us > self.baseline_failure_us { at(epoch, last_us) } else { None };
         (counts, last_failure)
     }
 }

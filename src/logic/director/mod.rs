@@ -201,7 +201,8 @@ impl Director {
             endpoint.armed = None;
             let random = self.rng.f64();
             let detect = &endpoint.pool.detect;
-            if let Some((row, timeout)) = endpoint.timer.start(now, endpoint.health, detect, random) {
+            if let Some((row, timeout)) = endpoint.timer.start(now, endpoint.health, detect, random)
+            {
                 self.outputs.push_back(Output::Probe {
                     endpoint: id,
                     ticket: Ticket { row, started: now },
@@ -231,7 +232,8 @@ impl Director {
 
     fn next_cut(&mut self) -> Option<Output> {
         while let Some((endpoint, failure)) = self.cuts.pop() {
-            let pool = self.endpoints.get(&endpoint).and_then(|known| self.views.get(known.seat.pool));
+            let pool =
+                self.endpoints.get(&endpoint).and_then(|known| self.views.get(known.seat.pool));
             if pool.is_some_and(|pool| !pool.panic) {
                 return Some(Output::Cut { endpoint, failure });
             }
@@ -257,7 +259,8 @@ impl Director {
                         place: zone.place.clone(),
                         address: spec.address,
                     };
-                    let seat = endpoint::Seat { pool: pool_index, zone: zone_index, weight: spec.weight };
+                    let seat =
+                        endpoint::Seat { pool: pool_index, zone: zone_index, weight: spec.weight };
                     match self.endpoints.get_mut(&id) {
                         Some(endpoint) => endpoint.reseat(subject, seat, pool, now),
                         None => {
@@ -340,7 +343,8 @@ impl Director {
             Change::None => {}
             Change::Started => {
                 endpoint.up_since = Some(now);
-                let phase = schedule::phase(&endpoint.subject.pool, &endpoint.subject.address.to_string());
+                let phase =
+                    schedule::phase(&endpoint.subject.pool, &endpoint.subject.address.to_string());
                 endpoint.timer.spread(now, phase, &detect);
             }
             _ => {

@@ -53,7 +53,10 @@ impl Director {
         };
         let weights: Vec<TierWeight> = zones
             .iter()
-            .map(|tier| TierWeight { total: weight_of(tier, false), healthy: weight_of(tier, true) })
+            .map(|tier| TierWeight {
+                total: weight_of(tier, false),
+                healthy: weight_of(tier, true),
+            })
             .collect();
         let shares = steer::shares(&weights);
         let mut tiers = Vec::new();

@@ -80,7 +80,8 @@ impl Director {
         let status = |(index, view): (usize, &Arc<PoolView>)| {
             let members = || self.endpoints.values().filter(move |e| e.seat.pool == index);
             let tiers = view.tiers.iter().map(|tier| {
-                let mut zones: Vec<usize> = tier.targets().iter().map(|target| target.zone).collect();
+                let mut zones: Vec<usize> =
+                    tier.targets().iter().map(|target| target.zone).collect();
                 zones.dedup();
                 let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
                 (tier.share as f64 / WHOLE as f64, places.collect())

@@ -42,7 +42,7 @@ pub enum TryError {
 /// # Errors
 /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
 pub async fn connect(address: SocketAddr) -> Result<Connection, TryError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| connect_error(error))?;
+    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
     // Without it a small request waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     Ok(Connection { stream, busy: false, idle_since: Instant::now() })

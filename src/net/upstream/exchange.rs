@@ -131,11 +131,8 @@ impl Exchange {
     ) -> Poll<Result<ResponseHead, TryError>> {
         self.sender.poll(&mut self.connection, body, cx, &mut self.reached)?;
         loop {
-            while !self.input.is_empty() {
-                match self.take_head()? {
-                    Some(head) => return Poll::Ready(Ok(head)),
-                    None => break,
-                }
+            if let Some(head) = self.take_head()? {
+                return Poll::Ready(Ok(head));
             }
             match poll_read(&mut self.connection, &mut self.input, READ_BYTES, cx) {
                 Poll::Pending => return Poll::Pending,

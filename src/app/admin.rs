@@ -1,0 +1,187 @@
+//! The operator's listener: health, readiness, metrics, state.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+
+use super::api::{EndpointJson, IncidentJson, IncidentsJson, PoolJson};
+use super::control::{Board, Phase};
+use super::observe;
+
+/// Connections to the admin listener at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A request head must be in by then.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves until the control thread ends.
+pub async fn serve(listener: TcpListener, board: Rc<Board>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "admin listener lost");
+            return;
+        }
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let board = Rc::clone(&board);
+                tokio::task::spawn_local(async move {
+                    let service = service_fn(move |request| {
+                        let answer = answer(&board, &request);
+                        async move { Ok::<_, Infallible>(answer) }
+                    });
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(HEADER_TIMEOUT)
+                        .serve_connection(TokioIo::new(stream), service);
+                    let _ = connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admin accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
+    if !is_local_host(request) {
+        return text(StatusCode::FORBIDDEN, "the Host header must be an address or localhost\n");
+    }
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => ready(board),
+        "/metrics" => metrics(board),
+        "/api/v1/pools" => pools(board),
+        "/api/v1/endpoints" => endpoints(board),
+        "/api/v1/incidents" => incidents(board),
+        "/api/v1/config" => json(&*board.config.borrow()),
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// A page in a browser cannot be made to read the admin API by a name that resolves to loopback.
+fn is_local_host<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+fn ready(board: &Board) -> Answer {
+    if board.phase.get() == Phase::Stopping {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    if !board.director.borrow().is_routable() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "no endpoint can be chosen\n");
+    }
+    text(StatusCode::OK, "ready\n")
+}
+
+fn metrics(board: &Board) -> Answer {
+    let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
+    page.push_str(&board.shared.meters.render());
+    let dropped = board.shared.reports_dropped.load(Relaxed);
+    page.push_str(
+        "# HELP gapless_reports_dropped_total Failures that control had no room to hear of.\n",
+    );
+    page.push_str("# TYPE gapless_reports_dropped_total counter\n");
+    page.push_str(&format!("gapless_reports_dropped_total {dropped}\n"));
+    typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
+}
+
+fn pools(board: &Board) -> Answer {
+    let pools: Vec<PoolJson> = board.director.borrow().pools().iter().map(PoolJson::from).collect();
+    json(&serde_json::json!({ "pools": pools }))
+}
+
+fn endpoints(board: &Board) -> Answer {
+    let now = Instant::now();
+    let all = board.director.borrow().endpoints();
+    let endpoints: Vec<_> =
+        all.iter().map(|status| EndpointJson::new(status, &board.clock, now)).collect();
+    json(&serde_json::json!({ "endpoints": endpoints }))
+}
+
+fn incidents(board: &Board) -> Answer {
+    let mut director = board.director.borrow_mut();
+    let zones = director.zone_incidents();
+    let endpoints = director.incidents();
+    json(&IncidentsJson {
+        zones: zones.iter().map(|incident| IncidentJson::of_zone(incident, &board.clock)).collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|one| IncidentJson::of_endpoint(one, &board.clock))
+            .collect(),
+    })
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec_pretty(value) {
+        Ok(body) => typed(StatusCode::OK, "application/json", body.into()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    typed(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(body.as_bytes()))
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_hosts_of_the_operator() {
+        let with = |host: &str| {
+            is_local_host(&Request::builder().header(HOST, host).body(()).expect("request"))
+        };
+        assert!(
+            with("localhost:9900")
+                && with("127.0.0.1:9900")
+                && with("[::1]:9900")
+                && with("LOCALHOST")
+        );
+        assert!(
+            !with("evil.example")
+                && !with("")
+                && !with("localhost.evil.example")
+                && !with("[evil]")
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! What the admin API and `--format json` print: stable names, units in them.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use crate::logic::director::{EndpointStatus, PoolStatus};
+use crate::logic::health::Health;
+use crate::logic::incident::{Incident, Timeline, ZoneIncident};
+use crate::logic::outcome::Outcome;
+use crate::logic::snapshot::Tally;
+
+use super::observe::millis;
+
+/// Turns monotonic instants into wall-clock text, by one reading of both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    instant: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// RFC 3339 in UTC with milliseconds.
+    #[must_use]
+    pub fn text(&self, at: Instant) -> String {
+        let wall = match at.checked_duration_since(self.instant) {
+            Some(after) => self.wall + after,
+            None => self.wall - self.instant.duration_since(at),
+        };
+        jiff::Timestamp::try_from(wall)
+            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.3}"))
+    }
+}
+
+/// `/api/v1/pools`.
+#[derive(Debug, Serialize)]
+pub struct PoolJson {
+    name: String,
+    panic: bool,
+    endpoints: usize,
+    serving: usize,
+    tiers: Vec<TierJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct TierJson {
+    share: f64,
+    zones: Vec<String>,
+}
+
+impl From<&PoolStatus> for PoolJson {
+    fn from(status: &PoolStatus) -> Self {
+        let tier =
+            |(share, zones): &(f64, Vec<String>)| TierJson { share: *share, zones: zones.clone() };
+        Self {
+            name: status.name.to_string(),
+            panic: status.panic,
+            endpoints: status.endpoints,
+            serving: status.serving,
+            tiers: status.tiers.iter().map(tier).collect(),
+        }
+    }
+}
+
+/// `/api/v1/endpoints`.
+#[derive(Debug, Serialize)]
+pub struct EndpointJson {
+    pool: String,
+    zone: String,
+    address: String,
+    weight: u32,
+    state: &'static str,
+    reason: Option<String>,
+    since: String,
+    in_service: bool,
+    in_flight: u32,
+    next_probe_in_ms: Option<f64>,
+    probes: Vec<ProbeJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProbeJson {
+    started: String,
+    result: String,
+    latency_ms: Option<f64>,
+}
+
+impl EndpointJson {
+    /// The status of one endpoint, as of `now`.
+    #[must_use]
+    pub fn new(status: &EndpointStatus, clock: &Clock, now: Instant) -> Self {
+        let reason = match status.health {
+            Health::Suspect { failure, .. }
+            | Health::Down { failure }
+            | Health::Returning { failure, .. } => Some(failure.to_string()),
+            Health::Unknown { .. } | Health::Up => None,
+        };
+        let probe = |&(started, outcome): &(Instant, Outcome)| ProbeJson {
+            started: clock.text(started),
+            result: match outcome {
+                Outcome::Pass { .. } => "pass".to_owned(),
+                Outcome::Fail(failure) => failure.to_string(),
+                Outcome::Void => "void".to_owned(),
+            },
+            latency_ms: if let Outcome::Pass { latency } = outcome {
+                Some(millis(latency))
+            } else {
+                None
+            },
+        };
+        Self {
+            pool: status.subject.pool.to_string(),
+            zone: status.subject.place.to_string(),
+            address: status.subject.address.to_string(),
+            weight: status.weight,
+            state: status.health.as_str(),
+            reason,
+            since: clock.text(status.since),
+            in_service: status.in_service,
+            in_flight: status.in_flight,
+            next_probe_in_ms: status.next_probe.map(|at| millis(at.saturating_duration_since(now))),
+            probes: status.probes.iter().map(probe).collect(),
+        }
+    }
+}
+
+/// `/api/v1/incidents`.
+#[derive(Debug, Serialize)]
+pub struct IncidentsJson {
+    /// Failures of several endpoints of a zone together.
+    pub zones: Vec<IncidentJson>,
+    /// Failures of single endpoints, oldest first.
+    pub endpoints: Vec<IncidentJson>,
+}
+
+/// One incident, of an endpoint or of a zone.
+#[derive(Debug, Serialize)]
+pub struct IncidentJson {
+    id: u64,
+    scope: &'static str,
+    pool: String,
+    zone: String,
+    endpoint: Option<String>,
+    class: &'static str,
+    reason: String,
+    timeline: TimelineJson,
+    detection_ms: Option<f64>,
+    detection_at_most_ms: Option<f64>,
+    gap_ms: f64,
+    requests: TallyJson,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    members: Vec<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TimelineJson {
+    onset: String,
+    onset_earliest: String,
+    onset_latest: String,
+    first_evidence: String,
+    suspect: String,
+    verdict: Option<String>,
+    shift: Option<String>,
+    last_failure: Option<String>,
+    restored: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TallyJson {
+    failed: u64,
+    rescued: u64,
+    late: u64,
+}
+
+impl From<Tally> for TallyJson {
+    fn from(tally: Tally) -> Self {
+        Self { failed: tally.failed, rescued: tally.rescued, late: tally.late }
+    }
+}
+
+impl TimelineJson {
+    fn new(timeline: &Timeline, clock: &Clock) -> Self {
+        let text = |at: Option<Instant>| at.map(|at| clock.text(at));
+        Self {
+            onset: clock.text(timeline.onset()),
+            onset_earliest: clock.text(timeline.last_good),
+            onset_latest: clock.text(timeline.first_bad),
+            first_evidence: clock.text(timeline.first_bad),
+            suspect: clock.text(timeline.suspect),
+            verdict: text(timeline.verdict),
+            shift: text(timeline.shift),
+            last_failure: text(timeline.last_failure),
+            restored: text(timeline.restored),
+        }
+    }
+}
+
+impl IncidentJson {
+    /// An endpoint's incident.
+    #[must_use]
+    pub fn of_endpoint(incident: &Incident, clock: &Clock) -> Self {
+        let subject = &incident.subject;
+        Self {
+            id: incident.id,
+            scope: "endpoint",
+            pool: subject.pool.to_string(),
+            zone: subject.place.to_string(),
+            endpoint: Some(subject.address.to_string()),
+            class: incident.failure.class().as_str(),
+            reason: incident.failure.to_string(),
+            timeline: TimelineJson::new(&incident.timeline, clock),
+            detection_ms: optional_millis(incident.timeline.detection()),
+            detection_at_most_ms: optional_millis(incident.timeline.detection_at_most()),
+            gap_ms: millis(incident.timeline.gap()),
+            requests: incident.counts.into(),
+            members: Vec::new(),
+        }
+    }
+
+    /// A zone's incident.
+    #[must_use]
+    pub fn of_zone(incident: &ZoneIncident, clock: &Clock) -> Self {
+        Self {
+            id: incident.id,
+            scope: "zone",
+            pool: incident.pool.to_string(),
+            zone: incident.place.to_string(),
+            endpoint: None,
+            class: incident.failure.class().as_str(),
+            reason: incident.failure.to_string(),
+            timeline: TimelineJson::new(&incident.timeline, clock),
+            detection_ms: optional_millis(incident.timeline.detection()),
+            detection_at_most_ms: optional_millis(incident.timeline.detection_at_most()),
+            gap_ms: millis(incident.timeline.gap()),
+            requests: incident.counts.into(),
+            members: incident.members.clone(),
+        }
+    }
+}
+
+fn optional_millis(duration: Option<Duration>) -> Option<f64> {
+    duration.map(millis)
+}
+
+/// `/api/v1/config`: what runs, and what was refused.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConfigJson {
+    /// The watched file, if there is one.
+    pub path: Option<String>,
+    /// When what runs now was loaded.
+    pub loaded_at: String,
+    /// Configurations obeyed since the start, the first included.
+    pub generation: u64,
+    /// What runs differs from the file in these keys until the next start.
+    pub needs_restart: Vec<&'static str>,
+    /// Why the file as it is now was refused.
+    pub refused: Option<RefusedJson>,
+}
+
+/// A configuration that was refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedJson {
+    /// When.
+    pub at: String,
+    /// As `gapless check` prints it.
+    pub report: String,
+    /// The same, by error.
+    pub errors: serde_json::Value,
+}

@@ -1,0 +1,318 @@
+//! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::model::{Config, Shutdown};
+use crate::config::{LoadError, Loaded};
+use crate::logic::director::{Director, Input, Output, Ticket};
+use crate::logic::id::EndpointId;
+use crate::logic::outcome::Outcome;
+use crate::logic::route::RouteTable;
+use crate::net::prober;
+
+use super::api::{Clock, ConfigJson, RefusedJson};
+use super::doors::Doors;
+use super::observe;
+use super::reload::Attempt;
+use super::shared::{Command, Manners, Report, Shared};
+
+/// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
+const TURN_INPUTS: usize = 4096;
+
+/// How often the metrics' recorder tidies up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What control is asked to do from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Fail readiness, drain, end. The second one ends at once.
+    Stop,
+    /// End at once.
+    Kill,
+}
+
+/// Where the instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Serving.
+    Serving,
+    /// On the way out.
+    Stopping,
+}
+
+/// What the admin listener shows; shared on the control thread only.
+pub struct Board {
+    /// The machine itself.
+    pub director: RefCell<Director>,
+    /// What runs.
+    pub config: RefCell<ConfigJson>,
+    /// Where the instance is in its life.
+    pub phase: Cell<Phase>,
+    /// Shared with the workers.
+    pub shared: Arc<Shared>,
+    /// For times of day.
+    pub clock: Clock,
+}
+
+#[derive(Clone, Copy)]
+struct Probed {
+    endpoint: EndpointId,
+    ticket: Ticket,
+    outcome: Outcome,
+}
+
+/// The control loop and all that it owns.
+pub struct Control {
+    board: Rc<Board>,
+    doors: Doors,
+    running: Config,
+    probes: (mpsc::UnboundedSender<Probed>, mpsc::UnboundedReceiver<Probed>),
+    reports: mpsc::Receiver<Report>,
+    orders: mpsc::Receiver<Order>,
+    attempts: mpsc::Receiver<Attempt>,
+}
+
+impl Control {
+    /// Takes the checked configuration to its first snapshot. Probes start with [`Control::run`].
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        config: Config,
+        path: Option<PathBuf>,
+        doors: Doors,
+        reports: mpsc::Receiver<Report>,
+        orders: mpsc::Receiver<Order>,
+        attempts: mpsc::Receiver<Attempt>,
+    ) -> Self {
+        let clock = Clock::read();
+        let now = Instant::now();
+        let seed = shared.micros(now) ^ u64::from(std::process::id());
+        let status = ConfigJson {
+            path: path.map(|path| path.display().to_string()),
+            loaded_at: clock.text(now),
+            generation: 1,
+            ..ConfigJson::default()
+        };
+        let board = Board {
+            director: RefCell::new(Director::new(shared.epoch, seed)),
+            config: RefCell::new(status),
+            phase: Cell::new(Phase::Serving),
+            shared,
+            clock,
+        };
+        let mut control = Self {
+            board: Rc::new(board),
+            doors,
+            running: config.clone(),
+            probes: mpsc::unbounded_channel(),
+            reports,
+            orders,
+            attempts,
+        };
+        control.configure(config);
+        control
+    }
+
+    /// What the admin listener shows.
+    #[must_use]
+    pub fn board(&self) -> Rc<Board> {
+        Rc::clone(&self.board)
+    }
+
+    /// Runs until it is told to stop, then drains. Must run on a `LocalSet`.
+    pub async fn run(mut self) {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        loop {
+            self.turn();
+            let due = self.board.director.borrow().poll_timeout();
+            let wake = due.unwrap_or_else(|| Instant::now() + UPKEEP);
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => {
+                    if order == Some(Order::Stop) {
+                        self.stop().await;
+                    }
+                    return;
+                }
+                Some(probed) = self.probes.1.recv() => self.probed(probed),
+                Some(report) = self.reports.recv() => self.reported(report),
+                Some(attempt) = self.attempts.recv() => self.reload(attempt),
+                () = tokio::time::sleep_until(wake.into()) => {
+                    observe::lag(Instant::now().saturating_duration_since(wake));
+                }
+                _ = upkeep.tick() => {
+                    if let Some(recorder) = observe::recorder() {
+                        recorder.run_upkeep();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in all that has happened, lets due probes start, and does what the director says.
+    fn turn(&mut self) {
+        for _ in 0..TURN_INPUTS {
+            if let Ok(probed) = self.probes.1.try_recv() {
+                self.probed(probed);
+            } else if let Ok(report) = self.reports.try_recv() {
+                self.reported(report);
+            } else {
+                break;
+            }
+        }
+        self.board.director.borrow_mut().handle_timeout(Instant::now());
+        loop {
+            let output = self.board.director.borrow_mut().poll_output();
+            match output {
+                Some(output) => self.perform(output),
+                None => break,
+            }
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Probe { endpoint, ticket, address, pool, timeout } => {
+                let done = self.probes.0.clone();
+                tokio::task::spawn_local(async move {
+                    let outcome = prober::probe(address, &pool.probe, timeout).await;
+                    observe::probe(&pool.name, outcome);
+                    let _ = done.send(Probed { endpoint, ticket, outcome });
+                });
+            }
+            Output::Publish(snapshot) => {
+                observe::published(snapshot.version);
+                self.board.shared.snapshot.store(snapshot);
+                self.board.director.borrow_mut().handle(Input::Published, Instant::now());
+            }
+            Output::Cut { endpoint, failure } => {
+                let waiting = failure.is_connection_level();
+                self.doors.tell(|| Command::Cut { endpoint, waiting });
+            }
+            Output::Event(event) => observe::event(&event),
+        }
+    }
+
+    fn probed(&self, probed: Probed) {
+        let Probed { endpoint, ticket, outcome } = probed;
+        let input = Input::Probed { endpoint, ticket, outcome };
+        self.board.director.borrow_mut().handle(input, Instant::now());
+    }
+
+    fn reported(&self, report: Report) {
+        let input = match report {
+            Report::Traffic { endpoint, failure, began } => {
+                Input::Traffic { endpoint, failure, began }
+            }
+            Report::IdleClosed(endpoint) => Input::IdleClosed { endpoint },
+        };
+        self.board.director.borrow_mut().handle(input, Instant::now());
+    }
+
+    /// Obeys a checked configuration.
+    fn configure(&mut self, config: Config) {
+        let names = config.topology.pools.iter().map(|pool| &*pool.name);
+        let routes = Arc::new(RouteTable::compile(&config.routes, names));
+        let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
+        self.board.shared.manners.store(Arc::new(manners));
+        let input = Input::Configure { topology: config.topology.clone(), routes };
+        self.board.director.borrow_mut().handle(input, Instant::now());
+        self.running = config;
+    }
+
+    /// Obeys what was loaded, or says why not and changes nothing.
+    fn reload(&mut self, attempt: Attempt) {
+        let refused = match attempt.result {
+            Ok(loaded) => match self.doors.rearrange(&loaded.config.listen) {
+                Ok(()) => return self.accept(loaded),
+                Err(error) => RefusedJson {
+                    at: String::new(),
+                    report: error.to_string(),
+                    errors: serde_json::json!([{ "message": error.to_string() }]),
+                },
+            },
+            Err(LoadError::Invalid(report)) => RefusedJson {
+                at: String::new(),
+                report: report.render(false),
+                errors: serde_json::to_value(&report.diagnostics).unwrap_or_default(),
+            },
+            Err(error @ LoadError::Unreadable { .. }) => RefusedJson {
+                at: String::new(),
+                report: error.to_string(),
+                errors: serde_json::json!([{ "message": error.to_string() }]),
+            },
+        };
+        observe::reloaded(false);
+        tracing::error!("configuration refused, the old one stays:\n{}", refused.report);
+        let at = self.board.clock.text(Instant::now());
+        self.board.config.borrow_mut().refused = Some(RefusedJson { at, ..refused });
+    }
+
+    fn accept(&mut self, loaded: Loaded) {
+        let restart = needs_restart(&self.running, &loaded.config);
+        // What cannot change while running is compared with what does run, also next time.
+        let (workers, admin, state_dir) =
+            (self.running.workers, self.running.admin.clone(), self.running.state_dir.clone());
+        self.configure(Config { workers, admin, state_dir, ..loaded.config });
+        self.turn();
+        self.doors.tell(|| Command::Refresh);
+        observe::reloaded(true);
+        let mut status = self.board.config.borrow_mut();
+        status.generation += 1;
+        status.loaded_at = self.board.clock.text(Instant::now());
+        status.refused = None;
+        tracing::info!(generation = status.generation, "configuration loaded");
+        if !restart.is_empty() {
+            tracing::warn!(keys = ?restart, "these keys take effect at the next start");
+        }
+        status.needs_restart = restart;
+    }
+
+    /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
+    async fn stop(&mut self) {
+        let Shutdown { lame_duck, drain } = self.running.shutdown.clone();
+        self.board.phase.set(Phase::Stopping);
+        tracing::info!(?lame_duck, ?drain, "stopping");
+        self.while_serving(tokio::time::Instant::now() + lame_duck, false).await;
+        self.doors.tell(|| Command::Drain);
+        self.while_serving(tokio::time::Instant::now() + drain, true).await;
+    }
+
+    /// Goes on with health until `deadline`, a second order, or (if asked) the last worker's end:
+    /// running requests may still need a rescue.
+    async fn while_serving(&mut self, deadline: tokio::time::Instant, until_drained: bool) {
+        loop {
+            self.turn();
+            let due = self.board.director.borrow().poll_timeout();
+            let wake = due.map_or(deadline, |due| deadline.min(due.into()));
+            tokio::select! {
+                biased;
+                _ = self.orders.recv() => return,
+                () = self.doors.all_closed(), if until_drained => return,
+                Some(probed) = self.probes.1.recv() => self.probed(probed),
+                Some(report) = self.reports.recv() => self.reported(report),
+                () = tokio::time::sleep_until(wake) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The keys in which `new` differs from what runs, and that only a start can change.
+fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
+    let differing = [
+        ("workers", running.workers != new.workers),
+        ("admin.address", running.admin != new.admin),
+        ("state_dir", running.state_dir != new.state_dir),
+    ];
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}

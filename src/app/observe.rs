@@ -1,0 +1,153 @@
+//! What the operator is told: logs and metrics of verdicts, incidents, probes and reloads.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::logic::director::Event;
+use crate::logic::health::{Change, Health};
+use crate::logic::incident::{Incident, Subject};
+use crate::logic::outcome::Outcome;
+
+/// Upper bounds of the buckets for detection and gap, in seconds.
+const WINDOW_BUCKETS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// The process's recorder; the first call installs it. `None` if another one was installed before.
+pub fn recorder() -> Option<&'static PrometheusHandle> {
+    let install = || {
+        let seconds = Matcher::Suffix("_seconds".to_owned());
+        let builder =
+            PrometheusBuilder::new().set_buckets_for_metric(seconds, &WINDOW_BUCKETS).ok()?;
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).ok()?;
+        Some(handle)
+    };
+    RECORDER.get_or_init(install).as_ref()
+}
+
+fn labels(subject: &Subject) -> [(&'static str, String); 3] {
+    [
+        ("pool", subject.pool.to_string()),
+        ("zone", subject.place.to_string()),
+        ("endpoint", subject.address.to_string()),
+    ]
+}
+
+/// Logs and counts one event.
+pub fn event(event: &Event) {
+    match event {
+        Event::Health { subject, change, health } => health_changed(subject, *change, *health),
+        Event::IncidentBegan(incident) => incident_began(incident),
+        Event::IncidentEnded(incident) => incident_ended(incident),
+        Event::Panic { pool, on: true } => {
+            gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(1.0);
+            counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
+            tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
+        }
+        Event::Panic { pool, on: false } => {
+            gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(0.0);
+            tracing::warn!(%pool, "panic is over");
+        }
+    }
+}
+
+fn health_changed(subject: &Subject, change: Change, health: Health) {
+    let serving = if health.serves(false) { 1.0 } else { 0.0 };
+    gauge!("gapless_endpoint_up", &labels(subject)).set(serving);
+    let (pool, zone, endpoint) = (&subject.pool, &subject.place, subject.address);
+    match (change, health) {
+        (Change::WentDown, Health::Down { failure }) => {
+            tracing::warn!(%pool, %zone, %endpoint, reason = %failure, "down");
+        }
+        (Change::Suspected, Health::Suspect { failure, .. }) => {
+            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "suspect");
+        }
+        (Change::Restored | Change::Started, _) => tracing::info!(%pool, %zone, %endpoint, "up"),
+        (Change::Cleared, _) => tracing::info!(%pool, %zone, %endpoint, "no longer suspect"),
+        _ => tracing::debug!(%pool, %zone, %endpoint, state = health.as_str(), "health"),
+    }
+}
+
+fn incident_labels(incident: &Incident) -> [(&'static str, String); 3] {
+    [
+        ("pool", incident.subject.pool.to_string()),
+        ("zone", incident.subject.place.to_string()),
+        ("class", incident.failure.class().to_string()),
+    ]
+}
+
+fn incident_began(incident: &Incident) {
+    let labels = incident_labels(incident);
+    counter!("gapless_incidents_total", &labels).increment(1);
+    if let Some(detection) = incident.timeline.detection() {
+        histogram!("gapless_detection_seconds", &labels).record(detection);
+    }
+}
+
+fn incident_ended(incident: &Incident) {
+    let labels = incident_labels(incident);
+    histogram!("gapless_gap_seconds", &labels).record(incident.timeline.gap());
+    let [pool, zone, _] = labels;
+    let counts = incident.counts;
+    for (outcome, count) in
+        [("failed", counts.failed), ("rescued", counts.rescued), ("late", counts.late)]
+    {
+        let labels = [pool.clone(), zone.clone(), ("outcome", outcome.to_owned())];
+        counter!("gapless_incident_requests_total", &labels).increment(count);
+    }
+    tracing::warn!(
+        id = incident.id,
+        pool = %incident.subject.pool,
+        zone = %incident.subject.place,
+        endpoint = %incident.subject.address,
+        class = %incident.failure.class(),
+        detection_ms = incident.timeline.detection().map(millis),
+        gap_ms = millis(incident.timeline.gap()),
+        failed = counts.failed,
+        rescued = counts.rescued,
+        late = counts.late,
+        "incident over"
+    );
+}
+
+/// Counts one probe.
+pub fn probe(pool: &str, outcome: Outcome) {
+    let word = match outcome {
+        Outcome::Pass { latency } => {
+            histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
+            "pass"
+        }
+        Outcome::Fail(failure) => failure.class().as_str(),
+        Outcome::Void => "void",
+    };
+    counter!("gapless_probes_total", "pool" => pool.to_owned(), "outcome" => word).increment(1);
+}
+
+/// How late control woke up.
+pub fn lag(lag: Duration) {
+    gauge!("gapless_control_lag_seconds").set(lag.as_secs_f64());
+}
+
+/// A snapshot was published.
+pub fn published(version: u64) {
+    gauge!("gapless_snapshot_version").set(version as f64);
+}
+
+/// A reload succeeded or not.
+pub fn reloaded(ok: bool) {
+    let result = if ok { "ok" } else { "refused" };
+    counter!("gapless_config_reloads_total", "result" => result).increment(1);
+    gauge!("gapless_config_last_reload_ok").set(if ok { 1.0 } else { 0.0 });
+}
+
+/// Milliseconds with a fraction.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
