@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand.
 
+pub mod ask;
 pub mod check;
+pub mod demo;
 pub mod healthcheck;
 pub mod run;
 pub mod schema;
@@ -55,6 +57,19 @@ enum Command {
         config: PathBuf,
         #[command(flatten)]
         output: Output,
+    },
+    /// See a zone die under load, and the gap measured against what was predicted
+    Demo {
+        #[command(flatten)]
+        options: demo::Options,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One of the demo's endpoints
+    #[command(hide = true)]
+    DemoEndpoint {
+        /// Where it listens
+        address: SocketAddr,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -127,6 +142,15 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             Ok(run::run(&config, log))
         }
         Command::Check { config, output } => check::check(&config, output.format(), &mut out),
+        Command::Demo { options, output } => {
+            drop(out);
+            let color = std::io::stdout().is_terminal();
+            demo::demo(options, output.format == FormatName::Json, color)
+        }
+        Command::DemoEndpoint { address } => {
+            drop(out);
+            demo::endpoint(address)
+        }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
     }

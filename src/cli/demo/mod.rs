@@ -100,7 +100,7 @@ pub fn demo(options: Options, json: bool, color: bool) -> io::Result<u8> {
     let loaded = config::load(&path).map_err(|error| io::Error::other(error.to_string()))?;
     screen.configuration(&path, &text)?;
     let mut fleet = Fleet::start(places(&loaded))?;
-    let prediction = report::predict(&loaded.config, options);
+    let config = loaded.config.clone();
     let instance = start(loaded, &path)?;
     let (Some(&proxy), Some(admin)) = (instance.addresses.first(), instance.admin) else {
         return Err(io::Error::other("the demo's configuration has no listener"));
@@ -108,8 +108,9 @@ pub fn demo(options: Options, json: bool, color: bool) -> io::Result<u8> {
     await_ready(admin)?;
     screen.begins(proxy, admin, options)?;
     let mut load = Load::start(proxy, options.rate)?;
-    let moments = play(options, &mut fleet, &load, admin, &mut screen)?;
+    let (moments, before) = play(options, &mut fleet, &load, admin, &mut screen)?;
     load.stop();
+    let prediction = report::predict(&config, options, &before)?;
     let incidents = ask::get(admin, "/api/v1/incidents")?.body;
     let report = Report::new(options, prediction, moments, &load.samples(0), &fleet, &incidents);
     screen.table(&report)?;
@@ -173,23 +174,24 @@ fn await_ready(admin: SocketAddr) -> io::Result<()> {
     Err(io::Error::other("the demo's endpoints do not come up"))
 }
 
-/// Traffic, then the fault, then its end.
+/// Traffic, then the fault, then its end; the moments, and the endpoints' state before them.
 fn play(
     options: Options,
     fleet: &mut Fleet,
     load: &Load,
     admin: SocketAddr,
     screen: &mut Screen,
-) -> io::Result<Moments> {
+) -> io::Result<(Moments, String)> {
     let part = |share: f64| Duration::from_secs(u64::from(options.seconds)).mul_f64(share);
     screen.watch(part(0.25), load, fleet, admin)?;
+    let before = ask::get(admin, "/api/v1/endpoints")?.body;
     let failed = fleet.fail(ZONE, options.fault)?;
     screen.moment(&format!("{ZONE} fails: {}", options.fault.as_str()))?;
     screen.watch(part(0.40), load, fleet, admin)?;
     let healed = fleet.heal(ZONE, options.fault)?;
     screen.moment(&format!("{ZONE} is healed"))?;
     screen.watch(part(0.35), load, fleet, admin)?;
-    Ok(Moments { failed, healed })
+    Ok((Moments { failed, healed }, before))
 }
 
 fn wait_for_interrupt() -> io::Result<()> {

@@ -1,16 +1,20 @@
 //! What the demo found: predicted against measured.
 
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::app::observe::millis;
 use crate::config::model::Config;
-use crate::sim::predict::{Estimate, Question, Scope, predict as simulate};
+use crate::sim::predict::{self, Question, Scope, Spread, Window};
 
 use super::fleet::Fleet;
 use super::load::Sample;
 use super::{Fault, Options, ZONE};
+
+/// Trials of the prediction.
+const TRIALS: u32 = 500;
 
 /// A good answer later than this is counted.
 const LATE: Duration = Duration::from_millis(250);
@@ -26,7 +30,7 @@ pub(super) struct Moments {
 #[derive(Debug)]
 pub(super) struct Report {
     fault: Fault,
-    prediction: Estimate,
+    prediction: Spread,
     detection: Option<Duration>,
     gap: Duration,
     restored: Option<Duration>,
@@ -45,7 +49,7 @@ struct Requests {
 impl Report {
     pub(super) fn new(
         options: Options,
-        prediction: Estimate,
+        prediction: Spread,
         moments: Moments,
         samples: &[Sample],
         fleet: &Fleet,
@@ -85,7 +89,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let ms = |duration: Duration| format!("{:.1} ms", millis(duration));
         let optional = |duration: Option<Duration>| duration.map_or_else(|| "not seen".to_owned(), ms);
-        let Estimate { median, p99, worst, .. } = self.prediction;
+        let Spread { median, p99, worst, .. } = self.prediction;
         let verdict = match self.detection {
             Some(detection) if detection <= worst => "inside what was predicted",
             Some(_) => "OUTSIDE what was predicted",
@@ -148,7 +152,35 @@ fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
     (verdicts.len() >= 3).then(|| verdicts.into_iter().max()).flatten()
 }
 
-/// What the simulator says of this fault under this traffic.
-pub(super) fn predict(config: &Config, options: Options) -> Estimate {
-    todo!()
+/// What the simulator says of this fault in a whole zone under this traffic, where a round trip
+/// takes as long as the slowest of the latest probes.
+///
+/// # Errors
+/// If the simulator says that this fault is never noticed.
+pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io::Result<Spread> {
+    let unseen = || io::Error::other("no verdict is predicted for this fault");
+    let pool = config.topology.pools.first().ok_or_else(unseen)?;
+    let question = Question {
+        trials: TRIALS,
+        seed: 1,
+        round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
+        rate_rps: Some(f64::from(options.rate)),
+    };
+    let here = config.topology.here.as_ref();
+    let prediction = predict::predict(pool, here, &question, Instant::now());
+    let asked = |row: &&predict::Row| {
+        row.scope == Scope::Zone && row.class == options.fault.class() && row.traffic_rps.is_some()
+    };
+    match prediction.rows.iter().find(asked).map(|row| row.window) {
+        Some(Window::Seen { spread, .. }) => Ok(spread),
+        _ => Err(unseen()),
+    }
+}
+
+fn slowest_probe(endpoints: &str) -> Duration {
+    let status: Value = serde_json::from_str(endpoints).unwrap_or_default();
+    let all = status["endpoints"].as_array().into_iter().flatten();
+    let probes = all.flat_map(|endpoint| endpoint["probes"].as_array().into_iter().flatten());
+    let slowest = probes.filter_map(|probe| probe["latency_ms"].as_f64()).fold(0.0, f64::max);
+    Duration::from_secs_f64(slowest / 1e3)
 }
