@@ -18,7 +18,7 @@ pub mod logic;
 pub mod config;
 pub mod net;
 
-//pub mod sim;
+pub mod sim;
 
 pub mod app;
 

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod healthcheck;
+pub mod predict;
 pub mod run;
 pub mod schema;
 
