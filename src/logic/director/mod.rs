@@ -361,6 +361,12 @@ impl Director {
             self.stale_pools.insert(endpoint.seat.pool);
         }
         self.record(&subject, evidence, change, (last_good, began, now));
+        // Only now: an incident that this pass ends has been given its counts.
+        if evidence == Evidence::Pass
+            && let Some(endpoint) = self.endpoints.get_mut(&id)
+        {
+            endpoint.close_books();
+        }
         if change != Change::None {
             self.event(Event::Health { subject, change, health });
         }
