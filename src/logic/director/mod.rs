@@ -357,7 +357,8 @@ impl Director {
         endpoint.changed(change, now);
         let (subject, health) = (Arc::clone(&endpoint.subject), endpoint.health);
         let last_good = endpoint.last_good(epoch).unwrap_or(began);
-        if endpoint.serves() != served {
+        // A verdict on an endpoint that nothing was known of may be the one that begins a panic.
+        if endpoint.serves() != served || change == Change::WentDown {
             self.stale_pools.insert(endpoint.seat.pool);
         }
         self.record(&subject, evidence, change, (last_good, began, now));

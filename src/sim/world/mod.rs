@@ -104,7 +104,7 @@ pub enum What {
 }
 
 /// Something that is yet to happen.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     Behaves { address: SocketAddr, behavior: Behavior },
     ProbeArrives(u64),
