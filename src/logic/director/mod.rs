@@ -273,7 +273,8 @@ impl Director {
                 }
             }
         }
-        let gone: Vec<EndpointId> = self.by_address.drain().map(|(_, id)| id).collect();
+        let mut gone: Vec<EndpointId> = self.by_address.drain().map(|(_, id)| id).collect();
+        gone.sort_unstable();
         for id in gone {
             self.retire(id, now);
         }
