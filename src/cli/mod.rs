@@ -4,6 +4,7 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod healthcheck;
+pub mod predict;
 pub mod run;
 pub mod schema;
 

@@ -54,6 +54,8 @@ struct Burst {
     serial: u32,
     due: Option<Instant>,
     left: u32,
+    /// Probes that have not ended.
+    awaited: u32,
     silent: u32,
     started: Option<Instant>,
 }
@@ -95,6 +97,7 @@ impl Timer {
     ) -> Option<(ProbeRow, Duration)> {
         if self.burst.due.is_some_and(|due| due <= now) {
             self.burst.left -= 1;
+            self.burst.awaited += 1;
             self.burst.due = (self.burst.left > 0).then(|| now + BURST_GAP);
             let patience = self.rtt.bound().unwrap_or(detect.timeout).max(BURST_TIMEOUT_FLOOR);
             return Some((ProbeRow::Burst(self.burst.serial), patience.min(detect.timeout)));
@@ -122,6 +125,9 @@ impl Timer {
                 self.regular.due = Some(now);
             }
         }
+        if row == ProbeRow::Burst(self.burst.serial) {
+            self.burst.awaited = self.burst.awaited.saturating_sub(1);
+        }
         match (outcome, row) {
             (Outcome::Void, _) => None,
             (Outcome::Pass { latency }, _) => {
@@ -143,14 +149,16 @@ impl Timer {
         }
     }
 
-    /// Begins a burst now, unless one began less than `rest` ago.
+    /// Begins a burst now, unless one began less than `rest` ago or has not ended: its silence
+    /// would not be heard to the end.
     pub fn begin_burst(&mut self, now: Instant, rest: Duration) {
         let rested = self.burst.started.is_none_or(|started| now >= started + rest);
-        if self.burst.left == 0 && rested {
+        if self.burst.left == 0 && self.burst.awaited == 0 && rested {
             self.burst = Burst {
                 serial: self.burst.serial.wrapping_add(1),
                 due: Some(now),
                 left: BURST_PROBES,
+                awaited: 0,
                 silent: 0,
                 started: Some(now),
             };
@@ -279,6 +287,25 @@ mod tests {
         assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(70)), None);
         assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(80)), Some(Evidence::Firm(_))));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
+    }
+
+    #[test]
+    fn a_burst_is_heard_to_its_end_before_the_next_begins() {
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, UP, &detect, 0.0);
+        timer.begin_burst(t0, ms(10));
+        let rows: Vec<_> = [0, 20, 40]
+            .map(|at| timer.start(t0 + ms(at), UP, &detect, 0.0).expect("due").0)
+            .to_vec();
+        timer.begin_burst(t0 + ms(60), ms(10));
+        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(70)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(80)), None);
+        timer.begin_burst(t0 + ms(85), ms(10));
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(90)), Some(Evidence::Firm(_))));
+        timer.begin_burst(t0 + ms(95), ms(10));
+        assert_eq!(timer.due(), Some(t0 + ms(95)));
     }
 
     #[test]

@@ -103,6 +103,10 @@ impl Endpoint {
     /// A probe that began at `began` passed.
     pub(super) fn proven(&mut self, began: Instant) {
         self.last_proof = Some(began);
+    }
+
+    /// While it is up, what requests met before a pass has nothing to do with what comes after.
+    pub(super) fn close_books(&mut self) {
         if self.health == Health::Up {
             self.baseline = self.live.tally();
             self.baseline_failure_us = self.live.last_failure_us();

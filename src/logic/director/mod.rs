@@ -273,7 +273,8 @@ impl Director {
                 }
             }
         }
-        let gone: Vec<EndpointId> = self.by_address.drain().map(|(_, id)| id).collect();
+        let mut gone: Vec<EndpointId> = self.by_address.drain().map(|(_, id)| id).collect();
+        gone.sort_unstable();
         for id in gone {
             self.retire(id, now);
         }
@@ -357,10 +358,17 @@ impl Director {
         endpoint.changed(change, now);
         let (subject, health) = (Arc::clone(&endpoint.subject), endpoint.health);
         let last_good = endpoint.last_good(epoch).unwrap_or(began);
-        if endpoint.serves() != served {
+        // A verdict on an endpoint that nothing was known of may be the one that begins a panic.
+        if endpoint.serves() != served || change == Change::WentDown {
             self.stale_pools.insert(endpoint.seat.pool);
         }
         self.record(&subject, evidence, change, (last_good, began, now));
+        // Only now: an incident that this pass ends has been given its counts.
+        if evidence == Evidence::Pass
+            && let Some(endpoint) = self.endpoints.get_mut(&id)
+        {
+            endpoint.close_books();
+        }
         if change != Change::None {
             self.event(Event::Health { subject, change, health });
         }
