@@ -83,7 +83,9 @@ fn picks(criterion: &mut Criterion) {
     avoid.endpoints.push(EndpointId(1));
     avoid.zones.push(0);
     criterion.bench_function("pick_other/4x3", |bench| {
-        bench.iter(|| black_box(&pool).pick_other(&mut rng, black_box(&avoid)).map(|target| target.id));
+        bench.iter(|| {
+            black_box(&pool).pick_other(&mut rng, black_box(&avoid)).map(|target| target.id)
+        });
     });
 }
 

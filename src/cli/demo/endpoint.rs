@@ -88,7 +88,10 @@ async fn connection(stream: TcpStream, mut mode: watch::Receiver<Mode>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, mode: Mode) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    mode: Mode,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_probe = request.uri().path() == "/healthz";
     let _ = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
     if !is_probe {

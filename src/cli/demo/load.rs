@@ -100,7 +100,12 @@ async fn run(proxy: SocketAddr, rate: u32, sink: Arc<Mutex<Vec<Sample>>>, until:
     while running.join_next().await.is_some() {}
 }
 
-async fn request(proxy: SocketAddr, number: u64, due: Instant, idle: &RefCell<Vec<TcpStream>>) -> Sample {
+async fn request(
+    proxy: SocketAddr,
+    number: u64,
+    due: Instant,
+    idle: &RefCell<Vec<TcpStream>>,
+) -> Sample {
     let is_post = number % POST_EVERY == POST_EVERY - 1;
     let exchange = async {
         let kept = idle.borrow_mut().pop();
@@ -130,7 +135,11 @@ async fn request(proxy: SocketAddr, number: u64, due: Instant, idle: &RefCell<Ve
     }
 }
 
-async fn exchange(stream: &mut TcpStream, number: u64, is_post: bool) -> std::io::Result<ResponseHead> {
+async fn exchange(
+    stream: &mut TcpStream,
+    number: u64,
+    is_post: bool,
+) -> std::io::Result<ResponseHead> {
     let malformed = |_| std::io::Error::from(std::io::ErrorKind::InvalidData);
     let method = if is_post { Method::POST } else { Method::GET };
     let mut wire = BytesMut::with_capacity(1024);

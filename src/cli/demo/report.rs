@@ -55,7 +55,8 @@ impl Report {
         fleet: &Fleet,
         incidents: &str,
     ) -> Self {
-        let count = |of: &dyn Fn(&Sample) -> bool| samples.iter().filter(|sample| of(sample)).count();
+        let count =
+            |of: &dyn Fn(&Sample) -> bool| samples.iter().filter(|sample| of(sample)).count();
         let requests = Requests {
             sent: samples.len(),
             failed_get: count(&|sample| !sample.is_good && !sample.is_post),
@@ -63,10 +64,12 @@ impl Report {
             rescued: count(&|sample| sample.is_good && sample.is_resent),
             late: count(&|sample| sample.is_good && sample.latency > LATE),
         };
-        let seen = samples.iter().filter(|sample| !sample.is_good && sample.ended >= moments.failed);
+        let seen =
+            samples.iter().filter(|sample| !sample.is_good && sample.ended >= moments.failed);
         let last_failure = seen.map(|sample| sample.ended).max();
         let from_zone = |sample: &&Sample| {
-            sample.is_good && sample.endpoint.as_deref().and_then(|e| fleet.zone_of(e)) == Some(ZONE)
+            sample.is_good
+                && sample.endpoint.as_deref().and_then(|e| fleet.zone_of(e)) == Some(ZONE)
         };
         let back = samples.iter().filter(|sample| sample.ended > moments.healed).filter(from_zone);
         let first_back = back.map(|sample| sample.ended).min();
@@ -74,7 +77,8 @@ impl Report {
             fault: options.fault,
             prediction,
             detection: last_verdict(incidents, moments.failed),
-            gap: last_failure.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.failed)),
+            gap: last_failure
+                .map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.failed)),
             restored: first_back.map(|first| first.saturating_duration_since(moments.healed)),
             requests,
         }
@@ -88,7 +92,8 @@ impl Report {
     /// The table at the end.
     pub(super) fn text(&self) -> String {
         let ms = |duration: Duration| format!("{:.1} ms", millis(duration));
-        let optional = |duration: Option<Duration>| duration.map_or_else(|| "not seen".to_owned(), ms);
+        let optional =
+            |duration: Option<Duration>| duration.map_or_else(|| "not seen".to_owned(), ms);
         let Spread { median, p99, worst, .. } = self.prediction;
         let verdict = match self.detection {
             Some(detection) if detection <= worst => "inside what was predicted",
@@ -98,10 +103,19 @@ impl Report {
         let Requests { sent, failed_get, failed_post, rescued, late } = self.requests;
         let rows = [
             ("fault", format!("{} in the whole zone {ZONE}", self.fault.as_str())),
-            ("predicted window", format!("median {}, p99 {}, worst {}", ms(median), ms(p99), ms(worst))),
+            (
+                "predicted window",
+                format!("median {}, p99 {}, worst {}", ms(median), ms(p99), ms(worst)),
+            ),
             ("measured window", format!("{}   ({verdict})", optional(self.detection))),
-            ("measured gap", format!("{}   (onset to the last failure that a client saw)", ms(self.gap))),
-            ("return", format!("{}   (healed to the first answer from the zone)", optional(self.restored))),
+            (
+                "measured gap",
+                format!("{}   (onset to the last failure that a client saw)", ms(self.gap)),
+            ),
+            (
+                "return",
+                format!("{}   (healed to the first answer from the zone)", optional(self.restored)),
+            ),
             ("requests", format!("{sent} sent, {rescued} rescued, {late} good but late")),
             ("failed", format!("{failed_get} GET, {failed_post} POST")),
         ];

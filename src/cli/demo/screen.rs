@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::cli::ask;
 
+use super::Options;
 use super::fleet::Fleet;
 use super::load::{Load, Sample};
 use super::report::Report;
-use super::Options;
 
 /// Time from line to line.
 const STEP: Duration = Duration::from_millis(500);
@@ -35,7 +35,8 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(json: bool, color: bool) -> Self {
-        let out: Box<dyn Write> = if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+        let out: Box<dyn Write> =
+            if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
         Self { out, color, began: Instant::now(), shown: 0, states: HashMap::new() }
     }
 
@@ -47,7 +48,12 @@ impl Screen {
         writeln!(self.out)
     }
 
-    pub(super) fn begins(&mut self, proxy: SocketAddr, admin: SocketAddr, options: Options) -> io::Result<()> {
+    pub(super) fn begins(
+        &mut self,
+        proxy: SocketAddr,
+        admin: SocketAddr,
+        options: Options,
+    ) -> io::Result<()> {
         self.began = Instant::now();
         writeln!(
             self.out,
@@ -92,7 +98,8 @@ impl Screen {
             let (address, state) = (text("address"), text("state"));
             let before = self.states.insert(address.clone(), state.clone());
             if before.is_some_and(|before| before != state) {
-                let reason = endpoint["reason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
+                let reason =
+                    endpoint["reason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
                 writeln!(self.out, "{}   {} {address} {state}{reason}", self.time(), text("zone"))?;
             }
         }
@@ -137,7 +144,12 @@ impl Screen {
         writeln!(self.out, "\n{}", report.text())
     }
 
-    pub(super) fn keeps(&mut self, proxy: SocketAddr, admin: SocketAddr, path: &Path) -> io::Result<()> {
+    pub(super) fn keeps(
+        &mut self,
+        proxy: SocketAddr,
+        admin: SocketAddr,
+        path: &Path,
+    ) -> io::Result<()> {
         writeln!(
             self.out,
             "Still running, until Ctrl-C:\n  curl -i http://{proxy}/\n  curl http://{admin}/api/v1/endpoints\n  \
