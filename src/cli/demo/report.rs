@@ -181,13 +181,10 @@ pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io:
         rate_rps: Some(f64::from(options.rate)),
     };
     let here = config.topology.here.as_ref();
-    let prediction = predict::predict(pool, here, &question, Instant::now());
-    let asked = |row: &&predict::Row| {
-        row.scope == Scope::Zone && row.class == options.fault.class() && row.traffic_rps.is_some()
-    };
-    match prediction.rows.iter().find(asked).map(|row| row.window) {
-        Some(Window::Seen { spread, .. }) => Ok(spread),
-        _ => Err(unseen()),
+    let asked = (Scope::Zone, options.fault.class());
+    match predict::predict_one(pool, here, &question, asked, Instant::now()).window {
+        Window::Seen { spread, .. } => Ok(spread),
+        Window::Unseen(_) => Err(unseen()),
     }
 }
 
