@@ -1,0 +1,160 @@
+//! What must hold of everything that the director publishes and tells.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use gapless::logic::director::Event;
+use gapless::logic::health::Change;
+use gapless::logic::id::EndpointId;
+use gapless::logic::outcome::Outcome;
+use gapless::logic::snapshot::PoolView;
+use gapless::sim::world::{Mark, What, World};
+
+/// What a watcher from outside knows of one endpoint.
+#[derive(Default)]
+struct Known {
+    /// Passes since the endpoint was new or went down.
+    passes: u32,
+    /// How many of them it needs to serve.
+    needed: u32,
+    was_up: bool,
+    had_evidence: bool,
+}
+
+/// The rules, and what they must remember.
+pub struct Rules {
+    known: HashMap<EndpointId, Known>,
+    version: u64,
+    last_publish: Option<(u64, u64)>,
+    /// Endpoints that went down after they had been up, with the time of it.
+    pub verdicts: Vec<(EndpointId, Instant)>,
+    went_down_this_turn: (u64, HashSet<EndpointId>),
+    up_after_least: u32,
+}
+
+impl Rules {
+    /// Begins to watch. What has happened so far is checked too.
+    pub fn new(world: &mut World) -> Self {
+        let mut rules = Self {
+            known: HashMap::new(),
+            version: 0,
+            last_publish: None,
+            verdicts: Vec::new(),
+            went_down_this_turn: (0, HashSet::new()),
+            up_after_least: 1,
+        };
+        rules.watch(world);
+        rules
+    }
+
+    /// The least `up_after` that any configuration so far has had.
+    pub fn expect_up_after(&mut self, up_after: u32) {
+        self.up_after_least = up_after;
+    }
+
+    /// What [`Rules::expect_up_after`] was last told.
+    pub fn up_after_least(&self) -> u32 {
+        self.up_after_least
+    }
+
+    /// Checks all that happened since the last call.
+    pub fn watch(&mut self, world: &mut World) {
+        for mark in world.take_log() {
+            self.see(&mark);
+        }
+        world.snapshot().pools.iter().for_each(|pool| self.never_empty(pool));
+    }
+
+    fn see(&mut self, mark: &Mark) {
+        match &mark.what {
+            What::Probed { endpoint, outcome, .. } => {
+                let known = self.known.entry(*endpoint).or_default();
+                known.passes += u32::from(matches!(outcome, Outcome::Pass { .. }));
+                known.had_evidence |= !matches!(outcome, Outcome::Void);
+            }
+            What::Event(Event::Health { subject, change, .. }) => {
+                self.changed(subject.endpoint, *change, mark);
+            }
+            What::Event(_) => {}
+            What::Published(snapshot) => {
+                assert!(snapshot.version > self.version, "versions increase");
+                self.version = snapshot.version;
+                let last = self.last_publish.replace((mark.turn, snapshot.version));
+                let turn = last.map(|(turn, _)| turn);
+                assert_ne!(turn, Some(mark.turn), "one turn, one snapshot");
+                snapshot.pools.iter().for_each(|pool| self.published(pool));
+            }
+            What::Cut { endpoint, .. } => {
+                let (turn, down) = &self.went_down_this_turn;
+                assert!(*turn == mark.turn && down.contains(endpoint), "a cut follows its verdict");
+                let published = self.last_publish.map(|(turn, _)| turn);
+                assert_eq!(published, Some(mark.turn), "a cut comes after the snapshot");
+            }
+        }
+    }
+
+    fn changed(&mut self, endpoint: EndpointId, change: Change, mark: &Mark) {
+        let known = self.known.entry(endpoint).or_default();
+        match change {
+            Change::WentDown => {
+                known.passes = 0;
+                known.needed = self.up_after_least;
+                if known.was_up {
+                    self.verdicts.push((endpoint, mark.at));
+                }
+                if self.went_down_this_turn.0 != mark.turn {
+                    self.went_down_this_turn = (mark.turn, HashSet::new());
+                }
+                self.went_down_this_turn.1.insert(endpoint);
+            }
+            Change::Started | Change::Restored => known.was_up = true,
+            _ => {}
+        }
+    }
+
+    fn published(&self, pool: &PoolView) {
+        let targets: Vec<EndpointId> = pool.targets().map(|target| target.id).collect();
+        let distinct: HashSet<_> = targets.iter().collect();
+        assert_eq!(distinct.len(), targets.len(), "nobody is in two tiers");
+        assert!(targets.iter().all(|id| pool.members.contains(id)));
+        let knows = |id: &EndpointId| self.known.get(id);
+        if pool.panic {
+            assert_eq!(targets.len(), pool.members.len(), "panic is everywhere");
+        } else {
+            for id in &targets {
+                let proven = knows(id).is_some_and(|k| k.passes >= k.needed.max(1));
+                assert!(proven, "{id} serves without a pass since it was new or went down");
+            }
+        }
+        let shares: u64 = pool.tiers.iter().map(|tier| tier.share).sum();
+        assert!(targets.is_empty() || shares > 0);
+    }
+
+    /// Where anything was ever decided, requests have somewhere to go.
+    fn never_empty(&self, pool: &PoolView) {
+        let knows = |id: &EndpointId| self.known.get(id);
+        let decided = |id: &EndpointId| knows(id).is_some_and(|k| k.was_up || k.needed > 0);
+        let any_decided = pool.members.iter().any(decided);
+        let is_empty = pool.targets().next().is_none();
+        assert!(!is_empty || !any_decided, "the pool {} is empty", pool.spec.name);
+    }
+
+    /// Checks that every verdict has its incident, and that its times are in order.
+    pub fn check_incidents(&mut self, world: &mut World) {
+        self.watch(world);
+        let incidents = world.director().incidents();
+        for (endpoint, at) in &self.verdicts {
+            let of_it = incidents.iter().find(|incident| {
+                incident.subject.endpoint == *endpoint && incident.timeline.verdict == Some(*at)
+            });
+            let incident = of_it.unwrap_or_else(|| panic!("no incident for {endpoint}"));
+            let t = incident.timeline;
+            let shift = t.shift.expect("a verdict is published");
+            assert!(t.onset() <= t.suspect, "{t:?}");
+            assert!(t.suspect <= *at, "{t:?}");
+            assert!(*at <= shift, "{t:?}");
+            assert!(t.restored.is_none_or(|restored| restored >= *at), "{t:?}");
+        }
+        assert_eq!(incidents.len(), self.verdicts.len(), "no incident without a verdict");
+    }
+}
