@@ -36,11 +36,7 @@ pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMu
 /// # Panics
 /// If it does not within `timeout`.
 #[track_caller]
-pub(crate) fn until<T>(
-    what: &str,
-    timeout: Duration,
-    mut find: impl FnMut() -> Option<T>,
-) -> T {
+pub(crate) fn until<T>(what: &str, timeout: Duration, mut find: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = find() {

@@ -20,7 +20,8 @@ pub(crate) struct Nginx {
 
 /// Says loudly what keeps a test from running here.
 pub(crate) fn is_missing(program: &str) -> bool {
-    let found = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found =
+        Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let missing = found.is_err();
     if missing {
         eprintln!("SKIPPED: {program} is not installed, nothing was tested");

@@ -23,7 +23,9 @@ pub(crate) struct Wire {
 impl Head {
     /// The first value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        let mut fields = self.fields.iter();
+        let found = fields.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
     }
 
     /// All values of a field.
@@ -110,7 +112,11 @@ impl Wire {
             return Ok(None);
         }
         let data = self.exactly(size)?;
-        if self.exactly(2)? == b"\r\n" { Ok(Some(data)) } else { Err(ErrorKind::InvalidData.into()) }
+        if self.exactly(2)? == b"\r\n" {
+            Ok(Some(data))
+        } else {
+            Err(ErrorKind::InvalidData.into())
+        }
     }
 
     /// Everything up to the end of the stream.
