@@ -122,12 +122,12 @@ fn equal_seeds_give_equal_predictions() {
 
 #[test]
 fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
-    let small = ask(&pool(3, Detect::default()), &question(100, Some(1e4)));
-    let large = ask(&pool(2_000, Detect::default()), &question(100, Some(1e4)));
+    let small = ask(&pool(3, Detect::default()), &question(100, Some(300.0)));
+    let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
     let of = |p: &Prediction| spread(p, Scope::Zone, Class::Silent, false).median;
     assert!(of(&large) > of(&small) + ms(100));
     let topology = Topology { here: None, pools: vec![Arc::new(pool(2_000, Detect::default()))] };
-    assert!(Sample::of(&topology, Some(1e4)).endpoints() <= 12);
+    assert!(Sample::of(&topology, Some(300.0)).endpoints() <= 12);
     assert!(Sample::of(&topology, None).endpoints() <= 12);
     assert_eq!(large.zone_endpoints, 2_000);
 }
