@@ -26,7 +26,7 @@ impl Clock {
         Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// RFC 3339 in UTC with milliseconds.
+    /// RFC 3339 in UTC with microseconds.
     #[must_use]
     pub fn text(&self, at: Instant) -> String {
         let wall = match at.checked_duration_since(self.instant) {
@@ -34,7 +34,7 @@ impl Clock {
             None => self.wall - self.instant.duration_since(at),
         };
         jiff::Timestamp::try_from(wall)
-            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.3}"))
+            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.6}"))
     }
 }
 

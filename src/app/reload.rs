@@ -73,8 +73,11 @@ async fn settle(touches: &mut mpsc::Receiver<()>) {
 /// Watches the directory: a file that is replaced by rename or symlink is another file.
 fn watcher(path: &Path, touched: mpsc::Sender<()>) -> Option<impl Watcher> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let watcher = notify::recommended_watcher(move |_| {
-        let _ = touched.try_send(());
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event too.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            let _ = touched.try_send(());
+        }
     });
     let watched = watcher.and_then(|mut watcher| {
         watcher.watch(directory.unwrap_or_else(|| Path::new(".")), RecursiveMode::NonRecursive)?;

@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand.
 
+pub mod ask;
 pub mod check;
+pub mod demo;
 pub mod healthcheck;
 pub mod predict;
 pub mod run;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::LoadError;
 use check::Format;
 use run::LogFormat;
 
@@ -56,6 +59,38 @@ enum Command {
         config: PathBuf,
         #[command(flatten)]
         output: Output,
+    },
+    /// Predict how long a failure of each class goes unseen
+    Predict {
+        /// The configuration file
+        config: PathBuf,
+        /// Predict with this much traffic too, in requests per second over each pool
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Trials of each class and scope
+        #[arg(long, default_value_t = crate::sim::predict::DEFAULT_TRIALS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        trials: u32,
+        /// Equal seeds give equal predictions
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// From here to an endpoint and back, in milliseconds
+        #[arg(long, default_value_t = 1.0)]
+        rtt_ms: f64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// See a zone die under load, and the gap measured against what was predicted
+    Demo {
+        #[command(flatten)]
+        options: demo::Options,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One of the demo's endpoints
+    #[command(hide = true)]
+    DemoEndpoint {
+        /// Where it listens
+        address: SocketAddr,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -120,6 +155,15 @@ pub fn main() -> u8 {
     })
 }
 
+/// Says on standard error what is wrong with a configuration; the exit code.
+fn refuse(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Invalid(report) => eprint!("{}", report.render(std::io::stderr().is_terminal())),
+        LoadError::Unreadable { .. } => eprintln!("gapless: {error}"),
+    }
+    BAD_CONFIGURATION
+}
+
 fn dispatch(command: Command) -> std::io::Result<u8> {
     let mut out = std::io::stdout().lock();
     match command {
@@ -128,6 +172,25 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             Ok(run::run(&config, log))
         }
         Command::Check { config, output } => check::check(&config, output.format(), &mut out),
+        Command::Predict { config, rate, trials, seed, rtt_ms, output } => {
+            let loaded = match crate::config::load(&config) {
+                Ok(loaded) => loaded,
+                Err(error) => return Ok(refuse(&error)),
+            };
+            let rtt = std::time::Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
+            let format = output.format();
+            let options = predict::Options { rate, trials, seed, rtt, format };
+            predict::predict(&loaded.config, &options, &mut out).map(|()| OK)
+        }
+        Command::Demo { options, output } => {
+            drop(out);
+            let color = std::io::stdout().is_terminal();
+            demo::demo(options, output.format == FormatName::Json, color)
+        }
+        Command::DemoEndpoint { address } => {
+            drop(out);
+            demo::endpoint(address)
+        }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
     }

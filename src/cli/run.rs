@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::app::{Instance, Options};
+use crate::config;
 use crate::config::model::Config;
-use crate::config::{self, LoadError};
 use crate::logic::outcome::Class;
 use crate::logic::window;
 
-use super::{BAD_CONFIGURATION, FAILED, OK};
+use super::{FAILED, OK, refuse};
 
 /// What a round trip to an endpoint is taken to cost where nothing was measured yet.
 const ROUND_TRIP: Duration = Duration::from_millis(1);
@@ -29,14 +29,7 @@ pub enum LogFormat {
 pub fn run(path: &Path, log: LogFormat) -> u8 {
     let loaded = match config::load(path) {
         Ok(loaded) => loaded,
-        Err(LoadError::Invalid(report)) => {
-            eprint!("{}", report.render(std::io::stderr().is_terminal()));
-            return BAD_CONFIGURATION;
-        }
-        Err(error) => {
-            eprintln!("gapless: {error}");
-            return BAD_CONFIGURATION;
-        }
+        Err(error) => return refuse(&error),
     };
     start_log(log);
     crate::app::observe::recorder();

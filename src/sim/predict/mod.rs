@@ -136,17 +136,16 @@ pub fn predict(
     question: &Question,
     base: Instant,
 ) -> Prediction {
-    let topology = Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())] };
+    let topology = alone(pool, here);
     let mut rows = Vec::new();
     let rates = std::iter::once(None).chain(question.rate_rps.map(Some));
     for traffic_rps in rates {
         let sample = Sample::of(&topology, traffic_rps);
         for scope in [Scope::Endpoint, Scope::Zone] {
             for class in Class::ALL {
-                let trial = Trial { pool, sample: &sample, question, scope, class, base };
-                let closed_form = trial.closed_form(1.0);
-                let window = trial.window(traffic_rps.is_some());
-                rows.push(Row { scope, class, traffic_rps, window, closed_form });
+                rows.push(
+                    Trial { pool, sample: &sample, question, scope, class, base }.row(traffic_rps),
+                );
             }
         }
     }
@@ -157,6 +156,24 @@ pub fn predict(
         zone_endpoints: zone.endpoints.len(),
         rows,
     }
+}
+
+/// One row of [`predict`]: this class and scope, with the question's traffic if it has any.
+#[must_use]
+pub fn predict_one(
+    pool: &PoolSpec,
+    here: Option<&Place>,
+    question: &Question,
+    (scope, class): (Scope, Class),
+    base: Instant,
+) -> Row {
+    let sample = Sample::of(&alone(pool, here), question.rate_rps);
+    Trial { pool, sample: &sample, question, scope, class, base }.row(question.rate_rps)
+}
+
+/// A topology of this pool only: pools do not touch each other.
+fn alone(pool: &PoolSpec, here: Option<&Place>) -> Topology {
+    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())] }
 }
 
 /// One kind of failure, tried many times.
@@ -170,6 +187,12 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    fn row(&self, traffic_rps: Option<f64>) -> Row {
+        let closed_form = self.closed_form(1.0);
+        let window = self.window(traffic_rps.is_some());
+        Row { scope: self.scope, class: self.class, traffic_rps, window, closed_form }
+    }
+
     fn settings(&self) -> Settings {
         let round_trip = self.question.round_trip;
         Settings { round_trip, ..Settings::default() }

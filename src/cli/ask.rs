@@ -1,0 +1,36 @@
+//! Asks the admin listener of a running instance.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// The whole exchange ends by then.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Largest answer that is read.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// An answer of the admin listener.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status line's code.
+    pub status: u16,
+    /// All of the body.
+    pub body: String,
+}
+
+/// `GET path` at `admin`.
+///
+/// # Errors
+/// If nobody answers in time, or not in HTTP.
+pub fn get(admin: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Ok(Answer { status: status.ok_or(io::ErrorKind::InvalidData)?, body: body.to_owned() })
+}

@@ -1,0 +1,106 @@
+//! The service behind the demo's proxy: a small HTTP server, one process each, that fails on
+//! demand. Commands come on standard input; its end is the process's end.
+
+use std::convert::Infallible;
+use std::io::{self, BufRead};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::cli::OK;
+
+/// How long a request takes.
+const SERVICE_TIME: Duration = Duration::from_millis(3);
+
+/// Largest request body that is read.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// What the endpoint does to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Well,
+    Reset,
+    BadStatus,
+}
+
+/// Serves on `address` until standard input ends; the exit code.
+///
+/// # Errors
+/// If the address cannot be had.
+pub fn endpoint(address: SocketAddr) -> io::Result<u8> {
+    // A stopped process does not see its input end.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let listener = crate::net::listener::bind(address, 1)?.pop().ok_or(io::ErrorKind::AddrInUse)?;
+    println!("{}", listener.local_addr()?);
+    let (orders, mode) = watch::channel(Mode::Well);
+    std::thread::spawn(move || obey(&orders));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve(listener, mode))?;
+    Ok(OK)
+}
+
+fn obey(orders: &watch::Sender<Mode>) {
+    for line in io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        match line.as_str() {
+            "well" => orders.send_replace(Mode::Well),
+            "reset" => orders.send_replace(Mode::Reset),
+            "bad-status" => orders.send_replace(Mode::BadStatus),
+            _ => continue,
+        };
+    }
+    std::process::exit(0);
+}
+
+async fn serve(listener: TcpListener, mode: watch::Receiver<Mode>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::task::spawn_local(connection(stream, mode.clone()));
+    }
+}
+
+/// Serves one connection, or resets it as soon as the mode says so.
+async fn connection(stream: TcpStream, mut mode: watch::Receiver<Mode>) {
+    let Ok(stream) = stream.into_std() else { return };
+    let Ok(handle) = stream.try_clone() else { return };
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let _ = stream.set_nodelay(true);
+    let answers = mode.clone();
+    let service = service_fn(move |request| answer(request, *answers.borrow()));
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = mode.wait_for(|mode| *mode == Mode::Reset) => {
+            let _ = socket2::SockRef::from(&handle).set_linger(Some(Duration::ZERO));
+        }
+        _ = serving => {}
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    mode: Mode,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let is_probe = request.uri().path() == "/healthz";
+    let _ = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+    if !is_probe {
+        tokio::time::sleep(SERVICE_TIME).await;
+    }
+    let mut response = Response::new(Full::new(Bytes::from_static(b"well\n")));
+    if mode == Mode::BadStatus {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        *response.body_mut() = Full::new(Bytes::from_static(b"unwell\n"));
+    }
+    Ok(response)
+}

@@ -1,0 +1,148 @@
+//! The demo's endpoints: one process each, failed and healed by zone.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Fault;
+
+/// All endpoints of the demo.
+pub(super) struct Fleet {
+    members: Vec<Member>,
+}
+
+struct Member {
+    zone: String,
+    address: SocketAddr,
+    process: Child,
+    orders: Option<ChildStdin>,
+}
+
+impl Fleet {
+    /// Starts one process for each address.
+    pub(super) fn start(places: Vec<(String, SocketAddr)>) -> io::Result<Self> {
+        let start = |(zone, address)| {
+            let (process, orders) = spawn(address)?;
+            Ok(Member { zone, address, process, orders })
+        };
+        Ok(Self { members: places.into_iter().map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// The zone of an address.
+    pub(super) fn zone_of(&self, address: &str) -> Option<&str> {
+        let found = self.members.iter().find(|member| member.address.to_string() == address);
+        found.map(|member| member.zone.as_str())
+    }
+
+    /// Fails every endpoint of `zone`; when that was done.
+    pub(super) fn fail(&mut self, zone: &str, fault: Fault) -> io::Result<Instant> {
+        let began = Instant::now();
+        for member in self.members.iter_mut().filter(|member| member.zone == zone) {
+            match fault {
+                Fault::Refused => member.signal(Signal::KILL)?,
+                Fault::Hang => member.signal(Signal::STOP)?,
+                Fault::Reset => member.order("reset")?,
+                Fault::BadStatus => member.order("bad-status")?,
+            }
+        }
+        Ok(began)
+    }
+
+    /// Heals every endpoint of `zone`; when that was done.
+    pub(super) fn heal(&mut self, zone: &str, fault: Fault) -> io::Result<Instant> {
+        for member in self.members.iter_mut().filter(|member| member.zone == zone) {
+            match fault {
+                Fault::Refused => {
+                    member.process.wait()?;
+                    (member.process, member.orders) = spawn(member.address)?;
+                }
+                Fault::Hang => member.signal(Signal::CONT)?,
+                Fault::Reset | Fault::BadStatus => member.order("well")?,
+            }
+        }
+        Ok(Instant::now())
+    }
+}
+
+impl Member {
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    fn order(&mut self, word: &str) -> io::Result<()> {
+        let orders = self.orders.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(orders, "{word}")?;
+        orders.flush()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _ = member.process.kill();
+            let _ = member.process.wait();
+        }
+    }
+}
+
+/// Starts one endpoint and waits until it listens.
+fn spawn(address: SocketAddr) -> io::Result<(Child, Option<ChildStdin>)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["demo-endpoint", &address.to_string()]);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let orders = process.stdin.take();
+    let output = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    if line.trim().parse::<SocketAddr>().is_err() {
+        let _ = process.kill();
+        let _ = process.wait();
+        return Err(io::Error::other(format!("the endpoint {address} does not start")));
+    }
+    Ok((process, orders))
+}
+
+/// The configuration with every address that is taken replaced by a free one.
+pub(super) fn with_free_ports(text: &str) -> io::Result<String> {
+    let mut out = String::with_capacity(text.len());
+    // Held until all are chosen, so that none is handed out twice.
+    let mut held = Vec::new();
+    for (index, part) in text.split('"').enumerate() {
+        if index > 0 {
+            out.push('"');
+        }
+        match part.parse::<SocketAddr>() {
+            Ok(wanted) if index % 2 == 1 => {
+                let listener = TcpListener::bind(wanted)
+                    .or_else(|_| TcpListener::bind(SocketAddr::new(wanted.ip(), 0)))?;
+                out.push_str(&listener.local_addr()?.to_string());
+                held.push(listener);
+            }
+            _ => out.push_str(part),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ports_are_replaced_and_free_ones_kept() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("address").to_string();
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let kept = free.local_addr().expect("address").to_string();
+        drop(free);
+        let text = format!("address = \"{address}\" # \"x\"\nendpoints = [\"{kept}\", \"a/b\"]\n");
+        let changed = with_free_ports(&text).expect("ports");
+        assert!(!changed.contains(&address), "{changed}");
+        assert!(changed.contains(&kept) && changed.contains("\"a/b\"]\n"), "{changed}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The demo's traffic: an open loop at a steady rate. Latency counts from the moment at which a
+//! request was due, so that a stall delays every request behind it in the figures too.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
+
+/// A request that takes longer has failed.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One request in five is a POST.
+const POST_EVERY: u64 = 5;
+
+/// How one request went.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// When it ended.
+    pub(super) ended: Instant,
+    /// From when it was due.
+    pub(super) latency: Duration,
+    pub(super) is_post: bool,
+    /// Answered with a status below 500.
+    pub(super) is_good: bool,
+    /// It was sent more than once.
+    pub(super) is_resent: bool,
+    /// Who answered.
+    pub(super) endpoint: Option<String>,
+}
+
+/// Running traffic.
+pub(super) struct Load {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Begins to send `rate` requests a second to `proxy`.
+    pub(super) fn start(proxy: SocketAddr, rate: u32) -> std::io::Result<Self> {
+        let (samples, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (sink, until) = (Arc::clone(&samples), Arc::clone(&stop));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            LocalSet::new().block_on(&runtime, run(proxy, rate, sink, &until));
+        })?;
+        Ok(Self { samples, stop, thread: Some(thread) })
+    }
+
+    /// The samples from number `from` on.
+    pub(super) fn samples(&self, from: usize) -> Vec<Sample> {
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.get(from..).map(<[Sample]>::to_vec).unwrap_or_default()
+    }
+
+    /// Sends no more, and waits for what is running.
+    pub(super) fn stop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn run(proxy: SocketAddr, rate: u32, sink: Arc<Mutex<Vec<Sample>>>, until: &AtomicBool) {
+    let gap = Duration::from_secs(1) / rate.max(1);
+    let idle: Rc<RefCell<Vec<TcpStream>>> = Rc::default();
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0u64.. {
+        if until.load(Relaxed) {
+            break;
+        }
+        let due = began + gap.mul_f64(number as f64);
+        tokio::time::sleep_until(due.into()).await;
+        let (idle, sink) = (Rc::clone(&idle), Arc::clone(&sink));
+        running.spawn_local(async move {
+            let sample = request(proxy, number, due, &idle).await;
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+        });
+        while running.try_join_next().is_some() {}
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn request(
+    proxy: SocketAddr,
+    number: u64,
+    due: Instant,
+    idle: &RefCell<Vec<TcpStream>>,
+) -> Sample {
+    let is_post = number % POST_EVERY == POST_EVERY - 1;
+    let exchange = async {
+        let kept = idle.borrow_mut().pop();
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => TcpStream::connect(proxy).await?,
+        };
+        let head = exchange(&mut stream, number, is_post).await?;
+        if head.keep_alive {
+            idle.borrow_mut().push(stream);
+        }
+        Ok::<_, std::io::Error>(head)
+    };
+    let answer = tokio::time::timeout(CLIENT_TIMEOUT, exchange).await;
+    let head = answer.ok().and_then(Result::ok);
+    let header = |name: &str| {
+        let value = head.as_ref().and_then(|head| head.headers.get(name));
+        value.and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    Sample {
+        ended: Instant::now(),
+        latency: due.elapsed(),
+        is_post,
+        is_good: head.as_ref().is_some_and(|head| !head.status.is_server_error()),
+        is_resent: header("x-gapless-attempts").is_some_and(|attempts| attempts != "1"),
+        endpoint: header("x-gapless-endpoint"),
+    }
+}
+
+async fn exchange(
+    stream: &mut TcpStream,
+    number: u64,
+    is_post: bool,
+) -> std::io::Result<ResponseHead> {
+    let malformed = |_| std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let method = if is_post { Method::POST } else { Method::GET };
+    let mut wire = BytesMut::with_capacity(1024);
+    h1::write_request_line(&mut wire, &method, &format!("/demo/{number}"));
+    h1::write_header(&mut wire, "host", b"demo.example");
+    if is_post {
+        h1::write_header(&mut wire, "content-length", b"4");
+        wire.extend_from_slice(b"\r\nbody");
+    } else {
+        wire.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&wire).await?;
+    wire.clear();
+    let head = loop {
+        match h1::parse_response(&mut wire, &method).map_err(malformed)? {
+            Some(head) => break head,
+            None => read_some(stream, &mut wire).await?,
+        }
+    };
+    let mut decoder = BodyDecoder::new(head.framing);
+    loop {
+        match decoder.decode(&mut wire).map_err(malformed)? {
+            Decoded::End => return Ok(head),
+            Decoded::Data(_) => {}
+            Decoded::More => read_some(stream, &mut wire).await?,
+        }
+    }
+}
+
+async fn read_some(stream: &mut TcpStream, wire: &mut BytesMut) -> std::io::Result<()> {
+    match stream.read_buf(wire).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Configurations for the tests: port 0 everywhere, one route, one pool.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+/// A configuration in the making.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Config {
+    keys: String,
+    tables: String,
+    route: String,
+    pool: String,
+    zones: Vec<(String, Vec<SocketAddr>)>,
+    listen: Vec<SocketAddr>,
+}
+
+impl Config {
+    /// One worker, exposed endpoints, and probes that ask `/healthz`.
+    pub(crate) fn new() -> Self {
+        Self::default().keys("workers = 1").tables("[headers]\nexpose = true")
+    }
+
+    /// Lines at the top.
+    pub(crate) fn keys(mut self, lines: &str) -> Self {
+        writeln!(self.keys, "{lines}").expect("text");
+        self
+    }
+
+    /// Whole tables.
+    pub(crate) fn tables(mut self, lines: &str) -> Self {
+        writeln!(self.tables, "{lines}").expect("text");
+        self
+    }
+
+    /// Lines of the route.
+    pub(crate) fn route(mut self, lines: &str) -> Self {
+        writeln!(self.route, "{lines}").expect("text");
+        self
+    }
+
+    /// Lines of the pool; the first is usually its probe.
+    pub(crate) fn pool(mut self, lines: &str) -> Self {
+        writeln!(self.pool, "{lines}").expect("text");
+        self
+    }
+
+    /// One more zone.
+    pub(crate) fn zone(mut self, name: &str, endpoints: &[SocketAddr]) -> Self {
+        self.zones.push((name.to_owned(), endpoints.to_vec()));
+        self
+    }
+
+    /// One more listener, besides the one on port 0.
+    pub(crate) fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// As a file.
+    pub(crate) fn text(&self) -> String {
+        let Self { keys, tables, route, pool, zones, listen } = self;
+        let mut text = format!("{keys}\n[admin]\naddress = \"127.0.0.1:0\"\n{tables}\n");
+        text.push_str("[[listen]]\naddress = \"127.0.0.1:0\"\n");
+        for address in listen {
+            writeln!(text, "[[listen]]\naddress = \"{address}\"").expect("text");
+        }
+        let probe = if pool.contains("probe =") { "" } else { "probe = { http = \"/healthz\" }" };
+        writeln!(text, "[[route]]\npool = \"web\"\n{route}\n[pool.web]\n{probe}\n{pool}")
+            .expect("text");
+        for (name, endpoints) in zones {
+            let list: Vec<String> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
+            writeln!(text, "[[pool.web.zone]]\nname = \"{name}\"").expect("text");
+            writeln!(text, "endpoints = [{}]", list.join(", ")).expect("text");
+        }
+        text
+    }
+}

@@ -1,0 +1,156 @@
+//! The real program as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::config::Config;
+use super::{SOON, eventually, until};
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_gapless");
+
+/// A running `gapless run`; killed when dropped.
+pub(crate) struct Gapless {
+    /// Where the first listener is.
+    pub(crate) address: SocketAddr,
+    /// Where the operator connects.
+    pub(crate) admin: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+impl Gapless {
+    /// Starts, and waits until the listeners are open.
+    #[track_caller]
+    pub(crate) fn start(config: &Config) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("gapless.toml");
+        std::fs::write(&file, config.text()).expect("written");
+        Self::start_with(directory, file)
+    }
+
+    /// Starts with a file that lies in `directory` already.
+    #[track_caller]
+    pub(crate) fn start_with(directory: TempDir, file: PathBuf) -> Self {
+        let (child, log) = spawn(&file);
+        let mut gapless = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            child,
+            log,
+            file,
+            _directory: directory,
+        };
+        // The line of the admin listener is the last one.
+        let find = |gapless: &mut Self| {
+            let ended = gapless.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "ended with {ended:?}:\n{}", gapless.log());
+            Some((gapless.said("listening address=")?, gapless.said("admin address=")?))
+        };
+        (gapless.address, gapless.admin) =
+            until("the listeners are open", SOON, || find(&mut gapless));
+        gapless
+    }
+
+    /// Starts, and waits until every endpoint is up.
+    #[track_caller]
+    pub(crate) fn start_ready(config: &Config) -> Self {
+        let gapless = Self::start(config);
+        gapless.wait_all_up();
+        gapless
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_all_up(&self) {
+        eventually("every endpoint is up", SOON, || {
+            self.endpoints().iter().all(|endpoint| endpoint["state"] == "up")
+        });
+    }
+
+    fn said(&self, words: &str) -> Option<SocketAddr> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = log.iter().find(|line| line.contains(words))?;
+        line.rsplit('=').next()?.trim().parse().ok()
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Writes the configuration in place.
+    pub(crate) fn write(&self, text: &str) {
+        std::fs::write(&self.file, text).expect("written");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(pid(&self.child), signal).expect("signalled");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        until("gapless ends", timeout, || self.child.try_wait().expect("a child"))
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// Resident memory.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Gapless {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of gapless ---\n{}", self.log());
+        }
+    }
+}
+
+fn spawn(file: &Path) -> (Child, Arc<Mutex<Vec<String>>>) {
+    let mut child = Command::new(BINARY)
+        .arg("run")
+        .arg(file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let stderr = child.stderr.take().expect("piped");
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+    (child, log)
+}
+
+/// The identity of a child that has not been waited for.
+pub(crate) fn pid(child: &Child) -> Pid {
+    let id = i32::try_from(child.id()).expect("a process id");
+    Pid::from_raw(id).expect("not zero")
+}

@@ -1,0 +1,94 @@
+//! Steady load on keep-alive connections, which takes note of every failure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+
+/// Clients that GET one after the other until told to stop.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What they met.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Requests sent.
+    pub(crate) sent: u64,
+    /// Everything that was not a 200 on a connection that stayed open.
+    pub(crate) failures: Vec<String>,
+    /// Good answers, by endpoint.
+    pub(crate) by_endpoint: BTreeMap<String, u64>,
+    /// The slowest answer.
+    pub(crate) slowest: Duration,
+}
+
+impl Load {
+    /// `clients` connections, each with a `pause` between its requests.
+    pub(crate) fn start(address: SocketAddr, clients: usize, pause: Duration) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |_| {
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            std::thread::spawn(move || run(address, pause, &stop, &sent))
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { stop, sent, clients }
+    }
+
+    /// Requests sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(SeqCst)
+    }
+
+    /// Ends the load.
+    pub(crate) fn stop(self) -> Tally {
+        self.stop.store(true, SeqCst);
+        let mut all = Tally::default();
+        for client in self.clients {
+            let one = client.join().expect("a client that did not panic");
+            all.sent += one.sent;
+            all.failures.extend(one.failures);
+            all.slowest = all.slowest.max(one.slowest);
+            for (endpoint, count) in one.by_endpoint {
+                *all.by_endpoint.entry(endpoint).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+fn run(address: SocketAddr, pause: Duration, stop: &AtomicBool, sent: &AtomicU64) -> Tally {
+    let mut tally = Tally::default();
+    let mut connection = None;
+    while !stop.load(SeqCst) {
+        tally.sent += 1;
+        sent.fetch_add(1, SeqCst);
+        let started = Instant::now();
+        let opened = connection.take().map_or_else(|| Client::connect(address), Ok);
+        let result = opened.and_then(|mut client| {
+            let answer = client.exchange("GET", "/", &[], b"")?;
+            Ok((client, answer))
+        });
+        tally.slowest = tally.slowest.max(started.elapsed());
+        match result {
+            Ok((client, answer)) if answer.status == 200 => {
+                connection = Some(client);
+                let endpoint = answer.field("x-gapless-endpoint").unwrap_or_default().to_owned();
+                *tally.by_endpoint.entry(endpoint).or_default() += 1;
+            }
+            Ok((client, answer)) => {
+                connection = Some(client);
+                tally.failures.push(format!("{:?}", answer.verdict()));
+            }
+            Err(error) => tally.failures.push(format!("{error:?} after {:?}", started.elapsed())),
+        }
+        std::thread::sleep(pause);
+    }
+    tally
+}

@@ -1,0 +1,84 @@
+//! What the black-box tests stand on: the real program as a child process, endpoints that fail on
+//! command, and a client that sends what it is told to. Nothing here knows the program's insides.
+#![allow(dead_code, reason = "each file of tests uses its own part of it")]
+
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod endpoint;
+pub(crate) mod instance;
+pub(crate) mod load;
+pub(crate) mod nginx;
+pub(crate) mod wire;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+/// How long things may take that are expected to happen at once: the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// Rest between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks until `condition` holds.
+///
+/// # Panics
+/// If it does not within `timeout`.
+#[track_caller]
+pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    until(what, timeout, || condition().then_some(()));
+}
+
+/// Looks until `find` finds something.
+///
+/// # Panics
+/// If it does not within `timeout`.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, timeout: Duration, mut find: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(started.elapsed() < timeout, "not within {timeout:?}: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A port that is held for as long as this lives: bound, so that nobody else gets it, and not
+/// listening, so that connecting to it is refused until somebody listens beside it.
+#[derive(Debug)]
+pub(crate) struct HeldPort {
+    socket: Socket,
+}
+
+impl HeldPort {
+    pub(crate) fn take() -> Self {
+        let socket = reusable_socket();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a free port");
+        Self { socket }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address = self.socket.local_addr().expect("bound");
+        address.as_socket().expect("an IP address")
+    }
+
+    /// Listens beside the holder.
+    pub(crate) fn listen(&self) -> std::net::TcpListener {
+        let socket = reusable_socket();
+        socket.bind(&self.address().into()).expect("the held port");
+        socket.listen(1024).expect("listening");
+        socket.into()
+    }
+}
+
+fn reusable_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.set_reuse_port(true).expect("SO_REUSEPORT");
+    socket
+}

@@ -1,0 +1,154 @@
+//! HTTP/1.1 as it lies on the wire, for the client and the endpoints of the tests alike.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// A message head.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Head {
+    /// The request line or status line.
+    pub(crate) start: String,
+    /// Fields in their order, as they were sent.
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+/// One side of a connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: Arc<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Head {
+    /// The first value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.fields.iter();
+        let found = fields.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a field.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let same = move |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
+        self.fields.iter().filter(same).map(|(_, value)| value.as_str())
+    }
+
+    /// Word number `index` of the start line.
+    pub(crate) fn word(&self, index: usize) -> &str {
+        self.start.split(' ').nth(index).unwrap_or_default()
+    }
+
+    fn parse(bytes: &[u8]) -> io::Result<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.split("\r\n");
+        let start = lines.next().unwrap_or_default().to_owned();
+        let fields = lines
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                let (name, value) = line.split_once(':').ok_or(ErrorKind::InvalidData)?;
+                Ok((name.to_owned(), value.trim().to_owned()))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self { start, fields })
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
+        let _ = stream.set_nodelay(true);
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        (&*self.stream).write_all(bytes.as_ref())
+    }
+
+    /// Reads once; 0 at the end.
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        let mut piece = [0; 64 * 1024];
+        let read = (&*self.stream).read(&mut piece)?;
+        self.buffer.extend_from_slice(&piece[..read]);
+        Ok(read)
+    }
+
+    fn fill_some(&mut self) -> io::Result<()> {
+        if self.fill()? == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    /// The next head; `None` if the other side closed before its first byte.
+    pub(crate) fn head(&mut self) -> io::Result<Option<Head>> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                let bytes: Vec<u8> = self.buffer.drain(..end + 4).collect();
+                return Head::parse(&bytes[..end]).map(Some);
+            }
+            if self.fill()? == 0 {
+                let nothing = self.buffer.is_empty();
+                return if nothing { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+    }
+
+    /// Exactly this many bytes.
+    pub(crate) fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.fill_some()?;
+        }
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    /// The next chunk; `None` after the last one and its trailers.
+    pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line()?;
+        let digits = line.split(';').next().unwrap_or_default();
+        let size = usize::from_str_radix(digits, 16).map_err(|_| ErrorKind::InvalidData)?;
+        if size == 0 {
+            while !self.line()?.is_empty() {}
+            return Ok(None);
+        }
+        let data = self.exactly(size)?;
+        if self.exactly(2)? == b"\r\n" {
+            Ok(Some(data))
+        } else {
+            Err(ErrorKind::InvalidData.into())
+        }
+    }
+
+    /// Everything up to the end of the stream.
+    pub(crate) fn rest(&mut self) -> io::Result<Vec<u8>> {
+        while self.fill()? > 0 {}
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
+    /// A body framed as the head says; none without framing.
+    pub(crate) fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
+        if head.field("transfer-encoding").is_some_and(|te| te.eq_ignore_ascii_case("chunked")) {
+            let mut body = Vec::new();
+            while let Some(chunk) = self.chunk()? {
+                body.extend(chunk);
+            }
+            return Ok(body);
+        }
+        let length = head.field("content-length").map_or(Ok(0), str::parse);
+        self.exactly(length.map_err(|_| ErrorKind::InvalidData)?)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n") {
+                let bytes: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return Ok(String::from_utf8_lossy(&bytes[..end]).into_owned());
+            }
+            self.fill_some()?;
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
