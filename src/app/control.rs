@@ -46,6 +46,15 @@ pub enum Phase {
     Stopping,
 }
 
+/// Why a part of the way out is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its time is up, or nothing is left to wait for.
+    Over,
+    /// A second order came: the rest is skipped.
+    Ordered,
+}
+
 /// What the admin listener shows; shared on the control thread only.
 pub struct Board {
     /// The machine itself.
@@ -279,27 +288,30 @@ impl Control {
         let Shutdown { lame_duck, drain } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         tracing::info!(?lame_duck, ?drain, "stopping");
-        self.while_serving(tokio::time::Instant::now() + lame_duck, false).await;
+        if self.while_serving(tokio::time::Instant::now() + lame_duck, false).await == End::Ordered
+        {
+            return;
+        }
         self.doors.tell(|| Command::Drain);
         self.while_serving(tokio::time::Instant::now() + drain, true).await;
     }
 
     /// Goes on with health until `deadline`, a second order, or (if asked) the last worker's end:
     /// running requests may still need a rescue.
-    async fn while_serving(&mut self, deadline: tokio::time::Instant, until_drained: bool) {
+    async fn while_serving(&mut self, deadline: tokio::time::Instant, until_drained: bool) -> End {
         loop {
             self.turn();
             let due = self.board.director.borrow().poll_timeout();
             let wake = due.map_or(deadline, |due| deadline.min(due.into()));
             tokio::select! {
                 biased;
-                _ = self.orders.recv() => return,
-                () = self.doors.all_closed(), if until_drained => return,
+                _ = self.orders.recv() => return End::Ordered,
+                () = self.doors.all_closed(), if until_drained => return End::Over,
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.reports.recv() => self.reported(report),
                 () = tokio::time::sleep_until(wake) => {
                     if tokio::time::Instant::now() >= deadline {
-                        return;
+                        return End::Over;
                     }
                 }
             }

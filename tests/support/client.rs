@@ -66,7 +66,7 @@ impl Client {
                 continue;
             }
             let bodiless = method == "HEAD" || status == 204 || status == 304;
-            let framed = head.field("content-length").or(head.field("transfer-encoding"));
+            let framed = head.field("content-length").or_else(|| head.field("transfer-encoding"));
             let body = if bodiless {
                 Vec::new()
             } else if framed.is_none() {

@@ -115,10 +115,17 @@ impl Worker {
         }
         self.stop_accepting.cancel();
         self.tasks.close();
-        tokio::select! {
-            () = self.tasks.wait() => {}
-            // Control has gone: the deadline is over.
-            () = async { while commands.recv().await.is_some() {} } => {}
+        loop {
+            tokio::select! {
+                () = self.tasks.wait() => return,
+                command = commands.recv() => match command {
+                    // A request that waits for a dead endpoint is rescued on the way out too.
+                    Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(_) => {}
+                    // Control has gone: the deadline is over.
+                    None => return,
+                },
+            }
         }
     }
 
