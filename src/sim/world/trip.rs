@@ -241,7 +241,9 @@ impl World {
 
     fn answered(&mut self, request: &Request, visit: &Visit, end: End) {
         let now = self.now;
-        visit.target.live.good(self.micros(now));
+        if !matches!(end, End::BadStatus) {
+            visit.target.live.good(self.micros(now));
+        }
         let waited = now.saturating_duration_since(visit.began);
         let stream = &mut self.clients.streams[request.stream];
         stream.latency.record(waited);
