@@ -161,15 +161,16 @@ fn meaning(prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
             row.scope == scope && row.class == class && row.traffic_rps.is_some() == with_traffic
         })
     };
-    let zone = format!("the zone {}", prediction.zone);
-    let subjects = [(Scope::Endpoint, "an endpoint"), (Scope::Zone, zone.as_str())];
+    let zone = format!("The zone {}", prediction.zone);
+    let subjects = [(Scope::Endpoint, "An endpoint"), (Scope::Zone, zone.as_str())];
     for (scope, subject) in subjects {
         for (class, does) in [(Class::Refused, "refuses"), (Class::Silent, "is silent")] {
-            let Some(alone) = find(scope, class, false).and_then(spread) else { continue };
+            let Some(row) = find(scope, class, false) else { continue };
+            let Some(alone) = spread(row) else { continue };
             write!(
                 out,
-                "  {subject} that {does} gets requests for at most {} (half of the time {})",
-                words(alone.worst),
+                "  {subject} that {does} gets requests for at most {}, half of the time {}",
+                words(row.closed_form.worst),
                 words(alone.median)
             )?;
             let busy = find(scope, class, true);
@@ -177,8 +178,8 @@ fn meaning(prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
             {
                 write!(
                     out,
-                    "; with {rate} req/s for at most {} (half of the time {})",
-                    words(busy.worst),
+                    "; with {rate} req/s 99 times of 100 at most {}, half of the time {}",
+                    words(busy.p99),
                     words(busy.median)
                 )?;
             }
@@ -197,7 +198,7 @@ fn unseen(prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
     if of(Unseen::NeverUp).next().is_some() {
         return writeln!(
             out,
-            "  no endpoint will ever be up: an answer takes longer than the probe's timeout."
+            "  No endpoint will ever be up: an answer takes longer than the probe's timeout."
         );
     }
     let passed: Vec<_> = of(Unseen::ProbePasses).collect();
@@ -206,7 +207,7 @@ fn unseen(prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "  never noticed: {}; the pool's probe passes all the same. An HTTP probe that expects a \
+        "  Never noticed: {}; the pool's probe passes all the same. An HTTP probe that expects a \
          status sees them.",
         passed.join(", ")
     )

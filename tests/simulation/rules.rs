@@ -15,50 +15,37 @@ use gapless::sim::world::{Mark, What, World};
 struct Known {
     /// Passes since the endpoint was new or went down.
     passes: u32,
-    /// How many of them it needs to serve.
-    needed: u32,
+    /// How many of them it needs to serve again: the least `up_after` since it went down.
+    needed: Option<u32>,
     was_up: bool,
-    had_evidence: bool,
 }
 
 /// The rules, and what they must remember.
-pub struct Rules {
+pub(crate) struct Rules {
     known: HashMap<EndpointId, Known>,
     version: u64,
     last_publish: Option<(u64, u64)>,
     /// Endpoints that went down after they had been up, with the time of it.
-    pub verdicts: Vec<(EndpointId, Instant)>,
+    pub(crate) verdicts: Vec<(EndpointId, Instant)>,
     went_down_this_turn: (u64, HashSet<EndpointId>),
-    up_after_least: u32,
 }
 
 impl Rules {
     /// Begins to watch. What has happened so far is checked too.
-    pub fn new(world: &mut World) -> Self {
+    pub(crate) fn new(world: &mut World) -> Self {
         let mut rules = Self {
             known: HashMap::new(),
             version: 0,
             last_publish: None,
             verdicts: Vec::new(),
             went_down_this_turn: (0, HashSet::new()),
-            up_after_least: 1,
         };
         rules.watch(world);
         rules
     }
 
-    /// The least `up_after` that any configuration so far has had.
-    pub fn expect_up_after(&mut self, up_after: u32) {
-        self.up_after_least = up_after;
-    }
-
-    /// What [`Rules::expect_up_after`] was last told.
-    pub fn up_after_least(&self) -> u32 {
-        self.up_after_least
-    }
-
     /// Checks all that happened since the last call.
-    pub fn watch(&mut self, world: &mut World) {
+    pub(crate) fn watch(&mut self, world: &mut World) {
         for mark in world.take_log() {
             self.see(&mark);
         }
@@ -70,7 +57,6 @@ impl Rules {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
                 known.passes += u32::from(matches!(outcome, Outcome::Pass { .. }));
-                known.had_evidence |= !matches!(outcome, Outcome::Void);
             }
             What::Event(Event::Health { subject, change, .. }) => {
                 self.changed(subject.endpoint, *change, mark);
@@ -82,7 +68,9 @@ impl Rules {
                 let last = self.last_publish.replace((mark.turn, snapshot.version));
                 let turn = last.map(|(turn, _)| turn);
                 assert_ne!(turn, Some(mark.turn), "one turn, one snapshot");
-                snapshot.pools.iter().for_each(|pool| self.published(pool));
+                for pool in &snapshot.pools {
+                    self.published(pool);
+                }
             }
             What::Cut { endpoint, .. } => {
                 let (turn, down) = &self.went_down_this_turn;
@@ -98,7 +86,7 @@ impl Rules {
         match change {
             Change::WentDown => {
                 known.passes = 0;
-                known.needed = self.up_after_least;
+                known.needed = Some(u32::MAX);
                 if known.was_up {
                     self.verdicts.push((endpoint, mark.at));
                 }
@@ -112,17 +100,21 @@ impl Rules {
         }
     }
 
-    fn published(&self, pool: &PoolView) {
+    fn published(&mut self, pool: &PoolView) {
+        for id in &pool.members {
+            let known = self.known.entry(*id).or_default();
+            known.needed = known.needed.map(|needed| needed.min(pool.spec.detect.up_after));
+        }
         let targets: Vec<EndpointId> = pool.targets().map(|target| target.id).collect();
         let distinct: HashSet<_> = targets.iter().collect();
         assert_eq!(distinct.len(), targets.len(), "nobody is in two tiers");
         assert!(targets.iter().all(|id| pool.members.contains(id)));
-        let knows = |id: &EndpointId| self.known.get(id);
         if pool.panic {
             assert_eq!(targets.len(), pool.members.len(), "panic is everywhere");
         } else {
             for id in &targets {
-                let proven = knows(id).is_some_and(|k| k.passes >= k.needed.max(1));
+                let known = &self.known[id];
+                let proven = known.passes >= known.needed.unwrap_or(1);
                 assert!(proven, "{id} serves without a pass since it was new or went down");
             }
         }
@@ -133,14 +125,14 @@ impl Rules {
     /// Where anything was ever decided, requests have somewhere to go.
     fn never_empty(&self, pool: &PoolView) {
         let knows = |id: &EndpointId| self.known.get(id);
-        let decided = |id: &EndpointId| knows(id).is_some_and(|k| k.was_up || k.needed > 0);
+        let decided = |id: &EndpointId| knows(id).is_some_and(|k| k.was_up || k.needed.is_some());
         let any_decided = pool.members.iter().any(decided);
         let is_empty = pool.targets().next().is_none();
         assert!(!is_empty || !any_decided, "the pool {} is empty", pool.spec.name);
     }
 
     /// Checks that every verdict has its incident, and that its times are in order.
-    pub fn check_incidents(&mut self, world: &mut World) {
+    pub(crate) fn check_incidents(&mut self, world: &mut World) {
         self.watch(world);
         let incidents = world.director().incidents();
         for (endpoint, at) in &self.verdicts {

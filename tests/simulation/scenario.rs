@@ -23,8 +23,8 @@ const fn ms(ms: u64) -> Duration {
 }
 
 /// A world, and what a random course of events needs to know of it.
-pub struct Scenario {
-    pub world: World,
+pub(crate) struct Scenario {
+    pub(crate) world: World,
     rng: Rng,
     settings: Settings,
     topology: Topology,
@@ -35,7 +35,7 @@ pub struct Scenario {
 
 impl Scenario {
     /// Anything may be in it.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let grain = if rng.bool() { ms(1) } else { Duration::from_nanos(1) };
         let reorder = if rng.bool() { ms(rng.u64(..30)) } else { Duration::ZERO };
@@ -44,12 +44,12 @@ impl Scenario {
     }
 
     /// Probes alone, on a network that keeps their order.
-    pub fn quiet(seed: u64) -> Self {
+    pub(crate) fn quiet(seed: u64) -> Self {
         Self::with(seed, Rng::with_seed(seed), Settings { seed, ..Settings::default() }, false)
     }
 
     /// Two zones of equal endpoints under steady traffic with every hundredth request a POST.
-    pub fn steady(seed: u64) -> Self {
+    pub(crate) fn steady(seed: u64) -> Self {
         let mut scenario = Self::quiet(seed);
         let pool = PoolSpec {
             zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
@@ -125,7 +125,7 @@ impl Scenario {
     }
 
     /// One thing that happens, and some time after it.
-    pub fn step(&mut self, rules: &mut Rules) {
+    pub(crate) fn step(&mut self, rules: &mut Rules) {
         match self.rng.u32(..10) {
             0..5 => {
                 let behavior = self.random_behavior();
@@ -197,8 +197,6 @@ impl Scenario {
             self.topology.pools.reverse();
         }
         rules.watch(&mut self.world);
-        let ups = self.topology.pools.iter().map(|pool| pool.detect.up_after);
-        rules.expect_up_after(ups.min().unwrap_or(1).min(rules.up_after_least()));
         self.world.configure(self.topology.clone());
         rules.watch(&mut self.world);
     }
@@ -219,14 +217,14 @@ impl Scenario {
     }
 
     /// Until every timer runs at its own phase.
-    pub fn settle(&mut self, rules: &mut Rules) {
+    pub(crate) fn settle(&mut self, rules: &mut Rules) {
         let longest = self.topology.pools.iter().map(|pool| pool.detect.interval).max();
         let phase = ms(self.rng.u64(..1_000));
         self.run(longest.unwrap_or_default() + phase, rules);
     }
 
     /// Heals everything. After the bound of return every endpoint must be up.
-    pub fn heal(&mut self, rules: &mut Rules) {
+    pub(crate) fn heal(&mut self, rules: &mut Rules) {
         let now = self.world.now();
         for address in self.addresses() {
             if self.world.behavior(address) != HEALTHY {
@@ -262,13 +260,17 @@ impl Scenario {
     }
 
     /// The closed form's worst with the longest exchange.
-    pub fn detection_at_most(&self, class: Class) -> Duration {
+    pub(crate) fn detection_at_most(&self, class: Class) -> Duration {
         let worst = |pool: &Arc<PoolSpec>| window::bounds(class, &pool.detect, self.answer()).worst;
         self.topology.pools.iter().map(worst).max().unwrap_or_default()
     }
 
     /// Lets one endpoint fail, and says how long its verdict took.
-    pub fn fail_one(&mut self, behavior: Behavior, rules: &mut Rules) -> (SocketAddr, Duration) {
+    pub(crate) fn fail_one(
+        &mut self,
+        behavior: Behavior,
+        rules: &mut Rules,
+    ) -> (SocketAddr, Duration) {
         let address = self.random_address().expect("an endpoint");
         let onset = self.world.now();
         self.world.schedule(onset, address, behavior);
@@ -283,7 +285,7 @@ impl Scenario {
     }
 
     /// Lets a zone fail until all of it is down.
-    pub fn fail_zone(&mut self, zone: usize, behavior: Behavior, rules: &mut Rules) {
+    pub(crate) fn fail_zone(&mut self, zone: usize, behavior: Behavior, rules: &mut Rules) {
         for endpoint in &self.topology.pools[0].zones[zone].endpoints {
             self.world.schedule(self.world.now(), endpoint.address, behavior);
         }

@@ -88,7 +88,10 @@ pub(super) async fn attempt(
     let head = await_head(&mut exchange, local, ask, outgoing, visit).await?;
     let now = Instant::now();
     local.latency.borrow_mut().record(now.saturating_duration_since(visit.began()));
-    visit.good(now);
+    // An error page is an answer, and no proof that the endpoint works.
+    if !head.status.is_server_error() {
+        visit.good(now);
+    }
     let received = receive(exchange, &head, ask, outgoing, home).await?;
     Ok((head, received))
 }

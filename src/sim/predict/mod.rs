@@ -2,6 +2,8 @@
 //! simulation, with the closed form beside it.
 
 mod sample;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,14 +16,15 @@ use crate::logic::topology::{PoolSpec, Topology};
 use crate::logic::window::{self, Bounds};
 
 use super::world::{Behavior, Meeting, Settings};
-use sample::Sample;
+use sample::{Ended, Onset, Sample};
 
 /// Trials of each class and scope, unless said otherwise.
 pub const DEFAULT_TRIALS: u32 = 1_000;
 
-/// Probes that all trials of one class and scope may take together; what needs more for one trial
-/// (hundreds of strikes in a row) gets fewer trials.
-const PROBES_AT_MOST: u64 = 400_000;
+/// Turns of the director that all trials of one class and scope may take together: what needs very
+/// many for one trial (hundreds of strikes in a row, a flood of requests that notice nothing) gets
+/// fewer trials.
+const TURNS_AT_MOST: u64 = 200_000;
 
 /// Fewer trials than this tell nothing of a tail.
 const TRIALS_AT_LEAST: u32 = 50;
@@ -222,9 +225,7 @@ impl Trial<'_> {
         if self.probe_cost(1.0).is_none() {
             return Window::Unseen(Unseen::ProbePasses);
         }
-        let trials = self.trials();
-        let mut rng = Rng::with_seed(self.question.seed);
-        let mut took: Vec<Duration> = (0..trials).filter_map(|_| self.run(&mut rng)).collect();
+        let mut took = self.run_all();
         took.sort_unstable();
         let Some(spread) = self.spread(&took) else { return Window::Unseen(Unseen::NeverUp) };
         let within_closed_form = (!with_traffic).then(|| self.is_within(&spread));
@@ -240,20 +241,31 @@ impl Trial<'_> {
         longest + service <= self.pool.detect.timeout
     }
 
-    fn trials(&self) -> u32 {
-        let detect = &self.pool.detect;
-        let each = (u64::from(detect.down_after) + 4) * self.sample.endpoints() as u64;
-        let affordable = u32::try_from(PROBES_AT_MOST / each).unwrap_or(u32::MAX);
-        self.question.trials.min(affordable.max(TRIALS_AT_LEAST)).max(1)
+    fn run_all(&self) -> Vec<Duration> {
+        let mut rng = Rng::with_seed(self.question.seed);
+        let mut turns = 0;
+        let mut took = Vec::new();
+        for trial in 0..self.question.trials.max(1) {
+            if turns > TURNS_AT_MOST && trial >= TRIALS_AT_LEAST {
+                break;
+            }
+            let ended = self.run(&mut rng);
+            turns += ended.turns;
+            took.extend(ended.took);
+        }
+        took
     }
 
     /// One trial in a world of its own, warmed up; the failure begins at a random phase.
-    fn run(&self, rng: &mut Rng) -> Option<Duration> {
+    fn run(&self, rng: &mut Rng) -> Ended {
         let settings = Settings { seed: rng.u64(..), ..self.settings() };
-        let patience = 2 * self.closed_form(2.0).worst + Duration::from_secs(1);
-        let detect = &self.pool.detect;
-        let phase = detect.interval.mul_f64(rng.f64());
-        self.sample.trial(settings, self.base, self.scope, self.class, phase, patience, rng)
+        let failure = Onset {
+            scope: self.scope,
+            class: self.class,
+            phase: self.pool.detect.interval.mul_f64(rng.f64()),
+            patience: 2 * self.closed_form(2.0).worst + Duration::from_secs(1),
+        };
+        self.sample.trial(settings, self.base, &failure, rng)
     }
 
     /// The quantiles of the whole zone from those of the sample: the last of n independent

@@ -44,6 +44,24 @@ pub(super) struct Sample {
     rate_rps: Option<f64>,
 }
 
+/// A failure that is to be tried.
+pub(super) struct Onset {
+    pub(super) scope: Scope,
+    pub(super) class: Class,
+    /// When it begins, from the end of the warm-up.
+    pub(super) phase: Duration,
+    /// The verdict is waited for this long.
+    pub(super) patience: Duration,
+}
+
+/// What came of a trial.
+pub(super) struct Ended {
+    /// From the onset to the last verdict, if there was one.
+    pub(super) took: Option<Duration>,
+    /// Turns of the director.
+    pub(super) turns: u64,
+}
+
 /// The zone whose failure is predicted: the largest of the nearest tier, where traffic is.
 pub(super) fn zone(pool: &PoolSpec, here: Option<&Place>) -> usize {
     let nearest = steer::tiers(pool, here).into_iter().next().unwrap_or_default();
@@ -99,25 +117,20 @@ impl Sample {
         self.pool().zones.iter().map(|zone| zone.endpoints.len()).sum()
     }
 
-    /// Lets the failure begin at `phase` of the warm world's time; the time from there to the
-    /// last verdict, if that comes within `patience`.
-    #[expect(clippy::too_many_arguments, reason = "one trial is all that they describe")]
+    /// Lets the failure begin in a warm world, and waits for the last verdict.
     pub(super) fn trial(
         &self,
         settings: Settings,
         base: Instant,
-        scope: Scope,
-        class: Class,
-        phase: Duration,
-        patience: Duration,
+        failure: &Onset,
         rng: &mut Rng,
-    ) -> Option<Duration> {
+    ) -> Ended {
         let mut world = World::new(base, settings);
         let topology = self.renamed(rng);
         let zone = topology.pools[0].zones[self.zone].endpoints.clone();
         world.configure(topology);
         let warm = self.warm_up();
-        let onset = base + self.pool().detect.interval.max(warm) + phase;
+        let onset = base + self.pool().detect.interval.max(warm) + failure.phase;
         if let Some(rate_rps) = self.rate_rps {
             world.run_until(onset - warm);
             let pool = Arc::clone(&self.pool().name);
@@ -125,22 +138,19 @@ impl Sample {
             world.offer(Offer { pool, rate_rps, spacing, post_share: 0.0 });
         }
         world.run_until(onset);
-        let failing = match scope {
+        let failing = match failure.scope {
             Scope::Endpoint => vec![zone[rng.usize(..zone.len())]],
             Scope::Zone => zone,
         };
         for endpoint in &failing {
-            world.schedule(onset, endpoint.address, Behavior::of(class));
+            world.schedule(onset, endpoint.address, Behavior::of(failure.class));
         }
         world.take_log();
         let mut left = failing.len();
-        while world.turn(onset + patience) {
+        while left > 0 && world.turn(onset + failure.patience) {
             left -= world.take_log().iter().filter(|mark| is_verdict(&mark.what)).count().min(left);
-            if left == 0 {
-                return Some(world.now() - onset);
-            }
         }
-        None
+        Ended { took: (left == 0).then(|| world.now() - onset), turns: world.turns() }
     }
 
     fn warm_up(&self) -> Duration {

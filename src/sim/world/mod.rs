@@ -4,12 +4,15 @@
 //! Two simplifications: packets are never lost but to an endpoint that is silent, and clients'
 //! requests always find a pooled connection to an endpoint that has not closed it.
 
+mod clients;
 mod host;
 mod probing;
-mod traffic;
+#[cfg(test)]
+mod tests;
+mod trip;
 
+pub use clients::{Counts, Offer, Spacing};
 pub use host::{Behavior, Meeting};
-pub use traffic::{Counts, Offer, Spacing};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -26,9 +29,10 @@ use crate::logic::snapshot::Snapshot;
 use crate::logic::topology::Topology;
 
 use super::queue::Queue;
+use clients::Clients;
 use host::Host;
 use probing::Probe;
-use traffic::{Clients, Step};
+use trip::Step;
 
 /// What holds for the whole of a world.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +200,12 @@ impl World {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Turns of the director so far.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turn
     }
 
     /// What requests steer by.

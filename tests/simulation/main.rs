@@ -3,9 +3,7 @@
 //!
 //! A failure names its seed; `SEED=n cargo test --test simulation` runs that one alone.
 
-#[path = "simulation/rules.rs"]
 mod rules;
-#[path = "simulation/scenario.rs"]
 mod scenario;
 
 use std::time::Duration;

@@ -1,89 +1,26 @@
-//! Clients and their requests, on the way that the request path takes them.
+//! A request's way from endpoint to endpoint, as the request path goes it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::director::Input;
-use crate::logic::evidence::LatencyWindow;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
-use crate::logic::retry::{self, Again, Budget, Reached, Tried};
+use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::snapshot::{Avoid, Live, PoolView, Target};
 
 use super::{Behavior, Happening, World};
 
-/// Latencies of before that a pool has learnt its stall bound from when clients come.
-const LEARNT_REQUESTS: u32 = 128;
+/// How a connection that is torn down ends a request.
+const RESET: End =
+    End::Failed { failure: Failure::http(Reason::Reset), reached: Reached::Something };
 
-/// What clients ask of a pool: an open loop, which waits for nobody.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// The pool's name.
-    pub pool: Arc<str>,
-    /// Requests a second over the whole pool.
-    pub rate_rps: f64,
-    /// How they are spaced.
-    pub spacing: Spacing,
-    /// The share, in 0..1, of requests that must not run twice (POST).
-    pub post_share: f64,
-}
-
-/// How requests are spaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
-    /// All gaps are equal.
-    Even,
-    /// As many independent clients make them.
-    Exponential,
-}
-
-/// What became of all requests so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests that clients sent.
-    pub sent: u64,
-    /// Answered well, the rescued ones included.
-    pub answered: u64,
-    /// Answered with the endpoint's bad status.
-    pub answered_badly: u64,
-    /// Answered well by another endpoint than the first.
-    pub rescued: u64,
-    /// Rescued, but later than the pool's `late_after`.
-    pub late: u64,
-    /// Failed requests that are idempotent.
-    pub failed_get: u64,
-    /// Failed requests that are not.
-    pub failed_post: u64,
-    /// Tries beyond a request's first.
-    pub resent: u64,
-    /// Requests that are not idempotent and were sent on after an endpoint had got them. The rule
-    /// of [`crate::logic::retry`] is that there are none.
-    pub repeated_post: u64,
-}
-
-/// All clients and the requests that they wait for.
-#[derive(Debug, Default)]
-pub(super) struct Clients {
-    streams: Vec<Stream>,
-    requests: BTreeMap<u64, Request>,
-    next_request: u64,
-    counts: Counts,
-}
-
-/// The clients of one offer, and what one worker keeps for their pool.
-#[derive(Debug)]
-struct Stream {
-    offer: Offer,
-    ends_at: Option<Instant>,
-    budget: Budget,
-    settled_at: Instant,
-    latency: LatencyWindow,
-}
+/// Longer than any request is waited for.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     stream: usize,
     idempotent: bool,
     arrived: Instant,
@@ -96,6 +33,23 @@ struct Request {
     visit: Option<Visit>,
     /// Counts changes of what will become of it: only the last one counts.
     fate: u32,
+}
+
+impl Request {
+    pub(super) fn new(stream: usize, idempotent: bool, arrived: Instant) -> Self {
+        Self {
+            stream,
+            idempotent,
+            arrived,
+            avoid: Avoid::default(),
+            tries: 0,
+            sent_tries: 0,
+            first_met: None,
+            was_received: false,
+            visit: None,
+            fate: 0,
+        }
+    }
 }
 
 /// A request's stay at an endpoint.
@@ -131,33 +85,6 @@ pub(super) enum End {
 }
 
 impl World {
-    /// Lets clients come from now on. The pool's latencies are known already, as they are to a
-    /// worker that has served for a while.
-    pub fn offer(&mut self, offer: Offer) {
-        let usual = self.settings.round_trip + self.settings.latency;
-        let mut latency = LatencyWindow::new(usual);
-        (0..LEARNT_REQUESTS).for_each(|_| latency.record(usual));
-        let budget = Budget::new(&self.settings.retry, self.now);
-        let (settled_at, stream) = (self.now, self.clients.streams.len());
-        let first_gap = gap(&offer, self.rng.f64());
-        self.clients.streams.push(Stream { offer, ends_at: None, budget, settled_at, latency });
-        if let Some(first_gap) = first_gap {
-            self.add(self.now + first_gap, Happening::Client(Step::Comes { stream }));
-        }
-    }
-
-    /// Lets no new request come. Those under way go on.
-    pub fn end_offers(&mut self) {
-        let now = self.now;
-        self.clients.streams.iter_mut().for_each(|stream| stream.ends_at = Some(now));
-    }
-
-    /// What became of all requests so far.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.clients.counts
-    }
-
     pub(super) fn client(&mut self, step: Step) {
         match step {
             Step::Comes { stream } => self.comes(stream),
@@ -171,42 +98,8 @@ impl World {
         }
     }
 
-    fn comes(&mut self, index: usize) {
-        let (random, post) = (self.rng.f64(), self.rng.f64());
-        let (now, spec) = (self.now, self.settings.retry);
-        let stream = &mut self.clients.streams[index];
-        if stream.ends_at.is_some() {
-            return;
-        }
-        if now.saturating_duration_since(stream.settled_at) >= retry::SETTLE_EVERY {
-            stream.settled_at = now;
-            stream.budget.settle(&spec, now);
-        }
-        stream.budget.earn(&spec);
-        let idempotent = post >= stream.offer.post_share;
-        if let Some(gap) = gap(&stream.offer, random) {
-            self.add(now + gap, Happening::Client(Step::Comes { stream: index }));
-        }
-        let id = self.clients.next_request;
-        self.clients.next_request += 1;
-        self.clients.counts.sent += 1;
-        let request = Request {
-            stream: index,
-            idempotent,
-            arrived: now,
-            avoid: Avoid::default(),
-            tries: 0,
-            sent_tries: 0,
-            first_met: None,
-            was_received: false,
-            visit: None,
-            fate: 0,
-        };
-        self.send(id, request);
-    }
-
     /// Sends a request to an endpoint of the current snapshot; it fails when there is none.
-    fn send(&mut self, id: u64, mut request: Request) {
+    pub(super) fn send(&mut self, id: u64, mut request: Request) {
         let pool = &self.clients.streams[request.stream].offer.pool;
         let view: Option<&Arc<PoolView>> =
             self.snapshot.pools.iter().find(|view| view.spec.name == *pool);
@@ -348,7 +241,9 @@ impl World {
 
     fn answered(&mut self, request: &Request, visit: &Visit, end: End) {
         let now = self.now;
-        visit.target.live.good(self.micros(now));
+        if !matches!(end, End::BadStatus) {
+            visit.target.live.good(self.micros(now));
+        }
         let waited = now.saturating_duration_since(visit.began);
         let stream = &mut self.clients.streams[request.stream];
         stream.latency.record(waited);
@@ -453,21 +348,4 @@ impl World {
         let Some(fate) = self.clients.requests.get(&id).map(|request| request.fate) else { return };
         self.add(at, Happening::Client(Step::Ends { request: id, fate, end }));
     }
-}
-
-/// How a connection that is torn down ends a request.
-const RESET: End =
-    End::Failed { failure: Failure::http(Reason::Reset), reached: Reached::Something };
-
-/// Longer than any request is waited for.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
-
-/// The time to the next request; `None` if none will ever come.
-fn gap(offer: &Offer, random: f64) -> Option<Duration> {
-    let mean_seconds = 1.0 / offer.rate_rps;
-    let seconds = match offer.spacing {
-        Spacing::Even => mean_seconds,
-        Spacing::Exponential => -mean_seconds * (1.0 - random).ln(),
-    };
-    Duration::try_from_secs_f64(seconds).ok()
 }

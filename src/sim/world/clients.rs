@@ -1,0 +1,140 @@
+//! Clients: who asks, how often, and what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::logic::evidence::LatencyWindow;
+use crate::logic::retry::{self, Budget};
+
+use super::trip::{Request, Step};
+use super::{Happening, World};
+
+/// Latencies of before that a pool has learnt its stall bound from when clients come.
+const LEARNT_REQUESTS: u32 = 128;
+
+/// What clients ask of a pool: an open loop, which waits for nobody.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// Requests a second over the whole pool.
+    pub rate_rps: f64,
+    /// How they are spaced.
+    pub spacing: Spacing,
+    /// The share, in 0..1, of requests that must not run twice (POST).
+    pub post_share: f64,
+}
+
+/// How requests are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// All gaps are equal.
+    Even,
+    /// As many independent clients make them.
+    Exponential,
+}
+
+/// What became of all requests so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that clients sent.
+    pub sent: u64,
+    /// Answered well, the rescued ones included.
+    pub answered: u64,
+    /// Answered with the endpoint's bad status.
+    pub answered_badly: u64,
+    /// Answered well by another endpoint than the first.
+    pub rescued: u64,
+    /// Rescued, but later than the pool's `late_after`.
+    pub late: u64,
+    /// Failed requests that are idempotent.
+    pub failed_get: u64,
+    /// Failed requests that are not.
+    pub failed_post: u64,
+    /// Tries beyond a request's first.
+    pub resent: u64,
+    /// Requests that are not idempotent and were sent on after an endpoint had got them. The rule
+    /// of [`crate::logic::retry`] is that there are none.
+    pub repeated_post: u64,
+}
+
+/// All clients and the requests that they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) streams: Vec<Stream>,
+    pub(super) requests: BTreeMap<u64, Request>,
+    next_request: u64,
+    pub(super) counts: Counts,
+}
+
+/// The clients of one offer, and what one worker keeps for their pool.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) offer: Offer,
+    ends_at: Option<Instant>,
+    pub(super) budget: Budget,
+    settled_at: Instant,
+    pub(super) latency: LatencyWindow,
+}
+
+impl World {
+    /// Lets clients come from now on. The pool's latencies are known already, as they are to a
+    /// worker that has served for a while.
+    pub fn offer(&mut self, offer: Offer) {
+        let usual = self.settings.round_trip + self.settings.latency;
+        let mut latency = LatencyWindow::new(usual);
+        (0..LEARNT_REQUESTS).for_each(|_| latency.record(usual));
+        let budget = Budget::new(&self.settings.retry, self.now);
+        let (settled_at, stream) = (self.now, self.clients.streams.len());
+        let first_gap = gap(&offer, self.rng.f64());
+        self.clients.streams.push(Stream { offer, ends_at: None, budget, settled_at, latency });
+        if let Some(first_gap) = first_gap {
+            self.add(self.now + first_gap, Happening::Client(Step::Comes { stream }));
+        }
+    }
+
+    /// Lets no new request come. Those under way go on.
+    pub fn end_offers(&mut self) {
+        let now = self.now;
+        self.clients.streams.iter_mut().for_each(|stream| stream.ends_at = Some(now));
+    }
+
+    /// What became of all requests so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.clients.counts
+    }
+
+    pub(super) fn comes(&mut self, index: usize) {
+        let (random, post) = (self.rng.f64(), self.rng.f64());
+        let (now, spec) = (self.now, self.settings.retry);
+        let stream = &mut self.clients.streams[index];
+        if stream.ends_at.is_some() {
+            return;
+        }
+        if now.saturating_duration_since(stream.settled_at) >= retry::SETTLE_EVERY {
+            stream.settled_at = now;
+            stream.budget.settle(&spec, now);
+        }
+        stream.budget.earn(&spec);
+        let idempotent = post >= stream.offer.post_share;
+        if let Some(gap) = gap(&stream.offer, random) {
+            self.add(now + gap, Happening::Client(Step::Comes { stream: index }));
+        }
+        let id = self.clients.next_request;
+        self.clients.next_request += 1;
+        self.clients.counts.sent += 1;
+        self.send(id, Request::new(index, idempotent, now));
+    }
+}
+
+/// The time to the next request; `None` if none will ever come.
+fn gap(offer: &Offer, random: f64) -> Option<Duration> {
+    let mean_seconds = 1.0 / offer.rate_rps;
+    let seconds = match offer.spacing {
+        Spacing::Even => mean_seconds,
+        Spacing::Exponential => -mean_seconds * (1.0 - random).ln(),
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}
