@@ -125,6 +125,7 @@ impl Control {
             attempts,
         };
         control.configure(config);
+        control.obey();
         control
     }
 
@@ -176,6 +177,11 @@ impl Control {
             }
         }
         self.board.director.borrow_mut().handle_timeout(Instant::now());
+        self.obey();
+    }
+
+    /// Does what the director says.
+    fn obey(&mut self) {
         loop {
             let output = self.board.director.borrow_mut().poll_output();
             match output {

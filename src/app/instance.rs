@@ -77,7 +77,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Opens every listener, then starts the workers and control.
+    /// Opens every listener, then starts control and, with its first snapshot, the workers.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
@@ -91,20 +91,20 @@ impl Instance {
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders);
         let addresses = doors.open_missing(&config.listen)?;
-        let mut workers = Vec::new();
-        for (index, commands) in receivers.into_iter().enumerate() {
-            workers.push(worker::spawn(index, Arc::clone(&shared), commands)?);
-        }
         let (order_sender, orders) = mpsc::channel(4);
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (ask_sender, asked) = mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outside = order_sender.clone();
+        let (publish, published) = std::sync::mpsc::channel();
+        let control_shared = Arc::clone(&shared);
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let watched = path.clone();
-                let control = Control::new(shared, config, path, doors, reports, orders, attempts);
+                let control =
+                    Control::new(control_shared, config, path, doors, reports, orders, attempts);
+                let _ = publish.send(());
                 if let Some(listener) = admin {
                     tokio::task::spawn_local(admin::serve(listener, control.board()));
                 }
@@ -117,13 +117,19 @@ impl Instance {
                 control.run().await;
             });
         })?;
-        Ok(Self {
+        let mut instance = Self {
             addresses,
             admin: admin_address,
             orders: order_sender,
             control: Some(control),
-            workers,
-        })
+            workers: Vec::new(),
+        };
+        // Whoever connects at once must find the routes.
+        let _ = published.recv();
+        for (index, commands) in receivers.into_iter().enumerate() {
+            instance.workers.push(worker::spawn(index, Arc::clone(&shared), commands)?);
+        }
+        Ok(instance)
     }
 
     /// Fails readiness, drains and ends.
