@@ -25,6 +25,16 @@ fn no_route() {
 }
 
 #[test]
+fn whoever_comes_first_finds_the_routes() {
+    let endpoint = Endpoint::start("one");
+    for _ in 0..20 {
+        let gapless = Gapless::start(&in_front_of(Config::new(), &endpoint));
+        let first = gapless.get("/");
+        assert_ne!(first.verdict(), (404, Some("no_route")));
+    }
+}
+
+#[test]
 fn no_endpoint() {
     // Never probed with success: nothing is known of it, so nothing may be sent to it.
     let endpoint = Endpoint::start("one");
