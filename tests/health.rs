@@ -184,7 +184,7 @@ fn when_all_are_down_all_are_tried() {
         assert_eq!(gapless.get("/").status, 200, "what answers well is not refused");
     }
     assert!(endpoints.iter().all(|endpoint| !endpoint.seen().is_empty()), "spread over all");
-    assert!(gapless.log().contains("panic"));
+    eventually("the log says so", SOON, || gapless.log().contains("panic"));
     endpoints[0].set_probe(Mode::Ok);
     eventually("no panic", SOON, || gapless.pool()["panic"] == false);
     assert_eq!(gapless.get("/").text(), "a");

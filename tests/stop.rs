@@ -45,7 +45,7 @@ fn a_lame_duck_serves_and_says_that_it_goes() {
     assert_eq!(gapless.get("/").status, 200, "connections are still taken");
     let status = gapless.wait(SOON);
     assert!(status.success(), "{status}");
-    assert!(gapless.log().contains("stopped"));
+    eventually("its last word", SOON, || gapless.log().contains("stopped"));
 }
 
 #[test]
