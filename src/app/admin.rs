@@ -23,6 +23,9 @@ use super::observe;
 /// Connections to the admin listener at once.
 const MAX_CONNECTIONS: usize = 64;
 
+/// A connection is closed after this long, whatever it does.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A request head must be in by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,8 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                         .timer(TokioTimer::new())
                         .header_read_timeout(HEADER_TIMEOUT)
                         .serve_connection(TokioIo::new(stream), service);
-                    let _ = connection.await;
+                    // One that does not read must not hold its place for ever.
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
                     drop(place);
                 });
             }
@@ -114,6 +118,9 @@ fn metrics(board: &Board) -> Answer {
     );
     page.push_str("# TYPE gapless_reports_dropped_total counter\n");
     page.push_str(&format!("gapless_reports_dropped_total {dropped}\n"));
+    page.push_str("# HELP gapless_log_lines_dropped_total Lines of the log that nobody took.\n");
+    page.push_str("# TYPE gapless_log_lines_dropped_total counter\n");
+    page.push_str(&format!("gapless_log_lines_dropped_total {}\n", observe::lost_lines()));
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
 }
 

@@ -12,7 +12,7 @@ use crate::config::model::{Config, Shutdown};
 use crate::config::{LoadError, Loaded};
 use crate::logic::director::{Director, Input, Output, Ticket};
 use crate::logic::id::EndpointId;
-use crate::logic::outcome::Outcome;
+use crate::logic::outcome::{Class, Outcome};
 use crate::logic::route::RouteTable;
 use crate::net::prober;
 
@@ -20,7 +20,7 @@ use super::api::{Clock, ConfigJson, RefusedJson};
 use super::doors::Doors;
 use super::observe;
 use super::reload::Attempt;
-use super::shared::{Command, Manners, Report, Shared};
+use super::shared::{Command, Manners, Report, Shared, Waiting};
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -74,6 +74,25 @@ struct Probed {
     endpoint: EndpointId,
     ticket: Ticket,
     outcome: Outcome,
+}
+
+/// Hands the result in when dropped: a probe that ends in a panic is one without evidence, and its
+/// endpoint is probed again.
+struct ProbeResult {
+    probed: Probed,
+    done: mpsc::UnboundedSender<Probed>,
+}
+
+impl ProbeResult {
+    fn is(&mut self, outcome: Outcome) {
+        self.probed.outcome = outcome;
+    }
+}
+
+impl Drop for ProbeResult {
+    fn drop(&mut self) {
+        let _ = self.done.send(self.probed);
+    }
 }
 
 /// The control loop and all that it owns.
@@ -194,11 +213,12 @@ impl Control {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Probe { endpoint, ticket, address, pool, timeout } => {
-                let done = self.probes.0.clone();
+                let void = Probed { endpoint, ticket, outcome: Outcome::Void };
+                let mut result = ProbeResult { probed: void, done: self.probes.0.clone() };
                 tokio::task::spawn_local(async move {
                     let outcome = prober::probe(address, &pool.probe, timeout).await;
                     observe::probe(&pool.name, outcome);
-                    let _ = done.send(Probed { endpoint, ticket, outcome });
+                    result.is(outcome);
                 });
             }
             Output::Publish(snapshot) => {
@@ -207,7 +227,11 @@ impl Control {
                 self.board.director.borrow_mut().handle(Input::Published, Instant::now());
             }
             Output::Cut { endpoint, failure } => {
-                let waiting = failure.is_connection_level();
+                let waiting = match failure.class() {
+                    Class::Silent => Waiting::Leave,
+                    Class::Refused | Class::Reset => Waiting::RepeatableLeave,
+                    Class::BadStatus => Waiting::Stay,
+                };
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
             Output::Event(event) => observe::event(&event),
@@ -276,7 +300,6 @@ impl Control {
             (self.running.workers, self.running.admin.clone(), self.running.state_dir.clone());
         self.configure(Config { workers, admin, state_dir, ..loaded.config });
         self.turn();
-        self.doors.tell(|| Command::Refresh);
         observe::reloaded(true);
         let mut status = self.board.config.borrow_mut();
         status.generation += 1;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,7 +16,7 @@ use crate::net::listener;
 use super::admin;
 use super::control::{Control, Order};
 use super::doors::{BindError, Doors};
-use super::reload;
+use super::reload::{self, Watched};
 use super::shared::{Manners, Shared};
 use super::worker;
 
@@ -27,7 +26,7 @@ pub struct Options {
     /// The checked configuration.
     pub config: Config,
     /// The file that it came from, to be watched.
-    pub path: Option<PathBuf>,
+    pub file: Option<Watched>,
     /// Whether HUP, TERM and INT are this instance's to obey.
     pub signals: bool,
 }
@@ -82,7 +81,7 @@ impl Instance {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let Options { config, path, signals } = options;
+        let Options { config, file, signals } = options;
         let admin = config.admin.address.map(open_admin).transpose()?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
@@ -101,14 +100,14 @@ impl Instance {
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
-                let watched = path.clone();
+                let path = file.as_ref().map(|file| file.path.clone());
                 let control =
                     Control::new(control_shared, config, path, doors, reports, orders, attempts);
                 let _ = publish.send(());
                 if let Some(listener) = admin {
                     tokio::task::spawn_local(admin::serve(listener, control.board()));
                 }
-                if let Some(file) = watched {
+                if let Some(file) = file {
                     tokio::task::spawn_local(reload::watch(file, asked, attempt_sender));
                 }
                 if signals {
@@ -137,18 +136,16 @@ impl Instance {
         let _ = self.orders.try_send(Order::Stop);
     }
 
-    /// Waits for the end.
-    pub fn wait(mut self) {
-        self.join();
+    /// Waits for the end; whether every thread came to it in good order.
+    #[must_use]
+    pub fn wait(mut self) -> bool {
+        self.join()
     }
 
-    fn join(&mut self) {
-        if let Some(control) = self.control.take() {
-            let _ = control.join();
-        }
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
+    fn join(&mut self) -> bool {
+        let control = self.control.take().is_none_or(|control| control.join().is_ok());
+        let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
+        workers.fold(control, |all, one| all && one)
     }
 }
 

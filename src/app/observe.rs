@@ -31,6 +31,19 @@ pub fn recorder() -> Option<&'static PrometheusHandle> {
     RECORDER.get_or_init(install).as_ref()
 }
 
+static LOST_LINES: OnceLock<tracing_appender::non_blocking::ErrorCounter> = OnceLock::new();
+
+/// Has lines of the log that nobody took counted by [`lost_lines`].
+pub fn count_lost_lines(counter: tracing_appender::non_blocking::ErrorCounter) {
+    let _ = LOST_LINES.set(counter);
+}
+
+/// Lines of the log that nobody took.
+#[must_use]
+pub fn lost_lines() -> usize {
+    LOST_LINES.get().map_or(0, tracing_appender::non_blocking::ErrorCounter::dropped_lines)
+}
+
 fn labels(subject: &Subject) -> [(&'static str, String); 3] {
     [
         ("pool", subject.pool.to_string()),

@@ -66,17 +66,27 @@ pub enum Command {
     Listen(Door),
     /// Accept there no more; running connections go on.
     Unlisten(SocketAddr),
-    /// A snapshot was published: let go of what it no longer holds.
-    Refresh,
     /// The verdict on the endpoint is down.
     Cut {
         /// Whose.
         endpoint: EndpointId,
-        /// Requests that wait for it are to be sent elsewhere too: nothing will come of them.
-        waiting: bool,
+        /// What becomes of the requests that wait for it.
+        waiting: Waiting,
     },
     /// Accept no more, end connections after their running request, then end.
     Drain,
+}
+
+/// What becomes of requests that wait for an endpoint whose verdict turns down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The endpoint answers, if wrongly: what runs may end well.
+    Stay,
+    /// It takes no new connections, but may end what it has begun (a graceful restart does): those
+    /// that can be sent again are, the others stay.
+    RepeatableLeave,
+    /// It is silent: nothing will come.
+    Leave,
 }
 
 /// A client-facing listener, as one worker gets it.

@@ -4,11 +4,15 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::app::reload::Watched;
 use crate::app::{Instance, Options};
-use crate::config;
 use crate::config::model::Config;
+use crate::config::{self, LoadError};
 use crate::logic::outcome::Class;
 use crate::logic::window;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use super::{FAILED, OK, refuse};
 
@@ -27,17 +31,24 @@ pub enum LogFormat {
 /// Runs until a signal says otherwise; the exit code.
 #[must_use]
 pub fn run(path: &Path, log: LogFormat) -> u8 {
-    let loaded = match config::load(path) {
-        Ok(loaded) => loaded,
+    let read = config::read(path).and_then(|bytes| {
+        let loaded = config::parse_bytes(&path.display().to_string(), &bytes);
+        Ok((loaded.map_err(LoadError::Invalid)?, bytes))
+    });
+    let (loaded, bytes) = match read {
+        Ok(read) => read,
         Err(error) => return refuse(&error),
     };
-    start_log(log);
+    // Written out when dropped, at the very end.
+    let _log = start_log(log);
+    raise_descriptor_limit(&loaded.config);
     crate::app::observe::recorder();
     if !loaded.warnings.is_empty() {
         tracing::warn!("\n{}", loaded.warnings.render(false));
     }
     say_windows(&loaded.config);
-    let options = Options { config: loaded.config, path: Some(path.to_owned()), signals: true };
+    let file = Some(Watched { path: path.to_owned(), bytes });
+    let options = Options { config: loaded.config, file, signals: true };
     match Instance::start(options) {
         Ok(instance) => {
             for address in &instance.addresses {
@@ -46,7 +57,10 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
             if let Some(address) = instance.admin {
                 tracing::info!(%address, "admin");
             }
-            instance.wait();
+            if !instance.wait() {
+                tracing::error!("a thread has panicked: this is a defect of gapless");
+                return FAILED;
+            }
             tracing::info!("stopped");
             OK
         }
@@ -57,19 +71,40 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
     }
 }
 
-/// Logs to standard error; `GAPLESS_LOG` sets the filter (`info` by default).
-fn start_log(format: LogFormat) {
+/// Uses all descriptors that the system grants, and says so if they cannot suffice.
+fn raise_descriptor_limit(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // A connection to a client has one to an endpoint beside it.
+    let wanted = 2 * (config.limits.connections * config.listen.len()) as u64;
+    if granted < wanted {
+        tracing::warn!(
+            granted,
+            wanted,
+            "fewer descriptors than `limits.connections` may need: raise LimitNOFILE"
+        );
+    }
+}
+
+/// Logs to standard error; `GAPLESS_LOG` sets the filter (`info` by default). A reader that is slow
+/// or gone costs lines, which are counted, and never holds up a verdict or a request.
+fn start_log(format: LogFormat) -> WorkerGuard {
+    let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    crate::app::observe::count_lost_lines(lines.error_counter());
     let filter = tracing_subscriber::EnvFilter::try_from_env("GAPLESS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
+    guard
 }
 
 /// Says at the start how long a failure can go unseen, so that nobody has to find out by hand.

@@ -70,6 +70,8 @@ pub(super) struct Limits {
     /// From a connection's first byte (or its last response) to the end of a request head.
     /// Default: 60s.
     pub(super) header_timeout: Option<Located<DurationText>>,
+    /// How long a client may take nothing of a response. Default "60s".
+    pub(super) write_timeout: Option<Located<DurationText>>,
 }
 
 /// How a stop goes.

@@ -79,6 +79,15 @@ impl std::error::Error for LoadError {
 /// # Errors
 /// When it cannot be read, is larger than [`MAX_FILE_BYTES`], or has any error in it.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let bytes = read(path)?;
+    parse_bytes(&path.display().to_string(), &bytes).map_err(LoadError::Invalid)
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// [`LoadError::Unreadable`] when it cannot be read or is larger than [`MAX_FILE_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -91,12 +100,18 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         );
         return Err(unreadable(error));
     }
-    let name = path.display().to_string();
-    let parsed = match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&name, text),
-        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
-    };
-    parsed.map_err(LoadError::Invalid)
+    Ok(bytes)
+}
+
+/// Checks what was read; `name` is the file's name in what is reported.
+///
+/// # Errors
+/// As [`parse`], and when the bytes are not UTF-8.
+pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<Loaded, Report> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(name, text),
+        Err(error) => Err(not_utf8(name, bytes, error.valid_up_to())),
+    }
 }
 
 /// Reads and checks `text`; `name` is the file's name in what is reported.

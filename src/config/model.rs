@@ -55,6 +55,8 @@ pub struct Limits {
     pub header_count: usize,
     /// From a connection's first byte (or its last response) to the end of a request head.
     pub header_timeout: Duration,
+    /// A client that takes nothing of a response for this long is cut.
+    pub write_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -64,6 +66,7 @@ impl Default for Limits {
             header_bytes: 60 * 1024,
             header_count: 100,
             header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -112,11 +112,12 @@ impl Failure {
         self.class() != Class::BadStatus
     }
 
-    /// Whether the failure may also be a coincidence: a keep-alive connection that the endpoint
-    /// closed just then, a long pause. Such evidence makes a suspect but never a verdict.
+    /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that
+    /// the endpoint closed just then, a long pause) or the request's own doing (an answer to it that
+    /// breaks the rules). Such evidence makes a suspect but never a verdict.
     #[must_use]
     pub fn is_soft(self) -> bool {
-        self.layer == Layer::Http && self.is_connection_level()
+        self.layer == Layer::Http
     }
 }
 

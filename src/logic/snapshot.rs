@@ -32,7 +32,7 @@ pub struct PoolView {
     pub tiers: Vec<Tier>,
     /// Nothing is healthy: the tiers hold every endpoint.
     pub panic: bool,
-    /// Every endpoint of the pool, whether it takes traffic or not.
+    /// Every endpoint of the pool, whether it takes traffic or not; in order.
     pub members: Vec<EndpointId>,
 }
 

@@ -14,19 +14,22 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// Whatever the kernel says: address in use, not available, no permission.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = bind_one(address)?;
+    // With `SO_REUSEPORT` a second instance would take half of the connections and nobody would
+    // know why: without it the kernel says that the address is taken.
+    drop(bind_one(address, false)?);
+    let first = bind_one(address, true)?;
     let address = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(bind_one(address)?);
+        listeners.push(bind_one(address, true)?);
     }
     Ok(listeners)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(is_shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -1,5 +1,6 @@
 //! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, metrics. No policy.
 
+pub mod client;
 pub mod h1;
 pub mod listener;
 pub mod prober;

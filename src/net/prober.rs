@@ -123,9 +123,11 @@ async fn expect_body(
             Err(_) => return Err(Ended::Failed(Reason::Malformed)),
             Ok(Decoded::End) => return Err(Ended::Failed(Reason::Body)),
             Ok(Decoded::Data(data)) => {
-                let left = MAX_READ_BYTES - body.len();
+                let (seen, left) = (body.len(), MAX_READ_BYTES - body.len());
                 body.extend_from_slice(&data[..data.len().min(left)]);
-                if body.windows(text.len().max(1)).any(|window| window == text) {
+                // A match may begin in the piece before, and no earlier.
+                let from = seen.saturating_sub(text.len().saturating_sub(1));
+                if body[from..].windows(text.len().max(1)).any(|window| window == text) {
                     return Ok(());
                 }
                 if body.len() == MAX_READ_BYTES {

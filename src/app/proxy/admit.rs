@@ -28,8 +28,9 @@ pub(super) fn admit<B>(request: &Request<B>) -> Result<Admitted<'_>, Reason> {
     }
     let path = request.uri().path();
     let is_star = path == "*";
+    let target = request.uri().path_and_query().map_or(path, |target| target.as_str());
     if !(path.starts_with('/') || is_star && *request.method() == Method::OPTIONS)
-        || !path.is_ascii()
+        || !target.is_ascii()
     {
         return Err(Reason::BadRequest);
     }
@@ -74,12 +75,17 @@ fn is_host(text: &str) -> bool {
     } else {
         text.split_at(text.find(':').unwrap_or(text.len()))
     };
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(&b);
+    let in_brackets = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&b);
+    let name_is_valid = match in_brackets {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.bytes().all(valid),
+    };
     let port_is_valid = match port.strip_prefix(':') {
         Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
         None => port.is_empty(),
     };
-    !name.is_empty() && name.bytes().all(valid) && port_is_valid
+    name_is_valid && port_is_valid
 }
 
 /// The host as routes know it: lower case, without port and trailing dot.
@@ -145,7 +151,7 @@ mod tests {
     fn hosts_are_one_and_plain() {
         assert_eq!(refusal("GET", "/", &[("host", "a.example:80")]), None);
         assert_eq!(refusal("GET", "/", &[("host", "[::1]:80")]), None);
-        for bad in ["", "u@a", "a/b", "a,b", "a b", "a:b", "[::1", ":80"] {
+        for bad in ["", "u@a", "a/b", "a,b", "a b", "a:b", "[::1", ":80", "a]b", "[]", "[zz]"] {
             assert_eq!(refusal("GET", "/", &[("host", bad)]), Some(Reason::BadRequest), "{bad:?}");
         }
         assert_eq!(refusal("GET", "/", &[]), Some(Reason::BadRequest));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::outcome::{Failure, Reason};
@@ -16,12 +16,13 @@ use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    ClientFault, Connection, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError,
+    ClientFault, Connection, Cuts, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError,
     TryError, connect,
 };
 
 use super::admit::Admitted;
 use super::forward;
+use super::patience::{Patience, Ring};
 use super::visit::Visit;
 
 /// A response of known length up to this is passed on only when it is complete, so that one which
@@ -59,10 +60,7 @@ impl From<TryError> for Ended {
         match error {
             TryError::Endpoint { failure, reached } => Self::Failed { failure, reached },
             TryError::Client(fault) => Self::Client(fault),
-            TryError::Local(error) => {
-                tracing::warn!(%error, "no connection can be opened from here");
-                Self::Local
-            }
+            TryError::Local(_) => Self::Local,
         }
     }
 }
@@ -76,109 +74,105 @@ pub(super) async fn attempt(
     visit: &Visit,
 ) -> Result<(ResponseHead, Received), Ended> {
     let home = visit.home();
-    let connection = match home.check_out() {
-        Some(connection) => connection,
-        None => open(home, ask.timeouts.connect).await?,
+    let cuts = home.cuts();
+    let (connection, ready) = match home.check_out() {
+        Some(connection) => (connection, visit.began()),
+        None => {
+            let opened = open(home, cuts, ask.timeouts.connect).await;
+            if matches!(opened, Err(Ended::Local)) {
+                worker.complain("no connection can be opened: out of descriptors, ports or memory");
+            }
+            (opened?, Instant::now())
+        }
     };
     let mut exchange = worker.scratch(|head| {
         forward::write_request_head(head, ask.request, ask.admitted, ask.peer, ask.via);
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;
-    let head = await_head(&mut exchange, local, ask, outgoing, visit).await?;
+    let stall = local.latency.borrow().stall_bound();
+    let mut patience = Patience::new(stall, ask.timeouts.response, ask.timeouts.idle, ready);
+    let wait = Wait { cuts, patience: &mut patience, ready };
+    let head = wait.head(&mut exchange, ask, outgoing, visit).await?;
     let now = Instant::now();
-    local.latency.borrow_mut().record(now.saturating_duration_since(visit.began()));
+    // How long a client takes to send its body says nothing about the endpoint.
+    if let Some(since) = patience.waiting_since() {
+        local.latency.borrow_mut().record(now.saturating_duration_since(since));
+    }
     // An error page is an answer, and no proof that the endpoint works.
     if !head.status.is_server_error() {
         visit.good(now);
     }
-    let received = receive(exchange, &head, ask, outgoing, home).await?;
+    let received = receive(exchange, &head, ask, outgoing, (home, cuts)).await?;
     Ok((head, received))
 }
 
-async fn open(home: &Pool, timeout: Duration) -> Result<Connection, Ended> {
+async fn open(home: &Pool, cuts: Cuts, timeout: Duration) -> Result<Connection, Ended> {
     tokio::select! {
         biased;
         opened = connect(home.target.address) => Ok(opened?),
-        () = home.until_cut() => Err(Ended::Cut { reached: Reached::Nothing }),
+        () = home.until_cut(cuts, true) => Err(Ended::Cut { reached: Reached::Nothing }),
         () = sleep(timeout) => {
             Err(Ended::Failed { failure: Failure::connect(Reason::Timeout), reached: Reached::Nothing })
         }
     }
 }
 
-/// How long the head has been awaited.
-enum Patience {
-    /// Until the stall bound.
-    Full,
-    /// The stall has been reported; until this instant.
-    Stalled { until: Instant },
+/// Waits for a response head. A wait beyond the pool's stall bound is reported as evidence, and
+/// goes on: only the verdict or a timeout ends it.
+struct Wait<'a> {
+    cuts: Cuts,
+    patience: &'a mut Patience,
+    /// When the connection was there.
+    ready: Instant,
 }
 
-/// Waits for the response head. A wait beyond the pool's stall bound is reported as evidence, and
-/// goes on: only the verdict or the timeout ends it.
-async fn await_head(
-    exchange: &mut Exchange,
-    local: &PoolLocal,
-    ask: &Ask<'_>,
-    outgoing: &mut Outgoing,
-    visit: &Visit,
-) -> Result<ResponseHead, Ended> {
-    let stall = local.latency.borrow().stall_bound().min(ask.timeouts.response);
-    let mut cut = pin!(visit.home().until_cut());
-    let mut clock = pin!(sleep(stall));
-    let mut patience = Patience::Full;
-    let mut client = ClientProgress { read: 0, at: visit.began() };
-    poll_fn(|cx| {
-        if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
-            return Poll::Ready(head.map_err(Ended::from));
+impl Wait<'_> {
+    async fn head(
+        self,
+        exchange: &mut Exchange,
+        ask: &Ask<'_>,
+        outgoing: &mut Outgoing,
+        visit: &Visit,
+    ) -> Result<ResponseHead, Ended> {
+        let Self { cuts, patience, ready } = self;
+        if exchange.is_sent() {
+            patience.sent(ready);
         }
-        if cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
-        }
-        while clock.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            if exchange.waits_for_client() {
-                if client.is_idle(outgoing.read_bytes(), now, ask.timeouts.idle) {
-                    return Poll::Ready(Err(Ended::Client(ClientFault::Idle)));
-                }
-                clock.as_mut().reset((now + stall).into());
-                continue;
+        let mut cut = pin!(visit.home().until_cut(cuts, ask.idempotent));
+        let mut clock = pin!(sleep_until(patience.first(ready).into()));
+        poll_fn(|cx| {
+            if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
+                return Poll::Ready(head.map_err(Ended::from));
             }
-            match patience {
-                Patience::Full => {
-                    visit.report(Failure::http(Reason::Stall));
-                    let until = now + ask.timeouts.response.saturating_sub(stall);
-                    patience = Patience::Stalled { until };
-                    clock.as_mut().reset(until.into());
-                }
-                Patience::Stalled { until } if now < until => clock.as_mut().reset(until.into()),
-                Patience::Stalled { .. } => {
-                    let failure = Failure::http(Reason::Timeout);
-                    return Poll::Ready(Err(Ended::Failed {
-                        failure,
-                        reached: exchange.reached(),
-                    }));
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
+            }
+            if patience.waiting_since().is_none()
+                && exchange.is_sent()
+                && let Some(ring) = patience.sent(Instant::now())
+            {
+                clock.as_mut().reset(ring.into());
+            }
+            while clock.as_mut().poll(cx).is_ready() {
+                let moved = outgoing.read_bytes() + exchange.written_bytes();
+                match patience.ring(Instant::now(), moved, exchange.waits_for_client()) {
+                    Ring::Again(next) => clock.as_mut().reset(next.into()),
+                    Ring::Stalled(next) => {
+                        visit.report(Failure::http(Reason::Stall));
+                        clock.as_mut().reset(next.into());
+                    }
+                    Ring::ClientIdle => return Poll::Ready(Err(Ended::Client(ClientFault::Idle))),
+                    Ring::Timeout => {
+                        let failure = Failure::http(Reason::Timeout);
+                        let reached = exchange.reached();
+                        return Poll::Ready(Err(Ended::Failed { failure, reached }));
+                    }
                 }
             }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// When the client last sent a piece of its body.
-struct ClientProgress {
-    read: u64,
-    at: Instant,
-}
-
-impl ClientProgress {
-    fn is_idle(&mut self, read: u64, now: Instant, timeout: Duration) -> bool {
-        if read > self.read {
-            *self = Self { read, at: now };
-        }
-        now.saturating_duration_since(self.at) >= timeout
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -188,7 +182,7 @@ async fn receive(
     head: &ResponseHead,
     ask: &Ask<'_>,
     outgoing: &mut Outgoing,
-    home: &Rc<Pool>,
+    (home, cuts): (&Rc<Pool>, Cuts),
 ) -> Result<Received, Ended> {
     let is_sent = exchange.is_sent();
     let rest = if is_sent { None } else { Some(outgoing.take()) };
@@ -206,7 +200,7 @@ async fn receive(
     let whole: Result<Bytes, ResponseError> = tokio::select! {
         biased;
         whole = body.collect() => whole,
-        () = home.until_cut() => return Err(Ended::Cut { reached: Reached::Something }),
+        () = home.until_cut(cuts, true) => return Err(Ended::Cut { reached: Reached::Something }),
     };
     whole.map(Received::Whole).map_err(cut_body)
 }

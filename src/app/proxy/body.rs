@@ -56,7 +56,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Stream { .. } => false,
+            Self::Stream { source, .. } => source.is_over(),
         }
     }
 

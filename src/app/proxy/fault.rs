@@ -1,6 +1,6 @@
 //! The one table from what went wrong to what the client is told.
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::logic::outcome::{self, Class, Failure};
@@ -121,10 +121,21 @@ impl Reason {
         let headers = response.headers_mut();
         headers.insert(REASON_HEADER, HeaderValue::from_static(word));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if self == Self::MethodRefused {
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
+        }
         if self.leaves_body_unread() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Whether an endpoint is to blame, and not the client or this process.
+    pub(super) fn is_by_endpoint(self) -> bool {
+        self.table().1.is_server_error() && !matches!(self, Self::LocalLimit | Self::UnknownCoding)
     }
 
     /// Whether what follows on the connection cannot be trusted to be a new request.

@@ -8,6 +8,7 @@ mod attempt;
 mod body;
 mod fault;
 mod forward;
+mod patience;
 mod trip;
 mod visit;
 
@@ -16,9 +17,11 @@ pub use fault::{REASON_HEADER, Reason};
 
 use std::rc::Rc;
 
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, EXPECT, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
+
+use crate::net::upstream::drain;
 
 use super::worker::Worker;
 
@@ -31,13 +34,25 @@ pub async fn handle(
     let view = worker.view();
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, ());
+    // A client that waits for 100-continue has sent nothing yet that could be in the way.
+    let unwanted = |body| {
+        if !request.headers().contains_key(EXPECT) {
+            drain(body);
+        }
+    };
     match admit::admit(&request) {
-        Err(reason) => reason.response(),
+        Err(reason) => {
+            unwanted(body);
+            reason.response()
+        }
         Ok(_) if request.uri().path() == "*" => options(),
         Ok(admitted) => {
             let key = admit::route_key(admitted.host);
             match view.snapshot.routes.find(&key, request.uri().path()) {
-                None => Reason::NoRoute.response(),
+                None => {
+                    unwanted(body);
+                    Reason::NoRoute.response()
+                }
                 Some(route) => {
                     trip::serve(worker, &view, route, peer, &request, &admitted, body).await
                 }

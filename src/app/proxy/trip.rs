@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{EXPECT, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -12,7 +12,7 @@ use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::Route;
 use crate::logic::snapshot::{Avoid, Target};
 use crate::net::h1::ResponseHead;
-use crate::net::upstream::{Outgoing, Pool, Received};
+use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
 use super::attempt::{Ask, Ended, attempt};
@@ -51,6 +51,9 @@ pub(super) async fn serve(
     let body_bytes_at_most = route.spec.body_bytes.unwrap_or(u64::MAX);
     if admitted.length.is_some_and(|length| length > body_bytes_at_most) {
         local.meter.refused(Reason::BodyTooLarge);
+        if !request.headers().contains_key(EXPECT) {
+            drain(body);
+        }
         return Reason::BodyTooLarge.response();
     }
     let mut trip = Trip {
@@ -74,11 +77,16 @@ pub(super) async fn serve(
     };
     let hold_at_most =
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
-    let outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
+    let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
     local.budget.borrow_mut().earn(&route.spec.retry);
-    match trip.run(view, &ask, outgoing).await {
+    match trip.run(view, &ask, &mut outgoing).await {
         Ok(response) => response,
-        Err(reason) => trip.failed(reason, local),
+        Err(reason) => {
+            if !request.headers().contains_key(EXPECT) {
+                outgoing.abandon();
+            }
+            trip.failed(reason, local)
+        }
     }
 }
 
@@ -87,7 +95,7 @@ impl Trip<'_> {
         &mut self,
         view: &Rc<View>,
         ask: &Ask<'_>,
-        mut outgoing: Outgoing,
+        outgoing: &mut Outgoing,
     ) -> Result<Response<ProxyBody>, Reason> {
         let mut view = Rc::clone(view);
         let mut reason = Reason::NoEndpoint;
@@ -98,10 +106,10 @@ impl Trip<'_> {
             self.tries += 1;
             let home = self.worker.pool(target, pool.spec.limits.idle_connections);
             let visit = Visit::new(self.worker, home, began);
-            match attempt(self.worker, local, ask, &mut outgoing, &visit).await {
+            match attempt(self.worker, local, ask, outgoing, &visit).await {
                 Ok((head, received)) => return Ok(self.answered(&view, head, received, visit)),
                 Err(ended) => {
-                    reason = self.judge(&ended, target, &visit, &outgoing, local)?;
+                    reason = self.judge(&ended, target, &visit, outgoing, local)?;
                     local.meter.resent();
                     outgoing.rewind();
                 }
@@ -201,7 +209,9 @@ impl Trip<'_> {
 
     /// The client sees the failure.
     fn failed(&self, reason: Reason, local: &PoolLocal) -> Response<ProxyBody> {
-        if let Some(met) = &self.first_met {
+        if let Some(met) = &self.first_met
+            && reason.is_by_endpoint()
+        {
             met.target.live.failed(self.worker.shared.micros(Instant::now()));
         }
         local.meter.refused(reason);

@@ -1,5 +1,6 @@
 //! Accepts connections and serves HTTP/1.1 on them.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,12 +8,13 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::proxy;
 use crate::app::shared::Door;
+use crate::net::client::ClientStream;
 
 use super::Worker;
 
@@ -28,7 +30,8 @@ impl Drop for Presence {
     }
 }
 
-/// Accepts until `close`.
+/// Accepts until `close`, then what the kernel has completed before: to drop the listener would
+/// reset those.
 pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationToken) {
     let listener = match TcpListener::from_std(door.listener) {
         Ok(listener) => listener,
@@ -37,52 +40,68 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
             return;
         }
     };
+    let connections = door.connections;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = close.cancelled() => return,
+            () = close.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let presence = Presence(Arc::clone(&door.connections));
-                let at_most = worker.view().manners.limits.connections;
-                if presence.0.fetch_add(1, Relaxed) >= at_most {
-                    let _ = stream.set_zero_linger();
-                    continue;
-                }
-                let task = serve(Rc::clone(&worker), stream, peer.ip(), presence);
-                worker.tasks.spawn_local(task);
-            }
-            Err(error) => {
-                tracing::warn!(address = %door.name, %error, "accept failed");
+            Ok(accepted) => admit(&worker, accepted, &connections),
+            Err(_) => {
+                worker.complain("a client cannot be accepted: out of descriptors or memory");
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }
     }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = taken {
+            admit(&worker, (stream, peer), &connections);
+        }
+    }
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: std::net::IpAddr, _presence: Presence) {
+fn admit(
+    worker: &Rc<Worker>,
+    (stream, peer): (TcpStream, SocketAddr),
+    connections: &Arc<AtomicUsize>,
+) {
+    let presence = Presence(Arc::clone(connections));
+    let at_most = worker.view().manners.limits.connections;
+    if presence.0.fetch_add(1, Relaxed) >= at_most {
+        let _ = stream.set_zero_linger();
+        return;
+    }
+    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, peer, presence));
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presence: Presence) {
     let _ = stream.set_nodelay(true);
     let view = worker.view();
     let limits = &view.manners.limits;
-    let client: Rc<str> = peer.to_canonical().to_string().into();
+    let client: Rc<str> = peer.ip().to_canonical().to_string().into();
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }
     });
+    // One that was accepted on the way out still gets its one answer.
+    let is_late = worker.stop_accepting.is_cancelled();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes)
+        .keep_alive(!is_late)
         // One flat write is cheaper than a vectored one for the small answers that are most.
         .writev(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(ClientStream::new(stream, limits.write_timeout), service);
     drop(view);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = worker.stop_accepting.cancelled() => {
+        () = worker.stop_accepting.cancelled(), if !is_late => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -6,7 +6,7 @@ mod view;
 
 pub use view::{PoolLocal, View};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,13 +26,16 @@ use crate::logic::id::EndpointId;
 use crate::logic::snapshot::{Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
-use super::shared::{Command, Report, Shared};
+use super::shared::{Command, Report, Shared, Waiting};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
 const EVENT_INTERVAL: u32 = 256;
 
 /// How often idle connections and budgets are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// Time between two complaints.
+const COMPLAINTS_APART: Duration = Duration::from_secs(1);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
@@ -47,6 +50,7 @@ pub struct Worker {
     scratch: RefCell<BytesMut>,
     stop_accepting: CancellationToken,
     tasks: TaskTracker,
+    complained: Cell<Option<Instant>>,
 }
 
 /// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
@@ -86,6 +90,7 @@ impl Worker {
             scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            complained: Cell::new(None),
             shared,
         }
     }
@@ -106,7 +111,6 @@ impl Worker {
                             close.cancel();
                         }
                     }
-                    Some(Command::Refresh) => self.forget_retired(),
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
                     Some(Command::Drain) | None => break,
                 },
@@ -125,6 +129,7 @@ impl Worker {
                     // Control has gone: the deadline is over.
                     None => return,
                 },
+                _ = chores.tick() => self.housekeep(),
             }
         }
     }
@@ -166,39 +171,44 @@ impl Worker {
         pool
     }
 
-    /// Closes what the endpoint has idle, and on `waiting` has its requests sent elsewhere.
-    fn cut(&self, endpoint: EndpointId, waiting: bool) {
+    /// Closes what the endpoint has idle, and has requests that wait for it sent elsewhere.
+    fn cut(&self, endpoint: EndpointId, waiting: Waiting) {
         // A request that was waiting must not find the endpoint in the old view.
         let _ = self.view();
         if let Some(pool) = self.pools.borrow().get(&endpoint) {
             pool.close_idle();
-            if waiting {
-                pool.cut_waiting();
+            match waiting {
+                Waiting::Stay => {}
+                Waiting::RepeatableLeave => pool.cut_waiting(false),
+                Waiting::Leave => pool.cut_waiting(true),
             }
         }
     }
 
-    /// Lets go of the connections to endpoints that are in no snapshot any more.
-    fn forget_retired(&self) {
-        let view = self.view();
-        let held = view.snapshot.pools.iter().flat_map(|pool| pool.members.iter());
-        let members: std::collections::HashSet<EndpointId> = held.copied().collect();
-        self.pools.borrow_mut().retain(|id, _| members.contains(id));
-    }
-
+    /// Closes what has been idle for too long, and what leads to endpoints that are in no snapshot
+    /// any more; lets budgets fade.
     fn housekeep(&self) {
         let now = Instant::now();
         let view = self.view();
-        for pool in view.snapshot.pools.iter() {
-            let limits = pool.spec.limits;
-            let pools = self.pools.borrow();
-            for id in &pool.members {
-                if let Some(connections) = pools.get(id) {
-                    connections.keep_at_most(limits.idle_connections);
-                    connections.reap(now, limits.idle_timeout);
-                }
+        self.pools.borrow_mut().retain(|id, connections| {
+            let pool =
+                view.snapshot.pools.iter().find(|pool| pool.members.binary_search(id).is_ok());
+            if let Some(pool) = pool {
+                connections.keep_at_most(pool.spec.limits.idle_connections);
+                connections.reap(now, pool.spec.limits.idle_timeout);
             }
-        }
+            pool.is_some()
+        });
         view.settle_budgets(now);
+    }
+
+    /// Says at most once a second what no operator wants to read for every request.
+    pub fn complain(&self, what: &str) {
+        let now = Instant::now();
+        let said = self.complained.get();
+        if said.is_none_or(|said| now.saturating_duration_since(said) >= COMPLAINTS_APART) {
+            self.complained.set(Some(now));
+            tracing::warn!("{what}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::app::reload::Watched;
 use crate::app::{Instance, Options as InstanceOptions};
 use crate::config::{self, Loaded};
 use crate::logic::outcome::Class;
@@ -101,7 +102,7 @@ pub fn demo(options: Options, json: bool, color: bool) -> io::Result<u8> {
     screen.configuration(&path, &text)?;
     let mut fleet = Fleet::start(places(&loaded))?;
     let config = loaded.config.clone();
-    let instance = start(loaded, &path)?;
+    let instance = start(loaded, &path, text)?;
     let (Some(&proxy), Some(admin)) = (instance.addresses.first(), instance.admin) else {
         return Err(io::Error::other("the demo's configuration has no listener"));
     };
@@ -151,10 +152,10 @@ fn places(loaded: &Loaded) -> Vec<(String, SocketAddr)> {
     zones.flat_map(endpoints).collect()
 }
 
-fn start(loaded: Loaded, path: &Path) -> io::Result<Instance> {
+fn start(loaded: Loaded, path: &Path, text: String) -> io::Result<Instance> {
     crate::app::observe::recorder();
-    let options =
-        InstanceOptions { config: loaded.config, path: Some(path.to_owned()), signals: false };
+    let file = Some(Watched { path: path.to_owned(), bytes: text.into_bytes() });
+    let options = InstanceOptions { config: loaded.config, file, signals: false };
     Instance::start(options).map_err(|error| io::Error::other(error.to_string()))
 }
 

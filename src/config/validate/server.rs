@@ -123,7 +123,9 @@ impl Check<'_> {
         let header_count = self.whole(&key, &HEADER_COUNT, default.header_count);
         let key = Key::new(&table, "header_timeout", &given.header_timeout);
         let header_timeout = self.duration(&key, default.header_timeout).value;
-        model::Limits { connections, header_bytes, header_count, header_timeout }
+        let key = Key::new(&table, "write_timeout", &given.write_timeout);
+        let write_timeout = self.duration(&key, default.write_timeout).value;
+        model::Limits { connections, header_bytes, header_count, header_timeout, write_timeout }
     }
 
     pub(super) fn shutdown(&mut self, shutdown: Option<Table<Shutdown>>) -> model::Shutdown {

@@ -89,6 +89,10 @@ impl Endpoint {
         self.health.serves(self.pool.optimistic)
     }
 
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.health, Health::Unknown { .. })
+    }
+
     pub(super) fn was_up(&self) -> bool {
         self.up_since.is_some()
     }

@@ -225,7 +225,8 @@ impl Director {
     pub fn poll_output(&mut self) -> Option<Output> {
         if !self.stale_pools.is_empty() {
             let snapshot = self.rebuild();
-            self.outputs.push_back(Output::Publish(snapshot));
+            // Traffic moves before anybody is told.
+            self.outputs.push_front(Output::Publish(snapshot));
         }
         self.outputs.pop_front().or_else(|| self.next_cut())
     }
@@ -317,6 +318,7 @@ impl Director {
         }
         self.weigh(id, Evidence::from_traffic(failure), began, now);
         self.burst(id, now);
+        self.arm(id);
     }
 
     /// Looks at once, unless it was looked at just now.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::logic::health::Health;
 use crate::logic::snapshot::{PoolView, Snapshot, Target, Tier};
 use crate::logic::steer::{self, TierWeight};
 use crate::logic::topology::PoolSpec;
@@ -27,8 +26,17 @@ impl Director {
                 continue;
             }
             members.sort_by_key(|endpoint| endpoint.subject.endpoint);
-            let view = self.view(pool, members);
             let before = self.views.iter().find(|old| old.spec.name == pool.name);
+            if let Some(before) = before
+                && !before.tiers.is_empty()
+                && members.iter().all(|endpoint| endpoint.is_unknown())
+            {
+                // A configuration that replaces every endpoint: the old ones serve until something
+                // is known of the new, two round trips later.
+                views.push(Arc::clone(before));
+                continue;
+            }
+            let view = self.view(pool, members);
             if before.is_some_and(|old| old.panic) != view.panic {
                 panics.push(Event::Panic { pool: Arc::clone(&pool.name), on: view.panic });
             }
@@ -43,12 +51,14 @@ impl Director {
     fn view(&self, pool: &Arc<PoolSpec>, members: &[&Endpoint]) -> PoolView {
         let any_serves = members.iter().any(|endpoint| endpoint.serves());
         // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
-        let any_verdict = members.iter().any(|e| !matches!(e.health, Health::Unknown { .. }));
+        let any_verdict = members.iter().any(|endpoint| !endpoint.is_unknown());
         let panic = !any_serves && any_verdict;
         let serves = |endpoint: &&Endpoint| panic || endpoint.serves();
         let zones = steer::tiers(pool, self.topology.here.as_ref());
         let weight_of = |tier: &Vec<usize>, only_serving: bool| -> u64 {
-            let inside = members.iter().filter(|e| tier.contains(&e.seat.zone));
+            // What nothing is known of is no lost capacity: an addition must not spill traffic.
+            let known = members.iter().filter(|e| panic || !e.is_unknown() || serves(e));
+            let inside = known.filter(|e| tier.contains(&e.seat.zone));
             inside.filter(|e| !only_serving || serves(e)).map(|e| u64::from(e.seat.weight)).sum()
         };
         let weights: Vec<TierWeight> = zones

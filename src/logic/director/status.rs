@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
-use crate::logic::id::EndpointId;
 use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
 use crate::logic::outcome::Outcome;
 use crate::logic::snapshot::PoolView;
@@ -63,38 +62,37 @@ impl Director {
                 next_probe: endpoint.timer.due(),
                 probes: endpoint.probes.iter().copied().collect(),
                 in_flight: endpoint.live.in_flight(),
-                in_service: self.is_in_service(endpoint.subject.endpoint, endpoint.seat.pool),
+                in_service: endpoint.serves()
+                    || self.views.get(endpoint.seat.pool).is_some_and(|view| view.panic),
             })
             .collect();
         all.sort_by_key(|status| status.subject.endpoint);
         all
     }
 
-    fn is_in_service(&self, id: EndpointId, pool: usize) -> bool {
-        self.views.get(pool).is_some_and(|view| view.targets().any(|target| target.id == id))
-    }
-
     /// All pools, in the order of the configuration.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
-        let status = |(index, view): (usize, &Arc<PoolView>)| {
-            let members = || self.endpoints.values().filter(move |e| e.seat.pool == index);
+        let mut counts = vec![(0, 0); self.views.len()];
+        for endpoint in self.endpoints.values() {
+            if let Some((all, serving)) = counts.get_mut(endpoint.seat.pool) {
+                *all += 1;
+                *serving += usize::from(endpoint.serves());
+            }
+        }
+        let status = |(view, (endpoints, serving)): (&Arc<PoolView>, (usize, usize))| {
             let tiers = view.tiers.iter().map(|tier| {
                 let mut zones: Vec<usize> =
                     tier.targets().iter().map(|target| target.zone).collect();
+                zones.sort_unstable();
                 zones.dedup();
                 let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
                 (tier.share as f64 / WHOLE as f64, places.collect())
             });
-            PoolStatus {
-                name: Arc::clone(&view.spec.name),
-                panic: view.panic,
-                tiers: tiers.collect(),
-                endpoints: members().count(),
-                serving: members().filter(|endpoint| endpoint.serves()).count(),
-            }
+            let (name, panic) = (Arc::clone(&view.spec.name), view.panic);
+            PoolStatus { name, panic, tiers: tiers.collect(), endpoints, serving }
         };
-        self.views.iter().enumerate().map(status).collect()
+        self.views.iter().zip(counts).map(status).collect()
     }
 
     /// Whether any pool has somewhere to send a request.

@@ -84,6 +84,10 @@ impl BodyDecoder {
                     return Ok(data.map_or(Decoded::More, Decoded::Data));
                 }
                 State::Length(_) | State::ChunkData(_) => self.state = State::ChunkEnd,
+                // The parser takes a line without any digit for a zero.
+                State::ChunkSize if buf.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) => {
+                    return Err(Malformed);
+                }
                 State::ChunkSize => match httparse::parse_chunk_size(buf) {
                     Ok(httparse::Status::Complete((line, size))) => {
                         buf.advance(line);
@@ -218,6 +222,8 @@ mod tests {
     fn broken_chunks_are_malformed() {
         for wire in [
             &b"x\r\n"[..],
+            b"\r\n",
+            b";x\r\n",
             b"3\r\nabcd\r\n",
             b"-1\r\n",
             b"ffffffffffffffffff\r\n",

@@ -155,12 +155,18 @@ pub fn parse_response(
     let head = buf.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(fields.len() + 2);
     for field in fields {
-        if is_hop_by_hop(&field.name) || nominated.iter().any(|name| *name == field.name.as_str()) {
+        // The length frames the body whatever the endpoint nominates.
+        let is_nominated = nominated.iter().any(|name| *name == field.name.as_str());
+        if is_hop_by_hop(&field.name) || is_nominated && field.name != CONTENT_LENGTH {
             continue;
         }
         let value =
             HeaderValue::from_maybe_shared(head.slice(field.value)).map_err(|_| Malformed)?;
         headers.append(field.name, value);
+    }
+    // RFC 9112 6.1: a transfer coding in HTTP/1.0 is faulty framing.
+    if chunked == Chunked::Final && !is_1_1 {
+        return Err(Malformed);
     }
     let framing = framing(method, code, chunked, &mut headers)?;
     let keep_alive = keep_alive && framing != Framing::UntilClose;
@@ -288,6 +294,15 @@ mod tests {
         let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-length", "x-b"]);
         assert!(head.keep_alive);
+    }
+
+    #[test]
+    fn neither_nomination_nor_version_changes_the_framing() {
+        let nominated =
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: content-length\r\n\r\n";
+        assert_eq!(framing_of(nominated), Framing::Length(5));
+        let old = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(old).err(), Some(Malformed));
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) struct Sender {
     pending: BytesMut,
     framing: BodyFraming,
     state: Sending,
+    written_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Exchange {
         };
         let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
         let framing = framing.unwrap_or(BodyFraming::Length);
-        let sender = Sender { pending, framing, state };
+        let sender = Sender { pending, framing, state, written_bytes: written as u64 };
         let input = BytesMut::new();
         Ok(Self {
             connection,
@@ -109,6 +110,12 @@ impl Exchange {
     #[must_use]
     pub fn reached(&self) -> Reached {
         self.reached
+    }
+
+    /// Bytes of the request that were handed to the kernel.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.sender.written_bytes
     }
 
     /// Whether all of the request has been handed to the kernel.
@@ -201,6 +208,7 @@ impl Sender {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(written)) => {
                     *reached = Reached::Something;
+                    self.written_bytes += written as u64;
                     self.pending.advance(written);
                 }
                 Poll::Ready(Err(_)) => self.state = Sending::Broken,

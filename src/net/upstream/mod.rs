@@ -10,6 +10,6 @@ mod response;
 
 pub use connection::{Connection, TryError, connect, reason_of};
 pub use exchange::{BodyFraming, Exchange};
-pub use outgoing::{ClientFault, Outgoing};
-pub use pool::{Pool, PoolEvent};
+pub use outgoing::{ClientFault, Outgoing, drain};
+pub use pool::{Cuts, Pool, PoolEvent};
 pub use response::{Received, ResponseBody, ResponseError};

@@ -1,11 +1,36 @@
 //! A request body on its way out, held for as long as it may be needed again.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
+
+/// Bytes of an unwanted body that are read before its connection is closed.
+const DRAIN_BYTES: usize = 256 * 1024;
+
+/// Time for that.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Reads what a client still sends of a body that nobody wants, within bounds, on a task of the
+/// current `LocalSet`.
+pub fn drain(mut source: Incoming) {
+    if source.is_end_stream() {
+        return;
+    }
+    tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIME, async move {
+        let mut read = 0;
+        while read < DRAIN_BYTES {
+            match poll_fn(|cx| Pin::new(&mut source).poll_frame(cx)).await {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) | None => return,
+            }
+        }
+    }));
+}
 
 /// Why a request body could not be read from its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +42,12 @@ pub enum ClientFault {
     /// No byte came for the idle timeout.
     Idle,
 }
+
+/// Holding a piece costs more than its bytes: a body in many tiny ones is not held.
+const BYTES_PER_PIECE: usize = 256;
+
+/// Pieces that are held however small the bound.
+const MORE_PIECES: usize = 16;
 
 /// A request body: what was read is kept up to a bound, so that another try can begin anew.
 #[derive(Debug)]
@@ -84,6 +115,15 @@ impl Outgoing {
         Self { source, held, next, ..*self }
     }
 
+    /// The answer does not wait for the rest of the body: reads some of it all the same, so that
+    /// the answer reaches its client before the connection is closed. With unread bytes left the
+    /// kernel would reset it.
+    pub fn abandon(&mut self) {
+        if let Some(source) = self.source.take() {
+            drain(source);
+        }
+    }
+
     /// The response is on its way to the client: no other try can come, nothing need be held.
     pub fn commit(&mut self) {
         self.hold_at_most = 0;
@@ -116,7 +156,9 @@ impl Outgoing {
     }
 
     fn hold(&mut self, piece: &Bytes) {
-        if self.whole && self.held_bytes + piece.len() <= self.hold_at_most {
+        let has_room = self.held_bytes + piece.len() <= self.hold_at_most
+            && self.held.len() < self.hold_at_most / BYTES_PER_PIECE + MORE_PIECES;
+        if self.whole && has_room {
             self.held_bytes += piece.len();
             self.held.push(piece.clone());
             self.next = self.held.len();

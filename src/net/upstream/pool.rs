@@ -20,6 +20,13 @@ pub enum PoolEvent {
     IdleClosed(EndpointId),
 }
 
+/// How often a pool was cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cuts {
+    repeatable: u64,
+    all: u64,
+}
+
 /// Hears what a pool sees.
 type Listener = Rc<dyn Fn(PoolEvent)>;
 
@@ -31,6 +38,7 @@ pub struct Pool {
     at_most: Cell<usize>,
     watcher: RefCell<Option<Waker>>,
     listener: Listener,
+    cuts: Cell<Cuts>,
     cut: Notify,
     is_watched: Cell<bool>,
 }
@@ -55,6 +63,7 @@ impl Pool {
             at_most: Cell::new(at_most),
             watcher: RefCell::default(),
             listener,
+            cuts: Cell::default(),
             cut: Notify::new(),
             is_watched: Cell::new(false),
         })
@@ -92,8 +101,10 @@ impl Pool {
             let watched = Rc::downgrade(self);
             tokio::task::spawn_local(std::future::poll_fn(move |cx| watch(&watched, cx)));
         } else if let Some(waker) = &*self.watcher.borrow() {
-            // Has the watcher woken when the endpoint hangs up.
-            let _ = connection.stream.poll_read_ready(&mut Context::from_waker(waker));
+            // Has the watcher woken when the endpoint hangs up; it may have done so already.
+            if !matches!(look(&connection, &mut Context::from_waker(waker)), Look::Quiet) {
+                return;
+            }
         }
         idle.push(connection);
     }
@@ -116,14 +127,30 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    /// The verdict is down: wakes every request that waits for this endpoint.
-    pub fn cut_waiting(&self) {
+    /// The verdict is down: wakes the requests that wait for this endpoint, `all` of them or those
+    /// only that may be sent again.
+    pub fn cut_waiting(&self, all: bool) {
+        let Cuts { repeatable, all: before } = self.cuts.get();
+        self.cuts.set(Cuts { repeatable: repeatable + 1, all: before + u64::from(all) });
         self.cut.notify_waiters();
     }
 
-    /// Ends at the next [`Pool::cut_waiting`].
-    pub async fn until_cut(&self) {
-        self.cut.notified().await;
+    /// How often it was cut; to be read before a try begins.
+    #[must_use]
+    pub fn cuts(&self) -> Cuts {
+        self.cuts.get()
+    }
+
+    /// Ends when the pool has been cut since `since`, for a request that is `repeatable` or not.
+    pub async fn until_cut(&self, since: Cuts, repeatable: bool) {
+        loop {
+            let woken = self.cut.notified();
+            let now = self.cuts.get();
+            if now.all > since.all || repeatable && now.repeatable > since.repeatable {
+                return;
+            }
+            woken.await;
+        }
     }
 
     fn look_at_idle(&self, cx: &mut Context<'_>) {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
@@ -87,6 +87,12 @@ impl ResponseBody {
         self.flow.decoder.remaining()
     }
 
+    /// Whether all of it has been taken.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.flow.connection.is_none()
+    }
+
     /// The next piece, or `None` at the end, when the connection has gone back to its pool.
     pub fn poll_piece(
         &mut self,
@@ -94,8 +100,10 @@ impl ResponseBody {
     ) -> Poll<Option<Result<Bytes, ResponseError>>> {
         match self.flow.poll(cx) {
             Poll::Ready(Ok(Some(piece))) => {
-                if let Some(idle) = &mut self.idle {
-                    idle.as_mut().reset(Instant::now() + self.idle_timeout);
+                self.idle = None;
+                // Whoever knows the length does not ask again after the last byte.
+                if self.remaining() == Some(0) {
+                    self.go_home();
                 }
                 Poll::Ready(Some(Ok(piece)))
             }
@@ -150,6 +158,9 @@ impl ResponseBody {
     fn go_home(&mut self) {
         let Some(mut connection) = self.flow.connection.take() else { return };
         if !self.flow.sender.is_done() {
+            if let Some(outgoing) = &mut self.flow.outgoing {
+                outgoing.abandon();
+            }
             return;
         }
         connection.busy = false;
