@@ -93,6 +93,10 @@ impl Endpoint {
         matches!(self.health, Health::Unknown { .. })
     }
 
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.health, Health::Suspect { .. })
+    }
+
     pub(super) fn was_up(&self) -> bool {
         self.up_since.is_some()
     }

@@ -360,8 +360,10 @@ impl Director {
         endpoint.changed(change, now);
         let (subject, health) = (Arc::clone(&endpoint.subject), endpoint.health);
         let last_good = endpoint.last_good(epoch).unwrap_or(began);
-        // A verdict on an endpoint that nothing was known of may be the one that begins a panic.
-        if endpoint.serves() != served || change == Change::WentDown {
+        // A verdict on an endpoint that nothing was known of may be the one that begins a panic, and
+        // a suspect has no traffic while there is another choice.
+        let moves = matches!(change, Change::WentDown | Change::Suspected | Change::Cleared);
+        if endpoint.serves() != served || moves {
             self.stale_pools.insert(endpoint.seat.pool);
         }
         self.record(&subject, evidence, change, (last_good, began, now));

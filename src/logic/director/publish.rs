@@ -29,7 +29,7 @@ impl Director {
             let before = self.views.iter().find(|old| old.spec.name == pool.name);
             if let Some(before) = before
                 && !before.tiers.is_empty()
-                && members.iter().all(|endpoint| endpoint.is_unknown())
+                && members.iter().all(|endpoint| endpoint.is_unknown() && !endpoint.serves())
             {
                 // A configuration that replaces every endpoint: the old ones serve until something
                 // is known of the new, two round trips later.
@@ -53,39 +53,73 @@ impl Director {
         // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
         let any_verdict = members.iter().any(|endpoint| !endpoint.is_unknown());
         let panic = !any_serves && any_verdict;
-        let serves = |endpoint: &&Endpoint| panic || endpoint.serves();
         let zones = steer::tiers(pool, self.topology.here.as_ref());
-        let weight_of = |tier: &Vec<usize>, only_serving: bool| -> u64 {
-            // What nothing is known of is no lost capacity: an addition must not spill traffic.
-            let known = members.iter().filter(|e| panic || !e.is_unknown() || serves(e));
-            let inside = known.filter(|e| tier.contains(&e.seat.zone));
-            inside.filter(|e| !only_serving || serves(e)).map(|e| u64::from(e.seat.weight)).sum()
-        };
-        let weights: Vec<TierWeight> = zones
-            .iter()
-            .map(|tier| TierWeight {
-                total: weight_of(tier, false),
-                healthy: weight_of(tier, true),
-            })
-            .collect();
+        let groups: Vec<Group<'_>> =
+            zones.iter().map(|tier| Group::of(tier, members, panic)).collect();
+        let any_clear = groups.iter().any(|group| !group.clear.is_empty());
+        let weights: Vec<TierWeight> = groups.iter().map(|group| group.weight(any_clear)).collect();
         let shares = steer::shares(&weights);
         let mut tiers = Vec::new();
-        for (tier, share) in zones.iter().zip(shares) {
-            let inside = members.iter().filter(|e| tier.contains(&e.seat.zone) && serves(e));
-            let targets: Vec<Target> = inside
-                .map(|e| Target {
-                    id: e.subject.endpoint,
-                    address: e.subject.address,
-                    zone: e.seat.zone,
-                    weight: e.seat.weight,
-                    live: Arc::clone(&e.live),
-                })
-                .collect();
-            if !targets.is_empty() {
-                tiers.push(Tier::new(share, targets));
+        let mut last_resort = Vec::new();
+        for (group, share) in groups.iter().zip(shares) {
+            let (first, rest) = if any_clear {
+                (&group.clear, Some(&group.suspects))
+            } else {
+                (&group.suspects, None)
+            };
+            if !first.is_empty() {
+                tiers.push(Tier::new(share, targets(first)));
             }
+            last_resort.extend(rest.filter(|rest| !rest.is_empty()));
         }
+        // Requests that have been everywhere else may still try a suspect.
+        tiers.extend(last_resort.into_iter().map(|suspects| Tier::new(0, targets(suspects))));
         let members = members.iter().map(|endpoint| endpoint.subject.endpoint).collect();
         PoolView { spec: Arc::clone(pool), tiers, panic, members }
     }
+}
+
+/// The endpoints of one tier that may serve.
+struct Group<'a> {
+    /// Sum of the weights of all that something is known of: an addition is no lost capacity.
+    total: u64,
+    clear: Vec<&'a Endpoint>,
+    /// A suspect still serves, but not while there is another choice: whatever it is suspected of
+    /// is confirmed or cleared within a few probes, and what it would have got until then is saved.
+    suspects: Vec<&'a Endpoint>,
+}
+
+impl<'a> Group<'a> {
+    fn of(tier: &[usize], members: &[&'a Endpoint], panic: bool) -> Self {
+        let inside = || members.iter().copied().filter(|e| tier.contains(&e.seat.zone));
+        let known = inside().filter(|e| panic || !e.is_unknown() || e.serves());
+        let serving = || inside().filter(|e| panic || e.serves());
+        Self {
+            total: weight(known),
+            clear: serving().filter(|e| panic || !e.is_suspect()).collect(),
+            suspects: serving().filter(|e| !panic && e.is_suspect()).collect(),
+        }
+    }
+
+    /// One suspect among others moves nothing to the next tier; a tier of suspects only moves all.
+    fn weight(&self, any_clear: bool) -> TierWeight {
+        let serving = self.clear.iter().chain(&self.suspects).copied();
+        let healthy = if any_clear && self.clear.is_empty() { 0 } else { weight(serving) };
+        TierWeight { total: self.total, healthy }
+    }
+}
+
+fn weight<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> u64 {
+    endpoints.map(|endpoint| u64::from(endpoint.seat.weight)).sum()
+}
+
+fn targets(endpoints: &[&Endpoint]) -> Vec<Target> {
+    let target = |endpoint: &&Endpoint| Target {
+        id: endpoint.subject.endpoint,
+        address: endpoint.subject.address,
+        zone: endpoint.seat.zone,
+        weight: endpoint.seat.weight,
+        live: Arc::clone(&endpoint.live),
+    };
+    endpoints.iter().map(target).collect()
 }
