@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::{Change, Health};
+use crate::logic::id::EndpointId;
 use crate::logic::incident::Subject;
-use crate::logic::outcome::Outcome;
+use crate::logic::outcome::{Failure, Outcome};
 use crate::logic::schedule::Timer;
 use crate::logic::snapshot::{Live, Tally};
 use crate::logic::topology::PoolSpec;
@@ -91,6 +92,16 @@ impl Endpoint {
 
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.health, Health::Unknown { .. })
+    }
+
+    /// Who is down, and for what.
+    pub(super) fn verdict(&self) -> Option<(EndpointId, Failure)> {
+        match self.health {
+            Health::Down { failure } | Health::Returning { failure, .. } => {
+                Some((self.subject.endpoint, failure))
+            }
+            Health::Unknown { .. } | Health::Up | Health::Suspect { .. } => None,
+        }
     }
 
     pub(super) fn is_suspect(&self) -> bool {

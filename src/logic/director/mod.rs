@@ -9,6 +9,8 @@ mod endpoint;
 mod publish;
 mod status;
 #[cfg(test)]
+mod suspects;
+#[cfg(test)]
 mod tests;
 
 pub use status::{EndpointStatus, PoolStatus};

@@ -19,7 +19,7 @@ impl Director {
             by_pool[endpoint.seat.pool].push(endpoint);
         }
         let mut views = Vec::with_capacity(pools.len());
-        let mut panics = Vec::new();
+        let (mut panics, mut cuts) = (Vec::new(), Vec::new());
         for (index, (pool, members)) in pools.iter().zip(&mut by_pool).enumerate() {
             if !stale.contains(&index) {
                 views.push(Arc::clone(&self.views[index]));
@@ -37,11 +37,17 @@ impl Director {
                 continue;
             }
             let view = self.view(pool, members);
-            if before.is_some_and(|old| old.panic) != view.panic {
+            let was_panic = before.is_some_and(|old| old.panic);
+            if was_panic && !view.panic {
+                // Nobody was cut while there was nowhere better to go. Now there is.
+                cuts.extend(members.iter().filter_map(|endpoint| endpoint.verdict()));
+            }
+            if was_panic != view.panic {
                 panics.push(Event::Panic { pool: Arc::clone(&pool.name), on: view.panic });
             }
             views.push(Arc::new(view));
         }
+        self.cuts.append(&mut cuts);
         panics.into_iter().for_each(|event| self.event(event));
         self.views.clone_from(&views);
         self.version += 1;

@@ -5,23 +5,23 @@ use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec};
 
-const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
+pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// A director, its time, and what it said in its last turn.
-struct Rig {
+pub(super) struct Rig {
     director: Director,
-    now: Instant,
+    pub(super) now: Instant,
     said: Vec<Output>,
 }
 
 impl Rig {
     /// One pool; every endpoint has passed its first probe.
-    fn new(zones: &[(&str, &[u16])]) -> Self {
+    pub(super) fn new(zones: &[(&str, &[u16])]) -> Self {
         let mut rig = Self::cold(zones);
         rig.all_answer(PASS);
         rig
@@ -41,7 +41,7 @@ impl Rig {
     }
 
     /// Hands in all inputs, then does what the director says.
-    fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
+    pub(super) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
         inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
         self.director.handle_timeout(self.now);
         self.said.clear();
@@ -63,7 +63,7 @@ impl Rig {
         self.director.endpoints().iter().map(|status| status.subject.endpoint).collect()
     }
 
-    fn id(&self, port: u16) -> EndpointId {
+    pub(super) fn id(&self, port: u16) -> EndpointId {
         let all = self.director.endpoints();
         let one = all.iter().find(|status| status.subject.address.port() == port);
         one.expect("known").subject.endpoint
@@ -74,22 +74,22 @@ impl Rig {
         all.find(|status| status.subject.address.port() == port).expect("known")
     }
 
-    fn regular(&self, endpoint: EndpointId, outcome: Outcome) -> Input {
+    pub(super) fn regular(&self, endpoint: EndpointId, outcome: Outcome) -> Input {
         let ticket = Ticket { row: ProbeRow::Regular, started: self.now };
         Input::Probed { endpoint, ticket, outcome }
     }
 
-    fn traffic(&self, endpoint: EndpointId, failure: Failure) -> Input {
+    pub(super) fn traffic(&self, endpoint: EndpointId, failure: Failure) -> Input {
         Input::Traffic { endpoint, failure, began: self.now }
     }
 
-    fn all_answer(&mut self, outcome: Outcome) {
+    pub(super) fn all_answer(&mut self, outcome: Outcome) {
         let inputs: Vec<_> = self.ids().iter().map(|&id| self.regular(id, outcome)).collect();
         self.turn(inputs);
     }
 
     /// Two refusals: a verdict.
-    fn fell(&mut self, ports: &[u16]) {
+    pub(super) fn fell(&mut self, ports: &[u16]) {
         for _ in 0..2 {
             self.now += ms(1);
             let refused = |&port: &u16| self.regular(self.id(port), REFUSED);
@@ -98,7 +98,7 @@ impl Rig {
         }
     }
 
-    fn published(&self) -> Vec<Arc<Snapshot>> {
+    pub(super) fn published(&self) -> Vec<Arc<Snapshot>> {
         let publish = |output: &Output| match output {
             Output::Publish(snapshot) => Some(Arc::clone(snapshot)),
             _ => None,
@@ -144,7 +144,7 @@ fn endpoint(port: u16) -> EndpointSpec {
     EndpointSpec { address: SocketAddr::from(([127, 0, 0, 1], port)), weight: 1 }
 }
 
-fn serving(snapshot: &Snapshot) -> Vec<u16> {
+pub(super) fn serving(snapshot: &Snapshot) -> Vec<u16> {
     let mut ports: Vec<u16> =
         snapshot.pools[0].targets().map(|target| target.address.port()).collect();
     ports.sort_unstable();
@@ -227,6 +227,12 @@ fn panic_begins_and_ends_once() {
         assert_eq!(panics(&rig), expected);
     }
     assert_eq!(serving(&rig.published()[0]), [2]);
+    let left = |output: &Output| match output {
+        Output::Cut { endpoint, .. } => Some(*endpoint),
+        _ => None,
+    };
+    let left: Vec<_> = rig.said.iter().filter_map(left).collect();
+    assert_eq!(left, [rig.id(1)], "whoever waits there has somewhere to go now");
 }
 
 #[test]
