@@ -152,6 +152,25 @@ fn run_fails_where_it_cannot_listen() {
 }
 
 #[test]
+fn run_fails_where_another_one_listens() {
+    let endpoint = Endpoint::start("one");
+    let config = Config::new().zone("here/a", &[endpoint.address()]);
+    let first = Gapless::start_ready(&config);
+    for (key, address) in [("listen", first.address), ("admin", first.admin)] {
+        let text = match key {
+            "listen" => config.clone().listen(address).text(),
+            _ => config.text().replacen("127.0.0.1:0", &address.to_string(), 1),
+        };
+        let (_directory, path) = file(&text);
+        let output = gapless(&["run", &path]);
+        assert_eq!(code(&output), 1, "{key}");
+        let said = stderr(&output);
+        assert!(said.contains(&address.to_string()) && said.contains("another process"), "{said}");
+    }
+    assert_eq!(first.get("/").status, 200, "the first does not notice");
+}
+
+#[test]
 fn schema_is_json() {
     let output = gapless(&["schema"]);
     assert_eq!(code(&output), 0);

@@ -276,3 +276,20 @@ fn probes_are_steady_and_counted() {
     assert!((4..=14).contains(&probes), "{probes} probes in 2 s at an interval of 200 ms");
     assert!(gapless.metric("gapless_probes_total{pool=\"web\",outcome=\"pass\"}") >= 5.0);
 }
+
+/// An answer that breaks the rules may be the request's own doing.
+#[test]
+fn malformed_answers_make_no_verdict_while_probes_pass() {
+    let (endpoint, gapless) = one(Config::new());
+    let both = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+                0\r\n\r\n";
+    endpoint.set(Mode::RawClose(both.into()));
+    for _ in 0..4 {
+        assert_eq!(gapless.get("/").verdict(), (502, Some("bad_response")));
+        assert_ne!(gapless.state(endpoint.address()), "down");
+    }
+    wait_for(&gapless, &endpoint, "up");
+    assert_eq!(gapless.incidents("endpoints").len(), 0);
+    endpoint.set(Mode::Ok);
+    assert_eq!(gapless.get("/").status, 200);
+}

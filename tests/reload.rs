@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -278,4 +279,88 @@ fn a_thousand_reloads_under_load_cost_nothing() {
     assert!(tally.sent > MANY, "{} requests are no load", tally.sent);
     assert!(end_kib < warm_kib + warm_kib / 10, "{warm_kib} KiB grew to {end_kib} KiB");
     assert_eq!(tally.by_endpoint.get(&dead.to_string()), None);
+}
+
+/// The old addresses serve until something is known of the new ones.
+#[test]
+fn new_addresses_for_all_endpoints_cost_no_request() {
+    let sets = [["a", "b"], ["c", "d"]].map(|names| names.map(Endpoint::start));
+    // Long enough to be noticed.
+    let knowing = Mode::Slow(Duration::from_millis(300));
+    sets.iter().flatten().for_each(|endpoint| endpoint.set_probe(knowing.clone()));
+    let config =
+        |set: &[Endpoint; 2]| Config::new().zone("here/a", &set.each_ref().map(Endpoint::address));
+    let gapless = Gapless::start_ready(&config(&sets[0]));
+    let load = Load::start(gapless.address, 4, Duration::from_millis(2));
+    for set in [&sets[1], &sets[0], &sets[1]] {
+        let before = gapless.generation();
+        gapless.write(&config(set).text());
+        eventually("a reload", SOON, || gapless.generation() > before);
+        gapless.wait_all_up();
+        let served = set.each_ref().map(|endpoint| endpoint.seen().len());
+        let serves = |(endpoint, before): (&Endpoint, usize)| endpoint.seen().len() > before;
+        eventually("the new ones serve", SOON, || set.iter().zip(served).all(serves));
+    }
+    let tally = load.stop();
+    assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent, tally);
+}
+
+/// Somebody else writes in the same directory all the time.
+#[test]
+fn a_directory_that_is_never_left_alone_is_looked_at() {
+    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
+    let gapless = Gapless::start_ready(&to(&one));
+    let other = gapless.file().with_file_name("other");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                let _ = std::fs::write(&other, "something");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        eventually("it writes", SOON, || other.exists());
+        gapless.write(&to(&two).text());
+        let seen = obeyed(&gapless, 2);
+        gapless.signal(Signal::HUP);
+        let heard = obeyed(&gapless, 3);
+        over.store(true, SeqCst);
+        assert!(seen && heard, "the change was seen: {seen}, the signal was heard: {heard}");
+    });
+    assert_eq!(gapless.get("/").text(), "two");
+}
+
+/// Whether the configuration of this number is obeyed soon.
+fn obeyed(gapless: &Gapless, generation: u64) -> bool {
+    let end = Instant::now() + Duration::from_secs(6);
+    while gapless.generation() < generation && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    gapless.generation() >= generation
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    /// More than a pipe holds.
+    const LOG_BYTES: usize = 256 * 1024;
+    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
+    let gapless = Gapless::start_ready(&to(&one));
+    let refusals = || gapless.metric("gapless_config_reloads_total{result=\"refused\"}");
+    gapless.write(&"nonsense = 1\n".repeat(500));
+    eventually("a refusal", SOON, || gapless.api("/api/v1/config")["refused"].is_object());
+    eventually("it is told", SOON, || gapless.log().contains("refused"));
+    let report = gapless.api("/api/v1/config")["refused"]["report"].as_str().map(str::len);
+    gapless.ignore_log();
+    let mut told = 0;
+    while told < LOG_BYTES {
+        let before = refusals();
+        gapless.signal(Signal::HUP);
+        eventually("a refusal", SOON, || refusals() > before);
+        told += report.expect("text");
+    }
+    assert!(gapless.is_log_ignored());
+    assert_eq!(gapless.get("/").text(), "one");
+    gapless.write(&to(&two).text());
+    wait_for_answer(&gapless, "two");
+    assert!(gapless.metric("gapless_log_lines_dropped_total") >= 0.0);
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use support::client::{Answer, Client};
@@ -259,4 +260,36 @@ fn an_answer_that_has_begun_is_never_begun_again() {
     let cut = client.exchange("GET", "/", &[("x-id", "large")], b"");
     assert!(cut.is_err(), "{cut:?}");
     assert_eq!(world.counts("large"), (1, 0));
+}
+
+/// A graceful restart: nothing new is taken, and what is under way is finished.
+#[test]
+fn an_endpoint_that_listens_no_more_may_finish_what_it_has() {
+    let detect = "detect = { interval = \"200ms\", timeout = \"150ms\" }";
+    let world = World::with(1, 1, Config::new().pool(detect));
+    let near = &world.near[0];
+    let (finish, finished) = mpsc::channel::<()>();
+    let finished = Mutex::new(finished);
+    near.set(Mode::script(move |head, wire| {
+        wire.body(head)?;
+        if head.word(0) != "POST" {
+            return wire.rest().map(|_| Next::Close);
+        }
+        let _ = finished.lock().expect("one POST at a time").recv_timeout(SOON);
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npaid").map(|()| Next::Close)
+    }));
+    let head = "host: a\r\nx-id: one\r\ncontent-length: 1\r\n\r\nx";
+    let mut post = Client::open(world.gapless.address);
+    post.send(format!("POST / HTTP/1.1\r\n{head}")).expect("sent");
+    let mut get = Client::open(world.gapless.address);
+    get.send("GET / HTTP/1.1\r\nhost: a\r\nx-id: two\r\n\r\n").expect("sent");
+    eventually("both are under way", SOON, || near.seen().len() == 2);
+    near.refuse();
+    eventually("the verdict", SOON, || world.gapless.state(near.address()) == "down");
+    let elsewhere = get.answer("GET").expect("an answer");
+    assert_eq!((elsewhere.status, elsewhere.text()), (200, "far0".to_owned()));
+    finish.send(()).expect("the endpoint waits");
+    let answer = post.answer("POST").expect("an answer");
+    assert_eq!((answer.status, answer.text()), (200, "paid".to_owned()), "{:?}", answer.verdict());
+    assert_eq!((world.counts("one"), world.counts("two")), ((1, 0), (1, 1)));
 }

@@ -122,3 +122,22 @@ fn a_request_that_waits_for_a_rescue_gets_it_while_draining() {
     assert_eq!((answer.status, answer.text()), (200, "far".to_owned()));
     assert!(gapless.wait(SOON).success());
 }
+
+/// What the kernel has taken for a process that is about to stop is answered too.
+#[test]
+fn connections_that_wait_at_the_door_are_answered_before_it_closes() {
+    let (_endpoint, mut gapless) = start("0s", FOR_EVER);
+    assert_eq!(gapless.get("/").status, 200);
+    gapless.signal(Signal::STOP);
+    let mut waiting: Vec<Client> = (0..20).map(|_| Client::open(gapless.address)).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
+    }
+    gapless.signal(Signal::TERM);
+    gapless.signal(Signal::CONT);
+    for client in &mut waiting {
+        assert_eq!(client.answer("GET").expect("an answer").status, 200);
+        assert!(client.is_ended());
+    }
+    assert!(gapless.wait(SOON).success());
+}

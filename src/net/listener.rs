@@ -8,6 +8,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the kernel takes for a client beyond what is on its way. With megabytes of them a
+/// client that reads slowly would look, for as long as those last, like one that does not read.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// Opens `count` listeners on one address with `SO_REUSEPORT`: the kernel spreads connections over
 /// them. Port 0 takes one free port for all.
 ///
@@ -34,6 +38,8 @@ fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -105,7 +105,16 @@ fn a_small_answer_that_is_cut_is_an_error_and_not_half_an_answer() {
 #[test]
 fn broken_chunks_are_cut() {
     let (endpoint, gapless) = pair();
-    for chunks in ["xyz\r\n", "3\r\nabcd\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "-1\r\n"] {
+    for chunks in [
+        "xyz\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "ffffffffffffffffff\r\n",
+        "-1\r\n",
+        "\r\n\r\n",
+        "\r\n0\r\n\r\n",
+        ";x=y\r\n\r\n",
+        "3\r\nabc\r\n\r\n\r\n",
+    ] {
         let wire = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
         endpoint.set(Mode::Raw(wire.into_bytes()));
         let mut client = Client::open(gapless.address);
@@ -115,4 +124,25 @@ fn broken_chunks_are_cut() {
         endpoint.set(Mode::Ok);
         assert_eq!(gapless.get("/").text(), "one", "after {chunks:?}");
     }
+}
+
+#[test]
+fn an_old_answer_in_chunks_is_bad() {
+    let (endpoint, gapless) = pair();
+    let wire = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    is_bad(&endpoint, &gapless, wire.as_bytes());
+}
+
+#[test]
+fn an_endpoint_cannot_nominate_its_framing_away() {
+    let (endpoint, gapless) = pair();
+    let wire = "HTTP/1.1 200 OK\r\nconnection: content-length\r\ncontent-length: 2\r\n\r\nhi";
+    endpoint.set(Mode::Raw(wire.into()));
+    let mut client = Client::open(gapless.address);
+    for _ in 0..3 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.text()), (200, "hi".to_owned()));
+        assert_eq!(answer.field("content-length"), Some("2"));
+    }
+    assert_eq!(endpoint.connections(), 1);
 }

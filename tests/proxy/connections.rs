@@ -1,10 +1,12 @@
 //! Connections: kept, reused, given up.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use crate::support::client::{self, Client};
 use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode};
+use crate::support::endpoint::{Endpoint, Mode, Next};
 use crate::support::instance::Gapless;
 use crate::support::{SOON, eventually};
 use crate::{in_front_of, pair, pair_with};
@@ -118,4 +120,87 @@ fn a_client_that_says_close_is_left() {
     assert_eq!(client.answer("GET").expect("an answer").status, 200);
     assert!(client.is_ended());
     assert_eq!(client::get(gapless.address, "/").status, 200);
+}
+
+#[test]
+fn connections_of_large_answers_come_home() {
+    let (endpoint, gapless) = pair();
+    let large = "x".repeat(300_000);
+    endpoint.set(Mode::Body(large.clone()));
+    let mut client = Client::open(gapless.address);
+    for method in ["GET", "POST", "GET", "POST", "GET", "POST"] {
+        let answer = client.exchange(method, "/", &[], b"").expect("an answer");
+        assert!(answer.body == large.as_bytes(), "{method}");
+    }
+    assert_eq!((endpoint.seen().len(), endpoint.connections(), endpoint.resets()), (6, 1, 0));
+}
+
+/// What cannot be asked twice is passed on as soon as its head is there.
+#[test]
+fn connections_of_late_bodies_come_home() {
+    let (endpoint, gapless) = pair();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    endpoint.set(Mode::script(move |head, wire| {
+        wire.body(head)?;
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")?;
+        let _ = wait.lock().expect("a script runs alone").recv_timeout(SOON);
+        wire.send("late").map(|()| Next::Keep)
+    }));
+    let mut client = Client::open(gapless.address);
+    for _ in 0..5 {
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").expect("sent");
+        let head = client.wire.head().expect("read").expect("a head");
+        assert_eq!(head.word(1), "200");
+        go_on.send(()).expect("the endpoint waits");
+        assert_eq!(client.wire.body(&head).expect("a body"), b"late");
+    }
+    assert_eq!((endpoint.seen().len(), endpoint.connections(), endpoint.resets()), (5, 1, 0));
+}
+
+/// Larger than all buffers between endpoint and client.
+const HUGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// An endpoint that answers with [`HUGE_BYTES`], and says how sending them ended.
+fn huge() -> (Endpoint, Gapless, mpsc::Receiver<std::io::Result<()>>) {
+    let (endpoint, gapless) = pair_with(Config::new().tables("[limits]\nwrite_timeout = \"1s\""));
+    let (ended, end) = mpsc::channel();
+    endpoint.set(Mode::script(move |_, wire| {
+        wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {HUGE_BYTES}\r\n\r\n"))?;
+        let _ = ended.send(wire.send(vec![b'x'; HUGE_BYTES]));
+        Ok(Next::Keep)
+    }));
+    (endpoint, gapless, end)
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let (_endpoint, gapless, end) = huge();
+    let mut client = Client::open(gapless.address);
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
+    let sent = end.recv_timeout(SOON).expect("the endpoint is let go");
+    assert!(sent.is_err(), "{HUGE_BYTES} bytes cannot lie in buffers");
+    let rest = client.wire.rest();
+    let is_cut = rest.as_ref().map_or_else(
+        |error| error.kind() == ErrorKind::ConnectionReset,
+        |rest| rest.len() < HUGE_BYTES,
+    );
+    assert!(is_cut, "{:?}", rest.map(|rest| rest.len()));
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_everything() {
+    let (endpoint, gapless, end) = huge();
+    let mut client = Client::open(gapless.address);
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
+    let head = client.wire.head().expect("read").expect("a head");
+    let (started, mut read) = (Instant::now(), 0);
+    while started.elapsed() < Duration::from_secs(4) {
+        read += client.wire.exactly(32 * 1024).expect("more").len();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(head.field("content-length"), Some(&*HUGE_BYTES.to_string()));
+    client.wire.exactly(HUGE_BYTES - read).expect("the rest");
+    end.recv_timeout(SOON).expect("it ends").expect("all was sent");
+    assert_eq!((client.get("/").status, endpoint.connections()), (200, 1));
 }

@@ -90,6 +90,7 @@ struct State {
     probes: Mutex<Vec<Seen>>,
     connections: Mutex<Vec<Weak<TcpStream>>>,
     accepted: AtomicUsize,
+    resets: AtomicUsize,
 }
 
 /// An endpoint; gone when dropped.
@@ -119,6 +120,7 @@ impl Endpoint {
             probes: Mutex::default(),
             connections: Mutex::default(),
             accepted: AtomicUsize::new(0),
+            resets: AtomicUsize::new(0),
         };
         let endpoint =
             Self { port: HeldPort::take(), state: Arc::new(state), door: Mutex::default() };
@@ -165,6 +167,11 @@ impl Endpoint {
         let used: HashSet<usize> =
             lock(&self.state.seen).iter().map(|seen| seen.connection).collect();
         used.len()
+    }
+
+    /// Connections that the other side reset, those of probes not counted.
+    pub(crate) fn resets(&self) -> usize {
+        self.state.resets.load(SeqCst)
     }
 
     /// Connecting is refused from now on; open connections are not touched.
@@ -216,7 +223,16 @@ fn serve(state: &State, stream: &Arc<TcpStream>, number: usize) {
     loop {
         match serve_one(state, &mut wire, number) {
             Ok(Next::Keep) => {}
-            Ok(Next::Close) | Err(_) => return,
+            Ok(Next::Close) => return,
+            Err(error) => {
+                let carried = |seen: &Seen| seen.connection == number;
+                if error.kind() == io::ErrorKind::ConnectionReset
+                    && lock(&state.seen).iter().any(carried)
+                {
+                    state.resets.fetch_add(1, SeqCst);
+                }
+                return;
+            }
             Ok(Next::Reset) => {
                 let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
                 return;

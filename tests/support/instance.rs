@@ -3,8 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,9 +25,31 @@ pub(crate) struct Gapless {
     /// Where the operator connects.
     pub(crate) admin: SocketAddr,
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Log>,
+    /// Gives back the open pipe when it has stopped reading.
+    reader: JoinHandle<BufReader<ChildStderr>>,
     file: PathBuf,
     _directory: TempDir,
+}
+
+/// What was read of standard error.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    is_ignored: AtomicBool,
+}
+
+impl Log {
+    /// Reads until the end, or until nobody wants to know.
+    fn read(&self, stderr: ChildStderr) -> BufReader<ChildStderr> {
+        let mut reader = BufReader::new(stderr);
+        let mut line = String::new();
+        while !self.is_ignored.load(SeqCst) && reader.read_line(&mut line).is_ok_and(|n| n > 0) {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push(std::mem::take(&mut line).trim_end().to_owned());
+        }
+        reader
+    }
 }
 
 impl Gapless {
@@ -41,12 +65,13 @@ impl Gapless {
     /// Starts with a file that lies in `directory` already.
     #[track_caller]
     pub(crate) fn start_with(directory: TempDir, file: PathBuf) -> Self {
-        let (child, log) = spawn(&file);
+        let (child, log, reader) = spawn(&file);
         let mut gapless = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             child,
             log,
+            reader,
             file,
             _directory: directory,
         };
@@ -77,14 +102,24 @@ impl Gapless {
     }
 
     fn said(&self, words: &str) -> Option<SocketAddr> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let line = log.iter().find(|line| line.contains(words))?;
         line.rsplit('=').next()?.trim().parse().ok()
     }
 
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// Reads no more of the log than its next line; the pipe stays open.
+    pub(crate) fn ignore_log(&self) {
+        self.log.is_ignored.store(true, SeqCst);
+    }
+
+    /// Whether the log is not read any more.
+    pub(crate) fn is_log_ignored(&self) -> bool {
+        self.reader.is_finished()
     }
 
     /// The configuration file.
@@ -130,7 +165,7 @@ impl Drop for Gapless {
     }
 }
 
-fn spawn(file: &Path) -> (Child, Arc<Mutex<Vec<String>>>) {
+fn spawn(file: &Path) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
     let mut child = Command::new(BINARY)
         .arg("run")
         .arg(file)
@@ -139,14 +174,10 @@ fn spawn(file: &Path) -> (Child, Arc<Mutex<Vec<String>>>) {
         .spawn()
         .expect("the program starts");
     let stderr = child.stderr.take().expect("piped");
-    let log = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::new(Log::default());
     let lines = Arc::clone(&log);
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    });
-    (child, log)
+    let reader = std::thread::spawn(move || lines.read(stderr));
+    (child, log, reader)
 }
 
 /// The identity of a child that has not been waited for.

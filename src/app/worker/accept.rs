@@ -21,6 +21,14 @@ use super::Worker;
 /// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// On the way out: time for a request that has arrived to be read. hyper closes a connection of
+/// which it has read nothing yet, whatever the kernel holds of it.
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// The same for a connection that was accepted on the way out: its first request may still be on
+/// its way.
+const LATE_LOOK: Duration = Duration::from_secs(1);
+
 /// Counts a connection for as long as it lives.
 struct Presence(Arc<AtomicUsize>);
 
@@ -101,9 +109,15 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presenc
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = worker.stop_accepting.cancelled(), if !is_late => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        () = worker.stop_accepting.cancelled() => {
+            let look = if is_late { LATE_LOOK } else { LAST_LOOK };
+            match tokio::time::timeout(look, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -3,6 +3,7 @@ use crate::logic::id::Place;
 use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
+use crate::logic::steer::WHOLE;
 use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
@@ -114,6 +115,14 @@ impl Rig {
         self.said.iter().filter_map(event).collect()
     }
 
+    fn panics(&self) -> Vec<bool> {
+        let on = |event: Event| match event {
+            Event::Panic { on, .. } => Some(on),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(on).collect()
+    }
+
     fn probed(&self, port: u16) -> bool {
         let id = self.id(port);
         let probes = |output: &Output| match output {
@@ -204,27 +213,20 @@ fn a_removed_endpoint_takes_its_incident_along_and_late_results_hit_nobody() {
 #[test]
 fn panic_begins_and_ends_once() {
     let mut rig = Rig::new(&[("r/a", &[1]), ("r/b", &[2])]);
-    let panics = |rig: &Rig| -> Vec<bool> {
-        let on = |event: Event| match event {
-            Event::Panic { on, .. } => Some(on),
-            _ => None,
-        };
-        rig.events().into_iter().filter_map(on).collect()
-    };
     rig.fell(&[1]);
-    assert!(panics(&rig).is_empty());
+    assert!(rig.panics().is_empty());
     rig.fell(&[2]);
-    assert_eq!(panics(&rig), [true]);
+    assert_eq!(rig.panics(), [true]);
     assert_eq!(serving(&rig.published()[0]), [1, 2], "requests go everywhere");
     let cut = |output: &Output| matches!(output, Output::Cut { .. });
     assert!(!rig.said.iter().any(cut), "there is nowhere better to go");
     rig.fell(&[1, 2]);
-    assert!(panics(&rig).is_empty() && rig.published().is_empty());
+    assert!(rig.panics().is_empty() && rig.published().is_empty());
     for expected in [&[][..], &[false][..]] {
         rig.now += ms(1);
         let pass = rig.regular(rig.id(2), PASS);
         rig.turn([pass]);
-        assert_eq!(panics(&rig), expected);
+        assert_eq!(rig.panics(), expected);
     }
     assert_eq!(serving(&rig.published()[0]), [2]);
     let left = |output: &Output| match output {
@@ -371,4 +373,39 @@ fn an_incident_counts_what_requests_met_and_keeps_it() {
     assert_eq!(incident.counts, counts);
     rig.fell(&[1]);
     assert_eq!(rig.director.incidents()[1].counts, Tally::default(), "the next begins at zero");
+}
+
+#[test]
+fn new_addresses_for_all_endpoints_leave_the_old_ones_serving_until_one_is_known() {
+    let mut rig = Rig::new(&[("r/a", &[1, 2]), ("r/b", &[3])]);
+    rig.configure(pool(&[("r/a", &[4, 5]), ("r/b", &[6])]));
+    assert_eq!(rig.status(4).health, Health::NEW);
+    assert_eq!(serving(rig.published().last().expect("a snapshot")), [1, 2, 3]);
+    assert!(rig.panics().is_empty());
+    rig.now += ms(1);
+    let strike = rig.regular(rig.id(4), REFUSED);
+    rig.turn([strike]);
+    assert!(rig.published().iter().all(|snapshot| serving(snapshot) == [1, 2, 3]));
+    let pass = rig.regular(rig.id(5), PASS);
+    rig.turn([pass]);
+    assert_eq!(serving(rig.published().last().expect("a snapshot")), [5]);
+    assert!(rig.panics().is_empty());
+}
+
+#[test]
+fn additions_to_the_preferred_zone_spill_nothing() {
+    let shares = |snapshot: &Snapshot| -> Vec<u64> {
+        snapshot.pools[0].tiers.iter().map(|tier| tier.share).collect()
+    };
+    let mut rig = Rig::new(&[("r/a", &[1, 2]), ("r/b", &[9])]);
+    rig.configure(pool(&[("r/a", &[1, 2, 3, 4, 5, 6]), ("r/b", &[9])]));
+    assert_eq!(shares(rig.published().last().expect("a snapshot")), [WHOLE, 0]);
+    for port in 3..=6 {
+        rig.now += ms(1);
+        let pass = rig.regular(rig.id(port), PASS);
+        rig.turn([pass]);
+        assert_eq!(shares(rig.published().last().expect("a snapshot")), [WHOLE, 0]);
+    }
+    rig.fell(&[1, 2, 3]);
+    assert!(shares(rig.published().last().expect("a snapshot"))[1] > 0, "real losses spill");
 }
