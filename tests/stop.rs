@@ -129,7 +129,7 @@ fn connections_that_wait_at_the_door_are_answered_before_it_closes() {
     let (_endpoint, mut gapless) = start("0s", FOR_EVER);
     assert_eq!(gapless.get("/").status, 200);
     gapless.signal(Signal::STOP);
-    let mut waiting: Vec<Client> = (0..20).map(|_| Client::open(gapless.address)).collect();
+    let mut waiting: Vec<Client> = (0..200).map(|_| Client::open(gapless.address)).collect();
     for client in &mut waiting {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
     }
