@@ -28,6 +28,8 @@ pub(crate) struct Rules {
     /// Endpoints that went down after they had been up, with the time of it.
     pub(crate) verdicts: Vec<(EndpointId, Instant)>,
     went_down_this_turn: (u64, HashSet<EndpointId>),
+    /// The last turn in which a panic ended.
+    panic_ended: Option<u64>,
 }
 
 impl Rules {
@@ -39,6 +41,7 @@ impl Rules {
             last_publish: None,
             verdicts: Vec::new(),
             went_down_this_turn: (0, HashSet::new()),
+            panic_ended: None,
         };
         rules.watch(world);
         rules
@@ -61,6 +64,7 @@ impl Rules {
             What::Event(Event::Health { subject, change, .. }) => {
                 self.changed(subject.endpoint, *change, mark);
             }
+            What::Event(Event::Panic { on: false, .. }) => self.panic_ended = Some(mark.turn),
             What::Event(_) => {}
             What::Published(snapshot) => {
                 assert!(snapshot.version > self.version, "versions increase");
@@ -74,7 +78,10 @@ impl Rules {
             }
             What::Cut { endpoint, .. } => {
                 let (turn, down) = &self.went_down_this_turn;
-                assert!(*turn == mark.turn && down.contains(endpoint), "a cut follows its verdict");
+                let fell = *turn == mark.turn && down.contains(endpoint);
+                let is_down = self.known.get(endpoint).is_some_and(|known| known.needed.is_some());
+                let may_leave = is_down && self.panic_ended == Some(mark.turn);
+                assert!(fell || may_leave, "a cut follows a verdict or the end of a panic");
                 let published = self.last_publish.map(|(turn, _)| turn);
                 assert_eq!(published, Some(mark.turn), "a cut comes after the snapshot");
             }

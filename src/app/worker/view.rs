@@ -43,7 +43,10 @@ impl View {
             let known = same_place.filter(|known| known.name == pool.spec.name).or_else(|| {
                 before.and_then(|before| before.pools.iter().find(|p| p.name == pool.spec.name))
             });
-            known.map_or_else(|| Rc::new(PoolLocal::new(&pool.spec.name, pool, shared)), Rc::clone)
+            known.map_or_else(
+                || Rc::new(PoolLocal::new(pool, &retry_of(&snapshot, index), shared)),
+                Rc::clone,
+            )
         };
         let pools = snapshot.pools.iter().enumerate().map(local).collect();
         Self { snapshot, manners: shared.manners.load_full(), pools }
@@ -71,13 +74,20 @@ impl View {
     }
 }
 
+/// What the first route to a pool says of sending again: its floor is what a budget begins with.
+fn retry_of(snapshot: &Snapshot, pool: usize) -> RetrySpec {
+    let mut routes = snapshot.routes.routes().iter();
+    routes.find(|route| route.pool == pool).map(|route| route.spec.retry).unwrap_or_default()
+}
+
 impl PoolLocal {
-    fn new(name: &Arc<str>, pool: &PoolView, shared: &Shared) -> Self {
+    fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
+        let name = Arc::clone(&pool.spec.name);
         Self {
             latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout)),
-            meter: shared.meters.meter(name),
-            budget: RefCell::new(Budget::new(&RetrySpec::default(), Instant::now())),
-            name: Arc::clone(name),
+            meter: shared.meters.meter(&name),
+            budget: RefCell::new(Budget::new(retry, Instant::now())),
+            name,
         }
     }
 }
