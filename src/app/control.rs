@@ -107,7 +107,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes the checked configuration to its first snapshot. Probes start with [`Control::run`].
+    /// Takes the checked configuration to its first snapshot, and starts the first probes. Must
+    /// run on a `LocalSet`.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
@@ -144,6 +145,7 @@ impl Control {
             attempts,
         };
         control.configure(config);
+        control.turn();
         control
     }
 

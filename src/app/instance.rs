@@ -76,7 +76,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Opens every listener, then starts the workers and control.
+    /// Opens every listener, then starts control and, with the first snapshot, the workers.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
@@ -90,10 +90,8 @@ impl Instance {
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders);
         let addresses = doors.open_missing(&config.listen)?;
-        let mut workers = Vec::new();
-        for (index, commands) in receivers.into_iter().enumerate() {
-            workers.push(worker::spawn(index, Arc::clone(&shared), commands)?);
-        }
+        let for_workers = Arc::clone(&shared);
+        let (ready_sender, ready) = std::sync::mpsc::channel();
         let (order_sender, orders) = mpsc::channel(4);
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (ask_sender, asked) = mpsc::channel(1);
@@ -104,6 +102,7 @@ impl Instance {
             local.block_on(&runtime, async move {
                 let path = file.as_ref().map(|file| file.path.clone());
                 let control = Control::new(shared, config, path, doors, reports, orders, attempts);
+                let _ = ready_sender.send(());
                 if let Some(listener) = admin {
                     tokio::task::spawn_local(admin::serve(listener, control.board()));
                 }
@@ -116,13 +115,19 @@ impl Instance {
                 control.run().await;
             });
         })?;
-        Ok(Self {
+        let mut instance = Self {
             addresses,
             admin: admin_address,
             orders: order_sender,
             control: Some(control),
-            workers,
-        })
+            workers: Vec::new(),
+        };
+        // A request that came before the first snapshot would find no route.
+        let _ = ready.recv();
+        for (index, commands) in receivers.into_iter().enumerate() {
+            instance.workers.push(worker::spawn(index, Arc::clone(&for_workers), commands)?);
+        }
+        Ok(instance)
     }
 
     /// Fails readiness, drains and ends.
