@@ -11,10 +11,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use support::client::Client;
 use support::config::Config;
 use support::endpoint::{Endpoint, Mode};
 use support::instance::{BINARY, Gapless};
-use support::{SOON, eventually};
+use support::{HeldPort, SOON, eventually, until};
 
 const BAD: &str = "[[listen]]\naddress = \"nowhere\"\n[[route]]\npool = \"wbe\"\n[pool.web]\n\
                    [[pool.web.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:1\"]\n";
@@ -253,5 +254,28 @@ fn every_example_runs() {
         instance.signal(Signal::TERM);
         let status = instance.wait(SOON);
         assert!(status.success(), "{}: {status}\n{}", example.display(), instance.log());
+    }
+}
+
+/// Whoever gets through to a listener finds every route.
+#[test]
+fn the_first_request_finds_its_route() {
+    let endpoint = Endpoint::start("one");
+    for _ in 0..10 {
+        let port = HeldPort::take();
+        let address = port.address();
+        drop(port);
+        let config = Config::new().zone("here/a", &[endpoint.address()]).listen(address);
+        let (_directory, path) = file(&config.text());
+        let mut child = Command::new(BINARY)
+            .args(["run", &path])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut client = until("it listens", SOON, || Client::connect(address).ok());
+        let answer = client.exchange("GET", "/", &[], b"");
+        let _ = child.kill();
+        let _ = child.wait();
+        assert_ne!(answer.map_or(0, |answer| answer.status), 404);
     }
 }

@@ -20,17 +20,24 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     // With `SO_REUSEPORT` a second instance would take half of the connections and nobody would
     // know why: without it the kernel says that the address is taken.
-    drop(bind_one(address, false)?);
-    let first = bind_one(address, true)?;
+    drop(socket(address, false)?);
+    let first = listen(address)?;
     let address = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(bind_one(address, true)?);
+        listeners.push(listen(address)?);
     }
     Ok(listeners)
 }
 
-fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Bound, and not listening yet: what it took for clients would be lost with it.
+fn socket(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
@@ -41,6 +48,5 @@ fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     // Accepted connections inherit it.
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
