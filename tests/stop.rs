@@ -75,19 +75,17 @@ fn the_drain_has_an_end() {
 
 #[test]
 fn a_second_term_ends_the_drain() {
-    let (endpoint, mut gapless) = start("0s", FOR_EVER);
-    endpoint.set(Mode::Hang);
-    let _waiting = under_way(&endpoint, &gapless);
-    gapless.signal(Signal::TERM);
-    eventually("it is not ready", SOON, || gapless.ask("/readyz").status == 503);
-    assert!(gapless.is_running());
-    gapless.signal(Signal::TERM);
-    gapless.wait(SOON);
+    a_second_term_ends_it("0s");
 }
 
 #[test]
 fn a_second_term_ends_the_lame_duck_and_skips_the_drain() {
-    let (endpoint, mut gapless) = start(FOR_EVER, FOR_EVER);
+    a_second_term_ends_it(FOR_EVER);
+}
+
+/// With a drain that would last for ever.
+fn a_second_term_ends_it(lame_duck: &str) {
+    let (endpoint, mut gapless) = start(lame_duck, FOR_EVER);
     endpoint.set(Mode::Hang);
     let _waiting = under_way(&endpoint, &gapless);
     gapless.signal(Signal::TERM);

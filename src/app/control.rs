@@ -12,7 +12,8 @@ use crate::config::model::{Config, Shutdown};
 use crate::config::{LoadError, Loaded};
 use crate::logic::director::{Director, Input, Output, Ticket};
 use crate::logic::id::EndpointId;
-use crate::logic::outcome::{Class, Outcome};
+use crate::logic::outcome::Outcome;
+use crate::logic::retry::Waiting;
 use crate::logic::route::RouteTable;
 use crate::net::prober;
 
@@ -20,7 +21,7 @@ use super::api::{Clock, ConfigJson, RefusedJson};
 use super::doors::Doors;
 use super::observe;
 use super::reload::Attempt;
-use super::shared::{Command, Manners, Report, Shared, Waiting};
+use super::shared::{Command, Manners, Report, Shared};
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -227,11 +228,7 @@ impl Control {
                 self.board.director.borrow_mut().handle(Input::Published, Instant::now());
             }
             Output::Cut { endpoint, failure } => {
-                let waiting = match failure.class() {
-                    Class::Silent => Waiting::Leave,
-                    Class::Refused | Class::Reset => Waiting::RepeatableLeave,
-                    Class::BadStatus => Waiting::Stay,
-                };
+                let waiting = Waiting::after(failure);
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
             Output::Event(event) => observe::event(&event),

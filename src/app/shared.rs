@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::config::model::{Headers, Limits};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Failure;
+use crate::logic::retry::Waiting;
 use crate::logic::snapshot::Snapshot;
 
 use super::meter::Meters;
@@ -75,18 +76,6 @@ pub enum Command {
     },
     /// Accept no more, end connections after their running request, then end.
     Drain,
-}
-
-/// What becomes of requests that wait for an endpoint whose verdict turns down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// The endpoint answers, if wrongly: what runs may end well.
-    Stay,
-    /// It takes no new connections, but may end what it has begun (a graceful restart does): those
-    /// that can be sent again are, the others stay.
-    RepeatableLeave,
-    /// It is silent: nothing will come.
-    Leave,
 }
 
 /// A client-facing listener, as one worker gets it.

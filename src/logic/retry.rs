@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::outcome::Failure;
+use super::outcome::{Class, Failure};
 use super::route::RetrySpec;
 
 /// Tries that never reached an endpoint do not count against `attempts`, but end here.
@@ -75,6 +75,40 @@ pub fn is_idempotent(method: &Method) -> bool {
 #[must_use]
 pub fn leaves_zone(failure: Failure) -> bool {
     failure.is_connection_level()
+}
+
+/// What becomes of requests that wait for an endpoint whose verdict turns down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The endpoint answers, if wrongly: what runs may end well.
+    Stay,
+    /// It takes no new connections, but may end what it has begun (a graceful restart does): those
+    /// that can be sent again are, the others stay.
+    RepeatableLeave,
+    /// It is silent: nothing will come.
+    Leave,
+}
+
+impl Waiting {
+    /// What the failure that made the verdict means for them.
+    #[must_use]
+    pub fn after(failure: Failure) -> Self {
+        match failure.class() {
+            Class::Silent => Self::Leave,
+            Class::Refused | Class::Reset => Self::RepeatableLeave,
+            Class::BadStatus => Self::Stay,
+        }
+    }
+
+    /// Whether a request leaves that may be sent again, or may not.
+    #[must_use]
+    pub fn leaves(self, is_repeatable: bool) -> bool {
+        match self {
+            Self::Stay => false,
+            Self::RepeatableLeave => is_repeatable,
+            Self::Leave => true,
+        }
+    }
 }
 
 /// Seconds of traffic that earn the budget.
@@ -170,6 +204,19 @@ mod tests {
         assert!(leaves_zone(Failure::connect(Reason::Refused)));
         assert!(leaves_zone(Failure::http(Reason::Reset)));
         assert!(!leaves_zone(Failure::http(Reason::Malformed)));
+    }
+
+    #[test]
+    fn who_leaves_with_a_verdict_depends_on_what_it_was_made_for() {
+        use crate::logic::outcome::Reason;
+        let leave = |failure| {
+            let waiting = Waiting::after(failure);
+            (waiting.leaves(true), waiting.leaves(false))
+        };
+        assert_eq!(leave(Failure::http(Reason::Timeout)), (true, true));
+        assert_eq!(leave(Failure::connect(Reason::Refused)), (true, false));
+        assert_eq!(leave(Failure::http(Reason::Reset)), (true, false));
+        assert_eq!(leave(Failure::http(Reason::Status(503))), (false, false));
     }
 
     #[test]

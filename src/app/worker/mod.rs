@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logic::id::EndpointId;
+use crate::logic::retry::Waiting;
 use crate::logic::snapshot::{Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
-use super::shared::{Command, Report, Shared, Waiting};
+use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
 const EVENT_INTERVAL: u32 = 256;
@@ -177,10 +178,8 @@ impl Worker {
         let _ = self.view();
         if let Some(pool) = self.pools.borrow().get(&endpoint) {
             pool.close_idle();
-            match waiting {
-                Waiting::Stay => {}
-                Waiting::RepeatableLeave => pool.cut_waiting(false),
-                Waiting::Leave => pool.cut_waiting(true),
+            if waiting.leaves(true) {
+                pool.cut_waiting(waiting.leaves(false));
             }
         }
     }

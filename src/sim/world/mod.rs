@@ -24,6 +24,7 @@ use fastrand::Rng;
 use crate::logic::director::{Director, Event, Input, Output, Ticket};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Outcome};
+use crate::logic::retry::Waiting;
 use crate::logic::route::{RetrySpec, RouteTable, Timeouts};
 use crate::logic::snapshot::Snapshot;
 use crate::logic::topology::Topology;
@@ -265,9 +266,7 @@ impl World {
                 }
                 Output::Cut { endpoint, failure } => {
                     self.mark(What::Cut { endpoint, failure });
-                    if failure.is_connection_level() {
-                        self.cut(endpoint);
-                    }
+                    self.cut(endpoint, Waiting::after(failure));
                 }
                 Output::Event(event) => self.mark(What::Event(event)),
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::logic::director::Input;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
-use crate::logic::retry::{self, Again, Reached, Tried};
+use crate::logic::retry::{self, Again, Reached, Tried, Waiting};
 use crate::logic::snapshot::{Avoid, Live, PoolView, Target};
 
 use super::{Behavior, Happening, World};
@@ -212,9 +212,10 @@ impl World {
     }
 
     /// The verdict on an endpoint is down: whoever waits for it goes elsewhere.
-    pub(super) fn cut(&mut self, endpoint: EndpointId) {
+    pub(super) fn cut(&mut self, endpoint: EndpointId, waiting: Waiting) {
         let waits = |request: &Request| {
             request.visit.as_ref().is_some_and(|visit| visit.target.id == endpoint)
+                && waiting.leaves(request.idempotent)
         };
         let requests = self.clients.requests.iter();
         let cut: Vec<u64> = requests.filter(|(_, r)| waits(r)).map(|(&id, _)| id).collect();
