@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use gapless::logic::id::EndpointId;
 use gapless::logic::route::{RetrySpec, RouteSpec, RouteTable, Timeouts};
-use gapless::logic::snapshot::{Avoid, PoolView, Target, Tier};
+use gapless::logic::snapshot::{Avoid, PoolView, Sending, Target, Tier};
 use gapless::logic::steer::WHOLE;
 use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec};
 
@@ -34,14 +34,14 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         let targets = (0..endpoints_per_tier).map(|n| {
             id += 1;
             Target {
-                id: EndpointId(id),
+                id: EndpointId::new(id, 0),
                 address: SocketAddr::from(([10, 0, (id >> 8) as u8, id as u8], 9000)),
                 zone,
                 weight: if weighted { 1 + n % 4 } else { 1 },
                 live: Arc::default(),
             }
         });
-        Tier::new(if zone == 0 { WHOLE } else { 0 }, targets.collect())
+        Tier::of(if zone == 0 { WHOLE } else { 0 }, targets.collect())
     });
     let spec = PoolSpec {
         name: "web".into(),
@@ -52,7 +52,14 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         late_after: std::time::Duration::from_millis(250),
         limits: PoolLimits::default(),
     };
-    PoolView { spec: Arc::new(spec), tiers: tiers.collect(), panic: false, members: Vec::new() }
+    PoolView {
+        spec: Arc::new(spec),
+        tiers: tiers.collect(),
+        proven: None,
+        trials: Vec::new(),
+        panic: false,
+        members: Arc::default(),
+    }
 }
 
 fn routes(criterion: &mut Criterion) {
@@ -74,17 +81,21 @@ fn picks(criterion: &mut Criterion) {
     ] {
         let mut rng = Rng::with_seed(1);
         criterion.bench_function(name, |bench| {
-            bench.iter(|| black_box(&pool).pick(&mut rng).map(|target| target.id));
+            bench.iter(|| {
+                black_box(&pool).pick(&mut rng, Sending::Repeatable).map(|target| target.id)
+            });
         });
     }
     let pool = pool(4, 3, false);
     let mut rng = Rng::with_seed(1);
     let mut avoid = Avoid::default();
-    avoid.endpoints.push(EndpointId(1));
+    avoid.endpoints.push(EndpointId::new(1, 0));
     avoid.zones.push(0);
     criterion.bench_function("pick_other/4x3", |bench| {
         bench.iter(|| {
-            black_box(&pool).pick_other(&mut rng, black_box(&avoid)).map(|target| target.id)
+            black_box(&pool)
+                .pick_other(&mut rng, black_box(&avoid), Sending::Repeatable)
+                .map(|target| target.id)
         });
     });
 }

@@ -6,11 +6,24 @@ use std::sync::Arc;
 /// Names one endpoint of one pool for as long as the configuration keeps it; never reused within
 /// a process, so a late message about an endpoint that is gone cannot hit another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(pub u32);
+pub struct EndpointId {
+    /// Its place in the director's roster.
+    pub slot: u32,
+    /// How many endpoints had that place before.
+    pub generation: u32,
+}
+
+impl EndpointId {
+    /// The endpoint number `generation` in `slot`.
+    #[must_use]
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
+    }
+}
 
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "e{}", self.0)
+        write!(f, "e{}.{}", self.slot, self.generation)
     }
 }
 

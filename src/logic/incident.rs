@@ -285,7 +285,7 @@ mod tests {
 
     fn subject(endpoint: u32, zone: &str) -> Arc<Subject> {
         Arc::new(Subject {
-            endpoint: EndpointId(endpoint),
+            endpoint: EndpointId::new(endpoint, 0),
             pool: "web".into(),
             place: Place::parse(&format!("r/{zone}")).expect("place"),
             address: SocketAddr::from(([127, 0, 0, 1], 9000 + endpoint as u16)),
@@ -339,7 +339,7 @@ mod tests {
             ledger.suspect(&s, REFUSED, at, at, at);
             ledger.verdict(s.endpoint, REFUSED, at + ms(5));
         }
-        ledger.restore(EndpointId(1), t0 + ms(500));
+        ledger.restore(EndpointId::new(1, 0), t0 + ms(500));
         let zones = join_by_zone(&ledger.incidents(), ms(2_000));
         assert_eq!(zones.len(), 1);
         assert_eq!(zones[0].members, [1, 2]);

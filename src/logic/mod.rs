@@ -11,10 +11,12 @@ pub mod evidence;
 pub mod health;
 pub mod schedule;
 
+pub mod live;
 pub mod retry;
 pub mod route;
 pub mod snapshot;
 pub mod steer;
+pub mod tier;
 
 pub mod incident;
 pub mod window;

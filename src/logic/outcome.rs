@@ -27,8 +27,12 @@ pub enum Reason {
     Reset,
     /// The connection was closed before a whole answer.
     Closed,
-    /// A request waits for longer than the pool's requests ever do.
+    /// A request waits for longer than the pool's requests ever do: a reason to look.
     Stall,
+    /// A request waits for many times longer than the pool's requests ever do: as good as failed.
+    Slow,
+    /// The answer ended in the middle.
+    Cut,
     /// The answer is not HTTP, or breaks its rules.
     Malformed,
     /// A status that is not expected.
@@ -99,8 +103,8 @@ impl Failure {
     pub fn class(self) -> Class {
         match self.reason {
             Reason::Refused | Reason::Unreachable => Class::Refused,
-            Reason::Reset | Reason::Closed => Class::Reset,
-            Reason::Timeout | Reason::Stall => Class::Silent,
+            Reason::Reset | Reason::Closed | Reason::Cut => Class::Reset,
+            Reason::Timeout | Reason::Stall | Reason::Slow => Class::Silent,
             Reason::Malformed | Reason::Status(_) | Reason::Body => Class::BadStatus,
         }
     }
@@ -134,6 +138,8 @@ impl fmt::Display for Failure {
             Reason::Reset => write!(f, "{layer} reset"),
             Reason::Closed => write!(f, "{layer} closed"),
             Reason::Stall => write!(f, "{layer} stall"),
+            Reason::Slow => write!(f, "{layer} slow"),
+            Reason::Cut => write!(f, "{layer} cut"),
             Reason::Malformed => write!(f, "{layer} malformed"),
             Reason::Status(code) => write!(f, "{layer} status {code}"),
             Reason::Body => write!(f, "{layer} wrong body"),

@@ -108,7 +108,7 @@ impl Rules {
     }
 
     fn published(&mut self, pool: &PoolView) {
-        for id in &pool.members {
+        for id in &*pool.members {
             let known = self.known.entry(*id).or_default();
             known.needed = known.needed.map(|needed| needed.min(pool.spec.detect.up_after));
         }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::Route;
-use crate::logic::snapshot::{Avoid, Target};
+use crate::logic::snapshot::{Avoid, Sending, Target};
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
@@ -120,8 +120,13 @@ impl Trip<'_> {
 
     fn pick<'v>(&self, view: &'v View) -> Option<&'v Target> {
         let (pool, _) = view.pool(self.route);
+        let sending = if self.idempotent { Sending::Repeatable } else { Sending::Once };
         self.worker.chance(|rng| {
-            if self.tries == 0 { pool.pick(rng) } else { pool.pick_other(rng, &self.avoid) }
+            if self.tries == 0 {
+                pool.pick(rng, sending)
+            } else {
+                pool.pick_other(rng, &self.avoid, sending)
+            }
         })
     }
 

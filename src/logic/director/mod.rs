@@ -254,7 +254,7 @@ impl Director {
                     let known = self.by_address.remove(&key);
                     let id = known.unwrap_or_else(|| {
                         self.next_endpoint += 1;
-                        EndpointId(self.next_endpoint)
+                        EndpointId::new(self.next_endpoint, 0)
                     });
                     let subject = Subject {
                         endpoint: id,

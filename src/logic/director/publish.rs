@@ -74,14 +74,15 @@ impl Director {
                 (&group.suspects, None)
             };
             if !first.is_empty() {
-                tiers.push(Tier::new(share, targets(first)));
+                tiers.push(Tier::of(share, targets(first)));
             }
             last_resort.extend(rest.filter(|rest| !rest.is_empty()));
         }
         // Requests that have been everywhere else may still try a suspect.
-        tiers.extend(last_resort.into_iter().map(|suspects| Tier::new(0, targets(suspects))));
+        tiers.extend(last_resort.into_iter().map(|suspects| Tier::of(0, targets(suspects))));
         let members = members.iter().map(|endpoint| endpoint.subject.endpoint).collect();
-        PoolView { spec: Arc::clone(pool), tiers, panic, members }
+        let (proven, trials) = (None, Vec::new());
+        PoolView { spec: Arc::clone(pool), tiers, proven, trials, panic, members }
     }
 }
 

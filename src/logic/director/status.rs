@@ -82,8 +82,7 @@ impl Director {
         }
         let status = |(view, (endpoints, serving)): (&Arc<PoolView>, (usize, usize))| {
             let tiers = view.tiers.iter().map(|tier| {
-                let mut zones: Vec<usize> =
-                    tier.targets().iter().map(|target| target.zone).collect();
+                let mut zones: Vec<usize> = tier.targets().map(|target| target.zone).collect();
                 zones.sort_unstable();
                 zones.dedup();
                 let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());

@@ -11,7 +11,7 @@ const STALL: Failure = Failure::http(Reason::Stall);
 fn tiers(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
     let snapshot = rig.published().pop().expect("a snapshot");
     let ports = |tier: &crate::logic::snapshot::Tier| {
-        tier.targets().iter().map(|target| target.address.port()).collect()
+        tier.targets().map(|target| target.address.port()).collect()
     };
     snapshot.pools[0].tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
 }

@@ -8,7 +8,7 @@ use crate::logic::director::Input;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::{self, Again, Reached, Tried, Waiting};
-use crate::logic::snapshot::{Avoid, Live, PoolView, Target};
+use crate::logic::snapshot::{Avoid, Live, PoolView, Sending, Target};
 
 use super::{Behavior, Happening, World};
 
@@ -106,7 +106,12 @@ impl World {
         let rng = &mut self.rng;
         let target = view.and_then(|view| {
             let first = request.tries == 0;
-            if first { view.pick(rng) } else { view.pick_other(rng, &request.avoid) }
+            let sending = if request.idempotent { Sending::Repeatable } else { Sending::Once };
+            if first {
+                view.pick(rng, sending)
+            } else {
+                view.pick_other(rng, &request.avoid, sending)
+            }
         });
         let Some(target) = target.cloned() else { return self.fail(&request) };
         if request.tries > 0 {

@@ -1,0 +1,214 @@
+//! The only words that the request path writes: one endpoint's counters.
+//!
+//! Every worker adds to them without a lock; the director reads what came since it last looked.
+//! Times are microseconds since the process's own epoch; zero means never.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+/// No trial is wanted.
+const NEVER_US: u64 = u64::MAX;
+
+/// One endpoint's counters, alone on their line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Live {
+    in_flight: AtomicU32,
+    trial_gap_us: AtomicU32,
+    trial_at_us: AtomicU64,
+    last_good_us: AtomicU64,
+    last_failure_us: AtomicU64,
+    answers: AtomicU64,
+    errors: AtomicU64,
+    failed: AtomicU64,
+    rescued: AtomicU64,
+    late: AtomicU64,
+    trials: AtomicU32,
+    is_noted: AtomicBool,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            trial_gap_us: AtomicU32::new(0),
+            trial_at_us: AtomicU64::new(NEVER_US),
+            last_good_us: AtomicU64::new(0),
+            last_failure_us: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            trials: AtomicU32::new(0),
+            is_noted: AtomicBool::new(false),
+        }
+    }
+}
+
+/// The counters of [`Live`] that the ledger reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests whose client saw the failure.
+    pub failed: u64,
+    /// Requests that met the failure and were answered well by another endpoint.
+    pub rescued: u64,
+    /// Rescued requests that were answered later than the pool's `late_after`.
+    pub late: u64,
+}
+
+/// How many tries ended well and how many badly, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Answered well, to the last byte.
+    pub good: u64,
+    /// Ended by the endpoint's failure: a bad status, a cut answer, a connection lost, too slow.
+    pub bad: u64,
+}
+
+impl Tries {
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { good: self.good - before.good, bad: self.bad - before.bad }
+    }
+}
+
+impl Live {
+    /// Requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// A request begins.
+    pub fn enter(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// The endpoint shows that it works: it began to answer, and not with an error.
+    pub fn good(&self, now_us: u64) {
+        self.last_good_us.store(now_us, Relaxed);
+    }
+
+    /// A good answer came to its end.
+    pub fn answered(&self) {
+        self.answers.fetch_add(1, Relaxed);
+    }
+
+    /// A try ended by the endpoint's failure. `true` if nobody has told control since it last
+    /// looked: then the caller must.
+    #[must_use]
+    pub fn erred(&self) -> bool {
+        self.errors.fetch_add(1, Relaxed);
+        !self.is_noted.load(Relaxed) && !self.is_noted.swap(true, AcqRel)
+    }
+
+    /// Control looks: what comes from now on must be told again.
+    #[must_use]
+    pub fn look(&self) -> Tries {
+        self.is_noted.store(false, Release);
+        Tries { good: self.answers.load(Acquire), bad: self.errors.load(Acquire) }
+    }
+
+    /// A client saw a failure of this endpoint.
+    pub fn failed(&self, now_us: u64) {
+        self.failed.fetch_add(1, Relaxed);
+        self.last_failure_us.fetch_max(now_us, Relaxed);
+    }
+
+    /// A request that had failed here was answered well elsewhere.
+    pub fn rescued(&self, late: bool) {
+        self.rescued.fetch_add(1, Relaxed);
+        if late {
+            self.late.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// When the endpoint last answered a request well.
+    #[must_use]
+    pub fn last_good_us(&self) -> u64 {
+        self.last_good_us.load(Relaxed)
+    }
+
+    /// When a client last saw a failure of this endpoint.
+    #[must_use]
+    pub fn last_failure_us(&self) -> u64 {
+        self.last_failure_us.load(Relaxed)
+    }
+
+    /// What the ledger counts.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            failed: self.failed.load(Relaxed),
+            rescued: self.rescued.load(Relaxed),
+            late: self.late.load(Relaxed),
+        }
+    }
+
+    /// Asks for trial requests, `gap_us` apart, the first one `from_us`.
+    pub fn want_trials(&self, from_us: u64, gap_us: u32) {
+        self.trial_gap_us.store(gap_us, Relaxed);
+        self.trial_at_us.store(from_us, Relaxed);
+    }
+
+    /// No more trials.
+    pub fn end_trials(&self) {
+        self.trial_at_us.store(NEVER_US, Relaxed);
+    }
+
+    /// Takes a trial if one is due: of all workers that ask, one gets it.
+    #[must_use]
+    pub fn take_trial(&self, now_us: u64) -> bool {
+        let due_us = self.trial_at_us.load(Relaxed);
+        let next_us = now_us + u64::from(self.trial_gap_us.load(Relaxed));
+        let takes = due_us <= now_us
+            && self.trial_at_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok();
+        if takes {
+            self.trials.fetch_add(1, Relaxed);
+        }
+        takes
+    }
+
+    /// Trials taken since the process began.
+    #[must_use]
+    pub fn trials(&self) -> u32 {
+        self.trials.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_is_told_once_between_two_looks() {
+        let live = Live::default();
+        assert!(live.erred());
+        assert!(!live.erred());
+        live.answered();
+        assert_eq!(live.look(), Tries { good: 1, bad: 2 });
+        assert!(live.erred());
+    }
+
+    #[test]
+    fn a_trial_is_taken_by_one_and_then_rests() {
+        let live = Live::default();
+        assert!(!live.take_trial(1_000_000), "none is wanted");
+        live.want_trials(500, 100);
+        assert!(!live.take_trial(499));
+        assert!(live.take_trial(500) && !live.take_trial(500));
+        assert!(!live.take_trial(599) && live.take_trial(600));
+        live.end_trials();
+        assert!(!live.take_trial(1_000_000));
+        assert_eq!(live.trials(), 2);
+    }
+}

@@ -1,0 +1,188 @@
+//! Endpoints that serve, as requests choose among them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use smallvec::SmallVec;
+
+use super::id::EndpointId;
+use super::live::Live;
+
+/// A weight of one, as [`Cell`] counts: fine enough for a ramp and a degraded endpoint.
+pub const WEIGHT_ONE: u32 = 1_000;
+
+/// Draws before all endpoints of a tier are gone through for one that fits.
+const DRAWS: usize = 16;
+
+/// One endpoint that may be chosen.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its identity.
+    pub id: EndpointId,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Index of its zone in the pool.
+    pub zone: usize,
+    /// Its declared share among its neighbours.
+    pub weight: u32,
+    /// What the workers write.
+    pub live: Arc<Live>,
+}
+
+/// Those endpoints of one zone that take traffic.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// All endpoints of the zone; shared by every snapshot until the configuration changes.
+    targets: Arc<[Target]>,
+    active: Arc<Active>,
+}
+
+#[derive(Debug)]
+struct Active {
+    /// Positions in `targets`.
+    positions: Vec<u32>,
+    /// Running sums of the weights; empty when all are equal, where a plain draw is cheaper.
+    sums: Vec<u64>,
+    total: u64,
+}
+
+/// Cells that are equally near, and the part of the pool's traffic that they get.
+#[derive(Debug)]
+pub struct Tier {
+    /// In parts of [`super::steer::WHOLE`].
+    pub share: u64,
+    cells: Vec<Cell>,
+    /// Running sums of the cells' weights.
+    sums: Vec<u64>,
+}
+
+impl Cell {
+    /// The endpoints of `targets` whose entry in `weights` (in parts of [`WEIGHT_ONE`]) is not
+    /// zero; `None` if there are none.
+    #[must_use]
+    pub fn new(targets: &Arc<[Target]>, weights: &[u32]) -> Option<Self> {
+        let active = weights.iter().enumerate().filter(|(_, weight)| **weight > 0);
+        let positions: Vec<u32> = active.clone().map(|(position, _)| position as u32).collect();
+        let (_, first) = active.clone().next()?;
+        let total = active.clone().map(|(_, weight)| u64::from(*weight)).sum();
+        let sums = if active.clone().all(|(_, weight)| weight == first) {
+            Vec::new()
+        } else {
+            let running = active.scan(0u64, |sum, (_, weight)| {
+                *sum += u64::from(*weight);
+                Some(*sum)
+            });
+            running.collect()
+        };
+        let active = Arc::new(Active { positions, sums, total });
+        Some(Self { targets: Arc::clone(targets), active })
+    }
+
+    /// Sum of the weights of those that take traffic, in parts of [`WEIGHT_ONE`].
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.active.total
+    }
+
+    /// Endpoints that take traffic.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.active.positions.iter().map(|&position| &self.targets[position as usize])
+    }
+
+    fn draw(&self, rng: &mut Rng) -> &Target {
+        let index = match self.active.sums.last() {
+            None => rng.usize(..self.active.positions.len()),
+            Some(&sum) => {
+                let point = rng.u64(..sum);
+                self.active.sums.partition_point(|&upto| upto <= point)
+            }
+        };
+        &self.targets[self.active.positions[index] as usize]
+    }
+}
+
+impl Tier {
+    /// A tier of `cells`, which must not be empty; each has its own weight, or, scaled by a ramp of
+    /// its zone, another.
+    #[must_use]
+    pub fn new(share: u64, cells: Vec<(Cell, u64)>) -> Self {
+        let running = cells.iter().scan(0u64, |sum, (_, weight)| {
+            *sum += (*weight).max(1);
+            Some(*sum)
+        });
+        let sums = running.collect();
+        Self { share, cells: cells.into_iter().map(|(cell, _)| cell).collect(), sums }
+    }
+
+    /// A tier of one cell with all of `targets`, by their declared weights.
+    #[must_use]
+    pub fn of(share: u64, targets: Vec<Target>) -> Self {
+        let weights: Vec<u32> = targets.iter().map(|target| target.weight * WEIGHT_ONE).collect();
+        let cell = Cell::new(&targets.into(), &weights);
+        Self::new(share, cell.into_iter().map(|cell| (cell.clone(), cell.weight())).collect())
+    }
+
+    /// The endpoints of the tier.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.cells.iter().flat_map(Cell::targets)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cells.iter().map(|cell| cell.active.positions.len()).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    fn draw(&self, rng: &mut Rng) -> &Target {
+        let cell = match self.sums.as_slice() {
+            [_] => &self.cells[0],
+            sums => {
+                let point = rng.u64(..sums[sums.len() - 1]);
+                &self.cells[sums.partition_point(|&upto| upto <= point)]
+            }
+        };
+        cell.draw(rng)
+    }
+
+    /// The power of two choices (Mitzenmacher): two draws by weight, and the less loaded of them.
+    pub(super) fn pick(&self, rng: &mut Rng) -> &Target {
+        let first = self.draw(rng);
+        if self.cells.len() == 1 && self.cells[0].active.positions.len() == 1 {
+            return first;
+        }
+        less_loaded(first, self.draw(rng))
+    }
+
+    /// The less loaded of two among those that fit; `None` if none does.
+    pub(super) fn pick_fitting(
+        &self,
+        rng: &mut Rng,
+        fits: impl Fn(&Target) -> bool,
+    ) -> Option<&Target> {
+        if self.len() > DRAWS {
+            let mut drawn = (0..DRAWS).map(|_| self.draw(rng)).filter(|target| fits(target));
+            if let Some(first) = drawn.next() {
+                let second = drawn.next();
+                return Some(second.map_or(first, |second| less_loaded(first, second)));
+            }
+        }
+        let left: SmallVec<[&Target; DRAWS]> =
+            self.targets().filter(|target| fits(target)).collect();
+        if left.is_empty() {
+            return None;
+        }
+        Some(less_loaded(left[rng.usize(..left.len())], left[rng.usize(..left.len())]))
+    }
+}
+
+fn less_loaded<'a>(a: &'a Target, b: &'a Target) -> &'a Target {
+    let load = |x: &Target, y: &Target| u64::from(x.live.in_flight()) * u64::from(y.weight);
+    if load(b, a) < load(a, b) { b } else { a }
+}
