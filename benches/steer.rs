@@ -10,7 +10,9 @@ use gapless::logic::id::EndpointId;
 use gapless::logic::route::{RetrySpec, RouteSpec, RouteTable, Timeouts};
 use gapless::logic::snapshot::{Avoid, PoolView, Sending, Target, Tier};
 use gapless::logic::steer::WHOLE;
-use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec};
+use gapless::logic::topology::{
+    Correlate, Detect, Evict, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, Recover,
+};
 
 fn table(hosts: usize) -> RouteTable {
     let specs: Vec<RouteSpec> = (0..hosts)
@@ -51,6 +53,9 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         optimistic: false,
         late_after: std::time::Duration::from_millis(250),
         limits: PoolLimits::default(),
+        correlate: Correlate::default(),
+        recover: Recover::default(),
+        evict: Evict::default(),
     };
     PoolView {
         spec: Arc::new(spec),

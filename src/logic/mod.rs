@@ -9,6 +9,8 @@ pub mod topology;
 
 pub mod evidence;
 pub mod health;
+pub mod ratio;
+pub mod recovery;
 pub mod schedule;
 
 pub mod live;

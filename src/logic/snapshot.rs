@@ -117,7 +117,9 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::topology::{Detect, PoolLimits, ProbeKind, ProbeSpec};
+    use crate::logic::topology::{
+        Correlate, Detect, Evict, PoolLimits, ProbeKind, ProbeSpec, Recover,
+    };
     use std::net::SocketAddr;
     use std::time::Duration;
 
@@ -135,6 +137,9 @@ mod tests {
             optimistic: false,
             late_after: Duration::from_millis(250),
             limits: PoolLimits::default(),
+            correlate: Correlate::default(),
+            recover: Recover::default(),
+            evict: Evict::default(),
         };
         PoolView {
             spec: Arc::new(spec),

@@ -35,6 +35,12 @@ pub struct PoolSpec {
     pub late_after: Duration,
     /// Bounds on what one worker keeps and opens for each endpoint.
     pub limits: PoolLimits,
+    /// When a zone or a region is down as a whole.
+    pub correlate: Correlate,
+    /// How what was down comes back.
+    pub recover: Recover,
+    /// How much may be down at once.
+    pub evict: Evict,
 }
 
 /// The endpoints of one pool in one zone.
@@ -70,6 +76,9 @@ pub struct Detect {
     pub down_after: u32,
     /// Passes in a row that bring an endpoint back; at least 1.
     pub up_after: u32,
+    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
+    /// worst case of the window stays within this; `None` never stretches them.
+    pub target: Option<Duration>,
 }
 
 impl Default for Detect {
@@ -81,7 +90,68 @@ impl Default for Detect {
             down_interval: Duration::from_secs(1),
             down_after: 2,
             up_after: 2,
+            target: None,
         }
+    }
+}
+
+/// When a zone is down as a whole (`correlate` in the file). A region is, when that share of its
+/// zones is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correlate {
+    /// The share of a zone's endpoints (at least two) whose connections must fail, in per cent; more
+    /// than 100 switches verdicts on zones off.
+    pub quorum_percent: u32,
+    /// Within this time.
+    pub window: Duration,
+    /// The zone returns when at least this share of its endpoints is healthy, in per cent.
+    pub return_percent: u32,
+}
+
+impl Default for Correlate {
+    fn default() -> Self {
+        Self { quorum_percent: 60, window: Duration::from_secs(2), return_percent: 50 }
+    }
+}
+
+/// How what was down comes back (`recover` in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// What goes down again soon stays down at least this long, and longer every time.
+    pub hold_down: Duration,
+    /// But no longer than this; the same time halves the count of earlier verdicts.
+    pub hold_down_max: Duration,
+    /// The share of an endpoint or a zone that returns grows to the whole over this time.
+    pub ramp: Duration,
+}
+
+impl Default for Recover {
+    fn default() -> Self {
+        Self {
+            hold_down: Duration::from_secs(1),
+            hold_down_max: Duration::from_secs(60),
+            ramp: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The eviction budget (`evict` in the file): a verdict that would exceed it is withheld. In a pool
+/// of which nothing would be left, all of it serves, whatever the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evict {
+    /// Endpoints of the pool that may be down at once.
+    pub endpoints: u32,
+    /// Of all endpoints of the pool, in per cent.
+    pub percent: u32,
+    /// Of the endpoints of one zone, in per cent.
+    pub zone_percent: u32,
+    /// The pool panics when no more than this share of it is healthy, in per cent.
+    pub panic_percent: u32,
+}
+
+impl Default for Evict {
+    fn default() -> Self {
+        Self { endpoints: u32::MAX, percent: 100, zone_percent: 100, panic_percent: 0 }
     }
 }
 

@@ -9,7 +9,8 @@ use gapless::logic::health::Health;
 use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::outcome::Class;
 use gapless::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, Topology, ZoneSpec,
+    Correlate, Detect, EndpointSpec, Evict, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec,
+    Recover, Topology, ZoneSpec,
 };
 use gapless::logic::window;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
@@ -121,6 +122,7 @@ impl Scenario {
             down_interval: timeout + ms(self.rng.u64(..1_000)),
             down_after: self.rng.u32(1..4),
             up_after: self.rng.u32(1..4),
+            target: None,
         }
     }
 
@@ -331,5 +333,8 @@ fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),
+        correlate: Correlate::default(),
+        recover: Recover::default(),
+        evict: Evict::default(),
     }
 }

@@ -13,7 +13,9 @@ use crate::config::file::{self, Endpoint, Located, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, ZoneSpec};
+use crate::logic::topology::{
+    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, ZoneSpec,
+};
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
@@ -55,6 +57,9 @@ impl Check<'_> {
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
+            correlate: Correlate::default(),
+            recover: Recover::default(),
+            evict: Evict::default(),
         }
     }
 
@@ -152,6 +157,7 @@ impl Check<'_> {
             down_interval: down_interval.value,
             down_after,
             up_after,
+            target: None,
         }
     }
 

@@ -4,7 +4,9 @@ use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec};
+use crate::logic::topology::{
+    Correlate, Detect, EndpointSpec, Evict, PoolLimits, ProbeKind, ProbeSpec, Recover, ZoneSpec,
+};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
@@ -146,6 +148,9 @@ fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),
+        correlate: Correlate::default(),
+        recover: Recover::default(),
+        evict: Evict::default(),
     }
 }
 

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec,
+    Correlate, Detect, EndpointSpec, Evict, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, Recover,
+    ZoneSpec,
 };
 
 fn ms(ms: u64) -> Duration {
@@ -41,6 +42,9 @@ fn pool(zone_endpoints: usize, detect: Detect) -> PoolSpec {
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),
+        correlate: Correlate::default(),
+        recover: Recover::default(),
+        evict: Evict::default(),
     }
 }
 
@@ -70,6 +74,7 @@ fn simulation_stays_within_the_closed_form_whatever_the_periods() {
             down_interval: timeout,
             down_after: rng.u32(1..5),
             up_after: 1,
+            target: None,
         };
         for row in ask(&pool(2, detect), &question(30, None)).rows {
             let within = |window| match window {

@@ -2,7 +2,8 @@ use super::*;
 use crate::logic::id::Place;
 use crate::logic::incident::Incident;
 use crate::logic::topology::{
-    Detect, EndpointSpec, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, ZoneSpec,
+    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, Recover,
+    ZoneSpec,
 };
 
 fn ms(ms: u64) -> Duration {
@@ -27,6 +28,9 @@ fn world() -> World {
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),
+        correlate: Correlate::default(),
+        recover: Recover::default(),
+        evict: Evict::default(),
     };
     let mut world = World::new(Instant::now(), Settings { seed: 5, ..Settings::default() });
     world.configure(Topology { here: None, pools: vec![Arc::new(pool)] });
