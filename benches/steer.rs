@@ -7,10 +7,11 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use gapless::logic::id::EndpointId;
+use gapless::logic::probe::ProbeSpec;
 use gapless::logic::route::{RetrySpec, RouteSpec, RouteTable, Timeouts};
 use gapless::logic::snapshot::{Avoid, PoolView, Target, Tier};
 use gapless::logic::steer::WHOLE;
-use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec};
+use gapless::logic::topology::{Detect, PoolLimits, PoolSpec};
 
 fn table(hosts: usize) -> RouteTable {
     let specs: Vec<RouteSpec> = (0..hosts)
@@ -46,7 +47,7 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
     let spec = PoolSpec {
         name: "web".into(),
         zones: Vec::new(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
+        probes: vec![ProbeSpec::tcp()],
         detect: Detect::default(),
         optimistic: false,
         late_after: std::time::Duration::from_millis(250),

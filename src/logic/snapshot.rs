@@ -257,7 +257,8 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::topology::{Detect, PoolLimits, ProbeKind, ProbeSpec};
+    use crate::logic::probe::ProbeSpec;
+    use crate::logic::topology::{Detect, PoolLimits};
     use std::time::Duration;
 
     fn target(id: u32, zone: usize, weight: u32) -> Target {
@@ -269,7 +270,7 @@ mod tests {
         let spec = PoolSpec {
             name: "web".into(),
             zones: Vec::new(),
-            probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
+            probes: vec![ProbeSpec::tcp()],
             detect: Detect::default(),
             optimistic: false,
             late_after: Duration::from_millis(250),

@@ -8,9 +8,8 @@ use fastrand::Rng;
 use gapless::logic::health::Health;
 use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::outcome::Class;
-use gapless::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, Topology, ZoneSpec,
-};
+use gapless::logic::probe::{HttpProbe, ProbeSpec};
+use gapless::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, Topology, ZoneSpec};
 use gapless::logic::window;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
 
@@ -315,18 +314,10 @@ fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
 }
 
 fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
-    let probe = HttpProbe {
-        method: http::Method::GET,
-        path: "/healthz".to_owned(),
-        host: None,
-        headers: http::HeaderMap::new(),
-        expect_status: vec![200..=299],
-        expect_body: None,
-    };
     PoolSpec {
         name: name.into(),
         zones: Vec::new(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
+        probes: vec![ProbeSpec::http(HttpProbe::get("/healthz"))],
         detect,
         optimistic: false,
         late_after: ms(250),

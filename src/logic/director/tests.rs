@@ -1,10 +1,11 @@
 use super::*;
 use crate::logic::id::Place;
 use crate::logic::outcome::Reason;
+use crate::logic::probe::ProbeSpec;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec};
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ZoneSpec};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
@@ -141,7 +142,7 @@ fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
     PoolSpec {
         name: "web".into(),
         zones: zones.iter().map(zone).collect(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
+        probes: vec![ProbeSpec::tcp()],
         detect: Detect::default(),
         optimistic: false,
         late_after: ms(250),
@@ -343,7 +344,7 @@ fn a_changed_probe_is_sent_at_once_and_a_changed_period_repaces() {
     sooner.detect.interval = ms(300);
     rig.configure(sooner.clone());
     assert_eq!(rig.status(1).next_probe, Some(last + ms(300)));
-    sooner.probe.port = Some(99);
+    sooner.probes[0].port = Some(99);
     rig.configure(sooner);
     assert!(rig.probed(1));
 }

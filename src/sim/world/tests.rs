@@ -1,9 +1,8 @@
 use super::*;
 use crate::logic::id::Place;
 use crate::logic::incident::Incident;
-use crate::logic::topology::{
-    Detect, EndpointSpec, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, ZoneSpec,
-};
+use crate::logic::probe::ProbeSpec;
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -22,7 +21,7 @@ fn world() -> World {
     let pool = PoolSpec {
         name: "web".into(),
         zones: [("r/a", 1), ("r/b", 2)].map(zone).into(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
+        probes: vec![ProbeSpec::tcp()],
         detect: Detect::default(),
         optimistic: false,
         late_after: ms(250),
