@@ -131,11 +131,12 @@ fn incident_ended(incident: &Incident) {
 
 /// Counts one probe.
 pub fn probe(pool: &str, outcome: Outcome) {
+    if let Some(latency) = outcome.latency() {
+        histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
+    }
     let word = match outcome {
-        Outcome::Pass { latency } => {
-            histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
-            "pass"
-        }
+        Outcome::Pass { .. } => "pass",
+        Outcome::Degraded { .. } => "degraded",
         Outcome::Fail(failure) => failure.class().as_str(),
         Outcome::Void => "void",
     };

@@ -5,6 +5,7 @@
 
 pub mod id;
 pub mod outcome;
+pub mod probe;
 pub mod topology;
 
 pub mod evidence;

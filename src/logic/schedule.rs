@@ -130,7 +130,7 @@ impl Timer {
         }
         match (outcome, row) {
             (Outcome::Void, _) => None,
-            (Outcome::Pass { latency }, _) => {
+            (Outcome::Pass { latency } | Outcome::Degraded { latency }, _) => {
                 self.rtt.record(latency);
                 self.burst.due = None;
                 self.burst.left = 0;

@@ -117,11 +117,8 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::topology::{
-        Correlate, Detect, Evict, PoolLimits, ProbeKind, ProbeSpec, Recover,
-    };
+
     use std::net::SocketAddr;
-    use std::time::Duration;
 
     fn target(id: u32, zone: usize, weight: u32) -> Target {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000 + id as u16));
@@ -129,20 +126,8 @@ mod tests {
     }
 
     fn view(tiers: Vec<Tier>) -> PoolView {
-        let spec = PoolSpec {
-            name: "web".into(),
-            zones: Vec::new(),
-            probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-            detect: Detect::default(),
-            optimistic: false,
-            late_after: Duration::from_millis(250),
-            limits: PoolLimits::default(),
-            correlate: Correlate::default(),
-            recover: Recover::default(),
-            evict: Evict::default(),
-        };
         PoolView {
-            spec: Arc::new(spec),
+            spec: Arc::new(PoolSpec::new("web", Vec::new())),
             tiers,
             proven: None,
             trials: Vec::new(),

@@ -1,13 +1,11 @@
 //! What an operator declares: pools, zones, endpoints, and how each pool is watched.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
-
 use super::id::Place;
+use super::probe::ProbeSpec;
 
 /// All pools, and where this instance stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,8 +23,8 @@ pub struct PoolSpec {
     pub name: Arc<str>,
     /// Zones in the listed order; never empty.
     pub zones: Vec<ZoneSpec>,
-    /// The active check.
-    pub probe: ProbeSpec,
+    /// The active checks; never empty, gates first.
+    pub probes: Vec<ProbeSpec>,
     /// The detection window.
     pub detect: Detect,
     /// Serve from a new endpoint before its first pass.
@@ -41,6 +39,31 @@ pub struct PoolSpec {
     pub recover: Recover,
     /// How much may be down at once.
     pub evict: Evict,
+}
+
+impl PoolSpec {
+    /// A pool with every default, whose probe only connects.
+    #[must_use]
+    pub fn new(name: &str, zones: Vec<ZoneSpec>) -> Self {
+        Self {
+            name: name.into(),
+            zones,
+            probes: vec![ProbeSpec::tcp()],
+            detect: Detect::default(),
+            optimistic: false,
+            late_after: Duration::from_millis(250),
+            limits: PoolLimits::default(),
+            correlate: Correlate::default(),
+            recover: Recover::default(),
+            evict: Evict::default(),
+        }
+    }
+
+    /// The first gate.
+    #[must_use]
+    pub fn primary(&self) -> &ProbeSpec {
+        &self.probes[0]
+    }
 }
 
 /// The endpoints of one pool in one zone.
@@ -153,41 +176,6 @@ impl Default for Evict {
     fn default() -> Self {
         Self { endpoints: u32::MAX, percent: 100, zone_percent: 100, panic_percent: 0 }
     }
-}
-
-/// How an endpoint is probed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProbeSpec {
-    /// Probe this port instead of the endpoint's own.
-    pub port: Option<u16>,
-    /// What is asked.
-    pub kind: ProbeKind,
-}
-
-/// The protocol of a probe.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ProbeKind {
-    /// A TCP connection that is accepted is a pass.
-    Tcp,
-    /// An HTTP/1.1 exchange.
-    Http(Box<HttpProbe>),
-}
-
-/// An HTTP/1.1 probe and what counts as a pass.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpProbe {
-    /// GET unless said otherwise.
-    pub method: Method,
-    /// Path and query; begins with `/`.
-    pub path: String,
-    /// The Host header; absent, the endpoint's `address:port`.
-    pub host: Option<String>,
-    /// Further headers.
-    pub headers: HeaderMap,
-    /// Statuses that pass; never empty.
-    pub expect_status: Vec<RangeInclusive<u16>>,
-    /// Text that the first 64 KiB of the body must contain.
-    pub expect_body: Option<String>,
 }
 
 /// Bounds on what one worker keeps and opens for one endpoint.

@@ -22,7 +22,9 @@ pub struct Bounds {
 pub fn probe_cost(class: Class, detect: &Detect, round_trip: Duration) -> Duration {
     match class {
         Class::Silent => detect.timeout,
-        Class::Refused | Class::Reset | Class::BadStatus => round_trip.min(detect.timeout),
+        Class::Refused | Class::Reset | Class::BadStatus | Class::Tls => {
+            round_trip.min(detect.timeout)
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 use gapless::logic::director::Event;
 use gapless::logic::health::Change;
 use gapless::logic::id::EndpointId;
-use gapless::logic::outcome::Outcome;
 use gapless::logic::snapshot::PoolView;
 use gapless::sim::world::{Mark, What, World};
 
@@ -59,7 +58,7 @@ impl Rules {
         match &mark.what {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
-                known.passes += u32::from(matches!(outcome, Outcome::Pass { .. }));
+                known.passes += u32::from(outcome.latency().is_some());
             }
             What::Event(Event::Health { subject, change, .. }) => {
                 self.changed(subject.endpoint, *change, mark);

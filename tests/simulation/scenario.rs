@@ -8,10 +8,8 @@ use fastrand::Rng;
 use gapless::logic::health::Health;
 use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::outcome::Class;
-use gapless::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec,
-    Recover, Topology, ZoneSpec,
-};
+use gapless::logic::probe::{HttpProbe, ProbeSpec};
+use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Topology, ZoneSpec};
 use gapless::logic::window;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
 
@@ -317,24 +315,9 @@ fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
 }
 
 fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
-    let probe = HttpProbe {
-        method: http::Method::GET,
-        path: "/healthz".to_owned(),
-        host: None,
-        headers: http::HeaderMap::new(),
-        expect_status: vec![200..=299],
-        expect_body: None,
-    };
     PoolSpec {
-        name: name.into(),
-        zones: Vec::new(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
+        probes: vec![ProbeSpec::http(HttpProbe::get("/healthz"))],
         detect,
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
-        correlate: Correlate::default(),
-        recover: Recover::default(),
-        evict: Evict::default(),
+        ..PoolSpec::new(name, Vec::new())
     }
 }

@@ -52,7 +52,7 @@ impl Check<'_> {
         PoolSpec {
             name: Arc::from(name.value.as_str()),
             zones,
-            probe: self.probe(given.probe),
+            probes: vec![self.probe(given.probe)],
             detect: self.detect(given.detect),
             optimistic,
             late_after,

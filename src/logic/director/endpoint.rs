@@ -77,7 +77,7 @@ impl Endpoint {
         if *self.subject != subject {
             self.subject = Arc::new(subject);
         }
-        if self.pool.probe != pool.probe {
+        if self.pool.probes != pool.probes {
             self.timer.hasten(now);
         } else if self.pool.detect != pool.detect {
             self.timer.repace(now, self.health, &pool.detect);

@@ -4,9 +4,7 @@ use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, PoolLimits, ProbeKind, ProbeSpec, Recover, ZoneSpec,
-};
+use crate::logic::topology::{EndpointSpec, ZoneSpec};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
@@ -140,18 +138,7 @@ fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
         place: Place::parse(name).expect("a place"),
         endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
     };
-    PoolSpec {
-        name: "web".into(),
-        zones: zones.iter().map(zone).collect(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-        detect: Detect::default(),
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
-        correlate: Correlate::default(),
-        recover: Recover::default(),
-        evict: Evict::default(),
-    }
+    PoolSpec::new("web", zones.iter().map(zone).collect())
 }
 
 fn endpoint(port: u16) -> EndpointSpec {
@@ -348,7 +335,7 @@ fn a_changed_probe_is_sent_at_once_and_a_changed_period_repaces() {
     sooner.detect.interval = ms(300);
     rig.configure(sooner.clone());
     assert_eq!(rig.status(1).next_probe, Some(last + ms(300)));
-    sooner.probe.port = Some(99);
+    sooner.probes[0].port = Some(99);
     rig.configure(sooner);
     assert!(rig.probed(1));
 }

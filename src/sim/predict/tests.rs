@@ -1,10 +1,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, Recover,
-    ZoneSpec,
-};
+use crate::logic::probe::{HttpProbe, ProbeSpec};
+use crate::logic::topology::{Detect, EndpointSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -26,25 +24,11 @@ fn pool(zone_endpoints: usize, detect: Detect) -> PoolSpec {
             .map(|host| endpoint(index * zone_endpoints + host))
             .collect(),
     };
-    let probe = HttpProbe {
-        method: http::Method::GET,
-        path: "/".to_owned(),
-        host: None,
-        headers: http::HeaderMap::new(),
-        expect_status: vec![200..=299],
-        expect_body: None,
-    };
+    let zones = ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name));
     PoolSpec {
-        name: "web".into(),
-        zones: ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name)).collect(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
+        probes: vec![ProbeSpec::http(HttpProbe::get("/"))],
         detect,
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
-        correlate: Correlate::default(),
-        recover: Recover::default(),
-        evict: Evict::default(),
+        ..PoolSpec::new("web", zones.collect())
     }
 }
 
@@ -140,7 +124,7 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
 #[test]
 fn what_the_probe_does_not_see_is_said_to_be_unseen() {
     let mut blind = pool(1, Detect::default());
-    blind.probe.kind = ProbeKind::Tcp;
+    blind.probes = vec![ProbeSpec::tcp()];
     for row in ask(&blind, &question(20, Some(60.0))).rows {
         let unseen = matches!(row.class, Class::Reset | Class::BadStatus);
         assert_eq!(row.window == Window::Unseen(Unseen::ProbePasses), unseen, "{row:?}");
