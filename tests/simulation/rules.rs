@@ -6,6 +6,7 @@ use std::time::Instant;
 use gapless::logic::director::Event;
 use gapless::logic::health::Change;
 use gapless::logic::id::EndpointId;
+use gapless::logic::outcome::Outcome;
 use gapless::logic::snapshot::PoolView;
 use gapless::sim::world::{Mark, What, World};
 
@@ -17,6 +18,8 @@ struct Known {
     /// How many of them it needs to serve again: the least `up_after` since it went down.
     needed: Option<u32>,
     was_up: bool,
+    /// What spoke against it since it was new, came up or went down.
+    strikes: u32,
 }
 
 /// The rules, and what they must remember.
@@ -59,7 +62,9 @@ impl Rules {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
                 known.passes += u32::from(outcome.latency().is_some());
+                known.strikes += u32::from(matches!(outcome, Outcome::Fail(_)));
             }
+            What::Met { endpoint, .. } => self.known.entry(*endpoint).or_default().strikes += 1,
             What::Event(Event::Health { subject, change, .. }) => {
                 self.changed(subject.endpoint, *change, mark);
             }
@@ -91,7 +96,8 @@ impl Rules {
         let known = self.known.entry(endpoint).or_default();
         match change {
             Change::WentDown => {
-                known.passes = 0;
+                assert!(known.strikes > 0, "{endpoint} went down, and nothing spoke against it");
+                (known.passes, known.strikes) = (0, 0);
                 known.needed = Some(u32::MAX);
                 if known.was_up {
                     self.verdicts.push((endpoint, mark.at));
@@ -101,7 +107,10 @@ impl Rules {
                 }
                 self.went_down_this_turn.1.insert(endpoint);
             }
-            Change::Started | Change::Restored => known.was_up = true,
+            Change::Started | Change::Restored => {
+                known.was_up = true;
+                known.strikes = 0;
+            }
             _ => {}
         }
     }

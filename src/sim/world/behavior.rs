@@ -22,7 +22,8 @@ pub enum Behavior {
     Refused,
     /// Accepts, and resets as soon as something is asked.
     Reset,
-    /// The process stands still: its kernel takes connections, and nothing ever comes back.
+    /// The process stands still: its kernel takes connections, and nothing comes back until it goes
+    /// on.
     Hang,
     /// Nothing comes from there any more, not even to a SYN.
     BlackHole,

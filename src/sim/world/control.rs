@@ -76,8 +76,12 @@ impl World {
         if let Some(stall) = &mut self.stall {
             return stall.inbox.push(input);
         }
-        if let Input::Probed { endpoint, ticket, outcome } = input {
-            self.mark(What::Probed { endpoint, started: ticket.started, outcome });
+        match input {
+            Input::Probed { endpoint, ticket, outcome } => {
+                self.mark(What::Probed { endpoint, started: ticket.started, outcome });
+            }
+            Input::Traffic { endpoint, failure, .. } => self.mark(What::Met { endpoint, failure }),
+            _ => {}
         }
         self.director.handle(input, self.now);
     }

@@ -105,6 +105,13 @@ pub enum What {
         /// How it ended.
         outcome: Outcome,
     },
+    /// The director heard of a failure that a request met.
+    Met {
+        /// Whose.
+        endpoint: EndpointId,
+        /// Which.
+        failure: Failure,
+    },
     /// The director told of something.
     Event(Event),
     /// A snapshot came into force.
@@ -176,6 +183,12 @@ impl World {
     /// Changes how an endpoint behaves at `at`, or now if that has passed.
     pub fn schedule(&mut self, at: Instant, address: SocketAddr, behavior: Behavior) {
         self.add(at, Happening::Behaves(Box::new((address, behavior))));
+    }
+
+    /// Changes how many packets are lost from now on, as [`Settings`] has it.
+    pub fn lose(&mut self, probe_loss: f64, traffic_loss: f64) {
+        self.settings.probe_loss = probe_loss;
+        self.settings.traffic_loss = traffic_loss;
     }
 
     /// Lets time go on to `until`.

@@ -16,9 +16,6 @@ use super::{Behavior, Happening, World};
 const RESET: End =
     End::Failed { failure: Failure::http(Reason::Reset), reached: Reached::Something };
 
-/// Longer than any request is waited for.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
-
 /// A lost SYN is sent again after this (RFC 6298 2.1), and every further one after twice as long.
 const LOST_SYN: Duration = Duration::from_secs(1);
 
@@ -82,7 +79,11 @@ pub(super) struct Visit {
 enum Stage {
     Connecting,
     OnItsWay,
-    Received { answered_at: Instant },
+    Received {
+        answered_at: Instant,
+    },
+    /// The endpoint has it, and nothing comes of it.
+    Silent,
     Settled,
 }
 
@@ -226,41 +227,38 @@ impl World {
 
     /// Requests that the endpoint has received and not answered meet its new behaviour.
     pub(super) fn turn_requests(&mut self, address: SocketAddr, behavior: &Behavior) {
-        let (is_torn, is_silent) = (
-            matches!(behavior, Behavior::Refused | Behavior::Reset),
-            matches!(behavior, Behavior::Hang | Behavior::BlackHole),
-        );
-        if !is_torn && !is_silent {
-            return;
-        }
-        let unanswered = |request: &Request| {
-            request.visit.as_ref().is_some_and(|visit| match visit.stage {
-                Stage::Received { answered_at } => {
-                    visit.target.address == address && answered_at > self.now
-                }
-                Stage::Connecting | Stage::OnItsWay | Stage::Settled => false,
-            })
+        let is_torn = matches!(behavior, Behavior::Refused | Behavior::Reset);
+        let is_silent = matches!(behavior, Behavior::Hang | Behavior::BlackHole);
+        let now = self.now;
+        let turns = |visit: &Visit| match visit.stage {
+            Stage::Received { answered_at } => (is_torn || is_silent) && answered_at > now,
+            // A process that goes on answers what it has been asked meanwhile.
+            Stage::Silent => !is_silent,
+            Stage::Connecting | Stage::OnItsWay | Stage::Settled => false,
+        };
+        let stays = |request: &Request| {
+            request.visit.clone().filter(|visit| visit.target.address == address && turns(visit))
         };
         let requests = self.clients.requests.iter();
-        let met: Vec<(u64, Visit)> = requests
-            .filter(|(_, request)| unanswered(request))
-            .filter_map(|(&id, request)| Some((id, request.visit.clone()?)))
-            .collect();
+        let met: Vec<(u64, Visit)> =
+            requests.filter_map(|(&id, request)| Some((id, stays(request)?))).collect();
         for (id, visit) in met {
             self.change(id, |request| request.fate += 1);
             if is_torn {
                 self.set_stage(id, Stage::Settled);
-                let at = self.now + self.one_way();
+                let at = now + self.one_way();
                 self.end_at(id, at, RESET);
-            } else {
+            } else if is_silent {
                 self.fall_silent(id, &visit);
+            } else if let Some(fate) = self.clients.requests.get(&id).map(|request| request.fate) {
+                self.reaches(id, fate);
             }
         }
     }
 
     /// Nothing comes back: the wait becomes evidence, and much later the request ends.
     fn fall_silent(&mut self, id: u64, visit: &Visit) {
-        self.set_stage(id, Stage::Received { answered_at: visit.began + FOREVER });
+        self.set_stage(id, Stage::Silent);
         let end = visit.began + self.settings.timeouts.response;
         self.watch(id, visit, end);
         let failure = Failure::http(Reason::Timeout);
