@@ -17,7 +17,7 @@ use crate::logic::topology::PoolSpec;
 use super::sample::{POST_SHARE, Sample};
 use super::{Latency, Meeting, alone};
 use crate::sim::parallel;
-use crate::sim::world::{Behavior, Offer, Settings, Spacing, What, World, attempts};
+use crate::sim::world::{Behavior, Offer, Settings, Spacing, What, World, attempt_after};
 
 /// A probe's period is this long on average, as a share of the interval: jitter only shortens it.
 const MEAN_PERIOD: f64 = 0.95;
@@ -25,8 +25,8 @@ const MEAN_PERIOD: f64 = 0.95;
 /// Hours of one world.
 const WORLD_HOURS: f64 = 1.0;
 
-/// The log is emptied this often.
-const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// The log is emptied this often: while it is small it stays in the processor's cache.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 /// A year, in hours.
 const YEAR_HOURS: f64 = 24.0 * 365.25;
@@ -116,7 +116,8 @@ pub fn estimate(
     question: &Question,
     base: Instant,
 ) -> Estimate {
-    let sample = Sample::of(&alone(pool, here), question.rate_rps);
+    // Whether there is traffic or not, all zones are kept: their verdicts may hang together.
+    let sample = Sample::of(&alone(pool, here), Some(question.rate_rps.unwrap_or(0.0)));
     let endpoints = sample.endpoints();
     let hours = question.hours.unwrap_or_else(|| affordable_hours(pool, &sample));
     let worlds = (hours / WORLD_HOURS).ceil().max(1.0);
@@ -157,7 +158,7 @@ fn live(sample: &Sample, question: &Question, seed: u64, base: Instant, time: Du
     };
     let mut world = World::new(base, settings);
     world.configure(sample.renamed(&mut Rng::with_seed(seed)));
-    if let Some(rate_rps) = sample.rate_rps() {
+    if let Some(rate_rps) = sample.rate_rps().filter(|rate| *rate > 0.0) {
         // Nobody comes before the first probes have passed: that is no failure.
         world.run_until(base + sample.pool().detect.interval);
         let pool = Arc::clone(&sample.pool().name);
@@ -203,7 +204,7 @@ fn strike_chance(pool: &PoolSpec, question: &Question) -> f64 {
         };
         question.probe_loss + (1.0 - question.probe_loss) * is_late
     };
-    attempts(timeout).into_iter().map(fails).product()
+    (0..).map_while(|index| attempt_after(timeout, index)).map(fails).product()
 }
 
 #[cfg(test)]

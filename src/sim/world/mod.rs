@@ -15,9 +15,9 @@ mod trip;
 
 pub use behavior::{Behavior, Finding, Meeting};
 pub use clients::{Counts, Offer, Spacing};
-pub use probing::attempts;
+pub use probing::attempt_after;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ pub struct World {
     director: Director,
     snapshot: Arc<Snapshot>,
     queue: Queue<Happening>,
-    hosts: HashMap<SocketAddr, Host>,
+    hosts: BTreeMap<SocketAddr, Host>,
     probes: BTreeMap<u64, Probe>,
     next_probe: u64,
     clients: Clients,
@@ -171,7 +171,7 @@ impl World {
             settings,
             snapshot: Arc::default(),
             queue: Queue::new(),
-            hosts: HashMap::new(),
+            hosts: BTreeMap::new(),
             probes: BTreeMap::new(),
             next_probe: 0,
             clients: Clients::default(),
@@ -286,13 +286,17 @@ impl World {
         address: SocketAddr,
         ask: impl FnOnce(&Behavior, &Latency, &mut Rng) -> T,
     ) -> T {
-        self.host(address);
         let Self { hosts, settings, rng, .. } = self;
-        ask(&hosts[&address].behavior, &settings.latency, rng)
+        let healthy = || Behavior::Healthy { latency: settings.latency.clone() };
+        let host = hosts.entry(address).or_insert_with(|| Host::new(healthy()));
+        ask(&host.behavior, &settings.latency, rng)
     }
 
     fn add(&mut self, at: Instant, happening: Happening) {
         let grain_ns = self.settings.grain.as_nanos().max(1) as u64;
+        if grain_ns == 1 {
+            return self.queue.add(at.max(self.now), happening);
+        }
         let since_ns = at.max(self.now).saturating_duration_since(self.base).as_nanos() as u64;
         let rounded_ns = since_ns.div_ceil(grain_ns) * grain_ns;
         self.queue.add(self.base + Duration::from_nanos(rounded_ns), happening);
@@ -305,7 +309,8 @@ impl World {
     /// One round trip, with its jitter.
     fn round_trip(&mut self) -> Duration {
         let stretch = 1.0 + self.settings.round_trip_jitter * self.rng.f64();
-        self.settings.round_trip.mul_f64(stretch)
+        let least_ns = self.settings.round_trip.as_nanos() as f64;
+        Duration::from_nanos((least_ns * stretch) as u64)
     }
 
     fn one_way(&mut self) -> Duration {

@@ -20,20 +20,23 @@ use super::{Behavior, Finding, Happening, Meeting, World};
 /// A timeout shorter than this has room for one more attempt only.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Further attempts begin at these tenths of a longer one.
+const TENTHS: [u32; 4] = [1, 2, 4, 6];
+
 /// No further attempt is made earlier than this, unless the timeout is short.
 const FIRST_AGAIN: Duration = Duration::from_millis(20);
 
-/// When the attempts of a probe begin, from its start.
+/// When an attempt of a probe begins, from the probe's start; the first has the index zero. `None`
+/// if there are no more.
 #[must_use]
-pub fn attempts(timeout: Duration) -> SmallVec<[Duration; 5]> {
-    let mut all: SmallVec<[Duration; 5]> = SmallVec::from_slice(&[Duration::ZERO]);
-    if timeout < SHORT_TIMEOUT {
-        all.push(timeout / 2);
-    } else {
-        all.extend([0.1, 0.2, 0.4, 0.6].map(|share| timeout.mul_f64(share).max(FIRST_AGAIN)));
-        all.dedup();
+pub fn attempt_after(timeout: Duration, index: usize) -> Option<Duration> {
+    if index == 0 {
+        return Some(Duration::ZERO);
     }
-    all
+    if timeout < SHORT_TIMEOUT {
+        return (index == 1).then(|| timeout / 2);
+    }
+    TENTHS.get(index - 1).map(|tenths| (timeout / 10 * *tenths).max(FIRST_AGAIN))
 }
 
 /// A probe that has not ended.
@@ -132,7 +135,7 @@ impl World {
         let Some(probe) = self.probes.get_mut(&id) else { return };
         let attempt = probe.attempts.len();
         probe.attempts.push(Attempt { began: now, stage: Stage::OnItsWay });
-        let next = attempts(probe.timeout).get(attempt + 1).map(|after| probe.starts() + *after);
+        let next = attempt_after(probe.timeout, attempt + 1).map(|after| probe.starts() + after);
         if !is_lost {
             self.add(arrives_at, Happening::ProbeArrives { probe: id, attempt });
         }
@@ -186,7 +189,7 @@ impl World {
             }
         };
         let (fate, attempt) = (probe.fate, probe.attempts.len());
-        let next = attempts(probe.timeout).get(attempt).map(|after| probe.starts() + *after);
+        let next = attempt_after(probe.timeout, attempt).map(|after| probe.starts() + after);
         self.add(ends_at, Happening::ProbeEnds { probe: id, fate, outcome });
         if let Some(next) = next.filter(|next| *next < ends_at) {
             self.add(next, Happening::ProbeAgain { probe: id, attempt, fate });
@@ -245,10 +248,16 @@ mod tests {
     #[test]
     fn attempts_leave_time_for_an_answer() {
         let ms = Duration::from_millis;
-        let at = |timeout| attempts(ms(timeout)).into_vec();
-        assert_eq!(at(500), [0, 50, 100, 200, 300].map(ms));
-        assert_eq!(at(150), [0, 20, 30, 60, 90].map(ms));
-        assert_eq!(at(100), [0, 20, 40, 60].map(ms));
-        assert_eq!(at(60), [0, 30].map(ms));
+        let at = |timeout| (0..9).map_while(|index| attempt_after(ms(timeout), index)).collect();
+        let cases: [(u64, &[u64]); 4] = [
+            (500, &[0, 50, 100, 200, 300]),
+            (150, &[0, 20, 30, 60, 90]),
+            (100, &[0, 20, 20, 40, 60]),
+            (60, &[0, 30]),
+        ];
+        for (timeout, expected) in cases {
+            let found: Vec<Duration> = at(timeout);
+            assert_eq!(found, expected.iter().map(|at| ms(*at)).collect::<Vec<_>>(), "{timeout}");
+        }
     }
 }
