@@ -8,12 +8,23 @@ use super::id::Place;
 use super::probe::ProbeSpec;
 
 /// All pools, and where this instance stands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     /// The `self` of the configuration; absent, the listed order of zones is the preference.
     pub here: Option<Place>,
     /// The pools, in the order of the file.
     pub pools: Vec<Arc<PoolSpec>>,
+    /// Probes that may start in a second, over all pools; suspects are probed whatever it says.
+    pub probes_per_second: u32,
+}
+
+/// Probes a second, unless said otherwise.
+pub const PROBES_PER_SECOND: u32 = 10_000;
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { here: None, pools: Vec::new(), probes_per_second: PROBES_PER_SECOND }
+    }
 }
 
 /// The endpoints, over all zones and regions, that can serve the same request.

@@ -19,7 +19,7 @@ fn world() -> World {
     };
     let pool = PoolSpec::new("web", [("r/a", 1), ("r/b", 2)].map(zone).into());
     let mut world = World::new(Instant::now(), Settings { seed: 5, ..Settings::default() });
-    world.configure(Topology { here: None, pools: vec![Arc::new(pool)] });
+    world.configure(Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() });
     world.run_until(world.now() + ms(1_500));
     world
 }
