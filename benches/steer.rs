@@ -10,7 +10,7 @@ use gapless::logic::id::EndpointId;
 use gapless::logic::route::{RetrySpec, RouteSpec, RouteTable, Timeouts};
 use gapless::logic::snapshot::{Avoid, PoolView, Sending, Target, Tier};
 use gapless::logic::steer::WHOLE;
-use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec};
+use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds};
 
 fn table(hosts: usize) -> RouteTable {
     let specs: Vec<RouteSpec> = (0..hosts)
@@ -48,6 +48,7 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         zones: Vec::new(),
         probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
         detect: Detect::default(),
+        stall: StallBounds::default(),
         optimistic: false,
         late_after: std::time::Duration::from_millis(250),
         limits: PoolLimits::default(),

@@ -5,6 +5,7 @@
 
 pub mod id;
 pub mod outcome;
+pub mod statuses;
 pub mod topology;
 
 pub mod evidence;
@@ -17,6 +18,7 @@ pub mod route;
 pub mod snapshot;
 pub mod steer;
 pub mod tier;
+pub mod witness;
 
 pub mod incident;
 pub mod window;

@@ -109,13 +109,6 @@ impl Failure {
         }
     }
 
-    /// Whether the connection itself failed, so that a neighbour in the same zone may well fail
-    /// alike, as opposed to an answer that only this endpoint gave.
-    #[must_use]
-    pub fn is_connection_level(self) -> bool {
-        self.class() != Class::BadStatus
-    }
-
     /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that
     /// the endpoint closed just then, a long pause) or the request's own doing (an answer to it that
     /// breaks the rules). Such evidence makes a suspect but never a verdict.

@@ -29,6 +29,8 @@ pub struct PoolSpec {
     pub probe: ProbeSpec,
     /// The detection window.
     pub detect: Detect,
+    /// When a waiting request becomes evidence.
+    pub stall: StallBounds,
     /// Serve from a new endpoint before its first pass.
     pub optimistic: bool,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -82,6 +84,22 @@ impl Default for Detect {
             down_after: 2,
             up_after: 2,
         }
+    }
+}
+
+/// Between what bounds a waiting request becomes evidence, whatever the pool's latencies (`stall`
+/// in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallBounds {
+    /// Never before, however fast the pool.
+    pub floor: Duration,
+    /// Never later, however slow the pool.
+    pub ceiling: Duration,
+}
+
+impl Default for StallBounds {
+    fn default() -> Self {
+        Self { floor: Duration::from_millis(50), ceiling: Duration::from_secs(5) }
     }
 }
 

@@ -9,7 +9,8 @@ use gapless::logic::health::Health;
 use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::outcome::Class;
 use gapless::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, Topology, ZoneSpec,
+    Detect, EndpointSpec, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds,
+    Topology, ZoneSpec,
 };
 use gapless::logic::window;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
@@ -328,6 +329,7 @@ fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
         zones: Vec::new(),
         probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
         detect,
+        stall: StallBounds::default(),
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),

@@ -13,7 +13,7 @@ use crate::config::file::{self, Endpoint, Located, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, ZoneSpec};
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
@@ -52,6 +52,7 @@ impl Check<'_> {
             zones,
             probe: self.probe(given.probe),
             detect: self.detect(given.detect),
+            stall: self.stall(given.stall),
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
@@ -153,6 +154,15 @@ impl Check<'_> {
             down_after,
             up_after,
         }
+    }
+
+    fn stall(&mut self, stall: Option<Table<file::Stall>>) -> StallBounds {
+        let Table { value: given, span: table } = stall.unwrap_or_default();
+        let default = StallBounds::default();
+        let floor = self.duration(&Key::new(&table, "floor", &given.floor), default.floor);
+        let ceiling = self.duration(&Key::new(&table, "ceiling", &given.ceiling), default.ceiling);
+        self.not_longer(("floor", &floor), ("ceiling", &ceiling));
+        StallBounds { floor: floor.value, ceiling: ceiling.value }
     }
 
     /// Reports a duration that is longer than one that it must fit into.

@@ -4,7 +4,9 @@ use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec};
+use crate::logic::topology::{
+    Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
+};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
@@ -143,6 +145,7 @@ fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
         zones: zones.iter().map(zone).collect(),
         probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
         detect: Detect::default(),
+        stall: StallBounds::default(),
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, ZoneSpec,
+    Detect, EndpointSpec, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
 };
 
 fn ms(ms: u64) -> Duration {
@@ -38,6 +38,7 @@ fn pool(zone_endpoints: usize, detect: Detect) -> PoolSpec {
         zones: ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name)).collect(),
         probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
         detect,
+        stall: StallBounds::default(),
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),

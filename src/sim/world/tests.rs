@@ -2,7 +2,7 @@ use super::*;
 use crate::logic::id::Place;
 use crate::logic::incident::Incident;
 use crate::logic::topology::{
-    Detect, EndpointSpec, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, ZoneSpec,
+    Detect, EndpointSpec, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
 };
 
 fn ms(ms: u64) -> Duration {
@@ -24,6 +24,7 @@ fn world() -> World {
         zones: [("r/a", 1), ("r/b", 2)].map(zone).into(),
         probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
         detect: Detect::default(),
+        stall: StallBounds::default(),
         optimistic: false,
         late_after: ms(250),
         limits: PoolLimits::default(),
