@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
-pub(super) use self::scalar::{DurationText, Scalar, SizeText, StatusText, Whole};
+pub(super) use self::scalar::{DurationText, ErrorText, Scalar, SizeText, StatusText, Whole};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -136,6 +136,9 @@ pub(super) struct Retry {
     pub(super) budget_percent: Option<Located<Whole>>,
     /// Resends per second that are allowed whatever the traffic. Default: 10.
     pub(super) budget_floor: Option<Located<Whole>>,
+    /// Server errors for which a request is sent to another endpoint, or `none`. What may have
+    /// been executed and is not idempotent never is. Default: `500,502-504`.
+    pub(super) statuses: Option<Located<ErrorText>>,
 }
 
 /// How long each step of a request may take.
@@ -166,6 +169,8 @@ pub(super) struct Pool {
     pub(super) probe: Option<Table<Probe>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
+    /// When a request that waits for its answer becomes evidence.
+    pub(super) stall: Option<Table<Stall>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -216,6 +221,18 @@ pub(super) struct Detect {
     pub(super) down_after: Option<Located<Whole>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
     pub(super) up_after: Option<Located<Whole>>,
+}
+
+/// When a request that waits for its answer becomes evidence: after three times the pool's 99.9th
+/// percentile it makes the endpoint looked at, after twelve times the 99th it counts as failed. Both
+/// are kept between these bounds.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stall {
+    /// Never before. Default: 50ms.
+    pub(super) floor: Option<Located<DurationText>>,
+    /// Never later. Default: 5s.
+    pub(super) ceiling: Option<Located<DurationText>>,
 }
 
 /// Bounds on what one worker keeps and opens for each endpoint.
@@ -306,6 +323,10 @@ impl Shape for Probe {
 
 impl Shape for Detect {
     const EXPECTED: &str = "a table such as { interval = \"1s\" }";
+}
+
+impl Shape for Stall {
+    const EXPECTED: &str = "a table such as { floor = \"50ms\" }";
 }
 
 impl Shape for PoolLimits {

@@ -164,7 +164,30 @@ impl Failure {
     /// alike, as opposed to an answer that only this endpoint gave.
     #[must_use]
     pub fn is_connection_level(self) -> bool {
-        self.class() != Class::BadStatus
+        matches!(self.class(), Class::Refused | Class::Reset | Class::Silent) && !self.is_answer()
+    }
+
+    /// Whether the endpoint was there and did badly, and was not just gone: of such failures it is
+    /// the ratio that tells, not a row of them.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        match self.reason {
+            Reason::Refused
+            | Reason::Unreachable
+            | Reason::Timeout
+            | Reason::Reset
+            | Reason::Closed
+            | Reason::Stall
+            | Reason::Certificate(_)
+            | Reason::Handshake => false,
+            Reason::Slow
+            | Reason::Cut
+            | Reason::Malformed
+            | Reason::Status(_)
+            | Reason::Body
+            | Reason::NotServing
+            | Reason::GrpcStatus(_) => true,
+        }
     }
 
     /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that

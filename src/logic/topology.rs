@@ -38,6 +38,8 @@ pub struct PoolSpec {
     pub probes: Vec<ProbeSpec>,
     /// The detection window.
     pub detect: Detect,
+    /// When a waiting request becomes evidence.
+    pub stall: StallBounds,
     /// Serve from a new endpoint before its first pass.
     pub optimistic: bool,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -61,6 +63,7 @@ impl PoolSpec {
             zones,
             probes: vec![ProbeSpec::tcp()],
             detect: Detect::default(),
+            stall: StallBounds::default(),
             optimistic: false,
             late_after: Duration::from_millis(250),
             limits: PoolLimits::default(),
@@ -126,6 +129,22 @@ impl Default for Detect {
             up_after: 2,
             target: None,
         }
+    }
+}
+
+/// Between what bounds a waiting request becomes evidence, whatever the pool's latencies (`stall`
+/// in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallBounds {
+    /// Never before, however fast the pool.
+    pub floor: Duration,
+    /// Never later, however slow the pool.
+    pub ceiling: Duration,
+}
+
+impl Default for StallBounds {
+    fn default() -> Self {
+        Self { floor: Duration::from_millis(50), ceiling: Duration::from_secs(5) }
     }
 }
 

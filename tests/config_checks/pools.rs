@@ -135,3 +135,13 @@ fn lists_and_tables_are_not_taken_for_each_other() {
     );
     one(&with("[pool.web]", "[[pool.web]]"), "8:1 `web` cannot be a list | write a table");
 }
+
+#[test]
+fn stall_bounds() {
+    pool(
+        "stall = { floor = \"6s\" }",
+        "`floor` (6s) is longer than `ceiling` (5s, the default) | set `floor` to \"5s\" or less",
+    );
+    pool("stall = { ceiling = \"0s\" }", "`ceiling` cannot be zero");
+    pool("stall = \"50ms\"", "write a table such as { floor = \"50ms\" }");
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
 use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
+use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
 use crate::logic::steer::WHOLE;
 
@@ -29,6 +30,10 @@ pub struct EndpointStatus {
     pub probes: Vec<(Instant, Outcome)>,
     /// Requests in flight.
     pub in_flight: u32,
+    /// How tries ended since it is known.
+    pub tries: Tries,
+    /// What became of requests that it failed.
+    pub tally: Tally,
     /// Whether the current snapshot sends it traffic.
     pub in_service: bool,
 }
@@ -68,6 +73,8 @@ impl Director {
             next_probe: endpoint.due(),
             probes: endpoint.probes.iter().map(|&(at, _, outcome)| (at, outcome)).collect(),
             in_flight: endpoint.live.in_flight(),
+            tries: endpoint.live.tries(),
+            tally: endpoint.live.tally(),
             in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
         };
         self.roster.iter().map(of).collect()

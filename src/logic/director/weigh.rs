@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::logic::evidence::Evidence;
 use crate::logic::health::{Change, Health, Thresholds};
 use crate::logic::id::EndpointId;
-use crate::logic::outcome::{Class, Failure, Layer, Outcome, Reason};
+use crate::logic::outcome::{Class, Failure, Outcome, Reason};
 use crate::logic::probe::Role;
 use crate::logic::recovery::{FULL, Ramp};
 use crate::logic::schedule;
@@ -82,7 +82,7 @@ impl Director {
             }
             return;
         }
-        if failure.layer == Layer::Connect || !is_answer(failure.reason) {
+        if !failure.is_answer() {
             self.weigh(id, Evidence::from_traffic(failure), Source::Traffic, began, now);
         }
         self.burst(id, now);
@@ -451,19 +451,6 @@ fn would_fall(health: Health, down_after: u32) -> bool {
         Health::Suspect { strikes, .. } => strikes + 1 >= down_after,
         Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => false,
     }
-}
-
-/// What requests got was an answer, if a bad one: the ratio of these decides, not their row.
-fn is_answer(reason: Reason) -> bool {
-    !matches!(
-        reason,
-        Reason::Refused
-            | Reason::Unreachable
-            | Reason::Timeout
-            | Reason::Reset
-            | Reason::Closed
-            | Reason::Stall
-    )
 }
 
 /// At least one, unless it is none: a budget that rounds to nothing would evict nobody.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::{self, Budget};
+use crate::logic::topology::StallBounds;
 
 use super::trip::{Request, Step};
 use super::{Happening, World};
@@ -83,7 +84,7 @@ impl World {
     /// worker that has served for a while.
     pub fn offer(&mut self, offer: Offer) {
         let usual = self.settings.round_trip + self.settings.latency;
-        let mut latency = LatencyWindow::new(usual);
+        let mut latency = LatencyWindow::new(usual, StallBounds::default());
         (0..LEARNT_REQUESTS).for_each(|_| latency.record(usual));
         let budget = Budget::new(&self.settings.retry, self.now);
         let (settled_at, stream) = (self.now, self.clients.streams.len());

@@ -228,7 +228,7 @@ impl World {
         let cut: Vec<u64> = requests.filter(|(_, r)| waits(r)).map(|(&id, _)| id).collect();
         for id in cut {
             if let Some((visit, request)) = self.leave(id) {
-                self.judge(id, request, &visit, None, Reached::Something);
+                self.judge(id, request, &visit, Reached::Something);
             }
         }
     }
@@ -241,7 +241,7 @@ impl World {
         match end {
             End::Failed { failure, reached } => {
                 self.report(&visit, failure);
-                self.judge(id, request, &visit, Some(failure), reached);
+                self.judge(id, request, &visit, reached);
             }
             End::Good | End::BadStatus => self.answered(&request, &visit, end),
         }
@@ -279,25 +279,16 @@ impl World {
         }
     }
 
-    /// Whether a request that has met a failure (`None`: that was cut) goes on elsewhere.
-    fn judge(
-        &mut self,
-        id: u64,
-        mut request: Request,
-        visit: &Visit,
-        failure: Option<Failure>,
-        reached: Reached,
-    ) {
+    /// Whether a request that has met a failure, or was cut, goes on elsewhere.
+    fn judge(&mut self, id: u64, mut request: Request, visit: &Visit, reached: Reached) {
         request.first_met.get_or_insert_with(|| Arc::clone(&visit.target.live));
-        request.avoid.endpoints.push(visit.target.id);
-        if failure.is_none_or(retry::leaves_zone) {
-            request.avoid.zones.push(visit.target.zone);
-        }
+        request.avoid.leave(visit.target.id, visit.target.zone);
         request.sent_tries += u32::from(reached == Reached::Something);
         let tried = Tried {
             reached,
             idempotent: request.idempotent,
             body_held: true,
+            is_trial: false,
             sent_tries: request.sent_tries,
             tries: request.tries,
         };
