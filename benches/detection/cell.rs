@@ -19,6 +19,10 @@ use crate::watch::Watch;
 /// The default period of probes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Traffic before the first failure: the prediction is for workers that have served for a while and
+/// have learnt how long a pool's requests take (64 of them, each worker for itself).
+pub(crate) const WARM_UP: Duration = Duration::from_secs(12);
+
 /// Quiet before the phase of a failure is drawn: every endpoint is probed, and asked, meanwhile.
 const SETTLE: Duration = Duration::from_millis(1_500);
 
@@ -40,6 +44,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) scope: &'static str,
     /// Requests a second to each pool.
     pub(crate) rate_rps: Option<f64>,
+    /// How long they come before the first failure.
+    pub(crate) warm_up: Duration,
     /// Failures in all.
     pub(crate) runs: usize,
     /// Failures in a round.
@@ -55,6 +61,10 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Run {
     /// From just before the injection to the verdict; `None` if there was none.
     pub(crate) took_ms: Option<f64>,
+    /// From the injection to the begin of the exchange that became the first evidence.
+    pub(crate) first_bad_ms: Option<f64>,
+    /// From the injection to that evidence: the endpoint is suspect.
+    pub(crate) suspect_ms: Option<f64>,
     /// By how much that may be too long: until the fault was known to be in force.
     pub(crate) injection_ms: f64,
     /// From the end of the failure to the return; `None` if the endpoint had not gone.
@@ -105,6 +115,9 @@ pub(crate) fn measure(
     let cores = Cores::read()?;
     let start_load = |rate_rps| Load::start(instance.listen, plan.pools, rate_rps);
     let load = plan.rate_rps.map(start_load).transpose()?;
+    if load.is_some() {
+        watch.sleep_until(Instant::now() + plan.warm_up)?;
+    }
     let (mut runs, mut outings, mut probe_ms) = (Vec::new(), Vec::new(), None);
     while runs.len() < plan.runs {
         watch.sleep_until(Instant::now() + SETTLE)?;
@@ -192,19 +205,21 @@ fn round(
 }
 
 /// The first verdict that covers an endpoint since its failure; of several endpoints, the last.
-fn verdict(shot: &Shot, incidents: &[Incident]) -> Option<Instant> {
+fn verdict<'a>(shot: &Shot, incidents: &'a [Incident]) -> Option<&'a Incident> {
     let since = shot.injection?.at;
     let first = |&endpoint: &usize| {
         let made = incidents.iter().filter(|incident| incident.covers(endpoint));
-        made.map(|incident| incident.verdict).filter(|verdict| *verdict >= since).min()
+        made.filter(|incident| incident.verdict >= since).min_by_key(|incident| incident.verdict)
     };
-    let all: Option<Vec<Instant>> = shot.endpoints.iter().map(first).collect();
-    all?.into_iter().max()
+    let all: Option<Vec<&Incident>> = shot.endpoints.iter().map(first).collect();
+    all?.into_iter().max_by_key(|incident| incident.verdict)
 }
 
 fn judge(shot: &Shot, incidents: &[Incident]) -> Option<Run> {
     let injection = shot.injection?;
-    let took = verdict(shot, incidents).map(|verdict| verdict - injection.at);
+    let ended = verdict(shot, incidents);
+    // Evidence may be of an exchange that began before the failure.
+    let since = |at: Instant| ms(at.saturating_duration_since(injection.at));
     let of_shot = |incident: &&Incident| {
         incident.verdict >= injection.at
             && incident.endpoint.is_some()
@@ -214,7 +229,9 @@ fn judge(shot: &Shot, incidents: &[Incident]) -> Option<Run> {
     let returned =
         back.zip(shot.healed).and_then(|(back, healed)| back.checked_duration_since(healed));
     Some(Run {
-        took_ms: took.map(ms),
+        took_ms: ended.map(|incident| since(incident.verdict)),
+        first_bad_ms: ended.map(|incident| since(incident.first_bad)),
+        suspect_ms: ended.map(|incident| since(incident.suspect)),
         injection_ms: ms(injection.took),
         returned_ms: returned.map(ms),
     })

@@ -67,6 +67,10 @@ pub(crate) struct Incident {
     pub(crate) zone: String,
     /// The endpoint's address; of a zone's incident there is none.
     pub(crate) endpoint: Option<String>,
+    /// When the exchange began that became the first evidence.
+    pub(crate) first_bad: Instant,
+    /// When that evidence was in.
+    pub(crate) suspect: Instant,
     /// When the verdict was made.
     pub(crate) verdict: Instant,
     /// When it was up again.
@@ -148,6 +152,8 @@ impl Instance {
             pool: text(&incident["pool"])?,
             zone: text(&incident["zone"])?,
             endpoint: text(&incident["endpoint"]),
+            first_bad: self.instant(timeline["first_evidence"].as_str()?)?,
+            suspect: self.instant(timeline["suspect"].as_str()?)?,
             verdict: self.instant(timeline["verdict"].as_str()?)?,
             restored: timeline["restored"].as_str().and_then(|text| self.instant(text)),
         })

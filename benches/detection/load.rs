@@ -2,6 +2,7 @@
 //! simulator takes it to come, spread over all pools. One request in five is a POST.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use crate::wire::read_message;
 
 /// A client that has waited this long goes away.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that are open from the start, and take turns: every worker is to have its share.
+const CONNECTIONS: usize = 16;
 
 /// The share of requests that must not run twice.
 const POST_SHARE: f64 = 0.2;
@@ -73,7 +77,13 @@ impl Drop for Load {
 }
 
 async fn run(proxy: SocketAddr, pools: usize, rate_rps: f64, until: &AtomicBool) -> Tally {
-    let idle: Rc<RefCell<Vec<TcpStream>>> = Rc::default();
+    let idle: Rc<RefCell<VecDeque<TcpStream>>> = Rc::default();
+    for _ in 0..CONNECTIONS {
+        // One that cannot be opened now is missed by the request that wants it.
+        if let Ok(stream) = TcpStream::connect(proxy).await {
+            idle.borrow_mut().push_back(stream);
+        }
+    }
     let tally: Rc<RefCell<Tally>> = Rc::default();
     let mut running = JoinSet::new();
     let mut due = Instant::now();
@@ -109,9 +119,9 @@ async fn exchange(
     proxy: SocketAddr,
     host: &str,
     is_post: bool,
-    idle: &RefCell<Vec<TcpStream>>,
+    idle: &RefCell<VecDeque<TcpStream>>,
 ) -> std::io::Result<bool> {
-    let kept = idle.borrow_mut().pop();
+    let kept = idle.borrow_mut().pop_front();
     let mut stream = match kept {
         Some(stream) => stream,
         None => TcpStream::connect(proxy).await?,
@@ -126,7 +136,7 @@ async fn exchange(
     let answer = read_message(&mut stream, &mut BytesMut::new()).await?;
     let Some(answer) = answer else { return Ok(false) };
     if answer.keeps {
-        idle.borrow_mut().push(stream);
+        idle.borrow_mut().push_back(stream);
     }
     let status = answer.first_line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
     Ok(status.is_some_and(|status| status < 500))

@@ -148,6 +148,8 @@ impl Bench<'_> {
             class,
             scope,
             rate_rps: traffic_rps,
+            // What is learnt from traffic tells of silence, which is none of the smoke's classes.
+            warm_up: if args.smoke { Duration::ZERO } else { cell::WARM_UP },
             runs,
             pools: (args.pools as usize).min(runs),
             program: &args.gapless,
