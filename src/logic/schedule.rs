@@ -118,7 +118,17 @@ impl Timer {
     ///
     /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
     /// pause of the endpoint must not count three times.
-    pub fn finish(&mut self, row: ProbeRow, outcome: Outcome, now: Instant) -> Option<Evidence> {
+    ///
+    /// While the endpoint is down no round trip is learnt, as RFC 6298 learns none from a segment
+    /// that was sent twice (Karn's algorithm): a probe that waited in a stopped process until it ran
+    /// again measures the failure.
+    pub fn finish(
+        &mut self,
+        row: ProbeRow,
+        outcome: Outcome,
+        health: Health,
+        now: Instant,
+    ) -> Option<Evidence> {
         if row == ProbeRow::Regular {
             self.regular.running = false;
             if self.regular.due.is_none() {
@@ -131,7 +141,9 @@ impl Timer {
         match (outcome, row) {
             (Outcome::Void, _) => None,
             (Outcome::Pass { latency }, _) => {
-                self.rtt.record(latency);
+                if health.serves(true) {
+                    self.rtt.record(latency);
+                }
                 self.burst.due = None;
                 self.burst.left = 0;
                 Some(Evidence::Pass)
@@ -251,7 +263,7 @@ mod tests {
         assert_eq!(timer.due(), Some(t0 + ms(100)));
         assert!(timer.start(t0 + ms(100), UP, &detect, 0.0).is_none());
         assert_eq!(timer.due(), None);
-        timer.finish(ProbeRow::Regular, TIMEOUT, t0 + ms(500));
+        timer.finish(ProbeRow::Regular, TIMEOUT, UP, t0 + ms(500));
         assert_eq!(timer.due(), Some(t0 + ms(500)));
     }
 
@@ -273,7 +285,7 @@ mod tests {
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
         timer.start(t0, UP, &detect, 0.0);
-        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         timer.begin_burst(t0 + ms(10), ms(100));
         timer.begin_burst(t0 + ms(11), ms(100));
         let mut rows = Vec::new();
@@ -283,9 +295,9 @@ mod tests {
             assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
             rows.push(row);
         }
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(60)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(70)), None);
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(80)), Some(Evidence::Firm(_))));
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(60)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(70)), None);
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(80)), Some(Evidence::Firm(_))));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
     }
 
@@ -300,10 +312,10 @@ mod tests {
             .map(|at| timer.start(t0 + ms(at), UP, &detect, 0.0).expect("due").0)
             .to_vec();
         timer.begin_burst(t0 + ms(60), ms(10));
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(70)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(80)), None);
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(70)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(80)), None);
         timer.begin_burst(t0 + ms(85), ms(10));
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(90)), Some(Evidence::Firm(_))));
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(90)), Some(Evidence::Firm(_))));
         timer.begin_burst(t0 + ms(95), ms(10));
         assert_eq!(timer.due(), Some(t0 + ms(95)));
     }
@@ -316,9 +328,25 @@ mod tests {
         timer.start(t0, UP, &detect, 0.0);
         timer.begin_burst(t0, ms(100));
         let (row, _) = timer.start(t0, UP, &detect, 0.0).expect("burst");
-        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         assert_eq!(evidence, Some(Evidence::Pass));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
+    }
+
+    #[test]
+    fn a_probe_that_waited_for_the_end_of_the_failure_teaches_no_round_trip() {
+        let down = Health::Down { failure: Failure::http(Reason::Timeout) };
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, UP, &detect, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
+        timer.start(t0 + ms(1000), down, &detect, 0.0);
+        let late = Outcome::Pass { latency: ms(400) };
+        timer.finish(ProbeRow::Regular, late, down, t0 + ms(1400));
+        timer.begin_burst(t0 + ms(1500), ms(100));
+        let (_, timeout) = timer.start(t0 + ms(1500), UP, &detect, 0.0).expect("burst");
+        assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
     }
 
     #[test]

@@ -300,7 +300,7 @@ impl Director {
     fn probed(&mut self, id: EndpointId, ticket: Ticket, outcome: Outcome, now: Instant) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         endpoint.remember(ticket, outcome);
-        let evidence = endpoint.timer.finish(ticket.row, outcome, now);
+        let evidence = endpoint.timer.finish(ticket.row, outcome, endpoint.health, now);
         if let Some(evidence) = evidence {
             // An answer to a question asked before the last strike says nothing about now.
             let outdated = evidence == Evidence::Pass
