@@ -42,6 +42,12 @@ pub(crate) struct Args {
     /// Equal pools: failures injected in one round, one in each
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=POOLS_MAX))]
     pub(crate) pools: u32,
+    /// A cell during which the machine paused for longer than this is measured again
+    #[arg(long, value_name = "MS", default_value_t = 50.0)]
+    pub(crate) pause_ms: f64,
+    /// So often at most
+    #[arg(long, default_value_t = 2)]
+    pub(crate) repeats: u32,
     /// The whole run ends after this many minutes, whatever is left
     #[arg(long, default_value_t = 120)]
     pub(crate) minutes: u64,

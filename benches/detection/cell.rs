@@ -12,7 +12,7 @@ use crate::fleet::{Fleet, Injection};
 use crate::instance::{Incident, Instance};
 use crate::layout::{self, POOL_ENDPOINTS, ZONE_ENDPOINTS};
 use crate::load::{Load, Tally};
-use crate::machine::Cores;
+use crate::machine::{Cores, Metronome};
 use crate::predicted::Predicted;
 use crate::watch::Watch;
 
@@ -84,6 +84,10 @@ pub(crate) struct Measured {
     pub(crate) load: Option<Tally>,
     /// The share of all cores' time that somebody used.
     pub(crate) busy_percent: f64,
+    /// The longest that the machine let somebody wait who wanted to run.
+    pub(crate) pause_ms: f64,
+    /// How often it was measured in vain before, because that was too long.
+    pub(crate) repeats: u32,
     /// By how much the wall clock was adjusted meanwhile.
     pub(crate) clock_drift_ms: f64,
 }
@@ -112,7 +116,7 @@ pub(crate) fn measure(
     let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address))?;
     let kind = (plan.pools, plan.class.probe);
     let instance = Instance::start(plan.program, kind, plan.dir, watch)?;
-    let cores = Cores::read()?;
+    let (cores, metronome) = (Cores::read()?, Metronome::start());
     let start_load = |rate_rps| Load::start(instance.listen, plan.pools, rate_rps);
     let load = plan.rate_rps.map(start_load).transpose()?;
     if load.is_some() {
@@ -140,7 +144,9 @@ pub(crate) fn measure(
         stray_verdicts: strays(&instance.incidents()?, &outings),
         probe_ms,
         busy_percent: cores.busy_percent()?,
+        pause_ms: ms(metronome.stop()),
         load: load.map(Load::stop),
+        repeats: 0,
         clock_drift_ms: ms(instance.clock_drift()),
     })
 }

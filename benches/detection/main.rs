@@ -43,7 +43,7 @@ mod parse;
 mod table;
 
 use args::{Args, Format};
-use cell::Plan;
+use cell::{Measured, Plan};
 use class::{CLASSES, Class, Means, SMOKE};
 use namespace::Namespace;
 use predicted::Predicted;
@@ -160,11 +160,25 @@ impl Bench<'_> {
         let outcome = if class.means == Means::Drop && !self.drops {
             Outcome::Skipped("packets cannot be dropped here".to_owned())
         } else {
-            match cell::measure(&plan, &predicted, self.watch) {
+            match self.measure(&plan, &predicted) {
                 Ok(measured) => Outcome::Measured(measured),
                 Err(error) => Outcome::Broken(error.to_string()),
             }
         };
         Cell { class: class.name, scope, traffic_rps, predicted, outcome }
+    }
+
+    /// Measures a cell, and again if the machine stood still meanwhile: whether it is repeated does
+    /// not depend on what was measured.
+    fn measure(&self, plan: &Plan<'_>, predicted: &Predicted) -> io::Result<Measured> {
+        let mut repeats = 0;
+        loop {
+            let measured = cell::measure(plan, predicted, self.watch)?;
+            if measured.pause_ms <= self.args.pause_ms || repeats == self.args.repeats {
+                return Ok(Measured { repeats, ..measured });
+            }
+            eprintln!("the machine paused for {:.0} ms: once more", measured.pause_ms);
+            repeats += 1;
+        }
     }
 }

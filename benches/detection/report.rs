@@ -118,8 +118,8 @@ pub(crate) fn as_text(cells: &[Cell]) -> String {
     let rows: Vec<Vec<String>> = cells.iter().map(result_row).collect();
     text.push_str(&table::render(&RESULT, &rows));
     text.push_str(
-        "\nWhat it was measured with: the last verdict may count for longer than it took \
-                   by the injection, and traffic that left late came late\n\n",
+        "\nWhat it was measured with. An injection may have come into force that much later; a pause \
+         kept everything waiting, and a cell with a long one was repeated\n\n",
     );
     let rows: Vec<Vec<String>> = cells.iter().filter_map(setting_row).collect();
     text.push_str(&table::render(&SETTING, &rows));
@@ -174,13 +174,14 @@ fn result_row(cell: &Cell) -> Vec<String> {
     row
 }
 
-const SETTING: [&str; 11] = [
+const SETTING: [&str; 12] = [
     "class",
     "traffic",
     "busy %",
     "injection, worst",
     "probe, median",
-    "sent late, worst",
+    "pause, worst",
+    "repeats",
     "sent",
     "failed GET",
     "failed POST",
@@ -199,7 +200,8 @@ fn setting_row(cell: &Cell) -> Option<Vec<String>> {
         format!("{:.0}", measured.busy_percent),
         format!("{injection:.2}"),
         measured.probe_ms.map_or_else(|| figure(None), |probe_ms| format!("{probe_ms:.2}")),
-        figure(load.map(|load| load.late_ms)),
+        format!("{:.1}", measured.pause_ms),
+        measured.repeats.to_string(),
         count(load.map(|load| load.sent)),
         count(load.map(|load| load.failed_get)),
         count(load.map(|load| load.failed_post)),
