@@ -24,6 +24,8 @@ pub(crate) enum Means {
     Drop,
     /// The endpoint is told to misbehave.
     Order(Fault),
+    /// It cannot be brought about, for this reason.
+    None(&'static str),
 }
 
 /// What an endpoint does wrong.
@@ -102,6 +104,12 @@ pub(crate) const CLASSES: &[Class] = &[
         broader: Some("bad_status"),
         means: Means::Order(Fault::WrongBody),
         probe: PROBE_OF_BODY,
+    },
+    Class {
+        name: "certificate",
+        broader: None,
+        means: Means::None("no configuration has a probe over TLS"),
+        probe: PROBE,
     },
 ];
 

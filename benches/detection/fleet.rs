@@ -59,6 +59,7 @@ impl Fleet {
                 member.is_cut_off = true;
             }
             Means::Order(fault) => member.order(fault)?,
+            Means::None(why) => return Err(io::Error::other(why)),
         }
         Ok(Injection { at, took: at.elapsed() })
     }
@@ -77,6 +78,7 @@ impl Fleet {
                 member.is_cut_off = false;
             }
             Means::Order(_) => member.order(Fault::None)?,
+            Means::None(_) => {}
         }
         Ok(Instant::now())
     }

@@ -157,12 +157,14 @@ impl Bench<'_> {
         };
         let with = if with_traffic { "with" } else { "without" };
         eprintln!("{} ({scope}), {with} traffic", class.name);
-        let outcome = if class.means == Means::Drop && !self.drops {
-            Outcome::Skipped("packets cannot be dropped here".to_owned())
-        } else {
-            match self.measure(&plan, &predicted) {
-                Ok(measured) => Outcome::Measured(measured),
-                Err(error) => Outcome::Broken(error.to_string()),
+        let outcome = match class.means {
+            Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
+            Means::None(why) => Outcome::Skipped(why),
+            Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
+                match self.measure(&plan, &predicted) {
+                    Ok(measured) => Outcome::Measured(measured),
+                    Err(error) => Outcome::Broken(error.to_string()),
+                }
             }
         };
         Cell { class: class.name, scope, traffic_rps, predicted, outcome }
@@ -171,10 +173,11 @@ impl Bench<'_> {
     /// Measures a cell, and again if the machine stood still meanwhile: whether it is repeated does
     /// not depend on what was measured.
     fn measure(&self, plan: &Plan<'_>, predicted: &Predicted) -> io::Result<Measured> {
+        let at_most = if self.args.smoke { 0 } else { self.args.repeats };
         let mut repeats = 0;
         loop {
             let measured = cell::measure(plan, predicted, self.watch)?;
-            if measured.pause_ms <= self.args.pause_ms || repeats == self.args.repeats {
+            if measured.pause_ms <= self.args.pause_ms || repeats == at_most {
                 return Ok(Measured { repeats, ..measured });
             }
             eprintln!("the machine paused for {:.0} ms: once more", measured.pause_ms);

@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
     /// It was measured.
     Measured(Measured),
     /// It cannot be measured here, for this reason.
-    Skipped(String),
+    Skipped(&'static str),
     /// It was to be measured and was not, for this reason.
     Broken(String),
 }
@@ -48,7 +48,7 @@ impl Standing {
         match self {
             Self::Ok => "ok",
             Self::NotPredicted => "not predicted",
-            Self::Skipped => "skipped",
+            Self::Skipped => "not run",
             Self::Failed => "FAILED",
         }
     }
@@ -124,9 +124,12 @@ pub(crate) fn as_text(cells: &[Cell]) -> String {
     let rows: Vec<Vec<String>> = cells.iter().filter_map(setting_row).collect();
     text.push_str(&table::render(&SETTING, &rows));
     for cell in cells {
-        if let Outcome::Skipped(why) | Outcome::Broken(why) = &cell.outcome {
-            text.push_str(&format!("\n{}, {} traffic: {why}\n", cell.name(), cell.traffic()));
-        }
+        let why = match &cell.outcome {
+            Outcome::Measured(_) => continue,
+            Outcome::Skipped(why) => why,
+            Outcome::Broken(why) => why.as_str(),
+        };
+        text.push_str(&format!("\n{}, {} traffic: {why}\n", cell.name(), cell.traffic()));
     }
     text
 }
