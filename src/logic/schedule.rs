@@ -128,7 +128,17 @@ impl Timer {
     ///
     /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
     /// pause of the endpoint must not count three times.
-    pub fn finish(&mut self, row: ProbeRow, outcome: Outcome, now: Instant) -> Option<Evidence> {
+    ///
+    /// While the endpoint is down no round trip is learnt, as RFC 6298 learns none from a segment
+    /// that was sent twice (Karn's algorithm): a probe that waited in a stopped process until it ran
+    /// again measures the failure.
+    pub fn finish(
+        &mut self,
+        row: ProbeRow,
+        outcome: Outcome,
+        health: Health,
+        now: Instant,
+    ) -> Option<Evidence> {
         if row == ProbeRow::Regular {
             self.regular.running = false;
             if self.regular.due.is_none() {
@@ -141,7 +151,9 @@ impl Timer {
         match (outcome, row) {
             (Outcome::Void, _) => None,
             (Outcome::Pass { latency } | Outcome::Degraded { latency }, _) => {
-                self.rtt.record(latency);
+                if health.serves(true) {
+                    self.rtt.record(latency);
+                }
                 self.burst.due = None;
                 self.burst.left = 0;
                 Some(Evidence::Pass)
@@ -249,6 +261,8 @@ mod tests {
     use super::*;
     use crate::logic::outcome::Failure;
 
+    const UP: Health = Health::Up;
+
     const TIMEOUT: Outcome = Outcome::Fail(Failure::http(Reason::Timeout));
 
     fn ms(ms: u64) -> Duration {
@@ -264,7 +278,7 @@ mod tests {
         assert_eq!(timer.due(), Some(t0 + ms(100)));
         assert!(timer.start(t0 + ms(100), detect.interval, detect.timeout, 0.0).is_none());
         assert_eq!(timer.due(), None);
-        timer.finish(ProbeRow::Regular, TIMEOUT, t0 + ms(500));
+        timer.finish(ProbeRow::Regular, TIMEOUT, UP, t0 + ms(500));
         assert_eq!(timer.due(), Some(t0 + ms(500)));
     }
 
@@ -286,7 +300,7 @@ mod tests {
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
         timer.start(t0, detect.interval, detect.timeout, 0.0);
-        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         timer.begin_burst(t0 + ms(10), ms(100));
         timer.begin_burst(t0 + ms(11), ms(100));
         let mut rows = Vec::new();
@@ -297,9 +311,9 @@ mod tests {
             assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
             rows.push(row);
         }
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(60)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(70)), None);
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(80)), Some(Evidence::Firm(_))));
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(60)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(70)), None);
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(80)), Some(Evidence::Firm(_))));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
     }
 
@@ -316,10 +330,10 @@ mod tests {
             })
             .to_vec();
         timer.begin_burst(t0 + ms(60), ms(10));
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(70)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(80)), None);
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(70)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(80)), None);
         timer.begin_burst(t0 + ms(85), ms(10));
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(90)), Some(Evidence::Firm(_))));
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(90)), Some(Evidence::Firm(_))));
         timer.begin_burst(t0 + ms(95), ms(10));
         assert_eq!(timer.due(), Some(t0 + ms(95)));
     }
@@ -332,7 +346,7 @@ mod tests {
         timer.start(t0, detect.interval, detect.timeout, 0.0);
         timer.begin_burst(t0, ms(100));
         let (row, _) = timer.start(t0, detect.interval, detect.timeout, 0.0).expect("burst");
-        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         assert_eq!(evidence, Some(Evidence::Pass));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
     }
@@ -355,11 +369,28 @@ mod tests {
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
         timer.start(t0, detect.interval, detect.timeout, 0.0);
-        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(20) }, t0 + ms(20));
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(20) }, UP, t0 + ms(20));
         timer.begin_burst(t0 + ms(30), ms(100));
         let (_, timeout) =
             timer.start(t0 + ms(30), detect.interval, detect.timeout, 0.0).expect("due");
         assert!(timeout > ms(200));
+    }
+
+    #[test]
+    fn a_probe_that_waited_for_the_end_of_the_failure_teaches_no_round_trip() {
+        let down = Health::Down { failure: Failure::http(Reason::Timeout) };
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
+        timer.start(t0 + ms(1000), detect.interval, detect.timeout, 0.0);
+        let late = Outcome::Pass { latency: ms(400) };
+        timer.finish(ProbeRow::Regular, late, down, t0 + ms(1400));
+        timer.begin_burst(t0 + ms(1500), ms(100));
+        let (_, timeout) =
+            timer.start(t0 + ms(1500), detect.interval, detect.timeout, 0.0).expect("burst");
+        assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Director {
         endpoint.remember(ticket, outcome);
         let index = usize::from(ticket.probe);
         let Some(check) = endpoint.checks.get_mut(index) else { return };
-        let evidence = check.timer.finish(ticket.row, outcome, now);
+        let evidence = check.timer.finish(ticket.row, outcome, endpoint.health, now);
         let is_gate = endpoint.pool.probes.get(index).is_some_and(|p| p.role == Role::Gate);
         let evidence = evidence.filter(|_| is_gate);
         match evidence {
