@@ -1,0 +1,1 @@
+//! The running program: what it says of probes, and certificates that change.
