@@ -32,6 +32,7 @@ pub(crate) type Serve = Arc<dyn Fn(Box<dyn Io>) -> Serving + Send + Sync>;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -53,7 +54,8 @@ impl Server {
         let address = listener.local_addr().expect("bound");
         let accepted = Arc::new(AtomicUsize::new(0));
         let (stop, stopped) = oneshot::channel();
-        let count = Arc::clone(&accepted);
+        let open = Arc::new(AtomicUsize::new(0));
+        let (count, opened) = (Arc::clone(&accepted), Arc::clone(&open));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime");
@@ -62,7 +64,13 @@ impl Server {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
                     count.fetch_add(1, SeqCst);
-                    tokio::task::spawn_local(connection(stream, tls.clone(), Arc::clone(&serve)));
+                    opened.fetch_add(1, SeqCst);
+                    let (tls, serve) = (tls.clone(), Arc::clone(&serve));
+                    let opened = Arc::clone(&opened);
+                    tokio::task::spawn_local(async move {
+                        connection(stream, tls, serve).await;
+                        opened.fetch_sub(1, SeqCst);
+                    });
                 }
             };
             tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -72,12 +80,17 @@ impl Server {
                 }
             });
         });
-        Self { address, accepted, stop: Some(stop), thread: Some(thread) }
+        Self { address, accepted, open, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Connections accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(SeqCst)
     }
 }
 
