@@ -80,8 +80,20 @@ pub struct EndpointJson {
     since: String,
     in_service: bool,
     in_flight: u32,
+    traffic: TrafficJson,
     next_probe_in_ms: Option<f64>,
     probes: Vec<ProbeJson>,
+}
+
+/// Counts of requests since the endpoint is known.
+#[derive(Debug, Serialize)]
+struct TrafficJson {
+    /// Tries that were answered well, to the last byte.
+    answered: u64,
+    /// Tries that ended by the endpoint's failure.
+    errors: u64,
+    #[serde(flatten)]
+    tally: TallyJson,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +133,11 @@ impl EndpointJson {
             since: clock.text(status.since),
             in_service: status.in_service,
             in_flight: status.in_flight,
+            traffic: TrafficJson {
+                answered: status.tries.good,
+                errors: status.tries.bad,
+                tally: status.tally.into(),
+            },
             next_probe_in_ms: status.next_probe.map(|at| millis(at.saturating_duration_since(now))),
             probes: status.probes.iter().map(probe).collect(),
         }

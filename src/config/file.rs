@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
 mod located;
+mod probe;
 mod scalar;
 
 use std::fmt;
@@ -15,7 +16,8 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
-pub(super) use self::scalar::{DurationText, Scalar, SizeText, StatusText, Whole};
+pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
+pub(super) use self::scalar::{DurationText, ErrorText, Scalar, SizeText, StatusText, Whole};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -136,6 +138,9 @@ pub(super) struct Retry {
     pub(super) budget_percent: Option<Located<Whole>>,
     /// Resends per second that are allowed whatever the traffic. Default: 10.
     pub(super) budget_floor: Option<Located<Whole>>,
+    /// Server errors for which a request is sent to another endpoint, or `none`. What may have
+    /// been executed and is not idempotent never is. Default: `500,502-504`.
+    pub(super) statuses: Option<Located<ErrorText>>,
 }
 
 /// How long each step of a request may take.
@@ -162,10 +167,12 @@ pub(super) struct RouteLimits {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
-    /// How an endpoint is probed. Default: `{ tcp = true }`.
-    pub(super) probe: Option<Table<Probe>>,
+    /// How an endpoint is probed: one probe, or a list of them. Default: `{ tcp = true }`.
+    pub(super) probe: Option<Located<Probes>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
+    /// When a request that waits for its answer becomes evidence.
+    pub(super) stall: Option<Table<Stall>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -176,28 +183,6 @@ pub(super) struct Pool {
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,
-}
-
-/// How an endpoint is probed: either `http` or `tcp` is given.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Probe {
-    /// Ask for this path (and query) over HTTP/1.1.
-    pub(super) http: Option<Located<String>>,
-    /// `true`: a TCP connection that is accepted is a pass.
-    pub(super) tcp: Option<Located<bool>>,
-    /// Probe this port instead of the endpoint's own.
-    pub(super) port: Option<Located<Whole>>,
-    /// With `http`: the method. Default: `GET`.
-    pub(super) method: Option<Located<String>>,
-    /// With `http`: the Host header. Default: the endpoint's `address:port`.
-    pub(super) host: Option<Located<String>>,
-    /// With `http`: further headers, by name.
-    pub(super) headers: Option<Located<Entries<Located<String>>>>,
-    /// With `http`: the statuses that pass. Default: `200-299`.
-    pub(super) expect_status: Option<Located<StatusText>>,
-    /// With `http`: text that the first 64 KiB of the body must contain. Default: none.
-    pub(super) expect_body: Option<Located<String>>,
 }
 
 /// The parameters of the detection window.
@@ -216,6 +201,18 @@ pub(super) struct Detect {
     pub(super) down_after: Option<Located<Whole>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
     pub(super) up_after: Option<Located<Whole>>,
+}
+
+/// When a request that waits for its answer becomes evidence: after three times the pool's 99.9th
+/// percentile it makes the endpoint looked at, after twelve times the 99th it counts as failed. Both
+/// are kept between these bounds.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stall {
+    /// Never before. Default: 50ms.
+    pub(super) floor: Option<Located<DurationText>>,
+    /// Never later. Default: 5s.
+    pub(super) ceiling: Option<Located<DurationText>>,
 }
 
 /// Bounds on what one worker keeps and opens for each endpoint.
@@ -300,12 +297,12 @@ impl Shape for RouteLimits {
 
 impl Shape for Pool {}
 
-impl Shape for Probe {
-    const EXPECTED: &str = "a table such as { http = \"/healthz\" } or { tcp = true }";
-}
-
 impl Shape for Detect {
     const EXPECTED: &str = "a table such as { interval = \"1s\" }";
+}
+
+impl Shape for Stall {
+    const EXPECTED: &str = "a table such as { floor = \"50ms\" }";
 }
 
 impl Shape for PoolLimits {

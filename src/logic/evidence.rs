@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::outcome::Failure;
+use super::topology::StallBounds;
 
 /// One piece of evidence, as the verdict machine weighs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +24,6 @@ impl Evidence {
     }
 }
 
-/// A request that waits longer than this is never evidence before, however fast the pool.
-pub const STALL_FLOOR: Duration = Duration::from_millis(50);
-
 /// Samples before the pool's own distribution is believed.
 const ENOUGH_SAMPLES: u32 = 64;
 
@@ -37,20 +35,47 @@ const BUCKETS: usize = 128;
 
 /// The recent latencies of a pool, as counts in logarithmic buckets (relative error at most 19 %).
 ///
-/// Gives the stall bound: three times the 99.9th percentile, at least [`STALL_FLOOR`].
+/// Gives two bounds, both between the pool's [`StallBounds`]. The stall bound, three times the 99.9th
+/// percentile: a request that waits longer is a reason to look. The slow bound, twelve times the
+/// 99th percentile: one that waits longer is as good as failed.
 #[derive(Clone, Debug)]
 pub struct LatencyWindow {
     counts: [u32; BUCKETS],
     total: u32,
-    bound: Duration,
     stale: u32,
+    /// Before they are brought between the pool's bounds.
+    stall: Duration,
+    slow: Duration,
+    is_learnt: bool,
+    bounds: StallBounds,
 }
 
+/// How many stalls make it slow, while nothing is known of the pool: about the ratio of the bounds
+/// where the tail of the latencies is short.
+const UNLEARNT_SLOW: u32 = 4;
+
 impl LatencyWindow {
-    /// An empty window. Until it has seen enough requests the bound is `unlearned`.
+    /// An empty window. Until it has seen enough requests the stall bound is `unlearned`, and the
+    /// slow bound four times that.
     #[must_use]
-    pub fn new(unlearned: Duration) -> Self {
-        Self { counts: [0; BUCKETS], total: 0, bound: unlearned.max(STALL_FLOOR), stale: 0 }
+    pub fn new(unlearned: Duration, bounds: StallBounds) -> Self {
+        Self {
+            counts: [0; BUCKETS],
+            total: 0,
+            stale: 0,
+            stall: unlearned,
+            slow: UNLEARNT_SLOW * unlearned,
+            is_learnt: false,
+            bounds,
+        }
+    }
+
+    /// Obeys a new configuration; what was learnt stays.
+    pub fn configure(&mut self, unlearned: Duration, bounds: StallBounds) {
+        self.bounds = bounds;
+        if !self.is_learnt {
+            (self.stall, self.slow) = (unlearned, UNLEARNT_SLOW * unlearned);
+        }
     }
 
     /// Adds the time that one request waited for its response head.
@@ -65,14 +90,22 @@ impl LatencyWindow {
         // The percentile moves slowly; walking the buckets each time would cost more than it tells.
         if self.total >= ENOUGH_SAMPLES && self.stale >= ENOUGH_SAMPLES {
             self.stale = 0;
-            self.bound = (3 * self.quantile(0.999)).max(STALL_FLOOR);
+            self.is_learnt = true;
+            self.stall = 3 * self.quantile(0.999);
+            self.slow = 12 * self.quantile(0.99);
         }
     }
 
     /// The age at which a request in flight counts as stalled.
     #[must_use]
     pub fn stall_bound(&self) -> Duration {
-        self.bound
+        self.stall.max(self.bounds.floor).min(self.bounds.ceiling)
+    }
+
+    /// The age at which it counts as failed; never below [`LatencyWindow::stall_bound`].
+    #[must_use]
+    pub fn slow_bound(&self) -> Duration {
+        self.slow.max(self.stall).max(self.bounds.floor).min(self.bounds.ceiling)
     }
 
     fn quantile(&self, q: f64) -> Duration {
@@ -118,30 +151,62 @@ mod tests {
         }
     }
 
+    const FLOOR: Duration = Duration::from_millis(50);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn window() -> LatencyWindow {
+        LatencyWindow::new(ms(500), StallBounds::default())
+    }
+
     #[test]
-    fn bound_is_learnt_and_has_a_floor() {
-        let mut window = LatencyWindow::new(Duration::from_millis(500));
-        assert_eq!(window.stall_bound(), Duration::from_millis(500));
+    fn bounds_are_learnt_and_have_a_floor() {
+        let mut window = window();
+        assert_eq!((window.stall_bound(), window.slow_bound()), (ms(500), ms(2_000)));
         for _ in 0..1_000 {
-            window.record(Duration::from_millis(1));
+            window.record(ms(1));
         }
-        assert_eq!(window.stall_bound(), STALL_FLOOR);
+        assert_eq!((window.stall_bound(), window.slow_bound()), (FLOOR, FLOOR));
         for _ in 0..1_000 {
-            window.record(Duration::from_millis(100));
+            window.record(ms(100));
         }
-        let bound = window.stall_bound();
-        assert!(bound >= Duration::from_millis(300) && bound < Duration::from_millis(400));
+        let (stall, slow) = (window.stall_bound(), window.slow_bound());
+        assert!(stall >= ms(300) && stall < ms(400), "{stall:?}");
+        assert!(slow >= ms(1_200) && slow < ms(1_600), "{slow:?}");
+    }
+
+    #[test]
+    fn a_long_tail_makes_slow_no_earlier_than_stalled() {
+        let mut window = window();
+        for index in 0..10_000 {
+            window.record(if index % 200 == 0 { ms(1_000) } else { ms(10) });
+        }
+        assert!(window.stall_bound() >= ms(3_000), "{:?}", window.stall_bound());
+        assert_eq!(window.slow_bound(), window.stall_bound());
+    }
+
+    #[test]
+    fn both_bounds_have_a_ceiling_that_a_new_configuration_moves() {
+        let mut window = window();
+        for _ in 0..1_000 {
+            window.record(ms(10_000));
+        }
+        assert_eq!((window.stall_bound(), window.slow_bound()), (ms(5_000), ms(5_000)));
+        window.configure(ms(500), StallBounds { floor: ms(1), ceiling: ms(60_000) });
+        assert!(window.stall_bound() >= ms(30_000) && window.slow_bound() == ms(60_000));
     }
 
     #[test]
     fn old_latencies_are_forgotten() {
-        let mut window = LatencyWindow::new(Duration::from_millis(500));
+        let mut window = window();
         for _ in 0..20_000 {
             window.record(Duration::from_secs(1));
         }
         for _ in 0..200_000 {
-            window.record(Duration::from_millis(1));
+            window.record(ms(1));
         }
-        assert_eq!(window.stall_bound(), STALL_FLOOR);
+        assert_eq!(window.stall_bound(), FLOOR);
     }
 }

@@ -115,6 +115,12 @@ impl Live {
     #[must_use]
     pub fn look(&self) -> Tries {
         self.is_noted.store(false, Release);
+        self.tries()
+    }
+
+    /// How tries ended so far.
+    #[must_use]
+    pub fn tries(&self) -> Tries {
         Tries { good: self.answers.load(Acquire), bad: self.errors.load(Acquire) }
     }
 

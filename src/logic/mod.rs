@@ -6,6 +6,7 @@
 pub mod id;
 pub mod outcome;
 pub mod probe;
+pub mod statuses;
 pub mod topology;
 
 pub mod evidence;
@@ -20,6 +21,7 @@ pub mod route;
 pub mod snapshot;
 pub mod steer;
 pub mod tier;
+pub mod witness;
 
 pub mod incident;
 pub mod window;

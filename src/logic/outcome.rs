@@ -5,13 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How far an exchange came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How far an exchange came, the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
     /// Opening the connection.
     Connect,
     /// Shaking hands over TLS.
     Tls,
+    /// Exchanging bytes that are no HTTP.
+    Tcp,
     /// Exchanging HTTP messages.
     Http,
     /// Asking over gRPC, on top of HTTP that is as it should be.
@@ -164,7 +166,30 @@ impl Failure {
     /// alike, as opposed to an answer that only this endpoint gave.
     #[must_use]
     pub fn is_connection_level(self) -> bool {
-        self.class() != Class::BadStatus
+        matches!(self.class(), Class::Refused | Class::Reset | Class::Silent) && !self.is_answer()
+    }
+
+    /// Whether the endpoint was there and did badly, and was not just gone: of such failures it is
+    /// the ratio that tells, not a row of them.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        match self.reason {
+            Reason::Refused
+            | Reason::Unreachable
+            | Reason::Timeout
+            | Reason::Reset
+            | Reason::Closed
+            | Reason::Stall
+            | Reason::Certificate(_)
+            | Reason::Handshake => false,
+            Reason::Slow
+            | Reason::Cut
+            | Reason::Malformed
+            | Reason::Status(_)
+            | Reason::Body
+            | Reason::NotServing
+            | Reason::GrpcStatus(_) => true,
+        }
     }
 
     /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that
@@ -172,7 +197,7 @@ impl Failure {
     /// breaks the rules). Such evidence makes a suspect but never a verdict.
     #[must_use]
     pub fn is_soft(self) -> bool {
-        matches!(self.layer, Layer::Http | Layer::Grpc)
+        !matches!(self.layer, Layer::Connect | Layer::Tls)
     }
 }
 
@@ -181,6 +206,7 @@ impl fmt::Display for Failure {
         let layer = match self.layer {
             Layer::Connect => "connect",
             Layer::Tls => "tls",
+            Layer::Tcp => "tcp",
             Layer::Http => "http",
             Layer::Grpc => "grpc",
         };

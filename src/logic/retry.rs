@@ -10,6 +10,7 @@ use http::Method;
 
 use super::outcome::{Class, Failure};
 use super::route::RetrySpec;
+use super::statuses;
 
 /// Tries that never reached an endpoint do not count against `attempts`, but end here.
 pub const UNSENT_TRIES: u32 = 16;
@@ -32,7 +33,9 @@ pub struct Tried {
     pub idempotent: bool,
     /// All of its body that was read from the client is still held.
     pub body_held: bool,
-    /// Tries that reached an endpoint, this one included where it did.
+    /// The try was a trial of an endpoint that must prove itself: the request shall not pay for it.
+    pub is_trial: bool,
+    /// Tries that reached an endpoint, this one included where it did; trials are not counted.
     pub sent_tries: u32,
     /// All tries, this one included.
     pub tries: u32,
@@ -41,7 +44,7 @@ pub struct Tried {
 /// The answer, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// No byte reached an endpoint: sending it again costs nobody anything.
+    /// No byte reached an endpoint, or it was a trial: nobody pays for sending it again.
     Free,
     /// It may be sent again, and the budget pays.
     Budgeted,
@@ -56,6 +59,7 @@ pub fn may_send_again(tried: &Tried, spec: &RetrySpec) -> Again {
         return Again::No;
     }
     match tried.reached {
+        Reached::Something if tried.is_trial && tried.idempotent && tried.body_held => Again::Free,
         Reached::Nothing if tried.body_held => Again::Free,
         Reached::Something if tried.idempotent && tried.body_held => Again::Budgeted,
         _ => Again::No,
@@ -71,10 +75,19 @@ pub fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Whether the next try should leave the zone, and not only the endpoint.
+/// Whether a request may be tried where an endpoint must prove itself: it can be sent again, and
+/// all of its body, of `body_bytes` (`None` if that is not known), will be held.
 #[must_use]
-pub fn leaves_zone(failure: Failure) -> bool {
-    failure.is_connection_level()
+pub fn may_be_trial(method: &Method, body_bytes: Option<u64>, spec: &RetrySpec) -> bool {
+    spec.attempts > 1
+        && is_idempotent(method)
+        && body_bytes.is_some_and(|bytes| bytes <= spec.buffer_bytes as u64)
+}
+
+/// Whether an answer with `status` is one to ask for elsewhere, if that may be done at all.
+#[must_use]
+pub fn is_unwanted(status: u16, is_trial: bool, spec: &RetrySpec) -> bool {
+    spec.statuses.has(status) || is_trial && statuses::SERVER_ERRORS.contains(&status)
 }
 
 /// What becomes of requests that wait for an endpoint whose verdict turns down.
@@ -170,7 +183,7 @@ mod tests {
     use super::*;
 
     fn tried(reached: Reached, idempotent: bool, body_held: bool, tries: u32) -> Tried {
-        Tried { reached, idempotent, body_held, sent_tries: tries, tries }
+        Tried { reached, idempotent, body_held, is_trial: false, sent_tries: tries, tries }
     }
 
     #[test]
@@ -200,11 +213,34 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_refusal_leave_the_zone_and_bad_answers_only_the_endpoint() {
-        use crate::logic::outcome::Reason;
-        assert!(leaves_zone(Failure::connect(Reason::Refused)));
-        assert!(leaves_zone(Failure::http(Reason::Reset)));
-        assert!(!leaves_zone(Failure::http(Reason::Malformed)));
+    fn a_trial_costs_its_request_nothing() {
+        let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
+        let trial =
+            Tried { is_trial: true, sent_tries: 0, ..tried(Reached::Something, true, true, 1) };
+        assert_eq!(may_send_again(&trial, &spec), Again::Free);
+        let next = tried(Reached::Something, true, true, 1);
+        assert_eq!(may_send_again(&Tried { tries: 2, ..next }, &spec), Again::Budgeted);
+    }
+
+    #[test]
+    fn a_trial_is_a_request_that_can_be_sent_again_whole() {
+        let spec = RetrySpec { buffer_bytes: 10, ..RetrySpec::default() };
+        assert!(may_be_trial(&Method::GET, Some(0), &spec));
+        assert!(may_be_trial(&Method::PUT, Some(10), &spec));
+        assert!(!may_be_trial(&Method::PUT, Some(11), &spec));
+        assert!(!may_be_trial(&Method::PUT, None, &spec), "of unknown length");
+        assert!(!may_be_trial(&Method::POST, Some(0), &spec));
+        let never = RetrySpec { attempts: 1, ..spec };
+        assert!(!may_be_trial(&Method::GET, Some(0), &never));
+    }
+
+    #[test]
+    fn unwanted_are_the_listed_statuses_and_any_server_error_of_a_trial() {
+        let spec = RetrySpec::default();
+        assert!(is_unwanted(503, false, &spec) && !is_unwanted(501, false, &spec));
+        assert!(is_unwanted(501, true, &spec) && !is_unwanted(404, true, &spec));
+        let off = RetrySpec { statuses: statuses::ServerErrors::NONE, ..spec };
+        assert!(!is_unwanted(503, false, &off));
     }
 
     #[test]

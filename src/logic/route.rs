@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::statuses::ServerErrors;
+
 /// One route as declared, with its own timeouts and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteSpec {
@@ -35,11 +37,19 @@ pub struct RetrySpec {
     pub budget_percent: u32,
     /// Resends per second that are allowed whatever the traffic.
     pub budget_floor: u32,
+    /// Statuses for which it is sent again, when its endpoint answered with one of them.
+    pub statuses: ServerErrors,
 }
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { attempts: 3, buffer_bytes: 64 * 1024, budget_percent: 20, budget_floor: 10 }
+        Self {
+            attempts: 3,
+            buffer_bytes: 64 * 1024,
+            budget_percent: 20,
+            budget_floor: 10,
+            statuses: ServerErrors::default(),
+        }
     }
 }
 

@@ -61,6 +61,17 @@ pub struct Avoid {
     pub zones: SmallVec<[usize; 2]>,
 }
 
+impl Avoid {
+    /// A try at `endpoint` in the zone failed: the next one leaves the zone too if it can, since
+    /// whatever the endpoint suffers from is seldom its own.
+    pub fn leave(&mut self, endpoint: EndpointId, zone: usize) {
+        self.endpoints.push(endpoint);
+        if !self.zones.contains(&zone) {
+            self.zones.push(zone);
+        }
+    }
+}
+
 impl PoolView {
     fn tiers_for(&self, sending: Sending) -> &[Tier] {
         match (sending, &self.proven) {
@@ -170,20 +181,17 @@ mod tests {
         let pool = view(vec![near, Tier::of(0, vec![target(2, 1, 1)])]);
         let mut rng = Rng::with_seed(7);
         let mut avoid = Avoid::default();
+        let mut next = |avoid: &Avoid| {
+            pool.pick_other(&mut rng, avoid, Sending::Repeatable).map(|t| t.id.slot)
+        };
         avoid.endpoints.push(EndpointId::new(0, 0));
-        let near = pool.pick_other(&mut rng, &avoid, Sending::Repeatable).map(|t| t.id);
-        assert_eq!(near, Some(EndpointId::new(1, 0)));
-        avoid.zones.push(0);
-        assert_eq!(
-            pool.pick_other(&mut rng, &avoid, Sending::Repeatable).map(|t| t.id),
-            Some(EndpointId::new(2, 0))
-        );
-        avoid.endpoints.push(EndpointId::new(2, 0));
-        assert_eq!(
-            pool.pick_other(&mut rng, &avoid, Sending::Repeatable).map(|t| t.id),
-            Some(EndpointId::new(1, 0))
-        );
-        avoid.endpoints.push(EndpointId::new(1, 0));
-        assert!(pool.pick_other(&mut rng, &avoid, Sending::Repeatable).is_none());
+        assert_eq!(next(&avoid), Some(1), "it did not fail there");
+        let mut avoid = Avoid::default();
+        avoid.leave(EndpointId::new(0, 0), 0);
+        assert_eq!(next(&avoid), Some(2));
+        avoid.leave(EndpointId::new(2, 0), 1);
+        assert_eq!(next(&avoid), Some(1), "no other zone is left");
+        avoid.leave(EndpointId::new(1, 0), 0);
+        assert_eq!(next(&avoid), None);
     }
 }

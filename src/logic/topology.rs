@@ -8,12 +8,23 @@ use super::id::Place;
 use super::probe::ProbeSpec;
 
 /// All pools, and where this instance stands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     /// The `self` of the configuration; absent, the listed order of zones is the preference.
     pub here: Option<Place>,
     /// The pools, in the order of the file.
     pub pools: Vec<Arc<PoolSpec>>,
+    /// Probes that may start in a second, over all pools; suspects are probed whatever it says.
+    pub probes_per_second: u32,
+}
+
+/// Probes a second, unless said otherwise.
+pub const PROBES_PER_SECOND: u32 = 10_000;
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { here: None, pools: Vec::new(), probes_per_second: PROBES_PER_SECOND }
+    }
 }
 
 /// The endpoints, over all zones and regions, that can serve the same request.
@@ -27,6 +38,8 @@ pub struct PoolSpec {
     pub probes: Vec<ProbeSpec>,
     /// The detection window.
     pub detect: Detect,
+    /// When a waiting request becomes evidence.
+    pub stall: StallBounds,
     /// Serve from a new endpoint before its first pass.
     pub optimistic: bool,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -50,6 +63,7 @@ impl PoolSpec {
             zones,
             probes: vec![ProbeSpec::tcp()],
             detect: Detect::default(),
+            stall: StallBounds::default(),
             optimistic: false,
             late_after: Duration::from_millis(250),
             limits: PoolLimits::default(),
@@ -115,6 +129,22 @@ impl Default for Detect {
             up_after: 2,
             target: None,
         }
+    }
+}
+
+/// Between what bounds a waiting request becomes evidence, whatever the pool's latencies (`stall`
+/// in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallBounds {
+    /// Never before, however fast the pool.
+    pub floor: Duration,
+    /// Never later, however slow the pool.
+    pub ceiling: Duration,
+}
+
+impl Default for StallBounds {
+    fn default() -> Self {
+        Self { floor: Duration::from_millis(50), ceiling: Duration::from_secs(5) }
     }
 }
 

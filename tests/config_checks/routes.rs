@@ -64,3 +64,25 @@ fn retries_timeouts_and_bodies() {
     );
     route("limits = { body = 0 }", "`body` cannot be zero | leave it away for no limit");
 }
+
+#[test]
+fn statuses_to_send_again_for() {
+    let retry = |statuses: &str, expected: &str| {
+        route(&format!("retry = {{ statuses = {statuses} }}"), expected);
+    };
+    let mend = "write statuses from 500 to 599, such as \"500,502-504\", or \"none\"";
+    retry("\"404\"", &format!("404 is not a server error | {mend}"));
+    retry("\"500-600\"", &format!("`600` is not an HTTP status | {mend}"));
+    retry("\"499-503\"", &format!("499 is not a server error | {mend}"));
+    retry("\"503-500\"", "the range 503-500 is empty");
+    retry("\"off\"", &format!("`off` is not an HTTP status | {mend}"));
+    retry("[503]", "`statuses` cannot be a list");
+}
+
+#[test]
+fn statuses_that_can_be_used() {
+    for good in ["\"none\"", "\"\"", "503", "\"500, 502-504\""] {
+        let keys = format!("pool = \"web\"\nretry = {{ statuses = {good} }}");
+        assert_eq!(found(&with("pool = \"web\"", &keys)), [""; 0], "{good}");
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! A failure names its seed; `SEED=n cargo test --test simulation` runs that one alone.
 
+mod honesty;
 mod rules;
 mod scenario;
 mod topologies;

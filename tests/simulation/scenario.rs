@@ -78,7 +78,7 @@ impl Scenario {
             zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
             ..pool_spec("web", detect)
         };
-        let topology = Topology { here: None, pools: vec![Arc::new(pool)] };
+        let topology = Topology { pools: vec![Arc::new(pool)], ..Topology::default() };
         let maker = Maker::new(Rng::with_seed(settings.seed));
         Self::with(settings, maker, topology)
     }
@@ -196,13 +196,17 @@ impl Scenario {
     /// it healed may fail yet, and an endpoint that is suspect may go down for that; so it may for
     /// a request that was under way, or that a lost packet holds up.
     fn return_at_most(&self) -> Duration {
-        let of = |detect: &Detect| {
+        let of = |pool: &Arc<PoolSpec>| {
+            let detect = &pool.detect;
             let row = detect.fast_interval.max(self.answer()) * (detect.up_after - 1);
             let under_way =
                 if self.settings.probe_loss > 0.0 { detect.timeout } else { Duration::ZERO };
-            under_way + detect.down_interval + row + self.answer() * detect.up_after
+            let passes = detect.down_interval + row + self.answer() * detect.up_after;
+            // What has passed often enough looks again at the end of its hold-down, or its zone's.
+            let held = pool.recover.hold_down_max.max(pool.recover.hold_down);
+            under_way + passes + held + 2 * detect.fast_interval.max(self.answer())
         };
-        let longest = self.topology.pools.iter().map(|pool| of(&pool.detect)).max();
+        let longest = self.topology.pools.iter().map(of).max();
         let requests =
             if self.has_traffic { self.settings.timeouts.connect } else { Duration::ZERO };
         requests + longest.unwrap_or_default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use gapless::logic::id::Place;
 use gapless::logic::probe::{BodyTest, HttpProbe, ProbeSpec};
-use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Topology, ZoneSpec};
+use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Recover, Topology, ZoneSpec};
 
 /// The zones of a random pool.
 const ZONES: [&str; 3] = ["r/a", "r/b", "s/a"];
@@ -38,7 +38,8 @@ impl Maker {
 
     pub(crate) fn topology(&mut self, pools: usize) -> Topology {
         let pools = (0..pools).map(|index| Arc::new(self.pool(&format!("pool-{index}")))).collect();
-        Topology { here: self.rng.bool().then(|| place(ZONES[0])), pools }
+        let here = self.rng.bool().then(|| place(ZONES[0]));
+        Topology { here, pools, ..Topology::default() }
     }
 
     fn pool(&mut self, name: &str) -> PoolSpec {
@@ -49,7 +50,12 @@ impl Maker {
             zone(name, &hosts)
         });
         let zones = zones.collect();
-        PoolSpec { zones, ..pool_spec(name, detect) }
+        let recover = Recover {
+            hold_down: ms(self.rng.u64(..500)),
+            hold_down_max: ms(self.rng.u64(500..2_000)),
+            ramp: ms(self.rng.u64(..2_000)),
+        };
+        PoolSpec { zones, recover, ..pool_spec(name, detect) }
     }
 
     fn host(&mut self) -> u16 {

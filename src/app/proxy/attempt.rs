@@ -22,7 +22,7 @@ use crate::net::upstream::{
 
 use super::admit::Admitted;
 use super::forward;
-use super::patience::{Patience, Ring};
+use super::patience::{Patience, Ring, Waits};
 use super::visit::Visit;
 
 /// A response of known length up to this is passed on only when it is complete, so that one which
@@ -65,14 +65,21 @@ impl From<TryError> for Ended {
     }
 }
 
-/// Tries once: connects (or reuses), sends, waits for the head, and for all of a small body.
+/// An answer that has begun: its head, and the exchange that its body comes by.
+pub(super) struct Begun {
+    pub(super) head: ResponseHead,
+    exchange: Exchange,
+    cuts: Cuts,
+}
+
+/// Tries once: connects (or reuses), sends, and waits for the head.
 pub(super) async fn attempt(
     worker: &Worker,
     local: &PoolLocal,
     ask: &Ask<'_>,
     outgoing: &mut Outgoing,
     visit: &Visit,
-) -> Result<(ResponseHead, Received), Ended> {
+) -> Result<Begun, Ended> {
     let home = visit.home();
     let cuts = home.cuts();
     let (connection, ready) = match home.check_out() {
@@ -90,8 +97,7 @@ pub(super) async fn attempt(
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;
-    let stall = local.latency.borrow().stall_bound();
-    let mut patience = Patience::new(stall, ask.timeouts.response, ask.timeouts.idle, ready);
+    let mut patience = Patience::new(ask.waits(local), ready);
     let wait = Wait { cuts, patience: &mut patience, ready };
     let head = wait.head(&mut exchange, ask, outgoing, visit).await?;
     let now = Instant::now();
@@ -99,12 +105,16 @@ pub(super) async fn attempt(
     if let Some(since) = patience.waiting_since() {
         local.latency.borrow_mut().record(now.saturating_duration_since(since));
     }
-    // An error page is an answer, and no proof that the endpoint works.
-    if !head.status.is_server_error() {
-        visit.good(now);
+    visit.head(head.status.as_u16(), now);
+    Ok(Begun { head, exchange, cuts })
+}
+
+impl Ask<'_> {
+    fn waits(&self, local: &PoolLocal) -> Waits {
+        let latency = local.latency.borrow();
+        let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
+        Waits { stall, slow, response: self.timeouts.response, idle: self.timeouts.idle }
     }
-    let received = receive(exchange, &head, ask, outgoing, (home, cuts)).await?;
-    Ok((head, received))
 }
 
 async fn open(home: &Pool, cuts: Cuts, timeout: Duration) -> Result<Connection, Ended> {
@@ -118,8 +128,8 @@ async fn open(home: &Pool, cuts: Cuts, timeout: Duration) -> Result<Connection, 
     }
 }
 
-/// Waits for a response head. A wait beyond the pool's stall bound is reported as evidence, and
-/// goes on: only the verdict or a timeout ends it.
+/// Waits for a response head. A wait beyond the pool's bounds is reported as evidence, and goes on:
+/// only the verdict or a timeout ends it, or, where the endpoint must prove itself, the slow bound.
 struct Wait<'a> {
     cuts: Cuts,
     patience: &'a mut Patience,
@@ -140,7 +150,7 @@ impl Wait<'_> {
             patience.sent(ready);
         }
         let mut cut = pin!(visit.home().until_cut(cuts, ask.idempotent));
-        let mut clock = pin!(sleep_until(patience.first(ready).into()));
+        let mut clock = pin!(sleep_until(patience.due().into()));
         poll_fn(|cx| {
             if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
                 return Poll::Ready(head.map_err(Ended::from));
@@ -159,7 +169,16 @@ impl Wait<'_> {
                 match patience.ring(Instant::now(), moved, exchange.waits_for_client()) {
                     Ring::Again(next) => clock.as_mut().reset(next.into()),
                     Ring::Stalled(next) => {
-                        visit.report(Failure::http(Reason::Stall));
+                        visit.met(Failure::http(Reason::Stall));
+                        clock.as_mut().reset(next.into());
+                    }
+                    Ring::Slow(next) => {
+                        let failure = Failure::http(Reason::Slow);
+                        visit.met(failure);
+                        if visit.is_trial() {
+                            let reached = exchange.reached();
+                            return Poll::Ready(Err(Ended::Failed { failure, reached }));
+                        }
                         clock.as_mut().reset(next.into());
                     }
                     Ring::ClientIdle => return Poll::Ready(Err(Ended::Client(ClientFault::Idle))),
@@ -176,33 +195,50 @@ impl Wait<'_> {
     }
 }
 
-/// Takes the body: all of it if it has arrived or may have to be asked for again, else as a stream.
-async fn receive(
-    exchange: Exchange,
-    head: &ResponseHead,
-    ask: &Ask<'_>,
-    outgoing: &mut Outgoing,
-    (home, cuts): (&Rc<Pool>, Cuts),
-) -> Result<Received, Ended> {
-    let is_sent = exchange.is_sent();
-    let rest = if is_sent { None } else { Some(outgoing.take()) };
-    let mut body = ResponseBody::new(exchange, head, rest, Rc::clone(home), ask.timeouts.idle);
-    if !is_sent {
-        return Ok(Received::Stream(body));
+impl Begun {
+    /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
+    /// stream.
+    pub(super) async fn receive(
+        self,
+        ask: &Ask<'_>,
+        outgoing: &mut Outgoing,
+        visit: &Visit,
+    ) -> Result<(ResponseHead, Received), Ended> {
+        let Self { head, exchange, cuts } = self;
+        let is_sent = exchange.is_sent();
+        let rest = if is_sent { None } else { Some(outgoing.take()) };
+        let home = visit.home();
+        let mut body = ResponseBody::new(exchange, &head, rest, Rc::clone(home), ask.timeouts.idle);
+        if !is_sent {
+            return Ok((head, Received::Stream(body)));
+        }
+        if let Some(whole) = body.try_whole().map_err(cut_body)? {
+            visit.answered();
+            return Ok((head, Received::Whole(whole)));
+        }
+        let is_small = body.remaining().is_some_and(|left| left <= COMMIT_BYTES);
+        if !(is_small && ask.idempotent && outgoing.is_held()) {
+            return Ok((head, Received::Stream(body)));
+        }
+        let whole: Result<Bytes, ResponseError> = tokio::select! {
+            biased;
+            whole = body.collect() => whole,
+            () = home.until_cut(cuts, true) => return Err(Ended::Cut { reached: Reached::Something }),
+        };
+        let whole = whole.map_err(cut_body)?;
+        visit.answered();
+        Ok((head, Received::Whole(whole)))
     }
-    if let Some(whole) = body.try_whole().map_err(cut_body)? {
-        return Ok(Received::Whole(whole));
+
+    /// The request goes elsewhere, and nobody wants this answer.
+    pub(super) fn discard(self, ask: &Ask<'_>, visit: &Visit) {
+        let Self { head, exchange, .. } = self;
+        // What is still being sent is ended by a reset.
+        if exchange.is_sent() {
+            let home = Rc::clone(visit.home());
+            ResponseBody::new(exchange, &head, None, home, ask.timeouts.idle).drain();
+        }
     }
-    let is_small = body.remaining().is_some_and(|left| left <= COMMIT_BYTES);
-    if !(is_small && ask.idempotent && outgoing.is_held()) {
-        return Ok(Received::Stream(body));
-    }
-    let whole: Result<Bytes, ResponseError> = tokio::select! {
-        biased;
-        whole = body.collect() => whole,
-        () = home.until_cut(cuts, true) => return Err(Ended::Cut { reached: Reached::Something }),
-    };
-    whole.map(Received::Whole).map_err(cut_body)
 }
 
 fn cut_body(error: ResponseError) -> Ended {

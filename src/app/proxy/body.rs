@@ -43,12 +43,21 @@ impl Body for ProxyBody {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { source, visit } => Poll::Ready(match ready!(source.poll_piece(cx)) {
-                Some(Ok(piece)) => Some(Ok(Frame::data(piece))),
+                Some(Ok(piece)) => {
+                    // Whoever knows the length does not ask again after the last byte.
+                    if source.is_over() {
+                        visit.answered();
+                    }
+                    Some(Ok(Frame::data(piece)))
+                }
                 Some(Err(error)) => {
                     visit.was_cut(error);
                     Some(Err(error))
                 }
-                None => None,
+                None => {
+                    visit.answered();
+                    None
+                }
             }),
         }
     }

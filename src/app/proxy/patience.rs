@@ -2,17 +2,38 @@
 
 use std::time::{Duration, Instant};
 
+/// A ring that is heard later than this says that this process was late, whatever the endpoint did:
+/// its answer may lie there unread.
+const LATE: Duration = Duration::from_millis(20);
+
+/// How often one try is granted its wait again for that.
+const GRANTS: u32 = 3;
+
+/// The waits of one try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    /// Longer than this is a reason to look.
+    pub(super) stall: Duration,
+    /// Longer than this is as good as failed; no less than `stall`.
+    pub(super) slow: Duration,
+    /// From the request's last byte to the response head.
+    pub(super) response: Duration,
+    /// Between two pieces of the request's body.
+    pub(super) idle: Duration,
+}
+
 /// The clock of one try. It rings; what a ring means depends on what has moved since the last.
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// A wait longer than this is evidence.
-    stall: Duration,
-    /// From the request's last byte to the response head.
-    response: Duration,
-    /// Between two pieces of the request's body.
-    idle: Duration,
+    waits: Waits,
     state: State,
-    is_reported: bool,
+    told: Told,
+    /// When it is to ring next, and how long that was ahead when it was set.
+    due: Instant,
+    ahead: Duration,
+    /// Waits that were granted again: all later marks move by as much.
+    excused: Duration,
+    grants: u32,
 }
 
 #[derive(Debug)]
@@ -23,13 +44,23 @@ enum State {
     Waiting { since: Instant },
 }
 
+/// What has been said of the wait; each is said once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Stalled,
+    Slow,
+}
+
 /// What a ring means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ring {
     /// Nothing yet: ring again then.
     Again(Instant),
-    /// The endpoint is silent for longer than it ever is: evidence. Ring again then.
+    /// The endpoint is silent for longer than it ever is. Ring again then.
     Stalled(Instant),
+    /// It is silent for many times longer. Ring again then.
+    Slow(Instant),
     /// The client has not sent on.
     ClientIdle,
     /// The endpoint has not answered in time.
@@ -38,14 +69,23 @@ pub(super) enum Ring {
 
 impl Patience {
     /// A clock that starts now.
-    pub(super) fn new(stall: Duration, response: Duration, idle: Duration, now: Instant) -> Self {
-        let state = State::Sending { since: now, moved: 0 };
-        Self { stall: stall.min(response), response, idle, state, is_reported: false }
+    pub(super) fn new(waits: Waits, now: Instant) -> Self {
+        let stall = waits.stall.min(waits.response);
+        let slow = waits.slow.min(waits.response);
+        Self {
+            waits: Waits { stall, slow, ..waits },
+            state: State::Sending { since: now, moved: 0 },
+            told: Told::Nothing,
+            due: now + stall,
+            ahead: stall,
+            excused: Duration::ZERO,
+            grants: 0,
+        }
     }
 
-    /// When it rings first.
-    pub(super) fn first(&self, now: Instant) -> Instant {
-        now + self.stall
+    /// When it rings next.
+    pub(super) fn due(&self) -> Instant {
+        self.due
     }
 
     /// All of the request has been handed over, at `now`; when to ring if this is news.
@@ -54,7 +94,8 @@ impl Patience {
             State::Waiting { .. } => None,
             State::Sending { .. } => {
                 self.state = State::Waiting { since: now };
-                Some(now + self.stall)
+                self.excused = Duration::ZERO;
+                Some(self.set(now, now + self.waits.stall))
             }
         }
     }
@@ -70,35 +111,77 @@ impl Patience {
     /// It rings. `moved` counts bytes read from the client and written to the endpoint; until all
     /// is sent, `waits_for_client` says whose turn it is.
     pub(super) fn ring(&mut self, now: Instant, moved: u64, waits_for_client: bool) -> Ring {
-        match &mut self.state {
+        if let State::Sending { since, moved: before } = &mut self.state
+            && moved > *before
+        {
+            (*since, *before) = (now, moved);
+            self.excused = Duration::ZERO;
+            return Ring::Again(self.set(now, now + self.waits.stall));
+        }
+        if let Some(again) = self.grant(now) {
+            return Ring::Again(again);
+        }
+        match self.state {
             State::Waiting { since } => {
-                let until = *since + self.response;
-                if now >= until { Ring::Timeout } else { self.stalled(until) }
-            }
-            State::Sending { since, moved: before } if moved > *before => {
-                *since = now;
-                *before = moved;
-                Ring::Again(now + self.stall)
+                let until = self.until(since, self.waits.response);
+                if now >= until { Ring::Timeout } else { self.silent(now, since, until) }
             }
             State::Sending { since, .. } => {
-                let until = *since + self.idle;
+                let until = self.until(since, self.waits.idle);
+                let next = until.min(now + self.waits.stall);
                 match (now >= until, waits_for_client) {
                     (true, true) => Ring::ClientIdle,
                     (true, false) => Ring::Timeout,
-                    (false, true) => Ring::Again(until.min(now + self.stall)),
-                    (false, false) => self.stalled(until.min(now + self.stall)),
+                    (false, true) => Ring::Again(self.set(now, next)),
+                    (false, false) => self.silent(now, since, next),
                 }
             }
         }
     }
 
-    /// A stall is told once.
-    fn stalled(&mut self, next: Instant) -> Ring {
-        if std::mem::replace(&mut self.is_reported, true) {
-            Ring::Again(next)
-        } else {
-            Ring::Stalled(next)
+    /// The same wait again if the ring is heard late, a few times at most; no timeout is more than
+    /// doubled by that.
+    fn grant(&mut self, now: Instant) -> Option<Instant> {
+        let late = now.saturating_duration_since(self.due);
+        if late <= LATE || self.grants >= GRANTS {
+            return None;
         }
+        self.grants += 1;
+        self.excused += late + self.ahead;
+        let (since, timeout) = match self.state {
+            State::Waiting { since } => (since, self.waits.response),
+            State::Sending { since, .. } => (since, self.waits.idle),
+        };
+        // Whoever slept through all of it looks once more before it accuses anybody.
+        let end = (since + 2 * timeout).max(now + self.waits.stall);
+        Some(self.set(now, end.min(now + self.ahead)))
+    }
+
+    /// The end of a wait that began at `since` and may last for `timeout`.
+    fn until(&self, since: Instant, timeout: Duration) -> Instant {
+        since + timeout + self.excused.min(timeout)
+    }
+
+    /// The endpoint has been silent since then. Rings at `next`, or before if there is more to say.
+    fn silent(&mut self, now: Instant, since: Instant, next: Instant) -> Ring {
+        let slow_at = since + self.waits.slow + self.excused;
+        match self.told {
+            Told::Nothing => {
+                self.told = Told::Stalled;
+                Ring::Stalled(self.set(now, slow_at.min(next)))
+            }
+            Told::Stalled if now >= slow_at => {
+                self.told = Told::Slow;
+                Ring::Slow(self.set(now, next))
+            }
+            Told::Stalled => Ring::Again(self.set(now, slow_at.min(next))),
+            Told::Slow => Ring::Again(self.set(now, next)),
+        }
+    }
+
+    fn set(&mut self, now: Instant, due: Instant) -> Instant {
+        (self.due, self.ahead) = (due, due.saturating_duration_since(now));
+        due
     }
 }
 
@@ -111,18 +194,60 @@ mod tests {
     }
 
     fn patience(now: Instant) -> Patience {
-        Patience::new(ms(50), ms(1_000), ms(2_000), now)
+        let waits = Waits { stall: ms(50), slow: ms(200), response: ms(1_000), idle: ms(2_000) };
+        Patience::new(waits, now)
     }
 
     #[test]
-    fn silence_is_told_once_and_ends_with_the_response_timeout() {
+    fn silence_is_told_twice_and_ends_with_the_response_timeout() {
         let t0 = Instant::now();
         let mut clock = patience(t0);
         assert_eq!(clock.sent(t0), Some(t0 + ms(50)));
         assert_eq!(clock.sent(t0 + ms(1)), None);
-        assert_eq!(clock.ring(t0 + ms(50), 0, false), Ring::Stalled(t0 + ms(1_000)));
+        assert_eq!(clock.ring(t0 + ms(50), 0, false), Ring::Stalled(t0 + ms(200)));
+        assert_eq!(clock.ring(t0 + ms(199), 0, false), Ring::Again(t0 + ms(200)));
+        assert_eq!(clock.ring(t0 + ms(200), 0, false), Ring::Slow(t0 + ms(1_000)));
         assert_eq!(clock.ring(t0 + ms(999), 0, false), Ring::Again(t0 + ms(1_000)));
         assert_eq!(clock.ring(t0 + ms(1_000), 0, false), Ring::Timeout);
+    }
+
+    #[test]
+    fn a_wait_beyond_the_response_timeout_is_neither_stalled_nor_slow() {
+        let t0 = Instant::now();
+        let waits = Waits { stall: ms(500), slow: ms(900), response: ms(300), idle: ms(900) };
+        let mut clock = Patience::new(waits, t0);
+        assert_eq!(clock.sent(t0), Some(t0 + ms(300)));
+        assert_eq!(clock.ring(t0 + ms(300), 0, false), Ring::Timeout);
+    }
+
+    #[test]
+    fn who_hears_the_ring_late_grants_the_wait_again() {
+        let t0 = Instant::now();
+        let mut clock = patience(t0);
+        let _ = clock.sent(t0);
+        assert_eq!(clock.ring(t0 + ms(90), 0, false), Ring::Again(t0 + ms(140)));
+        assert_eq!(clock.ring(t0 + ms(140), 0, false), Ring::Stalled(t0 + ms(290)));
+        assert_eq!(clock.ring(t0 + ms(290), 0, false), Ring::Slow(t0 + ms(1_090)));
+        assert_eq!(clock.ring(t0 + ms(1_090), 0, false), Ring::Timeout);
+    }
+
+    #[test]
+    fn grants_are_few_and_never_double_a_timeout() {
+        let t0 = Instant::now();
+        let mut clock = patience(t0);
+        let mut now = clock.sent(t0).expect("news");
+        let mut late = 0;
+        loop {
+            now += ms(400);
+            match clock.ring(now, 0, false) {
+                Ring::Again(next) => (late, now) = (late + 1, next),
+                Ring::Stalled(next) | Ring::Slow(next) => now = next,
+                Ring::Timeout => break,
+                Ring::ClientIdle => panic!("nothing is left to send"),
+            }
+        }
+        assert_eq!(late, 3);
+        assert!(clock.due() <= t0 + ms(2_000), "{:?}", clock.due() - t0);
     }
 
     #[test]
@@ -136,17 +261,24 @@ mod tests {
         let sent = t0 + ms(10_000);
         assert_eq!(clock.sent(sent), Some(sent + ms(50)));
         assert_eq!(clock.waiting_since(), Some(sent));
-        assert_eq!(clock.ring(sent + ms(50), 0, false), Ring::Stalled(sent + ms(1_000)));
+        assert_eq!(clock.ring(sent + ms(50), 0, false), Ring::Stalled(sent + ms(200)));
     }
 
     #[test]
     fn an_upload_that_stands_still_is_its_clients_or_its_endpoints_fault() {
         let t0 = Instant::now();
-        let mut by_client = patience(t0);
-        assert_eq!(by_client.ring(t0 + ms(50), 0, true), Ring::Again(t0 + ms(100)));
+        let (mut by_client, mut by_endpoint) = (patience(t0), patience(t0));
+        for step in 1..40 {
+            let (now, next) = (t0 + ms(50 * step), t0 + ms(50 * step + 50));
+            assert_eq!(by_client.ring(now, 0, true), Ring::Again(next));
+            let expected = match step {
+                1 => Ring::Stalled(next),
+                4 => Ring::Slow(next),
+                _ => Ring::Again(next),
+            };
+            assert_eq!(by_endpoint.ring(now, 0, false), expected);
+        }
         assert_eq!(by_client.ring(t0 + ms(2_000), 0, true), Ring::ClientIdle);
-        let mut by_endpoint = patience(t0);
-        assert_eq!(by_endpoint.ring(t0 + ms(50), 0, false), Ring::Stalled(t0 + ms(100)));
         assert_eq!(by_endpoint.ring(t0 + ms(2_000), 0, false), Ring::Timeout);
     }
 }

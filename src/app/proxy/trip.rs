@@ -10,12 +10,12 @@ use hyper::body::Incoming;
 use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::Route;
-use crate::logic::snapshot::{Avoid, Sending, Target};
+use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
-use super::attempt::{Ask, Ended, attempt};
+use super::attempt::{Ask, Begun, Ended, attempt};
 use super::body::ProxyBody;
 use super::fault::Reason;
 use super::forward;
@@ -35,6 +35,15 @@ struct Trip<'a> {
     sent_tries: u32,
     /// The first endpoint that failed it: the incident that it belongs to.
     first_met: Option<Rc<Pool>>,
+}
+
+/// A try that comes next.
+struct Next {
+    home: Rc<Pool>,
+    /// The endpoint's zone, by its index in the pool.
+    zone: usize,
+    /// The endpoint must prove itself.
+    is_trial: bool,
 }
 
 /// Serves a request that has a route.
@@ -98,84 +107,109 @@ impl Trip<'_> {
         outgoing: &mut Outgoing,
     ) -> Result<Response<ProxyBody>, Reason> {
         let mut view = Rc::clone(view);
-        let mut reason = Reason::NoEndpoint;
+        let mut next = self.first(&view, ask).ok_or(Reason::NoEndpoint)?;
         loop {
-            let (pool, local) = view.pool(self.route);
-            let Some(target) = self.pick(&view) else { return Err(reason) };
+            let (_, local) = view.pool(self.route);
             let began = if self.tries == 0 { self.arrived } else { Instant::now() };
             self.tries += 1;
-            let home = self.worker.pool(target, pool.spec.limits.idle_connections);
-            let visit = Visit::new(self.worker, home, began);
-            match attempt(self.worker, local, ask, outgoing, &visit).await {
-                Ok((head, received)) => return Ok(self.answered(&view, head, received, visit)),
-                Err(ended) => {
-                    reason = self.judge(&ended, target, &visit, outgoing, local)?;
-                    local.meter.resent();
-                    outgoing.rewind();
+            let visit = Visit::new(self.worker, Rc::clone(&next.home), began, next.is_trial);
+            let ended = match attempt(self.worker, local, ask, outgoing, &visit).await {
+                Ok(begun) if self.is_unwanted(&begun, &next, outgoing) => {
+                    match self.elsewhere(&view, &next, Reached::Something, outgoing) {
+                        Some(other) => {
+                            begun.discard(ask, &visit);
+                            (view, next) = other;
+                            continue;
+                        }
+                        None => begun.receive(ask, outgoing, &visit).await,
+                    }
                 }
-            }
-            view = self.fresh(view);
+                Ok(begun) => begun.receive(ask, outgoing, &visit).await,
+                Err(ended) => Err(ended),
+            };
+            let ended = match ended {
+                Ok((head, received)) => return Ok(self.answered(&view, head, received, visit)),
+                Err(ended) => ended,
+            };
+            let (reason, reached) = blame(&ended, &visit)?;
+            let other = self.elsewhere(&view, &next, reached, outgoing);
+            (view, next) = other.ok_or(reason)?;
         }
     }
 
-    fn pick<'v>(&self, view: &'v View) -> Option<&'v Target> {
+    /// Where the request goes first: if it can be sent again, to an endpoint that must prove itself.
+    fn first(&self, view: &View, ask: &Ask<'_>) -> Option<Next> {
         let (pool, _) = view.pool(self.route);
-        let sending = if self.idempotent { Sending::Repeatable } else { Sending::Once };
-        self.worker.chance(|rng| {
-            if self.tries == 0 {
-                pool.pick(rng, sending)
-            } else {
-                pool.pick_other(rng, &self.avoid, sending)
+        if !pool.trials.is_empty() {
+            let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
+            let now_us = self.worker.shared.micros(self.arrived);
+            if retry::may_be_trial(ask.request.method(), body_bytes, &self.route.spec.retry)
+                && let Some(target) = pool.trial(now_us)
+            {
+                return Some(self.next(pool, target, true));
             }
-        })
+        }
+        let target = self.worker.chance(|rng| pool.pick(rng, self.sending()))?;
+        Some(self.next(pool, target, false))
+    }
+
+    fn next(&self, pool: &PoolView, target: &Target, is_trial: bool) -> Next {
+        let home = self.worker.pool(target, pool.spec.limits.idle_connections);
+        Next { home, zone: target.zone, is_trial }
+    }
+
+    fn sending(&self) -> Sending {
+        if self.idempotent { Sending::Repeatable } else { Sending::Once }
     }
 
     /// The newest view, unless a new configuration has moved the route's pool.
-    fn fresh(&self, old: Rc<View>) -> Rc<View> {
+    fn fresh(&self, old: &Rc<View>) -> Rc<View> {
         let new = self.worker.view();
-        if new.has_pool(self.route) { new } else { old }
+        if new.has_pool(self.route) { new } else { Rc::clone(old) }
     }
 
-    /// Whether the request may go on to another endpoint: `Ok` with the reason that it would fail
-    /// with if there is none, `Err` with the reason that it fails with now.
-    fn judge(
+    /// Whether the answer is one to ask for elsewhere, and the request one that may be sent again.
+    fn is_unwanted(&self, begun: &Begun, tried: &Next, outgoing: &Outgoing) -> bool {
+        let status = begun.head.status.as_u16();
+        self.idempotent
+            && outgoing.is_held()
+            && retry::is_unwanted(status, tried.is_trial, &self.route.spec.retry)
+    }
+
+    /// After a try that failed: where the request goes next, in the newest view, and its body
+    /// begins anew. `None` if it may go nowhere, or there is nothing to go to.
+    fn elsewhere(
         &mut self,
-        ended: &Ended,
-        target: &Target,
-        visit: &Visit,
-        outgoing: &Outgoing,
-        local: &PoolLocal,
-    ) -> Result<Reason, Reason> {
-        let (reason, reached, failure) = match *ended {
-            Ended::Failed { failure, reached } => {
-                (Reason::of_failure(failure), reached, Some(failure))
-            }
-            Ended::Cut { reached } => (Reason::EndpointDown, reached, None),
-            Ended::Client(fault) => return Err(Reason::of_client(fault)),
-            Ended::Local => return Err(Reason::LocalLimit),
-        };
-        if let Some(failure) = failure {
-            visit.report(failure);
-        }
-        self.first_met.get_or_insert_with(|| Rc::clone(visit.home()));
-        self.avoid.endpoints.push(target.id);
-        // What is cut by a verdict was silent, and silence is seldom alone in its zone.
-        if failure.is_none_or(retry::leaves_zone) {
-            self.avoid.zones.push(target.zone);
-        }
-        self.sent_tries += u32::from(reached == Reached::Something);
+        view: &Rc<View>,
+        tried: &Next,
+        reached: Reached,
+        outgoing: &mut Outgoing,
+    ) -> Option<(Rc<View>, Next)> {
+        self.first_met.get_or_insert_with(|| Rc::clone(&tried.home));
+        self.avoid.leave(tried.home.target.id, tried.zone);
+        self.sent_tries += u32::from(reached == Reached::Something && !tried.is_trial);
         let tried = Tried {
             reached,
             idempotent: self.idempotent,
             body_held: outgoing.is_held(),
+            is_trial: tried.is_trial,
             sent_tries: self.sent_tries,
             tries: self.tries,
         };
-        match retry::may_send_again(&tried, &self.route.spec.retry) {
-            Again::Free => Ok(reason),
-            Again::Budgeted if local.budget.borrow_mut().spend() => Ok(reason),
-            Again::Budgeted | Again::No => Err(reason),
+        let again = retry::may_send_again(&tried, &self.route.spec.retry);
+        if again == Again::No {
+            return None;
         }
+        let view = self.fresh(view);
+        let (pool, local) = view.pool(self.route);
+        let target = self.worker.chance(|rng| pool.pick_other(rng, &self.avoid, self.sending()))?;
+        if again == Again::Budgeted && !local.budget.borrow_mut().spend() {
+            return None;
+        }
+        let next = self.next(pool, target, false);
+        local.meter.resent();
+        outgoing.rewind();
+        Some((view, next))
     }
 
     fn answered(
@@ -188,7 +222,9 @@ impl Trip<'_> {
         let (pool, local) = view.pool(self.route);
         let elapsed = self.arrived.elapsed();
         local.meter.answered(head.status.as_u16(), elapsed);
-        if let Some(met) = &self.first_met
+        if self.route.spec.retry.statuses.has(head.status.as_u16()) {
+            visit.failed();
+        } else if let Some(met) = &self.first_met
             && !head.status.is_server_error()
         {
             met.target.live.rescued(elapsed > pool.spec.late_after);
@@ -222,5 +258,19 @@ impl Trip<'_> {
         local.meter.refused(reason);
         local.meter.answered(reason.table().1.as_u16(), self.arrived.elapsed());
         reason.response()
+    }
+}
+
+/// The reason that a request fails with if it cannot go on, and how much of it the endpoint may have
+/// seen; `Err` if it cannot go on in any case. What is the endpoint's failure is counted.
+fn blame(ended: &Ended, visit: &Visit) -> Result<(Reason, Reached), Reason> {
+    match *ended {
+        Ended::Failed { failure, reached } => {
+            visit.met(failure);
+            Ok((Reason::of_failure(failure), reached))
+        }
+        Ended::Cut { reached } => Ok((Reason::EndpointDown, reached)),
+        Ended::Client(fault) => Err(Reason::of_client(fault)),
+        Ended::Local => Err(Reason::LocalLimit),
     }
 }

@@ -1,11 +1,13 @@
-//! A request's stay at an endpoint: counted while it lasts, reported when it goes wrong.
+//! A request's stay at an endpoint: counted while it lasts, and a witness of how it went.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::app::shared::Report;
 use crate::app::worker::Worker;
-use crate::logic::outcome::Failure;
+use crate::logic::outcome::{Failure, Reason};
+use crate::logic::witness::Witness;
 use crate::net::upstream::{Pool, ResponseError};
 
 /// Counts as one request in flight until dropped.
@@ -13,14 +15,20 @@ pub struct Visit {
     worker: Rc<Worker>,
     home: Rc<Pool>,
     began: Instant,
+    is_trial: bool,
+    witness: Witness,
+    /// The client has seen the endpoint's failure.
+    is_failed: Cell<bool>,
 }
 
 impl Visit {
-    /// Begins a try at the endpoint that `home` leads to.
+    /// Begins a try at the endpoint that `home` leads to; `is_trial` if the endpoint is to prove
+    /// itself by it.
     #[must_use]
-    pub fn new(worker: &Rc<Worker>, home: Rc<Pool>, began: Instant) -> Self {
+    pub fn new(worker: &Rc<Worker>, home: Rc<Pool>, began: Instant, is_trial: bool) -> Self {
         home.target.live.enter();
-        Self { worker: Rc::clone(worker), home, began }
+        let (worker, witness) = (Rc::clone(worker), Witness::default());
+        Self { worker, home, began, is_trial, witness, is_failed: Cell::new(false) }
     }
 
     /// The connections to the endpoint.
@@ -35,23 +43,54 @@ impl Visit {
         self.began
     }
 
-    /// Tells control of a failure.
-    pub fn report(&self, failure: Failure) {
-        let endpoint = self.home.target.id;
-        self.worker.shared.report(Report::Traffic { endpoint, failure, began: self.began });
+    /// Whether the endpoint is to prove itself.
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
-    /// The endpoint answered.
-    pub fn good(&self, now: Instant) {
-        self.home.target.live.good(self.worker.shared.micros(now));
+    /// The endpoint failed. Counts once, whatever this try meets afterwards.
+    pub fn met(&self, failure: Failure) {
+        if self.witness.met(failure, &self.home.target.live) {
+            self.report(failure);
+        }
+    }
+
+    /// The endpoint answered; of a bad answer this is all that counts.
+    pub fn head(&self, status: u16, now: Instant) {
+        let now_us = self.worker.shared.micros(now);
+        if self.witness.head(status, &self.home.target.live, now_us) {
+            self.report(Failure::http(Reason::Status(status)));
+        }
+    }
+
+    /// All of the answer has passed.
+    pub fn answered(&self) {
+        self.witness.answered(&self.home.target.live);
+    }
+
+    /// The client sees the endpoint's failure.
+    pub fn failed(&self) {
+        if !self.is_failed.replace(true) {
+            self.home.target.live.failed(self.worker.shared.micros(Instant::now()));
+        }
     }
 
     /// The response ended in the middle, before the client's eyes.
     pub fn was_cut(&self, error: ResponseError) {
-        if let ResponseError::Endpoint(reason) = error {
-            self.report(Failure::http(reason));
-            self.home.target.live.failed(self.worker.shared.micros(Instant::now()));
+        match error {
+            ResponseError::Endpoint(reason) => {
+                self.met(Failure::http(reason));
+                self.failed();
+            }
+            ResponseError::Client => self.witness.withdraw(),
         }
+    }
+
+    /// Tells control.
+    fn report(&self, failure: Failure) {
+        let endpoint = self.home.target.id;
+        self.worker.shared.report(Report::Traffic { endpoint, failure, began: self.began });
     }
 }
 

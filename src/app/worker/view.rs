@@ -43,10 +43,11 @@ impl View {
             let known = same_place.filter(|known| known.name == pool.spec.name).or_else(|| {
                 before.and_then(|before| before.pools.iter().find(|p| p.name == pool.spec.name))
             });
-            known.map_or_else(
-                || Rc::new(PoolLocal::new(pool, &retry_of(&snapshot, index), shared)),
-                Rc::clone,
-            )
+            let Some(known) = known else {
+                return Rc::new(PoolLocal::new(pool, &retry_of(&snapshot, index), shared));
+            };
+            known.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
+            Rc::clone(known)
         };
         let pools = snapshot.pools.iter().enumerate().map(local).collect();
         Self { snapshot, manners: shared.manners.load_full(), pools }
@@ -84,7 +85,7 @@ impl PoolLocal {
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
         let name = Arc::clone(&pool.spec.name);
         Self {
-            latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout)),
+            latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
             meter: shared.meters.meter(&name),
             budget: RefCell::new(Budget::new(retry, Instant::now())),
             name,

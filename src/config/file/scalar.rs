@@ -144,3 +144,30 @@ impl JsonSchema for StatusText {
         })
     }
 }
+
+/// Server errors, such as `"500,502-504"`, or `"none"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct ErrorText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for ErrorText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "statuses such as \"500,502-504\"").map(Self)
+    }
+}
+
+impl JsonSchema for ErrorText {
+    fn schema_name() -> Cow<'static, str> {
+        "ServerErrors".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "One server error, or server errors and ranges with commas between them; `none` or nothing for none.",
+            "pattern": "^ *(none)? *$|^ *5[0-9]{2} *(- *5[0-9]{2} *)?(, *5[0-9]{2} *(- *5[0-9]{2} *)?)*$",
+            "minimum": 500,
+            "maximum": 599,
+            "examples": ["500,502-504", "503", "none"],
+        })
+    }
+}

@@ -14,7 +14,7 @@ use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::id::{Place, is_name};
 use crate::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, ZoneSpec,
+    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, StallBounds, ZoneSpec,
 };
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
@@ -46,14 +46,16 @@ impl Check<'_> {
         }
         let mut seen = Seen::default();
         let zones = zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let detect = self.detect(given.detect);
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
         let late_after = self.duration(&key, LATE_AFTER).value;
         PoolSpec {
             name: Arc::from(name.value.as_str()),
             zones,
-            probes: vec![self.probe(given.probe)],
-            detect: self.detect(given.detect),
+            probes: self.probes(given.probe, &table, detect.timeout),
+            detect,
+            stall: self.stall(given.stall),
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
@@ -159,6 +161,15 @@ impl Check<'_> {
             up_after,
             target: None,
         }
+    }
+
+    fn stall(&mut self, stall: Option<Table<file::Stall>>) -> StallBounds {
+        let Table { value: given, span: table } = stall.unwrap_or_default();
+        let default = StallBounds::default();
+        let floor = self.duration(&Key::new(&table, "floor", &given.floor), default.floor);
+        let ceiling = self.duration(&Key::new(&table, "ceiling", &given.ceiling), default.ceiling);
+        self.not_longer(("floor", &floor), ("ceiling", &ceiling));
+        StallBounds { floor: floor.value, ceiling: ceiling.value }
     }
 
     /// Reports a duration that is longer than one that it must fit into.

@@ -8,12 +8,13 @@ use super::Pools;
 use super::check::{Check, Key};
 use super::pool::NAME_MEND;
 use crate::config::address;
-use crate::config::file::{self, Located, Retry, RouteLimits, Table};
+use crate::config::file::{self, Located, Retry, RouteLimits, Scalar, Table};
 use crate::config::findings::Flaw;
 use crate::config::read::ROOT;
 use crate::config::{suggest, units};
 use crate::logic::id::is_name;
 use crate::logic::route::{RetrySpec, RouteSpec, Timeouts};
+use crate::logic::statuses::{SERVER_ERRORS, ServerErrors};
 
 const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 const BUFFER_BYTES: RangeInclusive<usize> = 0..=64 * 1024 * 1024;
@@ -136,7 +137,9 @@ impl Check<'_> {
         let budget_percent = self.whole(&key, &BUDGET_PERCENT, default.budget_percent);
         let key = Key::new(&table, "budget_floor", &given.budget_floor);
         let budget_floor = self.whole(&key, &BUDGET_FLOOR, default.budget_floor);
-        RetrySpec { attempts, buffer_bytes, budget_percent, budget_floor }
+        let key = Key::new(&table, "statuses", &given.statuses);
+        let statuses = self.setting(&key, default.statuses, |text| server_errors(&text.0)).value;
+        RetrySpec { attempts, buffer_bytes, budget_percent, budget_floor, statuses }
     }
 
     fn timeouts(&mut self, timeouts: Option<Table<file::Timeouts>>) -> Timeouts {
@@ -162,6 +165,23 @@ impl Check<'_> {
         })
         .value
     }
+}
+
+/// Server errors; an empty text or `none` stands for none.
+fn server_errors(given: &Scalar) -> Result<ServerErrors, Flaw> {
+    if let Scalar::Text(text) = given
+        && matches!(text.trim(), "" | "none")
+    {
+        return Ok(ServerErrors::NONE);
+    }
+    let mend = "write statuses from 500 to 599, such as \"500,502-504\", or \"none\"";
+    let ranges = units::statuses(given).map_err(|flaw| Flaw { mend: mend.to_owned(), ..flaw })?;
+    let other = ranges.iter().flat_map(|range| [range.start(), range.end()]);
+    if let Some(other) = other.into_iter().find(|status| !SERVER_ERRORS.contains(status)) {
+        let message = format!("{other} is not a server error");
+        return Err(Flaw::new(message, mend));
+    }
+    Ok(ServerErrors::of(ranges))
 }
 
 /// A route's path is compared with request paths as they come, so it must be in the one form that

@@ -127,7 +127,7 @@ impl Exchange {
     /// Whether the client is to send more before the endpoint can be expected to answer.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.sender.state == Sending::Body && self.sender.pending.is_empty()
+        self.sender.waits_for_client()
     }
 
     /// Sends on and waits for the final response head.
@@ -186,6 +186,11 @@ impl Sender {
     /// All of the request has been handed to the kernel.
     pub(super) fn is_done(&self) -> bool {
         self.state == Sending::Done
+    }
+
+    /// Everything that the client has sent was handed on, and more is to come.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.state == Sending::Body && self.pending.is_empty()
     }
 
     /// Sends until the socket is full or the body has nothing ready.

@@ -12,13 +12,19 @@ use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
 use crate::net::h1::{BodyDecoder, Decoded, ResponseHead};
 
-use super::connection::{Connection, reason_of};
+use super::connection::Connection;
 use super::exchange::{Exchange, Sender, poll_read};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 
 /// Reads of a large body.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of an unwanted response that are read before its connection is closed.
+const DRAIN_BYTES: usize = 64 * 1024;
+
+/// Time for that.
+const DRAIN_TIME: Duration = Duration::from_millis(200);
 
 /// Why a response body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,9 @@ pub enum ResponseError {
     /// The client is: the rest of its request body could not be read.
     Client,
 }
+
+/// Closed, reset or wrongly framed after the head: all the same to whoever awaits the rest.
+const CUT: ResponseError = ResponseError::Endpoint(Reason::Cut);
 
 /// A response body that was read to its end, or one still to be streamed.
 #[derive(Debug)]
@@ -120,14 +129,21 @@ impl ResponseBody {
                 let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(idle.as_mut().poll(cx));
                 self.flow.connection = None;
-                Poll::Ready(Some(Err(ResponseError::Endpoint(Reason::Timeout))))
+                // An endpoint that reads on while it answers may be waiting for its client.
+                let by_client = self.flow.outgoing.is_some() && self.flow.sender.waits_for_client();
+                let error = if by_client {
+                    ResponseError::Client
+                } else {
+                    ResponseError::Endpoint(Reason::Timeout)
+                };
+                Poll::Ready(Some(Err(error)))
             }
         }
     }
 
     /// Takes what has arrived already; `Some` if that was all of it.
     pub fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
-        let malformed = |_| ResponseError::Endpoint(Reason::Malformed);
+        let malformed = |_| CUT;
         let Some(remaining) = self.flow.decoder.remaining() else { return Ok(None) };
         if remaining > self.flow.input.len() as u64 {
             return Ok(None);
@@ -153,6 +169,24 @@ impl ResponseBody {
             whole.extend_from_slice(&piece?);
         }
         Ok(whole.freeze())
+    }
+
+    /// Nobody wants it: reads the rest, if it is small and on its way already, on a task of the
+    /// current `LocalSet`, so that the connection can be kept; else closes it.
+    pub fn drain(mut self: Box<Self>) {
+        let is_small = self.remaining().is_none_or(|left| left <= DRAIN_BYTES as u64);
+        if self.is_over() || !is_small || !self.flow.sender.is_done() {
+            return;
+        }
+        tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIME, async move {
+            let mut read = 0;
+            while read <= DRAIN_BYTES {
+                match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
+                    Some(Ok(piece)) => read += piece.len(),
+                    Some(Err(_)) | None => return,
+                }
+            }
+        }));
     }
 
     fn go_home(&mut self) {
@@ -185,16 +219,13 @@ impl Flow {
                 Ok(Decoded::Data(data)) => return Poll::Ready(Ok(Some(data))),
                 Ok(Decoded::End) => return Poll::Ready(Ok(None)),
                 Ok(Decoded::More) => {}
-                Err(_) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Malformed))),
+                Err(_) => return Poll::Ready(Err(CUT)),
             }
             match ready!(poll_read(connection, &mut self.input, READ_BYTES, cx)) {
                 Ok(0) if self.decoder.ends_at_close() => return Poll::Ready(Ok(None)),
-                Ok(0) => return Poll::Ready(Err(ResponseError::Endpoint(Reason::Closed))),
+                Ok(0) => return Poll::Ready(Err(CUT)),
                 Ok(_) => {}
-                Err(error) => {
-                    let reason = reason_of(&error).unwrap_or(Reason::Reset);
-                    return Poll::Ready(Err(ResponseError::Endpoint(reason)));
-                }
+                Err(_) => return Poll::Ready(Err(CUT)),
             }
         }
     }

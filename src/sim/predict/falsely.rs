@@ -165,19 +165,40 @@ fn live(sample: &Sample, question: &Question, seed: u64, base: Instant, time: Du
         let spacing = Spacing::Exponential;
         world.offer(Offer { pool, rate_rps, spacing, post_share: POST_SHARE });
     }
-    let mut verdicts = 0;
+    let mut count = Count { pool: sample.pool(), down_zones: Vec::new(), verdicts: 0 };
     let end = base + time;
     while world.now() < end {
         world.run_until(end.min(world.now() + LOOK_EVERY));
-        let seen = world.take_log();
-        verdicts += seen.iter().filter(|mark| is_down(&mark.what)).count() as u64;
+        world.take_log().into_iter().for_each(|mark| count.see(&mark.what));
     }
-    verdicts
+    count.verdicts
 }
 
-/// Whether an endpoint that was up has gone down.
-fn is_down(what: &What) -> bool {
-    matches!(what, What::Event(Event::Health { change: Change::WentDown, .. }))
+/// Counts endpoints that are put down, each for itself or with its zone.
+struct Count<'a> {
+    pool: &'a PoolSpec,
+    down_zones: Vec<Place>,
+    verdicts: u64,
+}
+
+impl Count<'_> {
+    fn see(&mut self, what: &What) {
+        match what {
+            What::Event(Event::Health { subject, change: Change::WentDown, .. }) => {
+                // With its zone it was counted already.
+                self.verdicts += u64::from(!self.down_zones.contains(&subject.place));
+            }
+            What::Event(Event::Zone { place, verdict: Some(_), .. }) => {
+                let zone = self.pool.zones.iter().find(|zone| zone.place == *place);
+                self.verdicts += zone.map_or(0, |zone| zone.endpoints.len() as u64);
+                self.down_zones.push(place.clone());
+            }
+            What::Event(Event::Zone { place, verdict: None, .. }) => {
+                self.down_zones.retain(|down| down != place);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The chance of a whole row of strikes, times the rows that begin in a year.

@@ -197,7 +197,7 @@ pub fn predict_one(
 
 /// A topology of this pool only: pools do not touch each other.
 fn alone(pool: &PoolSpec, here: Option<&Place>) -> Topology {
-    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())] }
+    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())], ..Topology::default() }
 }
 
 /// One kind of failure, tried many times.

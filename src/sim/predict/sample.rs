@@ -107,7 +107,8 @@ impl Sample {
             let kept = nearest_weight(&small, here) as f64 / nearest_weight(pool, here) as f64;
             (rate_rps * kept).min(RATE_AT_MOST_RPS * nearest_endpoints(&small, here) as f64)
         });
-        let topology = Topology { here: here.cloned(), pools: vec![Arc::new(small)] };
+        let topology =
+            Topology { here: here.cloned(), pools: vec![Arc::new(small)], ..Topology::default() };
         Self { topology, zone: position, zone_groups, rate_rps }
     }
 
@@ -153,10 +154,11 @@ impl Sample {
             world.schedule(onset, endpoint.address, failure.fault.behavior());
         }
         world.take_log();
+        let place = &self.pool().zones[self.zone].place;
         let mut left: Vec<SocketAddr> = failing.iter().map(|endpoint| endpoint.address).collect();
         while !left.is_empty() && world.turn(onset + failure.patience) {
             for mark in world.take_log() {
-                left.retain(|address| !is_verdict(&mark.what, *address));
+                left.retain(|address| !is_verdict(&mark.what, *address, place));
             }
         }
         Ended { took: left.is_empty().then(|| world.now() - onset), turns: world.turns() }
@@ -184,16 +186,21 @@ impl Sample {
             endpoints: zone.endpoints.iter().map(&mut rename).collect(),
         });
         let pool = PoolSpec { zones: zones.collect(), ..self.pool().clone() };
-        Topology { here: self.topology.here.clone(), pools: vec![Arc::new(pool)] }
+        Topology {
+            here: self.topology.here.clone(),
+            pools: vec![Arc::new(pool)],
+            ..Topology::default()
+        }
     }
 }
 
-/// Whether this is a verdict down that covers the endpoint at `address`.
-pub(super) fn is_verdict(what: &What, address: SocketAddr) -> bool {
+/// Whether this is a verdict down that covers the endpoint at `address`: its own, or its zone's.
+fn is_verdict(what: &What, address: SocketAddr, zone: &Place) -> bool {
     match what {
         What::Event(Event::Health { subject, change: Change::WentDown, .. }) => {
             subject.address == address
         }
+        What::Event(Event::Zone { place, verdict: Some(_), .. }) => place == zone,
         _ => false,
     }
 }

@@ -116,7 +116,11 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
     let of = |p: &Prediction| spread(p, Scope::Zone, Fault::Hang, false).median;
     assert!(of(&large) > of(&small) + ms(100));
-    let topology = Topology { here: None, pools: vec![Arc::new(pool(2_000, Detect::default()))] };
+    let topology = Topology {
+        here: None,
+        pools: vec![Arc::new(pool(2_000, Detect::default()))],
+        ..Topology::default()
+    };
     assert!(Sample::of(&topology, Some(300.0)).endpoints() <= 12);
     assert!(Sample::of(&topology, None).endpoints() <= 12);
     assert_eq!(large.zone_endpoints, 2_000);

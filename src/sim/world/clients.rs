@@ -86,8 +86,7 @@ pub(super) struct Stream {
 impl Stream {
     /// The age at which a try counts as stalled, and the one at which it is as good as failed.
     pub(super) fn bounds(&self) -> (Duration, Duration) {
-        let stall = self.latency.stall_bound();
-        (stall, 4 * stall)
+        (self.latency.stall_bound(), self.latency.slow_bound())
     }
 }
 
@@ -95,7 +94,9 @@ impl World {
     /// Lets clients come from now on. The pool's latencies are known already, as they are to a
     /// worker that has served for a while.
     pub fn offer(&mut self, offer: Offer) {
-        let mut latency = LatencyWindow::new(LEARNING);
+        let pool = self.snapshot.pools.iter().find(|view| view.spec.name == offer.pool);
+        let bounds = pool.map(|view| view.spec.stall).unwrap_or_default();
+        let mut latency = LatencyWindow::new(LEARNING, bounds);
         for _ in 0..LEARNT_REQUESTS {
             let service = self.settings.latency.draw(&mut self.rng);
             latency.record(self.settings.round_trip + service);

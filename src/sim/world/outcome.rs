@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::director::Input;
-use crate::logic::outcome::{Failure, Layer, Reason};
+use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::{self, Again, Reached, Tried};
 
 use super::World;
 use super::behavior::Answer;
 use super::trip::{End, Request, Visit};
+
+/// The status of an answer that is as it should be.
+const GOOD: u16 = 200;
 
 impl World {
     /// A try has come to its end.
@@ -18,7 +21,7 @@ impl World {
         let Some((visit, request)) = self.leave(id) else { return };
         match end {
             End::Failed { failure, reached } => {
-                self.count(&visit, failure);
+                self.met(&visit, failure);
                 self.go_on(id, request, &visit, reached);
             }
             End::Answered(answer) => {
@@ -30,13 +33,13 @@ impl World {
                     }
                     Answer::Good | Answer::Status(_) => {
                         self.keep_connection(&visit);
-                        visit.target.live.good(self.micros(self.now));
-                        visit.target.live.answered();
+                        self.head(&visit, GOOD);
+                        visit.witness.answered(&visit.target.live);
                         self.answered(&request);
                     }
                     Answer::Cut => {
-                        visit.target.live.good(self.micros(self.now));
-                        self.count(&visit, Failure::http(Reason::Cut));
+                        self.head(&visit, GOOD);
+                        self.met(&visit, Failure::http(Reason::Cut));
                         self.go_on(id, request, &visit, Reached::Something);
                     }
                 }
@@ -44,16 +47,21 @@ impl World {
         }
     }
 
-    /// A failure counts against the endpoint once a try. What it says of the connection control
-    /// hears each time, the rest only when it has looked since the last.
-    pub(super) fn count(&mut self, visit: &Visit, failure: Failure) {
-        let must_be_told = !visit.has_erred && visit.target.live.erred();
-        if must_be_told || is_always_told(failure) {
+    /// The endpoint failed.
+    pub(super) fn met(&mut self, visit: &Visit, failure: Failure) {
+        if visit.witness.met(failure, &visit.target.live) {
             self.report(visit, failure);
         }
     }
 
-    pub(super) fn report(&mut self, visit: &Visit, failure: Failure) {
+    /// The endpoint began to answer.
+    fn head(&mut self, visit: &Visit, status: u16) {
+        if visit.witness.head(status, &visit.target.live, self.micros(self.now)) {
+            self.report(visit, Failure::http(Reason::Status(status)));
+        }
+    }
+
+    fn report(&mut self, visit: &Visit, failure: Failure) {
         let endpoint = visit.target.id;
         self.tell(Input::Traffic { endpoint, failure, began: visit.began });
     }
@@ -92,10 +100,14 @@ impl World {
 
     /// An error page is an answer, which the client gets if nobody else may be asked.
     fn answered_badly(&mut self, id: u64, mut request: Request, visit: &Visit, status: u16) {
-        self.count(visit, Failure::http(Reason::Status(status)));
+        self.head(visit, status);
+        visit.witness.answered(&visit.target.live);
+        let spec = self.settings.retry;
+        if spec.statuses.has(status) {
+            request.held_failure = Some(Arc::clone(&visit.target.live));
+        }
         request.holds_bad_answer = true;
-        let is_of_gateway = matches!(status, 500 | 502 | 503 | 504);
-        if visit.is_trial || request.idempotent && is_of_gateway {
+        if request.idempotent && retry::is_unwanted(status, visit.is_trial, &spec) {
             self.go_on(id, request, visit, Reached::Something);
         } else {
             self.give_up(&request);
@@ -105,25 +117,22 @@ impl World {
     /// A request that got nothing from an endpoint goes to another one, if it may.
     pub(super) fn go_on(&mut self, id: u64, mut request: Request, visit: &Visit, reached: Reached) {
         request.first_met.get_or_insert_with(|| Arc::clone(&visit.target.live));
-        request.avoid.endpoints.push(visit.target.id);
-        request.avoid.zones.push(visit.target.zone);
-        if visit.is_trial {
-            // It did not come for its own sake: that costs it nothing.
-            return self.send(id, request);
-        }
-        request.sent_tries += u32::from(reached == Reached::Something);
+        request.avoid.leave(visit.target.id, visit.target.zone);
+        request.sent_tries += u32::from(reached == Reached::Something && !visit.is_trial);
         let tried = Tried {
             reached,
             idempotent: request.idempotent,
             body_held: true,
+            is_trial: visit.is_trial,
             sent_tries: request.sent_tries,
             tries: request.tries,
         };
+        let again = retry::may_send_again(&tried, &self.settings.retry);
+        let next = if again == Again::No { None } else { self.choose(&request) };
         let budget = &mut self.clients.streams[request.stream].budget;
-        match retry::may_send_again(&tried, &self.settings.retry) {
-            Again::Free => self.send(id, request),
-            Again::Budgeted if budget.spend() => self.send(id, request),
-            Again::Budgeted | Again::No => self.give_up(&request),
+        match next {
+            Some(next) if again == Again::Free || budget.spend() => self.send_to(id, request, next),
+            _ => self.give_up(&request),
         }
     }
 
@@ -132,6 +141,9 @@ impl World {
         let counts = &mut self.clients.counts;
         if request.holds_bad_answer {
             counts.answered_badly += 1;
+            if let Some(live) = &request.held_failure {
+                live.failed(self.micros(self.now));
+            }
             return;
         }
         let failed =
@@ -141,10 +153,4 @@ impl World {
             met.failed(self.micros(self.now));
         }
     }
-}
-
-/// Whether control hears of such a failure whenever it happens.
-fn is_always_told(failure: Failure) -> bool {
-    failure.layer == Layer::Connect
-        || matches!(failure.reason, Reason::Reset | Reason::Closed | Reason::Timeout)
 }

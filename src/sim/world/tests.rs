@@ -30,7 +30,7 @@ fn world_with(settings: Settings) -> World {
         ..PoolSpec::new("web", [("r/a", 1), ("r/b", 2)].map(zone).into())
     };
     let mut world = World::new(Instant::now(), settings);
-    world.configure(Topology { here: None, pools: vec![Arc::new(pool)] });
+    world.configure(Topology { pools: vec![Arc::new(pool)], ..Topology::default() });
     world.run_until(world.now() + ms(1_500));
     world
 }
@@ -43,7 +43,7 @@ fn preferred(world: &World) -> Target {
 
 /// Tries that counted, so far.
 fn tries(target: &Target) -> Tries {
-    target.live.look()
+    target.live.tries()
 }
 
 /// Probes since the last look, and how many of them failed.

@@ -1,6 +1,7 @@
 //! A request's way from endpoint to endpoint, as the request path goes it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::{Reached, Waiting};
 use crate::logic::snapshot::{Avoid, Live, PoolView, Sending, Target};
+use crate::logic::witness::Witness;
 
 use super::behavior::{Answer, Reply};
 use super::{Behavior, Happening, World};
@@ -36,6 +38,8 @@ pub(super) struct Request {
     pub(super) first_met: Option<Arc<Live>>,
     /// A bad answer that is in hand, should no other endpoint take the request.
     pub(super) holds_bad_answer: bool,
+    /// Whose failure that answer is, if it is one.
+    pub(super) held_failure: Option<Arc<Live>>,
     /// An endpoint got it that was not refusing it.
     was_received: bool,
     visit: Option<Visit>,
@@ -54,6 +58,7 @@ impl Request {
             sent_tries: 0,
             first_met: None,
             holds_bad_answer: false,
+            held_failure: None,
             was_received: false,
             visit: None,
             fate: 0,
@@ -68,8 +73,8 @@ pub(super) struct Visit {
     pub(super) began: Instant,
     /// It is there because the endpoint is to prove itself.
     pub(super) is_trial: bool,
-    /// It has been counted against the endpoint.
-    pub(super) has_erred: bool,
+    /// What it says for or against the endpoint.
+    pub(super) witness: Rc<Witness>,
     /// That it waits for long has been told.
     has_stalled: bool,
     stage: Stage,
@@ -122,8 +127,19 @@ impl World {
     }
 
     /// Sends a request to an endpoint of the current snapshot.
-    pub(super) fn send(&mut self, id: u64, mut request: Request) {
-        let Some((target, is_trial)) = self.choose(&request) else { return self.give_up(&request) };
+    pub(super) fn send(&mut self, id: u64, request: Request) {
+        match self.choose(&request) {
+            Some(next) => self.send_to(id, request, next),
+            None => self.give_up(&request),
+        }
+    }
+
+    pub(super) fn send_to(
+        &mut self,
+        id: u64,
+        mut request: Request,
+        (target, is_trial): (Target, bool),
+    ) {
         if request.tries > 0 {
             let counts = &mut self.clients.counts;
             counts.resent += 1;
@@ -134,6 +150,7 @@ impl World {
         request.tries += 1;
         request.fate += 1;
         request.holds_bad_answer = false;
+        request.held_failure = None;
         let fate = request.fate;
         let now = self.now;
         let is_pooled = self.host(target.address).check_out(target.id, now);
@@ -142,16 +159,21 @@ impl World {
         } else {
             (Stage::Connecting, Step::Connects { request: id, fate })
         };
-        let began = now;
-        let (has_erred, has_stalled) = (false, false);
-        request.visit = Some(Visit { target, began, is_trial, has_erred, has_stalled, stage });
+        request.visit = Some(Visit {
+            target,
+            began: now,
+            is_trial,
+            witness: Rc::default(),
+            has_stalled: false,
+            stage,
+        });
         self.clients.requests.insert(id, request);
         let at = now + self.one_way();
         self.add(at, Happening::Client(step));
     }
 
     /// Where a request goes next, and whether that is a trial.
-    fn choose(&mut self, request: &Request) -> Option<(Target, bool)> {
+    pub(super) fn choose(&mut self, request: &Request) -> Option<(Target, bool)> {
         let pool = &self.clients.streams[request.stream].offer.pool;
         let pools = &self.snapshot.pools;
         let view: &Arc<PoolView> = pools.iter().find(|view| view.spec.name == *pool)?;
@@ -274,7 +296,7 @@ impl World {
             let step = Step::Stalls { request: id, fate };
             self.add(visit.began + stall, Happening::Client(step));
         }
-        if visit.began + slow < end && !visit.has_erred {
+        if visit.began + slow < end {
             let step = Step::Slows { request: id, fate };
             self.add(visit.began + slow, Happening::Client(step));
         }
@@ -283,7 +305,7 @@ impl World {
     fn stalls(&mut self, id: u64, fate: u32) {
         if let Some(visit) = self.visit(id, fate) {
             self.change_visit(id, |visit| visit.has_stalled = true);
-            self.report(&visit, Failure::http(Reason::Stall));
+            self.met(&visit, Failure::http(Reason::Stall));
         }
     }
 
@@ -294,8 +316,7 @@ impl World {
         if visit.is_trial {
             self.ends(id, End::Failed { failure, reached: Reached::Something });
         } else {
-            self.count(&visit, failure);
-            self.change_visit(id, |visit| visit.has_erred = true);
+            self.met(&visit, failure);
         }
     }
 

@@ -1,156 +1,9 @@
+//! One endpoint, one pool: health, incidents, probes.
+
 use super::*;
-use crate::logic::id::Place;
-use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{EndpointSpec, ZoneSpec};
-
-pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
-const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
-
-pub(super) fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// A director, its time, and what it said in its last turn.
-pub(super) struct Rig {
-    director: Director,
-    pub(super) now: Instant,
-    said: Vec<Output>,
-}
-
-impl Rig {
-    /// One pool; every endpoint has passed its first probe.
-    pub(super) fn new(zones: &[(&str, &[u16])]) -> Self {
-        let mut rig = Self::cold(zones);
-        rig.all_answer(PASS);
-        rig
-    }
-
-    fn cold(zones: &[(&str, &[u16])]) -> Self {
-        let now = Instant::now();
-        let director = Director::new(now, 7);
-        let mut rig = Self { director, now: now + ms(1), said: Vec::new() };
-        rig.configure(pool(zones));
-        rig
-    }
-
-    fn configure(&mut self, pool: PoolSpec) {
-        let topology = Topology { here: None, pools: vec![Arc::new(pool)] };
-        self.turn([Input::Configure { topology, routes: Arc::default() }]);
-    }
-
-    /// Hands in all inputs, then does what the director says.
-    pub(super) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
-        inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
-        self.director.handle_timeout(self.now);
-        self.said.clear();
-        while let Some(output) = self.director.poll_output() {
-            let publish = matches!(output, Output::Publish(_));
-            self.said.push(output);
-            if publish {
-                self.director.handle(Input::Published, self.now);
-            }
-        }
-    }
-
-    fn wait(&mut self, time: Duration) {
-        self.now += time;
-        self.turn([]);
-    }
-
-    fn ids(&self) -> Vec<EndpointId> {
-        self.director.endpoints().iter().map(|status| status.subject.endpoint).collect()
-    }
-
-    pub(super) fn id(&self, port: u16) -> EndpointId {
-        let all = self.director.endpoints();
-        let one = all.iter().find(|status| status.subject.address.port() == port);
-        one.expect("known").subject.endpoint
-    }
-
-    fn status(&self, port: u16) -> EndpointStatus {
-        let mut all = self.director.endpoints().into_iter();
-        all.find(|status| status.subject.address.port() == port).expect("known")
-    }
-
-    pub(super) fn regular(&self, endpoint: EndpointId, outcome: Outcome) -> Input {
-        let ticket = Ticket { row: ProbeRow::Regular, started: self.now };
-        Input::Probed { endpoint, ticket, outcome }
-    }
-
-    pub(super) fn traffic(&self, endpoint: EndpointId, failure: Failure) -> Input {
-        Input::Traffic { endpoint, failure, began: self.now }
-    }
-
-    pub(super) fn all_answer(&mut self, outcome: Outcome) {
-        let inputs: Vec<_> = self.ids().iter().map(|&id| self.regular(id, outcome)).collect();
-        self.turn(inputs);
-    }
-
-    /// Two refusals: a verdict.
-    pub(super) fn fell(&mut self, ports: &[u16]) {
-        for _ in 0..2 {
-            self.now += ms(1);
-            let refused = |&port: &u16| self.regular(self.id(port), REFUSED);
-            let inputs: Vec<_> = ports.iter().map(refused).collect();
-            self.turn(inputs);
-        }
-    }
-
-    pub(super) fn published(&self) -> Vec<Arc<Snapshot>> {
-        let publish = |output: &Output| match output {
-            Output::Publish(snapshot) => Some(Arc::clone(snapshot)),
-            _ => None,
-        };
-        self.said.iter().filter_map(publish).collect()
-    }
-
-    fn events(&self) -> Vec<Event> {
-        let event = |output: &Output| match output {
-            Output::Event(event) => Some(event.clone()),
-            _ => None,
-        };
-        self.said.iter().filter_map(event).collect()
-    }
-
-    fn panics(&self) -> Vec<bool> {
-        let on = |event: Event| match event {
-            Event::Panic { on, .. } => Some(on),
-            _ => None,
-        };
-        self.events().into_iter().filter_map(on).collect()
-    }
-
-    fn probed(&self, port: u16) -> bool {
-        let id = self.id(port);
-        let probes = |output: &Output| match output {
-            Output::Probe { endpoint, .. } => *endpoint == id,
-            _ => false,
-        };
-        self.said.iter().any(probes)
-    }
-}
-
-fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
-    let zone = |(name, ports): &(&str, &[u16])| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
-    };
-    PoolSpec::new("web", zones.iter().map(zone).collect())
-}
-
-fn endpoint(port: u16) -> EndpointSpec {
-    EndpointSpec { address: SocketAddr::from(([127, 0, 0, 1], port)), weight: 1 }
-}
-
-pub(super) fn serving(snapshot: &Snapshot) -> Vec<u16> {
-    let mut ports: Vec<u16> =
-        snapshot.pools[0].targets().map(|target| target.address.port()).collect();
-    ports.sort_unstable();
-    ports
-}
 
 #[test]
 fn a_reload_keeps_health_by_identity() {
@@ -345,7 +198,7 @@ fn an_incident_counts_what_requests_met_and_keeps_it() {
     let mut rig = Rig::new(&[("r/a", &[1, 2])]);
     let id = rig.id(1);
     let live = {
-        let view = &rig.director.views[0];
+        let view = rig.director.pools[0].view.as_ref().expect("published");
         let target = view.targets().find(|target| target.id == id).expect("serves");
         Arc::clone(&target.live)
     };
