@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use gapless::logic::director::EndpointStatus;
 use gapless::logic::health::Health;
 use gapless::logic::id::EndpointId;
 use gapless::logic::outcome::Class;
-use gapless::logic::topology::{Detect, PoolSpec, Topology};
+use gapless::logic::topology::{Detect, PoolSpec, Recover, Topology};
 use gapless::logic::window;
 use gapless::sim::latency::Latency;
 use gapless::sim::predict::Fault;
@@ -16,6 +17,12 @@ use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
 
 use crate::rules::Rules;
 use crate::topologies::{Maker, ms, pool_spec, zone};
+
+/// The longest that a request waits for an endpoint that is slow or drops its packets.
+const UNDER_WAY: Duration = ms(3_000);
+
+/// Time for the trials of all endpoints of a pool at the least rate.
+const TRIALS: Duration = ms(15_000);
 
 pub(crate) const HEALTHY: Behavior = healthy(1);
 
@@ -47,7 +54,7 @@ impl Scenario {
             Settings { seed, grain, reorder, probe_loss, traffic_loss, ..Settings::default() };
         let has_traffic = rng.bool();
         let pools = if has_traffic { rng.usize(1..3) } else { 1 };
-        let rate_rps = rng.f64() * 300.0;
+        let rate_rps = 30.0 + rng.f64() * 270.0;
         let mut maker = Maker::new(Rng::with_seed(seed ^ 0x5eed));
         let topology = maker.topology(pools);
         let mut scenario = Self::with(settings, maker, topology);
@@ -76,6 +83,7 @@ impl Scenario {
     pub(crate) fn idle(settings: Settings, detect: Detect) -> Self {
         let pool = PoolSpec {
             zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
+            recover: Recover { hold_down_max: ms(2_000), ..Recover::default() },
             ..pool_spec("web", detect)
         };
         let topology = Topology { pools: vec![Arc::new(pool)], ..Topology::default() };
@@ -183,18 +191,30 @@ impl Scenario {
                 self.world.schedule(now, address, HEALTHY);
             }
         }
-        self.run(self.return_at_most(), rules);
-        for status in self.world.director().endpoints() {
-            let back = matches!(status.health, Health::Up | Health::Suspect { .. });
-            assert!(back, "{} is {:?}", status.subject.address, status.health);
-            assert!(status.in_service);
+        let end = self.world.now() + self.return_at_most();
+        while !self.missing().is_empty() && self.world.now() < end {
+            self.run(ms(200), rules);
         }
-        assert!(self.world.snapshot().pools.iter().all(|pool| !pool.panic));
+        let missing = self.missing();
+        assert!(missing.is_empty(), "not back after {:?}: {missing:?}", self.return_at_most());
+    }
+
+    /// Who does not serve, and which pools are in panic.
+    fn missing(&mut self) -> Vec<String> {
+        let is_back = |status: &EndpointStatus| {
+            status.in_service && matches!(status.health, Health::Up | Health::Suspect { .. })
+        };
+        let all = self.world.director().endpoints();
+        let missing = all.iter().filter(|status| !is_back(status));
+        let missing =
+            missing.map(|status| format!("{} {:?}", status.subject.address, status.health));
+        let pools = self.world.snapshot().pools.iter().filter(|pool| pool.panic);
+        missing.chain(pools.map(|pool| format!("panic in {}", pool.spec.name))).collect()
     }
 
     /// A down endpoint waits for its period, then passes in a row. A probe that was under way when
     /// it healed may fail yet, and an endpoint that is suspect may go down for that; so it may for
-    /// a request that was under way, or that a lost packet holds up.
+    /// a request that was under way. What traffic put down takes trials, one request each.
     fn return_at_most(&self) -> Duration {
         let of = |pool: &Arc<PoolSpec>| {
             let detect = &pool.detect;
@@ -207,9 +227,8 @@ impl Scenario {
             under_way + passes + held + 2 * detect.fast_interval.max(self.answer())
         };
         let longest = self.topology.pools.iter().map(of).max();
-        let requests =
-            if self.has_traffic { self.settings.timeouts.connect } else { Duration::ZERO };
-        requests + longest.unwrap_or_default()
+        let longest = longest.unwrap_or_default();
+        if self.has_traffic { UNDER_WAY + longest + TRIALS } else { longest }
     }
 
     /// From the start of a probe until the director has heard of a healthy endpoint's answer.
