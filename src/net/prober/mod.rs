@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::logic::outcome::{Class, Failure, Layer, Outcome, Reason};
+use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
 use crate::logic::probe::{ProbeKind, ProbeSpec};
 use crate::net::upstream::reason_of;
 
@@ -194,12 +194,9 @@ async fn attempt(
     let progress = &progress[number];
     if let Some(open) = kept {
         let answer = ask(question, progress, open).await;
-        // That a connection was closed while nobody used it says nothing of its owner.
-        let is_stale = match &answer {
-            Err(Ended::Failed(failure)) => failure.class() == Class::Reset,
-            Err(Ended::Ours) | Ok(_) => false,
-        };
-        if !is_stale || progress.is_heard.get() {
+        // What became of a connection while nobody used it says nothing of its owner.
+        let is_stale = matches!(answer, Err(Ended::Failed(_))) && !progress.is_heard.get();
+        if !is_stale {
             return (number, answer);
         }
     }
@@ -260,4 +257,37 @@ async fn ask(
         (_, Line::H2(_)) | (ProbeKind::Grpc(_), Line::Bytes(_)) => Err(Ended::Ours),
     }?;
     Ok(Answer { is_degraded, open: line.map(|line| Open { since, line }) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_this_side_lacks_is_void() {
+        let progress = Progress::default();
+        let ended = |errno: Errno| progress.broken(&io::Error::from(errno));
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETDOWN,
+            Errno::NETUNREACH,
+            Errno::PERM,
+        ] {
+            assert!(matches!(ended(errno), Ended::Ours), "{errno:?}");
+        }
+        for (errno, reason) in [
+            (Errno::CONNREFUSED, Reason::Refused),
+            (Errno::HOSTUNREACH, Reason::Unreachable),
+            (Errno::CONNRESET, Reason::Reset),
+            (Errno::TIMEDOUT, Reason::Timeout),
+        ] {
+            let Ended::Failed(failure) = ended(errno) else { panic!("{errno:?}") };
+            assert_eq!(failure, Failure { layer: Layer::Connect, reason });
+        }
+    }
 }
