@@ -1,15 +1,17 @@
 //! The running program: what it says of probes, certificates that change, connections that it keeps.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::config::Config;
 use super::support::instance::Gapless;
 use super::support::pki::{Authority, Clients, Valid};
-use super::support::server::{Server, http1, ok};
+use super::support::server::{Server, http1, ok, serving};
 use super::support::{SOON, eventually};
 
 const LOCAL: &str = "127.0.0.1";
@@ -96,4 +98,31 @@ fn a_degraded_endpoint_serves_and_is_shown() {
     let measured = |probe: &Value| probe["latency_ms"].as_f64().is_some_and(|ms| ms > 0.0);
     assert!(probes.as_array().expect("a list").iter().all(measured), "{probes}");
     assert!(gapless.metric("gapless_probes_total{pool=\"web\",outcome=\"degraded\"}") >= 1.0);
+}
+
+/// A program that is stopped for a while (as a virtual machine is, when it moves) comes back to
+/// timeouts that are long over, and blames nobody for them.
+#[test]
+fn a_program_that_was_stopped_blames_nobody() {
+    let answer = serving(|mut io| async move {
+        let _ = io.read(&mut [0; 1024]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = io.write_all(ok("", "").as_bytes()).await;
+        let _ = io.read(&mut [0; 1]).await;
+    });
+    let servers: Vec<_> = (0..8).map(|_| Server::plain(answer.clone())).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let often = "detect = { interval = \"100ms\", timeout = \"100ms\", fast_interval = \"50ms\" }";
+    let config = Config::new().pool(often).zone("local/a", &addresses);
+    let gapless = Gapless::start_ready(&config);
+    for _ in 0..5 {
+        gapless.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(250));
+        gapless.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    let page = gapless.ask("/metrics").text();
+    assert!(page.contains("outcome=\"pass\""), "{page}");
+    assert!(!page.contains("outcome=\"silent\""), "{page}");
+    assert!(gapless.endpoints().iter().all(|endpoint| endpoint["state"] == "up"));
 }
