@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 use super::support::config::Config;
 use super::support::instance::Gapless;
@@ -104,20 +105,30 @@ fn a_degraded_endpoint_serves_and_is_shown() {
 /// timeouts that are long over, and blames nobody for them.
 #[test]
 fn a_program_that_was_stopped_blames_nobody() {
-    let answer = serving(|mut io| async move {
-        let _ = io.read(&mut [0; 1024]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let _ = io.write_all(ok("", "").as_bytes()).await;
-        let _ = io.read(&mut [0; 1]).await;
+    // It takes a turn of each side, so that what came meanwhile is not all that is to come.
+    let pause = Duration::from_millis(25);
+    let identity = Authority::new("tests").server(&[LOCAL], Valid::Now);
+    let acceptor = TlsAcceptor::from(identity.server_config(&Clients::Any, &[]));
+    let answer = serving(move |io| {
+        let acceptor = acceptor.clone();
+        async move {
+            tokio::time::sleep(pause).await;
+            let Ok(mut io) = acceptor.accept(io).await else { return };
+            let _ = io.read(&mut [0; 1024]).await;
+            tokio::time::sleep(pause).await;
+            let _ = io.write_all(ok("", "").as_bytes()).await;
+            let _ = io.read(&mut [0; 1]).await;
+        }
     });
     let servers: Vec<_> = (0..8).map(|_| Server::plain(answer.clone())).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let often = "detect = { interval = \"100ms\", timeout = \"100ms\", fast_interval = \"50ms\" }";
-    let config = Config::new().pool(often).zone("local/a", &addresses);
+    let probe = "probe = { http = \"/\", tls = { verify = false } }\n\
+                 detect = { interval = \"150ms\", timeout = \"150ms\", fast_interval = \"50ms\" }";
+    let config = Config::new().pool(probe).zone("local/a", &addresses);
     let gapless = Gapless::start_ready(&config);
     for _ in 0..5 {
         gapless.signal(Signal::STOP);
-        std::thread::sleep(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(300));
         gapless.signal(Signal::CONT);
         std::thread::sleep(Duration::from_millis(150));
     }
