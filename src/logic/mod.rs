@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod health;
 pub mod schedule;
 
+pub mod breaker;
 pub mod live;
 pub mod retry;
 pub mod route;

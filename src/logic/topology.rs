@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
+use super::breaker::Breakers;
 use super::id::Place;
 
 /// All pools, and where this instance stands.
@@ -35,7 +36,7 @@ pub struct PoolSpec {
     pub optimistic: bool,
     /// A rescued request answered later than this after its arrival counts as late.
     pub late_after: Duration,
-    /// Bounds on what one worker keeps and opens for each endpoint.
+    /// Bounds on what is kept and under way.
     pub limits: PoolLimits,
 }
 
@@ -138,7 +139,7 @@ pub struct HttpProbe {
     pub expect_body: Option<String>,
 }
 
-/// Bounds on what one worker keeps and opens for one endpoint.
+/// Bounds on what is kept and under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections kept for reuse, per worker and endpoint.
@@ -147,6 +148,8 @@ pub struct PoolLimits {
     pub idle_timeout: Duration,
     /// Largest response head that is accepted, in bytes.
     pub response_head_bytes: usize,
+    /// What all workers together may have under way.
+    pub breakers: Breakers,
 }
 
 impl Default for PoolLimits {
@@ -155,6 +158,7 @@ impl Default for PoolLimits {
             idle_connections: 256,
             idle_timeout: Duration::from_secs(30),
             response_head_bytes: 64 * 1024,
+            breakers: Breakers::default(),
         }
     }
 }

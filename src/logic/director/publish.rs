@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::logic::snapshot::{PoolView, Snapshot, Target, Tier};
+use crate::logic::snapshot::{PoolLive, PoolView, Snapshot, Target, Tier};
 use crate::logic::steer::{self, TierWeight};
 use crate::logic::topology::PoolSpec;
 
@@ -36,7 +36,8 @@ impl Director {
                 views.push(Arc::clone(before));
                 continue;
             }
-            let view = self.view(pool, members);
+            let live = before.map(|old| Arc::clone(&old.live)).unwrap_or_default();
+            let view = self.view(pool, members, live);
             let was_panic = before.is_some_and(|old| old.panic);
             if was_panic && !view.panic {
                 // Nobody was cut while there was nowhere better to go. Now there is.
@@ -54,7 +55,7 @@ impl Director {
         Arc::new(Snapshot { version: self.version, routes: Arc::clone(&self.routes), pools: views })
     }
 
-    fn view(&self, pool: &Arc<PoolSpec>, members: &[&Endpoint]) -> PoolView {
+    fn view(&self, pool: &Arc<PoolSpec>, members: &[&Endpoint], live: Arc<PoolLive>) -> PoolView {
         let any_serves = members.iter().any(|endpoint| endpoint.serves());
         // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
         let any_verdict = members.iter().any(|endpoint| !endpoint.is_unknown());
@@ -82,7 +83,7 @@ impl Director {
         tiers.extend(last_resort.into_iter().map(|suspects| Tier::of(0, targets(suspects))));
         let members = members.iter().map(|endpoint| endpoint.subject.endpoint).collect();
         let (proven, trials) = (None, Vec::new());
-        PoolView { spec: Arc::clone(pool), tiers, proven, trials, panic, members }
+        PoolView { spec: Arc::clone(pool), tiers, proven, trials, panic, members, live }
     }
 }
 
