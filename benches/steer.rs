@@ -10,7 +10,7 @@ use gapless::logic::id::EndpointId;
 use gapless::logic::route::{RetrySpec, RouteSpec, RouteTable, Timeouts};
 use gapless::logic::snapshot::{Avoid, PoolView, Sending, Target, Tier};
 use gapless::logic::steer::WHOLE;
-use gapless::logic::topology::{Detect, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds};
+use gapless::logic::topology::PoolSpec;
 
 fn table(hosts: usize) -> RouteTable {
     let specs: Vec<RouteSpec> = (0..hosts)
@@ -43,18 +43,8 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         });
         Tier::of(if zone == 0 { WHOLE } else { 0 }, targets.collect())
     });
-    let spec = PoolSpec {
-        name: "web".into(),
-        zones: Vec::new(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-        detect: Detect::default(),
-        stall: StallBounds::default(),
-        optimistic: false,
-        late_after: std::time::Duration::from_millis(250),
-        limits: PoolLimits::default(),
-    };
     PoolView {
-        spec: Arc::new(spec),
+        spec: Arc::new(PoolSpec::new("web", Vec::new())),
         tiers: tiers.collect(),
         proven: None,
         trials: Vec::new(),

@@ -8,8 +8,9 @@ use gapless::cli::check::{Format, check};
 use gapless::config::model::{Limits, Shutdown};
 use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
+use gapless::logic::probe::{ProbeKind, ProbeSpec};
 use gapless::logic::route::{RetrySpec, Timeouts};
-use gapless::logic::topology::{Detect, PoolLimits, ProbeKind};
+use gapless::logic::topology::{Detect, PoolLimits};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ fn the_smallest_example_takes_every_default() {
     assert_eq!(route.body_bytes, None);
 
     let pool = &config.topology.pools[0];
-    assert_eq!(pool.probe.kind, ProbeKind::Tcp);
+    assert_eq!(pool.probes, [ProbeSpec::tcp()]);
     assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
     assert_eq!((pool.optimistic, pool.late_after), (false, Duration::from_millis(250)));
     assert_eq!(pool.zones[0].endpoints[0].weight, 1);
@@ -76,10 +77,10 @@ fn the_full_example_states_the_defaults() {
     assert_eq!(route.body_bytes, Some(10 << 20));
     let pool = &config.topology.pools[0];
     assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
-    let ProbeKind::Http(probe) = &pool.probe.kind else { panic!("{:?}", pool.probe) };
+    let ProbeKind::Http(probe) = &pool.primary().kind else { panic!("{:?}", pool.probes) };
     assert_eq!(probe.expect_status, [200..=299]);
     assert_eq!(probe.headers["x-probe"], "gapless");
-    assert_eq!(pool.probe.port, Some(18310));
+    assert_eq!(pool.primary().port, Some(18310));
 }
 
 /// A key that joins the file joins the full example too.

@@ -117,14 +117,11 @@ impl EndpointJson {
             started: clock.text(started),
             result: match outcome {
                 Outcome::Pass { .. } => "pass".to_owned(),
+                Outcome::Degraded { .. } => "degraded".to_owned(),
                 Outcome::Fail(failure) => failure.to_string(),
                 Outcome::Void => "void".to_owned(),
             },
-            latency_ms: if let Outcome::Pass { latency } = outcome {
-                Some(millis(latency))
-            } else {
-                None
-            },
+            latency_ms: outcome.latency().map(millis),
         };
         Self {
             pool: status.subject.pool.to_string(),

@@ -6,10 +6,11 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::logic::director::Event;
+use crate::logic::director::{Divergence, Event, Withheld};
 use crate::logic::health::{Change, Health};
+use crate::logic::id::Place;
 use crate::logic::incident::{Incident, Subject};
-use crate::logic::outcome::Outcome;
+use crate::logic::outcome::{Failure, Outcome};
 
 /// Upper bounds of the buckets for detection and gap, in seconds.
 const WINDOW_BUCKETS: [f64; 15] =
@@ -58,6 +59,17 @@ pub fn event(event: &Event) {
         Event::Health { subject, change, health } => health_changed(subject, *change, *health),
         Event::IncidentBegan(incident) => incident_began(incident),
         Event::IncidentEnded(incident) => incident_ended(incident),
+        Event::Zone { pool, place, verdict } => zone_changed(pool, place, *verdict),
+        Event::Withheld { subject, failure, why } => withheld(subject, *failure, *why),
+        Event::Divergence(divergence) => diverged(divergence),
+        Event::Blind { on } => {
+            gauge!("gapless_blind").set(if *on { 1.0 } else { 0.0 });
+            if *on {
+                tracing::error!("blind: probes end without evidence, this process lacks resources");
+            } else {
+                tracing::warn!("probes bring evidence again");
+            }
+        }
         Event::Panic { pool, on: true } => {
             gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(1.0);
             counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
@@ -66,6 +78,57 @@ pub fn event(event: &Event) {
         Event::Panic { pool, on: false } => {
             gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(0.0);
             tracing::warn!(%pool, "panic is over");
+        }
+    }
+}
+
+fn zone_changed(pool: &str, place: &Place, verdict: Option<(Failure, u32)>) {
+    let labels = [("pool", pool.to_owned()), ("zone", place.to_string())];
+    gauge!("gapless_zone_up", &labels).set(if verdict.is_some() { 0.0 } else { 1.0 });
+    match verdict {
+        Some((failure, witnesses)) => {
+            counter!("gapless_zone_verdicts_total", &labels).increment(1);
+            tracing::warn!(%pool, zone = %place, reason = %failure, witnesses, "zone down");
+        }
+        None => tracing::warn!(%pool, zone = %place, "zone up"),
+    }
+}
+
+fn withheld(subject: &Subject, failure: Failure, why: Withheld) {
+    let word = why.as_str();
+    let labels = [("pool", subject.pool.to_string()), ("why", word.to_owned())];
+    counter!("gapless_verdicts_withheld_total", &labels).increment(1);
+    tracing::warn!(
+        pool = %subject.pool,
+        zone = %subject.place,
+        endpoint = %subject.address,
+        reason = %failure,
+        why = word,
+        "verdict withheld: the endpoint stays in service"
+    );
+}
+
+fn diverged(divergence: &Divergence) {
+    match divergence {
+        Divergence::ProbesFail { pool, on } => {
+            let value = if *on { 1.0 } else { 0.0 };
+            gauge!("gapless_pool_divergence", "pool" => pool.to_string()).set(value);
+            if *on {
+                tracing::error!(%pool, "divergence: probes fail while traffic succeeds; not obeyed");
+            } else {
+                tracing::warn!(%pool, "divergence is over");
+            }
+        }
+        Divergence::TrafficFails { subject, failure } => {
+            let pool = subject.pool.to_string();
+            counter!("gapless_divergences_total", "pool" => pool).increment(1);
+            tracing::warn!(
+                pool = %subject.pool,
+                zone = %subject.place,
+                endpoint = %subject.address,
+                reason = %failure,
+                "divergence: traffic fails while probes pass; traffic is believed"
+            );
         }
     }
 }
@@ -131,11 +194,12 @@ fn incident_ended(incident: &Incident) {
 
 /// Counts one probe.
 pub fn probe(pool: &str, outcome: Outcome) {
+    if let Some(latency) = outcome.latency() {
+        histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
+    }
     let word = match outcome {
-        Outcome::Pass { latency } => {
-            histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
-            "pass"
-        }
+        Outcome::Pass { .. } => "pass",
+        Outcome::Degraded { .. } => "degraded",
         Outcome::Fail(failure) => failure.class().as_str(),
         Outcome::Void => "void",
     };

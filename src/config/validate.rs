@@ -18,7 +18,7 @@ use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
 use crate::logic::route::RouteSpec;
-use crate::logic::topology::{PoolSpec, Topology};
+use crate::logic::topology::{PROBES_PER_SECOND, PoolSpec, Topology};
 
 use self::check::Check;
 
@@ -51,7 +51,7 @@ pub(super) fn validate(file: File, gaps: &Gaps, findings: &mut Findings) -> Opti
         shutdown,
         headers,
         routes,
-        topology: Topology { here, pools },
+        topology: Topology { here, pools, probes_per_second: PROBES_PER_SECOND },
     })
 }
 

@@ -65,6 +65,22 @@ pub enum Change {
     Restored,
 }
 
+impl Change {
+    /// What changed from one verdict to the next.
+    #[must_use]
+    pub fn between(before: Health, after: Health) -> Self {
+        match (before, after) {
+            (Health::Unknown { .. }, Health::Up | Health::Suspect { .. }) => Self::Started,
+            (Health::Up, Health::Suspect { .. }) => Self::Suspected,
+            (Health::Suspect { .. }, Health::Up) => Self::Cleared,
+            (Health::Down { .. }, Health::Returning { .. }) => Self::Returning,
+            (before, after) if before.is_down() && !after.is_down() => Self::Restored,
+            (before, after) if !before.is_down() && after.is_down() => Self::WentDown,
+            _ => Self::None,
+        }
+    }
+}
+
 impl Health {
     /// The state of an endpoint that nothing is known about.
     pub const NEW: Self = Self::Unknown { strikes: 0 };
@@ -78,6 +94,11 @@ impl Health {
         };
         *self = next;
         change
+    }
+
+    /// Brings back what has passed often enough and was only held.
+    pub fn release(&mut self) {
+        *self = Self::Up;
     }
 
     fn passed(self, thresholds: Thresholds) -> (Self, Change) {
@@ -120,6 +141,12 @@ impl Health {
             Self::Up => (Self::Suspect { strikes, failure }, Change::Suspected),
             _ => (Self::Suspect { strikes, failure }, Change::None),
         }
+    }
+
+    /// Whether the verdict is down.
+    #[must_use]
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::Down { .. } | Self::Returning { .. })
     }
 
     /// Whether the verdict allows traffic, in a pool that is (or is not) optimistic.

@@ -119,6 +119,8 @@ pub struct ZoneIncident {
 pub struct Ledger {
     next_id: u64,
     open: HashMap<EndpointId, Incident>,
+    /// Verdicts that no published snapshot holds yet.
+    unshifted: Vec<EndpointId>,
     closed: VecDeque<Incident>,
 }
 
@@ -163,7 +165,14 @@ impl Ledger {
             incident.id = self.next_id;
             incident.failure = failure;
             incident.timeline.verdict = Some(now);
+            self.unshifted.push(endpoint);
         }
+    }
+
+    /// Endpoints on which a suspicion or an incident is open.
+    #[must_use]
+    pub fn watching(&self) -> Vec<EndpointId> {
+        self.open.keys().copied().collect()
     }
 
     /// Whether a suspicion or an incident is open.
@@ -174,9 +183,9 @@ impl Ledger {
 
     /// A snapshot that holds all verdicts so far was published.
     pub fn shifted(&mut self, now: Instant) {
-        for incident in self.open.values_mut() {
-            if incident.timeline.verdict.is_some() && incident.timeline.shift.is_none() {
-                incident.timeline.shift = Some(now);
+        for endpoint in self.unshifted.drain(..) {
+            if let Some(incident) = self.open.get_mut(&endpoint) {
+                incident.timeline.shift.get_or_insert(now);
             }
         }
     }

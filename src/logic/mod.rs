@@ -5,11 +5,14 @@
 
 pub mod id;
 pub mod outcome;
+pub mod probe;
 pub mod statuses;
 pub mod topology;
 
 pub mod evidence;
 pub mod health;
+pub mod ratio;
+pub mod recovery;
 pub mod schedule;
 
 pub mod breaker;

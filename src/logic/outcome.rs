@@ -10,8 +10,12 @@ use std::time::Duration;
 pub enum Layer {
     /// Opening the connection.
     Connect,
+    /// Shaking hands over TLS.
+    Tls,
     /// Exchanging HTTP messages.
     Http,
+    /// Asking over gRPC, on top of HTTP that is as it should be.
+    Grpc,
 }
 
 /// Why it ended there.
@@ -37,8 +41,46 @@ pub enum Reason {
     Malformed,
     /// A status that is not expected.
     Status(u16),
-    /// The body lacks the expected text.
+    /// The body is not the expected one.
     Body,
+    /// The certificate does not do.
+    Certificate(CertificateFault),
+    /// The handshake failed for anything but the endpoint's certificate.
+    Handshake,
+    /// The service says of itself that it does not serve.
+    NotServing,
+    /// A gRPC status that is not OK.
+    GrpcStatus(u16),
+}
+
+/// What is wrong with an endpoint's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateFault {
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// Nobody who is trusted has issued it.
+    UnknownIssuer,
+    /// It is somebody else's.
+    WrongName,
+    /// It was revoked.
+    Revoked,
+    /// It is broken, or not made for this use.
+    Invalid,
+}
+
+impl CertificateFault {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NotYetValid => "not yet valid",
+            Self::UnknownIssuer => "of an unknown issuer",
+            Self::WrongName => "of another name",
+            Self::Revoked => "revoked",
+            Self::Invalid => "invalid",
+        }
+    }
 }
 
 /// A failure: layer × reason.
@@ -61,11 +103,14 @@ pub enum Class {
     Silent,
     /// An answer, and the wrong one.
     BadStatus,
+    /// Accepted, and no handshake comes of it.
+    Tls,
 }
 
 impl Class {
     /// Every class, in the order of reports.
-    pub const ALL: [Self; 4] = [Self::Refused, Self::Reset, Self::Silent, Self::BadStatus];
+    pub const ALL: [Self; 5] =
+        [Self::Refused, Self::Reset, Self::Silent, Self::BadStatus, Self::Tls];
 
     /// The word used in output and metrics.
     #[must_use]
@@ -75,6 +120,7 @@ impl Class {
             Self::Reset => "reset",
             Self::Silent => "silent",
             Self::BadStatus => "bad_status",
+            Self::Tls => "tls",
         }
     }
 }
@@ -105,7 +151,42 @@ impl Failure {
             Reason::Refused | Reason::Unreachable => Class::Refused,
             Reason::Reset | Reason::Closed | Reason::Cut => Class::Reset,
             Reason::Timeout | Reason::Stall | Reason::Slow => Class::Silent,
-            Reason::Malformed | Reason::Status(_) | Reason::Body => Class::BadStatus,
+            Reason::Malformed
+            | Reason::Status(_)
+            | Reason::Body
+            | Reason::NotServing
+            | Reason::GrpcStatus(_) => Class::BadStatus,
+            Reason::Certificate(_) | Reason::Handshake => Class::Tls,
+        }
+    }
+
+    /// Whether the connection itself failed, so that a neighbour in the same zone may well fail
+    /// alike, as opposed to an answer that only this endpoint gave.
+    #[must_use]
+    pub fn is_connection_level(self) -> bool {
+        matches!(self.class(), Class::Refused | Class::Reset | Class::Silent) && !self.is_answer()
+    }
+
+    /// Whether the endpoint was there and did badly, and was not just gone: of such failures it is
+    /// the ratio that tells, not a row of them.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        match self.reason {
+            Reason::Refused
+            | Reason::Unreachable
+            | Reason::Timeout
+            | Reason::Reset
+            | Reason::Closed
+            | Reason::Stall
+            | Reason::Certificate(_)
+            | Reason::Handshake => false,
+            Reason::Slow
+            | Reason::Cut
+            | Reason::Malformed
+            | Reason::Status(_)
+            | Reason::Body
+            | Reason::NotServing
+            | Reason::GrpcStatus(_) => true,
         }
     }
 
@@ -114,7 +195,7 @@ impl Failure {
     /// breaks the rules). Such evidence makes a suspect but never a verdict.
     #[must_use]
     pub fn is_soft(self) -> bool {
-        self.layer == Layer::Http
+        matches!(self.layer, Layer::Http | Layer::Grpc)
     }
 }
 
@@ -122,7 +203,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layer = match self.layer {
             Layer::Connect => "connect",
+            Layer::Tls => "tls",
             Layer::Http => "http",
+            Layer::Grpc => "grpc",
         };
         match self.reason {
             Reason::Refused => write!(f, "{layer} refused"),
@@ -136,6 +219,10 @@ impl fmt::Display for Failure {
             Reason::Malformed => write!(f, "{layer} malformed"),
             Reason::Status(code) => write!(f, "{layer} status {code}"),
             Reason::Body => write!(f, "{layer} wrong body"),
+            Reason::Certificate(fault) => write!(f, "{layer} certificate {}", fault.as_str()),
+            Reason::Handshake => write!(f, "{layer} handshake failed"),
+            Reason::NotServing => write!(f, "{layer} not serving"),
+            Reason::GrpcStatus(code) => write!(f, "{layer} status {code}"),
         }
     }
 }
@@ -148,8 +235,24 @@ pub enum Outcome {
         /// From the start of the connection to the end of the check.
         latency: Duration,
     },
+    /// As expected, and the endpoint says that it should get less: a pass with less weight.
+    Degraded {
+        /// From the start of the connection to the end of the check.
+        latency: Duration,
+    },
     /// Not as expected.
     Fail(Failure),
     /// The observer itself was late or out of resources: no evidence either way.
     Void,
+}
+
+impl Outcome {
+    /// How long a pass took, degraded or not.
+    #[must_use]
+    pub fn latency(self) -> Option<Duration> {
+        match self {
+            Self::Pass { latency } | Self::Degraded { latency } => Some(latency),
+            Self::Fail(_) | Self::Void => None,
+        }
+    }
 }

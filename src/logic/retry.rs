@@ -109,7 +109,8 @@ impl Waiting {
         match failure.class() {
             Class::Silent => Self::Leave,
             Class::Refused | Class::Reset => Self::RepeatableLeave,
-            Class::BadStatus => Self::Stay,
+            // What shook hands before goes on.
+            Class::BadStatus | Class::Tls => Self::Stay,
         }
     }
 

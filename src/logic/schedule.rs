@@ -11,6 +11,7 @@ use super::evidence::Evidence;
 use super::health::Health;
 use super::outcome::{Outcome, Reason};
 use super::topology::Detect;
+use super::window;
 
 /// Probes in a burst.
 pub const BURST_PROBES: u32 = 3;
@@ -20,6 +21,9 @@ pub const BURST_GAP: Duration = Duration::from_millis(20);
 
 /// A burst's probes wait at least this long for an answer.
 pub const BURST_TIMEOUT_FLOOR: Duration = Duration::from_millis(25);
+
+/// And this many times the usual round trip: what has become ten times slower is not dead.
+const BURST_PATIENCE: u32 = 12;
 
 /// A period is shortened by up to this share.
 const JITTER: f64 = 0.1;
@@ -86,21 +90,27 @@ impl Timer {
         self.regular.last_start
     }
 
-    /// Starts what is due: the row of the probe and its timeout, or `None` if nothing is.
-    /// `random` is a share in 0..1 for the jitter.
+    /// Whether what is due by `now` belongs to a burst.
+    #[must_use]
+    pub fn is_burst_due(&self, now: Instant) -> bool {
+        self.burst.due.is_some_and(|due| due <= now)
+    }
+
+    /// Starts what is due: the row of the probe and its timeout, or `None` if nothing is. `period`
+    /// is that of the steady row in its present state, `random` a share in 0..1 for the jitter.
     pub fn start(
         &mut self,
         now: Instant,
-        health: Health,
-        detect: &Detect,
+        period: Duration,
+        timeout: Duration,
         random: f64,
     ) -> Option<(ProbeRow, Duration)> {
-        if self.burst.due.is_some_and(|due| due <= now) {
+        if self.is_burst_due(now) {
             self.burst.left -= 1;
             self.burst.awaited += 1;
             self.burst.due = (self.burst.left > 0).then(|| now + BURST_GAP);
-            let patience = self.rtt.bound().unwrap_or(detect.timeout).max(BURST_TIMEOUT_FLOOR);
-            return Some((ProbeRow::Burst(self.burst.serial), patience.min(detect.timeout)));
+            let patience = self.rtt.bound().unwrap_or(timeout).max(BURST_TIMEOUT_FLOOR);
+            return Some((ProbeRow::Burst(self.burst.serial), patience.min(timeout)));
         }
         if self.regular.due.is_none_or(|due| due > now) {
             return None;
@@ -109,16 +119,26 @@ impl Timer {
             self.regular.due = None;
             return None;
         }
-        let gap = period(health, detect).mul_f64(1.0 - JITTER * random);
+        let gap = period.mul_f64(1.0 - JITTER * random);
         self.regular = Regular { due: Some(now + gap), last_start: now, running: true };
-        Some((ProbeRow::Regular, detect.timeout))
+        Some((ProbeRow::Regular, timeout))
     }
 
     /// Takes the result of a probe, and says what evidence it is.
     ///
     /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
     /// pause of the endpoint must not count three times.
-    pub fn finish(&mut self, row: ProbeRow, outcome: Outcome, now: Instant) -> Option<Evidence> {
+    ///
+    /// While the endpoint is down no round trip is learnt, as RFC 6298 learns none from a segment
+    /// that was sent twice (Karn's algorithm): a probe that waited in a stopped process until it ran
+    /// again measures the failure.
+    pub fn finish(
+        &mut self,
+        row: ProbeRow,
+        outcome: Outcome,
+        health: Health,
+        now: Instant,
+    ) -> Option<Evidence> {
         if row == ProbeRow::Regular {
             self.regular.running = false;
             if self.regular.due.is_none() {
@@ -130,8 +150,10 @@ impl Timer {
         }
         match (outcome, row) {
             (Outcome::Void, _) => None,
-            (Outcome::Pass { latency }, _) => {
-                self.rtt.record(latency);
+            (Outcome::Pass { latency } | Outcome::Degraded { latency }, _) => {
+                if health.serves(true) {
+                    self.rtt.record(latency);
+                }
                 self.burst.due = None;
                 self.burst.left = 0;
                 Some(Evidence::Pass)
@@ -165,17 +187,17 @@ impl Timer {
         }
     }
 
-    /// Adapts the steady row to a new state (or new periods): the next start is one period after
-    /// the last, or now if that has passed.
-    pub fn repace(&mut self, now: Instant, health: Health, detect: &Detect) {
+    /// Adapts the steady row to a new period: the next start is one period after the last, or now
+    /// if that has passed.
+    pub fn repace(&mut self, now: Instant, period: Duration) {
         if self.regular.due.is_some() {
-            self.regular.due = Some(now.max(self.regular.last_start + period(health, detect)));
+            self.regular.due = Some(now.max(self.regular.last_start + period));
         }
     }
 
     /// Moves the next start of the steady row to `phase` (a share in 0..1 of the interval) from now.
-    pub fn spread(&mut self, now: Instant, phase: f64, detect: &Detect) {
-        self.regular.due = Some(now + detect.interval.mul_f64(phase));
+    pub fn spread(&mut self, now: Instant, phase: f64, interval: Duration) {
+        self.regular.due = Some(now + interval.mul_f64(phase));
     }
 
     /// Makes the next probe of the steady row due now.
@@ -196,6 +218,15 @@ pub fn period(health: Health, detect: &Detect) -> Duration {
     }
 }
 
+/// The period of an endpoint that is up while live traffic vouches for it: as long as the target
+/// allows for the slowest class of failure, and never shorter than without.
+#[must_use]
+pub fn vouched_interval(detect: &Detect) -> Duration {
+    let Some(target) = detect.target else { return detect.interval };
+    let worst = window::bounds(super::outcome::Class::Silent, detect, detect.timeout).worst;
+    target.saturating_sub(worst - detect.interval).max(detect.interval)
+}
+
 /// The phase of an endpoint, in 0..1: FNV-1a of what names it, so that it survives restarts.
 #[must_use]
 pub fn phase(pool: &str, address: &str) -> f64 {
@@ -209,24 +240,19 @@ pub fn phase(pool: &str, address: &str) -> f64 {
     (hash >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A smoothed round trip and its deviation, as RFC 6298 keeps them.
+/// A smoothed round trip, as RFC 6298 keeps it.
 #[derive(Clone, Debug, Default)]
 struct RoundTrip {
-    estimate: Option<(Duration, Duration)>,
+    mean: Option<Duration>,
 }
 
 impl RoundTrip {
     fn record(&mut self, sample: Duration) {
-        self.estimate = Some(match self.estimate {
-            None => (sample, sample / 2),
-            Some((mean, deviation)) => {
-                ((mean * 7 + sample) / 8, (deviation * 3 + mean.abs_diff(sample)) / 4)
-            }
-        });
+        self.mean = Some(self.mean.map_or(sample, |mean| (mean * 7 + sample) / 8));
     }
 
     fn bound(&self) -> Option<Duration> {
-        self.estimate.map(|(mean, deviation)| mean + 4 * deviation)
+        self.mean.map(|mean| mean * BURST_PATIENCE)
     }
 }
 
@@ -236,6 +262,7 @@ mod tests {
     use crate::logic::outcome::Failure;
 
     const UP: Health = Health::Up;
+
     const TIMEOUT: Outcome = Outcome::Fail(Failure::http(Reason::Timeout));
 
     fn ms(ms: u64) -> Duration {
@@ -247,11 +274,11 @@ mod tests {
         let detect = Detect { interval: ms(100), timeout: ms(500), ..Detect::default() };
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
-        assert!(timer.start(t0, UP, &detect, 0.0).is_some());
+        assert!(timer.start(t0, detect.interval, detect.timeout, 0.0).is_some());
         assert_eq!(timer.due(), Some(t0 + ms(100)));
-        assert!(timer.start(t0 + ms(100), UP, &detect, 0.0).is_none());
+        assert!(timer.start(t0 + ms(100), detect.interval, detect.timeout, 0.0).is_none());
         assert_eq!(timer.due(), None);
-        timer.finish(ProbeRow::Regular, TIMEOUT, t0 + ms(500));
+        timer.finish(ProbeRow::Regular, TIMEOUT, UP, t0 + ms(500));
         assert_eq!(timer.due(), Some(t0 + ms(500)));
     }
 
@@ -261,7 +288,7 @@ mod tests {
         let t0 = Instant::now();
         for random in [0.0, 0.3, 0.999] {
             let mut timer = Timer::new(t0);
-            timer.start(t0, UP, &detect, random);
+            timer.start(t0, detect.interval, detect.timeout, random);
             let due = timer.due().expect("regular");
             assert!(due <= t0 + detect.interval && due >= t0 + detect.interval.mul_f64(0.9));
         }
@@ -272,20 +299,21 @@ mod tests {
         let detect = Detect::default();
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
-        timer.start(t0, UP, &detect, 0.0);
-        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         timer.begin_burst(t0 + ms(10), ms(100));
         timer.begin_burst(t0 + ms(11), ms(100));
         let mut rows = Vec::new();
         for at in [10, 30, 50] {
             assert_eq!(timer.due(), Some(t0 + ms(at)));
-            let (row, timeout) = timer.start(t0 + ms(at), UP, &detect, 0.0).expect("due");
+            let (row, timeout) =
+                timer.start(t0 + ms(at), detect.interval, detect.timeout, 0.0).expect("due");
             assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
             rows.push(row);
         }
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(60)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(70)), None);
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(80)), Some(Evidence::Firm(_))));
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(60)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(70)), None);
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(80)), Some(Evidence::Firm(_))));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
     }
 
@@ -294,16 +322,18 @@ mod tests {
         let detect = Detect::default();
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
-        timer.start(t0, UP, &detect, 0.0);
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
         timer.begin_burst(t0, ms(10));
         let rows: Vec<_> = [0, 20, 40]
-            .map(|at| timer.start(t0 + ms(at), UP, &detect, 0.0).expect("due").0)
+            .map(|at| {
+                timer.start(t0 + ms(at), detect.interval, detect.timeout, 0.0).expect("due").0
+            })
             .to_vec();
         timer.begin_burst(t0 + ms(60), ms(10));
-        assert_eq!(timer.finish(rows[0], TIMEOUT, t0 + ms(70)), None);
-        assert_eq!(timer.finish(rows[1], TIMEOUT, t0 + ms(80)), None);
+        assert_eq!(timer.finish(rows[0], TIMEOUT, UP, t0 + ms(70)), None);
+        assert_eq!(timer.finish(rows[1], TIMEOUT, UP, t0 + ms(80)), None);
         timer.begin_burst(t0 + ms(85), ms(10));
-        assert!(matches!(timer.finish(rows[2], TIMEOUT, t0 + ms(90)), Some(Evidence::Firm(_))));
+        assert!(matches!(timer.finish(rows[2], TIMEOUT, UP, t0 + ms(90)), Some(Evidence::Firm(_))));
         timer.begin_burst(t0 + ms(95), ms(10));
         assert_eq!(timer.due(), Some(t0 + ms(95)));
     }
@@ -313,12 +343,54 @@ mod tests {
         let detect = Detect::default();
         let t0 = Instant::now();
         let mut timer = Timer::new(t0);
-        timer.start(t0, UP, &detect, 0.0);
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
         timer.begin_burst(t0, ms(100));
-        let (row, _) = timer.start(t0, UP, &detect, 0.0).expect("burst");
-        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, t0 + ms(1));
+        let (row, _) = timer.start(t0, detect.interval, detect.timeout, 0.0).expect("burst");
+        let evidence = timer.finish(row, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         assert_eq!(evidence, Some(Evidence::Pass));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
+    }
+
+    #[test]
+    fn vouching_stretches_only_inside_the_target() {
+        let detect = |target| Detect { target, ..Detect::default() };
+        assert_eq!(vouched_interval(&detect(None)), ms(1_000));
+        assert_eq!(vouched_interval(&detect(Some(ms(1_500)))), ms(1_000), "never shorter");
+        let stretched = vouched_interval(&detect(Some(ms(5_000))));
+        assert_eq!(stretched, ms(4_000));
+        let slow = Detect { interval: stretched, ..Detect::default() };
+        let worst = window::bounds(super::super::outcome::Class::Silent, &slow, ms(500)).worst;
+        assert_eq!(worst, ms(5_000));
+    }
+
+    #[test]
+    fn a_burst_waits_for_what_has_become_ten_times_slower() {
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(20) }, UP, t0 + ms(20));
+        timer.begin_burst(t0 + ms(30), ms(100));
+        let (_, timeout) =
+            timer.start(t0 + ms(30), detect.interval, detect.timeout, 0.0).expect("due");
+        assert!(timeout > ms(200));
+    }
+
+    #[test]
+    fn a_probe_that_waited_for_the_end_of_the_failure_teaches_no_round_trip() {
+        let down = Health::Down { failure: Failure::http(Reason::Timeout) };
+        let detect = Detect::default();
+        let t0 = Instant::now();
+        let mut timer = Timer::new(t0);
+        timer.start(t0, detect.interval, detect.timeout, 0.0);
+        timer.finish(ProbeRow::Regular, Outcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
+        timer.start(t0 + ms(1000), detect.interval, detect.timeout, 0.0);
+        let late = Outcome::Pass { latency: ms(400) };
+        timer.finish(ProbeRow::Regular, late, down, t0 + ms(1400));
+        timer.begin_burst(t0 + ms(1500), ms(100));
+        let (_, timeout) =
+            timer.start(t0 + ms(1500), detect.interval, detect.timeout, 0.0).expect("burst");
+        assert_eq!(timeout, BURST_TIMEOUT_FLOOR);
     }
 
     #[test]

@@ -131,9 +131,8 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::topology::{Detect, PoolLimits, ProbeKind, ProbeSpec, StallBounds};
+
     use std::net::SocketAddr;
-    use std::time::Duration;
 
     fn target(id: u32, zone: usize, weight: u32) -> Target {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000 + id as u16));
@@ -141,18 +140,8 @@ mod tests {
     }
 
     fn view(tiers: Vec<Tier>) -> PoolView {
-        let spec = PoolSpec {
-            name: "web".into(),
-            zones: Vec::new(),
-            probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-            detect: Detect::default(),
-            stall: StallBounds::default(),
-            optimistic: false,
-            late_after: Duration::from_millis(250),
-            limits: PoolLimits::default(),
-        };
         PoolView {
-            spec: Arc::new(spec),
+            spec: Arc::new(PoolSpec::new("web", Vec::new())),
             tiers,
             proven: None,
             trials: Vec::new(),

@@ -1,22 +1,31 @@
 //! What an operator declares: pools, zones, endpoints, and how each pool is watched.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
-
 use super::breaker::Breakers;
 use super::id::Place;
+use super::probe::ProbeSpec;
 
 /// All pools, and where this instance stands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     /// The `self` of the configuration; absent, the listed order of zones is the preference.
     pub here: Option<Place>,
     /// The pools, in the order of the file.
     pub pools: Vec<Arc<PoolSpec>>,
+    /// Probes that may start in a second, over all pools; suspects are probed whatever it says.
+    pub probes_per_second: u32,
+}
+
+/// Probes a second, unless said otherwise.
+pub const PROBES_PER_SECOND: u32 = 10_000;
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { here: None, pools: Vec::new(), probes_per_second: PROBES_PER_SECOND }
+    }
 }
 
 /// The endpoints, over all zones and regions, that can serve the same request.
@@ -26,8 +35,8 @@ pub struct PoolSpec {
     pub name: Arc<str>,
     /// Zones in the listed order; never empty.
     pub zones: Vec<ZoneSpec>,
-    /// The active check.
-    pub probe: ProbeSpec,
+    /// The active checks; never empty, gates first.
+    pub probes: Vec<ProbeSpec>,
     /// The detection window.
     pub detect: Detect,
     /// When a waiting request becomes evidence.
@@ -38,6 +47,38 @@ pub struct PoolSpec {
     pub late_after: Duration,
     /// Bounds on what is kept and under way.
     pub limits: PoolLimits,
+    /// When a zone or a region is down as a whole.
+    pub correlate: Correlate,
+    /// How what was down comes back.
+    pub recover: Recover,
+    /// How much may be down at once.
+    pub evict: Evict,
+}
+
+impl PoolSpec {
+    /// A pool with every default, whose probe only connects.
+    #[must_use]
+    pub fn new(name: &str, zones: Vec<ZoneSpec>) -> Self {
+        Self {
+            name: name.into(),
+            zones,
+            probes: vec![ProbeSpec::tcp()],
+            detect: Detect::default(),
+            stall: StallBounds::default(),
+            optimistic: false,
+            late_after: Duration::from_millis(250),
+            limits: PoolLimits::default(),
+            correlate: Correlate::default(),
+            recover: Recover::default(),
+            evict: Evict::default(),
+        }
+    }
+
+    /// The first gate.
+    #[must_use]
+    pub fn primary(&self) -> &ProbeSpec {
+        &self.probes[0]
+    }
 }
 
 /// The endpoints of one pool in one zone.
@@ -73,6 +114,9 @@ pub struct Detect {
     pub down_after: u32,
     /// Passes in a row that bring an endpoint back; at least 1.
     pub up_after: u32,
+    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
+    /// worst case of the window stays within this; `None` never stretches them.
+    pub target: Option<Duration>,
 }
 
 impl Default for Detect {
@@ -84,6 +128,7 @@ impl Default for Detect {
             down_interval: Duration::from_secs(1),
             down_after: 2,
             up_after: 2,
+            target: None,
         }
     }
 }
@@ -104,39 +149,64 @@ impl Default for StallBounds {
     }
 }
 
-/// How an endpoint is probed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProbeSpec {
-    /// Probe this port instead of the endpoint's own.
-    pub port: Option<u16>,
-    /// What is asked.
-    pub kind: ProbeKind,
+/// When a zone is down as a whole (`correlate` in the file). A region is, when that share of its
+/// zones is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correlate {
+    /// The share of a zone's endpoints (at least two) whose connections must fail, in per cent; more
+    /// than 100 switches verdicts on zones off.
+    pub quorum_percent: u32,
+    /// Within this time.
+    pub window: Duration,
+    /// The zone returns when at least this share of its endpoints is healthy, in per cent.
+    pub return_percent: u32,
 }
 
-/// The protocol of a probe.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ProbeKind {
-    /// A TCP connection that is accepted is a pass.
-    Tcp,
-    /// An HTTP/1.1 exchange.
-    Http(Box<HttpProbe>),
+impl Default for Correlate {
+    fn default() -> Self {
+        Self { quorum_percent: 60, window: Duration::from_secs(2), return_percent: 50 }
+    }
 }
 
-/// An HTTP/1.1 probe and what counts as a pass.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpProbe {
-    /// GET unless said otherwise.
-    pub method: Method,
-    /// Path and query; begins with `/`.
-    pub path: String,
-    /// The Host header; absent, the endpoint's `address:port`.
-    pub host: Option<String>,
-    /// Further headers.
-    pub headers: HeaderMap,
-    /// Statuses that pass; never empty.
-    pub expect_status: Vec<RangeInclusive<u16>>,
-    /// Text that the first 64 KiB of the body must contain.
-    pub expect_body: Option<String>,
+/// How what was down comes back (`recover` in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// What goes down again soon stays down at least this long, and longer every time.
+    pub hold_down: Duration,
+    /// But no longer than this; the same time halves the count of earlier verdicts.
+    pub hold_down_max: Duration,
+    /// The share of an endpoint or a zone that returns grows to the whole over this time.
+    pub ramp: Duration,
+}
+
+impl Default for Recover {
+    fn default() -> Self {
+        Self {
+            hold_down: Duration::from_secs(1),
+            hold_down_max: Duration::from_secs(60),
+            ramp: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The eviction budget (`evict` in the file): a verdict that would exceed it is withheld. In a pool
+/// of which nothing would be left, all of it serves, whatever the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evict {
+    /// Endpoints of the pool that may be down at once.
+    pub endpoints: u32,
+    /// Of all endpoints of the pool, in per cent.
+    pub percent: u32,
+    /// Of the endpoints of one zone, in per cent.
+    pub zone_percent: u32,
+    /// The pool panics when no more than this share of it is healthy, in per cent.
+    pub panic_percent: u32,
+}
+
+impl Default for Evict {
+    fn default() -> Self {
+        Self { endpoints: u32::MAX, percent: 100, zone_percent: 100, panic_percent: 0 }
+    }
 }
 
 /// Bounds on what is kept and under way.

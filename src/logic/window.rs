@@ -22,17 +22,25 @@ pub struct Bounds {
 pub fn probe_cost(class: Class, detect: &Detect, round_trip: Duration) -> Duration {
     match class {
         Class::Silent => detect.timeout,
-        Class::Refused | Class::Reset | Class::BadStatus => round_trip.min(detect.timeout),
+        Class::Refused | Class::Reset | Class::BadStatus | Class::Tls => {
+            round_trip.min(detect.timeout)
+        }
     }
 }
 
-/// `interval + t + (down_after − 1) · max(fast_interval, t)`, and the same without `interval`.
+/// The worst is `interval + t + (down_after − 1) · max(fast_interval, t)`. The best is the same
+/// without `interval` where an endpoint is silent; any other failure is looked at again at once.
 #[must_use]
 pub fn bounds(class: Class, detect: &Detect, round_trip: Duration) -> Bounds {
     let cost = probe_cost(class, detect, round_trip);
-    let row = cost.max(detect.fast_interval) * (detect.down_after.max(1) - 1);
-    // The jitter may shorten each fast period by a tenth.
-    let shortest = cost.max(detect.fast_interval.mul_f64(0.9)) * (detect.down_after.max(1) - 1);
+    let strikes_left = detect.down_after.max(1) - 1;
+    let row = cost.max(detect.fast_interval) * strikes_left;
+    let shortest = match class {
+        // The jitter may shorten each fast period by a tenth.
+        Class::Silent => cost.max(detect.fast_interval.mul_f64(0.9)) * strikes_left,
+        // The first strike starts a burst, whose probes do not wait for each other.
+        _ => cost * strikes_left.min(1),
+    };
     Bounds { best: cost + shortest, worst: detect.interval + cost + row }
 }
 

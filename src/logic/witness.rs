@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::live::Live;
-use super::outcome::{Failure, Layer, Reason};
+use super::outcome::{Failure, Reason};
 use super::statuses;
 
 /// The word of one try, which it has until it is said.
@@ -43,27 +43,12 @@ impl Witness {
             return true;
         }
         let is_news = !self.is_said.replace(true) && live.erred();
-        is_news || !is_answer(failure)
+        is_news || !failure.is_answer()
     }
 
     /// The rest says nothing of the endpoint: it is the client's doing, or speaks of the request.
     pub fn withdraw(&self) {
         self.is_said.set(true);
-    }
-}
-
-/// Whether the endpoint was there and did badly, and was not just gone.
-fn is_answer(failure: Failure) -> bool {
-    match failure.reason {
-        Reason::Status(_) | Reason::Cut | Reason::Malformed | Reason::Slow | Reason::Body => {
-            failure.layer == Layer::Http
-        }
-        Reason::Refused
-        | Reason::Unreachable
-        | Reason::Timeout
-        | Reason::Reset
-        | Reason::Closed
-        | Reason::Stall => false,
     }
 }
 

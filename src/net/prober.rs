@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
-use crate::logic::topology::{HttpProbe, ProbeKind, ProbeSpec};
+use crate::logic::probe::{BodyTest, HttpProbe, ProbeKind, ProbeSpec};
 use crate::net::h1::{self, BodyDecoder, Decoded};
 use crate::net::upstream::reason_of;
 
@@ -54,7 +54,7 @@ async fn attempt(address: SocketAddr, spec: &ProbeSpec, layer: &mut Layer) -> Re
     let _ = stream.set_zero_linger();
     *layer = Layer::Http;
     match &spec.kind {
-        ProbeKind::Tcp => Ok(()),
+        ProbeKind::Tcp { .. } | ProbeKind::Tls | ProbeKind::Grpc(_) => Ok(()),
         ProbeKind::Http(http) => exchange(&mut stream, address, http).await,
     }
 }
@@ -91,8 +91,8 @@ async fn exchange(
     if !probe.expect_status.iter().any(|range| range.contains(&status)) {
         return Err(Ended::Failed(Reason::Status(status)));
     }
-    match &probe.expect_body {
-        Some(text) if probe.method != Method::HEAD => {
+    match probe.expect_body.first() {
+        Some(BodyTest::Contains(text)) if probe.method != Method::HEAD => {
             let decoder = BodyDecoder::new(head.framing);
             expect_body(stream, wire, decoder, text.as_bytes()).await
         }

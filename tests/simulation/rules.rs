@@ -6,7 +6,6 @@ use std::time::Instant;
 use gapless::logic::director::Event;
 use gapless::logic::health::Change;
 use gapless::logic::id::EndpointId;
-use gapless::logic::outcome::Outcome;
 use gapless::logic::snapshot::PoolView;
 use gapless::sim::world::{Mark, What, World};
 
@@ -30,6 +29,8 @@ pub(crate) struct Rules {
     went_down_this_turn: (u64, HashSet<EndpointId>),
     /// The last turn in which a panic ended.
     panic_ended: Option<u64>,
+    /// The last turn in which a zone fell.
+    zone_fell: Option<u64>,
 }
 
 impl Rules {
@@ -42,6 +43,7 @@ impl Rules {
             verdicts: Vec::new(),
             went_down_this_turn: (0, HashSet::new()),
             panic_ended: None,
+            zone_fell: None,
         };
         rules.watch(world);
         rules
@@ -59,12 +61,13 @@ impl Rules {
         match &mark.what {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
-                known.passes += u32::from(matches!(outcome, Outcome::Pass { .. }));
+                known.passes += u32::from(outcome.latency().is_some());
             }
             What::Event(Event::Health { subject, change, .. }) => {
                 self.changed(subject.endpoint, *change, mark);
             }
             What::Event(Event::Panic { on: false, .. }) => self.panic_ended = Some(mark.turn),
+            What::Event(Event::Zone { verdict: Some(_), .. }) => self.zone_fell = Some(mark.turn),
             What::Event(_) => {}
             What::Published(snapshot) => {
                 assert!(snapshot.version > self.version, "versions increase");
@@ -81,7 +84,8 @@ impl Rules {
                 let fell = *turn == mark.turn && down.contains(endpoint);
                 let is_down = self.known.get(endpoint).is_some_and(|known| known.needed.is_some());
                 let may_leave = is_down && self.panic_ended == Some(mark.turn);
-                assert!(fell || may_leave, "a cut follows a verdict or the end of a panic");
+                let with_zone = self.zone_fell == Some(mark.turn);
+                assert!(fell || may_leave || with_zone, "a cut follows a verdict or a panic's end");
                 let published = self.last_publish.map(|(turn, _)| turn);
                 assert_eq!(published, Some(mark.turn), "a cut comes after the snapshot");
             }

@@ -8,10 +8,8 @@ use fastrand::Rng;
 use gapless::logic::health::Health;
 use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::outcome::Class;
-use gapless::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds,
-    Topology, ZoneSpec,
-};
+use gapless::logic::probe::{HttpProbe, ProbeSpec};
+use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Recover, Topology, ZoneSpec};
 use gapless::logic::window;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
 
@@ -56,7 +54,8 @@ impl Scenario {
             zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
             ..pool_spec("web", Detect::default())
         };
-        scenario.topology = Topology { here: None, pools: vec![Arc::new(pool)] };
+        scenario.topology =
+            Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
         scenario.world = World::new(Instant::now(), scenario.settings);
         scenario.world.configure(scenario.topology.clone());
         scenario.world.run_until(scenario.world.now() + ms(20));
@@ -104,7 +103,12 @@ impl Scenario {
             zone(name, &hosts)
         });
         let zones = zones.collect();
-        PoolSpec { zones, ..pool_spec(name, detect) }
+        let recover = Recover {
+            hold_down: ms(self.rng.u64(..500)),
+            hold_down_max: ms(self.rng.u64(500..2_000)),
+            ramp: ms(self.rng.u64(..2_000)),
+        };
+        PoolSpec { zones, recover, ..pool_spec(name, detect) }
     }
 
     fn new_host(&mut self) -> u16 {
@@ -122,6 +126,7 @@ impl Scenario {
             down_interval: timeout + ms(self.rng.u64(..1_000)),
             down_after: self.rng.u32(1..4),
             up_after: self.rng.u32(1..4),
+            target: None,
         }
     }
 
@@ -244,11 +249,15 @@ impl Scenario {
     /// A down endpoint waits for its period, then passes in a row. A probe that was under way when
     /// it healed may fail yet, and an endpoint that is suspect may go down for that.
     fn return_at_most(&self) -> Duration {
-        let of = |detect: &Detect| {
+        let of = |pool: &PoolSpec| {
+            let detect = &pool.detect;
             let row = detect.fast_interval.max(self.answer()) * (detect.up_after - 1);
-            detect.down_interval + row + self.answer() * detect.up_after
+            let passes = detect.down_interval + row + self.answer() * detect.up_after;
+            // What has passed often enough looks again at the end of its hold-down, or its zone's.
+            let held = pool.recover.hold_down_max.max(pool.recover.hold_down);
+            passes + held + 2 * detect.fast_interval.max(self.answer())
         };
-        let longest = self.topology.pools.iter().map(|pool| of(&pool.detect)).max();
+        let longest = self.topology.pools.iter().map(|pool| of(pool)).max();
         longest.unwrap_or_default()
     }
 
@@ -316,22 +325,9 @@ fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
 }
 
 fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
-    let probe = HttpProbe {
-        method: http::Method::GET,
-        path: "/healthz".to_owned(),
-        host: None,
-        headers: http::HeaderMap::new(),
-        expect_status: vec![200..=299],
-        expect_body: None,
-    };
     PoolSpec {
-        name: name.into(),
-        zones: Vec::new(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
+        probes: vec![ProbeSpec::http(HttpProbe::get("/healthz"))],
         detect,
-        stall: StallBounds::default(),
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
+        ..PoolSpec::new(name, Vec::new())
     }
 }

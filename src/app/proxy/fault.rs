@@ -107,11 +107,11 @@ impl Reason {
     #[must_use]
     pub fn of_failure(failure: Failure) -> Self {
         match (failure.layer, failure.class()) {
-            (outcome::Layer::Connect, Class::Silent) => Self::ConnectTimeout,
-            (outcome::Layer::Connect, _) => Self::ConnectFailed,
-            (outcome::Layer::Http, Class::Silent) => Self::ResponseTimeout,
-            (outcome::Layer::Http, Class::BadStatus) => Self::BadResponse,
-            (outcome::Layer::Http, _) => Self::Reset,
+            (outcome::Layer::Connect | outcome::Layer::Tls, Class::Silent) => Self::ConnectTimeout,
+            (outcome::Layer::Connect | outcome::Layer::Tls, _) => Self::ConnectFailed,
+            (outcome::Layer::Http | outcome::Layer::Grpc, Class::Silent) => Self::ResponseTimeout,
+            (outcome::Layer::Http | outcome::Layer::Grpc, Class::BadStatus) => Self::BadResponse,
+            (outcome::Layer::Http | outcome::Layer::Grpc, _) => Self::Reset,
         }
     }
 

@@ -14,7 +14,9 @@ use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::breaker::{Breakers, Caps};
 use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
+use crate::logic::topology::{
+    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, StallBounds, ZoneSpec,
+};
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
@@ -53,12 +55,15 @@ impl Check<'_> {
         PoolSpec {
             name: Arc::from(name.value.as_str()),
             zones,
-            probe: self.probe(given.probe),
+            probes: vec![self.probe(given.probe)],
             detect: self.detect(given.detect),
             stall: self.stall(given.stall),
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
+            correlate: Correlate::default(),
+            recover: Recover::default(),
+            evict: Evict::default(),
         }
     }
 
@@ -156,6 +161,7 @@ impl Check<'_> {
             down_interval: down_interval.value,
             down_after,
             up_after,
+            target: None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::check::{Check, Key};
 use crate::config::file::{Entries, Located, Probe, Table};
 use crate::config::findings::Flaw;
 use crate::config::units;
-use crate::logic::topology::{HttpProbe, ProbeKind, ProbeSpec};
+use crate::logic::probe::{BodyTest, HttpProbe, HttpVersion, ProbeKind, ProbeSpec};
 
 const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
@@ -26,7 +26,7 @@ const EITHER: &str = "write either `http = \"/healthz\"` or `tcp = true`";
 impl Check<'_> {
     pub(super) fn probe(&mut self, probe: Option<Table<Probe>>) -> ProbeSpec {
         let Some(Table { value: given, span: table }) = probe else {
-            return ProbeSpec { port: None, kind: ProbeKind::Tcp };
+            return ProbeSpec::tcp();
         };
         let key = Key::new(&table, "port", &given.port);
         let port = given.port.is_some().then(|| self.whole(&key, &PORT, 1));
@@ -37,22 +37,22 @@ impl Check<'_> {
             (Some(http), Some(tcp)) => {
                 let flaw = Flaw::new("a probe is either `http` or `tcp`, not both", EITHER);
                 self.findings.error(&tcp.span, flaw).also(&http.span, "the other one");
-                ProbeKind::Tcp
+                ProbeKind::Tcp { send: None, expect: None }
             }
             (Some(path), None) => ProbeKind::Http(Box::new(self.http_probe(path, &given, &table))),
             (None, Some(_)) => {
                 self.only_with_http(&given);
-                ProbeKind::Tcp
+                ProbeKind::Tcp { send: None, expect: None }
             }
             (None, None) => {
                 if !self.gaps.has(&table, "http") {
                     let flaw = Flaw::new("the probe does not say what to ask", EITHER);
                     self.missing(&table, "tcp", flaw);
                 }
-                ProbeKind::Tcp
+                ProbeKind::Tcp { send: None, expect: None }
             }
         };
-        ProbeSpec { port, kind }
+        ProbeSpec { port, ..ProbeSpec::new(kind) }
     }
 
     fn only_with_http(&mut self, given: &Probe) {
@@ -90,12 +90,14 @@ impl Check<'_> {
             self.setting(&key, vec![200..=299], |text| units::statuses(&text.0)).value;
         let expect_body = given.expect_body.as_ref().map(|text| self.expect_body(text, &method));
         HttpProbe {
+            version: HttpVersion::H1,
             method,
             path: path.value.clone(),
             host,
             headers: headers.unwrap_or_default(),
+            body: None,
             expect_status,
-            expect_body,
+            expect_body: expect_body.map(BodyTest::Contains).into_iter().collect(),
         }
     }
 

@@ -4,25 +4,74 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::logic::health::{Change, Health};
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Subject;
+use crate::logic::live::Tries;
 use crate::logic::outcome::{Failure, Outcome};
-use crate::logic::schedule::Timer;
+use crate::logic::probe::Role;
+use crate::logic::ratio::Ratio;
+use crate::logic::recovery::{Flaps, Ramp};
+use crate::logic::schedule::{self, Timer};
 use crate::logic::snapshot::{Live, Tally};
 use crate::logic::topology::PoolSpec;
 
-use super::Ticket;
+use super::trust::Trust;
+use super::{Source, Ticket};
 
 /// Probe results that are kept for `explain` and the API.
 pub(super) const REMEMBERED_PROBES: usize = 8;
+
+/// Pieces of evidence against an endpoint that are kept for `explain`.
+pub(super) const REMEMBERED_EVIDENCE: usize = 4;
 
 /// Where an endpoint sits in the topology.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seat {
     pub(super) pool: usize,
     pub(super) zone: usize,
+    /// Its place among the zone's endpoints.
+    pub(super) position: usize,
     pub(super) weight: u32,
+}
+
+/// One probe of an endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) timer: Timer,
+    /// It has passed since the last piece of evidence was put to the verdict machine.
+    pub(super) has_passed: bool,
+}
+
+/// Why an endpoint with enough strikes is still in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// The eviction budget is spent.
+    Budget,
+    /// Probes fail in much of the pool while traffic succeeds.
+    Divergence,
+}
+
+impl Withheld {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Divergence => "divergence",
+        }
+    }
+}
+
+/// Where an endpoint stands with its zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bond {
+    /// It is judged by its own deeds.
+    Free,
+    /// The zone went down then, and it has not proved since that it is an exception.
+    Unproven(Instant),
 }
 
 #[derive(Debug)]
@@ -30,15 +79,36 @@ pub(super) struct Endpoint {
     pub(super) subject: Arc<Subject>,
     pub(super) seat: Seat,
     pub(super) pool: Arc<PoolSpec>,
+    /// By probes and failures of connections.
     pub(super) health: Health,
-    pub(super) timer: Timer,
+    /// By what requests got.
+    pub(super) trust: Trust,
+    pub(super) bond: Bond,
+    pub(super) withheld: Option<Withheld>,
+    /// A probe fails for good while traffic succeeds.
+    pub(super) is_contradicted: bool,
+    pub(super) is_degraded: bool,
+    /// It joined a pool that others served already.
+    pub(super) is_late_comer: bool,
+    pub(super) ratio: Ratio,
+    /// What has been weighed of its live counters.
+    pub(super) seen: Tries,
+    pub(super) checks: SmallVec<[Check; 1]>,
     /// The entry in the director's timer queue.
     pub(super) armed: Option<Instant>,
+    /// When its live counters are looked at again.
+    pub(super) watch_at: Option<Instant>,
     pub(super) live: Arc<Live>,
     pub(super) up_since: Option<Instant>,
     pub(super) last_strike: Option<Instant>,
+    /// The first failure of a connection in the running row of strikes.
+    pub(super) struck: Option<Instant>,
     pub(super) since: Instant,
-    pub(super) probes: VecDeque<(Instant, Outcome)>,
+    pub(super) flaps: Flaps,
+    pub(super) held_until: Option<Instant>,
+    pub(super) ramp: Ramp,
+    pub(super) probes: VecDeque<(Instant, u8, Outcome)>,
+    pub(super) evidence: VecDeque<(Instant, Source, Failure)>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
@@ -48,18 +118,33 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(subject: Subject, seat: Seat, pool: &Arc<PoolSpec>, now: Instant) -> Self {
+        let check = |_| Check { timer: Timer::new(now), has_passed: false };
         Self {
             subject: Arc::new(subject),
             seat,
             pool: Arc::clone(pool),
             health: Health::NEW,
-            timer: Timer::new(now),
+            trust: Trust::Sound,
+            bond: Bond::Free,
+            withheld: None,
+            is_contradicted: false,
+            is_degraded: false,
+            is_late_comer: false,
+            watch_at: None,
+            ratio: Ratio::new(now),
+            seen: Tries::default(),
+            checks: pool.probes.iter().map(check).collect(),
             armed: None,
             live: Arc::default(),
             up_since: None,
             last_strike: None,
+            struck: None,
             since: now,
+            flaps: Flaps::default(),
+            held_until: None,
+            ramp: Ramp::Full,
             probes: VecDeque::new(),
+            evidence: VecDeque::new(),
             last_proof: None,
             baseline: Tally::default(),
             baseline_failure_us: 0,
@@ -77,17 +162,32 @@ impl Endpoint {
         if *self.subject != subject {
             self.subject = Arc::new(subject);
         }
-        if self.pool.probe != pool.probe {
-            self.timer.hasten(now);
-        } else if self.pool.detect != pool.detect {
-            self.timer.repace(now, self.health, &pool.detect);
-        }
+        let (probes_changed, detect_changed) =
+            (self.pool.probes != pool.probes, self.pool.detect != pool.detect);
         self.seat = seat;
         self.pool = Arc::clone(pool);
+        if probes_changed {
+            let fresh = Check { timer: Timer::new(now), has_passed: false };
+            self.checks.resize(pool.probes.len(), fresh);
+            self.checks.iter_mut().for_each(|check| check.timer.hasten(now));
+        } else if detect_changed {
+            self.repace(now, false);
+        }
+    }
+
+    /// What is believed of it, by all evidence together.
+    pub(super) fn verdict(&self) -> Health {
+        match (self.health, self.trust) {
+            (Health::Up | Health::Suspect { .. }, Trust::Condemned(case)) => {
+                Health::Down { failure: case.failure }
+            }
+            (Health::Up, Trust::Doubted { failure }) => Health::Suspect { strikes: 1, failure },
+            (health, _) => health,
+        }
     }
 
     pub(super) fn serves(&self) -> bool {
-        self.health.serves(self.pool.optimistic)
+        self.verdict().serves(self.pool.optimistic)
     }
 
     pub(super) fn is_unknown(&self) -> bool {
@@ -95,8 +195,8 @@ impl Endpoint {
     }
 
     /// Who is down, and for what.
-    pub(super) fn verdict(&self) -> Option<(EndpointId, Failure)> {
-        match self.health {
+    pub(super) fn down_for(&self) -> Option<(EndpointId, Failure)> {
+        match self.verdict() {
             Health::Down { failure } | Health::Returning { failure, .. } => {
                 Some((self.subject.endpoint, failure))
             }
@@ -104,29 +204,85 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn is_suspect(&self) -> bool {
-        matches!(self.health, Health::Suspect { .. })
+    pub(super) fn is_down(&self) -> bool {
+        self.down_for().is_some()
     }
 
     pub(super) fn was_up(&self) -> bool {
         self.up_since.is_some()
     }
 
+    /// Whether it could return at once, if its zone did.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        match self.health {
+            Health::Up | Health::Suspect { .. } => {
+                self.bond == Bond::Free && !matches!(self.trust, Trust::Condemned(_))
+            }
+            Health::Returning { passes, .. } => {
+                passes >= self.pool.detect.up_after && !self.is_held(now)
+            }
+            Health::Unknown { .. } | Health::Down { .. } => false,
+        }
+    }
+
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn gates(&self) -> impl Iterator<Item = usize> + '_ {
+        let probes = self.pool.probes.iter().enumerate();
+        probes.filter(|(_, probe)| probe.role == Role::Gate).map(|(index, _)| index)
+    }
+
+    /// The period of the steady row in the present state.
+    pub(super) fn period(&self, in_panic: bool) -> Duration {
+        let detect = &self.pool.detect;
+        match self.health {
+            Health::Up if self.trust == Trust::Sound => detect.interval,
+            // In panic every endpoint has requests to lose.
+            Health::Down { .. } if in_panic => detect.fast_interval,
+            Health::Down { .. } => detect.down_interval,
+            Health::Up => detect.fast_interval,
+            health => schedule::period(health, detect),
+        }
+    }
+
+    pub(super) fn repace(&mut self, now: Instant, in_panic: bool) {
+        let period = self.period(in_panic);
+        self.checks.iter_mut().for_each(|check| check.timer.repace(now, period));
+    }
+
+    /// When it is to be looked at next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.checks.iter().filter_map(|check| check.timer.due()).min()
+    }
+
     pub(super) fn remember(&mut self, ticket: Ticket, outcome: Outcome) {
         if self.probes.len() >= REMEMBERED_PROBES {
             self.probes.pop_front();
         }
-        self.probes.push_back((ticket.started, outcome));
+        self.probes.push_back((ticket.started, ticket.probe, outcome));
+    }
+
+    pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {
+        if self.evidence.len() >= REMEMBERED_EVIDENCE {
+            self.evidence.pop_front();
+        }
+        self.evidence.push_back((now, source, failure));
     }
 
     /// A probe that began at `began` passed.
     pub(super) fn proven(&mut self, began: Instant) {
         self.last_proof = Some(began);
+        self.is_contradicted = false;
+        if matches!(self.bond, Bond::Unproven(since) if began >= since) {
+            self.bond = Bond::Free;
+        }
     }
 
     /// While it is up, what requests met before a pass has nothing to do with what comes after.
     pub(super) fn close_books(&mut self) {
-        if self.health == Health::Up {
+        if self.verdict() == Health::Up {
             self.baseline = self.live.tally();
             self.baseline_failure_us = self.live.last_failure_us();
         }
@@ -138,10 +294,14 @@ impl Endpoint {
         }
     }
 
+    /// When live traffic was last answered well.
+    pub(super) fn last_answer(&self, epoch: Instant) -> Option<Instant> {
+        at(epoch, self.live.last_good_us())
+    }
+
     /// The last proof of life, by probe or by traffic.
     pub(super) fn last_good(&self, epoch: Instant) -> Option<Instant> {
-        let by_traffic = at(epoch, self.live.last_good_us());
-        self.last_proof.max(by_traffic)
+        self.last_proof.max(self.last_answer(epoch))
     }
 
     /// What requests saw since the last proof of life while up.

@@ -1,133 +1,218 @@
 //! From endpoints to the snapshot that requests read.
+//!
+//! A publication costs what has changed: a zone is built anew only when one of its endpoints
+//! changed, everything else is shared with the snapshot before.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::logic::snapshot::{PoolLive, PoolView, Snapshot, Target, Tier};
+use crate::logic::recovery::{FULL, ramp_step};
+use crate::logic::snapshot::{Cell, PoolView, Snapshot, Target, Tier};
 use crate::logic::steer::{self, TierWeight};
-use crate::logic::topology::PoolSpec;
 
-use super::endpoint::Endpoint;
+use super::pools::{Built, PoolState};
 use super::{Director, Event};
+
+/// One zone as a tier sees it: its parts, and the share of its ramp in thousandths.
+type Part<'a> = (&'a Built, u32);
+
+/// Which endpoints of a zone.
+type Choice = fn(&Built) -> Option<&Cell>;
 
 impl Director {
     /// Builds what has become stale, and keeps the rest of the last snapshot.
     pub(super) fn rebuild(&mut self) -> Arc<Snapshot> {
-        let stale = std::mem::take(&mut self.stale_pools);
-        let pools = self.topology.pools.clone();
-        let mut by_pool: Vec<Vec<&Endpoint>> = pools.iter().map(|_| Vec::new()).collect();
-        for endpoint in self.endpoints.values().filter(|e| stale.contains(&e.seat.pool)) {
-            by_pool[endpoint.seat.pool].push(endpoint);
+        let now = self.now;
+        for pool in std::mem::take(&mut self.stale) {
+            if let Some(state) = self.pools.get_mut(pool) {
+                let before = state.view.take();
+                let view = view(state, before.as_ref(), now);
+                let was_panic = before.is_some_and(|before| before.panic);
+                let is_panic = view.panic;
+                state.view = Some(view);
+                if was_panic != is_panic {
+                    self.panic_changed(pool, is_panic, now);
+                }
+            }
         }
-        let mut views = Vec::with_capacity(pools.len());
-        let (mut panics, mut cuts) = (Vec::new(), Vec::new());
-        for (index, (pool, members)) in pools.iter().zip(&mut by_pool).enumerate() {
-            if !stale.contains(&index) {
-                views.push(Arc::clone(&self.views[index]));
-                continue;
-            }
-            members.sort_by_key(|endpoint| endpoint.subject.endpoint);
-            let before = self.views.iter().find(|old| old.spec.name == pool.name);
-            if let Some(before) = before
-                && !before.tiers.is_empty()
-                && members.iter().all(|endpoint| endpoint.is_unknown() && !endpoint.serves())
-            {
-                // A configuration that replaces every endpoint: the old ones serve until something
-                // is known of the new, two round trips later.
-                views.push(Arc::clone(before));
-                continue;
-            }
-            let live = before.map(|old| Arc::clone(&old.live)).unwrap_or_default();
-            let view = self.view(pool, members, live);
-            let was_panic = before.is_some_and(|old| old.panic);
-            if was_panic && !view.panic {
-                // Nobody was cut while there was nowhere better to go. Now there is.
-                cuts.extend(members.iter().filter_map(|endpoint| endpoint.verdict()));
-            }
-            if was_panic != view.panic {
-                panics.push(Event::Panic { pool: Arc::clone(&pool.name), on: view.panic });
-            }
-            views.push(Arc::new(view));
-        }
-        self.cuts.append(&mut cuts);
-        panics.into_iter().for_each(|event| self.event(event));
-        self.views.clone_from(&views);
         self.version += 1;
-        Arc::new(Snapshot { version: self.version, routes: Arc::clone(&self.routes), pools: views })
+        let pools = self.pools.iter().filter_map(|pool| pool.view.clone()).collect();
+        Arc::new(Snapshot { version: self.version, routes: Arc::clone(&self.routes), pools })
     }
 
-    fn view(&self, pool: &Arc<PoolSpec>, members: &[&Endpoint], live: Arc<PoolLive>) -> PoolView {
-        let any_serves = members.iter().any(|endpoint| endpoint.serves());
-        // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
-        let any_verdict = members.iter().any(|endpoint| !endpoint.is_unknown());
-        let panic = !any_serves && any_verdict;
-        let zones = steer::tiers(pool, self.topology.here.as_ref());
-        let groups: Vec<Group<'_>> =
-            zones.iter().map(|tier| Group::of(tier, members, panic)).collect();
-        let any_clear = groups.iter().any(|group| !group.clear.is_empty());
-        let weights: Vec<TierWeight> = groups.iter().map(|group| group.weight(any_clear)).collect();
-        let shares = steer::shares(&weights);
-        let mut tiers = Vec::new();
-        let mut last_resort = Vec::new();
-        for (group, share) in groups.iter().zip(shares) {
-            let (first, rest) = if any_clear {
-                (&group.clear, Some(&group.suspects))
-            } else {
-                (&group.suspects, None)
-            };
-            if !first.is_empty() {
-                tiers.push(Tier::of(share, targets(first)));
+    fn panic_changed(&mut self, pool: usize, on: bool, now: Instant) {
+        let name = Arc::clone(&self.pools[pool].spec.name);
+        let members = Arc::clone(&self.pools[pool].members);
+        for &id in &*members {
+            let Some(endpoint) = self.roster.get_mut(id) else { continue };
+            if let Some(verdict) = endpoint.down_for() {
+                endpoint.repace(now, on);
+                if !on {
+                    // Nobody was cut while there was nowhere better to go. Now there is.
+                    self.cuts.push(verdict);
+                }
+                self.arm(id);
             }
-            last_resort.extend(rest.filter(|rest| !rest.is_empty()));
         }
-        // Requests that have been everywhere else may still try a suspect.
-        tiers.extend(last_resort.into_iter().map(|suspects| Tier::of(0, targets(suspects))));
-        let members = members.iter().map(|endpoint| endpoint.subject.endpoint).collect();
+        self.event(Event::Panic { pool: name, on });
+    }
+
+    /// Has the shares of what grows in a pool computed again and again.
+    pub(super) fn ramps(&mut self, pool: usize, now: Instant) {
+        let state = &mut self.pools[pool];
+        if state.ramp_due.is_none() {
+            let due = now + ramp_step(state.spec.recover.ramp);
+            state.ramp_due = Some(due);
+            self.ramp_dues.insert((due, pool));
+        }
+    }
+
+    /// Computes the shares of what grows.
+    pub(super) fn ramp_on(&mut self, now: Instant) {
+        while let Some(&(due, pool)) = self.ramp_dues.first() {
+            if due > now {
+                break;
+            }
+            self.ramp_dues.pop_first();
+            let Some(state) = self.pools.get_mut(pool) else { continue };
+            state.ramp_due = None;
+            let length = state.spec.recover.ramp;
+            let mut grows = false;
+            for zone in state.zones.iter_mut().filter(|zone| zone.ramp.is_growing()) {
+                zone.ramp.settle(length, now);
+                grows |= zone.ramp.is_growing();
+            }
+            let ramping = std::mem::take(&mut state.ramping);
+            self.stale.insert(pool);
+            for id in ramping {
+                if let Some(endpoint) = self.roster.get_mut(id) {
+                    endpoint.ramp.settle(length, now);
+                    let still = endpoint.ramp.is_growing();
+                    self.restand(id, now);
+                    if still {
+                        grows = true;
+                        self.pools[pool].ramping.push(id);
+                    }
+                }
+            }
+            if grows {
+                self.ramps(pool, now);
+            }
+        }
+    }
+}
+
+fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
+    if let Some(before) = before
+        && !before.tiers.is_empty()
+        && state.counts.known == 0
+    {
+        // A configuration that replaces every endpoint: the old ones serve until something is
+        // known of the new, two round trips later.
+        return Arc::clone(before);
+    }
+    let length = state.spec.recover.ramp;
+    let PoolState { spec, zones, tiers, counts, members, live, .. } = state;
+    let parts: Vec<(Built, u32)> =
+        zones.iter_mut().map(|zone| (zone.built().clone(), zone.ramp.share(length, now))).collect();
+    let tiers: Vec<Vec<Part<'_>>> = tiers
+        .iter()
+        .map(|zones| zones.iter().map(|&zone| (&parts[zone].0, parts[zone].1)).collect())
+        .collect();
+    let known = u64::from(counts.known);
+    let has_resort = parts.iter().any(|(built, _)| built.resort.is_some());
+    let floor = u64::from(spec.evict.panic_percent) * known;
+    let is_short = counts.serving == 0 && !has_resort
+        || counts.serving > 0 && u64::from(counts.serving) * 100 < floor;
+    // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
+    let panic = known > 0 && is_short;
+    let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
+    if panic {
+        let tiers = everybody(state);
         let (proven, trials) = (None, Vec::new());
-        PoolView { spec: Arc::clone(pool), tiers, proven, trials, panic, members, live }
+        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
     }
+    let open: [Choice; 3] =
+        [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
+    let clear: [Choice; 4] = [|zone| zone.clear.as_ref(), open[0], open[1], open[2]];
+    let has_doubted = parts.iter().any(|(built, _)| built.has_doubted);
+    let any_clear = parts.iter().any(|(built, _)| built.clear.is_some());
+    let trials: Vec<Target> =
+        parts.iter().flat_map(|(built, _)| built.trials.iter().cloned()).collect();
+    let proven = (has_doubted && any_clear).then(|| assemble(&tiers, &clear));
+    Arc::new(PoolView {
+        spec,
+        tiers: assemble(&tiers, &open),
+        proven,
+        trials,
+        panic,
+        members,
+        live,
+    })
 }
 
-/// The endpoints of one tier that may serve.
-struct Group<'a> {
-    /// Sum of the weights of all that something is known of: an addition is no lost capacity.
-    total: u64,
-    clear: Vec<&'a Endpoint>,
-    /// A suspect still serves, but not while there is another choice: whatever it is suspected of
-    /// is confirmed or cleared within a few probes, and what it would have got until then is saved.
-    suspects: Vec<&'a Endpoint>,
-}
-
-impl<'a> Group<'a> {
-    fn of(tier: &[usize], members: &[&'a Endpoint], panic: bool) -> Self {
-        let inside = || members.iter().copied().filter(|e| tier.contains(&e.seat.zone));
-        let known = inside().filter(|e| panic || !e.is_unknown() || e.serves());
-        let serving = || inside().filter(|e| panic || e.serves());
-        Self {
-            total: weight(known),
-            clear: serving().filter(|e| panic || !e.is_suspect()).collect(),
-            suspects: serving().filter(|e| !panic && e.is_suspect()).collect(),
+/// Tiers of the first choice that anybody fits share the traffic; the others follow in their order,
+/// for requests that have been everywhere else.
+fn assemble(tiers: &[Vec<Part<'_>>], choices: &[Choice]) -> Vec<Tier> {
+    let fits = |choice: &Choice| tiers.iter().flatten().any(|(built, _)| choice(built).is_some());
+    let Some(first) = choices.iter().position(fits) else { return Vec::new() };
+    let weights: Vec<TierWeight> =
+        tiers.iter().map(|tier| tier_weight(tier, choices[first])).collect();
+    let shares = steer::shares(&weights);
+    let mut assembled = Vec::new();
+    for (position, choice) in choices.iter().enumerate().skip(first) {
+        for (tier, &share) in tiers.iter().zip(&shares) {
+            let cells: Vec<(Cell, u64)> = tier
+                .iter()
+                .filter_map(|(built, ramp)| {
+                    let cell = choice(built)?;
+                    Some((cell.clone(), scaled(cell.weight(), *ramp)))
+                })
+                .collect();
+            if !cells.is_empty() {
+                assembled.push(Tier::new(if position == first { share } else { 0 }, cells));
+            }
         }
     }
+    assembled
+}
 
-    /// One suspect among others moves nothing to the next tier; a tier of suspects only moves all.
-    fn weight(&self, any_clear: bool) -> TierWeight {
-        let serving = self.clear.iter().chain(&self.suspects).copied();
-        let healthy = if any_clear && self.clear.is_empty() { 0 } else { weight(serving) };
-        TierWeight { total: self.total, healthy }
+/// A suspect counts as healthy where its tier has anything better: one suspect among others moves
+/// nothing to the next tier; a tier of suspects only moves all.
+fn tier_weight(tier: &[Part<'_>], choice: Choice) -> TierWeight {
+    let total = tier.iter().map(|(built, _)| built.known).sum();
+    if !tier.iter().any(|(built, _)| choice(built).is_some()) {
+        return TierWeight { total, healthy: 0 };
     }
-}
-
-fn weight<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> u64 {
-    endpoints.map(|endpoint| u64::from(endpoint.seat.weight)).sum()
-}
-
-fn targets(endpoints: &[&Endpoint]) -> Vec<Target> {
-    let target = |endpoint: &&Endpoint| Target {
-        id: endpoint.subject.endpoint,
-        address: endpoint.subject.address,
-        zone: endpoint.seat.zone,
-        weight: endpoint.seat.weight,
-        live: Arc::clone(&endpoint.live),
+    let weight = |built: &Built| {
+        let chosen = choice(built).map_or(0, Cell::weight);
+        let open = built.open.as_ref().map_or(0, Cell::weight);
+        let suspects = built.suspects.as_ref().map_or(0, Cell::weight);
+        if chosen == suspects && open == 0 { chosen } else { chosen + suspects }
     };
-    endpoints.iter().map(target).collect()
+    let healthy = tier.iter().map(|(built, ramp)| scaled(weight(built), *ramp)).sum();
+    TierWeight { total, healthy }
+}
+
+fn scaled(weight: u64, ramp: u32) -> u64 {
+    (weight * u64::from(ramp) / u64::from(FULL)).max(u64::from(weight > 0))
+}
+
+/// Panic: all endpoints, by their declared weights.
+fn everybody(state: &PoolState) -> Vec<Tier> {
+    let cells: Vec<Vec<(Cell, u64)>> = state
+        .tiers
+        .iter()
+        .map(|zones| {
+            let cells = zones.iter().filter_map(|&zone| state.zones[zone].everybody());
+            cells.map(|cell| (cell.clone(), cell.weight())).collect()
+        })
+        .collect();
+    let weight = |cells: &Vec<(Cell, u64)>| {
+        let total = cells.iter().map(|(_, weight)| weight).sum();
+        TierWeight { total, healthy: total }
+    };
+    let shares = steer::shares(&cells.iter().map(weight).collect::<Vec<_>>());
+    let tiers = cells.into_iter().zip(shares).filter(|(cells, _)| !cells.is_empty());
+    tiers.map(|(cells, share)| Tier::new(share, cells)).collect()
 }

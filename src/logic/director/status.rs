@@ -7,10 +7,11 @@ use crate::logic::health::Health;
 use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
-use crate::logic::snapshot::PoolView;
 use crate::logic::steer::WHOLE;
 
 use super::Director;
+use super::endpoint::Endpoint;
+use super::pools::PoolState;
 
 /// One endpoint.
 #[derive(Clone, Debug)]
@@ -50,44 +51,40 @@ pub struct PoolStatus {
     pub endpoints: usize,
     /// Endpoints that are up or suspect.
     pub serving: usize,
+    /// Endpoints whose verdict is down.
+    pub down: usize,
+    /// Verdicts that were due and withheld, since the start.
+    pub withheld: u64,
+    /// Probes fail in much of the pool while its traffic succeeds.
+    pub diverges: bool,
+    /// The period of probes of endpoints that are up, as it is; `None` before the second probe.
+    pub achieved_period: Option<Duration>,
 }
 
 impl Director {
     /// All endpoints, in the order of their identities.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let mut all: Vec<EndpointStatus> = self
-            .endpoints
-            .values()
-            .map(|endpoint| EndpointStatus {
-                subject: Arc::clone(&endpoint.subject),
-                weight: endpoint.seat.weight,
-                health: endpoint.health,
-                since: endpoint.since,
-                next_probe: endpoint.timer.due(),
-                probes: endpoint.probes.iter().copied().collect(),
-                in_flight: endpoint.live.in_flight(),
-                tries: endpoint.live.tries(),
-                tally: endpoint.live.tally(),
-                in_service: endpoint.serves()
-                    || self.views.get(endpoint.seat.pool).is_some_and(|view| view.panic),
-            })
-            .collect();
-        all.sort_by_key(|status| status.subject.endpoint);
-        all
+        let of = |endpoint: &Endpoint| EndpointStatus {
+            subject: Arc::clone(&endpoint.subject),
+            weight: endpoint.seat.weight,
+            health: endpoint.verdict(),
+            since: endpoint.since,
+            next_probe: endpoint.due(),
+            probes: endpoint.probes.iter().map(|&(at, _, outcome)| (at, outcome)).collect(),
+            in_flight: endpoint.live.in_flight(),
+            tries: endpoint.live.tries(),
+            tally: endpoint.live.tally(),
+            in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
+        };
+        self.roster.iter().map(of).collect()
     }
 
     /// All pools, in the order of the configuration.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
-        let mut counts = vec![(0, 0); self.views.len()];
-        for endpoint in self.endpoints.values() {
-            if let Some((all, serving)) = counts.get_mut(endpoint.seat.pool) {
-                *all += 1;
-                *serving += usize::from(endpoint.serves());
-            }
-        }
-        let status = |(view, (endpoints, serving)): (&Arc<PoolView>, (usize, usize))| {
+        let status = |pool: &PoolState| {
+            let view = pool.view.as_ref()?;
             let tiers = view.tiers.iter().map(|tier| {
                 let mut zones: Vec<usize> = tier.targets().map(|target| target.zone).collect();
                 zones.sort_unstable();
@@ -95,23 +92,32 @@ impl Director {
                 let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
                 (tier.share as f64 / WHOLE as f64, places.collect())
             });
-            let (name, panic) = (Arc::clone(&view.spec.name), view.panic);
-            PoolStatus { name, panic, tiers: tiers.collect(), endpoints, serving }
+            Some(PoolStatus {
+                name: Arc::clone(&pool.spec.name),
+                panic: view.panic,
+                tiers: tiers.collect(),
+                endpoints: pool.counts.all as usize,
+                serving: (pool.counts.serving) as usize,
+                down: pool.counts.down as usize,
+                withheld: pool.withheld,
+                diverges: pool.diverges,
+                achieved_period: pool.achieved.period,
+            })
         };
-        self.views.iter().zip(counts).map(status).collect()
+        self.pools.iter().filter_map(status).collect()
     }
 
     /// Whether any pool has somewhere to send a request.
     #[must_use]
     pub fn is_routable(&self) -> bool {
-        self.views.iter().any(|view| !view.tiers.is_empty())
+        let mut views = self.pools.iter().filter_map(|pool| pool.view.as_ref());
+        views.any(|view| !view.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.
     #[must_use]
     pub fn incidents(&mut self) -> Vec<Incident> {
-        let open: Vec<_> = self.endpoints.keys().copied().collect();
-        open.into_iter().for_each(|id| self.tally(id));
+        self.ledger.watching().into_iter().for_each(|id| self.tally(id));
         self.ledger.incidents()
     }
 

@@ -4,9 +4,7 @@ use crate::logic::outcome::Reason;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
-use crate::logic::topology::{
-    Detect, EndpointSpec, PoolLimits, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
-};
+use crate::logic::topology::{Correlate, EndpointSpec, ZoneSpec};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
 const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
@@ -39,7 +37,7 @@ impl Rig {
     }
 
     fn configure(&mut self, pool: PoolSpec) {
-        let topology = Topology { here: None, pools: vec![Arc::new(pool)] };
+        let topology = Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
         self.turn([Input::Configure { topology, routes: Arc::default() }]);
     }
 
@@ -78,7 +76,7 @@ impl Rig {
     }
 
     pub(super) fn regular(&self, endpoint: EndpointId, outcome: Outcome) -> Input {
-        let ticket = Ticket { row: ProbeRow::Regular, started: self.now };
+        let ticket = Ticket { probe: 0, row: ProbeRow::Regular, started: self.now };
         Input::Probed { endpoint, ticket, outcome }
     }
 
@@ -140,16 +138,9 @@ fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
         place: Place::parse(name).expect("a place"),
         endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
     };
-    PoolSpec {
-        name: "web".into(),
-        zones: zones.iter().map(zone).collect(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-        detect: Detect::default(),
-        stall: StallBounds::default(),
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
-    }
+    // Each endpoint by its own deeds; zones have tests of their own.
+    let correlate = Correlate { quorum_percent: 101, ..Correlate::default() };
+    PoolSpec { correlate, ..PoolSpec::new("web", zones.iter().map(zone).collect()) }
 }
 
 fn endpoint(port: u16) -> EndpointSpec {
@@ -346,7 +337,7 @@ fn a_changed_probe_is_sent_at_once_and_a_changed_period_repaces() {
     sooner.detect.interval = ms(300);
     rig.configure(sooner.clone());
     assert_eq!(rig.status(1).next_probe, Some(last + ms(300)));
-    sooner.probe.port = Some(99);
+    sooner.probes[0].port = Some(99);
     rig.configure(sooner);
     assert!(rig.probed(1));
 }
@@ -356,7 +347,7 @@ fn an_incident_counts_what_requests_met_and_keeps_it() {
     let mut rig = Rig::new(&[("r/a", &[1, 2])]);
     let id = rig.id(1);
     let live = {
-        let view = &rig.director.views[0];
+        let view = rig.director.pools[0].view.as_ref().expect("published");
         let target = view.targets().find(|target| target.id == id).expect("serves");
         Arc::clone(&target.live)
     };

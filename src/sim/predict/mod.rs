@@ -142,7 +142,7 @@ pub fn predict(
     for traffic_rps in rates {
         let sample = Sample::of(&topology, traffic_rps);
         for scope in [Scope::Endpoint, Scope::Zone] {
-            for class in Class::ALL {
+            for class in Class::ALL.into_iter().filter(|class| applies(*class, pool)) {
                 rows.push(
                     Trial { pool, sample: &sample, question, scope, class, base }.row(traffic_rps),
                 );
@@ -171,9 +171,14 @@ pub fn predict_one(
     Trial { pool, sample: &sample, question, scope, class, base }.row(question.rate_rps)
 }
 
+/// What cannot befall whoever speaks no TLS is not worth a row.
+fn applies(class: Class, pool: &PoolSpec) -> bool {
+    class != Class::Tls || pool.primary().tls.is_some()
+}
+
 /// A topology of this pool only: pools do not touch each other.
 fn alone(pool: &PoolSpec, here: Option<&Place>) -> Topology {
-    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())] }
+    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())], ..Topology::default() }
 }
 
 /// One kind of failure, tried many times.
@@ -202,7 +207,7 @@ impl Trial<'_> {
     /// `None` if it never does.
     fn probe_cost(&self, stretch: f64) -> Option<Duration> {
         let round_trip = self.question.round_trip.mul_f64(stretch);
-        match Behavior::of(self.class).meets_probe(&self.pool.probe.kind) {
+        match Behavior::of(self.class).meets_probe(self.pool.primary()) {
             Meeting::Answer { result: Ok(()), .. } => None,
             Meeting::Answer { round_trips, service, .. } => {
                 Some(round_trip * round_trips + service)
@@ -235,7 +240,7 @@ impl Trial<'_> {
     /// Whether an endpoint's answer is fast enough for the probe.
     fn starts(&self) -> bool {
         let Settings { latency, round_trip_jitter, .. } = self.settings();
-        let healthy = Behavior::Healthy { latency }.meets_probe(&self.pool.probe.kind);
+        let healthy = Behavior::Healthy { latency }.meets_probe(self.pool.primary());
         let Meeting::Answer { round_trips, service, .. } = healthy else { return false };
         let longest = self.question.round_trip.mul_f64(1.0 + round_trip_jitter) * round_trips;
         longest + service <= self.pool.detect.timeout

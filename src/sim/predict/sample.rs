@@ -105,7 +105,8 @@ impl Sample {
             let kept = nearest_weight(&small, here) as f64 / nearest_weight(pool, here) as f64;
             (rate_rps * kept).min(RATE_AT_MOST_RPS * nearest_endpoints(&small, here) as f64)
         });
-        let topology = Topology { here: here.cloned(), pools: vec![Arc::new(small)] };
+        let topology =
+            Topology { here: here.cloned(), pools: vec![Arc::new(small)], ..Topology::default() };
         Self { topology, zone: position, zone_groups, rate_rps }
     }
 
@@ -175,7 +176,11 @@ impl Sample {
             endpoints: zone.endpoints.iter().map(&mut rename).collect(),
         });
         let pool = PoolSpec { zones: zones.collect(), ..self.pool().clone() };
-        Topology { here: self.topology.here.clone(), pools: vec![Arc::new(pool)] }
+        Topology {
+            here: self.topology.here.clone(),
+            pools: vec![Arc::new(pool)],
+            ..Topology::default()
+        }
     }
 }
 

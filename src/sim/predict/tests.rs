@@ -1,9 +1,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::logic::topology::{
-    Detect, EndpointSpec, HttpProbe, PoolLimits, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
-};
+use crate::logic::probe::{HttpProbe, ProbeSpec};
+use crate::logic::topology::{Detect, EndpointSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -25,23 +24,11 @@ fn pool(zone_endpoints: usize, detect: Detect) -> PoolSpec {
             .map(|host| endpoint(index * zone_endpoints + host))
             .collect(),
     };
-    let probe = HttpProbe {
-        method: http::Method::GET,
-        path: "/".to_owned(),
-        host: None,
-        headers: http::HeaderMap::new(),
-        expect_status: vec![200..=299],
-        expect_body: None,
-    };
+    let zones = ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name));
     PoolSpec {
-        name: "web".into(),
-        zones: ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name)).collect(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Http(Box::new(probe)) },
+        probes: vec![ProbeSpec::http(HttpProbe::get("/"))],
         detect,
-        stall: StallBounds::default(),
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
+        ..PoolSpec::new("web", zones.collect())
     }
 }
 
@@ -71,6 +58,7 @@ fn simulation_stays_within_the_closed_form_whatever_the_periods() {
             down_interval: timeout,
             down_after: rng.u32(1..5),
             up_after: 1,
+            target: None,
         };
         for row in ask(&pool(2, detect), &question(30, None)).rows {
             let within = |window| match window {
@@ -127,7 +115,11 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
     let of = |p: &Prediction| spread(p, Scope::Zone, Class::Silent, false).median;
     assert!(of(&large) > of(&small) + ms(100));
-    let topology = Topology { here: None, pools: vec![Arc::new(pool(2_000, Detect::default()))] };
+    let topology = Topology {
+        here: None,
+        pools: vec![Arc::new(pool(2_000, Detect::default()))],
+        ..Topology::default()
+    };
     assert!(Sample::of(&topology, Some(300.0)).endpoints() <= 12);
     assert!(Sample::of(&topology, None).endpoints() <= 12);
     assert_eq!(large.zone_endpoints, 2_000);
@@ -136,7 +128,7 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
 #[test]
 fn what_the_probe_does_not_see_is_said_to_be_unseen() {
     let mut blind = pool(1, Detect::default());
-    blind.probe.kind = ProbeKind::Tcp;
+    blind.probes = vec![ProbeSpec::tcp()];
     for row in ask(&blind, &question(20, Some(60.0))).rows {
         let unseen = matches!(row.class, Class::Reset | Class::BadStatus);
         assert_eq!(row.window == Window::Unseen(Unseen::ProbePasses), unseen, "{row:?}");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::logic::id::EndpointId;
-use crate::logic::outcome::{Class, Failure, Layer, Reason};
-use crate::logic::topology::ProbeKind;
+use crate::logic::outcome::{CertificateFault, Class, Failure, Layer, Reason};
+use crate::logic::probe::{ProbeKind, ProbeSpec};
 
 /// What an endpoint does with whoever comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Behavior {
         /// The status.
         status: u16,
     },
+    /// Its certificate has expired; cleartext is answered at once.
+    BadTls,
 }
 
 impl Behavior {
@@ -38,35 +40,56 @@ impl Behavior {
             Class::Reset => Self::Reset,
             Class::Silent => Self::Silent,
             Class::BadStatus => Self::BadStatus { status: 503 },
+            Class::Tls => Self::BadTls,
         }
     }
 
-    /// What a probe of this kind that arrives now will meet.
+    /// What such a probe that arrives now will meet.
     #[must_use]
-    pub fn meets_probe(self, kind: &ProbeKind) -> Meeting {
-        let ProbeKind::Http(http) = kind else {
-            // An accepted connection is all that such a probe asks for.
-            return match self {
-                Self::Refused => Meeting::refused(),
-                Self::Silent => Meeting::Silence(Layer::Connect),
-                Self::Healthy { .. } | Self::Reset | Self::BadStatus { .. } => {
-                    Meeting::Answer { round_trips: 1, service: Duration::ZERO, result: Ok(()) }
-                }
-            };
-        };
-        let answer = |service, result| Meeting::Answer { round_trips: 2, service, result };
+    pub fn meets_probe(self, probe: &ProbeSpec) -> Meeting {
+        let round_trips = round_trips(probe);
+        let answer = |service, result| Meeting::Answer { round_trips, service, result };
+        // An accepted connection is all that such a probe asks for.
+        let only_connects = round_trips == 1;
         match self {
-            Self::Healthy { latency } => answer(latency, Ok(())),
             Self::Refused => Meeting::refused(),
-            Self::Reset => answer(Duration::ZERO, Err(Failure::http(Reason::Reset))),
             Self::Silent => Meeting::Silence(Layer::Connect),
-            Self::BadStatus { status } => {
-                let passes = http.expect_status.iter().any(|range| range.contains(&status));
-                let failure = Failure::http(Reason::Status(status));
-                answer(Duration::ZERO, if passes { Ok(()) } else { Err(failure) })
+            Self::BadTls if probe.tls.is_some() => {
+                let reason = Reason::Certificate(CertificateFault::Expired);
+                let result = Err(Failure { layer: Layer::Tls, reason });
+                Meeting::Answer { round_trips: 2, service: Duration::ZERO, result }
             }
+            _ if only_connects => answer(Duration::ZERO, Ok(())),
+            Self::Healthy { latency } => answer(latency, Ok(())),
+            Self::BadTls => answer(Duration::ZERO, Ok(())),
+            Self::Reset => {
+                let layer = if probe.tls.is_some() { Layer::Tls } else { Layer::Http };
+                let result = Err(Failure { layer, reason: Reason::Reset });
+                Meeting::Answer { round_trips: 2, service: Duration::ZERO, result }
+            }
+            Self::BadStatus { status } => answer(Duration::ZERO, judged(&probe.kind, status)),
         }
     }
+}
+
+/// One opens the connection, one shakes hands, one asks.
+fn round_trips(probe: &ProbeSpec) -> u32 {
+    let asks = match &probe.kind {
+        ProbeKind::Tcp { expect, .. } => expect.is_some(),
+        ProbeKind::Tls => false,
+        ProbeKind::Http(_) | ProbeKind::Grpc(_) => true,
+    };
+    1 + u32::from(probe.tls.is_some()) + u32::from(asks)
+}
+
+/// What a probe of this kind makes of an endpoint that answers everything with this status.
+fn judged(kind: &ProbeKind, status: u16) -> Result<(), Failure> {
+    let passes = match kind {
+        ProbeKind::Http(http) => http.expect_status.iter().any(|range| range.contains(&status)),
+        ProbeKind::Tcp { .. } | ProbeKind::Tls => true,
+        ProbeKind::Grpc(_) => false,
+    };
+    if passes { Ok(()) } else { Err(Failure::http(Reason::Status(status))) }
 }
 
 /// What a probe meets.
@@ -74,7 +97,7 @@ impl Behavior {
 pub enum Meeting {
     /// An end after this many round trips and the endpoint's own time.
     Answer {
-        /// One opens the connection, one asks.
+        /// One opens the connection, one shakes hands, one asks.
         round_trips: u32,
         /// What the endpoint takes to answer.
         service: Duration,

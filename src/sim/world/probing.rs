@@ -58,7 +58,7 @@ impl World {
         let behavior = self.host(address).behavior;
         let round_trip = self.round_trip();
         let Some(probe) = self.probes.get_mut(&id) else { return };
-        match behavior.meets_probe(&probe.pool.probe.kind) {
+        match behavior.meets_probe(probe.pool.primary()) {
             Meeting::Answer { round_trips, service, result } => {
                 // It has come half a round trip already, and the last half is the way back.
                 let answered_at = self.now + round_trip * (round_trips - 1) + service;
@@ -120,7 +120,7 @@ impl World {
                     }
                 }
                 Behavior::Silent => self.silence_probe(id, Layer::Http),
-                Behavior::Healthy { .. } | Behavior::BadStatus { .. } => {}
+                Behavior::Healthy { .. } | Behavior::BadStatus { .. } | Behavior::BadTls => {}
             }
         }
     }

@@ -1,9 +1,7 @@
 use super::*;
 use crate::logic::id::Place;
 use crate::logic::incident::Incident;
-use crate::logic::topology::{
-    Detect, EndpointSpec, PoolLimits, PoolSpec, ProbeKind, ProbeSpec, StallBounds, ZoneSpec,
-};
+use crate::logic::topology::{EndpointSpec, PoolSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -19,18 +17,9 @@ fn world() -> World {
         place: Place::parse(name).expect("a place"),
         endpoints: vec![EndpointSpec { address: address(port), weight: 1 }],
     };
-    let pool = PoolSpec {
-        name: "web".into(),
-        zones: [("r/a", 1), ("r/b", 2)].map(zone).into(),
-        probe: ProbeSpec { port: None, kind: ProbeKind::Tcp },
-        detect: Detect::default(),
-        stall: StallBounds::default(),
-        optimistic: false,
-        late_after: ms(250),
-        limits: PoolLimits::default(),
-    };
+    let pool = PoolSpec::new("web", [("r/a", 1), ("r/b", 2)].map(zone).into());
     let mut world = World::new(Instant::now(), Settings { seed: 5, ..Settings::default() });
-    world.configure(Topology { here: None, pools: vec![Arc::new(pool)] });
+    world.configure(Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() });
     world.run_until(world.now() + ms(1_500));
     world
 }

@@ -162,6 +162,8 @@ impl World {
             Behavior::Reset => self.end_at(id, self.now + back, RESET),
             Behavior::Silent => self.fall_silent(id, &visit),
             Behavior::BadStatus { .. } => self.end_at(id, self.now + back, End::BadStatus),
+            // Requests come in cleartext.
+            Behavior::BadTls => self.end_at(id, self.now + back, End::Good),
         }
     }
 
@@ -192,7 +194,7 @@ impl World {
                     self.change(id, |request| request.fate += 1);
                     self.fall_silent(id, &visit);
                 }
-                Behavior::Healthy { .. } | Behavior::BadStatus { .. } => {}
+                Behavior::Healthy { .. } | Behavior::BadStatus { .. } | Behavior::BadTls => {}
             }
         }
     }

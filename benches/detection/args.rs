@@ -1,0 +1,117 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, ValueEnum};
+
+use crate::class::CLASSES;
+use crate::layout::POOLS_MAX;
+
+/// Failures injected into real processes: is each detected as `gapless predict` says?
+#[derive(Debug, Parser)]
+#[command(name = "detection")]
+pub(crate) struct Args {
+    /// Failures of each class, with and without traffic
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
+    pub(crate) runs: u32,
+    /// A class to run, may be repeated; all by default
+    #[arg(long = "class", value_name = "NAME", value_parser = class_names())]
+    pub(crate) classes: Vec<String>,
+    /// Requests while the endpoint fails
+    #[arg(long, value_enum, default_value = "both")]
+    pub(crate) traffic: Traffic,
+    /// What fails
+    #[arg(long, value_enum, default_value = "endpoint")]
+    pub(crate) scope: ScopeArg,
+    /// Five failures of two classes: whether all of this still works
+    #[arg(long, conflicts_with_all = ["runs", "classes"])]
+    pub(crate) smoke: bool,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// A class that is not predicted is no failure
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+    /// Requests a second to each pool, with traffic
+    #[arg(long, default_value_t = 60.0)]
+    pub(crate) rate: f64,
+    /// The round trip to an endpoint that the prediction is asked for; that of `gapless predict`
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) rtt_ms: f64,
+    /// Equal pools: failures injected in one round, one in each
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=POOLS_MAX))]
+    pub(crate) pools: u32,
+    /// A cell during which the machine paused for longer than this is measured again
+    #[arg(long, value_name = "MS", default_value_t = 50.0)]
+    pub(crate) pause_ms: f64,
+    /// So often at most
+    #[arg(long, default_value_t = 2)]
+    pub(crate) repeats: u32,
+    /// The whole run ends after this many minutes, whatever is left
+    #[arg(long, default_value_t = 120)]
+    pub(crate) minutes: u64,
+    /// The gapless to measure; the one just built by default
+    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
+    pub(crate) gapless: PathBuf,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// With or without requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Traffic {
+    /// Only with.
+    With,
+    /// Only without.
+    Without,
+    /// First without, then with.
+    Both,
+}
+
+impl Traffic {
+    /// The modes that it stands for.
+    pub(crate) fn modes(self) -> &'static [bool] {
+        match self {
+            Self::With => &[true],
+            Self::Without => &[false],
+            Self::Both => &[false, true],
+        }
+    }
+}
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// One endpoint.
+    Endpoint,
+    /// All endpoints of a zone at once; the last verdict counts.
+    Zone,
+    /// One after the other.
+    Both,
+}
+
+impl ScopeArg {
+    /// The scopes that it stands for, in the words of `gapless predict`.
+    pub(crate) fn scopes(self) -> &'static [&'static str] {
+        match self {
+            Self::Endpoint => &["endpoint"],
+            Self::Zone => &["zone"],
+            Self::Both => &["endpoint", "zone"],
+        }
+    }
+}
+
+/// How the result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table.
+    Text,
+    /// One JSON object with every run in it.
+    Json,
+}
+
+fn class_names() -> PossibleValuesParser {
+    CLASSES.iter().map(|class| class.name).collect::<Vec<_>>().into()
+}

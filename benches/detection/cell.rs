@@ -1,0 +1,259 @@
+//! One cell of the table: rounds of failures, one in each pool, at independent phases of the
+//! probes' period.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::class::Class;
+use crate::fleet::{Fleet, Injection};
+use crate::instance::{Incident, Instance};
+use crate::layout::{self, POOL_ENDPOINTS, ZONE_ENDPOINTS};
+use crate::load::{Load, Tally};
+use crate::machine::{Cores, Metronome};
+use crate::predicted::Predicted;
+use crate::watch::Watch;
+
+/// The default period of probes.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Traffic before the first failure: the prediction is for workers that have served for a while and
+/// have learnt how long a pool's requests take (64 of them, each worker for itself).
+pub(crate) const WARM_UP: Duration = Duration::from_secs(12);
+
+/// Quiet before the phase of a failure is drawn: every endpoint is probed, and asked, meanwhile.
+const SETTLE: Duration = Duration::from_millis(1_500);
+
+/// What is predicted never to be seen is not seen for this long.
+const UNSEEN_FOR: Duration = Duration::from_secs(5);
+
+/// A verdict that has not come by then, or three times as late as predicted, does not come.
+const VERDICT_WITHIN: Duration = Duration::from_secs(5);
+
+/// All endpoints are up again by then.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
+
+/// What is to be measured.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// What is done.
+    pub(crate) class: &'a Class,
+    /// To whom: `endpoint` or `zone`.
+    pub(crate) scope: &'static str,
+    /// Requests a second to each pool.
+    pub(crate) rate_rps: Option<f64>,
+    /// How long they come before the first failure.
+    pub(crate) warm_up: Duration,
+    /// Failures in all.
+    pub(crate) runs: usize,
+    /// Failures in a round.
+    pub(crate) pools: usize,
+    /// The program under test.
+    pub(crate) program: &'a Path,
+    /// For its configuration and its log.
+    pub(crate) dir: &'a Path,
+}
+
+/// One failure.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    /// From just before the injection to the verdict; `None` if there was none.
+    pub(crate) took_ms: Option<f64>,
+    /// From the injection to the begin of the exchange that became the first evidence.
+    pub(crate) first_bad_ms: Option<f64>,
+    /// From the injection to that evidence: the endpoint is suspect.
+    pub(crate) suspect_ms: Option<f64>,
+    /// By how much that may be too long: until the fault was known to be in force.
+    pub(crate) injection_ms: f64,
+    /// From the end of the failure to the return; `None` if the endpoint had not gone.
+    pub(crate) returned_ms: Option<f64>,
+}
+
+/// All that was seen.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    /// By round and pool.
+    pub(crate) runs: Vec<Run>,
+    /// Verdicts on endpoints that had not failed.
+    pub(crate) stray_verdicts: usize,
+    /// The median of the probes that passed, before the first failure.
+    pub(crate) probe_ms: Option<f64>,
+    /// What became of the traffic.
+    pub(crate) load: Option<Tally>,
+    /// The share of all cores' time that somebody used.
+    pub(crate) busy_percent: f64,
+    /// The longest that the machine let somebody wait who wanted to run.
+    pub(crate) pause_ms: f64,
+    /// How often it was measured in vain before, because that was too long.
+    pub(crate) repeats: u32,
+    /// By how much the wall clock was adjusted meanwhile.
+    pub(crate) clock_drift_ms: f64,
+}
+
+/// A failure in one pool.
+struct Shot {
+    endpoints: Vec<usize>,
+    due: Instant,
+    injection: Option<Injection>,
+    healed: Option<Instant>,
+}
+
+/// An endpoint's time out, by order of the bench.
+struct Outing {
+    endpoint: usize,
+    from: Instant,
+    to: Instant,
+}
+
+/// Measures one cell, with endpoints and a gapless of its own.
+pub(crate) fn measure(
+    plan: &Plan<'_>,
+    predicted: &Predicted,
+    watch: &Watch,
+) -> io::Result<Measured> {
+    let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address))?;
+    let kind = (plan.pools, plan.class.probe);
+    let instance = Instance::start(plan.program, kind, plan.dir, watch)?;
+    let (cores, metronome) = (Cores::read()?, Metronome::start());
+    let start_load = |rate_rps| Load::start(instance.listen, plan.pools, rate_rps);
+    let load = plan.rate_rps.map(start_load).transpose()?;
+    if load.is_some() {
+        watch.sleep_until(Instant::now() + plan.warm_up)?;
+    }
+    let (mut runs, mut outings, mut probe_ms) = (Vec::new(), Vec::new(), None);
+    while runs.len() < plan.runs {
+        watch.sleep_until(Instant::now() + SETTLE)?;
+        if probe_ms.is_none() {
+            probe_ms = instance.probe_ms()?;
+        }
+        let mut shots = aim(plan, (plan.runs - runs.len()).min(plan.pools));
+        round(plan, predicted, &mut shots, (&mut fleet, &instance, watch))?;
+        let incidents = instance.incidents()?;
+        runs.extend(shots.iter().filter_map(|shot| judge(shot, &incidents)));
+        let to = Instant::now();
+        for shot in &shots {
+            let Some(injection) = shot.injection else { continue };
+            let from = injection.at;
+            outings.extend(shot.endpoints.iter().map(|&endpoint| Outing { endpoint, from, to }));
+        }
+    }
+    Ok(Measured {
+        runs,
+        stray_verdicts: strays(&instance.incidents()?, &outings),
+        probe_ms,
+        busy_percent: cores.busy_percent()?,
+        pause_ms: ms(metronome.stop()),
+        load: load.map(Load::stop),
+        repeats: 0,
+        clock_drift_ms: ms(instance.clock_drift()),
+    })
+}
+
+/// Draws who fails in each pool, and when.
+fn aim(plan: &Plan<'_>, pools: usize) -> Vec<Shot> {
+    let begin = Instant::now();
+    let shot = |pool: usize| {
+        let first = pool * POOL_ENDPOINTS;
+        let endpoints = if plan.scope == "zone" {
+            (first..first + ZONE_ENDPOINTS).collect()
+        } else {
+            vec![first + fastrand::usize(..ZONE_ENDPOINTS)]
+        };
+        let due = begin + INTERVAL.mul_f64(fastrand::f64());
+        Shot { endpoints, due, injection: None, healed: None }
+    };
+    let mut shots: Vec<Shot> = (0..pools).map(shot).collect();
+    shots.sort_by_key(|shot| shot.due);
+    shots
+}
+
+/// Fails, waits for the verdicts, heals, and waits until all are back.
+fn round(
+    plan: &Plan<'_>,
+    predicted: &Predicted,
+    shots: &mut [Shot],
+    (fleet, instance, watch): (&mut Fleet, &Instance, &Watch),
+) -> io::Result<()> {
+    let means = plan.class.means;
+    for shot in shots.iter_mut() {
+        watch.sleep_until(shot.due)?;
+        let mut whole: Option<Injection> = None;
+        for &endpoint in &shot.endpoints {
+            let one = fleet.fail(endpoint, means)?;
+            let at = whole.map_or(one.at, |whole| whole.at);
+            whole = Some(Injection { at, took: one.at + one.took - at });
+        }
+        shot.injection = whole;
+    }
+    match predicted {
+        Predicted::Unseen(_) => watch.sleep_until(Instant::now() + UNSEEN_FOR)?,
+        Predicted::Seen { .. } | Predicted::Missing => {
+            let at_most = match predicted {
+                Predicted::Seen { p99_ms, .. } => Duration::from_secs_f64(p99_ms * 3.0 / 1e3),
+                Predicted::Unseen(_) | Predicted::Missing => VERDICT_WITHIN,
+            };
+            watch.until(at_most.max(VERDICT_WITHIN), || {
+                let incidents = instance.incidents()?;
+                let is_seen = |shot: &Shot| verdict(shot, &incidents).is_some();
+                Ok(shots.iter().all(is_seen).then_some(()))
+            })?;
+        }
+    }
+    for shot in shots.iter_mut() {
+        for &endpoint in &shot.endpoints {
+            shot.healed = Some(fleet.heal(endpoint, means)?);
+        }
+    }
+    let are_back = watch.until(RETURN_WITHIN, || Ok(instance.are_all_up()?.then_some(())))?;
+    are_back.ok_or_else(|| io::Error::other("not every endpoint came back"))
+}
+
+/// The first verdict that covers an endpoint since its failure; of several endpoints, the last.
+fn verdict<'a>(shot: &Shot, incidents: &'a [Incident]) -> Option<&'a Incident> {
+    let since = shot.injection?.at;
+    let first = |&endpoint: &usize| {
+        let made = incidents.iter().filter(|incident| incident.covers(endpoint));
+        made.filter(|incident| incident.verdict >= since).min_by_key(|incident| incident.verdict)
+    };
+    let all: Option<Vec<&Incident>> = shot.endpoints.iter().map(first).collect();
+    all?.into_iter().max_by_key(|incident| incident.verdict)
+}
+
+fn judge(shot: &Shot, incidents: &[Incident]) -> Option<Run> {
+    let injection = shot.injection?;
+    let ended = verdict(shot, incidents);
+    // Evidence may be of an exchange that began before the failure.
+    let since = |at: Instant| ms(at.saturating_duration_since(injection.at));
+    let of_shot = |incident: &&Incident| {
+        incident.verdict >= injection.at
+            && incident.endpoint.is_some()
+            && shot.endpoints.iter().any(|&endpoint| incident.covers(endpoint))
+    };
+    let back = incidents.iter().filter(of_shot).filter_map(|incident| incident.restored).max();
+    let returned =
+        back.zip(shot.healed).and_then(|(back, healed)| back.checked_duration_since(healed));
+    Some(Run {
+        took_ms: ended.map(|incident| since(incident.verdict)),
+        first_bad_ms: ended.map(|incident| since(incident.first_bad)),
+        suspect_ms: ended.map(|incident| since(incident.suspect)),
+        injection_ms: ms(injection.took),
+        returned_ms: returned.map(ms),
+    })
+}
+
+fn strays(incidents: &[Incident], outings: &[Outing]) -> usize {
+    let is_stray = |incident: &&Incident| {
+        incident.endpoint.is_some()
+            && !outings.iter().any(|outing| {
+                incident.covers(outing.endpoint)
+                    && (outing.from..=outing.to).contains(&incident.verdict)
+            })
+    };
+    incidents.iter().filter(is_stray).count()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

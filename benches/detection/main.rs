@@ -1,0 +1,187 @@
+//! Is a failure detected as `gapless predict` says? Real failures of real processes (and packets
+//! dropped in a network namespace) against the prediction for the same configuration: of 100, at
+//! least 95 verdicts must come within the predicted 99th percentile. Exit code 1 if they do not.
+//!
+//! `cargo bench --bench detection` measures every class, with and without traffic (half an hour).
+//! `cargo bench --bench detection -- --smoke` sees that all of this works (20 seconds).
+//! `cargo bench --bench detection -- --class hang --class refused --traffic with --scope zone`
+//! `cargo bench --bench detection -- --runs 300 --format json > detection.json`
+//!
+//! Run it as root (the black hole needs a namespace, and is skipped without) on an idle machine;
+//! the second table says how idle it was.
+
+use std::collections::HashMap;
+use std::env;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde_json::Value;
+
+mod args;
+mod cell;
+mod class;
+mod endpoint;
+mod fleet;
+mod instance;
+mod judge;
+mod layout;
+mod load;
+mod machine;
+mod namespace;
+mod predicted;
+mod report;
+mod watch;
+mod wire;
+
+#[path = "../dataplane/parse.rs"]
+#[allow(dead_code, reason = "of what it reads, only cores matter here")]
+mod parse;
+#[path = "../dataplane/table.rs"]
+mod table;
+
+use args::{Args, Format};
+use cell::{Measured, Plan};
+use class::{CLASSES, Class, Means, SMOKE};
+use namespace::Namespace;
+use predicted::Predicted;
+use report::{Cell, Outcome};
+use watch::Watch;
+
+/// Failures of each class in `--smoke`.
+const SMOKE_RUNS: usize = 5;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    if let [_, word, address] = &*arguments
+        && word == "endpoint"
+    {
+        return endpoint::main(address);
+    }
+    // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("detection: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every prediction held.
+fn run(args: &Args) -> io::Result<bool> {
+    let watch = Watch::start(Duration::from_secs(args.minutes * 60))?;
+    let dir = tempfile::tempdir()?;
+    let namespace = Namespace::new()?;
+    let bench = Bench {
+        args,
+        dir: dir.path(),
+        drops: namespace.as_ref().is_some_and(|namespace| namespace.drops),
+        watch: &watch,
+    };
+    let cells = namespace::inside(namespace.as_ref(), || bench.run())?;
+    match args.format {
+        Format::Text => print!("{}", report::as_text(&cells)),
+        Format::Json => println!("{:#}", report::as_json(&cells)),
+    }
+    Ok(report::is_good(&cells, args.allow_missing) && !watch.is_over())
+}
+
+/// What all cells share.
+struct Bench<'a> {
+    args: &'a Args,
+    dir: &'a Path,
+    /// Whether packets can be dropped.
+    drops: bool,
+    watch: &'a Watch,
+}
+
+impl Bench<'_> {
+    fn run(&self) -> io::Result<Vec<Cell>> {
+        let args = self.args;
+        let is_wanted = |class: &&Class| {
+            let is_named = |names: &[&str]| names.contains(&class.name);
+            let named: Vec<&str> = args.classes.iter().map(String::as_str).collect();
+            if args.smoke { is_named(&SMOKE) } else { named.is_empty() || is_named(&named) }
+        };
+        let mut predictions: HashMap<&str, Vec<Value>> = HashMap::new();
+        let mut cells = Vec::new();
+        for class in CLASSES.iter().filter(is_wanted) {
+            let rows = match predictions.entry(class.probe) {
+                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::hash_map::Entry::Vacant(unknown) => {
+                    let question = (args.rate, args.rtt_ms);
+                    let program = &args.gapless;
+                    unknown.insert(predicted::predict(program, class.probe, question, self.dir)?)
+                }
+            };
+            for &scope in args.scope.scopes() {
+                for &with_traffic in args.traffic.modes() {
+                    if self.watch.is_over() {
+                        return Ok(cells);
+                    }
+                    let predicted = predicted::row_of(rows, class, scope, with_traffic);
+                    cells.push(self.cell(class, scope, with_traffic, predicted));
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    fn cell(
+        &self,
+        class: &'static Class,
+        scope: &'static str,
+        with_traffic: bool,
+        predicted: Predicted,
+    ) -> Cell {
+        let args = self.args;
+        let runs = if args.smoke { SMOKE_RUNS } else { args.runs as usize };
+        let traffic_rps = with_traffic.then_some(args.rate);
+        let plan = Plan {
+            class,
+            scope,
+            rate_rps: traffic_rps,
+            // What is learnt from traffic tells of silence, which is none of the smoke's classes.
+            warm_up: if args.smoke { Duration::ZERO } else { cell::WARM_UP },
+            runs,
+            pools: (args.pools as usize).min(runs),
+            program: &args.gapless,
+            dir: self.dir,
+        };
+        let with = if with_traffic { "with" } else { "without" };
+        eprintln!("{} ({scope}), {with} traffic", class.name);
+        let outcome = match class.means {
+            Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
+            Means::None(why) => Outcome::Skipped(why),
+            Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
+                match self.measure(&plan, &predicted) {
+                    Ok(measured) => Outcome::Measured(measured),
+                    Err(error) => Outcome::Broken(error.to_string()),
+                }
+            }
+        };
+        Cell { class: class.name, scope, traffic_rps, predicted, outcome }
+    }
+
+    /// Measures a cell, and again if the machine stood still meanwhile: whether it is repeated does
+    /// not depend on what was measured.
+    fn measure(&self, plan: &Plan<'_>, predicted: &Predicted) -> io::Result<Measured> {
+        let at_most = if self.args.smoke { 0 } else { self.args.repeats };
+        let mut repeats = 0;
+        loop {
+            let measured = cell::measure(plan, predicted, self.watch)?;
+            if measured.pause_ms <= self.args.pause_ms || repeats == at_most {
+                return Ok(Measured { repeats, ..measured });
+            }
+            eprintln!("the machine paused for {:.0} ms: once more", measured.pause_ms);
+            repeats += 1;
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! As much of HTTP/1.1 as the endpoint and the load speak: heads, and bodies of announced length.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// A head longer than this is none.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// What ends a head.
+const BLANK_LINE: &[u8] = b"\r\n\r\n";
+
+/// A message whose body was read and forgotten.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// The request line or the status line.
+    pub(crate) first_line: String,
+    /// The connection may carry another message.
+    pub(crate) keeps: bool,
+}
+
+/// Reads one message; `None` if the connection ended before one began.
+pub(crate) async fn read_message(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+) -> io::Result<Option<Message>> {
+    let end = loop {
+        let found = buffer.windows(BLANK_LINE.len()).position(|window| window == BLANK_LINE);
+        if let Some(at) = found {
+            break at + BLANK_LINE.len();
+        }
+        if buffer.len() > HEAD_BYTES_MAX {
+            return Err(io::Error::other("a head without an end"));
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return if buffer.is_empty() { Ok(None) } else { Err(cut_short()) };
+        }
+    };
+    let head = String::from_utf8_lossy(&buffer.split_to(end)).into_owned();
+    let mut body_bytes = 0;
+    let mut keeps = true;
+    for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(':')) {
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-length") {
+            body_bytes = value.parse().map_err(io::Error::other)?;
+        } else if name.eq_ignore_ascii_case("connection") {
+            keeps = !value.eq_ignore_ascii_case("close");
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            return Err(io::Error::other("a body of unknown length"));
+        }
+    }
+    skip(stream, buffer, body_bytes).await?;
+    let first_line = head.lines().next().unwrap_or_default().to_owned();
+    Ok(Some(Message { first_line, keeps }))
+}
+
+async fn skip(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    mut body_bytes: usize,
+) -> io::Result<()> {
+    loop {
+        let here = body_bytes.min(buffer.len());
+        buffer.advance(here);
+        body_bytes -= here;
+        if body_bytes == 0 {
+            return Ok(());
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(cut_short());
+        }
+    }
+}
+
+fn cut_short() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}

@@ -1,0 +1,137 @@
+//! Obeying a configuration: whatever keeps its pool and address keeps its health.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::logic::id::EndpointId;
+use crate::logic::incident::Subject;
+use crate::logic::route::RouteTable;
+use crate::logic::snapshot::Target;
+use crate::logic::topology::{PoolSpec, Topology};
+
+use super::endpoint::{Endpoint, Seat};
+use super::pools::PoolState;
+use super::{Director, Event};
+
+impl Director {
+    pub(super) fn configure(&mut self, topology: Topology, routes: Arc<RouteTable>, now: Instant) {
+        let mut gone: BTreeSet<EndpointId> =
+            self.roster.iter().map(|endpoint| endpoint.subject.endpoint).collect();
+        let mut before: HashMap<Arc<str>, PoolState> =
+            self.pools.drain(..).map(|pool| (Arc::clone(&pool.spec.name), pool)).collect();
+        let here = topology.here.as_ref();
+        for (index, spec) in topology.pools.iter().enumerate() {
+            let old = before.remove(&spec.name);
+            let is_new = old.is_none();
+            let mut state = PoolState::new(spec, here, old, now);
+            for zone in 0..spec.zones.len() {
+                let targets = self.seat_zone(index, zone, spec, is_new, now);
+                state.counts.all += targets.len() as u32;
+                state.zones[zone].seat(targets);
+            }
+            let mut members: Vec<EndpointId> =
+                state.zones.iter().flat_map(|zone| zone.members.iter().copied()).collect();
+            members.sort_unstable();
+            members.iter().for_each(|id| {
+                gone.remove(id);
+            });
+            state.members = members.into();
+            self.pools.push(state);
+        }
+        gone.into_iter().for_each(|id| self.retire(id, now));
+        self.topology = topology;
+        self.routes = routes;
+        self.resume(now);
+    }
+
+    /// Gives every endpoint of a zone its seat.
+    fn seat_zone(
+        &mut self,
+        pool: usize,
+        zone: usize,
+        spec: &Arc<PoolSpec>,
+        is_new: bool,
+        now: Instant,
+    ) -> Vec<Target> {
+        let declared = &spec.zones[zone];
+        let mut targets = Vec::with_capacity(declared.endpoints.len());
+        for (position, one) in declared.endpoints.iter().enumerate() {
+            let seat = Seat { pool, zone, position, weight: one.weight };
+            let subject = |endpoint| Subject {
+                endpoint,
+                pool: Arc::clone(&spec.name),
+                place: declared.place.clone(),
+                address: one.address,
+            };
+            let id = match self.roster.find(&spec.name, one.address) {
+                Some(id) => {
+                    if let Some(endpoint) = self.roster.get_mut(id) {
+                        endpoint.reseat(subject(id), seat, spec, now);
+                    }
+                    id
+                }
+                None => self.roster.add(&spec.name, one.address, |id| {
+                    let mut endpoint = Endpoint::new(subject(id), seat, spec, now);
+                    endpoint.is_late_comer = !is_new;
+                    endpoint
+                }),
+            };
+            let Some(live) = self.roster.get(id).map(|endpoint| Arc::clone(&endpoint.live)) else {
+                continue;
+            };
+            targets.push(Target { id, address: one.address, zone, weight: one.weight, live });
+        }
+        targets
+    }
+
+    /// Takes stock after a change of the configuration.
+    fn resume(&mut self, now: Instant) {
+        self.ramp_dues.clear();
+        for pool in 0..self.pools.len() {
+            let members = Arc::clone(&self.pools[pool].members);
+            for &id in &*members {
+                self.restand(id, now);
+                self.arm(id);
+            }
+            let roster = &self.roster;
+            let state = &mut self.pools[pool];
+            for (index, zone) in state.zones.iter_mut().enumerate() {
+                zone.strikes.retain(|&(at, id)| {
+                    roster.get(id).is_some_and(|endpoint| {
+                        let Seat { pool: home, zone, .. } = endpoint.seat;
+                        (home, zone) == (pool, index) && endpoint.struck == Some(at)
+                    })
+                });
+                zone.struck = zone.strikes.len() as u32;
+            }
+            let contradicts = |id: &&EndpointId| {
+                roster.get(**id).is_some_and(|endpoint| endpoint.is_contradicted)
+            };
+            state.contradicted = members.iter().filter(contradicts).count() as u32;
+            state.ramping.retain(|id| roster.get(*id).is_some());
+            if state.ramp_due.take().is_some() {
+                self.ramps(pool, now);
+            }
+        }
+        self.nominal_per_second = self.nominal();
+        self.stale.extend(0..self.pools.len());
+        self.must_publish = true;
+    }
+
+    /// Probes a second that all intervals together ask for.
+    fn nominal(&self) -> f64 {
+        let of = |endpoint: &Endpoint| {
+            endpoint.checks.len() as f64 / endpoint.pool.detect.interval.as_secs_f64().max(0.001)
+        };
+        self.roster.iter().map(of).sum()
+    }
+
+    fn retire(&mut self, id: EndpointId, now: Instant) {
+        self.tally(id);
+        if let Some(incident) = self.ledger.restore(id, now) {
+            self.event(Event::IncidentEnded(incident));
+        }
+        self.roster.remove(id);
+    }
+}

@@ -1,0 +1,460 @@
+//! From a piece of evidence to its consequences.
+
+use std::time::Instant;
+
+use crate::logic::evidence::Evidence;
+use crate::logic::health::{Change, Health, Thresholds};
+use crate::logic::id::EndpointId;
+use crate::logic::outcome::{Class, Failure, Outcome, Reason};
+use crate::logic::probe::Role;
+use crate::logic::recovery::{FULL, Ramp};
+use crate::logic::schedule;
+use crate::logic::tier::WEIGHT_ONE;
+
+use super::endpoint::{Bond, Endpoint, Seat, Withheld};
+use super::pools::{Entry, Standing};
+use super::trust::{Stage, Trust};
+use super::{Director, Divergence, Event, Source, Ticket};
+
+/// Endpoints of a zone whose last resort is not worth a publication of its own.
+const LARGE_ZONE: u32 = 64;
+
+impl Director {
+    pub(super) fn probed(
+        &mut self,
+        id: EndpointId,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Instant,
+    ) {
+        self.observe(outcome, now);
+        let epoch = self.epoch;
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        endpoint.remember(ticket, outcome);
+        let index = usize::from(ticket.probe);
+        let Some(check) = endpoint.checks.get_mut(index) else { return };
+        let evidence = check.timer.finish(ticket.row, outcome, endpoint.health, now);
+        let is_gate = endpoint.pool.probes.get(index).is_some_and(|p| p.role == Role::Gate);
+        let evidence = evidence.filter(|_| is_gate);
+        match evidence {
+            Some(Evidence::Pass) => {
+                // An answer to a question asked before the last strike says nothing about now.
+                let outdated = endpoint.last_strike.is_some_and(|strike| ticket.started < strike);
+                endpoint.is_degraded = matches!(outcome, Outcome::Degraded { .. });
+                endpoint.checks[index].has_passed = true;
+                if !outdated && endpoint.gates().all(|gate| endpoint.checks[gate].has_passed) {
+                    endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);
+                    self.weigh(id, Evidence::Pass, Source::Probe, ticket.started, now);
+                }
+            }
+            Some(Evidence::Firm(failure)) => {
+                endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);
+                // A lost packet is more likely than a dead endpoint that answers requests.
+                let is_vouched = failure.class() == Class::Silent
+                    && endpoint.last_answer(epoch).is_some_and(|answer| answer >= ticket.started);
+                if !is_vouched {
+                    self.weigh(id, Evidence::Firm(failure), Source::Probe, ticket.started, now);
+                }
+            }
+            Some(Evidence::Soft(_)) | None => {}
+        }
+        self.restand(id, now);
+        self.arm(id);
+    }
+
+    pub(super) fn traffic(
+        &mut self,
+        id: EndpointId,
+        failure: Failure,
+        began: Instant,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.roster.get(id) else { return };
+        if !endpoint.health.serves(true) {
+            // Heard and done with: the probes judge.
+            return self.look(id, None, now);
+        }
+        // A try that began before the endpoint came back tells of the failure that is over.
+        if endpoint.up_since.is_some_and(|since| began < since) {
+            let seen = endpoint.live.look();
+            if let Some(endpoint) = self.roster.get_mut(id) {
+                endpoint.seen = seen;
+            }
+            return;
+        }
+        if !failure.is_answer() {
+            self.weigh(id, Evidence::from_traffic(failure), Source::Traffic, began, now);
+        }
+        self.burst(id, now);
+        if failure.reason != Reason::Stall {
+            self.look(id, Some(failure), now);
+        }
+        self.arm(id);
+    }
+
+    /// Looks at once, unless it was looked at just now.
+    pub(super) fn burst(&mut self, id: EndpointId, now: Instant) {
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        if endpoint.health.serves(true) {
+            let rest = endpoint.pool.detect.fast_interval;
+            endpoint.checks[0].timer.begin_burst(now, rest);
+            self.arm(id);
+        }
+    }
+
+    /// Puts one piece of evidence to the endpoint and draws the consequences.
+    pub(super) fn weigh(
+        &mut self,
+        id: EndpointId,
+        evidence: Evidence,
+        source: Source,
+        began: Instant,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.roster.get(id) else { return };
+        let detect = endpoint.pool.detect;
+        let zone_is_down = {
+            let Seat { pool, zone, .. } = endpoint.seat;
+            self.pools[pool].zones[zone].is_down()
+        };
+        let is_held = zone_is_down || endpoint.is_held(now);
+        let mut thresholds = Thresholds {
+            down_after: detect.down_after,
+            up_after: if is_held { u32::MAX } else { detect.up_after },
+        };
+        let withheld = match evidence {
+            Evidence::Firm(failure) if would_fall(endpoint.health, detect.down_after) => {
+                self.withhold(id, failure, source, (began, now))
+            }
+            _ => None,
+        };
+        if withheld.is_some() {
+            thresholds.down_after = u32::MAX;
+        }
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let before = endpoint.verdict();
+        let change = endpoint.health.apply(evidence, thresholds);
+        match evidence {
+            Evidence::Pass => {
+                endpoint.proven(began);
+                endpoint.withheld = None;
+            }
+            Evidence::Soft(failure) => {
+                endpoint.last_strike = Some(now);
+                endpoint.note(now, source, failure);
+            }
+            Evidence::Firm(failure) => {
+                endpoint.last_strike = Some(now);
+                endpoint.note(now, source, failure);
+                endpoint.withheld = withheld;
+            }
+        }
+        if change == Change::Started {
+            let subject = &endpoint.subject;
+            let phase = schedule::phase(&subject.pool, &subject.address.to_string());
+            endpoint.checks.iter_mut().for_each(|c| c.timer.spread(now, phase, detect.interval));
+        }
+        self.settle_since(id, before, began, now);
+        self.conclude(id, evidence, source, now);
+    }
+
+    /// What follows from a piece of evidence beyond the endpoint's own verdict.
+    fn conclude(&mut self, id: EndpointId, evidence: Evidence, source: Source, now: Instant) {
+        match evidence {
+            Evidence::Pass => {
+                self.uncorrelate(id);
+                if let Some(endpoint) = self.roster.get_mut(id) {
+                    // Only now: an incident that this pass ends has been given its counts.
+                    endpoint.close_books();
+                }
+                self.settle_contradiction(id);
+                let _ = self.may_return(id, now);
+            }
+            Evidence::Firm(failure) => {
+                if self.roster.get(id).is_some_and(|endpoint| endpoint.health.is_down()) {
+                    self.acquit(id);
+                }
+                if failure.is_connection_level()
+                    && self.roster.get(id).is_some_and(Endpoint::was_up)
+                {
+                    self.correlate(id, failure, now);
+                }
+                // Silence is ambiguous and its next probe asks patiently; an answer is not.
+                if source == Source::Probe && failure.class() != Class::Silent {
+                    self.burst(id, now);
+                }
+            }
+            Evidence::Soft(_) => {}
+        }
+        self.restand(id, now);
+    }
+
+    /// Why a verdict that is due must not be obeyed, if so.
+    fn withhold(
+        &mut self,
+        id: EndpointId,
+        failure: Failure,
+        source: Source,
+        (began, now): (Instant, Instant),
+    ) -> Option<Withheld> {
+        let epoch = self.epoch;
+        let endpoint = self.roster.get_mut(id)?;
+        if endpoint.is_unknown() {
+            return None;
+        }
+        let seat = endpoint.seat;
+        // Requests must have been answered after the first probe of the row had failed.
+        let since = match endpoint.health {
+            Health::Suspect { .. } => endpoint.since,
+            _ => began,
+        };
+        let answers = endpoint.last_answer(epoch).is_some_and(|answer| answer >= since);
+        let is_definitive = source == Source::Probe
+            && matches!(failure.class(), Class::BadStatus | Class::Tls)
+            && endpoint.trust == Trust::Sound;
+        if is_definitive && answers && !endpoint.is_contradicted {
+            endpoint.is_contradicted = true;
+            self.pools[seat.pool].contradicted += 1;
+        }
+        let contradicts = self.roster.get(id).is_some_and(|endpoint| endpoint.is_contradicted);
+        let why = if contradicts && self.diverges(seat.pool, now) {
+            Withheld::Divergence
+        } else if !self.may_evict(seat, 1) {
+            Withheld::Budget
+        } else {
+            return None;
+        };
+        let endpoint = self.roster.get(id)?;
+        if endpoint.withheld != Some(why) {
+            let subject = endpoint.subject.clone();
+            self.pools[seat.pool].withheld += 1;
+            self.event(Event::Withheld { subject, failure, why });
+        }
+        Some(why)
+    }
+
+    /// Whether probes fail in so much of a pool, while its traffic succeeds, that they are not
+    /// believed. When that begins, who was put down by them alone comes back.
+    fn diverges(&mut self, pool: usize, now: Instant) -> bool {
+        let state = &mut self.pools[pool];
+        let many = state.counts.all.div_ceil(2).max(2);
+        if state.contradicted < many {
+            return state.diverges;
+        }
+        if !std::mem::replace(&mut state.diverges, true) {
+            let (name, members) = (state.spec.name.clone(), state.members.clone());
+            self.event(Event::Divergence(Divergence::ProbesFail { pool: name, on: true }));
+            for &id in &*members {
+                let Some(endpoint) = self.roster.get_mut(id) else { continue };
+                if endpoint.is_contradicted && endpoint.is_down() {
+                    let before = endpoint.verdict();
+                    endpoint.health.release();
+                    endpoint.withheld = Some(Withheld::Divergence);
+                    endpoint.held_until = None;
+                    self.settle(id, before, now);
+                }
+            }
+        }
+        true
+    }
+
+    /// A passing probe contradicts nothing any more.
+    fn settle_contradiction(&mut self, id: EndpointId) {
+        let Some(pool) = self.roster.get(id).map(|endpoint| endpoint.seat.pool) else { return };
+        let members = self.pools[pool].members.clone();
+        let contradicts = |id: &&EndpointId| {
+            self.roster.get(**id).is_some_and(|endpoint| endpoint.is_contradicted)
+        };
+        if self.pools[pool].contradicted == 0 {
+            return;
+        }
+        let left = members.iter().filter(contradicts).count() as u32;
+        let state = &mut self.pools[pool];
+        state.contradicted = left;
+        if left == 0 && std::mem::take(&mut state.diverges) {
+            let name = state.spec.name.clone();
+            self.event(Event::Divergence(Divergence::ProbesFail { pool: name, on: false }));
+        }
+    }
+
+    /// Whether the eviction budget has room for `more` endpoints of a zone.
+    pub(super) fn may_evict(&self, seat: Seat, more: u32) -> bool {
+        let pool = &self.pools[seat.pool];
+        let zone = &pool.zones[seat.zone];
+        let evict = &pool.spec.evict;
+        pool.counts.down + more <= evict.endpoints.min(part(pool.counts.all, evict.percent))
+            && zone.counts.down + more <= part(zone.counts.all, evict.zone_percent)
+    }
+
+    /// The same for all of a zone that is not down yet.
+    pub(super) fn may_evict_zone(&self, pool: usize, zone: usize) -> bool {
+        let counts = self.pools[pool].zones[zone].counts;
+        let seat = Seat { pool, zone, position: 0, weight: 0 };
+        self.may_evict(seat, counts.all - counts.down)
+    }
+
+    pub(super) fn settle(&mut self, id: EndpointId, before: Health, now: Instant) {
+        self.settle_since(id, before, now, now);
+    }
+
+    /// Draws the consequences of a change of an endpoint's verdict; the evidence for it began at
+    /// `began`.
+    pub(super) fn settle_since(
+        &mut self,
+        id: EndpointId,
+        before: Health,
+        began: Instant,
+        now: Instant,
+    ) {
+        let epoch = self.epoch;
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let after = endpoint.verdict();
+        let change = Change::between(before, after);
+        endpoint.changed(change, now);
+        let seat = endpoint.seat;
+        match change {
+            Change::WentDown => {
+                if endpoint.trust == Trust::Sound && endpoint.was_up() {
+                    let hold = endpoint.flaps.fell(&endpoint.pool.recover, now);
+                    endpoint.held_until = Some(now + hold);
+                }
+                endpoint.ramp = Ramp::Full;
+                endpoint.is_late_comer = false;
+            }
+            Change::Restored => {
+                endpoint.up_since = Some(now);
+                endpoint.seen = endpoint.live.look();
+                self.begin_ramp(id, now);
+            }
+            Change::Started => {
+                endpoint.up_since = Some(now);
+                if self.pools[seat.pool].counts.serving > 0 && self.is_late_comer(id) {
+                    self.begin_ramp(id, now);
+                }
+            }
+            _ => {}
+        }
+        let in_panic = self.pools[seat.pool].in_panic();
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        if !matches!(change, Change::None | Change::Started) {
+            endpoint.repace(now, in_panic);
+        }
+        let subject = endpoint.subject.clone();
+        let last_good = endpoint.last_good(epoch).unwrap_or(began);
+        self.restand(id, now);
+        self.record(&subject, after, change, (last_good, began, now));
+        if change != Change::None {
+            self.event(Event::Health { subject, change, health: after });
+        }
+        self.arm(id);
+    }
+
+    /// Whether the endpoint joined a pool that others had served before.
+    fn is_late_comer(&self, id: EndpointId) -> bool {
+        let Some(endpoint) = self.roster.get(id) else { return false };
+        endpoint.is_late_comer
+    }
+
+    fn begin_ramp(&mut self, id: EndpointId, now: Instant) {
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let Seat { pool, zone, .. } = endpoint.seat;
+        let state = &mut self.pools[pool];
+        let zone_grows = state.zones[zone].ramp.is_growing() || state.zones[zone].is_down();
+        if zone_grows || state.in_panic() || endpoint.pool.recover.ramp.is_zero() {
+            return;
+        }
+        endpoint.ramp = Ramp::Since(now);
+        state.ramping.push(id);
+        self.ramps(pool, now);
+    }
+
+    /// Tells the zone where an endpoint stands now; its pool is published if that is news.
+    pub(super) fn restand(&mut self, id: EndpointId, now: Instant) {
+        let Some(endpoint) = self.roster.get(id) else { return };
+        let Seat { pool, zone, position, .. } = endpoint.seat;
+        let entry = entry(endpoint, now);
+        let state = &mut self.pools[pool];
+        let zone = &mut state.zones[zone];
+        let old = std::mem::replace(&mut zone.entries[position], entry);
+        if old == entry {
+            return;
+        }
+        zone.counts.swap(old, entry);
+        state.counts.swap(old, entry);
+        if old.standing != entry.standing || old.weight != entry.weight {
+            zone.mark();
+            // The last resort of a large zone that is down is published with whatever comes next: a
+            // thousand verdicts in a zone that has left the traffic move nothing.
+            let moves_nothing = zone.is_down()
+                && zone.counts.all > LARGE_ZONE
+                && state.counts.serving > 0
+                && matches!(old.standing, Standing::Resort | Standing::Out)
+                && matches!(entry.standing, Standing::Resort | Standing::Out);
+            if !moves_nothing {
+                self.stale.insert(pool);
+            }
+        }
+    }
+}
+
+fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
+    let standing = standing(endpoint);
+    let (ramp, full) = (endpoint.ramp.share(endpoint.pool.recover.ramp, now), FULL);
+    let kept = match &endpoint.pool.primary().degraded {
+        Some(degraded) if endpoint.is_degraded => degraded.weight_percent,
+        _ => 100,
+    };
+    let declared = endpoint.seat.weight * WEIGHT_ONE;
+    let ramped = (u64::from(declared) * u64::from(ramp) / u64::from(full)) as u32;
+    let weight = (u64::from(ramped) * u64::from(kept) / 100) as u32;
+    Entry {
+        standing,
+        weight: weight.max(1),
+        // An addition is no lost capacity, neither before its first pass nor while it grows.
+        capacity: if endpoint.is_late_comer { ramped } else { declared },
+        is_down: endpoint.is_down(),
+        is_ready: endpoint.is_ready(now),
+    }
+}
+
+fn standing(endpoint: &Endpoint) -> Standing {
+    match (endpoint.verdict(), endpoint.trust) {
+        _ if endpoint.withheld.is_some() && endpoint.serves() => Standing::Clear,
+        (Health::Unknown { .. }, _) if endpoint.pool.optimistic => Standing::Clear,
+        (Health::Unknown { .. }, _) => Standing::Unknown,
+        (Health::Down { .. }, Trust::Condemned(case)) => match case.stage {
+            Stage::OnTrial { .. } => Standing::Trial,
+            Stage::Held { .. } => Standing::Out,
+        },
+        (Health::Returning { passes, .. }, _) if passes >= endpoint.pool.detect.up_after => {
+            Standing::Resort
+        }
+        (Health::Down { .. } | Health::Returning { .. }, _) => Standing::Out,
+        (Health::Up | Health::Suspect { .. }, _) if endpoint.bond != Bond::Free => Standing::Resort,
+        (Health::Suspect { .. }, Trust::Doubted { .. }) if endpoint.health == Health::Up => {
+            Standing::Doubted
+        }
+        (Health::Suspect { .. }, _) => Standing::Suspect,
+        (Health::Up, _) => Standing::Clear,
+    }
+}
+
+impl Endpoint {
+    pub(super) fn is_clear(&self) -> bool {
+        standing(self) == Standing::Clear
+    }
+}
+
+fn would_fall(health: Health, down_after: u32) -> bool {
+    match health {
+        Health::Up => down_after <= 1,
+        Health::Suspect { strikes, .. } => strikes + 1 >= down_after,
+        Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => false,
+    }
+}
+
+/// At least one, unless it is none: a budget that rounds to nothing would evict nobody.
+fn part(all: u32, percent: u32) -> u32 {
+    let part = (u64::from(all) * u64::from(percent) / 100) as u32;
+    if percent > 0 { part.max(1) } else { 0 }
+}

@@ -1,0 +1,173 @@
+//! Zones and regions as a whole: they fall when their endpoints fail together, and come back
+//! together.
+
+use std::time::Instant;
+
+use crate::logic::health::Health;
+use crate::logic::id::EndpointId;
+use crate::logic::outcome::Failure;
+use crate::logic::recovery::Ramp;
+
+use super::endpoint::{Bond, Seat};
+use super::pools::ZoneVerdict;
+use super::trust::Trust;
+use super::{Director, Event, Source};
+
+/// A zone that falls needs at least this many witnesses.
+const WITNESSES: u32 = 2;
+
+impl Director {
+    /// The connection of one more endpoint has failed: does its zone fall?
+    pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let seat = endpoint.seat;
+        let correlate = endpoint.pool.correlate;
+        let is_first = endpoint.struck.is_none();
+        if is_first {
+            endpoint.struck = Some(now);
+        }
+        let zone = &mut self.pools[seat.pool].zones[seat.zone];
+        if is_first {
+            zone.strikes.push_back((now, id));
+            zone.struck += 1;
+        }
+        while let Some(&(at, old)) = zone.strikes.front() {
+            if at + correlate.window >= now {
+                break;
+            }
+            zone.strikes.pop_front();
+            let stands = self.roster.get(old).is_some_and(|other| other.struck == Some(at));
+            zone.struck -= u32::from(stands);
+        }
+        let needed = quorum(zone.counts.all, correlate.quorum_percent).max(WITNESSES);
+        if zone.struck < needed || zone.is_down() {
+            return;
+        }
+        let clear_elsewhere = self.pools[seat.pool].counts.clear
+            > self.pools[seat.pool].zones[seat.zone].counts.clear;
+        if clear_elsewhere && self.may_evict_zone(seat.pool, seat.zone) {
+            self.zone_falls(seat.pool, seat.zone, failure, Source::Correlation, now);
+            self.region_falls(seat.pool, seat.zone, failure, now);
+        }
+    }
+
+    /// An endpoint has shown that its connections work again.
+    pub(super) fn uncorrelate(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let seat = endpoint.seat;
+        if let Some(struck) = endpoint.struck.take() {
+            let zone = &mut self.pools[seat.pool].zones[seat.zone];
+            let mut late = zone.strikes.iter().rev().take_while(|(at, _)| *at >= struck);
+            zone.struck -= u32::from(late.any(|strike| *strike == (struck, id)));
+        }
+    }
+
+    /// The zone's verdict is down. Who has evidence against it falls with it; the rest is the last
+    /// resort until each proves itself.
+    pub(super) fn zone_falls(
+        &mut self,
+        pool: usize,
+        zone: usize,
+        failure: Failure,
+        source: Source,
+        now: Instant,
+    ) {
+        let recover = self.pools[pool].spec.recover;
+        let state = &mut self.pools[pool].zones[zone];
+        if state.is_down() {
+            return;
+        }
+        let hold = recover.hold_down.max(state.flaps.fell(&recover, now));
+        state.verdict = ZoneVerdict::Down { failure, source, since: now, held_until: now + hold };
+        state.ramp = Ramp::Full;
+        let (members, struck, place) = (state.members.clone(), state.struck, state.place.clone());
+        let name = self.pools[pool].spec.name.clone();
+        for id in members {
+            let Some(endpoint) = self.roster.get_mut(id) else { continue };
+            let before = endpoint.verdict();
+            match endpoint.health {
+                Health::Suspect { failure, .. } if endpoint.struck.is_some() => {
+                    endpoint.health = Health::Down { failure };
+                }
+                Health::Up | Health::Suspect { .. } => {
+                    endpoint.bond = Bond::Unproven(now);
+                    self.cuts.push((id, failure));
+                }
+                Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => {}
+            }
+            self.settle(id, before, now);
+        }
+        self.event(Event::Zone { pool: name, place, verdict: Some((failure, struck)) });
+    }
+
+    /// When enough zones of a region are down, the others are the last resort too.
+    fn region_falls(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
+        let state = &self.pools[pool];
+        let region = state.zones[zone].place.region.clone();
+        let inside: Vec<usize> =
+            (0..state.zones.len()).filter(|&z| state.zones[z].place.region == region).collect();
+        let down = inside.iter().filter(|&&z| state.zones[z].is_down()).count() as u32;
+        let needed = quorum(inside.len() as u32, state.spec.correlate.quorum_percent);
+        let clear_inside: u32 = inside.iter().map(|&z| state.zones[z].counts.clear).sum();
+        if down < needed.max(WITNESSES) || state.counts.clear <= clear_inside {
+            return;
+        }
+        for zone in inside {
+            self.zone_falls(pool, zone, failure, Source::Correlation, now);
+        }
+    }
+
+    /// Whether an endpoint that is ready may serve: if its zone is down, only with the zone.
+    pub(super) fn may_return(&mut self, id: EndpointId, now: Instant) -> bool {
+        self.restand(id, now);
+        let Some(Seat { pool, zone, .. }) = self.roster.get(id).map(|endpoint| endpoint.seat)
+        else {
+            return false;
+        };
+        !self.pools[pool].zones[zone].is_down() || self.zone_returns(pool, zone, Some(id), now)
+    }
+
+    /// Brings a zone back if its hold-down is over and enough of it is ready.
+    pub(super) fn zone_returns(
+        &mut self,
+        pool: usize,
+        zone: usize,
+        with: Option<EndpointId>,
+        now: Instant,
+    ) -> bool {
+        let share = self.pools[pool].spec.correlate.return_percent;
+        let state = &mut self.pools[pool].zones[zone];
+        let ZoneVerdict::Down { held_until, .. } = state.verdict else { return true };
+        // One that comes back from its trials is ready, but not yet counted.
+        let extra = with.and_then(|id| self.roster.get(id)).is_some_and(|endpoint| {
+            matches!(endpoint.trust, Trust::Condemned(_)) && endpoint.health == Health::Up
+        });
+        let ready = state.counts.ready + u32::from(extra);
+        if now < held_until || ready < quorum(state.counts.all, share).max(1) {
+            return false;
+        }
+        state.verdict = ZoneVerdict::Up;
+        state.ramp = Ramp::Since(now);
+        state.mark();
+        let (members, place) = (state.members.clone(), state.place.clone());
+        let name = self.pools[pool].spec.name.clone();
+        for id in members {
+            let Some(endpoint) = self.roster.get_mut(id) else { continue };
+            let before = endpoint.verdict();
+            if matches!(endpoint.health, Health::Returning { .. }) && endpoint.is_ready(now) {
+                endpoint.health.release();
+            }
+            endpoint.bond = Bond::Free;
+            self.settle(id, before, now);
+        }
+        self.stale.insert(pool);
+        self.ramps(pool, now);
+        self.event(Event::Zone { pool: name, place, verdict: None });
+        true
+    }
+}
+
+/// How many of `all` make `percent` per cent.
+fn quorum(all: u32, percent: u32) -> u32 {
+    (u64::from(all) * u64::from(percent)).div_ceil(100) as u32
+}

@@ -1,0 +1,123 @@
+//! Coming back: not too soon, and not all at once.
+
+use std::time::{Duration, Instant};
+
+use super::topology::Recover;
+
+/// A ramp begins with this share, in thousandths: enough to prove itself on.
+const RAMP_FROM: u32 = 100;
+
+/// The whole share, in thousandths.
+pub const FULL: u32 = 1_000;
+
+/// How often something has gone down of late, and how long it must therefore stay down.
+///
+/// Every verdict counts one; the count halves in every [`Recover::hold_down_max`]. What goes down
+/// for the first time may return at once; the second time it waits, then twice as long, and so on
+/// (as BGP damps routes that flap, RFC 2439).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flaps {
+    count: f32,
+    at: Option<Instant>,
+}
+
+impl Flaps {
+    /// A verdict fell: how long it must stand.
+    pub fn fell(&mut self, recover: &Recover, now: Instant) -> Duration {
+        self.count = self.count(recover, now) + 1.0;
+        self.at = Some(now);
+        let doublings = self.count - 1.0;
+        if doublings < 0.5 {
+            return Duration::ZERO;
+        }
+        let factor = f64::from((doublings - 1.0).max(0.0)).exp2();
+        Duration::try_from_secs_f64(recover.hold_down.as_secs_f64() * factor)
+            .unwrap_or(recover.hold_down_max)
+            .min(recover.hold_down_max)
+    }
+
+    /// Verdicts of late.
+    #[must_use]
+    pub fn count(&self, recover: &Recover, now: Instant) -> f32 {
+        let half_lives = self.at.map_or(0.0, |at| {
+            now.saturating_duration_since(at).as_secs_f32()
+                / recover.hold_down_max.as_secs_f32().max(0.001)
+        });
+        self.count * (-half_lives).exp2()
+    }
+}
+
+/// A share that grows back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ramp {
+    /// All of it.
+    #[default]
+    Full,
+    /// Growing since then.
+    Since(Instant),
+}
+
+impl Ramp {
+    /// Its share now, in thousandths.
+    #[must_use]
+    pub fn share(self, length: Duration, now: Instant) -> u32 {
+        let Self::Since(since) = self else { return FULL };
+        let passed = now.saturating_duration_since(since);
+        if passed >= length {
+            return FULL;
+        }
+        let part = passed.as_secs_f64() / length.as_secs_f64();
+        RAMP_FROM + (part * f64::from(FULL - RAMP_FROM)) as u32
+    }
+
+    /// Ends a ramp that has reached the whole.
+    pub fn settle(&mut self, length: Duration, now: Instant) {
+        if self.share(length, now) == FULL {
+            *self = Self::Full;
+        }
+    }
+
+    /// Whether it still grows.
+    #[must_use]
+    pub fn is_growing(self) -> bool {
+        self != Self::Full
+    }
+}
+
+/// How often the shares of what ramps are computed anew: a hundred steps, and no more than fifty a
+/// second.
+#[must_use]
+pub fn ramp_step(length: Duration) -> Duration {
+    (length / 100).max(Duration::from_millis(20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn hold_down_grows_with_flapping_and_decays() {
+        let recover = Recover { hold_down: secs(1), hold_down_max: secs(60), ..Recover::default() };
+        let (mut flaps, t0) = (Flaps::default(), Instant::now());
+        let held: Vec<Duration> = (0..9).map(|_| flaps.fell(&recover, t0)).collect();
+        assert_eq!(held[..5], [secs(0), secs(1), secs(2), secs(4), secs(8)]);
+        assert_eq!(held[8], secs(60), "bounded");
+        assert!(flaps.fell(&recover, t0 + secs(3_600)).is_zero(), "forgotten");
+    }
+
+    #[test]
+    fn a_ramp_grows_without_steps_to_the_whole() {
+        let t0 = Instant::now();
+        let ramp = Ramp::Since(t0);
+        let shares: Vec<u32> =
+            (0..=100).map(|part| ramp.share(secs(10), t0 + secs(10) * part / 100)).collect();
+        assert_eq!((shares[0], shares[100]), (RAMP_FROM, FULL));
+        assert!(shares.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 10));
+        assert_eq!(Ramp::Full.share(secs(10), t0), FULL);
+        assert_eq!(ramp.share(Duration::ZERO, t0), FULL, "a ramp of no length");
+    }
+}

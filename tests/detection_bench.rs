@@ -1,0 +1,119 @@
+//! The pure parts of the detection bench: a bench that misjudges its runs is worse than none.
+
+#[path = "../benches/detection/class.rs"]
+#[allow(dead_code, reason = "how classes are brought about needs processes")]
+mod class;
+#[path = "../benches/detection/judge.rs"]
+mod judge;
+#[path = "../benches/detection/layout.rs"]
+#[allow(dead_code, reason = "the names are for the bench's rounds")]
+mod layout;
+#[path = "../benches/detection/predicted.rs"]
+#[allow(dead_code, reason = "asking for a prediction needs the program")]
+mod predicted;
+
+use class::{CLASSES, Class, Fault};
+use predicted::{Predicted, row_of};
+use serde_json::{Value, json};
+
+fn class(name: &str) -> &'static Class {
+    CLASSES.iter().find(|class| class.name == name).expect("a known class")
+}
+
+#[test]
+fn a_quantile_is_the_nearest_rank() {
+    let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+    assert_eq!(judge::quantile(&hundred, 0.5), Some(50.0));
+    assert_eq!(judge::quantile(&hundred, 0.99), Some(99.0));
+    assert_eq!(judge::quantile(&hundred, 1.0), Some(100.0));
+    assert_eq!(judge::quantile(&[7.0], 0.0), Some(7.0));
+    assert_eq!(judge::quantile(&[], 0.5), None);
+}
+
+#[test]
+fn five_of_a_hundred_may_lie_outside_and_six_may_not() {
+    let with_late = |late: usize| {
+        let took = (0..100).map(|run| Some(if run < late { 11.0 } else { 10.0 }));
+        took.collect::<Vec<_>>()
+    };
+    assert!(judge::holds(&with_late(5), Some(10.0)));
+    assert!(!judge::holds(&with_late(6), Some(10.0)));
+    assert_eq!(judge::inside(&with_late(6), Some(10.0)), 94);
+}
+
+#[test]
+fn a_verdict_that_never_came_is_outside_and_of_what_is_unseen_every_verdict_is() {
+    assert_eq!(judge::inside(&[None, Some(1.0)], Some(10.0)), 1);
+    assert_eq!(judge::inside(&[None, Some(1.0)], None), 1);
+    assert!(!judge::holds(&[None; 5], Some(10.0)));
+    assert!(judge::holds(&[None; 5], None));
+    assert!(!judge::holds(&[], None));
+}
+
+fn rows() -> Vec<Value> {
+    let seen = |class: &str, traffic_rps: Option<f64>, p99_ms: f64| {
+        json!({
+            "class": class, "scope": "endpoint", "traffic_rps": traffic_rps, "unseen": null,
+            "median_ms": 1.0, "p99_ms": p99_ms, "worst_ms": 9.0,
+        })
+    };
+    let unseen = json!({
+        "class": "cut", "scope": "endpoint", "traffic_rps": null, "unseen": "probe_passes",
+        "median_ms": null, "p99_ms": null, "worst_ms": null,
+    });
+    vec![
+        seen("silent", None, 5.0),
+        seen("silent", Some(60.0), 4.0),
+        seen("hang", None, 3.0),
+        unseen,
+    ]
+}
+
+#[test]
+fn a_class_is_looked_up_by_its_own_name_before_the_broader_one() {
+    let rows = rows();
+    let p99_of =
+        |name: &str, with_traffic: bool| match row_of(&rows, class(name), "endpoint", with_traffic)
+        {
+            Predicted::Seen { p99_ms, .. } => p99_ms,
+            other => panic!("{name}: {other:?}"),
+        };
+    assert_eq!(p99_of("hang", false), 3.0);
+    assert_eq!(p99_of("hang", true), 4.0);
+    assert_eq!(p99_of("black_hole", false), 5.0);
+    let reset = row_of(&rows, class("reset"), "endpoint", false);
+    assert_eq!(reset, Predicted::Missing);
+    assert_eq!(row_of(&rows, class("hang"), "zone", false), Predicted::Missing);
+    let cut = row_of(&rows, class("cut"), "endpoint", false);
+    assert_eq!(cut, Predicted::Unseen("probe_passes".to_owned()));
+}
+
+#[test]
+fn names_are_unique_and_every_order_has_its_word() {
+    for (index, one) in CLASSES.iter().enumerate() {
+        assert!(CLASSES[..index].iter().all(|other| other.name != one.name), "{}", one.name);
+    }
+    for (index, one) in Fault::ALL.iter().enumerate() {
+        assert!(Fault::ALL[..index].iter().all(|other| other.word() != one.word()), "{one:?}");
+    }
+    let is_known = |name: &str| CLASSES.iter().any(|class| class.name == name);
+    assert!(class::SMOKE.iter().all(|name| is_known(name)));
+}
+
+#[test]
+fn the_configuration_of_every_class_is_taken() {
+    for class in CLASSES {
+        let text = layout::config(2, class.probe, 8_080, 9_900);
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("gapless.toml");
+        std::fs::write(&file, &text).expect("written");
+        let loaded = gapless::config::load(&file);
+        let loaded = loaded.unwrap_or_else(|error| panic!("{}: {error}\n{text}", class.name));
+        let pools = &loaded.config.topology.pools;
+        assert_eq!(pools.len(), 2);
+        let endpoints = pools.iter().flat_map(|pool| &pool.zones).map(|zone| zone.endpoints.len());
+        assert_eq!(endpoints.sum::<usize>(), 2 * layout::POOL_ENDPOINTS);
+        assert_eq!(pools[1].zones[0].place.to_string(), layout::FAILING_ZONE);
+        assert_eq!(pools[1].zones[0].endpoints[0].address, layout::address(layout::POOL_ENDPOINTS));
+    }
+}
