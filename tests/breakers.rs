@@ -270,7 +270,7 @@ fn resends_over_the_limit_are_not_made() {
         let answer = world.gapless.get("/");
         assert_eq!((answer.status, answer.text()), (503, "near".to_owned()), "it is passed on");
         assert_eq!(world.rejections(scope, "retries"), 1.0);
-        world.gapless.wait_all_up();
+        let world = World::new(limits);
         world.near.set(Mode::Reset);
         assert_eq!(world.gapless.get("/").verdict(), (502, Some("reset")));
         assert_eq!(world.far.seen().len(), 0);
@@ -284,7 +284,6 @@ fn resends_in_flight_are_what_is_limited() {
     world.far.set(world.gate.mode());
     let held = world.send("one");
     eventually("it is held elsewhere", SOON, || world.far.count("one") == 1);
-    world.gapless.wait_all_up();
     assert_eq!(world.gapless.get("/").status, 503);
     world.gate.open(1);
     assert_eq!(text(held), "one");
