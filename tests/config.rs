@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 4] = ["minimal.toml", "two-zones.toml", "multi-region.toml", "full.toml"];
+const EXAMPLES: [&str; 5] =
+    ["minimal.toml", "two-zones.toml", "multi-region.toml", "probes.toml", "full.toml"];
 
 fn example_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)

@@ -1,6 +1,7 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
 use crate::logic::retry::Waiting;
 use crate::logic::route::RouteTable;
-use crate::net::prober;
+use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, RefusedJson};
 use super::doors::Doors;
@@ -101,6 +102,9 @@ pub struct Control {
     board: Rc<Board>,
     doors: Doors,
     running: Config,
+    prober: Rc<Prober>,
+    /// What each probe of an endpoint keeps, by its place in the pool's list.
+    kept: HashMap<(EndpointId, u8), Rc<Kept>>,
     probes: (mpsc::UnboundedSender<Probed>, mpsc::UnboundedReceiver<Probed>),
     reports: mpsc::Receiver<Report>,
     orders: mpsc::Receiver<Order>,
@@ -139,6 +143,8 @@ impl Control {
             board: Rc::new(board),
             doors,
             running: config.clone(),
+            prober: Rc::default(),
+            kept: HashMap::new(),
             probes: mpsc::unbounded_channel(),
             reports,
             orders,
@@ -216,10 +222,11 @@ impl Control {
             Output::Probe { endpoint, ticket, address, pool, timeout } => {
                 let void = Probed { endpoint, ticket, outcome: Outcome::Void };
                 let mut result = ProbeResult { probed: void, done: self.probes.0.clone() };
+                let kept = Rc::clone(self.kept.entry((endpoint, ticket.probe)).or_default());
+                let prober = Rc::clone(&self.prober);
                 tokio::task::spawn_local(async move {
-                    let outcome =
-                        prober::probe(address, &pool.probes[usize::from(ticket.probe)], timeout)
-                            .await;
+                    let probe = &pool.probes[usize::from(ticket.probe)];
+                    let outcome = prober.probe(address, probe, timeout, &kept).await;
                     observe::probe(&pool.name, outcome);
                     result.is(outcome);
                 });
@@ -260,7 +267,12 @@ impl Control {
         let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
         self.board.shared.manners.store(Arc::new(manners));
         let input = Input::Configure { topology: config.topology.clone(), routes };
-        self.board.director.borrow_mut().handle(input, Instant::now());
+        let mut director = self.board.director.borrow_mut();
+        director.handle(input, Instant::now());
+        let endpoints = director.endpoints();
+        let here: HashSet<_> = endpoints.iter().map(|status| status.subject.endpoint).collect();
+        self.kept.retain(|(endpoint, _), _| here.contains(endpoint));
+        drop(director);
         self.running = config;
     }
 

@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
 mod located;
+mod probe;
 mod scalar;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
+pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::scalar::{
     CapText, DurationText, ErrorText, Scalar, SizeText, StatusText, Whole,
 };
@@ -167,8 +169,8 @@ pub(super) struct RouteLimits {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
-    /// How an endpoint is probed. Default: `{ tcp = true }`.
-    pub(super) probe: Option<Table<Probe>>,
+    /// How an endpoint is probed: one probe, or a list of them. Default: `{ tcp = true }`.
+    pub(super) probe: Option<Located<Probes>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
     /// When a request that waits for its answer becomes evidence.
@@ -183,28 +185,6 @@ pub(super) struct Pool {
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,
-}
-
-/// How an endpoint is probed: either `http` or `tcp` is given.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Probe {
-    /// Ask for this path (and query) over HTTP/1.1.
-    pub(super) http: Option<Located<String>>,
-    /// `true`: a TCP connection that is accepted is a pass.
-    pub(super) tcp: Option<Located<bool>>,
-    /// Probe this port instead of the endpoint's own.
-    pub(super) port: Option<Located<Whole>>,
-    /// With `http`: the method. Default: `GET`.
-    pub(super) method: Option<Located<String>>,
-    /// With `http`: the Host header. Default: the endpoint's `address:port`.
-    pub(super) host: Option<Located<String>>,
-    /// With `http`: further headers, by name.
-    pub(super) headers: Option<Located<Entries<Located<String>>>>,
-    /// With `http`: the statuses that pass. Default: `200-299`.
-    pub(super) expect_status: Option<Located<StatusText>>,
-    /// With `http`: text that the first 64 KiB of the body must contain. Default: none.
-    pub(super) expect_body: Option<Located<String>>,
 }
 
 /// The parameters of the detection window.
@@ -337,10 +317,6 @@ impl Shape for RouteLimits {
 }
 
 impl Shape for Pool {}
-
-impl Shape for Probe {
-    const EXPECTED: &str = "a table such as { http = \"/healthz\" } or { tcp = true }";
-}
 
 impl Shape for Detect {
     const EXPECTED: &str = "a table such as { interval = \"1s\" }";

@@ -103,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// Checks what was read; `name` is the file's name in what is reported.
+/// Checks what was read; `name` is as in [`parse`].
 ///
 /// # Errors
 /// As [`parse`], and when the bytes are not UTF-8.
@@ -114,15 +114,17 @@ pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<Loaded, Report> {
     }
 }
 
-/// Reads and checks `text`; `name` is the file's name in what is reported.
+/// Reads and checks `text`; `name` is the file's path, which is shown in what is reported, and at
+/// which relative paths of other files begin.
 ///
 /// # Errors
 /// When there is any error in it; the report then has all of them, and the warnings too.
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
     let mut findings = Findings::default();
     let source = Source::new(name, text);
+    let base = Path::new(name).parent().unwrap_or(Path::new(""));
     let config = read::read(&source, &mut findings)
-        .and_then(|(file, gaps)| validate::validate(file, &gaps, &mut findings));
+        .and_then(|(file, gaps)| validate::validate(file, &gaps, base, &mut findings));
     let report = source.report(findings);
     match config {
         Some(config) => Ok(Loaded { config, warnings: report }),

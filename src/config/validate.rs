@@ -9,6 +9,7 @@ mod server;
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::file::{Entries, File, Located, Table};
@@ -22,9 +23,15 @@ use crate::logic::topology::{PROBES_PER_SECOND, PoolSpec, Topology};
 
 use self::check::Check;
 
-/// Checks `file`; `None` when there is any error in `findings` afterwards, before or new.
-pub(super) fn validate(file: File, gaps: &Gaps, findings: &mut Findings) -> Option<Config> {
-    let mut check = Check { findings, gaps };
+/// Checks `file`, whose relative paths begin at `base`; `None` when there is any error in `findings`
+/// afterwards, before or new.
+pub(super) fn validate(
+    file: File,
+    gaps: &Gaps,
+    base: &Path,
+    findings: &mut Findings,
+) -> Option<Config> {
+    let mut check = Check { findings, gaps, base };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
     let addresses = check.listen(&file.listen.unwrap_or_default());

@@ -5,13 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How far an exchange came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How far an exchange came, the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
     /// Opening the connection.
     Connect,
     /// Shaking hands over TLS.
     Tls,
+    /// Exchanging bytes that are no HTTP.
+    Tcp,
     /// Exchanging HTTP messages.
     Http,
     /// Asking over gRPC, on top of HTTP that is as it should be.
@@ -195,7 +197,7 @@ impl Failure {
     /// breaks the rules). Such evidence makes a suspect but never a verdict.
     #[must_use]
     pub fn is_soft(self) -> bool {
-        matches!(self.layer, Layer::Http | Layer::Grpc)
+        !matches!(self.layer, Layer::Connect | Layer::Tls)
     }
 }
 
@@ -204,6 +206,7 @@ impl fmt::Display for Failure {
         let layer = match self.layer {
             Layer::Connect => "connect",
             Layer::Tls => "tls",
+            Layer::Tcp => "tcp",
             Layer::Http => "http",
             Layer::Grpc => "grpc",
         };

@@ -62,6 +62,16 @@ impl ProbeSpec {
         Self::new(ProbeKind::Tcp { send: None, expect: None })
     }
 
+    /// Whether it is spoken over HTTP/2.
+    #[must_use]
+    pub fn speaks_h2(&self) -> bool {
+        match &self.kind {
+            ProbeKind::Tcp { .. } | ProbeKind::Tls => false,
+            ProbeKind::Http(http) => http.version == HttpVersion::H2,
+            ProbeKind::Grpc(_) => true,
+        }
+    }
+
     /// A gate that asks over HTTP.
     #[must_use]
     pub fn http(probe: HttpProbe) -> Self {

@@ -2,7 +2,10 @@
 
 mod instance;
 mod pools;
+mod probes;
 mod routes;
+#[path = "../support/mod.rs"]
+mod support;
 
 use gapless::config;
 

@@ -126,7 +126,7 @@ fn probe_headers() {
 #[test]
 fn lists_and_tables_are_not_taken_for_each_other() {
     pool("limits = [1, \"1s\", 9000]", "`limits` cannot be a list | write a table such as { idle");
-    probe("[\"/healthz\"]", "9:9 `probe` cannot be a list | write a table such as { http =");
+    probe("[\"/healthz\"]", "`probe` cannot be the string \"/healthz\" | write a table such as");
     endpoints("[[\"1.2.3.4:5\"]]", "13:14 `endpoints` cannot be a list | write an address");
     endpoints("{ a = 1 }", "13:13 `endpoints` is a list, not a table");
     one(

@@ -9,6 +9,8 @@ pub(crate) mod endpoint;
 pub(crate) mod instance;
 pub(crate) mod load;
 pub(crate) mod nginx;
+pub(crate) mod pki;
+pub(crate) mod server;
 pub(crate) mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -109,9 +109,9 @@ impl Reason {
         match (failure.layer, failure.class()) {
             (outcome::Layer::Connect | outcome::Layer::Tls, Class::Silent) => Self::ConnectTimeout,
             (outcome::Layer::Connect | outcome::Layer::Tls, _) => Self::ConnectFailed,
-            (outcome::Layer::Http | outcome::Layer::Grpc, Class::Silent) => Self::ResponseTimeout,
-            (outcome::Layer::Http | outcome::Layer::Grpc, Class::BadStatus) => Self::BadResponse,
-            (outcome::Layer::Http | outcome::Layer::Grpc, _) => Self::Reset,
+            (_, Class::Silent) => Self::ResponseTimeout,
+            (_, Class::BadStatus) => Self::BadResponse,
+            (_, _) => Self::Reset,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::{Range, RangeInclusive};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::file::{DurationText, Located, Scalar, SizeText, Whole};
@@ -21,6 +22,8 @@ pub(super) const LONGEST: Duration = Duration::from_hours(7 * 24);
 pub(super) struct Check<'a> {
     pub(super) findings: &'a mut Findings,
     pub(super) gaps: &'a Gaps,
+    /// Where relative paths of files begin.
+    pub(super) base: &'a Path,
 }
 
 /// A value that is always usable, and whether it may be compared with others.

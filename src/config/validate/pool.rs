@@ -49,14 +49,15 @@ impl Check<'_> {
         }
         let mut seen = Seen::default();
         let zones = zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let detect = self.detect(given.detect);
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
         let late_after = self.duration(&key, LATE_AFTER).value;
         PoolSpec {
             name: Arc::from(name.value.as_str()),
             zones,
-            probes: vec![self.probe(given.probe)],
-            detect: self.detect(given.detect),
+            probes: self.probes(given.probe, &table, detect.timeout),
+            detect,
             stall: self.stall(given.stall),
             optimistic,
             late_after,

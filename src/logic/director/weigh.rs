@@ -118,12 +118,14 @@ impl Director {
             self.pools[pool].zones[zone].is_down()
         };
         let is_held = zone_is_down || endpoint.is_held(now);
-        let mut thresholds = Thresholds {
-            down_after: detect.down_after,
-            up_after: if is_held { u32::MAX } else { detect.up_after },
-        };
+        // Where its zone has fallen already, its own first strike says enough.
+        let falls_with_zone = zone_is_down
+            && matches!(evidence, Evidence::Firm(failure) if failure.is_connection_level());
+        let down_after = if falls_with_zone { 1 } else { detect.down_after };
+        let mut thresholds =
+            Thresholds { down_after, up_after: if is_held { u32::MAX } else { detect.up_after } };
         let withheld = match evidence {
-            Evidence::Firm(failure) if would_fall(endpoint.health, detect.down_after) => {
+            Evidence::Firm(failure) if would_fall(endpoint.health, down_after) => {
                 self.withhold(id, failure, source, (began, now))
             }
             _ => None,

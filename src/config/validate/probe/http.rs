@@ -1,0 +1,166 @@
+//! Checks of what an HTTP probe asks.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method};
+
+use super::super::check::{Check, Key};
+use super::MAX_TEXT_BYTES;
+use crate::config::file::{Entries, Located, Probe};
+use crate::config::findings::Flaw;
+use crate::config::units;
+use crate::logic::probe::{HttpProbe, HttpVersion};
+
+/// Headers in a probe.
+const MAX_HEADERS: usize = 64;
+
+impl Check<'_> {
+    pub(super) fn http_probe(
+        &mut self,
+        path: &Located<String>,
+        version: HttpVersion,
+        given: &Probe,
+        table: &Range<usize>,
+        read_bytes: usize,
+    ) -> HttpProbe {
+        if let Err(flaw) = probe_path(&path.value) {
+            self.findings.error(&path.span, flaw);
+        }
+        let default = if given.body.is_some() { Method::POST } else { Method::GET };
+        let key = Key::new(table, "method", &given.method);
+        let method = self.setting(&key, default, |text| method(text)).value;
+        let body = given.body.as_ref().map(|body| self.request_body(body, &method));
+        let headers = given.headers.as_ref().map(|headers| self.probe_headers(headers));
+        let key = Key::new(table, "expect_status", &given.expect_status);
+        let expect_status =
+            self.setting(&key, vec![200..=299], |text| units::statuses(&text.0)).value;
+        let expect_body = self.body_tests(given, &method, read_bytes);
+        HttpProbe {
+            version,
+            method,
+            path: path.value.clone(),
+            host: self.authority(given, table),
+            headers: headers.unwrap_or_default(),
+            body,
+            expect_status,
+            expect_body,
+        }
+    }
+
+    /// The probe's `host`.
+    pub(super) fn authority(&mut self, given: &Probe, table: &Range<usize>) -> Option<String> {
+        let key = Key::new(table, "host", &given.host);
+        self.setting(&key, None, |text| authority(text).map(Some)).value
+    }
+
+    fn request_body(&mut self, body: &Located<String>, method: &Method) -> Vec<u8> {
+        if *method == Method::GET || *method == Method::HEAD {
+            let mend = "leave `method` away, or write `method = \"POST\"`";
+            let flaw = Flaw::new(format!("a {method} has no body"), mend);
+            self.findings.error(&body.span, flaw);
+        }
+        self.not_too_long(body, "body", MAX_TEXT_BYTES);
+        body.value.clone().into_bytes()
+    }
+
+    fn probe_headers(&mut self, given: &Located<Entries<Located<String>>>) -> HeaderMap {
+        let Entries(entries) = &given.value;
+        if entries.len() > MAX_HEADERS {
+            let flaw = Flaw::new(
+                format!("a probe has at most {MAX_HEADERS} headers, not {}", entries.len()),
+                "leave some away",
+            );
+            self.findings.error(&given.span, flaw);
+            return HeaderMap::new();
+        }
+        let mut headers = HeaderMap::new();
+        let mut seen = HashMap::new();
+        for (key, text) in entries {
+            let name =
+                header_name(&key.value).map_err(|flaw| self.findings.error(&key.span, flaw)).ok();
+            let value = HeaderValue::from_str(&text.value)
+                .map_err(|_| {
+                    let mend = "use visible characters only, on one line";
+                    let message = format!("the value of `{}` cannot stand in a header", key.value);
+                    self.findings.error(&text.span, Flaw::new(message, mend))
+                })
+                .ok();
+            let Some(name) = name else { continue };
+            let flaw = Flaw::new(format!("the header `{name}` is given twice"), "give it once");
+            if self.unique(&mut seen, name.clone(), &key.span, flaw)
+                && let Some(value) = value
+            {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+}
+
+/// The path and query of a probe go into the request line as they are.
+fn probe_path(text: &str) -> Result<(), Flaw> {
+    if text.contains("://") {
+        let mend = "write the path alone, such as \"/healthz\"; `host` and `port` are keys";
+        return Err(Flaw::new(format!("`{text}` is a URL, not a path"), mend));
+    }
+    if !text.starts_with('/') {
+        let message = format!("the path `{text}` does not begin with `/`");
+        return Err(Flaw::new(message, format!("write it as \"/{text}\"")));
+    }
+    if text.contains('#') {
+        return Err(Flaw::new("a `#` is never sent", "leave it and what follows away"));
+    }
+    let plain = text.bytes().all(|b| b.is_ascii_graphic());
+    if !plain || text.parse::<PathAndQuery>().is_err() {
+        let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
+        return Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend));
+    }
+    Ok(())
+}
+
+fn method(text: &str) -> Result<Method, Flaw> {
+    let upper = text.to_ascii_uppercase();
+    let known = [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PUT];
+    match known.into_iter().find(|method| method.as_str() == upper) {
+        Some(method) if upper == text => Ok(method),
+        Some(_) => Err(Flaw::new("methods are in capitals", format!("write it as \"{upper}\""))),
+        None => Err(Flaw::new(
+            format!("`{text}` is not a method to probe with"),
+            "write \"GET\", \"HEAD\", \"OPTIONS\", \"POST\" or \"PUT\"",
+        )),
+    }
+}
+
+fn authority(text: &str) -> Result<String, Flaw> {
+    match text.parse::<Authority>() {
+        Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
+        _ => Err(Flaw::new(
+            format!("`{text}` cannot be a Host header"),
+            "write a name such as \"web.internal\", with `:port` if need be",
+        )),
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, Flaw> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        let mend = "use letters, digits and `-`, such as \"x-probe\"";
+        return Err(Flaw::new(format!("`{text}` is not a header name"), mend));
+    };
+    let mend = match &name {
+        n if *n == HOST => "use the probe's `host` key",
+        n if *n == CONTENT_LENGTH || *n == TRANSFER_ENCODING => {
+            "leave it away: what is sent is the probe's `body` key"
+        }
+        n if [CONNECTION, UPGRADE, TE, TRAILER].contains(n) => {
+            "leave it away: the prober looks after its connections"
+        }
+        _ => return Ok(name),
+    };
+    Err(Flaw::new(format!("a probe sets `{name}` itself"), mend))
+}

@@ -1,0 +1,184 @@
+//! Checks of how a probe speaks TLS, and of the files that belong to it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use http::uri::Authority;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, RootCertStore};
+
+use super::super::check::Check;
+use super::Asked;
+use crate::config::file::{Located, Probe, Switch, Tls};
+use crate::config::findings::Flaw;
+use crate::config::units;
+use crate::logic::probe::{ClientCertificate, HttpVersion, TlsProbe};
+
+/// Largest file of certificates or keys.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+const NAME_A_FILE: &str =
+    "name a file that can be read; a relative path begins where the configuration file is";
+
+impl Check<'_> {
+    pub(super) fn probe_tls(&mut self, asked: Asked<'_>, given: &Probe) -> Option<Arc<TlsProbe>> {
+        let options = match &given.tls.as_ref()?.value {
+            Switch::Plain(_) => &Tls::default(),
+            Switch::Table(options) => options,
+        };
+        let verify = self.switch(&options.verify, true);
+        if let Some(key) = options.verify.as_ref().filter(|_| !verify) {
+            let flaw = Flaw::new(
+                "the certificate of an endpoint is not checked",
+                "leave `verify` away, and give `ca_file` if the issuer is your own",
+            );
+            self.findings.warning(&key.span, flaw);
+            if let Some(ca_file) = &options.ca_file {
+                let mend = "leave one of them away";
+                let flaw = Flaw::new("`ca_file` has no meaning with `verify = false`", mend);
+                self.findings.error(&ca_file.span, flaw).also(&key.span, "nothing is checked");
+            }
+        }
+        let alpn: &[&[u8]] = match asked {
+            Asked::Http(_, HttpVersion::H1) => &[b"http/1.1"],
+            Asked::Http(_, HttpVersion::H2) | Asked::Grpc(_) => &[b"h2"],
+            Asked::Connection | Asked::Talk(_) | Asked::Handshake => &[],
+        };
+        Some(Arc::new(TlsProbe {
+            server_name: self.server_name(options, given),
+            roots: options.ca_file.as_ref().and_then(|path| self.roots(path)),
+            client: self.client_certificate(options),
+            verify,
+            alpn: alpn.iter().map(|name| name.to_vec()).collect(),
+        }))
+    }
+
+    fn server_name(&mut self, options: &Tls, given: &Probe) -> Option<String> {
+        if let Some(name) = &options.server_name {
+            if ServerName::try_from(name.value.as_str()).is_err() {
+                let message = format!("`{}` cannot be the name in a certificate", name.value);
+                let mend = "write a name such as \"web.internal\", or an IP address";
+                self.findings.error(&name.span, Flaw::new(message, mend));
+            }
+            return Some(name.value.clone());
+        }
+        // A host that cannot be read is reported where it is checked.
+        let host = given.host.as_ref()?;
+        let authority = host.value.parse::<Authority>().ok()?;
+        if ServerName::try_from(authority.host().trim_matches(['[', ']'])).is_err() {
+            let message = format!("`{}` cannot be the name in a certificate", authority.host());
+            let mend = "add `server_name` to `tls`, with the name that is in it";
+            self.findings.error(&host.span, Flaw::new(message, mend));
+        }
+        None
+    }
+
+    fn roots(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+        let (pem, certificates) = self.certificates(path)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            if let Err(error) = roots.add(certificate) {
+                let message = format!("`{}` has a certificate that is broken: {error}", path.value);
+                let mend = "give certificates of issuers, in PEM";
+                self.findings.error(&path.span, Flaw::new(message, mend));
+                return None;
+            }
+        }
+        Some(pem)
+    }
+
+    fn client_certificate(&mut self, options: &Tls) -> Option<ClientCertificate> {
+        let (chain_file, key_file) = match (&options.certificate, &options.key) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => return None,
+            (Some(only), None) => {
+                let mend = "add `key`, the file with its private key";
+                self.findings.error(&only.span, Flaw::new("`certificate` needs its `key`", mend));
+                return None;
+            }
+            (None, Some(only)) => {
+                let mend = "add `certificate`, the file with what it is the key to";
+                self.findings.error(&only.span, Flaw::new("`key` needs its `certificate`", mend));
+                return None;
+            }
+        };
+        let chain = self.certificates(chain_file);
+        let key = self.private_key(key_file);
+        let ((chain_pem, chain), (key_pem, key)) = (chain?, key?);
+        let flaw = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+            Ok(_) => {
+                return Some(ClientCertificate { chain: chain_pem, key: key_pem });
+            }
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Flaw::new(
+                format!("`{}` is not the key to `{}`", key_file.value, chain_file.value),
+                "give the two that belong together; the own certificate comes first in its file",
+            ),
+            Err(error) => Flaw::new(
+                format!("`{}` cannot be used with its certificate: {error}", key_file.value),
+                "give an RSA, ECDSA or Ed25519 key in PEM",
+            ),
+        };
+        self.findings.error(&key_file.span, flaw).also(&chain_file.span, "the certificate");
+        None
+    }
+
+    fn certificates(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<(Arc<[u8]>, Vec<CertificateDer<'static>>)> {
+        let pem = self.file_of(path)?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let message = match read {
+            Ok(certificates) if !certificates.is_empty() => return Some((pem, certificates)),
+            Ok(_) => format!("`{}` holds no certificate", path.value),
+            Err(error) => format!("`{}` cannot be read as PEM: {error}", path.value),
+        };
+        let mend = "give a file with `-----BEGIN CERTIFICATE-----` in it";
+        self.findings.error(&path.span, Flaw::new(message, mend));
+        None
+    }
+
+    fn private_key(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<(Arc<[u8]>, PrivateKeyDer<'static>)> {
+        let pem = self.file_of(path)?;
+        match PrivateKeyDer::from_pem_slice(&pem) {
+            Ok(key) => Some((pem, key)),
+            Err(_) => {
+                let flaw = Flaw::new(
+                    format!("`{}` holds no private key", path.value),
+                    "give a file with `-----BEGIN PRIVATE KEY-----` in it, without a passphrase",
+                );
+                self.findings.error(&path.span, flaw);
+                None
+            }
+        }
+    }
+
+    fn file_of(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+        let full = self.base.join(&path.value);
+        let mut bytes = Vec::new();
+        let read = File::open(&full)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .and_then(|length| {
+                if length as u64 <= MAX_FILE_BYTES {
+                    return Ok(());
+                }
+                let limit = units::size_text(MAX_FILE_BYTES);
+                Err(io::Error::other(format!("it is larger than {limit}")))
+            });
+        match read {
+            Ok(()) => Some(bytes.into()),
+            Err(error) => {
+                let message = format!("cannot read `{}`: {error}", full.display());
+                self.findings.error(&path.span, Flaw::new(message, NAME_A_FILE));
+                None
+            }
+        }
+    }
+}
