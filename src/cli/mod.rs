@@ -60,22 +60,12 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Predict how long a failure of each class goes unseen
+    /// Predict how long each kind of failure goes unseen
     Predict {
         /// The configuration file
         config: PathBuf,
-        /// Predict with this much traffic too, in requests per second over each pool
-        #[arg(long)]
-        rate: Option<f64>,
-        /// Trials of each class and scope
-        #[arg(long, default_value_t = crate::sim::predict::DEFAULT_TRIALS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        trials: u32,
-        /// Equal seeds give equal predictions
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// From here to an endpoint and back, in milliseconds
-        #[arg(long, default_value_t = 1.0)]
-        rtt_ms: f64,
+        #[command(flatten)]
+        arguments: predict::Arguments,
         #[command(flatten)]
         output: Output,
     },
@@ -172,15 +162,12 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             Ok(run::run(&config, log))
         }
         Command::Check { config, output } => check::check(&config, output.format(), &mut out),
-        Command::Predict { config, rate, trials, seed, rtt_ms, output } => {
+        Command::Predict { config, arguments, output } => {
             let loaded = match crate::config::load(&config) {
                 Ok(loaded) => loaded,
                 Err(error) => return Ok(refuse(&error)),
             };
-            let rtt = std::time::Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
-            let format = output.format();
-            let options = predict::Options { rate, trials, seed, rtt, format };
-            predict::predict(&loaded.config, &options, &mut out).map(|()| OK)
+            predict::run(&loaded.config, &arguments, output.format(), &mut out).map(|()| OK)
         }
         Command::Demo { options, output } => {
             drop(out);
