@@ -50,6 +50,7 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         trials: Vec::new(),
         panic: false,
         members: Arc::default(),
+        live: Arc::default(),
     }
 }
 

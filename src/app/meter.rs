@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::logic::breaker::{Full, Limit, Scope};
+
 use super::proxy::Reason;
 
 /// Upper bounds of the duration buckets, in microseconds.
@@ -30,6 +32,7 @@ pub struct PoolMeter {
     resends: AtomicU64,
     rescued: AtomicU64,
     reasons: [AtomicU64; Reason::ALL.len()],
+    limits: [[AtomicU64; Limit::ALL.len()]; Scope::ALL.len()],
 }
 
 impl Default for PoolMeter {
@@ -42,6 +45,7 @@ impl Default for PoolMeter {
             resends: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
             reasons: zeros(),
+            limits: Default::default(),
         }
     }
 }
@@ -65,6 +69,11 @@ impl PoolMeter {
     /// An answer of the proxy's own.
     pub fn refused(&self, reason: Reason) {
         bump(&self.reasons[reason as usize], 1);
+    }
+
+    /// A limit kept a request away.
+    pub fn limited(&self, full: Full) {
+        bump(&self.limits[full.scope as usize][full.limit as usize], 1);
     }
 
     /// A request was sent again.
@@ -113,6 +122,19 @@ impl Meters {
                 let value = total(meters, &|meter| meter.reasons[reason as usize].load(Relaxed));
                 let label = format!(",reason=\"{}\"", reason.as_str());
                 page.line("gapless_own_responses_total", pool, &label, value);
+            }
+        }
+        let name = "gapless_breaker_rejections_total";
+        page.head(
+            name,
+            "counter",
+            "Times that a limit kept a request from an endpoint or the pool.",
+        );
+        for (pool, meters) in &*by_pool {
+            for (scope, limit) in Scope::ALL.iter().flat_map(|s| Limit::ALL.map(|l| (*s, l))) {
+                let read = |m: &PoolMeter| m.limits[scope as usize][limit as usize].load(Relaxed);
+                let labels = format!(",scope=\"{}\",limit=\"{}\"", scope.as_str(), limit.as_str());
+                page.line(name, pool, &labels, total(meters, &read));
             }
         }
         page.head("gapless_resends_total", "counter", "Requests sent to another endpoint.");

@@ -17,7 +17,9 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
-pub(super) use self::scalar::{DurationText, ErrorText, Scalar, SizeText, StatusText, Whole};
+pub(super) use self::scalar::{
+    CapText, DurationText, ErrorText, Scalar, SizeText, StatusText, Whole,
+};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -178,7 +180,7 @@ pub(super) struct Pool {
     /// A rescued request answered later than this after its arrival counts as late.
     /// Default: 250ms.
     pub(super) late_after: Option<Located<DurationText>>,
-    /// Bounds on what one worker keeps and opens for each endpoint.
+    /// Bounds on what is kept and under way.
     pub(super) limits: Option<Table<PoolLimits>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
@@ -215,7 +217,7 @@ pub(super) struct Stall {
     pub(super) ceiling: Option<Located<DurationText>>,
 }
 
-/// Bounds on what one worker keeps and opens for each endpoint.
+/// Bounds on what is kept and under way.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PoolLimits {
@@ -226,6 +228,25 @@ pub(super) struct PoolLimits {
     pub(super) idle_timeout: Option<Located<DurationText>>,
     /// Largest response head that is accepted; at least 8 KiB. Default: 64 KiB.
     pub(super) response_head: Option<Located<SizeText>>,
+    /// For each endpoint, over all workers. Who finds one at a limit goes to another.
+    pub(super) endpoint: Option<Table<Caps>>,
+    /// For all endpoints of the pool together, over all workers.
+    pub(super) pool: Option<Table<Caps>>,
+}
+
+/// Circuit breakers: what may be under way at once.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Caps {
+    /// Open connections, idle ones included. Default: `unlimited`.
+    pub(super) connections: Option<Located<CapText>>,
+    /// Requests in flight, those that wait for a connection included. Default: `unlimited`.
+    pub(super) requests: Option<Located<CapText>>,
+    /// Requests that wait, for `timeouts.connect` at most, until one of `connections` is free.
+    /// Default: `unlimited`.
+    pub(super) pending: Option<Located<CapText>>,
+    /// Requests in flight that another endpoint has got before. Default: `unlimited`.
+    pub(super) retries: Option<Located<CapText>>,
 }
 
 /// The endpoints of one pool in one zone.
@@ -307,6 +328,10 @@ impl Shape for Stall {
 
 impl Shape for PoolLimits {
     const EXPECTED: &str = "a table such as { idle_connections = 256 }";
+}
+
+impl Shape for Caps {
+    const EXPECTED: &str = "a table such as { requests = 1000 }";
 }
 
 impl Shape for Zone {

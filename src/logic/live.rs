@@ -8,6 +8,8 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
+use super::breaker::{Gauges, Limit};
+
 /// No trial is wanted.
 const NEVER_US: u64 = u64::MAX;
 
@@ -15,7 +17,7 @@ const NEVER_US: u64 = u64::MAX;
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Live {
-    in_flight: AtomicU32,
+    gauges: Gauges,
     trial_gap_us: AtomicU32,
     trial_at_us: AtomicU64,
     last_good_us: AtomicU64,
@@ -32,7 +34,7 @@ pub struct Live {
 impl Default for Live {
     fn default() -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
+            gauges: Gauges::default(),
             trial_gap_us: AtomicU32::new(0),
             trial_at_us: AtomicU64::new(NEVER_US),
             last_good_us: AtomicU64::new(0),
@@ -77,20 +79,32 @@ impl Tries {
 }
 
 impl Live {
+    /// How much there is of what may be limited.
+    #[must_use]
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.gauges.get(Limit::Requests)
     }
 
     /// A request begins.
     pub fn enter(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.gauges.add(Limit::Requests);
+    }
+
+    /// A request begins, if fewer than `cap` are in flight.
+    #[must_use]
+    pub fn try_enter(&self, cap: Option<u32>) -> bool {
+        self.gauges.take(Limit::Requests, cap)
     }
 
     /// A request has ended.
     pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.gauges.sub(Limit::Requests);
     }
 
     /// The endpoint shows that it works: it began to answer, and not with an error.

@@ -15,6 +15,7 @@ pub mod ratio;
 pub mod recovery;
 pub mod schedule;
 
+pub mod breaker;
 pub mod live;
 pub mod retry;
 pub mod route;

@@ -159,6 +159,12 @@ impl Budget {
         self.balance = if faded < floor(spec) { (faded + refill).min(floor(spec)) } else { faded };
     }
 
+    /// Whether it could pay for one resend.
+    #[must_use]
+    pub fn can_spend(&self) -> bool {
+        self.balance >= 100
+    }
+
     /// Pays for one resend; `false` if the budget is spent.
     pub fn spend(&mut self) -> bool {
         match self.balance.checked_sub(100) {

@@ -10,6 +10,7 @@ use super::route::RouteTable;
 use super::steer::WHOLE;
 use super::topology::PoolSpec;
 
+pub use super::breaker::PoolLive;
 pub use super::live::{Live, Tally};
 pub use super::tier::{Cell, Target, Tier};
 
@@ -41,6 +42,8 @@ pub struct PoolView {
     pub panic: bool,
     /// Every endpoint of the pool, whether it takes traffic or not; in order.
     pub members: Arc<[EndpointId]>,
+    /// What workers share for the pool; the same for as long as its name is configured.
+    pub live: Arc<PoolLive>,
 }
 
 /// What may be done with a request.
@@ -144,6 +147,7 @@ mod tests {
             trials: Vec::new(),
             panic: false,
             members: Arc::default(),
+            live: Arc::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaker::Breakers;
 use super::id::Place;
 use super::probe::ProbeSpec;
 
@@ -44,7 +45,7 @@ pub struct PoolSpec {
     pub optimistic: bool,
     /// A rescued request answered later than this after its arrival counts as late.
     pub late_after: Duration,
-    /// Bounds on what one worker keeps and opens for each endpoint.
+    /// Bounds on what is kept and under way.
     pub limits: PoolLimits,
     /// When a zone or a region is down as a whole.
     pub correlate: Correlate,
@@ -208,7 +209,7 @@ impl Default for Evict {
     }
 }
 
-/// Bounds on what one worker keeps and opens for one endpoint.
+/// Bounds on what is kept and under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections kept for reuse, per worker and endpoint.
@@ -217,6 +218,8 @@ pub struct PoolLimits {
     pub idle_timeout: Duration,
     /// Largest response head that is accepted, in bytes.
     pub response_head_bytes: usize,
+    /// What all workers together may have under way.
+    pub breakers: Breakers,
 }
 
 impl Default for PoolLimits {
@@ -225,6 +228,7 @@ impl Default for PoolLimits {
             idle_connections: 256,
             idle_timeout: Duration::from_secs(30),
             response_head_bytes: 64 * 1024,
+            breakers: Breakers::default(),
         }
     }
 }

@@ -145,3 +145,17 @@ fn stall_bounds() {
     pool("stall = { ceiling = \"0s\" }", "`ceiling` cannot be zero");
     pool("stall = \"50ms\"", "write a table such as { floor = \"50ms\" }");
 }
+
+#[test]
+fn limits_of_endpoints_and_pools() {
+    let limits = |keys: &str, expected: &str| pool(&format!("limits = {{ {keys} }}"), expected);
+    limits(
+        "endpoint = { connections = 0 }",
+        "`connections` must be from 1 to 10000000, not 0 | write a whole number from 1 to 10000000, \
+         or \"unlimited\"",
+    );
+    limits("pool = { requests = \"many\" }", "`many` is not a whole number");
+    limits("pool = { retries = -1 }", "`retries` must be from 0 to 10000000, not -1");
+    limits("endpoint = { request = 1 }", "did you mean `requests`?");
+    limits("endpoint = 100", "write a table such as { requests = 1000 }");
+}

@@ -4,23 +4,25 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Request;
 use tokio::time::{sleep, sleep_until};
 
 use crate::app::worker::{PoolLocal, Worker};
+use crate::logic::breaker::Full;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    ClientFault, Connection, Cuts, Exchange, Outgoing, Pool, Received, ResponseBody, ResponseError,
-    TryError, connect,
+    ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
+    ResponseError, TryError, connect,
 };
 
 use super::admit::Admitted;
+use super::choose::Way;
 use super::forward;
 use super::patience::{Patience, Ring, Waits};
 use super::visit::Visit;
@@ -53,6 +55,8 @@ pub(super) enum Ended {
     Client(ClientFault),
     /// This process is out of something.
     Local,
+    /// A limit left no room for it for too long.
+    Full(Full),
 }
 
 impl From<TryError> for Ended {
@@ -79,13 +83,13 @@ pub(super) async fn attempt(
     ask: &Ask<'_>,
     outgoing: &mut Outgoing,
     visit: &Visit,
+    way: Way,
 ) -> Result<Begun, Ended> {
-    let home = visit.home();
-    let cuts = home.cuts();
-    let (connection, ready) = match home.check_out() {
-        Some(connection) => (connection, visit.began()),
-        None => {
-            let opened = open(home, cuts, ask.timeouts.connect).await;
+    let cuts = visit.home().cuts();
+    let (connection, ready) = match way {
+        Way::Free(Free::Open(connection)) => (connection, visit.began()),
+        way @ (Way::Free(Free::Room(_)) | Way::Line { .. }) => {
+            let opened = open(visit.home(), cuts, ask, way).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
@@ -117,11 +121,31 @@ impl Ask<'_> {
     }
 }
 
-async fn open(home: &Pool, cuts: Cuts, timeout: Duration) -> Result<Connection, Ended> {
+/// Opens a connection, or waits until one is free or may be opened; each takes the connect timeout at
+/// most.
+async fn open(home: &Pool, cuts: Cuts, ask: &Ask<'_>, way: Way) -> Result<Connection, Ended> {
+    let cut = || Ended::Cut { reached: Reached::Nothing };
+    let timeout = ask.timeouts.connect;
+    let free = match way {
+        Way::Free(free) => free,
+        Way::Line { pending, full } => tokio::select! {
+            biased;
+            free = home.wait() => {
+                drop(pending);
+                free
+            }
+            () = home.until_cut(cuts, true) => return Err(cut()),
+            () = sleep(timeout) => return Err(Ended::Full(full)),
+        },
+    };
+    let slot = match free {
+        Free::Open(connection) => return Ok(connection),
+        Free::Room(slot) => slot,
+    };
     tokio::select! {
         biased;
-        opened = connect(home.target.address) => Ok(opened?),
-        () = home.until_cut(cuts, true) => Err(Ended::Cut { reached: Reached::Nothing }),
+        opened = connect(home.target.address, slot) => Ok(opened?),
+        () = home.until_cut(cuts, true) => Err(cut()),
         () = sleep(timeout) => {
             Err(Ended::Failed { failure: Failure::connect(Reason::Timeout), reached: Reached::Nothing })
         }

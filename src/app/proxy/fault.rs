@@ -3,6 +3,7 @@
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::logic::breaker::{Full, Limit, Scope};
 use crate::logic::outcome::{self, Class, Failure};
 use crate::net::upstream::ClientFault;
 
@@ -42,11 +43,17 @@ pub enum Reason {
     BadResponse,
     /// This process is out of descriptors, ports or memory.
     LocalLimit,
+    /// Every endpoint that could be chosen is at one of its limits.
+    EndpointLimit,
+    /// The pool is at one of its limits.
+    PoolLimit,
+    /// As many requests wait for a connection as may.
+    PendingLimit,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::UnknownCoding,
         Self::MethodRefused,
@@ -61,6 +68,9 @@ impl Reason {
         Self::EndpointDown,
         Self::BadResponse,
         Self::LocalLimit,
+        Self::EndpointLimit,
+        Self::PoolLimit,
+        Self::PendingLimit,
     ];
 
     /// The word, and the status that goes with it.
@@ -81,6 +91,9 @@ impl Reason {
             Self::EndpointDown => ("endpoint_down", StatusCode::BAD_GATEWAY),
             Self::BadResponse => ("bad_response", StatusCode::BAD_GATEWAY),
             Self::LocalLimit => ("local_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::EndpointLimit => ("endpoint_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::PoolLimit => ("pool_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
@@ -112,6 +125,16 @@ impl Reason {
         }
     }
 
+    /// The reason that a limit gives.
+    #[must_use]
+    pub fn of_limit(full: Full) -> Self {
+        match (full.limit, full.scope) {
+            (Limit::Pending, _) => Self::PendingLimit,
+            (_, Scope::Endpoint) => Self::EndpointLimit,
+            (_, Scope::Pool) => Self::PoolLimit,
+        }
+    }
+
     /// The answer.
     #[must_use]
     pub fn response(self) -> Response<ProxyBody> {
@@ -135,7 +158,15 @@ impl Reason {
 
     /// Whether an endpoint is to blame, and not the client or this process.
     pub(super) fn is_by_endpoint(self) -> bool {
-        self.table().1.is_server_error() && !matches!(self, Self::LocalLimit | Self::UnknownCoding)
+        let is_ours = matches!(
+            self,
+            Self::LocalLimit
+                | Self::UnknownCoding
+                | Self::EndpointLimit
+                | Self::PoolLimit
+                | Self::PendingLimit
+        );
+        self.table().1.is_server_error() && !is_ours
     }
 
     /// Whether what follows on the connection cannot be trusted to be a new request.

@@ -6,6 +6,7 @@
 mod admit;
 mod attempt;
 mod body;
+mod choose;
 mod fault;
 mod forward;
 mod patience;

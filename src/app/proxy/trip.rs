@@ -8,15 +8,17 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::app::worker::{PoolLocal, View, Worker};
+use crate::logic::breaker::PoolRequest;
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::Route;
-use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
+use crate::logic::snapshot::{Avoid, Sending};
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
 use super::attempt::{Ask, Begun, Ended, attempt};
 use super::body::ProxyBody;
+use super::choose::{Choice, Next};
 use super::fault::Reason;
 use super::forward;
 use super::visit::Visit;
@@ -35,15 +37,16 @@ struct Trip<'a> {
     sent_tries: u32,
     /// The first endpoint that failed it: the incident that it belongs to.
     first_met: Option<Rc<Pool>>,
+    /// Counts it among the pool's requests, where those are limited.
+    counted: Option<PoolRequest>,
 }
 
-/// A try that comes next.
-struct Next {
-    home: Rc<Pool>,
+/// A try that failed.
+struct Failed<'a> {
+    visit: &'a Visit,
     /// The endpoint's zone, by its index in the pool.
     zone: usize,
-    /// The endpoint must prove itself.
-    is_trial: bool,
+    reached: Reached,
 }
 
 /// Serves a request that has a route.
@@ -74,6 +77,7 @@ pub(super) async fn serve(
         tries: 0,
         sent_tries: 0,
         first_met: None,
+        counted: None,
     };
     let ask = Ask {
         request,
@@ -107,15 +111,17 @@ impl Trip<'_> {
         outgoing: &mut Outgoing,
     ) -> Result<Response<ProxyBody>, Reason> {
         let mut view = Rc::clone(view);
-        let mut next = self.first(&view, ask).ok_or(Reason::NoEndpoint)?;
+        let mut next = self.first(&view, ask)?;
+        let mut failed_for = None;
         loop {
             let (_, local) = view.pool(self.route);
-            let began = if self.tries == 0 { self.arrived } else { Instant::now() };
+            let Next { visit, zone, way } = next;
             self.tries += 1;
-            let visit = Visit::new(self.worker, Rc::clone(&next.home), began, next.is_trial);
-            let ended = match attempt(self.worker, local, ask, outgoing, &visit).await {
-                Ok(begun) if self.is_unwanted(&begun, &next, outgoing) => {
-                    match self.elsewhere(&view, &next, Reached::Something, outgoing) {
+            let begun = attempt(self.worker, local, ask, outgoing, &visit, way).await;
+            let received = match begun {
+                Ok(begun) if self.is_unwanted(&begun, &visit, outgoing) => {
+                    let failed = Failed { visit: &visit, zone, reached: Reached::Something };
+                    match self.elsewhere(&view, &failed, false, outgoing) {
                         Some(other) => {
                             begun.discard(ask, &visit);
                             (view, next) = other;
@@ -127,35 +133,47 @@ impl Trip<'_> {
                 Ok(begun) => begun.receive(ask, outgoing, &visit).await,
                 Err(ended) => Err(ended),
             };
-            let ended = match ended {
+            let (reason, reached) = match received {
                 Ok((head, received)) => return Ok(self.answered(&view, head, received, visit)),
-                Err(ended) => ended,
+                Err(Ended::Full(full)) => {
+                    local.meter.limited(full);
+                    return Err(failed_for.unwrap_or_else(|| Reason::of_limit(full)));
+                }
+                Err(ended) => blame(&ended, &visit)?,
             };
-            let (reason, reached) = blame(&ended, &visit)?;
-            let other = self.elsewhere(&view, &next, reached, outgoing);
+            let failed = Failed { visit: &visit, zone, reached };
+            let other = self.elsewhere(&view, &failed, true, outgoing);
             (view, next) = other.ok_or(reason)?;
+            failed_for = Some(reason);
         }
     }
 
     /// Where the request goes first: if it can be sent again, to an endpoint that must prove itself.
-    fn first(&self, view: &View, ask: &Ask<'_>) -> Option<Next> {
-        let (pool, _) = view.pool(self.route);
+    fn first(&mut self, view: &View, ask: &Ask<'_>) -> Result<Next, Reason> {
+        let (pool, local) = view.pool(self.route);
+        let counted = PoolRequest::take(&pool.spec.limits.breakers, &pool.live);
+        self.counted = counted.map_err(|full| {
+            local.meter.limited(full);
+            Reason::of_limit(full)
+        })?;
+        let choice = Choice {
+            worker: self.worker,
+            pool,
+            local,
+            sending: self.sending(),
+            began: self.arrived,
+            is_resend: false,
+            may_wait: true,
+        };
         if !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
-            let now_us = self.worker.shared.micros(self.arrived);
             if retry::may_be_trial(ask.request.method(), body_bytes, &self.route.spec.retry)
-                && let Some(target) = pool.trial(now_us)
+                && let Some(trial) = choice.trial()
             {
-                return Some(self.next(pool, target, true));
+                return Ok(trial);
             }
         }
-        let target = self.worker.chance(|rng| pool.pick(rng, self.sending()))?;
-        Some(self.next(pool, target, false))
-    }
-
-    fn next(&self, pool: &PoolView, target: &Target, is_trial: bool) -> Next {
-        let home = self.worker.pool(target, pool.spec.limits.idle_connections);
-        Next { home, zone: target.zone, is_trial }
+        Ok(choice.first()?)
     }
 
     fn sending(&self) -> Sending {
@@ -169,11 +187,11 @@ impl Trip<'_> {
     }
 
     /// Whether the answer is one to ask for elsewhere, and the request one that may be sent again.
-    fn is_unwanted(&self, begun: &Begun, tried: &Next, outgoing: &Outgoing) -> bool {
+    fn is_unwanted(&self, begun: &Begun, visit: &Visit, outgoing: &Outgoing) -> bool {
         let status = begun.head.status.as_u16();
         self.idempotent
             && outgoing.is_held()
-            && retry::is_unwanted(status, tried.is_trial, &self.route.spec.retry)
+            && retry::is_unwanted(status, visit.is_trial(), &self.route.spec.retry)
     }
 
     /// After a try that failed: where the request goes next, in the newest view, and its body
@@ -181,43 +199,55 @@ impl Trip<'_> {
     fn elsewhere(
         &mut self,
         view: &Rc<View>,
-        tried: &Next,
-        reached: Reached,
+        failed: &Failed<'_>,
+        may_wait: bool,
         outgoing: &mut Outgoing,
     ) -> Option<(Rc<View>, Next)> {
-        self.first_met.get_or_insert_with(|| Rc::clone(&tried.home));
-        self.avoid.leave(tried.home.target.id, tried.zone);
-        self.sent_tries += u32::from(reached == Reached::Something && !tried.is_trial);
+        let &Failed { visit, zone, reached } = failed;
+        self.first_met.get_or_insert_with(|| Rc::clone(visit.home()));
+        self.avoid.leave(visit.home().target.id, zone);
+        self.sent_tries += u32::from(reached == Reached::Something && !visit.is_trial());
         let tried = Tried {
             reached,
             idempotent: self.idempotent,
             body_held: outgoing.is_held(),
-            is_trial: tried.is_trial,
+            is_trial: visit.is_trial(),
             sent_tries: self.sent_tries,
             tries: self.tries,
         };
         let again = retry::may_send_again(&tried, &self.route.spec.retry);
-        if again == Again::No {
-            return None;
-        }
         let view = self.fresh(view);
         let (pool, local) = view.pool(self.route);
-        let target = self.worker.chance(|rng| pool.pick_other(rng, &self.avoid, self.sending()))?;
-        if again == Again::Budgeted && !local.budget.borrow_mut().spend() {
+        let is_budgeted = match again {
+            Again::No => return None,
+            Again::Budgeted if !local.budget.borrow().can_spend() => return None,
+            Again::Budgeted => true,
+            Again::Free => false,
+        };
+        let choice = Choice {
+            worker: self.worker,
+            pool,
+            local,
+            sending: self.sending(),
+            began: Instant::now(),
+            is_resend: is_budgeted,
+            may_wait,
+        };
+        let next = choice.other(&self.avoid).ok()?;
+        if is_budgeted && !local.budget.borrow_mut().spend() {
             return None;
         }
-        let next = self.next(pool, target, false);
         local.meter.resent();
         outgoing.rewind();
         Some((view, next))
     }
 
     fn answered(
-        &self,
+        &mut self,
         view: &View,
         head: ResponseHead,
         received: Received,
-        visit: Visit,
+        mut visit: Visit,
     ) -> Response<ProxyBody> {
         let (pool, local) = view.pool(self.route);
         let elapsed = self.arrived.elapsed();
@@ -233,7 +263,10 @@ impl Trip<'_> {
         let address = visit.home().target.address;
         let body = match received {
             Received::Whole(bytes) => ProxyBody::whole(bytes),
-            Received::Stream(source) => ProxyBody::Stream { source, visit },
+            Received::Stream(source) => {
+                visit.keep(self.counted.take());
+                ProxyBody::Stream { source, visit }
+            }
         };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
@@ -272,5 +305,6 @@ fn blame(ended: &Ended, visit: &Visit) -> Result<(Reason, Reached), Reason> {
         Ended::Cut { reached } => Ok((Reason::EndpointDown, reached)),
         Ended::Client(fault) => Err(Reason::of_client(fault)),
         Ended::Local => Err(Reason::LocalLimit),
+        Ended::Full(full) => Err(Reason::of_limit(full)),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::app::shared::Report;
 use crate::app::worker::Worker;
+use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::witness::Witness;
 use crate::net::upstream::{Pool, ResponseError};
@@ -19,16 +20,46 @@ pub struct Visit {
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
+    /// Held, not read.
+    _counted: (Option<Permit>, Option<PoolRequest>),
+}
+
+/// On what terms a visit begins.
+#[derive(Debug)]
+pub struct Terms {
+    /// When.
+    pub began: Instant,
+    /// The endpoint is to prove itself by it.
+    pub is_trial: bool,
+    /// How many requests the endpoint may have in flight.
+    pub requests_at_most: Option<u32>,
+    /// Counts it among those that were sent again.
+    pub resend: Option<Permit>,
 }
 
 impl Visit {
-    /// Begins a try at the endpoint that `home` leads to; `is_trial` if the endpoint is to prove
-    /// itself by it.
-    #[must_use]
-    pub fn new(worker: &Rc<Worker>, home: Rc<Pool>, began: Instant, is_trial: bool) -> Self {
-        home.target.live.enter();
-        let (worker, witness) = (Rc::clone(worker), Witness::default());
-        Self { worker, home, began, is_trial, witness, is_failed: Cell::new(false) }
+    /// Begins a try at the endpoint that `home` leads to.
+    ///
+    /// # Errors
+    /// The endpoint's limit of requests, if it is reached.
+    pub fn enter(worker: &Rc<Worker>, home: Rc<Pool>, terms: Terms) -> Result<Self, Full> {
+        if !home.target.live.try_enter(terms.requests_at_most) {
+            return Err(Full { scope: Scope::Endpoint, limit: Limit::Requests });
+        }
+        Ok(Self {
+            worker: Rc::clone(worker),
+            home,
+            began: terms.began,
+            is_trial: terms.is_trial,
+            witness: Witness::default(),
+            is_failed: Cell::new(false),
+            _counted: (terms.resend, None),
+        })
+    }
+
+    /// The visit lasts as long as its request, which the pool counts until then.
+    pub fn keep(&mut self, request: Option<PoolRequest>) {
+        self._counted.1 = request;
     }
 
     /// The connections to the endpoint.

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::logic::id::EndpointId;
 use crate::logic::retry::Waiting;
-use crate::logic::snapshot::{Snapshot, Target};
+use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
 use super::shared::{Command, Report, Shared};
@@ -159,15 +159,16 @@ impl Worker {
         f(&mut scratch)
     }
 
-    /// This worker's connections to `target`.
+    /// This worker's connections to `target`, an endpoint of `view`.
     #[must_use]
-    pub fn pool(&self, target: &Target, idle_at_most: usize) -> Rc<Pool> {
+    pub fn pool(&self, target: &Target, view: &PoolView) -> Rc<Pool> {
         if let Some(pool) = self.pools.borrow().get(&target.id) {
             return Rc::clone(pool);
         }
         let shared = Arc::clone(&self.shared);
         let listener = move |PoolEvent::IdleClosed(id)| shared.report(Report::IdleClosed(id));
-        let pool = Pool::new(target.clone(), idle_at_most, Rc::new(listener));
+        let live = Arc::clone(&view.live);
+        let pool = Pool::new(target.clone(), live, &view.spec.limits, Rc::new(listener));
         self.pools.borrow_mut().insert(target.id, Rc::clone(&pool));
         pool
     }
@@ -193,7 +194,7 @@ impl Worker {
             let pool =
                 view.snapshot.pools.iter().find(|pool| pool.members.binary_search(id).is_ok());
             if let Some(pool) = pool {
-                connections.keep_at_most(pool.spec.limits.idle_connections);
+                connections.keep_to(&pool.spec.limits);
                 connections.reap(now, pool.spec.limits.idle_timeout);
             }
             pool.is_some()

@@ -171,3 +171,29 @@ impl JsonSchema for ErrorText {
         })
     }
 }
+
+/// A whole number, or `"unlimited"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct CapText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for CapText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a whole number or \"unlimited\"").map(Self)
+    }
+}
+
+impl JsonSchema for CapText {
+    fn schema_name() -> Cow<'static, str> {
+        "Cap".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "A whole number, or `unlimited`.",
+            "pattern": "^unlimited$",
+            "minimum": 0,
+            "examples": [100, "unlimited"],
+        })
+    }
+}

@@ -220,7 +220,7 @@ fn duration_from(
     Err(Flaw::new(message, format!("write a duration such as \"{example}\"")))
 }
 
-fn whole_from<N: TryFrom<i64> + PartialOrd + Display>(
+pub(super) fn whole_from<N: TryFrom<i64> + PartialOrd + Display>(
     given: &Scalar,
     name: &str,
     bounds: &RangeInclusive<N>,

@@ -6,12 +6,13 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, Key, Setting};
+use super::check::{self, Check, Key, Setting};
 use super::server::HEAD_BYTES;
 use crate::config::address;
-use crate::config::file::{self, Endpoint, Located, Table, Zone};
+use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
+use crate::logic::breaker::{Breakers, Caps};
 use crate::logic::id::{Place, is_name};
 use crate::logic::topology::{
     Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, StallBounds, ZoneSpec,
@@ -20,6 +21,8 @@ use crate::logic::topology::{
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
 const IDLE_CONNECTIONS: RangeInclusive<usize> = 0..=100_000;
+/// Far more than one process can hold.
+const CAP: u32 = 10_000_000;
 const LATE_AFTER: Duration = Duration::from_millis(250);
 
 /// The first place of every zone name and endpoint address of one pool.
@@ -211,7 +214,29 @@ impl Check<'_> {
         let idle_timeout = self.duration(&key, default.idle_timeout).value;
         let key = Key::new(&table, "response_head", &given.response_head);
         let response_head_bytes = self.size(&key, &HEAD_BYTES, default.response_head_bytes);
-        PoolLimits { idle_connections, idle_timeout, response_head_bytes }
+        let breakers =
+            Breakers { endpoint: self.caps(given.endpoint), pool: self.caps(given.pool) };
+        PoolLimits { idle_connections, idle_timeout, response_head_bytes, breakers }
+    }
+
+    fn caps(&mut self, caps: Option<Table<file::Caps>>) -> Caps {
+        let Table { value: given, span: table } = caps.unwrap_or_default();
+        Caps {
+            connections: self.cap(&Key::new(&table, "connections", &given.connections), 1),
+            requests: self.cap(&Key::new(&table, "requests", &given.requests), 1),
+            pending: self.cap(&Key::new(&table, "pending", &given.pending), 0),
+            retries: self.cap(&Key::new(&table, "retries", &given.retries), 0),
+        }
+    }
+
+    fn cap(&mut self, key: &Key<'_, CapText>, least: u32) -> Option<u32> {
+        let read = |CapText(given): &CapText| match given {
+            Scalar::Text(text) if text == "unlimited" => Ok(None),
+            _ => check::whole_from(given, key.name, &(least..=CAP))
+                .map(Some)
+                .map_err(|flaw| Flaw { mend: format!("{}, or \"unlimited\"", flaw.mend), ..flaw }),
+        };
+        self.setting(key, None, read).value
     }
 }
 

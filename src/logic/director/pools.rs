@@ -8,7 +8,7 @@ use crate::logic::id::{EndpointId, Place};
 use crate::logic::outcome::Failure;
 use crate::logic::ratio::Ratio;
 use crate::logic::recovery::{Flaps, Ramp};
-use crate::logic::snapshot::{Cell, PoolView, Target};
+use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
 use crate::logic::steer;
 use crate::logic::tier::WEIGHT_ONE;
 use crate::logic::topology::PoolSpec;
@@ -221,6 +221,7 @@ pub(super) struct PoolState {
     pub(super) counts: Counts,
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
+    pub(super) live: Arc<PoolLive>,
     /// What requests got of late in the whole pool.
     pub(super) recent: Ratio,
     /// Endpoints whose share grows.
@@ -258,6 +259,7 @@ impl PoolState {
             counts: Counts::default(),
             view: None,
             members: Arc::default(),
+            live: Arc::default(),
             recent: Ratio::new(now),
             ramping: Vec::new(),
             ramp_due: None,
@@ -270,6 +272,7 @@ impl PoolState {
             None => fresh,
             Some(old) => Self {
                 view: old.view,
+                live: old.live,
                 recent: old.recent,
                 ramping: old.ramping,
                 ramp_due: old.ramp_due,

@@ -112,7 +112,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         return Arc::clone(before);
     }
     let length = state.spec.recover.ramp;
-    let PoolState { spec, zones, tiers, counts, members, .. } = state;
+    let PoolState { spec, zones, tiers, counts, members, live, .. } = state;
     let parts: Vec<(Built, u32)> =
         zones.iter_mut().map(|zone| (zone.built().clone(), zone.ramp.share(length, now))).collect();
     let tiers: Vec<Vec<Part<'_>>> = tiers
@@ -126,11 +126,11 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         || counts.serving > 0 && u64::from(counts.serving) * 100 < floor;
     // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
     let panic = known > 0 && is_short;
-    let (spec, members) = (Arc::clone(spec), Arc::clone(members));
+    let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
     if panic {
         let tiers = everybody(state);
         let (proven, trials) = (None, Vec::new());
-        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members });
+        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
     }
     let open: [Choice; 3] =
         [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
@@ -140,7 +140,15 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     let trials: Vec<Target> =
         parts.iter().flat_map(|(built, _)| built.trials.iter().cloned()).collect();
     let proven = (has_doubted && any_clear).then(|| assemble(&tiers, &clear));
-    Arc::new(PoolView { spec, tiers: assemble(&tiers, &open), proven, trials, panic, members })
+    Arc::new(PoolView {
+        spec,
+        tiers: assemble(&tiers, &open),
+        proven,
+        trials,
+        panic,
+        members,
+        live,
+    })
 }
 
 /// Tiers of the first choice that anybody fits share the traffic; the others follow in their order,

@@ -10,6 +10,7 @@ use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::retry::Reached;
 
 use super::outgoing::ClientFault;
+use super::queue::Slot;
 
 /// An open connection. Dropped in the middle of an exchange it is reset, so that the endpoint
 /// does not go on with a request that nobody waits for.
@@ -19,6 +20,7 @@ pub struct Connection {
     /// An exchange is not over.
     pub(super) busy: bool,
     pub(super) idle_since: Instant,
+    _slot: Slot,
 }
 
 /// Why a try ended without a response head.
@@ -37,15 +39,15 @@ pub enum TryError {
     Local(io::Error),
 }
 
-/// Opens a connection. The caller bounds the time.
+/// Opens a connection, which holds its `slot`. The caller bounds the time.
 ///
 /// # Errors
 /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
-pub async fn connect(address: SocketAddr) -> Result<Connection, TryError> {
+pub async fn connect(address: SocketAddr, slot: Slot) -> Result<Connection, TryError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
     // Without it a small request waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    Ok(Connection { stream, busy: false, idle_since: Instant::now() })
+    Ok(Connection { stream, busy: false, idle_since: Instant::now(), _slot: slot })
 }
 
 fn connect_error(error: io::Error) -> TryError {

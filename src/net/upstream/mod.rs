@@ -6,10 +6,12 @@ mod connection;
 mod exchange;
 mod outgoing;
 mod pool;
+mod queue;
 mod response;
 
 pub use connection::{Connection, TryError, connect, reason_of};
 pub use exchange::{BodyFraming, Exchange};
 pub use outgoing::{ClientFault, Outgoing, drain};
-pub use pool::{Cuts, Pool, PoolEvent};
+pub use pool::{Cuts, Free, Pool, PoolEvent};
+pub use queue::Slot;
 pub use response::{Received, ResponseBody, ResponseError};

@@ -3,15 +3,19 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
 use crate::logic::id::EndpointId;
-use crate::logic::snapshot::Target;
+use crate::logic::snapshot::{PoolLive, Target};
+use crate::logic::topology::PoolLimits;
 
 use super::connection::Connection;
+use super::queue::{Queue, Slot};
 
 /// What a pool tells its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,15 @@ pub struct Cuts {
     all: u64,
 }
 
+/// A connection that is free.
+#[derive(Debug)]
+pub enum Free {
+    /// It was idle.
+    Open(Connection),
+    /// It may be opened.
+    Room(Slot),
+}
+
 /// Hears what a pool sees.
 type Listener = Rc<dyn Fn(PoolEvent)>;
 
@@ -36,6 +49,11 @@ pub struct Pool {
     pub target: Target,
     idle: RefCell<Vec<Connection>>,
     at_most: Cell<usize>,
+    live: Arc<PoolLive>,
+    breakers: Cell<Breakers>,
+    /// Connections are limited: there may be somebody who waits for one.
+    is_limited: Cell<bool>,
+    queue: Rc<Queue>,
     watcher: RefCell<Option<Waker>>,
     listener: Listener,
     cuts: Cell<Cuts>,
@@ -54,13 +72,23 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// An empty pool that keeps `at_most` connections and tells `listener` what it sees.
+    /// An empty pool that keeps to `limits` and tells `listener` what it sees; `live` counts what
+    /// all endpoints have together.
     #[must_use]
-    pub fn new(target: Target, at_most: usize, listener: Listener) -> Rc<Self> {
+    pub fn new(
+        target: Target,
+        live: Arc<PoolLive>,
+        limits: &PoolLimits,
+        listener: Listener,
+    ) -> Rc<Self> {
         Rc::new(Self {
             target,
             idle: RefCell::default(),
-            at_most: Cell::new(at_most),
+            at_most: Cell::new(limits.idle_connections),
+            live,
+            breakers: Cell::new(limits.breakers),
+            is_limited: Cell::new(limits.breakers.has(Limit::Connections)),
+            queue: Rc::default(),
             watcher: RefCell::default(),
             listener,
             cuts: Cell::default(),
@@ -69,10 +97,74 @@ impl Pool {
         })
     }
 
-    /// Changes the bound.
-    pub fn keep_at_most(&self, at_most: usize) {
-        self.at_most.set(at_most);
-        self.idle.borrow_mut().truncate(at_most);
+    /// Changes the limits.
+    pub fn keep_to(&self, limits: &PoolLimits) {
+        self.at_most.set(limits.idle_connections);
+        self.breakers.set(limits.breakers);
+        self.is_limited.set(limits.breakers.has(Limit::Connections));
+        self.idle.borrow_mut().truncate(limits.idle_connections);
+    }
+
+    /// What all workers share for the endpoints together.
+    #[must_use]
+    pub fn live(&self) -> &Arc<PoolLive> {
+        &self.live
+    }
+
+    /// A connection that was idle, or room for another one. Nobody passes those who wait.
+    ///
+    /// # Errors
+    /// The limit that leaves no room.
+    pub fn free(&self) -> Result<Free, Full> {
+        if !self.queue.is_empty() {
+            return Err(Full { scope: Scope::Endpoint, limit: Limit::Connections });
+        }
+        self.take_free()
+    }
+
+    fn take_free(&self) -> Result<Free, Full> {
+        if let Some(connection) = self.check_out() {
+            return Ok(Free::Open(connection));
+        }
+        let permit = self.permit(Limit::Connections)?;
+        Ok(Free::Room(Slot::new(permit, &self.queue)))
+    }
+
+    /// A place among those who wait for a connection, if one more may.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn line(&self) -> Result<Permit, Full> {
+        self.permit(Limit::Pending)
+    }
+
+    fn permit(&self, limit: Limit) -> Result<Permit, Full> {
+        Permit::take(limit, &self.breakers.get(), &self.target.live, &self.live)
+    }
+
+    /// Waits, first come first served, until a connection is free or may be opened.
+    pub async fn wait(&self) -> Free {
+        let place = self.queue.join();
+        loop {
+            if place.is_first()
+                && let Ok(free) = self.take_free()
+            {
+                return free;
+            }
+            place.turn().await;
+        }
+    }
+
+    /// Whether somebody who waits elsewhere has a better use for an idle connection's room.
+    fn gives_way(&self) -> bool {
+        if !self.is_limited.get() {
+            return false;
+        }
+        let Breakers { endpoint, pool } = self.breakers.get();
+        let wait = |gauges: &Gauges| gauges.get(Limit::Pending) > 0;
+        self.queue.is_empty()
+            && (endpoint.connections.is_some() && wait(self.target.live.gauges())
+                || pool.connections.is_some() && wait(self.live.gauges()))
     }
 
     /// The connection that was used last, if it still looks alive.
@@ -93,7 +185,7 @@ impl Pool {
     /// the current `LocalSet`.
     pub fn check_in(self: &Rc<Self>, mut connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.at_most.get() {
+        if idle.len() >= self.at_most.get() || self.gives_way() {
             return;
         }
         connection.idle_since = Instant::now();
@@ -107,10 +199,15 @@ impl Pool {
             }
         }
         idle.push(connection);
+        drop(idle);
+        self.queue.wake();
     }
 
-    /// Closes what has been idle for longer than `timeout`.
+    /// Closes what has been idle for longer than `timeout`, or is wanted elsewhere.
     pub fn reap(&self, now: Instant, timeout: Duration) {
+        if self.gives_way() {
+            return self.close_idle();
+        }
         let mut idle = self.idle.borrow_mut();
         let old = idle.partition_point(|c| now.saturating_duration_since(c.idle_since) > timeout);
         idle.drain(..old);
