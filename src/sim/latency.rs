@@ -99,7 +99,7 @@ impl Distribution {
         match &self.0 {
             Shape::Counted(steps) => {
                 let index = steps.partition_point(|(beyond, _)| *beyond >= share && *beyond > 0.0);
-                steps.get(index).or(steps.last()).map_or(Duration::ZERO, |(_, at)| *at)
+                steps.get(index).or_else(|| steps.last()).map_or(Duration::ZERO, |(_, at)| *at)
             }
             Shape::Parametric { points, max } => {
                 let score = -normal_quantile(share);

@@ -179,7 +179,7 @@ pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io:
         seed: 1,
         round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
         rate_rps: Some(f64::from(options.rate)),
-        threads: 1,
+        threads: crate::cli::predict::threads(),
     };
     let here = config.topology.here.as_ref();
     let asked = (Scope::Zone, options.fault.predicted());

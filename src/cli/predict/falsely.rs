@@ -59,11 +59,11 @@ pub fn false_verdicts(
         }
         Format::Text { .. } => {
             let (probes, traffic) = (question.probe_loss * 1e2, question.traffic_loss * 1e2);
-            writeln!(
-                out,
-                "nothing fails; of a probe's attempts {probes} % are lost, of requests' packets \
-                 {traffic} %"
-            )?;
+            write!(out, "nothing fails; {probes} % of a probe's attempts are lost")?;
+            if question.rate_rps.is_some() {
+                write!(out, ", and a packet of {traffic} % of the requests")?;
+            }
+            writeln!(out)?;
             for estimate in estimates {
                 text(&estimate, &question, out)?;
             }
@@ -125,9 +125,10 @@ fn text(of: &Estimate, question: &Question, out: &mut impl Write) -> io::Result<
 /// Three digits are all that there is to it.
 fn number(value: f64) -> String {
     match value {
-        zero if zero == 0.0 => "0".to_owned(),
-        small if small < 0.001 || small >= 1e6 => format!("{small:.1e}"),
+        0.0 => "0".to_owned(),
+        extreme if !(0.001..1e6).contains(&extreme) => format!("{extreme:.1e}"),
         large if large >= 100.0 => format!("{large:.0}"),
+        middle if middle >= 10.0 => format!("{middle:.1}"),
         middle => format!("{middle:.3}"),
     }
 }

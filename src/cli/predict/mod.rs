@@ -80,7 +80,7 @@ pub fn run(
 }
 
 /// Worlds that run side by side.
-pub(super) fn threads() -> usize {
+pub(in crate::cli) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

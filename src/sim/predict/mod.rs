@@ -238,7 +238,23 @@ impl Trial<'_> {
 
     fn closed_form(&self, stretch: f64) -> Bounds {
         let cost = self.probe_cost(stretch).unwrap_or(self.question.round_trip);
-        window::bounds(self.fault.class(), &self.pool.detect, cost)
+        let bounds = window::bounds(self.fault.class(), &self.pool.detect, cost);
+        if self.scope == Scope::Zone && self.falls_as_a_whole(false) {
+            // The first strikes of enough of its endpoints are its verdict.
+            return Bounds { best: cost, ..bounds };
+        }
+        bounds
+    }
+
+    /// Whether a zone gets its own verdict before each of its endpoints has one: where connections
+    /// fail, or requests do.
+    fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
+        let is_connection = matches!(
+            self.fault,
+            Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
+        );
+        self.pool.correlate.quorum_percent <= 100
+            && (is_connection || with_traffic && self.fault.is_met_by_traffic())
     }
 
     fn window(&self, with_traffic: bool) -> Window {
@@ -246,7 +262,8 @@ impl Trial<'_> {
             return Window::Unseen(Unseen::NeverUp);
         }
         let is_probed = self.probe_cost(1.0).is_some();
-        if !is_probed && !(with_traffic && self.fault.is_met_by_traffic()) {
+        let is_met = with_traffic && self.fault.is_met_by_traffic();
+        if !is_probed && !is_met {
             let needs_traffic = self.fault.spares_probes();
             let why = if needs_traffic { Unseen::NeedsTraffic } else { Unseen::ProbePasses };
             return Window::Unseen(why);
@@ -256,7 +273,8 @@ impl Trial<'_> {
         } else {
             TRAFFIC_PATIENCE
         };
-        match self.spread(&self.run_all(patience), patience) {
+        let is_each_for_itself = !self.falls_as_a_whole(with_traffic);
+        match self.spread(&self.run_all(patience), patience, is_each_for_itself) {
             None => Window::Unseen(Unseen::NotNoticed),
             Some(spread) => {
                 let within_closed_form = (!with_traffic).then(|| self.is_within(&spread));
@@ -305,10 +323,16 @@ impl Trial<'_> {
         self.sample.trial(settings, self.base, &failure, rng)
     }
 
-    /// The quantiles of the whole zone from those of the sample: the last of n independent
-    /// endpoints is the last of n/k groups of k, so their distribution is a power of it. `None` if
-    /// most trials ended without a verdict.
-    fn spread(&self, took: &[Option<Duration>], patience: Duration) -> Option<Spread> {
+    /// The quantiles of the whole zone from those of the sample. Where each endpoint falls for
+    /// itself, the last of n is the last of n/k groups of k, and the distribution a power of the
+    /// sample's; where the zone does as a whole, it is the sample's: the larger the zone, the less
+    /// it strays. `None` if most trials ended without a verdict.
+    fn spread(
+        &self,
+        took: &[Option<Duration>],
+        patience: Duration,
+        is_each_for_itself: bool,
+    ) -> Option<Spread> {
         let unnoticed = took.iter().filter(|took| took.is_none()).count();
         if 2 * unnoticed > took.len() {
             return None;
@@ -316,8 +340,8 @@ impl Trial<'_> {
         let mut sorted: Vec<Duration> = took.iter().map(|took| took.unwrap_or(patience)).collect();
         sorted.sort_unstable();
         let groups = match self.scope {
-            Scope::Endpoint => 1.0,
-            Scope::Zone => self.sample.zone_groups,
+            Scope::Zone if is_each_for_itself => self.sample.zone_groups,
+            Scope::Endpoint | Scope::Zone => 1.0,
         };
         let at = |share: f64| {
             let rank = (share.powf(1.0 / groups) * sorted.len() as f64).ceil() as usize;

@@ -114,7 +114,7 @@ fn equal_seeds_give_equal_predictions() {
 fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     let small = ask(&pool(3, Detect::default()), &question(100, Some(300.0)));
     let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
-    let of = |p: &Prediction| spread(p, Scope::Zone, Fault::Hang, false).median;
+    let of = |p: &Prediction| spread(p, Scope::Zone, Fault::StatusAll, false).median;
     assert!(of(&large) > of(&small) + ms(100));
     let topology = Topology {
         here: None,

@@ -236,7 +236,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Behaves(change) => self.behaves(change.0, change.1),
+            Happening::Behaves(change) => self.behaves(change.0, &change.1),
             Happening::ProbeArrives { probe, attempt } => self.probe_arrives(probe, attempt),
             Happening::ProbeAgain { probe, attempt, fate } if self.is_planned(probe, fate) => {
                 self.probe_again(probe, attempt);
@@ -259,18 +259,18 @@ impl World {
         }
     }
 
-    fn behaves(&mut self, address: SocketAddr, behavior: Behavior) {
+    fn behaves(&mut self, address: SocketAddr, behavior: &Behavior) {
         let now = self.now;
         let host = self.hosts.entry(address).or_insert_with(|| Host::new(behavior.clone()));
         host.behavior = behavior.clone();
-        if behavior == Behavior::Refused {
+        if *behavior == Behavior::Refused {
             for endpoint in host.watchers(now) {
                 let at = now + self.one_way();
                 self.add(at, Happening::IdleClosed(endpoint, address));
             }
         }
-        self.turn_probes(address, &behavior);
-        self.turn_requests(address, &behavior);
+        self.turn_probes(address, behavior);
+        self.turn_requests(address, behavior);
     }
 
     /// The entry of an address; one that nothing was said of is healthy.
