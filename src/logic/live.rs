@@ -15,7 +15,7 @@ const NEVER_US: u64 = u64::MAX;
 
 /// One endpoint's counters, alone on their line.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(align(64))]
 pub struct Live {
     gauges: Gauges,
     trial_gap_us: AtomicU32,

@@ -10,7 +10,7 @@ use crate::logic::health::{Change, Health};
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Subject;
 use crate::logic::live::Tries;
-use crate::logic::outcome::{Failure, Outcome};
+use crate::logic::outcome::Failure;
 use crate::logic::probe::Role;
 use crate::logic::ratio::Ratio;
 use crate::logic::recovery::{Flaps, Ramp};
@@ -18,11 +18,9 @@ use crate::logic::schedule::{self, Timer};
 use crate::logic::snapshot::{Live, Tally};
 use crate::logic::topology::PoolSpec;
 
+use super::Source;
+use super::past::Past;
 use super::trust::Trust;
-use super::{Source, Ticket};
-
-/// Probe results that are kept for `explain` and the API.
-pub(super) const REMEMBERED_PROBES: usize = 8;
 
 /// Pieces of evidence against an endpoint that are kept for `explain`.
 pub(super) const REMEMBERED_EVIDENCE: usize = 4;
@@ -107,7 +105,7 @@ pub(super) struct Endpoint {
     pub(super) flaps: Flaps,
     pub(super) held_until: Option<Instant>,
     pub(super) ramp: Ramp,
-    pub(super) probes: VecDeque<(Instant, u8, Outcome)>,
+    pub(super) past: Past,
     pub(super) evidence: VecDeque<(Instant, Source, Failure)>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
@@ -143,7 +141,7 @@ impl Endpoint {
             flaps: Flaps::default(),
             held_until: None,
             ramp: Ramp::Full,
-            probes: VecDeque::new(),
+            past: Past::default(),
             evidence: VecDeque::new(),
             last_proof: None,
             baseline: Tally::default(),
@@ -225,9 +223,10 @@ impl Endpoint {
     /// Whether it could return at once, if its zone did.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         match self.health {
-            Health::Up | Health::Suspect { .. } => {
-                self.bond == Bond::Free && !matches!(self.trust, Trust::Condemned(_))
-            }
+            Health::Up | Health::Suspect { .. } => match self.trust {
+                Trust::Condemned(case) => case.is_proven(now),
+                Trust::Sound | Trust::Doubted { .. } => self.bond == Bond::Free,
+            },
             Health::Returning { passes, .. } => {
                 passes >= self.pool.detect.up_after && !self.is_held(now)
             }
@@ -265,13 +264,6 @@ impl Endpoint {
     /// When it is to be looked at next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.checks.iter().filter_map(|check| check.timer.due()).min()
-    }
-
-    pub(super) fn remember(&mut self, ticket: Ticket, outcome: Outcome) {
-        if self.probes.len() >= REMEMBERED_PROBES {
-            self.probes.pop_front();
-        }
-        self.probes.push_back((ticket.started, ticket.probe, outcome));
     }
 
     pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {

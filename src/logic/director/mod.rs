@@ -8,6 +8,7 @@
 mod configure;
 mod endpoint;
 mod pace;
+mod past;
 mod pools;
 mod publish;
 mod roster;

@@ -71,7 +71,7 @@ impl Director {
             health: endpoint.verdict(),
             since: endpoint.since,
             next_probe: endpoint.due(),
-            probes: endpoint.probes.iter().map(|&(at, _, outcome)| (at, outcome)).collect(),
+            probes: endpoint.past.iter(self.epoch).map(|(at, _, outcome)| (at, outcome)).collect(),
             in_flight: endpoint.live.in_flight(),
             tries: endpoint.live.tries(),
             tally: endpoint.live.tally(),

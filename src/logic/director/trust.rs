@@ -61,6 +61,19 @@ pub(super) enum Stage {
     OnTrial { good_in_a_row: u64, gap_us: u32, taken: u32, waits_since: Instant },
 }
 
+impl Case {
+    /// Its trials went well, or nobody had one for so long that it gets its next chance.
+    pub(super) fn is_proven(&self, now: Instant) -> bool {
+        match self.stage {
+            Stage::Held { .. } => false,
+            Stage::OnTrial { good_in_a_row, waits_since, .. } => {
+                good_in_a_row >= TRIALS_TO_RETURN
+                    || now.saturating_duration_since(waits_since) >= TRIAL_PATIENCE
+            }
+        }
+    }
+}
+
 impl Director {
     /// Looks at what requests got at an endpoint since the last look.
     pub(super) fn look(&mut self, id: EndpointId, failure: Option<Failure>, now: Instant) {
@@ -219,10 +232,7 @@ impl Director {
         let members: Vec<EndpointId> =
             self.pools[pool].zones.iter().flat_map(|zone| zone.members.clone()).collect();
         for id in members {
-            let Some(endpoint) = self.roster.get(id) else { continue };
-            if let Trust::Condemned(case) = endpoint.trust {
-                self.readmit(id, case, now);
-            }
+            self.readmit(id, now);
         }
     }
 
@@ -261,24 +271,17 @@ impl Director {
         };
         let case = Case { stage, ..case };
         endpoint.trust = Trust::Condemned(case);
-        let returns = match stage {
-            Stage::Held { .. } => false,
-            Stage::OnTrial { good_in_a_row, waits_since, .. } => {
-                good_in_a_row >= TRIALS_TO_RETURN
-                    || now.saturating_duration_since(waits_since) >= TRIAL_PATIENCE
-            }
-        };
-        self.restand(id, now);
-        if !returns || !self.may_return(id, now) {
-            self.watch(id, next.max(now + WATCH));
-            return;
+        self.watch(id, next.max(now + WATCH));
+        // Where its zone is down it may be the one that the zone's return has waited for.
+        if case.is_proven(now) && self.may_return(id, now) {
+            self.readmit(id, now);
         }
-        self.readmit(id, case, now);
     }
 
     /// Back under suspicion: it gets requests that can be sent again until the suspicion fades.
-    fn readmit(&mut self, id: EndpointId, case: Case, now: Instant) {
+    pub(super) fn readmit(&mut self, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let Trust::Condemned(case) = endpoint.trust else { return };
         let before = endpoint.verdict();
         endpoint.live.end_trials();
         endpoint.ratio.restart(DOUBT);

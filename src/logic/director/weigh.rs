@@ -30,7 +30,8 @@ impl Director {
         self.observe(outcome, now);
         let epoch = self.epoch;
         let Some(endpoint) = self.roster.get_mut(id) else { return };
-        endpoint.remember(ticket, outcome);
+        let since_epoch = ticket.started.saturating_duration_since(epoch);
+        endpoint.past.remember(since_epoch, ticket.probe, outcome);
         let index = usize::from(ticket.probe);
         let Some(check) = endpoint.checks.get_mut(index) else { return };
         let evidence = check.timer.finish(ticket.row, outcome, endpoint.health, now);

@@ -229,6 +229,7 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
             trials: vec![suspect.clone()],
             panic: false,
             members: Arc::clone(&old.members),
+            live: Arc::clone(&old.live),
         }));
         world.snapshot = Arc::new(snapshot);
         // What the director makes of it would end the trials.
