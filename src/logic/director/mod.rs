@@ -13,8 +13,6 @@ mod publish;
 mod roster;
 mod status;
 #[cfg(test)]
-mod suspects;
-#[cfg(test)]
 mod tests;
 mod trust;
 mod weigh;

@@ -84,8 +84,9 @@ impl Director {
                 continue;
             }
             // What has no time to lose does not wait for the budget.
-            let is_urgent = !matches!(endpoint.health, Health::Up | Health::Down { .. })
-                || endpoint.checks.iter().any(|check| check.timer.is_burst_due(now));
+            let is_urgent =
+                matches!(endpoint.health, Health::Suspect { .. } | Health::Returning { .. })
+                    || endpoint.checks.iter().any(|check| check.timer.is_burst_due(now));
             if is_urgent || self.pace.tokens >= 1.0 {
                 self.start(id, now);
             } else {

@@ -169,18 +169,17 @@ fn assemble(tiers: &[Vec<Part<'_>>], choices: &[Choice]) -> Vec<Tier> {
     assembled
 }
 
-/// A suspect counts as healthy where its tier has anything better: one suspect among others moves
-/// nothing to the next tier; a tier of suspects only moves all.
+/// The suspected and the doubted count as healthy where their tier has anything better: one among
+/// others moves nothing to the next tier; a tier that has only such moves all.
 fn tier_weight(tier: &[Part<'_>], choice: Choice) -> TierWeight {
     let total = tier.iter().map(|(built, _)| built.known).sum();
     if !tier.iter().any(|(built, _)| choice(built).is_some()) {
         return TierWeight { total, healthy: 0 };
     }
     let weight = |built: &Built| {
-        let chosen = choice(built).map_or(0, Cell::weight);
-        let open = built.open.as_ref().map_or(0, Cell::weight);
-        let suspects = built.suspects.as_ref().map_or(0, Cell::weight);
-        if chosen == suspects && open == 0 { chosen } else { chosen + suspects }
+        let of = |cell: Option<&Cell>| cell.map_or(0, Cell::weight);
+        let (open, suspects) = (of(built.open.as_ref()), of(built.suspects.as_ref()));
+        if open > 0 { open + suspects } else { suspects.max(of(choice(built))) }
     };
     let healthy = tier.iter().map(|(built, ramp)| scaled(weight(built), *ramp)).sum();
     TierWeight { total, healthy }

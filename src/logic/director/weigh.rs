@@ -40,7 +40,15 @@ impl Director {
             Some(Evidence::Pass) => {
                 // An answer to a question asked before the last strike says nothing about now.
                 let outdated = endpoint.last_strike.is_some_and(|strike| ticket.started < strike);
-                endpoint.is_degraded = matches!(outcome, Outcome::Degraded { .. });
+                let is_degraded = matches!(outcome, Outcome::Degraded { .. });
+                let is_news =
+                    std::mem::replace(&mut endpoint.is_degraded, is_degraded) != is_degraded;
+                if endpoint.checks.len() == 1 && !is_news && endpoint.is_beyond_doubt() {
+                    // Nearly all probes end here.
+                    endpoint.proven(ticket.started);
+                    endpoint.close_books();
+                    return self.arm(id);
+                }
                 endpoint.checks[index].has_passed = true;
                 if !outdated && endpoint.gates().all(|gate| endpoint.checks[gate].has_passed) {
                     endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);
@@ -118,12 +126,14 @@ impl Director {
             self.pools[pool].zones[zone].is_down()
         };
         let is_held = zone_is_down || endpoint.is_held(now);
-        let mut thresholds = Thresholds {
-            down_after: detect.down_after,
-            up_after: if is_held { u32::MAX } else { detect.up_after },
-        };
+        // Where its zone has fallen already, its own first strike says enough.
+        let falls_with_zone = zone_is_down
+            && matches!(evidence, Evidence::Firm(failure) if failure.is_connection_level());
+        let down_after = if falls_with_zone { 1 } else { detect.down_after };
+        let mut thresholds =
+            Thresholds { down_after, up_after: if is_held { u32::MAX } else { detect.up_after } };
         let withheld = match evidence {
-            Evidence::Firm(failure) if would_fall(endpoint.health, detect.down_after) => {
+            Evidence::Firm(failure) if would_fall(endpoint.health, down_after) => {
                 self.withhold(id, failure, source, (began, now))
             }
             _ => None,

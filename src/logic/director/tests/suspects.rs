@@ -1,7 +1,7 @@
 //! What a suspicion does to traffic before there is a verdict.
 
-use super::tests::{REFUSED, Rig, ms, serving};
 use super::*;
+use super::{REFUSED, Rig, ms, serving};
 use crate::logic::outcome::Reason;
 use crate::logic::steer::WHOLE;
 

@@ -1,0 +1,160 @@
+//! Zones that fall and come back as a whole.
+
+use super::*;
+use crate::logic::recovery::FULL;
+use crate::logic::steer::WHOLE;
+
+const SILENT: Outcome = Outcome::Fail(Failure::connect(Reason::Timeout));
+
+fn two_zones() -> Rig {
+    let spec = pool(&[("r/a", &[1, 2, 3]), ("r/b", &[4, 5, 6])]);
+    Rig::with(PoolSpec { correlate: Correlate::default(), ..spec })
+}
+
+fn strike(rig: &mut Rig, ports: &[u16], outcome: Outcome) {
+    rig.now += ms(1);
+    let inputs: Vec<_> = ports.iter().map(|&port| rig.regular(rig.id(port), outcome)).collect();
+    rig.turn(inputs);
+}
+
+fn zone_events(rig: &Rig) -> Vec<(String, bool)> {
+    let zone = |event: Event| match event {
+        Event::Zone { place, verdict, .. } => Some((place.to_string(), verdict.is_some())),
+        _ => None,
+    };
+    rig.events().into_iter().filter_map(zone).collect()
+}
+
+/// The shares of the tiers that take traffic, with their ports.
+fn shares(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
+    let view = rig.view();
+    let ports = |tier: &crate::logic::snapshot::Tier| {
+        tier.targets().map(|target| target.address.port()).collect()
+    };
+    view.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
+}
+
+#[test]
+fn a_quorum_of_single_strikes_is_a_verdict_on_the_zone_in_one_shift() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1], SILENT);
+    assert!(zone_events(&rig).is_empty());
+    strike(&mut rig, &[2], SILENT);
+    assert_eq!(zone_events(&rig), [("r/a".to_owned(), true)]);
+    assert_eq!(rig.published().len(), 1);
+    assert_eq!(rig.down(), [1, 2], "who has evidence against it is down");
+    assert_eq!(shares(&rig), [(WHOLE, vec![4, 5, 6]), (0, vec![3])], "the rest is the last resort");
+}
+
+#[test]
+fn strikes_that_lie_far_apart_are_no_quorum() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1], SILENT);
+    strike(&mut rig, &[1], SILENT);
+    rig.now += ms(10_000);
+    strike(&mut rig, &[2], SILENT);
+    assert!(zone_events(&rig).is_empty());
+}
+
+#[test]
+fn bad_answers_are_no_evidence_against_a_zone() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2, 3], Outcome::Fail(Failure::http(Reason::Status(503))));
+    assert!(zone_events(&rig).is_empty());
+}
+
+#[test]
+fn the_last_zone_never_falls() {
+    let spec = pool(&[("r/a", &[1, 2, 3])]);
+    let mut rig = Rig::with(PoolSpec { correlate: Correlate::default(), ..spec });
+    strike(&mut rig, &[1, 2, 3], SILENT);
+    assert!(zone_events(&rig).is_empty());
+    let mut rig = two_zones();
+    strike(&mut rig, &[4, 5, 6], SILENT);
+    strike(&mut rig, &[1, 2, 3], SILENT);
+    assert!(zone_events(&rig).is_empty(), "the other one is down");
+    assert!(!shares(&rig).is_empty());
+}
+
+#[test]
+fn an_exception_proves_itself_and_serves() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2], SILENT);
+    strike(&mut rig, &[3], PASS);
+    let [(near, ports), ..] = &shares(&rig)[..] else { panic!("tiers") };
+    assert_eq!(ports, &[3]);
+    assert!(*near > 0 && *near < WHOLE, "a third of the zone carries less than all");
+}
+
+#[test]
+fn a_zone_returns_as_a_whole_with_a_ramp_after_its_hold_down() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2, 3], SILENT);
+    rig.live_on(ms(500), |_| PASS);
+    assert_eq!(rig.down(), [1, 2, 3], "held down");
+    rig.live_on(ms(1_500), |_| PASS);
+    assert_eq!(rig.down(), [0u16; 0]);
+    let near = |rig: &Rig| shares(rig)[0].0;
+    let first = near(&rig);
+    assert!(first < WHOLE / 3, "the zone begins small: {first}");
+    let mut last = first;
+    for _ in 0..60 {
+        rig.live_on(ms(100), |_| PASS);
+        let now = near(&rig);
+        assert!(now >= last && now - last < WHOLE / 25, "without steps");
+        last = now;
+    }
+    rig.live_on(ms(6_000), |_| PASS);
+    assert_eq!(near(&rig), WHOLE);
+    assert_eq!(rig.director.pools[0].zones[0].ramp.share(ms(1), rig.now), FULL);
+}
+
+#[test]
+fn a_zone_of_which_too_little_is_healthy_does_not_return() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2, 3], SILENT);
+    let one_heals = |port| if matches!(port, 2 | 3) { SILENT } else { PASS };
+    rig.live_on(ms(10_000), one_heals);
+    assert_eq!(rig.down(), [1, 2, 3]);
+    let two_heal = |port| if port == 3 { SILENT } else { PASS };
+    rig.live_on(ms(3_000), two_heal);
+    assert_eq!(rig.down(), [3]);
+}
+
+#[test]
+fn when_the_other_zones_die_what_was_held_serves_before_panic() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2, 3], SILENT);
+    let one_heals = |port| if matches!(port, 2 | 3) { SILENT } else { PASS };
+    rig.live_on(ms(3_000), one_heals);
+    for _ in 0..3 {
+        strike(&mut rig, &[4, 5, 6], SILENT);
+    }
+    let view = rig.view();
+    assert!(!view.panic);
+    assert_eq!(view.targets().map(|target| target.address.port()).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_region_falls_with_most_of_its_zones() {
+    let zones: &[(&str, &[u16])] =
+        &[("r/a", &[1, 2]), ("r/b", &[3, 4]), ("r/c", &[5, 6]), ("s/a", &[7, 8])];
+    let mut rig = Rig::with(PoolSpec { correlate: Correlate::default(), ..pool(zones) });
+    strike(&mut rig, &[1, 2], SILENT);
+    assert_eq!(shares(&rig)[0], (WHOLE, vec![3, 4]));
+    strike(&mut rig, &[3, 4], SILENT);
+    assert_eq!(shares(&rig)[0], (WHOLE, vec![7, 8]), "its third zone is the last resort too");
+    assert_eq!(rig.down(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_reload_keeps_the_verdict_on_a_zone() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1, 2], SILENT);
+    let spec = pool(&[("r/b", &[4, 5, 6]), ("r/a", &[1, 2, 3, 7])]);
+    rig.configure(PoolSpec { correlate: Correlate::default(), ..spec });
+    assert!(rig.director.pools[0].zones[1].is_down());
+    strike(&mut rig, &[1, 2], PASS);
+    strike(&mut rig, &[1, 2], PASS);
+    assert_eq!(rig.down(), [1, 2], "they return with their zone");
+}
