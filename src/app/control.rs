@@ -217,7 +217,9 @@ impl Control {
                 let void = Probed { endpoint, ticket, outcome: Outcome::Void };
                 let mut result = ProbeResult { probed: void, done: self.probes.0.clone() };
                 tokio::task::spawn_local(async move {
-                    let outcome = prober::probe(address, &pool.probes[usize::from(ticket.probe)], timeout).await;
+                    let outcome =
+                        prober::probe(address, &pool.probes[usize::from(ticket.probe)], timeout)
+                            .await;
                     observe::probe(&pool.name, outcome);
                     result.is(outcome);
                 });

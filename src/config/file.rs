@@ -3,6 +3,7 @@
 //!
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
+mod health;
 mod located;
 mod scalar;
 
@@ -13,9 +14,10 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+pub(super) use self::health::{Correlate, Evict, Probes, Recover};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
-pub(super) use self::scalar::{DurationText, Scalar, SizeText, StatusText, Whole};
+pub(super) use self::scalar::{DurationText, PercentText, Scalar, SizeText, StatusText, Whole};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -34,6 +36,8 @@ pub(super) struct File {
     pub(super) admin: Option<Table<Admin>>,
     /// Bounds on clients.
     pub(super) limits: Option<Table<Limits>>,
+    /// How this instance probes, over all pools.
+    pub(super) probes: Option<Table<Probes>>,
     /// How a stop goes.
     pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages.
@@ -166,6 +170,12 @@ pub(super) struct Pool {
     pub(super) probe: Option<Table<Probe>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
+    /// When a zone is down as a whole.
+    pub(super) correlate: Option<Table<Correlate>>,
+    /// How what was down comes back.
+    pub(super) recover: Option<Table<Recover>>,
+    /// How much may be down at once.
+    pub(super) evict: Option<Table<Evict>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -216,6 +226,9 @@ pub(super) struct Detect {
     pub(super) down_after: Option<Located<Whole>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
     pub(super) up_after: Option<Located<Whole>>,
+    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
+    /// worst case of the window stays within this. Default: they never are.
+    pub(super) target: Option<Located<DurationText>>,
 }
 
 /// Bounds on what one worker keeps and opens for each endpoint.

@@ -13,9 +13,7 @@ use crate::config::file::{self, Endpoint, Located, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, ZoneSpec,
-};
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, ZoneSpec};
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
@@ -57,9 +55,9 @@ impl Check<'_> {
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
-            correlate: Correlate::default(),
-            recover: Recover::default(),
-            evict: Evict::default(),
+            correlate: self.correlate(given.correlate),
+            recover: self.recover(given.recover),
+            evict: self.evict(given.evict),
         }
     }
 
@@ -150,7 +148,7 @@ impl Check<'_> {
         self.not_longer(("timeout", &timeout), ("interval", &interval));
         self.not_longer(("timeout", &timeout), ("down_interval", &down_interval));
         self.not_longer(("fast_interval", &fast_interval), ("interval", &interval));
-        Detect {
+        let detect = Detect {
             interval: interval.value,
             timeout: timeout.value,
             fast_interval: fast_interval.value,
@@ -158,7 +156,10 @@ impl Check<'_> {
             down_after,
             up_after,
             target: None,
-        }
+        };
+        let key = Key::new(&table, "target", &given.target);
+        let target = self.target(&key, &detect, &[&interval, &timeout, &fast_interval]);
+        Detect { target, ..detect }
     }
 
     /// Reports a duration that is longer than one that it must fit into.
