@@ -90,6 +90,21 @@ impl Cell {
         self.active.positions.iter().map(|&position| &self.targets[position as usize])
     }
 
+    /// Endpoints that take traffic, each with its part of the cell's, in 0..1.
+    fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {
+        let Active { positions, sums, total } = &*self.active;
+        positions.iter().enumerate().map(move |(index, &position)| {
+            let part = match sums.get(index) {
+                None => 1.0 / positions.len() as f64,
+                Some(upto) => {
+                    let before = index.checked_sub(1).map_or(0, |before| sums[before]);
+                    (upto - before) as f64 / (*total).max(1) as f64
+                }
+            };
+            (&self.targets[position as usize], part)
+        })
+    }
+
     fn draw(&self, rng: &mut Rng) -> &Target {
         let index = match self.active.sums.last() {
             None => rng.usize(..self.active.positions.len()),
@@ -126,6 +141,17 @@ impl Tier {
     /// The endpoints of the tier.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.cells.iter().flat_map(Cell::targets)
+    }
+
+    /// The endpoints of the tier, each with the part of the tier's traffic that is drawn for it, in
+    /// 0..1.
+    pub fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {
+        let whole = self.sums.last().copied().unwrap_or(1).max(1) as f64;
+        self.cells.iter().enumerate().flat_map(move |(index, cell)| {
+            let before = index.checked_sub(1).map_or(0, |before| self.sums[before]);
+            let of_cell = (self.sums[index] - before) as f64 / whole;
+            cell.parts().map(move |(target, part)| (target, of_cell * part))
+        })
     }
 
     /// How many there are.
