@@ -7,7 +7,7 @@ use crate::logic::steer::WHOLE;
 use crate::logic::topology::{Correlate, EndpointSpec, ZoneSpec};
 
 pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
-const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
+pub(super) const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
 
 pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -15,7 +15,7 @@ pub(super) fn ms(ms: u64) -> Duration {
 
 /// A director, its time, and what it said in its last turn.
 pub(super) struct Rig {
-    director: Director,
+    pub(super) director: Director,
     pub(super) now: Instant,
     said: Vec<Output>,
 }
@@ -28,7 +28,7 @@ impl Rig {
         rig
     }
 
-    fn cold(zones: &[(&str, &[u16])]) -> Self {
+    pub(super) fn cold(zones: &[(&str, &[u16])]) -> Self {
         let now = Instant::now();
         let director = Director::new(now, 7);
         let mut rig = Self { director, now: now + ms(1), said: Vec::new() };
@@ -36,7 +36,7 @@ impl Rig {
         rig
     }
 
-    fn configure(&mut self, pool: PoolSpec) {
+    pub(super) fn configure(&mut self, pool: PoolSpec) {
         let topology = Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
         self.turn([Input::Configure { topology, routes: Arc::default() }]);
     }
@@ -55,7 +55,7 @@ impl Rig {
         }
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.now += time;
         self.turn([]);
     }
@@ -133,7 +133,7 @@ impl Rig {
     }
 }
 
-fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
+pub(super) fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
     let zone = |(name, ports): &(&str, &[u16])| ZoneSpec {
         place: Place::parse(name).expect("a place"),
         endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
