@@ -90,6 +90,17 @@ impl Page {
     }
 }
 
+/// Rows with each column as wide as its widest word.
+fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
+    let line = |row: &[String; N]| {
+        let words = row.iter().zip(widths).map(|(word, width)| format!("{word:width$}"));
+        words.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// A length of time in two units at most.
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -185,9 +196,8 @@ fn zone(facts: &ZoneFacts, clock: &Clock, page: &mut Page) {
         page.section("since", [format!("{}; {flaps:.1} verdicts of late", clock.text(since))]);
     }
     page.section("verdict", zone_outlook(zone, page));
-    let width = facts.endpoints.iter().map(|one| one.address.to_string().len()).max();
-    let line = |member: &Member| member_line(member, width.unwrap_or_default(), page);
-    let mut lines: Vec<String> = facts.endpoints.iter().map(line).collect();
+    let rows: Vec<[String; 5]> = facts.endpoints.iter().map(|one| member(one, page)).collect();
+    let mut lines = columns(&rows);
     if facts.more > 0 {
         lines.push(format!("and {} more", facts.more));
     }
@@ -195,7 +205,7 @@ fn zone(facts: &ZoneFacts, clock: &Clock, page: &mut Page) {
     page.pool(&facts.pool);
 }
 
-fn member_line(member: &Member, width: usize, page: &Page) -> String {
+fn member(member: &Member, page: &Page) -> [String; 5] {
     let failure = match member.health {
         Health::Suspect { failure, .. }
         | Health::Down { failure }
@@ -208,14 +218,13 @@ fn member_line(member: &Member, width: usize, page: &Page) -> String {
     } else if member.standing == Standing::Resort {
         why.push_str("unproven since its zone went down");
     }
-    let line = format!(
-        "{:width$}  {:9}  {:>12}  {:>7}  {why}",
+    [
         member.address.to_string(),
-        member.health.as_str(),
-        page.since(member.since),
+        member.health.as_str().to_owned(),
+        format!("for {}", page.since(member.since)),
         percent(member.share),
-    );
-    line.trim_end().to_owned()
+        why,
+    ]
 }
 
 fn region(facts: &RegionFacts, page: &mut Page) {
@@ -232,13 +241,11 @@ fn region(facts: &RegionFacts, page: &mut Page) {
         None => "never goes down as a whole: `correlate` is off".to_owned(),
     };
     page.section("verdict", [verdict]);
-    let width = facts.zones.iter().map(|zone| zone.place.zone.len()).max().unwrap_or_default();
-    let line = |zone: &ZoneStatus| {
-        let share = percent(zone.share);
-        let (counts, verdict) = (counted(&zone.counts), zone_verdict(zone, page));
-        format!("{:width$}  {share:>7}  {counts}  {verdict}", zone.place.zone)
+    let row = |zone: &ZoneStatus| {
+        let name = zone.place.zone.to_string();
+        [name, percent(zone.share), counted(&zone.counts), zone_verdict(zone, page)]
     };
-    let lines: Vec<String> = facts.zones.iter().map(line).collect();
+    let lines = columns(&facts.zones.iter().map(row).collect::<Vec<_>>());
     page.section("zones", lines);
     page.pool(&facts.pool);
 }

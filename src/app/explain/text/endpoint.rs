@@ -1,5 +1,7 @@
 //! An endpoint, explained to people.
 
+use std::time::Instant;
+
 use crate::app::api::Clock;
 use crate::logic::director::{
     Cadence, EndpointFacts, Piece, ProbeFacts, Row, Source, Standing, Trial,
@@ -10,7 +12,7 @@ use crate::logic::probe::Role;
 use crate::logic::ratio::{CLEARED, DOUBT, GUILTY};
 use crate::logic::recovery::FULL;
 
-use super::{Page, counted, percent, span, thousandths, zone_outlook, zone_verdict};
+use super::{Page, columns, counted, percent, span, thousandths, zone_outlook, zone_verdict};
 
 pub(super) fn render(facts: &EndpointFacts, clock: &Clock, page: &mut Page) {
     page.title(&title(facts, page));
@@ -19,12 +21,12 @@ pub(super) fn render(facts: &EndpointFacts, clock: &Clock, page: &mut Page) {
     page.section("verdict", verdict(facts, page));
     let evidence = |piece: &Piece| {
         let Piece { at, source, failure } = *piece;
-        format!("{:>12} ago  {:11}  {failure}", page.since(at), source.as_str())
+        [ago(at, page), source.as_str().to_owned(), failure.to_string()]
     };
-    let lines: Vec<String> = facts.evidence.iter().rev().map(evidence).collect();
-    page.section("evidence", lines);
-    let lines: Vec<String> = facts.probes.iter().rev().map(|one| probe(one, page)).collect();
-    page.section("probes", lines);
+    let rows: Vec<[String; 3]> = facts.evidence.iter().rev().map(evidence).collect();
+    page.section("evidence", columns(&rows));
+    let rows: Vec<[String; 3]> = facts.probes.iter().rev().map(|one| probe(one, page)).collect();
+    page.section("probes", columns(&rows));
     page.section("next", [next(facts, page)]);
     page.section("window", [window(facts)]);
     page.section("doubt", [doubt(facts)]);
@@ -145,7 +147,7 @@ fn verdict(facts: &EndpointFacts, page: &Page) -> Vec<String> {
 }
 
 /// How a probe ended, in words.
-fn probe(probe: &ProbeFacts, page: &Page) -> String {
+fn probe(probe: &ProbeFacts, page: &Page) -> [String; 3] {
     let result = match probe.outcome {
         Outcome::Pass { latency } => format!("pass in {}", span(latency)),
         Outcome::Degraded { latency } => format!("pass in {}, degraded", span(latency)),
@@ -154,7 +156,11 @@ fn probe(probe: &ProbeFacts, page: &Page) -> String {
     };
     let name = format!("#{} {}", probe.index, probe.protocol.unwrap_or("gone"));
     let watch = if probe.role == Role::Watch { " (decides nothing)" } else { "" };
-    format!("{:>12} ago  {name:11}  {result}{watch}", page.since(probe.started))
+    [ago(probe.started, page), name, format!("{result}{watch}")]
+}
+
+fn ago(at: Instant, page: &Page) -> String {
+    format!("{} ago", page.since(at))
 }
 
 fn next(facts: &EndpointFacts, page: &Page) -> String {
