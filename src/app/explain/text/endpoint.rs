@@ -115,8 +115,8 @@ fn traffic(facts: &EndpointFacts, page: &Page) -> Vec<String> {
 
 fn verdict(facts: &EndpointFacts, page: &Page) -> Vec<String> {
     let row = match facts.row {
-        Row::Strikes { count, needed } => format!("{count} strikes in a row of {needed}"),
-        Row::Passes { count, needed } => format!("{count} passes in a row of {needed}"),
+        Row::Strikes { count, needed } => format!("{count} of {needed} strikes in a row"),
+        Row::Passes { count, needed } => format!("{count} of {needed} passes in a row"),
     };
     let flaps = match facts.hold.flaps {
         few if few < 0.05 => "no verdicts of late".to_owned(),
@@ -133,7 +133,7 @@ fn verdict(facts: &EndpointFacts, page: &Page) -> Vec<String> {
         }
         Some(Trial::Running { good_in_a_row, needed, gap, taken, patience_until }) => {
             lines.push(format!(
-                "on trial: {good_in_a_row} answered well in a row of {needed}, one each {} at most; \
+                "on trial: {good_in_a_row} of {needed} answered well in a row, one each {} at most; \
                  {taken} taken so far",
                 span(gap)
             ));

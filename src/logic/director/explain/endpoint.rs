@@ -276,7 +276,8 @@ impl Director {
         let steady = if cadence == Cadence::Vouched { period } else { detect.interval };
         let detect = Detect { interval: steady.mul_f64(self.stretch()), ..detect };
         let latencies = endpoint.probes.iter().filter_map(|(_, _, outcome)| outcome.latency());
-        let round_trip = latencies.max().unwrap_or(detect.timeout);
+        let usual = endpoint.checks.iter().filter_map(|check| check.timer.round_trip());
+        let round_trip = latencies.chain(usual).max().unwrap_or(detect.timeout);
         let worst = |class| window::bounds(class, &detect, round_trip).worst;
         (worst(Class::Refused), worst(Class::Silent))
     }

@@ -106,6 +106,7 @@ fn a_verdict_by_probes_keeps_what_led_to_it() {
     assert!(facts.evidence.iter().all(|piece| piece.failure == refused && piece.at <= fell));
     assert_eq!(facts.probes.len(), 8, "the probes go on");
     assert_eq!((facts.cadence, facts.share), (Cadence::Down, 0.0));
+    assert_eq!(facts.refused_within, ms(1_101), "its round trip is still known");
     assert_eq!(facts.row, Row::Passes { count: 0, needed: 2 });
     assert_eq!(facts.pool.evict.used, 1);
     rig.all_answer(PASS);
