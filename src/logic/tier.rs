@@ -212,3 +212,38 @@ fn less_loaded<'a>(a: &'a Target, b: &'a Target) -> &'a Target {
     let load = |x: &Target, y: &Target| u64::from(x.live.in_flight()) * u64::from(y.weight);
     if load(b, a) < load(a, b) { b } else { a }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(first: u32, weights: &[u32]) -> Cell {
+        let target = |id: u32| Target {
+            id: EndpointId::new(id, 0),
+            address: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            zone: 0,
+            weight: 1,
+            live: Arc::default(),
+        };
+        let ids = first..first + weights.len() as u32;
+        Cell::new(&ids.map(target).collect(), weights).expect("a weight")
+    }
+
+    #[test]
+    fn parts_are_what_is_drawn() {
+        let (equal, unequal) = (cell(0, &[5, 0, 5]), cell(3, &[10, 30]));
+        let tier = Tier::new(1, vec![(equal, 10), (unequal, 30)]);
+        let parts: Vec<(u32, f64)> =
+            tier.parts().map(|(target, part)| (target.id.slot, part)).collect();
+        assert_eq!(parts, [(0, 0.125), (2, 0.125), (3, 0.1875), (4, 0.5625)]);
+        let mut rng = Rng::with_seed(7);
+        let mut counts = [0_u32; 5];
+        for _ in 0..100_000 {
+            counts[tier.draw(&mut rng).id.slot as usize] += 1;
+        }
+        for (slot, part) in parts {
+            let drawn = f64::from(counts[slot as usize]) / 100_000.0;
+            assert!((drawn - part).abs() < 0.01, "{slot}: {drawn} and not {part}");
+        }
+    }
+}
