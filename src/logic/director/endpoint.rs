@@ -63,6 +63,17 @@ impl Withheld {
     }
 }
 
+/// A piece of evidence against an endpoint, and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// When it was weighed.
+    pub at: Instant,
+    /// Who saw it.
+    pub source: Source,
+    /// What was seen.
+    pub failure: Failure,
+}
+
 /// Where an endpoint stands with its zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bond {
@@ -106,7 +117,9 @@ pub(super) struct Endpoint {
     pub(super) held_until: Option<Instant>,
     pub(super) ramp: Ramp,
     pub(super) past: Past,
-    pub(super) evidence: VecDeque<(Instant, Source, Failure)>,
+    pub(super) evidence: VecDeque<Piece>,
+    /// What made the verdict, for as long as it stands.
+    pub(super) cause: Option<Piece>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
@@ -143,6 +156,7 @@ impl Endpoint {
             ramp: Ramp::Full,
             past: Past::default(),
             evidence: VecDeque::new(),
+            cause: None,
             last_proof: None,
             baseline: Tally::default(),
             baseline_failure_us: 0,
@@ -266,11 +280,21 @@ impl Endpoint {
         self.checks.iter().filter_map(|check| check.timer.due()).min()
     }
 
+    /// Remembers a piece of evidence. What comes after a verdict must not push out what led to it.
     pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {
+        if self.cause.is_some() {
+            return;
+        }
         if self.evidence.len() >= REMEMBERED_EVIDENCE {
             self.evidence.pop_front();
         }
-        self.evidence.push_back((now, source, failure));
+        self.evidence.push_back(Piece { at: now, source, failure });
+    }
+
+    /// The same for what makes the verdict.
+    pub(super) fn blame(&mut self, now: Instant, source: Source, failure: Failure) {
+        self.note(now, source, failure);
+        self.cause = Some(Piece { at: now, source, failure });
     }
 
     /// A probe that began at `began` passed.
@@ -293,6 +317,9 @@ impl Endpoint {
     pub(super) fn changed(&mut self, change: Change, now: Instant) {
         if change != Change::None {
             self.since = now;
+        }
+        if change == Change::Restored {
+            self.cause = None;
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod configure;
 mod endpoint;
+mod explain;
 mod pace;
 mod past;
 mod pools;
@@ -19,7 +20,12 @@ mod trust;
 mod weigh;
 mod zones;
 
-pub use endpoint::Withheld;
+pub use endpoint::{Piece, Withheld};
+pub use explain::{
+    Budget, Cadence, Doubt, EndpointFacts, Explanation, Hold, Member, ProbeFacts, Quorum,
+    RegionFacts, Row, StateCounts, Trial, What, ZoneFacts, ZoneStatus,
+};
+pub use pools::{Standing, ZoneVerdict};
 pub use status::{EndpointStatus, PoolStatus};
 
 use std::collections::{BTreeSet, VecDeque};

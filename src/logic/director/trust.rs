@@ -19,7 +19,7 @@ use super::{Director, Event, Source};
 const WATCH: Duration = Duration::from_millis(20);
 
 /// Trials that must be answered well, one after the other.
-const TRIALS_TO_RETURN: u64 = 8;
+pub(super) const TRIALS_TO_RETURN: u64 = 8;
 
 /// Time between two trials at first.
 const TRIAL_GAP_US: u32 = 100_000;
@@ -32,7 +32,7 @@ const TRIAL_GAP_MAX_US: u32 = 500_000;
 
 /// When nobody has a request that may be tried, an endpoint whose probes pass gets its next chance
 /// after this long.
-const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What requests have shown of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -217,7 +217,7 @@ impl Director {
         let until = now + hold.max(endpoint.flaps.fell(&endpoint.pool.recover, now));
         endpoint.trust =
             Trust::Condemned(Case { failure, since: now, stage: Stage::Held { until } });
-        endpoint.note(now, Source::Traffic, failure);
+        endpoint.blame(now, Source::Traffic, failure);
         let probe_passes = endpoint.health == Health::Up;
         let subject = endpoint.subject.clone();
         self.watch(id, until);

@@ -156,7 +156,10 @@ impl Director {
             }
             Evidence::Firm(failure) => {
                 endpoint.last_strike = Some(now);
-                endpoint.note(now, source, failure);
+                match change {
+                    Change::WentDown => endpoint.blame(now, source, failure),
+                    _ => endpoint.note(now, source, failure),
+                }
                 endpoint.withheld = withheld;
             }
         }
@@ -465,7 +468,7 @@ fn would_fall(health: Health, down_after: u32) -> bool {
 }
 
 /// At least one, unless it is none: a budget that rounds to nothing would evict nobody.
-fn part(all: u32, percent: u32) -> u32 {
+pub(super) fn part(all: u32, percent: u32) -> u32 {
     let part = (u64::from(all) * u64::from(percent) / 100) as u32;
     if percent > 0 { part.max(1) } else { 0 }
 }

@@ -14,7 +14,7 @@ use super::trust::Trust;
 use super::{Director, Event, Source};
 
 /// A zone that falls needs at least this many witnesses.
-const WITNESSES: u32 = 2;
+pub(super) const WITNESSES: u32 = 2;
 
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
@@ -88,6 +88,7 @@ impl Director {
             match endpoint.health {
                 Health::Suspect { failure, .. } if endpoint.struck.is_some() => {
                     endpoint.health = Health::Down { failure };
+                    endpoint.blame(now, source, failure);
                 }
                 Health::Up | Health::Suspect { .. } => {
                     endpoint.bond = Bond::Unproven(now);
@@ -162,6 +163,6 @@ impl Director {
 }
 
 /// How many of `all` make `percent` per cent.
-fn quorum(all: u32, percent: u32) -> u32 {
+pub(super) fn quorum(all: u32, percent: u32) -> u32 {
     (u64::from(all) * u64::from(percent)).div_ceil(100) as u32
 }
