@@ -122,7 +122,7 @@ pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<Loaded, Report> {
 pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
     let mut findings = Findings::default();
     let source = Source::new(name, text);
-    let base = Path::new(name).parent().unwrap_or(Path::new(""));
+    let base = Path::new(name).parent().unwrap_or_else(|| Path::new(""));
     let config = read::read(&source, &mut findings)
         .and_then(|(file, gaps)| validate::validate(file, &gaps, base, &mut findings));
     let report = source.report(findings);

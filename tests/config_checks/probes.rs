@@ -90,7 +90,7 @@ fn lists() {
         "[{ tcp = true, role = \"watch\" }]",
         "9:9 no probe of the pool is a gate | leave `role`",
     );
-    let nine = vec!["{ tcp = true }"; 9].join(", ");
+    let nine = ["{ tcp = true }"; 9].join(", ");
     probe(&format!("[{nine}]"), "a pool has at most 8 probes, not 9");
     probe("[{ tcp = true }, { http = 5 }]", "9:35 `http` cannot be the integer `5`");
     probe(
@@ -128,7 +128,7 @@ fn what_is_expected() {
         "`a(` is not a regular expression: unclosed",
     );
     let test = |test: &str, expected| {
-        probe(&format!("{{ http = \"/\", expect_json = {test} }}"), expected)
+        probe(&format!("{{ http = \"/\", expect_json = {test} }}"), expected);
     };
     test("{ pointer = \"/a\" }", "9:37 a value in JSON needs `equals`");
     test("{ equals = 1 }", "a value in JSON needs `pointer`");

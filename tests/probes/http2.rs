@@ -7,8 +7,8 @@ use http_body_util::Full;
 use tempfile::TempDir;
 
 use super::support::pki::{Authority, Clients, Valid};
-use super::support::server::{Health, Serve, Server, grpc, http1, http2, ok};
-use super::{ask, ask_often, failed, passes, spec, spec_at};
+use super::support::server::{Health, Serve, Server, grpc, http1, http2, ok, serving};
+use super::{ask, ask_often, ask_with_pauses, failed, ms, passes, spec, spec_at};
 
 /// Says how it was asked; `/bad` is a 503.
 fn echo() -> Serve {
@@ -107,4 +107,31 @@ fn one_connection_carries_many_checks() {
     assert_eq!(server.accepted(), 1);
     assert!(ask_often(server.address, &spec("{ http2 = \"/\" }"), 5).into_iter().all(passes));
     assert_eq!(server.accepted(), 6);
+}
+
+/// Answers one check, then closes: with a word of it, or without.
+fn one_check(with_a_word: bool) -> Serve {
+    serving(move |io| async move {
+        let Ok(mut connection) = h2::server::handshake(io).await else { return };
+        let Some(Ok((_, mut respond))) = connection.accept().await else { return };
+        let _ = respond.send_response(Response::new(()), true);
+        if with_a_word {
+            connection.graceful_shutdown();
+        }
+        // Sends what is left to send.
+        let closed = tokio::time::timeout(ms(50), connection.accept()).await;
+        assert!(closed.is_err() || with_a_word);
+    })
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_meanwhile_says_nothing() {
+    for with_a_word in [true, false] {
+        let server = Server::plain(one_check(with_a_word));
+        let kept = spec("{ http2 = \"/\", reuse = true }");
+        for outcome in ask_with_pauses(server.address, &kept, 4) {
+            assert!(passes(outcome), "{outcome:?}");
+        }
+        assert_eq!(server.accepted(), 4);
+    }
 }

@@ -64,11 +64,21 @@ fn ask(address: SocketAddr, spec: &ProbeSpec) -> Outcome {
 
 /// Probes several times with what is kept between them.
 fn ask_often(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
+    ask_every(Duration::ZERO, address, spec, times)
+}
+
+/// The same, with pauses in which a server may close what is kept.
+fn ask_with_pauses(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
+    ask_every(ms(100), address, spec, times)
+}
+
+fn ask_every(pause: Duration, address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
     let (prober, kept) = (Prober::default(), Kept::default());
     on_one_thread(async {
         let mut outcomes = Vec::new();
         for _ in 0..times {
             outcomes.push(prober.probe(address, spec, PATIENCE, &kept).await);
+            tokio::time::sleep(pause).await;
         }
         outcomes
     })

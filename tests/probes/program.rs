@@ -1,15 +1,18 @@
 //! The running program: what it says of probes, certificates that change, connections that it keeps.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 use super::support::config::Config;
 use super::support::instance::Gapless;
 use super::support::pki::{Authority, Clients, Valid};
-use super::support::server::{Server, http1, ok};
+use super::support::server::{Server, http1, ok, serving};
 use super::support::{SOON, eventually};
 
 const LOCAL: &str = "127.0.0.1";
@@ -96,4 +99,41 @@ fn a_degraded_endpoint_serves_and_is_shown() {
     let measured = |probe: &Value| probe["latency_ms"].as_f64().is_some_and(|ms| ms > 0.0);
     assert!(probes.as_array().expect("a list").iter().all(measured), "{probes}");
     assert!(gapless.metric("gapless_probes_total{pool=\"web\",outcome=\"degraded\"}") >= 1.0);
+}
+
+/// A program that is stopped for a while (as a virtual machine is, when it moves) comes back to
+/// timeouts that are long over, and blames nobody for them.
+#[test]
+fn a_program_that_was_stopped_blames_nobody() {
+    // It takes a turn of each side, so that what came meanwhile is not all that is to come.
+    let pause = Duration::from_millis(25);
+    let identity = Authority::new("tests").server(&[LOCAL], Valid::Now);
+    let acceptor = TlsAcceptor::from(identity.server_config(&Clients::Any, &[]));
+    let answer = serving(move |io| {
+        let acceptor = acceptor.clone();
+        async move {
+            tokio::time::sleep(pause).await;
+            let Ok(mut io) = acceptor.accept(io).await else { return };
+            let _ = io.read(&mut [0; 1024]).await;
+            tokio::time::sleep(pause).await;
+            let _ = io.write_all(ok("", "").as_bytes()).await;
+            let _ = io.read(&mut [0; 1]).await;
+        }
+    });
+    let servers: Vec<_> = (0..8).map(|_| Server::plain(answer.clone())).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let probe = "probe = { http = \"/\", tls = { verify = false } }\n\
+                 detect = { interval = \"150ms\", timeout = \"150ms\", fast_interval = \"50ms\" }";
+    let config = Config::new().pool(probe).zone("local/a", &addresses);
+    let gapless = Gapless::start_ready(&config);
+    for _ in 0..5 {
+        gapless.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(300));
+        gapless.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    let page = gapless.ask("/metrics").text();
+    assert!(page.contains("outcome=\"pass\""), "{page}");
+    assert!(!page.contains("outcome=\"silent\""), "{page}");
+    assert!(gapless.endpoints().iter().all(|endpoint| endpoint["state"] == "up"));
 }

@@ -186,6 +186,16 @@ impl Endpoint {
         }
     }
 
+    /// Up, with nothing at all against it that a pass could end.
+    pub(super) fn is_beyond_doubt(&self) -> bool {
+        self.health == Health::Up
+            && self.trust == Trust::Sound
+            && self.bond == Bond::Free
+            && self.withheld.is_none()
+            && self.struck.is_none()
+            && !self.is_contradicted
+    }
+
     pub(super) fn serves(&self) -> bool {
         self.verdict().serves(self.pool.optimistic)
     }

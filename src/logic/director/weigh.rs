@@ -40,7 +40,15 @@ impl Director {
             Some(Evidence::Pass) => {
                 // An answer to a question asked before the last strike says nothing about now.
                 let outdated = endpoint.last_strike.is_some_and(|strike| ticket.started < strike);
-                endpoint.is_degraded = matches!(outcome, Outcome::Degraded { .. });
+                let is_degraded = matches!(outcome, Outcome::Degraded { .. });
+                let is_news =
+                    std::mem::replace(&mut endpoint.is_degraded, is_degraded) != is_degraded;
+                if endpoint.checks.len() == 1 && !is_news && endpoint.is_beyond_doubt() {
+                    // Nearly all probes end here.
+                    endpoint.proven(ticket.started);
+                    endpoint.close_books();
+                    return self.arm(id);
+                }
                 endpoint.checks[index].has_passed = true;
                 if !outdated && endpoint.gates().all(|gate| endpoint.checks[gate].has_passed) {
                     endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);

@@ -36,7 +36,7 @@ pub(super) async fn connect(question: &Question<'_>) -> io::Result<TcpStream> {
             },
             () = tokio::time::sleep_until(next), if mark.is_some() => {
                 mark = marks.next();
-                if let Some(taken) = question.prober.spare.take() {
+                if let Some(taken) = question.spare.take() {
                     race.add(taken.during(open(question.target, Opening::Further)));
                 }
             }

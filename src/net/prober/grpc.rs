@@ -55,7 +55,7 @@ pub(super) async fn ask(
     }
     let answer = read_answer(progress, &mut session, &mut body).await?;
     let trailers = session.trailers(progress, &mut body).await?;
-    call_status(trailers.as_ref().unwrap_or(head.headers())).map_err(failed)?;
+    call_status(trailers.as_ref().unwrap_or_else(|| head.headers())).map_err(failed)?;
     match serving_status(&answer) {
         Some(SERVING) => Ok((false, Some(Line::H2(session)))),
         Some(_) => Err(failed(Reason::NotServing)),

@@ -3,7 +3,6 @@
 use bytes::BytesMut;
 use http::header::USER_AGENT as USER_AGENT_FIELD;
 use http::{Method, StatusCode};
-use tokio::io::AsyncReadExt;
 
 use crate::logic::outcome::Reason;
 use crate::logic::probe::HttpProbe;
@@ -11,8 +10,7 @@ use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
 
 use super::expect::Judge;
 use super::kept::Line;
-use super::tcp::{self, READ_BYTES};
-use super::{Ended, Passed, Progress, Question, Stream, USER_AGENT};
+use super::{Ended, Passed, Progress, Question, Stream, USER_AGENT, tcp};
 
 /// Largest head that a probe reads.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -94,27 +92,12 @@ async fn read_head(
             Ok(Some(head)) => return Ok(head),
             Ok(None) if wire.len() > HEAD_BYTES => return Err(progress.failed(Reason::Malformed)),
             Ok(None) => {
-                if read(stream, wire, progress).await? == 0 {
+                if tcp::read(stream, wire, progress).await? == 0 {
                     return Err(progress.failed(Reason::Closed));
                 }
             }
         }
     }
-}
-
-async fn read(
-    stream: &mut Stream,
-    wire: &mut BytesMut,
-    progress: &Progress,
-) -> Result<usize, Ended> {
-    if wire.capacity() - wire.len() < READ_BYTES / 4 {
-        wire.reserve(READ_BYTES);
-    }
-    let read = stream.read_buf(wire).await.map_err(|error| progress.broken(&error))?;
-    if read > 0 {
-        progress.is_heard.set(true);
-    }
-    Ok(read)
 }
 
 struct Body {
@@ -150,7 +133,7 @@ impl Body {
                     }
                 }
                 Ok(Decoded::More) => {
-                    if read(stream, wire, progress).await? == 0 {
+                    if tcp::read(stream, wire, progress).await? == 0 {
                         if self.decoder.ends_at_close() {
                             return Ok(false);
                         }

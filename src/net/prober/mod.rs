@@ -1,8 +1,8 @@
 //! Runs one probe and says how it ended.
 //!
-//! A probe is one attempt, and further ones while nothing is heard ([`again`]). Any that passes makes
+//! A probe is one attempt, and further ones while nothing is heard (`again`). Any that passes makes
 //! the probe pass; any that meets a definite failure ends it; silence is what all of them heard, in
-//! time that this process attended to ([`attended`]). What goes wrong on this side is void.
+//! time that this process attended to (`attended`). What goes wrong on this side is void.
 
 mod again;
 mod attended;
@@ -21,13 +21,15 @@ pub use kept::Kept;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::logic::outcome::{Class, Failure, Layer, Outcome, Reason};
+use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
 use crate::logic::probe::{ProbeKind, ProbeSpec};
 use crate::net::upstream::reason_of;
 
@@ -52,12 +54,14 @@ pub struct Prober {
 
 /// What is asked, of whom.
 struct Question<'a> {
-    prober: &'a Prober,
+    spare: &'a Spare,
     spec: &'a ProbeSpec,
     /// The endpoint's own address, which is its name where it has no other.
     address: SocketAddr,
     /// Where the connection goes.
     target: SocketAddr,
+    /// What the spec says of TLS, made ready.
+    tls: Option<Arc<ClientConfig>>,
     /// When the opening of a connection is repeated.
     openings: &'a [Duration],
 }
@@ -139,17 +143,29 @@ impl Prober {
             spec.port.unwrap_or_else(|| address.port()),
         );
         let openings = &again.openings;
-        let question = Question { prober: self, spec, address, target, openings };
+        // Made before the clock runs: the first one reads the system's certificates.
+        let tls = match &spec.tls {
+            None => None,
+            Some(tls) => match self.tls.of(tls).await {
+                Ok(config) => Some(config),
+                Err(error) => {
+                    tracing::error!(%error, "no TLS for a probe");
+                    return Outcome::Void;
+                }
+            },
+        };
+        let question = Question { spare: &self.spare, spec, address, target, tls, openings };
         let progress: [Progress; ATTEMPTS] = Default::default();
         let mut wait = Wait::new(timeout, spec.first_byte, &again.attempts);
         let mut race = Race::new();
         race.add(attempt(&question, &progress, 0, kept.take(&question)));
+        let is_heard = || progress.iter().any(|attempt| attempt.is_heard.get());
         loop {
-            let is_heard = progress.iter().any(|attempt| attempt.is_heard.get());
+            let ring = wait.plan(is_heard());
             let next = tokio::select! {
                 biased;
                 ended = race.next() => Next::Ended(ended),
-                () = tokio::time::sleep_until(wait.plan(is_heard).into()) => wait.rang(is_heard),
+                () = tokio::time::sleep_until(ring.into()) => wait.rang(is_heard()),
             };
             match next {
                 Next::Ended((number, Ok(answer))) => {
@@ -194,12 +210,9 @@ async fn attempt(
     let progress = &progress[number];
     if let Some(open) = kept {
         let answer = ask(question, progress, open).await;
-        // That a connection was closed while nobody used it says nothing of its owner.
-        let is_stale = match &answer {
-            Err(Ended::Failed(failure)) => failure.class() == Class::Reset,
-            Err(Ended::Ours) | Ok(_) => false,
-        };
-        if !is_stale || progress.is_heard.get() {
+        // What became of a connection while nobody used it says nothing of its owner.
+        let is_stale = matches!(answer, Err(Ended::Failed(_))) && !progress.is_heard.get();
+        if !is_stale {
             return (number, answer);
         }
     }
@@ -210,7 +223,7 @@ async fn attempt(
 async fn anew(question: &Question<'_>, progress: &Progress) -> Result<Answer, Ended> {
     progress.layer.set(Layer::Connect);
     let stream = connect::connect(question).await.map_err(|error| progress.broken(&error))?;
-    let stream = match &question.spec.tls {
+    let stream = match &question.tls {
         Some(tls) => {
             progress.layer.set(Layer::Tls);
             Either::Right(tls::shake_hands(question, progress, tls, stream).await?)
@@ -260,4 +273,37 @@ async fn ask(
         (_, Line::H2(_)) | (ProbeKind::Grpc(_), Line::Bytes(_)) => Err(Ended::Ours),
     }?;
     Ok(Answer { is_degraded, open: line.map(|line| Open { since, line }) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_this_side_lacks_is_void() {
+        let progress = Progress::default();
+        let ended = |errno: Errno| progress.broken(&io::Error::from(errno));
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETDOWN,
+            Errno::NETUNREACH,
+            Errno::PERM,
+        ] {
+            assert!(matches!(ended(errno), Ended::Ours), "{errno:?}");
+        }
+        for (errno, reason) in [
+            (Errno::CONNREFUSED, Reason::Refused),
+            (Errno::HOSTUNREACH, Reason::Unreachable),
+            (Errno::CONNRESET, Reason::Reset),
+            (Errno::TIMEDOUT, Reason::Timeout),
+        ] {
+            let Ended::Failed(failure) = ended(errno) else { panic!("{errno:?}") };
+            assert_eq!(failure, Failure { layer: Layer::Connect, reason });
+        }
+    }
 }

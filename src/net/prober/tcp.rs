@@ -1,5 +1,8 @@
 //! Bytes sent and bytes expected, over TCP or TLS.
 
+use std::io::ErrorKind;
+
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::logic::outcome::Reason;
@@ -8,7 +11,7 @@ use super::kept::Line;
 use super::{Ended, Passed, Progress, Question, Stream, expect};
 
 /// Bytes asked of the socket at once.
-pub(super) const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 /// Sends `send` and reads until `expect` has come; with neither, being connected is enough.
 pub(super) async fn ask(
@@ -50,19 +53,40 @@ async fn read_until(
     text: &[u8],
     at_most_bytes: usize,
 ) -> Result<(), Ended> {
-    let mut seen = Vec::new();
-    while !expect::contains(&seen, text) {
-        if seen.len() >= at_most_bytes {
-            return Err(progress.failed(Reason::Body));
+    let mut seen = BytesMut::new();
+    while seen.len() < at_most_bytes {
+        // The text may begin in the piece before, and no earlier.
+        let from = seen.len().saturating_sub(text.len().saturating_sub(1));
+        if read(stream, &mut seen, progress).await? == 0 {
+            let reason = if seen.is_empty() { Reason::Closed } else { Reason::Body };
+            return Err(progress.failed(reason));
         }
-        let room = READ_BYTES.min(at_most_bytes - seen.len());
-        let mut piece = (&mut *stream).take(room as u64);
-        match piece.read_buf(&mut seen).await {
-            Ok(0) if seen.is_empty() => return Err(progress.failed(Reason::Closed)),
-            Ok(0) => return Err(progress.failed(Reason::Body)),
-            Ok(_) => progress.is_heard.set(true),
-            Err(error) => return Err(progress.broken(&error)),
+        seen.truncate(at_most_bytes);
+        if expect::contains(&seen[from..], text) {
+            return Ok(());
         }
     }
-    Ok(())
+    Err(progress.failed(Reason::Body))
+}
+
+/// Reads what is there; zero bytes at the end.
+pub(super) async fn read(
+    stream: &mut Stream,
+    into: &mut BytesMut,
+    progress: &Progress,
+) -> Result<usize, Ended> {
+    if into.capacity() - into.len() < READ_BYTES / 4 {
+        into.reserve(READ_BYTES);
+    }
+    match stream.read_buf(into).await {
+        Ok(read) => {
+            if read > 0 {
+                progress.is_heard.set(true);
+            }
+            Ok(read)
+        }
+        // An end of TLS without a word of goodbye is one all the same.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+        Err(error) => Err(progress.broken(&error)),
+    }
 }

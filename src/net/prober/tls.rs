@@ -40,7 +40,8 @@ pub(super) struct Configs {
 }
 
 impl Configs {
-    async fn of(&self, probe: &Arc<TlsProbe>) -> Result<Arc<ClientConfig>, Ended> {
+    /// What to speak TLS with.
+    pub(super) async fn of(&self, probe: &Arc<TlsProbe>) -> Result<Arc<ClientConfig>, Error> {
         if let Some(config) = self.find(probe) {
             return Ok(config);
         }
@@ -48,10 +49,7 @@ impl Configs {
             Some(pem) => Arc::new(roots_of(pem)),
             None => system_roots().await?,
         };
-        let config = make(probe, roots).map(Arc::new).map_err(|error| {
-            tracing::error!(%error, "no TLS for a probe");
-            Ended::Ours
-        })?;
+        let config = Arc::new(make(probe, roots)?);
         let mut made = self.made.borrow_mut();
         made.retain(|(probe, _)| probe.strong_count() > 0);
         made.push((Arc::downgrade(probe), Arc::clone(&config)));
@@ -96,7 +94,7 @@ fn roots_of(pem: &[u8]) -> RootCertStore {
     roots
 }
 
-async fn system_roots() -> Result<Arc<RootCertStore>, Ended> {
+async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
     if let Some(roots) = SYSTEM.get() {
         return Ok(Arc::clone(roots));
     }
@@ -110,7 +108,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Ended> {
         }
         Arc::new(roots)
     });
-    let roots = read.await.map_err(|_| Ended::Ours)?;
+    let roots = read.await.map_err(|error| Error::General(error.to_string()))?;
     Ok(Arc::clone(SYSTEM.get_or_init(|| roots)))
 }
 
@@ -118,19 +116,18 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Ended> {
 pub(super) async fn shake_hands(
     question: &Question<'_>,
     progress: &Progress,
-    tls: &Arc<TlsProbe>,
+    config: &Arc<ClientConfig>,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, Ended> {
-    let config = question.prober.tls.of(tls).await?;
-    let name = server_name(question, tls).ok_or(Ended::Ours)?;
+    let name = server_name(question).ok_or(Ended::Ours)?;
     let began = Instant::now();
-    let connected = TlsConnector::from(config).connect(name, stream).await;
+    let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
     progress.handshake.set(began.elapsed());
     connected.map_err(|error| progress.broken(&error))
 }
 
 /// The name that is asked for: its own, that of the host, or the address.
-fn server_name(question: &Question<'_>, tls: &TlsProbe) -> Option<ServerName<'static>> {
+fn server_name(question: &Question<'_>) -> Option<ServerName<'static>> {
     let host = match &question.spec.kind {
         ProbeKind::Http(http) => http.host.as_deref(),
         ProbeKind::Grpc(grpc) => grpc.authority.as_deref(),
@@ -138,7 +135,8 @@ fn server_name(question: &Question<'_>, tls: &TlsProbe) -> Option<ServerName<'st
     };
     let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
     let host = host.as_ref().map(|authority| authority.host().trim_matches(['[', ']']));
-    match tls.server_name.as_deref().or(host) {
+    let own = question.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    match own.or(host) {
         Some(name) => ServerName::try_from(name.to_owned()).ok(),
         None => Some(IpAddr::into(question.target.ip())),
     }

@@ -1,0 +1,190 @@
+//! The director at scale: what a hundred thousand endpoints cost, and how fast a large zone goes.
+//!
+//! `cargo bench --bench director` prints its figures and fails if one of them leaves its bound:
+//! the memory of an endpoint, the CPU time of the pure part for 100,000 endpoints that are probed
+//! once a second, and the time from the last piece of evidence to the one publication when a zone
+//! of 33,000 endpoints dies. `-- --smoke` does the same with a tenth of the endpoints, unbounded.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gapless::logic::director::{Director, Input, Output, Ticket};
+use gapless::logic::id::{EndpointId, Place};
+use gapless::logic::outcome::{Failure, Outcome, Reason};
+use gapless::logic::route::RouteTable;
+use gapless::logic::snapshot::Snapshot;
+use gapless::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
+
+const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
+const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
+
+/// How often the control thread would wake.
+const STEP: Duration = Duration::from_millis(1);
+
+const ZONES: usize = 3;
+const ENDPOINT_BYTES_AT_MOST: f64 = 1024.0;
+const CORE_SHARE_AT_MOST: f64 = 0.05;
+const ZONE_AT_MOST: Duration = Duration::from_millis(10);
+
+/// A director and its virtual time; counts what the director itself takes.
+struct Rig {
+    director: Director,
+    now: Instant,
+    asked: Vec<(EndpointId, Ticket)>,
+    spent: Duration,
+    publications: u32,
+}
+
+impl Rig {
+    fn new(endpoints_per_zone: usize) -> Self {
+        let now = Instant::now();
+        let zone = |zone: usize| ZoneSpec {
+            place: Place::parse(&format!("region/zone-{zone}")).expect("a place"),
+            endpoints: (0..endpoints_per_zone).map(|host| endpoint(zone, host)).collect(),
+        };
+        let pool = PoolSpec::new("web", (0..ZONES).map(zone).collect());
+        let pools = vec![Arc::new(pool)];
+        let topology = Topology { pools, probes_per_second: 1_000_000, ..Topology::default() };
+        let mut rig = Self {
+            director: Director::new(now, 1),
+            now: now + STEP,
+            asked: Vec::new(),
+            spent: Duration::ZERO,
+            publications: 0,
+        };
+        let routes = Arc::<RouteTable>::default();
+        rig.director.handle(Input::Configure { topology, routes }, rig.now);
+        rig.obey();
+        rig
+    }
+
+    /// Does what the director says, and gives the last snapshot that it published.
+    fn obey(&mut self) -> Option<Arc<Snapshot>> {
+        let mut published = None;
+        loop {
+            let began = Instant::now();
+            let output = self.director.poll_output();
+            self.spent += began.elapsed();
+            match output {
+                Some(Output::Probe { endpoint, ticket, .. }) => self.asked.push((endpoint, ticket)),
+                Some(Output::Publish(snapshot)) => {
+                    self.publications += 1;
+                    published = Some(snapshot);
+                    self.director.handle(Input::Published, self.now);
+                }
+                Some(_) => {}
+                None => return published,
+            }
+        }
+    }
+
+    /// Starts what is due; the driver's own work is not counted.
+    fn step(&mut self) {
+        self.now += STEP;
+        let began = Instant::now();
+        self.director.handle_timeout(self.now);
+        self.spent += began.elapsed();
+        self.obey();
+    }
+
+    /// Lets virtual time pass; every probe is answered one step later.
+    fn pass(&mut self, time: Duration, outcome: impl Fn(EndpointId) -> Outcome) -> u64 {
+        let until = self.now + time;
+        let mut probes = 0;
+        while self.now < until {
+            self.step();
+            let inputs: Vec<Input> = self
+                .asked
+                .drain(..)
+                .map(|(endpoint, ticket)| Input::Probed {
+                    endpoint,
+                    ticket,
+                    outcome: outcome(endpoint),
+                })
+                .collect();
+            probes += inputs.len() as u64;
+            let began = Instant::now();
+            inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
+            self.spent += began.elapsed();
+            self.obey();
+        }
+        probes
+    }
+
+    /// The first zone's endpoints are refused one after the other, each in a turn of its own; the
+    /// time from handing in the evidence that decides to having the snapshot without the zone.
+    fn zone_dies(&mut self, in_zone: impl Fn(EndpointId) -> bool) -> Duration {
+        for _ in 0..3_000 {
+            self.step();
+            for (endpoint, ticket) in std::mem::take(&mut self.asked) {
+                let outcome = if in_zone(endpoint) { REFUSED } else { PASS };
+                let before = self.spent;
+                let began = Instant::now();
+                self.director.handle(Input::Probed { endpoint, ticket, outcome }, self.now);
+                self.spent += began.elapsed();
+                if self.obey().is_some_and(|snapshot| is_gone(&snapshot)) {
+                    return self.spent - before;
+                }
+            }
+        }
+        panic!("the zone did not fall within three seconds");
+    }
+}
+
+fn endpoint(zone: usize, host: usize) -> EndpointSpec {
+    let ip = [10, zone as u8, (host >> 8) as u8, host as u8];
+    EndpointSpec { address: SocketAddr::from((ip, 9_000)), weight: 1 }
+}
+
+/// Whether the first zone takes no traffic.
+fn is_gone(snapshot: &Snapshot) -> bool {
+    let tiers = snapshot.pools[0].tiers.iter().filter(|tier| tier.share > 0);
+    tiers.flat_map(|tier| tier.targets().next()).all(|target| target.zone != 0)
+}
+
+fn resident_bytes() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
+    pages * 4096.0
+}
+
+fn main() -> ExitCode {
+    let is_smoke = std::env::args().any(|argument| argument == "--smoke");
+    let per_zone = if is_smoke { 3_334 } else { 33_334 };
+    let endpoints = ZONES * per_zone;
+    let in_zone = |id: EndpointId| (id.slot as usize) < per_zone;
+
+    let before = resident_bytes();
+    let mut rig = Rig::new(per_zone);
+    rig.pass(Duration::from_secs(12), |_| PASS);
+    let each_bytes = (resident_bytes() - before) / endpoints as f64;
+    println!("{endpoints} endpoints, eight probes of each remembered: {each_bytes:.0} bytes each");
+
+    rig.spent = Duration::ZERO;
+    let probes = rig.pass(Duration::from_secs(5), |_| PASS);
+    let core_share = rig.spent.as_secs_f64() / 5.0;
+    println!(
+        "{:.0} probes a second: {:.2} % of a core, {:.0} ns each",
+        probes as f64 / 5.0,
+        100.0 * core_share,
+        rig.spent.as_nanos() as f64 / probes.max(1) as f64
+    );
+
+    let died = rig.zone_dies(in_zone);
+    println!("a zone of {per_zone} dies: {died:?} from the last evidence to the publication");
+    rig.spent = Duration::ZERO;
+    let before = rig.publications;
+    rig.pass(Duration::from_secs(3), |id| if in_zone(id) { REFUSED } else { PASS });
+    println!(
+        "the verdicts on the rest of it: {:?} of CPU in three seconds, {} more publications",
+        rig.spent,
+        rig.publications - before
+    );
+
+    let holds = each_bytes <= ENDPOINT_BYTES_AT_MOST
+        && core_share <= CORE_SHARE_AT_MOST
+        && died <= ZONE_AT_MOST;
+    if is_smoke || holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
