@@ -83,6 +83,14 @@ pub(super) enum Bond {
     Unproven(Instant),
 }
 
+/// What is remembered against an endpoint.
+#[derive(Debug, Default)]
+struct Trouble {
+    evidence: VecDeque<Piece>,
+    /// What made the verdict, for as long as it stands.
+    cause: Option<Piece>,
+}
+
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) subject: Arc<Subject>,
@@ -117,9 +125,8 @@ pub(super) struct Endpoint {
     pub(super) held_until: Option<Instant>,
     pub(super) ramp: Ramp,
     pub(super) past: Past,
-    pub(super) evidence: VecDeque<Piece>,
-    /// What made the verdict, for as long as it stands.
-    pub(super) cause: Option<Piece>,
+    /// Most endpoints never have any.
+    trouble: Option<Box<Trouble>>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
@@ -155,8 +162,7 @@ impl Endpoint {
             held_until: None,
             ramp: Ramp::Full,
             past: Past::default(),
-            evidence: VecDeque::new(),
-            cause: None,
+            trouble: None,
             last_proof: None,
             baseline: Tally::default(),
             baseline_failure_us: 0,
@@ -280,21 +286,32 @@ impl Endpoint {
         self.checks.iter().filter_map(|check| check.timer.due()).min()
     }
 
+    /// What made the verdict, while it stands.
+    pub(super) fn cause(&self) -> Option<Piece> {
+        self.trouble.as_ref()?.cause
+    }
+
+    /// The last pieces of evidence against it, oldest first.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = &Piece> {
+        self.trouble.iter().flat_map(|trouble| &trouble.evidence)
+    }
+
     /// Remembers a piece of evidence. What comes after a verdict must not push out what led to it.
     pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {
-        if self.cause.is_some() {
+        let trouble = self.trouble.get_or_insert_default();
+        if trouble.cause.is_some() {
             return;
         }
-        if self.evidence.len() >= REMEMBERED_EVIDENCE {
-            self.evidence.pop_front();
+        if trouble.evidence.len() >= REMEMBERED_EVIDENCE {
+            trouble.evidence.pop_front();
         }
-        self.evidence.push_back(Piece { at: now, source, failure });
+        trouble.evidence.push_back(Piece { at: now, source, failure });
     }
 
     /// The same for what makes the verdict.
     pub(super) fn blame(&mut self, now: Instant, source: Source, failure: Failure) {
         self.note(now, source, failure);
-        self.cause = Some(Piece { at: now, source, failure });
+        self.trouble.get_or_insert_default().cause = Some(Piece { at: now, source, failure });
     }
 
     /// A probe that began at `began` passed.
@@ -319,7 +336,9 @@ impl Endpoint {
             self.since = now;
         }
         if change == Change::Restored {
-            self.cause = None;
+            if let Some(trouble) = &mut self.trouble {
+                trouble.cause = None;
+            }
         }
     }
 

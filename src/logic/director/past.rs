@@ -14,13 +14,16 @@ pub(super) struct Past {
     next: u8,
 }
 
-/// One of them; its start counts from the director's epoch.
+/// One of them.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
-    started_us: u64,
-    probe: u8,
+    /// Its start in microseconds since the director's epoch, times [`PROBES`], and its number.
+    started: u64,
     ended: Ended,
 }
+
+/// More probes than a pool may have.
+const PROBES: u64 = 16;
 
 /// [`Outcome`] with latencies in microseconds, up to an hour.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +43,8 @@ impl Past {
             Outcome::Fail(failure) => Ended::Fail(failure),
             Outcome::Void => Ended::Void,
         };
-        let started_us = since_epoch.as_micros() as u64;
-        self.probes[usize::from(self.next)] = Some(Probe { started_us, probe, ended });
+        let started = since_epoch.as_micros() as u64 * PROBES + u64::from(probe) % PROBES;
+        self.probes[usize::from(self.next)] = Some(Probe { started, ended });
         self.next = (self.next + 1) % REMEMBERED_PROBES as u8;
     }
 
@@ -58,7 +61,8 @@ impl Past {
                 Ended::Fail(failure) => Outcome::Fail(failure),
                 Ended::Void => Outcome::Void,
             };
-            (epoch + Duration::from_micros(probe.started_us), probe.probe, outcome)
+            let started = epoch + Duration::from_micros(probe.started / PROBES);
+            (started, (probe.started % PROBES) as u8, outcome)
         })
     }
 }
@@ -66,6 +70,13 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hundred_thousand_endpoints_fit() {
+        assert!(size_of::<Past>() <= 136, "{}", size_of::<Past>());
+        let endpoint = size_of::<super::super::endpoint::Endpoint>();
+        assert!(endpoint <= 688, "{endpoint}");
+    }
 
     #[test]
     fn the_last_eight_are_kept_in_their_order() {

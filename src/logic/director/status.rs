@@ -94,7 +94,7 @@ impl Director {
             tally: endpoint.live.tally(),
             in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
             standing: self.entry_of(endpoint).standing,
-            cause: endpoint.cause,
+            cause: endpoint.cause(),
             withheld: endpoint.withheld,
             ramp: endpoint.ramp.share(endpoint.pool.recover.ramp, self.now),
             is_degraded: endpoint.is_degraded,

@@ -19,7 +19,7 @@ use super::{Director, Event, Source};
 const WATCH: Duration = Duration::from_millis(20);
 
 /// Trials that must be answered well, one after the other.
-pub(super) const TRIALS_TO_RETURN: u64 = 8;
+pub(super) const TRIALS_TO_RETURN: u32 = 8;
 
 /// Time between two trials at first.
 const TRIAL_GAP_US: u32 = 100_000;
@@ -49,7 +49,6 @@ pub(super) enum Trust {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Case {
     pub(super) failure: Failure,
-    pub(super) since: Instant,
     pub(super) stage: Stage,
 }
 
@@ -58,7 +57,7 @@ pub(super) enum Stage {
     /// No trials before then.
     Held { until: Instant },
     /// Tried from time to time.
-    OnTrial { good_in_a_row: u64, gap_us: u32, taken: u32, waits_since: Instant },
+    OnTrial { good_in_a_row: u32, gap_us: u32, taken: u32, waits_since: Instant },
 }
 
 impl Case {
@@ -215,8 +214,7 @@ impl Director {
         let before = endpoint.verdict();
         let hold = endpoint.pool.recover.hold_down;
         let until = now + hold.max(endpoint.flaps.fell(&endpoint.pool.recover, now));
-        endpoint.trust =
-            Trust::Condemned(Case { failure, since: now, stage: Stage::Held { until } });
+        endpoint.trust = Trust::Condemned(Case { failure, stage: Stage::Held { until } });
         endpoint.blame(now, Source::Traffic, failure);
         let probe_passes = endpoint.health == Health::Up;
         let subject = endpoint.subject.clone();
@@ -255,7 +253,7 @@ impl Director {
                 let (good_in_a_row, gap_us) = match tries {
                     Tries { bad: 0, good } => {
                         let faster = gap_us >> good.min(8);
-                        (good_in_a_row + good, faster.max(TRIAL_GAP_MIN_US))
+                        (good_in_a_row.saturating_add(good as u32), faster.max(TRIAL_GAP_MIN_US))
                     }
                     _ => (0, (gap_us.max(TRIAL_GAP_US) * 2).min(TRIAL_GAP_MAX_US)),
                 };
@@ -271,6 +269,7 @@ impl Director {
         };
         let case = Case { stage, ..case };
         endpoint.trust = Trust::Condemned(case);
+        self.restand(id, now);
         self.watch(id, next.max(now + WATCH));
         // Where its zone is down it may be the one that the zone's return has waited for.
         if case.is_proven(now) && self.may_return(id, now) {

@@ -170,9 +170,9 @@ pub enum Trial {
     /// A request that can be sent again is tried there from time to time.
     Running {
         /// Answered well, one after the other.
-        good_in_a_row: u64,
+        good_in_a_row: u32,
         /// So many bring it back.
-        needed: u64,
+        needed: u32,
         /// Between two trials, at least.
         gap: Duration,
         /// Trials since the process began.
@@ -213,9 +213,9 @@ impl Director {
             health: endpoint.verdict(),
             standing: entry.standing,
             since: endpoint.since,
-            cause: endpoint.cause,
+            cause: endpoint.cause(),
             withheld: endpoint.withheld,
-            evidence: endpoint.evidence.iter().copied().collect(),
+            evidence: endpoint.evidence().copied().collect(),
             probes: endpoint.past.iter(self.epoch).map(|probe| facts(endpoint, probe)).collect(),
             next_probe: endpoint.due(),
             period,

@@ -216,7 +216,7 @@ impl Director {
             health: endpoint.verdict(),
             standing: self.entry_of(endpoint).standing,
             since: endpoint.since,
-            cause: endpoint.cause,
+            cause: endpoint.cause(),
             share: parts.get(&endpoint.subject.endpoint).copied().unwrap_or_default(),
         };
         let members = zone.members.iter().filter_map(|&id| self.roster.get(id));
