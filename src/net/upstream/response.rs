@@ -175,7 +175,7 @@ impl ResponseBody {
     /// current `LocalSet`, so that the connection can be kept; else closes it.
     pub fn drain(mut self: Box<Self>) {
         let is_small = self.remaining().is_none_or(|left| left <= DRAIN_BYTES as u64);
-        if self.is_over() || !is_small || !self.flow.sender.is_done() {
+        if !is_small || !self.flow.sender.is_done() || !matches!(self.try_whole(), Ok(None)) {
             return;
         }
         tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIME, async move {
