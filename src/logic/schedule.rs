@@ -160,8 +160,7 @@ impl Timer {
                 if health.serves(true) {
                     self.rtt.record(latency);
                 }
-                self.burst.due = None;
-                self.burst.left = 0;
+                self.end_burst();
                 Some(Evidence::Pass)
             }
             (Outcome::Fail(failure), ProbeRow::Burst(serial))
@@ -191,6 +190,12 @@ impl Timer {
                 started: Some(now),
             };
         }
+    }
+
+    /// Starts no more probes of a burst: what it was to find out is known.
+    pub fn end_burst(&mut self) {
+        self.burst.due = None;
+        self.burst.left = 0;
     }
 
     /// Adapts the steady row to a new period: the next start is one period after the last, or now

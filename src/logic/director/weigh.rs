@@ -334,6 +334,7 @@ impl Director {
                 }
                 endpoint.ramp = Ramp::Full;
                 endpoint.is_late_comer = false;
+                endpoint.checks.iter_mut().for_each(|check| check.timer.end_burst());
             }
             Change::Restored => {
                 endpoint.up_since = Some(now);
