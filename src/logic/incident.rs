@@ -203,6 +203,8 @@ impl Ledger {
         let mut incident = self.open.remove(&endpoint)?;
         incident.timeline.verdict?;
         incident.timeline.restored = Some(now);
+        // Put down and taken back before anything was published: nothing moved in between.
+        incident.timeline.shift.get_or_insert(now);
         if self.closed.len() >= KEPT {
             self.closed.pop_front();
         }

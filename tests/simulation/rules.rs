@@ -1,6 +1,7 @@
 //! What must hold of everything that the director publishes and tells.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gapless::logic::director::{Divergence, Event};
@@ -18,6 +19,8 @@ struct Known {
     /// How many of them it needs to serve again: the least `up_after` since it went down.
     needed: Option<u32>,
     was_up: bool,
+    /// It went down, and is not any more.
+    is_back: bool,
     /// What requests put down, requests bring back: it serves under suspicion, without a pass.
     is_readmitted: bool,
     /// What spoke against it since it was new or went down.
@@ -40,6 +43,8 @@ pub(crate) struct Rules {
     unproven: Vec<(u64, EndpointId)>,
     /// The last turn in which probes were found to fail while requests succeed.
     diverged: Option<u64>,
+    /// Pools as they were published last.
+    pools: Vec<Arc<PoolView>>,
 }
 
 impl Rules {
@@ -55,6 +60,7 @@ impl Rules {
             zone_fell: None,
             unproven: Vec::new(),
             diverged: None,
+            pools: Vec::new(),
         };
         rules.watch(world);
         rules
@@ -96,6 +102,7 @@ impl Rules {
                 for pool in &snapshot.pools {
                     self.published(pool, mark.turn);
                 }
+                self.pools.clone_from(&snapshot.pools);
             }
             What::Cut { endpoint, .. } => {
                 let (turn, down) = &self.went_down_this_turn;
@@ -120,6 +127,7 @@ impl Rules {
                 (known.passes, known.strikes) = (0, 0);
                 known.needed = Some(u32::MAX);
                 known.is_readmitted = false;
+                known.is_back = false;
                 if known.was_up {
                     self.verdicts.push((endpoint, mark.at));
                 }
@@ -127,10 +135,12 @@ impl Rules {
                     self.went_down_this_turn = (mark.turn, HashSet::new());
                 }
                 self.went_down_this_turn.1.insert(endpoint);
+                self.within_budget(endpoint);
             }
             Change::Started => known.was_up = true,
             Change::Restored => {
                 known.was_up = true;
+                known.is_back = true;
                 let proven = known.needed.is_none_or(|needed| known.passes >= needed);
                 let doubted = matches!(health, Health::Suspect { .. });
                 // Where probes alone fail, it is requests that vouch for an endpoint.
@@ -141,6 +151,24 @@ impl Rules {
             }
             _ => {}
         }
+    }
+
+    /// A verdict on an endpoint that had served leaves no more down than the budget allows.
+    fn within_budget(&self, fell: EndpointId) {
+        if !self.known[&fell].was_up {
+            return;
+        }
+        let Some(pool) = self.pools.iter().find(|pool| pool.members.contains(&fell)) else {
+            return;
+        };
+        let is_down = |id: &&EndpointId| {
+            self.known.get(id).is_some_and(|known| known.needed.is_some() && !known.is_back)
+        };
+        let down = pool.members.iter().filter(is_down).count();
+        let evict = &pool.spec.evict;
+        let share = pool.members.len() * evict.percent as usize / 100;
+        let allowed = share.max(1).min(evict.endpoints as usize);
+        assert!(down <= allowed, "{fell} is one of {down} that are down, {allowed} may be");
     }
 
     fn published(&mut self, pool: &PoolView, turn: u64) {

@@ -56,7 +56,11 @@ impl Scenario {
         let pools = if has_traffic { rng.usize(1..3) } else { 1 };
         let rate_rps = 30.0 + rng.f64() * 270.0;
         let mut maker = Maker::new(Rng::with_seed(seed ^ 0x5eed));
-        let topology = maker.topology(pools);
+        let mut topology = maker.topology(pools);
+        for pool in &mut topology.pools {
+            let evict = maker.evict();
+            *pool = Arc::new(PoolSpec { evict, ..PoolSpec::clone(pool) });
+        }
         let mut scenario = Self::with(settings, maker, topology);
         if has_traffic {
             scenario.offer(rate_rps, 0.3);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use gapless::logic::id::Place;
 use gapless::logic::probe::{BodyTest, HttpProbe, ProbeSpec};
-use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Recover, Topology, ZoneSpec};
+use gapless::logic::topology::{
+    Detect, EndpointSpec, Evict, PoolSpec, Recover, Topology, ZoneSpec,
+};
 
 /// The zones of a random pool.
 const ZONES: [&str; 3] = ["r/a", "r/b", "s/a"];
@@ -61,6 +63,18 @@ impl Maker {
     fn host(&mut self) -> u16 {
         self.next_host += 1;
         self.next_host
+    }
+
+    /// A budget, in every other pool.
+    pub(crate) fn evict(&mut self) -> Evict {
+        if self.rng.bool() {
+            return Evict::default();
+        }
+        Evict {
+            percent: self.rng.u32(20..100),
+            endpoints: if self.rng.bool() { self.rng.u32(1..4) } else { u32::MAX },
+            ..Evict::default()
+        }
     }
 
     fn detect(&mut self) -> Detect {

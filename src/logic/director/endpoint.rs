@@ -335,10 +335,10 @@ impl Endpoint {
         if change != Change::None {
             self.since = now;
         }
-        if change == Change::Restored {
-            if let Some(trouble) = &mut self.trouble {
-                trouble.cause = None;
-            }
+        if change == Change::Restored
+            && let Some(trouble) = &mut self.trouble
+        {
+            trouble.cause = None;
         }
     }
 

@@ -213,7 +213,8 @@ impl Director {
     ) -> Option<Withheld> {
         let epoch = self.epoch;
         let endpoint = self.roster.get_mut(id)?;
-        if endpoint.is_unknown() {
+        // One that traffic has put down already takes nothing more from the budget.
+        if endpoint.is_unknown() || endpoint.is_down() {
             return None;
         }
         let seat = endpoint.seat;
