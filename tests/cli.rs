@@ -279,3 +279,17 @@ fn the_first_request_finds_its_route() {
         assert_ne!(answer.map_or(0, |answer| answer.status), 404);
     }
 }
+
+#[test]
+fn predict_says_where_a_histogram_is_wrong() {
+    let (_directory, path) = good();
+    let (_other, histogram) = file("1 50\n2.5 many\n");
+    let output = gapless(&["predict", &path, "--false-verdicts", "--latency", &histogram]);
+    assert_eq!(code(&output), 2);
+    let wanted = format!("{histogram}:2: `many` is not a whole number of answers");
+    assert!(stderr(&output).contains(&wanted), "{}", stderr(&output));
+    let output = gapless(&["predict", &path, "--loss", "1%"]);
+    assert_eq!(code(&output), 2, "it means nothing without --false-verdicts");
+    let output = gapless(&["predict", &path, "--false-verdicts", "--loss", "1"]);
+    assert!(stderr(&output).contains("as 1% or 0.5%"), "{}", stderr(&output));
+}

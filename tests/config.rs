@@ -10,13 +10,21 @@ use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
 use gapless::logic::probe::{ProbeKind, ProbeSpec};
 use gapless::logic::route::{RetrySpec, Timeouts};
-use gapless::logic::topology::{Detect, PoolLimits};
+use gapless::logic::topology::{
+    Correlate, Detect, Evict, PROBES_PER_SECOND, PoolLimits, Recover, Topology,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 5] =
-    ["minimal.toml", "two-zones.toml", "multi-region.toml", "probes.toml", "full.toml"];
+const EXAMPLES: [&str; 6] = [
+    "minimal.toml",
+    "two-zones.toml",
+    "multi-region.toml",
+    "probes.toml",
+    "verdicts.toml",
+    "full.toml",
+];
 
 fn example_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
@@ -66,6 +74,27 @@ fn the_smallest_example_takes_every_default() {
     assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
     assert_eq!((pool.optimistic, pool.late_after), (false, Duration::from_millis(250)));
     assert_eq!(pool.zones[0].endpoints[0].weight, 1);
+    assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
+    assert_eq!(pool.evict, Evict::default());
+    assert_eq!(config.topology.probes_per_second, Topology::default().probes_per_second);
+}
+
+#[test]
+fn the_example_of_verdicts_says_what_it_says() {
+    let config = parse(&example("verdicts.toml")).unwrap().config;
+    assert_eq!(config.topology.probes_per_second, 2_000);
+    let pool = &config.topology.pools[0];
+    let secs = Duration::from_secs;
+    assert_eq!(pool.detect, Detect { target: Some(secs(5)), ..Detect::default() });
+    let correlate = Correlate { quorum_percent: 66, window: secs(1), return_percent: 50 };
+    assert_eq!(pool.correlate, correlate);
+    let recover = Recover { hold_down: secs(2), hold_down_max: secs(60), ramp: secs(30) };
+    assert_eq!(pool.recover, recover);
+    let evict = Evict { endpoints: 4, percent: 70, zone_percent: 100, panic_percent: 20 };
+    assert_eq!(pool.evict, evict);
+    let off = example("verdicts.toml").replace("quorum_percent = 66", "quorum_percent = \"off\"");
+    let config = parse(&off).unwrap().config;
+    assert_eq!(config.topology.pools[0].correlate.quorum_percent, Correlate::OFF_PERCENT);
 }
 
 /// The full example says what it says about defaults truly.
@@ -76,8 +105,13 @@ fn the_full_example_states_the_defaults() {
     let route = &config.routes[0];
     assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
     assert_eq!(route.body_bytes, Some(10 << 20));
+    assert_eq!(config.topology.probes_per_second, PROBES_PER_SECOND);
     let pool = &config.topology.pools[0];
-    assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
+    let target = Some(Duration::from_secs(5));
+    assert_eq!(pool.detect, Detect { target, ..Detect::default() });
+    assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
+    assert_eq!(pool.evict, Evict { endpoints: 100, ..Evict::default() });
+    assert_eq!(pool.limits, PoolLimits::default());
     let ProbeKind::Http(probe) = &pool.primary().kind else { panic!("{:?}", pool.probes) };
     assert_eq!(probe.expect_status, [200..=299]);
     assert_eq!(probe.headers["x-probe"], "gapless");

@@ -1,5 +1,8 @@
 //! The pure parts of the detection bench: a bench that misjudges its runs is worse than none.
 
+#[path = "../benches/detection/certificates.rs"]
+#[allow(dead_code, reason = "showing them is the endpoint's")]
+mod certificates;
 #[path = "../benches/detection/class.rs"]
 #[allow(dead_code, reason = "how classes are brought about needs processes")]
 mod class;
@@ -8,6 +11,9 @@ mod judge;
 #[path = "../benches/detection/layout.rs"]
 #[allow(dead_code, reason = "the names are for the bench's rounds")]
 mod layout;
+#[path = "support/pki.rs"]
+#[allow(dead_code, reason = "other tests need more kinds of certificates")]
+mod pki;
 #[path = "../benches/detection/predicted.rs"]
 #[allow(dead_code, reason = "asking for a prediction needs the program")]
 mod predicted;
@@ -105,6 +111,7 @@ fn the_configuration_of_every_class_is_taken() {
     for class in CLASSES {
         let text = layout::config(2, class.probe, 8_080, 9_900);
         let directory = tempfile::tempdir().expect("a directory");
+        certificates::write(directory.path()).expect("certificates");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, &text).expect("written");
         let loaded = gapless::config::load(&file);
@@ -113,6 +120,7 @@ fn the_configuration_of_every_class_is_taken() {
         assert_eq!(pools.len(), 2);
         let endpoints = pools.iter().flat_map(|pool| &pool.zones).map(|zone| zone.endpoints.len());
         assert_eq!(endpoints.sum::<usize>(), 2 * layout::POOL_ENDPOINTS);
+        assert_eq!(class.probe.contains(&layout::TLS_PORT.to_string()), class.is_over_tls());
         assert_eq!(pools[1].zones[0].place.to_string(), layout::FAILING_ZONE);
         assert_eq!(pools[1].zones[0].endpoints[0].address, layout::address(layout::POOL_ENDPOINTS));
     }

@@ -113,7 +113,10 @@ pub(crate) fn measure(
     predicted: &Predicted,
     watch: &Watch,
 ) -> io::Result<Measured> {
-    let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address))?;
+    let mut fleet = Fleet::start(
+        (0..plan.pools * POOL_ENDPOINTS).map(layout::address),
+        plan.class.is_over_tls().then_some(plan.dir),
+    )?;
     let kind = (plan.pools, plan.class.probe);
     let instance = Instance::start(plan.program, kind, plan.dir, watch)?;
     let (cores, metronome) = (Cores::read()?, Metronome::start());

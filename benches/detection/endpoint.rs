@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -10,11 +11,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates;
 use crate::class::Fault;
+use crate::layout::TLS_PORT;
 use crate::wire::{Message, read_message};
 
 /// How long a request takes: what the simulator takes an endpoint for.
@@ -32,11 +36,12 @@ pub(crate) const DONE: &str = "done";
 /// The fault in force, as its position in [`Fault::ALL`].
 type Current = Arc<AtomicUsize>;
 
-/// Serves on `address` until standard input ends.
-pub(crate) fn main(address: &str) -> ExitCode {
+/// Serves on `address` until standard input ends; probes over TLS too if there is a directory of
+/// certificates.
+pub(crate) fn main(address: &str, certificates: Option<&Path>) -> ExitCode {
     // A stopped process does not see its input end.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    match serve(address) {
+    match serve(address, certificates) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("endpoint {address}: {error}");
@@ -45,16 +50,27 @@ pub(crate) fn main(address: &str) -> ExitCode {
     }
 }
 
-fn serve(address: &str) -> io::Result<()> {
+fn serve(address: &str, certificates: Option<&Path>) -> io::Result<()> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
+    let listen = |port: u16| {
+        let listener = TcpListener::bind((address.ip(), port))?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, io::Error>(listener)
+    };
+    let listener = listen(address.port())?;
+    let probed = certificates
+        .map(|dir| Ok::<_, io::Error>((listen(TLS_PORT)?, certificates::read(dir)?)))
+        .transpose()?;
     let current = Current::default();
     let orders = Arc::clone(&current);
     std::thread::spawn(move || obey(&orders));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        if let Some((probed, acceptors)) = probed {
+            let probed = tokio::net::TcpListener::from_std(probed)?;
+            tokio::task::spawn_local(serve_tls(probed, acceptors, Arc::clone(&current)));
+        }
         acknowledge();
         loop {
             let (stream, _) = listener.accept().await?;
@@ -65,6 +81,30 @@ fn serve(address: &str) -> io::Result<()> {
             });
         }
     })
+}
+
+/// Answers probes over TLS, all of them well, but not always with a certificate that does.
+async fn serve_tls(
+    listener: tokio::net::TcpListener,
+    acceptors: [TlsAcceptor; 2],
+    current: Current,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let has_expired = Fault::ALL[current.load(SeqCst)] == Fault::Certificate;
+        let acceptor = acceptors[usize::from(has_expired)].clone();
+        tokio::task::spawn_local(async move {
+            let mut stream = acceptor.accept(stream).await?;
+            let mut buffer = BytesMut::new();
+            while let Some(message) = read_message(&mut stream, &mut buffer).await? {
+                tokio::time::sleep(SERVICE_TIME).await;
+                if !write_answer(&mut stream, &message, "200 OK", "well\n").await? {
+                    stream.shutdown().await?;
+                    break;
+                }
+            }
+            Ok::<_, io::Error>(())
+        });
+    }
 }
 
 fn obey(current: &Current) {
@@ -122,13 +162,26 @@ async fn answer(stream: &mut TcpStream, message: &Message, fault: Fault) -> io::
             tokio::time::sleep(SLOW_TIME).await;
             ("200 OK", "well\n")
         }
-        Fault::None | Fault::StatusTraffic | Fault::Errors30 | Fault::Cut | Fault::WrongBody => {
-            ("200 OK", "well\n")
-        }
+        Fault::None
+        | Fault::StatusTraffic
+        | Fault::Errors30
+        | Fault::Cut
+        | Fault::WrongBody
+        | Fault::Certificate => ("200 OK", "well\n"),
     };
+    write_answer(stream, message, status, body).await
+}
+
+async fn write_answer(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &Message,
+    status: &str,
+    body: &str,
+) -> io::Result<bool> {
     let connection = if message.keeps { "" } else { "connection: close\r\n" };
     let length = body.len();
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{connection}\r\n{body}");
     stream.write_all(answer.as_bytes()).await?;
+    stream.flush().await?;
     Ok(message.keeps)
 }

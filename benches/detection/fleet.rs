@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub(crate) struct Injection {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     members: Vec<Member>,
+    certificates: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -38,11 +40,16 @@ struct Member {
 }
 
 impl Fleet {
-    /// Starts one process for each address, and waits until all of them listen.
-    pub(crate) fn start(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<Self> {
-        let mut fleet = Self { members: Vec::new() };
+    /// Starts one process for each address, and waits until all of them listen; for a probe over
+    /// TLS too if there is a directory of certificates.
+    pub(crate) fn start(
+        addresses: impl Iterator<Item = SocketAddr>,
+        certificates: Option<&Path>,
+    ) -> io::Result<Self> {
+        let certificates = certificates.map(Path::to_owned);
+        let mut fleet = Self { members: Vec::new(), certificates };
         for address in addresses {
-            fleet.members.push(Member::start(address)?);
+            fleet.members.push(Member::start(address, fleet.certificates.as_deref())?);
         }
         Ok(fleet)
     }
@@ -59,7 +66,6 @@ impl Fleet {
                 member.is_cut_off = true;
             }
             Means::Order(fault) => member.order(fault)?,
-            Means::None(why) => return Err(io::Error::other(why)),
         }
         Ok(Injection { at, took: at.elapsed() })
     }
@@ -70,7 +76,7 @@ impl Fleet {
         match means {
             Means::Kill => {
                 member.process.wait()?;
-                *member = Member::start(member.address)?;
+                *member = Member::start(member.address, self.certificates.as_deref())?;
             }
             Means::Stop => member.signal(Signal::CONT)?,
             Means::Drop => {
@@ -78,16 +84,15 @@ impl Fleet {
                 member.is_cut_off = false;
             }
             Means::Order(_) => member.order(Fault::None)?,
-            Means::None(_) => {}
         }
         Ok(Instant::now())
     }
 }
 
 impl Member {
-    fn start(address: SocketAddr) -> io::Result<Self> {
+    fn start(address: SocketAddr, certificates: Option<&Path>) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.args(["endpoint", &address.to_string()]);
+        command.args(["endpoint", &address.to_string()]).args(certificates);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let lost = || io::Error::from(io::ErrorKind::BrokenPipe);
         let orders = process.stdin.take().ok_or_else(lost)?;

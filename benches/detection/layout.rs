@@ -15,6 +15,9 @@ pub(crate) const POOL_ENDPOINTS: usize = ZONES * ZONE_ENDPOINTS;
 /// Every endpoint has an address of its own, so that its packets can be told from others'.
 const ENDPOINT_PORT: u16 = 7_077;
 
+/// Where it answers probes over TLS.
+pub(crate) const TLS_PORT: u16 = 7_078;
+
 /// Pools at most: each has a network of its own below 127.77.
 pub(crate) const POOLS_MAX: i64 = 250;
 

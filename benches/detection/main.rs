@@ -22,6 +22,7 @@ use serde_json::Value;
 
 mod args;
 mod cell;
+mod certificates;
 mod class;
 mod endpoint;
 mod fleet;
@@ -39,6 +40,9 @@ mod wire;
 #[path = "../dataplane/parse.rs"]
 #[allow(dead_code, reason = "of what it reads, only cores matter here")]
 mod parse;
+#[path = "../../tests/support/pki.rs"]
+#[allow(dead_code, reason = "the tests need more kinds of certificates")]
+mod pki;
 #[path = "../dataplane/table.rs"]
 mod table;
 
@@ -55,10 +59,10 @@ const SMOKE_RUNS: usize = 5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    if let [_, word, address] = &*arguments
+    if let [_, word, address, rest @ ..] = &*arguments
         && word == "endpoint"
     {
-        return endpoint::main(address);
+        return endpoint::main(address, rest.first().map(Path::new));
     }
     // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> io::Result<bool> {
     let watch = Watch::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
+    certificates::write(dir.path())?;
     let namespace = Namespace::new()?;
     let bench = Bench {
         args,
@@ -159,7 +164,6 @@ impl Bench<'_> {
         eprintln!("{} ({scope}), {with} traffic", class.name);
         let outcome = match class.means {
             Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
-            Means::None(why) => Outcome::Skipped(why),
             Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
                 match self.measure(&plan, &predicted) {
                     Ok(measured) => Outcome::Measured(measured),

@@ -3,8 +3,7 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A head longer than this is none.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -23,7 +22,7 @@ pub(crate) struct Message {
 
 /// Reads one message; `None` if the connection ended before one began.
 pub(crate) async fn read_message(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
 ) -> io::Result<Option<Message>> {
     let end = loop {
@@ -57,7 +56,7 @@ pub(crate) async fn read_message(
 }
 
 async fn skip(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     mut body_bytes: usize,
 ) -> io::Result<()> {

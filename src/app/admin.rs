@@ -18,7 +18,9 @@ use serde::Serialize;
 
 use super::api::{EndpointJson, IncidentJson, IncidentsJson, PoolJson};
 use super::control::{Board, Phase};
-use super::observe;
+use super::explain::json::ZoneJson;
+use super::explain::{self, Reply};
+use super::{gauges, observe};
 
 /// Connections to the admin listener at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -82,7 +84,9 @@ fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/readyz" => ready(board),
         "/metrics" => metrics(board),
         "/api/v1/pools" => pools(board),
+        "/api/v1/zones" => zones(board),
         "/api/v1/endpoints" => endpoints(board),
+        "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board),
         "/api/v1/config" => json(&*board.config.borrow()),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -103,14 +107,23 @@ fn ready(board: &Board) -> Answer {
     if board.phase.get() == Phase::Stopping {
         return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
+    let unready = |why: &str| text(StatusCode::SERVICE_UNAVAILABLE, why);
     if !board.director.borrow().is_routable() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "no endpoint can be chosen\n");
+        return unready("no endpoint can be chosen\n");
+    }
+    if board.director.borrow().is_blind() {
+        return unready("blind: probes end without evidence, this process lacks resources\n");
+    }
+    if let Some(lag) = board.lag.late(Instant::now()) {
+        let late_ms = observe::millis(lag);
+        return unready(&format!("control is late: it woke {late_ms:.0} ms too late just now\n"));
     }
     text(StatusCode::OK, "ready\n")
 }
 
 fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
+    page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
     page.push_str(&board.shared.meters.render());
     let dropped = board.shared.reports_dropped.load(Relaxed);
     page.push_str(
@@ -135,6 +148,22 @@ fn endpoints(board: &Board) -> Answer {
     let endpoints: Vec<_> =
         all.iter().map(|status| EndpointJson::new(status, &board.clock, now)).collect();
     json(&serde_json::json!({ "endpoints": endpoints }))
+}
+
+fn zones(board: &Board) -> Answer {
+    let now = Instant::now();
+    let all = board.director.borrow().zones(now);
+    let zones: Vec<_> = all.iter().map(|zone| ZoneJson::new(zone, &board.clock, now)).collect();
+    json(&serde_json::json!({ "zones": zones }))
+}
+
+fn explain(board: &Board, query: &str) -> Answer {
+    match explain::answer(&board.director.borrow(), query, &board.clock, Instant::now()) {
+        Reply::Text(page) => text(StatusCode::OK, &page),
+        Reply::Json(value) => json(&value),
+        Reply::Senseless(why) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+        Reply::Unknown(why) => text(StatusCode::NOT_FOUND, &format!("{why}\n")),
+    }
 }
 
 fn incidents(board: &Board) -> Answer {

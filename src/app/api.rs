@@ -8,6 +8,7 @@ use crate::logic::director::{EndpointStatus, PoolStatus};
 use crate::logic::health::Health;
 use crate::logic::incident::{Incident, Timeline, ZoneIncident};
 use crate::logic::outcome::Outcome;
+use crate::logic::recovery::FULL;
 use crate::logic::snapshot::Tally;
 
 use super::observe::millis;
@@ -43,8 +44,14 @@ impl Clock {
 pub struct PoolJson {
     name: String,
     panic: bool,
+    diverges: bool,
     endpoints: usize,
     serving: usize,
+    down: usize,
+    evict_limit: u32,
+    withheld: u64,
+    achieved_period_ms: Option<f64>,
+    stretch: f64,
     tiers: Vec<TierJson>,
 }
 
@@ -61,8 +68,14 @@ impl From<&PoolStatus> for PoolJson {
         Self {
             name: status.name.to_string(),
             panic: status.panic,
+            diverges: status.diverges,
             endpoints: status.endpoints,
             serving: status.serving,
+            down: status.down,
+            evict_limit: status.evict.allowed,
+            withheld: status.withheld,
+            achieved_period_ms: status.achieved_period.map(millis),
+            stretch: status.stretch,
             tiers: status.tiers.iter().map(tier).collect(),
         }
     }
@@ -76,8 +89,13 @@ pub struct EndpointJson {
     address: String,
     weight: u32,
     state: &'static str,
+    standing: &'static str,
     reason: Option<String>,
+    source: Option<&'static str>,
     since: String,
+    withheld: Option<&'static str>,
+    degraded: bool,
+    ramp_share: f64,
     in_service: bool,
     in_flight: u32,
     traffic: TrafficJson,
@@ -115,12 +133,7 @@ impl EndpointJson {
         };
         let probe = |&(started, outcome): &(Instant, Outcome)| ProbeJson {
             started: clock.text(started),
-            result: match outcome {
-                Outcome::Pass { .. } => "pass".to_owned(),
-                Outcome::Degraded { .. } => "degraded".to_owned(),
-                Outcome::Fail(failure) => failure.to_string(),
-                Outcome::Void => "void".to_owned(),
-            },
+            result: outcome_text(outcome),
             latency_ms: outcome.latency().map(millis),
         };
         Self {
@@ -129,8 +142,13 @@ impl EndpointJson {
             address: status.subject.address.to_string(),
             weight: status.weight,
             state: status.health.as_str(),
+            standing: status.standing.as_str(),
             reason,
+            source: status.cause.map(|cause| cause.source.as_str()),
             since: clock.text(status.since),
+            withheld: status.withheld.map(|why| why.as_str()),
+            degraded: status.is_degraded,
+            ramp_share: f64::from(status.ramp) / f64::from(FULL),
             in_service: status.in_service,
             in_flight: status.in_flight,
             traffic: TrafficJson {
@@ -141,6 +159,17 @@ impl EndpointJson {
             next_probe_in_ms: status.next_probe.map(|at| millis(at.saturating_duration_since(now))),
             probes: status.probes.iter().map(probe).collect(),
         }
+    }
+}
+
+/// How a probe ended, in a word or two.
+#[must_use]
+pub fn outcome_text(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Pass { .. } => "pass".to_owned(),
+        Outcome::Degraded { .. } => "degraded".to_owned(),
+        Outcome::Fail(failure) => failure.to_string(),
+        Outcome::Void => "void".to_owned(),
     }
 }
 

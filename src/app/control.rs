@@ -20,6 +20,7 @@ use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, RefusedJson};
 use super::doors::Doors;
+use super::lag::Lag;
 use super::observe;
 use super::reload::Attempt;
 use super::shared::{Command, Manners, Report, Shared};
@@ -65,6 +66,8 @@ pub struct Board {
     pub config: RefCell<ConfigJson>,
     /// Where the instance is in its life.
     pub phase: Cell<Phase>,
+    /// How late control woke of late.
+    pub lag: Lag,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -136,6 +139,7 @@ impl Control {
             director: RefCell::new(Director::new(shared.epoch, seed)),
             config: RefCell::new(status),
             phase: Cell::new(Phase::Serving),
+            lag: Lag::default(),
             shared,
             clock,
         };
@@ -179,15 +183,15 @@ impl Control {
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.reports.recv() => self.reported(report),
                 Some(attempt) = self.attempts.recv() => self.reload(attempt),
-                () = tokio::time::sleep_until(wake.into()) => {
-                    observe::lag(Instant::now().saturating_duration_since(wake));
-                }
+                () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => {
                     if let Some(recorder) = observe::recorder() {
                         recorder.run_upkeep();
                     }
                 }
             }
+            // Whatever woke it: after a long sleep of the whole process that is not the timer.
+            self.board.lag.woke(wake, Instant::now());
         }
     }
 

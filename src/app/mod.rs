@@ -4,6 +4,9 @@ pub mod instance;
 
 pub mod control;
 pub mod doors;
+pub mod explain;
+pub mod gauges;
+pub mod lag;
 pub mod reload;
 
 pub mod proxy;

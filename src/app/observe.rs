@@ -63,7 +63,6 @@ pub fn event(event: &Event) {
         Event::Withheld { subject, failure, why } => withheld(subject, *failure, *why),
         Event::Divergence(divergence) => diverged(divergence),
         Event::Blind { on } => {
-            gauge!("gapless_blind").set(if *on { 1.0 } else { 0.0 });
             if *on {
                 tracing::error!("blind: probes end without evidence, this process lacks resources");
             } else {
@@ -71,20 +70,15 @@ pub fn event(event: &Event) {
             }
         }
         Event::Panic { pool, on: true } => {
-            gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(1.0);
             counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
         }
-        Event::Panic { pool, on: false } => {
-            gauge!("gapless_pool_panic", "pool" => pool.to_string()).set(0.0);
-            tracing::warn!(%pool, "panic is over");
-        }
+        Event::Panic { pool, on: false } => tracing::warn!(%pool, "panic is over"),
     }
 }
 
 fn zone_changed(pool: &str, place: &Place, verdict: Option<(Failure, u32)>) {
     let labels = [("pool", pool.to_owned()), ("zone", place.to_string())];
-    gauge!("gapless_zone_up", &labels).set(if verdict.is_some() { 0.0 } else { 1.0 });
     match verdict {
         Some((failure, witnesses)) => {
             counter!("gapless_zone_verdicts_total", &labels).increment(1);
@@ -111,8 +105,6 @@ fn withheld(subject: &Subject, failure: Failure, why: Withheld) {
 fn diverged(divergence: &Divergence) {
     match divergence {
         Divergence::ProbesFail { pool, on } => {
-            let value = if *on { 1.0 } else { 0.0 };
-            gauge!("gapless_pool_divergence", "pool" => pool.to_string()).set(value);
             if *on {
                 tracing::error!(%pool, "divergence: probes fail while traffic succeeds; not obeyed");
             } else {

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod healthcheck;
 pub mod predict;
 pub mod run;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::app::explain::query::{Form, Query};
 use crate::config::LoadError;
 use check::Format;
 use run::LogFormat;
@@ -60,22 +62,12 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Predict how long a failure of each class goes unseen
+    /// Predict how long each kind of failure goes unseen
     Predict {
         /// The configuration file
         config: PathBuf,
-        /// Predict with this much traffic too, in requests per second over each pool
-        #[arg(long)]
-        rate: Option<f64>,
-        /// Trials of each class and scope
-        #[arg(long, default_value_t = crate::sim::predict::DEFAULT_TRIALS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        trials: u32,
-        /// Equal seeds give equal predictions
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// From here to an endpoint and back, in milliseconds
-        #[arg(long, default_value_t = 1.0)]
-        rtt_ms: f64,
+        #[command(flatten)]
+        arguments: predict::Arguments,
         #[command(flatten)]
         output: Output,
     },
@@ -92,12 +84,25 @@ enum Command {
         /// Where it listens
         address: SocketAddr,
     },
+    /// Ask a running instance why an endpoint, a zone or a region is as it is
+    Explain {
+        /// An address such as 10.0.1.11:9000, a zone such as us-south/us-south-1, or a region
+        what: String,
+        /// In this pool only; otherwise in every pool that has it
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
+        /// The instance's admin listener
+        #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running instance whether it is alive
     Healthcheck {
         /// Its admin listener
-        #[arg(long, default_value = "127.0.0.1:9900")]
+        #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
         admin: SocketAddr,
         /// Ask whether it is ready for traffic, not only alive
         #[arg(long)]
@@ -155,6 +160,11 @@ pub fn main() -> u8 {
     })
 }
 
+/// Reads `127.0.0.1:9900` or `http://127.0.0.1:9900/`.
+fn admin_address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').parse()
+}
+
 /// Says on standard error what is wrong with a configuration; the exit code.
 fn refuse(error: &LoadError) -> u8 {
     match error {
@@ -172,15 +182,12 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             Ok(run::run(&config, log))
         }
         Command::Check { config, output } => check::check(&config, output.format(), &mut out),
-        Command::Predict { config, rate, trials, seed, rtt_ms, output } => {
+        Command::Predict { config, arguments, output } => {
             let loaded = match crate::config::load(&config) {
                 Ok(loaded) => loaded,
                 Err(error) => return Ok(refuse(&error)),
             };
-            let rtt = std::time::Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
-            let format = output.format();
-            let options = predict::Options { rate, trials, seed, rtt, format };
-            predict::predict(&loaded.config, &options, &mut out).map(|()| OK)
+            predict::run(&loaded.config, &arguments, output.format(), &mut out).map(|()| OK)
         }
         Command::Demo { options, output } => {
             drop(out);
@@ -190,6 +197,13 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
         Command::DemoEndpoint { address } => {
             drop(out);
             demo::endpoint(address)
+        }
+        Command::Explain { what, pool, admin, output } => {
+            let form = match output.format {
+                FormatName::Text => Form::Text,
+                FormatName::Json => Form::Json,
+            };
+            explain::explain(admin, &Query { of: what, pool, form }, &mut out)
         }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),

@@ -3,6 +3,7 @@
 //!
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
+mod health;
 mod located;
 mod probe;
 mod scalar;
@@ -14,11 +15,12 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::scalar::{
-    CapText, DurationText, ErrorText, Scalar, SizeText, StatusText, Whole,
+    CapText, DurationText, ErrorText, PercentText, Scalar, SizeText, StatusText, Whole,
 };
 
 /// The configuration of one gapless instance.
@@ -38,6 +40,8 @@ pub(super) struct File {
     pub(super) admin: Option<Table<Admin>>,
     /// Bounds on clients.
     pub(super) limits: Option<Table<Limits>>,
+    /// How this instance probes, over all pools.
+    pub(super) probes: Option<Table<ProbeBudget>>,
     /// How a stop goes.
     pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages.
@@ -175,6 +179,12 @@ pub(super) struct Pool {
     pub(super) detect: Option<Table<Detect>>,
     /// When a request that waits for its answer becomes evidence.
     pub(super) stall: Option<Table<Stall>>,
+    /// When a zone is down as a whole.
+    pub(super) correlate: Option<Table<Correlate>>,
+    /// How what was down comes back.
+    pub(super) recover: Option<Table<Recover>>,
+    /// How much may be down at once.
+    pub(super) evict: Option<Table<Evict>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
@@ -203,6 +213,9 @@ pub(super) struct Detect {
     pub(super) down_after: Option<Located<Whole>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
     pub(super) up_after: Option<Located<Whole>>,
+    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
+    /// worst case of the window stays within this. Default: they never are.
+    pub(super) target: Option<Located<DurationText>>,
 }
 
 /// When a request that waits for its answer becomes evidence: after three times the pool's 99.9th

@@ -12,7 +12,7 @@ mod read;
 pub mod report;
 mod schema;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 mod units;
 mod validate;
 

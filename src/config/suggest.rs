@@ -11,7 +11,7 @@ const MAX_CANDIDATES: usize = 1_000;
 const MAX_LISTED: usize = 12;
 
 /// The candidate most like `word`, when one is like enough to be what was meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -34,7 +34,7 @@ fn likeness(a: &str, b: &str) -> f64 {
 }
 
 /// The words in backticks with commas between them, for "one of …".
-pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let mut words = words.into_iter();
     let mut quoted: Vec<String> =
         words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();

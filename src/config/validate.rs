@@ -2,6 +2,7 @@
 //! always made, so that one run finds everything.
 
 mod check;
+mod health;
 mod pool;
 mod probe;
 mod route;
@@ -19,7 +20,7 @@ use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
 use crate::logic::route::RouteSpec;
-use crate::logic::topology::{PROBES_PER_SECOND, PoolSpec, Topology};
+use crate::logic::topology::{PoolSpec, Topology};
 
 use self::check::Check;
 
@@ -39,6 +40,7 @@ pub(super) fn validate(
     let limits = check.limits(file.limits);
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
+    let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
     let here = file.here.and_then(|given| check.here(&given, &pools));
@@ -58,7 +60,7 @@ pub(super) fn validate(
         shutdown,
         headers,
         routes,
-        topology: Topology { here, pools, probes_per_second: PROBES_PER_SECOND },
+        topology: Topology { here, pools, probes_per_second },
     })
 }
 

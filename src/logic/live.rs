@@ -13,9 +13,9 @@ use super::breaker::{Gauges, Limit};
 /// No trial is wanted.
 const NEVER_US: u64 = u64::MAX;
 
-/// One endpoint's counters, alone on their line.
+/// One endpoint's counters. Each is an allocation of its own among larger ones: no two endpoints'
+/// share a line, without the room that an alignment would take.
 #[derive(Debug)]
-#[repr(align(128))]
 pub struct Live {
     gauges: Gauges,
     trial_gap_us: AtomicU32,

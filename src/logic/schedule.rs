@@ -90,6 +90,12 @@ impl Timer {
         self.regular.last_start
     }
 
+    /// The smoothed round trip of probes that passed; `None` before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.rtt.mean
+    }
+
     /// Whether what is due by `now` belongs to a burst.
     #[must_use]
     pub fn is_burst_due(&self, now: Instant) -> bool {

@@ -90,6 +90,21 @@ impl Cell {
         self.active.positions.iter().map(|&position| &self.targets[position as usize])
     }
 
+    /// Endpoints that take traffic, each with its part of the cell's, in 0..1.
+    fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {
+        let Active { positions, sums, total } = &*self.active;
+        positions.iter().enumerate().map(move |(index, &position)| {
+            let part = match sums.get(index) {
+                None => 1.0 / positions.len() as f64,
+                Some(upto) => {
+                    let before = index.checked_sub(1).map_or(0, |before| sums[before]);
+                    (upto - before) as f64 / (*total).max(1) as f64
+                }
+            };
+            (&self.targets[position as usize], part)
+        })
+    }
+
     fn draw(&self, rng: &mut Rng) -> &Target {
         let index = match self.active.sums.last() {
             None => rng.usize(..self.active.positions.len()),
@@ -126,6 +141,17 @@ impl Tier {
     /// The endpoints of the tier.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.cells.iter().flat_map(Cell::targets)
+    }
+
+    /// The endpoints of the tier, each with the part of the tier's traffic that is drawn for it, in
+    /// 0..1.
+    pub fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {
+        let whole = self.sums.last().copied().unwrap_or(1).max(1) as f64;
+        self.cells.iter().enumerate().flat_map(move |(index, cell)| {
+            let before = index.checked_sub(1).map_or(0, |before| self.sums[before]);
+            let of_cell = (self.sums[index] - before) as f64 / whole;
+            cell.parts().map(move |(target, part)| (target, of_cell * part))
+        })
     }
 
     /// How many there are.
@@ -185,4 +211,39 @@ impl Tier {
 fn less_loaded<'a>(a: &'a Target, b: &'a Target) -> &'a Target {
     let load = |x: &Target, y: &Target| u64::from(x.live.in_flight()) * u64::from(y.weight);
     if load(b, a) < load(a, b) { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(first: u32, weights: &[u32]) -> Cell {
+        let target = |id: u32| Target {
+            id: EndpointId::new(id, 0),
+            address: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            zone: 0,
+            weight: 1,
+            live: Arc::default(),
+        };
+        let ids = first..first + weights.len() as u32;
+        Cell::new(&ids.map(target).collect(), weights).expect("a weight")
+    }
+
+    #[test]
+    fn parts_are_what_is_drawn() {
+        let (equal, unequal) = (cell(0, &[5, 0, 5]), cell(3, &[10, 30]));
+        let tier = Tier::new(1, vec![(equal, 10), (unequal, 30)]);
+        let parts: Vec<(u32, f64)> =
+            tier.parts().map(|(target, part)| (target.id.slot, part)).collect();
+        assert_eq!(parts, [(0, 0.125), (2, 0.125), (3, 0.1875), (4, 0.5625)]);
+        let mut rng = Rng::with_seed(7);
+        let mut counts = [0_u32; 5];
+        for _ in 0..100_000 {
+            counts[tier.draw(&mut rng).id.slot as usize] += 1;
+        }
+        for (slot, part) in parts {
+            let drawn = f64::from(counts[slot as usize]) / 100_000.0;
+            assert!((drawn - part).abs() < 0.01, "{slot}: {drawn} and not {part}");
+        }
+    }
 }

@@ -162,6 +162,11 @@ pub struct Correlate {
     pub return_percent: u32,
 }
 
+impl Correlate {
+    /// A [`Correlate::quorum_percent`] that no zone can reach.
+    pub const OFF_PERCENT: u32 = 101;
+}
+
 impl Default for Correlate {
     fn default() -> Self {
         Self { quorum_percent: 60, window: Duration::from_secs(2), return_percent: 50 }

@@ -1,5 +1,6 @@
 //! Every check of the configuration, each with the place that it names and the mend that it offers.
 
+mod health;
 mod instance;
 mod pools;
 mod probes;

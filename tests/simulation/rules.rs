@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use gapless::logic::director::Event;
-use gapless::logic::health::Change;
+use gapless::logic::director::{Divergence, Event};
+use gapless::logic::health::{Change, Health};
 use gapless::logic::id::EndpointId;
+use gapless::logic::outcome::Outcome;
 use gapless::logic::snapshot::PoolView;
 use gapless::sim::world::{Mark, What, World};
 
@@ -17,6 +18,10 @@ struct Known {
     /// How many of them it needs to serve again: the least `up_after` since it went down.
     needed: Option<u32>,
     was_up: bool,
+    /// What requests put down, requests bring back: it serves under suspicion, without a pass.
+    is_readmitted: bool,
+    /// What spoke against it since it was new or went down.
+    strikes: u32,
 }
 
 /// The rules, and what they must remember.
@@ -31,6 +36,10 @@ pub(crate) struct Rules {
     panic_ended: Option<u64>,
     /// The last turn in which a zone fell.
     zone_fell: Option<u64>,
+    /// Who serves without a pass since that turn; the end of the turn must say why.
+    unproven: Vec<(u64, EndpointId)>,
+    /// The last turn in which probes were found to fail while requests succeed.
+    diverged: Option<u64>,
 }
 
 impl Rules {
@@ -44,6 +53,8 @@ impl Rules {
             went_down_this_turn: (0, HashSet::new()),
             panic_ended: None,
             zone_fell: None,
+            unproven: Vec::new(),
+            diverged: None,
         };
         rules.watch(world);
         rules
@@ -58,16 +69,23 @@ impl Rules {
     }
 
     fn see(&mut self, mark: &Mark) {
+        let late = self.unproven.iter().find(|(turn, _)| *turn < mark.turn);
+        assert!(late.is_none(), "{late:?} serves without a pass since it was new or went down");
         match &mark.what {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
                 known.passes += u32::from(outcome.latency().is_some());
+                known.strikes += u32::from(matches!(outcome, Outcome::Fail(_)));
             }
-            What::Event(Event::Health { subject, change, .. }) => {
-                self.changed(subject.endpoint, *change, mark);
+            What::Met { endpoint, .. } => self.known.entry(*endpoint).or_default().strikes += 1,
+            What::Event(Event::Health { subject, change, health }) => {
+                self.changed(subject.endpoint, *change, *health, mark);
             }
             What::Event(Event::Panic { on: false, .. }) => self.panic_ended = Some(mark.turn),
             What::Event(Event::Zone { verdict: Some(_), .. }) => self.zone_fell = Some(mark.turn),
+            What::Event(Event::Divergence(Divergence::ProbesFail { on: true, .. })) => {
+                self.diverged = Some(mark.turn);
+            }
             What::Event(_) => {}
             What::Published(snapshot) => {
                 assert!(snapshot.version > self.version, "versions increase");
@@ -76,7 +94,7 @@ impl Rules {
                 let turn = last.map(|(turn, _)| turn);
                 assert_ne!(turn, Some(mark.turn), "one turn, one snapshot");
                 for pool in &snapshot.pools {
-                    self.published(pool);
+                    self.published(pool, mark.turn);
                 }
             }
             What::Cut { endpoint, .. } => {
@@ -92,12 +110,16 @@ impl Rules {
         }
     }
 
-    fn changed(&mut self, endpoint: EndpointId, change: Change, mark: &Mark) {
+    fn changed(&mut self, endpoint: EndpointId, change: Change, health: Health, mark: &Mark) {
         let known = self.known.entry(endpoint).or_default();
         match change {
             Change::WentDown => {
-                known.passes = 0;
+                let with_zone = self.zone_fell == Some(mark.turn);
+                let has_evidence = known.strikes > 0 || with_zone;
+                assert!(has_evidence, "{endpoint} went down, and nothing spoke against it");
+                (known.passes, known.strikes) = (0, 0);
                 known.needed = Some(u32::MAX);
+                known.is_readmitted = false;
                 if known.was_up {
                     self.verdicts.push((endpoint, mark.at));
                 }
@@ -106,12 +128,22 @@ impl Rules {
                 }
                 self.went_down_this_turn.1.insert(endpoint);
             }
-            Change::Started | Change::Restored => known.was_up = true,
+            Change::Started => known.was_up = true,
+            Change::Restored => {
+                known.was_up = true;
+                let proven = known.needed.is_none_or(|needed| known.passes >= needed);
+                let doubted = matches!(health, Health::Suspect { .. });
+                // Where probes alone fail, it is requests that vouch for an endpoint.
+                let readmitted = doubted || self.diverged == Some(mark.turn);
+                assert!(proven || readmitted, "{endpoint} is back without proof, and not doubted");
+                known.is_readmitted = readmitted;
+                self.unproven.retain(|(_, id)| *id != endpoint || !readmitted);
+            }
             _ => {}
         }
     }
 
-    fn published(&mut self, pool: &PoolView) {
+    fn published(&mut self, pool: &PoolView, turn: u64) {
         for id in &*pool.members {
             let known = self.known.entry(*id).or_default();
             known.needed = known.needed.map(|needed| needed.min(pool.spec.detect.up_after));
@@ -125,8 +157,10 @@ impl Rules {
         } else {
             for id in &targets {
                 let known = &self.known[id];
-                let proven = known.passes >= known.needed.unwrap_or(1);
-                assert!(proven, "{id} serves without a pass since it was new or went down");
+                let proven = known.passes >= known.needed.unwrap_or(1) || known.is_readmitted;
+                if !proven {
+                    self.unproven.push((turn, *id));
+                }
             }
         }
         let shares: u64 = pool.tiers.iter().map(|tier| tier.share).sum();
@@ -152,10 +186,12 @@ impl Rules {
             });
             let incident = of_it.unwrap_or_else(|| panic!("no incident for {endpoint}"));
             let t = incident.timeline;
-            let shift = t.shift.expect("a verdict is published");
             assert!(t.onset() <= t.suspect, "{t:?}");
             assert!(t.suspect <= *at, "{t:?}");
-            assert!(*at <= shift, "{t:?}");
+            match t.shift {
+                Some(shift) => assert!(*at <= shift, "{t:?}"),
+                None => assert_eq!(t.restored, Some(*at), "only what is taken back at once: {t:?}"),
+            }
             assert!(t.restored.is_none_or(|restored| restored >= *at), "{t:?}");
         }
         assert_eq!(incidents.len(), self.verdicts.len(), "no incident without a verdict");

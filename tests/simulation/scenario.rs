@@ -5,31 +5,41 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use gapless::logic::director::EndpointStatus;
 use gapless::logic::health::Health;
-use gapless::logic::id::{EndpointId, Place};
+use gapless::logic::id::EndpointId;
 use gapless::logic::outcome::Class;
-use gapless::logic::probe::{HttpProbe, ProbeSpec};
-use gapless::logic::topology::{Detect, EndpointSpec, PoolSpec, Recover, Topology, ZoneSpec};
+use gapless::logic::topology::{Detect, PoolSpec, Recover, Topology};
 use gapless::logic::window;
+use gapless::sim::latency::Latency;
+use gapless::sim::predict::Fault;
 use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
 
 use crate::rules::Rules;
+use crate::topologies::{Maker, ms, pool_spec, zone};
 
-const HEALTHY: Behavior = Behavior::Healthy { latency: ms(1) };
+/// The longest that a request waits for an endpoint that is slow or drops its packets.
+const UNDER_WAY: Duration = ms(3_000);
 
-const fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
+/// Time for the trials of all endpoints of a pool at the least rate.
+const TRIALS: Duration = ms(15_000);
+
+pub(crate) const HEALTHY: Behavior = healthy(1);
+
+pub(crate) const fn healthy(latency_ms: u64) -> Behavior {
+    Behavior::Healthy { latency: Latency::Fixed(ms(latency_ms)) }
 }
 
 /// A world, and what a random course of events needs to know of it.
 pub(crate) struct Scenario {
     pub(crate) world: World,
-    rng: Rng,
+    maker: Maker,
     settings: Settings,
     topology: Topology,
-    next_host: u16,
     /// Traffic may bring verdicts forward and hold them up; without it the closed form is exact.
     has_traffic: bool,
+    /// Control stands still until then.
+    attended_from: Instant,
 }
 
 impl Scenario {
@@ -38,101 +48,68 @@ impl Scenario {
         let mut rng = Rng::with_seed(seed);
         let grain = if rng.bool() { ms(1) } else { Duration::from_nanos(1) };
         let reorder = if rng.bool() { ms(rng.u64(..30)) } else { Duration::ZERO };
+        let (probe_loss, traffic_loss) =
+            if rng.bool() { (0.3 * rng.f64(), 0.03 * rng.f64()) } else { (0.0, 0.0) };
+        let settings =
+            Settings { seed, grain, reorder, probe_loss, traffic_loss, ..Settings::default() };
         let has_traffic = rng.bool();
-        Self::with(seed, rng, Settings { seed, grain, reorder, ..Settings::default() }, has_traffic)
-    }
-
-    /// Probes alone, on a network that keeps their order.
-    pub(crate) fn quiet(seed: u64) -> Self {
-        Self::with(seed, Rng::with_seed(seed), Settings { seed, ..Settings::default() }, false)
-    }
-
-    /// Two zones of equal endpoints under steady traffic with every hundredth request a POST.
-    pub(crate) fn steady(seed: u64) -> Self {
-        let mut scenario = Self::quiet(seed);
-        let pool = PoolSpec {
-            zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
-            ..pool_spec("web", Detect::default())
-        };
-        scenario.topology =
-            Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
-        scenario.world = World::new(Instant::now(), scenario.settings);
-        scenario.world.configure(scenario.topology.clone());
-        scenario.world.run_until(scenario.world.now() + ms(20));
-        scenario.offer(200.0, 0.01);
-        scenario
-    }
-
-    fn with(seed: u64, mut rng: Rng, settings: Settings, has_traffic: bool) -> Self {
-        let mut scenario = Self {
-            world: World::new(Instant::now(), settings),
-            settings,
-            topology: Topology::default(),
-            next_host: 1,
-            has_traffic,
-            rng: Rng::with_seed(seed ^ 0x5eed),
-        };
         let pools = if has_traffic { rng.usize(1..3) } else { 1 };
-        for index in 0..pools {
-            let pool = scenario.random_pool(&format!("pool-{index}"));
-            scenario.topology.pools.push(Arc::new(pool));
-        }
-        scenario.topology.here = rng.bool().then(|| place("r/a"));
-        scenario.world.configure(scenario.topology.clone());
+        let rate_rps = 30.0 + rng.f64() * 270.0;
+        let mut maker = Maker::new(Rng::with_seed(seed ^ 0x5eed));
+        let topology = maker.topology(pools);
+        let mut scenario = Self::with(settings, maker, topology);
         if has_traffic {
-            let rate_rps = rng.f64() * 300.0;
             scenario.offer(rate_rps, 0.3);
         }
         scenario
     }
 
-    fn offer(&mut self, rate_rps: f64, post_share: f64) {
+    /// Probes alone, on a network that keeps their order and loses nothing.
+    pub(crate) fn quiet(seed: u64) -> Self {
+        let mut maker = Maker::new(Rng::with_seed(seed));
+        let topology = maker.topology(1);
+        Self::with(Settings { seed, ..Settings::default() }, maker, topology)
+    }
+
+    /// Two zones of equal endpoints under steady traffic with every hundredth request a POST.
+    pub(crate) fn steady(seed: u64) -> Self {
+        let mut scenario = Self::idle(Settings { seed, ..Settings::default() }, Detect::default());
+        scenario.world.run_until(scenario.world.now() + ms(20));
+        scenario.offer(200.0, 0.01);
+        scenario
+    }
+
+    /// Two zones of three endpoints without traffic.
+    pub(crate) fn idle(settings: Settings, detect: Detect) -> Self {
+        let pool = PoolSpec {
+            zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
+            recover: Recover { hold_down_max: ms(2_000), ..Recover::default() },
+            ..pool_spec("web", detect)
+        };
+        let topology = Topology { pools: vec![Arc::new(pool)], ..Topology::default() };
+        let maker = Maker::new(Rng::with_seed(settings.seed));
+        Self::with(settings, maker, topology)
+    }
+
+    fn with(settings: Settings, maker: Maker, topology: Topology) -> Self {
+        let base = Instant::now();
+        let mut world = World::new(base, settings.clone());
+        world.configure(topology.clone());
+        Self { world, maker, settings, topology, has_traffic: false, attended_from: base }
+    }
+
+    pub(crate) fn offer(&mut self, rate_rps: f64, post_share: f64) {
         self.has_traffic = true;
-        let spacing = if self.rng.bool() { Spacing::Even } else { Spacing::Exponential };
+        let spacing = if self.maker.rng.bool() { Spacing::Even } else { Spacing::Exponential };
         for pool in &self.topology.pools {
             let pool = Arc::clone(&pool.name);
             self.world.offer(Offer { pool, rate_rps, spacing, post_share });
         }
     }
 
-    fn random_pool(&mut self, name: &str) -> PoolSpec {
-        let detect = self.random_detect();
-        let zones = self.rng.usize(1..4);
-        let zones = ["r/a", "r/b", "s/a"][..zones].iter().map(|name| {
-            let hosts: Vec<u16> = (0..self.rng.usize(1..4)).map(|_| self.new_host()).collect();
-            zone(name, &hosts)
-        });
-        let zones = zones.collect();
-        let recover = Recover {
-            hold_down: ms(self.rng.u64(..500)),
-            hold_down_max: ms(self.rng.u64(500..2_000)),
-            ramp: ms(self.rng.u64(..2_000)),
-        };
-        PoolSpec { zones, recover, ..pool_spec(name, detect) }
-    }
-
-    fn new_host(&mut self) -> u16 {
-        self.next_host += 1;
-        self.next_host
-    }
-
-    fn random_detect(&mut self) -> Detect {
-        let interval = ms(self.rng.u64(200..1_500));
-        let timeout = ms(self.rng.u64(20..200));
-        Detect {
-            interval,
-            timeout,
-            fast_interval: ms(self.rng.u64(10..200)),
-            down_interval: timeout + ms(self.rng.u64(..1_000)),
-            down_after: self.rng.u32(1..4),
-            up_after: self.rng.u32(1..4),
-            target: None,
-        }
-    }
-
     /// One thing that happens, and some time after it.
     pub(crate) fn step(&mut self, rules: &mut Rules) {
-        match self.rng.u32(..10) {
+        match self.maker.rng.u32(..12) {
             0..5 => {
                 let behavior = self.random_behavior();
                 if let Some(address) = self.random_address() {
@@ -141,83 +118,57 @@ impl Scenario {
             }
             5 | 6 => {
                 let behavior = self.random_behavior();
-                let pool = self.rng.usize(..self.topology.pools.len());
+                let pool = self.maker.rng.usize(..self.topology.pools.len());
                 let zones = &self.topology.pools[pool].zones;
-                for endpoint in &zones[self.rng.usize(..zones.len())].endpoints {
-                    self.world.schedule(self.world.now(), endpoint.address, behavior);
+                for endpoint in &zones[self.maker.rng.usize(..zones.len())].endpoints {
+                    let now = self.world.now();
+                    self.world.schedule(now, endpoint.address, behavior.clone());
                 }
             }
             7 => {
-                let all: Vec<_> = self.addresses();
-                for address in all {
+                for address in self.addresses() {
                     self.world.schedule(self.world.now(), address, HEALTHY);
                 }
             }
+            8 => {
+                let time = ms(self.maker.rng.u64(1..3_000));
+                self.world.stall_control(time);
+                self.attended_from = self.attended_from.max(self.world.now() + time);
+            }
             _ => self.reload(rules),
         }
-        let pause = ms(self.rng.u64(1..2_500));
+        let pause = ms(self.maker.rng.u64(1..2_500));
         self.run(pause, rules);
     }
 
     fn random_behavior(&mut self) -> Behavior {
-        match self.rng.usize(..6) {
-            class @ 0..4 => Behavior::of(Class::ALL[class]),
-            _ => Behavior::Healthy { latency: ms(self.rng.u64(..8)) },
+        let rng = &mut self.maker.rng;
+        match rng.usize(..Fault::ALL.len() + 4) {
+            0 => Behavior::SlowTraffic { latency: ms(rng.u64(100..3_000)) },
+            1 => Behavior::Degraded,
+            2 | 3 => healthy(rng.u64(..8)),
+            fault => Fault::ALL[fault - 4].behavior(),
         }
     }
 
-    /// Another configuration: zones in another order, other weights, other periods, endpoints that
-    /// move to another zone, come and go.
     fn reload(&mut self, rules: &mut Rules) {
-        let index = self.rng.usize(..self.topology.pools.len());
-        let mut pool = PoolSpec::clone(&self.topology.pools[index]);
-        match self.rng.u32(..6) {
-            0 => self.rng.shuffle(&mut pool.zones),
-            1 => {
-                for endpoint in pool.zones.iter_mut().flat_map(|zone| &mut zone.endpoints) {
-                    endpoint.weight = self.rng.u32(1..10);
-                }
-            }
-            2 => pool.detect = self.random_detect(),
-            3 => {
-                let endpoint = EndpointSpec { address: address(self.new_host()), weight: 1 };
-                pool.zones[0].endpoints.push(endpoint);
-            }
-            4 => {
-                let from = self.rng.usize(..pool.zones.len());
-                let to = self.rng.usize(..pool.zones.len());
-                if pool.zones[from].endpoints.len() > 1 {
-                    let moved = pool.zones[from].endpoints.remove(0);
-                    pool.zones[to].endpoints.push(moved);
-                }
-            }
-            _ => {
-                let largest = pool.zones.iter_mut().max_by_key(|zone| zone.endpoints.len());
-                if let Some(zone) = largest.filter(|zone| zone.endpoints.len() > 1) {
-                    zone.endpoints.pop();
-                }
-            }
-        }
-        self.topology.pools[index] = Arc::new(pool);
-        if self.rng.bool() {
-            self.topology.pools.reverse();
-        }
+        self.maker.change(&mut self.topology);
         rules.watch(&mut self.world);
         self.world.configure(self.topology.clone());
         rules.watch(&mut self.world);
     }
 
-    fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let zones = self.topology.pools.iter().flat_map(|pool| &pool.zones);
         zones.flat_map(|zone| &zone.endpoints).map(|endpoint| endpoint.address).collect()
     }
 
     fn random_address(&mut self) -> Option<SocketAddr> {
         let all = self.addresses();
-        self.rng.choice(all)
+        self.maker.rng.choice(all)
     }
 
-    fn run(&mut self, time: Duration, rules: &mut Rules) {
+    pub(crate) fn run(&mut self, time: Duration, rules: &mut Rules) {
         self.world.run_until(self.world.now() + time);
         rules.watch(&mut self.world);
     }
@@ -225,40 +176,59 @@ impl Scenario {
     /// Until every timer runs at its own phase.
     pub(crate) fn settle(&mut self, rules: &mut Rules) {
         let longest = self.topology.pools.iter().map(|pool| pool.detect.interval).max();
-        let phase = ms(self.rng.u64(..1_000));
+        let phase = ms(self.maker.rng.u64(..1_000));
         self.run(longest.unwrap_or_default() + phase, rules);
     }
 
-    /// Heals everything. After the bound of return every endpoint must be up.
+    /// Heals everything, the network too. After the bound of return every endpoint must be up.
     pub(crate) fn heal(&mut self, rules: &mut Rules) {
+        let unattended = self.attended_from.saturating_duration_since(self.world.now());
+        self.run(unattended, rules);
+        self.world.lose(0.0, 0.0);
         let now = self.world.now();
         for address in self.addresses() {
             if self.world.behavior(address) != HEALTHY {
                 self.world.schedule(now, address, HEALTHY);
             }
         }
-        self.run(self.return_at_most(), rules);
-        for status in self.world.director().endpoints() {
-            let back = matches!(status.health, Health::Up | Health::Suspect { .. });
-            assert!(back, "{} is {:?}", status.subject.address, status.health);
-            assert!(status.in_service);
+        let end = self.world.now() + self.return_at_most();
+        while !self.missing().is_empty() && self.world.now() < end {
+            self.run(ms(200), rules);
         }
-        assert!(self.world.snapshot().pools.iter().all(|pool| !pool.panic));
+        let missing = self.missing();
+        assert!(missing.is_empty(), "not back after {:?}: {missing:?}", self.return_at_most());
+    }
+
+    /// Who does not serve, and which pools are in panic.
+    fn missing(&mut self) -> Vec<String> {
+        let is_back = |status: &EndpointStatus| {
+            status.in_service && matches!(status.health, Health::Up | Health::Suspect { .. })
+        };
+        let all = self.world.director().endpoints();
+        let missing = all.iter().filter(|status| !is_back(status));
+        let missing =
+            missing.map(|status| format!("{} {:?}", status.subject.address, status.health));
+        let pools = self.world.snapshot().pools.iter().filter(|pool| pool.panic);
+        missing.chain(pools.map(|pool| format!("panic in {}", pool.spec.name))).collect()
     }
 
     /// A down endpoint waits for its period, then passes in a row. A probe that was under way when
-    /// it healed may fail yet, and an endpoint that is suspect may go down for that.
+    /// it healed may fail yet, and an endpoint that is suspect may go down for that; so it may for
+    /// a request that was under way. What traffic put down takes trials, one request each.
     fn return_at_most(&self) -> Duration {
-        let of = |pool: &PoolSpec| {
+        let of = |pool: &Arc<PoolSpec>| {
             let detect = &pool.detect;
             let row = detect.fast_interval.max(self.answer()) * (detect.up_after - 1);
+            let under_way =
+                if self.settings.probe_loss > 0.0 { detect.timeout } else { Duration::ZERO };
             let passes = detect.down_interval + row + self.answer() * detect.up_after;
             // What has passed often enough looks again at the end of its hold-down, or its zone's.
             let held = pool.recover.hold_down_max.max(pool.recover.hold_down);
-            passes + held + 2 * detect.fast_interval.max(self.answer())
+            under_way + passes + held + 2 * detect.fast_interval.max(self.answer())
         };
-        let longest = self.topology.pools.iter().map(|pool| of(pool)).max();
-        longest.unwrap_or_default()
+        let longest = self.topology.pools.iter().map(of).max();
+        let longest = longest.unwrap_or_default();
+        if self.has_traffic { UNDER_WAY + longest + TRIALS } else { longest }
     }
 
     /// From the start of a probe until the director has heard of a healthy endpoint's answer.
@@ -295,9 +265,9 @@ impl Scenario {
     }
 
     /// Lets a zone fail until all of it is down.
-    pub(crate) fn fail_zone(&mut self, zone: usize, behavior: Behavior, rules: &mut Rules) {
+    pub(crate) fn fail_zone(&mut self, zone: usize, behavior: &Behavior, rules: &mut Rules) {
         for endpoint in &self.topology.pools[0].zones[zone].endpoints {
-            self.world.schedule(self.world.now(), endpoint.address, behavior);
+            self.world.schedule(self.world.now(), endpoint.address, behavior.clone());
         }
         self.run(self.detection_at_most(Class::Silent), rules);
         let down = self.topology.pools[0].zones[zone].endpoints.len();
@@ -308,26 +278,5 @@ impl Scenario {
         let all = self.world.director().endpoints();
         let status = all.iter().find(|status| status.subject.address == address);
         status.expect("known").subject.endpoint
-    }
-}
-
-fn place(text: &str) -> Place {
-    Place::parse(text).expect("a place")
-}
-
-fn address(host: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, (host >> 8) as u8, host as u8], 9_000))
-}
-
-fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
-    let endpoints = hosts.iter().map(|&host| EndpointSpec { address: address(host), weight: 1 });
-    ZoneSpec { place: place(name), endpoints: endpoints.collect() }
-}
-
-fn pool_spec(name: &str, detect: Detect) -> PoolSpec {
-    PoolSpec {
-        probes: vec![ProbeSpec::http(HttpProbe::get("/healthz"))],
-        detect,
-        ..PoolSpec::new(name, Vec::new())
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::config::Config;
@@ -134,6 +134,13 @@ impl Gapless {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(pid(&self.child), signal).expect("signalled");
+    }
+
+    /// Lets it open no descriptor with this number or a higher one; `None` lifts that.
+    pub(crate) fn limit_descriptors(&self, below: Option<u64>) {
+        let own = getrlimit(Resource::Nofile);
+        let limit = Rlimit { current: below.or(own.current), maximum: own.maximum };
+        prlimit(Some(pid(&self.child)), Resource::Nofile, limit).expect("a new limit");
     }
 
     /// Waits for its end.

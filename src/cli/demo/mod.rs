@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::app::reload::Watched;
 use crate::app::{Instance, Options as InstanceOptions};
 use crate::config::{self, Loaded};
-use crate::logic::outcome::Class;
+use crate::sim::predict;
 
 use super::{FAILED, OK, ask};
 use fleet::Fleet;
@@ -50,13 +50,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The class whose detection window applies.
-    fn class(self) -> Class {
+    /// The fault whose detection window applies.
+    fn predicted(self) -> predict::Fault {
         match self {
-            Self::Refused => Class::Refused,
-            Self::Hang => Class::Silent,
-            Self::Reset => Class::Reset,
-            Self::BadStatus => Class::BadStatus,
+            Self::Refused => predict::Fault::Refused,
+            Self::Hang => predict::Fault::Hang,
+            Self::Reset => predict::Fault::Reset,
+            Self::BadStatus => predict::Fault::StatusAll,
         }
     }
 

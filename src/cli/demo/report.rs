@@ -179,9 +179,10 @@ pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io:
         seed: 1,
         round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
         rate_rps: Some(f64::from(options.rate)),
+        threads: crate::cli::predict::threads(),
     };
     let here = config.topology.here.as_ref();
-    let asked = (Scope::Zone, options.fault.class());
+    let asked = (Scope::Zone, options.fault.predicted());
     match predict::predict_one(pool, here, &question, asked, Instant::now()).window {
         Window::Seen { spread, .. } => Ok(spread),
         Window::Unseen(_) => Err(unseen()),

@@ -118,6 +118,33 @@ impl JsonSchema for Whole {
     }
 }
 
+/// A share as a whole number from 1 to 100, or `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct PercentText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for PercentText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a percentage such as 60, or \"off\"").map(Self)
+    }
+}
+
+impl JsonSchema for PercentText {
+    fn schema_name() -> Cow<'static, str> {
+        "PercentOrOff".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "A percentage, or `off`.",
+            "pattern": "^ *off *$",
+            "minimum": 1,
+            "maximum": 100,
+            "examples": [60, "off"],
+        })
+    }
+}
+
 /// Statuses that pass, such as `"200-299,304"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct StatusText(pub(in crate::config) Scalar);

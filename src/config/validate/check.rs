@@ -128,13 +128,22 @@ impl Check<'_> {
     }
 
     /// A duration from zero to [`LONGEST`].
+    pub(super) fn duration_or_none(
+        &mut self,
+        key: &Key<'_, DurationText>,
+        default: Duration,
+    ) -> Setting<Duration> {
+        let read = |text: &DurationText| duration_from(Duration::ZERO, key.name, default, &text.0);
+        self.setting(key, default, read)
+    }
+
+    /// The value of such a duration.
     pub(super) fn duration_or_zero(
         &mut self,
         key: &Key<'_, DurationText>,
         default: Duration,
     ) -> Duration {
-        let read = |text: &DurationText| duration_from(Duration::ZERO, key.name, default, &text.0);
-        self.setting(key, default, read).value
+        self.duration_or_none(key, default).value
     }
 
     /// A whole number within `bounds`.

@@ -14,9 +14,7 @@ use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::breaker::{Breakers, Caps};
 use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{
-    Correlate, Detect, EndpointSpec, Evict, PoolLimits, PoolSpec, Recover, StallBounds, ZoneSpec,
-};
+use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
 
 const WEIGHT: RangeInclusive<u32> = 1..=1_000;
 const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
@@ -62,9 +60,9 @@ impl Check<'_> {
             optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
-            correlate: Correlate::default(),
-            recover: Recover::default(),
-            evict: Evict::default(),
+            correlate: self.correlate(given.correlate),
+            recover: self.recover(given.recover),
+            evict: self.evict(given.evict),
         }
     }
 
@@ -155,7 +153,7 @@ impl Check<'_> {
         self.not_longer(("timeout", &timeout), ("interval", &interval));
         self.not_longer(("timeout", &timeout), ("down_interval", &down_interval));
         self.not_longer(("fast_interval", &fast_interval), ("interval", &interval));
-        Detect {
+        let detect = Detect {
             interval: interval.value,
             timeout: timeout.value,
             fast_interval: fast_interval.value,
@@ -163,7 +161,10 @@ impl Check<'_> {
             down_after,
             up_after,
             target: None,
-        }
+        };
+        let key = Key::new(&table, "target", &given.target);
+        let target = self.target(&key, &detect, &[&interval, &timeout, &fast_interval]);
+        Detect { target, ..detect }
     }
 
     fn stall(&mut self, stall: Option<Table<file::Stall>>) -> StallBounds {

@@ -12,12 +12,14 @@ use crate::logic::topology::{PoolSpec, Topology};
 
 use super::endpoint::{Endpoint, Seat};
 use super::pools::PoolState;
+use super::roster::Addresses;
 use super::{Director, Event};
 
 impl Director {
     pub(super) fn configure(&mut self, topology: Topology, routes: Arc<RouteTable>, now: Instant) {
         let mut gone: BTreeSet<EndpointId> =
             self.roster.iter().map(|endpoint| endpoint.subject.endpoint).collect();
+        let known = self.roster.addresses();
         let mut before: HashMap<Arc<str>, PoolState> =
             self.pools.drain(..).map(|pool| (Arc::clone(&pool.spec.name), pool)).collect();
         let here = topology.here.as_ref();
@@ -26,7 +28,7 @@ impl Director {
             let is_new = old.is_none();
             let mut state = PoolState::new(spec, here, old, now);
             for zone in 0..spec.zones.len() {
-                let targets = self.seat_zone(index, zone, spec, is_new, now);
+                let targets = self.seat_zone((index, zone), spec, (&known, is_new), now);
                 state.counts.all += targets.len() as u32;
                 state.zones[zone].seat(targets);
             }
@@ -48,10 +50,9 @@ impl Director {
     /// Gives every endpoint of a zone its seat.
     fn seat_zone(
         &mut self,
-        pool: usize,
-        zone: usize,
+        (pool, zone): (usize, usize),
         spec: &Arc<PoolSpec>,
-        is_new: bool,
+        (known, is_new): (&Addresses, bool),
         now: Instant,
     ) -> Vec<Target> {
         let declared = &spec.zones[zone];
@@ -64,14 +65,14 @@ impl Director {
                 place: declared.place.clone(),
                 address: one.address,
             };
-            let id = match self.roster.find(&spec.name, one.address) {
-                Some(id) => {
+            let id = match known.get(&(Arc::clone(&spec.name), one.address)) {
+                Some(&id) => {
                     if let Some(endpoint) = self.roster.get_mut(id) {
                         endpoint.reseat(subject(id), seat, spec, now);
                     }
                     id
                 }
-                None => self.roster.add(&spec.name, one.address, |id| {
+                None => self.roster.add(|id| {
                     let mut endpoint = Endpoint::new(subject(id), seat, spec, now);
                     endpoint.is_late_comer = !is_new;
                     endpoint

@@ -10,7 +10,7 @@ use crate::logic::health::{Change, Health};
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Subject;
 use crate::logic::live::Tries;
-use crate::logic::outcome::{Failure, Outcome};
+use crate::logic::outcome::Failure;
 use crate::logic::probe::Role;
 use crate::logic::ratio::Ratio;
 use crate::logic::recovery::{Flaps, Ramp};
@@ -18,11 +18,9 @@ use crate::logic::schedule::{self, Timer};
 use crate::logic::snapshot::{Live, Tally};
 use crate::logic::topology::PoolSpec;
 
+use super::Source;
+use super::past::Past;
 use super::trust::Trust;
-use super::{Source, Ticket};
-
-/// Probe results that are kept for `explain` and the API.
-pub(super) const REMEMBERED_PROBES: usize = 8;
 
 /// Pieces of evidence against an endpoint that are kept for `explain`.
 pub(super) const REMEMBERED_EVIDENCE: usize = 4;
@@ -65,6 +63,17 @@ impl Withheld {
     }
 }
 
+/// A piece of evidence against an endpoint, and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// When it was weighed.
+    pub at: Instant,
+    /// Who saw it.
+    pub source: Source,
+    /// What was seen.
+    pub failure: Failure,
+}
+
 /// Where an endpoint stands with its zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bond {
@@ -72,6 +81,14 @@ pub(super) enum Bond {
     Free,
     /// The zone went down then, and it has not proved since that it is an exception.
     Unproven(Instant),
+}
+
+/// What is remembered against an endpoint.
+#[derive(Debug, Default)]
+struct Trouble {
+    evidence: VecDeque<Piece>,
+    /// What made the verdict, for as long as it stands.
+    cause: Option<Piece>,
 }
 
 #[derive(Debug)]
@@ -107,8 +124,9 @@ pub(super) struct Endpoint {
     pub(super) flaps: Flaps,
     pub(super) held_until: Option<Instant>,
     pub(super) ramp: Ramp,
-    pub(super) probes: VecDeque<(Instant, u8, Outcome)>,
-    pub(super) evidence: VecDeque<(Instant, Source, Failure)>,
+    pub(super) past: Past,
+    /// Most endpoints never have any.
+    trouble: Option<Box<Trouble>>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
@@ -143,8 +161,8 @@ impl Endpoint {
             flaps: Flaps::default(),
             held_until: None,
             ramp: Ramp::Full,
-            probes: VecDeque::new(),
-            evidence: VecDeque::new(),
+            past: Past::default(),
+            trouble: None,
             last_proof: None,
             baseline: Tally::default(),
             baseline_failure_us: 0,
@@ -225,9 +243,10 @@ impl Endpoint {
     /// Whether it could return at once, if its zone did.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         match self.health {
-            Health::Up | Health::Suspect { .. } => {
-                self.bond == Bond::Free && !matches!(self.trust, Trust::Condemned(_))
-            }
+            Health::Up | Health::Suspect { .. } => match self.trust {
+                Trust::Condemned(case) => case.is_proven(now),
+                Trust::Sound | Trust::Doubted { .. } => self.bond == Bond::Free,
+            },
             Health::Returning { passes, .. } => {
                 passes >= self.pool.detect.up_after && !self.is_held(now)
             }
@@ -267,18 +286,32 @@ impl Endpoint {
         self.checks.iter().filter_map(|check| check.timer.due()).min()
     }
 
-    pub(super) fn remember(&mut self, ticket: Ticket, outcome: Outcome) {
-        if self.probes.len() >= REMEMBERED_PROBES {
-            self.probes.pop_front();
-        }
-        self.probes.push_back((ticket.started, ticket.probe, outcome));
+    /// What made the verdict, while it stands.
+    pub(super) fn cause(&self) -> Option<Piece> {
+        self.trouble.as_ref()?.cause
     }
 
+    /// The last pieces of evidence against it, oldest first.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = &Piece> {
+        self.trouble.iter().flat_map(|trouble| &trouble.evidence)
+    }
+
+    /// Remembers a piece of evidence. What comes after a verdict must not push out what led to it.
     pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {
-        if self.evidence.len() >= REMEMBERED_EVIDENCE {
-            self.evidence.pop_front();
+        let trouble = self.trouble.get_or_insert_default();
+        if trouble.cause.is_some() {
+            return;
         }
-        self.evidence.push_back((now, source, failure));
+        if trouble.evidence.len() >= REMEMBERED_EVIDENCE {
+            trouble.evidence.pop_front();
+        }
+        trouble.evidence.push_back(Piece { at: now, source, failure });
+    }
+
+    /// The same for what makes the verdict.
+    pub(super) fn blame(&mut self, now: Instant, source: Source, failure: Failure) {
+        self.note(now, source, failure);
+        self.trouble.get_or_insert_default().cause = Some(Piece { at: now, source, failure });
     }
 
     /// A probe that began at `began` passed.
@@ -301,6 +334,11 @@ impl Endpoint {
     pub(super) fn changed(&mut self, change: Change, now: Instant) {
         if change != Change::None {
             self.since = now;
+        }
+        if change == Change::Restored {
+            if let Some(trouble) = &mut self.trouble {
+                trouble.cause = None;
+            }
         }
     }
 

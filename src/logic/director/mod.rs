@@ -7,7 +7,9 @@
 
 mod configure;
 mod endpoint;
+mod explain;
 mod pace;
+mod past;
 mod pools;
 mod publish;
 mod roster;
@@ -18,7 +20,12 @@ mod trust;
 mod weigh;
 mod zones;
 
-pub use endpoint::Withheld;
+pub use endpoint::{Piece, Withheld};
+pub use explain::{
+    Budget, Cadence, Doubt, EndpointFacts, Explanation, Hold, Member, ProbeFacts, Quorum,
+    RegionFacts, Row, StateCounts, Trial, What, ZoneFacts, ZoneStatus,
+};
+pub use pools::{Standing, ZoneVerdict};
 pub use status::{EndpointStatus, PoolStatus};
 
 use std::collections::{BTreeSet, VecDeque};

@@ -44,6 +44,11 @@ impl Pace {
         [first, next_token].into_iter().flatten().min()
     }
 
+    /// Whether an endpoint is due and waits for the budget.
+    pub(super) fn is_waiting(&self, id: EndpointId) -> bool {
+        self.waiting.contains(&id)
+    }
+
     fn fill(&mut self, per_second: u32, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled);
         self.filled = now;

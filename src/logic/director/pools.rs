@@ -17,7 +17,7 @@ use super::Source;
 
 /// What an endpoint may be given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
+pub enum Standing {
     /// Nothing: its verdict is down.
     #[default]
     Out,
@@ -33,6 +33,22 @@ pub(super) enum Standing {
     Resort,
     /// A single request that can be sent again, from time to time.
     Trial,
+}
+
+impl Standing {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Unknown => "unknown",
+            Self::Clear => "clear",
+            Self::Doubted => "doubted",
+            Self::Suspect => "suspect",
+            Self::Resort => "last_resort",
+            Self::Trial => "trial",
+        }
+    }
 }
 
 /// One endpoint, as its zone sees it.
@@ -79,13 +95,19 @@ impl Counts {
 
 /// Whether a zone is down as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum ZoneVerdict {
+pub enum ZoneVerdict {
+    /// No.
     #[default]
     Up,
+    /// Yes.
     Down {
+        /// What its endpoints failed by.
         failure: Failure,
+        /// Whose failures made the verdict.
         source: Source,
+        /// When it was made.
         since: Instant,
+        /// It does not return before then.
         held_until: Instant,
     },
 }

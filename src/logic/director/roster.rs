@@ -14,8 +14,10 @@ use super::endpoint::Endpoint;
 pub(super) struct Roster {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_address: HashMap<(Arc<str>, SocketAddr), EndpointId>,
 }
+
+/// Who is where: made for one change of the configuration, and not kept.
+pub(super) type Addresses = HashMap<(Arc<str>, SocketAddr), EndpointId>;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -34,18 +36,17 @@ impl Roster {
         slots.filter(|slot| slot.generation == id.generation)?.endpoint.as_deref_mut()
     }
 
-    /// The endpoint of a pool at an address.
-    pub(super) fn find(&self, pool: &Arc<str>, address: SocketAddr) -> Option<EndpointId> {
-        self.by_address.get(&(Arc::clone(pool), address)).copied()
+    /// Who is where.
+    pub(super) fn addresses(&self) -> Addresses {
+        let of = |endpoint: &Endpoint| {
+            let subject = &endpoint.subject;
+            ((Arc::clone(&subject.pool), subject.address), subject.endpoint)
+        };
+        self.iter().map(of).collect()
     }
 
     /// Makes room for one, and says under which identity.
-    pub(super) fn add(
-        &mut self,
-        pool: &Arc<str>,
-        address: SocketAddr,
-        make: impl FnOnce(EndpointId) -> Endpoint,
-    ) -> EndpointId {
+    pub(super) fn add(&mut self, make: impl FnOnce(EndpointId) -> Endpoint) -> EndpointId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -53,7 +54,6 @@ impl Roster {
         let entry = &mut self.slots[slot as usize];
         let id = EndpointId::new(slot, entry.generation);
         entry.endpoint = Some(Box::new(make(id)));
-        self.by_address.insert((Arc::clone(pool), address), id);
         id
     }
 
@@ -63,11 +63,9 @@ impl Roster {
         if slot.generation != id.generation {
             return;
         }
-        if let Some(endpoint) = slot.endpoint.take() {
+        if slot.endpoint.take().is_some() {
             slot.generation += 1;
             self.free.push(id.slot);
-            let subject = &endpoint.subject;
-            self.by_address.remove(&(Arc::clone(&subject.pool), subject.address));
         }
     }
 

@@ -7,11 +7,14 @@ use crate::logic::health::Health;
 use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
+use crate::logic::snapshot::{PoolView, Tier};
 use crate::logic::steer::WHOLE;
 
 use super::Director;
-use super::endpoint::Endpoint;
-use super::pools::PoolState;
+use super::endpoint::{Endpoint, Piece, Withheld};
+use super::explain::Budget;
+use super::pools::{PoolState, Standing};
+use super::weigh::part;
 
 /// One endpoint.
 #[derive(Clone, Debug)]
@@ -36,6 +39,16 @@ pub struct EndpointStatus {
     pub tally: Tally,
     /// Whether the current snapshot sends it traffic.
     pub in_service: bool,
+    /// What it may be given.
+    pub standing: Standing,
+    /// What made its verdict, while that is down.
+    pub cause: Option<Piece>,
+    /// Why it is in service in spite of enough strikes.
+    pub withheld: Option<Withheld>,
+    /// What its ramp gives it of its weight, in thousandths.
+    pub ramp: u32,
+    /// Its probe passes, and says that it should get less.
+    pub is_degraded: bool,
 }
 
 /// One pool.
@@ -59,6 +72,10 @@ pub struct PoolStatus {
     pub diverges: bool,
     /// The period of probes of endpoints that are up, as it is; `None` before the second probe.
     pub achieved_period: Option<Duration>,
+    /// How many times longer than configured periods are, because of the budget of probes.
+    pub stretch: f64,
+    /// Endpoints that are down, and that may be.
+    pub evict: Budget,
 }
 
 impl Director {
@@ -71,11 +88,16 @@ impl Director {
             health: endpoint.verdict(),
             since: endpoint.since,
             next_probe: endpoint.due(),
-            probes: endpoint.probes.iter().map(|&(at, _, outcome)| (at, outcome)).collect(),
+            probes: endpoint.past.iter(self.epoch).map(|(at, _, outcome)| (at, outcome)).collect(),
             in_flight: endpoint.live.in_flight(),
             tries: endpoint.live.tries(),
             tally: endpoint.live.tally(),
             in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
+            standing: self.entry_of(endpoint).standing,
+            cause: endpoint.cause(),
+            withheld: endpoint.withheld,
+            ramp: endpoint.ramp.share(endpoint.pool.recover.ramp, self.now),
+            is_degraded: endpoint.is_degraded,
         };
         self.roster.iter().map(of).collect()
     }
@@ -83,28 +105,34 @@ impl Director {
     /// All pools, in the order of the configuration.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
-        let status = |pool: &PoolState| {
-            let view = pool.view.as_ref()?;
-            let tiers = view.tiers.iter().map(|tier| {
-                let mut zones: Vec<usize> = tier.targets().map(|target| target.zone).collect();
-                zones.sort_unstable();
-                zones.dedup();
-                let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
-                (tier.share as f64 / WHOLE as f64, places.collect())
-            });
-            Some(PoolStatus {
-                name: Arc::clone(&pool.spec.name),
-                panic: view.panic,
-                tiers: tiers.collect(),
-                endpoints: pool.counts.all as usize,
-                serving: (pool.counts.serving) as usize,
-                down: pool.counts.down as usize,
-                withheld: pool.withheld,
-                diverges: pool.diverges,
-                achieved_period: pool.achieved.period,
-            })
+        self.pools.iter().map(|pool| self.pool_status(pool)).collect()
+    }
+
+    pub(super) fn pool_status(&self, pool: &PoolState) -> PoolStatus {
+        let tier = |view: &PoolView, tier: &Tier| {
+            let mut zones: Vec<usize> = tier.targets().map(|target| target.zone).collect();
+            zones.sort_unstable();
+            zones.dedup();
+            let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
+            (tier.share as f64 / WHOLE as f64, places.collect())
         };
-        self.pools.iter().filter_map(status).collect()
+        let tiers =
+            pool.view.as_ref().map(|view| view.tiers.iter().map(|t| tier(view, t)).collect());
+        let evict = &pool.spec.evict;
+        let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
+        PoolStatus {
+            name: Arc::clone(&pool.spec.name),
+            panic: pool.in_panic(),
+            tiers: tiers.unwrap_or_default(),
+            endpoints: pool.counts.all as usize,
+            serving: pool.counts.serving as usize,
+            down: pool.counts.down as usize,
+            withheld: pool.withheld,
+            diverges: pool.diverges,
+            achieved_period: pool.achieved.period,
+            stretch: self.stretch(),
+            evict: Budget { used: pool.counts.down, allowed: allowed.min(pool.counts.all) },
+        }
     }
 
     /// Whether any pool has somewhere to send a request.

@@ -19,7 +19,7 @@ use super::{Director, Event, Source};
 const WATCH: Duration = Duration::from_millis(20);
 
 /// Trials that must be answered well, one after the other.
-const TRIALS_TO_RETURN: u64 = 8;
+pub(super) const TRIALS_TO_RETURN: u32 = 8;
 
 /// Time between two trials at first.
 const TRIAL_GAP_US: u32 = 100_000;
@@ -32,7 +32,7 @@ const TRIAL_GAP_MAX_US: u32 = 500_000;
 
 /// When nobody has a request that may be tried, an endpoint whose probes pass gets its next chance
 /// after this long.
-const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What requests have shown of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,6 @@ pub(super) enum Trust {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Case {
     pub(super) failure: Failure,
-    pub(super) since: Instant,
     pub(super) stage: Stage,
 }
 
@@ -58,7 +57,20 @@ pub(super) enum Stage {
     /// No trials before then.
     Held { until: Instant },
     /// Tried from time to time.
-    OnTrial { good_in_a_row: u64, gap_us: u32, taken: u32, waits_since: Instant },
+    OnTrial { good_in_a_row: u32, gap_us: u32, taken: u32, waits_since: Instant },
+}
+
+impl Case {
+    /// Its trials went well, or nobody had one for so long that it gets its next chance.
+    pub(super) fn is_proven(&self, now: Instant) -> bool {
+        match self.stage {
+            Stage::Held { .. } => false,
+            Stage::OnTrial { good_in_a_row, waits_since, .. } => {
+                good_in_a_row >= TRIALS_TO_RETURN
+                    || now.saturating_duration_since(waits_since) >= TRIAL_PATIENCE
+            }
+        }
+    }
 }
 
 impl Director {
@@ -202,9 +214,8 @@ impl Director {
         let before = endpoint.verdict();
         let hold = endpoint.pool.recover.hold_down;
         let until = now + hold.max(endpoint.flaps.fell(&endpoint.pool.recover, now));
-        endpoint.trust =
-            Trust::Condemned(Case { failure, since: now, stage: Stage::Held { until } });
-        endpoint.note(now, Source::Traffic, failure);
+        endpoint.trust = Trust::Condemned(Case { failure, stage: Stage::Held { until } });
+        endpoint.blame(now, Source::Traffic, failure);
         let probe_passes = endpoint.health == Health::Up;
         let subject = endpoint.subject.clone();
         self.watch(id, until);
@@ -219,10 +230,7 @@ impl Director {
         let members: Vec<EndpointId> =
             self.pools[pool].zones.iter().flat_map(|zone| zone.members.clone()).collect();
         for id in members {
-            let Some(endpoint) = self.roster.get(id) else { continue };
-            if let Trust::Condemned(case) = endpoint.trust {
-                self.readmit(id, case, now);
-            }
+            self.readmit(id, now);
         }
     }
 
@@ -245,7 +253,7 @@ impl Director {
                 let (good_in_a_row, gap_us) = match tries {
                     Tries { bad: 0, good } => {
                         let faster = gap_us >> good.min(8);
-                        (good_in_a_row + good, faster.max(TRIAL_GAP_MIN_US))
+                        (good_in_a_row.saturating_add(good as u32), faster.max(TRIAL_GAP_MIN_US))
                     }
                     _ => (0, (gap_us.max(TRIAL_GAP_US) * 2).min(TRIAL_GAP_MAX_US)),
                 };
@@ -261,24 +269,18 @@ impl Director {
         };
         let case = Case { stage, ..case };
         endpoint.trust = Trust::Condemned(case);
-        let returns = match stage {
-            Stage::Held { .. } => false,
-            Stage::OnTrial { good_in_a_row, waits_since, .. } => {
-                good_in_a_row >= TRIALS_TO_RETURN
-                    || now.saturating_duration_since(waits_since) >= TRIAL_PATIENCE
-            }
-        };
         self.restand(id, now);
-        if !returns || !self.may_return(id, now) {
-            self.watch(id, next.max(now + WATCH));
-            return;
+        self.watch(id, next.max(now + WATCH));
+        // Where its zone is down it may be the one that the zone's return has waited for.
+        if case.is_proven(now) && self.may_return(id, now) {
+            self.readmit(id, now);
         }
-        self.readmit(id, case, now);
     }
 
     /// Back under suspicion: it gets requests that can be sent again until the suspicion fades.
-    fn readmit(&mut self, id: EndpointId, case: Case, now: Instant) {
+    pub(super) fn readmit(&mut self, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let Trust::Condemned(case) = endpoint.trust else { return };
         let before = endpoint.verdict();
         endpoint.live.end_trials();
         endpoint.ratio.restart(DOUBT);

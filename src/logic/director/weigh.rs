@@ -30,7 +30,8 @@ impl Director {
         self.observe(outcome, now);
         let epoch = self.epoch;
         let Some(endpoint) = self.roster.get_mut(id) else { return };
-        endpoint.remember(ticket, outcome);
+        let since_epoch = ticket.started.saturating_duration_since(epoch);
+        endpoint.past.remember(since_epoch, ticket.probe, outcome);
         let index = usize::from(ticket.probe);
         let Some(check) = endpoint.checks.get_mut(index) else { return };
         let evidence = check.timer.finish(ticket.row, outcome, endpoint.health, now);
@@ -155,7 +156,10 @@ impl Director {
             }
             Evidence::Firm(failure) => {
                 endpoint.last_strike = Some(now);
-                endpoint.note(now, source, failure);
+                match change {
+                    Change::WentDown => endpoint.blame(now, source, failure),
+                    _ => endpoint.note(now, source, failure),
+                }
                 endpoint.withheld = withheld;
             }
         }
@@ -464,7 +468,7 @@ fn would_fall(health: Health, down_after: u32) -> bool {
 }
 
 /// At least one, unless it is none: a budget that rounds to nothing would evict nobody.
-fn part(all: u32, percent: u32) -> u32 {
+pub(super) fn part(all: u32, percent: u32) -> u32 {
     let part = (u64::from(all) * u64::from(percent) / 100) as u32;
     if percent > 0 { part.max(1) } else { 0 }
 }

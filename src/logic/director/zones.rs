@@ -14,7 +14,7 @@ use super::trust::Trust;
 use super::{Director, Event, Source};
 
 /// A zone that falls needs at least this many witnesses.
-const WITNESSES: u32 = 2;
+pub(super) const WITNESSES: u32 = 2;
 
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
@@ -88,6 +88,7 @@ impl Director {
             match endpoint.health {
                 Health::Suspect { failure, .. } if endpoint.struck.is_some() => {
                     endpoint.health = Health::Down { failure };
+                    endpoint.blame(now, source, failure);
                 }
                 Health::Up | Health::Suspect { .. } => {
                     endpoint.bond = Bond::Unproven(now);
@@ -124,26 +125,15 @@ impl Director {
         else {
             return false;
         };
-        !self.pools[pool].zones[zone].is_down() || self.zone_returns(pool, zone, Some(id), now)
+        !self.pools[pool].zones[zone].is_down() || self.zone_returns(pool, zone, now)
     }
 
     /// Brings a zone back if its hold-down is over and enough of it is ready.
-    pub(super) fn zone_returns(
-        &mut self,
-        pool: usize,
-        zone: usize,
-        with: Option<EndpointId>,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn zone_returns(&mut self, pool: usize, zone: usize, now: Instant) -> bool {
         let share = self.pools[pool].spec.correlate.return_percent;
         let state = &mut self.pools[pool].zones[zone];
         let ZoneVerdict::Down { held_until, .. } = state.verdict else { return true };
-        // One that comes back from its trials is ready, but not yet counted.
-        let extra = with.and_then(|id| self.roster.get(id)).is_some_and(|endpoint| {
-            matches!(endpoint.trust, Trust::Condemned(_)) && endpoint.health == Health::Up
-        });
-        let ready = state.counts.ready + u32::from(extra);
-        if now < held_until || ready < quorum(state.counts.all, share).max(1) {
+        if now < held_until || state.counts.ready < quorum(state.counts.all, share).max(1) {
             return false;
         }
         state.verdict = ZoneVerdict::Up;
@@ -158,7 +148,12 @@ impl Director {
                 endpoint.health.release();
             }
             endpoint.bond = Bond::Free;
+            let is_acquitted =
+                matches!(endpoint.trust, Trust::Condemned(case) if case.is_proven(now));
             self.settle(id, before, now);
+            if is_acquitted {
+                self.readmit(id, now);
+            }
         }
         self.stale.insert(pool);
         self.ramps(pool, now);
@@ -168,6 +163,6 @@ impl Director {
 }
 
 /// How many of `all` make `percent` per cent.
-fn quorum(all: u32, percent: u32) -> u32 {
+pub(super) fn quorum(all: u32, percent: u32) -> u32 {
     (u64::from(all) * u64::from(percent)).div_ceil(100) as u32
 }

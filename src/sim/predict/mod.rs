@@ -1,9 +1,13 @@
-//! How long a failure stays unnoticed: a pool's detection window for every class of failure, from
-//! simulation, with the closed form beside it.
+//! How long a failure stays unnoticed: a pool's detection window for every kind of failure, from
+//! simulation, with the closed form beside it. And how often a healthy endpoint is put down.
 
+pub mod falsely;
+mod fault;
 mod sample;
 #[cfg(test)]
 mod tests;
+
+pub use fault::Fault;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +15,18 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::logic::id::Place;
-use crate::logic::outcome::Class;
 use crate::logic::topology::{PoolSpec, Topology};
 use crate::logic::window::{self, Bounds};
 
-use super::world::{Behavior, Meeting, Settings};
+use super::latency::Latency;
+use super::parallel;
+use super::world::{Behavior, Finding, Meeting, Settings};
 use sample::{Ended, Onset, Sample};
 
-/// Trials of each class and scope, unless said otherwise.
+/// Trials of each fault and scope, unless said otherwise.
 pub const DEFAULT_TRIALS: u32 = 1_000;
 
-/// Turns of the director that all trials of one class and scope may take together: what needs very
+/// Turns of the director that all trials of one fault and scope may take together: what needs very
 /// many for one trial (hundreds of strikes in a row, a flood of requests that notice nothing) gets
 /// fewer trials.
 const TURNS_AT_MOST: u64 = 200_000;
@@ -29,10 +34,19 @@ const TURNS_AT_MOST: u64 = 200_000;
 /// Fewer trials than this tell nothing of a tail.
 const TRIALS_AT_LEAST: u32 = 50;
 
+/// If none of so many trials ends with a verdict (or of so few as take all those turns), none will.
+const TRIALS_IN_VAIN: u32 = 10;
+
+/// What a healthy endpoint takes to answer.
+const SERVICE: Duration = Duration::from_millis(1);
+
+/// What only traffic can see is waited for this long.
+const TRAFFIC_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What is to be predicted.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
-    /// Trials of each class and scope.
+    /// Trials of each fault and scope.
     pub trials: u32,
     /// Equal seeds give equal predictions.
     pub seed: u64,
@@ -40,6 +54,8 @@ pub struct Question {
     pub round_trip: Duration,
     /// Requests a second over the whole pool, to be predicted with as well as without.
     pub rate_rps: Option<f64>,
+    /// How many worlds may run side by side. The answer does not depend on it.
+    pub threads: usize,
 }
 
 /// What fails.
@@ -71,7 +87,7 @@ pub struct Prediction {
     pub zone: Place,
     /// Its endpoints.
     pub zone_endpoints: usize,
-    /// By traffic, scope and class, in this order.
+    /// By traffic, scope and fault, in this order.
     pub rows: Vec<Row>,
 }
 
@@ -81,13 +97,13 @@ pub struct Row {
     /// What fails.
     pub scope: Scope,
     /// How.
-    pub class: Class,
+    pub fault: Fault,
     /// Requests a second over the pool; `None`: active probes alone.
     pub traffic_rps: Option<f64>,
     /// From onset to verdict.
     pub window: Window,
-    /// What the configuration's periods add up to, for active probes alone.
-    pub closed_form: Bounds,
+    /// What the configuration's periods add up to, for active probes alone, if they see it.
+    pub closed_form: Option<Bounds>,
 }
 
 /// A detection window.
@@ -117,13 +133,20 @@ pub struct Spread {
     pub worst: Duration,
     /// How many there were.
     pub trials: u32,
+    /// Those of them in which no verdict had come when waiting ended, and that count as having
+    /// taken until then.
+    pub unnoticed: u32,
 }
 
 /// Why a failure is never noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unseen {
-    /// The pool's probe passes all the same.
+    /// The pool's probe passes all the same; another one would not.
     ProbePasses,
+    /// No probe sees it: only requests that meet it do.
+    NeedsTraffic,
+    /// Requests meet it, and no verdict comes of it for half a minute at least.
+    NotNoticed,
     /// The probe's timeout is shorter than an answer takes: no endpoint is ever up.
     NeverUp,
 }
@@ -137,18 +160,19 @@ pub fn predict(
     base: Instant,
 ) -> Prediction {
     let topology = alone(pool, here);
-    let mut rows = Vec::new();
     let rates = std::iter::once(None).chain(question.rate_rps.map(Some));
-    for traffic_rps in rates {
-        let sample = Sample::of(&topology, traffic_rps);
+    let samples: Vec<_> = rates.map(|rate| (rate, Sample::of(&topology, rate))).collect();
+    let faults = || Fault::ALL.into_iter().filter(|fault| fault.concerns(pool.primary()));
+    let mut asked = Vec::new();
+    for (rate_rps, sample) in &samples {
         for scope in [Scope::Endpoint, Scope::Zone] {
-            for class in Class::ALL.into_iter().filter(|class| applies(*class, pool)) {
-                rows.push(
-                    Trial { pool, sample: &sample, question, scope, class, base }.row(traffic_rps),
-                );
-            }
+            asked
+                .extend(faults().map(|fault| {
+                    (*rate_rps, Trial { pool, sample, question, scope, fault, base })
+                }));
         }
     }
+    let rows = parallel::map(&asked, question.threads, |(rate_rps, trial)| trial.row(*rate_rps));
     let zone = &pool.zones[sample::zone(pool, here)];
     Prediction {
         pool: Arc::clone(&pool.name),
@@ -158,22 +182,17 @@ pub fn predict(
     }
 }
 
-/// One row of [`predict`]: this class and scope, with the question's traffic if it has any.
+/// One row of [`predict`]: this fault and scope, with the question's traffic if it has any.
 #[must_use]
 pub fn predict_one(
     pool: &PoolSpec,
     here: Option<&Place>,
     question: &Question,
-    (scope, class): (Scope, Class),
+    (scope, fault): (Scope, Fault),
     base: Instant,
 ) -> Row {
     let sample = Sample::of(&alone(pool, here), question.rate_rps);
-    Trial { pool, sample: &sample, question, scope, class, base }.row(question.rate_rps)
-}
-
-/// What cannot befall whoever speaks no TLS is not worth a row.
-fn applies(class: Class, pool: &PoolSpec) -> bool {
-    class != Class::Tls || pool.primary().tls.is_some()
+    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
 }
 
 /// A topology of this pool only: pools do not touch each other.
@@ -187,98 +206,142 @@ struct Trial<'a> {
     sample: &'a Sample,
     question: &'a Question,
     scope: Scope,
-    class: Class,
+    fault: Fault,
     base: Instant,
 }
 
 impl Trial<'_> {
     fn row(&self, traffic_rps: Option<f64>) -> Row {
-        let closed_form = self.closed_form(1.0);
+        let closed_form = self.probe_cost(1.0).map(|_| self.closed_form(1.0));
         let window = self.window(traffic_rps.is_some());
-        Row { scope: self.scope, class: self.class, traffic_rps, window, closed_form }
+        Row { scope: self.scope, fault: self.fault, traffic_rps, window, closed_form }
     }
 
     fn settings(&self) -> Settings {
         let round_trip = self.question.round_trip;
-        Settings { round_trip, ..Settings::default() }
+        Settings { round_trip, latency: Latency::Fixed(SERVICE), ..Settings::default() }
     }
 
     /// What a probe of this pool needs to find out, in round trips and the endpoint's own time;
     /// `None` if it never does.
     fn probe_cost(&self, stretch: f64) -> Option<Duration> {
+        let timeout = self.pool.detect.timeout;
         let round_trip = self.question.round_trip.mul_f64(stretch);
-        match Behavior::of(self.class).meets_probe(self.pool.primary()) {
-            Meeting::Answer { result: Ok(()), .. } => None,
-            Meeting::Answer { round_trips, service, .. } => {
-                Some(round_trip * round_trips + service)
+        match self.fault.behavior().meets_probe(self.pool.primary(), SERVICE) {
+            Meeting::Answer { round_trips, service, finding } => {
+                let cost = round_trip * round_trips + service;
+                (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
             }
-            Meeting::Silence(_) => Some(self.pool.detect.timeout),
+            Meeting::Silence(_) => Some(timeout),
         }
     }
 
     fn closed_form(&self, stretch: f64) -> Bounds {
         let cost = self.probe_cost(stretch).unwrap_or(self.question.round_trip);
-        window::bounds(self.class, &self.pool.detect, cost)
+        let bounds = window::bounds(self.fault.class(), &self.pool.detect, cost);
+        if self.scope == Scope::Zone && self.falls_as_a_whole(false) {
+            // The first strikes of enough of its endpoints are its verdict.
+            return Bounds { best: cost, ..bounds };
+        }
+        bounds
+    }
+
+    /// Whether a zone gets its own verdict before each of its endpoints has one: where connections
+    /// fail, or requests do.
+    fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
+        let is_connection = matches!(
+            self.fault,
+            Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
+        );
+        self.pool.correlate.quorum_percent <= 100
+            && (is_connection || with_traffic && self.fault.is_met_by_traffic())
     }
 
     fn window(&self, with_traffic: bool) -> Window {
         if !self.starts() {
             return Window::Unseen(Unseen::NeverUp);
         }
-        // Traffic alone makes no verdict of what the probe does not confirm, and a bad status is
-        // no evidence of traffic's at all.
-        if self.probe_cost(1.0).is_none() {
-            return Window::Unseen(Unseen::ProbePasses);
+        let is_probed = self.probe_cost(1.0).is_some();
+        let is_met = with_traffic && self.fault.is_met_by_traffic();
+        if !is_probed && !is_met {
+            let needs_traffic = self.fault.spares_probes();
+            let why = if needs_traffic { Unseen::NeedsTraffic } else { Unseen::ProbePasses };
+            return Window::Unseen(why);
         }
-        let mut took = self.run_all();
-        took.sort_unstable();
-        let Some(spread) = self.spread(&took) else { return Window::Unseen(Unseen::NeverUp) };
-        let within_closed_form = (!with_traffic).then(|| self.is_within(&spread));
-        Window::Seen { spread, within_closed_form }
+        let patience = if is_probed {
+            2 * self.closed_form(2.0).worst + Duration::from_secs(1)
+        } else {
+            TRAFFIC_PATIENCE
+        };
+        let is_each_for_itself = !self.falls_as_a_whole(with_traffic);
+        match self.spread(&self.run_all(patience), patience, is_each_for_itself) {
+            None => Window::Unseen(Unseen::NotNoticed),
+            Some(spread) => {
+                let within_closed_form = (!with_traffic).then(|| self.is_within(&spread));
+                Window::Seen { spread, within_closed_form }
+            }
+        }
     }
 
     /// Whether an endpoint's answer is fast enough for the probe.
     fn starts(&self) -> bool {
-        let Settings { latency, round_trip_jitter, .. } = self.settings();
-        let healthy = Behavior::Healthy { latency }.meets_probe(self.pool.primary());
-        let Meeting::Answer { round_trips, service, .. } = healthy else { return false };
-        let longest = self.question.round_trip.mul_f64(1.0 + round_trip_jitter) * round_trips;
+        let healthy = Behavior::Healthy { latency: Latency::Fixed(SERVICE) };
+        let meeting = healthy.meets_probe(self.pool.primary(), SERVICE);
+        let Meeting::Answer { round_trips, service, .. } = meeting else { return false };
+        let jitter = self.settings().round_trip_jitter;
+        let longest = self.question.round_trip.mul_f64(1.0 + jitter) * round_trips;
         longest + service <= self.pool.detect.timeout
     }
 
-    fn run_all(&self) -> Vec<Duration> {
+    /// How long each trial took; `None` if it was longer than `patience`.
+    fn run_all(&self, patience: Duration) -> Vec<Option<Duration>> {
         let mut rng = Rng::with_seed(self.question.seed);
         let mut turns = 0;
         let mut took = Vec::new();
         for trial in 0..self.question.trials.max(1) {
-            if turns > TURNS_AT_MOST && trial >= TRIALS_AT_LEAST {
+            let is_dear = turns > TURNS_AT_MOST && trial >= TRIALS_AT_LEAST;
+            let is_vain = turns > TURNS_AT_MOST || trial >= TRIALS_IN_VAIN;
+            if is_dear || is_vain && took.iter().all(Option::is_none) {
                 break;
             }
-            let ended = self.run(&mut rng);
+            let ended = self.run(patience, &mut rng);
             turns += ended.turns;
-            took.extend(ended.took);
+            took.push(ended.took);
         }
         took
     }
 
     /// One trial in a world of its own, warmed up; the failure begins at a random phase.
-    fn run(&self, rng: &mut Rng) -> Ended {
+    fn run(&self, patience: Duration, rng: &mut Rng) -> Ended {
         let settings = Settings { seed: rng.u64(..), ..self.settings() };
         let failure = Onset {
             scope: self.scope,
-            class: self.class,
+            fault: self.fault,
             phase: self.pool.detect.interval.mul_f64(rng.f64()),
-            patience: 2 * self.closed_form(2.0).worst + Duration::from_secs(1),
+            patience,
         };
         self.sample.trial(settings, self.base, &failure, rng)
     }
 
-    /// The quantiles of the whole zone from those of the sample: the last of n independent
-    /// endpoints is the last of n/k groups of k, so their distribution is a power of it.
-    fn spread(&self, sorted: &[Duration]) -> Option<Spread> {
+    /// The quantiles of the whole zone from those of the sample. Where each endpoint falls for
+    /// itself, the last of n is the last of n/k groups of k, and the distribution a power of the
+    /// sample's; where the zone does as a whole, it is the sample's: the larger the zone, the less
+    /// it strays. `None` if most trials ended without a verdict.
+    fn spread(
+        &self,
+        took: &[Option<Duration>],
+        patience: Duration,
+        is_each_for_itself: bool,
+    ) -> Option<Spread> {
+        let unnoticed = took.iter().filter(|took| took.is_none()).count();
+        if 2 * unnoticed > took.len() {
+            return None;
+        }
+        let mut sorted: Vec<Duration> = took.iter().map(|took| took.unwrap_or(patience)).collect();
+        sorted.sort_unstable();
         let groups = match self.scope {
-            Scope::Endpoint => 1.0,
-            Scope::Zone => self.sample.zone_groups,
+            Scope::Zone if is_each_for_itself => self.sample.zone_groups,
+            Scope::Endpoint | Scope::Zone => 1.0,
         };
         let at = |share: f64| {
             let rank = (share.powf(1.0 / groups) * sorted.len() as f64).ceil() as usize;
@@ -290,6 +353,7 @@ impl Trial<'_> {
             p99: at(0.99)?,
             worst: *sorted.last()?,
             trials: sorted.len() as u32,
+            unnoticed: unnoticed as u32,
         })
     }
 
@@ -297,7 +361,7 @@ impl Trial<'_> {
     /// counts from its arrival, the most has the longest round trips.
     fn is_within(&self, spread: &Spread) -> bool {
         let stretch = 1.0 + self.settings().round_trip_jitter;
-        let on_the_way = self.question.round_trip.mul_f64(stretch) * 2 + self.settings().latency;
+        let on_the_way = self.question.round_trip.mul_f64(stretch) * 2 + SERVICE;
         let least = self.closed_form(1.0).best.saturating_sub(on_the_way);
         least <= spread.best && spread.worst <= self.closed_form(stretch).worst
     }

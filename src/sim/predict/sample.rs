@@ -9,12 +9,11 @@ use fastrand::Rng;
 use crate::logic::director::Event;
 use crate::logic::health::Change;
 use crate::logic::id::Place;
-use crate::logic::outcome::Class;
 use crate::logic::steer;
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 
-use super::Scope;
-use crate::sim::world::{Behavior, Offer, Settings, Spacing, What, World};
+use super::{Fault, Scope};
+use crate::sim::world::{Offer, Settings, Spacing, What, World};
 
 /// Endpoints of a sample. Each endpoint has its own timer and its own row of strikes, so that a
 /// thousand of them fail no differently than a dozen, only the last of them later.
@@ -29,6 +28,9 @@ const WARM_REQUESTS: f64 = 4.0;
 /// Requests a second to one endpoint, at most: more tells of a failure no earlier, for between two
 /// of them lies no more than a round trip.
 const RATE_AT_MOST_RPS: f64 = 1_000.0;
+
+/// The share of requests that must not run twice.
+pub(super) const POST_SHARE: f64 = 0.2;
 
 /// Traffic runs this long before a failure, at most.
 const WARM_AT_MOST: Duration = Duration::from_secs(30);
@@ -47,7 +49,7 @@ pub(super) struct Sample {
 /// A failure that is to be tried.
 pub(super) struct Onset {
     pub(super) scope: Scope,
-    pub(super) class: Class,
+    pub(super) fault: Fault,
     /// When it begins, from the end of the warm-up.
     pub(super) phase: Duration,
     /// The verdict is waited for this long.
@@ -110,8 +112,13 @@ impl Sample {
         Self { topology, zone: position, zone_groups, rate_rps }
     }
 
-    fn pool(&self) -> &PoolSpec {
+    pub(super) fn pool(&self) -> &PoolSpec {
         &self.topology.pools[0]
+    }
+
+    /// Requests a second to the sample, if it has traffic.
+    pub(super) fn rate_rps(&self) -> Option<f64> {
+        self.rate_rps
     }
 
     pub(super) fn endpoints(&self) -> usize {
@@ -136,7 +143,7 @@ impl Sample {
             world.run_until(onset - warm);
             let pool = Arc::clone(&self.pool().name);
             let spacing = Spacing::Exponential;
-            world.offer(Offer { pool, rate_rps, spacing, post_share: 0.0 });
+            world.offer(Offer { pool, rate_rps, spacing, post_share: POST_SHARE });
         }
         world.run_until(onset);
         let failing = match failure.scope {
@@ -144,14 +151,17 @@ impl Sample {
             Scope::Zone => zone,
         };
         for endpoint in &failing {
-            world.schedule(onset, endpoint.address, Behavior::of(failure.class));
+            world.schedule(onset, endpoint.address, failure.fault.behavior());
         }
         world.take_log();
-        let mut left = failing.len();
-        while left > 0 && world.turn(onset + failure.patience) {
-            left -= world.take_log().iter().filter(|mark| is_verdict(&mark.what)).count().min(left);
+        let place = &self.pool().zones[self.zone].place;
+        let mut left: Vec<SocketAddr> = failing.iter().map(|endpoint| endpoint.address).collect();
+        while !left.is_empty() && world.turn(onset + failure.patience) {
+            for mark in world.take_log() {
+                left.retain(|address| !is_verdict(&mark.what, *address, place));
+            }
         }
-        Ended { took: (left == 0).then(|| world.now() - onset), turns: world.turns() }
+        Ended { took: left.is_empty().then(|| world.now() - onset), turns: world.turns() }
     }
 
     fn warm_up(&self) -> Duration {
@@ -163,7 +173,7 @@ impl Sample {
     /// The same pool with made-up addresses. Phases follow from addresses, and in a process that
     /// runs for long the jitter makes them independent of each other; drawn anew for every trial
     /// they are so from the start.
-    fn renamed(&self, rng: &mut Rng) -> Topology {
+    pub(super) fn renamed(&self, rng: &mut Rng) -> Topology {
         let high = rng.u32(..) & 0x00ff_ff00;
         let mut next = 0;
         let mut rename = |endpoint: &EndpointSpec| {
@@ -184,8 +194,15 @@ impl Sample {
     }
 }
 
-fn is_verdict(what: &What) -> bool {
-    matches!(what, What::Event(Event::Health { change: Change::WentDown, .. }))
+/// Whether this is a verdict down that covers the endpoint at `address`: its own, or its zone's.
+fn is_verdict(what: &What, address: SocketAddr, zone: &Place) -> bool {
+    match what {
+        What::Event(Event::Health { subject, change: Change::WentDown, .. }) => {
+            subject.address == address
+        }
+        What::Event(Event::Zone { place, verdict: Some(_), .. }) => place == zone,
+        _ => false,
+    }
 }
 
 fn nearest(pool: &PoolSpec, here: Option<&Place>) -> Vec<EndpointSpec> {

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::logic::probe::{HttpProbe, ProbeSpec};
+use crate::logic::probe::{BodyTest, HttpProbe, ProbeSpec, TlsProbe};
 use crate::logic::topology::{Detect, EndpointSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
@@ -9,7 +9,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn question(trials: u32, rate_rps: Option<f64>) -> Question {
-    Question { trials, seed: 1, round_trip: ms(1), rate_rps }
+    Question { trials, seed: 1, round_trip: ms(1), rate_rps, threads: 1 }
 }
 
 /// Three zones of this many endpoints, with the default HTTP probe.
@@ -36,13 +36,13 @@ fn ask(pool: &PoolSpec, question: &Question) -> Prediction {
     predict(pool, None, question, Instant::now())
 }
 
-fn spread(prediction: &Prediction, scope: Scope, class: Class, with_traffic: bool) -> Spread {
+fn spread(prediction: &Prediction, scope: Scope, fault: Fault, with_traffic: bool) -> Spread {
     let wanted = |row: &&Row| {
-        row.scope == scope && row.class == class && row.traffic_rps.is_some() == with_traffic
+        row.scope == scope && row.fault == fault && row.traffic_rps.is_some() == with_traffic
     };
     match prediction.rows.iter().find(wanted).expect("a row").window {
         Window::Seen { spread, .. } => spread,
-        Window::Unseen(why) => panic!("{class} is unseen: {why:?}"),
+        Window::Unseen(why) => panic!("{fault} is unseen: {why:?}"),
     }
 }
 
@@ -61,11 +61,11 @@ fn simulation_stays_within_the_closed_form_whatever_the_periods() {
             target: None,
         };
         for row in ask(&pool(2, detect), &question(30, None)).rows {
-            let within = |window| match window {
+            let fits = match row.window {
                 Window::Seen { within_closed_form, .. } => within_closed_form == Some(true),
-                Window::Unseen(_) => false,
+                Window::Unseen(_) => row.closed_form.is_none(),
             };
-            assert!(within(row.window), "{detect:?} {row:?}");
+            assert!(fits, "{detect:?} {row:?}");
         }
     }
 }
@@ -73,7 +73,7 @@ fn simulation_stays_within_the_closed_form_whatever_the_periods() {
 #[test]
 fn enough_trials_come_near_both_ends_of_the_closed_form() {
     let prediction = ask(&pool(2, Detect::default()), &question(1_000, None));
-    let silent = spread(&prediction, Scope::Endpoint, Class::Silent, false);
+    let silent = spread(&prediction, Scope::Endpoint, Fault::Hang, false);
     assert!(silent.best < ms(1_015) && silent.worst > ms(1_985), "{silent:?}");
     assert!(silent.median.abs_diff(ms(1_475)) < ms(40), "{silent:?}");
     assert!(silent.median < silent.p99 && silent.p99 < silent.worst);
@@ -83,11 +83,10 @@ fn enough_trials_come_near_both_ends_of_the_closed_form() {
 fn traffic_shortens_what_it_can_see() {
     let prediction = ask(&pool(2, Detect::default()), &question(200, Some(60.0)));
     for scope in [Scope::Endpoint, Scope::Zone] {
-        let of = |class| spread(&prediction, scope, class, true);
-        assert!(of(Class::Refused).worst < ms(50));
-        assert!(of(Class::Reset).p99 < ms(300));
-        assert!(of(Class::Silent).p99 < ms(400));
-        assert!(of(Class::BadStatus).worst > ms(900), "a status is no evidence of traffic's");
+        let of = |fault| spread(&prediction, scope, fault, true);
+        assert!(of(Fault::Refused).worst < ms(50));
+        assert!(of(Fault::Reset).p99 < ms(300));
+        assert!(of(Fault::Hang).p99 < ms(400));
     }
 }
 
@@ -95,9 +94,11 @@ fn traffic_shortens_what_it_can_see() {
 fn a_short_fast_interval_does_not_slow_the_verdict_of_traffic_down() {
     for fast_ms in [10, 30, 50, 100] {
         let detect = Detect { fast_interval: ms(fast_ms), ..Detect::default() };
-        let prediction = ask(&pool(2, detect), &question(100, Some(500.0)));
-        let silent = spread(&prediction, Scope::Endpoint, Class::Silent, true);
-        assert!(silent.worst < ms(200), "fast_interval {fast_ms} ms: {silent:?}");
+        let question = question(100, Some(500.0));
+        let asked = (Scope::Endpoint, Fault::Hang);
+        let row = predict_one(&pool(2, detect), None, &question, asked, Instant::now());
+        let Window::Seen { spread, .. } = row.window else { panic!("unseen: {row:?}") };
+        assert!(spread.worst < ms(200), "fast_interval {fast_ms} ms: {spread:?}");
     }
 }
 
@@ -113,7 +114,7 @@ fn equal_seeds_give_equal_predictions() {
 fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     let small = ask(&pool(3, Detect::default()), &question(100, Some(300.0)));
     let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
-    let of = |p: &Prediction| spread(p, Scope::Zone, Class::Silent, false).median;
+    let of = |p: &Prediction| spread(p, Scope::Zone, Fault::StatusAll, false).median;
     assert!(of(&large) > of(&small) + ms(100));
     let topology = Topology {
         here: None,
@@ -125,15 +126,70 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     assert_eq!(large.zone_endpoints, 2_000);
 }
 
+/// Why a fault of an endpoint is never noticed, if it is not.
+fn unseen(prediction: &Prediction, fault: Fault) -> Option<Unseen> {
+    let row = prediction.rows.iter().find(|row| row.fault == fault).expect("a row");
+    match row.window {
+        Window::Seen { .. } => None,
+        Window::Unseen(why) => Some(why),
+    }
+}
+
 #[test]
 fn what_the_probe_does_not_see_is_said_to_be_unseen() {
-    let mut blind = pool(1, Detect::default());
-    blind.probes = vec![ProbeSpec::tcp()];
-    for row in ask(&blind, &question(20, Some(60.0))).rows {
-        let unseen = matches!(row.class, Class::Reset | Class::BadStatus);
-        assert_eq!(row.window == Window::Unseen(Unseen::ProbePasses), unseen, "{row:?}");
+    let mut pool = pool(1, Detect::default());
+    let prediction = ask(&pool, &question(20, None));
+    let needs_traffic = [Fault::StatusTraffic, Fault::Errors30, Fault::Cut];
+    for row in &prediction.rows {
+        let why = match row.fault {
+            fault if needs_traffic.contains(&fault) => Some(Unseen::NeedsTraffic),
+            Fault::WrongBody => Some(Unseen::ProbePasses),
+            _ => None,
+        };
+        assert_eq!(unseen(&prediction, row.fault), why, "{row:?}");
+        assert_eq!(row.closed_form.is_none(), why.is_some(), "{row:?}");
     }
+    pool.probes = vec![ProbeSpec::tcp()];
+    let prediction = ask(&pool, &question(20, None));
+    for fault in [Fault::Refused, Fault::BlackHole] {
+        assert_eq!(unseen(&prediction, fault), None);
+    }
+    for fault in [Fault::Reset, Fault::Hang, Fault::StatusAll, Fault::Slow, Fault::WrongBody] {
+        assert_eq!(unseen(&prediction, fault), Some(Unseen::ProbePasses));
+    }
+}
+
+#[test]
+fn a_better_probe_sees_more() {
+    let mut pool = pool(1, Detect::default());
+    let body = BodyTest::Contains("ok".into());
+    let http = HttpProbe { expect_body: vec![body], ..HttpProbe::get("/") };
+    let tls =
+        TlsProbe { server_name: None, roots: None, client: None, verify: true, alpn: Vec::new() };
+    pool.probes = vec![ProbeSpec { tls: Some(Arc::new(tls)), ..ProbeSpec::http(http) }];
+    let prediction = ask(&pool, &question(60, None));
+    for fault in [Fault::WrongBody, Fault::Certificate] {
+        let row = prediction.rows.iter().find(|row| row.fault == fault).expect("a row");
+        let within = |window| match window {
+            Window::Seen { within_closed_form, .. } => within_closed_form == Some(true),
+            Window::Unseen(_) => false,
+        };
+        assert!(within(row.window), "{row:?}");
+    }
+}
+
+#[test]
+fn nothing_is_ever_up_that_answers_later_than_the_probe_waits() {
     let slow = Question { round_trip: ms(300), ..question(20, None) };
     let rows = ask(&pool(1, Detect::default()), &slow).rows;
     assert!(rows.iter().all(|row| row.window == Window::Unseen(Unseen::NeverUp)));
+}
+
+#[test]
+fn threads_change_nothing() {
+    let pool = pool(2, Detect::default());
+    let base = Instant::now();
+    let run =
+        |threads| predict(&pool, None, &Question { threads, ..question(20, Some(50.0)) }, base);
+    assert_eq!(run(1), run(3));
 }

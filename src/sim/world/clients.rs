@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::{self, Budget};
-use crate::logic::topology::StallBounds;
 
 use super::trip::{Request, Step};
 use super::{Happening, World};
 
-/// Latencies of before that a pool has learnt its stall bound from when clients come.
-const LEARNT_REQUESTS: u32 = 128;
+/// Requests of before that a pool has learnt its bounds from when clients come.
+const LEARNT_REQUESTS: u32 = 2_048;
+
+/// The stall bound of a pool that has learnt nothing yet.
+const LEARNING: Duration = Duration::from_secs(1);
 
 /// What clients ask of a pool: an open loop, which waits for nobody.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ pub struct Counts {
     pub sent: u64,
     /// Answered well, the rescued ones included.
     pub answered: u64,
-    /// Answered with the endpoint's bad status.
+    /// Answered with an endpoint's 5xx.
     pub answered_badly: u64,
     /// Answered well by another endpoint than the first.
     pub rescued: u64,
@@ -55,6 +57,8 @@ pub struct Counts {
     pub failed_post: u64,
     /// Tries beyond a request's first.
     pub resent: u64,
+    /// Requests that an endpoint got because it was to prove itself.
+    pub trials: u64,
     /// Requests that are not idempotent and were sent on after an endpoint had got them. The rule
     /// of [`crate::logic::retry`] is that there are none.
     pub repeated_post: u64,
@@ -79,13 +83,24 @@ pub(super) struct Stream {
     pub(super) latency: LatencyWindow,
 }
 
+impl Stream {
+    /// The age at which a try counts as stalled, and the one at which it is as good as failed.
+    pub(super) fn bounds(&self) -> (Duration, Duration) {
+        (self.latency.stall_bound(), self.latency.slow_bound())
+    }
+}
+
 impl World {
     /// Lets clients come from now on. The pool's latencies are known already, as they are to a
     /// worker that has served for a while.
     pub fn offer(&mut self, offer: Offer) {
-        let usual = self.settings.round_trip + self.settings.latency;
-        let mut latency = LatencyWindow::new(usual, StallBounds::default());
-        (0..LEARNT_REQUESTS).for_each(|_| latency.record(usual));
+        let pool = self.snapshot.pools.iter().find(|view| view.spec.name == offer.pool);
+        let bounds = pool.map(|view| view.spec.stall).unwrap_or_default();
+        let mut latency = LatencyWindow::new(LEARNING, bounds);
+        for _ in 0..LEARNT_REQUESTS {
+            let service = self.settings.latency.draw(&mut self.rng);
+            latency.record(self.settings.round_trip + service);
+        }
         let budget = Budget::new(&self.settings.retry, self.now);
         let (settled_at, stream) = (self.now, self.clients.streams.len());
         let first_gap = gap(&offer, self.rng.f64());

@@ -1,42 +1,45 @@
 //! The world: endpoints that fail and heal, a network with a round trip, clients, and in the
 //! middle the production director, driven as the control thread drives it.
 //!
-//! Two simplifications: packets are never lost but to an endpoint that is silent, and clients'
-//! requests always find a pooled connection to an endpoint that has not closed it.
+//! It is a world of one worker. Of packets only losses are told, one for a whole exchange.
 
+mod behavior;
 mod clients;
+mod control;
 mod host;
+mod outcome;
 mod probing;
 #[cfg(test)]
 mod tests;
 mod trip;
 
+pub use behavior::{Behavior, Finding, Meeting};
 pub use clients::{Counts, Offer, Spacing};
-pub use host::{Behavior, Meeting};
+pub use probing::attempt_after;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::logic::director::{Director, Event, Input, Output, Ticket};
+use crate::logic::director::{Director, Event, Input, Ticket};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Outcome};
-use crate::logic::retry::Waiting;
-use crate::logic::route::{RetrySpec, RouteTable, Timeouts};
+use crate::logic::route::{RetrySpec, Timeouts};
 use crate::logic::snapshot::Snapshot;
-use crate::logic::topology::Topology;
 
+use super::latency::Latency;
 use super::queue::Queue;
 use clients::Clients;
+use control::Stall;
 use host::Host;
 use probing::Probe;
 use trip::Step;
 
 /// What holds for the whole of a world.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Equal seeds give equal runs.
     pub seed: u64,
@@ -45,7 +48,12 @@ pub struct Settings {
     /// A round trip takes longer by up to this share.
     pub round_trip_jitter: f64,
     /// How fast an endpoint answers of which nothing else was said.
-    pub latency: Duration,
+    pub latency: Latency,
+    /// The share, in 0..1, of a probe's attempts that get no answer.
+    pub probe_loss: f64,
+    /// The share, in 0..1, of the exchanges with clients' requests that lose a packet, which is
+    /// then sent again.
+    pub traffic_loss: f64,
     /// Results of probes wait for up to this long before the director hears of them, each for
     /// itself: they may overtake each other.
     pub reorder: Duration,
@@ -63,7 +71,9 @@ impl Default for Settings {
             seed: 0,
             round_trip: Duration::from_millis(1),
             round_trip_jitter: 0.1,
-            latency: Duration::from_millis(1),
+            latency: Latency::Fixed(Duration::from_millis(1)),
+            probe_loss: 0.0,
+            traffic_loss: 0.0,
             reorder: Duration::ZERO,
             grain: Duration::from_nanos(1),
             retry: RetrySpec::default(),
@@ -95,6 +105,13 @@ pub enum What {
         /// How it ended.
         outcome: Outcome,
     },
+    /// The director heard of a failure that a request met.
+    Met {
+        /// Whose.
+        endpoint: EndpointId,
+        /// Which.
+        failure: Failure,
+    },
     /// The director told of something.
     Event(Event),
     /// A snapshot came into force.
@@ -109,13 +126,15 @@ pub enum What {
 }
 
 /// Something that is yet to happen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Happening {
-    Behaves { address: SocketAddr, behavior: Behavior },
-    ProbeArrives(u64),
+    Behaves(Box<(SocketAddr, Behavior)>),
+    ProbeArrives { probe: u64, attempt: usize },
+    ProbeAgain { probe: u64, attempt: usize, fate: u32 },
     ProbeEnds { probe: u64, fate: u32, outcome: Outcome },
-    ProbeHeard { endpoint: EndpointId, ticket: Ticket, outcome: Outcome },
-    IdleClosed(EndpointId),
+    ProbeHeard(EndpointId, Ticket, Outcome),
+    IdleClosed(EndpointId, SocketAddr),
+    ControlWakes,
     Client(Step),
 }
 
@@ -130,10 +149,11 @@ pub struct World {
     director: Director,
     snapshot: Arc<Snapshot>,
     queue: Queue<Happening>,
-    hosts: HashMap<SocketAddr, Host>,
+    hosts: BTreeMap<SocketAddr, Host>,
     probes: BTreeMap<u64, Probe>,
     next_probe: u64,
     clients: Clients,
+    stall: Option<Stall>,
     log: Vec<Mark>,
 }
 
@@ -143,53 +163,32 @@ impl World {
     pub fn new(base: Instant, settings: Settings) -> Self {
         let mut rng = Rng::with_seed(settings.seed);
         Self {
-            settings,
             base,
             now: base,
             turn: 0,
             director: Director::new(base, rng.u64(..)),
             rng,
+            settings,
             snapshot: Arc::default(),
             queue: Queue::new(),
-            hosts: HashMap::new(),
+            hosts: BTreeMap::new(),
             probes: BTreeMap::new(),
             next_probe: 0,
             clients: Clients::default(),
+            stall: None,
             log: Vec::new(),
         }
     }
 
-    /// Gives the director a topology to obey.
-    pub fn configure(&mut self, topology: Topology) {
-        let routes = Arc::<RouteTable>::default();
-        self.begin_turn();
-        self.director.handle(Input::Configure { topology, routes }, self.now);
-        self.director.handle_timeout(self.now);
-        self.obey();
-    }
-
     /// Changes how an endpoint behaves at `at`, or now if that has passed.
     pub fn schedule(&mut self, at: Instant, address: SocketAddr, behavior: Behavior) {
-        self.add(at, Happening::Behaves { address, behavior });
+        self.add(at, Happening::Behaves(Box::new((address, behavior))));
     }
 
-    /// What happens next, if it happens by `until`: one turn of the director. Without it time
-    /// goes on to `until`, and the answer is `false`.
-    pub fn turn(&mut self, until: Instant) -> bool {
-        let due = self.director.poll_timeout();
-        let next = [self.queue.next_at(), due].into_iter().flatten().min();
-        let Some(at) = next.filter(|at| *at <= until) else {
-            self.now = self.now.max(until);
-            return false;
-        };
-        self.now = self.now.max(at);
-        self.begin_turn();
-        while let Some(happening) = self.queue.pop_due(self.now) {
-            self.happen(happening);
-        }
-        self.director.handle_timeout(self.now);
-        self.obey();
-        true
+    /// Changes how many packets are lost from now on, as [`Settings`] has it.
+    pub fn lose(&mut self, probe_loss: f64, traffic_loss: f64) {
+        self.settings.probe_loss = probe_loss;
+        self.settings.traffic_loss = traffic_loss;
     }
 
     /// Lets time go on to `until`.
@@ -223,8 +222,7 @@ impl World {
     /// How an endpoint behaves now.
     #[must_use]
     pub fn behavior(&self, address: SocketAddr) -> Behavior {
-        let healthy = Behavior::Healthy { latency: self.settings.latency };
-        self.hosts.get(&address).map_or(healthy, |host| host.behavior)
+        self.hosts.get(&address).map_or_else(|| self.healthy(), |host| host.behavior.clone())
     }
 
     /// What was seen since the last call.
@@ -232,58 +230,43 @@ impl World {
         std::mem::take(&mut self.log)
     }
 
-    fn begin_turn(&mut self) {
-        self.turn += 1;
+    fn healthy(&self) -> Behavior {
+        Behavior::Healthy { latency: self.settings.latency.clone() }
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Behaves { address, behavior } => self.behaves(address, behavior),
-            Happening::ProbeArrives(probe) => self.probe_arrives(probe),
-            Happening::ProbeEnds { probe, fate, outcome } => self.probe_ends(probe, fate, outcome),
-            Happening::ProbeHeard { endpoint, ticket, outcome } => {
-                self.mark(What::Probed { endpoint, started: ticket.started, outcome });
-                self.director.handle(Input::Probed { endpoint, ticket, outcome }, self.now);
+            Happening::Behaves(change) => self.behaves(change.0, &change.1),
+            Happening::ProbeArrives { probe, attempt } => self.probe_arrives(probe, attempt),
+            Happening::ProbeAgain { probe, attempt, fate } if self.is_planned(probe, fate) => {
+                self.probe_again(probe, attempt);
             }
-            Happening::IdleClosed(endpoint) => {
-                self.director.handle(Input::IdleClosed { endpoint }, self.now);
+            Happening::ProbeEnds { probe, fate, outcome } if self.is_planned(probe, fate) => {
+                self.probe_ends(probe, outcome);
             }
+            Happening::ProbeAgain { .. } | Happening::ProbeEnds { .. } => {}
+            Happening::ProbeHeard(endpoint, ticket, outcome) => {
+                self.tell(Input::Probed { endpoint, ticket, outcome });
+            }
+            Happening::IdleClosed(endpoint, address) => {
+                if let Some(host) = self.hosts.get_mut(&address) {
+                    host.close_idle(endpoint);
+                }
+                self.tell(Input::IdleClosed { endpoint });
+            }
+            Happening::ControlWakes => self.wake_control(),
             Happening::Client(step) => self.client(step),
         }
     }
 
-    /// Does what the director says, as the control thread does.
-    fn obey(&mut self) {
-        while let Some(output) = self.director.poll_output() {
-            match output {
-                Output::Probe { endpoint, ticket, address, pool, timeout } => {
-                    self.start_probe(endpoint, ticket, address, pool, timeout);
-                }
-                Output::Publish(snapshot) => {
-                    self.snapshot = Arc::clone(&snapshot);
-                    self.mark(What::Published(snapshot));
-                    self.director.handle(Input::Published, self.now);
-                }
-                Output::Cut { endpoint, failure } => {
-                    self.mark(What::Cut { endpoint, failure });
-                    self.cut(endpoint, Waiting::after(failure));
-                }
-                Output::Event(event) => self.mark(What::Event(event)),
-            }
-        }
-    }
-
-    fn behaves(&mut self, address: SocketAddr, behavior: Behavior) {
+    fn behaves(&mut self, address: SocketAddr, behavior: &Behavior) {
         let now = self.now;
-        let host = self.hosts.entry(address).or_insert_with(|| Host::new(behavior, now));
-        host.behavior = behavior;
-        host.since = now;
-        if behavior == Behavior::Refused {
-            for (endpoint, until) in std::mem::take(&mut host.pooled) {
-                if until > now {
-                    let at = now + self.one_way();
-                    self.add(at, Happening::IdleClosed(endpoint));
-                }
+        let host = self.hosts.entry(address).or_insert_with(|| Host::new(behavior.clone()));
+        host.behavior = behavior.clone();
+        if *behavior == Behavior::Refused {
+            for endpoint in host.watchers(now) {
+                let at = now + self.one_way();
+                self.add(at, Happening::IdleClosed(endpoint, address));
             }
         }
         self.turn_probes(address, behavior);
@@ -292,12 +275,28 @@ impl World {
 
     /// The entry of an address; one that nothing was said of is healthy.
     fn host(&mut self, address: SocketAddr) -> &mut Host {
-        let healthy = Behavior::Healthy { latency: self.settings.latency };
-        self.hosts.entry(address).or_insert_with(|| Host::new(healthy, self.base))
+        let Self { hosts, settings, .. } = self;
+        let healthy = || Behavior::Healthy { latency: settings.latency.clone() };
+        hosts.entry(address).or_insert_with(|| Host::new(healthy()))
+    }
+
+    /// Asks whoever is at an address what it does now.
+    fn behave<T>(
+        &mut self,
+        address: SocketAddr,
+        ask: impl FnOnce(&Behavior, &Latency, &mut Rng) -> T,
+    ) -> T {
+        let Self { hosts, settings, rng, .. } = self;
+        let healthy = || Behavior::Healthy { latency: settings.latency.clone() };
+        let host = hosts.entry(address).or_insert_with(|| Host::new(healthy()));
+        ask(&host.behavior, &settings.latency, rng)
     }
 
     fn add(&mut self, at: Instant, happening: Happening) {
         let grain_ns = self.settings.grain.as_nanos().max(1) as u64;
+        if grain_ns == 1 {
+            return self.queue.add(at.max(self.now), happening);
+        }
         let since_ns = at.max(self.now).saturating_duration_since(self.base).as_nanos() as u64;
         let rounded_ns = since_ns.div_ceil(grain_ns) * grain_ns;
         self.queue.add(self.base + Duration::from_nanos(rounded_ns), happening);
@@ -310,7 +309,8 @@ impl World {
     /// One round trip, with its jitter.
     fn round_trip(&mut self) -> Duration {
         let stretch = 1.0 + self.settings.round_trip_jitter * self.rng.f64();
-        self.settings.round_trip.mul_f64(stretch)
+        let least_ns = self.settings.round_trip.as_nanos() as f64;
+        Duration::from_nanos((least_ns * stretch) as u64)
     }
 
     fn one_way(&mut self) -> Duration {

@@ -12,17 +12,19 @@ use crate::logic::outcome::Reason;
 use crate::logic::snapshot::{Live, PoolView};
 use crate::logic::topology::{Correlate, EndpointSpec, ZoneSpec};
 
-pub(super) const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
-const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
+pub(in crate::logic::director) const REFUSED: Outcome =
+    Outcome::Fail(Failure::connect(Reason::Refused));
+pub(in crate::logic::director) const PASS: Outcome =
+    Outcome::Pass { latency: Duration::from_millis(1) };
 
-pub(super) fn ms(ms: u64) -> Duration {
+pub(in crate::logic::director) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// A director, its time, and what it said in its last turn.
-pub(super) struct Rig {
-    director: Director,
-    pub(super) now: Instant,
+pub(in crate::logic::director) struct Rig {
+    pub(in crate::logic::director) director: Director,
+    pub(in crate::logic::director) now: Instant,
     said: Vec<Output>,
     /// Probes that are under way.
     asked: Vec<(EndpointId, Ticket, u16)>,
@@ -30,20 +32,20 @@ pub(super) struct Rig {
 
 impl Rig {
     /// One pool; every endpoint has passed its first probe.
-    pub(super) fn new(zones: &[(&str, &[u16])]) -> Self {
+    pub(in crate::logic::director) fn new(zones: &[(&str, &[u16])]) -> Self {
         let mut rig = Self::cold(zones);
         rig.all_answer(PASS);
         rig
     }
 
-    fn cold(zones: &[(&str, &[u16])]) -> Self {
+    pub(in crate::logic::director) fn cold(zones: &[(&str, &[u16])]) -> Self {
         let mut rig = Self::blank();
         rig.configure(pool(zones));
         rig
     }
 
     /// The same with everything as the pool has it.
-    fn with(pool: PoolSpec) -> Self {
+    pub(in crate::logic::director) fn with(pool: PoolSpec) -> Self {
         let mut rig = Self::blank();
         rig.configure(pool);
         rig.all_answer(PASS);
@@ -60,13 +62,13 @@ impl Rig {
         }
     }
 
-    fn configure(&mut self, pool: PoolSpec) {
+    pub(in crate::logic::director) fn configure(&mut self, pool: PoolSpec) {
         let topology = Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
         self.turn([Input::Configure { topology, routes: Arc::default() }]);
     }
 
     /// Hands in all inputs, then does what the director says.
-    pub(super) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
+    pub(in crate::logic::director) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
         inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
         self.director.handle_timeout(self.now);
         self.said.clear();
@@ -82,7 +84,7 @@ impl Rig {
         }
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(in crate::logic::director) fn wait(&mut self, time: Duration) {
         self.now += time;
         self.turn([]);
     }
@@ -91,33 +93,41 @@ impl Rig {
         self.director.endpoints().iter().map(|status| status.subject.endpoint).collect()
     }
 
-    pub(super) fn id(&self, port: u16) -> EndpointId {
+    pub(in crate::logic::director) fn id(&self, port: u16) -> EndpointId {
         let all = self.director.endpoints();
         let one = all.iter().find(|status| status.subject.address.port() == port);
         one.expect("known").subject.endpoint
     }
 
-    fn status(&self, port: u16) -> EndpointStatus {
+    pub(in crate::logic::director) fn status(&self, port: u16) -> EndpointStatus {
         let mut all = self.director.endpoints().into_iter();
         all.find(|status| status.subject.address.port() == port).expect("known")
     }
 
-    pub(super) fn regular(&self, endpoint: EndpointId, outcome: Outcome) -> Input {
+    pub(in crate::logic::director) fn regular(
+        &self,
+        endpoint: EndpointId,
+        outcome: Outcome,
+    ) -> Input {
         let ticket = Ticket { probe: 0, row: ProbeRow::Regular, started: self.now };
         Input::Probed { endpoint, ticket, outcome }
     }
 
-    pub(super) fn traffic(&self, endpoint: EndpointId, failure: Failure) -> Input {
+    pub(in crate::logic::director) fn traffic(
+        &self,
+        endpoint: EndpointId,
+        failure: Failure,
+    ) -> Input {
         Input::Traffic { endpoint, failure, began: self.now }
     }
 
-    pub(super) fn all_answer(&mut self, outcome: Outcome) {
+    pub(in crate::logic::director) fn all_answer(&mut self, outcome: Outcome) {
         let inputs: Vec<_> = self.ids().iter().map(|&id| self.regular(id, outcome)).collect();
         self.turn(inputs);
     }
 
     /// Two refusals: a verdict.
-    pub(super) fn fell(&mut self, ports: &[u16]) {
+    pub(in crate::logic::director) fn fell(&mut self, ports: &[u16]) {
         for _ in 0..2 {
             self.now += ms(1);
             let refused = |&port: &u16| self.regular(self.id(port), REFUSED);
@@ -126,13 +136,19 @@ impl Rig {
         }
     }
 
-    fn live(&self, port: u16) -> Arc<Live> {
+    pub(in crate::logic::director) fn live(&self, port: u16) -> Arc<Live> {
         let endpoint = self.director.roster.get(self.id(port)).expect("known");
         Arc::clone(&endpoint.live)
     }
 
     /// Requests that end now: so many well, and so many by `failure`.
-    fn requests(&mut self, port: u16, good: u32, bad: u32, failure: Failure) {
+    pub(in crate::logic::director) fn requests(
+        &mut self,
+        port: u16,
+        good: u32,
+        bad: u32,
+        failure: Failure,
+    ) {
         let live = self.live(port);
         let now_us = self.now.saturating_duration_since(self.director.epoch).as_micros() as u64;
         (0..good).for_each(|_| {
@@ -145,7 +161,11 @@ impl Rig {
     }
 
     /// Time passes in small steps: every endpoint's probes are answered at once by `answer`.
-    fn live_on(&mut self, time: Duration, answer: impl Fn(u16) -> Outcome) {
+    pub(in crate::logic::director) fn live_on(
+        &mut self,
+        time: Duration,
+        answer: impl Fn(u16) -> Outcome,
+    ) {
         let until = self.now + time;
         let mut said = Vec::new();
         while self.now < until {
@@ -164,17 +184,17 @@ impl Rig {
         self.said = said;
     }
 
-    fn down(&self) -> Vec<u16> {
+    pub(in crate::logic::director) fn down(&self) -> Vec<u16> {
         let all = self.director.endpoints();
         let down = all.iter().filter(|status| status.health.is_down());
         down.map(|status| status.subject.address.port()).collect()
     }
 
-    fn view(&self) -> Arc<PoolView> {
+    pub(in crate::logic::director) fn view(&self) -> Arc<PoolView> {
         self.director.pools[0].view.clone().expect("published")
     }
 
-    pub(super) fn published(&self) -> Vec<Arc<Snapshot>> {
+    pub(in crate::logic::director) fn published(&self) -> Vec<Arc<Snapshot>> {
         let publish = |output: &Output| match output {
             Output::Publish(snapshot) => Some(Arc::clone(snapshot)),
             _ => None,
@@ -208,7 +228,7 @@ impl Rig {
     }
 }
 
-fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
+pub(in crate::logic::director) fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
     let zone = |(name, ports): &(&str, &[u16])| ZoneSpec {
         place: Place::parse(name).expect("a place"),
         endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
@@ -222,7 +242,7 @@ fn endpoint(port: u16) -> EndpointSpec {
     EndpointSpec { address: SocketAddr::from(([127, 0, 0, 1], port)), weight: 1 }
 }
 
-pub(super) fn serving(snapshot: &Snapshot) -> Vec<u16> {
+pub(in crate::logic::director) fn serving(snapshot: &Snapshot) -> Vec<u16> {
     let mut ports: Vec<u16> =
         snapshot.pools[0].targets().map(|target| target.address.port()).collect();
     ports.sort_unstable();

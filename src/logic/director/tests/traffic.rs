@@ -83,6 +83,11 @@ fn a_zone_whose_failures_are_spread_falls_sooner_than_its_endpoints() {
     assert_eq!(rig.down(), [1, 2, 3]);
     let left: Vec<u16> = rig.view().targets().map(|target| target.address.port()).collect();
     assert_eq!(left, [4, 5, 6]);
+    try_on(&mut rig, ms(3_000), false);
+    assert_eq!(rig.down(), [1, 2, 3]);
+    try_on(&mut rig, ms(4_000), true);
+    assert!(rig.down().is_empty(), "trials bring the zone back: {:?}", rig.down());
+    assert!(!rig.director.pools[0].zones[0].is_down());
 }
 
 #[test]

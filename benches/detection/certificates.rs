@@ -1,0 +1,38 @@
+//! The endpoints' certificates: one that does, and one that has expired.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki::{Authority, Clients, Identity, Valid};
+
+/// The name that all of them have.
+const NAME: &str = "bench.example";
+
+/// The files' names, without what they end with.
+const FILES: [(&str, Valid); 2] = [("good", Valid::Now), ("expired", Valid::UntilLastYear)];
+
+/// Writes an authority's certificate as `ca.pem`, and those that it issued with their keys.
+pub(crate) fn write(dir: &Path) -> io::Result<()> {
+    let authority = Authority::new("gapless detection bench");
+    fs::write(dir.join("ca.pem"), authority.pem())?;
+    for (file, valid) in FILES {
+        let identity = authority.server(&[NAME], valid);
+        fs::write(dir.join(file).with_extension("pem"), identity.chain_pem)?;
+        fs::write(dir.join(file).with_extension("key"), identity.key_pem)?;
+    }
+    Ok(())
+}
+
+/// What an endpoint needs to show the good one, and the expired one.
+pub(crate) fn read(dir: &Path) -> io::Result<[TlsAcceptor; 2]> {
+    let [good, expired] = FILES.map(|(file, _)| {
+        let chain_pem = fs::read_to_string(dir.join(file).with_extension("pem"))?;
+        let key_pem = fs::read_to_string(dir.join(file).with_extension("key"))?;
+        let config = Identity { chain_pem, key_pem }.server_config(&Clients::Any, &[]);
+        Ok::<_, io::Error>(TlsAcceptor::from(config))
+    });
+    Ok([good?, expired?])
+}

@@ -1,0 +1,112 @@
+//! Gauges that are read off the director when somebody asks for `/metrics`: each exists from the
+//! start, and goes with what it is about.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use crate::logic::director::{Director, PoolStatus, ZoneStatus, ZoneVerdict};
+
+/// A page in the text format of Prometheus.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// One gauge with its samples: labels in braces (or nothing), and the value.
+    fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (String, f64)>) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in samples {
+            let _ = writeln!(self.text, "{name}{labels} {value}");
+        }
+    }
+}
+
+/// The state of the director, as of `now`.
+#[must_use]
+pub fn render(director: &Director, now: Instant) -> String {
+    let mut page = Page::default();
+    let plain = |value| [(String::new(), value)];
+    let blind = truth(director.is_blind());
+    page.gauge("gapless_blind", "Whether probes end without evidence.", plain(blind));
+    page.gauge(
+        "gapless_probe_stretch",
+        "How many times longer than configured periods of probes are, because of their budget.",
+        plain(director.stretch()),
+    );
+    pools(&director.pools(), &mut page);
+    let zone = |zone: &ZoneStatus| {
+        // Names are letters, digits and `-_.`: nothing is to be escaped.
+        let labels = format!("{{pool=\"{}\",zone=\"{}\"}}", zone.pool, zone.place);
+        (labels, truth(zone.verdict == ZoneVerdict::Up))
+    };
+    let zones = director.zones(now);
+    let help = "Whether the zone is up as a whole.";
+    page.gauge("gapless_zone_up", help, zones.iter().map(zone));
+    page.text
+}
+
+fn pools(pools: &[PoolStatus], page: &mut Page) {
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&PoolStatus) -> Option<f64>| {
+        let sample =
+            |pool: &PoolStatus| Some((format!("{{pool=\"{}\"}}", pool.name), value(pool)?));
+        page.gauge(name, help, pools.iter().filter_map(sample));
+    };
+    let help = "Whether nothing in the pool is healthy, so that traffic goes to all of it.";
+    gauge("gapless_pool_panic", help, &|pool| Some(truth(pool.panic)));
+    let help = "Whether probes fail in much of the pool while its traffic succeeds.";
+    gauge("gapless_pool_divergence", help, &|pool| Some(truth(pool.diverges)));
+    let help = "Endpoints whose verdict is down.";
+    gauge("gapless_pool_down", help, &|pool| Some(pool.down as f64));
+    let help = "Endpoints that may be down at once: verdicts beyond are withheld.";
+    gauge("gapless_pool_evict_limit", help, &|pool| Some(f64::from(pool.evict.allowed)));
+    let help = "The period of probes of endpoints that are up, as it is.";
+    gauge("gapless_probe_period_seconds", help, &|pool| {
+        pool.achieved_period.map(|period| period.as_secs_f64())
+    });
+}
+
+fn truth(is: bool) -> f64 {
+    if is { 1.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::Arc;
+
+    use crate::logic::director::Input;
+    use crate::logic::id::Place;
+    use crate::logic::topology::{EndpointSpec, Evict, PoolSpec, Topology, ZoneSpec};
+
+    #[test]
+    fn every_gauge_is_there_from_the_start() {
+        let now = Instant::now();
+        let mut director = Director::new(now, 1);
+        let one = |port| EndpointSpec { address: ([127, 0, 0, 1], port).into(), weight: 1 };
+        let place = Place::parse("r/a").expect("a place");
+        let zone = ZoneSpec { place, endpoints: vec![one(1), one(2)] };
+        let mut pool = PoolSpec::new("web", vec![zone]);
+        pool.evict = Evict { percent: 50, ..Evict::default() };
+        let topology = Topology { here: None, pools: vec![Arc::new(pool)], probes_per_second: 1 };
+        director.handle(Input::Configure { topology, routes: Arc::default() }, now);
+        let page = render(&director, now);
+        for sample in [
+            "gapless_blind 0",
+            "gapless_probe_stretch 2",
+            "gapless_pool_panic{pool=\"web\"} 0",
+            "gapless_pool_divergence{pool=\"web\"} 0",
+            "gapless_pool_down{pool=\"web\"} 0",
+            "gapless_pool_evict_limit{pool=\"web\"} 1",
+            "gapless_zone_up{pool=\"web\",zone=\"r/a\"} 1",
+        ] {
+            assert!(page.lines().any(|line| line == sample), "{sample} not in\n{page}");
+        }
+        assert!(!page.contains("gapless_probe_period_seconds"), "nothing was probed twice");
+    }
+}

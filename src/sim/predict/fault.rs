@@ -1,0 +1,130 @@
+//! The failures that are predicted: what an endpoint then does, and who can see it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::logic::outcome::Class;
+use crate::logic::probe::ProbeSpec;
+
+use crate::sim::world::Behavior;
+
+/// How slow an endpoint becomes that becomes slow.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// One way of failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    /// The process is gone: connections are refused.
+    Refused,
+    /// Every connection is reset.
+    Reset,
+    /// The process stands still: connections are taken, and nothing comes back.
+    Hang,
+    /// Every packet is dropped.
+    BlackHole,
+    /// Every answer is a 503, the probe's too.
+    StatusAll,
+    /// Every answer to traffic is a 503; the probe's is as it should be.
+    StatusTraffic,
+    /// Everything takes two seconds.
+    Slow,
+    /// Three tenths of the answers to traffic are a 500.
+    Errors30,
+    /// Answers to traffic end in the middle.
+    Cut,
+    /// What the probe asks for has the wrong body.
+    WrongBody,
+    /// The certificate has expired.
+    Certificate,
+}
+
+impl Fault {
+    /// Every fault, in the order of reports.
+    pub const ALL: [Self; 11] = [
+        Self::Refused,
+        Self::Reset,
+        Self::Hang,
+        Self::BlackHole,
+        Self::StatusAll,
+        Self::StatusTraffic,
+        Self::Slow,
+        Self::Errors30,
+        Self::Cut,
+        Self::WrongBody,
+        Self::Certificate,
+    ];
+
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Hang => "hang",
+            Self::BlackHole => "black_hole",
+            Self::StatusAll => "status_all",
+            Self::StatusTraffic => "status_traffic",
+            Self::Slow => "slow",
+            Self::Errors30 => "errors_30",
+            Self::Cut => "cut",
+            Self::WrongBody => "wrong_body",
+            Self::Certificate => "certificate",
+        }
+    }
+
+    /// What an endpoint does that fails so.
+    #[must_use]
+    pub fn behavior(self) -> Behavior {
+        match self {
+            Self::Refused => Behavior::Refused,
+            Self::Reset => Behavior::Reset,
+            Self::Hang => Behavior::Hang,
+            Self::BlackHole => Behavior::BlackHole,
+            Self::StatusAll => Behavior::BadStatus { status: 503 },
+            Self::StatusTraffic => Behavior::StatusTraffic { status: 503 },
+            Self::Slow => Behavior::Slow { latency: SLOW },
+            Self::Errors30 => Behavior::Errors { share: 0.3, status: 500 },
+            Self::Cut => Behavior::Cut,
+            Self::WrongBody => Behavior::WrongBody,
+            Self::Certificate => Behavior::Certificate,
+        }
+    }
+
+    /// What it costs a probe to see it, as the closed form has it.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            Self::Refused => Class::Refused,
+            Self::Reset | Self::Cut => Class::Reset,
+            Self::Hang | Self::BlackHole | Self::Slow => Class::Silent,
+            Self::StatusAll | Self::StatusTraffic | Self::Errors30 | Self::WrongBody => {
+                Class::BadStatus
+            }
+            Self::Certificate => Class::Tls,
+        }
+    }
+
+    /// Whether requests meet it.
+    #[must_use]
+    pub fn is_met_by_traffic(self) -> bool {
+        !matches!(self, Self::WrongBody | Self::Certificate)
+    }
+
+    /// Whether no probe can see it, whatever it asks.
+    #[must_use]
+    pub fn spares_probes(self) -> bool {
+        matches!(self, Self::StatusTraffic | Self::Errors30 | Self::Cut)
+    }
+
+    /// Whether it can befall an endpoint that is probed so: who speaks no TLS has no certificate.
+    #[must_use]
+    pub fn concerns(self, probe: &ProbeSpec) -> bool {
+        self != Self::Certificate || probe.tls.is_some()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
