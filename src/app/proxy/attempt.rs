@@ -219,39 +219,48 @@ impl Wait<'_> {
     }
 }
 
+/// A body that is passed on only when it is complete.
+pub(super) struct Pending {
+    head: ResponseHead,
+    body: Box<ResponseBody>,
+    cuts: Cuts,
+}
+
+/// How much of an answer there is.
+pub(super) enum Part {
+    /// All that the client has to wait for.
+    Enough(ResponseHead, Received),
+    /// Not yet.
+    Pending(Pending),
+}
+
 impl Begun {
     /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
     /// stream.
-    pub(super) async fn receive(
+    pub(super) fn receive(
         self,
         ask: &Ask<'_>,
         outgoing: &mut Outgoing,
         visit: &Visit,
-    ) -> Result<(ResponseHead, Received), Ended> {
+    ) -> Result<Part, Ended> {
         let Self { head, exchange, cuts } = self;
         let is_sent = exchange.is_sent();
         let rest = if is_sent { None } else { Some(outgoing.take()) };
-        let home = visit.home();
-        let mut body = ResponseBody::new(exchange, &head, rest, Rc::clone(home), ask.timeouts.idle);
+        let home = Rc::clone(visit.home());
+        let mut body = ResponseBody::new(exchange, &head, rest, home, ask.timeouts.idle);
         if !is_sent {
-            return Ok((head, Received::Stream(body)));
+            return Ok(Part::Enough(head, Received::Stream(body)));
         }
         if let Some(whole) = body.try_whole().map_err(cut_body)? {
             visit.answered();
-            return Ok((head, Received::Whole(whole)));
+            return Ok(Part::Enough(head, Received::Whole(whole)));
         }
         let is_small = body.remaining().is_some_and(|left| left <= COMMIT_BYTES);
-        if !(is_small && ask.idempotent && outgoing.is_held()) {
-            return Ok((head, Received::Stream(body)));
+        if is_small && ask.idempotent && outgoing.is_held() {
+            Ok(Part::Pending(Pending { head, body, cuts }))
+        } else {
+            Ok(Part::Enough(head, Received::Stream(body)))
         }
-        let whole: Result<Bytes, ResponseError> = tokio::select! {
-            biased;
-            whole = body.collect() => whole,
-            () = home.until_cut(cuts, true) => return Err(Ended::Cut { reached: Reached::Something }),
-        };
-        let whole = whole.map_err(cut_body)?;
-        visit.answered();
-        Ok((head, Received::Whole(whole)))
     }
 
     /// The request goes elsewhere, and nobody wants this answer.
@@ -262,6 +271,25 @@ impl Begun {
             let home = Rc::clone(visit.home());
             ResponseBody::new(exchange, &head, None, home, ask.timeouts.idle).drain();
         }
+    }
+}
+
+impl Pending {
+    /// Waits for all of the body.
+    pub(super) async fn complete(
+        mut self,
+        visit: &Visit,
+    ) -> Result<(ResponseHead, Received), Ended> {
+        let whole: Result<Bytes, ResponseError> = tokio::select! {
+            biased;
+            whole = self.body.collect() => whole,
+            () = visit.home().until_cut(self.cuts, true) => {
+                return Err(Ended::Cut { reached: Reached::Something });
+            }
+        };
+        let whole = whole.map_err(cut_body)?;
+        visit.answered();
+        Ok((self.head, Received::Whole(whole)))
     }
 }
 

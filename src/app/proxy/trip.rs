@@ -16,7 +16,7 @@ use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
-use super::attempt::{Ask, Begun, Ended, attempt};
+use super::attempt::{Ask, Begun, Ended, Part, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next};
 use super::fault::Reason;
@@ -117,20 +117,23 @@ impl Trip<'_> {
             let (_, local) = view.pool(self.route);
             let Next { visit, zone, way } = next;
             self.tries += 1;
-            let begun = attempt(self.worker, local, ask, outgoing, &visit, way).await;
-            let received = match begun {
-                Ok(begun) if self.is_unwanted(&begun, &visit, outgoing) => {
-                    let failed = Failed { visit: &visit, zone, reached: Reached::Something };
-                    match self.elsewhere(&view, &failed, false, outgoing) {
-                        Some(other) => {
+            let part = match attempt(self.worker, local, ask, outgoing, &visit, way).await {
+                Ok(begun) => {
+                    if self.is_unwanted(&begun, &visit, outgoing) {
+                        let failed = Failed { visit: &visit, zone, reached: Reached::Something };
+                        if let Some(other) = self.elsewhere(&view, &failed, false, outgoing) {
                             begun.discard(ask, &visit);
                             (view, next) = other;
                             continue;
                         }
-                        None => begun.receive(ask, outgoing, &visit).await,
                     }
+                    begun.receive(ask, outgoing, &visit)
                 }
-                Ok(begun) => begun.receive(ask, outgoing, &visit).await,
+                Err(ended) => Err(ended),
+            };
+            let received = match part {
+                Ok(Part::Enough(head, received)) => Ok((head, received)),
+                Ok(Part::Pending(pending)) => pending.complete(&visit).await,
                 Err(ended) => Err(ended),
             };
             let (reason, reached) = match received {

@@ -20,9 +20,12 @@ pub struct Visit {
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
-    /// Held, not read.
-    _counted: (Option<Permit>, Option<PoolRequest>),
+    /// What it takes of limits, where there are any: held, not read.
+    _counted: Option<Box<Counted>>,
 }
+
+/// What a visit takes of limits; in a box, since most visits take nothing and all of them move.
+type Counted = (Option<Permit>, Option<PoolRequest>);
 
 /// On what terms a visit begins.
 #[derive(Debug)]
@@ -53,13 +56,15 @@ impl Visit {
             is_trial: terms.is_trial,
             witness: Witness::default(),
             is_failed: Cell::new(false),
-            _counted: (terms.resend, None),
+            _counted: terms.resend.map(|permit| Box::new((Some(permit), None))),
         })
     }
 
     /// The visit lasts as long as its request, which the pool counts until then.
     pub fn keep(&mut self, request: Option<PoolRequest>) {
-        self._counted.1 = request;
+        if request.is_some() {
+            self._counted.get_or_insert_default().1 = request;
+        }
     }
 
     /// The connections to the endpoint.

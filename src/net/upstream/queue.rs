@@ -69,23 +69,27 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What an open connection takes of its limits. Whoever waits hears of its end.
+/// What an open connection takes of its limits. Whoever waits hears of its end. In a box, since
+/// connections move with every request.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Slot(Box<Taken>);
+
+#[derive(Debug)]
+struct Taken {
     permit: Option<Permit>,
     queue: Rc<Queue>,
 }
 
 impl Slot {
     pub(super) fn new(permit: Permit, queue: &Rc<Queue>) -> Self {
-        Self { permit: Some(permit), queue: Rc::clone(queue) }
+        Self(Box::new(Taken { permit: Some(permit), queue: Rc::clone(queue) }))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.permit = None;
-        self.queue.wake();
+        self.0.permit = None;
+        self.0.queue.wake();
     }
 }
 
