@@ -58,25 +58,34 @@ pub struct Tier {
 }
 
 impl Cell {
-    /// The endpoints of `targets` whose entry in `weights` (in parts of [`WEIGHT_ONE`]) is not
-    /// zero; `None` if there are none.
+    /// The endpoints of `targets` at these positions, with their weights in parts of
+    /// [`WEIGHT_ONE`]; `None` if there are none.
     #[must_use]
-    pub fn new(targets: &Arc<[Target]>, weights: &[u32]) -> Option<Self> {
-        let active = weights.iter().enumerate().filter(|(_, weight)| **weight > 0);
-        let positions: Vec<u32> = active.clone().map(|(position, _)| position as u32).collect();
-        let (_, first) = active.clone().next()?;
-        let total = active.clone().map(|(_, weight)| u64::from(*weight)).sum();
-        let sums = if active.clone().all(|(_, weight)| weight == first) {
-            Vec::new()
-        } else {
-            let running = active.scan(0u64, |sum, (_, weight)| {
-                *sum += u64::from(*weight);
-                Some(*sum)
-            });
-            running.collect()
-        };
+    pub fn new(targets: &Arc<[Target]>, active: &[(u32, u32)]) -> Option<Self> {
+        let &(_, first) = active.first()?;
+        let mut total = 0;
+        let mut are_equal = true;
+        for &(_, weight) in active {
+            total += u64::from(weight);
+            are_equal &= weight == first;
+        }
+        let running = active.iter().scan(0u64, |sum, (_, weight)| {
+            *sum += u64::from(*weight);
+            Some(*sum)
+        });
+        let sums = if are_equal { Vec::new() } else { running.collect() };
+        let positions = active.iter().map(|&(position, _)| position).collect();
         let active = Arc::new(Active { positions, sums, total });
         Some(Self { targets: Arc::clone(targets), active })
+    }
+
+    /// All of `targets`, by their declared weights.
+    #[must_use]
+    pub fn everybody(targets: &Arc<[Target]>) -> Option<Self> {
+        let all = targets.iter().zip(0..);
+        let active: Vec<(u32, u32)> =
+            all.map(|(target, position)| (position, target.weight * WEIGHT_ONE)).collect();
+        Self::new(targets, &active)
     }
 
     /// Sum of the weights of those that take traffic, in parts of [`WEIGHT_ONE`].
@@ -133,8 +142,7 @@ impl Tier {
     /// A tier of one cell with all of `targets`, by their declared weights.
     #[must_use]
     pub fn of(share: u64, targets: Vec<Target>) -> Self {
-        let weights: Vec<u32> = targets.iter().map(|target| target.weight * WEIGHT_ONE).collect();
-        let cell = Cell::new(&targets.into(), &weights);
+        let cell = Cell::everybody(&targets.into());
         Self::new(share, cell.into_iter().map(|cell| (cell.clone(), cell.weight())).collect())
     }
 
@@ -226,7 +234,8 @@ mod tests {
             live: Arc::default(),
         };
         let ids = first..first + weights.len() as u32;
-        Cell::new(&ids.map(target).collect(), weights).expect("a weight")
+        let active: Vec<(u32, u32)> = (0..).zip(weights.iter().copied()).collect();
+        Cell::new(&ids.map(target).collect(), &active).expect("a weight")
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Director {
                 zone.strikes.retain(|&(at, id)| {
                     roster.get(id).is_some_and(|endpoint| {
                         let Seat { pool: home, zone, .. } = endpoint.seat;
-                        (home, zone) == (pool, index) && endpoint.struck == Some(at)
+                        (home, zone) == (pool, index) && endpoint.struck() == Some(at)
                     })
                 });
                 zone.struck = zone.strikes.len() as u32;
@@ -131,7 +131,7 @@ impl Director {
     fn retire(&mut self, id: EndpointId, now: Instant) {
         self.tally(id);
         if let Some(incident) = self.ledger.restore(id, now) {
-            self.event(Event::IncidentEnded(incident));
+            self.event(Event::IncidentEnded(Box::new(incident)));
         }
         self.roster.remove(id);
     }

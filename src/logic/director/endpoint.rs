@@ -85,10 +85,17 @@ pub(super) enum Bond {
 
 /// What is remembered against an endpoint.
 #[derive(Debug, Default)]
-struct Trouble {
+pub(super) struct Trouble {
     evidence: VecDeque<Piece>,
     /// What made the verdict, for as long as it stands.
     cause: Option<Piece>,
+    pub(super) last_strike: Option<Instant>,
+    /// The first failure of a connection in the running row of strikes.
+    pub(super) struck: Option<Instant>,
+    pub(super) flaps: Flaps,
+    pub(super) held_until: Option<Instant>,
+    /// When its live counters are looked at again.
+    pub(super) watch_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -113,16 +120,9 @@ pub(super) struct Endpoint {
     pub(super) checks: SmallVec<[Check; 1]>,
     /// The entry in the director's timer queue.
     pub(super) armed: Option<Instant>,
-    /// When its live counters are looked at again.
-    pub(super) watch_at: Option<Instant>,
     pub(super) live: Arc<Live>,
     pub(super) up_since: Option<Instant>,
-    pub(super) last_strike: Option<Instant>,
-    /// The first failure of a connection in the running row of strikes.
-    pub(super) struck: Option<Instant>,
     pub(super) since: Instant,
-    pub(super) flaps: Flaps,
-    pub(super) held_until: Option<Instant>,
     pub(super) ramp: Ramp,
     pub(super) past: Past,
     /// Most endpoints never have any.
@@ -148,18 +148,13 @@ impl Endpoint {
             is_contradicted: false,
             is_degraded: false,
             is_late_comer: false,
-            watch_at: None,
             ratio: Ratio::new(now),
             seen: Tries::default(),
             checks: pool.probes.iter().map(check).collect(),
             armed: None,
             live: Arc::default(),
             up_since: None,
-            last_strike: None,
-            struck: None,
             since: now,
-            flaps: Flaps::default(),
-            held_until: None,
             ramp: Ramp::Full,
             past: Past::default(),
             trouble: None,
@@ -210,7 +205,7 @@ impl Endpoint {
             && self.trust == Trust::Sound
             && self.bond == Bond::Free
             && self.withheld.is_none()
-            && self.struck.is_none()
+            && self.struck().is_none()
             && !self.is_contradicted
     }
 
@@ -255,7 +250,7 @@ impl Endpoint {
     }
 
     pub(super) fn is_held(&self, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now < until)
+        self.held_until().is_some_and(|until| now < until)
     }
 
     pub(super) fn gates(&self) -> impl Iterator<Item = usize> + '_ {
@@ -286,6 +281,27 @@ impl Endpoint {
         self.checks.iter().filter_map(|check| check.timer.due()).min()
     }
 
+    /// What is remembered against it; there is room for it from now on.
+    pub(super) fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    pub(super) fn last_strike(&self) -> Option<Instant> {
+        self.trouble.as_ref()?.last_strike
+    }
+
+    pub(super) fn struck(&self) -> Option<Instant> {
+        self.trouble.as_ref()?.struck
+    }
+
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.trouble.as_ref()?.held_until
+    }
+
+    pub(super) fn flaps(&self) -> Flaps {
+        self.trouble.as_ref().map(|trouble| trouble.flaps).unwrap_or_default()
+    }
+
     /// What made the verdict, while it stands.
     pub(super) fn cause(&self) -> Option<Piece> {
         self.trouble.as_ref()?.cause
@@ -298,7 +314,7 @@ impl Endpoint {
 
     /// Remembers a piece of evidence. What comes after a verdict must not push out what led to it.
     pub(super) fn note(&mut self, now: Instant, source: Source, failure: Failure) {
-        let trouble = self.trouble.get_or_insert_default();
+        let trouble = self.trouble_mut();
         if trouble.cause.is_some() {
             return;
         }
@@ -311,7 +327,7 @@ impl Endpoint {
     /// The same for what makes the verdict.
     pub(super) fn blame(&mut self, now: Instant, source: Source, failure: Failure) {
         self.note(now, source, failure);
-        self.trouble.get_or_insert_default().cause = Some(Piece { at: now, source, failure });
+        self.trouble_mut().cause = Some(Piece { at: now, source, failure });
     }
 
     /// A probe that began at `began` passed.

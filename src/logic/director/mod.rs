@@ -207,9 +207,9 @@ pub enum Event {
         on: bool,
     },
     /// A verdict began an incident.
-    IncidentBegan(Incident),
+    IncidentBegan(Box<Incident>),
     /// An endpoint is back.
-    IncidentEnded(Incident),
+    IncidentEnded(Box<Incident>),
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         /// The pool's name.
@@ -218,6 +218,9 @@ pub enum Event {
         on: bool,
     },
 }
+
+/// Room for outputs that is kept after a turn that had very many.
+const OUTPUTS_KEPT: usize = 1_024;
 
 /// The machine.
 #[derive(Debug)]
@@ -310,6 +313,9 @@ impl Director {
             // Traffic moves before anybody is told.
             self.outputs.push_front(Output::Publish(snapshot));
         }
+        if self.outputs.is_empty() && self.outputs.capacity() > OUTPUTS_KEPT {
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
         self.outputs.pop_front().or_else(|| self.next_cut())
     }
 
@@ -352,13 +358,13 @@ impl Director {
                 self.cuts.push((id, failure));
                 self.tally(id);
                 if let Some(incident) = self.ledger.open(id).cloned() {
-                    self.event(Event::IncidentBegan(incident));
+                    self.event(Event::IncidentBegan(Box::new(incident)));
                 }
             }
             (Change::Restored, _) => {
                 self.tally(id);
                 if let Some(incident) = self.ledger.restore(id, now) {
-                    self.event(Event::IncidentEnded(incident));
+                    self.event(Event::IncidentEnded(Box::new(incident)));
                 }
             }
             _ => {}

@@ -26,7 +26,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(1);
 /// recognised when its time comes, and dropped.
 #[derive(Debug)]
 pub(super) struct Pace {
-    queue: BinaryHeap<Reverse<(Instant, EndpointId)>>,
+    queue: BinaryHeap<Reverse<Due>>,
+    epoch: Instant,
     /// Due, and waiting for the budget, first come first served: all periods stretch alike.
     waiting: VecDeque<EndpointId>,
     tokens: f64,
@@ -35,11 +36,25 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { queue: BinaryHeap::new(), waiting: VecDeque::new(), tokens: 0.0, filled: now }
+        let (queue, waiting) = (BinaryHeap::new(), VecDeque::new());
+        Self { queue, epoch: now, waiting, tokens: 0.0, filled: now }
+    }
+
+    fn add(&mut self, due: Instant, id: EndpointId) {
+        let since = due.saturating_duration_since(self.epoch).as_nanos() as u64;
+        let id = u128::from(id.slot) << 32 | u128::from(id.generation);
+        self.queue.push(Reverse(Due(u128::from(since) << 64 | id)));
+    }
+
+    fn first(&self) -> Option<(Instant, EndpointId)> {
+        self.queue.peek().map(|Reverse(Due(key))| {
+            let id = EndpointId::new((key >> 32) as u32, *key as u32);
+            (self.epoch + Duration::from_nanos((key >> 64) as u64), id)
+        })
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        let first = self.queue.peek().map(|Reverse((due, _))| *due);
+        let first = self.first().map(|(due, _)| due);
         let next_token = (!self.waiting.is_empty()).then(|| self.filled + Duration::from_millis(1));
         [first, next_token].into_iter().flatten().min()
     }
@@ -57,6 +72,10 @@ impl Pace {
             (self.tokens + rate * elapsed.as_secs_f64()).min((rate * BURST_SHARE).max(1.0));
     }
 }
+
+/// When, in nanoseconds since the epoch, and who: one number, because it is compared so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(u128);
 
 /// Whether probes bring evidence at all.
 #[derive(Debug, Default)]
@@ -79,7 +98,7 @@ impl Director {
             let Some(id) = self.pace.waiting.pop_front() else { break };
             self.start(id, now);
         }
-        while let Some(&Reverse((due, id))) = self.pace.queue.peek() {
+        while let Some((due, id)) = self.pace.first() {
             if due > now {
                 break;
             }
@@ -144,7 +163,7 @@ impl Director {
         let due = endpoint.due();
         if due != endpoint.armed {
             if let Some(due) = due {
-                self.pace.queue.push(Reverse((due, id)));
+                self.pace.add(due, id);
             }
             endpoint.armed = due;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::logic::outcome::{Failure, Outcome};
 
 /// Probe results that are kept for `explain` and the API.
-pub(super) const REMEMBERED_PROBES: usize = 8;
+pub(super) const REMEMBERED_PROBES: usize = 6;
 
 /// A ring of probe results.
 #[derive(Clone, Debug, Default)]
@@ -75,17 +75,17 @@ mod tests {
     fn a_hundred_thousand_endpoints_fit() {
         assert!(size_of::<Past>() <= 136, "{}", size_of::<Past>());
         let endpoint = size_of::<super::super::endpoint::Endpoint>();
-        assert!(endpoint <= 688, "{endpoint}");
+        assert!(endpoint <= 576, "{endpoint}");
     }
 
     #[test]
-    fn the_last_eight_are_kept_in_their_order() {
+    fn the_last_six_are_kept_in_their_order() {
         let epoch = Instant::now();
         let mut past = Past::default();
         for n in 0..11 {
             past.remember(Duration::from_micros(n), n as u8, Outcome::Void);
         }
         let kept: Vec<u8> = past.iter(epoch).map(|(_, probe, _)| probe).collect();
-        assert_eq!(kept, [3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(kept, [5, 6, 7, 8, 9, 10]);
     }
 }

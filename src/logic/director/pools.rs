@@ -10,7 +10,6 @@ use crate::logic::ratio::Ratio;
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
 use crate::logic::steer;
-use crate::logic::tier::WEIGHT_ONE;
 use crate::logic::topology::PoolSpec;
 
 use super::Source;
@@ -201,35 +200,45 @@ impl ZoneState {
     }
 
     fn build(&self) -> Built {
-        let cell = |fits: fn(Standing) -> bool| {
-            let weight = |entry: &Entry| if fits(entry.standing) { entry.weight } else { 0 };
-            let weights: Vec<u32> = self.entries.iter().map(weight).collect();
-            Cell::new(&self.targets, &weights)
+        let mut open = Vec::with_capacity(self.entries.len());
+        let (mut suspects, mut resort, mut trials) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known = 0;
+        for (entry, position) in self.entries.iter().zip(0u32..) {
+            let seat = (position, entry.weight);
+            match entry.standing {
+                Standing::Out => {}
+                Standing::Unknown => continue,
+                Standing::Clear | Standing::Doubted => open.push(seat),
+                Standing::Suspect => suspects.push(seat),
+                Standing::Resort => resort.push(seat),
+                Standing::Trial => trials.push(self.targets[position as usize].clone()),
+            }
+            known += u64::from(entry.capacity);
+        }
+        let cell = |active: &[(u32, u32)]| Cell::new(&self.targets, active);
+        let has_doubted = self.entries.iter().any(|entry| entry.standing == Standing::Doubted);
+        let open_cell = cell(&open);
+        let clear = if has_doubted {
+            let standing = |seat: &(u32, u32)| self.entries[seat.0 as usize].standing;
+            open.retain(|seat| standing(seat) == Standing::Clear);
+            cell(&open)
+        } else {
+            open_cell.clone()
         };
-        let has = |standing| self.entries.iter().any(|entry| entry.standing == standing);
-        let of = |standing| {
-            let entries = self.entries.iter().zip(&*self.targets);
-            entries.filter(move |(entry, _)| entry.standing == standing).map(|(_, target)| target)
-        };
-        let has_doubted = has(Standing::Doubted);
-        let open = cell(|standing| matches!(standing, Standing::Clear | Standing::Doubted));
-        let known = self.entries.iter().filter(|entry| entry.standing != Standing::Unknown);
         Built {
-            clear: if has_doubted { cell(|s| s == Standing::Clear) } else { open.clone() },
-            open,
-            suspects: cell(|standing| standing == Standing::Suspect),
-            resort: cell(|standing| standing == Standing::Resort),
-            trials: of(Standing::Trial).cloned().collect(),
-            known: known.map(|entry| u64::from(entry.capacity)).sum(),
+            clear,
+            open: open_cell,
+            suspects: cell(&suspects),
+            resort: cell(&resort),
+            trials,
+            known,
             has_doubted,
         }
     }
 
     /// Every endpoint of the zone, whatever is known of it.
     pub(super) fn everybody(&self) -> Option<Cell> {
-        let weights: Vec<u32> =
-            self.targets.iter().map(|target| target.weight * WEIGHT_ONE).collect();
-        Cell::new(&self.targets, &weights)
+        Cell::everybody(&self.targets)
     }
 }
 

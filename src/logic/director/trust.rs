@@ -134,7 +134,7 @@ impl Director {
     /// Has the counters of an endpoint looked at again.
     fn watch(&mut self, id: EndpointId, at: Instant) {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
-        if let Some(old) = endpoint.watch_at.replace(at) {
+        if let Some(old) = endpoint.trouble_mut().watch_at.replace(at) {
             self.watched.remove(&(old, id));
         }
         self.watched.insert((at, id));
@@ -148,7 +148,7 @@ impl Director {
             }
             self.watched.pop_first();
             let Some(endpoint) = self.roster.get_mut(id) else { continue };
-            endpoint.watch_at = None;
+            endpoint.trouble_mut().watch_at = None;
             match endpoint.trust {
                 Trust::Sound => {}
                 Trust::Doubted { failure } => self.look_again(id, failure, now),
@@ -213,7 +213,8 @@ impl Director {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
         let before = endpoint.verdict();
         let hold = endpoint.pool.recover.hold_down;
-        let until = now + hold.max(endpoint.flaps.fell(&endpoint.pool.recover, now));
+        let recover = endpoint.pool.recover;
+        let until = now + hold.max(endpoint.trouble_mut().flaps.fell(&recover, now));
         endpoint.trust = Trust::Condemned(Case { failure, stage: Stage::Held { until } });
         endpoint.blame(now, Source::Traffic, failure);
         let probe_passes = endpoint.health == Health::Up;

@@ -40,7 +40,7 @@ impl Director {
         match evidence {
             Some(Evidence::Pass) => {
                 // An answer to a question asked before the last strike says nothing about now.
-                let outdated = endpoint.last_strike.is_some_and(|strike| ticket.started < strike);
+                let outdated = endpoint.last_strike().is_some_and(|strike| ticket.started < strike);
                 let is_degraded = matches!(outcome, Outcome::Degraded { .. });
                 let is_news =
                     std::mem::replace(&mut endpoint.is_degraded, is_degraded) != is_degraded;
@@ -151,11 +151,11 @@ impl Director {
                 endpoint.withheld = None;
             }
             Evidence::Soft(failure) => {
-                endpoint.last_strike = Some(now);
+                endpoint.trouble_mut().last_strike = Some(now);
                 endpoint.note(now, source, failure);
             }
             Evidence::Firm(failure) => {
-                endpoint.last_strike = Some(now);
+                endpoint.trouble_mut().last_strike = Some(now);
                 match change {
                     Change::WentDown => endpoint.blame(now, source, failure),
                     _ => endpoint.note(now, source, failure),
@@ -265,7 +265,7 @@ impl Director {
                     let before = endpoint.verdict();
                     endpoint.health.release();
                     endpoint.withheld = Some(Withheld::Divergence);
-                    endpoint.held_until = None;
+                    endpoint.trouble_mut().held_until = None;
                     self.settle(id, before, now);
                 }
             }
@@ -330,8 +330,9 @@ impl Director {
         match change {
             Change::WentDown => {
                 if endpoint.trust == Trust::Sound && endpoint.was_up() {
-                    let hold = endpoint.flaps.fell(&endpoint.pool.recover, now);
-                    endpoint.held_until = Some(now + hold);
+                    let recover = endpoint.pool.recover;
+                    let trouble = endpoint.trouble_mut();
+                    trouble.held_until = Some(now + trouble.flaps.fell(&recover, now));
                 }
                 endpoint.ramp = Ramp::Full;
                 endpoint.is_late_comer = false;

@@ -22,9 +22,9 @@ impl Director {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
         let seat = endpoint.seat;
         let correlate = endpoint.pool.correlate;
-        let is_first = endpoint.struck.is_none();
+        let is_first = endpoint.struck().is_none();
         if is_first {
-            endpoint.struck = Some(now);
+            endpoint.trouble_mut().struck = Some(now);
         }
         let zone = &mut self.pools[seat.pool].zones[seat.zone];
         if is_first {
@@ -36,7 +36,7 @@ impl Director {
                 break;
             }
             zone.strikes.pop_front();
-            let stands = self.roster.get(old).is_some_and(|other| other.struck == Some(at));
+            let stands = self.roster.get(old).is_some_and(|other| other.struck() == Some(at));
             zone.struck -= u32::from(stands);
         }
         let needed = quorum(zone.counts.all, correlate.quorum_percent).max(WITNESSES);
@@ -55,7 +55,9 @@ impl Director {
     pub(super) fn uncorrelate(&mut self, id: EndpointId) {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
         let seat = endpoint.seat;
-        if let Some(struck) = endpoint.struck.take() {
+        if endpoint.struck().is_some()
+            && let Some(struck) = endpoint.trouble_mut().struck.take()
+        {
             let zone = &mut self.pools[seat.pool].zones[seat.zone];
             let mut late = zone.strikes.iter().rev().take_while(|(at, _)| *at >= struck);
             zone.struck -= u32::from(late.any(|strike| *strike == (struck, id)));
@@ -86,7 +88,7 @@ impl Director {
             let Some(endpoint) = self.roster.get_mut(id) else { continue };
             let before = endpoint.verdict();
             match endpoint.health {
-                Health::Suspect { failure, .. } if endpoint.struck.is_some() => {
+                Health::Suspect { failure, .. } if endpoint.struck().is_some() => {
                     endpoint.health = Health::Down { failure };
                     endpoint.blame(now, source, failure);
                 }

@@ -223,8 +223,8 @@ impl Director {
             waits_for_budget: self.pace.is_waiting(id),
             row: row(endpoint),
             hold: Hold {
-                until: endpoint.held_until.filter(|&until| endpoint.is_down() && now < until),
-                flaps: endpoint.flaps.count(&recover, now),
+                until: endpoint.held_until().filter(|&until| endpoint.is_down() && now < until),
+                flaps: endpoint.flaps().count(&recover, now),
             },
             trial: trial(endpoint),
             doubt: Doubt { score: ratio.score(), failing: ratio.recent().plain_share() },

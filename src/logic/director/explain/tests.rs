@@ -104,7 +104,7 @@ fn a_verdict_by_probes_keeps_what_led_to_it() {
     assert_eq!((cause.at, cause.source, cause.failure), (fell, Source::Probe, refused));
     assert_eq!((facts.since, facts.evidence.len()), (fell, 2));
     assert!(facts.evidence.iter().all(|piece| piece.failure == refused && piece.at <= fell));
-    assert_eq!(facts.probes.len(), 8, "the probes go on");
+    assert_eq!(facts.probes.len(), 6, "the probes go on");
     assert_eq!((facts.cadence, facts.share), (Cadence::Down, 0.0));
     assert_eq!(facts.refused_within, ms(1_101), "its round trip is still known");
     assert_eq!(facts.row, Row::Passes { count: 0, needed: 2 });

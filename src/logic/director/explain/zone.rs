@@ -178,7 +178,7 @@ impl Director {
         let members = || zone.members.iter().filter_map(|&id| self.roster.get(id));
         members().for_each(|endpoint| counts.count(endpoint.verdict()));
         let stands = |&&(at, id): &&(Instant, EndpointId)| {
-            let struck = self.roster.get(id).and_then(|endpoint| endpoint.struck);
+            let struck = self.roster.get(id).and_then(|endpoint| endpoint.struck());
             struck == Some(at) && at + correlate.window >= now
         };
         let bar = (correlate.quorum_percent < Correlate::OFF_PERCENT).then(|| Quorum {
