@@ -107,10 +107,13 @@ impl Shared {
     }
 
     /// Tells control, or counts a drop if it has too much to hear already.
-    pub fn report(&self, report: Report) {
-        if self.reports.try_send(report).is_err() {
+    /// Whether there was room.
+    pub fn report(&self, report: Report) -> bool {
+        let is_told = self.reports.try_send(report).is_ok();
+        if !is_told {
             self.reports_dropped.fetch_add(1, Relaxed);
         }
+        is_told
     }
 
     /// Microseconds since the epoch.

@@ -184,7 +184,8 @@ impl Ledger {
     /// A snapshot that holds all verdicts so far was published.
     pub fn shifted(&mut self, now: Instant) {
         for endpoint in self.unshifted.drain(..) {
-            if let Some(incident) = self.open.get_mut(&endpoint) {
+            let incident = self.open.get_mut(&endpoint);
+            if let Some(incident) = incident.filter(|one| one.timeline.verdict.is_some()) {
                 incident.timeline.shift.get_or_insert(now);
             }
         }

@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
+    fence,
 };
 
 use super::breaker::{Gauges, Limit};
@@ -122,13 +123,22 @@ impl Live {
     #[must_use]
     pub fn erred(&self) -> bool {
         self.errors.fetch_add(1, Relaxed);
+        // Neither side may miss the other: the flag is read after the count is there, and cleared
+        // before the count is read.
+        fence(SeqCst);
         !self.is_noted.load(Relaxed) && !self.is_noted.swap(true, AcqRel)
+    }
+
+    /// Control could not be told: the next failure must try again.
+    pub fn untold(&self) {
+        self.is_noted.store(false, SeqCst);
     }
 
     /// Control looks: what comes from now on must be told again.
     #[must_use]
     pub fn look(&self) -> Tries {
-        self.is_noted.store(false, Release);
+        self.is_noted.store(false, SeqCst);
+        fence(SeqCst);
         self.tries()
     }
 
@@ -190,12 +200,13 @@ impl Live {
     pub fn take_trial(&self, now_us: u64) -> bool {
         let due_us = self.trial_at_us.load(Relaxed);
         let next_us = now_us + u64::from(self.trial_gap_us.load(Relaxed));
-        let takes = due_us <= now_us
-            && self.trial_at_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok();
-        if takes {
-            self.trials.fetch_add(1, Relaxed);
-        }
-        takes
+        due_us <= now_us
+            && self.trial_at_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok()
+    }
+
+    /// A trial that was taken is under way: there was room for it.
+    pub fn tried(&self) {
+        self.trials.fetch_add(1, Relaxed);
     }
 
     /// Trials taken since the process began.
@@ -229,6 +240,8 @@ mod tests {
         assert!(!live.take_trial(599) && live.take_trial(600));
         live.end_trials();
         assert!(!live.take_trial(1_000_000));
-        assert_eq!(live.trials(), 2);
+        assert_eq!(live.trials(), 0);
+        live.tried();
+        assert_eq!(live.trials(), 1);
     }
 }

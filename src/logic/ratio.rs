@@ -115,14 +115,14 @@ impl Ratio {
         }
     }
 
-    /// Weighs what was tried since the last call. `others` is how the rest of the pool fared of
-    /// late: nobody is guilty of what happens to all.
-    pub fn weigh(&mut self, tries: Tries, others: Faded, now: Instant) -> f32 {
+    /// Weighs what was tried since the last call, of which `lately` counts as of late. `others` is
+    /// how the rest of the pool fared of late: nobody is guilty of what happens to all.
+    pub fn weigh(&mut self, tries: Tries, lately: Tries, others: Faded, now: Instant) -> f32 {
         self.fade(now);
         let usual = MARGIN * self.usual.share().max(others.share());
         let step = Step::against(usual.clamp(USUAL_AT_LEAST, 0.9));
         self.score = step.walk(self.score, tries);
-        self.recent.add(tries);
+        self.recent.add(lately);
         self.pending.add(tries);
         if self.score < CLEARED {
             self.settle();
@@ -140,6 +140,15 @@ impl Ratio {
         self.score *= keep(elapsed, MEMORY);
         self.recent.fade(elapsed, MEMORY);
         self.usual.fade(elapsed, USUAL_MEMORY);
+    }
+
+    /// What of tries since the last look is of late: a day of good answers must not stand for the
+    /// last seconds.
+    #[must_use]
+    pub fn lately(&self, tries: Tries, now: Instant) -> Tries {
+        let age = now.saturating_duration_since(self.at);
+        let part = (MEMORY.as_secs_f64() / age.as_secs_f64().max(1e-9)).min(1.0);
+        Tries { good: (tries.good as f64 * part) as u64, bad: tries.bad }
     }
 
     /// How much speaks against it now.
@@ -213,12 +222,13 @@ mod tests {
         let mut rng = Rng::with_seed(seed);
         for _ in 0..warm {
             now += Duration::from_millis(10);
-            ratio.weigh(Tries { good: 1, bad: 0 }, others, now);
+            ratio.weigh(Tries { good: 1, bad: 0 }, Tries { good: 1, bad: 0 }, others, now);
         }
         (1..=at_most).find(|_| {
             now += Duration::from_millis(10);
             let bad = u64::from(rng.f64() < share);
-            ratio.weigh(Tries { good: 1 - bad, bad }, others, now) > GUILTY
+            ratio.weigh(Tries { good: 1 - bad, bad }, Tries { good: 1 - bad, bad }, others, now)
+                > GUILTY
         })
     }
 
@@ -260,7 +270,8 @@ mod tests {
         let mut ratio = Ratio::new(now);
         for _ in 0..1_000 {
             now += Duration::from_secs(60);
-            let score = ratio.weigh(Tries { good: 0, bad: 1 }, NONE, now);
+            let score =
+                ratio.weigh(Tries { good: 0, bad: 1 }, Tries { good: 0, bad: 1 }, NONE, now);
             assert!(score < GUILTY, "{score}");
         }
     }
@@ -269,8 +280,18 @@ mod tests {
     fn a_batch_counts_as_its_tries_would() {
         let now = Instant::now();
         let mut ratio = Ratio::new(now);
-        assert!(ratio.weigh(Tries { good: 10_000, bad: 10 }, NONE, now) < GUILTY);
+        assert!(
+            ratio.weigh(
+                Tries { good: 10_000, bad: 10 },
+                Tries { good: 10_000, bad: 10 },
+                NONE,
+                now
+            ) < GUILTY
+        );
         let mut ratio = Ratio::new(now);
-        assert!(ratio.weigh(Tries { good: 70, bad: 30 }, NONE, now) > GUILTY);
+        assert!(
+            ratio.weigh(Tries { good: 70, bad: 30 }, Tries { good: 70, bad: 30 }, NONE, now)
+                > GUILTY
+        );
     }
 }

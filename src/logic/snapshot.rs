@@ -75,6 +75,9 @@ impl Avoid {
     }
 }
 
+/// Endpoints on trial that a request asks at most whether their turn has come.
+const TRIALS_ASKED: usize = 16;
+
 impl PoolView {
     fn tiers_for(&self, sending: Sending) -> &[Tier] {
         match (sending, &self.proven) {
@@ -106,7 +109,10 @@ impl PoolView {
     /// its turn has come.
     #[must_use]
     pub fn trial(&self, now_us: u64) -> Option<&Target> {
-        self.trials.iter().find(|target| target.live.take_trial(now_us))
+        let count = self.trials.len();
+        let start = (now_us / 1_000) as usize;
+        let mut some = (0..count.min(TRIALS_ASKED)).map(|n| &self.trials[(start + n) % count]);
+        some.find(|target| target.live.take_trial(now_us))
     }
 
     /// Chooses another endpoint for a request that failed: one outside the zones to avoid if there

@@ -234,7 +234,8 @@ mod tests {
             live: Arc::default(),
         };
         let ids = first..first + weights.len() as u32;
-        let active: Vec<(u32, u32)> = (0..).zip(weights.iter().copied()).collect();
+        let active = (0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0);
+        let active: Vec<(u32, u32)> = active.collect();
         Cell::new(&ids.map(target).collect(), &active).expect("a weight")
     }
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -89,7 +89,11 @@ pub(super) async fn attempt(
     let (connection, ready) = match way {
         Way::Free(Free::Open(connection)) => (connection, visit.began()),
         way @ (Way::Free(Free::Room(_)) | Way::Line { .. }) => {
-            let opened = open(visit.home(), cuts, ask, way).await;
+            let mut timeout = ask.timeouts.connect;
+            if visit.is_trial() {
+                timeout = timeout.min(local.latency.borrow().slow_bound());
+            }
+            let opened = open(visit.home(), cuts, timeout, way).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
@@ -123,9 +127,8 @@ impl Ask<'_> {
 
 /// Opens a connection, or waits until one is free or may be opened; each takes the connect timeout at
 /// most.
-async fn open(home: &Pool, cuts: Cuts, ask: &Ask<'_>, way: Way) -> Result<Connection, Ended> {
+async fn open(home: &Pool, cuts: Cuts, timeout: Duration, way: Way) -> Result<Connection, Ended> {
     let cut = || Ended::Cut { reached: Reached::Nothing };
-    let timeout = ask.timeouts.connect;
     let free = match way {
         Way::Free(free) => free,
         Way::Line { pending, full } => tokio::select! {

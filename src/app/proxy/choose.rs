@@ -71,7 +71,9 @@ impl Choice<'_> {
     /// A trial, if one is due and there is room for it.
     pub(super) fn trial(&self) -> Option<Next> {
         let target = self.pool.trial(self.worker.shared.micros(self.began))?;
-        self.enter(target, true).ok()
+        let next = self.enter(target, true).ok()?;
+        target.live.tried();
+        Some(next)
     }
 
     /// The first endpoint of a request.

@@ -126,7 +126,10 @@ impl Visit {
     /// Tells control.
     fn report(&self, failure: Failure) {
         let endpoint = self.home.target.id;
-        self.worker.shared.report(Report::Traffic { endpoint, failure, began: self.began });
+        let report = Report::Traffic { endpoint, failure, began: self.began };
+        if !self.worker.shared.report(report) {
+            self.home.target.live.untold();
+        }
     }
 }
 

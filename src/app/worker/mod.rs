@@ -166,7 +166,9 @@ impl Worker {
             return Rc::clone(pool);
         }
         let shared = Arc::clone(&self.shared);
-        let listener = move |PoolEvent::IdleClosed(id)| shared.report(Report::IdleClosed(id));
+        let listener = move |PoolEvent::IdleClosed(id)| {
+            shared.report(Report::IdleClosed(id));
+        };
         let live = Arc::clone(&view.live);
         let pool = Pool::new(target.clone(), live, &view.spec.limits, Rc::new(listener));
         self.pools.borrow_mut().insert(target.id, Rc::clone(&pool));

@@ -111,6 +111,8 @@ impl Director {
             };
             state.contradicted = members.iter().filter(contradicts).count() as u32;
             state.ramping.retain(|id| roster.get(*id).is_some());
+            self.settle_divergence(pool);
+            let state = &mut self.pools[pool];
             if state.ramp_due.take().is_some() {
                 self.ramps(pool, now);
             }

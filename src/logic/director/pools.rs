@@ -54,13 +54,15 @@ impl Standing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) standing: Standing,
-    /// In parts of [`WEIGHT_ONE`]: as declared, less what a ramp or a degraded state takes.
+    /// In parts of [`crate::logic::tier::WEIGHT_ONE`]: as declared, less what a ramp or a degraded state takes.
     pub(super) weight: u32,
     /// What it counts as capacity, whether it serves or not.
     pub(super) capacity: u32,
     pub(super) is_down: bool,
     /// Could serve if its zone may.
     pub(super) is_ready: bool,
+    /// Traffic has put it down.
+    pub(super) is_condemned: bool,
 }
 
 /// How many endpoints are in which state.
@@ -72,6 +74,7 @@ pub(super) struct Counts {
     pub(super) serving: u32,
     pub(super) down: u32,
     pub(super) ready: u32,
+    pub(super) condemned: u32,
 }
 
 impl Counts {
@@ -89,6 +92,7 @@ impl Counts {
         move_by(&mut self.serving, serves(old), serves(new));
         move_by(&mut self.down, old.is_down, new.is_down);
         move_by(&mut self.ready, old.is_ready, new.is_ready);
+        move_by(&mut self.condemned, old.is_condemned, new.is_condemned);
     }
 }
 

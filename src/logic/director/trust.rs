@@ -18,6 +18,9 @@ use super::{Director, Event, Source};
 /// How often the counters of an endpoint are looked at that is doubted or on trial.
 const WATCH: Duration = Duration::from_millis(20);
 
+/// Time between two looks for each endpoint that is watched.
+const WATCH_EACH: Duration = Duration::from_micros(5);
+
 /// Trials that must be answered well, one after the other.
 pub(super) const TRIALS_TO_RETURN: u32 = 8;
 
@@ -89,16 +92,17 @@ impl Director {
         let before = endpoint.verdict();
         let pool = &mut self.pools[seat.pool];
         pool.recent.fade(now);
+        let lately = endpoint.ratio.lately(tries, now);
         let own = {
             endpoint.ratio.fade(now);
             endpoint.ratio.recent()
         };
-        let score = endpoint.ratio.weigh(tries, pool.recent.recent().without(own), now);
+        let score = endpoint.ratio.weigh(tries, lately, pool.recent.recent().without(own), now);
         let zone = &mut pool.zones[seat.zone];
         zone.ratio.fade(now);
         let elsewhere = pool.recent.recent().without(zone.ratio.recent());
-        let zone_score = zone.ratio.weigh(tries, elsewhere, now);
-        pool.recent.weigh(tries, Faded::default(), now);
+        let zone_score = zone.ratio.weigh(tries, lately, elsewhere, now);
+        pool.recent.weigh(tries, lately, Faded::default(), now);
         match endpoint.trust {
             Trust::Condemned(case) => return self.tried(id, case, tries, now),
             Trust::Sound if score > DOUBT => {
@@ -121,7 +125,7 @@ impl Director {
         };
         self.settle(id, before, now);
         if let Some(failure) = doubted {
-            self.watch(id, now + WATCH);
+            self.watch(id, self.next_watch(now));
             if score > GUILTY {
                 self.condemn(id, failure, now);
             }
@@ -129,6 +133,12 @@ impl Director {
                 self.condemn_zone(seat.pool, seat.zone, failure, now);
             }
         }
+    }
+
+    /// When to look again at one of those that are watched: the more they are, the later, so that
+    /// looking never takes more than a fraction of a core.
+    fn next_watch(&self, now: Instant) -> Instant {
+        now + WATCH.max(WATCH_EACH * self.watched.len() as u32)
     }
 
     /// Has the counters of an endpoint looked at again.
@@ -166,7 +176,7 @@ impl Director {
         self.look(id, Some(failure), now);
         let is_doubted = |endpoint: &Endpoint| matches!(endpoint.trust, Trust::Doubted { .. });
         if self.roster.get(id).is_some_and(is_doubted) {
-            self.watch(id, now + WATCH);
+            self.watch(id, self.next_watch(now));
         }
     }
 
@@ -188,6 +198,10 @@ impl Director {
     /// A zone in which failures are spread over its endpoints goes as a whole.
     fn condemn_zone(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
         let state = &self.pools[pool].zones[zone];
+        let clear_elsewhere = self.pools[pool].counts.clear > state.counts.clear;
+        if state.is_down() || !clear_elsewhere || !self.may_evict_zone(pool, zone) {
+            return;
+        }
         let members = state.members.clone();
         let bad: Vec<f32> = members
             .iter()
@@ -196,8 +210,7 @@ impl Director {
             .collect();
         let (sum, most) = (bad.iter().sum::<f32>(), bad.iter().copied().fold(0.0, f32::max));
         let is_spread = most < 0.7 * sum;
-        let clear_elsewhere = self.pools[pool].counts.clear > state.counts.clear;
-        if !is_spread || !clear_elsewhere || !self.may_evict_zone(pool, zone) {
+        if !is_spread {
             return;
         }
         self.zone_falls(pool, zone, failure, Source::Traffic, now);
@@ -228,6 +241,9 @@ impl Director {
 
     /// Lets all that traffic put down serve again, under suspicion.
     fn pardon(&mut self, pool: usize, now: Instant) {
+        if self.pools[pool].counts.condemned == 0 {
+            return;
+        }
         let members: Vec<EndpointId> =
             self.pools[pool].zones.iter().flat_map(|zone| zone.members.clone()).collect();
         for id in members {
@@ -237,7 +253,7 @@ impl Director {
 
     /// A condemned endpoint and what its trials brought.
     fn tried(&mut self, id: EndpointId, case: Case, tries: Tries, now: Instant) {
-        let epoch = self.epoch;
+        let (epoch, next_watch) = (self.epoch, self.next_watch(now));
         let Some(endpoint) = self.roster.get_mut(id) else { return };
         let now_us = now.saturating_duration_since(epoch).as_micros() as u64;
         let live = &endpoint.live;
@@ -266,14 +282,17 @@ impl Director {
         };
         let next = match stage {
             Stage::Held { until } => until,
-            Stage::OnTrial { .. } => now + WATCH,
+            Stage::OnTrial { .. } => next_watch,
         };
         let case = Case { stage, ..case };
         endpoint.trust = Trust::Condemned(case);
         self.restand(id, now);
-        self.watch(id, next.max(now + WATCH));
+        self.watch(id, next.max(self.next_watch(now)));
         // Where its zone is down it may be the one that the zone's return has waited for.
-        if case.is_proven(now) && self.may_return(id, now) {
+        let nobody_is_better =
+            self.roster.get(id).is_some_and(|one| self.pools[one.seat.pool].counts.clear == 0)
+                && matches!(case.stage, Stage::OnTrial { .. });
+        if nobody_is_better || case.is_proven(now) && self.may_return(id, now) {
             self.readmit(id, now);
         }
     }
@@ -287,12 +306,16 @@ impl Director {
         endpoint.ratio.restart(DOUBT);
         endpoint.trust = Trust::Doubted { failure: case.failure };
         self.settle(id, before, now);
-        self.watch(id, now + WATCH);
+        self.watch(id, self.next_watch(now));
     }
 
     /// The probes see a failure too: from now on they judge.
     pub(super) fn acquit(&mut self, id: EndpointId) {
         if let Some(endpoint) = self.roster.get_mut(id) {
+            if let Trust::Condemned(Case { stage: Stage::Held { until }, .. }) = endpoint.trust {
+                let trouble = endpoint.trouble_mut();
+                trouble.held_until = trouble.held_until.max(Some(until));
+            }
             endpoint.live.end_trials();
             endpoint.seen = endpoint.live.look();
             endpoint.ratio.restart(0.0);

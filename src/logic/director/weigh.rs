@@ -44,13 +44,15 @@ impl Director {
                 let is_degraded = matches!(outcome, Outcome::Degraded { .. });
                 let is_news =
                     std::mem::replace(&mut endpoint.is_degraded, is_degraded) != is_degraded;
-                if endpoint.checks.len() == 1 && !is_news && endpoint.is_beyond_doubt() {
+                let zone = &self.pools[endpoint.seat.pool].zones[endpoint.seat.zone];
+                let is_quiet = endpoint.is_beyond_doubt() && !zone.is_down();
+                if endpoint.checks.len() == 1 && !is_news && is_quiet {
                     // Nearly all probes end here.
                     endpoint.proven(ticket.started);
                     endpoint.close_books();
                     return self.arm(id);
                 }
-                endpoint.checks[index].has_passed = true;
+                endpoint.checks[index].has_passed |= !outdated;
                 if !outdated && endpoint.gates().all(|gate| endpoint.checks[gate].has_passed) {
                     endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);
                     self.weigh(id, Evidence::Pass, Source::Probe, ticket.started, now);
@@ -92,7 +94,14 @@ impl Director {
             return;
         }
         if !failure.is_answer() {
-            self.weigh(id, Evidence::from_traffic(failure), Source::Traffic, began, now);
+            // Two lost SYNs among thousands of answers are no outage: they are a reason to look.
+            let is_vouched = failure.class() == Class::Silent
+                && endpoint.last_good(self.epoch).is_some_and(|good| good >= began);
+            let evidence = match Evidence::from_traffic(failure) {
+                Evidence::Firm(failure) if is_vouched => Evidence::Soft(failure),
+                evidence => evidence,
+            };
+            self.weigh(id, evidence, Source::Traffic, began, now);
         }
         self.burst(id, now);
         if failure.reason != Reason::Stall {
@@ -147,6 +156,7 @@ impl Director {
         let change = endpoint.health.apply(evidence, thresholds);
         match evidence {
             Evidence::Pass => {
+                self.pools[endpoint.seat.pool].contradicted -= u32::from(endpoint.is_contradicted);
                 endpoint.proven(began);
                 endpoint.withheld = None;
             }
@@ -177,11 +187,13 @@ impl Director {
         match evidence {
             Evidence::Pass => {
                 self.uncorrelate(id);
+                if let Some(pool) = self.roster.get(id).map(|endpoint| endpoint.seat.pool) {
+                    self.settle_divergence(pool);
+                }
                 if let Some(endpoint) = self.roster.get_mut(id) {
                     // Only now: an incident that this pass ends has been given its counts.
                     endpoint.close_books();
                 }
-                self.settle_contradiction(id);
                 let _ = self.may_return(id, now);
             }
             Evidence::Firm(failure) => {
@@ -232,7 +244,7 @@ impl Director {
             self.pools[seat.pool].contradicted += 1;
         }
         let contradicts = self.roster.get(id).is_some_and(|endpoint| endpoint.is_contradicted);
-        let why = if contradicts && self.diverges(seat.pool, now) {
+        let why = if is_definitive && contradicts && self.diverges(seat.pool, now) {
             Withheld::Divergence
         } else if !self.may_evict(seat, 1) {
             Withheld::Budget
@@ -273,20 +285,13 @@ impl Director {
         true
     }
 
-    /// A passing probe contradicts nothing any more.
-    fn settle_contradiction(&mut self, id: EndpointId) {
-        let Some(pool) = self.roster.get(id).map(|endpoint| endpoint.seat.pool) else { return };
-        let members = self.pools[pool].members.clone();
-        let contradicts = |id: &&EndpointId| {
-            self.roster.get(**id).is_some_and(|endpoint| endpoint.is_contradicted)
-        };
-        if self.pools[pool].contradicted == 0 {
-            return;
-        }
-        let left = members.iter().filter(contradicts).count() as u32;
+    /// Ends a divergence when less than half as many contradict as began it: a single endpoint that
+    /// says of itself that it is not well is believed again.
+    pub(super) fn settle_divergence(&mut self, pool: usize) {
         let state = &mut self.pools[pool];
-        state.contradicted = left;
-        if left == 0 && std::mem::take(&mut state.diverges) {
+        let many = state.counts.all.div_ceil(2).max(2);
+        if state.diverges && state.contradicted * 2 < many {
+            state.diverges = false;
             let name = state.spec.name.clone();
             self.event(Event::Divergence(Divergence::ProbesFail { pool: name, on: false }));
         }
@@ -329,7 +334,7 @@ impl Director {
         let seat = endpoint.seat;
         match change {
             Change::WentDown => {
-                if endpoint.trust == Trust::Sound && endpoint.was_up() {
+                if !matches!(endpoint.trust, Trust::Condemned(_)) && endpoint.was_up() {
                     let recover = endpoint.pool.recover;
                     let trouble = endpoint.trouble_mut();
                     trouble.held_until = Some(now + trouble.flaps.fell(&recover, now));
@@ -431,12 +436,15 @@ fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
         capacity: if endpoint.is_late_comer { ramped } else { declared },
         is_down: endpoint.is_down(),
         is_ready: endpoint.is_ready(now),
+        is_condemned: matches!(endpoint.trust, Trust::Condemned(_)),
     }
 }
 
 fn standing(endpoint: &Endpoint) -> Standing {
     match (endpoint.verdict(), endpoint.trust) {
-        _ if endpoint.withheld.is_some() && endpoint.serves() => Standing::Clear,
+        _ if endpoint.withheld.is_some() && endpoint.bond == Bond::Free && endpoint.serves() => {
+            Standing::Clear
+        }
         (Health::Unknown { .. }, _) if endpoint.pool.optimistic => Standing::Clear,
         (Health::Unknown { .. }, _) => Standing::Unknown,
         (Health::Down { .. }, Trust::Condemned(case)) => match case.stage {

@@ -59,8 +59,10 @@ impl Director {
             && let Some(struck) = endpoint.trouble_mut().struck.take()
         {
             let zone = &mut self.pools[seat.pool].zones[seat.zone];
-            let mut late = zone.strikes.iter().rev().take_while(|(at, _)| *at >= struck);
-            zone.struck -= u32::from(late.any(|strike| *strike == (struck, id)));
+            let position = zone.strikes.iter().rposition(|strike| *strike == (struck, id));
+            if position.and_then(|position| zone.strikes.remove(position)).is_some() {
+                zone.struck -= 1;
+            }
         }
     }
 
@@ -82,13 +84,15 @@ impl Director {
         let hold = recover.hold_down.max(state.flaps.fell(&recover, now));
         state.verdict = ZoneVerdict::Down { failure, source, since: now, held_until: now + hold };
         state.ramp = Ramp::Full;
+        state.ratio.restart(0.0);
         let (members, struck, place) = (state.members.clone(), state.struck, state.place.clone());
         let name = self.pools[pool].spec.name.clone();
         for id in members {
             let Some(endpoint) = self.roster.get_mut(id) else { continue };
             let before = endpoint.verdict();
+            let falls_too = endpoint.struck().is_some();
             match endpoint.health {
-                Health::Suspect { failure, .. } if endpoint.struck().is_some() => {
+                Health::Suspect { failure, .. } if falls_too => {
                     endpoint.health = Health::Down { failure };
                     endpoint.blame(now, source, failure);
                 }
@@ -99,6 +103,10 @@ impl Director {
                 Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => {}
             }
             self.settle(id, before, now);
+            if falls_too {
+                self.acquit(id);
+                self.restand(id, now);
+            }
         }
         self.event(Event::Zone { pool: name, place, verdict: Some((failure, struck)) });
     }
@@ -116,7 +124,9 @@ impl Director {
             return;
         }
         for zone in inside {
-            self.zone_falls(pool, zone, failure, Source::Correlation, now);
+            if self.may_evict_zone(pool, zone) {
+                self.zone_falls(pool, zone, failure, Source::Correlation, now);
+            }
         }
     }
 
@@ -140,6 +150,7 @@ impl Director {
         }
         state.verdict = ZoneVerdict::Up;
         state.ramp = Ramp::Since(now);
+        state.ratio.restart(0.0);
         state.mark();
         let (members, place) = (state.members.clone(), state.place.clone());
         let name = self.pools[pool].spec.name.clone();

@@ -185,7 +185,10 @@ impl World {
         let may_be_tried = request.idempotent && self.settings.retry.attempts > 1;
         let trial = may_be_tried.then(|| view.trial(self.micros(self.now))).flatten();
         match trial {
-            Some(target) => Some((target.clone(), true)),
+            Some(target) => {
+                target.live.tried();
+                Some((target.clone(), true))
+            }
             None => view.pick(&mut self.rng, sending).cloned().map(|target| (target, false)),
         }
     }

@@ -145,6 +145,8 @@ fn a_region_falls_with_most_of_its_zones() {
     strike(&mut rig, &[3, 4], SILENT);
     assert_eq!(shares(&rig)[0], (WHOLE, vec![7, 8]), "its third zone is the last resort too");
     assert_eq!(rig.down(), [1, 2, 3, 4]);
+    rig.live_on(ms(2_000), |port| if port <= 4 { SILENT } else { PASS });
+    assert!(!rig.director.pools[0].zones[2].is_down(), "what was healthy all along returns");
 }
 
 #[test]
