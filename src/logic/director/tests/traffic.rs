@@ -135,3 +135,34 @@ fn when_all_fail_alike_nobody_is_down() {
     }
     assert!(rig.down().len() <= 1, "{:?}", rig.down());
 }
+
+#[test]
+fn two_lost_syns_of_an_endpoint_that_answers_are_no_verdict() {
+    let mut rig = two_zones();
+    let began = rig.now;
+    rig.now += ms(1_000);
+    rig.requests(1, 1_000, 0, ERROR);
+    let endpoint = rig.id(1);
+    let failure = Failure::connect(Reason::Timeout);
+    let lost = || Input::Traffic { endpoint, failure, began };
+    rig.turn([lost(), lost(), lost()]);
+    assert!(rig.down().is_empty());
+    assert!(rig.probed(1), "but it is looked at");
+}
+
+#[test]
+fn what_flaps_under_traffic_is_held_down_too() {
+    let mut rig = two_zones();
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        rig.requests(1, 0, 1, ERROR);
+        rig.fell(&[1]);
+        let fell = rig.now;
+        while rig.down() == [1] {
+            rig.live_on(ms(10), |_| PASS);
+        }
+        took.push(rig.now - fell);
+        rig.live_on(ms(100), |_| PASS);
+    }
+    assert!(took[1] >= ms(1_000) && took[2] > took[1], "{took:?}");
+}
