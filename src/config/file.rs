@@ -4,8 +4,10 @@
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
 mod health;
+mod listen;
 mod located;
 mod probe;
+mod route;
 mod scalar;
 
 use std::fmt;
@@ -16,11 +18,13 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
+pub(super) use self::listen::Listen;
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
+pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    CapText, DurationText, ErrorText, PercentText, Scalar, SizeText, StatusText, Whole,
+    CapText, DurationText, PercentText, Scalar, SizeText, StatusText, Whole,
 };
 
 /// The configuration of one gapless instance.
@@ -100,73 +104,6 @@ pub(super) struct Headers {
     pub(super) expose: Option<Located<bool>>,
     /// The pseudonym in `Via`; empty adds none. Default: `gapless`.
     pub(super) via: Option<Located<String>>,
-}
-
-/// One client-facing listener.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Listen {
-    /// `IP:PORT`; port 0 takes any free port.
-    #[schemars(required)]
-    pub(super) address: Option<Located<String>>,
-}
-
-/// Which requests go to which pool; with neither host nor path, all of them.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    /// The route's name, unique. Default: made of host and path.
-    pub(super) name: Option<Located<String>>,
-    /// The exact host, without a port. Default: any.
-    pub(super) host: Option<Located<String>>,
-    /// The beginning of the path. Default: `/`.
-    pub(super) path: Option<Located<String>>,
-    /// The name of the pool that serves it.
-    #[schemars(required)]
-    pub(super) pool: Option<Located<String>>,
-    /// When and how often a request is sent again.
-    pub(super) retry: Option<Table<Retry>>,
-    /// How long each step of a request may take.
-    pub(super) timeouts: Option<Table<Timeouts>>,
-    /// Bounds on requests.
-    pub(super) limits: Option<Table<RouteLimits>>,
-}
-
-/// When and how often a request is sent again.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Retry {
-    /// Tries in all, the first included; 1 switches sending again off. Default: 3.
-    pub(super) attempts: Option<Located<Whole>>,
-    /// Largest request body that is held for a second try. Default: 64 KiB.
-    pub(super) buffer: Option<Located<SizeText>>,
-    /// Resends, as a percentage of the requests of the last ten seconds. Default: 20.
-    pub(super) budget_percent: Option<Located<Whole>>,
-    /// Resends per second that are allowed whatever the traffic. Default: 10.
-    pub(super) budget_floor: Option<Located<Whole>>,
-    /// Server errors for which a request is sent to another endpoint, or `none`. What may have
-    /// been executed and is not idempotent never is. Default: `500,502-504`.
-    pub(super) statuses: Option<Located<ErrorText>>,
-}
-
-/// How long each step of a request may take.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Timeouts {
-    /// To open a connection to an endpoint. Default: 1s.
-    pub(super) connect: Option<Located<DurationText>>,
-    /// From the request's last byte to the response head, for one try. Default: 30s.
-    pub(super) response: Option<Located<DurationText>>,
-    /// Between two pieces of a body, in either direction. Default: 60s.
-    pub(super) idle: Option<Located<DurationText>>,
-}
-
-/// Bounds on requests of one route.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RouteLimits {
-    /// Largest request body. Default: unlimited.
-    pub(super) body: Option<Located<SizeText>>,
 }
 
 /// The endpoints that can serve the same request, and how they are watched.
@@ -307,26 +244,6 @@ impl Shape for Shutdown {
 
 impl Shape for Headers {
     const EXPECTED: &str = "a table such as { expose = true }";
-}
-
-impl Shape for Listen {
-    const EXPECTED: &str = "a table such as { address = \"0.0.0.0:8080\" }";
-}
-
-impl Shape for Route {
-    const EXPECTED: &str = "a table such as { pool = \"web\" }";
-}
-
-impl Shape for Retry {
-    const EXPECTED: &str = "a table such as { attempts = 3 }";
-}
-
-impl Shape for Timeouts {
-    const EXPECTED: &str = "a table such as { connect = \"1s\" }";
-}
-
-impl Shape for RouteLimits {
-    const EXPECTED: &str = "a table such as { body = \"10MiB\" }";
 }
 
 impl Shape for Pool {}

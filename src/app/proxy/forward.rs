@@ -10,6 +10,7 @@ use crate::net::h1::{self, ConnectionOptions};
 use crate::net::upstream::BodyFraming;
 
 use super::admit::Admitted;
+use super::client::Client;
 
 /// Writes the head of `request` as an endpoint receives it.
 ///
@@ -19,7 +20,7 @@ pub(super) fn write_request_head<B>(
     out: &mut BytesMut,
     request: &Request<B>,
     admitted: &Admitted<'_>,
-    peer: &str,
+    client: &Client,
     via: &str,
 ) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -43,7 +44,7 @@ pub(super) fn write_request_head<B>(
             }
         }
     }
-    write_forwarded(out, admitted.host, peer);
+    write_forwarded(out, admitted.host, client);
     write_via(out, request.headers(), via);
     out.extend_from_slice(b"\r\n");
 }
@@ -61,9 +62,9 @@ fn is_replaced(name: &HeaderName) -> bool {
     matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host")
 }
 
-fn write_forwarded(out: &mut BytesMut, host: &str, peer: &str) {
-    h1::write_header(out, "x-forwarded-for", peer.as_bytes());
-    h1::write_header(out, "x-forwarded-proto", b"http");
+fn write_forwarded(out: &mut BytesMut, host: &str, client: &Client) {
+    h1::write_header(out, "x-forwarded-for", client.ip.as_bytes());
+    h1::write_header(out, "x-forwarded-proto", client.scheme().as_bytes());
     if !host.is_empty() {
         h1::write_header(out, "x-forwarded-host", host.as_bytes());
     }
@@ -106,7 +107,8 @@ mod tests {
         let request = request.body(()).expect("request");
         let mut out = BytesMut::new();
         let admitted = admit(&request).expect("admitted");
-        write_request_head(&mut out, &request, &admitted, "192.0.2.7", "gapless");
+        let (peer, local) = (([192, 0, 2, 7], 5_000).into(), ([192, 0, 2, 1], 80).into());
+        write_request_head(&mut out, &request, &admitted, &Client::new(peer, local), "gapless");
         String::from_utf8(out.to_vec()).expect("text")
     }
 

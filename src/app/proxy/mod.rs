@@ -7,6 +7,7 @@ mod admit;
 mod attempt;
 mod body;
 mod choose;
+mod client;
 mod fault;
 mod forward;
 mod patience;
@@ -14,6 +15,7 @@ mod trip;
 mod visit;
 
 pub use body::ProxyBody;
+pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
 
 use std::rc::Rc;
@@ -29,7 +31,7 @@ use super::worker::Worker;
 /// Answers one request. Whatever goes wrong becomes a response.
 pub async fn handle(
     worker: &Rc<Worker>,
-    peer: &str,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Response<ProxyBody> {
     let view = worker.view();
@@ -55,7 +57,7 @@ pub async fn handle(
                     Reason::NoRoute.response()
                 }
                 Some(route) => {
-                    trip::serve(worker, &view, route, peer, &request, &admitted, body).await
+                    trip::serve(worker, &view, route, client, &request, &admitted, body).await
                 }
             }
         }

@@ -19,6 +19,7 @@ use super::admit::Admitted;
 use super::attempt::{Ask, Begun, Ended, Part, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next};
+use super::client::Client;
 use super::fault::Reason;
 use super::forward;
 use super::visit::Visit;
@@ -54,7 +55,7 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     view: &Rc<View>,
     route: &Route,
-    peer: &str,
+    client: &Client,
     request: &Request<()>,
     admitted: &Admitted<'_>,
     body: Incoming,
@@ -82,7 +83,7 @@ pub(super) async fn serve(
     let ask = Ask {
         request,
         admitted,
-        peer,
+        client,
         via: &view.manners.headers.via,
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::proxy;
+use crate::app::proxy::{self, Client};
 use crate::app::shared::Door;
 use crate::net::client::ClientStream;
 
@@ -89,7 +89,8 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presenc
     let _ = stream.set_nodelay(true);
     let view = worker.view();
     let limits = &view.manners.limits;
-    let client: Rc<str> = peer.ip().to_canonical().to_string().into();
+    let Ok(local) = stream.local_addr() else { return };
+    let client = Rc::new(Client::new(peer, local));
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }

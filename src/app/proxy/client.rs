@@ -1,0 +1,33 @@
+//! Who asks.
+
+use std::net::SocketAddr;
+
+/// The client of a connection: the same for every request on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Its IP address as text, an IPv4 one as such.
+    pub ip: String,
+    /// Where its connection was accepted.
+    pub local: SocketAddr,
+    /// Its connection is encrypted.
+    pub is_tls: bool,
+    /// What its certificate was issued for, where one was asked for and verified.
+    pub identity: Option<Box<str>>,
+}
+
+impl Client {
+    /// A client in cleartext.
+    #[must_use]
+    pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical().to_string();
+        Self { address, ip, local, is_tls: false, identity: None }
+    }
+
+    /// How it speaks, as a URI says it.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+}
