@@ -30,6 +30,7 @@ pub struct PoolMeter {
     buckets: [AtomicU64; BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
     resends: AtomicU64,
+    hedges: AtomicU64,
     rescued: AtomicU64,
     reasons: [AtomicU64; Reason::ALL.len()],
     limits: [[AtomicU64; Limit::ALL.len()]; Scope::ALL.len()],
@@ -43,6 +44,7 @@ impl Default for PoolMeter {
             buckets: std::array::from_fn(|_| AtomicU64::new(0)),
             sum_us: AtomicU64::new(0),
             resends: AtomicU64::new(0),
+            hedges: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
             reasons: zeros(),
             limits: Default::default(),
@@ -79,6 +81,11 @@ impl PoolMeter {
     /// A request was sent again.
     pub fn resent(&self) {
         bump(&self.resends, 1);
+    }
+
+    /// A second endpoint was asked beside the first; counts as a resend too.
+    pub fn hedged(&self) {
+        bump(&self.hedges, 1);
     }
 
     /// A request that was sent again was answered well.
@@ -137,27 +144,25 @@ impl Meters {
                 page.line(name, pool, &labels, total(meters, &read));
             }
         }
-        page.head("gapless_resends_total", "counter", "Requests sent to another endpoint.");
-        for (pool, meters) in &*by_pool {
-            page.line(
-                "gapless_resends_total",
-                pool,
-                "",
-                total(meters, &|m| m.resends.load(Relaxed)),
-            );
-        }
-        page.head(
-            "gapless_rescued_total",
-            "counter",
-            "Requests that met a failure and were answered well.",
-        );
-        for (pool, meters) in &*by_pool {
-            page.line(
-                "gapless_rescued_total",
-                pool,
-                "",
-                total(meters, &|m| m.rescued.load(Relaxed)),
-            );
+        type Read = fn(&PoolMeter) -> u64;
+        let counters: [(&str, &str, Read); 3] = [
+            ("gapless_resends_total", "Requests sent to another endpoint.", |m| {
+                m.resends.load(Relaxed)
+            }),
+            (
+                "gapless_hedges_total",
+                "Requests sent to another endpoint while the first was silent.",
+                |m| m.hedges.load(Relaxed),
+            ),
+            ("gapless_rescued_total", "Requests that met a failure and were answered well.", |m| {
+                m.rescued.load(Relaxed)
+            }),
+        ];
+        for (name, help, read) in counters {
+            page.head(name, "counter", help);
+            for (pool, meters) in &*by_pool {
+                page.line(name, pool, "", total(meters, &read));
+            }
         }
         let name = "gapless_request_duration_seconds";
         page.head(name, "histogram", "From the request's head to the response's head.");

@@ -24,7 +24,7 @@ pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    CapText, DurationText, PercentText, Scalar, SizeText, StatusText, Whole,
+    CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText, Whole,
 };
 
 /// The configuration of one gapless instance.

@@ -128,9 +128,9 @@ impl Gauges {
         self.0[limit as usize].fetch_add(1, Relaxed);
     }
 
-    /// One less.
-    pub(super) fn sub(&self, limit: Limit) {
-        self.0[limit as usize].fetch_sub(1, Relaxed);
+    /// One less; how many there are now.
+    pub(super) fn sub(&self, limit: Limit) -> u32 {
+        self.0[limit as usize].fetch_sub(1, Relaxed) - 1
     }
 
     /// One more if there are fewer than `cap`.

@@ -50,6 +50,9 @@ pub struct LatencyWindow {
     bounds: StallBounds,
 }
 
+/// How many times longer than the 99.9th percentile a stalled request waits.
+const STALL_TIMES: u32 = 3;
+
 /// How many stalls make it slow, while nothing is known of the pool: about the ratio of the bounds
 /// where the tail of the latencies is short.
 const UNLEARNT_SLOW: u32 = 4;
@@ -91,7 +94,7 @@ impl LatencyWindow {
         if self.total >= ENOUGH_SAMPLES && self.stale >= ENOUGH_SAMPLES {
             self.stale = 0;
             self.is_learnt = true;
-            self.stall = 3 * self.quantile(0.999);
+            self.stall = STALL_TIMES * self.quantile(0.999);
             self.slow = 12 * self.quantile(0.99);
         }
     }
@@ -106,6 +109,13 @@ impl LatencyWindow {
     #[must_use]
     pub fn slow_bound(&self) -> Duration {
         self.slow.max(self.stall).max(self.bounds.floor).min(self.bounds.ceiling)
+    }
+
+    /// The age of the oldest unanswered request of an endpoint at which it gets none that must not run
+    /// twice, while there is another: hardly an answer takes as long.
+    #[must_use]
+    pub fn doubt_bound(&self) -> Duration {
+        (self.stall / STALL_TIMES).min(self.bounds.ceiling)
     }
 
     fn quantile(&self, q: f64) -> Duration {

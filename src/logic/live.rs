@@ -23,6 +23,7 @@ pub struct Live {
     trial_at_us: AtomicU64,
     last_good_us: AtomicU64,
     last_failure_us: AtomicU64,
+    waits_since_us: AtomicU64,
     answers: AtomicU64,
     errors: AtomicU64,
     failed: AtomicU64,
@@ -40,6 +41,7 @@ impl Default for Live {
             trial_at_us: AtomicU64::new(NEVER_US),
             last_good_us: AtomicU64::new(0),
             last_failure_us: AtomicU64::new(0),
+            waits_since_us: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -93,24 +95,46 @@ impl Live {
     }
 
     /// A request begins.
-    pub fn enter(&self) {
+    pub fn enter(&self, now_us: u64) {
         self.gauges.add(Limit::Requests);
+        self.waits(now_us);
     }
 
     /// A request begins, if fewer than `cap` are in flight.
     #[must_use]
-    pub fn try_enter(&self, cap: Option<u32>) -> bool {
-        self.gauges.take(Limit::Requests, cap)
+    pub fn try_enter(&self, cap: Option<u32>, now_us: u64) -> bool {
+        let has_room = self.gauges.take(Limit::Requests, cap);
+        if has_room {
+            self.waits(now_us);
+        }
+        has_room
+    }
+
+    fn waits(&self, now_us: u64) {
+        if self.waits_since_us.load(Relaxed) == 0 {
+            self.waits_since_us.store(now_us, Relaxed);
+        }
     }
 
     /// A request has ended.
     pub fn leave(&self) {
-        self.gauges.sub(Limit::Requests);
+        if self.gauges.sub(Limit::Requests) == 0 {
+            self.waits_since_us.store(0, Relaxed);
+        }
     }
 
     /// The endpoint shows that it works: it began to answer, and not with an error.
     pub fn good(&self, now_us: u64) {
         self.last_good_us.store(now_us, Relaxed);
+        self.waits_since_us.store(0, Relaxed);
+    }
+
+    /// Whether a request that came before `us` is in flight, and none that came since the last good
+    /// answer has been answered: the endpoint may have stopped.
+    #[must_use]
+    pub fn waits_since_before(&self, us: u64) -> bool {
+        let since_us = self.waits_since_us.load(Relaxed);
+        since_us != 0 && since_us < us
     }
 
     /// A good answer came to its end.
@@ -228,6 +252,23 @@ mod tests {
         live.answered();
         assert_eq!(live.look(), Tries { good: 1, bad: 2 });
         assert!(live.erred());
+    }
+
+    #[test]
+    fn who_keeps_requests_waiting_shows_it_until_it_answers_or_has_none() {
+        let live = Live::default();
+        live.enter(100);
+        live.enter(200);
+        assert!(!live.waits_since_before(100) && live.waits_since_before(101));
+        live.leave();
+        assert!(live.waits_since_before(101), "one is left");
+        live.good(300);
+        assert!(!live.waits_since_before(1_000));
+        live.enter(400);
+        assert!(!live.waits_since_before(400) && live.waits_since_before(401));
+        live.leave();
+        live.leave();
+        assert!(!live.waits_since_before(1_000), "nobody waits");
     }
 
     #[test]

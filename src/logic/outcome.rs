@@ -197,7 +197,7 @@ impl Failure {
     /// breaks the rules). Such evidence makes a suspect but never a verdict.
     #[must_use]
     pub fn is_soft(self) -> bool {
-        !matches!(self.layer, Layer::Connect | Layer::Tls)
+        self.reason == Reason::Stall || !matches!(self.layer, Layer::Connect | Layer::Tls)
     }
 }
 

@@ -163,11 +163,27 @@ impl Ratio {
         self.recent
     }
 
-    /// Begins anew at `score`; what is usual stays known.
+    /// Begins anew at `score`. What is usual stays known, and what a verdict was made for has not
+    /// become usual: who fails again is found as fast as the first time.
     pub fn restart(&mut self, score: f32) {
         self.score = score;
         self.recent = Faded::default();
-        self.settle();
+        self.pending = Faded::default();
+    }
+
+    /// There is a verdict: takes out what was tried of late, which it explains.
+    pub fn convict(&mut self, now: Instant) -> Faded {
+        self.fade(now);
+        self.pending = Faded::default();
+        std::mem::take(&mut self.recent)
+    }
+
+    /// A part of what was tried of late is explained by the verdict on who failed: it is no excuse for
+    /// others.
+    pub fn explain(&mut self, part: Faded, now: Instant) {
+        self.fade(now);
+        self.recent = self.recent.without(part);
+        self.pending = self.pending.without(part);
     }
 
     fn settle(&mut self) {

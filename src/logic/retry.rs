@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::outcome::{Class, Failure};
+use super::outcome::{Class, Failure, Reason};
 use super::route::RetrySpec;
 use super::statuses;
 
@@ -78,9 +78,9 @@ pub fn is_idempotent(method: &Method) -> bool {
 /// Whether a request may be tried where an endpoint must prove itself: it can be sent again, and
 /// all of its body, of `body_bytes` (`None` if that is not known), will be held.
 #[must_use]
-pub fn may_be_trial(method: &Method, body_bytes: Option<u64>, spec: &RetrySpec) -> bool {
+pub fn may_be_trial(idempotent: bool, body_bytes: Option<u64>, spec: &RetrySpec) -> bool {
     spec.attempts > 1
-        && is_idempotent(method)
+        && idempotent
         && body_bytes.is_some_and(|bytes| bytes <= spec.buffer_bytes as u64)
 }
 
@@ -88,6 +88,26 @@ pub fn may_be_trial(method: &Method, body_bytes: Option<u64>, spec: &RetrySpec) 
 #[must_use]
 pub fn is_unwanted(status: u16, is_trial: bool, spec: &RetrySpec) -> bool {
     spec.statuses.has(status) || is_trial && statuses::SERVER_ERRORS.contains(&status)
+}
+
+/// Tries whose connections must open as fast as others answer.
+const HASTY_TRIES: u32 = 2;
+
+/// How long a connection may take to open, and what it is called when that is over.
+///
+/// While there are others to go to, no longer than a request would wait before it is called stalled
+/// (`stall`): nothing has been sent, so that any request may leave. A lost packet is sent again after
+/// a second only, and a host that is gone says nothing at all.
+#[must_use]
+pub fn connect_patience(
+    tries: u32,
+    stall: Duration,
+    timeout: Duration,
+    spec: &RetrySpec,
+    has_other: impl FnOnce() -> bool,
+) -> (Duration, Reason) {
+    let is_hasty = tries <= HASTY_TRIES && stall < timeout && spec.attempts > 1 && has_other();
+    if is_hasty { (stall, Reason::Stall) } else { (timeout, Reason::Timeout) }
 }
 
 /// What becomes of requests that wait for an endpoint whose verdict turns down.
@@ -231,13 +251,28 @@ mod tests {
     #[test]
     fn a_trial_is_a_request_that_can_be_sent_again_whole() {
         let spec = RetrySpec { buffer_bytes: 10, ..RetrySpec::default() };
-        assert!(may_be_trial(&Method::GET, Some(0), &spec));
-        assert!(may_be_trial(&Method::PUT, Some(10), &spec));
-        assert!(!may_be_trial(&Method::PUT, Some(11), &spec));
-        assert!(!may_be_trial(&Method::PUT, None, &spec), "of unknown length");
-        assert!(!may_be_trial(&Method::POST, Some(0), &spec));
+        assert!(may_be_trial(true, Some(0), &spec));
+        assert!(may_be_trial(true, Some(10), &spec));
+        assert!(!may_be_trial(true, Some(11), &spec));
+        assert!(!may_be_trial(true, None, &spec), "of unknown length");
+        assert!(!may_be_trial(false, Some(0), &spec));
         let never = RetrySpec { attempts: 1, ..spec };
-        assert!(!may_be_trial(&Method::GET, Some(0), &never));
+        assert!(!may_be_trial(true, Some(0), &never));
+    }
+
+    #[test]
+    fn a_connection_is_awaited_for_long_only_where_nobody_else_is_left() {
+        let spec = RetrySpec::default();
+        let (stall, timeout) = (Duration::from_millis(50), Duration::from_secs(1));
+        let patience = |tries, others| connect_patience(tries, stall, timeout, &spec, || others);
+        assert_eq!(patience(1, true), (stall, Reason::Stall));
+        assert_eq!(patience(1, false), (timeout, Reason::Timeout));
+        assert_eq!(patience(3, true), (timeout, Reason::Timeout), "all seem to be slow");
+        let never = RetrySpec { attempts: 1, ..spec };
+        assert_eq!(
+            connect_patience(1, stall, timeout, &never, || true),
+            (timeout, Reason::Timeout)
+        );
     }
 
     #[test]
@@ -251,7 +286,6 @@ mod tests {
 
     #[test]
     fn who_leaves_with_a_verdict_depends_on_what_it_was_made_for() {
-        use crate::logic::outcome::Reason;
         let leave = |failure| {
             let waiting = Waiting::after(failure);
             (waiting.leaves(true), waiting.leaves(false))

@@ -39,6 +39,10 @@ pub struct RetrySpec {
     pub budget_floor: u32,
     /// Statuses for which it is sent again, when its endpoint answered with one of them.
     pub statuses: ServerErrors,
+    /// A request that waits for longer than the pool's stall bound is asked of a second endpoint too.
+    pub hedge: bool,
+    /// What has an `Idempotency-Key` may be sent again whatever its method.
+    pub idempotency_key: bool,
 }
 
 impl Default for RetrySpec {
@@ -49,6 +53,8 @@ impl Default for RetrySpec {
             budget_percent: 20,
             budget_floor: 10,
             statuses: ServerErrors::default(),
+            hedge: true,
+            idempotency_key: false,
         }
     }
 }
@@ -62,6 +68,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body, in either direction.
     pub idle: Duration,
+    /// From the request's arrival to the response head, over all tries; absent means unlimited.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -70,6 +78,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            total: None,
         }
     }
 }

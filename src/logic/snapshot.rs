@@ -51,8 +51,12 @@ pub struct PoolView {
 pub enum Sending {
     /// It may be sent again: a doubted endpoint can do it no harm.
     Repeatable,
-    /// It must not run twice: only endpoints that nothing is said against.
-    Once,
+    /// It must not run twice: only endpoints that nothing is said against, and if there is a
+    /// choice none that has kept others waiting since before then, in microseconds.
+    Once {
+        /// Longer ago than any answer takes.
+        before_us: u64,
+    },
 }
 
 /// Where a request has been already.
@@ -81,7 +85,7 @@ const TRIALS_ASKED: usize = 16;
 impl PoolView {
     fn tiers_for(&self, sending: Sending) -> &[Tier] {
         match (sending, &self.proven) {
-            (Sending::Once, Some(proven)) => proven,
+            (Sending::Once { .. }, Some(proven)) => proven,
             _ => &self.tiers,
         }
     }
@@ -89,6 +93,19 @@ impl PoolView {
     /// Chooses an endpoint for a request that has not been anywhere yet.
     #[must_use]
     pub fn pick(&self, rng: &mut Rng, sending: Sending) -> Option<&Target> {
+        let picked = self.draw(rng, sending)?;
+        match sending {
+            Sending::Once { before_us } if picked.live.waits_since_before(before_us) => {
+                // What was sent there may never be answered, and this could not be sent again.
+                let lives = |target: &Target| !target.live.waits_since_before(before_us);
+                let mut tiers = self.tiers_for(sending).iter();
+                Some(tiers.find_map(|tier| tier.pick_fitting(rng, lives)).unwrap_or(picked))
+            }
+            _ => Some(picked),
+        }
+    }
+
+    fn draw(&self, rng: &mut Rng, sending: Sending) -> Option<&Target> {
         match self.tiers_for(sending) {
             [] => None,
             [only] => Some(only.pick(rng)),
@@ -126,6 +143,13 @@ impl PoolView {
             tiers.iter().find_map(|tier| tier.pick_fitting(rng, fits))
         };
         among(&away).or_else(|| among(&fresh))
+    }
+
+    /// Whether a request that is at `here` could go to another endpoint.
+    #[must_use]
+    pub fn has_other(&self, here: EndpointId, avoid: &Avoid, sending: Sending) -> bool {
+        let mut targets = self.tiers_for(sending).iter().flat_map(Tier::targets);
+        targets.any(|target| target.id != here && !avoid.endpoints.contains(&target.id))
     }
 
     /// Every endpoint that takes traffic.
@@ -176,13 +200,41 @@ mod tests {
     #[test]
     fn the_less_loaded_of_two_is_chosen() {
         let targets = vec![target(0, 0, 1), target(1, 0, 1)];
-        (0..5).for_each(|_| targets[0].live.enter());
+        (0..5).for_each(|_| targets[0].live.enter(1));
         let pool = view(vec![Tier::of(WHOLE, targets)]);
         let mut rng = Rng::with_seed(7);
         let loaded = (0..10_000)
             .filter(|_| pool.pick(&mut rng, Sending::Repeatable).expect("some").id.slot == 0)
             .count();
         assert!((2_300..2_700).contains(&loaded), "only when drawn twice: {loaded}");
+    }
+
+    #[test]
+    fn what_must_not_run_twice_passes_by_who_keeps_others_waiting_if_it_can() {
+        let near = vec![target(0, 0, 1), target(1, 0, 1)];
+        let far = vec![target(2, 1, 1)];
+        let (first, second, third) =
+            (near[0].live.clone(), near[1].live.clone(), far[0].live.clone());
+        let pool = view(vec![Tier::of(WHOLE, near), Tier::of(0, far)]);
+        let mut rng = Rng::with_seed(7);
+        let mut picked = |sending| -> Vec<u32> {
+            let picks = (0..100).filter_map(|_| pool.pick(&mut rng, sending));
+            let mut slots: Vec<u32> = picks.map(|target| target.id.slot).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            slots
+        };
+        let once = Sending::Once { before_us: 1_000 };
+        first.enter(500);
+        assert_eq!(picked(once), [1]);
+        assert_eq!(picked(Sending::Repeatable), [0, 1]);
+        assert_eq!(picked(Sending::Once { before_us: 500 }), [0, 1], "not for long enough");
+        second.enter(500);
+        assert_eq!(picked(once), [2], "the next tier has nobody waiting");
+        third.enter(500);
+        assert_eq!(picked(once), [0, 1], "none is better");
+        second.good(600);
+        assert_eq!(picked(once), [1]);
     }
 
     #[test]

@@ -86,3 +86,15 @@ fn statuses_that_can_be_used() {
         assert_eq!(found(&with("pool = \"web\"", &keys)), [""; 0], "{good}");
     }
 }
+
+#[test]
+fn how_long_all_tries_may_take() {
+    for good in ["500ms", "unlimited"] {
+        let keys = format!("pool = \"web\"\ntimeouts = {{ total = \"{good}\" }}");
+        assert_eq!(found(&with("pool = \"web\"", &keys)), [""; 0], "{good}");
+    }
+    route(
+        "timeouts = { total = \"0s\" }",
+        "7:22 `total` cannot be zero | write a duration such as \"30s\"",
+    );
+}

@@ -1,14 +1,11 @@
 //! One try at one endpoint.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::Full;
@@ -17,16 +14,17 @@ use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
-    ResponseError, TryError, connect,
+    self, ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
+    ResponseError, TryError,
 };
 
 use super::admit::Admitted;
 use super::choose::Way;
 use super::client::Client;
 use super::forward;
-use super::patience::{Patience, Ring, Waits};
+use super::patience::{Patience, Waits};
 use super::visit::Visit;
+use super::wait::{Until, Waiting};
 
 /// A response of known length up to this is passed on only when it is complete, so that one which
 /// is cut can still be asked for elsewhere.
@@ -42,6 +40,8 @@ pub(super) struct Ask<'a> {
     pub(super) head_bytes_at_most: usize,
     /// Sending it twice does no harm.
     pub(super) idempotent: bool,
+    /// It may be asked of two endpoints at once: it has no body, and its route allows it.
+    pub(super) may_hedge: bool,
 }
 
 /// Why a try gave no response.
@@ -72,49 +72,66 @@ impl From<TryError> for Ended {
 /// An answer that has begun: its head, and the exchange that its body comes by.
 pub(super) struct Begun {
     pub(super) head: ResponseHead,
-    exchange: Exchange,
-    cuts: Cuts,
+    pub(super) exchange: Exchange,
+    pub(super) cuts: Cuts,
 }
 
-/// Tries once: connects (or reuses), sends, and waits for the head.
+/// How far a try has come.
+pub(super) enum Progress {
+    /// An answer has begun.
+    Begun(Begun),
+    /// It has waited for so long that another endpoint may be asked beside it.
+    Stalled(Box<Waiting>),
+}
+
+/// Tries once: connects (or reuses) within `connect_timeout`, sends, and waits for the head.
 pub(super) async fn attempt(
     worker: &Worker,
     local: &PoolLocal,
     ask: &Ask<'_>,
     outgoing: &mut Outgoing,
     visit: &Visit,
-    way: Way,
-) -> Result<Begun, Ended> {
+    (way, connect): (Way, Connect),
+) -> Result<Progress, Ended> {
     let cuts = visit.home().cuts();
     let (connection, ready) = match way {
         Way::Free(Free::Open(connection)) => (connection, visit.began()),
         way @ (Way::Free(Free::Room(_)) | Way::Line { .. }) => {
-            let mut timeout = ask.timeouts.connect;
-            if visit.is_trial() {
-                timeout = timeout.min(local.latency.borrow().slow_bound());
-            }
-            let opened = open(visit.home(), cuts, timeout, way).await;
+            let opened = open(visit.home(), cuts, connect, way).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
             (opened?, Instant::now())
         }
     };
-    let mut exchange = worker.scratch(|head| {
+    let exchange = worker.scratch(|head| {
         forward::write_request_head(head, ask.request, ask.admitted, ask.client, ask.via);
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;
     let mut patience = Patience::new(ask.waits(local), ready);
-    let wait = Wait { cuts, patience: &mut patience, ready };
-    let head = wait.head(&mut exchange, ask, outgoing, visit).await?;
-    let now = Instant::now();
-    // How long a client takes to send its body says nothing about the endpoint.
-    if let Some(since) = patience.waiting_since() {
-        local.latency.borrow_mut().record(now.saturating_duration_since(since));
+    if exchange.is_sent() {
+        patience.sent(ready);
     }
-    visit.head(head.status.as_u16(), now);
-    Ok(Begun { head, exchange, cuts })
+    let mut waiting = Waiting { exchange, cuts, patience, is_repeatable: ask.idempotent };
+    let until = match (visit.is_trial(), ask.may_hedge) {
+        (true, _) => Until::Slow,
+        (false, true) => Until::Stalled,
+        (false, false) => Until::Timeout,
+    };
+    match waiting.head(outgoing, visit, until).await? {
+        Some(head) => Ok(Progress::Begun(waiting.begun(head, local, visit))),
+        None => Ok(Progress::Stalled(Box::new(waiting))),
+    }
+}
+
+/// How long a connection may take to open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connect {
+    /// At most.
+    pub(super) timeout: Duration,
+    /// What it is called when that is over.
+    pub(super) reason: Reason,
 }
 
 impl Ask<'_> {
@@ -125,9 +142,9 @@ impl Ask<'_> {
     }
 }
 
-/// Opens a connection, or waits until one is free or may be opened; each takes the connect timeout at
-/// most.
-async fn open(home: &Pool, cuts: Cuts, timeout: Duration, way: Way) -> Result<Connection, Ended> {
+/// Opens a connection, or waits until one is free or may be opened; each takes the timeout of
+/// `connect` at most.
+async fn open(home: &Pool, cuts: Cuts, connect: Connect, way: Way) -> Result<Connection, Ended> {
     let cut = || Ended::Cut { reached: Reached::Nothing };
     let free = match way {
         Way::Free(free) => free,
@@ -138,7 +155,7 @@ async fn open(home: &Pool, cuts: Cuts, timeout: Duration, way: Way) -> Result<Co
                 free
             }
             () = home.until_cut(cuts, true) => return Err(cut()),
-            () = sleep(timeout) => return Err(Ended::Full(full)),
+            () = sleep(connect.timeout) => return Err(Ended::Full(full)),
         },
     };
     let slot = match free {
@@ -147,78 +164,11 @@ async fn open(home: &Pool, cuts: Cuts, timeout: Duration, way: Way) -> Result<Co
     };
     tokio::select! {
         biased;
-        opened = connect(home.target.address, slot) => Ok(opened?),
+        opened = upstream::connect(home.target.address, slot) => Ok(opened?),
         () = home.until_cut(cuts, true) => Err(cut()),
-        () = sleep(timeout) => {
-            Err(Ended::Failed { failure: Failure::connect(Reason::Timeout), reached: Reached::Nothing })
+        () = sleep(connect.timeout) => {
+            Err(Ended::Failed { failure: Failure::connect(connect.reason), reached: Reached::Nothing })
         }
-    }
-}
-
-/// Waits for a response head. A wait beyond the pool's bounds is reported as evidence, and goes on:
-/// only the verdict or a timeout ends it, or, where the endpoint must prove itself, the slow bound.
-struct Wait<'a> {
-    cuts: Cuts,
-    patience: &'a mut Patience,
-    /// When the connection was there.
-    ready: Instant,
-}
-
-impl Wait<'_> {
-    async fn head(
-        self,
-        exchange: &mut Exchange,
-        ask: &Ask<'_>,
-        outgoing: &mut Outgoing,
-        visit: &Visit,
-    ) -> Result<ResponseHead, Ended> {
-        let Self { cuts, patience, ready } = self;
-        if exchange.is_sent() {
-            patience.sent(ready);
-        }
-        let mut cut = pin!(visit.home().until_cut(cuts, ask.idempotent));
-        let mut clock = pin!(sleep_until(patience.due().into()));
-        poll_fn(|cx| {
-            if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
-                return Poll::Ready(head.map_err(Ended::from));
-            }
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
-            }
-            if patience.waiting_since().is_none()
-                && exchange.is_sent()
-                && let Some(ring) = patience.sent(Instant::now())
-            {
-                clock.as_mut().reset(ring.into());
-            }
-            while clock.as_mut().poll(cx).is_ready() {
-                let moved = outgoing.read_bytes() + exchange.written_bytes();
-                match patience.ring(Instant::now(), moved, exchange.waits_for_client()) {
-                    Ring::Again(next) => clock.as_mut().reset(next.into()),
-                    Ring::Stalled(next) => {
-                        visit.met(Failure::http(Reason::Stall));
-                        clock.as_mut().reset(next.into());
-                    }
-                    Ring::Slow(next) => {
-                        let failure = Failure::http(Reason::Slow);
-                        visit.met(failure);
-                        if visit.is_trial() {
-                            let reached = exchange.reached();
-                            return Poll::Ready(Err(Ended::Failed { failure, reached }));
-                        }
-                        clock.as_mut().reset(next.into());
-                    }
-                    Ring::ClientIdle => return Poll::Ready(Err(Ended::Client(ClientFault::Idle))),
-                    Ring::Timeout => {
-                        let failure = Failure::http(Reason::Timeout);
-                        let reached = exchange.reached();
-                        return Poll::Ready(Err(Ended::Failed { failure, reached }));
-                    }
-                }
-            }
-            Poll::Pending
-        })
-        .await
     }
 }
 

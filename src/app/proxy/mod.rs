@@ -10,9 +10,11 @@ mod choose;
 mod client;
 mod fault;
 mod forward;
+mod hedge;
 mod patience;
 mod trip;
 mod visit;
+mod wait;
 
 pub use body::ProxyBody;
 pub use client::Client;

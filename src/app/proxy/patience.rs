@@ -108,6 +108,11 @@ impl Patience {
         }
     }
 
+    /// Whether the wait has been called slow.
+    pub(super) fn was_slow(&self) -> bool {
+        self.told == Told::Slow
+    }
+
     /// It rings. `moved` counts bytes read from the client and written to the endpoint; until all
     /// is sent, `waits_for_client` says whose turn it is.
     pub(super) fn ring(&mut self, now: Instant, moved: u64, waits_for_client: bool) -> Ring {

@@ -6,38 +6,42 @@ use std::time::Instant;
 use http::header::{EXPECT, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::breaker::PoolRequest;
+use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
-use crate::logic::route::Route;
+use crate::logic::route::{RetrySpec, Route};
 use crate::logic::snapshot::{Avoid, Sending};
 use crate::net::h1::ResponseHead;
-use crate::net::upstream::{Outgoing, Pool, Received, drain};
+use crate::net::upstream::{Free, Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
-use super::attempt::{Ask, Begun, Ended, Part, attempt};
+use super::attempt::{Ask, Begun, Connect, Ended, Part, Progress, attempt};
 use super::body::ProxyBody;
-use super::choose::{Choice, Next};
+use super::choose::{Choice, Next, Way};
 use super::client::Client;
 use super::fault::Reason;
 use super::forward;
+use super::hedge::{Settled, Stalled};
 use super::visit::Visit;
 
 const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts");
 
 /// Where a request has been, and what it met there.
-struct Trip<'a> {
-    worker: &'a Rc<Worker>,
-    route: &'a Route,
+pub(super) struct Trip<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) route: &'a Route,
     idempotent: bool,
     arrived: Instant,
-    avoid: Avoid,
-    tries: u32,
-    sent_tries: u32,
+    pub(super) avoid: Avoid,
+    pub(super) tries: u32,
+    pub(super) sent_tries: u32,
     /// The first endpoint that failed it: the incident that it belongs to.
-    first_met: Option<Rc<Pool>>,
+    pub(super) first_met: Option<Rc<Pool>>,
     /// Counts it among the pool's requests, where those are limited.
     counted: Option<PoolRequest>,
 }
@@ -72,7 +76,7 @@ pub(super) async fn serve(
     let mut trip = Trip {
         worker,
         route,
-        idempotent: retry::is_idempotent(request.method()),
+        idempotent: is_repeatable(request, &route.spec.retry),
         arrived: Instant::now(),
         avoid: Avoid::default(),
         tries: 0,
@@ -88,12 +92,21 @@ pub(super) async fn serve(
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
         idempotent: trip.idempotent,
+        may_hedge: trip.idempotent && admitted.framing.is_none() && route.spec.retry.hedge,
     };
     let hold_at_most =
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
     let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
     local.budget.borrow_mut().earn(&route.spec.retry);
-    match trip.run(view, &ask, &mut outgoing).await {
+    let ended = match route.spec.timeouts.total {
+        None => trip.run(view, &ask, &mut outgoing).await,
+        // Who is dropped in the middle of an exchange withdraws it.
+        Some(total) => match timeout(total, trip.run(view, &ask, &mut outgoing)).await {
+            Ok(ended) => ended,
+            Err(_) => Err(Reason::TotalTimeout),
+        },
+    };
+    match ended {
         Ok(response) => response,
         Err(reason) => {
             if !request.headers().contains_key(EXPECT) {
@@ -116,9 +129,23 @@ impl Trip<'_> {
         let mut failed_for = None;
         loop {
             let (_, local) = view.pool(self.route);
-            let Next { visit, zone, way } = next;
+            let Next { mut visit, mut zone, way } = next;
             self.tries += 1;
-            let part = match attempt(self.worker, local, ask, outgoing, &visit, way).await {
+            let connect = self.connect(&view, &visit, &way);
+            let way = (way, connect);
+            let result = match attempt(self.worker, local, ask, outgoing, &visit, way).await {
+                Ok(Progress::Begun(begun)) => Ok(begun),
+                Ok(Progress::Stalled(waiting)) => {
+                    let settled;
+                    let stalled = Stalled { visit, zone, waiting };
+                    Settled { view, visit, zone, result: settled } =
+                        Box::pin(self.hedge(view, ask, stalled)).await;
+                    settled
+                }
+                Err(ended) => Err(ended),
+            };
+            let (_, local) = view.pool(self.route);
+            let part = match result {
                 Ok(begun) => {
                     if self.is_unwanted(&begun, &visit, outgoing) {
                         let failed = Failed { visit: &visit, zone, reached: Reached::Something };
@@ -164,14 +191,14 @@ impl Trip<'_> {
             worker: self.worker,
             pool,
             local,
-            sending: self.sending(),
+            sending: self.sending(local, self.arrived),
             began: self.arrived,
             is_resend: false,
             may_wait: true,
         };
         if !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
-            if retry::may_be_trial(ask.request.method(), body_bytes, &self.route.spec.retry)
+            if retry::may_be_trial(self.idempotent, body_bytes, &self.route.spec.retry)
                 && let Some(trial) = choice.trial()
             {
                 return Ok(trial);
@@ -180,8 +207,34 @@ impl Trip<'_> {
         Ok(choice.first()?)
     }
 
-    fn sending(&self) -> Sending {
-        if self.idempotent { Sending::Repeatable } else { Sending::Once }
+    fn sending(&self, local: &PoolLocal, now: Instant) -> Sending {
+        if self.idempotent {
+            return Sending::Repeatable;
+        }
+        let doubt = local.latency.borrow().doubt_bound();
+        Sending::Once {
+            before_us: self.worker.shared.micros(now.checked_sub(doubt).unwrap_or(now)),
+        }
+    }
+
+    /// How long a connection may take to open.
+    pub(super) fn connect(&self, view: &View, visit: &Visit, way: &Way) -> Connect {
+        let timeout = self.route.spec.timeouts.connect;
+        if !matches!(way, Way::Free(Free::Room(_))) {
+            return Connect { timeout, reason: outcome::Reason::Timeout };
+        }
+        let (pool, local) = view.pool(self.route);
+        let latency = local.latency.borrow();
+        if visit.is_trial() {
+            let timeout = timeout.min(latency.slow_bound());
+            return Connect { timeout, reason: outcome::Reason::Timeout };
+        }
+        let here = visit.home().target.id;
+        let has_other = || pool.has_other(here, &self.avoid, self.sending(local, visit.began()));
+        let (stall, spec) = (latency.stall_bound(), &self.route.spec.retry);
+        let (timeout, reason) =
+            retry::connect_patience(self.tries, stall, timeout, spec, has_other);
+        Connect { timeout, reason }
     }
 
     /// The newest view, unless a new configuration has moved the route's pool.
@@ -220,6 +273,18 @@ impl Trip<'_> {
             tries: self.tries,
         };
         let again = retry::may_send_again(&tried, &self.route.spec.retry);
+        let other = self.other(view, again, may_wait)?;
+        outgoing.rewind();
+        Some(other)
+    }
+
+    /// Another endpoint in the newest view, if there is one to go to and the budget pays.
+    pub(super) fn other(
+        &self,
+        view: &Rc<View>,
+        again: Again,
+        may_wait: bool,
+    ) -> Option<(Rc<View>, Next)> {
         let view = self.fresh(view);
         let (pool, local) = view.pool(self.route);
         let is_budgeted = match again {
@@ -228,12 +293,13 @@ impl Trip<'_> {
             Again::Budgeted => true,
             Again::Free => false,
         };
+        let now = Instant::now();
         let choice = Choice {
             worker: self.worker,
             pool,
             local,
-            sending: self.sending(),
-            began: Instant::now(),
+            sending: self.sending(local, now),
+            began: now,
             is_resend: is_budgeted,
             may_wait,
         };
@@ -242,7 +308,6 @@ impl Trip<'_> {
             return None;
         }
         local.meter.resent();
-        outgoing.rewind();
         Some((view, next))
     }
 
@@ -298,9 +363,16 @@ impl Trip<'_> {
     }
 }
 
+/// Whether sending it twice does no harm: by its method, or because its route accepts the keys by which
+/// an endpoint recognises what it has done already (draft-ietf-httpapi-idempotency-key-header).
+fn is_repeatable(request: &Request<()>, spec: &RetrySpec) -> bool {
+    retry::is_idempotent(request.method())
+        || spec.idempotency_key && request.headers().contains_key(IDEMPOTENCY_KEY)
+}
+
 /// The reason that a request fails with if it cannot go on, and how much of it the endpoint may have
 /// seen; `Err` if it cannot go on in any case. What is the endpoint's failure is counted.
-fn blame(ended: &Ended, visit: &Visit) -> Result<(Reason, Reached), Reason> {
+pub(super) fn blame(ended: &Ended, visit: &Visit) -> Result<(Reason, Reached), Reason> {
     match *ended {
         Ended::Failed { failure, reached } => {
             visit.met(failure);

@@ -46,7 +46,8 @@ impl Visit {
     /// # Errors
     /// The endpoint's limit of requests, if it is reached.
     pub fn enter(worker: &Rc<Worker>, home: Rc<Pool>, terms: Terms) -> Result<Self, Full> {
-        if !home.target.live.try_enter(terms.requests_at_most) {
+        let now_us = worker.shared.micros(terms.began);
+        if !home.target.live.try_enter(terms.requests_at_most, now_us) {
             return Err(Full { scope: Scope::Endpoint, limit: Limit::Requests });
         }
         Ok(Self {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::{Located, Shape, Table};
-use super::scalar::{DurationText, ErrorText, SizeText, Whole};
+use super::scalar::{DeadlineText, DurationText, ErrorText, SizeText, Whole};
 
 /// Which requests go to which pool; with neither host nor path, all of them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -42,6 +42,12 @@ pub(in crate::config) struct Retry {
     /// Server errors for which a request is sent to another endpoint, or `none`. What may have
     /// been executed and is not idempotent never is. Default: `500,502-504`.
     pub(in crate::config) statuses: Option<Located<ErrorText>>,
+    /// Ask a second endpoint as well when the first keeps a request waiting for longer than the
+    /// pool's stall bound; the first good answer wins. For requests without a body. Default: true.
+    pub(in crate::config) hedge: Option<Located<bool>>,
+    /// Send what has an `Idempotency-Key` again whatever its method: only for services that keep
+    /// these keys. Default: false.
+    pub(in crate::config) idempotency_key: Option<Located<bool>>,
 }
 
 /// How long each step of a request may take.
@@ -54,6 +60,8 @@ pub(in crate::config) struct Timeouts {
     pub(in crate::config) response: Option<Located<DurationText>>,
     /// Between two pieces of a body, in either direction. Default: 60s.
     pub(in crate::config) idle: Option<Located<DurationText>>,
+    /// From the request's arrival to the response head, over all tries. Default: `unlimited`.
+    pub(in crate::config) total: Option<Located<DeadlineText>>,
 }
 
 /// Bounds on requests of one route.

@@ -68,6 +68,31 @@ impl JsonSchema for DurationText {
     }
 }
 
+/// A length of time, or `"unlimited"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct DeadlineText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for DeadlineText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a duration such as \"30s\", or \"unlimited\"").map(Self)
+    }
+}
+
+impl JsonSchema for DeadlineText {
+    fn schema_name() -> Cow<'static, str> {
+        "Deadline".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A length of time with its unit, or `unlimited`.",
+            "pattern": "^ *([0-9].*[a-z]|unlimited) *$",
+            "examples": ["30s", "5m", "unlimited"],
+        })
+    }
+}
+
 /// A number of bytes, such as `"64KiB"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct SizeText(pub(in crate::config) Scalar);

@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::file::{DurationText, Located, Scalar, SizeText, Whole};
+use crate::config::file::{DeadlineText, DurationText, Located, Scalar, SizeText, Whole};
 use crate::config::findings::{Findings, Flaw};
 use crate::config::read::Gaps;
 use crate::config::units;
@@ -17,6 +17,9 @@ pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Far beyond any use, and far from what clocks cannot add.
 pub(super) const LONGEST: Duration = Duration::from_hours(7 * 24);
+
+/// What is shown where a duration has no default.
+const EXAMPLE: Duration = Duration::from_secs(30);
 
 /// What the checks share: where to put findings, and what could not be read.
 pub(super) struct Check<'a> {
@@ -125,6 +128,18 @@ impl Check<'_> {
         default: Duration,
     ) -> Setting<Duration> {
         self.setting(key, default, |text| duration_from(SHORTEST, key.name, default, &text.0))
+    }
+
+    /// A duration from [`SHORTEST`] to [`LONGEST`], or `unlimited`, which is the default.
+    pub(super) fn duration_or_unlimited(
+        &mut self,
+        key: &Key<'_, DeadlineText>,
+    ) -> Option<Duration> {
+        let read = |text: &DeadlineText| match &text.0 {
+            Scalar::Text(word) if word.trim() == "unlimited" => Ok(None),
+            given => duration_from(SHORTEST, key.name, EXAMPLE, given).map(Some),
+        };
+        self.setting(key, None, read).value
     }
 
     /// A duration from zero to [`LONGEST`].

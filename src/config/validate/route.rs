@@ -139,7 +139,17 @@ impl Check<'_> {
         let budget_floor = self.whole(&key, &BUDGET_FLOOR, default.budget_floor);
         let key = Key::new(&table, "statuses", &given.statuses);
         let statuses = self.setting(&key, default.statuses, |text| server_errors(&text.0)).value;
-        RetrySpec { attempts, buffer_bytes, budget_percent, budget_floor, statuses }
+        let hedge = self.switch(&given.hedge, default.hedge);
+        let idempotency_key = self.switch(&given.idempotency_key, default.idempotency_key);
+        RetrySpec {
+            attempts,
+            buffer_bytes,
+            budget_percent,
+            budget_floor,
+            statuses,
+            hedge,
+            idempotency_key,
+        }
     }
 
     fn timeouts(&mut self, timeouts: Option<Table<file::Timeouts>>) -> Timeouts {
@@ -150,7 +160,8 @@ impl Check<'_> {
             self.duration(&Key::new(&table, "response", &given.response), default.response);
         let idle = self.duration(&Key::new(&table, "idle", &given.idle), default.idle).value;
         self.not_longer(("connect", &connect), ("response", &response));
-        Timeouts { connect: connect.value, response: response.value, idle }
+        let total = self.duration_or_unlimited(&Key::new(&table, "total", &given.total));
+        Timeouts { connect: connect.value, response: response.value, idle, total }
     }
 
     fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::logic::id::{EndpointId, Place};
 use crate::logic::outcome::Failure;
-use crate::logic::ratio::Ratio;
+use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
 use crate::logic::steer;
@@ -317,6 +317,12 @@ impl PoolState {
                 ..fresh
             },
         }
+    }
+
+    /// The verdict on an endpoint of the zone explains these tries.
+    pub(super) fn explain(&mut self, zone: usize, tries: Faded, now: Instant) {
+        self.recent.explain(tries, now);
+        self.zones[zone].ratio.explain(tries, now);
     }
 
     pub(super) fn in_panic(&self) -> bool {

@@ -89,6 +89,10 @@ impl Director {
             // What the probes see, the probes judge.
             return;
         }
+        if let Trust::Condemned(case) = endpoint.trust {
+            // Its trials speak of nobody else.
+            return self.tried(id, case, tries, now);
+        }
         let before = endpoint.verdict();
         let pool = &mut self.pools[seat.pool];
         pool.recent.fade(now);
@@ -104,7 +108,6 @@ impl Director {
         let zone_score = zone.ratio.weigh(tries, lately, elsewhere, now);
         pool.recent.weigh(tries, lately, Faded::default(), now);
         match endpoint.trust {
-            Trust::Condemned(case) => return self.tried(id, case, tries, now),
             Trust::Sound if score > DOUBT => {
                 if let Some(failure) = failure {
                     endpoint.trust = Trust::Doubted { failure };
@@ -117,7 +120,7 @@ impl Director {
                     endpoint.trust = Trust::Doubted { failure };
                 }
             }
-            Trust::Sound => {}
+            Trust::Sound | Trust::Condemned(_) => {}
         }
         let doubted = match endpoint.trust {
             Trust::Doubted { failure } => Some(failure),
@@ -230,8 +233,10 @@ impl Director {
         let until = now + hold.max(endpoint.trouble_mut().flaps.fell(&recover, now));
         endpoint.trust = Trust::Condemned(Case { failure, stage: Stage::Held { until } });
         endpoint.blame(now, Source::Traffic, failure);
+        let (explained, seat) = (endpoint.ratio.convict(now), endpoint.seat);
         let probe_passes = endpoint.health == Health::Up;
         let subject = endpoint.subject.clone();
+        self.pools[seat.pool].explain(seat.zone, explained, now);
         self.watch(id, until);
         self.settle(id, before, now);
         if probe_passes {
@@ -310,8 +315,10 @@ impl Director {
     }
 
     /// The probes see a failure too: from now on they judge.
-    pub(super) fn acquit(&mut self, id: EndpointId) {
+    pub(super) fn acquit(&mut self, id: EndpointId, now: Instant) {
         if let Some(endpoint) = self.roster.get_mut(id) {
+            let explained = endpoint.ratio.convict(now);
+            self.pools[endpoint.seat.pool].explain(endpoint.seat.zone, explained, now);
             if let Trust::Condemned(Case { stage: Stage::Held { until }, .. }) = endpoint.trust {
                 let trouble = endpoint.trouble_mut();
                 trouble.held_until = trouble.held_until.max(Some(until));

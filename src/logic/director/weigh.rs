@@ -198,7 +198,7 @@ impl Director {
             }
             Evidence::Firm(failure) => {
                 if self.roster.get(id).is_some_and(|endpoint| endpoint.health.is_down()) {
-                    self.acquit(id);
+                    self.acquit(id, now);
                 }
                 if failure.is_connection_level()
                     && self.roster.get(id).is_some_and(Endpoint::was_up)

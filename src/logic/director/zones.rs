@@ -104,7 +104,7 @@ impl Director {
             }
             self.settle(id, before, now);
             if falls_too {
-                self.acquit(id);
+                self.acquit(id, now);
                 self.restand(id, now);
             }
         }

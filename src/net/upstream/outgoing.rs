@@ -88,6 +88,21 @@ impl Outgoing {
         self.source.is_none() && self.held.is_empty() && self.whole
     }
 
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            source: None,
+            held: Vec::new(),
+            held_bytes: 0,
+            hold_at_most: 0,
+            whole: true,
+            next: 0,
+            read_bytes: 0,
+            read_at_most: 0,
+        }
+    }
+
     /// Whether another try could send the same body.
     #[must_use]
     pub fn is_held(&self) -> bool {

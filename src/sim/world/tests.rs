@@ -103,7 +103,8 @@ fn posts_that_were_received_fail_rather_than_run_twice() {
     offer(&mut world, 200.0, 1.0);
     let incident = fail(&mut world, Behavior::Hang);
     let counts = world.counts();
-    assert!(counts.failed_post > 10, "{counts:?}");
+    // Only what got there before anybody had waited for long; the others went elsewhere.
+    assert!((1..5).contains(&counts.failed_post), "{counts:?}");
     assert_eq!((counts.repeated_post, counts.rescued), (0, 0));
     assert_eq!(incident.counts.failed, counts.failed_post);
 }

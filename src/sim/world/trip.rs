@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
-use crate::logic::retry::{Reached, Waiting};
+use crate::logic::retry::{self, Reached, Waiting};
 use crate::logic::snapshot::{Avoid, Live, PoolView, Sending, Target};
 use crate::logic::witness::Witness;
 
@@ -146,7 +146,7 @@ impl World {
             counts.repeated_post += u64::from(request.was_received && !request.idempotent);
         }
         self.clients.counts.trials += u64::from(is_trial);
-        target.live.enter();
+        target.live.enter(self.micros(self.now));
         request.tries += 1;
         request.fate += 1;
         request.holds_bad_answer = false;
@@ -172,18 +172,43 @@ impl World {
         self.add(at, Happening::Client(step));
     }
 
+    /// How long a request waits for its connection, and what it calls that.
+    fn connect_patience(&self, id: u64, visit: &Visit) -> Option<(Duration, Reason)> {
+        let request = self.clients.requests.get(&id)?;
+        let stream = &self.clients.streams[request.stream];
+        let timeout = self.settings.timeouts.connect;
+        let (stall, slow) = stream.bounds();
+        if visit.is_trial {
+            return Some((timeout.min(slow), Reason::Timeout));
+        }
+        let pools = &self.snapshot.pools;
+        let view = pools.iter().find(|view| view.spec.name == stream.offer.pool)?;
+        let has_other = || view.has_other(visit.target.id, &request.avoid, self.sending(request));
+        let spec = &self.settings.retry;
+        Some(retry::connect_patience(request.tries, stall, timeout, spec, has_other))
+    }
+
+    fn sending(&self, request: &Request) -> Sending {
+        if request.idempotent {
+            return Sending::Repeatable;
+        }
+        let doubt = self.clients.streams[request.stream].latency.doubt_bound();
+        Sending::Once { before_us: self.micros(self.now).saturating_sub(doubt.as_micros() as u64) }
+    }
+
     /// Where a request goes next, and whether that is a trial.
     pub(super) fn choose(&mut self, request: &Request) -> Option<(Target, bool)> {
         let pool = &self.clients.streams[request.stream].offer.pool;
         let pools = &self.snapshot.pools;
         let view: &Arc<PoolView> = pools.iter().find(|view| view.spec.name == *pool)?;
-        let sending = if request.idempotent { Sending::Repeatable } else { Sending::Once };
+        let now_us = self.micros(self.now);
+        let sending = self.sending(request);
         if request.tries > 0 {
             let other = view.pick_other(&mut self.rng, &request.avoid, sending);
             return other.cloned().map(|target| (target, false));
         }
         let may_be_tried = request.idempotent && self.settings.retry.attempts > 1;
-        let trial = may_be_tried.then(|| view.trial(self.micros(self.now))).flatten();
+        let trial = may_be_tried.then(|| view.trial(now_us)).flatten();
         match trial {
             Some(target) => {
                 target.live.tried();
@@ -196,16 +221,17 @@ impl World {
     /// The SYN is at the endpoint.
     fn connects(&mut self, id: u64, fate: u32) {
         let Some(visit) = self.visit(id, fate) else { return };
+        let Some((patience, reason)) = self.connect_patience(id, &visit) else { return };
         let lost = self.lost_time(LOST_SYN);
         let back = self.one_way();
         let behavior = &self.host(visit.target.address).behavior;
         let (is_refused, is_silent) =
             (*behavior == Behavior::Refused, *behavior == Behavior::BlackHole);
-        let given_up_at = visit.began + self.settings.timeouts.connect;
+        let given_up_at = visit.began + patience;
         let answered_at = self.now + lost + back;
         let reached = Reached::Nothing;
         if is_silent || answered_at > given_up_at {
-            let failure = Failure::connect(Reason::Timeout);
+            let failure = Failure::connect(reason);
             self.end_at(id, given_up_at, End::Failed { failure, reached });
         } else if is_refused {
             let failure = Failure::connect(Reason::Refused);

@@ -14,7 +14,7 @@ fn two_zones() -> Rig {
 fn once(rig: &Rig) -> Vec<u16> {
     let (view, mut rng) = (rig.view(), Rng::with_seed(3));
     let mut seen: Vec<u16> = (0..500)
-        .filter_map(|_| view.pick(&mut rng, Sending::Once))
+        .filter_map(|_| view.pick(&mut rng, Sending::Once { before_us: 0 }))
         .map(|target| target.address.port())
         .collect();
     seen.sort_unstable();
@@ -165,4 +165,39 @@ fn what_flaps_under_traffic_is_held_down_too() {
         rig.live_on(ms(100), |_| PASS);
     }
     assert!(took[1] >= ms(1_000) && took[2] > took[1], "{took:?}");
+}
+
+#[test]
+fn who_fails_again_is_found_as_fast_as_the_first_time() {
+    let mut rig = two_zones();
+    let mut needed = Vec::new();
+    for _ in 0..6 {
+        let mut bad = 0;
+        while rig.down() != [1] {
+            bad += 1;
+            assert!(bad < 100, "after {needed:?}");
+            rig.requests(1, 0, 1, ERROR);
+            rig.live_on(ms(20), |_| PASS);
+        }
+        needed.push(bad);
+        while rig.down() == [1] {
+            rig.live_on(ms(10), |_| PASS);
+        }
+        // Its share has grown back, and so has everybody's trust.
+        for _ in 0..100 {
+            (1..=6).for_each(|port| rig.requests(port, 10, 0, ERROR));
+            rig.live_on(ms(200), |_| PASS);
+        }
+    }
+    assert_eq!(needed, [needed[0]; 6]);
+}
+
+#[test]
+fn what_one_is_down_for_excuses_no_other() {
+    let mut rig = two_zones();
+    rig.requests(1, 0, 4, ERROR);
+    assert_eq!(rig.down(), [1]);
+    try_on(&mut rig, ms(5_000), false);
+    rig.requests(4, 0, 4, ERROR);
+    assert_eq!(rig.down(), [1, 4]);
 }

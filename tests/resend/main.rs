@@ -1,6 +1,9 @@
 //! Sending again: what may be rescued is, and what may have been executed never is.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod silence;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -43,10 +46,16 @@ impl World {
     /// One request with an identity of its own, which is given back.
     #[track_caller]
     fn ask(&self, method: &str, body: &[u8]) -> (Answer, String) {
+        self.ask_with(method, &[], body)
+    }
+
+    #[track_caller]
+    fn ask_with(&self, method: &str, fields: &[(&str, &str)], body: &[u8]) -> (Answer, String) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("r{}", NEXT.fetch_add(1, SeqCst));
         let mut client = Client::open(self.gapless.address);
-        let answer = client.exchange(method, "/", &[("x-id", &id)], body).expect("an answer");
+        let fields = [&[("x-id", &*id)], fields].concat();
+        let answer = client.exchange(method, "/", &fields, body).expect("an answer");
         (answer, id)
     }
 
@@ -143,7 +152,9 @@ fn a_burst_of_posts_into_a_dying_endpoint_is_executed_once_each() {
 
 #[test]
 fn a_request_that_hangs_is_cut_by_the_verdict_and_rescued() {
-    let config = Config::new().pool("detect = { interval = \"1s\", timeout = \"300ms\" }");
+    let config = Config::new()
+        .route("retry = { hedge = false }")
+        .pool("detect = { interval = \"1s\", timeout = \"300ms\" }");
     let world = World::with(1, 1, config);
     world.near[0].set_all(Mode::Hang);
     let started = Instant::now();
