@@ -72,9 +72,20 @@ impl Secure {
         name: &str,
         config: &Arc<ClientConfig>,
     ) -> io::Result<Self> {
+        Self::connect_after(address, b"", name, config)
+    }
+
+    /// Sends these bytes before the handshake.
+    pub(crate) fn connect_after(
+        address: SocketAddr,
+        before: &[u8],
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let session = ClientConnection::new(Arc::clone(config), name).expect("a session");
-        let socket = TcpStream::connect(address)?;
+        let mut socket = TcpStream::connect(address)?;
+        socket.write_all(before)?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut stream = StreamOwned::new(session, socket);
         while stream.conn.is_handshaking() {

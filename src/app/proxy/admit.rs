@@ -43,7 +43,12 @@ impl Admitted<'_> {
         };
         let other_host =
             |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(self.host.as_bytes());
-        if headers.values().any(value_is_bad) || headers.get(HOST).is_some_and(other_host) {
+        // The library takes any scheme; it is dropped here, but nobody means these.
+        let scheme_is_bad = request.uri().scheme_str().is_some_and(|s| s != "http" && s != "https");
+        if scheme_is_bad
+            || headers.values().any(value_is_bad)
+            || headers.get(HOST).is_some_and(other_host)
+        {
             return Err(Reason::BadRequest);
         }
         // Its end is where the stream's is.

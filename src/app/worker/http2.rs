@@ -42,8 +42,9 @@ const RESET_BY_US: usize = 256;
 /// that; but whoever speaks HTTP/2 means to keep its one connection.
 const IDLE: Duration = Duration::from_secs(300);
 
-/// After the last request on a connection that is to end: time for what is on its way.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// After the last request on a connection that is to end: time for what is on its way. Some clients
+/// never say that they have heard of it.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
