@@ -22,7 +22,7 @@ use super::api::{Clock, ConfigJson, RefusedJson};
 use super::doors::Doors;
 use super::lag::Lag;
 use super::observe;
-use super::reload::Attempt;
+use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
@@ -283,7 +283,7 @@ impl Control {
     /// Obeys what was loaded, or says why not and changes nothing.
     fn reload(&mut self, attempt: Attempt) {
         let refused = match attempt.result {
-            Ok(loaded) => match self.doors.rearrange(&loaded.config.listen) {
+            Ok(Prepared { loaded, fronts }) => match self.doors.rearrange(fronts) {
                 Ok(()) => return self.accept(loaded),
                 Err(error) => RefusedJson {
                     at: String::new(),

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::config::model::Listen;
 use crate::net::listener;
 
+use super::front::Front;
 use super::shared::{Command, Door};
 
 /// Why a listener could not be opened.
@@ -45,12 +46,19 @@ impl std::error::Error for BindError {}
 #[derive(Debug, Default)]
 pub struct Doors {
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    open: Vec<SocketAddr>,
+    open: Vec<Open>,
+}
+
+/// A door that is open.
+#[derive(Debug)]
+struct Open {
+    name: SocketAddr,
+    front: Arc<ArcSwap<Front>>,
 }
 
 /// A listener that is open and not yet handed to the workers.
 struct Opened {
-    name: SocketAddr,
+    front: Arc<Front>,
     bound: SocketAddr,
     per_worker: Vec<std::net::TcpListener>,
 }
@@ -62,17 +70,29 @@ impl Doors {
         Self { workers, open: Vec::new() }
     }
 
-    /// Opens what is new in `wanted`, then closes what is not in it. On an error nothing changes.
+    /// Opens what is new in `wanted`, then closes what is not in it, and has the others take
+    /// connections as they are to from now on. On an error nothing changes.
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn rearrange(&mut self, wanted: &[Listen]) -> Result<(), BindError> {
-        self.open_missing(wanted)?;
-        let closed = |name: &SocketAddr| !wanted.iter().any(|listen| listen.address == *name);
-        for name in self.open.iter().copied().filter(closed) {
+    pub fn rearrange(&mut self, wanted: Vec<Front>) -> Result<(), BindError> {
+        let wanted: Vec<Arc<Front>> = wanted.into_iter().map(Arc::new).collect();
+        self.open_missing(&wanted)?;
+        let mut closed = Vec::new();
+        self.open.retain(|door| {
+            let front = wanted.iter().find(|front| front.listen.address == door.name);
+            match front {
+                Some(front) if front.listen != door.front.load().listen => {
+                    door.front.store(Arc::clone(front));
+                }
+                Some(_) => {}
+                None => closed.push(door.name),
+            }
+            front.is_some()
+        });
+        for name in closed {
             self.tell(|| Command::Unlisten(name));
         }
-        self.open.retain(|name| !closed(name));
         Ok(())
     }
 
@@ -80,20 +100,24 @@ impl Doors {
     ///
     /// # Errors
     /// The first address that cannot be had; then none was opened.
-    pub fn open_missing(&mut self, wanted: &[Listen]) -> Result<Vec<SocketAddr>, BindError> {
-        let missing =
-            wanted.iter().map(|listen| listen.address).filter(|name| !self.open.contains(name));
+    pub fn open_missing(&mut self, wanted: &[Arc<Front>]) -> Result<Vec<SocketAddr>, BindError> {
+        let is_open =
+            |front: &Arc<Front>| self.open.iter().any(|door| door.name == front.listen.address);
+        let missing = wanted.iter().filter(|front| !is_open(front));
         let opened: Vec<Opened> =
-            missing.map(|name| open(name, self.workers.len())).collect::<Result<_, _>>()?;
+            missing.map(|front| open(front, self.workers.len())).collect::<Result<_, _>>()?;
         let bound = opened.iter().map(|opened| opened.bound).collect();
-        for Opened { name, per_worker, .. } in opened {
+        for Opened { front, per_worker, .. } in opened {
+            let name = front.listen.address;
             let connections = Arc::new(AtomicUsize::new(0));
+            let front = Arc::new(ArcSwap::new(front));
             for (worker, listener) in self.workers.iter().zip(per_worker) {
-                let door = Door { name, listener, connections: Arc::clone(&connections) };
+                let (connections, front) = (Arc::clone(&connections), Arc::clone(&front));
+                let door = Door { name, listener, connections, front };
                 // A worker that is gone has nobody to accept for.
                 let _ = worker.send(Command::Listen(door));
             }
-            self.open.push(name);
+            self.open.push(Open { name, front });
         }
         Ok(bound)
     }
@@ -113,12 +137,13 @@ impl Doors {
     }
 }
 
-fn open(name: SocketAddr, count: usize) -> Result<Opened, BindError> {
+fn open(front: &Arc<Front>, count: usize) -> Result<Opened, BindError> {
+    let name = front.listen.address;
     let failed = |error| BindError { address: name, error };
     let per_worker = listener::bind(name, count).map_err(failed)?;
     let bound = match per_worker.first() {
         Some(listener) => listener.local_addr().map_err(failed)?,
         None => name,
     };
-    Ok(Opened { name, bound, per_worker })
+    Ok(Opened { front: Arc::clone(front), bound, per_worker })
 }

@@ -16,6 +16,7 @@ use crate::net::listener;
 use super::admin;
 use super::control::{Control, Order};
 use super::doors::{BindError, Doors};
+use super::front;
 use super::reload::{self, Watched};
 use super::shared::{Manners, Shared};
 use super::worker;
@@ -36,6 +37,8 @@ pub struct Options {
 pub enum StartError {
     /// A listener could not be opened.
     Bind(BindError),
+    /// TLS cannot be spoken with what is configured.
+    Tls(rustls::Error),
     /// No thread or runtime could be made.
     System(io::Error),
 }
@@ -44,6 +47,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "cannot speak TLS: {error}"),
             Self::System(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -89,7 +93,9 @@ impl Instance {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders);
-        let addresses = doors.open_missing(&config.listen)?;
+        let fronts = front::prepare(&config.listen).map_err(StartError::Tls)?;
+        let fronts: Vec<_> = fronts.into_iter().map(Arc::new).collect();
+        let addresses = doors.open_missing(&fronts)?;
         let (order_sender, orders) = mpsc::channel(4);
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (ask_sender, asked) = mpsc::channel(1);

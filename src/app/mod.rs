@@ -5,6 +5,7 @@ pub mod instance;
 pub mod control;
 pub mod doors;
 pub mod explain;
+pub mod front;
 pub mod gauges;
 pub mod lag;
 pub mod reload;

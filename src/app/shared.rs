@@ -14,6 +14,7 @@ use crate::logic::outcome::Failure;
 use crate::logic::retry::Waiting;
 use crate::logic::snapshot::Snapshot;
 
+use super::front::Front;
 use super::meter::Meters;
 
 /// Failures that workers have met and control has not heard of yet, at most.
@@ -87,6 +88,8 @@ pub struct Door {
     pub listener: TcpListener,
     /// Connections through this door, over all workers.
     pub connections: Arc<AtomicUsize>,
+    /// How connections are taken from now on. Control alone stores it.
+    pub front: Arc<ArcSwap<Front>>,
 }
 
 impl Shared {

@@ -47,7 +47,8 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
         tracing::warn!("\n{}", loaded.warnings.render(false));
     }
     say_windows(&loaded.config);
-    let file = Some(Watched { path: path.to_owned(), bytes });
+    let files = loaded.warnings.files;
+    let file = Some(Watched { path: path.to_owned(), bytes, files });
     let options = Options { config: loaded.config, file, signals: true };
     match Instance::start(options) {
         Ok(instance) => {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::findings::Flaw;
+use crate::logic::network::Network;
 
 /// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
 pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
@@ -52,6 +53,24 @@ fn unreadable(text: &str, example: &str) -> Flaw {
         );
     }
     Flaw::new(format!("`{text}` is not an ip:port"), such_as)
+}
+
+/// Reads a network such as `10.0.0.0/8`, or one address. Bits beyond the prefix are a mistake.
+pub(super) fn network(text: &str) -> Result<Network, Flaw> {
+    let mend = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address";
+    let unreadable = || Flaw::new(format!("`{text}` is not a network"), mend);
+    let Some((address, prefix)) = text.split_once('/') else {
+        return text.parse().map(Network::only).map_err(|_| unreadable());
+    };
+    let address: IpAddr = address.parse().map_err(|_| unreadable())?;
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let prefix = prefix.parse().ok().filter(|_| digits).ok_or_else(unreadable)?;
+    let network = Network::new(address, prefix).ok_or_else(unreadable)?;
+    if network.address == address.to_canonical() {
+        return Ok(network);
+    }
+    let message = format!("`{text}` has bits set beyond its first {prefix}");
+    Err(Flaw::new(message, format!("write it as \"{network}\"")))
 }
 
 /// Reads the host of a route: lower case, without a port.
@@ -140,5 +159,16 @@ mod tests {
         assert!(mend("*.example.com").starts_with("write one route"));
         assert!(mend("").starts_with("write a name"));
         assert!(mend("exämple.com").starts_with("write a name"));
+    }
+
+    #[test]
+    fn a_network_is_written_without_surplus_bits() {
+        let read = |text| network(text).map(|network| network.to_string());
+        assert_eq!(read("10.0.0.0/8").as_deref(), Ok("10.0.0.0/8"));
+        assert_eq!(read("::1").as_deref(), Ok("::1/128"));
+        assert_eq!(network("10.1.0.0/8").unwrap_err().mend, "write it as \"10.0.0.0/8\"");
+        for bad in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "web", "::/129"] {
+            assert!(network(bad).unwrap_err().message.ends_with("is not a network"), "{bad}");
+        }
     }
 }

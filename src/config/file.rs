@@ -18,7 +18,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
-pub(super) use self::listen::Listen;
+pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::named::NamedFile;
 use super::report::Severity;
 
 /// One thing that is wrong, or looks so.
@@ -19,6 +20,7 @@ pub(super) struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
+    files: Vec<NamedFile>,
 }
 
 /// A message and its mend, before it is known where they apply.
@@ -54,10 +56,18 @@ impl Findings {
         self.list.iter().any(|finding| finding.severity == Severity::Error)
     }
 
-    /// All of them, in the order of the file.
-    pub(super) fn into_sorted(mut self) -> Vec<Finding> {
+    /// Notes a file that is about to be read.
+    pub(super) fn named(&mut self, file: NamedFile) {
+        self.files.push(file);
+    }
+
+    /// All of them, in the order of the file; and the files that were read besides.
+    pub(super) fn into_sorted(mut self) -> (Vec<Finding>, Vec<NamedFile>) {
         self.list.sort_by_key(|finding| (finding.span.start, finding.span.end));
-        self.list
+        // Of one that was read twice the first look counts: what has changed since is news.
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.files.dedup_by(|later, first| later.path == first.path);
+        (self.list, self.files)
     }
 }
 

@@ -8,6 +8,7 @@ mod address;
 mod file;
 mod findings;
 pub mod model;
+mod named;
 mod read;
 pub mod report;
 mod schema;
@@ -26,6 +27,7 @@ use self::model::Config;
 use self::report::Report;
 use self::source::Source;
 
+pub use self::named::NamedFile;
 pub use self::schema::schema;
 
 /// Largest file that is read.

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::logic::front::ServerTls;
+use crate::logic::network::Network;
 use crate::logic::route::RouteSpec;
 use crate::logic::topology::Topology;
 
@@ -35,6 +38,12 @@ pub struct Config {
 pub struct Listen {
     /// Port 0 takes any free port.
     pub address: SocketAddr,
+    /// Whether HTTP/2 is served too.
+    pub http2: bool,
+    /// How TLS is spoken; absent, all is cleartext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// The proxies that connect here, and say for whom; absent, clients connect themselves.
+    pub proxy_protocol: Option<Arc<[Network]>>,
 }
 
 /// The operator's listener.

@@ -9,6 +9,8 @@ use annotate_snippets::{
 };
 use serde::Serialize;
 
+use super::named::NamedFile;
+
 /// Whether a diagnostic stops a configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,6 +72,9 @@ pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
     /// How many more there were.
     pub omitted: usize,
+    /// The files that it names and that were read, good or bad.
+    #[serde(skip)]
+    pub files: Vec<NamedFile>,
 }
 
 impl Report {

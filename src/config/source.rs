@@ -34,11 +34,12 @@ impl<'a> Source<'a> {
 
     /// The report of `findings`, in the order of the file.
     pub(super) fn report(&self, findings: Findings) -> Report {
-        let sorted = findings.into_sorted();
+        let (sorted, files) = findings.into_sorted();
         let shown = sorted.len().min(Report::MAX_DIAGNOSTICS);
         Report {
             omitted: sorted.len() - shown,
             diagnostics: sorted.into_iter().take(shown).map(|f| self.diagnostic(f)).collect(),
+            files,
         }
     }
 

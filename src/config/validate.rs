@@ -3,6 +3,7 @@
 
 mod check;
 mod health;
+mod listen;
 mod pool;
 mod probe;
 mod route;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use super::file::{Entries, File, Located, Table};
 use super::findings::{Findings, Flaw};
-use super::model::{Config, Listen};
+use super::model::Config;
 use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
@@ -35,8 +36,8 @@ pub(super) fn validate(
     let mut check = Check { findings, gaps, base };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
-    let addresses = check.listen(&file.listen.unwrap_or_default());
-    let admin = check.admin(&file.admin, &addresses);
+    let listeners = check.listen(&file.listen.unwrap_or_default());
+    let admin = check.admin(&file.admin, &listeners);
     let limits = check.limits(file.limits);
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
@@ -52,7 +53,7 @@ pub(super) fn validate(
     }
     let pools = pools.read.into_iter().map(|(_, pool)| Arc::new(pool)).collect();
     Some(Config {
-        listen: addresses.into_iter().map(|(address, _)| Listen { address }).collect(),
+        listen: listeners.into_iter().map(|(listen, _)| listen).collect(),
         workers,
         state_dir,
         admin,

@@ -1,32 +1,35 @@
 //! A client's connection: as hyper wants it, with a bound on how long a client may not read.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
-/// A stream whose writes fail when the client has taken nothing for `write_timeout`.
+/// A socket whose writes fail when the client has taken nothing for `write_timeout`.
 ///
 /// hyper has no such bound: without it, clients that never read would hold their connections, and
 /// those to the endpoints, for ever.
 #[derive(Debug)]
-pub struct ClientStream {
-    inner: TokioIo<TcpStream>,
+pub struct Bounded {
+    inner: TcpStream,
     write_timeout: Duration,
     /// Armed while the client takes nothing.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
-impl ClientStream {
+impl Bounded {
     /// Wraps an accepted connection.
     #[must_use]
     pub fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self { inner: TokioIo::new(stream), write_timeout, blocked: None }
+        Self { inner: stream, write_timeout, blocked: None }
     }
 
     fn bounded<T>(
@@ -44,17 +47,17 @@ impl ClientStream {
     }
 }
 
-impl Read for ClientStream {
+impl AsyncRead for Bounded {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl Write for ClientStream {
+impl AsyncWrite for Bounded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -64,11 +67,117 @@ impl Write for ClientStream {
         self.bounded(cx, written)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// What requests are read from and answers are written to.
+#[derive(Debug)]
+pub struct ClientStream {
+    transport: Transport,
+    /// Was read to see what is spoken, and is read again first.
+    replay: Bytes,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TokioIo<Bounded>),
+    Tls(Box<TokioIo<TlsStream<Bounded>>>),
+}
+
+impl ClientStream {
+    /// A connection in cleartext; `replay` was read of it already.
+    #[must_use]
+    pub fn plain(stream: Bounded, replay: Bytes) -> Self {
+        Self { transport: Transport::Plain(TokioIo::new(stream)), replay }
+    }
+
+    /// An encrypted connection.
+    #[must_use]
+    pub fn tls(stream: TlsStream<Bounded>) -> Self {
+        let transport = Transport::Tls(Box::new(TokioIo::new(stream)));
+        Self { transport, replay: Bytes::new() }
+    }
+}
+
+impl Read for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.replay.is_empty() {
+            let taken = self.replay.len().min(buf.remaining());
+            buf.put_slice(&self.replay[..taken]);
+            self.replay.advance(taken);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl Write for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

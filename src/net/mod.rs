@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod h1;
+pub mod inbound;
 pub mod listener;
 pub mod prober;
 pub mod upstream;

@@ -2,6 +2,7 @@
 
 mod health;
 mod instance;
+mod listeners;
 mod pools;
 mod probes;
 mod routes;

@@ -1,7 +1,7 @@
 //! What a request must be before it is routed (RFC 9110, RFC 9112).
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use crate::net::upstream::BodyFraming;
 
@@ -16,6 +16,46 @@ pub(super) struct Admitted<'a> {
     pub(super) framing: Option<BodyFraming>,
     /// The content-length, if there is one.
     pub(super) length: Option<u64>,
+}
+
+impl Admitted<'_> {
+    /// What HTTP/2 leaves to be checked, and says in its own way (RFC 9113 8.2, 8.3). With HTTP/1.1
+    /// all that is done already.
+    ///
+    /// # Errors
+    /// The reason to refuse the request with.
+    pub(super) fn over<B>(
+        self,
+        request: &Request<B>,
+        has_body: bool,
+        fields_at_most: usize,
+    ) -> Result<Self, Reason> {
+        if request.version() != Version::HTTP_2 {
+            return Ok(self);
+        }
+        let headers = request.headers();
+        if headers.len() > fields_at_most {
+            return Err(Reason::HeadTooLarge);
+        }
+        let is_blank = |b: Option<&u8>| b.is_some_and(|b| matches!(b, b' ' | b'\t'));
+        let value_is_bad = |value: &HeaderValue| {
+            is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
+        };
+        let other_host =
+            |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(self.host.as_bytes());
+        // The library takes any scheme; it is dropped here, but nobody means these.
+        let scheme_is_bad = request.uri().scheme_str().is_some_and(|s| s != "http" && s != "https");
+        if scheme_is_bad
+            || headers.values().any(value_is_bad)
+            || headers.get(HOST).is_some_and(other_host)
+        {
+            return Err(Reason::BadRequest);
+        }
+        // Its end is where the stream's is.
+        let unframed = has_body && self.framing.is_none() && self.length.is_none();
+        let framing = if unframed { Some(BodyFraming::Chunked) } else { self.framing };
+        Ok(Self { framing, ..self })
+    }
 }
 
 /// Checks what could be read in two ways, or not at all.
@@ -55,7 +95,7 @@ fn host<B>(request: &Request<B>) -> Result<&str, Reason> {
         };
     }
     let Some(value) = first else {
-        return if request.version() == http::Version::HTTP_10 {
+        return if request.version() == Version::HTTP_10 {
             Ok("")
         } else {
             Err(Reason::BadRequest)

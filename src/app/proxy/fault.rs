@@ -17,6 +17,8 @@ pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-gapless-reason"
 pub enum Reason {
     /// The request breaks the rules of HTTP.
     BadRequest,
+    /// The request has more fields than are taken.
+    HeadTooLarge,
     /// A transfer coding that is not known.
     UnknownCoding,
     /// CONNECT, which a reverse proxy does not do.
@@ -57,6 +59,7 @@ impl Reason {
     /// All reasons.
     pub const ALL: [Self; 18] = [
         Self::BadRequest,
+        Self::HeadTooLarge,
         Self::UnknownCoding,
         Self::MethodRefused,
         Self::NoRoute,
@@ -81,6 +84,7 @@ impl Reason {
     pub const fn table(self) -> (&'static str, StatusCode) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
+            Self::HeadTooLarge => ("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::UnknownCoding => ("unknown_coding", StatusCode::NOT_IMPLEMENTED),
             Self::MethodRefused => ("method_refused", StatusCode::METHOD_NOT_ALLOWED),
             Self::NoRoute => ("no_route", StatusCode::NOT_FOUND),

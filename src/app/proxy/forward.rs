@@ -1,10 +1,10 @@
 //! Heads on their way through: what is passed on, what is left out, what is added.
 
 use bytes::BytesMut;
-use http::Request;
 use http::header::{
-    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
 };
+use http::{Request, Version};
 
 use crate::net::h1::{self, ConnectionOptions};
 use crate::net::upstream::BodyFraming;
@@ -27,10 +27,17 @@ pub(super) fn write_request_head<B>(
     h1::write_request_line(out, request.method(), target);
     h1::write_header(out, "host", admitted.host.as_bytes());
     let options = ConnectionOptions::of(request.headers());
+    let is_http2 = request.version() == Version::HTTP_2;
     for (name, value) in request.headers() {
+        if is_http2 && *name == COOKIE {
+            continue;
+        }
         if !is_replaced(name) && !h1::is_hop_by_hop(name) && !options.has(name.as_str()) {
             h1::write_header(out, name.as_str(), value.as_bytes());
         }
+    }
+    if is_http2 {
+        write_cookies(out, request.headers());
     }
     match admitted.framing {
         Some(BodyFraming::Chunked) => h1::write_header(out, "transfer-encoding", b"chunked"),
@@ -45,7 +52,7 @@ pub(super) fn write_request_head<B>(
         }
     }
     write_forwarded(out, admitted.host, client);
-    write_via(out, request.headers(), via);
+    write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -59,7 +66,23 @@ fn is_replaced(name: &HeaderName) -> bool {
     {
         return true;
     }
-    matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host")
+    matches!(
+        name.as_str(),
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-client-cert"
+    )
+}
+
+/// Clients split their cookies for HTTP/2; elsewhere they are one field (RFC 9113 8.2.3).
+fn write_cookies(out: &mut BytesMut, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for crumb in crumbs {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(crumb.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_forwarded(out: &mut BytesMut, host: &str, client: &Client) {
@@ -68,14 +91,19 @@ fn write_forwarded(out: &mut BytesMut, host: &str, client: &Client) {
     if !host.is_empty() {
         h1::write_header(out, "x-forwarded-host", host.as_bytes());
     }
+    if let Some(identity) = &client.identity {
+        h1::write_header(out, "x-forwarded-client-cert", identity.as_bytes());
+    }
 }
 
-fn write_via(out: &mut BytesMut, headers: &HeaderMap, via: &str) {
+fn write_via(out: &mut BytesMut, headers: &HeaderMap, version: &str, via: &str) {
     for value in headers.get_all(VIA) {
         h1::write_header(out, "via", value.as_bytes());
     }
     if !via.is_empty() {
-        out.extend_from_slice(b"via: 1.1 ");
+        out.extend_from_slice(b"via: ");
+        out.extend_from_slice(version.as_bytes());
+        out.extend_from_slice(b" ");
         out.extend_from_slice(via.as_bytes());
         out.extend_from_slice(b"\r\n");
     }

@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use http::header::{ALLOW, EXPECT, HeaderValue};
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use crate::net::upstream::drain;
 
@@ -45,7 +45,10 @@ pub async fn handle(
             drain(body);
         }
     };
-    match admit::admit(&request) {
+    let limits = &view.manners.limits;
+    let admitted = admit::admit(&request)
+        .and_then(|admitted| admitted.over(&request, !body.is_end_stream(), limits.header_count));
+    match admitted {
         Err(reason) => {
             unwanted(body);
             reason.response()

@@ -1,4 +1,4 @@
-//! Accepts connections and serves HTTP/1.1 on them.
+//! Accepts connections, sees what is spoken on them, and serves HTTP/1.1.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -6,28 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::proxy::{self, Client};
+use crate::app::front::Front;
+use crate::app::proxy;
 use crate::app::shared::Door;
-use crate::net::client::ClientStream;
+use crate::config::model::Limits;
 
-use super::Worker;
+use super::opening::{self, Opened};
+use super::{Worker, http2};
 
 /// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// On the way out: time for a request that has arrived to be read. hyper closes a connection of
 /// which it has read nothing yet, whatever the kernel holds of it.
-const LAST_LOOK: Duration = Duration::from_millis(50);
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// The same for a connection that was accepted on the way out: its first request may still be on
 /// its way.
-const LATE_LOOK: Duration = Duration::from_secs(1);
+pub(super) const LATE_LOOK: Duration = Duration::from_secs(1);
 
 /// Counts a connection for as long as it lives.
 struct Presence(Arc<AtomicUsize>);
@@ -48,14 +51,14 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
             return;
         }
     };
-    let connections = door.connections;
+    let (connections, front) = (door.connections, door.front);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = close.cancelled() => break,
         };
         match accepted {
-            Ok(accepted) => admit(&worker, accepted, &connections),
+            Ok(accepted) => admit(&worker, accepted, &connections, &front),
             Err(_) => {
                 worker.complain("a client cannot be accepted: out of descriptors or memory");
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -66,7 +69,7 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
     while let Ok((stream, peer)) = listener.accept() {
         let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = taken {
-            admit(&worker, (stream, peer), &connections);
+            admit(&worker, (stream, peer), &connections, &front);
         }
     }
 }
@@ -75,6 +78,7 @@ fn admit(
     worker: &Rc<Worker>,
     (stream, peer): (TcpStream, SocketAddr),
     connections: &Arc<AtomicUsize>,
+    front: &ArcSwap<Front>,
 ) {
     let presence = Presence(Arc::clone(connections));
     let at_most = worker.view().manners.limits.connections;
@@ -82,21 +86,48 @@ fn admit(
         let _ = stream.set_zero_linger();
         return;
     }
-    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, peer, presence));
+    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, peer, front.load_full(), presence));
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presence: Presence) {
+async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    _presence: Presence,
+) {
     let _ = stream.set_nodelay(true);
-    let view = worker.view();
-    let limits = &view.manners.limits;
-    let Ok(local) = stream.local_addr() else { return };
-    let client = Rc::new(Client::new(peer, local));
+    let limits = worker.view().manners.limits.clone();
+    // One that was accepted on the way out still gets its one answer.
+    let is_late = worker.stop_accepting.is_cancelled();
+    let opened = tokio::select! {
+        opened = opening::open(stream, peer, &front, &limits) => opened,
+        () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
+    };
+    drop(front);
+    match opened {
+        None => {}
+        Some(opened) if opened.is_http2 => {
+            // It would make the future of every connection large.
+            Box::pin(http2::serve(worker, opened, is_late, limits)).await;
+        }
+        Some(opened) => serve_http1(worker, opened, is_late, limits).await,
+    }
+}
+
+/// On the way out: ends when nobody waits any more for a connection to begin.
+async fn last_look(worker: &Worker, is_long: bool) {
+    worker.stop_accepting.cancelled().await;
+    tokio::time::sleep(if is_long { LATE_LOOK } else { LAST_LOOK }).await;
+}
+
+async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: Limits) {
+    let Opened { stream, client, .. } = opened;
+    let peer = client.address;
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }
     });
-    // One that was accepted on the way out still gets its one answer.
-    let is_late = worker.stop_accepting.is_cancelled();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
@@ -105,8 +136,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presenc
         .keep_alive(!is_late)
         // One flat write is cheaper than a vectored one for the small answers that are most.
         .writev(false)
-        .serve_connection(ClientStream::new(stream, limits.write_timeout), service);
-    drop(view);
+        .serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -2,6 +2,8 @@
 //! A request never leaves it.
 
 mod accept;
+mod http2;
+mod opening;
 mod view;
 
 pub use view::{PoolLocal, View};

@@ -154,7 +154,7 @@ fn places(loaded: &Loaded) -> Vec<(String, SocketAddr)> {
 
 fn start(loaded: Loaded, path: &Path, text: String) -> io::Result<Instance> {
     crate::app::observe::recorder();
-    let file = Some(Watched { path: path.to_owned(), bytes: text.into_bytes() });
+    let file = Some(Watched { path: path.to_owned(), bytes: text.into_bytes(), files: Vec::new() });
     let options = InstanceOptions { config: loaded.config, file, signals: false };
     Instance::start(options).map_err(|error| io::Error::other(error.to_string()))
 }

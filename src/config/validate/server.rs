@@ -1,4 +1,4 @@
-//! Checks of what concerns the instance as a whole: listeners, threads, limits, stopping.
+//! Checks of what concerns the instance as a whole: threads, limits, stopping.
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -7,13 +7,12 @@ use std::thread::available_parallelism;
 
 use super::check::{Check, Key, Origin};
 use crate::config::address;
-use crate::config::file::{Admin, Headers, Limits, Listen, Located, Shutdown, Table, Whole};
+use crate::config::file::{Admin, Headers, Limits, Located, Shutdown, Table, Whole};
 use crate::config::findings::Flaw;
 use crate::config::model;
 use crate::config::read::ROOT;
 
 const WORKERS: RangeInclusive<usize> = 1..=1_024;
-const MAX_LISTENERS: usize = 256;
 const CONNECTIONS: RangeInclusive<usize> = 1..=10_000_000;
 /// The least is the smallest read buffer that the HTTP/1 reader takes.
 pub(super) const HEAD_BYTES: RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
@@ -40,47 +39,10 @@ impl Check<'_> {
         Some(given.value.into())
     }
 
-    pub(super) fn listen(&mut self, listen: &[Table<Listen>]) -> Vec<(SocketAddr, Range<usize>)> {
-        let mut addresses: Vec<(SocketAddr, Range<usize>)> = Vec::new();
-        if let Some(beyond) = listen.get(MAX_LISTENERS) {
-            let message = format!("there are more than {MAX_LISTENERS} listeners");
-            self.findings.error(&beyond.span, Flaw::new(message, "leave some away"));
-        }
-        for one in listen.iter().take(MAX_LISTENERS) {
-            let Some(given) = &one.value.address else {
-                let mend = "add `address = \"0.0.0.0:8080\"`";
-                self.missing(&one.span, "address", Flaw::new("a listener needs an address", mend));
-                continue;
-            };
-            let address = match address::socket(&given.value, "0.0.0.0:8080") {
-                Ok(address) => address,
-                Err(flaw) => {
-                    self.findings.error(&given.span, flaw);
-                    continue;
-                }
-            };
-            match addresses.iter().find(|(other, _)| overlap(*other, address)) {
-                Some((other, first)) => {
-                    let flaw = Flaw::new(
-                        format!("{address} is already listened on, as {other}"),
-                        "listen on each address and port once",
-                    );
-                    self.findings.error(&given.span, flaw).also(first, "first here");
-                }
-                None => addresses.push((address, given.span.clone())),
-            }
-        }
-        if listen.is_empty() {
-            let mend = "add `[[listen]]` with `address = \"0.0.0.0:8080\"`";
-            self.missing(&ROOT, "listen", Flaw::new("there is no listener", mend));
-        }
-        addresses
-    }
-
     pub(super) fn admin(
         &mut self,
         admin: &Option<Table<Admin>>,
-        listen: &[(SocketAddr, Range<usize>)],
+        listen: &[(model::Listen, Range<usize>)],
     ) -> model::Admin {
         let table = admin.clone().unwrap_or_default();
         let key = Key::new(&table.span, "address", &table.value.address);
@@ -89,7 +51,7 @@ impl Check<'_> {
         let clash = setting.value.and_then(|address| {
             listen
                 .iter()
-                .find(|(other, _)| overlap(*other, address))
+                .find(|(other, _)| overlap(other.address, address))
                 .map(|(_, span)| (address, span))
         });
         if let Some((address, listener)) = clash {
@@ -149,7 +111,7 @@ impl Check<'_> {
 }
 
 /// Whether one socket could not be told from the other. Port 0 is another port each time.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip();
     let any = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
     a.port() != 0 && a.port() == b.port() && (same_ip || any)

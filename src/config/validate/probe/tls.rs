@@ -15,6 +15,7 @@ use super::super::check::Check;
 use super::Asked;
 use crate::config::file::{Located, Probe, Switch, Tls};
 use crate::config::findings::Flaw;
+use crate::config::named::NamedFile;
 use crate::config::units;
 use crate::logic::probe::{ClientCertificate, HttpVersion, TlsProbe};
 
@@ -77,7 +78,11 @@ impl Check<'_> {
         None
     }
 
-    fn roots(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+    /// The file of issuers, in PEM.
+    pub(in crate::config::validate) fn roots(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<Arc<[u8]>> {
         let (pem, certificates) = self.certificates(path)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
@@ -106,6 +111,15 @@ impl Check<'_> {
                 return None;
             }
         };
+        self.key_pair(chain_file, key_file)
+    }
+
+    /// A certificate and its key, in PEM, that belong together.
+    pub(in crate::config::validate) fn key_pair(
+        &mut self,
+        chain_file: &Located<String>,
+        key_file: &Located<String>,
+    ) -> Option<ClientCertificate> {
         let chain = self.certificates(chain_file);
         let key = self.private_key(key_file);
         let ((chain_pem, chain), (key_pem, key)) = (chain?, key?);
@@ -162,6 +176,8 @@ impl Check<'_> {
 
     fn file_of(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
         let full = self.base.join(&path.value);
+        let named = NamedFile::look(&full);
+        self.findings.named(named);
         let mut bytes = Vec::new();
         let read = File::open(&full)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
