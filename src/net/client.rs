@@ -128,6 +128,10 @@ impl Read for ClientStream {
             let taken = self.replay.len().min(buf.remaining());
             buf.put_slice(&self.replay[..taken]);
             self.replay.advance(taken);
+            if self.replay.is_empty() {
+                // An empty part would keep the whole buffer.
+                self.replay = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         match &mut self.transport {
