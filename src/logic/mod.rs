@@ -6,6 +6,7 @@
 pub mod id;
 pub mod outcome;
 pub mod probe;
+pub mod speech;
 pub mod statuses;
 pub mod topology;
 

@@ -4,4 +4,5 @@ pub mod client;
 pub mod h1;
 pub mod listener;
 pub mod prober;
+mod tls_client;
 pub mod upstream;

@@ -5,6 +5,7 @@ mod instance;
 mod pools;
 mod probes;
 mod routes;
+mod speech;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -18,7 +18,7 @@ use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
     ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
-    ResponseError, TryError, connect,
+    ResponseError, Stage, TryError,
 };
 
 use super::admit::Admitted;
@@ -145,12 +145,14 @@ async fn open(home: &Pool, cuts: Cuts, timeout: Duration, way: Way) -> Result<Co
         Free::Open(connection) => return Ok(connection),
         Free::Room(slot) => slot,
     };
+    home.prepare().await?;
+    let stage = Stage::default();
     tokio::select! {
         biased;
-        opened = connect(home.target.address, slot) => Ok(opened?),
+        opened = home.open(slot, &stage) => Ok(opened?),
         () = home.until_cut(cuts, true) => Err(cut()),
         () = sleep(timeout) => {
-            Err(Ended::Failed { failure: Failure::connect(Reason::Timeout), reached: Reached::Nothing })
+            Err(Ended::Failed { failure: stage.timeout(), reached: Reached::Nothing })
         }
     }
 }
