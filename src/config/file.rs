@@ -112,6 +112,8 @@ pub(super) struct Headers {
 pub(super) struct Pool {
     /// How an endpoint is probed: one probe, or a list of them. Default: `{ tcp = true }`.
     pub(super) probe: Option<Located<Probes>>,
+    /// Send requests over TLS: `true`, or a table with its options. Default: in cleartext.
+    pub(super) tls: Option<Located<Switch<Tls>>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
     /// When a request that waits for its answer becomes evidence.

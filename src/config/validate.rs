@@ -8,6 +8,8 @@ mod pool;
 mod probe;
 mod route;
 mod server;
+mod speech;
+mod tls;
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -8,6 +8,7 @@ pub mod id;
 pub mod network;
 pub mod outcome;
 pub mod probe;
+pub mod speech;
 pub mod statuses;
 pub mod topology;
 

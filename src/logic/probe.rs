@@ -1,7 +1,6 @@
 //! How an endpoint is probed, and what counts as a pass.
 //!
-//! A probe is data here: what is asked, over what, and what the answer must be. Certificates and
-//! keys are the bytes of their files, which the configuration has read and `net` makes use of.
+//! A probe is data here: what is asked, over what, and what the answer must be.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
+
+use super::speech::TlsClient;
 
 /// How an endpoint is probed.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub struct ProbeSpec {
     /// When an answer that passes means less weight.
     pub degraded: Option<Degraded>,
     /// Speak TLS, and how; absent, the probe is in cleartext.
-    pub tls: Option<Arc<TlsProbe>>,
+    pub tls: Option<Arc<TlsClient>>,
     /// What is asked.
     pub kind: ProbeKind,
 }
@@ -237,37 +238,6 @@ pub struct Degraded {
     pub weight_percent: u32,
 }
 
-/// How a probe speaks TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsProbe {
-    /// The name that is asked for and that the certificate must have; absent, the probe's host, or
-    /// else the address.
-    pub server_name: Option<String>,
-    /// Certificates in PEM of the issuers that are trusted; absent, the system's.
-    pub roots: Option<Arc<[u8]>>,
-    /// Shown to an endpoint that asks for one.
-    pub client: Option<ClientCertificate>,
-    /// Whether the endpoint's certificate is checked at all.
-    pub verify: bool,
-    /// Protocols that are offered, the preferred one first (RFC 7301).
-    pub alpn: Vec<Vec<u8>>,
-}
-
-/// A certificate of this side, with its key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The certificate and those above it, in PEM.
-    pub chain: Arc<[u8]>,
-    /// The private key, in PEM. Never shown.
-    pub key: Arc<[u8]>,
-}
-
-impl fmt::Debug for ClientCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientCertificate").finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,12 +251,5 @@ mod tests {
         assert_ne!(pattern("a+"), pattern("aa*"));
         assert!(Pattern::parse("a(").is_err());
         assert!(Pattern::parse("(a{1000}){1000}").is_err(), "too large");
-    }
-
-    #[test]
-    fn a_key_is_never_shown() {
-        let bytes: Arc<[u8]> = Arc::from(&b"secret"[..]);
-        let certificate = ClientCertificate { chain: Arc::clone(&bytes), key: bytes };
-        assert_eq!(format!("{certificate:?}"), "ClientCertificate { .. }");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::breaker::Breakers;
 use super::id::Place;
 use super::probe::ProbeSpec;
+use super::speech::Speech;
 
 /// All pools, and where this instance stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,8 @@ pub struct PoolSpec {
     pub zones: Vec<ZoneSpec>,
     /// The active checks; never empty, gates first.
     pub probes: Vec<ProbeSpec>,
+    /// How requests are sent.
+    pub speech: Arc<Speech>,
     /// The detection window.
     pub detect: Detect,
     /// When a waiting request becomes evidence.
@@ -63,6 +66,7 @@ impl PoolSpec {
             name: name.into(),
             zones,
             probes: vec![ProbeSpec::tcp()],
+            speech: Arc::default(),
             detect: Detect::default(),
             stall: StallBounds::default(),
             optimistic: false,

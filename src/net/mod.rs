@@ -5,4 +5,5 @@ pub mod h1;
 pub mod inbound;
 pub mod listener;
 pub mod prober;
+mod tls_client;
 pub mod upstream;

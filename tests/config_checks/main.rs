@@ -6,6 +6,7 @@ mod listeners;
 mod pools;
 mod probes;
 mod routes;
+mod speech;
 #[path = "../support/mod.rs"]
 mod support;
 

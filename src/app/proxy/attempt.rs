@@ -14,8 +14,8 @@ use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    self, ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
-    ResponseError, TryError,
+    ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
+    ResponseError, Stage, TryError,
 };
 
 use super::admit::Admitted;
@@ -162,12 +162,15 @@ async fn open(home: &Pool, cuts: Cuts, connect: Connect, way: Way) -> Result<Con
         Free::Open(connection) => return Ok(connection),
         Free::Room(slot) => slot,
     };
+    home.prepare().await?;
+    let stage = Stage::default();
     tokio::select! {
         biased;
-        opened = upstream::connect(home.target.address, slot) => Ok(opened?),
+        opened = home.open(slot, &stage) => Ok(opened?),
         () = home.until_cut(cuts, true) => Err(cut()),
         () = sleep(connect.timeout) => {
-            Err(Ended::Failed { failure: Failure::connect(connect.reason), reached: Reached::Nothing })
+            let failure = Failure { reason: connect.reason, ..stage.timeout() };
+            Err(Ended::Failed { failure, reached: Reached::Nothing })
         }
     }
 }

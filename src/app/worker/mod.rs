@@ -165,6 +165,7 @@ impl Worker {
     #[must_use]
     pub fn pool(&self, target: &Target, view: &PoolView) -> Rc<Pool> {
         if let Some(pool) = self.pools.borrow().get(&target.id) {
+            pool.speak(&view.spec.speech);
             return Rc::clone(pool);
         }
         let shared = Arc::clone(&self.shared);
@@ -172,7 +173,13 @@ impl Worker {
             shared.report(Report::IdleClosed(id));
         };
         let live = Arc::clone(&view.live);
-        let pool = Pool::new(target.clone(), live, &view.spec.limits, Rc::new(listener));
+        let pool = Pool::new(
+            target.clone(),
+            live,
+            &view.spec.speech,
+            &view.spec.limits,
+            Rc::new(listener),
+        );
         self.pools.borrow_mut().insert(target.id, Rc::clone(&pool));
         pool
     }

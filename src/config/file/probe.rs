@@ -86,11 +86,11 @@ pub(in crate::config) struct Talk {
     pub(in crate::config) expect: Option<Located<String>>,
 }
 
-/// How a probe speaks TLS.
+/// How TLS is spoken to an endpoint.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Tls {
-    /// The name that is asked for and that the certificate must have. Default: the probe's `host`,
+    /// The name that is asked for and that the certificate must have. Default: a probe's `host`,
     /// or else the address.
     pub(in crate::config) server_name: Option<Located<String>>,
     /// A file of certificates (PEM) whose issuers are trusted, relative to the configuration file.

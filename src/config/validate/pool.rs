@@ -37,6 +37,7 @@ impl Check<'_> {
             let message = format!("`{}` cannot name a pool", name.value);
             self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
         }
+        let speech = self.speech(&given);
         let zones = given.zone.unwrap_or_default();
         if zones.is_empty() {
             let flaw = Flaw::new(
@@ -55,6 +56,7 @@ impl Check<'_> {
             name: Arc::from(name.value.as_str()),
             zones,
             probes: self.probes(given.probe, &table, detect.timeout),
+            speech,
             detect,
             stall: self.stall(given.stall),
             optimistic,

@@ -2,17 +2,18 @@
 
 mod expect;
 mod http;
-mod tls;
 
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{Check, Key};
-use crate::config::file::{Located, Probe, Probes, Switch, Table, Talk};
+use crate::config::file::{Located, Probe, Probes, Switch, Table, Talk, Tls};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::probe::{GrpcProbe, HttpVersion, ProbeKind, ProbeSpec, Role};
+use crate::logic::speech::TlsClient;
 
 const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
@@ -173,6 +174,19 @@ impl Check<'_> {
             self.findings.error(first_span, flaw).also(&tls.span, "this connects as well");
         }
         Some(first)
+    }
+
+    fn probe_tls(&mut self, asked: Asked<'_>, given: &Probe) -> Option<Arc<TlsClient>> {
+        let options = match &given.tls.as_ref()?.value {
+            Switch::Plain(_) => &Tls::default(),
+            Switch::Table(options) => options,
+        };
+        let alpn: &[&[u8]] = match asked {
+            Asked::Http(_, HttpVersion::H1) => &[b"http/1.1"],
+            Asked::Http(_, HttpVersion::H2) | Asked::Grpc(_) => &[b"h2"],
+            Asked::Connection | Asked::Talk(_) | Asked::Handshake => &[],
+        };
+        Some(self.tls_client(options, given.host.as_ref(), alpn))
     }
 
     fn not_off<T>(&mut self, key: &str, given: &Option<Located<Switch<T>>>) {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::probe::{ProbeKind, TlsProbe};
+use crate::logic::probe::ProbeKind;
+use crate::logic::speech::TlsClient;
 
 use super::{Question, Stream, http2};
 
@@ -45,7 +46,7 @@ struct Slot {
 #[derive(Debug, PartialEq)]
 struct OpenedFor {
     target: SocketAddr,
-    tls: Option<Arc<TlsProbe>>,
+    tls: Option<Arc<TlsClient>>,
     protocol: Protocol,
 }
 

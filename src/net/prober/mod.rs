@@ -31,6 +31,7 @@ use tokio_util::either::Either;
 
 use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
 use crate::logic::probe::{ProbeKind, ProbeSpec};
+use crate::net::tls_client;
 use crate::net::upstream::reason_of;
 
 use again::{Again, Race, Spare};
@@ -109,7 +110,7 @@ impl Progress {
     }
 
     fn broken(&self, error: &io::Error) -> Ended {
-        if let Some(reason) = tls::reason_of(error) {
+        if let Some(reason) = tls_client::reason_of(error) {
             // A refusal of our certificate comes only when the handshake is over on our side.
             return Ended::Failed(Failure { layer: Layer::Tls, reason });
         }

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::logic::outcome::Reason;
+use crate::net::tls_client;
 
 use super::kept::Line;
 use super::{Ended, Passed, Progress, Question, Stream, expect};
@@ -43,7 +44,7 @@ pub(super) async fn write(
     let Err(error) = written.await else { return Ok(()) };
     // Who refuses our certificate says so and closes; the word may be there to be read.
     let mut word = [0; 1];
-    let why = stream.read(&mut word).await.err().filter(|why| super::tls::reason_of(why).is_some());
+    let why = stream.read(&mut word).await.err().filter(|why| tls_client::reason_of(why).is_some());
     Err(progress.broken(&why.unwrap_or(error)))
 }
 

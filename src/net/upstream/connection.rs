@@ -1,25 +1,28 @@
 //! One connection to an endpoint.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Instant;
-
-use tokio::net::TcpStream;
 
 use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::retry::Reached;
+use crate::net::tls_client;
 
 use super::outgoing::ClientFault;
 use super::queue::Slot;
+use super::stream::Stream;
 
 /// An open connection. Dropped in the middle of an exchange it is reset, so that the endpoint
 /// does not go on with a request that nobody waits for.
 #[derive(Debug)]
 pub struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// An exchange is not over.
     pub(super) busy: bool,
+    /// An exchange has gone well on it.
+    pub(super) is_proven: bool,
     pub(super) idle_since: Instant,
+    /// How often its pool had changed its speech when it was opened.
+    pub(super) generation: u32,
     _slot: Slot,
 }
 
@@ -39,29 +42,6 @@ pub enum TryError {
     Local(io::Error),
 }
 
-/// Opens a connection, which holds its `slot`. The caller bounds the time.
-///
-/// # Errors
-/// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
-pub async fn connect(address: SocketAddr, slot: Slot) -> Result<Connection, TryError> {
-    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-    // Without it a small request waits for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    Ok(Connection { stream, busy: false, idle_since: Instant::now(), _slot: slot })
-}
-
-fn connect_error(error: io::Error) -> TryError {
-    match reason_of(&error) {
-        Some(Reason::Reset | Reason::Closed) => never_reached(Failure::connect(Reason::Refused)),
-        Some(reason) => never_reached(Failure::connect(reason)),
-        None => TryError::Local(error),
-    }
-}
-
-fn never_reached(failure: Failure) -> TryError {
-    TryError::Endpoint { failure, reached: Reached::Nothing }
-}
-
 /// The reason that an I/O error gives, or `None` if this process is at fault.
 #[must_use]
 pub fn reason_of(error: &io::Error) -> Option<Reason> {
@@ -78,6 +58,21 @@ pub fn reason_of(error: &io::Error) -> Option<Reason> {
 }
 
 impl Connection {
+    /// A connection that was opened just now, which holds its `slot`.
+    pub(super) fn new(stream: Stream, generation: u32, slot: Slot) -> Self {
+        let idle_since = Instant::now();
+        Self { stream, busy: false, is_proven: false, idle_since, generation, _slot: slot }
+    }
+
+    /// What `error`, met in an exchange, says; `reached` is how much of it may have been seen.
+    pub(super) fn broken(&self, error: &io::Error, reached: Reached) -> TryError {
+        if !self.is_proven && tls_client::is_refusal(error) {
+            let failure = Failure { layer: Layer::Tls, reason: Reason::Handshake };
+            return TryError::Endpoint { failure, reached: Reached::Nothing };
+        }
+        self.failed(reason_of(error).unwrap_or(Reason::Reset), reached)
+    }
+
     pub(super) fn failed(&self, reason: Reason, reached: Reached) -> TryError {
         TryError::Endpoint { failure: Failure { layer: Layer::Http, reason }, reached }
     }
@@ -86,7 +81,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.busy {
-            let _ = self.stream.set_zero_linger();
+            self.stream.reset_on_drop();
         }
     }
 }

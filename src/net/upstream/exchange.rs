@@ -12,7 +12,7 @@ use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
 use crate::net::h1::{self, ResponseHead};
 
-use super::connection::{Connection, TryError, reason_of};
+use super::connection::{Connection, TryError};
 use super::outgoing::Outgoing;
 
 /// First read of a response: a head and a small body fit.
@@ -23,6 +23,9 @@ const MAX_INFORMATIONAL: u32 = 16;
 
 /// Pieces of a request body are gathered up to this before they are written.
 const GATHER_BYTES: usize = 64 * 1024;
+
+/// What TLS sends in one piece, at most (RFC 8446 5.1).
+const RECORD_BYTES: usize = 16 * 1024;
 
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +84,16 @@ impl Exchange {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
-                let reason = reason_of(&error).unwrap_or(Reason::Reset);
-                return Err(connection.failed(reason, Reached::Nothing));
+                // Of what is larger than a TLS record a part may have gone.
+                let is_whole = head.len() <= RECORD_BYTES;
+                let reached = if is_whole { Reached::Nothing } else { Reached::Something };
+                return Err(connection.broken(&error, reached));
             }
         };
         let pending = BytesMut::from(&head[written..]);
         let state = match framing {
             Some(_) => Sending::Body,
-            None if pending.is_empty() => Sending::Done,
+            None if pending.is_empty() && connection.stream.try_flush() => Sending::Done,
             None => Sending::Flushing,
         };
         let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
@@ -150,8 +155,7 @@ impl Exchange {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
-                    let reason = reason_of(&error).unwrap_or(Reason::Reset);
-                    return Poll::Ready(Err(self.connection.failed(reason, self.reached)));
+                    return Poll::Ready(Err(self.connection.broken(&error, self.reached)));
                 }
             }
         }
@@ -204,8 +208,13 @@ impl Sender {
         while !matches!(self.state, Sending::Done | Sending::Broken) {
             self.gather(body, cx)?;
             if self.pending.is_empty() {
-                if self.state == Sending::Flushing {
-                    self.state = Sending::Done;
+                match Pin::new(&mut connection.stream).poll_flush(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) if self.state == Sending::Flushing => {
+                        self.state = Sending::Done;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => self.state = Sending::Broken,
                 }
                 return Ok(());
             }

@@ -3,13 +3,16 @@
 //! Everything here belongs to one worker thread; nothing is shared and nothing is locked.
 
 mod connection;
+mod dial;
 mod exchange;
 mod outgoing;
 mod pool;
 mod queue;
 mod response;
+mod stream;
 
-pub use connection::{Connection, TryError, connect, reason_of};
+pub use connection::{Connection, TryError, reason_of};
+pub use dial::Stage;
 pub use exchange::{BodyFraming, Exchange};
 pub use outgoing::{ClientFault, Outgoing, drain};
 pub use pool::{Cuts, Free, Pool, PoolEvent};

@@ -1,7 +1,6 @@
 //! The idle connections that one worker keeps to one endpoint.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,10 +11,13 @@ use tokio::sync::Notify;
 use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
 use crate::logic::id::EndpointId;
 use crate::logic::snapshot::{PoolLive, Target};
+use crate::logic::speech::Speech;
 use crate::logic::topology::PoolLimits;
 
-use super::connection::Connection;
+use super::connection::{Connection, TryError};
+use super::dial::{Dial, Stage};
 use super::queue::{Queue, Slot};
+use super::stream::Look;
 
 /// What a pool tells its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,9 @@ type Listener = Rc<dyn Fn(PoolEvent)>;
 pub struct Pool {
     /// Where the connections lead.
     pub target: Target,
+    dial: RefCell<Rc<Dial>>,
+    /// How often it has changed.
+    generation: Cell<u32>,
     idle: RefCell<Vec<Connection>>,
     at_most: Cell<usize>,
     live: Arc<PoolLive>,
@@ -72,17 +77,20 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// An empty pool that keeps to `limits` and tells `listener` what it sees; `live` counts what
-    /// all endpoints have together.
+    /// An empty pool that speaks as `speech` says, keeps to `limits` and tells `listener` what it
+    /// sees; `live` counts what all endpoints have together.
     #[must_use]
     pub fn new(
         target: Target,
         live: Arc<PoolLive>,
+        speech: &Arc<Speech>,
         limits: &PoolLimits,
         listener: Listener,
     ) -> Rc<Self> {
         Rc::new(Self {
             target,
+            dial: RefCell::new(Rc::new(Dial::new(speech))),
+            generation: Cell::default(),
             idle: RefCell::default(),
             at_most: Cell::new(limits.idle_connections),
             live,
@@ -103,6 +111,38 @@ impl Pool {
         self.breakers.set(limits.breakers);
         self.is_limited.set(limits.breakers.has(Limit::Connections));
         self.idle.borrow_mut().truncate(limits.idle_connections);
+    }
+
+    /// Speaks as `speech` says from now on; connections that were opened otherwise are not kept.
+    pub fn speak(&self, speech: &Arc<Speech>) {
+        if Arc::ptr_eq(self.dial.borrow().speech(), speech) {
+            return;
+        }
+        let is_same = self.dial.borrow().speech() == speech;
+        if !is_same {
+            self.dial.replace(Rc::new(Dial::new(speech)));
+            self.generation.update(|count| count.wrapping_add(1));
+            self.close_idle();
+        }
+    }
+
+    /// Makes ready what the opening of a connection needs that is not the endpoint's affair.
+    ///
+    /// # Errors
+    /// [`TryError::Local`].
+    pub async fn prepare(&self) -> Result<(), TryError> {
+        let dial = Rc::clone(&self.dial.borrow());
+        dial.prepare().await
+    }
+
+    /// Opens a connection, which holds its `slot`. The caller bounds the time.
+    ///
+    /// # Errors
+    /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
+    pub async fn open(&self, slot: Slot, stage: &Stage) -> Result<Connection, TryError> {
+        let (dial, generation) = (Rc::clone(&self.dial.borrow()), self.generation.get());
+        let stream = dial.open(self.target.address, stage).await?;
+        Ok(Connection::new(stream, generation, slot))
     }
 
     /// What all workers share for the endpoints together.
@@ -171,9 +211,9 @@ impl Pool {
     #[must_use]
     pub fn check_out(&self) -> Option<Connection> {
         loop {
-            let connection = self.idle.borrow_mut().pop()?;
+            let mut connection = self.idle.borrow_mut().pop()?;
             let mut cx = Context::from_waker(Waker::noop());
-            match look(&connection, &mut cx) {
+            match connection.stream.look(&mut cx) {
                 Look::Quiet => return Some(connection),
                 Look::Closed => (self.listener)(PoolEvent::IdleClosed(self.target.id)),
                 Look::Noisy => {}
@@ -185,7 +225,8 @@ impl Pool {
     /// the current `LocalSet`.
     pub fn check_in(self: &Rc<Self>, mut connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.at_most.get() || self.gives_way() {
+        let is_old = connection.generation != self.generation.get();
+        if is_old || idle.len() >= self.at_most.get() || self.gives_way() {
             return;
         }
         connection.idle_since = Instant::now();
@@ -194,7 +235,7 @@ impl Pool {
             tokio::task::spawn_local(std::future::poll_fn(move |cx| watch(&watched, cx)));
         } else if let Some(waker) = &*self.watcher.borrow() {
             // Has the watcher woken when the endpoint hangs up; it may have done so already.
-            if !matches!(look(&connection, &mut Context::from_waker(waker)), Look::Quiet) {
+            if connection.stream.look(&mut Context::from_waker(waker)) != Look::Quiet {
                 return;
             }
         }
@@ -252,7 +293,7 @@ impl Pool {
 
     fn look_at_idle(&self, cx: &mut Context<'_>) {
         let mut hung_up = 0;
-        self.idle.borrow_mut().retain(|connection| match look(connection, cx) {
+        self.idle.borrow_mut().retain_mut(|connection| match connection.stream.look(cx) {
             Look::Quiet => true,
             Look::Closed => {
                 hung_up += 1;
@@ -272,28 +313,6 @@ impl Drop for Pool {
             waker.wake();
         }
     }
-}
-
-enum Look {
-    Quiet,
-    /// The endpoint hung up.
-    Closed,
-    /// The endpoint spoke without being asked.
-    Noisy,
-}
-
-/// Looks at an idle connection without a system call, unless something happened on it.
-fn look(connection: &Connection, cx: &mut Context<'_>) -> Look {
-    while connection.stream.poll_read_ready(cx).is_ready() {
-        match connection.stream.try_read(&mut [0; 1]) {
-            Ok(0) => return Look::Closed,
-            Ok(_) => return Look::Noisy,
-            // Clears the readiness: the next turn registers the waker.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Look::Closed,
-        }
-    }
-    Look::Quiet
 }
 
 /// Runs for as long as the pool lives.

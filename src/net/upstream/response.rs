@@ -198,6 +198,7 @@ impl ResponseBody {
             return;
         }
         connection.busy = false;
+        connection.is_proven = true;
         // Bytes after a complete response belong to nobody: such a connection is not reused.
         if self.flow.keep_alive && self.flow.input.is_empty() {
             self.home.check_in(connection);

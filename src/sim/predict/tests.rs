@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::logic::probe::{BodyTest, HttpProbe, ProbeSpec, TlsProbe};
+use crate::logic::probe::{BodyTest, HttpProbe, ProbeSpec};
+use crate::logic::speech::TlsClient;
 use crate::logic::topology::{Detect, EndpointSpec, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
@@ -165,7 +166,7 @@ fn a_better_probe_sees_more() {
     let body = BodyTest::Contains("ok".into());
     let http = HttpProbe { expect_body: vec![body], ..HttpProbe::get("/") };
     let tls =
-        TlsProbe { server_name: None, roots: None, client: None, verify: true, alpn: Vec::new() };
+        TlsClient { server_name: None, roots: None, client: None, verify: true, alpn: Vec::new() };
     pool.probes = vec![ProbeSpec { tls: Some(Arc::new(tls)), ..ProbeSpec::http(http) }];
     let prediction = ask(&pool, &question(60, None));
     for fault in [Fault::WrongBody, Fault::Certificate] {

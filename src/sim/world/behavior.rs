@@ -222,7 +222,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::logic::probe::{BodyTest, HttpProbe, TlsProbe};
+    use crate::logic::probe::{BodyTest, HttpProbe};
+    use crate::logic::speech::TlsClient;
 
     const SERVICE: Duration = Duration::from_millis(3);
 
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_probe_sees_what_it_asks_for_and_no_more() {
-        let tls = TlsProbe {
+        let tls = TlsClient {
             server_name: None,
             roots: None,
             client: None,

@@ -1,4 +1,4 @@
-//! Checks of how a probe speaks TLS, and of the files that belong to it.
+//! Checks of how endpoints are spoken to over TLS, and of the files that belong to it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,13 +11,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 
-use super::super::check::Check;
-use super::Asked;
-use crate::config::file::{Located, Probe, Switch, Tls};
+use super::check::Check;
+use crate::config::file::{Located, Tls};
 use crate::config::findings::Flaw;
 use crate::config::named::NamedFile;
 use crate::config::units;
-use crate::logic::probe::{ClientCertificate, HttpVersion, TlsProbe};
+use crate::logic::speech::{ClientCertificate, TlsClient};
 
 /// Largest file of certificates or keys.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -26,11 +25,13 @@ const NAME_A_FILE: &str =
     "name a file that can be read; a relative path begins where the configuration file is";
 
 impl Check<'_> {
-    pub(super) fn probe_tls(&mut self, asked: Asked<'_>, given: &Probe) -> Option<Arc<TlsProbe>> {
-        let options = match &given.tls.as_ref()?.value {
-            Switch::Plain(_) => &Tls::default(),
-            Switch::Table(options) => options,
-        };
+    /// How TLS is spoken as `options` say; without a name of their own, `host` names the endpoint.
+    pub(super) fn tls_client(
+        &mut self,
+        options: &Tls,
+        host: Option<&Located<String>>,
+        alpn: &[&[u8]],
+    ) -> Arc<TlsClient> {
         let verify = self.switch(&options.verify, true);
         if let Some(key) = options.verify.as_ref().filter(|_| !verify) {
             let flaw = Flaw::new(
@@ -44,21 +45,16 @@ impl Check<'_> {
                 self.findings.error(&ca_file.span, flaw).also(&key.span, "nothing is checked");
             }
         }
-        let alpn: &[&[u8]] = match asked {
-            Asked::Http(_, HttpVersion::H1) => &[b"http/1.1"],
-            Asked::Http(_, HttpVersion::H2) | Asked::Grpc(_) => &[b"h2"],
-            Asked::Connection | Asked::Talk(_) | Asked::Handshake => &[],
-        };
-        Some(Arc::new(TlsProbe {
-            server_name: self.server_name(options, given),
+        Arc::new(TlsClient {
+            server_name: self.server_name(options, host),
             roots: options.ca_file.as_ref().and_then(|path| self.roots(path)),
             client: self.client_certificate(options),
             verify,
             alpn: alpn.iter().map(|name| name.to_vec()).collect(),
-        }))
+        })
     }
 
-    fn server_name(&mut self, options: &Tls, given: &Probe) -> Option<String> {
+    fn server_name(&mut self, options: &Tls, host: Option<&Located<String>>) -> Option<String> {
         if let Some(name) = &options.server_name {
             if ServerName::try_from(name.value.as_str()).is_err() {
                 let message = format!("`{}` cannot be the name in a certificate", name.value);
@@ -68,7 +64,7 @@ impl Check<'_> {
             return Some(name.value.clone());
         }
         // A host that cannot be read is reported where it is checked.
-        let host = given.host.as_ref()?;
+        let host = host?;
         let authority = host.value.parse::<Authority>().ok()?;
         if ServerName::try_from(authority.host().trim_matches(['[', ']'])).is_err() {
             let message = format!("`{}` cannot be the name in a certificate", authority.host());

@@ -1,0 +1,58 @@
+//! How endpoints are spoken to: over TLS or in cleartext, in which version of HTTP, and whether they
+//! are told whose connection it is.
+//!
+//! Certificates and keys are the bytes of their files, which the configuration has read and `net`
+//! makes use of.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// How the endpoints of a pool are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Speech {
+    /// Speak TLS, and how; absent, in cleartext.
+    pub tls: Option<Arc<TlsClient>>,
+}
+
+/// How TLS is spoken to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClient {
+    /// The name that is asked for and that the certificate must have; absent, the host that is asked
+    /// for, or else the address.
+    pub server_name: Option<String>,
+    /// Certificates in PEM of the issuers that are trusted; absent, the system's.
+    pub roots: Option<Arc<[u8]>>,
+    /// Shown to an endpoint that asks for one.
+    pub client: Option<ClientCertificate>,
+    /// Whether the endpoint's certificate is checked at all.
+    pub verify: bool,
+    /// Protocols that are offered, the preferred one first (RFC 7301).
+    pub alpn: Vec<Vec<u8>>,
+}
+
+/// A certificate of this side, with its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate and those above it, in PEM.
+    pub chain: Arc<[u8]>,
+    /// The private key, in PEM. Never shown.
+    pub key: Arc<[u8]>,
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificate").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let bytes: Arc<[u8]> = Arc::from(&b"secret"[..]);
+        let certificate = ClientCertificate { chain: Arc::clone(&bytes), key: bytes };
+        assert_eq!(format!("{certificate:?}"), "ClientCertificate { .. }");
+    }
+}

@@ -1,0 +1,173 @@
+//! TLS towards endpoints: what the configuration says, made into what the library wants.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
+};
+
+use crate::logic::outcome::{CertificateFault, Reason};
+use crate::logic::speech::TlsClient;
+
+/// The system's roots, read once.
+static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+
+/// What to speak TLS with; sessions are resumed as the library's default has it.
+///
+/// # Errors
+/// If a certificate or key cannot be used; the configuration has checked them.
+pub(super) async fn config(tls: &TlsClient) -> Result<ClientConfig, Error> {
+    let roots = match &tls.roots {
+        Some(pem) => Arc::new(roots_of(pem)),
+        None => system_roots().await?,
+    };
+    make(tls, roots)
+}
+
+/// The name that is asked for: the given one, or the address.
+pub(super) fn server_name(name: Option<&str>, address: IpAddr) -> Option<ServerName<'static>> {
+    match name {
+        Some(name) => ServerName::try_from(name.to_owned()).ok(),
+        None => Some(address.into()),
+    }
+}
+
+fn make(tls: &TlsClient, roots: Arc<RootCertStore>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = if tls.verify {
+        builder.with_root_certificates(roots)
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified { provider }))
+    };
+    let mut config = match &tls.client {
+        None => builder.with_no_client_auth(),
+        Some(client) => {
+            let broken = |_| Error::General("the client certificate cannot be read".to_owned());
+            let chain = CertificateDer::pem_slice_iter(&client.chain);
+            let chain = chain.collect::<Result<_, _>>().map_err(broken)?;
+            let key = PrivateKeyDer::from_pem_slice(&client.key).map_err(broken)?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
+    config.alpn_protocols.clone_from(&tls.alpn);
+    Ok(config)
+}
+
+fn roots_of(pem: &[u8]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
+    roots
+}
+
+async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
+    if let Some(roots) = SYSTEM.get() {
+        return Ok(Arc::clone(roots));
+    }
+    // Hundreds of files, perhaps: nobody else must wait for them.
+    let read = tokio::task::spawn_blocking(|| {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            tracing::warn!(errors = ?found.errors, "the system has no certificates to trust");
+        }
+        Arc::new(roots)
+    });
+    let roots = read.await.map_err(|error| Error::General(error.to_string()))?;
+    Ok(Arc::clone(SYSTEM.get_or_init(|| roots)))
+}
+
+/// The reason that an error of TLS gives; `None` for an error of anything else.
+pub(super) fn reason_of(error: &io::Error) -> Option<Reason> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::InvalidCertificate(error) = error else { return Some(Reason::Handshake) };
+    Some(Reason::Certificate(match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            CertificateFault::Expired
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            CertificateFault::NotYetValid
+        }
+        CertificateError::UnknownIssuer => CertificateFault::UnknownIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            CertificateFault::WrongName
+        }
+        CertificateError::Revoked => CertificateFault::Revoked,
+        _ => CertificateFault::Invalid,
+    }))
+}
+
+/// Whether an error says that the other side refused us in the handshake, whenever it is heard: in
+/// TLS 1.3 our handshake is over before the other side has seen our certificate, or the lack of it.
+/// Nothing that was sent after it has been read.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    let Some(Error::AlertReceived(alert)) = error.get_ref().and_then(|error| error.downcast_ref())
+    else {
+        return false;
+    };
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::HandshakeFailure
+    )
+}
+
+/// Takes any certificate. That the endpoint has the key to it is still checked.
+#[derive(Debug)]
+struct Unverified {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

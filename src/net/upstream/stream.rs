@@ -1,0 +1,134 @@
+//! The bytes of a connection, in cleartext or over TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// An open stream. In cleartext the path is as direct as can be.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a look at a stream shows that is to be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Quiet,
+    /// The endpoint hung up.
+    Closed,
+    /// The endpoint spoke without being asked.
+    Noisy,
+}
+
+impl Stream {
+    /// Writes what is taken at once.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                match Pin::new(stream).poll_write(cx, bytes) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+        }
+    }
+
+    /// Whether everything written was handed to the kernel.
+    pub(super) fn try_flush(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(stream) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                matches!(Pin::new(stream).poll_flush(cx), Poll::Ready(Ok(())))
+            }
+        }
+    }
+
+    /// Looks at a stream on which nothing is awaited; the waker hears when something happens. In
+    /// cleartext this costs no system call until then.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Look {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => return look_inside(stream, cx),
+        };
+        while stream.poll_read_ready(cx).is_ready() {
+            match stream.try_read(&mut [0; 1]) {
+                Ok(0) => return Look::Closed,
+                Ok(_) => return Look::Noisy,
+                // Clears the readiness: the next turn registers the waker.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Look::Closed,
+            }
+        }
+        Look::Quiet
+    }
+
+    /// Has its end be a reset.
+    pub(super) fn reset_on_drop(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        let _ = stream.set_zero_linger();
+    }
+}
+
+/// Not every byte on a TLS connection is one of its application: new session tickets come at any
+/// time and mean nothing, and its end is said before the connection's.
+fn look_inside(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Look {
+    let mut word = [0; 1];
+    let mut word = ReadBuf::new(&mut word);
+    match Pin::new(stream).poll_read(cx, &mut word) {
+        Poll::Pending => Look::Quiet,
+        Poll::Ready(Ok(())) if word.filled().is_empty() => Look::Closed,
+        Poll::Ready(Ok(())) => Look::Noisy,
+        Poll::Ready(Err(_)) => Look::Closed,
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
