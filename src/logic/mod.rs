@@ -4,6 +4,7 @@
 //! production, in the simulator behind `predict`, and in the tests.
 
 pub mod id;
+pub mod network;
 pub mod outcome;
 pub mod probe;
 pub mod statuses;

@@ -2,6 +2,7 @@
 
 mod health;
 mod instance;
+mod observe;
 mod pools;
 mod probes;
 mod routes;

@@ -4,6 +4,7 @@
 //! endpoint's counters (and, on failure only, one message to control).
 
 mod admit;
+mod asker;
 mod attempt;
 mod body;
 mod choose;
@@ -26,24 +27,43 @@ use hyper::body::Incoming;
 
 use crate::net::upstream::drain;
 
-use super::worker::Worker;
+use super::access::{Held, Note};
+use super::worker::{View, Worker};
+
+use self::asker::Asker;
 
 /// Answers one request. Whatever goes wrong becomes a response.
 pub async fn handle(
     worker: &Rc<Worker>,
-    client: &Client,
+    client: &Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<ProxyBody> {
     let view = worker.view();
     let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, ());
+    let note = Note::begin(worker, &view.manners, client);
+    let held = Held { request: Request::from_parts(parts, ()), note };
+    let asker = Asker { client, note: held.note.as_ref() };
+    let response = answer(worker, &view, &asker, &held.request, body).await;
+    match &held.note {
+        None => response,
+        Some(note) => Rc::clone(note).answered(held.request.method(), response),
+    }
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    asker: &Asker<'_>,
+    request: &Request<()>,
+    body: Incoming,
+) -> Response<ProxyBody> {
     // A client that waits for 100-continue has sent nothing yet that could be in the way.
     let unwanted = |body| {
         if !request.headers().contains_key(EXPECT) {
             drain(body);
         }
     };
-    match admit::admit(&request) {
+    match admit::admit(request) {
         Err(reason) => {
             unwanted(body);
             reason.response()
@@ -57,7 +77,10 @@ pub async fn handle(
                     Reason::NoRoute.response()
                 }
                 Some(route) => {
-                    trip::serve(worker, &view, route, client, &request, &admitted, body).await
+                    if let Some(note) = asker.note {
+                        note.routed(route);
+                    }
+                    trip::serve(worker, view, route, asker, request, &admitted, body).await
                 }
             }
         }

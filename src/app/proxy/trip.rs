@@ -16,10 +16,10 @@ use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
+use super::asker::Asker;
 use super::attempt::{Ask, Begun, Ended, Part, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next};
-use super::client::Client;
 use super::fault::Reason;
 use super::forward;
 use super::visit::Visit;
@@ -31,6 +31,7 @@ const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts"
 struct Trip<'a> {
     worker: &'a Rc<Worker>,
     route: &'a Route,
+    asker: &'a Asker<'a>,
     idempotent: bool,
     arrived: Instant,
     avoid: Avoid,
@@ -55,7 +56,7 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     view: &Rc<View>,
     route: &Route,
-    client: &Client,
+    asker: &Asker<'_>,
     request: &Request<()>,
     admitted: &Admitted<'_>,
     body: Incoming,
@@ -72,6 +73,7 @@ pub(super) async fn serve(
     let mut trip = Trip {
         worker,
         route,
+        asker,
         idempotent: retry::is_idempotent(request.method()),
         arrived: Instant::now(),
         avoid: Avoid::default(),
@@ -83,7 +85,7 @@ pub(super) async fn serve(
     let ask = Ask {
         request,
         admitted,
-        client,
+        asker,
         via: &view.manners.headers.via,
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
@@ -92,6 +94,9 @@ pub(super) async fn serve(
     let hold_at_most =
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
     let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
+    if let Some(note) = asker.note {
+        outgoing.count_into(note.read_bytes());
+    }
     local.budget.borrow_mut().earn(&route.spec.retry);
     match trip.run(view, &ask, &mut outgoing).await {
         Ok(response) => response,
@@ -168,6 +173,7 @@ impl Trip<'_> {
             began: self.arrived,
             is_resend: false,
             may_wait: true,
+            note: self.asker.note,
         };
         if !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
@@ -236,6 +242,7 @@ impl Trip<'_> {
             began: Instant::now(),
             is_resend: is_budgeted,
             may_wait,
+            note: self.asker.note,
         };
         let next = choice.other(&self.avoid).ok()?;
         if is_budgeted && !local.budget.borrow_mut().spend() {
