@@ -134,6 +134,12 @@ fn metrics(board: &Board) -> Answer {
     page.push_str("# HELP gapless_log_lines_dropped_total Lines of the log that nobody took.\n");
     page.push_str("# TYPE gapless_log_lines_dropped_total counter\n");
     page.push_str(&format!("gapless_log_lines_dropped_total {}\n", observe::lost_lines()));
+    page.push_str(
+        "# HELP gapless_access_log_lines_dropped_total Lines of the access log that were lost.\n",
+    );
+    page.push_str("# TYPE gapless_access_log_lines_dropped_total counter\n");
+    let dropped = board.shared.access.dropped();
+    page.push_str(&format!("gapless_access_log_lines_dropped_total {dropped}\n"));
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
 }
 

@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use crate::config::model::Config;
 use crate::net::listener;
 
+use super::access;
 use super::admin;
 use super::control::{Control, Order};
 use super::doors::{BindError, Doors};
@@ -28,7 +29,7 @@ pub struct Options {
     pub config: Config,
     /// The file that it came from, to be watched.
     pub file: Option<Watched>,
-    /// Whether HUP, TERM and INT are this instance's to obey.
+    /// Whether HUP, USR1, TERM and INT are this instance's to obey.
     pub signals: bool,
 }
 
@@ -77,6 +78,7 @@ pub struct Instance {
     orders: mpsc::Sender<Order>,
     control: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    log: access::Writer,
 }
 
 impl Instance {
@@ -88,8 +90,8 @@ impl Instance {
         let Options { config, file, signals } = options;
         let admin = config.admin.address.map(open_admin).transpose()?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
-        let (shared, reports) = Shared::new(manners);
+        let (shared, reports) = Shared::new(Manners::of(&config));
+        let log = access::start(&shared)?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders);
@@ -102,6 +104,7 @@ impl Instance {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outside = order_sender.clone();
         let (publish, published) = std::sync::mpsc::channel();
+        let signal_shared = Arc::clone(&shared);
         let control_shared = Arc::clone(&shared);
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let local = LocalSet::new();
@@ -117,7 +120,7 @@ impl Instance {
                     tokio::task::spawn_local(reload::watch(file, asked, attempt_sender));
                 }
                 if signals {
-                    tokio::task::spawn_local(obey_signals(outside, ask_sender));
+                    tokio::task::spawn_local(obey_signals(outside, ask_sender, signal_shared));
                 }
                 control.run().await;
             });
@@ -128,6 +131,7 @@ impl Instance {
             orders: order_sender,
             control: Some(control),
             workers: Vec::new(),
+            log,
         };
         // Whoever connects at once must find the routes.
         let _ = published.recv();
@@ -151,7 +155,9 @@ impl Instance {
     fn join(&mut self) -> bool {
         let control = self.control.take().is_none_or(|control| control.join().is_ok());
         let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
-        workers.fold(control, |all, one| all && one)
+        let all = workers.fold(control, |all, one| all && one);
+        self.log.finish();
+        all
     }
 }
 
@@ -170,14 +176,15 @@ fn open_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
     listeners.pop().ok_or_else(|| failed(io::ErrorKind::Other.into()))
 }
 
-/// HUP reloads, TERM stops, a second TERM or INT ends at once.
-async fn obey_signals(orders: mpsc::Sender<Order>, ask: mpsc::Sender<()>) {
+/// HUP reloads, USR1 opens the access log anew, TERM stops, a second TERM or INT ends at once.
+async fn obey_signals(orders: mpsc::Sender<Order>, ask: mpsc::Sender<()>, shared: Arc<Shared>) {
     let signals = (
         signal(SignalKind::hangup()),
+        signal(SignalKind::user_defined1()),
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
     );
-    let (Ok(mut hup), Ok(mut term), Ok(mut int)) = signals else {
+    let (Ok(mut hup), Ok(mut usr1), Ok(mut term), Ok(mut int)) = signals else {
         tracing::error!("signals cannot be heard");
         return;
     };
@@ -185,6 +192,10 @@ async fn obey_signals(orders: mpsc::Sender<Order>, ask: mpsc::Sender<()>) {
         let order = tokio::select! {
             _ = hup.recv() => {
                 let _ = ask.try_send(());
+                continue;
+            }
+            _ = usr1.recv() => {
+                shared.access.reopen();
                 continue;
             }
             _ = term.recv() => Order::Stop,

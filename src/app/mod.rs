@@ -10,6 +10,7 @@ pub mod gauges;
 pub mod lag;
 pub mod reload;
 
+pub mod access;
 pub mod proxy;
 pub mod worker;
 

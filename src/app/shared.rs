@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::config::model::{Headers, Limits};
+use crate::config::model::{AccessLog, Config, Headers, Limits};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Failure;
 use crate::logic::retry::Waiting;
 use crate::logic::snapshot::Snapshot;
 
+use super::access;
 use super::front::Front;
 use super::meter::Meters;
 
@@ -31,6 +32,8 @@ pub struct Shared {
     pub manners: Arc<ArcSwap<Manners>>,
     /// Counters by pool, one set per worker.
     pub meters: Meters,
+    /// Lines of the access log, on their way to its writer.
+    pub access: access::AccessLog,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
@@ -43,6 +46,20 @@ pub struct Manners {
     pub limits: Limits,
     /// What is added to messages.
     pub headers: Headers,
+    /// What is written down of each request.
+    pub access_log: AccessLog,
+}
+
+impl Manners {
+    /// What `config` says of them.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            limits: config.limits.clone(),
+            headers: config.headers.clone(),
+            access_log: config.access_log.clone(),
+        }
+    }
 }
 
 /// What a worker tells control.
@@ -103,6 +120,7 @@ impl Shared {
             snapshot: Arc::default(),
             manners: Arc::new(ArcSwap::from_pointee(manners)),
             meters: Meters::default(),
+            access: access::AccessLog::default(),
             reports_dropped: AtomicU64::new(0),
             reports,
         };

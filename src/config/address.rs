@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::findings::Flaw;
-use crate::logic::network::Network;
+use crate::logic::network::{Network, NetworkError};
 
 /// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
 pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
@@ -57,20 +57,16 @@ fn unreadable(text: &str, example: &str) -> Flaw {
 
 /// Reads a network such as `10.0.0.0/8`, or one address. Bits beyond the prefix are a mistake.
 pub(super) fn network(text: &str) -> Result<Network, Flaw> {
-    let mend = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address";
-    let unreadable = || Flaw::new(format!("`{text}` is not a network"), mend);
-    let Some((address, prefix)) = text.split_once('/') else {
-        return text.parse().map(Network::only).map_err(|_| unreadable());
-    };
-    let address: IpAddr = address.parse().map_err(|_| unreadable())?;
-    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    let prefix = prefix.parse().ok().filter(|_| digits).ok_or_else(unreadable)?;
-    let network = Network::new(address, prefix).ok_or_else(unreadable)?;
-    if network.address == address.to_canonical() {
-        return Ok(network);
-    }
-    let message = format!("`{text}` has bits set beyond its first {prefix}");
-    Err(Flaw::new(message, format!("write it as \"{network}\"")))
+    Network::parse(text).map_err(|error| match error {
+        NetworkError::HostBits(network) => Flaw::new(
+            format!("`{text}` has bits set beyond its first {}", network.prefix),
+            format!("write it as \"{network}\""),
+        ),
+        NetworkError::Malformed | NetworkError::TooLong => Flaw::new(
+            format!("`{text}` is not a network"),
+            "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address",
+        ),
+    })
 }
 
 /// Reads the host of a route: lower case, without a port.

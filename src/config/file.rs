@@ -6,6 +6,7 @@
 mod health;
 mod listen;
 mod located;
+mod observe;
 mod probe;
 mod route;
 mod scalar;
@@ -21,6 +22,7 @@ pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
+pub(super) use self::observe::AccessLog;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
@@ -50,6 +52,8 @@ pub(super) struct File {
     pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages.
     pub(super) headers: Option<Table<Headers>>,
+    /// One line for each request, written when it is over.
+    pub(super) access_log: Option<Table<AccessLog>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
     pub(super) listen: Option<Vec<Table<Listen>>>,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
 use crate::logic::route::RouteSpec;
@@ -27,6 +29,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What may be added to messages.
     pub headers: Headers,
+    /// What is written down of each request.
+    pub access_log: AccessLog,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
@@ -109,4 +113,52 @@ impl Default for Headers {
     fn default() -> Self {
         Self { expose: false, via: "gapless".to_owned() }
     }
+}
+
+/// What is written down of each request, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub to: LogTarget,
+    /// How lines look.
+    pub lines: LogLines,
+    /// Write the names of a query's parts without their values.
+    pub redact_query: bool,
+    /// Fields of the request that are written too, in their order.
+    pub headers: Vec<HeaderName>,
+}
+
+impl AccessLog {
+    /// Whether anything is written at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.to != LogTarget::Off
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { to: LogTarget::Off, lines: LogLines::Json, redact_query: true, headers: Vec::new() }
+    }
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To the end of this file.
+    File(PathBuf),
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLines {
+    /// One JSON object each.
+    Json,
+    /// The combined format of Apache and nginx.
+    Combined,
 }

@@ -4,6 +4,7 @@
 mod check;
 mod health;
 mod listen;
+mod observe;
 mod pool;
 mod probe;
 mod route;
@@ -43,6 +44,7 @@ pub(super) fn validate(
     let limits = check.limits(file.limits);
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
+    let access_log = check.access_log(file.access_log);
     let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
@@ -62,6 +64,7 @@ pub(super) fn validate(
         limits,
         shutdown,
         headers,
+        access_log,
         routes,
         topology: Topology { here, pools, probes_per_second },
     })

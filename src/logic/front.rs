@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::probe::ClientCertificate;
+use super::speech::ClientCertificate;
 
 /// How long a handshake may take unless the configuration says otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

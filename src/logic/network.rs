@@ -1,53 +1,61 @@
-//! Networks of IP addresses, as operators write them: an address, and how much of it counts.
+//! Networks of addresses, as operators write them: `10.0.0.0/8`, `2001:db8::/32`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// All addresses that begin with the same bits (RFC 4632).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// All addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// Its first address.
+    /// The lowest of them.
     pub address: IpAddr,
-    /// How many bits all its addresses share: at most 32 for IPv4, 128 for IPv6.
+    /// How many bits are the same: up to 32 for IPv4, up to 128 for IPv6.
     pub prefix: u8,
 }
 
+/// Why a text names no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkError {
+    /// It is neither an address nor an address and a prefix length.
+    Malformed,
+    /// The prefix is longer than the address.
+    TooLong,
+    /// Bits behind the prefix are set; this is the network that the address is in.
+    HostBits(Network),
+}
+
 impl Network {
-    /// The network of `address` and whatever shares its first `prefix` bits; `None` if it has not so
-    /// many. What is IPv4 in the form of IPv6 is IPv4 here.
-    #[must_use]
-    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
-        let (address, prefix) = match (address, address.to_canonical()) {
-            (IpAddr::V6(_), IpAddr::V4(v4)) => (IpAddr::V4(v4), prefix.checked_sub(96)?),
-            (address, _) => (address, prefix),
+    /// Reads `address/prefix`; a plain address is a network of one.
+    ///
+    /// # Errors
+    /// [`NetworkError`], among others where bits behind the prefix are set: such a network is
+    /// seldom the one that was meant.
+    pub fn parse(text: &str) -> Result<Self, NetworkError> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
         };
-        let (first, prefix) = match address {
-            IpAddr::V4(v4) if prefix <= 32 => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-                (IpAddr::V4((v4.to_bits() & mask).into()), prefix)
+        let address: IpAddr = address.parse().map_err(|_| NetworkError::Malformed)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().map_err(|_| NetworkError::TooLong)?
             }
-            IpAddr::V6(v6) if prefix <= 128 => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-                (IpAddr::V6((v6.to_bits() & mask).into()), prefix)
-            }
-            _ => return None,
+            Some(_) => return Err(NetworkError::Malformed),
         };
-        Some(Self { address: first, prefix })
+        if prefix > bits {
+            return Err(NetworkError::TooLong);
+        }
+        let network = Self { address: masked(address, prefix), prefix };
+        if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(network)) }
     }
 
-    /// The network that has this address only.
+    /// Whether `address` is one of them. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) is the
+    /// IPv4 address.
     #[must_use]
-    pub fn only(address: IpAddr) -> Self {
+    pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
-    }
-
-    /// Whether `ip` is one of its addresses.
-    #[must_use]
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let same_kind = ip.is_ipv4() == self.address.is_ipv4();
-        same_kind && Self::new(ip, self.prefix).is_some_and(|other| other.address == self.address)
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
     }
 }
 
@@ -57,8 +65,26 @@ impl fmt::Display for Network {
     }
 }
 
+/// The first `prefix` bits of `address`, and zeros.
+#[must_use]
+pub fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    let prefix = u32::from(prefix);
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix)).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix)).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -66,33 +92,47 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_bits_count() {
-        let network = Network::new(ip("10.1.2.3"), 20).expect("a network");
-        assert_eq!(network.to_string(), "10.1.0.0/20");
-        assert!(network.contains(ip("10.1.15.255")) && network.contains(ip("10.1.0.0")));
-        assert!(!network.contains(ip("10.1.16.0")) && !network.contains(ip("11.1.0.0")));
-        let network = Network::new(ip("2001:db8::1"), 33).expect("a network");
-        assert!(
-            network.contains(ip("2001:db8:7fff::")) && !network.contains(ip("2001:db8:8000::"))
-        );
+    fn networks_as_they_are_written() {
+        for text in ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.7/32", "::/0", "2001:db8::/32", "::1/128"]
+        {
+            assert_eq!(Network::parse(text).expect("a network").to_string(), text);
+        }
+        assert_eq!(Network::parse("10.1.2.3").expect("one address").prefix, 32);
+        assert_eq!(Network::parse("::1").expect("one address").prefix, 128);
+        for bad in
+            ["", "/8", "10.0.0.0/", "10.0.0/8", "a/8", "10.0.0.0/+8", "10.0.0.0/8/8", "[::]/0"]
+        {
+            assert_eq!(Network::parse(bad), Err(NetworkError::Malformed), "{bad:?}");
+        }
+        for long in ["10.0.0.0/33", "::/129", "10.0.0.0/999"] {
+            assert_eq!(Network::parse(long), Err(NetworkError::TooLong), "{long:?}");
+        }
+        let Err(NetworkError::HostBits(meant)) = Network::parse("10.1.2.3/8") else {
+            panic!("host bits are set")
+        };
+        assert_eq!(meant.to_string(), "10.0.0.0/8");
     }
 
     #[test]
-    fn all_and_one() {
-        let all = Network::new(ip("1.2.3.4"), 0).expect("a network");
-        assert!(all.contains(ip("255.255.255.255")) && !all.contains(ip("::1")));
-        assert!(Network::new(ip("::"), 0).expect("a network").contains(ip("ffff::")));
-        assert!(Network::only(ip("::1")).contains(ip("::1")));
-        assert!(!Network::only(ip("10.0.0.1")).contains(ip("10.0.0.2")));
-        assert_eq!(Network::new(ip("1.2.3.4"), 33), None);
-        assert_eq!(Network::new(ip("::"), 129), None);
+    fn an_address_is_in_its_networks_only() {
+        let ten = Network::parse("10.0.0.0/8").expect("a network");
+        assert!(ten.contains(ip("10.255.255.255")) && ten.contains(ip("::ffff:10.0.0.1")));
+        assert!(!ten.contains(ip("11.0.0.0")) && !ten.contains(ip("a00::")));
+        let all = Network::parse("::/0").expect("a network");
+        assert!(all.contains(ip("2001:db8::1")) && !all.contains(ip("10.0.0.1")));
     }
 
-    #[test]
-    fn ipv4_in_the_form_of_ipv6_is_ipv4() {
-        let network = Network::new(ip("::ffff:10.0.0.0"), 104).expect("a network");
-        assert_eq!(network, Network::new(ip("10.0.0.0"), 8).expect("a network"));
-        assert!(network.contains(ip("::ffff:10.9.9.9")) && network.contains(ip("10.9.9.9")));
-        assert_eq!(Network::new(ip("::ffff:10.0.0.0"), 8), None);
+    proptest! {
+        #[test]
+        fn a_network_has_exactly_what_begins_like_it(
+            bits in any::<u128>(), other in any::<u128>(), prefix in 0_u8..=128,
+        ) {
+            let (a, b) = (Ipv6Addr::from_bits(bits), Ipv6Addr::from_bits(other));
+            let network = Network { address: masked(a.into(), prefix), prefix };
+            prop_assert!(network.contains(a.into()) || a.to_ipv4_mapped().is_some());
+            let same = prefix == 0 || (bits ^ other) >> (128 - u32::from(prefix)) == 0;
+            let mapped = b.to_ipv4_mapped().is_some();
+            prop_assert_eq!(network.contains(b.into()), same && !mapped);
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod health;
 mod instance;
 mod listeners;
+mod observe;
 mod pools;
 mod probes;
 mod routes;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -65,7 +65,23 @@ impl Gapless {
     /// Starts with a file that lies in `directory` already.
     #[track_caller]
     pub(crate) fn start_with(directory: TempDir, file: PathBuf) -> Self {
-        let (child, log, reader) = spawn(&file);
+        Self::start_writing_to(Stdio::null(), directory, file)
+    }
+
+    /// Starts; what it writes to standard output can be read.
+    #[track_caller]
+    pub(crate) fn start_piped(config: &Config) -> (Self, ChildStdout) {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("gapless.toml");
+        std::fs::write(&file, config.text()).expect("written");
+        let mut gapless = Self::start_writing_to(Stdio::piped(), directory, file);
+        let stdout = gapless.child.stdout.take().expect("piped");
+        (gapless, stdout)
+    }
+
+    #[track_caller]
+    fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf) -> Self {
+        let (child, log, reader) = spawn(&file, stdout);
         let mut gapless = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -172,11 +188,11 @@ impl Drop for Gapless {
     }
 }
 
-fn spawn(file: &Path) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
+fn spawn(file: &Path, stdout: Stdio) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
     let mut child = Command::new(BINARY)
         .arg("run")
         .arg(file)
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");

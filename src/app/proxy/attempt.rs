@@ -19,8 +19,8 @@ use crate::net::upstream::{
 };
 
 use super::admit::Admitted;
+use super::asker::Asker;
 use super::choose::Way;
-use super::client::Client;
 use super::forward;
 use super::patience::{Patience, Waits};
 use super::visit::Visit;
@@ -34,7 +34,7 @@ const COMMIT_BYTES: u64 = 64 * 1024;
 pub(super) struct Ask<'a> {
     pub(super) request: &'a Request<()>,
     pub(super) admitted: &'a Admitted<'a>,
-    pub(super) client: &'a Client,
+    pub(super) asker: &'a Asker<'a>,
     pub(super) via: &'a str,
     pub(super) timeouts: Timeouts,
     pub(super) head_bytes_at_most: usize,
@@ -105,7 +105,7 @@ pub(super) async fn attempt(
         }
     };
     let exchange = worker.scratch(|head| {
-        forward::write_request_head(head, ask.request, ask.admitted, ask.client, ask.via);
+        forward::write_request_head(head, ask.request, ask.admitted, ask.asker.client, ask.via);
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;

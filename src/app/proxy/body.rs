@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::app::access::NotedBody;
 use crate::net::upstream::{ResponseBody, ResponseError};
 
 use super::visit::Visit;
@@ -21,6 +22,8 @@ pub enum ProxyBody {
         /// The request's stay at the endpoint, which lasts as long as the body.
         visit: Visit,
     },
+    /// Either of them, on the way to a line of the access log.
+    Noted(Box<NotedBody>),
 }
 
 impl ProxyBody {
@@ -40,6 +43,7 @@ impl Body for ProxyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match self.get_mut() {
+            Self::Noted(noted) => noted.poll_frame(cx),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { source, visit } => Poll::Ready(match ready!(source.poll_piece(cx)) {
@@ -66,6 +70,7 @@ impl Body for ProxyBody {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Stream { source, .. } => source.is_over(),
+            Self::Noted(noted) => noted.is_end_stream(),
         }
     }
 
@@ -75,6 +80,7 @@ impl Body for ProxyBody {
             Self::Stream { source, .. } => {
                 source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact)
             }
+            Self::Noted(noted) => noted.size_hint(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::app::access::{Note, TryNote};
 use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
 use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
@@ -65,6 +66,8 @@ pub(super) struct Choice<'a> {
     pub(super) is_resend: bool,
     /// It may wait for a connection.
     pub(super) may_wait: bool,
+    /// Where the request is written down.
+    pub(super) note: Option<&'a Rc<Note>>,
 }
 
 impl Choice<'_> {
@@ -131,15 +134,24 @@ impl Choice<'_> {
 
     fn enter(&self, target: &Target, is_trial: bool) -> Result<Next, Full> {
         let home = self.worker.pool(target, self.pool);
-        let visit = self.visit(Rc::clone(&home), is_trial)?;
-        Ok(Next { visit, zone: target.zone, way: Way::Free(home.free()?) })
+        let mut visit = self.visit(Rc::clone(&home), is_trial)?;
+        let way = Way::Free(home.free()?);
+        visit.written_down(self.try_note(target));
+        Ok(Next { visit, zone: target.zone, way })
     }
 
     fn join_line(&self, target: &Target, full: Full) -> Result<Next, Full> {
         let home = self.worker.pool(target, self.pool);
-        let visit = self.visit(Rc::clone(&home), false)?;
+        let mut visit = self.visit(Rc::clone(&home), false)?;
         let way = Way::Line { pending: home.line()?, full };
+        visit.written_down(self.try_note(target));
         Ok(Next { visit, zone: target.zone, way })
+    }
+
+    fn try_note(&self, target: &Target) -> Option<TryNote> {
+        let note = self.note?;
+        let zone = self.pool.spec.zones.get(target.zone)?;
+        Some(TryNote::begin(note, target.address, &zone.place))
     }
 
     fn visit(&self, home: Rc<Pool>, is_trial: bool) -> Result<Visit, Full> {

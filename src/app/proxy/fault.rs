@@ -57,7 +57,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -149,6 +149,7 @@ impl Reason {
         let (word, status) = self.table();
         let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));
         *response.status_mut() = status;
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(REASON_HEADER, HeaderValue::from_static(word));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

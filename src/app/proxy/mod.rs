@@ -4,6 +4,7 @@
 //! endpoint's counters (and, on failure only, one message to control).
 
 mod admit;
+mod asker;
 mod attempt;
 mod body;
 mod choose;
@@ -28,17 +29,36 @@ use hyper::body::{Body, Incoming};
 
 use crate::net::upstream::drain;
 
-use super::worker::Worker;
+use super::access::{Held, Note};
+use super::worker::{View, Worker};
+
+use self::asker::Asker;
 
 /// Answers one request. Whatever goes wrong becomes a response.
 pub async fn handle(
     worker: &Rc<Worker>,
-    client: &Client,
+    client: &Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<ProxyBody> {
     let view = worker.view();
     let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, ());
+    let note = Note::begin(worker, &view.manners, client);
+    let held = Held { request: Request::from_parts(parts, ()), note };
+    let asker = Asker { client, note: held.note.as_ref() };
+    let response = answer(worker, &view, &asker, &held.request, body).await;
+    match &held.note {
+        None => response,
+        Some(note) => Rc::clone(note).answered(held.request.method(), response),
+    }
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    asker: &Asker<'_>,
+    request: &Request<()>,
+    body: Incoming,
+) -> Response<ProxyBody> {
     // A client that waits for 100-continue has sent nothing yet that could be in the way.
     let unwanted = |body| {
         if !request.headers().contains_key(EXPECT) {
@@ -46,8 +66,8 @@ pub async fn handle(
         }
     };
     let limits = &view.manners.limits;
-    let admitted = admit::admit(&request)
-        .and_then(|admitted| admitted.over(&request, !body.is_end_stream(), limits.header_count));
+    let admitted = admit::admit(request)
+        .and_then(|admitted| admitted.over(request, !body.is_end_stream(), limits.header_count));
     match admitted {
         Err(reason) => {
             unwanted(body);
@@ -62,7 +82,10 @@ pub async fn handle(
                     Reason::NoRoute.response()
                 }
                 Some(route) => {
-                    trip::serve(worker, &view, route, client, &request, &admitted, body).await
+                    if let Some(note) = asker.note {
+                        note.routed(route);
+                    }
+                    trip::serve(worker, view, route, asker, request, &admitted, body).await
                 }
             }
         }

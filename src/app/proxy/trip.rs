@@ -18,10 +18,10 @@ use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Free, Outgoing, Pool, Received, drain};
 
 use super::admit::Admitted;
+use super::asker::Asker;
 use super::attempt::{Ask, Begun, Connect, Ended, Part, Progress, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next, Way};
-use super::client::Client;
 use super::fault::Reason;
 use super::forward;
 use super::hedge::{Settled, Stalled};
@@ -35,6 +35,7 @@ const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts"
 pub(super) struct Trip<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a Route,
+    asker: &'a Asker<'a>,
     idempotent: bool,
     arrived: Instant,
     pub(super) avoid: Avoid,
@@ -59,7 +60,7 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     view: &Rc<View>,
     route: &Route,
-    client: &Client,
+    asker: &Asker<'_>,
     request: &Request<()>,
     admitted: &Admitted<'_>,
     body: Incoming,
@@ -76,6 +77,7 @@ pub(super) async fn serve(
     let mut trip = Trip {
         worker,
         route,
+        asker,
         idempotent: is_repeatable(request, &route.spec.retry),
         arrived: Instant::now(),
         avoid: Avoid::default(),
@@ -87,7 +89,7 @@ pub(super) async fn serve(
     let ask = Ask {
         request,
         admitted,
-        client,
+        asker,
         via: &view.manners.headers.via,
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
@@ -97,6 +99,9 @@ pub(super) async fn serve(
     let hold_at_most =
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
     let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
+    if let Some(note) = asker.note {
+        outgoing.count_into(note.read_bytes());
+    }
     local.budget.borrow_mut().earn(&route.spec.retry);
     let ended = match route.spec.timeouts.total {
         None => trip.run(view, &ask, &mut outgoing).await,
@@ -195,6 +200,7 @@ impl Trip<'_> {
             began: self.arrived,
             is_resend: false,
             may_wait: true,
+            note: self.asker.note,
         };
         if !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
@@ -302,6 +308,7 @@ impl Trip<'_> {
             began: now,
             is_resend: is_budgeted,
             may_wait,
+            note: self.asker.note,
         };
         let next = choice.other(&self.avoid).ok()?;
         if is_budgeted && !local.budget.borrow_mut().spend() {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::app::access::TryNote;
 use crate::app::shared::Report;
 use crate::app::worker::Worker;
 use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
@@ -20,6 +21,7 @@ pub struct Visit {
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
+    note: Option<TryNote>,
     /// What it takes of limits, where there are any: held, not read.
     _counted: Option<Box<Counted>>,
 }
@@ -57,6 +59,7 @@ impl Visit {
             is_trial: terms.is_trial,
             witness: Witness::default(),
             is_failed: Cell::new(false),
+            note: None,
             _counted: terms.resend.map(|permit| Box::new((Some(permit), None))),
         })
     }
@@ -66,6 +69,11 @@ impl Visit {
         if request.is_some() {
             self._counted.get_or_insert_default().1 = request;
         }
+    }
+
+    /// Where this try is written down, if it is.
+    pub fn written_down(&mut self, note: Option<TryNote>) {
+        self.note = note;
     }
 
     /// The connections to the endpoint.
@@ -88,6 +96,9 @@ impl Visit {
 
     /// The endpoint failed. Counts once, whatever this try meets afterwards.
     pub fn met(&self, failure: Failure) {
+        if let Some(note) = &self.note {
+            note.failed(failure, self.began.elapsed());
+        }
         if self.witness.met(failure, &self.home.target.live) {
             self.report(failure);
         }
@@ -96,6 +107,9 @@ impl Visit {
     /// The endpoint answered; of a bad answer this is all that counts.
     pub fn head(&self, status: u16, now: Instant) {
         let now_us = self.worker.shared.micros(now);
+        if let Some(note) = &self.note {
+            note.head(status, now.saturating_duration_since(self.began));
+        }
         if self.witness.head(status, &self.home.target.live, now_us) {
             self.report(Failure::http(Reason::Status(status)));
         }
@@ -120,7 +134,12 @@ impl Visit {
                 self.met(Failure::http(reason));
                 self.failed();
             }
-            ResponseError::Client => self.witness.withdraw(),
+            ResponseError::Client => {
+                self.witness.withdraw();
+                if let Some(note) = &self.note {
+                    note.client_failed(self.began.elapsed());
+                }
+            }
         }
     }
 
@@ -137,5 +156,8 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.home.target.live.leave();
+        if let Some(note) = &self.note {
+            note.over(self.began.elapsed());
+        }
     }
 }

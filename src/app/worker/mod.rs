@@ -29,6 +29,7 @@ use crate::logic::retry::Waiting;
 use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
+use super::access::Lines;
 use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
@@ -54,6 +55,8 @@ pub struct Worker {
     stop_accepting: CancellationToken,
     tasks: TaskTracker,
     complained: Cell<Option<Instant>>,
+    /// Where lines of the access log are made.
+    pub access: Lines,
 }
 
 /// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
@@ -75,6 +78,7 @@ pub fn spawn(
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker::new(shared, index));
             worker.run(commands).await;
+            worker.access.end();
         });
     })
 }
@@ -94,6 +98,7 @@ impl Worker {
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
+            access: Lines::default(),
             shared,
         }
     }

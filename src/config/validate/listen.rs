@@ -14,7 +14,7 @@ use crate::config::model;
 use crate::config::read::ROOT;
 use crate::logic::front::{ClientAuthority, HANDSHAKE_TIMEOUT, ServerTls, TlsVersion};
 use crate::logic::network::Network;
-use crate::logic::probe::ClientCertificate;
+use crate::logic::speech::ClientCertificate;
 
 const MAX_LISTENERS: usize = 256;
 

@@ -11,7 +11,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::EndEntityCert;
 
-use crate::logic::probe::ClientCertificate;
+use crate::logic::speech::ClientCertificate;
 
 /// Certificates with the same name: one is chosen whose key the client can check.
 type Same = Vec<Arc<CertifiedKey>>;

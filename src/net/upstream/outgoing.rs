@@ -1,7 +1,9 @@
 //! A request body on its way out, held for as long as it may be needed again.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -62,6 +64,8 @@ pub struct Outgoing {
     next: usize,
     read_bytes: u64,
     read_at_most: u64,
+    /// Who else wants to know how much was read.
+    counter: Option<Rc<Cell<u64>>>,
 }
 
 impl Outgoing {
@@ -79,7 +83,13 @@ impl Outgoing {
             next: 0,
             read_bytes: 0,
             read_at_most,
+            counter: None,
         }
+    }
+
+    /// Has `counter` show how much was read, now and later.
+    pub fn count_into(&mut self, counter: Rc<Cell<u64>>) {
+        self.counter = Some(counter);
     }
 
     /// Whether there is nothing to send at all.
@@ -100,6 +110,7 @@ impl Outgoing {
             next: 0,
             read_bytes: 0,
             read_at_most: 0,
+            counter: None,
         }
     }
 
@@ -127,7 +138,8 @@ impl Outgoing {
         let held = std::mem::take(&mut self.held);
         let next = self.next;
         self.whole = false;
-        Self { source, held, next, ..*self }
+        let counter = self.counter.take();
+        Self { source, held, next, counter, ..*self }
     }
 
     /// The answer does not wait for the rest of the body: reads some of it all the same, so that
@@ -162,6 +174,9 @@ impl Outgoing {
             };
             let Ok(piece) = frame.into_data() else { continue };
             self.read_bytes += piece.len() as u64;
+            if let Some(counter) = &self.counter {
+                counter.set(self.read_bytes);
+            }
             if self.read_bytes > self.read_at_most {
                 return Poll::Ready(Some(Err(ClientFault::TooLarge)));
             }

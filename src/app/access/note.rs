@@ -1,0 +1,299 @@
+//! What is known of one request, until it is over.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::{Method, Request, Response, StatusCode};
+use smallvec::SmallVec;
+
+use crate::app::proxy::{Client, ProxyBody, Reason};
+use crate::app::shared::Manners;
+use crate::app::worker::Worker;
+use crate::logic::id::Place;
+use crate::logic::outcome::{self, Failure, Layer};
+use crate::logic::route::Route;
+
+use super::body::NotedBody;
+use super::line;
+
+/// Tries that are listed, at most; all are counted.
+const TRIES_LISTED: usize = 8;
+
+/// What a line says of a request whose client went away before it got a status, as nginx has it.
+const CLIENT_WENT: u16 = 499;
+
+/// How a request ended that did not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client went away, or took nothing for too long.
+    ClientAbort,
+    /// The endpoint's answer ended in the middle.
+    Cut,
+    /// An answer of our own.
+    Own(Reason),
+    /// This process ended.
+    Shutdown,
+}
+
+impl Ending {
+    /// The word in the line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientAbort => "client_abort",
+            Self::Cut => "cut",
+            Self::Own(reason) => reason.as_str(),
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was given up on: by a verdict, or because its client went.
+    Left,
+    /// This status came.
+    Status(u16),
+    /// It failed.
+    Failed(Failure),
+    /// The rest of the request did not come.
+    Client,
+}
+
+/// A try at one endpoint.
+#[derive(Debug)]
+pub(super) struct Try {
+    pub(super) endpoint: SocketAddr,
+    pub(super) place: Place,
+    pub(super) fate: Fate,
+    pub(super) elapsed: Option<Duration>,
+}
+
+/// What a line is made of. When the last one who holds it lets go, the line is written.
+pub struct Note {
+    worker: Rc<Worker>,
+    pub(super) manners: Arc<Manners>,
+    pub(super) client: Rc<Client>,
+    began: Instant,
+    pub(super) request: RefCell<Request<()>>,
+    pub(super) from: Cell<Option<IpAddr>>,
+    pub(super) scheme: Cell<&'static str>,
+    pub(super) request_id: Cell<Option<[u8; 32]>>,
+    pub(super) route: RefCell<Option<(Arc<str>, Arc<str>)>>,
+    pub(super) status: Cell<u16>,
+    pub(super) first_byte: Cell<Option<Duration>>,
+    pub(super) read_bytes: Rc<Cell<u64>>,
+    pub(super) sent_bytes: Cell<u64>,
+    pub(super) ending: Cell<Option<Ending>>,
+    pub(super) tries: RefCell<SmallVec<[Try; 1]>>,
+    pub(super) tries_counted: Cell<u32>,
+}
+
+impl Note {
+    /// A request has arrived; `None` where nothing is logged.
+    #[must_use]
+    pub fn begin(
+        worker: &Rc<Worker>,
+        manners: &Arc<Manners>,
+        client: &Rc<Client>,
+    ) -> Option<Rc<Self>> {
+        if !manners.access_log.is_on() {
+            return None;
+        }
+        Some(Rc::new(Self {
+            worker: Rc::clone(worker),
+            manners: Arc::clone(manners),
+            client: Rc::clone(client),
+            began: Instant::now(),
+            request: RefCell::default(),
+            from: Cell::new(None),
+            scheme: Cell::new(client.scheme()),
+            request_id: Cell::new(None),
+            route: RefCell::default(),
+            status: Cell::new(0),
+            first_byte: Cell::new(None),
+            read_bytes: Rc::default(),
+            sent_bytes: Cell::new(0),
+            ending: Cell::new(None),
+            tries: RefCell::default(),
+            tries_counted: Cell::new(0),
+        }))
+    }
+
+    /// The route is found.
+    pub fn routed(&self, route: &Route) {
+        let names = (Arc::clone(&route.spec.name), Arc::clone(&route.spec.pool));
+        *self.route.borrow_mut() = Some(names);
+    }
+
+    /// Counts bytes of the request's body.
+    #[must_use]
+    pub fn read_bytes(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.read_bytes)
+    }
+
+    /// The answer begins; the note goes on with its body.
+    #[must_use]
+    pub fn answered(
+        self: Rc<Self>,
+        method: &Method,
+        response: Response<ProxyBody>,
+    ) -> Response<ProxyBody> {
+        let status = response.status();
+        self.status.set(status.as_u16());
+        self.first_byte.set(Some(self.began.elapsed()));
+        if let Some(reason) = response.extensions().get::<Reason>() {
+            self.ended(Ending::Own(*reason));
+        }
+        let is_sent = *method != Method::HEAD
+            && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        response.map(|body| ProxyBody::Noted(Box::new(NotedBody::new(body, self, is_sent))))
+    }
+
+    /// So many bytes of the answer's body were handed over.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+    }
+
+    /// It did not end well; what is said first counts.
+    pub fn ended(&self, ending: Ending) {
+        if self.ending.get().is_none() {
+            // Where the whole worker ends, nobody else is to blame.
+            let is_over = self.worker.access.is_over();
+            self.ending.set(Some(if is_over { Ending::Shutdown } else { ending }));
+        }
+    }
+
+    /// Since its beginning.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// When it arrived, in milliseconds since 1970.
+    pub(super) fn unix_ms(&self) -> u64 {
+        let arrived = SystemTime::now().checked_sub(self.began.elapsed());
+        let since = arrived.and_then(|arrived| arrived.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if self.status.get() == 0 {
+            self.ended(Ending::ClientAbort);
+            self.status.set(CLIENT_WENT);
+        }
+        let worker = Rc::clone(&self.worker);
+        worker.access.line(&worker.shared.access, |out, scratch| line::write(out, scratch, self));
+    }
+}
+
+/// A request while it is served; its note keeps it in the end, without a copy.
+pub struct Held {
+    /// The request, without its body.
+    pub request: Request<()>,
+    /// Where its line is made, if one is.
+    pub note: Option<Rc<Note>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(note) = &self.note {
+            note.request.replace(std::mem::take(&mut self.request));
+        }
+    }
+}
+
+/// One try's place in a note.
+pub struct TryNote {
+    note: Rc<Note>,
+    index: usize,
+}
+
+impl TryNote {
+    /// A try at `endpoint` begins.
+    #[must_use]
+    pub fn begin(note: &Rc<Note>, endpoint: SocketAddr, place: &Place) -> Self {
+        note.tries_counted.set(note.tries_counted.get() + 1);
+        let mut tries = note.tries.borrow_mut();
+        // The last one stands for all that are not listed: it is the one that was answered.
+        if tries.len() == TRIES_LISTED {
+            tries.pop();
+        }
+        tries.push(Try { endpoint, place: place.clone(), fate: Fate::Left, elapsed: None });
+        Self { note: Rc::clone(note), index: tries.len() - 1 }
+    }
+
+    /// A head with this status came.
+    pub fn head(&self, status: u16, elapsed: Duration) {
+        self.set(Fate::Status(status), elapsed);
+    }
+
+    /// The endpoint failed. One that was slow may still answer.
+    pub fn failed(&self, failure: Failure, elapsed: Duration) {
+        if failure.reason != outcome::Reason::Stall {
+            self.set(Fate::Failed(failure), elapsed);
+        }
+    }
+
+    /// The client sent no more of its body.
+    pub fn client_failed(&self, elapsed: Duration) {
+        self.set(Fate::Client, elapsed);
+    }
+
+    /// It is over, whatever came of it.
+    pub fn over(&self, elapsed: Duration) {
+        self.change(|one| {
+            one.elapsed.get_or_insert(elapsed);
+        });
+    }
+
+    fn set(&self, fate: Fate, elapsed: Duration) {
+        self.change(|one| (one.fate, one.elapsed) = (fate, Some(elapsed)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Try)) {
+        if let Some(one) = self.note.tries.borrow_mut().get_mut(self.index) {
+            change(one);
+        }
+    }
+}
+
+impl Fate {
+    /// The word in the line; a status has none.
+    pub(super) fn word(self) -> Option<&'static str> {
+        let failure = match self {
+            Self::Left => return Some("left"),
+            Self::Client => return Some("client"),
+            Self::Status(_) => return None,
+            Self::Failed(failure) => failure,
+        };
+        Some(match (failure.layer, failure.reason) {
+            (_, outcome::Reason::Refused) => "refused",
+            (_, outcome::Reason::Unreachable) => "unreachable",
+            (Layer::Connect | Layer::Tls, outcome::Reason::Timeout) => "connect_timeout",
+            (_, outcome::Reason::Timeout) => "timeout",
+            (_, outcome::Reason::Reset) => "reset",
+            (_, outcome::Reason::Closed) => "closed",
+            (_, outcome::Reason::Stall | outcome::Reason::Slow) => "slow",
+            (_, outcome::Reason::Cut) => "cut",
+            (_, outcome::Reason::Certificate(_)) => "certificate",
+            (_, outcome::Reason::Handshake) => "handshake",
+            (_, outcome::Reason::Status(_)) => return None,
+            _ => "malformed",
+        })
+    }
+
+    /// The status, where there is one.
+    pub(super) fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::Failed(Failure { reason: outcome::Reason::Status(status), .. }) => Some(status),
+            _ => None,
+        }
+    }
+}
