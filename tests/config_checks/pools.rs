@@ -30,7 +30,7 @@ fn the_detection_window() {
 fn pools_zones_and_endpoints() {
     one(
         &with("[[pool.web.zone]]", "x = 1\n[[pool.web.zone]]"),
-        "11:1 `x` is not known here | the keys here are `probe`, `detect`,",
+        "11:1 `x` is not known here | the keys here are `probe`,",
     );
     one(
         GOOD.split("[[pool").next().unwrap(),
