@@ -13,7 +13,8 @@ pub struct Client {
     pub local: SocketAddr,
     /// Its connection is encrypted.
     pub is_tls: bool,
-    /// What its certificate was issued for, where one was asked for and verified.
+    /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
+    /// asked for and verified.
     pub identity: Option<Box<str>>,
 }
 
