@@ -5,4 +5,5 @@ pub mod h1;
 pub mod listener;
 pub mod prober;
 mod tls_client;
+pub mod trailers;
 pub mod upstream;

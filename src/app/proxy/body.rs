@@ -56,7 +56,7 @@ impl Body for ProxyBody {
                 }
                 None => {
                     visit.answered();
-                    None
+                    source.take_trailers().map(|trailers| Ok(Frame::trailers(*trailers)))
                 }
             }),
         }
