@@ -3,7 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod http2;
+mod peer;
+mod proxy_header;
 mod tls;
+mod trailers;
 
 use std::net::SocketAddr;
 use std::path::Path;

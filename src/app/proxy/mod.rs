@@ -10,6 +10,7 @@ mod choose;
 mod client;
 mod fault;
 mod forward;
+mod forward_h2;
 mod patience;
 mod trip;
 mod visit;

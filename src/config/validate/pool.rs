@@ -37,7 +37,7 @@ impl Check<'_> {
             let message = format!("`{}` cannot name a pool", name.value);
             self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
         }
-        let speech = self.speech(&given);
+        let speech = self.speech(&given, &table);
         let zones = given.zone.unwrap_or_default();
         if zones.is_empty() {
             let flaw = Flaw::new(

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::net::trailers::{self, Trailers};
+
 /// Bytes of an unwanted body that are read before its connection is closed.
 const DRAIN_BYTES: usize = 256 * 1024;
 
@@ -62,6 +64,7 @@ pub struct Outgoing {
     next: usize,
     read_bytes: u64,
     read_at_most: u64,
+    trailers: Trailers,
 }
 
 impl Outgoing {
@@ -79,6 +82,7 @@ impl Outgoing {
             next: 0,
             read_bytes: 0,
             read_at_most,
+            trailers: None,
         }
     }
 
@@ -110,9 +114,10 @@ impl Outgoing {
     pub fn take(&mut self) -> Self {
         let source = self.source.take();
         let held = std::mem::take(&mut self.held);
+        let trailers = self.trailers.take();
         let next = self.next;
         self.whole = false;
-        Self { source, held, next, ..*self }
+        Self { source, held, next, trailers, ..*self }
     }
 
     /// The answer does not wait for the rest of the body: reads some of it all the same, so that
@@ -127,6 +132,19 @@ impl Outgoing {
     /// The response is on its way to the client: no other try can come, nothing need be held.
     pub fn commit(&mut self) {
         self.hold_at_most = 0;
+    }
+
+    /// Whether nothing follows what this try has taken, as far as is known.
+    pub(super) fn is_at_end(&self) -> bool {
+        let has_ended = self.source.as_ref().is_none_or(Incoming::is_end_stream);
+        has_ended && self.next >= self.held.len() && self.trailers.is_none()
+    }
+
+    /// What the client sent after the body, once all of that has been taken; fields that have no
+    /// place there are left out.
+    #[must_use]
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
     }
 
     /// The next piece of this try, or `None` at the end.
@@ -145,7 +163,13 @@ impl Outgoing {
                 self.source = None;
                 return Poll::Ready(Some(Err(ClientFault::Aborted)));
             };
-            let Ok(piece) = frame.into_data() else { continue };
+            let piece = match frame.into_data() {
+                Ok(piece) => piece,
+                Err(frame) => {
+                    self.trailers = frame.into_trailers().ok().and_then(trailers::passed);
+                    continue;
+                }
+            };
             self.read_bytes += piece.len() as u64;
             if self.read_bytes > self.read_at_most {
                 return Poll::Ready(Some(Err(ClientFault::TooLarge)));

@@ -1,19 +1,27 @@
-//! One request and its response head on one connection.
+//! One request and its response over HTTP/1.1.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWrite;
 
 use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
-use crate::net::h1::{self, ResponseHead};
+use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
+use crate::net::trailers::Trailers;
 
 use super::connection::{Connection, TryError};
+use super::exchange::BodyFraming;
 use super::outgoing::Outgoing;
+use super::pool::Pool;
+use super::response::{CUT, ResponseError};
+
+/// Reads of a large body.
+const BODY_READ_BYTES: usize = 64 * 1024;
 
 /// First read of a response: a head and a small body fit.
 const READ_BYTES: usize = 8 * 1024;
@@ -26,15 +34,6 @@ const GATHER_BYTES: usize = 64 * 1024;
 
 /// What TLS sends in one piece, at most (RFC 8446 5.1).
 const RECORD_BYTES: usize = 16 * 1024;
-
-/// How a request's body is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFraming {
-    /// As many bytes as the head's content-length says.
-    Length,
-    /// In chunks.
-    Chunked,
-}
 
 /// The sending side of an exchange; goes on while the response is read already.
 #[derive(Debug)]
@@ -57,9 +56,9 @@ enum Sending {
 /// A request on its way and the response head that is awaited.
 #[derive(Debug)]
 pub struct Exchange {
-    pub(super) connection: Connection,
-    pub(super) input: BytesMut,
-    pub(super) sender: Sender,
+    connection: Connection,
+    input: BytesMut,
+    sender: Sender,
     method: Method,
     head_bytes_at_most: usize,
     informational: u32,
@@ -72,7 +71,7 @@ impl Exchange {
     ///
     /// # Errors
     /// [`TryError`]; nothing has been reached if the socket refused the first byte.
-    pub fn begin(
+    pub(super) fn begin(
         mut connection: Connection,
         head: &[u8],
         method: Method,
@@ -112,31 +111,27 @@ impl Exchange {
     }
 
     /// Whether a byte of the request may have been seen.
-    #[must_use]
-    pub fn reached(&self) -> Reached {
+    pub(super) fn reached(&self) -> Reached {
         self.reached
     }
 
     /// Bytes of the request that were handed to the kernel.
-    #[must_use]
-    pub fn written_bytes(&self) -> u64 {
+    pub(super) fn written_bytes(&self) -> u64 {
         self.sender.written_bytes
     }
 
     /// Whether all of the request has been handed to the kernel.
-    #[must_use]
-    pub fn is_sent(&self) -> bool {
+    pub(super) fn is_sent(&self) -> bool {
         self.sender.is_done()
     }
 
     /// Whether the client is to send more before the endpoint can be expected to answer.
-    #[must_use]
-    pub fn waits_for_client(&self) -> bool {
+    pub(super) fn waits_for_client(&self) -> bool {
         self.sender.waits_for_client()
     }
 
     /// Sends on and waits for the final response head.
-    pub fn poll_head(
+    pub(super) fn poll_head(
         &mut self,
         body: &mut Outgoing,
         cx: &mut Context<'_>,
@@ -242,7 +237,7 @@ impl Sender {
                 Poll::Ready(Some(Err(fault))) => return Err(TryError::Client(fault)),
                 Poll::Ready(None) => {
                     if self.framing == BodyFraming::Chunked {
-                        self.pending.extend_from_slice(h1::LAST_CHUNK);
+                        h1::write_end(&mut self.pending, body.trailers());
                     }
                     self.state = Sending::Flushing;
                 }
@@ -253,7 +248,7 @@ impl Sender {
 }
 
 /// Reads once into `input`, which is grown by `reserve` bytes when it is full.
-pub(super) fn poll_read(
+fn poll_read(
     connection: &mut Connection,
     input: &mut BytesMut,
     reserve: usize,
@@ -264,4 +259,112 @@ pub(super) fn poll_read(
         input.reserve(reserve);
     }
     tokio_util::io::poll_read_buf(Pin::new(&mut connection.stream), cx, input)
+}
+
+/// A response body on its way.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// `None` when it is over.
+    connection: Option<Connection>,
+    input: BytesMut,
+    decoder: BodyDecoder,
+    pub(super) sender: Sender,
+    pub(super) outgoing: Option<Outgoing>,
+    keep_alive: bool,
+    trailers: Trailers,
+}
+
+impl Flow {
+    pub(super) fn new(exchange: Exchange, head: &ResponseHead, outgoing: Option<Outgoing>) -> Self {
+        Self {
+            connection: Some(exchange.connection),
+            input: exchange.input,
+            decoder: BodyDecoder::new(head.framing),
+            sender: exchange.sender,
+            outgoing,
+            keep_alive: head.keep_alive,
+            trailers: None,
+        }
+    }
+
+    /// Bytes still to come, where that is known.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Trailers {
+        self.trailers.take()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ResponseError>> {
+        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(None)) };
+        if let Some(outgoing) = &mut self.outgoing {
+            let mut reached = Reached::Something;
+            if self.sender.poll(connection, outgoing, cx, &mut reached).is_err() {
+                return Poll::Ready(Err(ResponseError::Client));
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Ok(Some(data))),
+                Ok(Decoded::End) => {
+                    self.trailers = self.decoder.take_trailers();
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Err(CUT)),
+            }
+            match ready!(poll_read(connection, &mut self.input, BODY_READ_BYTES, cx)) {
+                Ok(0) if self.decoder.ends_at_close() => return Poll::Ready(Ok(None)),
+                Ok(0) => return Poll::Ready(Err(CUT)),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Err(CUT)),
+            }
+        }
+    }
+
+    /// All of a body of known length, if it has arrived already.
+    pub(super) fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
+        let malformed = |_| CUT;
+        let Some(remaining) = self.decoder.remaining() else { return Ok(None) };
+        if remaining > self.input.len() as u64 {
+            return Ok(None);
+        }
+        let whole = match self.decoder.decode(&mut self.input).map_err(malformed)? {
+            Decoded::Data(data) => data,
+            Decoded::End | Decoded::More => Bytes::new(),
+        };
+        // Moves the decoder past its end.
+        self.decoder.decode(&mut self.input).map_err(malformed)?;
+        Ok(Some(whole))
+    }
+
+    /// All of it has been taken: the connection goes back to its pool.
+    pub(super) fn finish(&mut self, home: &Rc<Pool>) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.sender.is_done() {
+            if let Some(outgoing) = &mut self.outgoing {
+                outgoing.abandon();
+            }
+            return;
+        }
+        connection.busy = false;
+        connection.is_proven = true;
+        // Bytes after a complete response belong to nobody: such a connection is not reused.
+        if self.keep_alive && self.input.is_empty() {
+            home.check_in(connection);
+        }
+    }
+
+    /// It ends here, whatever is still to come.
+    pub(super) fn break_off(&mut self) {
+        self.connection = None;
+    }
 }

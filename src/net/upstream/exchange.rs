@@ -1,0 +1,115 @@
+//! One request and its response head, over whichever version of HTTP.
+
+use std::task::{Context, Poll};
+
+use http::{Method, Request};
+
+use crate::logic::retry::Reached;
+use crate::net::h1::ResponseHead;
+
+use super::connection::{Connection, TryError};
+use super::multiplex::Seat;
+use super::outgoing::Outgoing;
+use super::{over_h1, over_h2};
+
+/// How a request's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// As many bytes as the head's content-length says.
+    Length,
+    /// In chunks.
+    Chunked,
+}
+
+/// A way to an endpoint that is open.
+#[derive(Debug)]
+pub enum Line {
+    /// HTTP/1.1: a connection carries one request at a time.
+    H1(Connection),
+    /// HTTP/2: room for one request among others.
+    H2(Seat),
+}
+
+/// A request on its way and the response head that is awaited. Dropped before its end it is
+/// withdrawn: the endpoint does not go on with a request that nobody waits for.
+#[derive(Debug)]
+pub enum Exchange {
+    /// Over HTTP/1.1.
+    H1(over_h1::Exchange),
+    /// Over HTTP/2.
+    H2(over_h2::Exchange),
+}
+
+impl Exchange {
+    /// Begins over HTTP/1.1: writes as much of `head` as the socket takes at once. Pieces of a body,
+    /// framed as `framing` says, will follow if there is one.
+    ///
+    /// # Errors
+    /// [`TryError`]; nothing has been reached if the socket refused the first byte.
+    pub fn begin(
+        connection: Connection,
+        head: &[u8],
+        method: Method,
+        framing: Option<BodyFraming>,
+        head_bytes_at_most: usize,
+    ) -> Result<Self, TryError> {
+        over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)
+            .map(Self::H1)
+    }
+
+    /// Begins over HTTP/2: hands `request` over; pieces of a body follow if it `has_body`.
+    ///
+    /// # Errors
+    /// [`TryError`] with nothing reached.
+    pub fn begin_h2(seat: Seat, request: Request<()>, has_body: bool) -> Result<Self, TryError> {
+        seat.begin(request, has_body).map(Self::H2)
+    }
+
+    /// How much of the request may have been seen.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        match self {
+            Self::H1(exchange) => exchange.reached(),
+            Self::H2(exchange) => exchange.reached(),
+        }
+    }
+
+    /// Bytes of the request that were handed over.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        match self {
+            Self::H1(exchange) => exchange.written_bytes(),
+            Self::H2(exchange) => exchange.written_bytes(),
+        }
+    }
+
+    /// Whether all of the request has been handed over.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.is_sent(),
+            Self::H2(exchange) => exchange.is_sent(),
+        }
+    }
+
+    /// Whether the client is to send more before the endpoint can be expected to answer.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.waits_for_client(),
+            Self::H2(exchange) => exchange.waits_for_client(),
+        }
+    }
+
+    /// Sends on and waits for the final response head.
+    pub fn poll_head(
+        &mut self,
+        body: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, TryError>> {
+        match self {
+            Self::H1(exchange) => exchange.poll_head(body, cx),
+            Self::H2(exchange) => exchange.poll_head(body, cx),
+        }
+    }
+}
