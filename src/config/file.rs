@@ -135,7 +135,8 @@ pub(super) struct Pool {
     /// over TLS what the endpoint chooses, in cleartext HTTP/1.1. Default: `http1`.
     pub(super) protocol: Option<Located<String>>,
     /// Begin each connection with the client's address, in version `v1` or `v2` of the PROXY
-    /// protocol; a connection then serves one client's connection only. Default: do not.
+    /// protocol; a connection then serves one client's connection only. Probes of the same address
+    /// begin with a header that speaks for nobody. Default: do not.
     pub(super) proxy_protocol: Option<Located<String>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]

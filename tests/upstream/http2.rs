@@ -305,6 +305,19 @@ fn trailers_pass_both_ways() {
 }
 
 #[test]
+fn trailers_after_a_known_length_are_no_harm_to_who_cannot_take_them() {
+    let (server, did) = peer("web", MANY);
+    let gapless = start(server.address, None);
+    let mut client = Client::open(gapless.address);
+    for method in ["GET", "POST", "GET"] {
+        let answer = client.exchange(method, "/small", &[], b"").expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+        assert_eq!(answer.field("content-length"), Some("2"));
+    }
+    assert_eq!((did.connections(), did.resets().len()), (1, 0));
+}
+
+#[test]
 fn who_speaks_no_http2_has_seen_nothing() {
     let near = Endpoint::start("near");
     let (far, others) = peer("far", MANY);

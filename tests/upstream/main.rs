@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod grpc;
 mod http2;
 mod peer;
 mod proxy_header;

@@ -15,7 +15,6 @@ use super::support::server::{Io, Serve, serving};
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Got {
-    pub(crate) connection: usize,
     pub(crate) head: Arc<http::request::Parts>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
@@ -84,7 +83,7 @@ async fn serve(did: Arc<Did>, io: Box<dyn Io>) {
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(did.streams_at_most);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(io).await else { return };
-    let number = did.connections.fetch_add(1, SeqCst);
+    did.connections.fetch_add(1, SeqCst);
     let streams = Arc::new(AtomicUsize::new(0));
     while let Some(Ok((request, respond))) = connection.accept().await {
         did.begun.fetch_add(1, SeqCst);
@@ -95,7 +94,7 @@ async fn serve(did: Arc<Did>, io: Box<dyn Io>) {
         }
         let (did, streams) = (Arc::clone(&did), Arc::clone(&streams));
         tokio::task::spawn_local(async move {
-            answer(&did, number, request, respond).await;
+            answer(&did, request, respond).await;
             streams.fetch_sub(1, SeqCst);
         });
     }
@@ -111,12 +110,7 @@ async fn read(mut body: RecvStream) -> Option<(Vec<u8>, Option<HeaderMap>)> {
     Some((whole, body.trailers().await.ok()?))
 }
 
-async fn answer(
-    did: &Did,
-    connection: usize,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+async fn answer(did: &Did, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     if path == "/refuse" {
@@ -131,7 +125,7 @@ async fn answer(
     }
     let is_head = head.method == http::Method::HEAD;
     let Some((body, trailers)) = read(body).await else { return };
-    let got = Got { connection, head: Arc::new(head), body: body.clone(), trailers };
+    let got = Got { head: Arc::new(head), body: body.clone(), trailers };
     did.got.lock().expect("no panic").push(got);
     if path == "/gate" {
         did.gate.acquire().await.expect("never closed").forget();
@@ -148,6 +142,14 @@ async fn answer(
             response.headers_mut().insert("content-length", HeaderValue::from_static("10"));
             let Ok(mut stream) = respond.send_response(response, false) else { return };
             let _ = stream.send_data(Bytes::from_static(b"half!"), true);
+        }
+        "/small" => {
+            response.headers_mut().insert("content-length", HeaderValue::from_static("2"));
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            let _ = stream.send_data(Bytes::from_static(b"ok"), false);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-sum", HeaderValue::from_static("1"));
+            let _ = stream.send_trailers(trailers);
         }
         "/cut" => {
             let Ok(mut stream) = respond.send_response(response, false) else { return };

@@ -18,10 +18,9 @@ fn endpoint(length: Option<usize>) -> (SocketAddr, Receiver<(u16, Vec<u8>)>) {
     let address = listener.local_addr().expect("bound");
     let (say, said) = channel();
     std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
+        while let Ok((stream, peer)) = listener.accept() {
             let say = say.clone();
-            let port = stream.peer_addr().expect("connected").port();
-            let say = move |header| drop(say.send((port, header)));
+            let say = move |header| drop(say.send((peer.port(), header)));
             std::thread::spawn(move || serve(stream, length, say));
         }
     });
@@ -76,6 +75,19 @@ fn each_client_has_connections_of_its_own() {
     }
     assert_eq!((ports[0], ports[1]), (ports[2], ports[3]), "each keeps its own");
     assert_eq!((ports[0], ports[1]), (ports[4], ports[5]));
+}
+
+#[test]
+fn probes_speak_for_nobody() {
+    for (version, length, begins) in [
+        ("v1", None, &b"PROXY UNKNOWN\r\n"[..]),
+        ("v2", Some(16), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let (endpoint, said) = endpoint(length);
+        let lines = format!("probe = {{ http = \"/\" }}\nproxy_protocol = \"{version}\"");
+        let _gapless = Gapless::start_ready(&Config::new().pool(&lines).zone("a/b", &[endpoint]));
+        assert_eq!(said.recv().expect("said").1, begins);
+    }
 }
 
 #[test]

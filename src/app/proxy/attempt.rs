@@ -324,6 +324,10 @@ impl Pending {
         };
         let whole = whole.map_err(cut_body)?;
         visit.answered();
+        if self.body.has_trailers() {
+            self.body.keep(whole);
+            return Ok((self.head, Received::Stream(self.body)));
+        }
         Ok((self.head, Received::Whole(whole)))
     }
 }

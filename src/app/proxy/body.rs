@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::net::upstream::{ResponseBody, ResponseError};
 
+use super::grpc::Until;
 use super::visit::Visit;
 
 /// A body that is complete, or one that is passed on as it comes.
@@ -21,6 +22,8 @@ pub enum ProxyBody {
         /// The request's stay at the endpoint, which lasts as long as the body.
         visit: Visit,
     },
+    /// One that ends at a deadline.
+    Until(Box<Until>),
 }
 
 impl ProxyBody {
@@ -40,6 +43,7 @@ impl Body for ProxyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match self.get_mut() {
+            Self::Until(until) => until.poll_frame(cx),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { source, visit } => Poll::Ready(match ready!(source.poll_piece(cx)) {
@@ -65,6 +69,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Until(until) => until.body().is_end_stream(),
             Self::Stream { source, .. } => source.is_over(),
         }
     }
@@ -72,6 +77,7 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Until(until) => until.body().size_hint(),
             Self::Stream { source, .. } => {
                 source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact)
             }

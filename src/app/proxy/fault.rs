@@ -49,11 +49,13 @@ pub enum Reason {
     PoolLimit,
     /// As many requests wait for a connection as may.
     PendingLimit,
+    /// The client's own deadline (`grpc-timeout`) came first.
+    DeadlineExceeded,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::UnknownCoding,
         Self::MethodRefused,
@@ -71,6 +73,7 @@ impl Reason {
         Self::EndpointLimit,
         Self::PoolLimit,
         Self::PendingLimit,
+        Self::DeadlineExceeded,
     ];
 
     /// The word, and the status that goes with it.
@@ -94,6 +97,7 @@ impl Reason {
             Self::EndpointLimit => ("endpoint_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PoolLimit => ("pool_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
         }
     }
 
@@ -141,6 +145,8 @@ impl Reason {
         let (word, status) = self.table();
         let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));
         *response.status_mut() = status;
+        // Whoever speaks more than HTTP to the client says it in its own words.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(REASON_HEADER, HeaderValue::from_static(word));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -165,6 +171,7 @@ impl Reason {
                 | Self::EndpointLimit
                 | Self::PoolLimit
                 | Self::PendingLimit
+                | Self::DeadlineExceeded
         );
         self.table().1.is_server_error() && !is_ours
     }

@@ -11,6 +11,7 @@ mod client;
 mod fault;
 mod forward;
 mod forward_h2;
+mod grpc;
 mod patience;
 mod trip;
 mod visit;
@@ -31,6 +32,19 @@ use super::worker::Worker;
 
 /// Answers one request. Whatever goes wrong becomes a response.
 pub async fn handle(
+    worker: &Rc<Worker>,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<ProxyBody> {
+    let call = grpc::Call::of(request.version(), request.headers());
+    let response = answer(worker, client, request).await;
+    match call {
+        None => response,
+        Some(call) => call.answer(response),
+    }
+}
+
+async fn answer(
     worker: &Rc<Worker>,
     client: &Client,
     request: Request<Incoming>,

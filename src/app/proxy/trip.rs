@@ -21,8 +21,8 @@ use super::body::ProxyBody;
 use super::choose::{Choice, Next};
 use super::client::Client;
 use super::fault::Reason;
-use super::forward;
 use super::visit::Visit;
+use super::{forward, grpc};
 
 const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
 const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts");
@@ -93,7 +93,14 @@ pub(super) async fn serve(
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
     let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
     local.budget.borrow_mut().earn(&route.spec.retry);
-    match trip.run(view, &ask, &mut outgoing).await {
+    let result = match grpc::timeout(request.headers()) {
+        None => trip.run(view, &ask, &mut outgoing).await,
+        Some(timeout) => {
+            let run = Box::pin(trip.run(view, &ask, &mut outgoing));
+            tokio::time::timeout(timeout, run).await.unwrap_or(Err(Reason::DeadlineExceeded))
+        }
+    };
+    match result {
         Ok(response) => response,
         Err(reason) => {
             if !request.headers().contains_key(EXPECT) {

@@ -11,7 +11,7 @@ mod outgoing;
 mod over_h1;
 mod over_h2;
 mod pool;
-mod proxy_header;
+pub(in crate::net) mod proxy_header;
 mod queue;
 mod response;
 mod stream;

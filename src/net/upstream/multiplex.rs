@@ -38,6 +38,9 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// them.
 const STREAMS: usize = 100;
 
+/// Withdrawn requests of which is still known that what comes for them is to be ignored.
+const WITHDRAWN: usize = 1_000;
+
 /// While requests are under way, a connection is looked at this often. One on which nothing has come
 /// since is pinged; it takes no new requests until something comes, and dies after a third look.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -111,6 +114,7 @@ pub(super) async fn begin(stream: Stream, head_bytes_at_most: usize) -> Result<O
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_concurrent_reset_streams(WITHDRAWN)
         .max_header_list_size(u32::try_from(head_bytes_at_most).unwrap_or(u32::MAX))
         // What the endpoint allows is known when this is not zero any more.
         .initial_max_send_streams(0);

@@ -223,6 +223,8 @@ pub(super) struct Flow {
     pub(super) sender: Sender,
     pub(super) outgoing: Option<Outgoing>,
     trailers: Trailers,
+    /// All of the body, where it was collected before it is passed on.
+    kept: Option<Bytes>,
     /// Whoever takes it asks for what follows the last byte.
     until_end: bool,
 }
@@ -249,26 +251,35 @@ impl Flow {
         };
         let Exchange { received, sender, seat, .. } = exchange;
         let incoming = received.map(|stream| Incoming { stream, handed_bytes: 0, _seat: seat });
-        Self { incoming, left, sender, outgoing, trailers: None, until_end }
+        Self { incoming, left, sender, outgoing, trailers: None, kept: None, until_end }
     }
 
     /// Bytes still to come, where that is known.
     pub(super) fn remaining(&self) -> Option<u64> {
-        self.left
+        self.kept.as_ref().map_or(self.left, |kept| Some(kept.len() as u64))
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.incoming.is_none()
+        self.incoming.is_none() && self.kept.is_none() && self.trailers.is_none()
+    }
+
+    pub(super) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
+    /// Gives `whole` back, which was taken before: it is to be passed on with what followed it.
+    pub(super) fn keep(&mut self, whole: Bytes) {
+        self.kept = (!whole.is_empty()).then_some(whole);
     }
 
     pub(super) fn take_trailers(&mut self) -> Trailers {
         self.trailers.take()
     }
 
-    /// Whether no more need be asked for: the last byte has come, and nobody wants what follows.
+    /// Whether no more need be asked for: nothing follows the last byte, or nobody wants it.
     pub(super) fn is_enough(&self) -> bool {
         let at_end = |incoming: &Incoming| incoming.stream.is_end_stream();
-        self.left == Some(0) && (!self.until_end || self.incoming.as_ref().is_none_or(at_end))
+        self.left == Some(0) && !self.until_end || self.incoming.as_ref().is_some_and(at_end)
     }
 
     pub(super) fn poll(
@@ -280,7 +291,9 @@ impl Flow {
         {
             return Poll::Ready(Err(ResponseError::Client));
         }
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(Ok(None)) };
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(Ok(self.kept.take()));
+        };
         let handed = std::mem::take(&mut incoming.handed_bytes);
         if handed > 0 {
             let _ = incoming.stream.flow_control().release_capacity(handed);

@@ -399,6 +399,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.lines.retire(|_| true);
         if let Some(waker) = self.watcher.take() {
             waker.wake();
         }

@@ -13,6 +13,9 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, a connection on somebody's behalf.
 const PROXY: u8 = 0x21;
 
+/// The same, a connection of our own.
+const LOCAL: u8 = 0x20;
+
 /// TCP over IPv4, and over IPv6.
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
@@ -28,6 +31,14 @@ pub(super) fn of(version: ProxyProtocol, caller: Caller) -> Vec<u8> {
                 .into_bytes()
         }
         ProxyProtocol::V2 => binary(from, to),
+    }
+}
+
+/// The header for a connection on nobody's behalf, such as a probe's.
+pub(in crate::net) fn local(version: ProxyProtocol) -> Vec<u8> {
+    match version {
+        ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        ProxyProtocol::V2 => [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat(),
     }
 }
 
@@ -94,6 +105,12 @@ mod tests {
             line("192.0.2.7:5000", "[2001:db8::1]:80"),
             "PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 5000 80\r\n"
         );
+    }
+
+    #[test]
+    fn on_nobodys_behalf() {
+        assert_eq!(local(ProxyProtocol::V1), b"PROXY UNKNOWN\r\n");
+        assert_eq!(local(ProxyProtocol::V2), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
     }
 
     #[test]

@@ -160,6 +160,22 @@ impl ResponseBody {
         Ok(whole)
     }
 
+    /// Whether anything followed the body, which has been read to its end.
+    #[must_use]
+    pub fn has_trailers(&self) -> bool {
+        match &self.flow {
+            Flow::H1(_) => false,
+            Flow::H2(flow) => flow.has_trailers(),
+        }
+    }
+
+    /// Gives back what was collected, so that it passes on as it came, with what followed it.
+    pub fn keep(&mut self, whole: Bytes) {
+        if let Flow::H2(flow) = &mut self.flow {
+            flow.keep(whole);
+        }
+    }
+
     /// Reads a body of known length to its end.
     ///
     /// # Errors
