@@ -221,9 +221,7 @@ fn connections_and_running_requests_do_not_notice_a_reload() {
     one.set(Mode::Slow(Duration::from_secs(2)));
     let mut waiting = Client::open(gapless.address);
     // A GET would not wait for so long: another endpoint would be asked.
-    waiting
-        .send("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
-        .expect("sent");
+    waiting.send("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").expect("sent");
     eventually("it is under way", SOON, || one.seen().len() == 2);
     gapless.write(&to(&two).text());
     eventually("a reload", SOON, || gapless.generation() == 2);

@@ -116,8 +116,6 @@ pub(super) struct Headers {
 pub(super) struct Pool {
     /// How an endpoint is probed: one probe, or a list of them. Default: `{ tcp = true }`.
     pub(super) probe: Option<Located<Probes>>,
-    /// Send requests over TLS: `true`, or a table with its options. Default: in cleartext.
-    pub(super) tls: Option<Located<Switch<Tls>>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<Table<Detect>>,
     /// When a request that waits for its answer becomes evidence.
@@ -135,6 +133,15 @@ pub(super) struct Pool {
     pub(super) late_after: Option<Located<DurationText>>,
     /// Bounds on what is kept and under way.
     pub(super) limits: Option<Table<PoolLimits>>,
+    /// Send requests over TLS: `true`, or a table with its options. Default: in cleartext.
+    pub(super) tls: Option<Located<Switch<Tls>>>,
+    /// What requests are sent over: `http1`; `http2`, in cleartext with prior knowledge; or `auto`,
+    /// over TLS what the endpoint chooses, in cleartext HTTP/1.1. Default: `http1`.
+    pub(super) protocol: Option<Located<String>>,
+    /// Begin each connection with the client's address, in version `v1` or `v2` of the PROXY
+    /// protocol; a connection then serves one client's connection only. Probes of the same address
+    /// begin with a header that speaks for nobody. Default: do not.
+    pub(super) proxy_protocol: Option<Located<String>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-use super::speech::TlsClient;
+use super::speech::{ProxyProtocol, TlsClient};
 
 /// How an endpoint is probed.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub struct ProbeSpec {
     pub degraded: Option<Degraded>,
     /// Speak TLS, and how; absent, the probe is in cleartext.
     pub tls: Option<Arc<TlsClient>>,
+    /// Begin with a PROXY header that speaks for nobody, as the pool's connections begin with one.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What is asked.
     pub kind: ProbeKind,
 }
@@ -53,6 +55,7 @@ impl ProbeSpec {
             read_bytes: Self::READ_BYTES,
             degraded: None,
             tls: None,
+            proxy_protocol: None,
             kind,
         }
     }
@@ -61,6 +64,12 @@ impl ProbeSpec {
     #[must_use]
     pub fn tcp() -> Self {
         Self::new(ProbeKind::Tcp { send: None, expect: None })
+    }
+
+    /// Whether it asks where requests go.
+    #[must_use]
+    pub fn asks_the_endpoint(&self) -> bool {
+        self.address.is_none() && self.port.is_none()
     }
 
     /// Whether it is spoken over HTTP/2.

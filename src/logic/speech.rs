@@ -12,6 +12,43 @@ use std::sync::Arc;
 pub struct Speech {
     /// Speak TLS, and how; absent, in cleartext.
     pub tls: Option<Arc<TlsClient>>,
+    /// The version of HTTP.
+    pub protocol: Protocol,
+    /// Begin each connection with the client's address, and how; it then serves no other client.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// The version of HTTP that is spoken to endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 (RFC 9112).
+    #[default]
+    H1,
+    /// HTTP/2 (RFC 9113): with prior knowledge in cleartext, required of the endpoint over TLS.
+    H2,
+    /// What the endpoint chooses over TLS, HTTP/2 rather than HTTP/1.1; in cleartext HTTP/1.1.
+    Auto,
+}
+
+impl Protocol {
+    /// What is offered over TLS (RFC 7301).
+    #[must_use]
+    pub fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::H1 => &[b"http/1.1"],
+            Self::H2 => &[b"h2"],
+            Self::Auto => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// The versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How TLS is spoken to an endpoint.

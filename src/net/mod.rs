@@ -6,4 +6,5 @@ pub mod inbound;
 pub mod listener;
 pub mod prober;
 mod tls_client;
+pub mod trailers;
 pub mod upstream;

@@ -3,6 +3,17 @@
 use super::{found, pool, with};
 
 #[test]
+fn protocols() {
+    pool("protocol = \"h2\"", "`h2` is not a protocol that endpoints are spoken to in");
+    pool("protocol = \"auto\"", "without `tls` there is no choice: this is HTTP/1.1");
+    pool("protocol = 2", "`protocol` cannot be the integer `2`");
+    pool("proxy_protocol = \"v3\"", "`v3` is not a version of the PROXY protocol");
+    pool("proxy_protocol = true", "`proxy_protocol` cannot be");
+    let keys = "tls = true\nprotocol = \"auto\"\nproxy_protocol = \"v2\"";
+    assert_eq!(found(&with("[pool.web]", &format!("[pool.web]\n{keys}"))), Vec::<String>::new());
+}
+
+#[test]
 fn tls() {
     pool("tls = false", "without `tls` a pool is spoken to in cleartext | leave it away");
     pool("tls = \"yes\"", "`tls` cannot be the string \"yes\"");

@@ -54,7 +54,7 @@ fn what_belongs_to_the_connection_stays_there() {
         ("proxy-connection", "keep-alive"),
         ("upgrade", "h2c"),
         ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
-        ("te", "trailers"),
+        ("te", "gzip"),
         ("x-yours", "2"),
     ];
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-theirs\r\nx-theirs: 1\r\n\

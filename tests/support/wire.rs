@@ -138,7 +138,7 @@ impl Wire {
         self.exactly(length.map_err(|_| ErrorKind::InvalidData)?)
     }
 
-    fn line(&mut self) -> io::Result<String> {
+    pub(crate) fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n") {
                 let bytes: Vec<u8> = self.buffer.drain(..end + 2).collect();

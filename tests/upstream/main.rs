@@ -3,7 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod grpc;
+mod http2;
+mod peer;
+mod proxy_header;
 mod tls;
+mod trailers;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Endpoints that are spoken to over TLS.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use gapless::logic::id::EndpointId;
 use gapless::logic::outcome::{CertificateFault, Failure, Layer, Reason};
 use gapless::logic::retry::Reached;
 use gapless::logic::snapshot::Target;
-use gapless::net::upstream::{Free, Pool, Stage, TryError};
+use gapless::net::upstream::{Caller, Free, Pool, Stage, TryError};
 use rustls::{HandshakeKind, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,6 +150,11 @@ fn an_end_that_was_said_while_idle_costs_no_request_and_sessions_are_resumed() {
     assert_eq!((&traffic["errors"], &traffic["failed"]), (&0.into(), &0.into()));
 }
 
+const CALLER: Caller = Caller {
+    address: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)),
+    local: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 2)),
+};
+
 /// A pool of connections to one endpoint, as a worker has it.
 fn connect(directory: &Path, lines: &str, address: SocketAddr) -> Result<(), TryError> {
     let spec = pool_spec(directory, lines, address);
@@ -159,7 +164,7 @@ fn connect(directory: &Path, lines: &str, address: SocketAddr) -> Result<(), Try
         let pool = Pool::new(target, Arc::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
         pool.prepare().await?;
         let Ok(Free::Room(slot)) = pool.free() else { panic!("no room") };
-        pool.open(slot, &Stage::default()).await.map(drop)
+        pool.open(slot, CALLER, &Stage::default()).await.map(drop)
     })
 }
 
@@ -261,7 +266,7 @@ fn the_handshake_counts_into_the_connect_timeout() {
         let pool = Pool::new(target, Arc::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
         pool.prepare().await.expect("ready");
         let Ok(Free::Room(slot)) = pool.free() else { panic!("no room") };
-        let opening = pool.open(slot, &stage);
+        let opening = pool.open(slot, CALLER, &stage);
         assert!(tokio::time::timeout(Duration::from_millis(100), opening).await.is_err());
     });
     assert_eq!(stage.timeout(), Failure { layer: Layer::Tls, reason: Reason::Timeout });

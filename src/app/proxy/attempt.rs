@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
+use http::header::TRAILER;
+use http::{Request, Version};
 use tokio::time::sleep;
 
 use crate::app::worker::{PoolLocal, Worker};
@@ -12,19 +13,20 @@ use crate::logic::breaker::Full;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::Reached;
 use crate::logic::route::Timeouts;
-use crate::net::h1::ResponseHead;
+use crate::net::h1::{Framing, ResponseHead};
+use crate::net::trailers;
 use crate::net::upstream::{
-    ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
+    Caller, ClientFault, Cuts, Exchange, Free, Line, Outgoing, Pool, Received, ResponseBody,
     ResponseError, Stage, TryError,
 };
 
 use super::admit::Admitted;
 use super::asker::Asker;
 use super::choose::Way;
-use super::forward;
 use super::patience::{Patience, Waits};
 use super::visit::Visit;
 use super::wait::{Until, Waiting};
+use super::{forward, forward_h2};
 
 /// A response of known length up to this is passed on only when it is complete, so that one which
 /// is cut can still be asked for elsewhere.
@@ -65,6 +67,7 @@ impl From<TryError> for Ended {
             TryError::Endpoint { failure, reached } => Self::Failed { failure, reached },
             TryError::Client(fault) => Self::Client(fault),
             TryError::Local(_) => Self::Local,
+            TryError::Full(full) => Self::Full(full),
         }
     }
 }
@@ -94,21 +97,34 @@ pub(super) async fn attempt(
     (way, connect): (Way, Connect),
 ) -> Result<Progress, Ended> {
     let cuts = visit.home().cuts();
-    let (connection, ready) = match way {
-        Way::Free(Free::Open(connection)) => (connection, visit.began()),
-        way @ (Way::Free(Free::Room(_)) | Way::Line { .. }) => {
-            let opened = open(visit.home(), cuts, connect, way).await;
+    let (line, ready) = match way {
+        Way::Free(Free::Open(connection)) => (Line::H1(connection), visit.began()),
+        Way::Free(Free::Seat(seat)) => (Line::H2(seat), visit.began()),
+        way @ (Way::Free(Free::Room(_) | Free::Opening(_)) | Way::Line { .. }) => {
+            let caller = ask.asker.client.caller();
+            let opened = open(visit.home(), caller, cuts, connect, way).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
             (opened?, Instant::now())
         }
     };
-    let exchange = worker.scratch(|head| {
-        forward::write_request_head(head, ask.request, ask.admitted, ask.asker.client, ask.via);
-        let method = ask.request.method().clone();
-        Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
-    })?;
+    let exchange = match line {
+        Line::H1(connection) => worker.scratch(|head| {
+            forward::write_request_head(head, ask.request, ask.admitted, ask.asker.client, ask.via);
+            let method = ask.request.method().clone();
+            let framing = ask.admitted.framing;
+            Exchange::begin(connection, head, method, framing, ask.head_bytes_at_most)
+        })?,
+        Line::H2(seat) => {
+            let target = &visit.home().target;
+            let scheme = visit.home().scheme();
+            let request = forward_h2::request(ask, scheme, target.address);
+            // What HTTP/2 has no words for, no client should have said.
+            let request = request.ok_or(Ended::Client(ClientFault::Aborted))?;
+            Exchange::begin_h2(seat, request, ask.admitted.framing.is_some())?
+        }
+    };
     let mut patience = Patience::new(ask.waits(local), ready);
     if exchange.is_sent() {
         patience.sent(ready);
@@ -135,6 +151,15 @@ pub(super) struct Connect {
 }
 
 impl Ask<'_> {
+    fn is_h2(&self) -> bool {
+        self.request.version() == Version::HTTP_2
+    }
+
+    /// Whether the client can take what follows a body.
+    fn takes_trailers(&self) -> bool {
+        self.is_h2() || trailers::are_accepted(self.request.headers())
+    }
+
     fn waits(&self, local: &PoolLocal) -> Waits {
         let latency = local.latency.borrow();
         let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
@@ -144,7 +169,13 @@ impl Ask<'_> {
 
 /// Opens a connection, or waits until one is free or may be opened; each takes the timeout of
 /// `connect` at most.
-async fn open(home: &Pool, cuts: Cuts, connect: Connect, way: Way) -> Result<Connection, Ended> {
+async fn open(
+    home: &Rc<Pool>,
+    caller: Caller,
+    cuts: Cuts,
+    connect: Connect,
+    way: Way,
+) -> Result<Line, Ended> {
     let cut = || Ended::Cut { reached: Reached::Nothing };
     let free = match way {
         Way::Free(free) => free,
@@ -158,15 +189,11 @@ async fn open(home: &Pool, cuts: Cuts, connect: Connect, way: Way) -> Result<Con
             () = sleep(connect.timeout) => return Err(Ended::Full(full)),
         },
     };
-    let slot = match free {
-        Free::Open(connection) => return Ok(connection),
-        Free::Room(slot) => slot,
-    };
     home.prepare().await?;
     let stage = Stage::default();
     tokio::select! {
         biased;
-        opened = home.open(slot, &stage) => Ok(opened?),
+        opened = home.reach(free, caller, &stage, connect.timeout) => Ok(opened?),
         () = home.until_cut(cuts, true) => Err(cut()),
         () = sleep(connect.timeout) => {
             let failure = Failure { reason: connect.reason, ..stage.timeout() };
@@ -199,11 +226,15 @@ impl Begun {
         outgoing: &mut Outgoing,
         visit: &Visit,
     ) -> Result<Part, Ended> {
-        let Self { head, exchange, cuts } = self;
+        let Self { mut head, exchange, cuts } = self;
+        if head.framing == Framing::Chunked && !ask.takes_trailers() {
+            head.headers.remove(TRAILER);
+        }
         let is_sent = exchange.is_sent();
         let rest = if is_sent { None } else { Some(outgoing.take()) };
         let home = Rc::clone(visit.home());
-        let mut body = ResponseBody::new(exchange, &head, rest, home, ask.timeouts.idle);
+        let idle = ask.timeouts.idle;
+        let mut body = ResponseBody::new(exchange, &head, rest, home, idle, ask.is_h2());
         if !is_sent {
             return Ok(Part::Enough(head, Received::Stream(body)));
         }
@@ -225,7 +256,7 @@ impl Begun {
         // What is still being sent is ended by a reset.
         if exchange.is_sent() {
             let home = Rc::clone(visit.home());
-            ResponseBody::new(exchange, &head, None, home, ask.timeouts.idle).drain();
+            ResponseBody::new(exchange, &head, None, home, ask.timeouts.idle, false).drain();
         }
     }
 }
@@ -245,6 +276,10 @@ impl Pending {
         };
         let whole = whole.map_err(cut_body)?;
         visit.answered();
+        if self.body.has_trailers() {
+            self.body.keep(whole);
+            return Ok((self.head, Received::Stream(self.body)));
+        }
         Ok((self.head, Received::Whole(whole)))
     }
 }

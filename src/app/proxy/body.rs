@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::app::access::NotedBody;
 use crate::net::upstream::{ResponseBody, ResponseError};
 
+use super::grpc::Until;
 use super::visit::Visit;
 
 /// A body that is complete, or one that is passed on as it comes.
@@ -24,6 +25,8 @@ pub enum ProxyBody {
     },
     /// Either of them, on the way to a line of the access log.
     Noted(Box<NotedBody>),
+    /// One that ends at a deadline.
+    Until(Box<Until>),
 }
 
 impl ProxyBody {
@@ -44,6 +47,7 @@ impl Body for ProxyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match self.get_mut() {
             Self::Noted(noted) => noted.poll_frame(cx),
+            Self::Until(until) => until.poll_frame(cx),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { source, visit } => Poll::Ready(match ready!(source.poll_piece(cx)) {
@@ -60,7 +64,7 @@ impl Body for ProxyBody {
                 }
                 None => {
                     visit.answered();
-                    None
+                    source.take_trailers().map(|trailers| Ok(Frame::trailers(*trailers)))
                 }
             }),
         }
@@ -69,6 +73,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Until(until) => until.body().is_end_stream(),
             Self::Stream { source, .. } => source.is_over(),
             Self::Noted(noted) => noted.is_end_stream(),
         }
@@ -77,6 +82,7 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Until(until) => until.body().size_hint(),
             Self::Stream { source, .. } => {
                 source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact)
             }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::net::upstream::Caller;
+
 /// The client of a connection: the same for every request on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -24,6 +26,12 @@ impl Client {
     pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
         Self { address, ip, local, is_tls: false, identity: None }
+    }
+
+    /// On whose behalf a connection to an endpoint is opened.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { address: self.address, local: self.local }
     }
 
     /// How it speaks, as a URI says it.

@@ -53,11 +53,13 @@ pub enum Reason {
     PendingLimit,
     /// All tries together took too long.
     TotalTimeout,
+    /// The client's own deadline (`grpc-timeout`) came first.
+    DeadlineExceeded,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -77,6 +79,7 @@ impl Reason {
         Self::PoolLimit,
         Self::PendingLimit,
         Self::TotalTimeout,
+        Self::DeadlineExceeded,
     ];
 
     /// The word, and the status that goes with it.
@@ -102,6 +105,7 @@ impl Reason {
             Self::PoolLimit => ("pool_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::TotalTimeout => ("total_timeout", StatusCode::GATEWAY_TIMEOUT),
+            Self::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
         }
     }
 
@@ -149,6 +153,7 @@ impl Reason {
         let (word, status) = self.table();
         let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));
         *response.status_mut() = status;
+        // Whoever speaks more than HTTP to the client says it in its own words.
         response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(REASON_HEADER, HeaderValue::from_static(word));
@@ -174,6 +179,7 @@ impl Reason {
                 | Self::EndpointLimit
                 | Self::PoolLimit
                 | Self::PendingLimit
+                | Self::DeadlineExceeded
         );
         self.table().1.is_server_error() && !is_ours
     }

@@ -2,11 +2,13 @@
 
 use bytes::BytesMut;
 use http::header::{
-    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
+    VIA,
 };
 use http::{Request, Version};
 
 use crate::net::h1::{self, ConnectionOptions};
+use crate::net::trailers;
 use crate::net::upstream::BodyFraming;
 
 use super::admit::Admitted;
@@ -40,7 +42,12 @@ pub(super) fn write_request_head<B>(
         write_cookies(out, request.headers());
     }
     match admitted.framing {
-        Some(BodyFraming::Chunked) => h1::write_header(out, "transfer-encoding", b"chunked"),
+        Some(BodyFraming::Chunked) => {
+            h1::write_header(out, "transfer-encoding", b"chunked");
+            for names in request.headers().get_all(TRAILER) {
+                h1::write_header(out, "trailer", names.as_bytes());
+            }
+        }
         Some(BodyFraming::Length) | None => {
             if let Some(length) = admitted.length {
                 h1::write_header(
@@ -51,13 +58,17 @@ pub(super) fn write_request_head<B>(
             }
         }
     }
+    if trailers::are_accepted(request.headers()) {
+        h1::write_header(out, "te", b"trailers");
+        h1::write_header(out, "connection", b"te");
+    }
     write_forwarded(out, admitted.host, client);
     write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Fields that are written anew.
-fn is_replaced(name: &HeaderName) -> bool {
+pub(super) fn is_replaced(name: &HeaderName) -> bool {
     if *name == HOST
         || *name == CONTENT_LENGTH
         || *name == VIA
@@ -159,7 +170,8 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("upgrade", "h2c"),
             ("http2-settings", "x"),
-            ("te", "trailers"),
+            ("te", "gzip"),
+            ("trailer", "x-sum"),
             ("expect", "100-continue"),
             ("proxy-connection", "keep-alive"),
             ("via", "1.0 first"),
@@ -169,6 +181,16 @@ mod tests {
             "GET /a?b=c HTTP/1.1\r\nhost: h.example:81\r\nx-forwarded-for: 192.0.2.7\r\n\
              x-forwarded-proto: http\r\nx-forwarded-host: h.example:81\r\nvia: 1.0 first\r\nvia: 1.1 gapless\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn trailers_are_announced_where_they_can_come() {
+        let text = written(&[("te", "gzip, trailers"), ("connection", "te")]);
+        assert!(text.contains("\r\nte: trailers\r\nconnection: te\r\n"), "{text}");
+        let text = written(&[("transfer-encoding", "chunked"), ("trailer", "x-sum")]);
+        assert!(text.contains("\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n"), "{text}");
+        let text = written(&[("content-length", "1"), ("trailer", "x-sum")]);
+        assert!(!text.contains("trailer"), "{text}");
     }
 
     #[test]

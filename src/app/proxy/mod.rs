@@ -11,6 +11,8 @@ mod choose;
 mod client;
 mod fault;
 mod forward;
+mod forward_h2;
+mod grpc;
 mod hedge;
 mod patience;
 mod trip;
@@ -41,11 +43,16 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Response<ProxyBody> {
     let view = worker.view();
+    let call = grpc::Call::of(request.version(), request.headers());
     let (parts, body) = request.into_parts();
     let note = Note::begin(worker, &view.manners, client);
     let held = Held { request: Request::from_parts(parts, ()), note };
     let asker = Asker { client, note: held.note.as_ref() };
     let response = answer(worker, &view, &asker, &held.request, body).await;
+    let response = match call {
+        None => response,
+        Some(call) => call.answer(response),
+    };
     match &held.note {
         None => response,
         Some(note) => Rc::clone(note).answered(held.request.method(), response),

@@ -1,7 +1,7 @@
 //! A request's whole way: from endpoint to endpoint until one answers or nothing is left.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, HeaderName, HeaderValue};
 use http::{Request, Response};
@@ -12,7 +12,7 @@ use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::breaker::PoolRequest;
 use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
-use crate::logic::route::{RetrySpec, Route};
+use crate::logic::route::{RetrySpec, Route, RouteSpec};
 use crate::logic::snapshot::{Avoid, Sending};
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{Free, Outgoing, Pool, Received, drain};
@@ -23,9 +23,9 @@ use super::attempt::{Ask, Begun, Connect, Ended, Part, Progress, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next, Way};
 use super::fault::Reason;
-use super::forward;
 use super::hedge::{Settled, Stalled};
 use super::visit::Visit;
+use super::{forward, grpc};
 
 const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -103,13 +103,14 @@ pub(super) async fn serve(
         outgoing.count_into(note.read_bytes());
     }
     local.budget.borrow_mut().earn(&route.spec.retry);
-    let ended = match route.spec.timeouts.total {
+    let deadline = deadline(&route.spec, request);
+    let ended = match deadline {
         None => trip.run(view, &ask, &mut outgoing).await,
         // Who is dropped in the middle of an exchange withdraws it.
-        Some(total) => match timeout(total, trip.run(view, &ask, &mut outgoing)).await {
-            Ok(ended) => ended,
-            Err(_) => Err(Reason::TotalTimeout),
-        },
+        Some((within, reason)) => {
+            let run = Box::pin(trip.run(view, &ask, &mut outgoing));
+            timeout(within, run).await.unwrap_or(Err(reason))
+        }
     };
     match ended {
         Ok(response) => response,
@@ -120,6 +121,14 @@ pub(super) async fn serve(
             trip.failed(reason, local)
         }
     }
+}
+
+/// How long all tries together may take, and what it is called when that is over: the route's bound or
+/// the client's own, whichever comes first.
+fn deadline(route: &RouteSpec, request: &Request<()>) -> Option<(Duration, Reason)> {
+    let ours = route.timeouts.total.map(|total| (total, Reason::TotalTimeout));
+    let theirs = grpc::timeout(request.headers()).map(|time| (time, Reason::DeadlineExceeded));
+    ours.into_iter().chain(theirs).min_by_key(|(within, _)| *within)
 }
 
 impl Trip<'_> {

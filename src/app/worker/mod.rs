@@ -194,6 +194,9 @@ impl Worker {
         // A request that was waiting must not find the endpoint in the old view.
         let _ = self.view();
         if let Some(pool) = self.pools.borrow().get(&endpoint) {
+            if waiting.leaves(false) {
+                pool.reset_shared();
+            }
             pool.close_idle();
             if waiting.leaves(true) {
                 pool.cut_waiting(waiting.leaves(false));

@@ -37,7 +37,7 @@ impl Check<'_> {
             let message = format!("`{}` cannot name a pool", name.value);
             self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
         }
-        let speech = self.speech(&given);
+        let speech = self.speech(&given, &table);
         let zones = given.zone.unwrap_or_default();
         if zones.is_empty() {
             let flaw = Flaw::new(
@@ -52,10 +52,15 @@ impl Check<'_> {
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
         let late_after = self.duration(&key, LATE_AFTER).value;
+        let mut probes = self.probes(given.probe, &table, detect.timeout);
+        // What listens elsewhere may know nothing of PROXY headers.
+        for probe in probes.iter_mut().filter(|probe| probe.asks_the_endpoint()) {
+            probe.proxy_protocol = speech.proxy_protocol;
+        }
         PoolSpec {
             name: Arc::from(name.value.as_str()),
             zones,
-            probes: self.probes(given.probe, &table, detect.timeout),
+            probes,
             speech,
             detect,
             stall: self.stall(given.stall),

@@ -134,7 +134,19 @@ impl Check<'_> {
         let degraded =
             given.degraded.as_ref().and_then(|degraded| self.degraded(degraded, &kind, role));
         let reuse = self.switch(&given.reuse, false);
-        ProbeSpec { address, port, role, first_byte, reuse, read_bytes, degraded, tls, kind }
+        let proxy_protocol = None;
+        ProbeSpec {
+            address,
+            port,
+            role,
+            first_byte,
+            reuse,
+            read_bytes,
+            degraded,
+            tls,
+            proxy_protocol,
+            kind,
+        }
     }
 
     /// What the probe asks; reports it if that is nothing or too much.

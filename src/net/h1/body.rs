@@ -1,6 +1,9 @@
 //! Response bodies, decoded as they come.
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::net::trailers::{self, Trailers};
 
 use super::Framing;
 
@@ -14,10 +17,14 @@ const MAX_LINE_BYTES: usize = 4 * 1024;
 /// All trailers of a body, at most.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
+/// Fields in them, at most.
+const MAX_TRAILERS: usize = 100;
+
 /// Takes a body out of the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
     state: State,
+    trailers: Trailers,
 }
 
 #[derive(Debug)]
@@ -26,7 +33,8 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    Trailers { read: usize },
+    /// What has come of them, line by line.
+    Trailers(Vec<u8>),
     UntilClose,
     Done,
 }
@@ -52,7 +60,7 @@ impl BodyDecoder {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state }
+        Self { state, trailers: None }
     }
 
     /// Bytes still to come, where that is known.
@@ -92,7 +100,7 @@ impl BodyDecoder {
                     Ok(httparse::Status::Complete((line, size))) => {
                         buf.advance(line);
                         self.state = if size == 0 {
-                            State::Trailers { read: 0 }
+                            State::Trailers(Vec::new())
                         } else {
                             State::ChunkData(size)
                         };
@@ -110,18 +118,25 @@ impl BodyDecoder {
                     Some(_) => return Err(Malformed),
                     None => return Ok(Decoded::More),
                 },
-                State::Trailers { read } => match take_line(buf)? {
-                    Some(0) => self.state = State::Done,
-                    Some(length) => {
-                        *read += length;
-                        if *read > MAX_TRAILER_BYTES {
-                            return Err(Malformed);
-                        }
+                State::Trailers(lines) => match take_line(buf)? {
+                    Some(line) if line.len() == 2 => {
+                        self.trailers = parse_trailers(lines)?;
+                        self.state = State::Done;
                     }
+                    Some(line) if lines.len() + line.len() > MAX_TRAILER_BYTES => {
+                        return Err(Malformed);
+                    }
+                    Some(line) => lines.extend_from_slice(&line),
                     None => return Ok(Decoded::More),
                 },
             }
         }
+    }
+
+    /// Takes out what followed the body, once it is complete; fields that have no place there are
+    /// left out.
+    pub fn take_trailers(&mut self) -> Trailers {
+        self.trailers.take()
     }
 
     /// The connection closed: whether the body was complete.
@@ -139,17 +154,32 @@ fn take(buf: &mut BytesMut, most: u64) -> Option<Bytes> {
     Some(buf.split_to(length).freeze())
 }
 
-/// Drops one line of the trailers; its length without the line end.
-fn take_line(buf: &mut BytesMut) -> Result<Option<usize>, Malformed> {
+/// Takes one line of the trailers, with its end.
+fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, Malformed> {
     match buf.iter().position(|&byte| byte == b'\n') {
-        Some(end) if end > 0 && buf[end - 1] == b'\r' => {
-            buf.advance(end + 1);
-            Ok(Some(end - 1))
-        }
+        Some(end) if end > 0 && buf[end - 1] == b'\r' => Ok(Some(buf.split_to(end + 1))),
         Some(_) => Err(Malformed),
         None if buf.len() < MAX_LINE_BYTES => Ok(None),
         None => Err(Malformed),
     }
+}
+
+/// Reads whole lines of fields.
+fn parse_trailers(lines: &mut Vec<u8>) -> Result<Trailers, Malformed> {
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    lines.extend_from_slice(b"\r\n");
+    let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let parsed = httparse::parse_headers(lines, &mut slots).map_err(|_| Malformed)?;
+    let httparse::Status::Complete((_, fields)) = parsed else { return Err(Malformed) };
+    let mut trailers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed)?;
+        trailers.append(name, value);
+    }
+    Ok(trailers::passed(trailers))
 }
 
 #[cfg(test)]
@@ -236,10 +266,32 @@ mod tests {
     }
 
     #[test]
-    fn trailers_are_bounded_and_dropped() {
+    fn trailers_are_bounded() {
         let wire = b"1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\nrest";
         assert_eq!(feed(Framing::Chunked, wire, 3), Ok((b"a".to_vec(), true, b"rest".to_vec())));
         let many = [b"0\r\n".as_slice(), &b"A: bbbbbbbbbbbb\r\n".repeat(2_000)].concat();
         assert_eq!(feed(Framing::Chunked, &many, 1024).err(), Some(Malformed));
+        let fields = [b"0\r\n".as_slice(), &b"A: b\r\n".repeat(101), b"\r\n"].concat();
+        assert_eq!(feed(Framing::Chunked, &fields, 1024).err(), Some(Malformed));
+        let odd = b"0\r\nno colon\r\n\r\n";
+        assert_eq!(feed(Framing::Chunked, odd, 1024).err(), Some(Malformed));
+    }
+
+    #[test]
+    fn trailers_come_out_however_they_are_cut() {
+        let wire = b"1\r\na\r\n0\r\nX-Sum: y\r\nx-sum: z\r\nContent-Length: 9\r\n\r\n";
+        for step in 1..wire.len() {
+            let mut decoder = BodyDecoder::new(Framing::Chunked);
+            let mut buf = BytesMut::new();
+            for piece in wire.chunks(step) {
+                buf.extend_from_slice(piece);
+                while let Decoded::Data(_) = decoder.decode(&mut buf).expect("valid") {}
+            }
+            assert_eq!(decoder.decode(&mut buf), Ok(Decoded::End));
+            let trailers = decoder.take_trailers().expect("some");
+            let all: Vec<_> = trailers.get_all("x-sum").iter().collect();
+            assert_eq!((all.len(), trailers.len()), (2, 2), "{trailers:?}");
+            assert_eq!(decoder.take_trailers(), None);
+        }
     }
 }

@@ -34,7 +34,8 @@ pub enum Framing {
 pub struct ResponseHead {
     /// 100 to 999.
     pub status: StatusCode,
-    /// End-to-end fields only, content-length included; hop-by-hop fields are left out.
+    /// End-to-end fields only, content-length included; hop-by-hop fields are left out, but for
+    /// Trailer where there may be any.
     pub headers: HeaderMap,
     /// How the body ends.
     pub framing: Framing,
@@ -154,10 +155,14 @@ pub fn parse_response(
     drop(options);
     let head = buf.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(fields.len() + 2);
+    let mut has_trailer = false;
     for field in fields {
         // The length frames the body whatever the endpoint nominates.
         let is_nominated = nominated.iter().any(|name| *name == field.name.as_str());
-        if is_hop_by_hop(&field.name) || is_nominated && field.name != CONTENT_LENGTH {
+        let is_trailer = field.name == TRAILER;
+        has_trailer |= is_trailer;
+        let is_left_out = is_hop_by_hop(&field.name) && !is_trailer;
+        if is_left_out || is_nominated && field.name != CONTENT_LENGTH {
             continue;
         }
         let value =
@@ -169,6 +174,9 @@ pub fn parse_response(
         return Err(Malformed);
     }
     let framing = framing(method, code, chunked, &mut headers)?;
+    if framing != Framing::Chunked && has_trailer {
+        headers.remove(TRAILER);
+    }
     let keep_alive = keep_alive && framing != Framing::UntilClose;
     Ok(Some(ResponseHead { status: code, headers, framing, keep_alive }))
 }

@@ -1,11 +1,13 @@
 //! Opens a connection, more than once if the first opening hears nothing.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::net::upstream::proxy_header;
 
 use super::again::Race;
 use super::{Question, is_ours};
@@ -23,7 +25,7 @@ pub(super) async fn connect(question: &Question<'_>) -> io::Result<TcpStream> {
     let mut marks = question.openings.iter().copied();
     let mut mark = marks.next();
     let mut race = Race::new();
-    race.add(open(question.target, Opening::First));
+    race.add(open(question, Opening::First));
     loop {
         let next = began + mark.unwrap_or(Duration::ZERO);
         tokio::select! {
@@ -37,19 +39,24 @@ pub(super) async fn connect(question: &Question<'_>) -> io::Result<TcpStream> {
             () = tokio::time::sleep_until(next), if mark.is_some() => {
                 mark = marks.next();
                 if let Some(taken) = question.spare.take() {
-                    race.add(taken.during(open(question.target, Opening::Further)));
+                    race.add(taken.during(open(question, Opening::Further)));
                 }
             }
         }
     }
 }
 
-async fn open(target: SocketAddr, opening: Opening) -> (Opening, io::Result<TcpStream>) {
-    let stream = TcpStream::connect(target).await;
-    if let Ok(stream) = &stream {
-        // A probe leaves no connection waiting behind, on either side, and no small write waits.
-        let _ = stream.set_zero_linger();
-        let _ = stream.set_nodelay(true);
+async fn open(question: &Question<'_>, opening: Opening) -> (Opening, io::Result<TcpStream>) {
+    (opening, begin(question).await)
+}
+
+async fn begin(question: &Question<'_>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(question.target).await?;
+    // A probe leaves no connection waiting behind, on either side, and no small write waits.
+    let _ = stream.set_zero_linger();
+    let _ = stream.set_nodelay(true);
+    if let Some(version) = question.spec.proxy_protocol {
+        stream.write_all(&proxy_header::local(version)).await?;
     }
-    (opening, stream)
+    Ok(stream)
 }

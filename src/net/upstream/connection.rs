@@ -1,8 +1,10 @@
 //! One connection to an endpoint.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::logic::breaker::Full;
 use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::retry::Reached;
 use crate::net::tls_client;
@@ -23,6 +25,8 @@ pub struct Connection {
     pub(super) idle_since: Instant,
     /// How often its pool had changed its speech when it was opened.
     pub(super) generation: u32,
+    /// Whose it is, where a connection belongs to one client.
+    pub(super) client: Option<SocketAddr>,
     _slot: Slot,
 }
 
@@ -40,6 +44,15 @@ pub enum TryError {
     Client(ClientFault),
     /// This process is: no descriptor, port or memory left.
     Local(io::Error),
+    /// A limit has left no room meanwhile.
+    Full(Full),
+}
+
+impl TryError {
+    /// No connection came about.
+    pub(super) fn never_reached(failure: Failure) -> Self {
+        Self::Endpoint { failure, reached: Reached::Nothing }
+    }
 }
 
 /// The reason that an I/O error gives, or `None` if this process is at fault.
@@ -59,9 +72,15 @@ pub fn reason_of(error: &io::Error) -> Option<Reason> {
 
 impl Connection {
     /// A connection that was opened just now, which holds its `slot`.
-    pub(super) fn new(stream: Stream, generation: u32, slot: Slot) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        generation: u32,
+        client: Option<SocketAddr>,
+        slot: Slot,
+    ) -> Self {
         let idle_since = Instant::now();
-        Self { stream, busy: false, is_proven: false, idle_since, generation, _slot: slot }
+        let (busy, is_proven) = (false, false);
+        Self { stream, busy, is_proven, idle_since, generation, client, _slot: slot }
     }
 
     /// What `error`, met in an exchange, says; `reached` is how much of it may have been seen.

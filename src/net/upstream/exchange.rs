@@ -1,31 +1,16 @@
-//! One request and its response head on one connection.
+//! One request and its response head, over whichever version of HTTP.
 
-use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
-use http::{Method, StatusCode};
-use tokio::io::AsyncWrite;
+use http::{Method, Request};
 
-use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
-use crate::net::h1::{self, ResponseHead};
+use crate::net::h1::ResponseHead;
 
 use super::connection::{Connection, TryError};
+use super::multiplex::Seat;
 use super::outgoing::Outgoing;
-
-/// First read of a response: a head and a small body fit.
-const READ_BYTES: usize = 8 * 1024;
-
-/// Informational responses before the final one, at most.
-const MAX_INFORMATIONAL: u32 = 16;
-
-/// Pieces of a request body are gathered up to this before they are written.
-const GATHER_BYTES: usize = 64 * 1024;
-
-/// What TLS sends in one piece, at most (RFC 8446 5.1).
-const RECORD_BYTES: usize = 16 * 1024;
+use super::{over_h1, over_h2};
 
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,103 +21,84 @@ pub enum BodyFraming {
     Chunked,
 }
 
-/// The sending side of an exchange; goes on while the response is read already.
+/// A way to an endpoint that is open.
 #[derive(Debug)]
-pub(super) struct Sender {
-    pending: BytesMut,
-    framing: BodyFraming,
-    state: Sending,
-    written_bytes: u64,
+pub enum Line {
+    /// HTTP/1.1: a connection carries one request at a time.
+    H1(Connection),
+    /// HTTP/2: room for one request among others.
+    H2(Seat),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    Body,
-    Flushing,
-    Done,
-    /// The endpoint takes no more; it may have answered all the same.
-    Broken,
-}
-
-/// A request on its way and the response head that is awaited.
+/// A request on its way and the response head that is awaited. Dropped before its end it is
+/// withdrawn: the endpoint does not go on with a request that nobody waits for.
 #[derive(Debug)]
-pub struct Exchange {
-    pub(super) connection: Connection,
-    pub(super) input: BytesMut,
-    pub(super) sender: Sender,
-    method: Method,
-    head_bytes_at_most: usize,
-    informational: u32,
-    reached: Reached,
+pub enum Exchange {
+    /// Over HTTP/1.1.
+    H1(over_h1::Exchange),
+    /// Over HTTP/2.
+    H2(over_h2::Exchange),
 }
 
 impl Exchange {
-    /// Begins: writes as much of `head` as the socket takes at once. `has_body` says that pieces
-    /// of a body, framed as `framing`, will follow.
+    /// Begins over HTTP/1.1: writes as much of `head` as the socket takes at once. Pieces of a body,
+    /// framed as `framing` says, will follow if there is one.
     ///
     /// # Errors
     /// [`TryError`]; nothing has been reached if the socket refused the first byte.
     pub fn begin(
-        mut connection: Connection,
+        connection: Connection,
         head: &[u8],
         method: Method,
         framing: Option<BodyFraming>,
         head_bytes_at_most: usize,
     ) -> Result<Self, TryError> {
-        connection.busy = true;
-        let written = match connection.stream.try_write(head) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => {
-                // Of what is larger than a TLS record a part may have gone.
-                let is_whole = head.len() <= RECORD_BYTES;
-                let reached = if is_whole { Reached::Nothing } else { Reached::Something };
-                return Err(connection.broken(&error, reached));
-            }
-        };
-        let pending = BytesMut::from(&head[written..]);
-        let state = match framing {
-            Some(_) => Sending::Body,
-            None if pending.is_empty() && connection.stream.try_flush() => Sending::Done,
-            None => Sending::Flushing,
-        };
-        let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
-        let framing = framing.unwrap_or(BodyFraming::Length);
-        let sender = Sender { pending, framing, state, written_bytes: written as u64 };
-        let input = BytesMut::new();
-        Ok(Self {
-            connection,
-            input,
-            sender,
-            method,
-            head_bytes_at_most,
-            informational: 0,
-            reached,
-        })
+        over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)
+            .map(Self::H1)
     }
 
-    /// Whether a byte of the request may have been seen.
+    /// Begins over HTTP/2: hands `request` over; pieces of a body follow if it `has_body`.
+    ///
+    /// # Errors
+    /// [`TryError`] with nothing reached.
+    pub fn begin_h2(seat: Seat, request: Request<()>, has_body: bool) -> Result<Self, TryError> {
+        seat.begin(request, has_body).map(Self::H2)
+    }
+
+    /// How much of the request may have been seen.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        self.reached
+        match self {
+            Self::H1(exchange) => exchange.reached(),
+            Self::H2(exchange) => exchange.reached(),
+        }
     }
 
-    /// Bytes of the request that were handed to the kernel.
+    /// Bytes of the request that were handed over.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
-        self.sender.written_bytes
+        match self {
+            Self::H1(exchange) => exchange.written_bytes(),
+            Self::H2(exchange) => exchange.written_bytes(),
+        }
     }
 
-    /// Whether all of the request has been handed to the kernel.
+    /// Whether all of the request has been handed over.
     #[must_use]
     pub fn is_sent(&self) -> bool {
-        self.sender.is_done()
+        match self {
+            Self::H1(exchange) => exchange.is_sent(),
+            Self::H2(exchange) => exchange.is_sent(),
+        }
     }
 
     /// Whether the client is to send more before the endpoint can be expected to answer.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {
-        self.sender.waits_for_client()
+        match self {
+            Self::H1(exchange) => exchange.waits_for_client(),
+            Self::H2(exchange) => exchange.waits_for_client(),
+        }
     }
 
     /// Sends on and waits for the final response head.
@@ -141,127 +107,9 @@ impl Exchange {
         body: &mut Outgoing,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, TryError>> {
-        self.sender.poll(&mut self.connection, body, cx, &mut self.reached)?;
-        loop {
-            if let Some(head) = self.take_head()? {
-                return Poll::Ready(Ok(head));
-            }
-            match poll_read(&mut self.connection, &mut self.input, READ_BYTES, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    let cut =
-                        if self.input.is_empty() { Reason::Closed } else { Reason::Malformed };
-                    return Poll::Ready(Err(self.connection.failed(cut, self.reached)));
-                }
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(self.connection.broken(&error, self.reached)));
-                }
-            }
+        match self {
+            Self::H1(exchange) => exchange.poll_head(body, cx),
+            Self::H2(exchange) => exchange.poll_head(body, cx),
         }
     }
-
-    /// The final head, if all of it is there; informational ones before it are dropped.
-    fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
-        let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
-        loop {
-            match h1::parse_response(&mut self.input, &self.method) {
-                Err(_) => return Err(malformed(self)),
-                Ok(None) if self.input.len() > self.head_bytes_at_most => {
-                    return Err(malformed(self));
-                }
-                Ok(None) => return Ok(None),
-                Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(malformed(self));
-                }
-                Ok(Some(head)) if head.status.is_informational() => {
-                    self.informational += 1;
-                    if self.informational > MAX_INFORMATIONAL {
-                        return Err(malformed(self));
-                    }
-                }
-                Ok(Some(head)) => return Ok(Some(head)),
-            }
-        }
-    }
-}
-
-impl Sender {
-    /// All of the request has been handed to the kernel.
-    pub(super) fn is_done(&self) -> bool {
-        self.state == Sending::Done
-    }
-
-    /// Everything that the client has sent was handed on, and more is to come.
-    pub(super) fn waits_for_client(&self) -> bool {
-        self.state == Sending::Body && self.pending.is_empty()
-    }
-
-    /// Sends until the socket is full or the body has nothing ready.
-    pub(super) fn poll(
-        &mut self,
-        connection: &mut Connection,
-        body: &mut Outgoing,
-        cx: &mut Context<'_>,
-        reached: &mut Reached,
-    ) -> Result<(), TryError> {
-        while !matches!(self.state, Sending::Done | Sending::Broken) {
-            self.gather(body, cx)?;
-            if self.pending.is_empty() {
-                match Pin::new(&mut connection.stream).poll_flush(cx) {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(())) if self.state == Sending::Flushing => {
-                        self.state = Sending::Done;
-                    }
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => self.state = Sending::Broken,
-                }
-                return Ok(());
-            }
-            match Pin::new(&mut connection.stream).poll_write(cx, &self.pending) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(written)) => {
-                    *reached = Reached::Something;
-                    self.written_bytes += written as u64;
-                    self.pending.advance(written);
-                }
-                Poll::Ready(Err(_)) => self.state = Sending::Broken,
-            }
-        }
-        Ok(())
-    }
-
-    fn gather(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Result<(), TryError> {
-        while self.state == Sending::Body && self.pending.len() < GATHER_BYTES {
-            match body.poll_piece(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Some(Ok(piece))) => match self.framing {
-                    BodyFraming::Length => self.pending.extend_from_slice(&piece),
-                    BodyFraming::Chunked => h1::write_chunk(&mut self.pending, &piece),
-                },
-                Poll::Ready(Some(Err(fault))) => return Err(TryError::Client(fault)),
-                Poll::Ready(None) => {
-                    if self.framing == BodyFraming::Chunked {
-                        self.pending.extend_from_slice(h1::LAST_CHUNK);
-                    }
-                    self.state = Sending::Flushing;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads once into `input`, which is grown by `reserve` bytes when it is full.
-pub(super) fn poll_read(
-    connection: &mut Connection,
-    input: &mut BytesMut,
-    reserve: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let filled = input.len();
-    if input.capacity() - filled < reserve / 4 {
-        input.reserve(reserve);
-    }
-    tokio_util::io::poll_read_buf(Pin::new(&mut connection.stream), cx, input)
 }

@@ -1,19 +1,26 @@
-//! Connections to endpoints: opened, kept, watched, given up.
+//! Connections to endpoints: opened, kept, shared, watched, given up.
 //!
 //! Everything here belongs to one worker thread; nothing is shared and nothing is locked.
 
 mod connection;
 mod dial;
 mod exchange;
+mod lines;
+mod multiplex;
 mod outgoing;
+mod over_h1;
+mod over_h2;
 mod pool;
+pub(in crate::net) mod proxy_header;
 mod queue;
 mod response;
 mod stream;
 
 pub use connection::{Connection, TryError, reason_of};
-pub use dial::Stage;
-pub use exchange::{BodyFraming, Exchange};
+pub use dial::{Caller, Stage};
+pub use exchange::{BodyFraming, Exchange, Line};
+pub use lines::Opening;
+pub use multiplex::Seat;
 pub use outgoing::{ClientFault, Outgoing, drain};
 pub use pool::{Cuts, Free, Pool, PoolEvent};
 pub use queue::Slot;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::net::trailers::{self, Trailers};
+
 /// Bytes of an unwanted body that are read before its connection is closed.
 const DRAIN_BYTES: usize = 256 * 1024;
 
@@ -66,6 +68,7 @@ pub struct Outgoing {
     read_at_most: u64,
     /// Who else wants to know how much was read.
     counter: Option<Rc<Cell<u64>>>,
+    trailers: Trailers,
 }
 
 impl Outgoing {
@@ -84,6 +87,7 @@ impl Outgoing {
             read_bytes: 0,
             read_at_most,
             counter: None,
+            trailers: None,
         }
     }
 
@@ -111,6 +115,7 @@ impl Outgoing {
             read_bytes: 0,
             read_at_most: 0,
             counter: None,
+            trailers: None,
         }
     }
 
@@ -136,10 +141,11 @@ impl Outgoing {
     pub fn take(&mut self) -> Self {
         let source = self.source.take();
         let held = std::mem::take(&mut self.held);
+        let trailers = self.trailers.take();
         let next = self.next;
         self.whole = false;
         let counter = self.counter.take();
-        Self { source, held, next, counter, ..*self }
+        Self { source, held, next, trailers, counter, ..*self }
     }
 
     /// The answer does not wait for the rest of the body: reads some of it all the same, so that
@@ -154,6 +160,19 @@ impl Outgoing {
     /// The response is on its way to the client: no other try can come, nothing need be held.
     pub fn commit(&mut self) {
         self.hold_at_most = 0;
+    }
+
+    /// Whether nothing follows what this try has taken, as far as is known.
+    pub(super) fn is_at_end(&self) -> bool {
+        let has_ended = self.source.as_ref().is_none_or(Incoming::is_end_stream);
+        has_ended && self.next >= self.held.len() && self.trailers.is_none()
+    }
+
+    /// What the client sent after the body, once all of that has been taken; fields that have no
+    /// place there are left out.
+    #[must_use]
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
     }
 
     /// The next piece of this try, or `None` at the end.
@@ -172,7 +191,13 @@ impl Outgoing {
                 self.source = None;
                 return Poll::Ready(Some(Err(ClientFault::Aborted)));
             };
-            let Ok(piece) = frame.into_data() else { continue };
+            let piece = match frame.into_data() {
+                Ok(piece) => piece,
+                Err(frame) => {
+                    self.trailers = frame.into_trailers().ok().and_then(trailers::passed);
+                    continue;
+                }
+            };
             self.read_bytes += piece.len() as u64;
             if let Some(counter) = &self.counter {
                 counter.set(self.read_bytes);

@@ -1,6 +1,9 @@
-//! The idle connections that one worker keeps to one endpoint.
+//! The connections that one worker keeps to one endpoint.
+
+mod reach;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,11 +14,13 @@ use tokio::sync::Notify;
 use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
 use crate::logic::id::EndpointId;
 use crate::logic::snapshot::{PoolLive, Target};
-use crate::logic::speech::Speech;
+use crate::logic::speech::{Protocol, Speech};
 use crate::logic::topology::PoolLimits;
 
 use super::connection::{Connection, TryError};
-use super::dial::{Dial, Stage};
+use super::dial::Dial;
+use super::lines::{Lines, Opening};
+use super::multiplex::{Multiplexed, Seat};
 use super::queue::{Queue, Slot};
 use super::stream::Look;
 
@@ -33,11 +38,15 @@ pub struct Cuts {
     all: u64,
 }
 
-/// A connection that is free.
+/// A connection that is free, or will be.
 #[derive(Debug)]
 pub enum Free {
     /// It was idle.
     Open(Connection),
+    /// It has room for one more request.
+    Seat(Seat),
+    /// It is being opened, for others as well.
+    Opening(Rc<Opening>),
     /// It may be opened.
     Room(Slot),
 }
@@ -45,13 +54,16 @@ pub enum Free {
 /// Hears what a pool sees.
 type Listener = Rc<dyn Fn(PoolEvent)>;
 
-/// The idle connections to one endpoint, last used first, watched for the endpoint's hanging up.
+/// The connections to one endpoint: idle ones, last used first, watched for the endpoint's hanging
+/// up, and those that requests share.
 pub struct Pool {
     /// Where the connections lead.
     pub target: Target,
     dial: RefCell<Rc<Dial>>,
     /// How often it has changed.
     generation: Cell<u32>,
+    lines: Lines,
+    head_bytes_at_most: Cell<usize>,
     idle: RefCell<Vec<Connection>>,
     at_most: Cell<usize>,
     live: Arc<PoolLive>,
@@ -91,6 +103,8 @@ impl Pool {
             target,
             dial: RefCell::new(Rc::new(Dial::new(speech))),
             generation: Cell::default(),
+            lines: Lines::default(),
+            head_bytes_at_most: Cell::new(limits.response_head_bytes),
             idle: RefCell::default(),
             at_most: Cell::new(limits.idle_connections),
             live,
@@ -108,6 +122,7 @@ impl Pool {
     /// Changes the limits.
     pub fn keep_to(&self, limits: &PoolLimits) {
         self.at_most.set(limits.idle_connections);
+        self.head_bytes_at_most.set(limits.response_head_bytes);
         self.breakers.set(limits.breakers);
         self.is_limited.set(limits.breakers.has(Limit::Connections));
         self.idle.borrow_mut().truncate(limits.idle_connections);
@@ -122,6 +137,7 @@ impl Pool {
         if !is_same {
             self.dial.replace(Rc::new(Dial::new(speech)));
             self.generation.update(|count| count.wrapping_add(1));
+            self.lines.chose_h1(false);
             self.close_idle();
         }
     }
@@ -135,14 +151,35 @@ impl Pool {
         dial.prepare().await
     }
 
-    /// Opens a connection, which holds its `slot`. The caller bounds the time.
-    ///
-    /// # Errors
-    /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
-    pub async fn open(&self, slot: Slot, stage: &Stage) -> Result<Connection, TryError> {
-        let (dial, generation) = (Rc::clone(&self.dial.borrow()), self.generation.get());
-        let stream = dial.open(self.target.address, stage).await?;
-        Ok(Connection::new(stream, generation, slot))
+    /// What requests are asked for by, as a URI says it.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.dial.borrow().speech().tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Whether each connection belongs to one client.
+    fn is_private(&self) -> bool {
+        self.dial.borrow().speech().proxy_protocol.is_some()
+    }
+
+    /// Whether requests are expected to share connections.
+    fn shares(&self) -> bool {
+        let dial = self.dial.borrow();
+        let speech = dial.speech();
+        let speaks_h2 = match speech.protocol {
+            Protocol::H1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => speech.tls.is_some() && !self.lines.has_chosen_h1(),
+        };
+        speaks_h2 && speech.proxy_protocol.is_none()
+    }
+
+    /// An HTTP/2 connection has ended, while somebody might have wanted it or not.
+    pub(super) fn line_ended(&self, line: &Rc<Multiplexed>, was_wanted: bool) {
+        self.lines.remove(line);
+        if was_wanted {
+            (self.listener)(PoolEvent::IdleClosed(self.target.id));
+        }
     }
 
     /// What all workers share for the endpoints together.
@@ -163,11 +200,41 @@ impl Pool {
     }
 
     fn take_free(&self) -> Result<Free, Full> {
-        if let Some(connection) = self.check_out() {
+        if self.is_private() {
+            return self.room_in_private();
+        }
+        if self.shares() {
+            if let Some(seat) = self.lines.seat(None) {
+                return Ok(Free::Seat(seat));
+            }
+            if let Some(opening) = self.lines.join() {
+                return Ok(Free::Opening(opening));
+            }
+        } else if let Some(connection) = self.check_out(None) {
             return Ok(Free::Open(connection));
         }
+        self.room()
+    }
+
+    fn room(&self) -> Result<Free, Full> {
         let permit = self.permit(Limit::Connections)?;
         Ok(Free::Room(Slot::new(permit, &self.queue)))
+    }
+
+    /// Room where connections belong to clients: others' idle ones give way.
+    fn room_in_private(&self) -> Result<Free, Full> {
+        loop {
+            let full = match self.room() {
+                Ok(room) => return Ok(room),
+                Err(full) => full,
+            };
+            let mut idle = self.idle.borrow_mut();
+            let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+            drop(idle);
+            if oldest.is_none() && !self.lines.give_up_oldest() {
+                return Err(full);
+            }
+        }
     }
 
     /// A place among those who wait for a connection, if one more may.
@@ -207,11 +274,19 @@ impl Pool {
                 || pool.connections.is_some() && wait(self.live.gauges()))
     }
 
-    /// The connection that was used last, if it still looks alive.
+    /// The connection that was used last, by `client` where connections belong to clients, if it
+    /// still looks alive.
     #[must_use]
-    pub fn check_out(&self) -> Option<Connection> {
+    pub fn check_out(&self, client: Option<SocketAddr>) -> Option<Connection> {
         loop {
-            let mut connection = self.idle.borrow_mut().pop()?;
+            let mut connection = match client {
+                None => self.idle.borrow_mut().pop()?,
+                Some(_) => {
+                    let mut idle = self.idle.borrow_mut();
+                    let place = idle.iter().rposition(|open| open.client == client)?;
+                    idle.remove(place)
+                }
+            };
             let mut cx = Context::from_waker(Waker::noop());
             match connection.stream.look(&mut cx) {
                 Look::Quiet => return Some(connection),
@@ -226,8 +301,15 @@ impl Pool {
     pub fn check_in(self: &Rc<Self>, mut connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let is_old = connection.generation != self.generation.get();
-        if is_old || idle.len() >= self.at_most.get() || self.gives_way() {
+        if is_old || self.at_most.get() == 0 || self.gives_way() {
             return;
+        }
+        if idle.len() >= self.at_most.get() {
+            if connection.client.is_none() {
+                return;
+            }
+            // Its own client has use for it; that of the oldest has probably gone.
+            idle.remove(0);
         }
         connection.idle_since = Instant::now();
         if !self.is_watched.replace(true) {
@@ -247,8 +329,10 @@ impl Pool {
     /// Closes what has been idle for longer than `timeout`, or is wanted elsewhere.
     pub fn reap(&self, now: Instant, timeout: Duration) {
         if self.gives_way() {
-            return self.close_idle();
+            self.lines.retire(|line| line.idle_since().is_some());
+            return self.idle.borrow_mut().clear();
         }
+        self.lines.reap(now, timeout);
         let mut idle = self.idle.borrow_mut();
         let old = idle.partition_point(|c| now.saturating_duration_since(c.idle_since) > timeout);
         idle.drain(..old);
@@ -257,12 +341,18 @@ impl Pool {
     /// Idle connections.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.lines.idle()
     }
 
-    /// Closes all idle connections.
+    /// What is cut short from now on, on connections that requests share, is not to be gone on with.
+    pub fn reset_shared(&self) {
+        self.lines.reset_at_end();
+    }
+
+    /// Closes all idle connections; those that requests share take no new ones.
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();
+        self.lines.retire(|_| true);
     }
 
     /// The verdict is down: wakes the requests that wait for this endpoint, `all` of them or those
@@ -309,6 +399,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.lines.retire(|_| true);
         if let Some(waker) = self.watcher.take() {
             waker.wake();
         }

@@ -9,16 +9,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Sleep, sleep};
 
 use crate::logic::outcome::Reason;
-use crate::logic::retry::Reached;
-use crate::net::h1::{BodyDecoder, Decoded, ResponseHead};
+use crate::net::h1::ResponseHead;
+use crate::net::trailers::Trailers;
 
-use super::connection::Connection;
-use super::exchange::{Exchange, Sender, poll_read};
+use super::exchange::Exchange;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
-
-/// Reads of a large body.
-const READ_BYTES: usize = 64 * 1024;
+use super::{over_h1, over_h2};
 
 /// Bytes of an unwanted response that are read before its connection is closed.
 const DRAIN_BYTES: usize = 64 * 1024;
@@ -36,7 +33,7 @@ pub enum ResponseError {
 }
 
 /// Closed, reset or wrongly framed after the head: all the same to whoever awaits the rest.
-const CUT: ResponseError = ResponseError::Endpoint(Reason::Cut);
+pub(super) const CUT: ResponseError = ResponseError::Endpoint(Reason::Cut);
 
 /// A response body that was read to its end, or one still to be streamed.
 #[derive(Debug)]
@@ -57,17 +54,14 @@ pub struct ResponseBody {
 }
 
 #[derive(Debug)]
-struct Flow {
-    connection: Option<Connection>,
-    input: BytesMut,
-    decoder: BodyDecoder,
-    sender: Sender,
-    outgoing: Option<Outgoing>,
-    keep_alive: bool,
+enum Flow {
+    H1(over_h1::Flow),
+    H2(over_h2::Flow),
 }
 
 impl ResponseBody {
-    /// The body that follows `head`. `outgoing` is what of the request is still to be sent.
+    /// The body that follows `head`. `outgoing` is what of the request is still to be sent; who
+    /// takes the body `until_end` asks for what follows it even if its length is known.
     #[must_use]
     pub fn new(
         exchange: Exchange,
@@ -75,17 +69,16 @@ impl ResponseBody {
         mut outgoing: Option<Outgoing>,
         home: Rc<Pool>,
         idle_timeout: Duration,
+        until_end: bool,
     ) -> Box<Self> {
         if let Some(outgoing) = &mut outgoing {
             outgoing.commit();
         }
-        let flow = Flow {
-            connection: Some(exchange.connection),
-            input: exchange.input,
-            decoder: BodyDecoder::new(head.framing),
-            sender: exchange.sender,
-            outgoing,
-            keep_alive: head.keep_alive,
+        let flow = match exchange {
+            Exchange::H1(exchange) => Flow::H1(over_h1::Flow::new(exchange, head, outgoing)),
+            Exchange::H2(exchange) => {
+                Flow::H2(over_h2::Flow::new(exchange, head, outgoing, until_end))
+            }
         };
         Box::new(Self { flow, home, idle_timeout, idle: None })
     }
@@ -93,13 +86,27 @@ impl ResponseBody {
     /// Bytes still to come, where that is known.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
-        self.flow.decoder.remaining()
+        match &self.flow {
+            Flow::H1(flow) => flow.remaining(),
+            Flow::H2(flow) => flow.remaining(),
+        }
     }
 
     /// Whether all of it has been taken.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.flow.connection.is_none()
+        match &self.flow {
+            Flow::H1(flow) => flow.is_over(),
+            Flow::H2(flow) => flow.is_over(),
+        }
+    }
+
+    /// Takes out what followed the body, when it is over.
+    pub fn take_trailers(&mut self) -> Trailers {
+        match &mut self.flow {
+            Flow::H1(flow) => flow.take_trailers(),
+            Flow::H2(flow) => flow.take_trailers(),
+        }
     }
 
     /// The next piece, or `None` at the end, when the connection has gone back to its pool.
@@ -111,7 +118,7 @@ impl ResponseBody {
             Poll::Ready(Ok(Some(piece))) => {
                 self.idle = None;
                 // Whoever knows the length does not ask again after the last byte.
-                if self.remaining() == Some(0) {
+                if self.flow.is_enough() {
                     self.go_home();
                 }
                 Poll::Ready(Some(Ok(piece)))
@@ -121,16 +128,16 @@ impl ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Err(error)) => {
-                self.flow.connection = None;
+                self.flow.break_off();
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
                 let timeout = self.idle_timeout;
                 let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(idle.as_mut().poll(cx));
-                self.flow.connection = None;
                 // An endpoint that reads on while it answers may be waiting for its client.
-                let by_client = self.flow.outgoing.is_some() && self.flow.sender.waits_for_client();
+                let by_client = self.flow.waits_for_client();
+                self.flow.break_off();
                 let error = if by_client {
                     ResponseError::Client
                 } else {
@@ -143,19 +150,30 @@ impl ResponseBody {
 
     /// Takes what has arrived already; `Some` if that was all of it.
     pub fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
-        let malformed = |_| CUT;
-        let Some(remaining) = self.flow.decoder.remaining() else { return Ok(None) };
-        if remaining > self.flow.input.len() as u64 {
-            return Ok(None);
-        }
-        let whole = match self.flow.decoder.decode(&mut self.flow.input).map_err(malformed)? {
-            Decoded::Data(data) => data,
-            Decoded::End | Decoded::More => Bytes::new(),
+        let whole = match &mut self.flow {
+            Flow::H1(flow) => flow.try_whole()?,
+            Flow::H2(flow) => flow.try_whole(),
         };
-        // Moves the decoder past its end.
-        self.flow.decoder.decode(&mut self.flow.input).map_err(malformed)?;
-        self.go_home();
-        Ok(Some(whole))
+        if whole.is_some() {
+            self.go_home();
+        }
+        Ok(whole)
+    }
+
+    /// Whether anything followed the body, which has been read to its end.
+    #[must_use]
+    pub fn has_trailers(&self) -> bool {
+        match &self.flow {
+            Flow::H1(_) => false,
+            Flow::H2(flow) => flow.has_trailers(),
+        }
+    }
+
+    /// Gives back what was collected, so that it passes on as it came, with what followed it.
+    pub fn keep(&mut self, whole: Bytes) {
+        if let Flow::H2(flow) = &mut self.flow {
+            flow.keep(whole);
+        }
     }
 
     /// Reads a body of known length to its end.
@@ -175,7 +193,7 @@ impl ResponseBody {
     /// current `LocalSet`, so that the connection can be kept; else closes it.
     pub fn drain(mut self: Box<Self>) {
         let is_small = self.remaining().is_none_or(|left| left <= DRAIN_BYTES as u64);
-        if !is_small || !self.flow.sender.is_done() || !matches!(self.try_whole(), Ok(None)) {
+        if !is_small || !self.flow.is_sent() || !matches!(self.try_whole(), Ok(None)) {
             return;
         }
         tokio::task::spawn_local(tokio::time::timeout(DRAIN_TIME, async move {
@@ -190,44 +208,47 @@ impl ResponseBody {
     }
 
     fn go_home(&mut self) {
-        let Some(mut connection) = self.flow.connection.take() else { return };
-        if !self.flow.sender.is_done() {
-            if let Some(outgoing) = &mut self.flow.outgoing {
-                outgoing.abandon();
-            }
-            return;
-        }
-        connection.busy = false;
-        connection.is_proven = true;
-        // Bytes after a complete response belong to nobody: such a connection is not reused.
-        if self.flow.keep_alive && self.flow.input.is_empty() {
-            self.home.check_in(connection);
+        match &mut self.flow {
+            Flow::H1(flow) => flow.finish(&self.home),
+            Flow::H2(flow) => flow.finish(),
         }
     }
 }
 
 impl Flow {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ResponseError>> {
-        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(None)) };
-        if let Some(outgoing) = &mut self.outgoing {
-            let mut reached = Reached::Something;
-            if self.sender.poll(connection, outgoing, cx, &mut reached).is_err() {
-                return Poll::Ready(Err(ResponseError::Client));
-            }
+        match self {
+            Self::H1(flow) => flow.poll(cx),
+            Self::H2(flow) => flow.poll(cx),
         }
-        loop {
-            match self.decoder.decode(&mut self.input) {
-                Ok(Decoded::Data(data)) => return Poll::Ready(Ok(Some(data))),
-                Ok(Decoded::End) => return Poll::Ready(Ok(None)),
-                Ok(Decoded::More) => {}
-                Err(_) => return Poll::Ready(Err(CUT)),
-            }
-            match ready!(poll_read(connection, &mut self.input, READ_BYTES, cx)) {
-                Ok(0) if self.decoder.ends_at_close() => return Poll::Ready(Ok(None)),
-                Ok(0) => return Poll::Ready(Err(CUT)),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(Err(CUT)),
-            }
+    }
+
+    /// Whether no more need be asked for.
+    fn is_enough(&self) -> bool {
+        match self {
+            Self::H1(flow) => flow.remaining() == Some(0),
+            Self::H2(flow) => flow.is_enough(),
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        match self {
+            Self::H1(flow) => flow.sender.is_done(),
+            Self::H2(flow) => flow.sender.is_done(),
+        }
+    }
+
+    fn waits_for_client(&self) -> bool {
+        match self {
+            Self::H1(flow) => flow.outgoing.is_some() && flow.sender.waits_for_client(),
+            Self::H2(flow) => flow.outgoing.is_some() && flow.sender.waits_for_client(),
+        }
+    }
+
+    fn break_off(&mut self) {
+        match self {
+            Self::H1(flow) => flow.break_off(),
+            Self::H2(flow) => flow.break_off(),
         }
     }
 }

@@ -70,6 +70,15 @@ impl Stream {
         Look::Quiet
     }
 
+    /// What the endpoint chose to speak inside TLS (RFC 7301), empty if it did not choose; `None` in
+    /// cleartext.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.get_ref().1.alpn_protocol().unwrap_or_default()),
+        }
+    }
+
     /// Has its end be a reset.
     pub(super) fn reset_on_drop(&self) {
         let stream = match self {

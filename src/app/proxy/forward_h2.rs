@@ -1,0 +1,89 @@
+//! Requests as endpoints receive them over HTTP/2.
+
+use std::net::SocketAddr;
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, VIA};
+use http::{Request, Uri, Version};
+
+use crate::net::h1::{self, ConnectionOptions};
+use crate::net::trailers;
+use crate::net::upstream::BodyFraming;
+
+use super::attempt::Ask;
+use super::forward;
+
+/// Fields that are added, at most.
+const ADDED: usize = 8;
+
+/// The request that is asked of the endpoint at `address`; `None` if HTTP/2 cannot say it.
+///
+/// The same is left out and added as over HTTP/1.1.
+pub(super) fn request(
+    ask: &Ask<'_>,
+    scheme: &'static str,
+    address: SocketAddr,
+) -> Option<Request<()>> {
+    let mut request = Request::new(());
+    *request.method_mut() = ask.request.method().clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = uri(ask, scheme, address)?;
+    *request.headers_mut() = headers(ask)?;
+    Some(request)
+}
+
+fn uri(ask: &Ask<'_>, scheme: &'static str, address: SocketAddr) -> Option<Uri> {
+    let builder = Uri::builder().scheme(scheme);
+    // HTTP/1.0 may not say whom it asks.
+    let builder = match ask.admitted.host {
+        "" => builder.authority(address.to_string()),
+        host => builder.authority(host),
+    };
+    let target = ask.request.uri().path_and_query().cloned();
+    builder
+        .path_and_query(target.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")))
+        .build()
+        .ok()
+}
+
+fn headers(ask: &Ask<'_>) -> Option<HeaderMap> {
+    let given = ask.request.headers();
+    let options = ConnectionOptions::of(given);
+    let mut headers = HeaderMap::with_capacity(given.len() + ADDED);
+    for (name, value) in given {
+        if !forward::is_replaced(name) && !h1::is_hop_by_hop(name) && !options.has(name.as_str()) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    match ask.admitted.framing {
+        Some(BodyFraming::Chunked) => {
+            for names in given.get_all(TRAILER) {
+                headers.append(TRAILER, names.clone());
+            }
+        }
+        Some(BodyFraming::Length) | None => {
+            if let Some(length) = ask.admitted.length {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+    }
+    if trailers::are_accepted(given) {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    forwarded(&mut headers, ask)?;
+    Some(headers)
+}
+
+fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>) -> Option<()> {
+    let value = |text: &str| HeaderValue::from_str(text).ok();
+    let named = HeaderName::from_static;
+    headers.insert(named("x-forwarded-for"), value(&ask.asker.client.ip)?);
+    headers.insert(named("x-forwarded-proto"), HeaderValue::from_static(ask.asker.client.scheme()));
+    if !ask.admitted.host.is_empty() {
+        headers.insert(named("x-forwarded-host"), value(ask.admitted.host)?);
+    }
+    for given in ask.request.headers().get_all(VIA) {
+        headers.append(VIA, given.clone());
+    }
+    forward::add_via(headers, ask.via);
+    Some(())
+}

@@ -1,0 +1,370 @@
+//! One request and its response over HTTP/1.1.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+use crate::logic::outcome::Reason;
+use crate::logic::retry::Reached;
+use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
+use crate::net::trailers::Trailers;
+
+use super::connection::{Connection, TryError};
+use super::exchange::BodyFraming;
+use super::outgoing::Outgoing;
+use super::pool::Pool;
+use super::response::{CUT, ResponseError};
+
+/// Reads of a large body.
+const BODY_READ_BYTES: usize = 64 * 1024;
+
+/// First read of a response: a head and a small body fit.
+const READ_BYTES: usize = 8 * 1024;
+
+/// Informational responses before the final one, at most.
+const MAX_INFORMATIONAL: u32 = 16;
+
+/// Pieces of a request body are gathered up to this before they are written.
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// What TLS sends in one piece, at most (RFC 8446 5.1).
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// The sending side of an exchange; goes on while the response is read already.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pending: BytesMut,
+    framing: BodyFraming,
+    state: Sending,
+    written_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Body,
+    Flushing,
+    Done,
+    /// The endpoint takes no more; it may have answered all the same.
+    Broken,
+}
+
+/// A request on its way and the response head that is awaited.
+#[derive(Debug)]
+pub struct Exchange {
+    connection: Connection,
+    input: BytesMut,
+    sender: Sender,
+    method: Method,
+    head_bytes_at_most: usize,
+    informational: u32,
+    reached: Reached,
+}
+
+impl Exchange {
+    /// Begins: writes as much of `head` as the socket takes at once. `has_body` says that pieces
+    /// of a body, framed as `framing`, will follow.
+    ///
+    /// # Errors
+    /// [`TryError`]; nothing has been reached if the socket refused the first byte.
+    pub(super) fn begin(
+        mut connection: Connection,
+        head: &[u8],
+        method: Method,
+        framing: Option<BodyFraming>,
+        head_bytes_at_most: usize,
+    ) -> Result<Self, TryError> {
+        connection.busy = true;
+        let written = match connection.stream.try_write(head) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                // Of what is larger than a TLS record a part may have gone.
+                let is_whole = head.len() <= RECORD_BYTES;
+                let reached = if is_whole { Reached::Nothing } else { Reached::Something };
+                return Err(connection.broken(&error, reached));
+            }
+        };
+        let pending = BytesMut::from(&head[written..]);
+        let state = match framing {
+            Some(_) => Sending::Body,
+            None if pending.is_empty() && connection.stream.try_flush() => Sending::Done,
+            None => Sending::Flushing,
+        };
+        let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
+        let framing = framing.unwrap_or(BodyFraming::Length);
+        let sender = Sender { pending, framing, state, written_bytes: written as u64 };
+        let input = BytesMut::new();
+        Ok(Self {
+            connection,
+            input,
+            sender,
+            method,
+            head_bytes_at_most,
+            informational: 0,
+            reached,
+        })
+    }
+
+    /// Whether a byte of the request may have been seen.
+    pub(super) fn reached(&self) -> Reached {
+        self.reached
+    }
+
+    /// Bytes of the request that were handed to the kernel.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.sender.written_bytes
+    }
+
+    /// Whether all of the request has been handed to the kernel.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sender.is_done()
+    }
+
+    /// Whether the client is to send more before the endpoint can be expected to answer.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.sender.waits_for_client()
+    }
+
+    /// Sends on and waits for the final response head.
+    pub(super) fn poll_head(
+        &mut self,
+        body: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, TryError>> {
+        self.sender.poll(&mut self.connection, body, cx, &mut self.reached)?;
+        loop {
+            if let Some(head) = self.take_head()? {
+                return Poll::Ready(Ok(head));
+            }
+            match poll_read(&mut self.connection, &mut self.input, READ_BYTES, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => {
+                    let cut =
+                        if self.input.is_empty() { Reason::Closed } else { Reason::Malformed };
+                    return Poll::Ready(Err(self.connection.failed(cut, self.reached)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(self.connection.broken(&error, self.reached)));
+                }
+            }
+        }
+    }
+
+    /// The final head, if all of it is there; informational ones before it are dropped.
+    fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
+        let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
+        loop {
+            match h1::parse_response(&mut self.input, &self.method) {
+                Err(_) => return Err(malformed(self)),
+                Ok(None) if self.input.len() > self.head_bytes_at_most => {
+                    return Err(malformed(self));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(malformed(self));
+                }
+                Ok(Some(head)) if head.status.is_informational() => {
+                    self.informational += 1;
+                    if self.informational > MAX_INFORMATIONAL {
+                        return Err(malformed(self));
+                    }
+                }
+                Ok(Some(head)) => return Ok(Some(head)),
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// All of the request has been handed to the kernel.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == Sending::Done
+    }
+
+    /// Everything that the client has sent was handed on, and more is to come.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.state == Sending::Body && self.pending.is_empty()
+    }
+
+    /// Sends until the socket is full or the body has nothing ready.
+    pub(super) fn poll(
+        &mut self,
+        connection: &mut Connection,
+        body: &mut Outgoing,
+        cx: &mut Context<'_>,
+        reached: &mut Reached,
+    ) -> Result<(), TryError> {
+        while !matches!(self.state, Sending::Done | Sending::Broken) {
+            self.gather(body, cx)?;
+            if self.pending.is_empty() {
+                match Pin::new(&mut connection.stream).poll_flush(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) if self.state == Sending::Flushing => {
+                        self.state = Sending::Done;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => self.state = Sending::Broken,
+                }
+                return Ok(());
+            }
+            match Pin::new(&mut connection.stream).poll_write(cx, &self.pending) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(written)) => {
+                    *reached = Reached::Something;
+                    self.written_bytes += written as u64;
+                    self.pending.advance(written);
+                }
+                Poll::Ready(Err(_)) => self.state = Sending::Broken,
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Result<(), TryError> {
+        while self.state == Sending::Body && self.pending.len() < GATHER_BYTES {
+            match body.poll_piece(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(Ok(piece))) => match self.framing {
+                    BodyFraming::Length => self.pending.extend_from_slice(&piece),
+                    BodyFraming::Chunked => h1::write_chunk(&mut self.pending, &piece),
+                },
+                Poll::Ready(Some(Err(fault))) => return Err(TryError::Client(fault)),
+                Poll::Ready(None) => {
+                    if self.framing == BodyFraming::Chunked {
+                        h1::write_end(&mut self.pending, body.trailers());
+                    }
+                    self.state = Sending::Flushing;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads once into `input`, which is grown by `reserve` bytes when it is full.
+fn poll_read(
+    connection: &mut Connection,
+    input: &mut BytesMut,
+    reserve: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let filled = input.len();
+    if input.capacity() - filled < reserve / 4 {
+        input.reserve(reserve);
+    }
+    tokio_util::io::poll_read_buf(Pin::new(&mut connection.stream), cx, input)
+}
+
+/// A response body on its way.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// `None` when it is over.
+    connection: Option<Connection>,
+    input: BytesMut,
+    decoder: BodyDecoder,
+    pub(super) sender: Sender,
+    pub(super) outgoing: Option<Outgoing>,
+    keep_alive: bool,
+    trailers: Trailers,
+}
+
+impl Flow {
+    pub(super) fn new(exchange: Exchange, head: &ResponseHead, outgoing: Option<Outgoing>) -> Self {
+        Self {
+            connection: Some(exchange.connection),
+            input: exchange.input,
+            decoder: BodyDecoder::new(head.framing),
+            sender: exchange.sender,
+            outgoing,
+            keep_alive: head.keep_alive,
+            trailers: None,
+        }
+    }
+
+    /// Bytes still to come, where that is known.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Trailers {
+        self.trailers.take()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ResponseError>> {
+        let Some(connection) = self.connection.as_mut() else { return Poll::Ready(Ok(None)) };
+        if let Some(outgoing) = &mut self.outgoing {
+            let mut reached = Reached::Something;
+            if self.sender.poll(connection, outgoing, cx, &mut reached).is_err() {
+                return Poll::Ready(Err(ResponseError::Client));
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Ok(Some(data))),
+                Ok(Decoded::End) => {
+                    self.trailers = self.decoder.take_trailers();
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Err(CUT)),
+            }
+            match ready!(poll_read(connection, &mut self.input, BODY_READ_BYTES, cx)) {
+                Ok(0) if self.decoder.ends_at_close() => return Poll::Ready(Ok(None)),
+                Ok(0) => return Poll::Ready(Err(CUT)),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Err(CUT)),
+            }
+        }
+    }
+
+    /// All of a body of known length, if it has arrived already.
+    pub(super) fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
+        let malformed = |_| CUT;
+        let Some(remaining) = self.decoder.remaining() else { return Ok(None) };
+        if remaining > self.input.len() as u64 {
+            return Ok(None);
+        }
+        let whole = match self.decoder.decode(&mut self.input).map_err(malformed)? {
+            Decoded::Data(data) => data,
+            Decoded::End | Decoded::More => Bytes::new(),
+        };
+        // Moves the decoder past its end.
+        self.decoder.decode(&mut self.input).map_err(malformed)?;
+        Ok(Some(whole))
+    }
+
+    /// All of it has been taken: the connection goes back to its pool.
+    pub(super) fn finish(&mut self, home: &Rc<Pool>) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.sender.is_done() {
+            if let Some(outgoing) = &mut self.outgoing {
+                outgoing.abandon();
+            }
+            return;
+        }
+        connection.busy = false;
+        connection.is_proven = true;
+        // Bytes after a complete response belong to nobody: such a connection is not reused.
+        if self.keep_alive && self.input.is_empty() {
+            home.check_in(connection);
+        }
+    }
+
+    /// It ends here, whatever is still to come.
+    pub(super) fn break_off(&mut self) {
+        self.connection = None;
+    }
+}
