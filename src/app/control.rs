@@ -268,7 +268,7 @@ impl Control {
     fn configure(&mut self, config: Config) {
         let names = config.topology.pools.iter().map(|pool| &*pool.name);
         let routes = Arc::new(RouteTable::compile(&config.routes, names));
-        let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
+        let manners = Manners::of(&config);
         self.board.shared.manners.store(Arc::new(manners));
         let input = Input::Configure { topology: config.topology.clone(), routes };
         let mut director = self.board.director.borrow_mut();

@@ -84,7 +84,7 @@ impl Instance {
         let Options { config, file, signals } = options;
         let admin = config.admin.address.map(open_admin).transpose()?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let manners = Manners { limits: config.limits.clone(), headers: config.headers.clone() };
+        let manners = Manners::of(&config);
         let (shared, reports) = Shared::new(manners);
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();

@@ -31,6 +31,9 @@ pub struct PoolMeter {
     sum_us: AtomicU64,
     resends: AtomicU64,
     rescued: AtomicU64,
+    fallbacks: AtomicU64,
+    mirrored: AtomicU64,
+    mirrors_dropped: AtomicU64,
     reasons: [AtomicU64; Reason::ALL.len()],
     limits: [[AtomicU64; Limit::ALL.len()]; Scope::ALL.len()],
 }
@@ -44,6 +47,9 @@ impl Default for PoolMeter {
             sum_us: AtomicU64::new(0),
             resends: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+            mirrored: AtomicU64::new(0),
+            mirrors_dropped: AtomicU64::new(0),
             reasons: zeros(),
             limits: Default::default(),
         }
@@ -79,6 +85,16 @@ impl PoolMeter {
     /// A request was sent again.
     pub fn resent(&self) {
         bump(&self.resends, 1);
+    }
+
+    /// A route fell back from this pool.
+    pub fn fell_back(&self) {
+        bump(&self.fallbacks, 1);
+    }
+
+    /// A copy of a request was sent to this pool, or there was no room for it.
+    pub fn mirrored(&self, is_sent: bool) {
+        bump(if is_sent { &self.mirrored } else { &self.mirrors_dropped }, 1);
     }
 
     /// A request that was sent again was answered well.
@@ -158,6 +174,24 @@ impl Meters {
                 "",
                 total(meters, &|m| m.rescued.load(Relaxed)),
             );
+        }
+        type Read = fn(&PoolMeter) -> u64;
+        let counters: [(&str, &str, Read); 3] = [
+            ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
+                m.fallbacks.load(Relaxed)
+            }),
+            ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
+                m.mirrored.load(Relaxed)
+            }),
+            ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
+                m.mirrors_dropped.load(Relaxed)
+            }),
+        ];
+        for (name, help, read) in counters {
+            page.head(name, "counter", help);
+            for (pool, meters) in &*by_pool {
+                page.line(name, pool, "", total(meters, &read));
+            }
         }
         let name = "gapless_request_duration_seconds";
         page.head(name, "histogram", "From the request's head to the response's head.");

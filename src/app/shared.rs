@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::config::model::{Headers, Limits};
+use crate::config::model::{Config, Headers, Limits};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Failure;
 use crate::logic::retry::Waiting;
+use crate::logic::route::PathRules;
 use crate::logic::snapshot::Snapshot;
 
 use super::meter::Meters;
@@ -40,8 +41,19 @@ pub struct Shared {
 pub struct Manners {
     /// Bounds on clients.
     pub limits: Limits,
-    /// What is added to messages.
+    /// What is added to messages, and what their fields may be called.
     pub headers: Headers,
+    /// How paths are brought to one form.
+    pub paths: PathRules,
+}
+
+impl Manners {
+    /// Those that `config` says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let Config { limits, headers, paths, .. } = config;
+        Self { limits: limits.clone(), headers: headers.clone(), paths: *paths }
+    }
 }
 
 /// What a worker tells control.

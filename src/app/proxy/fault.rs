@@ -49,11 +49,15 @@ pub enum Reason {
     PoolLimit,
     /// As many requests wait for a connection as may.
     PendingLimit,
+    /// The path can be read in two ways, or is one that nobody should be asked for.
+    BadPath,
+    /// A header field has `_` in its name.
+    UnderscoreHeader,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::UnknownCoding,
         Self::MethodRefused,
@@ -71,6 +75,8 @@ impl Reason {
         Self::EndpointLimit,
         Self::PoolLimit,
         Self::PendingLimit,
+        Self::BadPath,
+        Self::UnderscoreHeader,
     ];
 
     /// The word, and the status that goes with it.
@@ -94,6 +100,8 @@ impl Reason {
             Self::EndpointLimit => ("endpoint_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PoolLimit => ("pool_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::BadPath => ("bad_path", StatusCode::BAD_REQUEST),
+            Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
         }
     }
 
@@ -178,6 +186,8 @@ impl Reason {
                 | Self::MethodRefused
                 | Self::BodyTooLarge
                 | Self::BodyTimeout
+                | Self::BadPath
+                | Self::UnderscoreHeader
         )
     }
 }

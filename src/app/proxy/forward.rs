@@ -44,7 +44,7 @@ pub(super) fn write_request_head<B>(
             }
         }
     }
-    write_forwarded(out, admitted.host, client);
+    write_forwarded(out, admitted.asked_host, client);
     write_via(out, request.headers(), via);
     out.extend_from_slice(b"\r\n");
 }

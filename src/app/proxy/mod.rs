@@ -3,13 +3,17 @@
 //! It reads one snapshot per try, takes no lock, and writes nothing that is shared but its
 //! endpoint's counters (and, on failure only, one message to control).
 
+mod actions;
 mod admit;
 mod attempt;
 mod body;
+mod changes;
 mod choose;
 mod client;
 mod fault;
 mod forward;
+mod mirror;
+mod path;
 mod patience;
 mod trip;
 mod visit;
@@ -17,14 +21,18 @@ mod visit;
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
+pub use mirror::Mirrors;
 
 use std::rc::Rc;
 
-use http::header::{ALLOW, EXPECT, HeaderValue};
+use http::header::{ALLOW, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::net::upstream::drain;
+use crate::logic::route::Ask;
+
+use self::actions::Errand;
+use self::admit::Admitted;
 
 use super::worker::Worker;
 
@@ -36,32 +44,42 @@ pub async fn handle(
 ) -> Response<ProxyBody> {
     let view = worker.view();
     let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, ());
-    // A client that waits for 100-continue has sent nothing yet that could be in the way.
-    let unwanted = |body| {
-        if !request.headers().contains_key(EXPECT) {
-            drain(body);
+    let mut request = Request::from_parts(parts, ());
+    let prepared = path::prepare(&mut request, &view.manners);
+    let admitted = match prepared.and_then(|()| admit::admit(&request)) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            actions::unwanted(&request, body);
+            return reason.response();
         }
     };
-    match admit::admit(&request) {
-        Err(reason) => {
-            unwanted(body);
-            reason.response()
-        }
-        Ok(_) if request.uri().path() == "*" => options(),
-        Ok(admitted) => {
-            let key = admit::route_key(admitted.host);
-            match view.snapshot.routes.find(&key, request.uri().path()) {
-                None => {
-                    unwanted(body);
-                    Reason::NoRoute.response()
-                }
-                Some(route) => {
-                    trip::serve(worker, &view, route, client, &request, &admitted, body).await
-                }
-            }
-        }
+    if request.uri().path() == "*" {
+        return options();
     }
+    let ask = Ask {
+        host: &admit::route_key(admitted.host),
+        path: request.uri().path(),
+        method: request.method(),
+        headers: request.headers(),
+        query: request.uri().query().unwrap_or_default(),
+        is_tls: client.is_tls,
+    };
+    let Some(rule) = view.snapshot.routes.find(&ask) else {
+        actions::unwanted(&request, body);
+        return Reason::NoRoute.response();
+    };
+    if !changes::is_needed(&rule.spec) {
+        let (request, admitted) = (&request, &admitted);
+        let errand = Errand { worker, view: &view, client, request, admitted };
+        return actions::act(&errand, rule, body).await;
+    }
+    let Admitted { asked_host, framing, length, .. } = admitted;
+    let asked_host = asked_host.to_owned();
+    changes::apply(&mut request, &rule.spec);
+    let host = rule.spec.rewrite.host.as_deref().unwrap_or(&asked_host);
+    let admitted = &Admitted { host, asked_host: &asked_host, framing, length };
+    let errand = Errand { worker, view: &view, client, request: &request, admitted };
+    actions::act(&errand, rule, body).await
 }
 
 /// `OPTIONS *` asks about the proxy itself.

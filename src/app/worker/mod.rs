@@ -27,6 +27,7 @@ use crate::logic::retry::Waiting;
 use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
+use super::proxy::Mirrors;
 use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
@@ -44,6 +45,8 @@ type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 pub struct Worker {
     /// Shared with control.
     pub shared: Arc<Shared>,
+    /// Copies of requests that are under way.
+    pub mirrors: Rc<Mirrors>,
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
     pools: RefCell<HashMap<EndpointId, Rc<Pool>>>,
@@ -92,6 +95,7 @@ impl Worker {
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
+            mirrors: Rc::default(),
             shared,
         }
     }

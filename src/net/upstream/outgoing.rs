@@ -99,6 +99,19 @@ impl Outgoing {
         self.next = 0;
     }
 
+    /// The same body again, if all of it is held.
+    #[must_use]
+    pub fn copy(&self) -> Option<Self> {
+        let is_all = self.whole && self.source.is_none();
+        is_all.then(|| Self { source: None, held: self.held.clone(), next: 0, ..*self })
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Bytes read from the client so far.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
