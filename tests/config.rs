@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gapless::cli::check::{Format, check};
-use gapless::config::model::{Limits, Shutdown};
+use gapless::config::model::{Headers, Limits, Shutdown, Underscores};
 use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
 use gapless::logic::probe::{ProbeKind, ProbeSpec};
-use gapless::logic::route::{RetrySpec, Timeouts};
+use gapless::logic::route::{
+    Action, HostMatch, PathMatch, PathRules, RetrySpec, RouteSpec, Timeouts,
+};
 use gapless::logic::topology::{
     Correlate, Detect, Evict, PROBES_PER_SECOND, PoolLimits, Recover, Topology,
 };
@@ -17,12 +19,13 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 6] = [
+const EXAMPLES: [&str; 7] = [
     "minimal.toml",
     "two-zones.toml",
     "multi-region.toml",
     "probes.toml",
     "verdicts.toml",
+    "routes.toml",
     "full.toml",
 ];
 
@@ -65,7 +68,10 @@ fn the_smallest_example_takes_every_default() {
     assert_eq!(config.headers.via, "gapless");
 
     let route = &config.routes[0];
-    assert_eq!((&*route.name, &route.host, route.path.as_str()), ("*/", &None, "/"));
+    let expected = RouteSpec::new("*/", HostMatch::Any, PathMatch::default(), Action::pool("web"));
+    assert_eq!(*route, expected);
+    assert_eq!(config.paths, PathRules::default());
+    assert_eq!(config.headers.underscores, Underscores::Reject);
     assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
     assert_eq!(route.body_bytes, None);
 
@@ -102,6 +108,7 @@ fn the_example_of_verdicts_says_what_it_says() {
 fn the_full_example_states_the_defaults() {
     let config = parse(&example("full.toml")).unwrap().config;
     assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
+    assert_eq!((config.headers, config.paths), (Headers::default(), PathRules::default()));
     let route = &config.routes[0];
     assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
     assert_eq!(route.body_bytes, Some(10 << 20));

@@ -32,6 +32,9 @@ pub struct PoolMeter {
     resends: AtomicU64,
     hedges: AtomicU64,
     rescued: AtomicU64,
+    fallbacks: AtomicU64,
+    mirrored: AtomicU64,
+    mirrors_dropped: AtomicU64,
     reasons: [AtomicU64; Reason::ALL.len()],
     limits: [[AtomicU64; Limit::ALL.len()]; Scope::ALL.len()],
 }
@@ -46,6 +49,9 @@ impl Default for PoolMeter {
             resends: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+            mirrored: AtomicU64::new(0),
+            mirrors_dropped: AtomicU64::new(0),
             reasons: zeros(),
             limits: Default::default(),
         }
@@ -86,6 +92,16 @@ impl PoolMeter {
     /// A second endpoint was asked beside the first; counts as a resend too.
     pub fn hedged(&self) {
         bump(&self.hedges, 1);
+    }
+
+    /// A route fell back from this pool.
+    pub fn fell_back(&self) {
+        bump(&self.fallbacks, 1);
+    }
+
+    /// A copy of a request was sent to this pool, or there was no room for it.
+    pub fn mirrored(&self, is_sent: bool) {
+        bump(if is_sent { &self.mirrored } else { &self.mirrors_dropped }, 1);
     }
 
     /// A request that was sent again was answered well.
@@ -145,7 +161,7 @@ impl Meters {
             }
         }
         type Read = fn(&PoolMeter) -> u64;
-        let counters: [(&str, &str, Read); 3] = [
+        let counters: [(&str, &str, Read); 6] = [
             ("gapless_resends_total", "Requests sent to another endpoint.", |m| {
                 m.resends.load(Relaxed)
             }),
@@ -156,6 +172,15 @@ impl Meters {
             ),
             ("gapless_rescued_total", "Requests that met a failure and were answered well.", |m| {
                 m.rescued.load(Relaxed)
+            }),
+            ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
+                m.fallbacks.load(Relaxed)
+            }),
+            ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
+                m.mirrored.load(Relaxed)
+            }),
+            ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
+                m.mirrors_dropped.load(Relaxed)
             }),
         ];
         for (name, help, read) in counters {

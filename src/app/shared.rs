@@ -12,6 +12,7 @@ use crate::config::model::{AccessLog, Config, Headers, Limits};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Failure;
 use crate::logic::retry::Waiting;
+use crate::logic::route::PathRules;
 use crate::logic::snapshot::Snapshot;
 
 use super::access;
@@ -44,20 +45,24 @@ pub struct Shared {
 pub struct Manners {
     /// Bounds on clients.
     pub limits: Limits,
-    /// What is added to messages.
+    /// What is added to messages, and what their fields may be called.
     pub headers: Headers,
     /// What is written down of each request.
     pub access_log: AccessLog,
+    /// How paths are brought to one form.
+    pub paths: PathRules,
 }
 
 impl Manners {
     /// What `config` says of them.
     #[must_use]
     pub fn of(config: &Config) -> Self {
+        let Config { limits, headers, access_log, paths, .. } = config;
         Self {
-            limits: config.limits.clone(),
-            headers: config.headers.clone(),
-            access_log: config.access_log.clone(),
+            limits: limits.clone(),
+            headers: headers.clone(),
+            access_log: access_log.clone(),
+            paths: *paths,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! `IP:PORT` and host names: text to value, or what is wrong and how to write it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::uri::Authority;
 
 use super::findings::Flaw;
 use crate::logic::network::{Network, NetworkError};
+use crate::logic::route::HostMatch;
 
 /// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
 pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
@@ -69,8 +72,19 @@ pub(super) fn network(text: &str) -> Result<Network, Flaw> {
     })
 }
 
-/// Reads the host of a route: lower case, without a port.
-pub(super) fn host(text: &str) -> Result<String, Flaw> {
+/// Reads the hosts of a route: one, or with `*.` in front all below it.
+pub(super) fn hosts(text: &str) -> Result<HostMatch, Flaw> {
+    let Some(name) = text.strip_prefix("*.") else { return host(text).map(HostMatch::Exact) };
+    let name = host(name)?;
+    if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() {
+        let mend = "write the address, or a name such as \"*.example.com\"";
+        return Err(Flaw::new(format!("nothing is below the address {name}"), mend));
+    }
+    Ok(HostMatch::Under(name))
+}
+
+/// Reads a host: lower case, without a port.
+fn host(text: &str) -> Result<String, Flaw> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if bare.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
@@ -87,8 +101,8 @@ pub(super) fn host(text: &str) -> Result<String, Flaw> {
     }
     if lower.contains('*') {
         return Err(Flaw::new(
-            "a route's host is matched exactly, without wildcards",
-            "write one route for each host, or leave `host` away to match all",
+            format!("the `*` in `{text}` does not stand for all labels in front of a name"),
+            "write it as \"*.example.com\", or leave `host` away to match all",
         ));
     }
     if is_dns_name(&lower) {
@@ -103,6 +117,17 @@ pub(super) fn host(text: &str) -> Result<String, Flaw> {
             "write a name such as \"api.example.com\"".to_owned()
         },
     ))
+}
+
+/// Reads what can be a Host header: a name or an address, with a port or without.
+pub(super) fn authority(text: &str) -> Result<String, Flaw> {
+    match text.parse::<Authority>() {
+        Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
+        _ => Err(Flaw::new(
+            format!("`{text}` cannot be a Host header"),
+            "write a name such as \"web.internal\", with `:port` if need be",
+        )),
+    }
 }
 
 /// Longest name that DNS carries.
@@ -152,7 +177,13 @@ mod tests {
         let mend = |text| host(text).unwrap_err().mend;
         assert_eq!(mend("example.com:8080"), "write it as \"example.com\"");
         assert_eq!(mend("example.com."), "write it as \"example.com\"");
-        assert!(mend("*.example.com").starts_with("write one route"));
+        assert!(mend("a*.example.com").starts_with("write it as \"*.example.com\""));
+        assert!(mend("*").ends_with("leave `host` away to match all"));
+        assert_eq!(hosts("*.Example.com"), Ok(HostMatch::Under("example.com".to_owned())));
+        assert_eq!(hosts("a.b"), Ok(HostMatch::Exact("a.b".to_owned())));
+        for bad in ["*.", "*.*.b", "*.10.0.0.1", "*.[::1]", "*.b:80"] {
+            assert!(hosts(bad).is_err(), "{bad}");
+        }
         assert!(mend("").starts_with("write a name"));
         assert!(mend("exämple.com").starts_with("write a name"));
     }

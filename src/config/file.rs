@@ -3,9 +3,11 @@
 //!
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
+mod action;
 mod health;
 mod listen;
 mod located;
+mod matching;
 mod observe;
 mod probe;
 mod route;
@@ -18,10 +20,12 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
+pub(super) use self::matching::{Paths, ValueTest};
 pub(super) use self::observe::AccessLog;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
@@ -50,10 +54,12 @@ pub(super) struct File {
     pub(super) probes: Option<Table<ProbeBudget>>,
     /// How a stop goes.
     pub(super) shutdown: Option<Table<Shutdown>>,
-    /// What may be added to messages.
+    /// What may be added to messages, and what their header fields may be called.
     pub(super) headers: Option<Table<Headers>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
+    /// How paths are brought to the one form in which they are matched and forwarded.
+    pub(super) paths: Option<Table<Paths>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
     pub(super) listen: Option<Vec<Table<Listen>>>,
@@ -100,7 +106,7 @@ pub(super) struct Shutdown {
     pub(super) drain: Option<Located<DurationText>>,
 }
 
-/// What may be added to messages.
+/// What may be added to messages, and what their header fields may be called.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Headers {
@@ -108,6 +114,9 @@ pub(super) struct Headers {
     pub(super) expose: Option<Located<bool>>,
     /// The pseudonym in `Via`; empty adds none. Default: `gapless`.
     pub(super) via: Option<Located<String>>,
+    /// What becomes of header fields with `_` in their names, which some take for `-`: `reject` the
+    /// request, `drop` the field, or `allow` it. Default: `reject`.
+    pub(super) underscores: Option<Located<String>>,
 }
 
 /// The endpoints that can serve the same request, and how they are watched.

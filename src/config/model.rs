@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
-use crate::logic::route::RouteSpec;
+use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::topology::Topology;
 
 /// A whole configuration that has passed every check.
@@ -27,10 +27,12 @@ pub struct Config {
     pub limits: Limits,
     /// How a stop goes.
     pub shutdown: Shutdown,
-    /// What may be added to messages.
+    /// What may be added to messages, and what their fields may be called.
     pub headers: Headers,
     /// What is written down of each request.
     pub access_log: AccessLog,
+    /// How paths are brought to one form.
+    pub paths: PathRules,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
@@ -100,18 +102,34 @@ impl Default for Shutdown {
     }
 }
 
-/// What the proxy may add to messages.
+/// What the proxy may add to messages, and what their header fields may be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses.
     pub expose: bool,
     /// The pseudonym in `Via`; empty adds none.
     pub via: String,
+    /// What becomes of fields of requests with `_` in their names.
+    pub underscores: Underscores,
+}
+
+/// What becomes of header fields with `_` in their names: applications may take it for `-`, and so
+/// for a field that they trust.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// The request is refused.
+    #[default]
+    Reject,
+    /// They are left out.
+    Drop,
+    /// They are passed on.
+    Allow,
 }
 
 impl Default for Headers {
     fn default() -> Self {
-        Self { expose: false, via: "gapless".to_owned() }
+        let underscores = Underscores::default();
+        Self { expose: false, via: "gapless".to_owned(), underscores }
     }
 }
 

@@ -45,11 +45,12 @@ pub(super) fn validate(
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
     let access_log = check.access_log(file.access_log);
+    let paths = check.paths(file.paths);
     let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
     let here = file.here.and_then(|given| check.here(&given, &pools));
-    let routes = check.routes(file.route.unwrap_or_default(), &pools);
+    let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);
 
     if check.findings.has_errors() {
@@ -65,6 +66,7 @@ pub(super) fn validate(
         shutdown,
         headers,
         access_log,
+        paths,
         routes,
         topology: Topology { here, pools, probes_per_second },
     })
@@ -153,7 +155,8 @@ impl Check<'_> {
         if self.findings.has_errors() {
             return;
         }
-        let used: HashSet<&str> = routes.iter().map(|route| &*route.pool).collect();
+        let used: HashSet<&str> =
+            routes.iter().flat_map(RouteSpec::pools).map(|pool| &**pool).collect();
         for (span, pool) in &pools.read {
             if !used.contains(&*pool.name) {
                 let flaw = Flaw::new(

@@ -1,29 +1,112 @@
-//! Host and path to route, compiled once per configuration.
+//! Which requests go where, and what is done to them on the way.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
+mod action;
+mod condition;
+mod matching;
+mod path;
+mod pattern;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::statuses::ServerErrors;
+
+pub use self::action::{
+    Action, Fallback, Fixed, HeaderChanges, Mirror, PathChange, Redirect, Rewrite, Share,
+};
+pub use self::condition::{Ask, Conditions, Test};
+pub use self::matching::{HostMatch, PathMatch};
+pub use self::path::{BadPath, EncodedSlash, PathRules, normalise};
+pub use self::pattern::{Pattern, Substitution, SubstitutionError};
+pub use self::table::{Route, RouteTable, Rule};
 
 /// One route as declared, with its own timeouts and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteSpec {
     /// Unique; given in the file, or made of host and path.
     pub name: Arc<str>,
-    /// Exact host, lower case, without a port; absent matches every host.
-    pub host: Option<String>,
-    /// Path prefix; begins with `/`.
-    pub path: String,
-    /// The pool's name.
-    pub pool: Arc<str>,
+    /// The hosts that it is for.
+    pub host: HostMatch,
+    /// The paths that it is for.
+    pub path: PathMatch,
+    /// What else it asks for.
+    pub conditions: Conditions,
+    /// What answers.
+    pub action: Action,
+    /// How endpoints are asked for something else than the client asked for.
+    pub rewrite: Rewrite,
+    /// What is done to the request's header fields.
+    pub request_headers: HeaderChanges,
+    /// What is done to the response's header fields.
+    pub response_headers: HeaderChanges,
+    /// Strict-Transport-Security (RFC 6797), for answers over TLS.
+    pub hsts: Option<HeaderValue>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
+    /// What is left when nothing else is.
+    pub fallback: Option<Fallback>,
     /// When and how often a request is sent again.
     pub retry: RetrySpec,
     /// How long each step may take.
     pub timeouts: Timeouts,
     /// Largest request body in bytes; absent means unlimited.
     pub body_bytes: Option<u64>,
+}
+
+impl RouteSpec {
+    /// A route with nothing but what it is for and what answers.
+    #[must_use]
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        host: HostMatch,
+        path: PathMatch,
+        action: Action,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            host,
+            path,
+            conditions: Conditions::default(),
+            action,
+            rewrite: Rewrite::default(),
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+            hsts: None,
+            mirror: None,
+            fallback: None,
+            retry: RetrySpec::default(),
+            timeouts: Timeouts::default(),
+            body_bytes: None,
+        }
+    }
+
+    /// Every pool that it leads to, by its name: for requests, for copies, as a last resort.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let shares = match &self.action {
+            Action::Pools(shares) => shares.as_slice(),
+            Action::Redirect(_) | Action::Respond(_) => &[],
+        };
+        let fallback = match &self.fallback {
+            Some(Fallback::Pool(pool)) => Some(pool),
+            _ => None,
+        };
+        let mirror = self.mirror.as_ref().map(|mirror| &mirror.pool);
+        shares.iter().map(|share| &share.pool).chain(mirror).chain(fallback)
+    }
+}
+
+impl Action {
+    /// All requests to one pool.
+    #[must_use]
+    pub fn pool(name: impl Into<Arc<str>>) -> Self {
+        Self::Pools(vec![Share { pool: name.into(), weight: 1 }])
+    }
 }
 
 /// When and how often a request may be sent again.
@@ -80,121 +163,5 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             total: None,
         }
-    }
-}
-
-/// A compiled route: what the request path needs of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// As declared.
-    pub spec: RouteSpec,
-    /// Index of its pool in the topology.
-    pub pool: usize,
-}
-
-/// All routes, compiled: one look-up by host, then the longest path prefix.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RouteTable {
-    routes: Vec<Route>,
-    hosts: HashMap<String, Vec<Entry>>,
-    any_host: Vec<Entry>,
-}
-
-/// Sorted by length, longest first.
-#[derive(Clone, Debug, PartialEq)]
-struct Entry {
-    path: String,
-    route: usize,
-}
-
-impl RouteTable {
-    /// Compiles `specs` against the pools' names. A route to a pool that does not exist is left
-    /// out: validation has refused it before.
-    #[must_use]
-    pub fn compile<'a>(specs: &[RouteSpec], pools: impl Iterator<Item = &'a str>) -> Self {
-        let pools: HashMap<&str, usize> = pools.enumerate().map(|(i, name)| (name, i)).collect();
-        let mut table = Self::default();
-        for spec in specs {
-            let Some(&pool) = pools.get(&*spec.pool) else { continue };
-            let entry = Entry { path: spec.path.clone(), route: table.routes.len() };
-            match &spec.host {
-                Some(host) => table.hosts.entry(host.clone()).or_default().push(entry),
-                None => table.any_host.push(entry),
-            }
-            table.routes.push(Route { spec: spec.clone(), pool });
-        }
-        let lists = table.hosts.values_mut().chain([&mut table.any_host]);
-        lists.for_each(|list| list.sort_by_key(|entry| Reverse(entry.path.len())));
-        table
-    }
-
-    /// The route of a request. `host` is lower case and without a port; the longest path prefix
-    /// of its own host wins over any prefix of routes for every host.
-    ///
-    /// A prefix matches whole segments: `/v1` matches `/v1` and `/v1/x`, never `/v1x`.
-    #[must_use]
-    pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
-        let own = if self.hosts.is_empty() { None } else { self.hosts.get(host) };
-        let lists = own.into_iter().chain([&self.any_host]);
-        lists
-            .flatten()
-            .find(|entry| matches_prefix(path, &entry.path))
-            .map(|e| &self.routes[e.route])
-    }
-
-    /// Every route, in the order of the file.
-    #[must_use]
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
-    }
-}
-
-fn matches_prefix(path: &str, prefix: &str) -> bool {
-    let Some(rest) = path.strip_prefix(prefix) else { return false };
-    rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(host: Option<&str>, path: &str) -> RouteSpec {
-        RouteSpec {
-            name: format!("{}{path}", host.unwrap_or("*")).into(),
-            host: host.map(str::to_owned),
-            path: path.to_owned(),
-            pool: "web".into(),
-            retry: RetrySpec::default(),
-            timeouts: Timeouts::default(),
-            body_bytes: None,
-        }
-    }
-
-    #[test]
-    fn own_host_first_then_the_longest_prefix_by_segments() {
-        let specs = [
-            spec(None, "/"),
-            spec(None, "/v1"),
-            spec(Some("a.example"), "/"),
-            spec(Some("a.example"), "/v1/"),
-            spec(Some("b.example"), "/only"),
-        ];
-        let table = RouteTable::compile(&specs, ["web"].into_iter());
-        let found = |host, path| table.find(host, path).map(|r| r.spec.name.to_string());
-        assert_eq!(found("x", "/").as_deref(), Some("*/"));
-        assert_eq!(found("x", "/v1").as_deref(), Some("*/v1"));
-        assert_eq!(found("x", "/v1/a").as_deref(), Some("*/v1"));
-        assert_eq!(found("x", "/v1x").as_deref(), Some("*/"));
-        assert_eq!(found("a.example", "/v1").as_deref(), Some("a.example/"));
-        assert_eq!(found("a.example", "/v1/x").as_deref(), Some("a.example/v1/"));
-        assert_eq!(found("b.example", "/only/x").as_deref(), Some("b.example/only"));
-        assert_eq!(found("b.example", "/v1/x").as_deref(), Some("*/v1"));
-    }
-
-    #[test]
-    fn no_route_is_no_route() {
-        let table = RouteTable::compile(&[spec(Some("a.example"), "/")], ["web"].into_iter());
-        assert!(table.find("b.example", "/").is_none());
-        assert!(RouteTable::compile(&[], ["web"].into_iter()).find("a", "/").is_none());
     }
 }

@@ -124,9 +124,9 @@ impl Note {
         }))
     }
 
-    /// The route is found.
+    /// The route is found, and the pool that is asked.
     pub fn routed(&self, route: &Route) {
-        let names = (Arc::clone(&route.spec.name), Arc::clone(&route.spec.pool));
+        let names = (Arc::clone(&route.spec.name), Arc::clone(&route.pool_name));
         *self.route.borrow_mut() = Some(names);
     }
 

@@ -10,8 +10,10 @@ use super::fault::Reason;
 /// What the request path needs to know of a request that may pass.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
-    /// The Host to forward, as the client wrote it.
+    /// The Host to forward: as the client wrote it, unless a route says another.
     pub(super) host: &'a str,
+    /// The Host that the client wrote.
+    pub(super) asked_host: &'a str,
     /// How the body is framed; `None` if there is none.
     pub(super) framing: Option<BodyFraming>,
     /// The content-length, if there is one.
@@ -76,7 +78,7 @@ pub(super) fn admit<B>(request: &Request<B>) -> Result<Admitted<'_>, Reason> {
     }
     let host = host(request)?;
     let (framing, length) = framing(request.headers())?;
-    Ok(Admitted { host, framing, length })
+    Ok(Admitted { host, asked_host: host, framing, length })
 }
 
 /// The authority of an absolute target replaces Host (RFC 9112 3.2.2); else there must be exactly

@@ -37,6 +37,12 @@ impl ProxyBody {
     }
 }
 
+impl Default for ProxyBody {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
 impl Body for ProxyBody {
     type Data = Bytes;
     type Error = ResponseError;

@@ -55,11 +55,15 @@ pub enum Reason {
     TotalTimeout,
     /// The client's own deadline (`grpc-timeout`) came first.
     DeadlineExceeded,
+    /// The path can be read in two ways, or is one that nobody should be asked for.
+    BadPath,
+    /// A header field has `_` in its name.
+    UnderscoreHeader,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -80,6 +84,8 @@ impl Reason {
         Self::PendingLimit,
         Self::TotalTimeout,
         Self::DeadlineExceeded,
+        Self::BadPath,
+        Self::UnderscoreHeader,
     ];
 
     /// The word, and the status that goes with it.
@@ -106,6 +112,8 @@ impl Reason {
             Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::TotalTimeout => ("total_timeout", StatusCode::GATEWAY_TIMEOUT),
             Self::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
+            Self::BadPath => ("bad_path", StatusCode::BAD_REQUEST),
+            Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
         }
     }
 
@@ -193,6 +201,8 @@ impl Reason {
                 | Self::MethodRefused
                 | Self::BodyTooLarge
                 | Self::BodyTimeout
+                | Self::BadPath
+                | Self::UnderscoreHeader
         )
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn write_request_head<B>(
         h1::write_header(out, "te", b"trailers");
         h1::write_header(out, "connection", b"te");
     }
-    write_forwarded(out, admitted.host, client);
+    write_forwarded(out, admitted.asked_host, client);
     write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
     out.extend_from_slice(b"\r\n");
 }

@@ -100,7 +100,7 @@ fn trailers(reason: Reason) -> HeaderMap {
 /// The status of the call that a reason gives.
 fn status(reason: Reason) -> u16 {
     match reason {
-        Reason::BadRequest => 3,
+        Reason::BadRequest | Reason::BadPath | Reason::UnderscoreHeader => 3,
         Reason::BodyTimeout
         | Reason::ConnectTimeout
         | Reason::ResponseTimeout

@@ -3,10 +3,12 @@
 //! It reads one snapshot per try, takes no lock, and writes nothing that is shared but its
 //! endpoint's counters (and, on failure only, one message to control).
 
+mod actions;
 mod admit;
 mod asker;
 mod attempt;
 mod body;
+mod changes;
 mod choose;
 mod client;
 mod fault;
@@ -14,6 +16,8 @@ mod forward;
 mod forward_h2;
 mod grpc;
 mod hedge;
+mod mirror;
+mod path;
 mod patience;
 mod trip;
 mod visit;
@@ -22,14 +26,18 @@ mod wait;
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
+pub use mirror::Mirrors;
 
 use std::rc::Rc;
 
-use http::header::{ALLOW, EXPECT, HeaderValue};
+use http::header::{ALLOW, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
-use crate::net::upstream::drain;
+use crate::logic::route::Ask;
+
+use self::actions::Errand;
+use self::admit::Admitted;
 
 use super::access::{Held, Note};
 use super::worker::{View, Worker};
@@ -45,10 +53,17 @@ pub async fn handle(
     let view = worker.view();
     let call = grpc::Call::of(request.version(), request.headers());
     let (parts, body) = request.into_parts();
+    let mut request = Request::from_parts(parts, ());
+    let prepared = path::prepare(&mut request, &view.manners);
     let note = Note::begin(worker, &view.manners, client);
-    let held = Held { request: Request::from_parts(parts, ()), note };
-    let asker = Asker { client, note: held.note.as_ref() };
-    let response = answer(worker, &view, &asker, &held.request, body).await;
+    let mut held = Held { request, note };
+    let response = match prepared {
+        Ok(()) => answer(worker, &view, client, &mut held, body).await,
+        Err(reason) => {
+            actions::unwanted(&held.request, body);
+            reason.response()
+        }
+    };
     let response = match call {
         None => response,
         Some(call) => call.answer(response),
@@ -62,41 +77,49 @@ pub async fn handle(
 async fn answer(
     worker: &Rc<Worker>,
     view: &Rc<View>,
-    asker: &Asker<'_>,
-    request: &Request<()>,
+    client: &Rc<Client>,
+    held: &mut Held,
     body: Incoming,
 ) -> Response<ProxyBody> {
-    // A client that waits for 100-continue has sent nothing yet that could be in the way.
-    let unwanted = |body| {
-        if !request.headers().contains_key(EXPECT) {
-            drain(body);
-        }
-    };
+    let Held { request, note } = held;
+    let asker = &Asker { client, note: note.as_ref() };
     let limits = &view.manners.limits;
     let admitted = admit::admit(request)
         .and_then(|admitted| admitted.over(request, !body.is_end_stream(), limits.header_count));
-    match admitted {
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
         Err(reason) => {
-            unwanted(body);
-            reason.response()
+            actions::unwanted(request, body);
+            return reason.response();
         }
-        Ok(_) if request.uri().path() == "*" => options(),
-        Ok(admitted) => {
-            let key = admit::route_key(admitted.host);
-            match view.snapshot.routes.find(&key, request.uri().path()) {
-                None => {
-                    unwanted(body);
-                    Reason::NoRoute.response()
-                }
-                Some(route) => {
-                    if let Some(note) = asker.note {
-                        note.routed(route);
-                    }
-                    trip::serve(worker, view, route, asker, request, &admitted, body).await
-                }
-            }
-        }
+    };
+    if request.uri().path() == "*" {
+        return options();
     }
+    let ask = Ask {
+        host: &admit::route_key(admitted.host),
+        path: request.uri().path(),
+        method: request.method(),
+        headers: request.headers(),
+        query: request.uri().query().unwrap_or_default(),
+        is_tls: client.is_tls,
+    };
+    let Some(rule) = view.snapshot.routes.find(&ask) else {
+        actions::unwanted(request, body);
+        return Reason::NoRoute.response();
+    };
+    if !changes::is_needed(&rule.spec) {
+        let (request, admitted) = (&*request, &admitted);
+        let errand = Errand { worker, view, asker, request, admitted };
+        return actions::act(&errand, rule, body).await;
+    }
+    let Admitted { asked_host, framing, length, .. } = admitted;
+    let asked_host = asked_host.to_owned();
+    changes::apply(request, &rule.spec);
+    let host = rule.spec.rewrite.host.as_deref().unwrap_or(&asked_host);
+    let admitted = &Admitted { host, asked_host: &asked_host, framing, length };
+    let errand = Errand { worker, view, asker, request, admitted };
+    actions::act(&errand, rule, body).await
 }
 
 /// `OPTIONS *` asks about the proxy itself.

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, HeaderName, HeaderValue};
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::{HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::app::worker::{PoolLocal, View, Worker};
@@ -15,9 +14,9 @@ use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::{RetrySpec, Route, RouteSpec};
 use crate::logic::snapshot::{Avoid, Sending};
 use crate::net::h1::ResponseHead;
-use crate::net::upstream::{Free, Outgoing, Pool, Received, drain};
+use crate::net::upstream::{Free, Outgoing, Pool, Received};
 
-use super::admit::Admitted;
+use super::actions::Errand;
 use super::asker::Asker;
 use super::attempt::{Ask, Begun, Connect, Ended, Part, Progress, attempt};
 use super::body::ProxyBody;
@@ -38,6 +37,8 @@ pub(super) struct Trip<'a> {
     asker: &'a Asker<'a>,
     idempotent: bool,
     arrived: Instant,
+    /// When this trip began.
+    began: Instant,
     pub(super) avoid: Avoid,
     pub(super) tries: u32,
     pub(super) sent_tries: u32,
@@ -55,35 +56,53 @@ struct Failed<'a> {
     reached: Reached,
 }
 
-/// Serves a request that has a route.
-pub(super) async fn serve(
-    worker: &Rc<Worker>,
-    view: &Rc<View>,
-    route: &Route,
-    asker: &Asker<'_>,
-    request: &Request<()>,
-    admitted: &Admitted<'_>,
-    body: Incoming,
-) -> Response<ProxyBody> {
-    let (pool, local) = view.pool(route);
-    let body_bytes_at_most = route.spec.body_bytes.unwrap_or(u64::MAX);
-    if admitted.length.is_some_and(|length| length > body_bytes_at_most) {
-        local.meter.refused(Reason::BodyTooLarge);
-        if !request.headers().contains_key(EXPECT) {
-            drain(body);
-        }
-        return Reason::BodyTooLarge.response();
+/// What was before a trip.
+pub(super) struct Past {
+    /// When the request arrived.
+    pub(super) arrived: Instant,
+    /// When this trip begins.
+    pub(super) began: Instant,
+    /// The first endpoint that failed it.
+    pub(super) first_met: Option<Rc<Pool>>,
+}
+
+impl Past {
+    /// Nothing was: the request has just arrived.
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self { arrived: now, began: now, first_met: None }
     }
+}
+
+/// A trip that no endpoint's answer ended.
+pub(super) struct Unserved {
+    pub(super) reason: Reason,
+    pub(super) past: Past,
+    /// The request may be sent to another pool: its body is held, and it did not reach an endpoint or
+    /// may reach another one.
+    pub(super) may_go_on: bool,
+}
+
+/// Serves a request that has a route to a pool.
+pub(super) async fn serve(
+    errand: &Errand<'_>,
+    route: &Route,
+    outgoing: &mut Outgoing,
+    past: Past,
+) -> Result<Response<ProxyBody>, Unserved> {
+    let Errand { worker, view, asker, request, admitted } = *errand;
+    let (pool, local) = view.pool(route);
     let mut trip = Trip {
         worker,
         route,
         asker,
         idempotent: is_repeatable(request, &route.spec.retry),
-        arrived: Instant::now(),
+        arrived: past.arrived,
+        began: past.began,
         avoid: Avoid::default(),
         tries: 0,
         sent_tries: 0,
-        first_met: None,
+        first_met: past.first_met,
         counted: None,
     };
     let ask = Ask {
@@ -96,30 +115,32 @@ pub(super) async fn serve(
         idempotent: trip.idempotent,
         may_hedge: trip.idempotent && admitted.framing.is_none() && route.spec.retry.hedge,
     };
-    let hold_at_most =
-        if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
-    let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
-    if let Some(note) = asker.note {
-        outgoing.count_into(note.read_bytes());
-    }
     local.budget.borrow_mut().earn(&route.spec.retry);
-    let deadline = deadline(&route.spec, request);
-    let ended = match deadline {
-        None => trip.run(view, &ask, &mut outgoing).await,
+    let ended = match deadline(&route.spec, request) {
+        None => trip.run(view, &ask, outgoing).await,
         // Who is dropped in the middle of an exchange withdraws it.
         Some((within, reason)) => {
-            let run = Box::pin(trip.run(view, &ask, &mut outgoing));
+            let run = Box::pin(trip.run(view, &ask, outgoing));
             timeout(within, run).await.unwrap_or(Err(reason))
         }
     };
-    match ended {
-        Ok(response) => response,
-        Err(reason) => {
-            if !request.headers().contains_key(EXPECT) {
-                outgoing.abandon();
-            }
-            trip.failed(reason, local)
+    ended.map_err(|reason| Unserved {
+        reason,
+        may_go_on: outgoing.is_held() && (trip.idempotent || trip.sent_tries == 0),
+        past: Past { first_met: trip.first_met.take(), arrived: trip.arrived, began: trip.began },
+    })
+}
+
+impl Unserved {
+    /// The client sees the failure, with `status`.
+    pub(super) fn told(&self, worker: &Worker, local: &PoolLocal, status: StatusCode) {
+        if let Some(met) = &self.past.first_met
+            && self.reason.is_by_endpoint()
+        {
+            met.target.live.failed(worker.shared.micros(Instant::now()));
         }
+        local.meter.refused(self.reason);
+        local.meter.answered(status.as_u16(), self.past.arrived.elapsed());
     }
 }
 
@@ -205,8 +226,8 @@ impl Trip<'_> {
             worker: self.worker,
             pool,
             local,
-            sending: self.sending(local, self.arrived),
-            began: self.arrived,
+            sending: self.sending(local, self.began),
+            began: self.began,
             is_resend: false,
             may_wait: true,
             note: self.asker.note,
@@ -364,18 +385,6 @@ impl Trip<'_> {
             response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(self.tries));
         }
         response
-    }
-
-    /// The client sees the failure.
-    fn failed(&self, reason: Reason, local: &PoolLocal) -> Response<ProxyBody> {
-        if let Some(met) = &self.first_met
-            && reason.is_by_endpoint()
-        {
-            met.target.live.failed(self.worker.shared.micros(Instant::now()));
-        }
-        local.meter.refused(reason);
-        local.meter.answered(reason.table().1.as_u16(), self.arrived.elapsed());
-        reason.response()
     }
 }
 

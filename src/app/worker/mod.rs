@@ -30,6 +30,7 @@ use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
 use super::access::Lines;
+use super::proxy::Mirrors;
 use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
@@ -47,6 +48,8 @@ type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 pub struct Worker {
     /// Shared with control.
     pub shared: Arc<Shared>,
+    /// Copies of requests that are under way.
+    pub mirrors: Rc<Mirrors>,
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
     pools: RefCell<HashMap<EndpointId, Rc<Pool>>>,
@@ -99,6 +102,7 @@ impl Worker {
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
             access: Lines::default(),
+            mirrors: Rc::default(),
             shared,
         }
     }

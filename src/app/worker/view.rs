@@ -62,7 +62,7 @@ impl View {
     /// Whether the route, which may be from an older view, finds its pool in this one.
     #[must_use]
     pub fn has_pool(&self, route: &Route) -> bool {
-        self.pools.get(route.pool).is_some_and(|pool| pool.name == route.spec.pool)
+        self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
 
     /// Lets what budgets earned long ago fade.

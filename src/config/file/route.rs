@@ -3,22 +3,58 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape, Table};
+use super::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
+use super::located::{Entries, Located, Shape, Table};
+use super::matching::ValueTest;
 use super::scalar::{DeadlineText, DurationText, ErrorText, SizeText, Whole};
 
-/// Which requests go to which pool; with neither host nor path, all of them.
+/// Which requests go where; with neither host nor path, all of them. What answers is one of `pool`,
+/// `pools`, `redirect` and `respond`.
+///
+/// Of the routes that match, the one with the more exact host wins: an exact one, then the longest
+/// wildcard. Inside a host an exact path wins over the longest `path`, that over `path_regex` in the
+/// order of the file, and the `path` that all paths begin with, `/`, comes last. Of routes for the
+/// same host and path the one with more of `methods`, `headers` and `query` is asked first, then the
+/// earlier one.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Route {
     /// The route's name, unique. Default: made of host and path.
     pub(in crate::config) name: Option<Located<String>>,
-    /// The exact host, without a port. Default: any.
+    /// The host, without a port; `*.example.com` is every name below that one. Default: any.
     pub(in crate::config) host: Option<Located<String>>,
-    /// The beginning of the path. Default: `/`.
+    /// The beginning of the path, by whole segments. Default: `/`.
     pub(in crate::config) path: Option<Located<String>>,
+    /// All of the path.
+    pub(in crate::config) path_exact: Option<Located<String>>,
+    /// A regular expression that all of the path must match.
+    pub(in crate::config) path_regex: Option<Located<String>>,
+    /// The methods that it is for; `HEAD` is not `GET`. Default: any.
+    pub(in crate::config) methods: Option<Located<Vec<Located<String>>>>,
+    /// What headers must be, by name; all of it must hold.
+    pub(in crate::config) headers: Option<Located<Entries<Located<ValueTest>>>>,
+    /// What parameters in the query must be, by name; all of it must hold.
+    pub(in crate::config) query: Option<Located<Entries<Located<ValueTest>>>>,
     /// The name of the pool that serves it.
-    #[schemars(required)]
     pub(in crate::config) pool: Option<Located<String>>,
+    /// Several pools and their parts. A request that is sent again stays in its pool.
+    pub(in crate::config) pools: Option<Located<Vec<Table<Share>>>>,
+    /// The client is sent elsewhere.
+    pub(in crate::config) redirect: Option<Table<Redirect>>,
+    /// A fixed answer.
+    pub(in crate::config) respond: Option<Table<Respond>>,
+    /// How endpoints are asked for something else than the client asked for.
+    pub(in crate::config) rewrite: Option<Table<Rewrite>>,
+    /// What is done to a request's header fields on its way to an endpoint.
+    pub(in crate::config) request_headers: Option<Table<HeaderChanges>>,
+    /// What is done to a response's header fields on its way to the client, whoever it comes from.
+    pub(in crate::config) response_headers: Option<Table<HeaderChanges>>,
+    /// The value of `strict-transport-security` in responses over TLS. Default: none is added.
+    pub(in crate::config) hsts: Option<Located<String>>,
+    /// A pool that gets copies of requests.
+    pub(in crate::config) mirror: Option<Table<Mirror>>,
+    /// What is left when the pool has nothing left to try. Default: an error.
+    pub(in crate::config) fallback: Option<Table<Fallback>>,
     /// When and how often a request is sent again.
     pub(in crate::config) retry: Option<Table<Retry>>,
     /// How long each step of a request may take.

@@ -1,31 +1,56 @@
 //! Checks of routes.
 
+mod action;
+mod fields;
+mod matching;
+mod page;
+
 use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::Pools;
 use super::check::{Check, Key};
 use super::pool::NAME_MEND;
-use crate::config::address;
 use crate::config::file::{self, Located, Retry, RouteLimits, Scalar, Table};
 use crate::config::findings::Flaw;
 use crate::config::read::ROOT;
 use crate::config::{suggest, units};
 use crate::logic::id::is_name;
-use crate::logic::route::{RetrySpec, RouteSpec, Timeouts};
+use crate::logic::route::{
+    Action, BadPath, Conditions, HostMatch, PathChange, PathMatch, PathRules, RetrySpec, RouteSpec,
+    Timeouts, normalise,
+};
 use crate::logic::statuses::{SERVER_ERRORS, ServerErrors};
+
+use self::fields::Message;
 
 const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 const BUFFER_BYTES: RangeInclusive<usize> = 0..=64 * 1024 * 1024;
 const BUDGET_PERCENT: RangeInclusive<u32> = 0..=100;
 const BUDGET_FLOOR: RangeInclusive<u32> = 0..=100_000;
 
+/// Routes with `path_regex` of one host: all of them are searched for at once.
+const MAX_PATTERNS: usize = 1_000;
+
+/// What a route may refer to.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    pools: &'a Pools,
+    paths: &'a PathRules,
+}
+
 /// The first place of every route's name and of what it matches.
 #[derive(Default)]
 struct Seen {
     names: HashMap<Arc<str>, Range<usize>>,
-    matches: HashMap<(Option<String>, String), Range<usize>>,
+    matches: HashMap<(HostMatch, PathMatch, String), Range<usize>>,
+    /// How many routes have been named by their host and path.
+    made: HashMap<String, usize>,
+    /// How many patterns each host has.
+    patterns: HashMap<HostMatch, usize>,
 }
 
 impl Check<'_> {
@@ -33,73 +58,99 @@ impl Check<'_> {
         &mut self,
         given: Vec<Table<file::Route>>,
         pools: &Pools,
+        paths: &PathRules,
     ) -> Vec<RouteSpec> {
         if given.is_empty() {
             let mend = "add `[[route]]` with `pool = \"…\"`";
             self.missing(&ROOT, "route", Flaw::new("there is no route", mend));
         }
         let mut seen = Seen::default();
-        given.into_iter().filter_map(|route| self.route(route, pools, &mut seen)).collect()
+        given.into_iter().filter_map(|route| self.route(route, pools, paths, &mut seen)).collect()
     }
 
     fn route(
         &mut self,
         route: Table<file::Route>,
         pools: &Pools,
+        paths: &PathRules,
         seen: &mut Seen,
     ) -> Option<RouteSpec> {
         let Table { value: given, span: table } = route;
-        let pool = self.route_pool(&given.pool, &table, pools);
-        let host = match &given.host {
-            Some(text) => address::host(&text.value)
-                .map(Some)
-                .map_err(|flaw| self.findings.error(&text.span, flaw))
-                .ok(),
-            None => (!self.gaps.has(&table, "host")).then_some(None),
-        };
-        let path = match &given.path {
-            Some(text) => match route_path(&text.value) {
-                Ok(()) => Some(text.value.clone()),
-                Err(flaw) => {
-                    self.findings.error(&text.span, flaw);
-                    None
-                }
-            },
-            None => (!self.gaps.has(&table, "path")).then(|| "/".to_owned()),
-        };
-        let matched = host.zip(path).filter(|matched| {
-            let (host, path) = matched;
-            let flaw = Flaw::new(
-                format!(
-                    "an earlier route matches {}{path} already",
-                    host.as_deref().unwrap_or("*")
-                ),
-                "give them different hosts or paths, or leave one away",
-            );
-            let first = given.path.as_ref().or(given.host.as_ref()).map_or(&table, |key| &key.span);
-            self.unique(&mut seen.matches, matched.clone(), first, flaw)
-        });
+        let asked = self.matching(&given, &table, paths);
+        let path = asked.path.as_ref();
+        let answer = self.answer(&given, &table, path, Known { pools, paths });
+        let mut conditions = asked.conditions;
+        if let Some(Action::Redirect(redirect)) = &answer.action {
+            // Who is there already is not sent there.
+            let is_all = redirect.host.is_none() && redirect.path == PathChange::Keep;
+            if let Some(conditions) = &mut conditions {
+                conditions.cleartext = redirect.to_https && is_all;
+            }
+        }
+        let matched = asked.host.zip(asked.path).zip(conditions);
+        let matched = matched.filter(|matched| self.is_new_match(matched, &given, &table, seen));
+        let request_headers = self.header_changes(&given.request_headers, Message::Request);
+        let response_headers = self.header_changes(&given.response_headers, Message::Response);
+        let key = Key::new(&table, "hsts", &given.hsts);
+        let hsts = self.setting(&key, None, |text| hsts(text).map(Some)).value;
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
         let body_bytes = self.body_limit(given.limits);
-        let (host, path) = matched?;
-        let made = || Arc::from(format!("{}{path}", host.as_deref().unwrap_or("*")));
-        let name = name.unwrap_or_else(made);
-        Some(RouteSpec { name, host, path, pool: pool?, retry, timeouts, body_bytes })
+        let ((host, path), conditions) = matched?;
+        let name = name.unwrap_or_else(|| seen.made_name(&host, &path));
+        Some(RouteSpec {
+            name,
+            host,
+            path,
+            conditions,
+            action: answer.action?,
+            rewrite: answer.rewrite,
+            request_headers,
+            response_headers,
+            hsts,
+            mirror: answer.mirror,
+            fallback: answer.fallback,
+            retry,
+            timeouts,
+            body_bytes,
+        })
     }
 
-    fn route_pool(
+    /// Reports a route that an earlier one leaves no request to, and too many patterns.
+    fn is_new_match(
         &mut self,
-        given: &Option<Located<String>>,
+        ((host, path), conditions): &((HostMatch, PathMatch), Conditions),
+        given: &file::Route,
         table: &Range<usize>,
-        pools: &Pools,
-    ) -> Option<Arc<str>> {
-        let Some(given) = given else {
-            let flaw = Flaw::new("a route needs a pool", "add `pool = \"…\"`");
-            self.missing(table, "pool", flaw);
-            return None;
-        };
+        seen: &mut Seen,
+    ) -> bool {
+        let keys = [&given.path, &given.path_exact, &given.path_regex, &given.host];
+        let first = keys.into_iter().flatten().next().map_or(table, |key| &key.span);
+        if let PathMatch::Matches(_) = path {
+            let count = seen.patterns.entry(host.clone()).or_default();
+            *count += 1;
+            if *count == MAX_PATTERNS + 1 {
+                let message = format!("there are more than {MAX_PATTERNS} patterns for {host}");
+                self.findings.error(first, Flaw::new(message, "use `path` where that will do"));
+            }
+        }
+        let conditioned = if conditions.count() > 0 { ", under the same conditions" } else { "" };
+        let flaw = Flaw::new(
+            format!("an earlier route matches {host}{path} already{conditioned}"),
+            "give them different hosts, paths or conditions, or leave one away",
+        );
+        // Their order in the file says nothing.
+        let mut conditions = conditions.clone();
+        conditions.methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        conditions.headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        conditions.query.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let key = (host.clone(), path.clone(), format!("{conditions:?}"));
+        self.unique(&mut seen.matches, key, first, flaw)
+    }
+
+    /// The pool that `given` names; reports it if there is none.
+    fn known_pool(&mut self, given: &Located<String>, pools: &Pools) -> Arc<str> {
         if !pools.has(&given.value) {
             let mend = suggest::nearest(&given.value, pools.names()).map_or_else(
                 || match suggest::list(pools.names()) {
@@ -111,7 +162,7 @@ impl Check<'_> {
             let message = format!("there is no pool `{}`", given.value);
             self.findings.error(&given.span, Flaw::new(message, mend));
         }
-        Some(Arc::from(given.value.as_str()))
+        Arc::from(given.value.as_str())
     }
 
     fn route_name(&mut self, name: Located<String>, seen: &mut Seen) -> Option<Arc<str>> {
@@ -178,6 +229,16 @@ impl Check<'_> {
     }
 }
 
+impl Seen {
+    /// A name made of host and path; of those that are alike, the later ones are counted.
+    fn made_name(&mut self, host: &HostMatch, path: &PathMatch) -> Arc<str> {
+        let name = format!("{host}{path}");
+        let count = self.made.entry(name.clone()).or_default();
+        *count += 1;
+        if *count == 1 { name.into() } else { format!("{name}#{count}").into() }
+    }
+}
+
 /// Server errors; an empty text or `none` stands for none.
 fn server_errors(given: &Scalar) -> Result<ServerErrors, Flaw> {
     if let Scalar::Text(text) = given
@@ -195,9 +256,25 @@ fn server_errors(given: &Scalar) -> Result<ServerErrors, Flaw> {
     Ok(ServerErrors::of(ranges))
 }
 
-/// A route's path is compared with request paths as they come, so it must be in the one form that
+/// Strict-Transport-Security begins with its one directive that is required (RFC 6797 6.1).
+fn hsts(text: &str) -> Result<HeaderValue, Flaw> {
+    let mut directives = text.split(';').map(str::trim);
+    let has_age = directives.any(|directive| {
+        let age = directive.strip_prefix("max-age=");
+        age.is_some_and(|age| !age.is_empty() && age.bytes().all(|b| b.is_ascii_digit()))
+    });
+    match HeaderValue::from_str(text) {
+        Ok(value) if has_age => Ok(value),
+        _ => {
+            let mend = "write it as \"max-age=31536000; includeSubDomains\"";
+            Err(Flaw::new(format!("`{text}` does not say for how many seconds"), mend))
+        }
+    }
+}
+
+/// A path that is compared with those of requests, or takes the place of one: in the one form that
 /// they are brought to.
-fn route_path(text: &str) -> Result<(), Flaw> {
+fn plain_path(text: &str, rules: &PathRules) -> Result<(), Flaw> {
     if let Some(at) = text.find(['?', '#']) {
         let message = "a route matches paths, without query or fragment";
         return Err(Flaw::new(message, format!("write it as \"{}\"", &text[..at])));
@@ -206,17 +283,16 @@ fn route_path(text: &str) -> Result<(), Flaw> {
         let message = format!("the path `{text}` does not begin with `/`");
         return Err(Flaw::new(message, format!("write it as \"/{text}\"")));
     }
-    let lower = text.to_ascii_lowercase();
-    let encoded = lower.contains("%2e") || lower.contains("%2f");
-    let segments: Vec<&str> = text[1..].split('/').collect();
-    let empty_inside = segments.split_last().is_some_and(|(_, rest)| rest.contains(&""));
-    if encoded || empty_inside || segments.iter().any(|s| matches!(*s, "." | "..")) {
-        let mend = "leave out `//`, `.`, `..` and what is encoded without need";
-        return Err(Flaw::new(format!("the path `{text}` is not normalised"), mend));
+    let not_normalised = format!("the path `{text}` is not normalised");
+    match normalise(text, rules) {
+        Ok(one) if one == text => Ok(()),
+        Ok(one) => Err(Flaw::new(not_normalised, format!("write it as \"{one}\""))),
+        Err(BadPath) if text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Err(Flaw::new(not_normalised, "no request has such a path: leave it away"))
+        }
+        Err(BadPath) => {
+            let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
+            Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend))
+        }
     }
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
-        return Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend));
-    }
-    Ok(())
 }

@@ -7,10 +7,11 @@ use std::thread::available_parallelism;
 
 use super::check::{Check, Key, Origin};
 use crate::config::address;
-use crate::config::file::{Admin, Headers, Limits, Located, Shutdown, Table, Whole};
+use crate::config::file::{Admin, Headers, Limits, Located, Paths, Shutdown, Table, Whole};
 use crate::config::findings::Flaw;
 use crate::config::model;
 use crate::config::read::ROOT;
+use crate::logic::route::{EncodedSlash, PathRules};
 
 const WORKERS: RangeInclusive<usize> = 1..=1_024;
 const CONNECTIONS: RangeInclusive<usize> = 1..=10_000_000;
@@ -106,7 +107,22 @@ impl Check<'_> {
         let expose = self.switch(&given.expose, default.expose);
         let key = Key::new(&table, "via", &given.via);
         let via = self.setting(&key, default.via, |text| pseudonym(text)).value;
-        model::Headers { expose, via }
+        let key = Key::new(&table, "underscores", &given.underscores);
+        let underscores = self.setting(&key, default.underscores, |text| underscores(text)).value;
+        model::Headers { expose, via, underscores }
+    }
+
+    pub(super) fn paths(&mut self, paths: Option<Table<Paths>>) -> PathRules {
+        let Table { value: given, span: table } = paths.unwrap_or_default();
+        let default = PathRules::default();
+        let key = Key::new(&table, "encoded_slash", &given.encoded_slash);
+        PathRules {
+            normalise: self.switch(&given.normalise, default.normalise),
+            merge_slashes: self.switch(&given.merge_slashes, default.merge_slashes),
+            encoded_slash: self
+                .setting(&key, default.encoded_slash, |text| encoded_slash(text))
+                .value,
+        }
     }
 }
 
@@ -139,4 +155,28 @@ fn pseudonym(text: &str) -> Result<String, Flaw> {
     }
     let mend = "use letters, digits and `-`, such as \"gapless\"; empty adds no `Via`";
     Err(Flaw::new(format!("`{text}` cannot stand in a `Via` header"), mend))
+}
+
+fn underscores(text: &str) -> Result<model::Underscores, Flaw> {
+    match text {
+        "reject" => Ok(model::Underscores::Reject),
+        "drop" => Ok(model::Underscores::Drop),
+        "allow" => Ok(model::Underscores::Allow),
+        _ => {
+            let message = format!("`{text}` is not what can be done with underscores");
+            Err(Flaw::new(message, "write \"reject\", \"drop\" or \"allow\""))
+        }
+    }
+}
+
+fn encoded_slash(text: &str) -> Result<EncodedSlash, Flaw> {
+    match text {
+        "keep" => Ok(EncodedSlash::Keep),
+        "reject" => Ok(EncodedSlash::Reject),
+        "decode" => Ok(EncodedSlash::Decode),
+        _ => {
+            let message = format!("`{text}` is not what can be done with an encoded slash");
+            Err(Flaw::new(message, "write \"keep\", \"reject\" or \"decode\""))
+        }
+    }
 }

@@ -67,6 +67,11 @@ impl<'a> ConnectionOptions<'a> {
         options
     }
 
+    /// All of them.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.names.iter().copied()
+    }
+
     /// Whether `name` is nominated.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -130,6 +130,20 @@ impl Outgoing {
         self.next = 0;
     }
 
+    /// The same body again, if all of it is held.
+    #[must_use]
+    pub fn copy(&self) -> Option<Self> {
+        let is_all = self.whole && self.source.is_none();
+        let (held, held_bytes) = (self.held.clone(), self.held_bytes);
+        is_all.then(|| Self { held, held_bytes, ..Self::empty() })
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Bytes read from the client so far.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {

@@ -7,11 +7,12 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 
 use super::super::check::{Check, Key};
 use super::MAX_TEXT_BYTES;
+use crate::config::address;
 use crate::config::file::{Entries, Located, Probe};
 use crate::config::findings::Flaw;
 use crate::config::units;
@@ -56,7 +57,7 @@ impl Check<'_> {
     /// The probe's `host`.
     pub(super) fn authority(&mut self, given: &Probe, table: &Range<usize>) -> Option<String> {
         let key = Key::new(table, "host", &given.host);
-        self.setting(&key, None, |text| authority(text).map(Some)).value
+        self.setting(&key, None, |text| address::authority(text).map(Some)).value
     }
 
     fn request_body(&mut self, body: &Located<String>, method: &Method) -> Vec<u8> {
@@ -133,16 +134,6 @@ fn method(text: &str) -> Result<Method, Flaw> {
         None => Err(Flaw::new(
             format!("`{text}` is not a method to probe with"),
             "write \"GET\", \"HEAD\", \"OPTIONS\", \"POST\" or \"PUT\"",
-        )),
-    }
-}
-
-fn authority(text: &str) -> Result<String, Flaw> {
-    match text.parse::<Authority>() {
-        Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
-        _ => Err(Flaw::new(
-            format!("`{text}` cannot be a Host header"),
-            "write a name such as \"web.internal\", with `:port` if need be",
         )),
     }
 }

@@ -1,0 +1,61 @@
+//! The hosts and paths that a route is for.
+
+use std::fmt;
+
+use super::pattern::Pattern;
+
+/// The hosts that a route is for, in lower case and without a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HostMatch {
+    /// Every host.
+    #[default]
+    Any,
+    /// This host.
+    Exact(String),
+    /// Every host with one label or more in front of this name: `*.name`.
+    Under(String),
+}
+
+/// The paths that a route is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// Those that begin so, by whole segments: `/v1` is for `/v1` and `/v1/x`, never for `/v1x`.
+    Prefix(String),
+    /// This one.
+    Exact(String),
+    /// Those that match as a whole.
+    Matches(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".to_owned())
+    }
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(host) => f.write_str(host),
+            Self::Under(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// With nginx's signs for what is no prefix.
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(path) => f.write_str(path),
+            Self::Exact(path) => write!(f, "={path}"),
+            Self::Matches(pattern) => write!(f, "~{}", pattern.as_str()),
+        }
+    }
+}
+
+/// What follows `prefix` in `path`, if it is a beginning by whole segments.
+pub(super) fn under_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')).then_some(rest)
+}
