@@ -23,6 +23,7 @@ fn table(hosts: usize) -> RouteTable {
             retry: RetrySpec::default(),
             timeouts: Timeouts::default(),
             body_bytes: None,
+            rate: None,
         })
         .collect();
     RouteTable::compile(&specs, ["web"].into_iter())

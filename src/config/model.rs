@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::logic::network::Network;
 use crate::logic::route::RouteSpec;
 use crate::logic::topology::Topology;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub headers: Headers,
     /// What is written down of each request.
     pub access_log: AccessLog,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
@@ -98,11 +101,38 @@ pub struct Headers {
     pub expose: bool,
     /// The pseudonym in `Via`; empty adds none.
     pub via: String,
+    /// How endpoints are told for whom they are asked, and which fields of trusted proxies are
+    /// believed.
+    pub forwarded: Forwarded,
+    /// Give each request an `x-request-id`.
+    pub request_id: bool,
+    /// Take part in traces: a new parent in `traceparent`.
+    pub traceparent: bool,
+}
+
+/// The fields that say for whom a proxy asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    /// All of them; those that begin with `X` are believed.
+    Both,
+    /// None; those that begin with `X` are believed.
+    Off,
 }
 
 impl Default for Headers {
     fn default() -> Self {
-        Self { expose: false, via: "gapless".to_owned() }
+        Self {
+            expose: false,
+            via: "gapless".to_owned(),
+            forwarded: Forwarded::default(),
+            request_id: true,
+            traceparent: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod health;
 mod observe;
 mod pool;
 mod probe;
+mod rate;
 mod route;
 mod server;
 
@@ -42,6 +43,7 @@ pub(super) fn validate(
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
     let access_log = check.access_log(file.access_log);
+    let trusted_proxies = check.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
@@ -62,6 +64,7 @@ pub(super) fn validate(
         shutdown,
         headers,
         access_log,
+        trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
     })

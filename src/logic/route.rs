@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::rate::RateSpec;
 use super::statuses::ServerErrors;
 
 /// One route as declared, with its own timeouts and limits.
@@ -24,6 +25,8 @@ pub struct RouteSpec {
     pub timeouts: Timeouts,
     /// Largest request body in bytes; absent means unlimited.
     pub body_bytes: Option<u64>,
+    /// How many requests may come; absent means any number.
+    pub rate: Option<RateSpec>,
 }
 
 /// When and how often a request may be sent again.
@@ -158,6 +161,7 @@ mod tests {
             retry: RetrySpec::default(),
             timeouts: Timeouts::default(),
             body_bytes: None,
+            rate: None,
         }
     }
 

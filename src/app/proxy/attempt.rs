@@ -101,7 +101,7 @@ pub(super) async fn attempt(
         }
     };
     let mut exchange = worker.scratch(|head| {
-        forward::write_request_head(head, ask.request, ask.admitted, ask.asker.client, ask.via);
+        forward::write_request_head(head, ask.request, ask.admitted, ask.asker, ask.via);
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;

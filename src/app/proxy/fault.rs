@@ -49,11 +49,13 @@ pub enum Reason {
     PoolLimit,
     /// As many requests wait for a connection as may.
     PendingLimit,
+    /// More requests than the route takes, from this client or from all.
+    RateLimited,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::UnknownCoding,
         Self::MethodRefused,
@@ -71,6 +73,7 @@ impl Reason {
         Self::EndpointLimit,
         Self::PoolLimit,
         Self::PendingLimit,
+        Self::RateLimited,
     ];
 
     /// The word, and the status that goes with it.
@@ -94,6 +97,7 @@ impl Reason {
             Self::EndpointLimit => ("endpoint_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PoolLimit => ("pool_limit", StatusCode::SERVICE_UNAVAILABLE),
             Self::PendingLimit => ("pending_limit", StatusCode::SERVICE_UNAVAILABLE),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
         }
     }
 

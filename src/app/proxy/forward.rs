@@ -10,7 +10,7 @@ use crate::net::h1::{self, ConnectionOptions};
 use crate::net::upstream::BodyFraming;
 
 use super::admit::Admitted;
-use super::client::Client;
+use super::asker::Asker;
 
 /// Writes the head of `request` as an endpoint receives it.
 ///
@@ -20,7 +20,7 @@ pub(super) fn write_request_head<B>(
     out: &mut BytesMut,
     request: &Request<B>,
     admitted: &Admitted<'_>,
-    client: &Client,
+    asker: &Asker<'_>,
     via: &str,
 ) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -28,7 +28,11 @@ pub(super) fn write_request_head<B>(
     h1::write_header(out, "host", admitted.host.as_bytes());
     let options = ConnectionOptions::of(request.headers());
     for (name, value) in request.headers() {
-        if !is_replaced(name) && !h1::is_hop_by_hop(name) && !options.has(name.as_str()) {
+        if !is_replaced(name)
+            && !asker.replaces(name)
+            && !h1::is_hop_by_hop(name)
+            && !options.has(name.as_str())
+        {
             h1::write_header(out, name.as_str(), value.as_bytes());
         }
     }
@@ -44,7 +48,7 @@ pub(super) fn write_request_head<B>(
             }
         }
     }
-    write_forwarded(out, admitted.host, client);
+    asker.write(out, request.headers(), admitted.host);
     write_via(out, request.headers(), via);
     out.extend_from_slice(b"\r\n");
 }
@@ -60,14 +64,6 @@ fn is_replaced(name: &HeaderName) -> bool {
         return true;
     }
     matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host")
-}
-
-fn write_forwarded(out: &mut BytesMut, host: &str, client: &Client) {
-    h1::write_header(out, "x-forwarded-for", client.ip.as_bytes());
-    h1::write_header(out, "x-forwarded-proto", client.scheme().as_bytes());
-    if !host.is_empty() {
-        h1::write_header(out, "x-forwarded-host", host.as_bytes());
-    }
 }
 
 fn write_via(out: &mut BytesMut, headers: &HeaderMap, via: &str) {
@@ -99,7 +95,12 @@ pub(super) fn add_via(headers: &mut HeaderMap, via: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::admit::admit;
+    use super::super::client::Client;
+    use super::super::marks::Ids;
     use super::*;
+    use crate::app::access::Held;
+    use crate::app::shared::Manners;
+    use crate::config::model::{AccessLog, Headers, Limits};
 
     fn written(headers: &[(&str, &str)]) -> String {
         let builder = Request::builder().method("GET").uri("/a?b=c").header("host", "h.example:81");
@@ -107,8 +108,17 @@ mod tests {
         let request = request.body(()).expect("request");
         let mut out = BytesMut::new();
         let admitted = admit(&request).expect("admitted");
+        let manners = Manners {
+            limits: Limits::default(),
+            headers: Headers { request_id: false, ..Headers::default() },
+            access_log: AccessLog::default(),
+            trusted_proxies: Vec::new(),
+        };
         let (peer, local) = (([192, 0, 2, 7], 5_000).into(), ([192, 0, 2, 1], 80).into());
-        write_request_head(&mut out, &request, &admitted, &Client::new(peer, local), "gapless");
+        let (client, held) =
+            (Client::new(peer, local), Held { request: request.clone(), note: None });
+        let asker = Asker::of(&manners, &Ids::default(), &client, &held);
+        write_request_head(&mut out, &request, &admitted, &asker, "gapless");
         String::from_utf8(out.to_vec()).expect("text")
     }
 

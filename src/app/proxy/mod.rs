@@ -11,6 +11,9 @@ mod choose;
 mod client;
 mod fault;
 mod forward;
+mod limit;
+mod marks;
+mod origin;
 mod patience;
 mod trip;
 mod visit;
@@ -18,6 +21,7 @@ mod visit;
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
+pub use marks::Ids;
 
 use std::rc::Rc;
 
@@ -42,8 +46,9 @@ pub async fn handle(
     let (parts, body) = request.into_parts();
     let note = Note::begin(worker, &view.manners, client);
     let held = Held { request: Request::from_parts(parts, ()), note };
-    let asker = Asker { client, note: held.note.as_ref() };
-    let response = answer(worker, &view, &asker, &held.request, body).await;
+    let asker = Asker::of(&view.manners, &worker.ids, client, &held);
+    let mut response = answer(worker, &view, &asker, &held.request, body).await;
+    asker.mark(&mut response);
     match &held.note {
         None => response,
         Some(note) => Rc::clone(note).answered(held.request.method(), response),
@@ -79,6 +84,10 @@ async fn answer(
                 Some(route) => {
                     if let Some(note) = asker.note {
                         note.routed(route);
+                    }
+                    if let Some(refusal) = limit::refuse(worker, view, route, asker) {
+                        unwanted(body);
+                        return refusal;
                     }
                     trip::serve(worker, view, route, asker, request, &admitted, body).await
                 }

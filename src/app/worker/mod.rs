@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
 use super::access::Lines;
+use super::proxy::Ids;
 use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
@@ -55,6 +57,9 @@ pub struct Worker {
     complained: Cell<Option<Instant>>,
     /// Where lines of the access log are made.
     pub access: Lines,
+    /// Where names of requests come from.
+    pub ids: Ids,
+    limited: RefCell<HashMap<Arc<str>, Arc<AtomicU64>>>,
 }
 
 /// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
@@ -97,6 +102,8 @@ impl Worker {
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
             access: Lines::default(),
+            ids: Ids::default(),
+            limited: RefCell::default(),
             shared,
         }
     }
@@ -207,6 +214,18 @@ impl Worker {
             pool.is_some()
         });
         view.settle_budgets(now);
+    }
+
+    /// Counts a request beyond the rate of `route`.
+    pub fn limited(&self, route: &Arc<str>) {
+        let mut limited = self.limited.borrow_mut();
+        if let Some(count) = limited.get(route) {
+            count.fetch_add(1, Relaxed);
+            return;
+        }
+        let count = self.shared.meters.limited(route);
+        count.fetch_add(1, Relaxed);
+        limited.insert(Arc::clone(route), count);
     }
 
     /// Says at most once a second what no operator wants to read for every request.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::{Located, Shape, Table};
+use super::observe::Rate;
 use super::scalar::{DurationText, ErrorText, SizeText, Whole};
 
 /// Which requests go to which pool; with neither host nor path, all of them.
@@ -62,6 +63,8 @@ pub(in crate::config) struct Timeouts {
 pub(in crate::config) struct RouteLimits {
     /// Largest request body. Default: unlimited.
     pub(in crate::config) body: Option<Located<SizeText>>,
+    /// How many requests may come. Default: any number.
+    pub(in crate::config) rate: Option<Table<Rate>>,
 }
 
 impl Shape for Route {

@@ -82,11 +82,12 @@ impl Check<'_> {
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
+        let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
         let body_bytes = self.body_limit(given.limits);
         let (host, path) = matched?;
         let made = || Arc::from(format!("{}{path}", host.as_deref().unwrap_or("*")));
         let name = name.unwrap_or_else(made);
-        Some(RouteSpec { name, host, path, pool: pool?, retry, timeouts, body_bytes })
+        Some(RouteSpec { name, host, path, pool: pool?, retry, timeouts, body_bytes, rate })
     }
 
     fn route_pool(

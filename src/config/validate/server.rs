@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use super::check::{Check, Key, Origin};
+use super::observe::forwarded_fields;
 use crate::config::address;
 use crate::config::file::{Admin, Headers, Limits, Listen, Located, Shutdown, Table, Whole};
 use crate::config::findings::Flaw;
@@ -144,7 +145,11 @@ impl Check<'_> {
         let expose = self.switch(&given.expose, default.expose);
         let key = Key::new(&table, "via", &given.via);
         let via = self.setting(&key, default.via, |text| pseudonym(text)).value;
-        model::Headers { expose, via }
+        let key = Key::new(&table, "forwarded", &given.forwarded);
+        let forwarded = self.setting(&key, default.forwarded, |text| forwarded_fields(text)).value;
+        let request_id = self.switch(&given.request_id, default.request_id);
+        let traceparent = self.switch(&given.traceparent, default.traceparent);
+        model::Headers { expose, via, forwarded, request_id, traceparent }
     }
 }
 
