@@ -20,6 +20,8 @@ const BOUNDS_US: [u64; 16] = [
 #[derive(Debug, Default)]
 pub struct Meters {
     by_pool: Mutex<BTreeMap<Arc<str>, Vec<Arc<PoolMeter>>>>,
+    /// Requests beyond a route's rate, by route.
+    limited: Mutex<BTreeMap<Arc<str>, Arc<AtomicU64>>>,
 }
 
 /// One worker's counters for one pool. Only that worker writes, so a write is a plain store.
@@ -120,6 +122,28 @@ impl Meters {
         meter
     }
 
+    /// The counter of requests beyond the rate of `route`, for all workers. A worker asks once and
+    /// keeps it.
+    #[must_use]
+    pub fn limited(&self, route: &Arc<str>) -> Arc<AtomicU64> {
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(limited.entry(Arc::clone(route)).or_default())
+    }
+
+    fn render_limited(&self, page: &mut Page) {
+        let limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        if limited.is_empty() {
+            return;
+        }
+        let name = "gapless_rate_limited_total";
+        page.head(name, "counter", "Requests beyond a route's rate.");
+        for (route, count) in &*limited {
+            // A route's name may be a path, with anything in it.
+            let route = route.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = writeln!(page.out, "{name}{{route=\"{route}\"}} {}", count.load(Relaxed));
+        }
+    }
+
     /// The counters in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -194,6 +218,7 @@ impl Meters {
         for (pool, meters) in &*by_pool {
             page.histogram(name, pool, meters);
         }
+        self.render_limited(&mut page);
         page.out
     }
 }

@@ -1,8 +1,9 @@
 //! What control and workers share, and what they tell each other.
 
+use std::hash::RandomState;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -10,9 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::config::model::{AccessLog, Config, Headers, Limits};
 use crate::logic::id::EndpointId;
+use crate::logic::network::Network;
 use crate::logic::outcome::Failure;
+use crate::logic::rate::RateTable;
 use crate::logic::retry::Waiting;
-use crate::logic::route::PathRules;
+use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::snapshot::Snapshot;
 
 use super::access;
@@ -21,6 +24,9 @@ use super::meter::Meters;
 
 /// Failures that workers have met and control has not heard of yet, at most.
 pub const REPORTS: usize = 16 * 1024;
+
+/// Clients of whom it is known how much they ask for, at most: 1 MiB of them.
+const RATES: usize = 128 * 1024;
 
 /// Shared by all threads of one instance.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub struct Shared {
     pub meters: Meters,
     /// Lines of the access log, on their way to its writer.
     pub access: access::AccessLog,
+    /// What clients may still ask for; there once a route has a rate.
+    pub rates: OnceLock<RateTable<RandomState>>,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
@@ -51,6 +59,8 @@ pub struct Manners {
     pub access_log: AccessLog,
     /// How paths are brought to one form.
     pub paths: PathRules,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Manners {
@@ -63,6 +73,7 @@ impl Manners {
             headers: headers.clone(),
             access_log: access_log.clone(),
             paths: *paths,
+            trusted_proxies: config.trusted_proxies.clone(),
         }
     }
 }
@@ -126,6 +137,7 @@ impl Shared {
             manners: Arc::new(ArcSwap::from_pointee(manners)),
             meters: Meters::default(),
             access: access::AccessLog::default(),
+            rates: OnceLock::new(),
             reports_dropped: AtomicU64::new(0),
             reports,
         };
@@ -140,6 +152,14 @@ impl Shared {
             self.reports_dropped.fetch_add(1, Relaxed);
         }
         is_told
+    }
+
+    /// Makes ready what `routes` need. Workers only read.
+    pub fn prepare(&self, routes: &[RouteSpec]) {
+        for route in routes.iter().filter(|route| route.rate.is_some()) {
+            self.rates.get_or_init(|| RateTable::new(RATES, RandomState::new()));
+            let _ = self.meters.limited(&route.name);
+        }
     }
 
     /// Microseconds since the epoch.

@@ -26,7 +26,7 @@ pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::matching::{Paths, ValueTest};
-pub(super) use self::observe::AccessLog;
+pub(super) use self::observe::{AccessLog, Rate};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
@@ -56,6 +56,9 @@ pub(super) struct File {
     pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages, and what their header fields may be called.
     pub(super) headers: Option<Table<Headers>>,
+    /// Proxies in front of this one that are believed when they say for whom they ask: networks
+    /// such as `10.0.0.0/8`. Default: none.
+    pub(super) trusted_proxies: Option<Vec<Located<String>>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
@@ -117,6 +120,16 @@ pub(super) struct Headers {
     /// What becomes of header fields with `_` in their names, which some take for `-`: `reject` the
     /// request, `drop` the field, or `allow` it. Default: `reject`.
     pub(super) underscores: Option<Located<String>>,
+    /// How endpoints are told for whom they are asked: `x-forwarded`, `forwarded` (RFC 7239),
+    /// `both` or `off`. What clients have put there is replaced, unless they are
+    /// `trusted_proxies`. Default: `x-forwarded`.
+    pub(super) forwarded: Option<Located<String>>,
+    /// Give each request an `x-request-id`, for the endpoint, the access log and answers of the
+    /// proxy's own; that of a trusted proxy is kept. Default: true.
+    pub(super) request_id: Option<Located<bool>>,
+    /// Take part in traces (W3C Trace Context): give `traceparent` a new parent, or begin it.
+    /// Otherwise it passes as it is. Default: false.
+    pub(super) traceparent: Option<Located<bool>>,
 }
 
 /// The endpoints that can serve the same request, and how they are watched.

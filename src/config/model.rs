@@ -33,6 +33,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// How paths are brought to one form.
     pub paths: PathRules,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
@@ -111,6 +113,13 @@ pub struct Headers {
     pub via: String,
     /// What becomes of fields of requests with `_` in their names.
     pub underscores: Underscores,
+    /// How endpoints are told for whom they are asked, and which fields of trusted proxies are
+    /// believed.
+    pub forwarded: Forwarded,
+    /// Give each request an `x-request-id`.
+    pub request_id: bool,
+    /// Take part in traces: a new parent in `traceparent`.
+    pub traceparent: bool,
 }
 
 /// What becomes of header fields with `_` in their names: applications may take it for `-`, and so
@@ -126,10 +135,30 @@ pub enum Underscores {
     Allow,
 }
 
+/// The fields that say for whom a proxy asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    /// All of them; those that begin with `X` are believed.
+    Both,
+    /// None; those that begin with `X` are believed.
+    Off,
+}
+
 impl Default for Headers {
     fn default() -> Self {
-        let underscores = Underscores::default();
-        Self { expose: false, via: "gapless".to_owned(), underscores }
+        Self {
+            expose: false,
+            via: "gapless".to_owned(),
+            underscores: Underscores::default(),
+            forwarded: Forwarded::default(),
+            request_id: true,
+            traceparent: false,
+        }
     }
 }
 

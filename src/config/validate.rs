@@ -7,6 +7,7 @@ mod listen;
 mod observe;
 mod pool;
 mod probe;
+mod rate;
 mod route;
 mod server;
 mod speech;
@@ -46,6 +47,7 @@ pub(super) fn validate(
     let headers = check.headers(file.headers);
     let access_log = check.access_log(file.access_log);
     let paths = check.paths(file.paths);
+    let trusted_proxies = check.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
@@ -67,6 +69,7 @@ pub(super) fn validate(
         headers,
         access_log,
         paths,
+        trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
     })

@@ -20,6 +20,7 @@ pub mod schedule;
 
 pub mod breaker;
 pub mod live;
+pub mod rate;
 pub mod retry;
 pub mod route;
 pub mod snapshot;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::rate::RateSpec;
 use super::statuses::ServerErrors;
 
 pub use self::action::{
@@ -57,6 +58,8 @@ pub struct RouteSpec {
     pub timeouts: Timeouts,
     /// Largest request body in bytes; absent means unlimited.
     pub body_bytes: Option<u64>,
+    /// How many requests may come; absent means any number.
+    pub rate: Option<RateSpec>,
 }
 
 impl RouteSpec {
@@ -83,6 +86,7 @@ impl RouteSpec {
             retry: RetrySpec::default(),
             timeouts: Timeouts::default(),
             body_bytes: None,
+            rate: None,
         }
     }
 

@@ -1,11 +1,13 @@
 //! What is told of requests.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use gapless::config;
-use gapless::config::model::{AccessLog, LogLines, LogTarget};
+use gapless::config::model::{AccessLog, Forwarded, LogLines, LogTarget};
+use gapless::logic::rate::RateKey;
 
-use super::{found, line, with};
+use super::{found, line, route, with};
 
 #[track_caller]
 fn log(keys: &str, expected: &str) {
@@ -52,4 +54,54 @@ fn credentials_are_never_logged() {
     log(&format!("headers = [{}]", many.join(", ")), "there are more than 32 fields");
     let good = "[access_log]\nto = \"stdout\"\nheaders = [\"X-Tenant\", \"referer\"]\n[[listen]]";
     assert_eq!(found(&with("[[listen]]", good)), [""; 0]);
+}
+
+#[test]
+fn trusted_proxies_are_networks() {
+    let proxies = |text: &str, expected: &str| {
+        line("[[listen]]", &format!("trusted_proxies = [{text}]"), expected);
+    };
+    proxies("\"10.0.0.0/33\"", "2:20 the prefix of `10.0.0.0/33` is longer than its address");
+    proxies("\"10.1.2.3/8\"", "has bits set behind its prefix | write it as \"10.0.0.0/8\"");
+    proxies("\"lb.internal\"", "`lb.internal` is not a network | write a network such as");
+    proxies("\"::1\", \"0.0.0.0/0\"", "2:27 `0.0.0.0/0` believes every client");
+    let text = with("[[listen]]", "trusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n[[listen]]");
+    let config = config::parse("test.toml", &text).unwrap().config;
+    let shown: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["::1/128", "10.0.0.0/8"]);
+    let text = with("[[listen]]", "[headers]\nforwarded = \"x\"\n[[listen]]");
+    assert!(found(&text)[0].contains("3:13 `x` is no way to tell for whom a proxy asks"));
+}
+
+#[test]
+fn names_of_requests_have_their_defaults() {
+    let headers = config::parse("test.toml", &with("[[listen]]", "[headers]\n[[listen]]"));
+    let headers = headers.unwrap().config.headers;
+    assert_eq!((headers.request_id, headers.traceparent), (true, false));
+    assert_eq!(headers.forwarded, Forwarded::XForwarded);
+}
+
+#[test]
+fn rates() {
+    let rate = |keys: &str, expected: &str| route(&format!("limits.rate = {{ {keys} }}"), expected);
+    rate("", "7:15 a rate needs a number of requests | add `requests = 100`");
+    rate("requests = 0", "`requests` must be from 1 to");
+    rate("requests = 1, per = \"25h\"", "`per` must be from 1ms to 24h");
+    rate("requests = 1, burst = 0", "`burst` must be from 1 to");
+    rate("requests = 1, by = \"cookie\"", "requests cannot be counted by `cookie` | write");
+    rate("requests = 100001", "a rate of more than 100000 a second cannot be kept");
+    rate(
+        "requests = 1, per = \"1h\", burst = 25",
+        "the burst is more than the rate gives in a day",
+    );
+    let rate_of = |keys: &str| {
+        let text = with("[pool.web]", &format!("limits.rate = {{ {keys} }}\n[pool.web]"));
+        config::parse("test.toml", &text).unwrap().config.routes[0].rate.unwrap()
+    };
+    let rate = rate_of("requests = 7");
+    assert_eq!((rate.requests.get(), rate.burst.get()), (7, 7));
+    assert_eq!((rate.per, rate.by), (Duration::from_secs(1), RateKey::Client));
+    let rate = rate_of("requests = 7, per = \"1m\", burst = 70, by = \"route\"");
+    assert_eq!((rate.burst.get(), rate.per), (70, Duration::from_secs(60)));
+    assert_eq!(rate.by, RateKey::Route);
 }

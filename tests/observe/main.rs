@@ -4,8 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fields;
 mod lines;
 mod log;
+mod rates;
 mod sinks;
 
 use std::path::PathBuf;

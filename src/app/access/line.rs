@@ -34,7 +34,7 @@ fn json(out: &mut BytesMut, scratch: &mut Vec<u8>, note: &Note) {
     stamp::rfc3339(out, note.unix_ms());
     out.extend_from_slice(b"\"");
     key(out, "client");
-    address(out, note);
+    quoted(out, note.from());
     key(out, "method");
     string(out, request.method().as_str().as_bytes(), VALUE_BYTES);
     key(out, "scheme");
@@ -63,7 +63,13 @@ fn json(out: &mut BytesMut, scratch: &mut Vec<u8>, note: &Note) {
     let word = note.ending.get().map_or("-", |ending| ending.as_str());
     string(out, word.as_bytes(), VALUE_BYTES);
     key(out, "request_id");
-    optional(out, note.request_id.get().as_ref().map(|id| id.as_slice()), VALUE_BYTES);
+    let id = note.request_id.borrow();
+    optional(out, Some(id.as_slice()).filter(|id| !id.is_empty()), VALUE_BYTES);
+    let trace = note.trace.get();
+    key(out, "trace_id");
+    optional(out, trace.as_ref().map(|(trace, _)| trace.as_slice()), VALUE_BYTES);
+    key(out, "span_id");
+    optional(out, trace.as_ref().map(|(_, span)| span.as_slice()), VALUE_BYTES);
     key(out, "user_agent");
     optional(out, first(request.headers(), &USER_AGENT), VALUE_BYTES);
     extra(out, scratch, request.headers(), spec);
@@ -137,7 +143,7 @@ fn extra(out: &mut BytesMut, scratch: &mut Vec<u8>, headers: &HeaderMap, spec: &
 fn combined(out: &mut BytesMut, scratch: &mut Vec<u8>, note: &Note) {
     let request = note.request.borrow();
     let spec = &note.manners.access_log;
-    address_text(out, note);
+    display(out, note.from());
     out.extend_from_slice(b" - - [");
     stamp::common(out, note.unix_ms());
     out.extend_from_slice(b"] \"");
@@ -200,19 +206,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2.0",
         Version::HTTP_3 => "HTTP/3.0",
         _ => "HTTP/1.1",
-    }
-}
-
-fn address(out: &mut BytesMut, note: &Note) {
-    out.extend_from_slice(b"\"");
-    address_text(out, note);
-    out.extend_from_slice(b"\"");
-}
-
-fn address_text(out: &mut BytesMut, note: &Note) {
-    match note.from.get() {
-        Some(ip) => display(out, ip),
-        None => out.extend_from_slice(note.client.ip.as_bytes()),
     }
 }
 

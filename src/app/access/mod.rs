@@ -14,6 +14,6 @@ mod stamp;
 mod writer;
 
 pub use body::NotedBody;
-pub use note::{Ending, Held, Note, TryNote};
+pub use note::{Ending, Held, Note, TraceIds, TryNote};
 pub use queue::{AccessLog, Lines};
 pub use writer::{Writer, start};

@@ -25,6 +25,9 @@ const TRIES_LISTED: usize = 8;
 /// What a line says of a request whose client went away before it got a status, as nginx has it.
 const CLIENT_WENT: u16 = 499;
 
+/// A trace, and our own part of it, in hex.
+pub type TraceIds = ([u8; 32], [u8; 16]);
+
 /// How a request ended that did not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -80,9 +83,10 @@ pub struct Note {
     pub(super) client: Rc<Client>,
     began: Instant,
     pub(super) request: RefCell<Request<()>>,
-    pub(super) from: Cell<Option<IpAddr>>,
+    from: Cell<Option<IpAddr>>,
     pub(super) scheme: Cell<&'static str>,
-    pub(super) request_id: Cell<Option<[u8; 32]>>,
+    pub(super) request_id: RefCell<SmallVec<[u8; 32]>>,
+    pub(super) trace: Cell<Option<TraceIds>>,
     pub(super) route: RefCell<Option<(Arc<str>, Arc<str>)>>,
     pub(super) status: Cell<u16>,
     pub(super) first_byte: Cell<Option<Duration>>,
@@ -112,7 +116,8 @@ impl Note {
             request: RefCell::default(),
             from: Cell::new(None),
             scheme: Cell::new(client.scheme()),
-            request_id: Cell::new(None),
+            request_id: RefCell::default(),
+            trace: Cell::new(None),
             route: RefCell::default(),
             status: Cell::new(0),
             first_byte: Cell::new(None),
@@ -122,6 +127,25 @@ impl Note {
             tries: RefCell::default(),
             tries_counted: Cell::new(0),
         }))
+    }
+
+    /// Whom the request is for, and by what names it is known.
+    pub fn asked_by(
+        &self,
+        ip: IpAddr,
+        scheme: &'static str,
+        request_id: Option<&[u8]>,
+        trace: Option<TraceIds>,
+    ) {
+        self.from.set(Some(ip));
+        self.scheme.set(scheme);
+        self.request_id.borrow_mut().extend_from_slice(request_id.unwrap_or_default());
+        self.trace.set(trace);
+    }
+
+    /// The client's address.
+    pub(super) fn from(&self) -> IpAddr {
+        self.from.get().unwrap_or_else(|| self.client.address.ip().to_canonical())
     }
 
     /// The route is found, and the pool that is asked.

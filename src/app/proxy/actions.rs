@@ -17,6 +17,7 @@ use super::asker::Asker;
 use super::body::ProxyBody;
 use super::client::Client;
 use super::fault::Reason;
+use super::limit;
 use super::mirror;
 use super::trip::{self, Past, Unserved};
 
@@ -92,6 +93,14 @@ async fn ask_pool(errand: &Errand<'_>, rule: &Rule, body: Incoming) -> Response<
         unwanted(request, body);
         return Reason::NoRoute.response();
     };
+    let asker = errand.asker;
+    if let Some(note) = asker.note {
+        note.routed(route);
+    }
+    if let Some(refusal) = limit::refuse(worker, view, route, asker) {
+        unwanted(request, body);
+        return refusal;
+    }
     let spec = &*rule.spec;
     let body_bytes_at_most = spec.body_bytes.unwrap_or(u64::MAX);
     if admitted.length.is_some_and(|length| length > body_bytes_at_most) {
@@ -103,8 +112,7 @@ async fn ask_pool(errand: &Errand<'_>, rule: &Rule, body: Incoming) -> Response<
     let is_held = spec.retry.attempts > 1 || mirror.is_some() || rule.fallback.is_some();
     let hold_at_most = if is_held { spec.retry.buffer_bytes } else { 0 };
     let mut outgoing = Outgoing::new(body, hold_at_most, body_bytes_at_most);
-    if let Some(note) = errand.asker.note {
-        note.routed(route);
+    if let Some(note) = asker.note {
         outgoing.count_into(note.read_bytes());
     }
     let answer = trip::serve(errand, route, &mut outgoing, Past::new()).await;

@@ -108,7 +108,7 @@ fn host<B>(request: &Request<B>) -> Result<&str, Reason> {
 }
 
 /// `uri-host [":" port]`, without userinfo, path or list (RFC 9110 7.2).
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let (name, port) = if text.starts_with('[') {
         match text.find(']') {
             Some(end) => text.split_at(end + 1),

@@ -1,15 +1,70 @@
-//! Who asks, and where what becomes of it is written down.
+//! Who asks, by what names the request is known, and where what becomes of it is written down.
 
 use std::rc::Rc;
 
-use crate::app::access::Note;
+use bytes::BytesMut;
+use http::header::HeaderName;
+use http::{HeaderMap, Response};
 
+use crate::app::access::{Held, Note};
+use crate::app::shared::Manners;
+use crate::net::h1;
+
+use super::body::ProxyBody;
 use super::client::Client;
+use super::fault::Reason;
+use super::marks::{Ids, Marks, REQUEST_ID};
+use super::origin::Origin;
+
+/// What is said of a client's certificate, in Envoy's form.
+const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// All that is known of who a request comes from.
 pub(super) struct Asker<'a> {
     /// Who has the connection.
     pub(super) client: &'a Rc<Client>,
+    /// Whom it asks for.
+    pub(super) origin: Origin<'a>,
+    marks: Marks<'a>,
     /// Where the request is written down, if it is.
     pub(super) note: Option<&'a Rc<Note>>,
+}
+
+impl<'a> Asker<'a> {
+    /// Who asks by `held`, a request that came from `client`.
+    pub(super) fn of(manners: &Manners, ids: &Ids, client: &'a Rc<Client>, held: &'a Held) -> Self {
+        let headers = held.request.headers();
+        let fields = manners.headers.forwarded;
+        let origin = Origin::of(client, headers, &manners.trusted_proxies, fields);
+        let marks = Marks::of(ids, &manners.headers, headers, origin.is_relayed);
+        let note = held.note.as_ref();
+        if let Some(note) = note {
+            let trace = marks.trace.as_ref().map(|trace| (trace.id, trace.span));
+            note.asked_by(origin.ip, origin.scheme, marks.request_id(), trace);
+        }
+        Self { client, origin, marks, note }
+    }
+
+    /// Whether a field of the request is written anew.
+    pub(super) fn replaces(&self, name: &HeaderName) -> bool {
+        self.marks.replace(name)
+    }
+
+    /// Writes what an endpoint is told of it; `host` is the one that the client asked us for.
+    pub(super) fn write(&self, out: &mut BytesMut, headers: &HeaderMap, host: &str) {
+        self.origin.write(out, headers, self.client, host);
+        if let Some(identity) = &self.client.identity {
+            h1::write_header(out, CLIENT_CERT, identity.as_bytes());
+        }
+        self.marks.write(out);
+    }
+
+    /// An answer of our own says by which name it can be found in the log.
+    pub(super) fn mark(&self, response: &mut Response<ProxyBody>) {
+        if response.extensions().get::<Reason>().is_some()
+            && let Some(id) = self.marks.request_id_value()
+        {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+    }
 }

@@ -111,7 +111,7 @@ pub(super) async fn attempt(
     };
     let exchange = match line {
         Line::H1(connection) => worker.scratch(|head| {
-            forward::write_request_head(head, ask.request, ask.admitted, ask.asker.client, ask.via);
+            forward::write_request_head(head, ask.request, ask.admitted, ask.asker, ask.via);
             let method = ask.request.method().clone();
             let framing = ask.admitted.framing;
             Exchange::begin(connection, head, method, framing, ask.head_bytes_at_most)

@@ -15,6 +15,16 @@ pub(super) fn is_needed(spec: &RouteSpec) -> bool {
         || spec.rewrite.host.is_some()
 }
 
+/// The same head again, to be changed.
+pub(super) fn same(request: &Request<()>) -> Request<()> {
+    let mut same = Request::new(());
+    *same.method_mut() = request.method().clone();
+    *same.uri_mut() = request.uri().clone();
+    *same.version_mut() = request.version();
+    *same.headers_mut() = request.headers().clone();
+    same
+}
+
 /// Changes path and header fields; the host is not the request's to say.
 pub(super) fn apply(request: &mut Request<()>, spec: &RouteSpec) {
     if spec.rewrite.path != PathChange::Keep {

@@ -59,11 +59,13 @@ pub enum Reason {
     BadPath,
     /// A header field has `_` in its name.
     UnderscoreHeader,
+    /// More requests than the route takes, from this client or from all.
+    RateLimited,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -86,6 +88,7 @@ impl Reason {
         Self::DeadlineExceeded,
         Self::BadPath,
         Self::UnderscoreHeader,
+        Self::RateLimited,
     ];
 
     /// The word, and the status that goes with it.
@@ -114,6 +117,7 @@ impl Reason {
             Self::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
             Self::BadPath => ("bad_path", StatusCode::BAD_REQUEST),
             Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
         }
     }
 

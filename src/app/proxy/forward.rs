@@ -12,7 +12,7 @@ use crate::net::trailers;
 use crate::net::upstream::BodyFraming;
 
 use super::admit::Admitted;
-use super::client::Client;
+use super::asker::Asker;
 
 /// Writes the head of `request` as an endpoint receives it.
 ///
@@ -22,7 +22,7 @@ pub(super) fn write_request_head<B>(
     out: &mut BytesMut,
     request: &Request<B>,
     admitted: &Admitted<'_>,
-    client: &Client,
+    asker: &Asker<'_>,
     via: &str,
 ) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -34,7 +34,11 @@ pub(super) fn write_request_head<B>(
         if is_http2 && *name == COOKIE {
             continue;
         }
-        if !is_replaced(name) && !h1::is_hop_by_hop(name) && !options.has(name.as_str()) {
+        if !is_replaced(name)
+            && !asker.replaces(name)
+            && !h1::is_hop_by_hop(name)
+            && !options.has(name.as_str())
+        {
             h1::write_header(out, name.as_str(), value.as_bytes());
         }
     }
@@ -62,7 +66,7 @@ pub(super) fn write_request_head<B>(
         h1::write_header(out, "te", b"trailers");
         h1::write_header(out, "connection", b"te");
     }
-    write_forwarded(out, admitted.asked_host, client);
+    asker.write(out, request.headers(), admitted.asked_host);
     write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
     out.extend_from_slice(b"\r\n");
 }
@@ -96,17 +100,6 @@ fn write_cookies(out: &mut BytesMut, headers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_forwarded(out: &mut BytesMut, host: &str, client: &Client) {
-    h1::write_header(out, "x-forwarded-for", client.ip.as_bytes());
-    h1::write_header(out, "x-forwarded-proto", client.scheme().as_bytes());
-    if !host.is_empty() {
-        h1::write_header(out, "x-forwarded-host", host.as_bytes());
-    }
-    if let Some(identity) = &client.identity {
-        h1::write_header(out, "x-forwarded-client-cert", identity.as_bytes());
-    }
-}
-
 fn write_via(out: &mut BytesMut, headers: &HeaderMap, version: &str, via: &str) {
     for value in headers.get_all(VIA) {
         h1::write_header(out, "via", value.as_bytes());
@@ -138,7 +131,15 @@ pub(super) fn add_via(headers: &mut HeaderMap, via: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::admit::admit;
+    use super::super::client::Client;
+    use super::super::marks::Ids;
     use super::*;
+    use crate::app::access::Held;
+    use crate::app::shared::Manners;
+    use std::rc::Rc;
+
+    use crate::config::model::{AccessLog, Headers, Limits};
+    use crate::logic::route::PathRules;
 
     fn written(headers: &[(&str, &str)]) -> String {
         let builder = Request::builder().method("GET").uri("/a?b=c").header("host", "h.example:81");
@@ -146,8 +147,18 @@ mod tests {
         let request = request.body(()).expect("request");
         let mut out = BytesMut::new();
         let admitted = admit(&request).expect("admitted");
+        let manners = Manners {
+            limits: Limits::default(),
+            headers: Headers { request_id: false, ..Headers::default() },
+            access_log: AccessLog::default(),
+            trusted_proxies: Vec::new(),
+            paths: PathRules::default(),
+        };
         let (peer, local) = (([192, 0, 2, 7], 5_000).into(), ([192, 0, 2, 1], 80).into());
-        write_request_head(&mut out, &request, &admitted, &Client::new(peer, local), "gapless");
+        let (client, held) =
+            (Rc::new(Client::new(peer, local)), Held { request: request.clone(), note: None });
+        let asker = Asker::of(&manners, &Ids::default(), &client, &held);
+        write_request_head(&mut out, &request, &admitted, &asker, "gapless");
         String::from_utf8(out.to_vec()).expect("text")
     }
 

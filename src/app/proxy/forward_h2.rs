@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, VIA};
 use http::{Request, Uri, Version};
 
@@ -50,7 +51,11 @@ fn headers(ask: &Ask<'_>) -> Option<HeaderMap> {
     let options = ConnectionOptions::of(given);
     let mut headers = HeaderMap::with_capacity(given.len() + ADDED);
     for (name, value) in given {
-        if !forward::is_replaced(name) && !h1::is_hop_by_hop(name) && !options.has(name.as_str()) {
+        if !forward::is_replaced(name)
+            && !ask.asker.replaces(name)
+            && !h1::is_hop_by_hop(name)
+            && !options.has(name.as_str())
+        {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -74,12 +79,13 @@ fn headers(ask: &Ask<'_>) -> Option<HeaderMap> {
 }
 
 fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>) -> Option<()> {
-    let value = |text: &str| HeaderValue::from_str(text).ok();
-    let named = HeaderName::from_static;
-    headers.insert(named("x-forwarded-for"), value(&ask.asker.client.ip)?);
-    headers.insert(named("x-forwarded-proto"), HeaderValue::from_static(ask.asker.client.scheme()));
-    if !ask.admitted.host.is_empty() {
-        headers.insert(named("x-forwarded-host"), value(ask.admitted.host)?);
+    let mut lines = BytesMut::new();
+    ask.asker.write(&mut lines, ask.request.headers(), ask.admitted.asked_host);
+    for line in lines.as_ref().split(|&b| b == b'\n') {
+        let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+        headers.append(name, value);
     }
     for given in ask.request.headers().get_all(VIA) {
         headers.append(VIA, given.clone());

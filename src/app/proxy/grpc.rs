@@ -111,7 +111,8 @@ fn status(reason: Reason) -> u16 {
         | Reason::LocalLimit
         | Reason::EndpointLimit
         | Reason::PoolLimit
-        | Reason::PendingLimit => 8,
+        | Reason::PendingLimit
+        | Reason::RateLimited => 8,
         Reason::UnknownCoding | Reason::MethodRefused | Reason::NoRoute => 12,
         Reason::BadResponse => 13,
         Reason::NoEndpoint | Reason::ConnectFailed | Reason::Reset | Reason::EndpointDown => 14,

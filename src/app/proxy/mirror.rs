@@ -6,9 +6,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 use tokio::time::timeout;
 
+use crate::app::access::Held;
 use crate::app::worker::{View, Worker};
 use crate::logic::outcome::Failure;
 use crate::logic::route::{Route, Rule};
@@ -18,6 +19,7 @@ use super::actions::Errand;
 use super::admit::Admitted;
 use super::asker::Asker;
 use super::body::ProxyBody;
+use super::changes;
 use super::client::Client;
 use super::trip::{self, Past};
 
@@ -85,7 +87,7 @@ pub(super) fn send(errand: &Errand<'_>, route: &Route, outgoing: &Outgoing) {
         worker: Rc::clone(worker),
         route: route.clone(),
         client: Rc::clone(asker.client),
-        request: same(request),
+        held: Held { request: changes::same(request), note: None },
         host: admitted.host.to_owned(),
         asked_host: admitted.asked_host.to_owned(),
         framing: admitted.framing,
@@ -95,22 +97,13 @@ pub(super) fn send(errand: &Errand<'_>, route: &Route, outgoing: &Outgoing) {
     tokio::task::spawn_local(timeout(TIME_AT_MOST, copy.run(body)));
 }
 
-fn same(request: &Request<()>) -> Request<()> {
-    let mut same = Request::new(());
-    *same.method_mut() = request.method().clone();
-    *same.uri_mut() = request.uri().clone();
-    *same.version_mut() = request.version();
-    *same.headers_mut() = request.headers().clone();
-    same
-}
-
 /// A copy with all that it needs: the request itself may be over before it is.
 struct Copy {
     worker: Rc<Worker>,
     view: Rc<View>,
     route: Route,
     client: Rc<Client>,
-    request: Request<()>,
+    held: Held,
     host: String,
     asked_host: String,
     framing: Option<BodyFraming>,
@@ -126,11 +119,12 @@ impl Copy {
             framing: self.framing,
             length: self.length,
         };
+        let (manners, ids) = (&self.view.manners, &self.worker.ids);
         let errand = Errand {
             worker: &self.worker,
             view: &self.view,
-            asker: &Asker { client: &self.client, note: None },
-            request: &self.request,
+            asker: &Asker::of(manners, ids, &self.client, &self.held),
+            request: &self.held.request,
             admitted: &admitted,
         };
         // That nothing answered is known to its endpoints already; nobody else is told.

@@ -16,7 +16,10 @@ mod forward;
 mod forward_h2;
 mod grpc;
 mod hedge;
+mod limit;
+mod marks;
 mod mirror;
+mod origin;
 mod path;
 mod patience;
 mod trip;
@@ -26,6 +29,7 @@ mod wait;
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
+pub use marks::Ids;
 pub use mirror::Mirrors;
 
 use std::rc::Rc;
@@ -56,14 +60,16 @@ pub async fn handle(
     let mut request = Request::from_parts(parts, ());
     let prepared = path::prepare(&mut request, &view.manners);
     let note = Note::begin(worker, &view.manners, client);
-    let mut held = Held { request, note };
-    let response = match prepared {
-        Ok(()) => answer(worker, &view, client, &mut held, body).await,
+    let held = Held { request, note };
+    let asker = Asker::of(&view.manners, &worker.ids, client, &held);
+    let mut response = match prepared {
+        Ok(()) => answer(worker, &view, &asker, &held.request, body).await,
         Err(reason) => {
             actions::unwanted(&held.request, body);
             reason.response()
         }
     };
+    asker.mark(&mut response);
     let response = match call {
         None => response,
         Some(call) => call.answer(response),
@@ -77,12 +83,10 @@ pub async fn handle(
 async fn answer(
     worker: &Rc<Worker>,
     view: &Rc<View>,
-    client: &Rc<Client>,
-    held: &mut Held,
+    asker: &Asker<'_>,
+    request: &Request<()>,
     body: Incoming,
 ) -> Response<ProxyBody> {
-    let Held { request, note } = held;
-    let asker = &Asker { client, note: note.as_ref() };
     let limits = &view.manners.limits;
     let admitted = admit::admit(request)
         .and_then(|admitted| admitted.over(request, !body.is_end_stream(), limits.header_count));
@@ -102,23 +106,23 @@ async fn answer(
         method: request.method(),
         headers: request.headers(),
         query: request.uri().query().unwrap_or_default(),
-        is_tls: client.is_tls,
+        is_tls: asker.client.is_tls,
     };
     let Some(rule) = view.snapshot.routes.find(&ask) else {
         actions::unwanted(request, body);
         return Reason::NoRoute.response();
     };
     if !changes::is_needed(&rule.spec) {
-        let (request, admitted) = (&*request, &admitted);
-        let errand = Errand { worker, view, asker, request, admitted };
+        let errand = Errand { worker, view, asker, request, admitted: &admitted };
         return actions::act(&errand, rule, body).await;
     }
     let Admitted { asked_host, framing, length, .. } = admitted;
     let asked_host = asked_host.to_owned();
-    changes::apply(request, &rule.spec);
+    let mut changed = changes::same(request);
+    changes::apply(&mut changed, &rule.spec);
     let host = rule.spec.rewrite.host.as_deref().unwrap_or(&asked_host);
     let admitted = &Admitted { host, asked_host: &asked_host, framing, length };
-    let errand = Errand { worker, view, asker, request, admitted };
+    let errand = Errand { worker, view, asker, request: &changed, admitted };
     actions::act(&errand, rule, body).await
 }
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
 use super::access::Lines;
-use super::proxy::Mirrors;
+use super::proxy::{Ids, Mirrors};
 use super::shared::{Command, Report, Shared};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
@@ -60,6 +61,9 @@ pub struct Worker {
     complained: Cell<Option<Instant>>,
     /// Where lines of the access log are made.
     pub access: Lines,
+    /// Where names of requests come from.
+    pub ids: Ids,
+    limited: RefCell<HashMap<Arc<str>, Arc<AtomicU64>>>,
 }
 
 /// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
@@ -103,6 +107,8 @@ impl Worker {
             complained: Cell::new(None),
             access: Lines::default(),
             mirrors: Rc::default(),
+            ids: Ids::default(),
+            limited: RefCell::default(),
             shared,
         }
     }
@@ -223,6 +229,18 @@ impl Worker {
             pool.is_some()
         });
         view.settle_budgets(now);
+    }
+
+    /// Counts a request beyond the rate of `route`.
+    pub fn limited(&self, route: &Arc<str>) {
+        let mut limited = self.limited.borrow_mut();
+        if let Some(count) = limited.get(route) {
+            count.fetch_add(1, Relaxed);
+            return;
+        }
+        let count = self.shared.meters.limited(route);
+        count.fetch_add(1, Relaxed);
+        limited.insert(Arc::clone(route), count);
     }
 
     /// Says at most once a second what no operator wants to read for every request.

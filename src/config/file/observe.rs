@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::{Located, Shape};
+use super::scalar::{DurationText, Whole};
 
 /// One line for each request, written when it is over.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -18,6 +19,26 @@ pub(in crate::config) struct AccessLog {
     pub(in crate::config) redact_query: Option<Located<bool>>,
     /// Request fields that JSON lines have too; none that carries credentials. Default: none.
     pub(in crate::config) headers: Option<Vec<Located<String>>>,
+}
+
+/// How many requests a route takes; more are answered with 429.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Rate {
+    /// Requests in each `per`, in the long run.
+    #[schemars(required)]
+    pub(in crate::config) requests: Option<Located<Whole>>,
+    /// The time in which they may come. Default: 1s.
+    pub(in crate::config) per: Option<Located<DurationText>>,
+    /// Requests that may come at once, where none came before. Default: `requests`.
+    pub(in crate::config) burst: Option<Located<Whole>>,
+    /// Who shares them: each `client` has its own (an IPv4 address, or the /64 of an IPv6 one), or
+    /// all of the `route` together. Default: `client`.
+    pub(in crate::config) by: Option<Located<String>>,
+}
+
+impl Shape for Rate {
+    const EXPECTED: &str = "a table such as { requests = 100, per = \"1s\" }";
 }
 
 impl Shape for AccessLog {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
 use super::located::{Entries, Located, Shape, Table};
 use super::matching::ValueTest;
+use super::observe::Rate;
 use super::scalar::{DeadlineText, DurationText, ErrorText, SizeText, Whole};
 
 /// Which requests go where; with neither host nor path, all of them. What answers is one of `pool`,
@@ -106,6 +107,8 @@ pub(in crate::config) struct Timeouts {
 pub(in crate::config) struct RouteLimits {
     /// Largest request body. Default: unlimited.
     pub(in crate::config) body: Option<Located<SizeText>>,
+    /// How many requests may come. Default: any number.
+    pub(in crate::config) rate: Option<Table<Rate>>,
 }
 
 impl Shape for Route {

@@ -1,4 +1,4 @@
-//! Checks of what is written down of requests.
+//! Checks of what is told of requests, and who is believed when he tells.
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
@@ -6,11 +6,15 @@ use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use super::check::{Check, Key};
 use crate::config::file::{AccessLog, Located, Table};
 use crate::config::findings::Flaw;
-use crate::config::model::{self, LogLines, LogTarget};
+use crate::config::model::{self, Forwarded, LogLines, LogTarget};
 use crate::config::suggest;
+use crate::logic::network::{Network, NetworkError};
 
 /// Fields that a line may have besides its own.
 const MAX_HEADERS: usize = 32;
+
+/// Networks of trusted proxies, at most: each request may be compared with all of them.
+const MAX_NETWORKS: usize = 256;
 
 /// What is logged is read by many, so what opens doors is not.
 const SECRET: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE];
@@ -44,6 +48,31 @@ impl Check<'_> {
         model::AccessLog { to: to.value, lines, redact_query, headers }
     }
 
+    pub(super) fn trusted_proxies(&mut self, given: &[Located<String>]) -> Vec<Network> {
+        if let Some(beyond) = given.get(MAX_NETWORKS) {
+            let message = format!("there are more than {MAX_NETWORKS} networks");
+            self.findings.error(&beyond.span, Flaw::new(message, "give larger ones"));
+        }
+        let mut networks = Vec::new();
+        for one in given.iter().take(MAX_NETWORKS) {
+            match network(&one.value) {
+                Ok(network) if network.prefix == 0 => {
+                    let flaw = Flaw::new(
+                        format!("`{network}` believes every client what it says of its address"),
+                        "name the networks that your own proxies are in",
+                    );
+                    self.findings.warning(&one.span, flaw);
+                    networks.push(network);
+                }
+                Ok(network) => networks.push(network),
+                Err(flaw) => {
+                    self.findings.error(&one.span, flaw);
+                }
+            }
+        }
+        networks
+    }
+
     fn log_headers(&mut self, given: &[Located<String>], lines: LogLines) -> Vec<HeaderName> {
         if let Some(first) = given.first().filter(|_| lines == LogLines::Combined) {
             let mend = "write `format = \"json\"`, or leave `headers` away";
@@ -75,6 +104,36 @@ impl Check<'_> {
         }
         names
     }
+}
+
+/// The fields that say for whom a proxy asks, by the word for them.
+pub(super) fn forwarded_fields(text: &str) -> Result<Forwarded, Flaw> {
+    let known = [
+        ("x-forwarded", Forwarded::XForwarded),
+        ("forwarded", Forwarded::Rfc7239),
+        ("both", Forwarded::Both),
+        ("off", Forwarded::Off),
+    ];
+    let found = known.into_iter().find(|(word, _)| *word == text);
+    found.map(|(_, fields)| fields).ok_or_else(|| {
+        let mend = "write \"x-forwarded\", \"forwarded\", \"both\" or \"off\"";
+        Flaw::new(format!("`{text}` is no way to tell for whom a proxy asks"), mend)
+    })
+}
+
+/// Reads `10.0.0.0/8`.
+pub(super) fn network(text: &str) -> Result<Network, Flaw> {
+    let such_as = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
+    Network::parse(text).map_err(|error| match error {
+        NetworkError::Malformed => Flaw::new(format!("`{text}` is not a network"), such_as),
+        NetworkError::TooLong => {
+            Flaw::new(format!("the prefix of `{text}` is longer than its address"), such_as)
+        }
+        NetworkError::HostBits(meant) => Flaw::new(
+            format!("`{text}` has bits set behind its prefix"),
+            format!("write it as \"{meant}\""),
+        ),
+    })
 }
 
 fn log_lines(text: &str) -> Result<LogLines, Flaw> {

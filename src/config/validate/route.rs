@@ -96,6 +96,7 @@ impl Check<'_> {
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
+        let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
         let body_bytes = self.body_limit(given.limits);
         let ((host, path), conditions) = matched?;
         let name = name.unwrap_or_else(|| seen.made_name(&host, &path));
@@ -114,6 +115,7 @@ impl Check<'_> {
             retry,
             timeouts,
             body_bytes,
+            rate,
         })
     }
 

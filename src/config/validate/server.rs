@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use super::check::{Check, Key, Origin};
+use super::observe::forwarded_fields;
 use crate::config::address;
 use crate::config::file::{Admin, Headers, Limits, Located, Paths, Shutdown, Table, Whole};
 use crate::config::findings::Flaw;
@@ -109,7 +110,11 @@ impl Check<'_> {
         let via = self.setting(&key, default.via, |text| pseudonym(text)).value;
         let key = Key::new(&table, "underscores", &given.underscores);
         let underscores = self.setting(&key, default.underscores, |text| underscores(text)).value;
-        model::Headers { expose, via, underscores }
+        let key = Key::new(&table, "forwarded", &given.forwarded);
+        let forwarded = self.setting(&key, default.forwarded, |text| forwarded_fields(text)).value;
+        let request_id = self.switch(&given.request_id, default.request_id);
+        let traceparent = self.switch(&given.traceparent, default.traceparent);
+        model::Headers { expose, via, underscores, forwarded, request_id, traceparent }
     }
 
     pub(super) fn paths(&mut self, paths: Option<Table<Paths>>) -> PathRules {
