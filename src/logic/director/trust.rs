@@ -231,7 +231,7 @@ impl Director {
         endpoint.trust = Trust::Condemned(Case { failure, stage: Stage::Held { until } });
         endpoint.blame(now, Source::Traffic, failure);
         let probe_passes = endpoint.health == Health::Up;
-        let subject = endpoint.subject.clone();
+        let subject = endpoint.subject();
         self.watch(id, until);
         self.settle(id, before, now);
         if probe_passes {
