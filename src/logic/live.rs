@@ -82,6 +82,12 @@ impl Tries {
 }
 
 impl Live {
+    /// Reads something of every line of memory that a look needs, for the sake of reading it.
+    #[must_use]
+    pub fn glance(&self) -> u64 {
+        self.last_failure_us.load(Relaxed) + self.failed.load(Relaxed) + self.late.load(Relaxed)
+    }
+
     /// How much there is of what may be limited.
     #[must_use]
     pub fn gauges(&self) -> &Gauges {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::id::EndpointId;
-use crate::logic::incident::Subject;
 use crate::logic::route::RouteTable;
 use crate::logic::snapshot::Target;
 use crate::logic::topology::{PoolSpec, Topology};
@@ -17,8 +16,9 @@ use super::{Director, Event};
 
 impl Director {
     pub(super) fn configure(&mut self, topology: Topology, routes: Arc<RouteTable>, now: Instant) {
+        self.tell_falls();
         let mut gone: BTreeSet<EndpointId> =
-            self.roster.iter().map(|endpoint| endpoint.subject.endpoint).collect();
+            self.roster.iter().map(|endpoint| endpoint.id).collect();
         let known = self.roster.addresses();
         let mut before: HashMap<Arc<str>, PoolState> =
             self.pools.drain(..).map(|pool| (Arc::clone(&pool.spec.name), pool)).collect();
@@ -57,23 +57,17 @@ impl Director {
     ) -> Vec<Target> {
         let declared = &spec.zones[zone];
         let mut targets = Vec::with_capacity(declared.endpoints.len());
-        for (position, one) in declared.endpoints.iter().enumerate() {
+        for (one, position) in declared.endpoints.iter().zip(0..) {
             let seat = Seat { pool, zone, position, weight: one.weight };
-            let subject = |endpoint| Subject {
-                endpoint,
-                pool: Arc::clone(&spec.name),
-                place: declared.place.clone(),
-                address: one.address,
-            };
             let id = match known.get(&(Arc::clone(&spec.name), one.address)) {
                 Some(&id) => {
                     if let Some(endpoint) = self.roster.get_mut(id) {
-                        endpoint.reseat(subject(id), seat, spec, now);
+                        endpoint.reseat(seat, spec, now);
                     }
                     id
                 }
                 None => self.roster.add(|id| {
-                    let mut endpoint = Endpoint::new(subject(id), seat, spec, now);
+                    let mut endpoint = Endpoint::new((id, one.address), seat, spec, now);
                     endpoint.is_late_comer = !is_new;
                     endpoint
                 }),

@@ -1,6 +1,7 @@
 //! What the director keeps of one endpoint.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ pub(super) struct Seat {
     pub(super) pool: usize,
     pub(super) zone: usize,
     /// Its place among the zone's endpoints.
-    pub(super) position: usize,
+    pub(super) position: u32,
     pub(super) weight: u32,
 }
 
@@ -98,47 +99,67 @@ pub(super) struct Trouble {
     pub(super) watch_at: Option<Instant>,
 }
 
+impl Trouble {
+    fn glance(&self) -> u64 {
+        let is = |at: Option<Instant>| u64::from(at.is_some());
+        let last = self.evidence.back().map(|piece| piece.at);
+        is(last) + is(self.struck) + is(self.held_until) + u64::from(self.cause.is_some())
+    }
+}
+
+/// In this order in memory: what every probe needs comes first, close together, because with very
+/// many endpoints it is waiting for memory that takes the time; see [`Endpoint::glance`].
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Endpoint {
-    pub(super) subject: Arc<Subject>,
-    pub(super) seat: Seat,
-    pub(super) pool: Arc<PoolSpec>,
+    pub(super) checks: SmallVec<[Check; 1]>,
+    /// The entry in the director's timer queue.
+    pub(super) armed: Option<Instant>,
     /// By probes and failures of connections.
     pub(super) health: Health,
-    /// By what requests got.
-    pub(super) trust: Trust,
-    pub(super) bond: Bond,
     pub(super) withheld: Option<Withheld>,
     /// A probe fails for good while traffic succeeds.
     pub(super) is_contradicted: bool,
     pub(super) is_degraded: bool,
     /// It joined a pool that others served already.
     pub(super) is_late_comer: bool,
-    pub(super) ratio: Ratio,
-    /// What has been weighed of its live counters.
-    pub(super) seen: Tries,
-    pub(super) checks: SmallVec<[Check; 1]>,
-    /// The entry in the director's timer queue.
-    pub(super) armed: Option<Instant>,
-    pub(super) live: Arc<Live>,
-    pub(super) up_since: Option<Instant>,
-    pub(super) since: Instant,
-    pub(super) ramp: Ramp,
-    pub(super) past: Past,
+    /// It has fallen with its zone, and nobody has been told; see [`super::zones::Fall`].
+    pub(super) is_untold: bool,
+    /// By what requests got.
+    pub(super) trust: Trust,
+    pub(super) bond: Bond,
     /// Most endpoints never have any.
     trouble: Option<Box<Trouble>>,
+    pub(super) pool: Arc<PoolSpec>,
+    pub(super) live: Arc<Live>,
+    pub(super) seat: Seat,
+    pub(super) id: EndpointId,
+    pub(super) address: SocketAddr,
+    pub(super) up_since: Option<Instant>,
     last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
     baseline: Tally,
     baseline_failure_us: u64,
+    pub(super) past: Past,
+    pub(super) since: Instant,
+    pub(super) ramp: Ramp,
+    pub(super) ratio: Ratio,
+    /// What has been weighed of its live counters.
+    pub(super) seen: Tries,
 }
 
 impl Endpoint {
-    pub(super) fn new(subject: Subject, seat: Seat, pool: &Arc<PoolSpec>, now: Instant) -> Self {
+    pub(super) fn new(
+        (id, address): (EndpointId, SocketAddr),
+        seat: Seat,
+        pool: &Arc<PoolSpec>,
+        now: Instant,
+    ) -> Self {
         let check = |_| Check { timer: Timer::new(now), has_passed: false };
         Self {
-            subject: Arc::new(subject),
+            id,
+            address,
             seat,
             pool: Arc::clone(pool),
             health: Health::NEW,
@@ -148,6 +169,7 @@ impl Endpoint {
             is_contradicted: false,
             is_degraded: false,
             is_late_comer: false,
+            is_untold: false,
             ratio: Ratio::new(now),
             seen: Tries::default(),
             checks: pool.probes.iter().map(check).collect(),
@@ -165,16 +187,7 @@ impl Endpoint {
     }
 
     /// Takes over what a new configuration says; health, counters and history stay.
-    pub(super) fn reseat(
-        &mut self,
-        subject: Subject,
-        seat: Seat,
-        pool: &Arc<PoolSpec>,
-        now: Instant,
-    ) {
-        if *self.subject != subject {
-            self.subject = Arc::new(subject);
-        }
+    pub(super) fn reseat(&mut self, seat: Seat, pool: &Arc<PoolSpec>, now: Instant) {
         let (probes_changed, detect_changed) =
             (self.pool.probes != pool.probes, self.pool.detect != pool.detect);
         self.seat = seat;
@@ -186,6 +199,31 @@ impl Endpoint {
         } else if detect_changed {
             self.repace(now, false);
         }
+    }
+
+    /// What operators are told of it. Made when it is asked for, because that is seldom.
+    pub(super) fn subject(&self) -> Arc<Subject> {
+        Arc::new(Subject {
+            endpoint: self.id,
+            pool: Arc::clone(&self.pool.name),
+            place: self.pool.zones[self.seat.zone].place.clone(),
+            address: self.address,
+        })
+    }
+
+    /// Reads something of every line of memory that the start and the end of a probe need.
+    pub(super) fn glance(&self) -> u64 {
+        let is = u64::from;
+        let timer = self.checks.first().map_or(0, |check| check.timer.glance());
+        let judged = is(self.armed.is_some()) + is(self.bond == Bond::Free);
+        let known = self.seat.zone as u64 + u64::from(self.address.port());
+        let proven = is(self.last_proof.is_some()) + self.baseline_failure_us;
+        timer + judged + known + proven + self.past.glance()
+    }
+
+    /// The same of what it points to.
+    pub(super) fn glance_beyond(&self) -> u64 {
+        self.live.glance() + self.trouble.as_ref().map_or(0, |trouble| trouble.glance())
     }
 
     /// What is believed of it, by all evidence together.
@@ -221,7 +259,7 @@ impl Endpoint {
     pub(super) fn down_for(&self) -> Option<(EndpointId, Failure)> {
         match self.verdict() {
             Health::Down { failure } | Health::Returning { failure, .. } => {
-                Some((self.subject.endpoint, failure))
+                Some((self.id, failure))
             }
             Health::Unknown { .. } | Health::Up | Health::Suspect { .. } => None,
         }

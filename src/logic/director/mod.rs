@@ -18,6 +18,7 @@ mod status;
 mod tests;
 mod trust;
 mod weigh;
+mod wheel;
 mod zones;
 
 pub use endpoint::{Piece, Withheld};
@@ -242,6 +243,7 @@ pub struct Director {
     must_publish: bool,
     version: u64,
     cuts: Vec<(EndpointId, Failure)>,
+    falls: Vec<zones::Fall>,
     sight: pace::Sight,
     outputs: VecDeque<Output>,
 }
@@ -268,6 +270,7 @@ impl Director {
             must_publish: false,
             version: 0,
             cuts: Vec::new(),
+            falls: Vec::new(),
             sight: pace::Sight::default(),
             outputs: VecDeque::new(),
         }
@@ -309,10 +312,10 @@ impl Director {
     pub fn poll_output(&mut self) -> Option<Output> {
         if !self.stale.is_empty() || self.must_publish {
             self.must_publish = false;
-            let snapshot = self.rebuild();
             // Traffic moves before anybody is told.
-            self.outputs.push_front(Output::Publish(snapshot));
+            return Some(Output::Publish(self.rebuild()));
         }
+        self.tell_falls();
         if self.outputs.is_empty() && self.outputs.capacity() > OUTPUTS_KEPT {
             self.outputs.shrink_to(OUTPUTS_KEPT);
         }
@@ -352,7 +355,7 @@ impl Director {
                     self.ledger.verdict(id, failure, now);
                     if self.stale.is_empty() {
                         // Its traffic has moved before, with its zone's.
-                        self.ledger.shifted(now);
+                        self.ledger.shifted(self.now);
                     }
                 }
                 self.cuts.push((id, failure));

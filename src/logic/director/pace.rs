@@ -1,14 +1,17 @@
 //! When whose probe starts: one queue for all, inside a budget.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use crate::logic::health::Health;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
 use crate::logic::schedule::{ProbeRow, vouched_interval};
 
+use super::roster::AT_ONCE;
+use super::wheel::Wheel;
 use super::{Director, Event, Output, Ticket};
 
 /// Probes that may start at once after a rest: this share of a second's budget.
@@ -26,8 +29,7 @@ const BLIND_AFTER: Duration = Duration::from_secs(1);
 /// recognised when its time comes, and dropped.
 #[derive(Debug)]
 pub(super) struct Pace {
-    queue: BinaryHeap<Reverse<Due>>,
-    epoch: Instant,
+    queue: Wheel,
     /// Due, and waiting for the budget, first come first served: all periods stretch alike.
     waiting: VecDeque<EndpointId>,
     tokens: f64,
@@ -36,27 +38,13 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        let (queue, waiting) = (BinaryHeap::new(), VecDeque::new());
-        Self { queue, epoch: now, waiting, tokens: 0.0, filled: now }
-    }
-
-    fn add(&mut self, due: Instant, id: EndpointId) {
-        let since = due.saturating_duration_since(self.epoch).as_nanos() as u64;
-        let id = u128::from(id.slot) << 32 | u128::from(id.generation);
-        self.queue.push(Reverse(Due(u128::from(since) << 64 | id)));
-    }
-
-    fn first(&self) -> Option<(Instant, EndpointId)> {
-        self.queue.peek().map(|Reverse(Due(key))| {
-            let id = EndpointId::new((key >> 32) as u32, *key as u32);
-            (self.epoch + Duration::from_nanos((key >> 64) as u64), id)
-        })
+        let (queue, waiting) = (Wheel::new(now), VecDeque::new());
+        Self { queue, waiting, tokens: 0.0, filled: now }
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        let first = self.first().map(|(due, _)| due);
         let next_token = (!self.waiting.is_empty()).then(|| self.filled + Duration::from_millis(1));
-        [first, next_token].into_iter().flatten().min()
+        [self.queue.due(), next_token].into_iter().flatten().min()
     }
 
     /// Whether an endpoint is due and waits for the budget.
@@ -72,10 +60,6 @@ impl Pace {
             (self.tokens + rate * elapsed.as_secs_f64()).min((rate * BURST_SHARE).max(1.0));
     }
 }
-
-/// When, in nanoseconds since the epoch, and who: one number, because it is compared so often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Due(u128);
 
 /// Whether probes bring evidence at all.
 #[derive(Debug, Default)]
@@ -98,24 +82,32 @@ impl Director {
             let Some(id) = self.pace.waiting.pop_front() else { break };
             self.start(id, now);
         }
-        while let Some((due, id)) = self.pace.first() {
-            if due > now {
-                break;
+        let mut some = SmallVec::<[_; AT_ONCE]>::new();
+        loop {
+            let queue = &mut self.pace.queue;
+            some.extend(std::iter::from_fn(|| queue.pop(now)).take(AT_ONCE));
+            if some.is_empty() {
+                return;
             }
-            self.pace.queue.pop();
-            let Some(endpoint) = self.roster.get_mut(id) else { continue };
-            if endpoint.armed != Some(due) {
-                continue;
-            }
-            // What has no time to lose does not wait for the budget.
-            let is_urgent =
-                matches!(endpoint.health, Health::Suspect { .. } | Health::Returning { .. })
-                    || endpoint.checks.iter().any(|check| check.timer.is_burst_due(now));
-            if is_urgent || self.pace.tokens >= 1.0 {
-                self.start(id, now);
-            } else {
-                self.pace.waiting.push_back(id);
-            }
+            self.roster.warm(some.iter().map(|&(_, id)| id));
+            some.drain(..).for_each(|(due, id)| self.take_up(due, id, now));
+        }
+    }
+
+    /// Its time has come.
+    fn take_up(&mut self, due: Instant, id: EndpointId, now: Instant) {
+        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        if endpoint.armed != Some(due) {
+            return;
+        }
+        // What has no time to lose does not wait for the budget.
+        let is_urgent =
+            matches!(endpoint.health, Health::Suspect { .. } | Health::Returning { .. })
+                || endpoint.checks.iter().any(|check| check.timer.is_burst_due(now));
+        if is_urgent || self.pace.tokens >= 1.0 {
+            self.start(id, now);
+        } else {
+            self.pace.waiting.push_back(id);
         }
     }
 
@@ -149,7 +141,7 @@ impl Director {
             self.outputs.push_back(Output::Probe {
                 endpoint: id,
                 ticket: Ticket { probe: index as u8, row, started: now },
-                address: endpoint.subject.address,
+                address: endpoint.address,
                 pool: std::sync::Arc::clone(&endpoint.pool),
                 timeout,
             });
@@ -163,7 +155,7 @@ impl Director {
         let due = endpoint.due();
         if due != endpoint.armed {
             if let Some(due) = due {
-                self.pace.add(due, id);
+                self.pace.queue.add(due, id);
             }
             endpoint.armed = due;
         }

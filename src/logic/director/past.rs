@@ -9,9 +9,10 @@ pub(super) const REMEMBERED_PROBES: usize = 6;
 
 /// A ring of probe results.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Past {
-    probes: [Option<Probe>; REMEMBERED_PROBES],
     next: u8,
+    probes: [Option<Probe>; REMEMBERED_PROBES],
 }
 
 /// One of them.
@@ -46,6 +47,11 @@ impl Past {
         let started = since_epoch.as_micros() as u64 * PROBES + u64::from(probe) % PROBES;
         self.probes[usize::from(self.next)] = Some(Probe { started, ended });
         self.next = (self.next + 1) % REMEMBERED_PROBES as u8;
+    }
+
+    /// See [`super::endpoint::Endpoint::glance`].
+    pub(super) fn glance(&self) -> u64 {
+        self.probes[usize::from(self.next)].map_or(0, |probe| probe.started)
     }
 
     /// Start, number and outcome of each, oldest first.

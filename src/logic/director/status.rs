@@ -83,7 +83,7 @@ impl Director {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let of = |endpoint: &Endpoint| EndpointStatus {
-            subject: Arc::clone(&endpoint.subject),
+            subject: endpoint.subject(),
             weight: endpoint.seat.weight,
             health: endpoint.verdict(),
             since: endpoint.since,

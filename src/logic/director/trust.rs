@@ -235,7 +235,7 @@ impl Director {
         endpoint.blame(now, Source::Traffic, failure);
         let (explained, seat) = (endpoint.ratio.convict(now), endpoint.seat);
         let probe_passes = endpoint.health == Health::Up;
-        let subject = endpoint.subject.clone();
+        let subject = endpoint.subject();
         self.pools[seat.pool].explain(seat.zone, explained, now);
         self.watch(id, until);
         self.settle(id, before, now);

@@ -174,8 +174,7 @@ impl Director {
             }
         }
         if change == Change::Started {
-            let subject = &endpoint.subject;
-            let phase = schedule::phase(&subject.pool, &subject.address.to_string());
+            let phase = schedule::phase(&endpoint.pool.name, &endpoint.address.to_string());
             endpoint.checks.iter_mut().for_each(|c| c.timer.spread(now, phase, detect.interval));
         }
         self.settle_since(id, before, began, now);
@@ -253,7 +252,7 @@ impl Director {
         };
         let endpoint = self.roster.get(id)?;
         if endpoint.withheld != Some(why) {
-            let subject = endpoint.subject.clone();
+            let subject = endpoint.subject();
             self.pools[seat.pool].withheld += 1;
             self.event(Event::Withheld { subject, failure, why });
         }
@@ -326,8 +325,41 @@ impl Director {
         began: Instant,
         now: Instant,
     ) {
-        let epoch = self.epoch;
-        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        let Some((change, after)) = self.take_effect(id, before, now) else { return };
+        self.restand(id, now);
+        if change != Change::None {
+            if self.roster.get(id).is_some_and(|endpoint| endpoint.is_untold) {
+                self.tell_falls();
+            }
+            self.tell(id, (change, after), began, now);
+        }
+        self.arm(id);
+    }
+
+    /// Tells the ledger and the operator how an endpoint's verdict has changed.
+    pub(super) fn tell(
+        &mut self,
+        id: EndpointId,
+        (change, health): (Change, Health),
+        began: Instant,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.roster.get(id) else { return };
+        let subject = endpoint.subject();
+        let last_good = endpoint.last_good(self.epoch).unwrap_or(began);
+        self.record(&subject, health, change, (last_good, began, now));
+        self.event(Event::Health { subject, change, health });
+    }
+
+    /// What a change of an endpoint's verdict, if it is one, does to the endpoint itself; gives the
+    /// change and the verdict.
+    pub(super) fn take_effect(
+        &mut self,
+        id: EndpointId,
+        before: Health,
+        now: Instant,
+    ) -> Option<(Change, Health)> {
+        let endpoint = self.roster.get_mut(id)?;
         let after = endpoint.verdict();
         let change = Change::between(before, after);
         endpoint.changed(change, now);
@@ -357,18 +389,10 @@ impl Director {
             _ => {}
         }
         let in_panic = self.pools[seat.pool].in_panic();
-        let Some(endpoint) = self.roster.get_mut(id) else { return };
         if !matches!(change, Change::None | Change::Started) {
-            endpoint.repace(now, in_panic);
+            self.roster.get_mut(id)?.repace(now, in_panic);
         }
-        let subject = endpoint.subject.clone();
-        let last_good = endpoint.last_good(epoch).unwrap_or(began);
-        self.restand(id, now);
-        self.record(&subject, after, change, (last_good, began, now));
-        if change != Change::None {
-            self.event(Event::Health { subject, change, health: after });
-        }
-        self.arm(id);
+        Some((change, after))
     }
 
     /// Whether the endpoint joined a pool that others had served before.
@@ -397,7 +421,7 @@ impl Director {
         let entry = entry(endpoint, now);
         let state = &mut self.pools[pool];
         let zone = &mut state.zones[zone];
-        let old = std::mem::replace(&mut zone.entries[position], entry);
+        let old = std::mem::replace(&mut zone.entries[position as usize], entry);
         if old == entry {
             return;
         }

@@ -3,18 +3,30 @@
 
 use std::time::Instant;
 
-use crate::logic::health::Health;
+use crate::logic::health::{Change, Health};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Failure;
 use crate::logic::recovery::Ramp;
 
 use super::endpoint::{Bond, Seat};
 use super::pools::ZoneVerdict;
+use super::roster::AT_ONCE;
 use super::trust::Trust;
 use super::{Director, Event, Source};
 
 /// A zone that falls needs at least this many witnesses.
 pub(super) const WITNESSES: u32 = 2;
+
+/// Those who fell with their zone, of whom that has yet to be told: a large zone has many, and its
+/// traffic moves before anybody is told.
+#[derive(Debug)]
+pub(super) struct Fall {
+    fallen: Vec<Fallen>,
+    at: Instant,
+}
+
+/// How the verdict on an endpoint has changed, and to what.
+type Fallen = (EndpointId, Change, Health);
 
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
@@ -87,28 +99,63 @@ impl Director {
         state.ratio.restart(0.0);
         let (members, struck, place) = (state.members.clone(), state.struck, state.place.clone());
         let name = self.pools[pool].spec.name.clone();
-        for id in members {
-            let Some(endpoint) = self.roster.get_mut(id) else { continue };
-            let before = endpoint.verdict();
-            let falls_too = endpoint.struck().is_some();
-            match endpoint.health {
-                Health::Suspect { failure, .. } if falls_too => {
-                    endpoint.health = Health::Down { failure };
-                    endpoint.blame(now, source, failure);
-                }
-                Health::Up | Health::Suspect { .. } => {
-                    endpoint.bond = Bond::Unproven(now);
-                    self.cuts.push((id, failure));
-                }
-                Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => {}
-            }
-            self.settle(id, before, now);
-            if falls_too {
-                self.acquit(id, now);
-                self.restand(id, now);
+        let mut fallen = Vec::with_capacity(struck as usize);
+        for some in members.chunks(AT_ONCE) {
+            self.roster.warm(some.iter().copied());
+            for &id in some {
+                fallen.extend(self.fall_with_zone(id, (failure, source), now));
             }
         }
+        self.falls.push(Fall { fallen, at: now });
         self.event(Event::Zone { pool: name, place, verdict: Some((failure, struck)) });
+    }
+
+    /// What its zone's fall does to one endpoint; gives what is to be told of it.
+    fn fall_with_zone(
+        &mut self,
+        id: EndpointId,
+        (failure, source): (Failure, Source),
+        now: Instant,
+    ) -> Option<Fallen> {
+        let endpoint = self.roster.get_mut(id)?;
+        let before = endpoint.verdict();
+        let falls_too = endpoint.struck().is_some();
+        match endpoint.health {
+            Health::Suspect { failure, .. } if falls_too => {
+                endpoint.health = Health::Down { failure };
+                endpoint.blame(now, source, failure);
+            }
+            Health::Up | Health::Suspect { .. } => {
+                endpoint.bond = Bond::Unproven(now);
+                self.cuts.push((id, failure));
+            }
+            Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => {}
+        }
+        let (change, health) = self.take_effect(id, before, now)?;
+        if falls_too {
+            self.acquit(id, now);
+        }
+        self.restand(id, now);
+        if change == Change::None {
+            return None;
+        }
+        self.roster.get_mut(id)?.is_untold = true;
+        Some((id, change, health))
+    }
+
+    /// Makes up for what zones that fell have left untold.
+    pub(super) fn tell_falls(&mut self) {
+        for Fall { fallen, at } in std::mem::take(&mut self.falls) {
+            for some in fallen.chunks(AT_ONCE) {
+                self.roster.warm(some.iter().map(|&(id, ..)| id));
+                for &(id, change, health) in some {
+                    let Some(endpoint) = self.roster.get_mut(id) else { continue };
+                    endpoint.is_untold = false;
+                    self.tell(id, (change, health), at, at);
+                    self.arm(id);
+                }
+            }
+        }
     }
 
     /// When enough zones of a region are down, the others are the last resort too.
@@ -154,7 +201,11 @@ impl Director {
         state.mark();
         let (members, place) = (state.members.clone(), state.place.clone());
         let name = self.pools[pool].spec.name.clone();
-        for id in members {
+        for (index, &id) in members.iter().enumerate() {
+            if index % AT_ONCE == 0 {
+                let some = members[index..].iter().take(AT_ONCE);
+                self.roster.warm(some.copied());
+            }
             let Some(endpoint) = self.roster.get_mut(id) else { continue };
             let before = endpoint.verdict();
             if matches!(endpoint.health, Health::Returning { .. }) && endpoint.is_ready(now) {

@@ -199,8 +199,8 @@ impl Director {
         now: Instant,
     ) -> Option<EndpointFacts> {
         let mut members = pool.members.iter().filter_map(|id| self.roster.get(*id));
-        let endpoint = members.find(|endpoint| endpoint.subject.address == address)?;
-        let id = endpoint.subject.endpoint;
+        let endpoint = members.find(|endpoint| endpoint.address == address)?;
+        let id = endpoint.id;
         let zone = &pool.zones[endpoint.seat.zone];
         let (entry, parts) = (self.entry_of(endpoint), parts(pool));
         let (period, cadence) = self.cadence(endpoint, pool.in_panic(), now);
@@ -209,7 +209,7 @@ impl Director {
         ratio.fade(now);
         let recover = endpoint.pool.recover;
         Some(EndpointFacts {
-            subject: Arc::clone(&endpoint.subject),
+            subject: endpoint.subject(),
             health: endpoint.verdict(),
             standing: entry.standing,
             since: endpoint.since,

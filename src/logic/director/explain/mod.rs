@@ -93,7 +93,7 @@ impl Director {
             self.pools.iter().flat_map(|pool| &pool.zones).map(|zone| &zone.place).collect();
         let regions: BTreeSet<&Arc<str>> = places.iter().map(|place| &place.region).collect();
         let addresses: BTreeSet<SocketAddr> =
-            self.roster.iter().map(|endpoint| endpoint.subject.address).collect();
+            self.roster.iter().map(|endpoint| endpoint.address).collect();
         let regions = regions.into_iter().map(|region| What::Region(Arc::clone(region)));
         let zones = places.iter().map(|&place| What::Zone(place.clone()));
         regions.chain(zones).chain(addresses.into_iter().map(What::Endpoint)).collect()

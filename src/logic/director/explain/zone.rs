@@ -206,18 +206,18 @@ impl Director {
 
     pub(in crate::logic::director) fn entry_of(&self, endpoint: &Endpoint) -> Entry {
         let Seat { pool, zone, position, .. } = endpoint.seat;
-        self.pools[pool].zones[zone].entries[position]
+        self.pools[pool].zones[zone].entries[position as usize]
     }
 
     pub(super) fn zone_facts(&self, pool: &PoolState, zone: &ZoneState, now: Instant) -> ZoneFacts {
         let parts = parts(pool);
         let member = |endpoint: &Endpoint| Member {
-            address: endpoint.subject.address,
+            address: endpoint.address,
             health: endpoint.verdict(),
             standing: self.entry_of(endpoint).standing,
             since: endpoint.since,
             cause: endpoint.cause(),
-            share: parts.get(&endpoint.subject.endpoint).copied().unwrap_or_default(),
+            share: parts.get(&endpoint.id).copied().unwrap_or_default(),
         };
         let members = zone.members.iter().filter_map(|&id| self.roster.get(id));
         let mut endpoints: Vec<Member> = members.map(member).collect();

@@ -160,3 +160,38 @@ fn a_reload_keeps_the_verdict_on_a_zone() {
     strike(&mut rig, &[1, 2], PASS);
     assert_eq!(rig.down(), [1, 2], "they return with their zone");
 }
+
+/// What was said of one endpoint's health, in its order; `None` stands for a publication.
+fn said_of(rig: &Rig, port: u16) -> Vec<Option<Change>> {
+    let of = |output: &Output| match output {
+        Output::Publish(_) => Some(None),
+        Output::Event(Event::Health { subject, change, .. }) if subject.address.port() == port => {
+            Some(Some(*change))
+        }
+        _ => None,
+    };
+    rig.said.iter().filter_map(of).collect()
+}
+
+#[test]
+fn traffic_moves_before_anybody_is_told_of_those_who_fell_with_their_zone() {
+    let mut rig = two_zones();
+    strike(&mut rig, &[1], SILENT);
+    strike(&mut rig, &[2], SILENT);
+    assert_eq!(said_of(&rig, 1), [None, Some(Change::WentDown)]);
+    let incidents = rig.director.incidents();
+    let shifts: Vec<_> = incidents.iter().map(|incident| incident.timeline.shift).collect();
+    assert_eq!(shifts, [Some(rig.now); 2]);
+}
+
+#[test]
+fn what_comes_in_the_turn_of_a_fall_is_told_after_it() {
+    let mut rig = two_zones();
+    rig.now += ms(1);
+    let inputs = [(1, SILENT), (2, SILENT), (1, PASS)];
+    let inputs = inputs.map(|(port, outcome)| rig.regular(rig.id(port), outcome));
+    rig.turn(inputs);
+    let all = [Change::Suspected, Change::WentDown, Change::Returning].map(Some);
+    assert_eq!(said_of(&rig, 1)[1..], all);
+    assert_eq!(said_of(&rig, 2)[1..], all[..2]);
+}
