@@ -217,11 +217,16 @@ fn a_streamed_answer_counts_when_it_has_passed_or_was_cut() {
 
 #[test]
 fn a_wait_beyond_the_slow_bound_counts_once_and_its_answer_neither_way() {
-    let world = World::with(Config::new().pool("stall = { floor = \"20ms\", ceiling = \"60ms\" }"));
-    world.near.set(Mode::Slow(Duration::from_millis(400)));
-    let answer = world.ask("GET", b"");
-    assert_eq!((answer.status, answer.text()), (200, "near".to_owned()), "it is waited for");
-    world.wait_counts(&world.near, (0, 1, 0, 0));
+    for (hedge, who, rescued) in [(false, "near", 0), (true, "far", 1)] {
+        let config = Config::new()
+            .route(&format!("retry = {{ hedge = {hedge} }}"))
+            .pool("stall = { floor = \"20ms\", ceiling = \"60ms\" }");
+        let world = World::with(config);
+        world.near.set(Mode::Slow(Duration::from_millis(400)));
+        let answer = world.ask("GET", b"");
+        assert_eq!((answer.status, answer.text()), (200, who.to_owned()));
+        world.wait_counts(&world.near, (0, 1, 0, rescued));
+    }
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn crumbs_of_cookies_are_one_field_again() {
     let seen = endpoint.seen();
     let cookies: Vec<_> = seen[0].head.all("cookie").collect();
     assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
-    assert_eq!(seen[0].head.field("te"), None);
+    assert_eq!(seen[0].head.field("te"), Some("trailers"));
+    assert_eq!(seen[0].head.field("connection"), Some("te"));
 }
 
 #[test]
