@@ -16,6 +16,25 @@ const BOUNDS_US: [u64; 16] = [
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
+type Read = fn(&PoolMeter) -> u64;
+
+/// Counters that there is one of for each pool.
+const COUNTERS: [(&str, &str, Read); 5] = [
+    ("gapless_resends_total", "Requests sent to another endpoint.", |m| m.resends.load(Relaxed)),
+    ("gapless_rescued_total", "Requests that met a failure and were answered well.", |m| {
+        m.rescued.load(Relaxed)
+    }),
+    ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
+        m.fallbacks.load(Relaxed)
+    }),
+    ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
+        m.mirrored.load(Relaxed)
+    }),
+    ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
+        m.mirrors_dropped.load(Relaxed)
+    }),
+];
+
 /// All meters of an instance, by pool.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -153,41 +172,7 @@ impl Meters {
                 page.line(name, pool, &labels, total(meters, &read));
             }
         }
-        page.head("gapless_resends_total", "counter", "Requests sent to another endpoint.");
-        for (pool, meters) in &*by_pool {
-            page.line(
-                "gapless_resends_total",
-                pool,
-                "",
-                total(meters, &|m| m.resends.load(Relaxed)),
-            );
-        }
-        page.head(
-            "gapless_rescued_total",
-            "counter",
-            "Requests that met a failure and were answered well.",
-        );
-        for (pool, meters) in &*by_pool {
-            page.line(
-                "gapless_rescued_total",
-                pool,
-                "",
-                total(meters, &|m| m.rescued.load(Relaxed)),
-            );
-        }
-        type Read = fn(&PoolMeter) -> u64;
-        let counters: [(&str, &str, Read); 3] = [
-            ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
-                m.fallbacks.load(Relaxed)
-            }),
-            ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
-                m.mirrored.load(Relaxed)
-            }),
-            ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
-                m.mirrors_dropped.load(Relaxed)
-            }),
-        ];
-        for (name, help, read) in counters {
+        for (name, help, read) in COUNTERS {
             page.head(name, "counter", help);
             for (pool, meters) in &*by_pool {
                 page.line(name, pool, "", total(meters, &read));
