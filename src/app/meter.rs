@@ -16,6 +16,30 @@ const BOUNDS_US: [u64; 16] = [
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
+type Read = fn(&PoolMeter) -> u64;
+
+/// Counters that there is one of for each pool.
+const COUNTERS: [(&str, &str, Read); 6] = [
+    ("gapless_resends_total", "Requests sent to another endpoint.", |m| m.resends.load(Relaxed)),
+    (
+        "gapless_hedges_total",
+        "Requests sent to another endpoint while the first was silent.",
+        |m| m.hedges.load(Relaxed),
+    ),
+    ("gapless_rescued_total", "Requests that met a failure and were answered well.", |m| {
+        m.rescued.load(Relaxed)
+    }),
+    ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
+        m.fallbacks.load(Relaxed)
+    }),
+    ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
+        m.mirrored.load(Relaxed)
+    }),
+    ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
+        m.mirrors_dropped.load(Relaxed)
+    }),
+];
+
 /// All meters of an instance, by pool.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -184,30 +208,7 @@ impl Meters {
                 page.line(name, pool, &labels, total(meters, &read));
             }
         }
-        type Read = fn(&PoolMeter) -> u64;
-        let counters: [(&str, &str, Read); 6] = [
-            ("gapless_resends_total", "Requests sent to another endpoint.", |m| {
-                m.resends.load(Relaxed)
-            }),
-            (
-                "gapless_hedges_total",
-                "Requests sent to another endpoint while the first was silent.",
-                |m| m.hedges.load(Relaxed),
-            ),
-            ("gapless_rescued_total", "Requests that met a failure and were answered well.", |m| {
-                m.rescued.load(Relaxed)
-            }),
-            ("gapless_fallbacks_total", "Requests that this pool left to a fallback.", |m| {
-                m.fallbacks.load(Relaxed)
-            }),
-            ("gapless_mirrored_total", "Copies of requests sent to this pool.", |m| {
-                m.mirrored.load(Relaxed)
-            }),
-            ("gapless_mirrors_dropped_total", "Copies not sent, for want of room.", |m| {
-                m.mirrors_dropped.load(Relaxed)
-            }),
-        ];
-        for (name, help, read) in counters {
+        for (name, help, read) in COUNTERS {
             page.head(name, "counter", help);
             for (pool, meters) in &*by_pool {
                 page.line(name, pool, "", total(meters, &read));

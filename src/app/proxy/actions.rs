@@ -140,7 +140,9 @@ async fn otherwise(
     if let Some(other) = rule.fallback.as_ref().filter(|_| is_by_endpoint && unserved.may_go_on) {
         local.meter.fell_back();
         // What is known of that pool now, and not when the request came.
-        fresh = Some(worker.view()).filter(|new| new.has_pool(other)).unwrap_or(Rc::clone(view));
+        fresh = Some(worker.view())
+            .filter(|new| new.has_pool(other))
+            .unwrap_or_else(|| Rc::clone(view));
         let errand = Errand { view: &fresh, ..*errand };
         outgoing.rewind();
         let past = Past { began: Instant::now(), ..unserved.past };

@@ -150,7 +150,7 @@ impl Check<'_> {
         let key = Key::new(table, "host", &given.host);
         let host = self.setting(&key, None, |text| address::authority(text).map(Some)).value;
         let key = Key::new(table, "status", &given.status);
-        let status = self.setting(&key, StatusCode::FOUND, |text| redirection(text)).value;
+        let status = self.setting(&key, StatusCode::FOUND, redirection).value;
         let whole = given.path.as_ref().map(|text| ("path", text));
         let strip = given.strip_prefix.as_ref().map(|text| ("strip_prefix", text));
         let replace = given.replace_prefix.as_ref().map(|text| ("replace_prefix", text));
@@ -213,7 +213,7 @@ impl Check<'_> {
             let flaw = Flaw::new("`regex` beside `prefix`", "leave one of them away");
             self.findings.error(&regex.span, flaw).also(&prefix.span, "the other one");
         }
-        let path = prefix.or(substitution.map(PathChange::Substitute)).unwrap_or_default();
+        let path = prefix.or_else(|| substitution.map(PathChange::Substitute)).unwrap_or_default();
         Rewrite { host, path }
     }
 
