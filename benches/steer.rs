@@ -24,6 +24,7 @@ fn table(hosts: usize) -> RouteTable {
             timeouts: Timeouts::default(),
             body_bytes: None,
             rate: None,
+            websocket: true,
         })
         .collect();
     RouteTable::compile(&specs, ["web"].into_iter())

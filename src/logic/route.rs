@@ -27,6 +27,8 @@ pub struct RouteSpec {
     pub body_bytes: Option<u64>,
     /// How many requests may come; absent means any number.
     pub rate: Option<RateSpec>,
+    /// Clients may go on in WebSocket, if the endpoint does.
+    pub websocket: bool,
 }
 
 /// When and how often a request may be sent again.
@@ -65,6 +67,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body, in either direction.
     pub idle: Duration,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -73,6 +77,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            tunnel: Duration::from_hours(1),
         }
     }
 }
@@ -162,6 +167,7 @@ mod tests {
             timeouts: Timeouts::default(),
             body_bytes: None,
             rate: None,
+            websocket: true,
         }
     }
 

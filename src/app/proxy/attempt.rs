@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use tokio::time::{sleep, sleep_until};
 
 use crate::app::worker::{PoolLocal, Worker};
@@ -18,7 +18,7 @@ use crate::logic::route::Timeouts;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
     ClientFault, Connection, Cuts, Exchange, Free, Outgoing, Pool, Received, ResponseBody,
-    ResponseError, TryError, connect,
+    ResponseError, TryError, Tunnel, connect,
 };
 
 use super::admit::Admitted;
@@ -26,6 +26,7 @@ use super::asker::Asker;
 use super::choose::Way;
 use super::forward;
 use super::patience::{Patience, Ring, Waits};
+use super::tunnel;
 use super::visit::Visit;
 
 /// A response of known length up to this is passed on only when it is complete, so that one which
@@ -42,6 +43,8 @@ pub(super) struct Ask<'a> {
     pub(super) head_bytes_at_most: usize,
     /// Sending it twice does no harm.
     pub(super) idempotent: bool,
+    /// The endpoint is asked to go on in another protocol.
+    pub(super) switches: bool,
 }
 
 /// Why a try gave no response.
@@ -101,10 +104,15 @@ pub(super) async fn attempt(
         }
     };
     let mut exchange = worker.scratch(|head| {
-        forward::write_request_head(head, ask.request, ask.admitted, ask.asker, ask.via);
+        let switch_to = ask.switches.then_some(tunnel::PROTOCOL);
+        let asker = ask.asker;
+        forward::write_request_head(head, ask.request, ask.admitted, asker, ask.via, switch_to);
         let method = ask.request.method().clone();
         Exchange::begin(connection, head, method, ask.admitted.framing, ask.head_bytes_at_most)
     })?;
+    if ask.switches {
+        exchange.switch_to(tunnel::PROTOCOL);
+    }
     let mut patience = Patience::new(ask.waits(local), ready);
     let wait = Wait { cuts, patience: &mut patience, ready };
     let head = wait.head(&mut exchange, ask, outgoing, visit).await?;
@@ -238,6 +246,16 @@ pub(super) enum Part {
 }
 
 impl Begun {
+    /// Whether the endpoint goes on in another protocol.
+    pub(super) fn is_switch(&self) -> bool {
+        self.head.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// The head, and the connection for that other protocol.
+    pub(super) fn into_tunnel(self) -> (ResponseHead, Tunnel, Cuts) {
+        (self.head, self.exchange.into_tunnel(), self.cuts)
+    }
+
     /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
     /// stream.
     pub(super) fn receive(

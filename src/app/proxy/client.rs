@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::tunnel::Sequel;
+
 /// The client of a connection: the same for every request on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -15,6 +17,8 @@ pub struct Client {
     pub is_tls: bool,
     /// What its certificate was issued for, where one was asked for and verified.
     pub identity: Option<Box<str>>,
+    /// What its connection goes on with when HTTP on it is over.
+    pub sequel: Sequel,
 }
 
 impl Client {
@@ -22,7 +26,7 @@ impl Client {
     #[must_use]
     pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
-        Self { address, ip, local, is_tls: false, identity: None }
+        Self { address, ip, local, is_tls: false, identity: None, sequel: Sequel::default() }
     }
 
     /// How it speaks, as a URI says it.

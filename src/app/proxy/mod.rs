@@ -16,12 +16,14 @@ mod marks;
 mod origin;
 mod patience;
 mod trip;
+mod tunnel;
 mod visit;
 
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
 pub use marks::Ids;
+pub use tunnel::Sequel;
 
 use std::rc::Rc;
 
@@ -45,8 +47,10 @@ pub async fn handle(
     let view = worker.view();
     let (parts, body) = request.into_parts();
     let note = Note::begin(worker, &view.manners, client);
-    let held = Held { request: Request::from_parts(parts, ()), note };
-    let asker = Asker::of(&view.manners, &worker.ids, client, &held);
+    let mut request = Request::from_parts(parts, ());
+    let wish = tunnel::asked(&mut request);
+    let held = Held { request, note };
+    let asker = Asker::of(&view.manners, &worker.ids, client, &held).wishing(wish);
     let mut response = answer(worker, &view, &asker, &held.request, body).await;
     asker.mark(&mut response);
     match &held.note {

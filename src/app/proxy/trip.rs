@@ -22,6 +22,7 @@ use super::body::ProxyBody;
 use super::choose::{Choice, Next};
 use super::fault::Reason;
 use super::forward;
+use super::tunnel::{self, Opening};
 use super::visit::Visit;
 
 const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
@@ -90,6 +91,7 @@ pub(super) async fn serve(
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
         idempotent: trip.idempotent,
+        switches: route.spec.websocket && admitted.framing.is_none() && asker.has_wish(),
     };
     let hold_at_most =
         if route.spec.retry.attempts > 1 { route.spec.retry.buffer_bytes } else { 0 };
@@ -124,6 +126,7 @@ impl Trip<'_> {
             let Next { visit, zone, way } = next;
             self.tries += 1;
             let part = match attempt(self.worker, local, ask, outgoing, &visit, way).await {
+                Ok(begun) if begun.is_switch() => return Ok(self.switched(&view, begun, visit)),
                 Ok(begun) => {
                     if self.is_unwanted(&begun, &visit, outgoing) {
                         let failed = Failed { visit: &visit, zone, reached: Reached::Something };
@@ -289,6 +292,27 @@ impl Trip<'_> {
             }
             response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(self.tries));
         }
+        response
+    }
+
+    /// The endpoint goes on in another protocol, and so does the client's connection.
+    fn switched(&mut self, view: &View, begun: Begun, mut visit: Visit) -> Response<ProxyBody> {
+        let (_, local) = view.pool(self.route);
+        let (head, endpoint, cuts) = begun.into_tunnel();
+        local.meter.answered(head.status.as_u16(), self.arrived.elapsed());
+        visit.answered();
+        visit.keep(self.counted.take());
+        if let Some(upgrade) = self.asker.take_wish() {
+            let note = self.asker.note.cloned();
+            let idle = self.route.spec.timeouts.tunnel;
+            let opening = Opening { upgrade, endpoint, visit, cuts, idle, note };
+            self.asker.client.sequel.set(opening.run());
+        }
+        let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        tunnel::switch(response.headers_mut());
+        forward::add_via(response.headers_mut(), &view.manners.headers.via);
         response
     }
 

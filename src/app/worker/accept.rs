@@ -105,7 +105,8 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presenc
         .keep_alive(!is_late)
         // One flat write is cheaper than a vectored one for the small answers that are most.
         .writev(false)
-        .serve_connection(ClientStream::new(stream, limits.write_timeout), service);
+        .serve_connection(ClientStream::new(stream, limits.write_timeout), service)
+        .with_upgrades();
     drop(view);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -124,4 +125,5 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, _presenc
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended early");
     }
+    client.sequel.run().await;
 }

@@ -82,12 +82,23 @@ impl Check<'_> {
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
+        let websocket = self.upgrade(given.upgrade.as_deref());
         let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
         let body_bytes = self.body_limit(given.limits);
         let (host, path) = matched?;
         let made = || Arc::from(format!("{}{path}", host.as_deref().unwrap_or("*")));
         let name = name.unwrap_or_else(made);
-        Some(RouteSpec { name, host, path, pool: pool?, retry, timeouts, body_bytes, rate })
+        Some(RouteSpec {
+            name,
+            host,
+            path,
+            pool: pool?,
+            retry,
+            timeouts,
+            body_bytes,
+            rate,
+            websocket,
+        })
     }
 
     fn route_pool(
@@ -150,8 +161,10 @@ impl Check<'_> {
         let response =
             self.duration(&Key::new(&table, "response", &given.response), default.response);
         let idle = self.duration(&Key::new(&table, "idle", &given.idle), default.idle).value;
+        let tunnel =
+            self.duration(&Key::new(&table, "tunnel", &given.tunnel), default.tunnel).value;
         self.not_longer(("connect", &connect), ("response", &response));
-        Timeouts { connect: connect.value, response: response.value, idle }
+        Timeouts { connect: connect.value, response: response.value, idle, tunnel }
     }
 
     fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {

@@ -14,6 +14,7 @@ use crate::net::h1::{self, ResponseHead};
 
 use super::connection::{Connection, TryError, reason_of};
 use super::outgoing::Outgoing;
+use super::tunnel::Tunnel;
 
 /// First read of a response: a head and a small body fit.
 const READ_BYTES: usize = 8 * 1024;
@@ -61,6 +62,8 @@ pub struct Exchange {
     head_bytes_at_most: usize,
     informational: u32,
     reached: Reached,
+    /// The protocol that the endpoint was asked to switch to.
+    switch_to: Option<&'static str>,
 }
 
 impl Exchange {
@@ -103,7 +106,28 @@ impl Exchange {
             head_bytes_at_most,
             informational: 0,
             reached,
+            switch_to: None,
         })
+    }
+
+    /// The request asks the endpoint to go on in `protocol`; a 101 that says so is then an answer.
+    pub fn switch_to(&mut self, protocol: &'static str) {
+        self.switch_to = Some(protocol);
+    }
+
+    /// Whether the endpoint does what it was asked for, and nothing of the request is still to be sent.
+    fn is_switch(&self, head: &ResponseHead) -> bool {
+        let asked = self.switch_to.filter(|_| self.sender.is_done());
+        let granted = head.upgrade.as_ref();
+        asked.zip(granted).is_some_and(|(asked, granted)| {
+            granted.as_bytes().eq_ignore_ascii_case(asked.as_bytes())
+        })
+    }
+
+    /// After a 101: the connection, for anything.
+    #[must_use]
+    pub fn into_tunnel(self) -> Tunnel {
+        Tunnel::new(self.connection, self.input)
     }
 
     /// Whether a byte of the request may have been seen.
@@ -168,7 +192,11 @@ impl Exchange {
                 }
                 Ok(None) => return Ok(None),
                 Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(malformed(self));
+                    return if self.is_switch(&head) {
+                        Ok(Some(head))
+                    } else {
+                        Err(malformed(self))
+                    };
                 }
                 Ok(Some(head)) if head.status.is_informational() => {
                     self.informational += 1;

@@ -8,6 +8,7 @@ mod outgoing;
 mod pool;
 mod queue;
 mod response;
+mod tunnel;
 
 pub use connection::{Connection, TryError, connect, reason_of};
 pub use exchange::{BodyFraming, Exchange};
@@ -15,3 +16,4 @@ pub use outgoing::{ClientFault, Outgoing, drain};
 pub use pool::{Cuts, Free, Pool, PoolEvent};
 pub use queue::Slot;
 pub use response::{Received, ResponseBody, ResponseError};
+pub use tunnel::Tunnel;
