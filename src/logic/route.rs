@@ -60,6 +60,8 @@ pub struct RouteSpec {
     pub body_bytes: Option<u64>,
     /// How many requests may come; absent means any number.
     pub rate: Option<RateSpec>,
+    /// Clients may go on in WebSocket, if the endpoint does.
+    pub websocket: bool,
 }
 
 impl RouteSpec {
@@ -87,6 +89,7 @@ impl RouteSpec {
             timeouts: Timeouts::default(),
             body_bytes: None,
             rate: None,
+            websocket: true,
         }
     }
 
@@ -157,6 +160,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// From the request's arrival to the response head, over all tries; absent means unlimited.
     pub total: Option<Duration>,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -166,6 +171,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             total: None,
+            tunnel: Duration::from_hours(1),
         }
     }
 }

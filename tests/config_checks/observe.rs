@@ -16,7 +16,7 @@ fn log(keys: &str, expected: &str) {
 
 fn log_of(table: &str) -> AccessLog {
     let text = with("[[listen]]", &format!("{table}\n[[listen]]"));
-    config::parse("dir/test.toml", &text).unwrap().config.access_log
+    config::parse("dir/test.toml", &text).expect("good").config.access_log
 }
 
 #[test]
@@ -104,4 +104,15 @@ fn rates() {
     let rate = rate_of("requests = 7, per = \"1m\", burst = 70, by = \"route\"");
     assert_eq!((rate.burst.get(), rate.per), (70, Duration::from_secs(60)));
     assert_eq!(rate.by, RateKey::Route);
+}
+
+#[test]
+fn only_websocket_is_passed_on() {
+    route("upgrade = [\"h2c\"]", "7:12 `h2c` is never passed on");
+    route("upgrade = [\"tls\"]", "`tls` is no protocol that is passed on | write \"websocket\"");
+    let passes = |keys: &str| {
+        let text = with("[pool.web]", &format!("{keys}\n[pool.web]"));
+        config::parse("test.toml", &text).expect("good").config.routes[0].websocket
+    };
+    assert!(passes("") && passes("upgrade = [\"WebSocket\"]") && !passes("upgrade = []"));
 }

@@ -9,6 +9,7 @@ mod lines;
 mod log;
 mod rates;
 mod sinks;
+mod tunnels;
 
 use std::path::PathBuf;
 

@@ -60,6 +60,11 @@ impl Wire {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// Another hold on the same connection, for a second thread.
+    pub(crate) fn twin(&self) -> Self {
+        Self { stream: Arc::clone(&self.stream), buffer: Vec::new() }
+    }
+
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }

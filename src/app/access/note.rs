@@ -39,6 +39,8 @@ pub enum Ending {
     Own(Reason),
     /// This process ended.
     Shutdown,
+    /// Nothing moved in a tunnel for too long.
+    Idle,
 }
 
 impl Ending {
@@ -50,6 +52,7 @@ impl Ending {
             Self::Cut => "cut",
             Self::Own(reason) => reason.as_str(),
             Self::Shutdown => "shutdown",
+            Self::Idle => "idle",
         }
     }
 }
@@ -174,8 +177,15 @@ impl Note {
             self.ended(Ending::Own(*reason));
         }
         let is_sent = *method != Method::HEAD
+            && !status.is_informational()
             && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         response.map(|body| ProxyBody::Noted(Box::new(NotedBody::new(body, self, is_sent))))
+    }
+
+    /// So many bytes went either way in a tunnel.
+    pub fn carried(&self, up: usize, down: usize) {
+        self.read_bytes.set(self.read_bytes.get() + up as u64);
+        self.sent(down);
     }
 
     /// So many bytes of the answer's body were handed over.

@@ -1,10 +1,12 @@
 //! Who asks, by what names the request is known, and where what becomes of it is written down.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 use http::header::HeaderName;
 use http::{HeaderMap, Response};
+use hyper::upgrade::OnUpgrade;
 
 use crate::app::access::{Held, Note};
 use crate::app::shared::Manners;
@@ -28,6 +30,7 @@ pub(super) struct Asker<'a> {
     marks: Marks<'a>,
     /// Where the request is written down, if it is.
     pub(super) note: Option<&'a Rc<Note>>,
+    upgrade: RefCell<Option<OnUpgrade>>,
 }
 
 impl<'a> Asker<'a> {
@@ -42,7 +45,22 @@ impl<'a> Asker<'a> {
             let trace = marks.trace.as_ref().map(|trace| (trace.id, trace.span));
             note.asked_by(origin.ip, origin.scheme, marks.request_id(), trace);
         }
-        Self { client, origin, marks, note }
+        Self { client, origin, marks, note, upgrade: RefCell::default() }
+    }
+
+    /// The same, who would rather go on in another protocol.
+    pub(super) fn wishing(self, upgrade: Option<OnUpgrade>) -> Self {
+        Self { upgrade: RefCell::new(upgrade), ..self }
+    }
+
+    /// Whether it would rather go on in another protocol.
+    pub(super) fn has_wish(&self) -> bool {
+        self.upgrade.borrow().is_some()
+    }
+
+    /// The wish, to be granted.
+    pub(super) fn take_wish(&self) -> Option<OnUpgrade> {
+        self.upgrade.borrow_mut().take()
     }
 
     /// Whether a field of the request is written anew.

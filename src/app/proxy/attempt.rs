@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::TRAILER;
-use http::{Request, Version};
+use http::{Request, StatusCode, Version};
 use tokio::time::sleep;
 
 use crate::app::worker::{PoolLocal, Worker};
@@ -17,13 +17,14 @@ use crate::net::h1::{Framing, ResponseHead};
 use crate::net::trailers;
 use crate::net::upstream::{
     Caller, ClientFault, Cuts, Exchange, Free, Line, Outgoing, Pool, Received, ResponseBody,
-    ResponseError, Stage, TryError,
+    ResponseError, Stage, TryError, Tunnel,
 };
 
 use super::admit::Admitted;
 use super::asker::Asker;
 use super::choose::Way;
 use super::patience::{Patience, Waits};
+use super::tunnel;
 use super::visit::Visit;
 use super::wait::{Until, Waiting};
 use super::{forward, forward_h2};
@@ -44,6 +45,8 @@ pub(super) struct Ask<'a> {
     pub(super) idempotent: bool,
     /// It may be asked of two endpoints at once: it has no body, and its route allows it.
     pub(super) may_hedge: bool,
+    /// The endpoint is asked to go on in another protocol.
+    pub(super) switches: bool,
 }
 
 /// Why a try gave no response.
@@ -111,10 +114,13 @@ pub(super) async fn attempt(
     };
     let exchange = match line {
         Line::H1(connection) => worker.scratch(|head| {
-            forward::write_request_head(head, ask.request, ask.admitted, ask.asker, ask.via);
+            let switch_to = ask.switches.then_some(tunnel::PROTOCOL);
+            let asker = ask.asker;
+            forward::write_request_head(head, ask.request, ask.admitted, asker, ask.via, switch_to);
             let method = ask.request.method().clone();
             let framing = ask.admitted.framing;
-            Exchange::begin(connection, head, method, framing, ask.head_bytes_at_most)
+            let at_most = ask.head_bytes_at_most;
+            Exchange::begin(connection, head, method, framing, at_most, switch_to)
         })?,
         Line::H2(seat) => {
             let target = &visit.home().target;
@@ -218,6 +224,16 @@ pub(super) enum Part {
 }
 
 impl Begun {
+    /// Whether the endpoint goes on in another protocol.
+    pub(super) fn is_switch(&self) -> bool {
+        self.head.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// The head, and the connection for that other protocol.
+    pub(super) fn into_tunnel(self) -> (ResponseHead, Option<Tunnel>, Cuts) {
+        (self.head, self.exchange.into_tunnel(), self.cuts)
+    }
+
     /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
     /// stream.
     pub(super) fn receive(

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::tunnel::Sequel;
 use crate::net::upstream::Caller;
 
 /// The client of a connection: the same for every request on it.
@@ -18,6 +19,8 @@ pub struct Client {
     /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
     /// asked for and verified.
     pub identity: Option<Box<str>>,
+    /// What its connection goes on with when HTTP on it is over.
+    pub sequel: Sequel,
 }
 
 impl Client {
@@ -25,7 +28,7 @@ impl Client {
     #[must_use]
     pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
-        Self { address, ip, local, is_tls: false, identity: None }
+        Self { address, ip, local, is_tls: false, identity: None, sequel: Sequel::default() }
     }
 
     /// On whose behalf a connection to an endpoint is opened.

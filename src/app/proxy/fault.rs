@@ -182,6 +182,11 @@ impl Reason {
         response
     }
 
+    /// Whether time was up while something was still under way.
+    pub(super) fn is_deadline(self) -> bool {
+        matches!(self, Self::TotalTimeout | Self::DeadlineExceeded)
+    }
+
     /// Whether an endpoint is to blame, and not the client or this process.
     pub(super) fn is_by_endpoint(self) -> bool {
         let is_ours = matches!(

@@ -24,6 +24,7 @@ pub(super) fn write_request_head<B>(
     admitted: &Admitted<'_>,
     asker: &Asker<'_>,
     via: &str,
+    switch_to: Option<&str>,
 ) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     h1::write_request_line(out, request.method(), target);
@@ -68,6 +69,10 @@ pub(super) fn write_request_head<B>(
     }
     asker.write(out, request.headers(), admitted.asked_host);
     write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
+    if let Some(protocol) = switch_to {
+        h1::write_header(out, "connection", b"upgrade");
+        h1::write_header(out, "upgrade", protocol.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -158,7 +163,7 @@ mod tests {
         let (client, held) =
             (Rc::new(Client::new(peer, local)), Held { request: request.clone(), note: None });
         let asker = Asker::of(&manners, &Ids::default(), &client, &held);
-        write_request_head(&mut out, &request, &admitted, &asker, "gapless");
+        write_request_head(&mut out, &request, &admitted, &asker, "gapless", None);
         String::from_utf8(out.to_vec()).expect("text")
     }
 

@@ -23,6 +23,7 @@ mod origin;
 mod path;
 mod patience;
 mod trip;
+mod tunnel;
 mod visit;
 mod wait;
 
@@ -31,6 +32,7 @@ pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
 pub use marks::Ids;
 pub use mirror::Mirrors;
+pub use tunnel::Sequel;
 
 use std::rc::Rc;
 
@@ -60,8 +62,9 @@ pub async fn handle(
     let mut request = Request::from_parts(parts, ());
     let prepared = path::prepare(&mut request, &view.manners);
     let note = Note::begin(worker, &view.manners, client);
+    let wish = tunnel::asked(&mut request);
     let held = Held { request, note };
-    let asker = Asker::of(&view.manners, &worker.ids, client, &held);
+    let asker = Asker::of(&view.manners, &worker.ids, client, &held).wishing(wish);
     let mut response = match prepared {
         Ok(()) => answer(worker, &view, &asker, &held.request, body).await,
         Err(reason) => {

@@ -23,6 +23,7 @@ use super::body::ProxyBody;
 use super::choose::{Choice, Next, Way};
 use super::fault::Reason;
 use super::hedge::{Settled, Stalled};
+use super::tunnel::{self, Opening};
 use super::visit::Visit;
 use super::{forward, grpc};
 
@@ -105,6 +106,7 @@ pub(super) async fn serve(
         first_met: past.first_met,
         counted: None,
     };
+    let switches = route.spec.websocket && admitted.framing.is_none() && asker.has_wish();
     let ask = Ask {
         request,
         admitted,
@@ -113,7 +115,11 @@ pub(super) async fn serve(
         timeouts: route.spec.timeouts,
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
         idempotent: trip.idempotent,
-        may_hedge: trip.idempotent && admitted.framing.is_none() && route.spec.retry.hedge,
+        may_hedge: trip.idempotent
+            && admitted.framing.is_none()
+            && route.spec.retry.hedge
+            && !switches,
+        switches,
     };
     local.budget.borrow_mut().earn(&route.spec.retry);
     let ended = match deadline(&route.spec, request) {
@@ -126,7 +132,9 @@ pub(super) async fn serve(
     };
     ended.map_err(|reason| Unserved {
         reason,
-        may_go_on: outgoing.is_held() && (trip.idempotent || trip.sent_tries == 0),
+        // At a deadline a try is under way, and may have reached somebody.
+        may_go_on: outgoing.is_held()
+            && (trip.idempotent || trip.sent_tries == 0 && !reason.is_deadline()),
         past: Past { first_met: trip.first_met.take(), arrived: trip.arrived, began: trip.began },
     })
 }
@@ -181,6 +189,7 @@ impl Trip<'_> {
             };
             let (_, local) = view.pool(self.route);
             let part = match result {
+                Ok(begun) if begun.is_switch() => return Ok(self.switched(&view, begun, visit)),
                 Ok(begun) => {
                     if self.is_unwanted(&begun, &visit, outgoing) {
                         let failed = Failed { visit: &visit, zone, reached: Reached::Something };
@@ -384,6 +393,27 @@ impl Trip<'_> {
             }
             response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(self.tries));
         }
+        response
+    }
+
+    /// The endpoint goes on in another protocol, and so does the client's connection.
+    fn switched(&mut self, view: &View, begun: Begun, mut visit: Visit) -> Response<ProxyBody> {
+        let (_, local) = view.pool(self.route);
+        let (head, endpoint, cuts) = begun.into_tunnel();
+        local.meter.answered(head.status.as_u16(), self.arrived.elapsed());
+        visit.answered();
+        visit.keep(self.counted.take());
+        if let Some((upgrade, endpoint)) = self.asker.take_wish().zip(endpoint) {
+            let note = self.asker.note.cloned();
+            let idle = self.route.spec.timeouts.tunnel;
+            let opening = Opening { upgrade, endpoint, visit, cuts, idle, note };
+            self.asker.client.sequel.set(opening.run());
+        }
+        let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        tunnel::switch(response.headers_mut());
+        forward::add_via(response.headers_mut(), &view.manners.headers.via);
         response
     }
 }

@@ -136,7 +136,8 @@ async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: 
         .keep_alive(!is_late)
         // One flat write is cheaper than a vectored one for the small answers that are most.
         .writev(false)
-        .serve_connection(stream, service);
+        .serve_connection(stream, service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -154,4 +155,5 @@ async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: 
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended early");
     }
+    client.sequel.run().await;
 }

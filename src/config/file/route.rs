@@ -60,6 +60,9 @@ pub(in crate::config) struct Route {
     pub(in crate::config) retry: Option<Table<Retry>>,
     /// How long each step of a request may take.
     pub(in crate::config) timeouts: Option<Table<Timeouts>>,
+    /// Protocols that clients may go on in (RFC 9110 7.8): `websocket`, or none. Default:
+    /// `["websocket"]`.
+    pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
     /// Bounds on requests.
     pub(in crate::config) limits: Option<Table<RouteLimits>>,
 }
@@ -99,6 +102,8 @@ pub(in crate::config) struct Timeouts {
     pub(in crate::config) idle: Option<Located<DurationText>>,
     /// From the request's arrival to the response head, over all tries. Default: `unlimited`.
     pub(in crate::config) total: Option<Located<DeadlineText>>,
+    /// How long nothing may move in an upgraded connection. Default: 1h.
+    pub(in crate::config) tunnel: Option<Located<DurationText>>,
 }
 
 /// Bounds on requests of one route.

@@ -1,11 +1,11 @@
-//! Checks of how many requests a route takes.
+//! Checks of how many requests a route takes, and what they may turn into.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::{Check, Key};
-use crate::config::file::{Rate, Table};
+use crate::config::file::{Located, Rate, Table};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::rate::{RateKey, RateSpec};
@@ -21,6 +21,27 @@ const LONGEST: Duration = Duration::from_hours(24);
 const MOST_PER_SECOND: u128 = 100_000;
 
 impl Check<'_> {
+    /// Whether clients may go on in WebSocket.
+    pub(super) fn upgrade(&mut self, given: Option<&[Located<String>]>) -> bool {
+        let Some(given) = given else { return true };
+        let mut has_websocket = false;
+        for one in given {
+            match one.value.to_ascii_lowercase().as_str() {
+                "websocket" => has_websocket = true,
+                "h2c" => {
+                    let message = "`h2c` is never passed on: requests could be smuggled in it";
+                    self.findings.error(&one.span, Flaw::new(message, "leave it away"));
+                }
+                other => {
+                    let message = format!("`{other}` is no protocol that is passed on");
+                    let mend = "write \"websocket\", or an empty list for none";
+                    self.findings.error(&one.span, Flaw::new(message, mend));
+                }
+            }
+        }
+        has_websocket
+    }
+
     pub(super) fn rate(&mut self, given: &Option<Table<Rate>>) -> Option<RateSpec> {
         let Table { value: given, span: table } = given.as_ref()?;
         if given.requests.is_none() {

@@ -96,6 +96,7 @@ impl Check<'_> {
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
+        let websocket = self.upgrade(given.upgrade.as_deref());
         let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
         let body_bytes = self.body_limit(given.limits);
         let ((host, path), conditions) = matched?;
@@ -116,6 +117,7 @@ impl Check<'_> {
             timeouts,
             body_bytes,
             rate,
+            websocket,
         })
     }
 
@@ -212,9 +214,11 @@ impl Check<'_> {
         let response =
             self.duration(&Key::new(&table, "response", &given.response), default.response);
         let idle = self.duration(&Key::new(&table, "idle", &given.idle), default.idle).value;
+        let tunnel =
+            self.duration(&Key::new(&table, "tunnel", &given.tunnel), default.tunnel).value;
         self.not_longer(("connect", &connect), ("response", &response));
         let total = self.duration_or_unlimited(&Key::new(&table, "total", &given.total));
-        Timeouts { connect: connect.value, response: response.value, idle, total }
+        Timeouts { connect: connect.value, response: response.value, idle, total, tunnel }
     }
 
     fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {

@@ -41,6 +41,8 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// The connection may carry another exchange after this one.
     pub keep_alive: bool,
+    /// The protocol that a 101 switches to, where it names one.
+    pub upgrade: Option<HeaderValue>,
 }
 
 /// The field names that a Connection header nominates (RFC 9110 7.6.1).
@@ -144,6 +146,7 @@ pub fn parse_response(
     let mut fields: SmallVec<[Field; 16]> = SmallVec::new();
     let mut options = ConnectionOptions::default();
     let mut chunked = Chunked::Absent;
+    let mut upgrades: SmallVec<[Range<usize>; 1]> = SmallVec::new();
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Malformed)?;
         if name == CONNECTION {
@@ -152,7 +155,11 @@ pub fn parse_response(
             chunked = chunked.and(header.value)?;
         }
         let start = header.value.as_ptr() as usize - base;
-        fields.push(Field { name, value: start..start + header.value.len() });
+        let value = start..start + header.value.len();
+        if name == UPGRADE && code == StatusCode::SWITCHING_PROTOCOLS {
+            upgrades.push(value.clone());
+        }
+        fields.push(Field { name, value });
     }
     let keep_alive = if is_1_1 { !options.has("close") } else { options.has("keep-alive") };
     let nominated: SmallVec<[String; 4]> =
@@ -178,12 +185,16 @@ pub fn parse_response(
     if chunked == Chunked::Final && !is_1_1 {
         return Err(Malformed);
     }
+    let upgrade = match upgrades.as_slice() {
+        [only] => HeaderValue::from_maybe_shared(head.slice(only.clone())).ok(),
+        _ => None,
+    };
     let framing = framing(method, code, chunked, &mut headers)?;
     if framing != Framing::Chunked && has_trailer {
         headers.remove(TRAILER);
     }
     let keep_alive = keep_alive && framing != Framing::UntilClose;
-    Ok(Some(ResponseHead { status: code, headers, framing, keep_alive }))
+    Ok(Some(ResponseHead { status: code, headers, framing, keep_alive, upgrade }))
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -10,6 +10,7 @@ use crate::net::h1::ResponseHead;
 use super::connection::{Connection, TryError};
 use super::multiplex::Seat;
 use super::outgoing::Outgoing;
+use super::tunnel::Tunnel;
 use super::{over_h1, over_h2};
 
 /// How a request's body is framed.
@@ -42,7 +43,8 @@ pub enum Exchange {
 
 impl Exchange {
     /// Begins over HTTP/1.1: writes as much of `head` as the socket takes at once. Pieces of a body,
-    /// framed as `framing` says, will follow if there is one.
+    /// framed as `framing` says, will follow if there is one. `switch_to` is the protocol that it asks the
+    /// endpoint to go on in: a 101 that says so is then an answer.
     ///
     /// # Errors
     /// [`TryError`]; nothing has been reached if the socket refused the first byte.
@@ -52,9 +54,21 @@ impl Exchange {
         method: Method,
         framing: Option<BodyFraming>,
         head_bytes_at_most: usize,
+        switch_to: Option<&'static str>,
     ) -> Result<Self, TryError> {
-        over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)
-            .map(Self::H1)
+        let mut exchange =
+            over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)?;
+        exchange.switch_to = switch_to;
+        Ok(Self::H1(exchange))
+    }
+
+    /// After a 101: the connection, for anything. `None` over HTTP/2, which has none.
+    #[must_use]
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        match self {
+            Self::H1(exchange) => Some(exchange.into_tunnel()),
+            Self::H2(_) => None,
+        }
     }
 
     /// Begins over HTTP/2: hands `request` over; pieces of a body follow if it `has_body`.

@@ -15,6 +15,7 @@ pub(in crate::net) mod proxy_header;
 mod queue;
 mod response;
 mod stream;
+mod tunnel;
 
 pub use connection::{Connection, TryError, reason_of};
 pub use dial::{Caller, Stage};
@@ -25,3 +26,4 @@ pub use outgoing::{ClientFault, Outgoing, drain};
 pub use pool::{Cuts, Free, Pool, PoolEvent};
 pub use queue::Slot;
 pub use response::{Received, ResponseBody, ResponseError};
+pub use tunnel::Tunnel;

@@ -19,6 +19,7 @@ use super::exchange::BodyFraming;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::response::{CUT, ResponseError};
+use super::tunnel::Tunnel;
 
 /// Reads of a large body.
 const BODY_READ_BYTES: usize = 64 * 1024;
@@ -63,6 +64,8 @@ pub struct Exchange {
     head_bytes_at_most: usize,
     informational: u32,
     reached: Reached,
+    /// The protocol that the endpoint was asked to switch to.
+    pub(super) switch_to: Option<&'static str>,
 }
 
 impl Exchange {
@@ -107,6 +110,7 @@ impl Exchange {
             head_bytes_at_most,
             informational: 0,
             reached,
+            switch_to: None,
         })
     }
 
@@ -156,6 +160,20 @@ impl Exchange {
         }
     }
 
+    /// Whether the endpoint does what it was asked for, and nothing of the request is still to be sent.
+    fn is_switch(&self, head: &ResponseHead) -> bool {
+        let asked = self.switch_to.filter(|_| self.sender.is_done());
+        let granted = head.upgrade.as_ref();
+        asked.zip(granted).is_some_and(|(asked, granted)| {
+            granted.as_bytes().eq_ignore_ascii_case(asked.as_bytes())
+        })
+    }
+
+    /// After a 101: the connection, for anything.
+    pub(super) fn into_tunnel(self) -> Tunnel {
+        Tunnel::new(self.connection, self.input)
+    }
+
     /// The final head, if all of it is there; informational ones before it are dropped.
     fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
         let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
@@ -167,7 +185,8 @@ impl Exchange {
                 }
                 Ok(None) => return Ok(None),
                 Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(malformed(self));
+                    let is_switch = self.is_switch(&head);
+                    return if is_switch { Ok(Some(head)) } else { Err(malformed(self)) };
                 }
                 Ok(Some(head)) if head.status.is_informational() => {
                     self.informational += 1;

@@ -128,7 +128,7 @@ fn head_of(parts: Parts, received: &RecvStream) -> Option<ResponseHead> {
     if framing != Framing::Chunked {
         headers.remove(TRAILER);
     }
-    Some(ResponseHead { status, headers, framing, keep_alive: true })
+    Some(ResponseHead { status, headers, framing, keep_alive: true, upgrade: None })
 }
 
 /// The content-length, if there is one; `None` if it is not one number.

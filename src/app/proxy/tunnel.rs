@@ -1,0 +1,281 @@
+//! WebSocket, and nothing else: a connection to an endpoint that both sides have agreed to use for
+//! another protocol (RFC 9110 7.8).
+//!
+//! It opens only after the endpoint's 101 with the same protocol. Each direction ends by itself; the
+//! whole ends when both have, when nothing moves for too long, or when the endpoint falls silent.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until};
+
+use crate::app::access::{Ending, Note};
+use crate::net::h1::ConnectionOptions;
+use crate::net::upstream::{Cuts, Tunnel};
+
+use super::visit::Visit;
+
+/// The only protocol that is passed on. Others, `h2c` above all, would smuggle requests past us.
+pub(super) const PROTOCOL: &str = "websocket";
+
+/// Read at once; on the stack, so that a tunnel at rest holds no buffer.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// A client's wish to go on in another protocol, if it is one that may be granted.
+pub(super) fn asked(request: &mut Request<()>) -> Option<OnUpgrade> {
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    let mut protocols = request.headers().get_all(UPGRADE).iter();
+    let only = protocols.next().filter(|_| protocols.next().is_none())?;
+    let is_known = only.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes());
+    let is_asked = ConnectionOptions::of(request.headers()).has("upgrade");
+    let may_be = *request.method() == Method::GET && request.version() == Version::HTTP_11;
+    (is_known && is_asked && may_be).then_some(upgrade)
+}
+
+/// The fields of the 101 that are not the endpoint's.
+pub(super) fn switch(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+}
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What a client's connection goes on with when HTTP on it is over: it counts as the same connection.
+#[derive(Default)]
+pub struct Sequel(RefCell<Option<Running>>);
+
+impl Sequel {
+    pub(super) fn set(&self, running: impl Future<Output = ()> + 'static) {
+        *self.0.borrow_mut() = Some(Box::pin(running));
+    }
+
+    /// Runs it, if there is one.
+    pub async fn run(&self) {
+        let running = self.0.borrow_mut().take();
+        if let Some(running) = running {
+            running.await;
+        }
+    }
+}
+
+impl Clone for Sequel {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Sequel {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Sequel {}
+
+impl fmt::Debug for Sequel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sequel").field(&self.0.borrow().is_some()).finish()
+    }
+}
+
+/// A tunnel in the making.
+pub(super) struct Opening {
+    pub(super) upgrade: OnUpgrade,
+    pub(super) endpoint: Tunnel,
+    pub(super) visit: Visit,
+    pub(super) cuts: Cuts,
+    pub(super) idle: Duration,
+    pub(super) note: Option<Rc<Note>>,
+}
+
+impl Opening {
+    /// Carries bytes both ways until there are no more.
+    pub(super) async fn run(self) {
+        let Self { upgrade, mut endpoint, visit, cuts, idle, note } = self;
+        let mut over = Over { note: note.as_deref(), ending: Some(Ending::ClientAbort) };
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut client = TokioIo::new(upgraded);
+        let moved = Moved { at: Cell::new(Instant::now()), note: note.as_deref() };
+        over.ending = tokio::select! {
+            ended = both(&mut client, &mut endpoint, &moved) => ended,
+            () = visit.home().until_cut(cuts, false) => Some(Ending::Cut),
+            () = moved.rest(idle) => Some(Ending::Idle),
+        };
+        if over.ending.is_none() {
+            endpoint.finish();
+        }
+    }
+}
+
+/// Says in the end how it ended, also when all of it is dropped.
+struct Over<'a> {
+    note: Option<&'a Note>,
+    ending: Option<Ending>,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if let (Some(note), Some(ending)) = (self.note, self.ending) {
+            note.ended(ending);
+        }
+    }
+}
+
+/// When bytes moved last, and how many.
+struct Moved<'a> {
+    at: Cell<Instant>,
+    note: Option<&'a Note>,
+}
+
+impl Moved<'_> {
+    fn up(&self, bytes: usize) {
+        self.at.set(Instant::now());
+        if let Some(note) = self.note {
+            note.carried(bytes, 0);
+        }
+    }
+
+    fn down(&self, bytes: usize) {
+        self.at.set(Instant::now());
+        if let Some(note) = self.note {
+            note.carried(0, bytes);
+        }
+    }
+
+    /// Ends when nothing has moved for `idle`.
+    async fn rest(&self, idle: Duration) {
+        loop {
+            let until = self.at.get() + idle;
+            if Instant::now() >= until {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}
+
+/// Both directions; `None` when both have ended in good order.
+async fn both<C, E>(client: &mut C, endpoint: &mut E, moved: &Moved<'_>) -> Option<Ending>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    E: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut up, mut down) = (Pipe::default(), Pipe::default());
+    poll_fn(|cx| {
+        let up = match up.poll(client, endpoint, cx, |bytes| moved.up(bytes)) {
+            Poll::Ready(Err(Side::Source)) => return Poll::Ready(Some(Ending::ClientAbort)),
+            Poll::Ready(Err(Side::Sink)) => return Poll::Ready(Some(Ending::Cut)),
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        match down.poll(endpoint, client, cx, |bytes| moved.down(bytes)) {
+            Poll::Ready(Err(Side::Source)) => Poll::Ready(Some(Ending::Cut)),
+            Poll::Ready(Err(Side::Sink)) => Poll::Ready(Some(Ending::ClientAbort)),
+            Poll::Ready(Ok(())) if up => Poll::Ready(None),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Whose failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Source,
+    Sink,
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Pipe {
+    /// Read and not written yet.
+    held: BytesMut,
+    state: Flow,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Flow {
+    #[default]
+    Open,
+    /// Written, and perhaps still in a buffer below.
+    Unflushed,
+    /// The source has ended; so shall the sink.
+    Ending,
+    Ended,
+}
+
+impl Pipe {
+    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        source: &mut R,
+        sink: &mut W,
+        cx: &mut Context<'_>,
+        mut moved: impl FnMut(usize),
+    ) -> Poll<Result<(), Side>> {
+        loop {
+            while !self.held.is_empty() {
+                let written = ready!(Pin::new(&mut *sink).poll_write(cx, &self.held));
+                match written {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Side::Sink)),
+                    Ok(written) => {
+                        self.held.advance(written);
+                        self.state = Flow::Unflushed;
+                        moved(written);
+                    }
+                }
+            }
+            match self.state {
+                Flow::Ended => return Poll::Ready(Ok(())),
+                Flow::Ending => {
+                    if ready!(Pin::new(&mut *sink).poll_shutdown(cx)).is_err() {
+                        return Poll::Ready(Err(Side::Sink));
+                    }
+                    self.state = Flow::Ended;
+                }
+                Flow::Open | Flow::Unflushed => match self.read(source, cx) {
+                    Poll::Ready(Ok(0)) => self.state = Flow::Ending,
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(())) => return Poll::Ready(Err(Side::Source)),
+                    Poll::Pending => {
+                        self.held = BytesMut::new();
+                        if self.state == Flow::Unflushed {
+                            if ready!(Pin::new(&mut *sink).poll_flush(cx)).is_err() {
+                                return Poll::Ready(Err(Side::Sink));
+                            }
+                            self.state = Flow::Open;
+                        }
+                        return Poll::Pending;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Bytes that were read; 0 at the end.
+    fn read<R: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut R,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, ()>> {
+        let mut piece = [std::mem::MaybeUninit::uninit(); PIECE_BYTES];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        match ready!(Pin::new(source).poll_read(cx, &mut piece)) {
+            Ok(()) => {
+                self.held.extend_from_slice(piece.filled());
+                Poll::Ready(Ok(piece.filled().len()))
+            }
+            Err(_) => Poll::Ready(Err(())),
+        }
+    }
+}

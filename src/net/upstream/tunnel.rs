@@ -1,0 +1,63 @@
+//! A connection that carries another protocol from now on.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+
+/// The endpoint's side of a tunnel. Dropped before [`Tunnel::finish`] it is reset.
+#[derive(Debug)]
+pub struct Tunnel {
+    connection: Connection,
+    /// What the endpoint has sent behind its head already.
+    input: BytesMut,
+}
+
+impl Tunnel {
+    pub(super) fn new(connection: Connection, input: BytesMut) -> Self {
+        Self { connection, input }
+    }
+
+    /// Both sides have ended it in good order.
+    pub fn finish(mut self) {
+        self.connection.busy = false;
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.input.is_empty() {
+            return Pin::new(&mut self.connection.stream).poll_read(cx, buf);
+        }
+        let length = self.input.len().min(buf.remaining());
+        buf.put_slice(&self.input[..length]);
+        self.input.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection.stream).poll_shutdown(cx)
+    }
+}
