@@ -13,6 +13,7 @@ mod past;
 mod pools;
 mod publish;
 mod roster;
+mod stand;
 mod status;
 #[cfg(test)]
 mod tests;
