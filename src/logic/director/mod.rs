@@ -13,7 +13,7 @@ mod past;
 mod pools;
 mod publish;
 mod roster;
-mod standing;
+mod stand;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use crate::logic::id::EndpointId;
 
 use super::endpoint::Endpoint;
 
-/// Endpoints whose memory is waited for together; see [`Roster::warm`].
-pub(super) const AT_ONCE: usize = 64;
+/// Endpoints whose memory is waited for together: few enough for the nearest cache to hold them; see
+/// [`Roster::warm`].
+pub(super) const AT_ONCE: usize = 16;
 
 /// Endpoints in slots: an identity is a place and a generation, so that looking one up costs no
 /// hash and a late message about one that is gone finds nobody.
@@ -43,9 +44,10 @@ impl Roster {
     /// Touches what is about to be needed of several: memory that each would wait for in its turn
     /// is waited for together.
     pub(super) fn warm(&self, some: impl Iterator<Item = EndpointId> + Clone) {
-        let known = || some.clone().filter_map(|id| self.get(id));
-        std::hint::black_box(known().map(Endpoint::glance).fold(0, u64::wrapping_add));
-        std::hint::black_box(known().map(Endpoint::glance_beyond).fold(0, u64::wrapping_add));
+        let lines = some.clone().filter_map(|id| self.get(id)).map(Endpoint::glance);
+        std::hint::black_box(lines.fold(0, u64::wrapping_add));
+        let beyond = some.filter_map(|id| self.get(id)).map(Endpoint::glance_beyond);
+        std::hint::black_box(beyond.fold(0, u64::wrapping_add));
     }
 
     /// Who is where.

@@ -11,13 +11,8 @@ use crate::logic::recovery::Ramp;
 use crate::logic::schedule;
 
 use super::endpoint::{Endpoint, Seat, Withheld};
-use super::pools::Standing;
-use super::standing::entry;
 use super::trust::Trust;
 use super::{Director, Divergence, Event, Source, Ticket};
-
-/// Endpoints of a zone whose last resort is not worth a publication of its own.
-const LARGE_ZONE: u32 = 64;
 
 impl Director {
     pub(super) fn probed(
@@ -412,34 +407,6 @@ impl Director {
         endpoint.ramp = Ramp::Since(now);
         state.ramping.push(id);
         self.ramps(pool, now);
-    }
-
-    /// Tells the zone where an endpoint stands now; its pool is published if that is news.
-    pub(super) fn restand(&mut self, id: EndpointId, now: Instant) {
-        let Some(endpoint) = self.roster.get(id) else { return };
-        let Seat { pool, zone, position, .. } = endpoint.seat;
-        let entry = entry(endpoint, now);
-        let state = &mut self.pools[pool];
-        let zone = &mut state.zones[zone];
-        let old = std::mem::replace(&mut zone.entries[position as usize], entry);
-        if old == entry {
-            return;
-        }
-        zone.counts.swap(old, entry);
-        state.counts.swap(old, entry);
-        if old.standing != entry.standing || old.weight != entry.weight {
-            zone.mark();
-            // The last resort of a large zone that is down is published with whatever comes next: a
-            // thousand verdicts in a zone that has left the traffic move nothing.
-            let moves_nothing = zone.is_down()
-                && zone.counts.all > LARGE_ZONE
-                && state.counts.serving > 0
-                && matches!(old.standing, Standing::Resort | Standing::Out)
-                && matches!(entry.standing, Standing::Resort | Standing::Out);
-            if !moves_nothing {
-                self.stale.insert(pool);
-            }
-        }
     }
 }
 

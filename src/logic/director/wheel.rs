@@ -132,7 +132,7 @@ impl Wheel {
         self.in_ring -= slot.entries.len();
         self.near = slot.entries;
         self.near.sort_unstable_by(|a, b| b.cmp(a));
-        if self.tick % TURN == 0
+        if self.tick.is_multiple_of(TURN)
             && let Some(turn) = self.far.remove(&(self.tick / TURN))
         {
             turn.entries.into_iter().for_each(|due| self.put(due));
@@ -165,7 +165,8 @@ impl Due {
 
 impl Slot {
     fn push(&mut self, due: Due) {
-        self.first = Some(self.first.map_or(due.ns(), |first| first.min(due.ns())));
+        let ns = due.ns();
+        self.first = Some(self.first.map_or(ns, |first| first.min(ns)));
         self.entries.push(due);
     }
 }

@@ -1,16 +1,51 @@
-//! Where an endpoint stands: what all that is believed of it makes of it in its zone.
+//! Where an endpoint stands: what it may be given, and what it counts in its zone.
 
 use std::time::Instant;
 
 use crate::logic::health::Health;
+use crate::logic::id::EndpointId;
 use crate::logic::recovery::FULL;
 use crate::logic::tier::WEIGHT_ONE;
 
-use super::endpoint::{Bond, Endpoint};
+use super::Director;
+use super::endpoint::{Bond, Endpoint, Seat};
 use super::pools::{Entry, Standing};
 use super::trust::{Stage, Trust};
 
-pub(super) fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
+/// Endpoints of a zone whose last resort is not worth a publication of its own.
+const LARGE_ZONE: u32 = 64;
+
+impl Director {
+    /// Tells the zone where an endpoint stands now; its pool is published if that is news.
+    pub(super) fn restand(&mut self, id: EndpointId, now: Instant) {
+        let Some(endpoint) = self.roster.get(id) else { return };
+        let Seat { pool, zone, position, .. } = endpoint.seat;
+        let entry = entry(endpoint, now);
+        let state = &mut self.pools[pool];
+        let zone = &mut state.zones[zone];
+        let old = std::mem::replace(&mut zone.entries[position as usize], entry);
+        if old == entry {
+            return;
+        }
+        zone.counts.swap(old, entry);
+        state.counts.swap(old, entry);
+        if old.standing != entry.standing || old.weight != entry.weight {
+            zone.mark();
+            // The last resort of a large zone that is down is published with whatever comes next: a
+            // thousand verdicts in a zone that has left the traffic move nothing.
+            let moves_nothing = zone.is_down()
+                && zone.counts.all > LARGE_ZONE
+                && state.counts.serving > 0
+                && matches!(old.standing, Standing::Resort | Standing::Out)
+                && matches!(entry.standing, Standing::Resort | Standing::Out);
+            if !moves_nothing {
+                self.stale.insert(pool);
+            }
+        }
+    }
+}
+
+fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
     let standing = standing(endpoint);
     let (ramp, full) = (endpoint.ramp.share(endpoint.pool.recover.ramp, now), FULL);
     let kept = match &endpoint.pool.primary().degraded {
