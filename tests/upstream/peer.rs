@@ -1,6 +1,6 @@
 //! An HTTP/2 endpoint: what it is asked for by path is how it behaves, and it remembers what came.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(crate) struct Did {
     connections: AtomicUsize,
     resets: Mutex<Vec<Reason>>,
     most_streams: AtomicUsize,
+    /// Answers no probe any more.
+    pub(crate) sick: AtomicBool,
     /// Answers to `/gate` pass as permits come.
     pub(crate) gate: Semaphore,
 }
@@ -43,6 +45,7 @@ impl Did {
             connections: AtomicUsize::default(),
             resets: Mutex::default(),
             most_streams: AtomicUsize::default(),
+            sick: AtomicBool::default(),
             gate: Semaphore::new(0),
         })
     }
@@ -115,6 +118,14 @@ async fn answer(did: &Did, request: Request<RecvStream>, mut respond: SendRespon
     let path = head.uri.path().to_owned();
     if path == "/refuse" {
         return respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    if path == "/healthz" {
+        if did.sick.load(SeqCst) {
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        } else {
+            let _ = respond.send_response(Response::new(()), true);
+        }
+        return;
     }
     if path == "/hang" {
         let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
