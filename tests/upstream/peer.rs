@@ -141,9 +141,20 @@ async fn answer(did: &Did, request: Request<RecvStream>, mut respond: SendRespon
     if path == "/gate" {
         did.gate.acquire().await.expect("never closed").forget();
     }
+    answer_whole(did, &path, is_head, body, respond).await;
+}
+
+/// Answers a request that was read whole.
+async fn answer_whole(
+    did: &Did,
+    path: &str,
+    is_head: bool,
+    body: Vec<u8>,
+    mut respond: SendResponse<Bytes>,
+) {
     let mut response = Response::new(());
     response.headers_mut().insert("x-endpoint", HeaderValue::from_static(did.name));
-    match path.as_str() {
+    match path {
         "/echo" => send_all(respond, response, body.into()).await,
         "/none" => {
             *response.status_mut() = StatusCode::NO_CONTENT;

@@ -31,7 +31,7 @@ fn endpoint(length: Option<usize>) -> (SocketAddr, Receiver<(u16, Vec<u8>)>) {
 fn serve(mut stream: TcpStream, length: Option<usize>, say: impl Fn(Vec<u8>)) {
     let mut header = Vec::new();
     let mut byte = [0];
-    while length.map_or(!header.ends_with(b"\r\n"), |length| header.len() < length) {
+    while length.map_or_else(|| !header.ends_with(b"\r\n"), |length| header.len() < length) {
         // A probe that only connects says nothing.
         if stream.read(&mut byte).unwrap_or(0) == 0 {
             return;
