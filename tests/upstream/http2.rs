@@ -342,6 +342,28 @@ fn an_endpoint_that_is_gone_is_not_asked_twice_on_the_same_connection() {
 }
 
 #[test]
+fn a_verdict_takes_connections_and_what_waits_on_them_away() {
+    let (near, did) = peer("near", MANY);
+    let (far, others) = peer("far", MANY);
+    others.gate.add_permits(10);
+    let lines = "probe = { http2 = \"/healthz\" }\nprotocol = \"http2\"\n\
+                 detect = { interval = \"200ms\", timeout = \"200ms\", down_interval = \"200ms\" }\n\
+                 stall = { floor = \"5s\" }";
+    let config = Config::new()
+        .pool(lines)
+        .zone("here/near", &[near.address])
+        .zone("here/far", &[far.address]);
+    let gapless = Gapless::start_ready(&config);
+    let waiting = ["GET", "POST"].map(|method| spawn(gapless.address, method, "/gate"));
+    eventually("both wait", SOON, || did.got().len() == 2);
+    did.sick.store(true, SeqCst);
+    let [get, post] = waiting.map(|one| one.join().expect("no panic"));
+    assert_eq!((get.status, get.field("x-endpoint")), (200, Some("far")));
+    assert_eq!(post.verdict(), (502, Some("endpoint_down")));
+    assert_eq!(others.got().len(), 1, "what may have been executed is not asked again");
+}
+
+#[test]
 fn over_tls_the_endpoint_chooses_or_must_agree() {
     let authority = Authority::new("tests");
     let directory = tempfile::TempDir::new().expect("a directory");

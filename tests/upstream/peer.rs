@@ -1,6 +1,6 @@
 //! An HTTP/2 endpoint: what it is asked for by path is how it behaves, and it remembers what came.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(crate) struct Did {
     connections: AtomicUsize,
     resets: Mutex<Vec<Reason>>,
     most_streams: AtomicUsize,
+    /// Answers no probe any more.
+    pub(crate) sick: AtomicBool,
     /// Answers to `/gate` pass as permits come.
     pub(crate) gate: Semaphore,
 }
@@ -43,6 +45,7 @@ impl Did {
             connections: AtomicUsize::default(),
             resets: Mutex::default(),
             most_streams: AtomicUsize::default(),
+            sick: AtomicBool::default(),
             gate: Semaphore::new(0),
         })
     }
@@ -116,6 +119,14 @@ async fn answer(did: &Did, request: Request<RecvStream>, mut respond: SendRespon
     if path == "/refuse" {
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
+    if path == "/healthz" {
+        if did.sick.load(SeqCst) {
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        } else {
+            let _ = respond.send_response(Response::new(()), true);
+        }
+        return;
+    }
     if path == "/hang" {
         let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         if let Ok(reason) = reset {
@@ -130,9 +141,20 @@ async fn answer(did: &Did, request: Request<RecvStream>, mut respond: SendRespon
     if path == "/gate" {
         did.gate.acquire().await.expect("never closed").forget();
     }
+    answer_whole(did, &path, is_head, body, respond).await;
+}
+
+/// Answers a request that was read whole.
+async fn answer_whole(
+    did: &Did,
+    path: &str,
+    is_head: bool,
+    body: Vec<u8>,
+    mut respond: SendResponse<Bytes>,
+) {
     let mut response = Response::new(());
     response.headers_mut().insert("x-endpoint", HeaderValue::from_static(did.name));
-    match path.as_str() {
+    match path {
         "/echo" => send_all(respond, response, body.into()).await,
         "/none" => {
             *response.status_mut() = StatusCode::NO_CONTENT;

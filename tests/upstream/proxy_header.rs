@@ -10,6 +10,7 @@ use super::support::client::Client;
 use super::support::config::Config;
 use super::support::instance::Gapless;
 use super::support::wire::Wire;
+use super::support::{SOON, eventually};
 
 /// An endpoint that reads a header of `length` bytes, or up to a line's end, and answers requests.
 /// What it says of each request: its connection's own port, and what that began with.
@@ -30,7 +31,7 @@ fn endpoint(length: Option<usize>) -> (SocketAddr, Receiver<(u16, Vec<u8>)>) {
 fn serve(mut stream: TcpStream, length: Option<usize>, say: impl Fn(Vec<u8>)) {
     let mut header = Vec::new();
     let mut byte = [0];
-    while length.map_or(!header.ends_with(b"\r\n"), |length| header.len() < length) {
+    while length.map_or_else(|| !header.ends_with(b"\r\n"), |length| header.len() < length) {
         // A probe that only connects says nothing.
         if stream.read(&mut byte).unwrap_or(0) == 0 {
             return;
@@ -75,6 +76,22 @@ fn each_client_has_connections_of_its_own() {
     }
     assert_eq!((ports[0], ports[1]), (ports[2], ports[3]), "each keeps its own");
     assert_eq!((ports[0], ports[1]), (ports[4], ports[5]));
+}
+
+#[test]
+fn a_new_configuration_is_spoken_at_once() {
+    let (endpoint, said) = endpoint(None);
+    let config =
+        |more: &str| Config::new().pool(&format!("{QUIET}\n{more}")).zone("a/b", &[endpoint]);
+    let gapless = Gapless::start_ready(&config(""));
+    let mut client = Client::open(gapless.address);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(said.recv().expect("said").1, b"GET / HTTP/1.1\r\n", "no header");
+    gapless.write(&config("proxy_protocol = \"v1\"").text());
+    eventually("it is obeyed", SOON, || gapless.generation() == 2);
+    assert_eq!(client.get("/").status, 200);
+    let header = String::from_utf8(said.recv().expect("said").1).expect("text");
+    assert!(header.starts_with("PROXY TCP4 127.0.0.1 "), "{header}");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use super::super::multiplex::{self, Room};
 use super::super::queue::Slot;
 use super::{Free, Pool};
 
+/// Openings that one request waits for, at most.
+const OPENINGS: usize = 16;
+
 impl Pool {
     /// Opens a connection, which holds its `slot`, on behalf of `caller`. The caller bounds the time.
     ///
@@ -61,7 +64,7 @@ impl Pool {
         stage: &Stage,
         timeout: Duration,
     ) -> Result<Line, TryError> {
-        loop {
+        for _ in 0..OPENINGS {
             let opening = match free {
                 Free::Open(connection) => return Ok(Line::H1(connection)),
                 Free::Seat(seat) => return Ok(Line::H2(seat)),
@@ -82,6 +85,8 @@ impl Pool {
             opening.wait().await?;
             free = self.take_free().map_err(TryError::Full)?;
         }
+        // Each time others were faster, or the connection had gone already.
+        Err(TryError::never_reached(Failure::http(Reason::Closed)))
     }
 
     /// Opens a connection on a task of its own: whoever asked for it first may be the first to leave.
