@@ -83,6 +83,7 @@ pub(super) struct Begun {
 }
 
 /// How far a try has come.
+#[allow(clippy::large_enum_variant, reason = "what nearly every request gets is not boxed")]
 pub(super) enum Progress {
     /// An answer has begun.
     Begun(Begun),

@@ -35,7 +35,7 @@ pub(super) struct Settled {
 /// Which of two tries has ended.
 enum Lap {
     First(Result<ResponseHead, Ended>),
-    Second(Result<Begun, Ended>),
+    Second(Box<Result<Begun, Ended>>),
 }
 
 impl Trip<'_> {
@@ -56,7 +56,7 @@ impl Trip<'_> {
         let lap = tokio::select! {
             biased;
             head = finish(&mut waiting, &visit) => Lap::First(head),
-            result = &mut second => Lap::Second(result),
+            result = &mut second => Lap::Second(Box::new(result)),
         };
         match lap {
             Lap::First(head) => {
@@ -70,6 +70,7 @@ impl Trip<'_> {
                 Settled { view, visit: other, zone: other_zone, result }
             }
             Lap::Second(result) => {
+                let result = *result;
                 drop(second);
                 if self.is_wanted(&result, &other) {
                     self.first_met.get_or_insert_with(|| Rc::clone(visit.home()));
