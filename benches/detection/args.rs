@@ -36,9 +36,10 @@ pub(crate) struct Args {
     /// Requests a second to each pool, with traffic
     #[arg(long, default_value_t = 60.0)]
     pub(crate) rate: f64,
-    /// The round trip to an endpoint that the prediction is asked for; that of `gapless predict`
-    #[arg(long, default_value_t = 1.0)]
-    pub(crate) rtt_ms: f64,
+    /// The round trip to an endpoint that the prediction is asked for; that of the probes before
+    /// anything fails by default
+    #[arg(long)]
+    pub(crate) rtt_ms: Option<f64>,
     /// Equal pools: failures injected in one round, one in each
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=POOLS_MAX))]
     pub(crate) pools: u32,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::class::Class;
+use crate::class::{CLASSES, Class};
 use crate::fleet::{Fleet, Injection};
 use crate::instance::{Incident, Instance};
 use crate::layout::{self, POOL_ENDPOINTS, ZONE_ENDPOINTS};
@@ -152,6 +152,15 @@ pub(crate) fn measure(
         repeats: 0,
         clock_drift_ms: ms(instance.clock_drift()),
     })
+}
+
+/// What a probe takes on this machine while nothing fails and nobody asks: the median of a few
+/// seconds of them.
+pub(crate) fn round_trip_ms(program: &Path, dir: &Path, watch: &Watch) -> io::Result<f64> {
+    let _fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), None)?;
+    let instance = Instance::start(program, (1, CLASSES[0].probe), dir, watch)?;
+    watch.sleep_until(Instant::now() + 2 * SETTLE)?;
+    instance.probe_ms()?.ok_or_else(|| io::Error::other("no probe has passed"))
 }
 
 /// Draws who fails in each pool, and when.

@@ -115,13 +115,18 @@ impl Bench<'_> {
             let named: Vec<&str> = args.classes.iter().map(String::as_str).collect();
             if args.smoke { is_named(&SMOKE) } else { named.is_empty() || is_named(&named) }
         };
+        let rtt_ms = match args.rtt_ms {
+            Some(rtt_ms) => rtt_ms,
+            None => cell::round_trip_ms(&args.gapless, self.dir, self.watch)?,
+        };
+        eprintln!("a probe takes {rtt_ms:.2} ms");
         let mut predictions: HashMap<&str, Vec<Value>> = HashMap::new();
         let mut cells = Vec::new();
         for class in CLASSES.iter().filter(is_wanted) {
             let rows = match predictions.entry(class.probe) {
                 std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                 std::collections::hash_map::Entry::Vacant(unknown) => {
-                    let question = (args.rate, args.rtt_ms);
+                    let question = (args.rate, rtt_ms);
                     let program = &args.gapless;
                     unknown.insert(predicted::predict(program, class.probe, question, self.dir)?)
                 }
