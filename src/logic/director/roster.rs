@@ -8,9 +8,8 @@ use crate::logic::id::EndpointId;
 
 use super::endpoint::Endpoint;
 
-/// Endpoints whose memory is waited for together: few enough for the nearest cache to hold them; see
-/// [`Roster::warm`].
-pub(super) const AT_ONCE: usize = 16;
+/// Endpoints whose memory is waited for together; see [`Roster::warm`].
+pub(super) const AT_ONCE: usize = 64;
 
 /// Endpoints in slots: an identity is a place and a generation, so that looking one up costs no
 /// hash and a late message about one that is gone finds nobody.
