@@ -176,6 +176,25 @@ fn all_tries_together_have_a_time_too() {
 }
 
 #[test]
+fn when_time_is_up_no_other_pool_is_asked() {
+    let spare = Endpoint::start("spare");
+    let pool = format!(
+        "[pool.spare]\n[[pool.spare.zone]]\nname = \"here/spare\"\nendpoints = [\"{}\"]",
+        spare.address()
+    );
+    let route = "fallback = { pool = \"spare\" }\ntimeouts = { total = \"300ms\" }";
+    for method in ["GET", "POST"] {
+        let config = Config::new().tables(&pool).route(route).pool(IMPATIENT);
+        let world = World::with(1, 1, config);
+        world.set_near(&Mode::Hang);
+        world.far[0].set(Mode::Hang);
+        let (answer, id) = world.ask(method, b"");
+        assert_eq!(answer.verdict(), (504, Some("total_timeout")), "{method}");
+        assert_eq!(spare.count(&id), 0);
+    }
+}
+
+#[test]
 fn a_key_makes_a_post_repeatable_where_the_route_says_so() {
     let key = [("idempotency-key", "k1")];
     let with = world(1, "retry = { idempotency_key = true }");

@@ -126,15 +126,17 @@ pub(super) async fn serve(
         None => trip.run(view, &ask, outgoing).await,
         // Who is dropped in the middle of an exchange withdraws it.
         Some((within, reason)) => {
+            let left = within.saturating_sub(trip.arrived.elapsed());
             let run = Box::pin(trip.run(view, &ask, outgoing));
-            timeout(within, run).await.unwrap_or(Err(reason))
+            timeout(left, run).await.unwrap_or(Err(reason))
         }
     };
     ended.map_err(|reason| Unserved {
         reason,
-        // At a deadline a try is under way, and may have reached somebody.
+        // At a deadline a try is under way, which may have reached somebody; and time is up.
         may_go_on: outgoing.is_held()
-            && (trip.idempotent || trip.sent_tries == 0 && !reason.is_deadline()),
+            && !reason.is_deadline()
+            && (trip.idempotent || trip.sent_tries == 0),
         past: Past { first_met: trip.first_met.take(), arrived: trip.arrived, began: trip.began },
     })
 }
