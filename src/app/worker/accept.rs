@@ -24,6 +24,10 @@ use super::{Worker, http2};
 /// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// hyper's own limit of fields in a head. To be told of any, even that, costs it more for each
+/// request: it then fills the room for all of them.
+const HYPERS_HEADER_COUNT: usize = 100;
+
 /// On the way out: time for a request that has arrived to be read. hyper closes a connection of
 /// which it has read nothing yet, whatever the kernel holds of it.
 pub(super) const LAST_LOOK: Duration = Duration::from_millis(50);
@@ -52,13 +56,15 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
         }
     };
     let (connections, front) = (door.connections, door.front);
+    // Where it listens on one address, every connection comes in there.
+    let local = listener.local_addr().ok().filter(|local| !local.ip().is_unspecified());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = close.cancelled() => break,
         };
         match accepted {
-            Ok(accepted) => admit(&worker, accepted, &connections, &front),
+            Ok((stream, peer)) => admit(&worker, stream, (peer, local), &connections, &front),
             Err(_) => {
                 worker.complain("a client cannot be accepted: out of descriptors or memory");
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -69,14 +75,15 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
     while let Ok((stream, peer)) = listener.accept() {
         let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = taken {
-            admit(&worker, (stream, peer), &connections, &front);
+            admit(&worker, stream, (peer, local), &connections, &front);
         }
     }
 }
 
 fn admit(
     worker: &Rc<Worker>,
-    (stream, peer): (TcpStream, SocketAddr),
+    stream: TcpStream,
+    (peer, local): (SocketAddr, Option<SocketAddr>),
     connections: &Arc<AtomicUsize>,
     front: &ArcSwap<Front>,
 ) {
@@ -86,22 +93,23 @@ fn admit(
         let _ = stream.set_zero_linger();
         return;
     }
-    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, peer, front.load_full(), presence));
+    let Some(local) = local.or_else(|| stream.local_addr().ok()) else { return };
+    let ends = (peer, local);
+    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, ends, front.load_full(), presence));
 }
 
 async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: (SocketAddr, SocketAddr),
     front: Arc<Front>,
     _presence: Presence,
 ) {
-    let _ = stream.set_nodelay(true);
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
     let is_late = worker.stop_accepting.is_cancelled();
     let opened = tokio::select! {
-        opened = opening::open(stream, peer, &front, &limits) => opened,
+        opened = opening::open(stream, ends, &front, &limits) => opened,
         () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
     };
     drop(front);
@@ -124,18 +132,19 @@ async fn last_look(worker: &Worker, is_long: bool) {
 async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: Limits) {
     let Opened { stream, client, .. } = opened;
     let peer = client.address;
-    let service = service_fn(|request| {
-        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }
-    });
-    let connection = http1::Builder::new()
+    let service =
+        service_fn(|request| proxy::handle(Rc::clone(&worker), Rc::clone(&client), request));
+    let mut builder = http1::Builder::new();
+    if limits.header_count != HYPERS_HEADER_COUNT {
+        builder.max_headers(limits.header_count);
+    }
+    let connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes)
         .keep_alive(!is_late)
-        // One flat write is cheaper than a vectored one for the small answers that are most.
-        .writev(false)
+        // So that bodies are not copied; the stream makes one write of what is small.
+        .writev(true)
         .serve_connection(stream, service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

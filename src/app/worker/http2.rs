@@ -65,7 +65,7 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         let stream = activity.begin();
         async move {
-            let mut response = proxy::handle(&worker, &client, request).await;
+            let Ok(mut response) = proxy::handle(worker, client, request).await;
             // Streams end by themselves; a connection that is to be closed says so by GOAWAY.
             response.headers_mut().remove(CONNECTION);
             Ok::<_, Infallible>(response.map(|body| Answering::new(body, stream)))
