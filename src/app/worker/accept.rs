@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -42,7 +44,7 @@ impl Drop for Presence {
 }
 
 /// Accepts until `close`, then what the kernel has completed before: to drop the listener would
-/// reset those.
+/// reset those, unless another process has the same socket.
 pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationToken) {
     let listener = match TcpListener::from_std(door.listener) {
         Ok(listener) => listener,
@@ -99,7 +101,7 @@ async fn serve(
     let _ = stream.set_nodelay(true);
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
-    let is_late = worker.stop_accepting.is_cancelled();
+    let is_late = worker.is_leaving.get();
     let opened = tokio::select! {
         opened = opening::open(stream, peer, &front, &limits) => opened,
         () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
@@ -126,7 +128,14 @@ async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: 
     let peer = client.address;
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }
+        async move {
+            let mut response = proxy::handle(&worker, &client, request).await;
+            // To close without a word would hit whoever has just sent the next request.
+            if worker.is_leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

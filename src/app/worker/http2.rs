@@ -88,7 +88,7 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = worker.stop_accepting.cancelled(), if phase == Phase::Serving => {
+            () = worker.leaving.cancelled(), if phase == Phase::Serving => {
                 // Told to go before its preface is read, hyper would drop it with all that it has sent.
                 let is_young = is_late || !activity.has_begun();
                 let last = if is_young { LATE_LOOK } else { LAST_LOOK };
