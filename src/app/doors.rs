@@ -141,14 +141,15 @@ impl Doors {
                 door.front.store(Arc::clone(front));
             }
         }
+        let names: Vec<_> = closed.iter().map(|door: &Open| door.name).collect();
         for Open { name, sockets, .. } in closed {
             // What the service manager keeps open can be had from nobody else.
-            sockets
-                .into_iter()
-                .for_each(|socket| self.stock.put(socket.given(name, Side::Clients)));
-            self.tell(|| Command::Unlisten(name));
+            let given = sockets.into_iter().map(|socket| socket.given(name, Side::Clients));
+            given.for_each(|given| self.stock.put(given));
         }
         self.stock.keep_passed();
+        // Now the workers' handles are the last ones, and they look before they close.
+        names.into_iter().for_each(|name| self.tell(|| Command::Unlisten(name)));
         Ok(())
     }
 

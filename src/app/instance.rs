@@ -255,6 +255,7 @@ impl ControlThread {
         let (publish, published) = std::sync::mpsc::channel();
         let (settle, settled) = std::sync::mpsc::channel();
         let (serve_admin, may_serve_admin) = oneshot::channel();
+        let is_heir = life.legacy.is_some();
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
@@ -262,7 +263,9 @@ impl ControlThread {
                 let control = Control::new(shared, config, path, doors, inlets, life);
                 let _ = publish.send(());
                 let board = control.board();
-                tokio::task::spawn_local(settling(Rc::clone(&board), settle));
+                if is_heir {
+                    tokio::task::spawn_local(settling(Rc::clone(&board), settle));
+                }
                 if let Some(listener) = admin {
                     tokio::task::spawn_local(async move {
                         if may_serve_admin.await.is_ok() {

@@ -99,6 +99,8 @@ async fn serve(
     _presence: Presence,
 ) {
     let _ = stream.set_nodelay(true);
+    // A socket that was passed may speak both versions of IP.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
     let is_late = worker.is_leaving.get();
