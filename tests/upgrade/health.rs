@@ -27,7 +27,10 @@ fn who_was_up_serves_before_any_probe_has_passed() {
     let status = gapless.endpoint(one.address());
     assert_eq!((&status["state"], &status["probes"]), (&"up".into(), &serde_json::json!([])));
     assert_eq!(gapless.ask("/readyz").status, 200);
-    let gauge = format!("gapless_endpoint_up{{pool=\"web\",zone=\"here/a\",endpoint=\"{}\"}}", one.address());
+    let gauge = format!(
+        "gapless_endpoint_up{{pool=\"web\",zone=\"here/a\",endpoint=\"{}\"}}",
+        one.address()
+    );
     assert_eq!(gapless.metric(&gauge), 1.0);
 }
 
@@ -66,7 +69,7 @@ fn who_was_down_stays_down_and_gets_no_request() {
 fn who_was_down_comes_back_by_its_own_proof() {
     let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
     let config = Config::new()
-        .pool("detect = { interval = \"200ms\", down_interval = \"200ms\" }")
+        .pool("detect = { interval = \"200ms\", timeout = \"100ms\", down_interval = \"200ms\" }")
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
     near.set_probe(Mode::Status(500));
