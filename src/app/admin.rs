@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,7 +34,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves until the control thread ends.
+/// Serves until the control thread ends, or another process does it.
 pub async fn serve(listener: TcpListener, board: Rc<Board>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -45,10 +46,16 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = board.left.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let board = Rc::clone(&board);
                 tokio::task::spawn_local(async move {
+                    let left = board.left.clone();
                     let service = service_fn(move |request| {
                         let answer = answer(&board, &request);
                         async move { Ok::<_, Infallible>(answer) }
@@ -58,7 +65,19 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                         .header_read_timeout(HEADER_TIMEOUT)
                         .serve_connection(TokioIo::new(stream), service);
                     // One that does not read must not hold its place for ever.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+                    let ending = tokio::time::sleep(CONNECTION_TIMEOUT);
+                    let (mut connection, mut ending) = (pin!(connection), pin!(ending));
+                    let mut is_leaving = false;
+                    loop {
+                        tokio::select! {
+                            _ = connection.as_mut() => break,
+                            () = ending.as_mut() => break,
+                            () = left.cancelled(), if !is_leaving => {
+                                is_leaving = true;
+                                connection.as_mut().graceful_shutdown();
+                            }
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -89,6 +108,7 @@ fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board),
         "/api/v1/config" => json(&*board.config.borrow()),
+        "/api/v1/process" => json(&*board.process.borrow()),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }

@@ -51,14 +51,16 @@ use super::worker::{View, Worker};
 
 use self::asker::Asker;
 
-/// Answers one request. Whatever goes wrong becomes a response.
+/// Answers one request, with what `finish` makes of the response. Whatever goes wrong becomes one.
 ///
-/// What can be done at once is done before the future is made, which then has the less to carry.
-pub fn handle(
+/// What can be done at once is done before the future is made, and what comes last is done inside of
+/// it: it then has the less to carry, and need not be carried in another one.
+pub fn handle<R>(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> {
+    finish: impl FnOnce(Response<ProxyBody>) -> R,
+) -> impl Future<Output = Result<R, Infallible>> {
     let view = worker.view();
     let call = grpc::Call::of(request.version(), request.headers());
     let (parts, body) = request.into_parts();
@@ -81,10 +83,10 @@ pub fn handle(
             None => response,
             Some(call) => call.answer(response),
         };
-        Ok(match &held.note {
+        Ok(finish(match &held.note {
             None => response,
             Some(note) => Rc::clone(note).answered(held.request.method(), response),
-        })
+        }))
     }
 }
 

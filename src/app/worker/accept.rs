@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -46,7 +48,7 @@ impl Drop for Presence {
 }
 
 /// Accepts until `close`, then what the kernel has completed before: to drop the listener would
-/// reset those.
+/// reset those, unless another process has the same socket.
 pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationToken) {
     let listener = match TcpListener::from_std(door.listener) {
         Ok(listener) => listener,
@@ -105,9 +107,11 @@ async fn serve(
     front: Arc<Front>,
     _presence: Presence,
 ) {
+    // A socket that was passed may speak both versions of IP.
+    let ends = (canonical(ends.0), canonical(ends.1));
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
-    let is_late = worker.stop_accepting.is_cancelled();
+    let is_late = worker.is_leaving.get();
     let opened = tokio::select! {
         opened = opening::open(stream, ends, &front, &limits) => opened,
         () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
@@ -123,6 +127,10 @@ async fn serve(
     }
 }
 
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// On the way out: ends when nobody waits any more for a connection to begin.
 async fn last_look(worker: &Worker, is_long: bool) {
     worker.stop_accepting.cancelled().await;
@@ -132,8 +140,16 @@ async fn last_look(worker: &Worker, is_long: bool) {
 async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: Limits) {
     let Opened { stream, client, .. } = opened;
     let peer = client.address;
-    let service =
-        service_fn(|request| proxy::handle(Rc::clone(&worker), Rc::clone(&client), request));
+    let service = service_fn(|request| {
+        let leaving = Rc::clone(&worker);
+        proxy::handle(Rc::clone(&worker), Rc::clone(&client), request, move |mut response| {
+            // To close without a word would hit whoever has just sent the next request.
+            if leaving.is_leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        })
+    });
     let mut builder = http1::Builder::new();
     if limits.header_count != HYPERS_HEADER_COUNT {
         builder.max_headers(limits.header_count);

@@ -86,6 +86,11 @@ pub struct Worker {
     homes: RefCell<Homes>,
     rng: RefCell<Rng>,
     scratch: RefCell<BytesMut>,
+    /// No more connections are accepted.
+    leaving: CancellationToken,
+    /// The same, for a look at every request.
+    is_leaving: Cell<bool>,
+    /// Connections that wait for nothing are let go.
     stop_accepting: CancellationToken,
     tasks: TaskTracker,
     complained: Cell<Option<Instant>>,
@@ -132,6 +137,8 @@ impl Worker {
                 shared.micros(Instant::now()) ^ ((index as u64) << 48),
             )),
             scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
+            leaving: CancellationToken::new(),
+            is_leaving: Cell::new(false),
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
@@ -153,9 +160,10 @@ impl Worker {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Listen(door)) => {
-                        let close = self.stop_accepting.child_token();
-                        doors.insert(door.name, close.clone());
-                        tokio::task::spawn_local(accept::accept(Rc::clone(self), door, close));
+                        let close = doors.entry(door.name);
+                        let close = close.or_insert_with(|| self.leaving.child_token()).clone();
+                        // Its last look at the door is waited for.
+                        self.tasks.spawn_local(accept::accept(Rc::clone(self), door, close));
                     }
                     Some(Command::Unlisten(name)) => {
                         if let Some(close) = doors.remove(&name) {
@@ -163,19 +171,19 @@ impl Worker {
                         }
                     }
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
-                    Some(Command::Drain) | None => break,
+                    Some(Command::Leave) => break self.leave(),
+                    Some(Command::Drain) | None => break self.drain(),
                 },
                 _ = chores.tick() => self.housekeep(),
             }
         }
-        self.stop_accepting.cancel();
-        self.tasks.close();
         loop {
             tokio::select! {
                 () = self.tasks.wait() => return,
                 command = commands.recv() => match command {
                     // A request that waits for a dead endpoint is rescued on the way out too.
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::Drain) => self.drain(),
                     Some(_) => {}
                     // Control has gone: the deadline is over.
                     None => return,
@@ -183,6 +191,17 @@ impl Worker {
                 _ = chores.tick() => self.housekeep(),
             }
         }
+    }
+
+    fn leave(&self) {
+        self.is_leaving.set(true);
+        self.leaving.cancel();
+        self.tasks.close();
+    }
+
+    fn drain(&self) {
+        self.leave();
+        self.stop_accepting.cancel();
     }
 
     /// The current view. Costs one load unless a snapshot was published since the last call.
