@@ -31,7 +31,7 @@ impl Environment {
     /// Looks around.
     pub(crate) fn read(
         installed: &[Installed],
-        others: &[&str],
+        others: Vec<String>,
         congestion_control: String,
         has_namespace: bool,
     ) -> io::Result<Self> {
@@ -45,7 +45,7 @@ impl Environment {
             load_averages: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
             congestion_control_of_bodies: of_bodies.to_owned(),
             congestion_control,
-            versions: of_peers.chain(others.iter().map(|&line| line.to_owned())).collect(),
+            versions: of_peers.chain(others).collect(),
         })
     }
 }
