@@ -158,12 +158,18 @@ impl Bench<'_> {
                 measured.push((Arm { case, installed, set_up }, rounds));
             }
         }
-        let fixed_rate = if case.load == Load::FixedRate {
-            let arms = measured.iter().map(|&(arm, _)| arm);
-            Some(SHARE_OF_CAPACITY * self.least_capacity(arms, endpoint.port())?)
-        } else {
-            None
-        };
+        let mut fixed_rate = None;
+        if case.load == Load::FixedRate {
+            let mut least = f64::INFINITY;
+            for (arm, rounds) in &mut measured {
+                eprintln!("{}: capacity of {}", case.name, rounds.label);
+                match self.capacity(*arm, endpoint.port()) {
+                    Ok(capacity) => least = least.min(capacity),
+                    Err(error) => rounds.problems.push(format!("capacity: {error}")),
+                }
+            }
+            fixed_rate = Some(SHARE_OF_CAPACITY * least).filter(|rate| rate.is_finite());
+        }
         for round in 1..=self.rounds {
             for (arm, rounds) in &mut measured {
                 eprintln!("{} round {round} of {}: {}", case.name, self.rounds, rounds.label);
@@ -183,20 +189,12 @@ impl Bench<'_> {
         Ok(Rounds { arms, fixed_rate })
     }
 
-    /// How many requests a second the slowest can serve when it is asked for as many as it can.
-    fn least_capacity<'a>(
-        &self,
-        arms: impl Iterator<Item = Arm<'a>>,
-        endpoint_port: u16,
-    ) -> io::Result<f64> {
-        let mut least = f64::INFINITY;
-        for Arm { case, installed, set_up } in arms {
-            eprintln!("{}: capacity of {}", case.name, installed.label);
-            let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
-            let report = load::wrk(self.script, case, proxy.port, false, self.seconds)?;
-            least = least.min(report.requests_per_second());
-        }
-        Ok(least)
+    /// How many requests a second a proxy serves when it is asked for as many as it can.
+    fn capacity(&self, arm: Arm<'_>, endpoint_port: u16) -> io::Result<f64> {
+        let Arm { case, installed, set_up } = arm;
+        let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
+        let report = load::wrk(self.script, case, proxy.port, false, self.seconds)?;
+        Ok(report.requests_per_second())
     }
 
     fn measure(
