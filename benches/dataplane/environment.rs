@@ -35,7 +35,7 @@ impl Environment {
         congestion_control: String,
         has_namespace: bool,
     ) -> io::Result<Self> {
-        let of_peers = installed.iter().map(|found| found.version.clone());
+        let of_peers = installed.iter().map(|found| format!("{}: {}", found.label, found.version));
         let averages = fs::read_to_string("/proc/loadavg")?;
         let of_bodies = if has_namespace { "cubic" } else { &congestion_control };
         Ok(Self {

@@ -114,6 +114,9 @@ impl Installed {
                 .or_else(|| find_program(Path::new(ENVOY_OF_PYPI), "--version"))?,
             _ => find_program(Path::new(peer.name()), "-v")?,
         };
+        // Envoy and nginx put themselves in front of it, Envoy with its whole path.
+        let version =
+            version.split_once("version: ").map_or(&*version, |(_, rest)| rest).to_owned();
         Some(Self { peer, label: peer.name().to_owned(), program, version })
     }
 }

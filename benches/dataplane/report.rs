@@ -212,7 +212,7 @@ impl Report {
              idle connections: {}.",
             self.rounds, self.window_seconds, self.idle_connections
         );
-        println!("Ratio: to the best peer's; in `scaling`, to the first row's.");
+        println!("Ratio: to the best peer's; in `scaling`, to that of one worker.");
         println!("Where the load's core is near 100 %, requests/s and latency are the load's.\n");
         for case in &self.cases {
             case.print_notes();
