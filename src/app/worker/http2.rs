@@ -2,7 +2,6 @@
 
 mod activity;
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
