@@ -70,7 +70,7 @@ impl Clock {
                 *keeper = Some(cx.waker().clone());
             }
             loop {
-                let Some(due) = self.set_for.get() else { return Poll::Pending };
+                let Some(due) = self.set_for.get() else { return Poll::<()>::Pending };
                 if sleep.deadline().into_std() != due {
                     sleep.as_mut().reset(due.into());
                 }
@@ -78,7 +78,7 @@ impl Clock {
                 self.set_for.set(self.ring(Instant::now()));
             }
         })
-        .await
+        .await;
     }
 
     /// Rings for all who are due; when to do so again.
