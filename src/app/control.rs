@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::model::Config;
 use crate::config::{LoadError, Loaded};
@@ -68,6 +69,8 @@ pub struct Board {
     pub phase: Cell<Phase>,
     /// The operator's listener is served by another process from now on.
     pub left: CancellationToken,
+    /// Connections to that listener.
+    pub visits: TaskTracker,
     /// How late control woke of late.
     pub lag: Lag,
     /// Shared with the workers.
@@ -169,6 +172,7 @@ impl Control {
             process: RefCell::new(ProcessJson::new(life.executable.as_ref(), life.upgrades)),
             phase: Cell::new(Phase::Serving),
             left: CancellationToken::new(),
+            visits: TaskTracker::new(),
             lag: Lag::default(),
             shared,
             clock,

@@ -53,6 +53,9 @@ impl Control {
         }
         self.doors.tell(|| Command::Drain);
         self.while_serving(end, true).await;
+        self.board.visits.close();
+        // The operator may have asked just before.
+        let _ = tokio::time::timeout(LAST_CALL, self.board.visits.wait()).await;
     }
 
     /// Goes on with health until `deadline`, an order to end, or (if asked) the last worker's end:
