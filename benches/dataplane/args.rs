@@ -63,7 +63,7 @@ impl FromStr for Named {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let (name, path) = text.split_once('=').unwrap_or((Peer::Gapless.name(), text));
+        let (name, path) = text.split_once('=').unwrap_or_else(|| (Peer::Gapless.name(), text));
         Ok(Self { name: name.to_owned(), path: path.into() })
     }
 }
