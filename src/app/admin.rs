@@ -21,14 +21,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::logic::descriptors::OPERATOR;
+use crate::logic::pressure::Level;
+
 use super::api::{EndpointJson, IncidentJson, IncidentsJson, PoolJson};
 use super::control::{Board, Phase};
 use super::explain::json::ZoneJson;
 use super::explain::{self, Reply};
 use super::{gauges, observe};
-
-/// Connections to the admin listener at once.
-const MAX_CONNECTIONS: usize = 64;
 
 /// A connection is closed after this long, whatever it does.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
             return;
         }
     };
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(tokio::sync::Semaphore::new(OPERATOR));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -152,6 +152,11 @@ fn ready(board: &Board) -> Answer {
     if board.director.borrow().is_blind() {
         return unready("blind: probes end without evidence, this process lacks resources\n");
     }
+    let pressure = &board.shared.pressure;
+    if let Some(bound) = pressure.bound().filter(|_| pressure.level() >= Level::Shed) {
+        let percent = pressure.used() as f64 / bound as f64 * 100.0;
+        return unready(&format!("overloaded: {percent:.0} % of `limits.memory` are used\n"));
+    }
     if let Some(lag) = board.lag.late(Instant::now()) {
         let late_ms = observe::millis(lag);
         return unready(&format!("control is late: it woke {late_ms:.0} ms too late just now\n"));
@@ -162,6 +167,7 @@ fn ready(board: &Board) -> Answer {
 fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
+    page.push_str(&gauges::load(&board.shared));
     page.push_str(&board.shared.meters.render());
     let dropped = board.shared.reports_dropped.load(Relaxed);
     page.push_str(

@@ -313,6 +313,7 @@ impl Control {
         let routes = Arc::new(RouteTable::compile(&config.routes, names));
         self.board.shared.manners.store(Arc::new(Manners::of(&config)));
         self.board.shared.prepare(&config.routes);
+        self.board.shared.allow_descriptors(&config);
         self.board.shared.access.aim(&config.access_log.to);
         let input = Input::Configure { topology: config.topology.clone(), routes };
         let mut director = self.board.director.borrow_mut();

@@ -1,10 +1,12 @@
-//! Gauges that are read off the director when somebody asks for `/metrics`: each exists from the
-//! start, and goes with what it is about.
+//! Gauges that are read off the director, and off what all threads share, when somebody asks for
+//! `/metrics`: each exists from the start, and goes with what it is about.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Instant;
 
 use crate::logic::director::{Director, PoolStatus, ZoneStatus, ZoneVerdict};
+
+use super::shared::Shared;
 
 /// A page in the text format of Prometheus.
 #[derive(Debug, Default)]
@@ -13,6 +15,11 @@ struct Page {
 }
 
 impl Page {
+    fn one(&mut self, (name, kind): (&str, &str), help: &str, value: impl Display) {
+        let head = format!("# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(self.text, "{head}\n{name} {value}");
+    }
+
     /// One gauge with its samples: labels in braces (or nothing), and the value.
     fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (String, f64)>) {
         let mut samples = samples.into_iter().peekable();
@@ -24,6 +31,30 @@ impl Page {
             let _ = writeln!(self.text, "{name}{labels} {value}");
         }
     }
+}
+
+/// What there is of what may run out.
+#[must_use]
+pub fn load(shared: &Shared) -> String {
+    let Shared { descriptors, pressure, .. } = shared;
+    let mut page = Page::default();
+    let mut gauge = |name, help, value| page.one((name, "gauge"), help, value);
+    let help = "Connections of clients.";
+    gauge("gapless_client_connections", help, descriptors.clients() as u64);
+    let help = "Descriptors of connections of clients and to endpoints.";
+    gauge("gapless_descriptors", help, descriptors.open() as u64);
+    let help = "How many there may be: the rest is for probes and the operator.";
+    gauge("gapless_descriptors_limit", help, descriptors.at_most() as u64);
+    gauge("gapless_memory_bytes", "Resident memory.", pressure.used());
+    if let Some(bound) = pressure.bound() {
+        gauge("gapless_memory_limit_bytes", "The bound of it.", bound);
+    }
+    let help =
+        "What is done about it: 1 closes idle connections, 2 refuses requests, 3 accepts none.";
+    gauge("gapless_memory_pressure", help, pressure.level() as u64);
+    let help = "Requests refused because memory is short.";
+    page.one(("gapless_overload_refusals_total", "counter"), help, pressure.refusals());
+    page.text
 }
 
 /// The state of the director, as of `now`.

@@ -22,6 +22,7 @@ use super::control::{Board, Control, Inlets, Life, Order, Phase};
 use super::doors::{BindError, Doors};
 use super::front;
 use super::notify::Notifier;
+use super::pressure;
 use super::reload::{self, Attempt, Watched};
 use super::shared::{Manners, Shared};
 use super::upgrade::{Executable, Predecessor};
@@ -260,6 +261,7 @@ impl ControlThread {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let path = file.as_ref().map(|(file, ..)| file.path.clone());
+                tokio::task::spawn_local(pressure::watch(Arc::clone(&shared)));
                 let control = Control::new(shared, config, path, doors, inlets, life);
                 let _ = publish.send(());
                 let board = control.board();

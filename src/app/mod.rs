@@ -18,6 +18,7 @@ pub mod worker;
 
 pub mod meter;
 pub mod observe;
+pub mod pressure;
 pub mod shared;
 
 pub mod admin;

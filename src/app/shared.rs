@@ -7,9 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
 use crate::config::model::{AccessLog, Config, Headers, Limits};
+use crate::logic::descriptors::Descriptors;
 use crate::logic::id::EndpointId;
 use crate::logic::network::Network;
 use crate::logic::outcome::Failure;
@@ -21,6 +23,7 @@ use crate::logic::snapshot::Snapshot;
 use super::access;
 use super::front::Front;
 use super::meter::Meters;
+use super::pressure::Pressure;
 
 /// Failures that workers have met and control has not heard of yet, at most.
 pub const REPORTS: usize = 16 * 1024;
@@ -43,6 +46,10 @@ pub struct Shared {
     pub access: access::AccessLog,
     /// What clients may still ask for; there once a route has a rate.
     pub rates: OnceLock<RateTable<RandomState>>,
+    /// Descriptors of all workers' connections.
+    pub descriptors: Arc<Descriptors>,
+    /// How much memory is used, and what is to be done about it. Control alone writes it.
+    pub pressure: Pressure,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
@@ -141,6 +148,8 @@ impl Shared {
             meters: Meters::default(),
             access: access::AccessLog::default(),
             rates: OnceLock::new(),
+            descriptors: Arc::default(),
+            pressure: Pressure::default(),
             reports_dropped: AtomicU64::new(0),
             reports,
         };
@@ -163,6 +172,13 @@ impl Shared {
             self.rates.get_or_init(|| RateTable::new(RATES, RandomState::new()));
             let _ = self.meters.limited(&route.name);
         }
+    }
+
+    /// Lets workers use what `config` leaves of the descriptors that are granted.
+    pub fn allow_descriptors(&self, config: &Config) {
+        let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+        self.descriptors.allow(config.needs().left(granted));
     }
 
     /// Microseconds since the epoch.

@@ -9,6 +9,7 @@ use crate::app::upgrade::{Executable, Predecessor};
 use crate::app::{Instance, Options, Origin};
 use crate::config::model::Config;
 use crate::config::{self, LoadError};
+use crate::logic::descriptors;
 use crate::logic::outcome::Class;
 use crate::logic::window;
 use crate::net::listener::Stock;
@@ -107,13 +108,15 @@ fn raise_descriptor_limit(config: &Config) {
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
     let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // A connection to a client has one to an endpoint beside it.
-    let wanted = 2 * (config.limits.connections * config.listen.len()) as u64;
-    if granted < wanted {
+    let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+    let clients = descriptors::for_clients(config.needs().left(granted));
+    let wanted = config.limits.connections.saturating_mul(config.listen.len());
+    if clients < wanted {
         tracing::warn!(
             granted,
-            wanted,
-            "fewer descriptors than `limits.connections` may need: raise LimitNOFILE"
+            clients,
+            needed = config.needs().granted_for(wanted),
+            "fewer clients than `limits.connections` can connect at once: raise LimitNOFILE"
         );
     }
 }

@@ -30,7 +30,8 @@ pub(super) use self::observe::{AccessLog, Rate};
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText, Whole,
+    BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText,
+    Whole,
 };
 
 /// The configuration of one gapless instance.
@@ -92,11 +93,21 @@ pub(super) struct Limits {
     pub(super) header: Option<Located<SizeText>>,
     /// Header fields in a request. Default: 100.
     pub(super) header_count: Option<Located<Whole>>,
-    /// From a connection's first byte (or its last response) to the end of a request head.
-    /// Default: 60s.
+    /// From the opening of a connection, or a request's first byte on one that was used before, to
+    /// the end of the request's head. Default: 10s.
     pub(super) header_timeout: Option<Located<DurationText>>,
+    /// How long a connection is kept on which nothing is asked. Default: 5m.
+    pub(super) idle_timeout: Option<Located<DurationText>>,
+    /// Bytes of a request's body that must come in a second, on average: who brings less may keep us
+    /// waiting for the route's `timeouts.idle` in all. Streams of gRPC are not bound by it; `0B` binds
+    /// nobody. Default: 500B.
+    pub(super) body_rate: Option<Located<SizeText>>,
     /// How long a client may take nothing of a response. Default "60s".
     pub(super) write_timeout: Option<Located<DurationText>>,
+    /// Memory that this process may use, or `unlimited`. At 92 % of it idle connections are closed, at
+    /// 95 % new requests are answered 503, at 98 % no connections are accepted. Default: the bound of
+    /// the control group, or 80 % of the machine's memory if that is less.
+    pub(super) memory: Option<Located<BoundText>>,
 }
 
 /// How a stop goes.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::logic::descriptors::Needs;
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
 use crate::logic::route::{PathRules, RouteSpec};
-use crate::logic::topology::Topology;
+use crate::logic::topology::{PoolSpec, Topology};
 
 /// A whole configuration that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,25 @@ pub struct Config {
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
     pub topology: Topology,
+}
+
+impl Config {
+    /// What it needs descriptors for, besides connections of clients and to endpoints.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        needs(self.workers, self.listen.len(), self.topology.pools.iter().map(|pool| &**pool))
+    }
+}
+
+/// What such a configuration needs descriptors for.
+pub(super) fn needs<'p>(
+    workers: usize,
+    listeners: usize,
+    pools: impl Iterator<Item = &'p PoolSpec>,
+) -> Needs {
+    let endpoints = |pool: &PoolSpec| pool.zones.iter().map(|z| z.endpoints.len()).sum::<usize>();
+    let probes = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
+    Needs { workers, listeners, probes }
 }
 
 /// One client-facing listener.
@@ -70,10 +90,29 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Header fields in a request.
     pub header_count: usize,
-    /// From a connection's first byte (or its last response) to the end of a request head.
+    /// From the opening of a connection, or a request's first byte on one that was used before, to the
+    /// end of the request's head.
     pub header_timeout: Duration,
+    /// A connection on which nothing is asked for this long is closed.
+    pub idle_timeout: Duration,
+    /// Bytes of a request's body in a second, at least; zero is no bound.
+    pub body_rate: u64,
     /// A client that takes nothing of a response for this long is cut.
     pub write_timeout: Duration,
+    /// What this process may use.
+    pub memory: Memory,
+}
+
+/// How much memory may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// As much as the control group allows, and no more than most of the machine's.
+    #[default]
+    System,
+    /// So many bytes.
+    Bytes(u64),
+    /// Nobody minds.
+    Unlimited,
 }
 
 impl Default for Limits {
@@ -82,8 +121,11 @@ impl Default for Limits {
             connections: 10_000,
             header_bytes: 60 * 1024,
             header_count: 100,
-            header_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(5),
+            body_rate: 500,
             write_timeout: Duration::from_secs(60),
+            memory: Memory::System,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::file::{Entries, File, Located, Table};
 use super::findings::{Findings, Flaw};
-use super::model::Config;
+use super::model::{self, Config};
 use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
@@ -42,6 +42,7 @@ pub(super) fn validate(
     let state_dir = check.state_dir(file.state_dir);
     let listeners = check.listen(&file.listen.unwrap_or_default());
     let admin = check.admin(&file.admin, &listeners);
+    let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
     let limits = check.limits(file.limits);
     let shutdown = check.shutdown(file.shutdown);
     let headers = check.headers(file.headers);
@@ -54,6 +55,8 @@ pub(super) fn validate(
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);
+    let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
+    check.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
     if check.findings.has_errors() {
         return None;

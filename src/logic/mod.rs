@@ -19,7 +19,9 @@ pub mod recovery;
 pub mod schedule;
 
 pub mod breaker;
+pub mod descriptors;
 pub mod live;
+pub mod pressure;
 pub mod rate;
 pub mod retry;
 pub mod route;

@@ -83,7 +83,15 @@ fn limits() {
     limits("header_count = 0", "`header_count` must be from 1 to 10000, not 0");
     limits(
         "header_timeout = \"0s\"",
-        "`header_timeout` cannot be zero | write a duration such as \"1m\"",
+        "`header_timeout` cannot be zero | write a duration such as \"10s\"",
+    );
+    limits(
+        "idle_timeout = \"0s\"",
+        "`idle_timeout` cannot be zero | write a duration such as \"5m\"",
+    );
+    limits(
+        "body_rate = \"2MiB\"",
+        "`body_rate` must be from 0B to 1MiB | write a size such as \"500B\"",
     );
     limits("header_size = 1", "`header_size` is not known here | did you mean `header`?");
 }

@@ -69,6 +69,16 @@ impl Gapless {
         Self::start_writing_to(Stdio::null(), directory, file)
     }
 
+    /// Starts under this limit of descriptors.
+    #[track_caller]
+    pub(crate) fn start_limited(config: &Config, descriptors: u64) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("gapless.toml");
+        std::fs::write(&file, config.text()).expect("written");
+        let command = to_run(limited(descriptors), &file, Stdio::null());
+        Self::start_by(command, directory, file)
+    }
+
     /// Starts; what it writes to standard output can be read.
     #[track_caller]
     pub(crate) fn start_piped(config: &Config) -> (Self, ChildStdout) {
@@ -82,9 +92,7 @@ impl Gapless {
 
     #[track_caller]
     fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf) -> Self {
-        let mut command = Command::new(BINARY);
-        command.arg("run").arg(&file).stdout(stdout);
-        Self::start_by(command, directory, file)
+        Self::start_by(to_run(Command::new(BINARY), &file, stdout), directory, file)
     }
 
     /// Starts by a command that leads to `gapless run` with this file.
@@ -178,6 +186,15 @@ impl Gapless {
         self.child.try_wait().expect("a child").is_none()
     }
 
+    /// The time that it has been computing, in ticks of a hundredth of a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("a running process");
+        let fields = stat.rsplit(')').next().expect("fields after the name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Resident memory.
     pub(crate) fn rss_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -199,6 +216,20 @@ impl Drop for Gapless {
             eprintln!("--- log of gapless ---\n{}", self.log());
         }
     }
+}
+
+/// The program, in a shell that lets it have no more than so many descriptors.
+pub(crate) fn limited(descriptors: u64) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {descriptors} && exec {BINARY} \"$@\"");
+    command.args(["-c", &script, "gapless"]);
+    command
+}
+
+/// Has `command` run `file`.
+fn to_run(mut command: Command, file: &Path, stdout: Stdio) -> Command {
+    command.arg("run").arg(file).stdout(stdout);
+    command
 }
 
 fn spawn(mut command: Command) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {

@@ -161,7 +161,8 @@ fn connect(directory: &Path, lines: &str, address: SocketAddr) -> Result<(), Try
     let id = EndpointId::new(0, 0);
     let target = Target { id, address, zone: 0, weight: 1, live: Arc::default() };
     on_one_thread(async {
-        let pool = Pool::new(target, Arc::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
+        let pool =
+            Pool::new(target, Default::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
         pool.prepare().await?;
         let Ok(Free::Room(slot)) = pool.free() else { panic!("no room") };
         pool.open(slot, CALLER, &Stage::default()).await.map(drop)
@@ -263,7 +264,8 @@ fn the_handshake_counts_into_the_connect_timeout() {
     let id = EndpointId::new(0, 0);
     let target = Target { id, address, zone: 0, weight: 1, live: Arc::default() };
     on_one_thread(async {
-        let pool = Pool::new(target, Arc::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
+        let pool =
+            Pool::new(target, Default::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
         pool.prepare().await.expect("ready");
         let Ok(Free::Room(slot)) = pool.free() else { panic!("no room") };
         let opening = pool.open(slot, CALLER, &stage);

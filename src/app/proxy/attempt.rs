@@ -40,6 +40,8 @@ pub(super) struct Ask<'a> {
     pub(super) asker: &'a Asker<'a>,
     pub(super) via: &'a str,
     pub(super) timeouts: Timeouts,
+    /// Bytes of its body in a second, at least; zero is no bound.
+    pub(super) body_rate: u64,
     pub(super) head_bytes_at_most: usize,
     /// Sending it twice does no harm.
     pub(super) idempotent: bool,
@@ -107,7 +109,8 @@ pub(super) async fn attempt(
         way @ (Way::Free(Free::Room(_) | Free::Opening(_)) | Way::Line { .. }) => {
             let caller = ask.asker.client.caller();
             // It would make the future of every request large.
-            let opened = Box::pin(open(visit.home(), caller, cuts, connect, way)).await;
+            let opening = open((worker, visit.home()), caller, cuts, connect, way);
+            let opened = Box::pin(opening).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
@@ -171,14 +174,15 @@ impl Ask<'_> {
     fn waits(&self, local: &PoolLocal) -> Waits {
         let latency = local.latency.borrow();
         let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
-        Waits { stall, slow, response: self.timeouts.response, idle: self.timeouts.idle }
+        let Timeouts { response, idle, .. } = self.timeouts;
+        Waits { stall, slow, response, idle, rate: self.body_rate }
     }
 }
 
-/// Opens a connection, or waits until one is free or may be opened; each takes the timeout of
-/// `connect` at most.
+/// Opens a connection, or waits until one is free or may be opened, and until there is a descriptor for
+/// it; each takes the timeout of `connect` at most.
 async fn open(
-    home: &Rc<Pool>,
+    (worker, home): (&Worker, &Rc<Pool>),
     caller: Caller,
     cuts: Cuts,
     connect: Connect,
@@ -198,6 +202,12 @@ async fn open(
         },
     };
     home.prepare().await?;
+    if matches!(free, Free::Room(_)) && !worker.shared.descriptors.has_room() {
+        tokio::select! {
+            () = worker.make_room(connect.timeout) => {}
+            () = home.until_cut(cuts, true) => return Err(cut()),
+        }
+    }
     let stage = Stage::default();
     tokio::select! {
         biased;

@@ -61,11 +61,13 @@ pub enum Reason {
     UnderscoreHeader,
     /// More requests than the route takes, from this client or from all.
     RateLimited,
+    /// This process is near the bound of its memory.
+    Overload,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -89,6 +91,7 @@ impl Reason {
         Self::BadPath,
         Self::UnderscoreHeader,
         Self::RateLimited,
+        Self::Overload,
     ];
 
     /// The word, and the status that goes with it.
@@ -118,6 +121,7 @@ impl Reason {
             Self::BadPath => ("bad_path", StatusCode::BAD_REQUEST),
             Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
+            Self::Overload => ("overload", StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
@@ -197,6 +201,7 @@ impl Reason {
                 | Self::PoolLimit
                 | Self::PendingLimit
                 | Self::DeadlineExceeded
+                | Self::Overload
         );
         self.table().1.is_server_error() && !is_ours
     }

@@ -71,7 +71,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// `application/grpc`, with or without the format of its messages. gRPC-Web is another protocol.
-fn is_call(headers: &HeaderMap) -> bool {
+pub(super) fn is_call(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..));
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
@@ -115,7 +115,11 @@ fn status(reason: Reason) -> u16 {
         | Reason::RateLimited => 8,
         Reason::UnknownCoding | Reason::MethodRefused | Reason::NoRoute => 12,
         Reason::BadResponse => 13,
-        Reason::NoEndpoint | Reason::ConnectFailed | Reason::Reset | Reason::EndpointDown => 14,
+        Reason::NoEndpoint
+        | Reason::ConnectFailed
+        | Reason::Reset
+        | Reason::EndpointDown
+        | Reason::Overload => 14,
     }
 }
 

@@ -41,6 +41,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
+use crate::logic::pressure::Level;
 use crate::logic::route::Ask;
 
 use self::actions::Errand;
@@ -65,7 +66,10 @@ pub fn handle<R>(
     let call = grpc::Call::of(request.version(), request.headers());
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, ());
-    let prepared = path::prepare(&mut request, &view.manners);
+    let prepared = match worker.shared.pressure.level() {
+        Level::Shed | Level::Stop => Err(worker.overloaded()),
+        Level::Calm | Level::Shrink => path::prepare(&mut request, &view.manners),
+    };
     let note = Note::begin(&worker, &view.manners, &client);
     let wish = tunnel::asked(&mut request);
     let held = Held { request, note };

@@ -18,8 +18,11 @@ pub(super) struct Waits {
     pub(super) slow: Duration,
     /// From the request's last byte to the response head.
     pub(super) response: Duration,
-    /// Between two pieces of the request's body.
+    /// Between two pieces of the request's body; and what its client may keep us waiting in all,
+    /// beyond what it pays off by `rate`.
     pub(super) idle: Duration,
+    /// Bytes of the body that pay off a second of waiting for it; zero lets it drip.
+    pub(super) rate: u64,
 }
 
 /// The clock of one try. It rings; what a ring means depends on what has moved since the last.
@@ -38,8 +41,9 @@ pub(super) struct Patience {
 
 #[derive(Debug)]
 enum State {
-    /// The request is on its way; `moved` bytes of it at `since`.
-    Sending { since: Instant, moved: u64 },
+    /// The request is on its way; `moved` bytes of it at `since`. Its client has kept us waiting for
+    /// `owed`.
+    Sending { since: Instant, moved: u64, owed: Duration },
     /// All of it was handed over.
     Waiting { since: Instant },
 }
@@ -67,6 +71,16 @@ pub(super) enum Ring {
     Timeout,
 }
 
+impl Waits {
+    /// What `moved` bytes pay off; each byte of a body is counted when it comes and when it goes.
+    fn paid_by(&self, moved: u64) -> Duration {
+        match self.rate {
+            0 => Duration::MAX,
+            rate => Duration::from_millis(moved.saturating_mul(500) / rate),
+        }
+    }
+}
+
 impl Patience {
     /// A clock that starts now.
     pub(super) fn new(waits: Waits, now: Instant) -> Self {
@@ -74,7 +88,7 @@ impl Patience {
         let slow = waits.slow.min(waits.response);
         Self {
             waits: Waits { stall, slow, ..waits },
-            state: State::Sending { since: now, moved: 0 },
+            state: State::Sending { since: now, moved: 0, owed: Duration::ZERO },
             told: Told::Nothing,
             due: now + stall,
             ahead: stall,
@@ -116,9 +130,17 @@ impl Patience {
     /// It rings. `moved` counts bytes read from the client and written to the endpoint; until all
     /// is sent, `waits_for_client` says whose turn it is.
     pub(super) fn ring(&mut self, now: Instant, moved: u64, waits_for_client: bool) -> Ring {
-        if let State::Sending { since, moved: before } = &mut self.state
+        if let State::Sending { since, moved: before, owed } = &mut self.state
             && moved > *before
         {
+            // A time that began with a ring heard late is nobody's but ours.
+            if waits_for_client && now.saturating_duration_since(self.due) <= LATE {
+                *owed += now.saturating_duration_since(*since);
+            }
+            *owed = owed.saturating_sub(self.waits.paid_by(moved - *before));
+            if *owed > self.waits.idle {
+                return Ring::ClientIdle;
+            }
             (*since, *before) = (now, moved);
             self.excused = Duration::ZERO;
             return Ring::Again(self.set(now, now + self.waits.stall));
@@ -199,8 +221,8 @@ mod tests {
     }
 
     fn patience(now: Instant) -> Patience {
-        let waits = Waits { stall: ms(50), slow: ms(200), response: ms(1_000), idle: ms(2_000) };
-        Patience::new(waits, now)
+        let (stall, slow, response, idle) = (ms(50), ms(200), ms(1_000), ms(2_000));
+        Patience::new(Waits { stall, slow, response, idle, rate: 500 }, now)
     }
 
     #[test]
@@ -219,7 +241,8 @@ mod tests {
     #[test]
     fn a_wait_beyond_the_response_timeout_is_neither_stalled_nor_slow() {
         let t0 = Instant::now();
-        let waits = Waits { stall: ms(500), slow: ms(900), response: ms(300), idle: ms(900) };
+        let (stall, slow, response, idle) = (ms(500), ms(900), ms(300), ms(900));
+        let waits = Waits { stall, slow, response, idle, rate: 0 };
         let mut clock = Patience::new(waits, t0);
         assert_eq!(clock.sent(t0), Some(t0 + ms(300)));
         assert_eq!(clock.ring(t0 + ms(300), 0, false), Ring::Timeout);
@@ -267,6 +290,26 @@ mod tests {
         assert_eq!(clock.sent(sent), Some(sent + ms(50)));
         assert_eq!(clock.waiting_since(), Some(sent));
         assert_eq!(clock.ring(sent + ms(50), 0, false), Ring::Stalled(sent + ms(200)));
+    }
+
+    /// One byte in each of `steps` rings, which come `apart`; when it was given up.
+    fn drip(rate: u64, waits_for_client: bool, steps: u64) -> Option<u64> {
+        let t0 = Instant::now();
+        let mut clock = patience(t0);
+        clock.waits.rate = rate;
+        (1..=steps).find(|step| {
+            let now = t0 + ms(50 * step);
+            clock.ring(now, 2 * step, waits_for_client) == Ring::ClientIdle
+        })
+    }
+
+    #[test]
+    fn an_upload_that_drips_is_cut_unless_its_endpoint_takes_no_more() {
+        // 50 ms are paid off by 25 bytes.
+        assert_eq!(drip(500, true, 1_000), Some(42), "24 of 25 are owed, and 2 s are borne");
+        assert_eq!(drip(20, true, 1_000), None, "as much as is wanted");
+        assert_eq!(drip(500, false, 1_000), None);
+        assert_eq!(drip(0, true, 1_000), None);
     }
 
     #[test]

@@ -113,6 +113,11 @@ pub(super) async fn serve(
         asker,
         via: &view.manners.headers.via,
         timeouts: route.spec.timeouts,
+        // A call may be a stream of messages, of which nobody knows when they come.
+        body_rate: match admitted.framing {
+            Some(_) if !grpc::is_call(request.headers()) => view.manners.limits.body_rate,
+            _ => 0,
+        },
         head_bytes_at_most: pool.spec.limits.response_head_bytes,
         idempotent: trip.idempotent,
         may_hedge: trip.idempotent

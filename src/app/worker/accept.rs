@@ -1,27 +1,34 @@
 //! Accepts connections, sees what is spoken on them, and serves HTTP/1.1.
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::front::Front;
 use crate::app::proxy;
-use crate::app::shared::Door;
+use crate::app::shared::{Door, Shared};
 use crate::config::model::Limits;
+use crate::logic::pressure::Level;
 
+use super::crowd::{Guest, Oldest, Order, Stay, Why};
+use super::guarded::{Guarded, Served};
 use super::opening::{self, Opened};
-use super::{Worker, http2};
+use super::{FULL_REST, Worker, http2};
 
 /// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -38,13 +45,17 @@ pub(super) const LAST_LOOK: Duration = Duration::from_millis(50);
 /// its way.
 pub(super) const LATE_LOOK: Duration = Duration::from_secs(1);
 
-/// Counts a connection for as long as it lives.
-struct Presence(Arc<AtomicUsize>);
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+/// What accepting at one listener goes by.
+struct Gate<'a> {
+    worker: &'a Rc<Worker>,
+    /// Connections through this listener, over all workers.
+    connections: &'a Arc<AtomicUsize>,
+    front: &'a ArcSwap<Front>,
+    /// Where connections come in, if that is one address.
+    local: Option<SocketAddr>,
+    /// Who goes first here, and of all the worker's connections.
+    oldest: Oldest,
+    oldest_of_all: Oldest,
 }
 
 /// Accepts until `close`, then what the kernel has completed before: to drop the listener would
@@ -57,47 +68,79 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
             return;
         }
     };
-    let (connections, front) = (door.connections, door.front);
-    // Where it listens on one address, every connection comes in there.
-    let local = listener.local_addr().ok().filter(|local| !local.ip().is_unspecified());
+    let mut gate = Gate {
+        worker: &worker,
+        connections: &door.connections,
+        front: &door.front,
+        // Where it listens on one address, every connection comes in there.
+        local: listener.local_addr().ok().filter(|local| !local.ip().is_unspecified()),
+        oldest: Oldest::default(),
+        oldest_of_all: Oldest::default(),
+    };
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = gate.accept(&listener) => accepted,
             () = close.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, stream, (peer, local), &connections, &front),
+            Ok(accepted) => gate.admit(accepted),
             Err(_) => {
                 worker.complain("a client cannot be accepted: out of descriptors or memory");
-                tokio::time::sleep(ACCEPT_REST).await;
+                sleep(ACCEPT_REST).await;
             }
         }
     }
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
+    while gate.has_room()
+        && let Ok((stream, peer)) = listener.accept()
+    {
         let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = taken {
-            admit(&worker, stream, (peer, local), &connections, &front);
+            gate.admit((stream, peer));
         }
     }
 }
 
-fn admit(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    (peer, local): (SocketAddr, Option<SocketAddr>),
-    connections: &Arc<AtomicUsize>,
-    front: &ArcSwap<Front>,
-) {
-    let presence = Presence(Arc::clone(connections));
-    let at_most = worker.view().manners.limits.connections;
-    if presence.0.fetch_add(1, Relaxed) >= at_most {
-        let _ = stream.set_zero_linger();
-        return;
+impl Gate<'_> {
+    fn has_room(&self) -> bool {
+        let Shared { descriptors, pressure, .. } = &*self.worker.shared;
+        descriptors.has_room_for_client() && pressure.level() < Level::Stop
     }
-    let Some(local) = local.or_else(|| stream.local_addr().ok()) else { return };
-    let ends = (peer, local);
-    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, ends, front.load_full(), presence));
+
+    /// The next client, once there are a descriptor and memory for it: until then the kernel holds it.
+    async fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        while !self.has_room() {
+            let Worker { crowd, shared, .. } = &**self.worker;
+            if !shared.descriptors.has_room_for_client() {
+                // The one that goes may want to say so first; meanwhile no other need go.
+                crowd.shed(Why::Descriptors, None, &mut self.oldest_of_all, Instant::now());
+            }
+            let _ = timeout(FULL_REST, crowd.parted()).await;
+        }
+        listener.accept().await
+    }
+
+    /// Takes a client in, if there is room at its listener or somebody idle makes some.
+    fn admit(&mut self, (stream, peer): (TcpStream, SocketAddr)) {
+        let Self { worker, connections, front, .. } = *self;
+        let Some(local) = self.local.or_else(|| stream.local_addr().ok()) else { return };
+        let at_most = worker.view().manners.limits.connections;
+        let now = Instant::now();
+        if connections.fetch_add(1, Relaxed) >= at_most
+            && !worker.crowd.shed(Why::Connections, Some(connections), &mut self.oldest, now)
+        {
+            connections.fetch_sub(1, Relaxed);
+            counter!("gapless_client_connections_refused_total").increment(1);
+            worker.complain("a client is turned away: `limits.connections` is reached");
+            let _ = stream.set_zero_linger();
+            return;
+        }
+        let descriptor = worker.shared.descriptors.client();
+        let stay = worker.crowd.join(Arc::clone(connections), descriptor, now);
+        let ends = (peer, local);
+        let serving = serve(Rc::clone(worker), stream, ends, front.load_full(), stay);
+        worker.tasks.spawn_local(serving);
+    }
 }
 
 async fn serve(
@@ -105,25 +148,29 @@ async fn serve(
     stream: TcpStream,
     ends: (SocketAddr, SocketAddr),
     front: Arc<Front>,
-    _presence: Presence,
+    stay: Stay,
 ) {
     // A socket that was passed may speak both versions of IP.
     let ends = (canonical(ends.0), canonical(ends.1));
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
     let is_late = worker.is_leaving.get();
+    let guest = stay.guest();
     let opened = tokio::select! {
         opened = opening::open(stream, ends, &front, &limits) => opened,
-        () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
+        () = last_look(guest, is_late || !opening::is_plain(&front)) => None,
     };
     drop(front);
+    if worker.crowd.is_leaving() {
+        guest.leave();
+    }
     match opened {
         None => {}
         Some(opened) if opened.is_http2 => {
             // It would make the future of every connection large.
-            Box::pin(http2::serve(worker, opened, is_late, limits)).await;
+            Box::pin(http2::serve(worker, opened, guest, is_late, limits)).await;
         }
-        Some(opened) => serve_http1(worker, opened, is_late, limits).await,
+        Some(opened) => serve_http1(&worker, opened, guest, is_late, &limits).await,
     }
 }
 
@@ -131,48 +178,69 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// On the way out: ends when nobody waits any more for a connection to begin.
-async fn last_look(worker: &Worker, is_long: bool) {
-    worker.stop_accepting.cancelled().await;
-    tokio::time::sleep(if is_long { LATE_LOOK } else { LAST_LOOK }).await;
+/// Ends when nobody waits any more for a connection to begin.
+async fn last_look(guest: &Guest, is_long: bool) {
+    if guest.told().await == Order::Leave {
+        sleep(if is_long { LATE_LOOK } else { LAST_LOOK }).await;
+    }
 }
 
-async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: Limits) {
-    let Opened { stream, client, .. } = opened;
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    opened: Opened,
+    guest: &Rc<Guest>,
+    is_late: bool,
+    limits: &Limits,
+) {
+    let Opened { stream, client, since, .. } = opened;
     let peer = client.address;
     let service = service_fn(|request| {
-        let leaving = Rc::clone(&worker);
-        proxy::handle(Rc::clone(&worker), Rc::clone(&client), request, move |mut response| {
+        let leaving = Rc::clone(worker);
+        let under_way = guest.begin();
+        proxy::handle(Rc::clone(worker), Rc::clone(&client), request, move |mut response| {
             // To close without a word would hit whoever has just sent the next request.
             if leaving.is_leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response
+            response.map(|body| Served::new(body, under_way))
         })
     });
+    guest.watch(since);
     let mut builder = http1::Builder::new();
     if limits.header_count != HYPERS_HEADER_COUNT {
         builder.max_headers(limits.header_count);
     }
+    // Its guest keeps the time of heads: a timer for each request would cost more than a look at all
+    // connections does, and could not tell who begins no request from who does not end one.
     let connection = builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(None)
         .max_buf_size(limits.header_bytes)
         .keep_alive(!is_late)
         // So that bodies are not copied; the stream makes one write of what is small.
         .writev(true)
-        .serve_connection(stream, service)
+        .serve_connection(Guarded::new(stream, Arc::clone(guest.pulse())), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = worker.stop_accepting.cancelled() => {
-            let look = if is_late { LATE_LOOK } else { LAST_LOOK };
-            match tokio::time::timeout(look, connection.as_mut()).await {
-                Ok(ended) => ended,
-                Err(_) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+    let mut connection = pin!(connection);
+    let ended = loop {
+        let order = tokio::select! {
+            biased;
+            ended = poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                guest.rests();
+                ended
+            }) => break ended,
+            order = guest.told() => order,
+        };
+        match order {
+            // That is for a head which would come now, and hyper does not wait for one.
+            Order::Go(Why::Head) => return,
+            Order::Go(_) => connection.as_mut().graceful_shutdown(),
+            Order::Leave => {
+                let look = if is_late { LATE_LOOK } else { LAST_LOOK };
+                // Nearly all of the time it would only make the future of every connection larger.
+                match Box::pin(timeout(look, connection.as_mut())).await {
+                    Ok(ended) => break ended,
+                    Err(_) => connection.as_mut().graceful_shutdown(),
                 }
             }
         }
@@ -180,5 +248,6 @@ async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: 
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended early");
     }
+    guest.busy();
     client.sequel.run().await;
 }

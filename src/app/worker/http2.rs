@@ -17,6 +17,7 @@ use crate::config::model::Limits;
 use self::activity::{Activity, Answering, Streams};
 use super::Worker;
 use super::accept::{LAST_LOOK, LATE_LOOK};
+use super::crowd::{Guest, Order};
 use super::opening::Opened;
 
 /// Requests at once on one connection; Envoy's bound at the edge, as are both windows.
@@ -37,10 +38,6 @@ const RESET_UNSEEN: usize = 20;
 /// Streams that a client makes us reset, in the life of a connection (CVE-2025-8671).
 const RESET_BY_US: usize = 256;
 
-/// A connection without requests is closed after this long. HTTP/1.1 has the header timeout for
-/// that; but whoever speaks HTTP/2 means to keep its one connection.
-const IDLE: Duration = Duration::from_secs(300);
-
 /// After the last request on a connection that is to end: time for what is on its way. Some clients
 /// never say that they have heard of it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -55,10 +52,41 @@ enum Phase {
     },
 }
 
-/// Serves until the client goes, is silent for too long, or the worker drains.
-pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: Limits) {
-    let Opened { stream, client, .. } = opened;
-    let activity = Rc::new(Activity::new(limits.write_timeout));
+/// With the bounds that are the same for everybody, and heads of `header_bytes` at most.
+fn builder(streams: Streams, header_bytes: usize) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BYTES)
+        .max_pending_accept_reset_streams(RESET_UNSEEN)
+        .max_local_error_reset_streams(RESET_BY_US);
+    builder
+}
+
+/// What the connection is told. Where HTTP/1.1 says in its next answer that it is the last, HTTP/2 has
+/// GOAWAY for that at once.
+async fn order(worker: &Worker, guest: &Guest) -> Order {
+    tokio::select! {
+        order = guest.told() => order,
+        () = worker.leaving.cancelled() => Order::Leave,
+    }
+}
+
+/// Serves until the client goes, is silent for too long, or is told to go.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    opened: Opened,
+    guest: &Rc<Guest>,
+    is_late: bool,
+    limits: Limits,
+) {
+    let Opened { stream, client, since, .. } = opened;
+    let Limits { header_timeout, idle_timeout, write_timeout, .. } = limits;
+    let activity = Rc::new(Activity::new(Rc::clone(guest), write_timeout, since.into()));
     let peer = client.address;
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
@@ -70,28 +98,22 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
         })
     });
     let streams = Streams::new(Rc::clone(&activity), worker.tasks.clone());
-    let connection = http2::Builder::new(streams)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BYTES)
-        .max_pending_accept_reset_streams(RESET_UNSEEN)
-        .max_local_error_reset_streams(RESET_BY_US)
-        .serve_connection(stream, service);
+    let connection = builder(streams, limits.header_bytes).serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     let mut phase = Phase::Serving;
-    let mut look = Instant::now() + limits.header_timeout;
+    let mut look = activity.idle_until(header_timeout);
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = worker.leaving.cancelled(), if phase == Phase::Serving => {
-                // Told to go before its preface is read, hyper would drop it with all that it has sent.
-                let is_young = is_late || !activity.has_begun();
-                let last = if is_young { LATE_LOOK } else { LAST_LOOK };
-                if let Ok(ended) = timeout(last, connection.as_mut()).await {
-                    break ended;
+            order = order(&worker, guest), if phase == Phase::Serving => {
+                if order == Order::Leave {
+                    // Told to go before its preface is read, hyper would drop it with all that it
+                    // has sent.
+                    let is_young = is_late || !activity.has_begun();
+                    let last = if is_young { LATE_LOOK } else { LAST_LOOK };
+                    if let Ok(ended) = timeout(last, connection.as_mut()).await {
+                        break ended;
+                    }
                 }
                 phase = Phase::Leaving { since: Instant::now() };
             }
@@ -100,7 +122,7 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
                 return;
             }
             () = sleep_until(look) => {
-                let idle = if activity.has_begun() { IDLE } else { limits.header_timeout };
+                let idle = if activity.has_begun() { idle_timeout } else { header_timeout };
                 let now = Instant::now();
                 match phase {
                     Phase::Serving if activity.is_idle_for(idle, now) => {
@@ -113,8 +135,8 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
             }
         }
         look = match phase {
-            Phase::Serving if activity.has_begun() => activity.idle_until(IDLE),
-            Phase::Serving => activity.idle_until(limits.header_timeout),
+            Phase::Serving if activity.has_begun() => activity.idle_until(idle_timeout),
+            Phase::Serving => activity.idle_until(header_timeout),
             Phase::Leaving { .. } => {
                 connection.as_mut().graceful_shutdown();
                 activity.idle_until(FAREWELL).max(Instant::now() + FAREWELL)

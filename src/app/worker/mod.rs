@@ -3,8 +3,11 @@
 
 mod accept;
 mod clock;
+mod crowd;
+mod guarded;
 mod http2;
 mod opening;
+mod pulse;
 mod view;
 
 pub use clock::{Bell, Clock};
@@ -28,16 +31,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logic::id::EndpointId;
+use crate::logic::pressure::Level;
 use crate::logic::retry::Waiting;
 use crate::logic::snapshot::{PoolView, Snapshot, Target};
 use crate::net::upstream::{Pool, PoolEvent};
 
 use super::access::Lines;
-use super::proxy::{Ids, Mirrors};
+use super::proxy::{Ids, Mirrors, Reason};
 use super::shared::{Command, Report, Shared};
+
+use self::crowd::{Crowd, Oldest, Why};
 
 /// Task polls between two looks at the sockets: measured best for short requests.
 const EVENT_INTERVAL: u32 = 256;
+
+/// Rest while there is no room, unless some is made.
+const FULL_REST: Duration = Duration::from_millis(10);
 
 /// How often idle connections and budgets are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -66,6 +75,10 @@ impl Homes {
         self.0[place] = Some(home);
     }
 
+    fn iter(&self) -> impl Iterator<Item = &Rc<Pool>> {
+        self.0.iter().flatten()
+    }
+
     fn retain(&mut self, is_kept: impl Fn(&Rc<Pool>) -> bool) {
         self.0.iter_mut().for_each(|home| {
             home.take_if(|home| !is_kept(home));
@@ -90,8 +103,7 @@ pub struct Worker {
     leaving: CancellationToken,
     /// The same, for a look at every request.
     is_leaving: Cell<bool>,
-    /// Connections that wait for nothing are let go.
-    stop_accepting: CancellationToken,
+    crowd: Rc<Crowd>,
     tasks: TaskTracker,
     complained: Cell<Option<Instant>>,
     /// Where lines of the access log are made.
@@ -139,7 +151,7 @@ impl Worker {
             scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
             leaving: CancellationToken::new(),
             is_leaving: Cell::new(false),
-            stop_accepting: CancellationToken::new(),
+            crowd: Rc::default(),
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
             access: Lines::default(),
@@ -201,7 +213,7 @@ impl Worker {
 
     fn drain(&self) {
         self.leave();
-        self.stop_accepting.cancel();
+        self.crowd.leave();
     }
 
     /// The current view. Costs one load unless a snapshot was published since the last call.
@@ -242,13 +254,28 @@ impl Worker {
         let live = Arc::clone(&view.live);
         let pool = Pool::new(
             target.clone(),
-            live,
+            (live, Arc::clone(&self.shared.descriptors)),
             &view.spec.speech,
             &view.spec.limits,
             Rc::new(listener),
         );
         self.homes.borrow_mut().insert(Rc::clone(&pool));
         pool
+    }
+
+    /// Gives up what is idle until there is a descriptor for something else, or `timeout` is over.
+    pub async fn make_room(&self, timeout: Duration) {
+        let began = Instant::now();
+        let descriptors = &self.shared.descriptors;
+        let mut oldest = Oldest::default();
+        while !descriptors.has_room() && began.elapsed() < timeout {
+            self.homes.borrow().iter().for_each(|pool| pool.close_idle());
+            if descriptors.has_room() {
+                return;
+            }
+            self.crowd.shed(Why::Descriptors, None, &mut oldest, Instant::now());
+            tokio::time::sleep(FULL_REST).await;
+        }
     }
 
     /// Closes what the endpoint has idle, and has requests that wait for it sent elsewhere.
@@ -267,22 +294,37 @@ impl Worker {
         }
     }
 
-    /// Closes what has been idle for too long, and what leads to endpoints that are in no snapshot
+    /// Closes what has been idle for too long, from clients and to endpoints, and what leads to endpoints that are in no snapshot
     /// any more; lets budgets fade.
     fn housekeep(&self) {
         let now = Instant::now();
         let view = self.view();
+        let is_pressed = self.shared.pressure.level() >= Level::Shrink;
+        if is_pressed {
+            self.crowd.shrink(now);
+        }
+        let is_full = !self.shared.descriptors.has_room_for_client();
+        self.crowd.look(now, &view.manners.limits, is_pressed || is_full);
         self.homes.borrow_mut().retain(|connections| {
             let id = connections.target.id;
             let pool =
                 view.snapshot.pools.iter().find(|pool| pool.members.binary_search(&id).is_ok());
             if let Some(pool) = pool {
                 connections.keep_to(&pool.spec.limits);
-                connections.reap(now, pool.spec.limits.idle_timeout);
+                let timeout = pool.spec.limits.idle_timeout;
+                connections.reap(now, if is_pressed { Duration::ZERO } else { timeout });
             }
             pool.is_some()
         });
         view.settle_budgets(now);
+    }
+
+    /// Counts a request that there is no memory for.
+    #[must_use]
+    pub fn overloaded(&self) -> Reason {
+        self.shared.pressure.refused();
+        self.complain("requests are refused: `limits.memory` is nearly reached");
+        Reason::Overload
     }
 
     /// Counts a request beyond the rate of `route`.

@@ -5,12 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::counter;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::app::front::Front;
 use crate::app::proxy::Client;
@@ -25,6 +25,8 @@ pub(super) struct Opened {
     pub(super) stream: ClientStream,
     pub(super) client: Rc<Client>,
     pub(super) is_http2: bool,
+    /// Since when its first request is awaited.
+    pub(super) since: Instant,
 }
 
 /// Whether nothing but a request can come first.
@@ -39,6 +41,7 @@ pub(super) async fn open(
     front: &Front,
     limits: &Limits,
 ) -> Option<Opened> {
+    let since = Instant::now();
     let mut client = Client::new(peer, local);
     if let Some(from) = &front.listen.proxy_protocol {
         if !from.iter().any(|network| network.contains(peer.ip())) {
@@ -62,7 +65,9 @@ pub(super) async fn open(
         return Box::pin(handshake(accepting, within, client)).await;
     }
     let (is_http2, read) = if front.listen.http2 {
-        match timeout(limits.header_timeout, preface::sniff(&mut stream)).await {
+        // What is left of the time that the head has.
+        let until = since + limits.header_timeout;
+        match timeout_at(until.into(), preface::sniff(&mut stream)).await {
             Ok(Ok(Some(begun))) => (begun.is_http2, begun.read),
             _ => return None,
         }
@@ -70,7 +75,7 @@ pub(super) async fn open(
         (false, Bytes::new())
     };
     let stream = ClientStream::plain(Bounded::new(stream, limits.write_timeout), read);
-    Some(Opened { stream, client: Rc::new(client), is_http2 })
+    Some(Opened { stream, client: Rc::new(client), is_http2, since })
 }
 
 async fn handshake(
@@ -83,7 +88,7 @@ async fn handshake(
         Ok(Ok(Accepted { stream, is_http2, identity })) => {
             count("ok");
             let client = Rc::new(Client { is_tls: true, identity, ..client });
-            return Some(Opened { stream, client, is_http2 });
+            return Some(Opened { stream, client, is_http2, since: Instant::now() });
         }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "handshake failed");

@@ -119,6 +119,32 @@ impl JsonSchema for SizeText {
     }
 }
 
+/// A number of bytes, or `"unlimited"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct BoundText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for BoundText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a size such as \"512MiB\", or \"unlimited\"").map(Self)
+    }
+}
+
+impl JsonSchema for BoundText {
+    fn schema_name() -> Cow<'static, str> {
+        "Bound".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "description": "A size with its unit, a whole number of bytes, or `unlimited`.",
+            "pattern": "^ *([0-9]+ *([kKmMgG][iI]?)?[bB]|unlimited) *$",
+            "minimum": 0,
+            "examples": ["512MiB", "unlimited"],
+        })
+    }
+}
+
 /// A whole number; that it is one, and inside its bounds, is checked later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct Whole(pub(in crate::config) Scalar);

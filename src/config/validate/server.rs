@@ -5,19 +5,28 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
+use rustix::process::{Resource, getrlimit};
+
 use super::check::{Check, Key, Origin};
 use super::observe::forwarded_fields;
 use crate::config::address;
-use crate::config::file::{Admin, Headers, Limits, Located, Paths, Shutdown, Table, Whole};
+use crate::config::file::{
+    Admin, BoundText, Headers, Limits, Located, Paths, Scalar, Shutdown, Table, Whole,
+};
 use crate::config::findings::Flaw;
 use crate::config::model;
 use crate::config::read::ROOT;
+use crate::config::units;
+use crate::logic::descriptors::{self, Needs};
 use crate::logic::route::{EncodedSlash, PathRules};
 
 const WORKERS: RangeInclusive<usize> = 1..=1_024;
 const CONNECTIONS: RangeInclusive<usize> = 1..=10_000_000;
 /// The least is the smallest read buffer that the HTTP/1 reader takes.
 pub(super) const HEAD_BYTES: RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
+const BODY_RATE: RangeInclusive<usize> = 0..=1024 * 1024;
+/// An instance that serves nobody needs about half of it.
+const MEMORY_LEAST: u64 = 16 * 1024 * 1024;
 const HEADER_COUNT: RangeInclusive<usize> = 1..=10_000;
 
 /// The address at which an operator looks when the file does not say another.
@@ -87,9 +96,61 @@ impl Check<'_> {
         let header_count = self.whole(&key, &HEADER_COUNT, default.header_count);
         let key = Key::new(&table, "header_timeout", &given.header_timeout);
         let header_timeout = self.duration(&key, default.header_timeout).value;
+        let key = Key::new(&table, "idle_timeout", &given.idle_timeout);
+        let idle_timeout = self.duration(&key, default.idle_timeout).value;
+        let key = Key::new(&table, "body_rate", &given.body_rate);
+        let body_rate = self.size(&key, &BODY_RATE, default.body_rate as usize) as u64;
         let key = Key::new(&table, "write_timeout", &given.write_timeout);
         let write_timeout = self.duration(&key, default.write_timeout).value;
-        model::Limits { connections, header_bytes, header_count, header_timeout, write_timeout }
+        let key = Key::new(&table, "memory", &given.memory);
+        let memory = self.setting(&key, default.memory, memory).value;
+        model::Limits {
+            connections,
+            header_bytes,
+            header_count,
+            header_timeout,
+            idle_timeout,
+            body_rate,
+            write_timeout,
+            memory,
+        }
+    }
+
+    /// Whether all of it fits into the descriptors that the system grants; a number of `connections`
+    /// that nobody wrote is as large as there is room for.
+    pub(super) fn descriptors(
+        &mut self,
+        needs: &Needs,
+        connections: usize,
+        given: Option<Range<usize>>,
+    ) {
+        let granted = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+        let left = needs.left(granted);
+        let clients = connections.saturating_mul(needs.listeners);
+        let raise = |clients| {
+            let wanted = needs.granted_for(clients);
+            format!("raise the limit to {wanted} (LimitNOFILE of systemd, ulimit -n)")
+        };
+        if left < descriptors::LEAST {
+            let message = format!(
+                "the system grants {granted} descriptors, too few for probes, the operator and \
+                 {} workers",
+                needs.workers
+            );
+            self.findings.error(&ROOT, Flaw::new(message, raise(descriptors::LEAST / 2)));
+        } else if let Some(span) = given.filter(|_| clients > left) {
+            let most = descriptors::for_clients(left) / needs.listeners.max(1);
+            let flaw = Flaw::new(
+                format!(
+                    "{connections} connections at {} do not fit into the {granted} descriptors \
+                     that the system grants",
+                    if needs.listeners == 1 { "a listener" } else { "each listener" },
+                ),
+                format!("write at most {most}, or {}", raise(clients)),
+            );
+            self.findings.error(&span, flaw);
+        }
     }
 
     pub(super) fn shutdown(&mut self, shutdown: Option<Table<Shutdown>>) -> model::Shutdown {
@@ -162,6 +223,20 @@ fn pseudonym(text: &str) -> Result<String, Flaw> {
     }
     let mend = "use letters, digits and `-`, such as \"gapless\"; empty adds no `Via`";
     Err(Flaw::new(format!("`{text}` cannot stand in a `Via` header"), mend))
+}
+
+fn memory(text: &BoundText) -> Result<model::Memory, Flaw> {
+    match &text.0 {
+        Scalar::Text(word) if word.trim() == "unlimited" => Ok(model::Memory::Unlimited),
+        given => match units::size(given)? {
+            bytes if bytes >= MEMORY_LEAST => Ok(model::Memory::Bytes(bytes)),
+            _ => {
+                let message =
+                    format!("`memory` must be at least {}", units::size_text(MEMORY_LEAST));
+                Err(Flaw::new(message, "write a size such as \"512MiB\", or \"unlimited\""))
+            }
+        },
+    }
 }
 
 fn underscores(text: &str) -> Result<model::Underscores, Flaw> {

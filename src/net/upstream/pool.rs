@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
+use crate::logic::descriptors::Descriptors;
 use crate::logic::id::EndpointId;
 use crate::logic::snapshot::{PoolLive, Target};
 use crate::logic::speech::{Protocol, Speech};
@@ -71,6 +72,8 @@ pub struct Pool {
     idle: RefCell<Vec<Connection>>,
     at_most: Cell<usize>,
     live: Arc<PoolLive>,
+    /// Those of all workers together.
+    descriptors: Arc<Descriptors>,
     breakers: Cell<Breakers>,
     /// Connections are limited: there may be somebody who waits for one.
     is_limited: Cell<bool>,
@@ -94,11 +97,11 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// An empty pool that speaks as `speech` says, keeps to `limits` and tells `listener` what it
-    /// sees; `live` counts what all endpoints have together.
+    /// sees; `live` counts what all endpoints have together, `descriptors` what all workers have.
     #[must_use]
     pub fn new(
         target: Target,
-        live: Arc<PoolLive>,
+        (live, descriptors): (Arc<PoolLive>, Arc<Descriptors>),
         speech: &Arc<Speech>,
         limits: &PoolLimits,
         listener: Listener,
@@ -112,6 +115,7 @@ impl Pool {
             idle: RefCell::default(),
             at_most: Cell::new(limits.idle_connections),
             live,
+            descriptors,
             breakers: Cell::new(limits.breakers),
             is_limited: Cell::new(limits.breakers.has(Limit::Connections)),
             queue: Rc::default(),
@@ -266,8 +270,12 @@ impl Pool {
         }
     }
 
-    /// Whether somebody who waits elsewhere has a better use for an idle connection's room.
+    /// Whether somebody who waits elsewhere has a better use for an idle connection's room, or for its
+    /// descriptor.
     fn gives_way(&self) -> bool {
+        if self.descriptors.is_tight() {
+            return true;
+        }
         if !self.is_limited.get() {
             return false;
         }

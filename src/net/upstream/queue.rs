@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::logic::breaker::Permit;
+use crate::logic::descriptors::Descriptor;
 
 /// How often the first in the queue looks by itself: what another worker gives back, and what another
 /// endpoint of the pool does, wakes nobody here.
@@ -69,7 +70,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What an open connection takes of its limits. Whoever waits hears of its end. In a box, since
+/// What an open connection takes of its limits, and its descriptor. Whoever waits hears of its end. In a box, since
 /// connections move with every request.
 #[derive(Debug)]
 pub struct Slot(Box<Taken>);
@@ -77,18 +78,26 @@ pub struct Slot(Box<Taken>);
 #[derive(Debug)]
 struct Taken {
     permit: Option<Permit>,
+    descriptor: Option<Descriptor>,
     queue: Rc<Queue>,
 }
 
 impl Slot {
     pub(super) fn new(permit: Permit, queue: &Rc<Queue>) -> Self {
-        Self(Box::new(Taken { permit: Some(permit), queue: Rc::clone(queue) }))
+        let (permit, queue) = (Some(permit), Rc::clone(queue));
+        Self(Box::new(Taken { permit, descriptor: None, queue }))
+    }
+
+    /// It is opened with this.
+    pub(super) fn hold(&mut self, descriptor: Descriptor) {
+        self.0.descriptor = Some(descriptor);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.permit = None;
+        self.0.descriptor = None;
         self.0.queue.wake();
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::app::proxy::ProxyBody;
+use crate::app::worker::crowd::Guest;
 use crate::net::upstream::ResponseError;
 
 /// A request that is given up within this time, unanswered, is suspicious; Envoy's measure.
@@ -27,6 +28,8 @@ const JUDGED_FROM: u64 = 200;
 
 /// The requests of one connection.
 pub(super) struct Activity {
+    /// Hears whether there is any.
+    guest: Rc<Guest>,
     write_timeout: Duration,
     running: Cell<u32>,
     begun: Cell<u64>,
@@ -56,14 +59,16 @@ enum State {
 }
 
 impl Activity {
-    /// A connection whose client may take nothing of an answer for `write_timeout`.
-    pub(super) fn new(write_timeout: Duration) -> Self {
+    /// A connection whose client may take nothing of an answer for `write_timeout`, and is awaited
+    /// since then.
+    pub(super) fn new(guest: Rc<Guest>, write_timeout: Duration, since: Instant) -> Self {
         Self {
+            guest,
             write_timeout,
             running: Cell::new(0),
             begun: Cell::new(0),
             given_up: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(since),
             next: Cell::default(),
             abuse: Notify::new(),
         }
@@ -107,6 +112,7 @@ struct Running {
 impl Running {
     fn new(activity: Rc<Activity>, stream: Rc<Stream>) -> Self {
         activity.running.set(activity.running.get() + 1);
+        activity.guest.busy();
         activity.begun.set(activity.begun.get() + 1);
         Self { activity, stream }
     }
@@ -117,6 +123,9 @@ impl Drop for Running {
         let Self { activity, stream } = self;
         activity.running.set(activity.running.get() - 1);
         activity.idle_since.set(Instant::now());
+        if activity.running.get() == 0 {
+            activity.guest.idle();
+        }
         // Unanswered, it can only have been reset, or its connection is over.
         if stream.state.get() == State::Asking && stream.began.elapsed() < AT_ONCE {
             let given_up = activity.given_up.get() + 1;

@@ -1,8 +1,11 @@
 //! From what is free to a line that is open.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::logic::outcome::{Failure, Layer, Reason};
 
@@ -24,10 +27,11 @@ impl Pool {
     /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
     pub async fn open(
         self: &Rc<Self>,
-        slot: Slot,
+        mut slot: Slot,
         caller: Caller,
         stage: &Stage,
     ) -> Result<Line, TryError> {
+        slot.hold(self.descriptors.endpoint().ok_or_else(no_descriptor)?);
         let (dial, generation) = (Rc::clone(&self.dial.borrow()), self.generation.get());
         let client = dial.speech().proxy_protocol.map(|_| caller.address);
         let stream = dial.open(self.target.address, caller, stage).await?;
@@ -126,4 +130,9 @@ impl Pool {
         }
         self.check_out(Some(address)).map(Line::H1)
     }
+}
+
+/// As the kernel says it, which has some left for others.
+fn no_descriptor() -> TryError {
+    TryError::Local(io::Error::from(Errno::MFILE))
 }

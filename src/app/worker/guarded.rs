@@ -1,0 +1,144 @@
+//! A client's connection and its answers, with an eye on what the connection is doing.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use crate::app::proxy::ProxyBody;
+use crate::net::client::ClientStream;
+use crate::net::upstream::ResponseError;
+
+use super::crowd::UnderWay;
+use super::pulse::Pulse;
+
+/// To a client of which half a request has come (RFC 9110 15.5.9).
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    x-gapless-reason: header_timeout\r\n\
+    content-type: text/plain; charset=utf-8\r\n\
+    content-length: 15\r\n\
+    connection: close\r\n\r\n\
+    header_timeout\n";
+
+/// A connection that feels what moves on it, and ends when a head is late.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    stream: ClientStream,
+    pulse: Arc<Pulse>,
+}
+
+impl Guarded {
+    /// The connection whose pulse that is.
+    pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>) -> Self {
+        Self { stream, pulse }
+    }
+
+    /// As much of an answer as can be written at once: nobody waits for who is late.
+    fn answer(&mut self, cx: &mut Context<'_>) {
+        if self.pulse.can_be_answered()
+            && matches!(Pin::new(&mut self.stream).poll_write(cx, TOO_LATE), Poll::Ready(Ok(_)))
+        {
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
+        }
+        let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+    }
+}
+
+impl Read for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.pulse.is_late() {
+            self.answer(cx);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        // At the end of what the client sends there is nothing, and the connection is over.
+        self.pulse.received();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Guarded {
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(_)) = written {
+            self.pulse.sent();
+        }
+    }
+}
+
+impl Write for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper asks for that only when it has handed over all that it had.
+        self.pulse.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// An answer's body: its request is under way for as long as it lives.
+pub(super) struct Served {
+    body: ProxyBody,
+    _under_way: UnderWay,
+}
+
+impl Served {
+    /// The answer to the request that is under way.
+    pub(super) fn new(body: ProxyBody, under_way: UnderWay) -> Self {
+        Self { body, _under_way: under_way }
+    }
+}
+
+impl Body for Served {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
