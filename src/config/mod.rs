@@ -16,6 +16,7 @@ mod source;
 pub(crate) mod suggest;
 mod units;
 mod validate;
+mod veil;
 
 use std::fmt;
 use std::fs::File;

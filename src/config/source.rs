@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::findings::{Finding, Findings};
 use super::report::{Diagnostic, Location, Related, Report};
+use super::veil::veil;
 
 /// Bytes of one line kept on either side of what is underlined; a longer line is clipped, so that
 /// a report stays small whatever the file.
@@ -76,7 +77,7 @@ impl<'a> Source<'a> {
         Location {
             line,
             column: content[..start].chars().count() + 1,
-            excerpt: content[clip_start..clip_end].to_owned(),
+            excerpt: veil(content)[clip_start..clip_end].to_owned(),
             underline: start - clip_start..end - clip_start,
         }
     }

@@ -9,3 +9,4 @@ pub mod prober;
 mod tls_client;
 pub mod trailers;
 pub mod upstream;
+pub mod websocket;

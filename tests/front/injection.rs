@@ -104,6 +104,7 @@ fn what_http1_would_read_otherwise_reaches_nobody() {
         but(b":method", None),
         but(b":path", Some(b"")),
         but(b":path", Some(b"x")),
+        but(b":path", Some(b"?x=y")),
         but(b":path", Some(b"*")),
         but(b":path", Some(b"http://evil/")),
         but(b":path", Some(b"/ HTTP/1.1\r\nx: y\r\n\r\n")),
@@ -295,6 +296,15 @@ fn a_small_block_cannot_become_a_large_head() {
     assert!(is_refused(&fate), "{fate:?}");
     assert!(endpoint.seen().is_empty());
     good_client_is_served(gapless.address, &endpoint);
+}
+
+#[test]
+fn crumbs_of_cookies_count_as_fields() {
+    let (endpoint, gapless) = plain(&Config::new(), "");
+    let crumbs = [(&b"cookie"[..], &b"a=b"[..]); 200];
+    let fate = Frames::open(gapless.address).ask(&with(&crumbs), &[]);
+    assert_eq!(fate, Fate::Answered(431));
+    assert!(endpoint.seen().is_empty());
 }
 
 #[test]

@@ -4,11 +4,14 @@
 mod support;
 
 mod certificates;
+mod connect;
 mod drain;
 mod frames;
 mod http2;
 mod injection;
 mod proxied;
+mod rules;
+mod secrets;
 mod secure;
 mod tls;
 

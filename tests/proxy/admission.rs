@@ -116,6 +116,20 @@ fn the_authority_of_an_absolute_target_replaces_the_host() {
     assert_eq!(head.field("x-forwarded-host"), Some("real.example"));
 }
 
+#[test]
+fn a_target_without_a_path_gets_one() {
+    let (endpoint, gapless) = pair();
+    for (target, forwarded) in [("http://a.example?q=/", "/?q=/"), ("http://a.example", "/")] {
+        let wire = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(client::raw(gapless.address, wire).status, 200);
+        let head = endpoint.seen().pop().expect("a request").head;
+        assert_eq!(head.start, format!("GET {forwarded} HTTP/1.1"));
+    }
+    let wire = "GET ?q=1 HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    assert_eq!(client::raw(gapless.address, wire).status, 400);
+    assert_eq!(endpoint.seen().len(), 2);
+}
+
 /// Both framings in one request: refused, or read by its chunks with nothing after it believed.
 #[test]
 fn two_framings_smuggle_nothing() {

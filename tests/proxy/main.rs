@@ -9,6 +9,7 @@ mod bodies;
 mod connections;
 mod errors;
 mod heads;
+mod hostile;
 mod uploads;
 
 use support::config::Config;

@@ -66,7 +66,16 @@ impl Gapless {
     /// Starts with a file that lies in `directory` already.
     #[track_caller]
     pub(crate) fn start_with(directory: TempDir, file: PathBuf) -> Self {
-        Self::start_writing_to(Stdio::null(), directory, file)
+        Self::start_writing_to(Stdio::null(), directory, file, "info")
+    }
+
+    /// Starts, and has it say all that it can.
+    #[track_caller]
+    pub(crate) fn start_talkative(config: &Config) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("gapless.toml");
+        std::fs::write(&file, config.text()).expect("written");
+        Self::start_writing_to(Stdio::null(), directory, file, "debug")
     }
 
     /// Starts under this limit of descriptors.
@@ -85,14 +94,16 @@ impl Gapless {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        let mut gapless = Self::start_writing_to(Stdio::piped(), directory, file);
+        let mut gapless = Self::start_writing_to(Stdio::piped(), directory, file, "info");
         let stdout = gapless.child.stdout.take().expect("piped");
         (gapless, stdout)
     }
 
     #[track_caller]
-    fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf) -> Self {
-        Self::start_by(to_run(Command::new(BINARY), &file, stdout), directory, file)
+    fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf, level: &str) -> Self {
+        let mut command = to_run(Command::new(BINARY), &file, stdout);
+        command.env("GAPLESS_LOG", level);
+        Self::start_by(command, directory, file)
     }
 
     /// Starts by a command that leads to `gapless run` with this file.
@@ -186,13 +197,21 @@ impl Gapless {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// The time that it has been computing, in ticks of a hundredth of a second.
-    pub(crate) fn cpu_ticks(&self) -> u64 {
+    /// Descriptors that are open.
+    pub(crate) fn descriptors(&self) -> u64 {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        all.expect("a running process").count() as u64
+    }
+
+    /// Time that it has spent on a processor.
+    pub(crate) fn cpu(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).expect("a running process");
-        let fields = stat.rsplit(')').next().expect("fields after the name");
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+        // What follows the name, which may have anything in it.
+        let words: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+        let ticks = |at: usize| words[at].parse::<u64>().expect("a number");
+        // The kernel's tick for these is always a hundredth of a second.
+        Duration::from_millis((ticks(12) + ticks(13)) * 10)
     }
 
     /// Resident memory.

@@ -245,6 +245,41 @@ fn resetting() -> Server {
     Server::plain(serve)
 }
 
+/// Answers each request with so many interim answers, then with a good one.
+fn hinting(count: usize) -> Server {
+    Server::plain(serving(move |io| async move {
+        let mut raw = Raw(io);
+        if raw.greet().await.is_err() {
+            return;
+        }
+        while let Ok((kind, _, stream, _)) = raw.frame().await {
+            if kind != 1 {
+                continue;
+            }
+            for _ in 0..count {
+                // `:status: 103`, never indexed, and without an end.
+                if raw.send(1, 4, stream, b"\x18\x03103").await.is_err() {
+                    return;
+                }
+            }
+            if raw.ok(stream).await.is_err() {
+                return;
+            }
+        }
+    }))
+}
+
+#[test]
+fn a_few_interim_answers_do_no_harm_and_a_flood_is_cut() {
+    for (count, status) in [(0, 200), (16, 200), (17, 502), (100_000, 502)] {
+        let server = hinting(count);
+        let gapless = start(server.address, None);
+        let before = gapless.rss_kib();
+        assert_eq!(gapless.get("/").status, status, "{count}");
+        assert!(gapless.rss_kib() < before + 4 * 1024, "{count}: {before} {}", gapless.rss_kib());
+    }
+}
+
 #[test]
 fn who_gives_up_withdraws_its_request_and_no_other() {
     let (server, did) = peer("web", MANY);

@@ -97,6 +97,9 @@ async fn ask_pool(errand: &Errand<'_>, rule: &Rule, body: Incoming) -> Response<
     if let Some(note) = asker.note {
         note.routed(route);
     }
+    if asker.insists() && !rule.spec.websocket {
+        return Reason::UpgradeRefused.response();
+    }
     if let Some(refusal) = limit::refuse(worker, view, route, asker) {
         unwanted(request, body);
         return refusal;

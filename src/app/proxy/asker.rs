@@ -6,7 +6,6 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use http::header::HeaderName;
 use http::{HeaderMap, Response};
-use hyper::upgrade::OnUpgrade;
 
 use crate::app::access::{Held, Note};
 use crate::app::shared::Manners;
@@ -17,6 +16,7 @@ use super::client::Client;
 use super::fault::Reason;
 use super::marks::{Ids, Marks, REQUEST_ID};
 use super::origin::Origin;
+use super::tunnel::Wish;
 
 /// What is said of a client's certificate, in Envoy's form.
 const CLIENT_CERT: &str = "x-forwarded-client-cert";
@@ -30,7 +30,7 @@ pub(super) struct Asker<'a> {
     marks: Marks<'a>,
     /// Where the request is written down, if it is.
     pub(super) note: Option<&'a Rc<Note>>,
-    upgrade: RefCell<Option<OnUpgrade>>,
+    wish: RefCell<Option<Wish>>,
 }
 
 impl<'a> Asker<'a> {
@@ -45,22 +45,32 @@ impl<'a> Asker<'a> {
             let trace = marks.trace.as_ref().map(|trace| (trace.id, trace.span));
             note.asked_by(origin.ip, origin.scheme, marks.request_id(), trace);
         }
-        Self { client, origin, marks, note, upgrade: RefCell::default() }
+        Self { client, origin, marks, note, wish: RefCell::default() }
     }
 
     /// The same, who would rather go on in another protocol.
-    pub(super) fn wishing(self, upgrade: Option<OnUpgrade>) -> Self {
-        Self { upgrade: RefCell::new(upgrade), ..self }
+    pub(super) fn wishing(self, wish: Option<Wish>) -> Self {
+        Self { wish: RefCell::new(wish), ..self }
     }
 
     /// Whether it would rather go on in another protocol.
     pub(super) fn has_wish(&self) -> bool {
-        self.upgrade.borrow().is_some()
+        self.wish.borrow().is_some()
+    }
+
+    /// Whether it would not go on in anything else, and is not granted that (yet).
+    pub(super) fn insists(&self) -> bool {
+        self.wish.borrow().as_ref().is_some_and(Wish::is_all)
+    }
+
+    /// Whether a 101 with these headers grants the wish.
+    pub(super) fn is_granted(&self, headers: &HeaderMap) -> bool {
+        self.wish.borrow().as_ref().is_none_or(|wish| wish.is_granted(headers))
     }
 
     /// The wish, to be granted.
-    pub(super) fn take_wish(&self) -> Option<OnUpgrade> {
-        self.upgrade.borrow_mut().take()
+    pub(super) fn take_wish(&self) -> Option<Wish> {
+        self.wish.borrow_mut().take()
     }
 
     /// Whether a field of the request is written anew.

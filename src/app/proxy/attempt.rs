@@ -66,6 +66,14 @@ pub(super) enum Ended {
     Full(Full),
 }
 
+impl Ended {
+    /// The endpoint's answer breaks the rules.
+    pub(super) fn malformed() -> Self {
+        let failure = Failure::http(Reason::Malformed);
+        Self::Failed { failure, reached: Reached::Something }
+    }
+}
+
 impl From<TryError> for Ended {
     fn from(error: TryError) -> Self {
         match error {

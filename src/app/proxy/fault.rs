@@ -63,11 +63,13 @@ pub enum Reason {
     RateLimited,
     /// This process is near the bound of its memory.
     Overload,
+    /// A client of HTTP/2 asks for a tunnel (RFC 8441), and its route or its endpoint has none.
+    UpgradeRefused,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -92,6 +94,7 @@ impl Reason {
         Self::UnderscoreHeader,
         Self::RateLimited,
         Self::Overload,
+        Self::UpgradeRefused,
     ];
 
     /// The word, and the status that goes with it.
@@ -122,6 +125,7 @@ impl Reason {
             Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
             Self::Overload => ("overload", StatusCode::SERVICE_UNAVAILABLE),
+            Self::UpgradeRefused => ("upgrade_refused", StatusCode::NOT_IMPLEMENTED),
         }
     }
 
@@ -202,6 +206,7 @@ impl Reason {
                 | Self::PendingLimit
                 | Self::DeadlineExceeded
                 | Self::Overload
+                | Self::UpgradeRefused
         );
         self.table().1.is_server_error() && !is_ours
     }

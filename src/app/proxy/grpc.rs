@@ -113,7 +113,10 @@ fn status(reason: Reason) -> u16 {
         | Reason::PoolLimit
         | Reason::PendingLimit
         | Reason::RateLimited => 8,
-        Reason::UnknownCoding | Reason::MethodRefused | Reason::NoRoute => 12,
+        Reason::UnknownCoding
+        | Reason::MethodRefused
+        | Reason::NoRoute
+        | Reason::UpgradeRefused => 12,
         Reason::BadResponse => 13,
         Reason::NoEndpoint
         | Reason::ConnectFailed

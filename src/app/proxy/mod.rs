@@ -16,6 +16,8 @@ mod forward;
 mod forward_h2;
 mod grpc;
 mod hedge;
+#[cfg(any(test, fuzzing))]
+pub mod hygiene;
 mod limit;
 mod marks;
 mod mirror;
@@ -32,7 +34,7 @@ pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
 pub use marks::Ids;
 pub use mirror::Mirrors;
-pub use tunnel::Sequel;
+pub use tunnel::{Running, Sequel, connected};
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -71,7 +73,7 @@ pub fn handle<R>(
         Level::Calm | Level::Shrink => path::prepare(&mut request, &view.manners),
     };
     let note = Note::begin(&worker, &view.manners, &client);
-    let wish = tunnel::asked(&mut request);
+    let wish = tunnel::asked(&mut request, || worker.chance(|rng| rng.u128(..)));
     let held = Held { request, note };
     async move {
         let asker = Asker::of(&view.manners, &worker.ids, &client, &held).wishing(wish);
@@ -82,6 +84,10 @@ pub fn handle<R>(
                 reason.response()
             }
         };
+        // To the client it would be a tunnel, and it is none.
+        if asker.insists() && response.status().is_success() {
+            response = Reason::UpgradeRefused.response();
+        }
         asker.mark(&mut response);
         let response = match call {
             None => response,

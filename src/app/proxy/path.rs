@@ -2,7 +2,7 @@
 //! fields that can be read in one way only.
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderName, Request};
+use http::{HeaderName, Request, Version};
 
 use crate::app::shared::Manners;
 use crate::config::model::Underscores;
@@ -16,7 +16,20 @@ use super::fault::Reason;
 /// The reason to refuse it with.
 pub(super) fn prepare(request: &mut Request<()>, manners: &Manners) -> Result<(), Reason> {
     underscores(request, manners.headers.underscores)?;
+    if is_bare(request.uri()) {
+        // Only an absolute target may leave the path out (RFC 9113 8.3.1).
+        if request.version() == Version::HTTP_2 {
+            return Err(Reason::BadRequest);
+        }
+        replace_path(request.uri_mut(), "/".to_owned()).ok_or(Reason::BadRequest)?;
+    }
     normalise_target(request.uri_mut(), &manners.paths)
+}
+
+/// Whether the target is a query alone. The library says that its path is `/`, and writes none: an
+/// endpoint has to be asked for one all the same (RFC 9112 3.2.1).
+fn is_bare(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'))
 }
 
 fn underscores(request: &mut Request<()>, policy: Underscores) -> Result<(), Reason> {

@@ -196,6 +196,9 @@ impl Trip<'_> {
             };
             let (_, local) = view.pool(self.route);
             let part = match result {
+                Ok(begun) if begun.is_switch() && !self.asker.is_granted(&begun.head.headers) => {
+                    Err(Ended::malformed())
+                }
                 Ok(begun) if begun.is_switch() => return Ok(self.switched(&view, begun, visit)),
                 Ok(begun) => {
                     if self.is_unwanted(&begun, &visit, outgoing) {
@@ -410,10 +413,10 @@ impl Trip<'_> {
         local.meter.answered(head.status.as_u16(), self.arrived.elapsed());
         visit.answered();
         visit.keep(self.counted.take());
-        if let Some((upgrade, endpoint)) = self.asker.take_wish().zip(endpoint) {
+        if let Some((wish, endpoint)) = self.asker.take_wish().zip(endpoint) {
             let note = self.asker.note.cloned();
             let idle = self.route.spec.timeouts.tunnel;
-            let opening = Opening { upgrade, endpoint, visit, cuts, idle, note };
+            let opening = Opening { wish, endpoint, visit, cuts, idle, note };
             self.asker.client.sequel.set(opening.run());
         }
         let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));

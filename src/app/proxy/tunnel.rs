@@ -3,6 +3,9 @@
 //!
 //! It opens only after the endpoint's 101 with the same protocol. Each direction ends by itself; the
 //! whole ends when both have, when nothing moves for too long, or when the endpoint falls silent.
+//!
+//! A client of HTTP/2 asks by an extended CONNECT (RFC 8441), of which an upgrade is made here: from then
+//! on all is as over HTTP/1.1, until [`super::super::worker`] makes a 200 of the 101.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,16 +16,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{HeaderMap, Method, Request, Version};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::app::access::{Ending, Note};
 use crate::net::h1::ConnectionOptions;
 use crate::net::upstream::{Cuts, Tunnel};
+use crate::net::websocket::Key;
 
 use super::visit::Visit;
 
@@ -32,15 +39,69 @@ pub(super) const PROTOCOL: &str = "websocket";
 /// Read at once; on the stack, so that a tunnel at rest holds no buffer.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// A client's wish to go on in another protocol, if it is one that may be granted.
-pub(super) fn asked(request: &mut Request<()>) -> Option<OnUpgrade> {
+/// After a client has said that it sends no more: how often to look whether it is there at all.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A client's wish to go on in another protocol.
+pub(super) struct Wish {
+    upgrade: OnUpgrade,
+    /// What the endpoint is asked with, where the client cannot: then nothing else will do either.
+    key: Option<Key>,
+}
+
+impl Wish {
+    /// Whether any other good answer would be taken for a tunnel.
+    pub(super) fn is_all(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Whether a 101 with these headers grants it. Where the key is the client's, so is the check.
+    pub(super) fn is_granted(&self, headers: &HeaderMap) -> bool {
+        self.key.as_ref().is_none_or(|key| key.is_accepted(headers))
+    }
+}
+
+/// A client's wish to go on in another protocol, if it is one that may be granted. Over HTTP/2 the
+/// request becomes the upgrade that it stands for, with a key made of `nonce`.
+pub(super) fn asked(request: &mut Request<()>, nonce: impl FnOnce() -> u128) -> Option<Wish> {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
+        return extended(request, &protocol, upgrade, nonce);
+    }
     let mut protocols = request.headers().get_all(UPGRADE).iter();
     let only = protocols.next().filter(|_| protocols.next().is_none())?;
     let is_known = only.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes());
     let is_asked = ConnectionOptions::of(request.headers()).has("upgrade");
     let may_be = *request.method() == Method::GET && request.version() == Version::HTTP_11;
-    (is_known && is_asked && may_be).then_some(upgrade)
+    (is_known && is_asked && may_be).then_some(Wish { upgrade, key: None })
+}
+
+/// RFC 8441 5: the same as a GET, but for what the CONNECT says by itself. Of an unknown protocol it stays
+/// a CONNECT, which is refused.
+fn extended(
+    request: &mut Request<()>,
+    protocol: &Protocol,
+    upgrade: OnUpgrade,
+    nonce: impl FnOnce() -> u128,
+) -> Option<Wish> {
+    if protocol.as_ref() != PROTOCOL.as_bytes() || *request.method() != Method::CONNECT {
+        return None;
+    }
+    let key = Key::new(nonce());
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    headers.remove(SEC_WEBSOCKET_ACCEPT);
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(SEC_WEBSOCKET_KEY, key.value());
+    Some(Wish { upgrade, key: Some(key) })
+}
+
+/// The 101 as a client of HTTP/2 is told it: a CONNECT that went well.
+pub fn connected<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.remove(UPGRADE);
+    headers.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
 /// The fields of the 101 that are not the endpoint's.
@@ -49,9 +110,11 @@ pub(super) fn switch(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
 }
 
-type Running = Pin<Box<dyn Future<Output = ()>>>;
+/// A tunnel, to be run to its end.
+pub type Running = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What a client's connection goes on with when HTTP on it is over: it counts as the same connection.
+/// What a client's connection goes on with when HTTP on it is over, or beside it, where it carries many
+/// streams: whoever serves the connection takes it when an answer is a 101. It counts as the same connection.
 #[derive(Default)]
 pub struct Sequel(RefCell<Option<Running>>);
 
@@ -60,12 +123,9 @@ impl Sequel {
         *self.0.borrow_mut() = Some(Box::pin(running));
     }
 
-    /// Runs it, if there is one.
-    pub async fn run(&self) {
-        let running = self.0.borrow_mut().take();
-        if let Some(running) = running {
-            running.await;
-        }
+    /// Takes it out, if there is one.
+    pub fn take(&self) -> Option<Running> {
+        self.0.borrow_mut().take()
     }
 }
 
@@ -91,7 +151,7 @@ impl fmt::Debug for Sequel {
 
 /// A tunnel in the making.
 pub(super) struct Opening {
-    pub(super) upgrade: OnUpgrade,
+    pub(super) wish: Wish,
     pub(super) endpoint: Tunnel,
     pub(super) visit: Visit,
     pub(super) cuts: Cuts,
@@ -102,9 +162,9 @@ pub(super) struct Opening {
 impl Opening {
     /// Carries bytes both ways until there are no more.
     pub(super) async fn run(self) {
-        let Self { upgrade, mut endpoint, visit, cuts, idle, note } = self;
+        let Self { wish, mut endpoint, visit, cuts, idle, note } = self;
         let mut over = Over { note: note.as_deref(), ending: Some(Ending::ClientAbort) };
-        let Ok(upgraded) = upgrade.await else { return };
+        let Ok(upgraded) = wish.upgrade.await else { return };
         let mut client = TokioIo::new(upgraded);
         let moved = Moved { at: Cell::new(Instant::now()), note: note.as_deref() };
         over.ending = tokio::select! {
@@ -172,6 +232,7 @@ where
     E: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut up, mut down) = (Pipe::default(), Pipe::default());
+    let mut look = None;
     poll_fn(|cx| {
         let up = match up.poll(client, endpoint, cx, |bytes| moved.up(bytes)) {
             Poll::Ready(Err(Side::Source)) => return Poll::Ready(Some(Ending::ClientAbort)),
@@ -179,6 +240,9 @@ where
             Poll::Ready(Ok(())) => true,
             Poll::Pending => false,
         };
+        if up && is_gone(client, &mut look, cx) {
+            return Poll::Ready(Some(Ending::ClientAbort));
+        }
         match down.poll(endpoint, client, cx, |bytes| moved.down(bytes)) {
             Poll::Ready(Err(Side::Source)) => Poll::Ready(Some(Ending::Cut)),
             Poll::Ready(Err(Side::Sink)) => Poll::Ready(Some(Ending::ClientAbort)),
@@ -187,6 +251,20 @@ where
         }
     })
     .await
+}
+
+/// Whether a client that sends no more does not take anything either. Over HTTP/2 a stream that its
+/// client resets ends like one that is over; only the way to it knows, and does not wake.
+fn is_gone<C: AsyncWrite + Unpin>(
+    client: &mut C,
+    look: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> bool {
+    let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+    while look.as_mut().poll(cx).is_ready() {
+        look.as_mut().reset(Instant::now() + LOOK);
+    }
+    matches!(Pin::new(client).poll_flush(cx), Poll::Ready(Err(_)))
 }
 
 /// Whose failure it is.

@@ -185,6 +185,23 @@ async fn last_look(guest: &Guest, is_long: bool) {
     }
 }
 
+/// HTTP/1.1 as it is spoken with clients.
+pub(in crate::app) fn http1_builder(limits: &Limits, keep_alive: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    if limits.header_count != HYPERS_HEADER_COUNT {
+        builder.max_headers(limits.header_count);
+    }
+    // The connection's guest keeps the time of heads: a timer for each request would cost more than a
+    // look at all connections does, and could not tell who begins no request from who does not end one.
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes)
+        .keep_alive(keep_alive)
+        // So that bodies are not copied; the stream makes one write of what is small.
+        .writev(true);
+    builder
+}
+
 async fn serve_http1(
     worker: &Rc<Worker>,
     opened: Opened,
@@ -206,20 +223,9 @@ async fn serve_http1(
         })
     });
     guest.watch(since);
-    let mut builder = http1::Builder::new();
-    if limits.header_count != HYPERS_HEADER_COUNT {
-        builder.max_headers(limits.header_count);
-    }
-    // Its guest keeps the time of heads: a timer for each request would cost more than a look at all
-    // connections does, and could not tell who begins no request from who does not end one.
-    let connection = builder
-        .header_read_timeout(None)
-        .max_buf_size(limits.header_bytes)
-        .keep_alive(!is_late)
-        // So that bodies are not copied; the stream makes one write of what is small.
-        .writev(true)
-        .serve_connection(Guarded::new(stream, Arc::clone(guest.pulse())), service)
-        .with_upgrades();
+    let stream = Guarded::new(stream, Arc::clone(guest.pulse()));
+    let connection =
+        http1_builder(limits, !is_late).serve_connection(stream, service).with_upgrades();
     let mut connection = pin!(connection);
     let ended = loop {
         let order = tokio::select! {
@@ -249,5 +255,7 @@ async fn serve_http1(
         tracing::debug!(%peer, %error, "client connection ended early");
     }
     guest.busy();
-    client.sequel.run().await;
+    if let Some(tunnel) = client.sequel.take() {
+        tunnel.await;
+    }
 }

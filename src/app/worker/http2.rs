@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
+use http::{Response, StatusCode};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::app::proxy;
+use crate::app::proxy::{self, Client, ProxyBody};
 use crate::config::model::Limits;
 
 use self::activity::{Activity, Answering, Streams};
@@ -63,7 +64,8 @@ fn builder(streams: Streams, header_bytes: usize) -> http2::Builder<Streams> {
         .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BYTES)
         .max_pending_accept_reset_streams(RESET_UNSEEN)
-        .max_local_error_reset_streams(RESET_BY_US);
+        .max_local_error_reset_streams(RESET_BY_US)
+        .enable_connect_protocol();
     builder
 }
 
@@ -88,17 +90,17 @@ pub(super) async fn serve(
     let Limits { header_timeout, idle_timeout, write_timeout, .. } = limits;
     let activity = Rc::new(Activity::new(Rc::clone(guest), write_timeout, since.into()));
     let peer = client.address;
+    let streams = Streams::new(Rc::clone(&activity), worker.tasks.clone());
     let service = service_fn(|request| {
-        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
+        let (asking, streams) = (Rc::clone(&client), streams.clone());
         let stream = activity.begin();
-        proxy::handle(worker, client, request, move |mut response| {
-            // Streams end by themselves; a connection that is to be closed says so by GOAWAY.
-            response.headers_mut().remove(CONNECTION);
+        proxy::handle(Rc::clone(&worker), Rc::clone(&client), request, move |mut response| {
+            adapt(&mut response, &asking, &streams);
             response.map(|body| Answering::new(body, stream))
         })
     });
-    let streams = Streams::new(Rc::clone(&activity), worker.tasks.clone());
-    let connection = builder(streams, limits.header_bytes).serve_connection(stream, service);
+    let connection =
+        builder(streams.clone(), limits.header_bytes).serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     let mut phase = Phase::Serving;
     let mut look = activity.idle_until(header_timeout);
@@ -145,5 +147,17 @@ pub(super) async fn serve(
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended early");
+    }
+}
+
+/// Says an answer as HTTP/2 says it.
+fn adapt(response: &mut Response<ProxyBody>, client: &Client, streams: &Streams) {
+    // Streams end by themselves; a connection that is to be closed says so by GOAWAY.
+    response.headers_mut().remove(CONNECTION);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        proxy::connected(response);
+        if let Some(tunnel) = client.sequel.take() {
+            streams.carry(tunnel);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A data-plane thread: its own runtime, listeners, view of the snapshot and upstream connections.
 //! A request never leaves it.
 
-mod accept;
+pub(in crate::app) mod accept;
 mod clock;
 mod crowd;
 mod guarded;

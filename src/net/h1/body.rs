@@ -97,7 +97,7 @@ impl BodyDecoder {
                     return Err(Malformed);
                 }
                 State::ChunkSize => match httparse::parse_chunk_size(buf) {
-                    Ok(httparse::Status::Complete((line, size))) => {
+                    Ok(httparse::Status::Complete((line, size))) if line <= MAX_LINE_BYTES => {
                         buf.advance(line);
                         self.state = if size == 0 {
                             State::Trailers(Vec::new())
@@ -157,7 +157,9 @@ fn take(buf: &mut BytesMut, most: u64) -> Option<Bytes> {
 /// Takes one line of the trailers, with its end.
 fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, Malformed> {
     match buf.iter().position(|&byte| byte == b'\n') {
-        Some(end) if end > 0 && buf[end - 1] == b'\r' => Ok(Some(buf.split_to(end + 1))),
+        Some(end) if end > 0 && end < MAX_LINE_BYTES && buf[end - 1] == b'\r' => {
+            Ok(Some(buf.split_to(end + 1)))
+        }
         Some(_) => Err(Malformed),
         None if buf.len() < MAX_LINE_BYTES => Ok(None),
         None => Err(Malformed),
@@ -263,6 +265,16 @@ mod tests {
         }
         let endless = [b"1;".as_slice(), &vec![b'x'; MAX_LINE_BYTES]].concat();
         assert_eq!(feed(Framing::Chunked, &endless, 1024).err(), Some(Malformed));
+        // However much of it comes at once.
+        let long = vec![b'x'; MAX_LINE_BYTES];
+        for wire in [
+            [b"1;", &*long, b"\r\na\r\n0\r\n\r\n"].concat(),
+            [b"0\r\nA: ", &*long, b"\r\n\r\n"].concat(),
+        ] {
+            for step in [7, 1024, wire.len()] {
+                assert_eq!(feed(Framing::Chunked, &wire, step).err(), Some(Malformed), "{step}");
+            }
+        }
     }
 
     #[test]

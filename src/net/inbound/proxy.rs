@@ -12,6 +12,10 @@ const LEAST: usize = 15;
 /// The longest line of version 1.
 const MAX_LINE_BYTES: usize = 107;
 
+/// What version 1 begins with.
+const BEGIN: &[u8] = b"PROXY ";
+
+/// What version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Signature, command, family and length.
@@ -35,30 +39,30 @@ pub struct Ends {
 /// # Errors
 /// When there is none, it is not one, or reading fails.
 pub async fn read(stream: &mut TcpStream) -> io::Result<Option<Ends>> {
-    let mut head = [0; FIXED];
-    stream.read_exact(&mut head[..LEAST]).await?;
-    if head[..LEAST].starts_with(b"PROXY ") {
-        return line(stream, &head[..LEAST]).await;
-    }
-    stream.read_exact(&mut head[LEAST..]).await?;
-    let length = usize::from(u16::from_be_bytes([head[14], head[15]]));
-    if !head.starts_with(SIGNATURE) || length > MAX_REST_BYTES {
-        return Err(refused());
-    }
-    let mut rest = [0; MAX_REST_BYTES];
-    stream.read_exact(&mut rest[..length]).await?;
-    binary(head[12], head[13], &rest[..length]).ok_or_else(refused)
+    let mut header = [0; FIXED + MAX_REST_BYTES];
+    stream.read_exact(&mut header[..LEAST]).await?;
+    let length = if header.starts_with(BEGIN) {
+        line(stream, &mut header[..MAX_LINE_BYTES]).await?
+    } else {
+        stream.read_exact(&mut header[LEAST..FIXED]).await?;
+        let length = FIXED + usize::from(u16::from_be_bytes([header[14], header[15]]));
+        if !header.starts_with(SIGNATURE) || length > header.len() {
+            return Err(refused());
+        }
+        stream.read_exact(&mut header[FIXED..length]).await?;
+        length
+    };
+    parse(&header[..length]).ok_or_else(refused)
 }
 
 fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "no header of the PROXY protocol")
 }
 
-/// The rest of a line is looked at before it is taken: what follows it is not ours.
-async fn line(stream: &mut TcpStream, begun: &[u8]) -> io::Result<Option<Ends>> {
-    let mut line = [0; MAX_LINE_BYTES];
-    line[..begun.len()].copy_from_slice(begun);
-    let mut filled = begun.len();
+/// The rest of a line is looked at before it is taken: what follows it is not ours. The length of all
+/// of it.
+async fn line(stream: &mut TcpStream, line: &mut [u8]) -> io::Result<usize> {
+    let mut filled = LEAST;
     while !line[..filled].ends_with(b"\n") {
         if filled == line.len() {
             return Err(refused());
@@ -72,12 +76,26 @@ async fn line(stream: &mut TcpStream, begun: &[u8]) -> io::Result<Option<Ends>> 
         stream.read_exact(&mut line[filled..ours]).await?;
         filled = ours;
     }
-    text(&line[..filled]).ok_or_else(refused)
+    Ok(filled)
+}
+
+/// What a whole header of either version says: `Some(None)` if the connection is the proxy's own, or
+/// the proxy does not know; `None` if it is not one.
+#[must_use]
+pub fn parse(header: &[u8]) -> Option<Option<Ends>> {
+    if header.starts_with(BEGIN) {
+        return text(header);
+    }
+    let (fixed, rest) = header.split_first_chunk::<FIXED>()?;
+    let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+    let is_whole = rest.len() == length && length <= MAX_REST_BYTES;
+    if is_whole && fixed.starts_with(SIGNATURE) { binary(fixed[12], fixed[13], rest) } else { None }
 }
 
 /// A line of version 1, to its end.
 fn text(line: &[u8]) -> Option<Option<Ends>> {
-    let line = std::str::from_utf8(line.strip_suffix(b"\r\n")?).ok()?;
+    let line = line.strip_suffix(b"\r\n").filter(|line| line.len() + 2 <= MAX_LINE_BYTES)?;
+    let line = std::str::from_utf8(line).ok().filter(|line| !line.contains('\n'))?;
     let rest = line.strip_prefix("PROXY ")?;
     if rest == "UNKNOWN" || rest.starts_with("UNKNOWN ") {
         return Some(None);

@@ -16,6 +16,9 @@ use super::pool::Pool;
 use super::tunnel::Tunnel;
 use super::{over_h1, over_h2};
 
+/// Informational responses before the final one, at most (RFC 9110 15.2): they are read and dropped.
+pub(super) const MAX_INFORMATIONAL: u32 = 16;
+
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {

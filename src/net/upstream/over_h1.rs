@@ -15,7 +15,7 @@ use crate::net::h1::{self, BodyDecoder, Decoded, Framing, ResponseHead};
 use crate::net::trailers::Trailers;
 
 use super::connection::{Connection, TryError};
-use super::exchange::BodyFraming;
+use super::exchange::{BodyFraming, MAX_INFORMATIONAL};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::response::{CUT, ResponseError};
@@ -26,9 +26,6 @@ const BODY_READ_BYTES: usize = 64 * 1024;
 
 /// First read of a response: a head and a small body fit.
 const READ_BYTES: usize = 8 * 1024;
-
-/// Informational responses before the final one, at most.
-const MAX_INFORMATIONAL: u32 = 16;
 
 /// Small pieces of a request body are gathered up to this before they are written.
 const GATHER_BYTES: usize = 64 * 1024;
@@ -194,23 +191,27 @@ impl Exchange {
     fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
         let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
         loop {
-            match h1::parse_response(&mut self.input, &self.method) {
-                Err(_) => return Err(malformed(self)),
-                Ok(None) if self.input.len() > self.head_bytes_at_most => {
-                    return Err(malformed(self));
-                }
-                Ok(None) => return Ok(None),
-                Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            let before = self.input.len();
+            let head = h1::parse_response(&mut self.input, &self.method);
+            let head = head.map_err(|_| malformed(self))?;
+            // All of a head, or what there is of one.
+            let bytes = if head.is_some() { before - self.input.len() } else { before };
+            if bytes > self.head_bytes_at_most {
+                return Err(malformed(self));
+            }
+            match head {
+                None => return Ok(None),
+                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     let is_switch = self.is_switch(&head);
                     return if is_switch { Ok(Some(head)) } else { Err(malformed(self)) };
                 }
-                Ok(Some(head)) if head.status.is_informational() => {
+                Some(head) if head.status.is_informational() => {
                     self.informational += 1;
                     if self.informational > MAX_INFORMATIONAL {
                         return Err(malformed(self));
                     }
                 }
-                Ok(Some(head)) => return Ok(Some(head)),
+                Some(head) => return Ok(Some(head)),
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::net::h1::{Framing, ResponseHead};
 use crate::net::trailers::{self, Trailers};
 
 use super::connection::TryError;
+use super::exchange::MAX_INFORMATIONAL;
 use super::multiplex::Seat;
 use super::outgoing::{ClientFault, Outgoing};
 use super::response::{CUT, ResponseError};
@@ -34,6 +35,7 @@ pub struct Exchange {
     seat: Seat,
     /// What had been written to the connection before.
     written_before: u64,
+    informational: u32,
 }
 
 /// The sending side; goes on while the response is read already.
@@ -65,7 +67,7 @@ impl Exchange {
     ) -> Self {
         let state = if has_body { Sending::Body } else { Sending::Done };
         let sender = Sender { stream, pending: Bytes::new(), state, sent_bytes: 0 };
-        Self { response, received: None, sender, seat, written_before }
+        Self { response, received: None, sender, seat, written_before, informational: 0 }
     }
 
     /// Whether anything may have been seen of the request: nothing, if the connection has written
@@ -97,15 +99,22 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, TryError>> {
         self.sender.poll(body, cx).map_err(TryError::Client)?;
+        let failure = Failure::http(Reason::Malformed);
+        let malformed = TryError::Endpoint { failure, reached: Reached::Something };
+        // Left to itself the library would drop them without counting.
+        while let Poll::Ready(Some(Ok(_))) = self.response.poll_informational(cx) {
+            self.informational += 1;
+            if self.informational > MAX_INFORMATIONAL {
+                return Poll::Ready(Err(malformed));
+            }
+        }
         match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => {
                 let (parts, received) = response.into_parts();
                 let head = head_of(parts, &received);
                 self.received = Some(received);
                 self.seat.line().proven();
-                let failure = Failure::http(Reason::Malformed);
-                let reached = Reached::Something;
-                Poll::Ready(head.ok_or(TryError::Endpoint { failure, reached }))
+                Poll::Ready(head.ok_or(malformed))
             }
             Err(error) => Poll::Ready(Err(self.seat.line().broken(&error, self.reached()))),
         }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
-use crate::app::proxy::ProxyBody;
+use crate::app::proxy::{ProxyBody, Running};
 use crate::app::worker::crowd::Guest;
 use crate::net::upstream::ResponseError;
 
@@ -104,21 +104,20 @@ impl Activity {
 }
 
 /// Counts a request for as long as its task lives.
-struct Running {
+struct Busy {
     activity: Rc<Activity>,
     stream: Rc<Stream>,
 }
 
-impl Running {
+impl Busy {
     fn new(activity: Rc<Activity>, stream: Rc<Stream>) -> Self {
         activity.running.set(activity.running.get() + 1);
         activity.guest.busy();
-        activity.begun.set(activity.begun.get() + 1);
         Self { activity, stream }
     }
 }
 
-impl Drop for Running {
+impl Drop for Busy {
     fn drop(&mut self) {
         let Self { activity, stream } = self;
         activity.running.set(activity.running.get() - 1);
@@ -150,6 +149,17 @@ impl Streams {
     pub(super) fn new(activity: Rc<Activity>, tasks: TaskTracker) -> Self {
         Self { activity, tasks }
     }
+
+    /// Runs what follows an answer on its stream: the connection is not idle meanwhile.
+    pub(super) fn carry(&self, tunnel: Running) {
+        let state = Cell::new(State::Sending);
+        let stream = Rc::new(Stream { began: Instant::now(), state });
+        let busy = Busy::new(Rc::clone(&self.activity), stream);
+        drop(self.tasks.spawn_local(async move {
+            tunnel.await;
+            drop(busy);
+        }));
+    }
 }
 
 impl<F: Future + 'static> Executor<F> for Streams {
@@ -157,7 +167,8 @@ impl<F: Future + 'static> Executor<F> for Streams {
         match self.activity.next.take() {
             None => drop(self.tasks.spawn_local(async { drop(future.await) })),
             Some(stream) => {
-                let running = Running::new(Rc::clone(&self.activity), stream);
+                self.activity.begun.set(self.activity.begun.get() + 1);
+                let running = Busy::new(Rc::clone(&self.activity), stream);
                 drop(self.tasks.spawn_local(run(future, running)));
             }
         }
@@ -166,7 +177,7 @@ impl<F: Future + 'static> Executor<F> for Streams {
 
 /// Runs one request to its end, or until its client has taken nothing of the answer for too long:
 /// a window that is never opened would hold the answer, and its endpoint, for ever.
-async fn run<F: Future>(future: F, running: Running) {
+async fn run<F: Future>(future: F, running: Busy) {
     let mut future = pin!(future);
     let mut clock: Option<Pin<Box<Sleep>>> = None;
     let timeout = running.activity.write_timeout;

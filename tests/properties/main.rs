@@ -1,0 +1,235 @@
+//! What must hold of any bytes. The properties themselves are those of `fuzz/`, where a fuzzer looks for
+//! bytes that break them; here such bytes are made of what each reader knows, and all that ever broke
+//! one is tried again.
+
+#[allow(unreachable_pub, reason = "it is a crate of its own elsewhere")]
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzzed;
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A target by its name.
+fn holds(target: &str, data: &[u8]) {
+    match target {
+        "codec" => fuzzed::codec::holds(data),
+        "config" => fuzzed::config::holds(data),
+        "preface" => fuzzed::preface::holds(data),
+        "proxy_header" => fuzzed::proxy_header::holds(data),
+        "routes" => fuzzed::routes::holds(data),
+        other => panic!("no target {other}"),
+    }
+}
+
+const TARGETS: [&str; 5] = ["codec", "config", "preface", "proxy_header", "routes"];
+
+fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let Ok(entries) = std::fs::read_dir(&directory) else { return Vec::new() };
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        (path.display().to_string(), std::fs::read(&path).expect("a file"))
+    };
+    entries.map(read).collect()
+}
+
+#[test]
+fn what_once_broke_one_breaks_none_any_more() {
+    for target in TARGETS {
+        for kind in ["seeds", "regressions"] {
+            for (name, data) in files(&format!("fuzz/{kind}/{target}")) {
+                println!("{name}");
+                holds(target, &data);
+            }
+        }
+        assert!(!files(&format!("fuzz/seeds/{target}")).is_empty() || target == "config");
+    }
+    for (name, data) in files("config") {
+        println!("{name}");
+        fuzzed::config::holds(&data);
+    }
+}
+
+/// What answers of endpoints and their tricks are made of.
+const ANSWERS: [&str; 44] = [
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 103 Early Hints\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n",
+    "HTTP/1.0 200 OK\r\n",
+    "HTTP/1.1 204 No Content\r\n",
+    "HTTP/1.1 304 Not Modified\r\n",
+    "HTTP/1.1 ",
+    "099",
+    "2000",
+    "\r\n",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\r",
+    "content-length: 5\r\n",
+    "content-length: 05\r\n",
+    "Content-Length: 5, 5\r\n",
+    "content-length: 18446744073709551615\r\n",
+    "transfer-encoding: chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "connection: close\r\n",
+    "connection: content-length, x-a\r\n",
+    "x-a: b\r\n",
+    "x-a: b\r\n folded\r\n",
+    "trailer: x-sum\r\n",
+    "upgrade: h2c\r\n",
+    ": x\r\n",
+    "x : y\r\n",
+    "hello",
+    "5\r\nhello\r\n",
+    "5;name=value\r\nhello\r\n",
+    "5 \r\nhello\r\n",
+    "05\r\nhello\r\n",
+    "5\nhello\n",
+    "0\r\n\r\n",
+    "0\r\nx-sum: 1\r\n\r\n",
+    "0\r\ncontent-length: 9\r\n\r\n",
+    "0\r\nx-sum: 1\n\r\n",
+    "ffffffffffffffff\r\n",
+    "fffffffffffffffff\r\n",
+    "-1\r\n",
+    ";\r\n",
+    "\0",
+    "\u{e9}",
+];
+
+/// What headers of the PROXY protocol are made of.
+const HEADERS: [&[u8]; 30] = [
+    b"PROXY ",
+    b"TCP4 ",
+    b"TCP6 ",
+    b"UNKNOWN",
+    b"192.0.2.1 ",
+    b"2001:db8::1 ",
+    b"::ffff:192.0.2.1 ",
+    b"256.0.0.1 ",
+    b"65535",
+    b"65536",
+    b"080",
+    b"0",
+    b"443",
+    b" ",
+    b"\r\n",
+    b"\n",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x21",
+    b"\x20",
+    b"\x11",
+    b"\x21\x21",
+    b"\x31",
+    b"\0\x0c",
+    b"\0\x24",
+    b"\0\0",
+    b"\0\x0f",
+    b"\xc0\x00\x02\x01",
+    b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01",
+    b"\x01\x02\x03\x04",
+    b"\x04\0\x03\xe8",
+];
+
+/// What to write into a configuration that was good.
+const SPOILS: [&str; 40] = [
+    "",
+    "\"",
+    "'",
+    "\"\"\"",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    ",",
+    "\n",
+    "\r",
+    "\r\n",
+    "\t",
+    "\0",
+    "\u{feff}",
+    "\u{1f600}",
+    "#",
+    "0",
+    "-1",
+    "1e9",
+    "nan",
+    "9223372036854775808",
+    "\"1s\"",
+    "\"99999999999999h\"",
+    "\"0%\"",
+    "\"64KiB\"",
+    "\"127.0.0.1:0\"",
+    "\"[::]:1\"",
+    "\"(\"",
+    "\"*.example.com\"",
+    "\"../../etc\"",
+    "true",
+    "1979-05-27",
+    "pool = \"web\"\n",
+    "[[route]]\n",
+    "a.b.c = 1\n",
+    "\u{202e}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn an_answer_says_the_same_however_it_is_cut(first: u8, parts in prop::collection::vec(select(&ANSWERS[..]), 0..12)) {
+        fuzzed::codec::holds(&[&[first], parts.concat().as_bytes()].concat());
+    }
+
+    #[test]
+    fn a_good_head_is_followed_by_anything(
+        first: u8,
+        fields in prop::collection::vec(select(&ANSWERS[14..26]), 0..4),
+        body in prop::collection::vec(select(&ANSWERS[28..]), 0..6),
+    ) {
+        let wire = format!("HTTP/1.1 200 OK\r\n{}\r\n{}", fields.concat(), body.concat());
+        fuzzed::codec::holds(&[&[first], wire.as_bytes()].concat());
+    }
+
+    #[test]
+    fn a_header_of_the_proxy_protocol_says_one_thing(parts in prop::collection::vec(select(&HEADERS[..]), 0..10)) {
+        fuzzed::proxy_header::holds(&parts.concat());
+    }
+
+    #[test]
+    fn the_first_bytes_tell_what_is_spoken(step: u8, known in 0..=24_usize, rest: Vec<u8>) {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        fuzzed::preface::holds(&[&[step], &preface[..known], &rest].concat());
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
+
+    #[test]
+    fn a_table_of_routes_finds_what_is_found_slowly(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        fuzzed::routes::holds(&data);
+    }
+
+    #[test]
+    fn any_configuration_is_accepted_or_told_where_it_is_wrong(
+        which: prop::sample::Index,
+        spoils in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, select(&SPOILS[..])), 0..6),
+    ) {
+        let mut examples = files("config");
+        examples.sort();
+        let mut text = which.get(&examples).1.clone();
+        for (at, length, with) in spoils {
+            let from = at.index(text.len() + 1);
+            let to = (from + length).min(text.len());
+            text.splice(from..to, with.bytes());
+        }
+        fuzzed::config::holds(&text);
+    }
+}
