@@ -9,7 +9,7 @@ use rustls::{CertificateError, Error};
 use tempfile::TempDir;
 
 use super::secure::{BOTH, ONLY_12, Secure, config, der, simple};
-use super::support::SOON;
+use super::support::{SOON, eventually};
 use super::support::client::Client;
 use super::support::config::Config;
 use super::support::endpoint::{Endpoint, Mode};
