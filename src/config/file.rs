@@ -104,9 +104,9 @@ pub(super) struct Limits {
     pub(super) body_rate: Option<Located<SizeText>>,
     /// How long a client may take nothing of a response. Default "60s".
     pub(super) write_timeout: Option<Located<DurationText>>,
-    /// Memory that this process may use, or `unlimited`. At 92 % of it idle connections are closed, at
-    /// 95 % new requests are answered 503, at 98 % no connections are accepted. Default: the bound of
-    /// the control group, or 80 % of the machine's memory if that is less.
+    /// Memory that this process may use, or `unlimited`, or `system`: the bound of the control group, or
+    /// 80 % of the machine's memory if that is less. At 92 % of it idle connections are closed, at 95 %
+    /// new requests are answered 503, at 98 % no connections are accepted. Default: `system`.
     pub(super) memory: Option<Located<BoundText>>,
 }
 

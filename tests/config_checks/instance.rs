@@ -93,6 +93,10 @@ fn limits() {
         "body_rate = \"2MiB\"",
         "`body_rate` must be from 0B to 1MiB | write a size such as \"500B\"",
     );
+    limits(
+        "memory = \"15MiB\"",
+        "`memory` must be at least 16MiB | write a size such as \"512MiB\", or \"unlimited\"",
+    );
     limits("header_size = 1", "`header_size` is not known here | did you mean `header`?");
 }
 

@@ -119,13 +119,13 @@ impl JsonSchema for SizeText {
     }
 }
 
-/// A number of bytes, or `"unlimited"`.
+/// A number of bytes, `"unlimited"`, or what the `"system"` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct BoundText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for BoundText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a size such as \"512MiB\", or \"unlimited\"").map(Self)
+        scalar(deserializer, "a size such as \"512MiB\", \"unlimited\" or \"system\"").map(Self)
     }
 }
 
@@ -137,10 +137,10 @@ impl JsonSchema for BoundText {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["string", "integer"],
-            "description": "A size with its unit, a whole number of bytes, or `unlimited`.",
-            "pattern": "^ *([0-9]+ *([kKmMgG][iI]?)?[bB]|unlimited) *$",
+            "description": "A size with its unit, a whole number of bytes, `unlimited`, or `system`.",
+            "pattern": "^ *([0-9]+ *([kKmMgG][iI]?)?[bB]|unlimited|system) *$",
             "minimum": 0,
-            "examples": ["512MiB", "unlimited"],
+            "examples": ["512MiB", "unlimited", "system"],
         })
     }
 }

@@ -228,6 +228,7 @@ fn pseudonym(text: &str) -> Result<String, Flaw> {
 fn memory(text: &BoundText) -> Result<model::Memory, Flaw> {
     match &text.0 {
         Scalar::Text(word) if word.trim() == "unlimited" => Ok(model::Memory::Unlimited),
+        Scalar::Text(word) if word.trim() == "system" => Ok(model::Memory::System),
         given => match units::size(given)? {
             bytes if bytes >= MEMORY_LEAST => Ok(model::Memory::Bytes(bytes)),
             _ => {
