@@ -1,0 +1,64 @@
+//! What became of requests.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+/// How one request went.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// Its number, and the last part of its path.
+    pub(crate) number: u64,
+    /// When it was to be sent. Its latency counts from then, so that a stall delays in the figures
+    /// all that was due meanwhile.
+    pub(crate) due: Instant,
+    /// By how much later it was.
+    pub(crate) sent_late: Duration,
+    /// When its answer was read to the end, or the client gave up.
+    pub(crate) ended: Instant,
+    /// The same by the clock that processes share.
+    pub(crate) ended_at: SystemTime,
+    /// It must not run twice.
+    pub(crate) is_post: bool,
+    /// It has a whole answer below 500.
+    pub(crate) is_good: bool,
+    /// The endpoint that answered.
+    pub(crate) served_by: Option<SocketAddr>,
+}
+
+impl Sample {
+    /// From when it was due to its end.
+    pub(crate) fn latency(&self) -> Duration {
+        self.ended.saturating_duration_since(self.due)
+    }
+}
+
+/// The same in numbers.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Tally {
+    /// Requests sent.
+    pub(crate) sent: usize,
+    /// GETs without an answer below 500.
+    pub(crate) failed_get: usize,
+    /// POSTs without one.
+    pub(crate) failed_post: usize,
+    /// The most by which a request went out later than it was due.
+    pub(crate) late_ms: f64,
+}
+
+impl Tally {
+    /// Counts.
+    pub(crate) fn of(samples: &[Sample]) -> Self {
+        let failed = |is_post: bool| {
+            samples.iter().filter(|sample| !sample.is_good && sample.is_post == is_post).count()
+        };
+        let late = samples.iter().map(|sample| sample.sent_late).max().unwrap_or_default();
+        Self {
+            sent: samples.len(),
+            failed_get: failed(false),
+            failed_post: failed(true),
+            late_ms: late.as_secs_f64() * 1e3,
+        }
+    }
+}
