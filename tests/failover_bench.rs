@@ -107,12 +107,12 @@ fn a_gap_is_from_the_first_failed_or_late_request_to_the_last_by_when_they_were_
 #[test]
 fn what_was_under_way_at_the_onset_counts_and_what_had_ended_does_not() {
     let mut run = Run::new();
-    run.set(900, 50, false).set(990, 500, false).set(940, 500, false);
+    run.set(900, 50, false).set(980, 500, false).set(990, 500, false);
     let figures = run.figures("");
     assert_eq!((figures.failed_get, figures.failed_post, figures.failed_before), (1, 1, 1));
     assert_eq!(figures.failed_post_under_way, 1);
     // A POST that is due 40 ms after the onset is sent into it.
-    let late = run.set(940, 3, true).set(1_040, 500, false).figures("");
+    let late = run.set(990, 3, true).set(1_040, 500, false).figures("");
     assert_eq!((late.failed_post, late.failed_post_under_way), (1, 0));
 }
 

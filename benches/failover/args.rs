@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Traffic after it, in seconds
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=600))]
     pub(crate) heal_seconds: u64,
+    /// How often each cell is measured
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) runs: u32,
     /// Two cells: whether all of this still works
     #[arg(long, conflicts_with_all = ["classes", "scopes", "peers"])]
     pub(crate) smoke: bool,

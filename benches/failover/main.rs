@@ -48,6 +48,7 @@ mod fleet;
 #[allow(dead_code, reason = "of incidents only the verdict matters here")]
 mod instance;
 #[path = "../detection/layout.rs"]
+#[allow(dead_code, reason = "one pool is enough here")]
 mod layout;
 #[path = "../detection/load.rs"]
 #[allow(dead_code, reason = "an uneven pace is for predictions")]
@@ -171,10 +172,12 @@ impl Bench<'_> {
             let in_scope = SCENARIOS.iter().filter(is_wanted).filter(|one| one.is_in(scope));
             for scenario in in_scope {
                 for installed in self.installed {
-                    if self.watch.is_over() {
-                        return cells;
+                    for _ in 0..args.runs {
+                        if self.watch.is_over() {
+                            return cells;
+                        }
+                        cells.push(self.cell(scope, scenario, installed));
                     }
-                    cells.push(self.cell(scope, scenario, installed));
                 }
             }
         }
