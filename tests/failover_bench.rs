@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use judge::{Figures, Moments, breaches, figures};
 use posts::Executed;
-use sample::Sample;
+use sample::{End, Sample};
 use scenario::{Bound, Hits, SCENARIOS, Scope};
 
 /// Requests every 10 ms, the failure from the second 1 to the second 3; all answered within 3 ms.
@@ -49,7 +49,7 @@ impl Run {
                 ended: due + Duration::from_millis(3),
                 ended_at: SystemTime::UNIX_EPOCH,
                 is_post: number % 5 == 4,
-                is_good: true,
+                end: End::Answered(200),
                 served_by: Some(layout::address(0)),
             }
         });
@@ -61,7 +61,7 @@ impl Run {
         let sample = &mut self.samples[(due_ms / EVERY_MS) as usize];
         sample.ended = sample.due + Duration::from_millis(took_ms);
         sample.ended_at = UNIX_EPOCH + WALL + Duration::from_millis(due_ms + took_ms);
-        sample.is_good = is_good;
+        sample.end = if is_good { End::Answered(200) } else { End::TimedOut };
         if !is_good {
             sample.served_by = None;
         }
@@ -100,6 +100,7 @@ fn a_gap_is_from_the_first_failed_or_late_request_to_the_last_by_when_they_were_
     assert!((figures.gap_s - 0.14).abs() < 1e-9, "{figures:?}");
     assert!((figures.failing_s - 0.04).abs() < 1e-9, "{figures:?}");
     assert_eq!((figures.failed_get, figures.failed_post, figures.late), (1, 1, 1));
+    assert_eq!(figures.failures, [("timeout".to_owned(), 2)].into());
     assert!((figures.max_good_ms - 151.0).abs() < 1e-9, "{figures:?}");
     assert!(!figures.is_still_failing);
 }

@@ -18,7 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::endpoint::SERVED_BY;
 use crate::layout::pool_name;
-use crate::sample::Sample;
+use crate::sample::{End, Sample};
 use crate::wire::{Message, read_message};
 
 /// Connections that are open from the start, and take turns: every worker is to have its share.
@@ -130,8 +130,12 @@ impl Client {
         let sent_late = due.elapsed();
         let gives_up = due + self.traffic.patience;
         let answer = tokio::time::timeout_at(gives_up.into(), self.exchange(number, is_post)).await;
+        let end = match &answer {
+            Ok(Ok(Some(answer))) => answer.status().map_or(End::Lost, End::Answered),
+            Ok(_) => End::Lost,
+            Err(_) => End::TimedOut,
+        };
         let answer = answer.ok().and_then(Result::ok).flatten();
-        let status = answer.as_ref().and_then(Message::status);
         self.samples.borrow_mut().push(Sample {
             number,
             due,
@@ -139,7 +143,7 @@ impl Client {
             ended: Instant::now(),
             ended_at: SystemTime::now(),
             is_post,
-            is_good: status.is_some_and(|status| status < 500),
+            end,
             served_by: answer.and_then(|answer| answer.header(SERVED_BY)?.parse().ok()),
         });
     }

@@ -1,5 +1,6 @@
 //! What became of requests.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,13 +22,39 @@ pub(crate) struct Sample {
     pub(crate) ended_at: SystemTime,
     /// It must not run twice.
     pub(crate) is_post: bool,
-    /// It has a whole answer below 500.
-    pub(crate) is_good: bool,
+    /// What came of it.
+    pub(crate) end: End,
     /// The endpoint that answered.
     pub(crate) served_by: Option<SocketAddr>,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    /// With a whole answer of this status.
+    Answered(u16),
+    /// Its connection could not be opened, or broke before the answer was whole.
+    Lost,
+    /// The client went away.
+    TimedOut,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status) => status.fmt(out),
+            Self::Lost => out.write_str("lost"),
+            Self::TimedOut => out.write_str("timeout"),
+        }
+    }
+}
+
 impl Sample {
+    /// Whether it has a whole answer below 500.
+    pub(crate) fn is_good(&self) -> bool {
+        matches!(self.end, End::Answered(status) if status < 500)
+    }
+
     /// From when it was due to its end.
     pub(crate) fn latency(&self) -> Duration {
         self.ended.saturating_duration_since(self.due)
@@ -51,7 +78,7 @@ impl Tally {
     /// Counts.
     pub(crate) fn of(samples: &[Sample]) -> Self {
         let failed = |is_post: bool| {
-            samples.iter().filter(|sample| !sample.is_good && sample.is_post == is_post).count()
+            samples.iter().filter(|sample| !sample.is_good() && sample.is_post == is_post).count()
         };
         let late = samples.iter().map(|sample| sample.sent_late).max().unwrap_or_default();
         Self {

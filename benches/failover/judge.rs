@@ -1,5 +1,6 @@
 //! What the samples of a cell come to, and whether that is good enough for gapless.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub(crate) struct Figures {
     pub(crate) failed_post: usize,
     /// POSTs without one that were under way when the failure began.
     pub(crate) failed_post_under_way: usize,
+    /// How many failed in which way.
+    pub(crate) failures: BTreeMap<String, usize>,
     /// Good answers that came late.
     pub(crate) late: usize,
     /// The latest good answer.
@@ -79,27 +82,33 @@ pub(crate) fn figures(
     let (before, since): (Vec<&Sample>, Vec<&Sample>) =
         samples.iter().partition(|sample| sample.ended < moments.onset);
     let count = |of: &dyn Fn(&Sample) -> bool| since.iter().filter(|sample| of(sample)).count();
-    let is_late = |sample: &Sample| sample.is_good && sample.latency() > LATE;
-    let failed: Vec<Instant> = dues(&since, |sample| !sample.is_good);
-    let latest = since.iter().filter(|sample| sample.is_good).map(|sample| sample.latency()).max();
+    let is_late = |sample: &Sample| sample.is_good() && sample.latency() > LATE;
+    let failed: Vec<Instant> = dues(&since, |sample| !sample.is_good());
+    let latest =
+        since.iter().filter(|sample| sample.is_good()).map(|sample| sample.latency()).max();
     let of_failing: Vec<&&Sample> = since
         .iter()
-        .filter(|sample| sample.is_good && sample.served_by.is_some_and(&failing))
+        .filter(|sample| sample.is_good() && sample.served_by.is_some_and(&failing))
         .collect();
     let back = of_failing.iter().filter(|sample| sample.due >= moments.healed);
     let left = of_failing.iter().map(|sample| sample.due);
     let left = left.filter(|due| (moments.onset..moments.healed).contains(due)).max();
+    let mut failures = BTreeMap::new();
+    for sample in since.iter().filter(|sample| !sample.is_good()) {
+        *failures.entry(sample.end.to_string()).or_insert(0) += 1;
+    }
     let under_way = moments.onset + UNDER_WAY;
-    let failed_post = |sample: &Sample| sample.is_post && !sample.is_good;
+    let failed_post = |sample: &Sample| sample.is_post && !sample.is_good();
     Figures {
-        gap_s: span_s(&dues(&since, |sample| !sample.is_good || is_late(sample))),
+        gap_s: span_s(&dues(&since, |sample| !sample.is_good() || is_late(sample))),
         failing_s: span_s(&failed),
         is_still_failing: failed
             .iter()
             .any(|&due| due + STILL > moments.healed && due < moments.healed),
-        failed_get: count(&|sample| !sample.is_post && !sample.is_good),
+        failed_get: count(&|sample| !sample.is_post && !sample.is_good()),
         failed_post: count(&failed_post),
         failed_post_under_way: count(&|sample| failed_post(sample) && sample.due <= under_way),
+        failures,
         late: count(&is_late),
         max_good_ms: latest.unwrap_or_default().as_secs_f64() * 1e3,
         return_s: back.map(|sample| seconds(moments.healed, sample.ended)).reduce(f64::min),
@@ -109,7 +118,7 @@ pub(crate) fn figures(
         executed_later: count(&|sample| {
             failed_post(sample) && executed.has_after(sample.number, sample.ended_at)
         }),
-        failed_before: before.iter().filter(|sample| !sample.is_good).count(),
+        failed_before: before.iter().filter(|sample| !sample.is_good()).count(),
     }
 }
 

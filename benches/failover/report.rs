@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::cell::Measured;
+use crate::judge::Figures;
 use crate::outcome::Outcome;
 use crate::peer::{Installed, Peer};
 use crate::scenario::{Scenario, Scope};
@@ -170,7 +171,7 @@ fn result_row(cell: &Cell) -> Vec<String> {
     row
 }
 
-const SETTING: [&str; 8] = [
+const SETTING: [&str; 9] = [
     "class",
     "system",
     "busy %",
@@ -179,6 +180,7 @@ const SETTING: [&str; 8] = [
     "injection ms",
     "sent",
     "repeats",
+    "failures",
 ];
 
 fn setting_row(cell: &Cell) -> Option<Vec<String>> {
@@ -191,8 +193,14 @@ fn setting_row(cell: &Cell) -> Option<Vec<String>> {
         format!("{:.2}", measured.injection_ms),
         measured.sent.to_string(),
         measured.repeats.to_string(),
+        failures(&measured.figures),
     ]);
     Some(row)
+}
+
+fn failures(figures: &Figures) -> String {
+    let each = figures.failures.iter().map(|(how, count)| format!("{count} {how}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn figure(value: Option<f64>, decimals: usize) -> String {
