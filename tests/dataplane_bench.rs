@@ -9,7 +9,10 @@ mod table;
 #[path = "../benches/dataplane/template.rs"]
 mod template;
 
-use parse::{CoreTicks, WrkReport, core_ticks, parent_pid, schedstat_ns, wrk_report};
+use parse::{
+    AnswerHead, CoreTicks, LoadReport, Percentiles, answer_head, core_ticks, h2load_report,
+    parent_pid, pss_bytes, schedstat_ns, wrk_report,
+};
 use stats::Summary;
 use template::fill;
 
@@ -22,14 +25,12 @@ timeout=5 p50_us=610 p99_us=1200 p999_us=2400
 
 #[test]
 fn reads_the_line_of_the_wrk_script_and_adds_up_errors() {
-    let expected = WrkReport {
+    let expected = LoadReport {
         requests: 51234,
         duration_us: 1_000_100,
         response_bytes: 60_000_000,
         errors: 15,
-        p50_us: 610,
-        p99_us: 1200,
-        p999_us: 2400,
+        latency: Some(Percentiles { p50_us: 610, p99_us: 1200, p999_us: 2400 }),
     };
     assert_eq!(wrk_report(WRK_OUTPUT), Some(expected));
 }
@@ -39,6 +40,72 @@ fn takes_no_incomplete_report_of_wrk() {
     assert_eq!(wrk_report("unable to connect to 127.0.0.1:1"), None);
     assert_eq!(wrk_report(&WRK_OUTPUT.replace("timeout=5", "")), None);
     assert_eq!(wrk_report(&WRK_OUTPUT.replace("p999_us=2400", "p999_us=nan")), None);
+}
+
+const H2LOAD_OUTPUT: &str = "spawning thread #0: 8 total client(s). 3000 total requests
+TLS Protocol: TLSv1.3
+Cipher: TLS_AES_256_GCM_SHA384
+Server Temp Key: X25519 253 bits
+Application protocol: h2
+progress: 100% done
+
+finished in 250.00ms, 12000.00 req/s, 28.62MB/s
+requests: 3000 total, 3000 started, 3000 done, 2990 succeeded, 10 failed, 0 errored, 0 timeout
+status codes: 2990 2xx, 0 3xx, 0 4xx, 10 5xx
+traffic: 3.01MB (3159776) total, 32.80KB (33584) headers (space savings 92.82%), 2.93MB (3072000) data
+                     min         max         mean         sd        +/- sd
+time for request:      360us     20.96ms      8.14ms      4.41ms    76.23%
+";
+
+#[test]
+fn reads_h2load_and_counts_what_did_not_succeed() {
+    let expected = LoadReport {
+        requests: 3000,
+        duration_us: 250_000,
+        response_bytes: 3_072_000,
+        errors: 10,
+        latency: None,
+    };
+    assert!((expected.requests_per_second() - 12_000.0).abs() < 1e-6);
+    assert_eq!(h2load_report(H2LOAD_OUTPUT), Some(expected));
+    let cut_short = H2LOAD_OUTPUT.replace("3000 done, 2990", "2800 done, 2790");
+    let report = h2load_report(&cut_short).expect("a report");
+    assert_eq!((report.requests, report.errors), (2800, 210));
+}
+
+#[test]
+fn takes_no_h2load_that_spoke_something_else() {
+    assert_eq!(h2load_report(""), None);
+    assert_eq!(h2load_report(&H2LOAD_OUTPUT.replace("protocol: h2", "protocol: http/1.1")), None);
+    assert_eq!(h2load_report(&H2LOAD_OUTPUT.replace("TLSv1.3", "TLSv1.2")), None);
+    assert_eq!(h2load_report(&H2LOAD_OUTPUT.replace("(3072000)", "(3.0MB)")), None);
+}
+
+#[test]
+fn takes_percentiles_by_nearest_rank() {
+    assert_eq!(Percentiles::of(vec![]), None);
+    let of_one = Percentiles { p50_us: 7, p99_us: 7, p999_us: 7 };
+    assert_eq!(Percentiles::of(vec![7]), Some(of_one));
+    let of_thousand = Percentiles { p50_us: 500, p99_us: 990, p999_us: 999 };
+    assert_eq!(Percentiles::of((1..=1000).rev().collect()), Some(of_thousand));
+}
+
+#[test]
+fn reads_how_long_an_answer_is() {
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-Length: 3\r\n\r\nno\n";
+    let expected = AnswerHead { status: 503, answer_bytes: answer.len() };
+    assert_eq!(answer_head(answer), Some(Ok(expected)));
+    assert_eq!(answer_head(&answer[..40]), None);
+    let unknown = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert!(matches!(answer_head(unknown), Some(Err(_))));
+    assert!(matches!(answer_head(b"\x16\x03\x01"), Some(Err(_))));
+}
+
+#[test]
+fn reads_memory_of_a_process() {
+    let rollup = "55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss:  9 kB\nPss:                 2048 kB\nPss_Dirty: 1 kB\n";
+    assert_eq!(pss_bytes(rollup), Some(2048 * 1024));
+    assert_eq!(pss_bytes(""), None);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
@@ -8,7 +10,8 @@ use clap::builder::PossibleValuesParser;
 use crate::case::CASES;
 use crate::peer::Peer;
 
-/// CPU per request, throughput and latency of gapless beside haproxy and nginx, in one run.
+/// CPU per request, throughput, latency and memory of gapless beside haproxy, nginx and Envoy, in
+/// one run.
 #[derive(Debug, Parser)]
 #[command(name = "dataplane")]
 pub(crate) struct Args {
@@ -16,12 +19,12 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
     /// Length of each measured window, in seconds
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,
     /// A case to run, may be repeated; all by default
     #[arg(long = "case", value_name = "NAME", value_parser = case_names())]
     pub(crate) cases: Vec<String>,
-    /// One short round of the first case: whether all of this still works, not how fast it is
+    /// One short round of a case of each kind: whether all of this still works, not how fast it is
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "cases"])]
     pub(crate) smoke: bool,
     /// Where the results go as JSON
@@ -32,15 +35,38 @@ pub(crate) struct Args {
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "gapless,haproxy,nginx"
+        default_value = "gapless,haproxy,nginx,envoy"
     )]
     pub(crate) peers: Vec<Peer>,
-    /// The gapless to measure; the one just built by default
-    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
-    pub(crate) gapless: PathBuf,
+    /// A gapless to measure; may be repeated, as NAME=PATH, to compare several. The one just built
+    /// by default
+    #[arg(long, value_name = "[NAME=]PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
+    pub(crate) gapless: Vec<Named>,
+    /// Envoy, or the virtual environment that has PyPI's; by default what the PATH has, or else
+    /// `target/envoy`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) envoy: Option<PathBuf>,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A program and what the table calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// `gapless` where no name was given.
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) path: PathBuf,
+}
+
+impl FromStr for Named {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let (name, path) = text.split_once('=').unwrap_or_else(|| (Peer::Gapless.name(), text));
+        Ok(Self { name: name.to_owned(), path: path.into() })
+    }
 }
 
 fn case_names() -> PossibleValuesParser {

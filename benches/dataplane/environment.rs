@@ -31,11 +31,11 @@ impl Environment {
     /// Looks around.
     pub(crate) fn read(
         installed: &[Installed],
-        others: &[&str],
+        others: Vec<String>,
         congestion_control: String,
         has_namespace: bool,
     ) -> io::Result<Self> {
-        let of_peers = installed.iter().map(|found| found.version.clone());
+        let of_peers = installed.iter().map(|found| format!("{}: {}", found.label, found.version));
         let averages = fs::read_to_string("/proc/loadavg")?;
         let of_bodies = if has_namespace { "cubic" } else { &congestion_control };
         Ok(Self {
@@ -45,7 +45,7 @@ impl Environment {
             load_averages: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
             congestion_control_of_bodies: of_bodies.to_owned(),
             congestion_control,
-            versions: of_peers.chain(others.iter().map(|&line| line.to_owned())).collect(),
+            versions: of_peers.chain(others).collect(),
         })
     }
 }

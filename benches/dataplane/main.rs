@@ -1,8 +1,9 @@
-//! What a request costs: gapless beside the system's haproxy and nginx, interleaved in one run.
+//! What a request costs: gapless beside the system's haproxy and nginx and PyPI's Envoy,
+//! interleaved in one run.
 //!
 //! The figure that matters is CPU time per request: user and system time of the proxy's whole
 //! process tree over the requests it served. It does not depend on how fast the load is. The proxy
-//! has one core to itself; wrk and the endpoint share the other.
+//! has one core to itself; the load and the endpoint share the other.
 //!
 //! Run it on an idle machine: `cargo bench --bench dataplane -- --help`.
 
@@ -10,37 +11,61 @@ use std::env;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod args;
 mod case;
+mod certificates;
 mod check;
+mod client;
 mod cpu;
 mod environment;
+mod find;
+mod h2c;
+mod load;
+mod load_core;
 mod measure;
+mod memory;
 mod namespace;
 mod parse;
 mod peer;
 mod process;
+mod rate;
 mod report;
 mod stats;
 mod table;
 mod template;
 
+#[path = "../../tests/support/pki.rs"]
+#[allow(dead_code, reason = "the tests need more kinds of certificates")]
+mod pki;
+
 use args::Args;
-use case::{CASES, CONNECTIONS, Case};
+use case::{CASES, CONNECTIONS, Case, Load, Upstream};
 use environment::Environment;
 use measure::Bench;
 use namespace::Namespace;
-use peer::{Installed, Peer, find_program};
+use peer::{Installed, Peer};
 use report::{CaseReport, Report};
 
 /// The core of a pinned proxy.
 pub(crate) const PROXY_CORE: u32 = 0;
-/// The core of wrk and the endpoint.
+/// The core of the load and the endpoint.
 pub(crate) const LOAD_CORE: u32 = 1;
+
+/// Requests over HTTP/2 in a second of warm-up, roughly.
+const FIRST_H2_RATE: f64 = 20_000.0;
+/// As many in `--smoke`, which measures nothing.
+const SMOKE_H2_RATE: f64 = 2_000.0;
+
+/// Connections whose memory is measured: many, so that what is taken page by page is spread.
+const IDLE_CONNECTIONS: u32 = 2000;
+/// As many in `--smoke`.
+const SMOKE_IDLE_CONNECTIONS: u32 = 200;
 
 fn main() -> ExitCode {
     // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
@@ -59,38 +84,43 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> io::Result<Report> {
     let missing = |what: &str| io::Error::other(format!("{what} is not installed"));
-    let (_, wrk_version) = find_program("wrk", "-v").ok_or_else(|| missing("wrk (the load)"))?;
+    let found = |name: &str, flag: &str| find::program(Path::new(name), flag);
+    let (_, wrk_version) = found("wrk", "-v").ok_or_else(|| missing("wrk (the load)"))?;
     let (nginx, nginx_version) =
-        find_program("nginx", "-v").ok_or_else(|| missing("nginx (the endpoint)"))?;
-    let installed = find_peers(args)?;
+        found("nginx", "-v").ok_or_else(|| missing("nginx (the endpoint)"))?;
+    let h2load = found("h2load", "--version");
+    let (installed, mut missing) = find_peers(args)?;
+    raise_file_limit()?;
 
     let dir = tempfile::tempdir()?;
     // Servers that are started by root read and write here as other users.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     let script = dir.path().join("wrk.lua");
     fs::write(&script, include_str!("wrk.lua"))?;
+    let tls = certificates::write(dir.path())?;
 
-    let is_wanted = |case: &&Case| is_wanted(case, args, &installed);
-    let cases: Vec<&Case> = CASES.iter().filter(is_wanted).collect();
-    if cases.is_empty() {
-        return Err(io::Error::other("none of the proxies asked for is in the cases asked for"));
-    }
-    let (rounds, seconds) = if args.smoke { (1, 1) } else { (args.rounds, args.seconds) };
+    let cases = wanted_cases(args, &installed, h2load.is_some(), &mut missing)?;
     let congestion_control = namespace::congestion_control()?;
     let cubic = if cases.iter().any(|case| case.is_bulk()) {
         Namespace::for_bodies(&congestion_control)?
     } else {
         None
     };
-    let others = [&*wrk_version, &*format!("endpoint: {nginx_version}")];
-    let environment = Environment::read(&installed, &others, congestion_control, cubic.is_some())?;
+    let mut others = vec![wrk_version, format!("endpoint: {nginx_version}")];
+    others.extend(h2load.map(|(_, version)| version));
+    let environment = Environment::read(&installed, others, congestion_control, cubic.is_some())?;
 
+    let (rounds, seconds) = if args.smoke { (1, 1) } else { (args.rounds, args.seconds) };
     let bench = Bench {
         rounds,
         seconds,
+        warms_up: !args.smoke,
+        first_h2_rate: if args.smoke { SMOKE_H2_RATE } else { FIRST_H2_RATE },
+        idle_connections: if args.smoke { SMOKE_IDLE_CONNECTIONS } else { IDLE_CONNECTIONS },
         installed: &installed,
         nginx: &nginx,
         script: &script,
+        tls: &tls,
         dir: dir.path(),
     };
     let mut reports = Vec::new();
@@ -103,6 +133,8 @@ fn run(args: &Args) -> io::Result<Report> {
         rounds,
         window_seconds: seconds,
         connections: CONNECTIONS,
+        idle_connections: bench.idle_connections,
+        missing,
         cases: reports,
     };
     report.print();
@@ -111,26 +143,59 @@ fn run(args: &Args) -> io::Result<Report> {
     Ok(report)
 }
 
-fn find_peers(args: &Args) -> io::Result<Vec<Installed>> {
-    let mut installed = Vec::new();
+/// The proxies that are there, and a line about each that is not.
+fn find_peers(args: &Args) -> io::Result<(Vec<Installed>, Vec<String>)> {
+    let (mut installed, mut missing) = (Vec::new(), Vec::new());
     for &peer in &args.peers {
-        match Installed::find(peer, &args.gapless) {
-            Some(found) => installed.push(found),
-            None if peer == Peer::Gapless => {
-                let path = args.gapless.display();
-                return Err(io::Error::other(format!("{path} does not run")));
+        if peer.is_gapless() {
+            for named in &args.gapless {
+                let found = Installed::gapless(named).ok_or_else(|| {
+                    io::Error::other(format!("{} does not run", named.path.display()))
+                })?;
+                installed.push(found);
             }
-            None => println!("{} is not installed: skipped", peer.name()),
+        } else if let Some(found) = Installed::find(peer, args.envoy.as_deref()) {
+            installed.push(found);
+        } else {
+            missing.push(format!("{} is not installed", peer.name()));
         }
     }
-    Ok(installed)
+    Ok((installed, missing))
 }
 
-fn is_wanted(case: &Case, args: &Args, installed: &[Installed]) -> bool {
-    let is_named = if args.smoke {
-        case.name == CASES[0].name
-    } else {
-        args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)
+/// The cases asked for that can be measured; what cannot be is told in `missing`.
+fn wanted_cases(
+    args: &Args,
+    installed: &[Installed],
+    has_h2load: bool,
+    missing: &mut Vec<String>,
+) -> io::Result<Vec<&'static Case>> {
+    let is_named = |case: &&Case| {
+        if args.smoke {
+            case.smoke
+        } else {
+            args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)
+        }
     };
-    is_named && case.arms.iter().any(|arm| installed.iter().any(|found| found.peer == arm.peer))
+    let mut wanted = Vec::new();
+    for case in CASES.iter().filter(is_named) {
+        if case.load == Load::H2load && !has_h2load {
+            missing.push(format!("{}: h2load is not installed", case.name));
+        } else if installed.iter().any(|found| found.peer.is_in(case)) {
+            if case.upstream == Upstream::H2c && args.peers.contains(&Peer::Nginx) {
+                missing.push(format!("{}: nginx asks endpoints over HTTP/1.1 only", case.name));
+            }
+            wanted.push(case);
+        }
+    }
+    if wanted.is_empty() {
+        return Err(io::Error::other("none of the proxies asked for is in the cases asked for"));
+    }
+    Ok(wanted)
+}
+
+/// Idle connections need a file each, here and in what is started from here.
+fn raise_file_limit() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde::Serialize;
 
-use crate::case::{Arm, CONNECTIONS, Case};
-use crate::parse::{WrkReport, wrk_report};
+use crate::case::{Case, Load, SHARE_OF_CAPACITY, SetUp, Upstream};
+use crate::client::{self, Client};
+use crate::load_core::on_load_core;
+use crate::parse::{LoadReport, Percentiles};
 use crate::peer::{Installed, Server, start_endpoint, start_proxy};
-use crate::process::bound_command;
-use crate::{LOAD_CORE, PROXY_CORE, cpu};
+use crate::{LOAD_CORE, PROXY_CORE, cpu, h2c, load, memory, rate};
 
 /// Load before each measured window, to fill pools and caches.
 const WARM_UP_SECONDS: u64 = 1;
@@ -21,44 +24,78 @@ pub(crate) struct Bench<'a> {
     pub(crate) rounds: u32,
     /// Length of a measured window.
     pub(crate) seconds: u64,
+    /// Whether there is a load before it.
+    pub(crate) warms_up: bool,
+    /// h2load is told how much to ask for; before anything is known, so much for each second.
+    pub(crate) first_h2_rate: f64,
+    /// Connections of the cases that idle.
+    pub(crate) idle_connections: u32,
     /// The proxies that are there.
     pub(crate) installed: &'a [Installed],
     /// The endpoint's program.
     pub(crate) nginx: &'a Path,
     /// `wrk.lua`, on disk.
     pub(crate) script: &'a Path,
+    /// What clients over TLS know.
+    pub(crate) tls: &'a Arc<ClientConfig>,
     /// Configurations and logs.
     pub(crate) dir: &'a Path,
 }
 
-/// One measured window.
+/// One measured window, or one crowd of idle connections.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
-    /// User and system time of the proxy's process tree, per request.
-    pub(crate) cpu_us_per_request: f64,
-    /// Completed requests.
-    pub(crate) requests_per_second: f64,
-    /// Closed loop, as wrk corrects it.
-    pub(crate) p50_us: f64,
-    /// Closed loop, as wrk corrects it.
-    pub(crate) p99_us: f64,
-    /// Closed loop, as wrk corrects it.
-    pub(crate) p999_us: f64,
-    /// The core of wrk and the endpoint; near 100, they and not the proxy bound the throughput.
-    pub(crate) load_core_busy_percent: f64,
-    /// The proxy's core, whoever used it.
-    pub(crate) proxy_core_busy_percent: f64,
+    /// What the proxy spent.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
+    /// What its clients saw, where they asked for more than once.
+    #[serde(flatten)]
+    pub(crate) traffic: Option<Traffic>,
     /// Completed requests, whatever their status.
     pub(crate) requests: u64,
     /// Failed connects, reads and writes, statuses above 399, timeouts; the warm-up's too.
     pub(crate) errors: u64,
 }
 
-/// All rounds of one arm.
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cost {
+    /// User and system time of the proxy's process tree, per request.
+    CpuUsPerRequest(f64),
+    /// Memory of the proxy's process tree, per connection.
+    BytesPerConnection(f64),
+}
+
+impl Cost {
+    /// The number alone.
+    pub(crate) fn value(self) -> f64 {
+        let (Self::CpuUsPerRequest(value) | Self::BytesPerConnection(value)) = self;
+        value
+    }
+}
+
+/// What clients saw.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Traffic {
+    /// Completed requests.
+    pub(crate) requests_per_second: f64,
+    /// Closed loop: as wrk corrects it. Open loop: from when a request was due.
+    #[serde(flatten)]
+    pub(crate) latency: Option<Percentiles>,
+    /// The core of the load and the endpoint; near 100, they and not the proxy bound the throughput.
+    pub(crate) load_core_busy_percent: f64,
+    /// The proxy's core, whoever used it.
+    pub(crate) proxy_core_busy_percent: f64,
+}
+
+/// All rounds of one arm: one proxy in one set-up.
 #[derive(Debug)]
 pub(crate) struct ArmRounds {
-    /// The arm's label.
-    pub(crate) label: &'static str,
+    /// What the table calls it.
+    pub(crate) label: String,
+    /// The program's label: it may have several set-ups.
+    pub(crate) program: String,
     /// Whether it is gapless.
     pub(crate) is_gapless: bool,
     /// One for each round that could be measured.
@@ -67,24 +104,76 @@ pub(crate) struct ArmRounds {
     pub(crate) problems: Vec<String>,
 }
 
+/// All rounds of all arms.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    /// In the order they were measured.
+    pub(crate) arms: Vec<ArmRounds>,
+    /// What was asked of all of them, in a case at a fixed rate.
+    pub(crate) fixed_rate: Option<f64>,
+}
+
+/// What stands behind the proxies.
+#[derive(Debug)]
+enum Endpoint {
+    Nginx(Server),
+    H2c(h2c::Endpoint),
+}
+
+impl Endpoint {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Nginx(server) => server.port,
+            Self::H2c(endpoint) => endpoint.port,
+        }
+    }
+}
+
+/// One proxy in one set-up under one case.
+#[derive(Clone, Copy, Debug)]
+struct Arm<'a> {
+    case: &'a Case,
+    installed: &'a Installed,
+    set_up: &'static SetUp,
+}
+
 impl Bench<'_> {
     /// Measures a case, proxies interleaved. Proxies start afresh in each round, so that the range
     /// covers what differs from process to process.
-    pub(crate) fn run(&self, case: &Case) -> io::Result<Vec<ArmRounds>> {
-        let endpoint = start_endpoint(self.nginx, self.dir)?;
+    pub(crate) fn run(&self, case: &Case) -> io::Result<Rounds> {
+        let endpoint = match case.upstream {
+            Upstream::Http1 => Endpoint::Nginx(start_endpoint(self.nginx, self.dir)?),
+            Upstream::H2c => Endpoint::H2c(h2c::Endpoint::start()?),
+        };
         let mut measured = Vec::new();
-        for arm in case.arms {
-            if let Some(installed) = self.installed.iter().find(|found| found.peer == arm.peer) {
-                let is_gapless = arm.peer.is_gapless();
-                let (samples, problems) = (Vec::new(), Vec::new());
-                let rounds = ArmRounds { label: arm.label, is_gapless, samples, problems };
-                measured.push((arm, installed, rounds));
+        for installed in self.installed.iter().filter(|installed| installed.peer.is_in(case)) {
+            for set_up in case.set_ups() {
+                let rounds = ArmRounds {
+                    label: format!("{}{}", installed.label, set_up.suffix),
+                    program: installed.label.clone(),
+                    is_gapless: installed.peer.is_gapless(),
+                    samples: Vec::new(),
+                    problems: Vec::new(),
+                };
+                measured.push((Arm { case, installed, set_up }, rounds));
             }
         }
+        let mut fixed_rate = None;
+        if case.load == Load::FixedRate {
+            let mut least = f64::INFINITY;
+            for (arm, rounds) in &mut measured {
+                eprintln!("{}: capacity of {}", case.name, rounds.label);
+                match self.capacity(*arm, endpoint.port()) {
+                    Ok(capacity) => least = least.min(capacity),
+                    Err(error) => rounds.problems.push(format!("capacity: {error}")),
+                }
+            }
+            fixed_rate = Some(SHARE_OF_CAPACITY * least).filter(|rate| rate.is_finite());
+        }
         for round in 1..=self.rounds {
-            for (arm, installed, rounds) in &mut measured {
-                eprintln!("{} round {round} of {}: {}", case.name, self.rounds, arm.label);
-                match self.measure(case, arm, installed, &endpoint) {
+            for (arm, rounds) in &mut measured {
+                eprintln!("{} round {round} of {}: {}", case.name, self.rounds, rounds.label);
+                match self.measure(*arm, endpoint.port(), fixed_rate) {
                     Ok(sample) => {
                         if sample.errors > 0 {
                             let problem = format!("round {round}: {} errors", sample.errors);
@@ -96,62 +185,119 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(measured.into_iter().map(|(_, _, rounds)| rounds).collect())
+        let arms = measured.into_iter().map(|(_, rounds)| rounds).collect();
+        Ok(Rounds { arms, fixed_rate })
+    }
+
+    /// How many requests a second a proxy serves when it is asked for as many as it can.
+    fn capacity(&self, arm: Arm<'_>, endpoint_port: u16) -> io::Result<f64> {
+        let Arm { case, installed, set_up } = arm;
+        let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
+        let report = load::wrk(self.script, case, proxy.port, false, self.seconds)?;
+        Ok(report.requests_per_second())
     }
 
     fn measure(
         &self,
-        case: &Case,
-        arm: &Arm,
-        installed: &Installed,
-        endpoint: &Server,
+        arm: Arm<'_>,
+        endpoint_port: u16,
+        fixed_rate: Option<f64>,
     ) -> io::Result<Sample> {
-        let proxy = start_proxy(installed, arm, endpoint.port, self.dir)?;
-        let warm_up = self.load(case, proxy.port, WARM_UP_SECONDS)?;
+        let Arm { case, installed, set_up } = arm;
+        let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
+        if case.tls {
+            // Nothing but TLS 1.3 will do, and the certificate is verified.
+            client::hold(&self.client(case, &proxy, "close"), 1, || Ok(()))?;
+        }
+        if case.load == Load::Idle {
+            self.measure_idle(case, &proxy)
+        } else {
+            self.measure_traffic(case, &proxy, fixed_rate)
+        }
+    }
+
+    fn measure_traffic(
+        &self,
+        case: &Case,
+        proxy: &Server,
+        fixed_rate: Option<f64>,
+    ) -> io::Result<Sample> {
+        let mut rate = fixed_rate.unwrap_or(self.first_h2_rate);
+        let mut errors = 0;
+        if self.warms_up {
+            let warm_up = self.load(case, proxy, rate, WARM_UP_SECONDS)?;
+            errors += warm_up.errors;
+            rate = fixed_rate.unwrap_or_else(|| warm_up.requests_per_second());
+        }
 
         let load_core = cpu::core(LOAD_CORE)?;
         let proxy_core = cpu::core(PROXY_CORE)?;
         let before_ns = cpu::tree_ns(proxy.process.pid())?;
-        let report = self.load(case, proxy.port, self.seconds)?;
+        let report = self.load(case, proxy, rate, self.seconds)?;
         let spent_ns = cpu::tree_ns(proxy.process.pid())?.saturating_sub(before_ns);
         let load_core_busy_percent = cpu::core(LOAD_CORE)?.busy_percent_since(load_core);
         let proxy_core_busy_percent = cpu::core(PROXY_CORE)?.busy_percent_since(proxy_core);
 
+        errors += report.errors;
         if report.requests == 0 {
-            return Err(io::Error::other("no request was completed"));
+            return Err(io::Error::other(format!("no request was completed; {errors} errors")));
         }
         // A refusal or a redirect is short, and would be a cheap way to look fast.
         if report.response_bytes / report.requests < case.response_bytes {
-            let errors = report.errors;
             let problem = format!("responses are shorter than the endpoint's; {errors} errors");
             return Err(io::Error::other(problem));
         }
         Ok(Sample {
-            cpu_us_per_request: spent_ns as f64 / 1e3 / report.requests as f64,
-            requests_per_second: report.requests as f64 * 1e6 / report.duration_us as f64,
-            p50_us: report.p50_us as f64,
-            p99_us: report.p99_us as f64,
-            p999_us: report.p999_us as f64,
-            load_core_busy_percent,
-            proxy_core_busy_percent,
+            cost: Cost::CpuUsPerRequest(spent_ns as f64 / 1e3 / report.requests as f64),
+            traffic: Some(Traffic {
+                requests_per_second: report.requests_per_second(),
+                latency: report.latency,
+                load_core_busy_percent,
+                proxy_core_busy_percent,
+            }),
             requests: report.requests,
-            errors: report.errors + warm_up.errors,
+            errors,
         })
     }
 
-    fn load(&self, case: &Case, port: u16, seconds: u64) -> io::Result<WrkReport> {
-        let mut command = bound_command("wrk", Some(LOAD_CORE));
-        command
-            .args(["--threads", "1", "--connections", &CONNECTIONS.to_string()])
-            .args(["--duration", &format!("{seconds}s"), "--script"])
-            .arg(self.script)
-            .arg(format!("http://127.0.0.1:{port}{}", case.path))
-            .args(["--", case.method, &case.request_bytes.to_string()])
-            .arg(if case.reconnects { "close" } else { "keep" });
-        let output = command.output()?;
-        wrk_report(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            io::Error::other(format!("wrk failed: {}", said.trim()))
+    /// `rate` is for those loads that do not find their own.
+    fn load(&self, case: &Case, proxy: &Server, rate: f64, seconds: u64) -> io::Result<LoadReport> {
+        let port = if case.tls { proxy.tls_port } else { proxy.port };
+        match case.load {
+            Load::Wrk { reconnects } => load::wrk(self.script, case, port, reconnects, seconds),
+            Load::Idle => load::wrk(self.script, case, port, false, seconds),
+            Load::H2load => load::h2load(case, port, (rate * seconds as f64) as u64),
+            Load::Handshakes => {
+                let client = self.client(case, proxy, "close");
+                on_load_core(|| client::reconnect(&client, seconds))
+            }
+            Load::FixedRate => on_load_core(|| rate::run(port, case.path, rate, seconds)),
+        }
+    }
+
+    fn measure_idle(&self, case: &Case, proxy: &Server) -> io::Result<Sample> {
+        let pid = proxy.process.pid();
+        let warm_up = self.load(case, proxy, self.first_h2_rate, WARM_UP_SECONDS)?;
+        let before = memory::at_rest(pid)?;
+        let client = self.client(case, proxy, "keep-alive");
+        let count = self.idle_connections;
+        let after =
+            on_load_core(|| client::hold(&client, count as usize, || memory::at_rest(pid)))?;
+        let grown = after.saturating_sub(before) as f64;
+        Ok(Sample {
+            cost: Cost::BytesPerConnection(grown / f64::from(count)),
+            traffic: None,
+            requests: u64::from(count),
+            errors: warm_up.errors,
         })
+    }
+
+    fn client(&self, case: &Case, proxy: &Server, connection: &str) -> Client {
+        let request = client::get(case.path, connection);
+        if case.tls {
+            Client { port: proxy.tls_port, tls: Some(Arc::clone(self.tls)), request }
+        } else {
+            Client { port: proxy.port, tls: None, request }
+        }
     }
 }

@@ -1,18 +1,34 @@
-//! Reads what wrk and `/proc` print. Text in, numbers out.
+//! Reads what loads, servers and `/proc` say. Text in, numbers out.
 
 use std::collections::HashMap;
 
-/// What one run of wrk measured: the line that `wrk.lua` prints.
+use serde::Serialize;
+
+/// What one run of a load measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WrkReport {
+pub(crate) struct LoadReport {
     /// Responses that were read to their end, whatever their status.
     pub(crate) requests: u64,
     /// From the first connect to the end of the run.
     pub(crate) duration_us: u64,
-    /// Response bytes, heads included.
+    /// Response bytes; heads included, but over HTTP/2.
     pub(crate) response_bytes: u64,
     /// Failed connects, reads and writes, statuses above 399, and timeouts.
     pub(crate) errors: u64,
+    /// How long responses took, where the load says so.
+    pub(crate) latency: Option<Percentiles>,
+}
+
+impl LoadReport {
+    /// Responses in a second.
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.requests as f64 * 1e6 / self.duration_us.max(1) as f64
+    }
+}
+
+/// How long responses took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Percentiles {
     /// Half of the responses took at most this.
     pub(crate) p50_us: u64,
     /// 99 % of the responses took at most this.
@@ -21,8 +37,21 @@ pub(crate) struct WrkReport {
     pub(crate) p999_us: u64,
 }
 
-/// Finds the `measured` line in wrk's output; `None` when it or one of its fields is missing.
-pub(crate) fn wrk_report(output: &str) -> Option<WrkReport> {
+impl Percentiles {
+    /// By nearest rank; `None` when there was no response.
+    pub(crate) fn of(mut latencies_us: Vec<u64>) -> Option<Self> {
+        latencies_us.sort_unstable();
+        let count = latencies_us.len();
+        let at = |per_mille: usize| {
+            latencies_us.get((count * per_mille).div_ceil(1000).saturating_sub(1)).copied()
+        };
+        Some(Self { p50_us: at(500)?, p99_us: at(990)?, p999_us: at(999)? })
+    }
+}
+
+/// Finds the `measured` line that `wrk.lua` prints in wrk's output; `None` when it or one of its
+/// fields is missing.
+pub(crate) fn wrk_report(output: &str) -> Option<LoadReport> {
     let line = output.lines().find_map(|line| line.strip_prefix("measured "))?;
     let fields: HashMap<&str, u64> = line
         .split_whitespace()
@@ -36,15 +65,88 @@ pub(crate) fn wrk_report(output: &str) -> Option<WrkReport> {
     for kind in ["connect", "read", "write", "status", "timeout"] {
         errors += field(kind)?;
     }
-    Some(WrkReport {
+    Some(LoadReport {
         requests: field("requests")?,
         duration_us: field("duration_us")?,
         response_bytes: field("bytes")?,
         errors,
-        p50_us: field("p50_us")?,
-        p99_us: field("p99_us")?,
-        p999_us: field("p999_us")?,
+        latency: Some(Percentiles {
+            p50_us: field("p50_us")?,
+            p99_us: field("p99_us")?,
+            p999_us: field("p999_us")?,
+        }),
     })
+}
+
+/// Reads h2load's output; `None` when something is missing, or when what was negotiated is not
+/// HTTP/2 over TLS 1.3. Of latency, h2load tells the mean only.
+pub(crate) fn h2load_report(output: &str) -> Option<LoadReport> {
+    let after = |label: &str| output.lines().find_map(|line| line.strip_prefix(label));
+    if after("TLS Protocol: ")? != "TLSv1.3" || after("Application protocol: ")? != "h2" {
+        return None;
+    }
+    let per_second: f64 =
+        after("finished in ")?.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
+    let counts = counts(after("requests: ")?)?;
+    let count = |what| counts.get(what).copied();
+    let (total, done) = (count("total")?, count("done")?);
+    let (_, in_brackets) = after("traffic: ")?.rsplit_once('(')?;
+    Some(LoadReport {
+        requests: done,
+        duration_us: (done as f64 * 1e6 / per_second) as u64,
+        response_bytes: in_brackets.strip_suffix(") data")?.parse().ok()?,
+        errors: total.saturating_sub(count("succeeded")?),
+        latency: None,
+    })
+}
+
+/// `2 total, 1 done` as a map from the words to the numbers.
+fn counts(text: &str) -> Option<HashMap<&str, u64>> {
+    text.split(", ")
+        .map(|part| {
+            let (number, what) = part.split_once(' ')?;
+            Some((what, number.parse().ok()?))
+        })
+        .collect()
+}
+
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnswerHead {
+    /// The status code.
+    pub(crate) status: u16,
+    /// Length of the whole answer, head and body.
+    pub(crate) answer_bytes: usize,
+}
+
+/// Reads the head of an HTTP/1.1 answer; `None` while it is incomplete, an error when it is none or
+/// does not say how long its body is.
+pub(crate) fn answer_head(bytes: &[u8]) -> Option<Result<AnswerHead, String>> {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut answer = httparse::Response::new(&mut fields);
+    let head_bytes = match answer.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return None,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let length =
+        answer.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let body_bytes =
+        length.and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok());
+    Some(match (answer.code, body_bytes) {
+        (Some(status), Some(body_bytes)) => {
+            let body_bytes: usize = body_bytes;
+            Ok(AnswerHead { status, answer_bytes: head_bytes + body_bytes })
+        }
+        _ => Err("an answer that does not say how long it is".to_owned()),
+    })
+}
+
+/// The proportional share of memory in `/proc/PID/smaps_rollup`, in bytes.
+pub(crate) fn pss_bytes(smaps_rollup: &str) -> Option<u64> {
+    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// Time on a CPU in nanoseconds: the first field of `/proc/PID/task/TID/schedstat`.

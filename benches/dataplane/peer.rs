@@ -7,10 +7,11 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::case::Arm;
+use crate::args::Named;
+use crate::case::{Case, Compare, SetUp, Upstream};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
-use crate::{LOAD_CORE, PROXY_CORE};
+use crate::{LOAD_CORE, PROXY_CORE, find};
 
 /// A proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +22,8 @@ pub(crate) enum Peer {
     Haproxy,
     /// The system's nginx.
     Nginx,
+    /// Envoy, as PyPI has it.
+    Envoy,
 }
 
 impl Peer {
@@ -30,6 +33,7 @@ impl Peer {
             Self::Gapless => "gapless",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
         }
     }
 
@@ -38,20 +42,42 @@ impl Peer {
         self == Self::Gapless
     }
 
+    /// Whether it can be measured in `case`.
+    pub(crate) fn is_in(self, case: &Case) -> bool {
+        let is_compared = self.is_gapless() || matches!(case.compare, Compare::Peers);
+        // Debian's nginx speaks HTTP/2 to gRPC servers only.
+        is_compared && !(self == Self::Nginx && case.upstream == Upstream::H2c)
+    }
+
     fn template(self) -> &'static str {
         match self {
             Self::Gapless => include_str!("peers/gapless.toml"),
             Self::Haproxy => include_str!("peers/haproxy.cfg"),
             Self::Nginx => include_str!("peers/nginx.conf"),
+            Self::Envoy => include_str!("peers/envoy.yaml"),
+        }
+    }
+
+    /// Its configuration's name; Envoy tells the language by it.
+    fn config_name(self) -> &'static str {
+        match self {
+            Self::Gapless => "gapless.toml",
+            Self::Haproxy => "haproxy.cfg",
+            Self::Nginx => "nginx.conf",
+            Self::Envoy => "envoy.yaml",
         }
     }
 
     /// Makes `command` run this proxy in the foreground.
-    fn add_arguments(self, command: &mut Command, dir: &Path, config: &Path) {
+    fn add_arguments(self, command: &mut Command, dir: &Path, config: &Path, workers: u32) {
         match self {
             Self::Gapless => command.arg("run").arg(config),
             Self::Haproxy => command.arg("-db").arg("-f").arg(config),
             Self::Nginx => nginx_arguments(command, dir, config),
+            Self::Envoy => command
+                .args(["--concurrency", &workers.to_string(), "--log-level", "error"])
+                .args(["--disable-hot-restart", "-c"])
+                .arg(config),
         };
     }
 }
@@ -61,6 +87,8 @@ impl Peer {
 pub(crate) struct Installed {
     /// Which proxy it is.
     pub(crate) peer: Peer,
+    /// What the table calls it.
+    pub(crate) label: String,
     /// How to start it.
     pub(crate) program: PathBuf,
     /// What it says of its version.
@@ -68,34 +96,21 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
-    /// Looks for a peer's program; `gapless` is where this one's was built.
-    pub(crate) fn find(peer: Peer, gapless: &Path) -> Option<Self> {
-        let (program, version) = match peer {
-            Peer::Gapless => {
-                (gapless.to_owned(), first_line(Command::new(gapless).arg("--version"))?)
-            }
-            Peer::Haproxy => find_program("haproxy", "-v")?,
-            Peer::Nginx => find_program("nginx", "-v")?,
-        };
-        Some(Self { peer, program, version })
+    /// The gapless that was named.
+    pub(crate) fn gapless(named: &Named) -> Option<Self> {
+        let program = named.path.clone();
+        let version = find::version(&program, "--version")?;
+        Some(Self { peer: Peer::Gapless, label: named.name.clone(), program, version })
     }
-}
 
-/// Finds a program on the PATH or among the system's servers, and the first line it prints when
-/// asked for its version.
-pub(crate) fn find_program(name: &str, version_flag: &str) -> Option<(PathBuf, String)> {
-    [PathBuf::from(name), Path::new("/usr/sbin").join(name)].into_iter().find_map(|program| {
-        let version = first_line(Command::new(&program).arg(version_flag))?;
-        Some((program, version))
-    })
-}
-
-/// The exit code is no help here: wrk prints its version and fails.
-fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let printed = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&printed);
-    Some(text.lines().next().unwrap_or("version unknown").trim().to_owned())
+    /// Looks for the program of another; `envoy` is where Envoy is said to be.
+    pub(crate) fn find(peer: Peer, envoy: Option<&Path>) -> Option<Self> {
+        let (program, version) = match peer {
+            Peer::Envoy => find::envoy(envoy)?,
+            _ => find::program(Path::new(peer.name()), "-v")?,
+        };
+        Some(Self { peer, label: peer.name().to_owned(), program, version })
+    }
 }
 
 fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &'a mut Command {
@@ -107,14 +122,17 @@ fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &
 pub(crate) struct Server {
     /// Owns the process.
     pub(crate) process: Process,
-    /// On loopback.
+    /// In cleartext.
     pub(crate) port: u16,
+    /// Over TLS; 0 if it has none.
+    pub(crate) tls_port: u16,
 }
 
 /// Starts the endpoint on the load's core and waits until it serves.
 pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<Server> {
     let [port] = free_ports()?;
     fs::write(dir.join("64k"), vec![b'x'; 64 * 1024])?;
+    fs::write(dir.join("1m"), vec![b'x'; 1024 * 1024])?;
     let values = [
         ("dir", &*dir.to_string_lossy()),
         ("endpoint_port", &port.to_string()),
@@ -126,36 +144,44 @@ pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<Server> {
     nginx_arguments(&mut command, dir, &config);
     let mut process = Process::start("endpoint", command, dir)?;
     process.wait_until_serving(port)?;
-    Ok(Server { process, port })
+    Ok(Server { process, port, tls_port: 0 })
 }
 
-/// Starts a proxy as `arm` has it and waits until it serves through to the endpoint.
+/// Starts a proxy as `set_up` and `case` have it and waits until it serves through to the endpoint.
 pub(crate) fn start_proxy(
     installed: &Installed,
-    arm: &Arm,
+    set_up: &SetUp,
+    case: &Case,
     endpoint_port: u16,
     dir: &Path,
 ) -> io::Result<Server> {
     let peer = installed.peer;
-    let [port, admin_port] = free_ports()?;
+    let [port, tls_port, admin_port] = free_ports()?;
+    let (upstream_version, upstream_http) = match case.upstream {
+        Upstream::Http1 => ("1", "http"),
+        Upstream::H2c => ("2", "http2"),
+    };
     let values = [
         ("dir", &*dir.to_string_lossy()),
         ("port", &port.to_string()),
+        ("tls_port", &tls_port.to_string()),
         ("admin_port", &admin_port.to_string()),
         ("endpoint_port", &endpoint_port.to_string()),
-        ("workers", &arm.workers.to_string()),
+        ("upstream_version", upstream_version),
+        ("upstream_http", upstream_http),
+        ("workers", &set_up.workers.to_string()),
     ];
-    let config = dir.join(format!("{}.conf", peer.name()));
+    let config = dir.join(peer.config_name());
     write_filled(peer.template(), &values, &config)?;
-    let mut command = bound_command(&installed.program, arm.pinned.then_some(PROXY_CORE));
-    peer.add_arguments(&mut command, dir, &config);
+    let mut command = bound_command(&installed.program, set_up.pinned.then_some(PROXY_CORE));
+    peer.add_arguments(&mut command, dir, &config, set_up.workers);
     let mut process = Process::start(peer.name(), command, dir)?;
     let answer = process.wait_until_serving(port)?;
     if !answer.was_forwarded {
         let name = peer.name();
         return Err(io::Error::other(format!("{name} adds no X-Forwarded-For: not comparable")));
     }
-    Ok(Server { process, port })
+    Ok(Server { process, port, tls_port })
 }
 
 fn write_filled(template: &str, values: &[(&str, &str)], path: &Path) -> io::Result<()> {

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::case::{CONNECTIONS, Case, Reference};
+use crate::case::{CONNECTIONS, Case, Compare, Load, SHARE_OF_CAPACITY};
 use crate::environment::Environment;
-use crate::measure::{ArmRounds, Sample};
+use crate::measure::{ArmRounds, Rounds, Sample, Traffic};
+use crate::parse::Percentiles;
 use crate::stats::Summary;
 use crate::table;
 
@@ -21,8 +22,12 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     /// Length of each measured window.
     pub(crate) window_seconds: u64,
-    /// Connections of wrk.
+    /// Connections over HTTP/1.1.
     pub(crate) connections: u32,
+    /// Connections of the cases that idle.
+    pub(crate) idle_connections: u32,
+    /// What is missing, and why.
+    pub(crate) missing: Vec<String>,
     /// In the order they ran.
     pub(crate) cases: Vec<CaseReport>,
 }
@@ -32,19 +37,23 @@ pub(crate) struct Report {
 pub(crate) struct CaseReport {
     name: &'static str,
     about: &'static str,
-    /// The largest good ratio of the last arm, where the case has one.
+    /// Costs are bytes per connection, not CPU µs per request.
+    is_memory: bool,
+    /// The largest good ratio of a program's second set-up, where the case has one.
     target_ratio: Option<f64>,
+    /// Requests a second, where they were fixed.
+    fixed_rate: Option<f64>,
     arms: Vec<ArmReport>,
 }
 
 /// One proxy under one case.
 #[derive(Debug, Serialize)]
 struct ArmReport {
-    label: &'static str,
+    label: String,
     /// Absent when no round could be measured.
     figures: Option<Figures>,
-    /// CPU per request to that of the case's reference, medians.
-    cpu_ratio: Option<f64>,
+    /// Its cost to that of the case's reference, medians.
+    ratio: Option<f64>,
     problems: Vec<String>,
     samples: Vec<Sample>,
 }
@@ -52,67 +61,100 @@ struct ArmReport {
 /// Medians and ranges over the rounds.
 #[derive(Debug, Serialize)]
 struct Figures {
-    cpu_us_per_request: Summary,
-    requests_per_second: Summary,
-    p50_us: Summary,
-    p99_us: Summary,
-    p999_us: Summary,
-    load_core_busy_percent: Summary,
-    proxy_core_busy_percent: Summary,
+    /// CPU µs per request, or bytes per connection.
+    cost: Summary,
+    requests_per_second: Option<Summary>,
+    p50_us: Option<Summary>,
+    p99_us: Option<Summary>,
+    p999_us: Option<Summary>,
+    load_core_busy_percent: Option<Summary>,
+    proxy_core_busy_percent: Option<Summary>,
 }
 
 impl Figures {
     fn of(samples: &[Sample]) -> Option<Self> {
-        let over = |figure: fn(&Sample) -> f64| Summary::of(samples.iter().map(figure));
+        let traffic = || samples.iter().filter_map(|sample| sample.traffic.as_ref());
+        let over = |figure: fn(&Traffic) -> f64| Summary::of(traffic().map(figure));
+        let latency = |figure: fn(Percentiles) -> u64| {
+            Summary::of(traffic().filter_map(|traffic| Some(figure(traffic.latency?) as f64)))
+        };
         Some(Self {
-            cpu_us_per_request: over(|s| s.cpu_us_per_request)?,
-            requests_per_second: over(|s| s.requests_per_second)?,
-            p50_us: over(|s| s.p50_us)?,
-            p99_us: over(|s| s.p99_us)?,
-            p999_us: over(|s| s.p999_us)?,
-            load_core_busy_percent: over(|s| s.load_core_busy_percent)?,
-            proxy_core_busy_percent: over(|s| s.proxy_core_busy_percent)?,
+            cost: Summary::of(samples.iter().map(|sample| sample.cost.value()))?,
+            requests_per_second: over(|traffic| traffic.requests_per_second),
+            p50_us: latency(|percentiles| percentiles.p50_us),
+            p99_us: latency(|percentiles| percentiles.p99_us),
+            p999_us: latency(|percentiles| percentiles.p999_us),
+            load_core_busy_percent: over(|traffic| traffic.load_core_busy_percent),
+            proxy_core_busy_percent: over(|traffic| traffic.proxy_core_busy_percent),
         })
+    }
+}
+
+/// What each arm's cost is divided by, in their order.
+fn references(case: &Case, arms: &[ArmRounds]) -> Vec<Option<f64>> {
+    let median = |arm: &ArmRounds| {
+        Summary::of(arm.samples.iter().map(|sample| sample.cost.value())).map(|cost| cost.median)
+    };
+    match case.compare {
+        Compare::Peers => {
+            let peers = arms.iter().filter(|arm| !arm.is_gapless);
+            vec![peers.filter_map(median).min_by(f64::total_cmp); arms.len()]
+        }
+        Compare::Workers { .. } => {
+            let first_of = |own: &ArmRounds| arms.iter().find(|arm| arm.program == own.program);
+            arms.iter().map(|arm| median(first_of(arm)?)).collect()
+        }
     }
 }
 
 impl CaseReport {
     /// Sums up the rounds of a case.
-    pub(crate) fn new(case: &Case, arms: Vec<ArmRounds>) -> Self {
-        let median = |arm: &ArmRounds| {
-            Summary::of(arm.samples.iter().map(|s| s.cpu_us_per_request)).map(|cpu| cpu.median)
-        };
-        let (reference, target_ratio) = match case.reference {
-            Reference::BestPeer => {
-                let peers = arms.iter().filter(|arm| !arm.is_gapless);
-                (peers.filter_map(median).min_by(f64::total_cmp), None)
+    pub(crate) fn new(case: &Case, rounds: Rounds) -> Self {
+        let references = references(case, &rounds.arms);
+        let summed_up = |(arm, reference): (ArmRounds, Option<f64>)| {
+            let figures = Figures::of(&arm.samples);
+            let cost = figures.as_ref().map(|figures| figures.cost.median);
+            ArmReport {
+                label: arm.label,
+                figures,
+                ratio: cost.zip(reference).map(|(own, reference)| own / reference),
+                problems: arm.problems,
+                samples: arm.samples,
             }
-            Reference::FirstArm { target } => (arms.first().and_then(median), Some(target)),
         };
-        let summed_up = |arm: ArmRounds| ArmReport {
-            label: arm.label,
-            figures: Figures::of(&arm.samples),
-            cpu_ratio: median(&arm).zip(reference).map(|(own, reference)| own / reference),
-            problems: arm.problems,
-            samples: arm.samples,
+        let target_ratio = match case.compare {
+            Compare::Peers => None,
+            Compare::Workers { target } => Some(target),
         };
-        let arms = arms.into_iter().map(summed_up).collect();
-        Self { name: case.name, about: case.about, target_ratio, arms }
+        Self {
+            name: case.name,
+            about: case.about,
+            is_memory: case.load == Load::Idle,
+            target_ratio,
+            fixed_rate: rounds.fixed_rate,
+            arms: rounds.arms.into_iter().zip(references).map(summed_up).collect(),
+        }
     }
 
+    /// Rows under the headings of CPU or memory, whichever it measured.
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         self.arms.iter().map(|arm| {
-            let mut row = vec![self.name.to_owned(), arm.label.to_owned()];
-            if let Some(figures) = &arm.figures {
-                row.push(figures.cpu_us_per_request.text(2));
-                row.push(arm.cpu_ratio.map_or_else(|| "–".to_owned(), |r| format!("{r:.2}")));
-                row.push(figures.requests_per_second.text(0));
-                row.push(figures.p50_us.text(0));
-                row.push(figures.p99_us.text(0));
-                row.push(figures.p999_us.text(0));
-                row.push(figures.load_core_busy_percent.text(0));
+            let figures = arm.figures.as_ref();
+            let text = |figure: fn(&Figures) -> Option<Summary>, decimals| {
+                let summary = figures.and_then(figure);
+                summary.map_or_else(|| "–".to_owned(), |summary| summary.text(decimals))
+            };
+            let cost_decimals = if self.is_memory { 0 } else { 2 };
+            let mut row = vec![self.name.to_owned(), arm.label.clone()];
+            row.push(text(|figures| Some(figures.cost), cost_decimals));
+            row.push(arm.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")));
+            if !self.is_memory {
+                row.push(text(|figures| figures.requests_per_second, 0));
+                row.push(text(|figures| figures.p50_us, 0));
+                row.push(text(|figures| figures.p99_us, 0));
+                row.push(text(|figures| figures.p999_us, 0));
+                row.push(text(|figures| figures.load_core_busy_percent, 0));
             }
-            row.resize(HEADINGS.len() - 1, "–".to_owned());
             row.push(arm.samples.iter().map(|sample| sample.errors).sum::<u64>().to_string());
             row
         })
@@ -120,12 +162,17 @@ impl CaseReport {
 
     fn print_notes(&self) {
         println!("- {}: {}", self.name, self.about);
-        let last = self.arms.last().and_then(|arm| Some((arm.label, arm.cpu_ratio?)));
-        if let (Some(target), Some((label, ratio))) = (self.target_ratio, last) {
-            let verdict = if ratio <= target { "met" } else { "missed" };
-            println!("  - {label}: {ratio:.2} of the first row; at most {target:.2}: {verdict}");
+        if let Some(rate) = self.fixed_rate {
+            let percent = 100.0 * SHARE_OF_CAPACITY;
+            println!("  - {rate:.0} requests/s: {percent:.0} % of what the slowest can do");
         }
         for arm in &self.arms {
+            // The reference itself is exactly 1.
+            let ratio = arm.ratio.filter(|&ratio| ratio != 1.0);
+            if let (Some(target), Some(ratio)) = (self.target_ratio, ratio) {
+                let verdict = if ratio <= target { "met" } else { "missed" };
+                println!("  - {}: {ratio:.2}; at most {target:.2}: {verdict}", arm.label);
+            }
             for problem in &arm.problems {
                 println!("  - {}: PROBLEM: {problem}", arm.label);
             }
@@ -133,7 +180,7 @@ impl CaseReport {
     }
 }
 
-const HEADINGS: [&str; 10] = [
+const CPU_HEADINGS: [&str; 10] = [
     "case",
     "proxy",
     "CPU µs/request",
@@ -146,26 +193,32 @@ const HEADINGS: [&str; 10] = [
     "errors",
 ];
 
+const MEMORY_HEADINGS: [&str; 5] = ["case", "proxy", "bytes/connection", "ratio", "errors"];
+
 impl Report {
     /// Whether every round of every arm could be measured and was free of errors.
     pub(crate) fn is_clean(&self) -> bool {
         self.cases.iter().flat_map(|case| &case.arms).all(|arm| arm.problems.is_empty())
     }
 
-    /// Prints the table, and what must be known to read it.
+    /// Prints the tables, and what must be known to read them.
     pub(crate) fn print(&self) {
         let environment = &self.environment;
-        let rows: Vec<Vec<String>> = self.cases.iter().flat_map(CaseReport::rows).collect();
-        println!("\n{}", table::render(&HEADINGS, &rows));
+        self.print_table(&CPU_HEADINGS, false);
+        self.print_table(&MEMORY_HEADINGS, true);
         println!(
             "Median (min–max); rounds, interleaved: {}; windows of {} s after a warm-up; \
-             {CONNECTIONS} connections, closed loop.",
-            self.rounds, self.window_seconds
+             {CONNECTIONS} connections, closed loop, where a case does not say otherwise; \
+             idle connections: {}.",
+            self.rounds, self.window_seconds, self.idle_connections
         );
-        println!("Ratio: CPU per request to the best peer's; in `scaling`, to the first row's.");
+        println!("Ratio: to the best peer's; in `scaling`, to that of one worker.");
         println!("Where the load's core is near 100 %, requests/s and latency are the load's.\n");
         for case in &self.cases {
             case.print_notes();
+        }
+        for line in &self.missing {
+            println!("- MISSING: {line}");
         }
         println!(
             "\nLinux {}, {} × {}",
@@ -179,6 +232,14 @@ impl Report {
         );
         for version in &environment.versions {
             println!("{version}");
+        }
+    }
+
+    fn print_table(&self, headings: &[&str], is_memory: bool) {
+        let cases = self.cases.iter().filter(|case| case.is_memory == is_memory);
+        let rows: Vec<Vec<String>> = cases.flat_map(CaseReport::rows).collect();
+        if !rows.is_empty() {
+            println!("\n{}", table::render(headings, &rows));
         }
     }
 

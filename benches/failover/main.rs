@@ -41,6 +41,8 @@ mod class;
 mod cpu;
 #[path = "../detection/endpoint.rs"]
 mod endpoint;
+#[path = "../dataplane/find.rs"]
+mod find;
 #[path = "../detection/fleet.rs"]
 #[allow(dead_code, reason = "a zone's injections are timed as one")]
 mod fleet;

@@ -4,22 +4,16 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::find;
 use crate::instance::{Incident, Instance};
 use crate::layout::{POOL_ENDPOINTS, address};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
 use crate::watch::Watch;
-
-/// Where Envoy is when README's line for installing it was followed.
-const ENVOY_OF_PYPI: &str = "target/envoy";
-
-/// What a virtual environment calls it.
-const ENVOY_INSIDE: &str = "bin/envoy";
 
 /// A system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -64,23 +58,12 @@ pub(crate) struct Installed {
 impl Installed {
     /// Looks for it; `gapless` is where that was built, `envoy` where Envoy is said to be.
     pub(crate) fn find(peer: Peer, gapless: &Path, envoy: Option<&Path>) -> Option<Self> {
-        let (paths, flag) = match (peer, envoy) {
-            (Peer::Gapless, _) => (vec![gapless.to_owned()], "--version"),
-            (Peer::Envoy, Some(path)) if path.is_dir() => {
-                (vec![path.join(ENVOY_INSIDE)], "--version")
-            }
-            (Peer::Envoy, Some(path)) => (vec![path.to_owned()], "--version"),
-            (Peer::Envoy, None) => {
-                (vec![peer.name().into(), Path::new(ENVOY_OF_PYPI).join(ENVOY_INSIDE)], "--version")
-            }
-            (Peer::Haproxy | Peer::Nginx, _) => {
-                (vec![peer.name().into(), Path::new("/usr/sbin").join(peer.name())], "-v")
-            }
+        let (program, version) = match peer {
+            Peer::Gapless => (gapless.to_owned(), find::version(gapless, "--version")?),
+            Peer::Envoy => find::envoy(envoy)?,
+            Peer::Haproxy | Peer::Nginx => find::program(Path::new(peer.name()), "-v")?,
         };
-        paths.into_iter().find_map(|program| {
-            let version = first_line(Command::new(&program).arg(flag))?;
-            Some(Self { peer, program, version })
-        })
+        Some(Self { peer, program, version })
     }
 
     /// Starts it in front of the pool's endpoints, where gapless has `probe` for them, and waits
@@ -125,13 +108,6 @@ pub(crate) fn filled(template: &str, port: u16, dir: &Path) -> Result<String, St
     let values: Vec<(&str, &str)> =
         values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     fill(template, &values)
-}
-
-fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let printed = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&printed);
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// A running system; ended when dropped.

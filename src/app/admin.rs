@@ -2,19 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::api::{EndpointJson, IncidentJson, IncidentsJson, PoolJson};
 use super::control::{Board, Phase};
@@ -28,12 +33,15 @@ const MAX_CONNECTIONS: usize = 64;
 /// A connection is closed after this long, whatever it does.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// After another process has taken over: time for a request that is on its way.
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
 /// A request head must be in by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves until the control thread ends.
+/// Serves until the control thread ends, or another process does it.
 pub async fn serve(listener: TcpListener, board: Rc<Board>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -45,12 +53,22 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = board.left.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let board = Rc::clone(&board);
-                tokio::task::spawn_local(async move {
+                let (visits, left) = (board.visits.clone(), board.left.clone());
+                visits.spawn_local(async move {
                     let service = service_fn(move |request| {
-                        let answer = answer(&board, &request);
+                        let mut answer = answer(&board, &request);
+                        if board.left.is_cancelled() {
+                            let close = HeaderValue::from_static("close");
+                            answer.headers_mut().insert(CONNECTION, close);
+                        }
                         async move { Ok::<_, Infallible>(answer) }
                     });
                     let connection = http1::Builder::new()
@@ -58,7 +76,7 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                         .header_read_timeout(HEADER_TIMEOUT)
                         .serve_connection(TokioIo::new(stream), service);
                     // One that does not read must not hold its place for ever.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+                    let _ = timeout(CONNECTION_TIMEOUT, until_left(pin!(connection), &left)).await;
                     drop(place);
                 });
             }
@@ -67,6 +85,24 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// Serves a connection to its end, which comes soon once another process serves the operator.
+async fn until_left<S>(
+    mut connection: Pin<&mut http1::Connection<TokioIo<TcpStream>, S>>,
+    left: &CancellationToken,
+) where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = left.cancelled() => {}
+    }
+    // To close at once would hit whoever has just asked.
+    if timeout(LAST_LOOK, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     }
 }
 
@@ -89,6 +125,7 @@ fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board),
         "/api/v1/config" => json(&*board.config.borrow()),
+        "/api/v1/process" => json(&*board.process.borrow()),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -104,7 +141,8 @@ fn is_local_host<B>(request: &Request<B>) -> bool {
 }
 
 fn ready(board: &Board) -> Answer {
-    if board.phase.get() == Phase::Stopping {
+    // Whoever has taken over serves: nobody is to go elsewhere because this process ends.
+    if board.phase.get() == Phase::Stopping && !board.left.is_cancelled() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     let unready = |why: &str| text(StatusCode::SERVICE_UNAVAILABLE, why);

@@ -12,6 +12,7 @@ use crate::logic::recovery::FULL;
 use crate::logic::snapshot::Tally;
 
 use super::observe::millis;
+use super::upgrade::Executable;
 
 /// Turns monotonic instants into wall-clock text, by one reading of both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -289,6 +290,44 @@ impl IncidentJson {
 
 fn optional_millis(duration: Option<Duration>) -> Option<f64> {
     duration.map(millis)
+}
+
+/// `/api/v1/process`: what runs, and how it came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProcessJson {
+    /// Its identity.
+    pub pid: u32,
+    /// Its version.
+    pub version: &'static str,
+    /// What an upgrade starts.
+    pub executable: Option<String>,
+    /// Upgrades that led to this process, one after the other.
+    pub upgrades: u64,
+    /// The last attempt to have another process take over.
+    pub failed_upgrade: Option<FailedUpgradeJson>,
+}
+
+/// An upgrade that came to nothing.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailedUpgradeJson {
+    /// When.
+    pub at: String,
+    /// Why.
+    pub why: String,
+}
+
+impl ProcessJson {
+    /// This process.
+    #[must_use]
+    pub fn new(executable: Option<&Executable>, upgrades: u64) -> Self {
+        Self {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            executable: executable.map(|one| one.path.display().to_string()),
+            upgrades,
+            failed_upgrade: None,
+        }
+    }
 }
 
 /// `/api/v1/config`: what runs, and what was refused.

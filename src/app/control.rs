@@ -1,5 +1,7 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
+mod leave;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -8,22 +10,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::config::model::{Config, Shutdown};
+use crate::config::model::Config;
 use crate::config::{LoadError, Loaded};
-use crate::logic::director::{Director, Input, Output, Ticket};
+use crate::logic::director::{Director, Input, Legacy, Output, Ticket};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
 use crate::logic::retry::Waiting;
 use crate::logic::route::RouteTable;
 use crate::net::prober::{Kept, Prober};
 
-use super::api::{Clock, ConfigJson, RefusedJson};
+use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
 use super::doors::Doors;
 use super::lag::Lag;
+use super::notify::Notifier;
 use super::observe;
 use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
+use super::upgrade::{Executable, Step, Successor};
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -38,6 +44,8 @@ pub enum Order {
     Stop,
     /// End at once.
     Kill,
+    /// Have another process take over, then drain and end.
+    Upgrade,
 }
 
 /// Where the instance is in its life.
@@ -49,23 +57,20 @@ pub enum Phase {
     Stopping,
 }
 
-/// Why a part of the way out is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Its time is up, or nothing is left to wait for.
-    Over,
-    /// A second order came: the rest is skipped.
-    Ordered,
-}
-
 /// What the admin listener shows; shared on the control thread only.
 pub struct Board {
     /// The machine itself.
     pub director: RefCell<Director>,
     /// What runs.
     pub config: RefCell<ConfigJson>,
+    /// The process itself.
+    pub process: RefCell<ProcessJson>,
     /// Where the instance is in its life.
     pub phase: Cell<Phase>,
+    /// The operator's listener is served by another process from now on.
+    pub left: CancellationToken,
+    /// Connections to that listener.
+    pub visits: TaskTracker,
     /// How late control woke of late.
     pub lag: Lag,
     /// Shared with the workers.
@@ -100,6 +105,30 @@ impl Drop for ProbeResult {
     }
 }
 
+/// What reaches control from outside.
+#[derive(Debug)]
+pub struct Inlets {
+    /// From workers.
+    pub reports: mpsc::Receiver<Report>,
+    /// From the operator.
+    pub orders: mpsc::Receiver<Order>,
+    /// From who watches the configuration.
+    pub attempts: mpsc::Receiver<Attempt>,
+}
+
+/// What came before this process, and what may come after it.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// What an upgrade starts; `None` if there is nobody to ask for one.
+    pub executable: Option<Executable>,
+    /// What a predecessor knew.
+    pub legacy: Option<Legacy>,
+    /// Upgrades so far.
+    pub upgrades: u64,
+    /// Who is told how things go.
+    pub notifier: Notifier,
+}
+
 /// The control loop and all that it owns.
 pub struct Control {
     board: Rc<Board>,
@@ -109,9 +138,12 @@ pub struct Control {
     /// What each probe of an endpoint keeps, by its place in the pool's list.
     kept: HashMap<(EndpointId, u8), Rc<Kept>>,
     probes: (mpsc::UnboundedSender<Probed>, mpsc::UnboundedReceiver<Probed>),
-    reports: mpsc::Receiver<Report>,
-    orders: mpsc::Receiver<Order>,
-    attempts: mpsc::Receiver<Attempt>,
+    inlets: Inlets,
+    executable: Option<Executable>,
+    notifier: Notifier,
+    /// Who is about to take over.
+    successor: Option<Successor>,
+    steps: (mpsc::UnboundedSender<Step>, mpsc::UnboundedReceiver<Step>),
 }
 
 impl Control {
@@ -122,9 +154,8 @@ impl Control {
         config: Config,
         path: Option<PathBuf>,
         doors: Doors,
-        reports: mpsc::Receiver<Report>,
-        orders: mpsc::Receiver<Order>,
-        attempts: mpsc::Receiver<Attempt>,
+        inlets: Inlets,
+        life: Life,
     ) -> Self {
         let clock = Clock::read();
         let now = Instant::now();
@@ -138,7 +169,10 @@ impl Control {
         let board = Board {
             director: RefCell::new(Director::new(shared.epoch, seed)),
             config: RefCell::new(status),
+            process: RefCell::new(ProcessJson::new(life.executable.as_ref(), life.upgrades)),
             phase: Cell::new(Phase::Serving),
+            left: CancellationToken::new(),
+            visits: TaskTracker::new(),
             lag: Lag::default(),
             shared,
             clock,
@@ -150,11 +184,16 @@ impl Control {
             prober: Rc::default(),
             kept: HashMap::new(),
             probes: mpsc::unbounded_channel(),
-            reports,
-            orders,
-            attempts,
+            inlets,
+            executable: life.executable,
+            notifier: life.notifier,
+            successor: None,
+            steps: mpsc::unbounded_channel(),
         };
         control.configure(config);
+        if let Some(legacy) = life.legacy {
+            control.board.director.borrow_mut().handle(Input::Inherit(legacy), Instant::now());
+        }
         control.obey();
         control
     }
@@ -174,15 +213,19 @@ impl Control {
             let wake = due.unwrap_or_else(|| Instant::now() + UPKEEP);
             tokio::select! {
                 biased;
-                order = self.orders.recv() => {
-                    if order == Some(Order::Stop) {
-                        self.stop().await;
+                order = self.inlets.orders.recv() => match order {
+                    Some(Order::Upgrade) => self.upgrade(),
+                    Some(Order::Stop) => return self.stop().await,
+                    Some(Order::Kill) | None => return self.abandon_upgrade(),
+                },
+                Some(step) = self.steps.1.recv() => {
+                    if self.step(step) {
+                        return self.leave().await;
                     }
-                    return;
                 }
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
-                Some(report) = self.reports.recv() => self.reported(report),
-                Some(attempt) = self.attempts.recv() => self.reload(attempt),
+                Some(report) = self.inlets.reports.recv() => self.reported(report),
+                Some(attempt) = self.inlets.attempts.recv() => self.reload(attempt),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => {
                     if let Some(recorder) = observe::recorder() {
@@ -200,7 +243,7 @@ impl Control {
         for _ in 0..TURN_INPUTS {
             if let Ok(probed) = self.probes.1.try_recv() {
                 self.probed(probed);
-            } else if let Ok(report) = self.reports.try_recv() {
+            } else if let Ok(report) = self.inlets.reports.try_recv() {
                 self.reported(report);
             } else {
                 break;
@@ -304,6 +347,7 @@ impl Control {
             },
         };
         observe::reloaded(false);
+        self.notifier.reloaded(false);
         tracing::error!("configuration refused, the old one stays:\n{}", refused.report);
         let at = self.board.clock.text(Instant::now());
         self.board.config.borrow_mut().refused = Some(RefusedJson { at, ..refused });
@@ -317,50 +361,16 @@ impl Control {
         self.configure(Config { workers, admin, state_dir, ..loaded.config });
         self.turn();
         observe::reloaded(true);
+        self.notifier.reloaded(true);
         let mut status = self.board.config.borrow_mut();
         status.generation += 1;
         status.loaded_at = self.board.clock.text(Instant::now());
         status.refused = None;
         tracing::info!(generation = status.generation, "configuration loaded");
         if !restart.is_empty() {
-            tracing::warn!(keys = ?restart, "these keys take effect at the next start");
+            tracing::warn!(keys = ?restart, "these keys take effect at the next start or upgrade");
         }
         status.needs_restart = restart;
-    }
-
-    /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
-    async fn stop(&mut self) {
-        let Shutdown { lame_duck, drain } = self.running.shutdown.clone();
-        self.board.phase.set(Phase::Stopping);
-        tracing::info!(?lame_duck, ?drain, "stopping");
-        if self.while_serving(tokio::time::Instant::now() + lame_duck, false).await == End::Ordered
-        {
-            return;
-        }
-        self.doors.tell(|| Command::Drain);
-        self.while_serving(tokio::time::Instant::now() + drain, true).await;
-    }
-
-    /// Goes on with health until `deadline`, a second order, or (if asked) the last worker's end:
-    /// running requests may still need a rescue.
-    async fn while_serving(&mut self, deadline: tokio::time::Instant, until_drained: bool) -> End {
-        loop {
-            self.turn();
-            let due = self.board.director.borrow().poll_timeout();
-            let wake = due.map_or(deadline, |due| deadline.min(due.into()));
-            tokio::select! {
-                biased;
-                _ = self.orders.recv() => return End::Ordered,
-                () = self.doors.all_closed(), if until_drained => return End::Over,
-                Some(probed) = self.probes.1.recv() => self.probed(probed),
-                Some(report) = self.reports.recv() => self.reported(report),
-                () = tokio::time::sleep_until(wake) => {
-                    if tokio::time::Instant::now() >= deadline {
-                        return End::Over;
-                    }
-                }
-            }
-        }
     }
 }
 

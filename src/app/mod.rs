@@ -8,7 +8,9 @@ pub mod explain;
 pub mod front;
 pub mod gauges;
 pub mod lag;
+pub mod notify;
 pub mod reload;
+pub mod upgrade;
 
 pub mod access;
 pub mod proxy;
@@ -21,4 +23,4 @@ pub mod shared;
 pub mod admin;
 pub mod api;
 
-pub use instance::{Instance, Options, StartError};
+pub use instance::{Instance, Options, Origin, StartError};

@@ -57,6 +57,7 @@ fn labels(subject: &Subject) -> [(&'static str, String); 3] {
 pub fn event(event: &Event) {
     match event {
         Event::Health { subject, change, health } => health_changed(subject, *change, *health),
+        Event::Inherited { subject, health } => inherited(subject, *health),
         Event::IncidentBegan(incident) => incident_began(incident),
         Event::IncidentEnded(incident) => incident_ended(incident),
         Event::Zone { pool, place, verdict } => zone_changed(pool, place, *verdict),
@@ -121,6 +122,21 @@ fn diverged(divergence: &Divergence) {
                 reason = %failure,
                 "divergence: traffic fails while probes pass; traffic is believed"
             );
+        }
+    }
+}
+
+fn inherited(subject: &Subject, health: Health) {
+    let serving = if health.serves(false) { 1.0 } else { 0.0 };
+    gauge!("gapless_endpoint_up", &labels(subject)).set(serving);
+    let (pool, zone, endpoint) = (&subject.pool, &subject.place, subject.address);
+    match health {
+        Health::Down { failure } | Health::Returning { failure, .. } => {
+            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "inherited: down");
+        }
+        _ => {
+            let state = health.as_str();
+            tracing::debug!(%pool, %zone, %endpoint, state, "inherited");
         }
     }
 }
@@ -213,6 +229,13 @@ pub fn reloaded(ok: bool) {
     let result = if ok { "ok" } else { "refused" };
     counter!("gapless_config_reloads_total", "result" => result).increment(1);
     gauge!("gapless_config_last_reload_ok").set(if ok { 1.0 } else { 0.0 });
+}
+
+/// This process has taken over from another, or another one from this has failed to.
+pub fn upgraded(ok: bool) {
+    let result = if ok { "ok" } else { "failed" };
+    counter!("gapless_upgrades_total", "result" => result).increment(1);
+    gauge!("gapless_last_upgrade_ok").set(if ok { 1.0 } else { 0.0 });
 }
 
 /// Milliseconds with a fraction.

@@ -97,7 +97,7 @@ pub enum Report {
 /// What control tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this listener too.
+    /// Accept on this listener too; a door may have several.
     Listen(Door),
     /// Accept there no more; running connections go on.
     Unlisten(SocketAddr),
@@ -108,6 +108,9 @@ pub enum Command {
         /// What becomes of the requests that wait for it.
         waiting: Waiting,
     },
+    /// Accept no more: another process does. Who asks for something is told that it was the last
+    /// answer on that connection; who does not ask may stay until [`Command::Drain`].
+    Leave,
     /// Accept no more, end connections after their running request, then end.
     Drain,
 }
@@ -117,7 +120,7 @@ pub enum Command {
 pub struct Door {
     /// The configured address: its name.
     pub name: SocketAddr,
-    /// This worker's own socket.
+    /// A handle to a socket that may be this worker's alone, or not.
     pub listener: TcpListener,
     /// Connections through this door, over all workers.
     pub connections: Arc<AtomicUsize>,

@@ -1,15 +1,17 @@
 //! `gapless run CONFIG`: the proxy.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::app::reload::Watched;
-use crate::app::{Instance, Options};
+use crate::app::upgrade::{Executable, Predecessor};
+use crate::app::{Instance, Options, Origin};
 use crate::config::model::Config;
 use crate::config::{self, LoadError};
 use crate::logic::outcome::Class;
 use crate::logic::window;
+use crate::net::listener::Stock;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -31,6 +33,9 @@ pub enum LogFormat {
 /// Runs until a signal says otherwise; the exit code.
 #[must_use]
 pub fn run(path: &Path, log: LogFormat) -> u8 {
+    // What runs may be replaced on the disk later, and sockets are taken before there are threads.
+    let executable = Executable::of_this_process();
+    let (sockets, faults) = Stock::of_service_manager();
     let read = config::read(path).and_then(|bytes| {
         let loaded = config::parse_bytes(&path.display().to_string(), &bytes);
         Ok((loaded.map_err(LoadError::Invalid)?, bytes))
@@ -46,10 +51,18 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
     if !loaded.warnings.is_empty() {
         tracing::warn!("\n{}", loaded.warnings.render(false));
     }
+    faults.iter().for_each(|fault| tracing::warn!("{fault}"));
     say_windows(&loaded.config);
+    let origin = match origin(executable, sockets) {
+        Ok(origin) => origin,
+        Err(error) => {
+            eprintln!("gapless: cannot take over: {error}");
+            return FAILED;
+        }
+    };
     let files = loaded.warnings.files;
     let file = Some(Watched { path: path.to_owned(), bytes, files });
-    let options = Options { config: loaded.config, file, signals: true };
+    let options = Options { config: loaded.config, file, signals: true, origin };
     match Instance::start(options) {
         Ok(instance) => {
             for address in &instance.addresses {
@@ -72,6 +85,22 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
     }
 }
 
+/// What comes from the processes before this one and around it.
+fn origin(executable: io::Result<Executable>, mut sockets: Stock) -> io::Result<Origin> {
+    let executable = match executable {
+        Ok(executable) => Some(executable),
+        Err(error) => {
+            tracing::warn!(%error, "no upgrade in place: what was started cannot be found");
+            None
+        }
+    };
+    let predecessor = Predecessor::meet()?.map(|(predecessor, handed)| {
+        sockets.merge(handed);
+        predecessor
+    });
+    Ok(Origin { executable, sockets, predecessor })
+}
+
 /// Uses all descriptors that the system grants, and says so if they cannot suffice.
 fn raise_descriptor_limit(config: &Config) {
     let mut limit = getrlimit(Resource::Nofile);
@@ -92,7 +121,7 @@ fn raise_descriptor_limit(config: &Config) {
 /// Logs to standard error; `GAPLESS_LOG` sets the filter (`info` by default). A reader that is slow
 /// or gone costs lines, which are counted, and never holds up a verdict or a request.
 fn start_log(format: LogFormat) -> WorkerGuard {
-    let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
     crate::app::observe::count_lost_lines(lines.error_counter());
     let filter = tracing_subscriber::EnvFilter::try_from_env("GAPLESS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -100,7 +129,7 @@ fn start_log(format: LogFormat) -> WorkerGuard {
         .with_env_filter(filter)
         .with_target(false)
         .with_writer(lines)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

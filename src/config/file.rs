@@ -107,6 +107,9 @@ pub(super) struct Shutdown {
     pub(super) lame_duck: Option<Located<DurationText>>,
     /// Time that running requests have after that. Default: 30s.
     pub(super) drain: Option<Located<DurationText>>,
+    /// At an upgrade in place: time in which the new process must be ready to take over. Default:
+    /// 30s.
+    pub(super) upgrade_timeout: Option<Located<DurationText>>,
 }
 
 /// What may be added to messages, and what their header fields may be called.

@@ -96,11 +96,17 @@ pub struct Shutdown {
     pub lame_duck: Duration,
     /// Time that running requests have after that.
     pub drain: Duration,
+    /// Time that a process has to take over from this one.
+    pub upgrade_timeout: Duration,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { lame_duck: Duration::ZERO, drain: Duration::from_secs(30) }
+        Self {
+            lame_duck: Duration::ZERO,
+            drain: Duration::from_secs(30),
+            upgrade_timeout: Duration::from_secs(30),
+        }
     }
 }
 

@@ -20,6 +20,23 @@ pub enum Layer {
     Grpc,
 }
 
+impl Layer {
+    /// Every layer.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Tls, Self::Tcp, Self::Http, Self::Grpc];
+
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// Why it ended there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -53,6 +70,30 @@ pub enum Reason {
     NotServing,
     /// A gRPC status that is not OK.
     GrpcStatus(u16),
+}
+
+impl Reason {
+    /// Every reason that has no number.
+    const PLAIN: [Self; 18] = [
+        Self::Refused,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Reset,
+        Self::Closed,
+        Self::Stall,
+        Self::Slow,
+        Self::Cut,
+        Self::Malformed,
+        Self::Body,
+        Self::Certificate(CertificateFault::Expired),
+        Self::Certificate(CertificateFault::NotYetValid),
+        Self::Certificate(CertificateFault::UnknownIssuer),
+        Self::Certificate(CertificateFault::WrongName),
+        Self::Certificate(CertificateFault::Revoked),
+        Self::Certificate(CertificateFault::Invalid),
+        Self::Handshake,
+        Self::NotServing,
+    ];
 }
 
 /// What is wrong with an endpoint's certificate.
@@ -146,6 +187,21 @@ impl Failure {
         Self { layer: Layer::Http, reason }
     }
 
+    /// Reads what [`fmt::Display`] writes; `None` for other words.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (word, rest) = text.split_once(' ')?;
+        let layer = Layer::ALL.into_iter().find(|layer| layer.as_str() == word)?;
+        if let Some(code) = rest.strip_prefix("status ") {
+            let code = code.parse().ok()?;
+            let is_grpc = layer == Layer::Grpc;
+            let reason = if is_grpc { Reason::GrpcStatus(code) } else { Reason::Status(code) };
+            return Some(Self { layer, reason });
+        }
+        let mut all = Reason::PLAIN.into_iter().map(|reason| Self { layer, reason });
+        all.find(|failure| failure.to_string() == text)
+    }
+
     /// The class that this failure belongs to.
     #[must_use]
     pub fn class(self) -> Class {
@@ -203,13 +259,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layer = match self.layer {
-            Layer::Connect => "connect",
-            Layer::Tls => "tls",
-            Layer::Tcp => "tcp",
-            Layer::Http => "http",
-            Layer::Grpc => "grpc",
-        };
+        let layer = self.layer.as_str();
         match self.reason {
             Reason::Refused => write!(f, "{layer} refused"),
             Reason::Unreachable => write!(f, "{layer} unreachable"),
@@ -256,6 +306,31 @@ impl Outcome {
         match self {
             Self::Pass { latency } | Self::Degraded { latency } => Some(latency),
             Self::Fail(_) | Self::Void => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let numbered = [Reason::Status(503), Reason::Status(0)];
+        for layer in Layer::ALL {
+            for reason in Reason::PLAIN.into_iter().chain(numbered) {
+                if layer == Layer::Grpc && numbered.contains(&reason) {
+                    continue;
+                }
+                let failure = Failure { layer, reason };
+                assert_eq!(Failure::parse(&failure.to_string()), Some(failure));
+            }
+        }
+        let grpc = Failure { layer: Layer::Grpc, reason: Reason::GrpcStatus(14) };
+        assert_eq!(Failure::parse(&grpc.to_string()), Some(grpc));
+        for text in ["", "connect", "connect status", "connect status x", "udp refused", "tcp odd"]
+        {
+            assert_eq!(Failure::parse(text), None, "{text}");
         }
     }
 }

@@ -15,10 +15,12 @@ pub const FULL: u32 = 1_000;
 /// Every verdict counts one; the count halves in every [`Recover::hold_down_max`]. What goes down
 /// for the first time may return at once; the second time it waits, then twice as long, and so on
 /// (as BGP damps routes that flap, RFC 2439).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Flaps {
-    count: f32,
-    at: Option<Instant>,
+    /// Verdicts, as they counted [`Flaps::at`] that time.
+    pub count: f32,
+    /// The last one.
+    pub at: Option<Instant>,
 }
 
 impl Flaps {

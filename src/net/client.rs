@@ -1,5 +1,6 @@
 //! A client's connection: as hyper wants it, with a bound on how long a client may not read.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+
+/// Several parts that are no longer than this together are written as one: for the kernel that is
+/// less work than several. Longer ones are not worth the copy.
+const FLAT_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static FLAT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A socket whose writes fail when the client has taken nothing for `write_timeout`.
 ///
@@ -72,7 +81,18 @@ impl AsyncWrite for Bounded {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let inner = Pin::new(&mut self.inner);
+        let written = match bufs {
+            [one] => inner.poll_write(cx, one),
+            _ if bufs.iter().map(|part| part.len()).sum::<usize>() > FLAT_BYTES => {
+                inner.poll_write_vectored(cx, bufs)
+            }
+            _ => FLAT.with_borrow_mut(|flat| {
+                flat.clear();
+                bufs.iter().for_each(|part| flat.extend_from_slice(part));
+                inner.poll_write(cx, flat)
+            }),
+        };
         self.bounded(cx, written)
     }
 

@@ -1,9 +1,11 @@
-//! Listening sockets, one per worker on the same address.
+//! Listening sockets: one per worker on the same address, or those that this process was given.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -11,6 +13,129 @@ const BACKLOG: i32 = 4096;
 /// Bytes that the kernel takes for a client beyond what is on its way. With megabytes of them a
 /// client that reads slowly would look, for as long as those last, like one that does not read.
 const UNSENT_BYTES: u32 = 128 * 1024;
+
+/// Who connects to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Clients.
+    Clients,
+    /// The operator.
+    Operator,
+}
+
+/// A listening socket that another process has made.
+#[derive(Debug)]
+pub struct Given {
+    /// The socket.
+    pub listener: TcpListener,
+    /// The address that it stands for in the configuration of who gives it; not that of the socket
+    /// if the port there is 0.
+    pub name: SocketAddr,
+    /// Whom it was for; `None` if that is not known.
+    pub side: Option<Side>,
+    /// What the service manager calls it. It keeps the socket too: to close it ends nothing.
+    pub label: Option<String>,
+}
+
+impl Given {
+    fn is_for(&self, address: SocketAddr, side: Side) -> bool {
+        let is_side = self.side.is_none_or(|own| own == side);
+        let is_bound = || self.listener.local_addr().is_ok_and(|bound| bound == address);
+        is_side && (self.name == address || address.port() != 0 && is_bound())
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.listener.local_addr().unwrap_or(self.name);
+        match self.label.as_deref() {
+            None | Some("") => write!(f, "{address}"),
+            Some(label) => write!(f, "{address} ({label})"),
+        }
+    }
+}
+
+/// Sockets that were given to this process, and are not in use.
+#[derive(Debug, Default)]
+pub struct Stock(Vec<Given>);
+
+impl Stock {
+    /// What the service manager has passed (`LISTEN_FDS` and its kin, sd_listen_fds(3)), and why it
+    /// is less than it should be. To be called before there are threads: it changes the environment.
+    #[must_use]
+    pub fn of_service_manager() -> (Self, Vec<String>) {
+        let labels = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut labels = labels.split(':').map(str::to_owned);
+        let mut passed = ListenFd::from_env();
+        let (mut stock, mut faults) = (Self::default(), Vec::new());
+        for index in 0..passed.len() {
+            let label = labels.next().unwrap_or_default();
+            let given = passed.take_tcp_listener(index).and_then(|taken| {
+                let listener = taken.ok_or(io::ErrorKind::NotFound)?;
+                adopt(listener, None, None, Some(label.clone()))
+            });
+            match given {
+                Ok(given) => stock.put(given),
+                Err(error) => {
+                    let name = if label.is_empty() { format!("number {index}") } else { label };
+                    faults.push(format!("a socket that was passed ({name}) is of no use: {error}"));
+                }
+            }
+        }
+        (stock, faults)
+    }
+
+    /// Adds one.
+    pub fn put(&mut self, given: Given) {
+        self.0.push(given);
+    }
+
+    /// Adds all of another one.
+    pub fn merge(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Takes out all that are for this address.
+    pub fn take(&mut self, address: SocketAddr, side: Side) -> Vec<Given> {
+        let (taken, left) = self.0.drain(..).partition(|given| given.is_for(address, side));
+        self.0 = left;
+        taken
+    }
+
+    /// Leaves out those that nobody else keeps.
+    pub fn keep_passed(&mut self) {
+        self.0.retain(|given| given.label.is_some());
+    }
+
+    /// What is in it.
+    pub fn iter(&self) -> impl Iterator<Item = &Given> {
+        self.0.iter()
+    }
+}
+
+/// Makes a listener of a socket that comes from elsewhere.
+///
+/// # Errors
+/// If it does not listen.
+pub fn adopt(
+    listener: TcpListener,
+    name: Option<SocketAddr>,
+    side: Option<Side>,
+    label: Option<String>,
+) -> io::Result<Given> {
+    let socket = SockRef::from(&listener);
+    if !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    listener.set_nonblocking(true)?;
+    let name = match name {
+        Some(name) => name,
+        None => listener.local_addr()?,
+    };
+    Ok(Given { listener, name, side, label })
+}
 
 /// Opens `count` listeners on one address with `SO_REUSEPORT`: the kernel spreads connections over
 /// them. Port 0 takes one free port for all.
@@ -45,7 +170,8 @@ fn socket(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit it.
+    // Accepted connections inherit both.
+    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     Ok(socket)

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod h1;
+pub mod handover;
 pub mod inbound;
 pub mod listener;
 pub mod prober;

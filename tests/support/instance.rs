@@ -13,6 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use tempfile::TempDir;
 
 use super::config::Config;
+use super::successors::running;
 use super::{SOON, eventually, until};
 
 /// The program under test.
@@ -81,7 +82,15 @@ impl Gapless {
 
     #[track_caller]
     fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf) -> Self {
-        let (child, log, reader) = spawn(&file, stdout);
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg(&file).stdout(stdout);
+        Self::start_by(command, directory, file)
+    }
+
+    /// Starts by a command that leads to `gapless run` with this file.
+    #[track_caller]
+    pub(crate) fn start_by(command: Command, directory: TempDir, file: PathBuf) -> Self {
+        let (child, log, reader) = spawn(command);
         let mut gapless = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -182,20 +191,18 @@ impl Drop for Gapless {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Who has taken over is no child of this process.
+        for pid in running(&self.file) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         if std::thread::panicking() {
             eprintln!("--- log of gapless ---\n{}", self.log());
         }
     }
 }
 
-fn spawn(file: &Path, stdout: Stdio) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
-    let mut child = Command::new(BINARY)
-        .arg("run")
-        .arg(file)
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
+fn spawn(mut command: Command) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
     let stderr = child.stderr.take().expect("piped");
     let log = Arc::new(Log::default());
     let lines = Arc::clone(&log);

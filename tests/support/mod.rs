@@ -11,6 +11,7 @@ pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod pki;
 pub(crate) mod server;
+pub(crate) mod successors;
 pub(crate) mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};

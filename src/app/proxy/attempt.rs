@@ -106,7 +106,8 @@ pub(super) async fn attempt(
         Way::Free(Free::Seat(seat)) => (Line::H2(seat), visit.began()),
         way @ (Way::Free(Free::Room(_) | Free::Opening(_)) | Way::Line { .. }) => {
             let caller = ask.asker.client.caller();
-            let opened = open(visit.home(), caller, cuts, connect, way).await;
+            // It would make the future of every request large.
+            let opened = Box::pin(open(visit.home(), caller, cuts, connect, way)).await;
             if matches!(opened, Err(Ended::Local)) {
                 worker.complain("no connection can be opened: out of descriptors, ports or memory");
             }
@@ -246,6 +247,11 @@ impl Begun {
         let Self { mut head, exchange, cuts } = self;
         if head.framing == Framing::Chunked && !ask.takes_trailers() {
             head.headers.remove(TRAILER);
+        }
+        if exchange.has_whole(&head) {
+            let whole = exchange.into_whole(&head, visit.home());
+            visit.answered();
+            return Ok(Part::Enough(head, Received::Whole(whole)));
         }
         let is_sent = exchange.is_sent();
         let rest = if is_sent { None } else { Some(outgoing.take()) };

@@ -34,6 +34,7 @@ pub use marks::Ids;
 pub use mirror::Mirrors;
 pub use tunnel::Sequel;
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::header::{ALLOW, HeaderValue};
@@ -50,36 +51,42 @@ use super::worker::{View, Worker};
 
 use self::asker::Asker;
 
-/// Answers one request. Whatever goes wrong becomes a response.
-pub async fn handle(
-    worker: &Rc<Worker>,
-    client: &Rc<Client>,
+/// Answers one request, with what `finish` makes of the response. Whatever goes wrong becomes one.
+///
+/// What can be done at once is done before the future is made, and what comes last is done inside of
+/// it: it then has the less to carry, and need not be carried in another one.
+pub fn handle<R>(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<ProxyBody> {
+    finish: impl FnOnce(Response<ProxyBody>) -> R,
+) -> impl Future<Output = Result<R, Infallible>> {
     let view = worker.view();
     let call = grpc::Call::of(request.version(), request.headers());
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, ());
     let prepared = path::prepare(&mut request, &view.manners);
-    let note = Note::begin(worker, &view.manners, client);
+    let note = Note::begin(&worker, &view.manners, &client);
     let wish = tunnel::asked(&mut request);
     let held = Held { request, note };
-    let asker = Asker::of(&view.manners, &worker.ids, client, &held).wishing(wish);
-    let mut response = match prepared {
-        Ok(()) => answer(worker, &view, &asker, &held.request, body).await,
-        Err(reason) => {
-            actions::unwanted(&held.request, body);
-            reason.response()
-        }
-    };
-    asker.mark(&mut response);
-    let response = match call {
-        None => response,
-        Some(call) => call.answer(response),
-    };
-    match &held.note {
-        None => response,
-        Some(note) => Rc::clone(note).answered(held.request.method(), response),
+    async move {
+        let asker = Asker::of(&view.manners, &worker.ids, &client, &held).wishing(wish);
+        let mut response = match prepared {
+            Ok(()) => answer(&worker, &view, &asker, &held.request, body).await,
+            Err(reason) => {
+                actions::unwanted(&held.request, body);
+                reason.response()
+            }
+        };
+        asker.mark(&mut response);
+        let response = match call {
+            None => response,
+            Some(call) => call.answer(response),
+        };
+        Ok(finish(match &held.note {
+            None => response,
+            Some(note) => Rc::clone(note).answered(held.request.method(), response),
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::app::access::TryNote;
 use crate::app::shared::Report;
-use crate::app::worker::Worker;
+use crate::app::worker::{Clock, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::witness::Witness;
@@ -80,6 +80,12 @@ impl Visit {
     #[must_use]
     pub fn home(&self) -> &Rc<Pool> {
         &self.home
+    }
+
+    /// Where to wait.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.worker.clock
     }
 
     /// When this try began.

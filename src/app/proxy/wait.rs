@@ -1,11 +1,8 @@
 //! The wait for a response head.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
-
-use tokio::time::sleep_until;
 
 use crate::app::worker::PoolLocal;
 use crate::logic::outcome::{Failure, Reason};
@@ -47,27 +44,27 @@ impl Waiting {
         until: Until,
     ) -> Result<Option<ResponseHead>, Ended> {
         let Self { exchange, cuts, patience, is_repeatable } = self;
-        let mut cut = pin!(visit.home().until_cut(*cuts, *is_repeatable));
-        let mut clock = pin!(sleep_until(patience.due().into()));
+        let mut bell = visit.clock().bell(patience.due());
         poll_fn(|cx| {
             if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
                 return Poll::Ready(head.map(Some).map_err(Ended::from));
             }
-            if cut.as_mut().poll(cx).is_ready() {
+            // Who cuts has everybody who waits for a bell look.
+            if visit.home().is_cut(*cuts, *is_repeatable) {
                 return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
             }
             if patience.waiting_since().is_none()
                 && exchange.is_sent()
                 && let Some(ring) = patience.sent(Instant::now())
             {
-                clock.as_mut().reset(ring.into());
+                bell.reset(ring);
             }
-            while clock.as_mut().poll(cx).is_ready() {
+            while bell.poll(cx).is_ready() {
                 let moved = outgoing.read_bytes() + exchange.written_bytes();
                 let ring = patience.ring(Instant::now(), moved, exchange.waits_for_client());
                 match after(ring, exchange.reached(), visit, until) {
                     Poll::Ready(end) => return Poll::Ready(end),
-                    Poll::Pending => clock.as_mut().reset(patience.due().into()),
+                    Poll::Pending => bell.reset(patience.due()),
                 }
             }
             Poll::Pending

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -23,6 +25,10 @@ use super::{Worker, http2};
 
 /// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// hyper's own limit of fields in a head. To be told of any, even that, costs it more for each
+/// request: it then fills the room for all of them.
+const HYPERS_HEADER_COUNT: usize = 100;
 
 /// On the way out: time for a request that has arrived to be read. hyper closes a connection of
 /// which it has read nothing yet, whatever the kernel holds of it.
@@ -42,7 +48,7 @@ impl Drop for Presence {
 }
 
 /// Accepts until `close`, then what the kernel has completed before: to drop the listener would
-/// reset those.
+/// reset those, unless another process has the same socket.
 pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationToken) {
     let listener = match TcpListener::from_std(door.listener) {
         Ok(listener) => listener,
@@ -52,13 +58,15 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
         }
     };
     let (connections, front) = (door.connections, door.front);
+    // Where it listens on one address, every connection comes in there.
+    let local = listener.local_addr().ok().filter(|local| !local.ip().is_unspecified());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = close.cancelled() => break,
         };
         match accepted {
-            Ok(accepted) => admit(&worker, accepted, &connections, &front),
+            Ok((stream, peer)) => admit(&worker, stream, (peer, local), &connections, &front),
             Err(_) => {
                 worker.complain("a client cannot be accepted: out of descriptors or memory");
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -69,14 +77,15 @@ pub(super) async fn accept(worker: Rc<Worker>, door: Door, close: CancellationTo
     while let Ok((stream, peer)) = listener.accept() {
         let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = taken {
-            admit(&worker, (stream, peer), &connections, &front);
+            admit(&worker, stream, (peer, local), &connections, &front);
         }
     }
 }
 
 fn admit(
     worker: &Rc<Worker>,
-    (stream, peer): (TcpStream, SocketAddr),
+    stream: TcpStream,
+    (peer, local): (SocketAddr, Option<SocketAddr>),
     connections: &Arc<AtomicUsize>,
     front: &ArcSwap<Front>,
 ) {
@@ -86,22 +95,25 @@ fn admit(
         let _ = stream.set_zero_linger();
         return;
     }
-    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, peer, front.load_full(), presence));
+    let Some(local) = local.or_else(|| stream.local_addr().ok()) else { return };
+    let ends = (peer, local);
+    worker.tasks.spawn_local(serve(Rc::clone(worker), stream, ends, front.load_full(), presence));
 }
 
 async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: (SocketAddr, SocketAddr),
     front: Arc<Front>,
     _presence: Presence,
 ) {
-    let _ = stream.set_nodelay(true);
+    // A socket that was passed may speak both versions of IP.
+    let ends = (canonical(ends.0), canonical(ends.1));
     let limits = worker.view().manners.limits.clone();
     // One that was accepted on the way out still gets its one answer.
-    let is_late = worker.stop_accepting.is_cancelled();
+    let is_late = worker.is_leaving.get();
     let opened = tokio::select! {
-        opened = opening::open(stream, peer, &front, &limits) => opened,
+        opened = opening::open(stream, ends, &front, &limits) => opened,
         () = last_look(&worker, is_late || !opening::is_plain(&front)) => None,
     };
     drop(front);
@@ -115,6 +127,10 @@ async fn serve(
     }
 }
 
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// On the way out: ends when nobody waits any more for a connection to begin.
 async fn last_look(worker: &Worker, is_long: bool) {
     worker.stop_accepting.cancelled().await;
@@ -125,17 +141,26 @@ async fn serve_http1(worker: Rc<Worker>, opened: Opened, is_late: bool, limits: 
     let Opened { stream, client, .. } = opened;
     let peer = client.address;
     let service = service_fn(|request| {
-        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker, &client, request).await) }
+        let leaving = Rc::clone(&worker);
+        proxy::handle(Rc::clone(&worker), Rc::clone(&client), request, move |mut response| {
+            // To close without a word would hit whoever has just sent the next request.
+            if leaving.is_leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        })
     });
-    let connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    if limits.header_count != HYPERS_HEADER_COUNT {
+        builder.max_headers(limits.header_count);
+    }
+    let connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes)
         .keep_alive(!is_late)
-        // One flat write is cheaper than a vectored one for the small answers that are most.
-        .writev(false)
+        // So that bodies are not copied; the stream makes one write of what is small.
+        .writev(true)
         .serve_connection(stream, service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

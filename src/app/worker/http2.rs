@@ -2,7 +2,6 @@
 
 mod activity;
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -64,12 +63,11 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         let stream = activity.begin();
-        async move {
-            let mut response = proxy::handle(&worker, &client, request).await;
+        proxy::handle(worker, client, request, move |mut response| {
             // Streams end by themselves; a connection that is to be closed says so by GOAWAY.
             response.headers_mut().remove(CONNECTION);
-            Ok::<_, Infallible>(response.map(|body| Answering::new(body, stream)))
-        }
+            response.map(|body| Answering::new(body, stream))
+        })
     });
     let streams = Streams::new(Rc::clone(&activity), worker.tasks.clone());
     let connection = http2::Builder::new(streams)
@@ -88,7 +86,7 @@ pub(super) async fn serve(worker: Rc<Worker>, opened: Opened, is_late: bool, lim
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = worker.stop_accepting.cancelled(), if phase == Phase::Serving => {
+            () = worker.leaving.cancelled(), if phase == Phase::Serving => {
                 // Told to go before its preface is read, hyper would drop it with all that it has sent.
                 let is_young = is_late || !activity.has_begun();
                 let last = if is_young { LATE_LOOK } else { LAST_LOOK };

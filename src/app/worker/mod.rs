@@ -2,10 +2,12 @@
 //! A request never leaves it.
 
 mod accept;
+mod clock;
 mod http2;
 mod opening;
 mod view;
 
+pub use clock::{Bell, Clock};
 pub use view::{PoolLocal, View};
 
 use std::cell::{Cell, RefCell};
@@ -45,17 +47,50 @@ const COMPLAINTS_APART: Duration = Duration::from_secs(1);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
+/// Connections to endpoints, each in the place that its endpoint has in the director's roster.
+#[derive(Default)]
+struct Homes(Vec<Option<Rc<Pool>>>);
+
+impl Homes {
+    fn get(&self, id: EndpointId) -> Option<&Rc<Pool>> {
+        let home = self.0.get(id.slot as usize)?.as_ref()?;
+        (home.target.id == id).then_some(home)
+    }
+
+    /// Takes the place of an endpoint that has gone.
+    fn insert(&mut self, home: Rc<Pool>) {
+        let place = home.target.id.slot as usize;
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
+        }
+        self.0[place] = Some(home);
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&Rc<Pool>) -> bool) {
+        self.0.iter_mut().for_each(|home| {
+            home.take_if(|home| !is_kept(home));
+        });
+    }
+}
+
 /// The state of one worker; lives on its thread.
 pub struct Worker {
     /// Shared with control.
     pub shared: Arc<Shared>,
     /// Copies of requests that are under way.
     pub mirrors: Rc<Mirrors>,
+    /// Rings for requests that wait.
+    pub clock: Clock,
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
-    pools: RefCell<HashMap<EndpointId, Rc<Pool>>>,
+    homes: RefCell<Homes>,
     rng: RefCell<Rng>,
     scratch: RefCell<BytesMut>,
+    /// No more connections are accepted.
+    leaving: CancellationToken,
+    /// The same, for a look at every request.
+    is_leaving: Cell<bool>,
+    /// Connections that wait for nothing are let go.
     stop_accepting: CancellationToken,
     tasks: TaskTracker,
     complained: Cell<Option<Instant>>,
@@ -97,16 +132,19 @@ impl Worker {
         Self {
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(Rc::new(view)),
-            pools: RefCell::default(),
+            homes: RefCell::default(),
             rng: RefCell::new(Rng::with_seed(
                 shared.micros(Instant::now()) ^ ((index as u64) << 48),
             )),
             scratch: RefCell::new(BytesMut::with_capacity(16 * 1024)),
+            leaving: CancellationToken::new(),
+            is_leaving: Cell::new(false),
             stop_accepting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             complained: Cell::new(None),
             access: Lines::default(),
             mirrors: Rc::default(),
+            clock: Clock::default(),
             ids: Ids::default(),
             limited: RefCell::default(),
             shared,
@@ -116,13 +154,16 @@ impl Worker {
     async fn run(self: &Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut doors: HashMap<SocketAddr, CancellationToken> = HashMap::new();
         let mut chores = tokio::time::interval(HOUSEKEEPING);
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move { worker.clock.keep().await });
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Listen(door)) => {
-                        let close = self.stop_accepting.child_token();
-                        doors.insert(door.name, close.clone());
-                        tokio::task::spawn_local(accept::accept(Rc::clone(self), door, close));
+                        let close = doors.entry(door.name);
+                        let close = close.or_insert_with(|| self.leaving.child_token()).clone();
+                        // Its last look at the door is waited for.
+                        self.tasks.spawn_local(accept::accept(Rc::clone(self), door, close));
                     }
                     Some(Command::Unlisten(name)) => {
                         if let Some(close) = doors.remove(&name) {
@@ -130,19 +171,19 @@ impl Worker {
                         }
                     }
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
-                    Some(Command::Drain) | None => break,
+                    Some(Command::Leave) => break self.leave(),
+                    Some(Command::Drain) | None => break self.drain(),
                 },
                 _ = chores.tick() => self.housekeep(),
             }
         }
-        self.stop_accepting.cancel();
-        self.tasks.close();
         loop {
             tokio::select! {
                 () = self.tasks.wait() => return,
                 command = commands.recv() => match command {
                     // A request that waits for a dead endpoint is rescued on the way out too.
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::Drain) => self.drain(),
                     Some(_) => {}
                     // Control has gone: the deadline is over.
                     None => return,
@@ -150,6 +191,17 @@ impl Worker {
                 _ = chores.tick() => self.housekeep(),
             }
         }
+    }
+
+    fn leave(&self) {
+        self.is_leaving.set(true);
+        self.leaving.cancel();
+        self.tasks.close();
+    }
+
+    fn drain(&self) {
+        self.leave();
+        self.stop_accepting.cancel();
     }
 
     /// The current view. Costs one load unless a snapshot was published since the last call.
@@ -179,7 +231,7 @@ impl Worker {
     /// This worker's connections to `target`, an endpoint of `view`.
     #[must_use]
     pub fn pool(&self, target: &Target, view: &PoolView) -> Rc<Pool> {
-        if let Some(pool) = self.pools.borrow().get(&target.id) {
+        if let Some(pool) = self.homes.borrow().get(target.id) {
             pool.speak(&view.spec.speech);
             return Rc::clone(pool);
         }
@@ -195,7 +247,7 @@ impl Worker {
             &view.spec.limits,
             Rc::new(listener),
         );
-        self.pools.borrow_mut().insert(target.id, Rc::clone(&pool));
+        self.homes.borrow_mut().insert(Rc::clone(&pool));
         pool
     }
 
@@ -203,13 +255,14 @@ impl Worker {
     fn cut(&self, endpoint: EndpointId, waiting: Waiting) {
         // A request that was waiting must not find the endpoint in the old view.
         let _ = self.view();
-        if let Some(pool) = self.pools.borrow().get(&endpoint) {
+        if let Some(pool) = self.homes.borrow().get(endpoint) {
             if waiting.leaves(false) {
                 pool.reset_shared();
             }
             pool.close_idle();
             if waiting.leaves(true) {
                 pool.cut_waiting(waiting.leaves(false));
+                self.clock.wake_all();
             }
         }
     }
@@ -219,9 +272,10 @@ impl Worker {
     fn housekeep(&self) {
         let now = Instant::now();
         let view = self.view();
-        self.pools.borrow_mut().retain(|id, connections| {
+        self.homes.borrow_mut().retain(|connections| {
+            let id = connections.target.id;
             let pool =
-                view.snapshot.pools.iter().find(|pool| pool.members.binary_search(id).is_ok());
+                view.snapshot.pools.iter().find(|pool| pool.members.binary_search(&id).is_ok());
             if let Some(pool) = pool {
                 connections.keep_to(&pool.spec.limits);
                 connections.reap(now, pool.spec.limits.idle_timeout);

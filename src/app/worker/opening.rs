@@ -32,14 +32,13 @@ pub(super) fn is_plain(front: &Front) -> bool {
     front.tls.is_none() && front.listen.proxy_protocol.is_none()
 }
 
-/// Opens an accepted connection; `None` if it is refused, or goes away.
+/// Opens an accepted connection from `peer` to `local`; `None` if it is refused, or goes away.
 pub(super) async fn open(
     mut stream: TcpStream,
-    peer: SocketAddr,
+    (peer, local): (SocketAddr, SocketAddr),
     front: &Front,
     limits: &Limits,
 ) -> Option<Opened> {
-    let Ok(local) = stream.local_addr() else { return None };
     let mut client = Client::new(peer, local);
     if let Some(from) = &front.listen.proxy_protocol {
         if !from.iter().any(|network| network.contains(peer.ip())) {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::app::reload::Watched;
-use crate::app::{Instance, Options as InstanceOptions};
+use crate::app::{Instance, Options as InstanceOptions, Origin};
 use crate::config::{self, Loaded};
 use crate::sim::predict;
 
@@ -155,7 +155,8 @@ fn places(loaded: &Loaded) -> Vec<(String, SocketAddr)> {
 fn start(loaded: Loaded, path: &Path, text: String) -> io::Result<Instance> {
     crate::app::observe::recorder();
     let file = Some(Watched { path: path.to_owned(), bytes: text.into_bytes(), files: Vec::new() });
-    let options = InstanceOptions { config: loaded.config, file, signals: false };
+    let options =
+        InstanceOptions { config: loaded.config, file, signals: false, origin: Origin::default() };
     Instance::start(options).map_err(|error| io::Error::other(error.to_string()))
 }
 

@@ -99,7 +99,9 @@ impl Check<'_> {
         let lame_duck = self.duration_or_zero(&key, default.lame_duck);
         let key = Key::new(&table, "drain", &given.drain);
         let drain = self.duration_or_zero(&key, default.drain);
-        model::Shutdown { lame_duck, drain }
+        let key = Key::new(&table, "upgrade_timeout", &given.upgrade_timeout);
+        let upgrade_timeout = self.duration(&key, default.upgrade_timeout).value;
+        model::Shutdown { lame_duck, drain, upgrade_timeout }
     }
 
     pub(super) fn headers(&mut self, headers: Option<Table<Headers>>) -> model::Headers {

@@ -62,6 +62,12 @@ impl Withheld {
             Self::Divergence => "divergence",
         }
     }
+
+    /// Reads that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Budget, Self::Divergence].into_iter().find(|one| one.as_str() == word)
+    }
 }
 
 /// A piece of evidence against an endpoint, and where it came from.
@@ -87,9 +93,9 @@ pub(super) enum Bond {
 /// What is remembered against an endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
-    evidence: VecDeque<Piece>,
+    pub(super) evidence: VecDeque<Piece>,
     /// What made the verdict, for as long as it stands.
-    cause: Option<Piece>,
+    pub(super) cause: Option<Piece>,
     pub(super) last_strike: Option<Instant>,
     /// The first failure of a connection in the running row of strikes.
     pub(super) struck: Option<Instant>,
@@ -121,6 +127,8 @@ pub(super) struct Endpoint {
     /// A probe fails for good while traffic succeeds.
     pub(super) is_contradicted: bool,
     pub(super) is_degraded: bool,
+    /// What is known of it was found out by another process.
+    pub(super) is_heir: bool,
     /// It joined a pool that others served already.
     pub(super) is_late_comer: bool,
     /// It has fallen with its zone, and nobody has been told; see [`super::zones::Fall`].
@@ -136,7 +144,7 @@ pub(super) struct Endpoint {
     pub(super) id: EndpointId,
     pub(super) address: SocketAddr,
     pub(super) up_since: Option<Instant>,
-    last_proof: Option<Instant>,
+    pub(super) last_proof: Option<Instant>,
     /// The counters as they stood at the last proof of life: what came after belongs to what is
     /// happening now.
     baseline: Tally,
@@ -168,6 +176,7 @@ impl Endpoint {
             withheld: None,
             is_contradicted: false,
             is_degraded: false,
+            is_heir: false,
             is_late_comer: false,
             is_untold: false,
             ratio: Ratio::new(now),
@@ -245,6 +254,7 @@ impl Endpoint {
             && self.withheld.is_none()
             && self.struck().is_none()
             && !self.is_contradicted
+            && !self.is_heir
     }
 
     pub(super) fn serves(&self) -> bool {

@@ -8,6 +8,8 @@
 mod configure;
 mod endpoint;
 mod explain;
+mod inherit;
+mod legacy;
 mod pace;
 mod past;
 mod pools;
@@ -27,6 +29,7 @@ pub use explain::{
     Budget, Cadence, Doubt, EndpointFacts, Explanation, Hold, Member, ProbeFacts, Quorum,
     RegionFacts, Row, StateCounts, Trial, What, ZoneFacts, ZoneStatus,
 };
+pub use legacy::{EndpointLegacy, Legacy, PoolLegacy, Sentence, ZoneLegacy};
 pub use pools::{Standing, ZoneVerdict};
 pub use status::{EndpointStatus, PoolStatus};
 
@@ -59,6 +62,9 @@ pub enum Input {
         /// Routes compiled against the same topology.
         routes: Arc<RouteTable>,
     },
+    /// Another process leaves what it knows. Comes right after the first configuration, and before
+    /// the first probe: who has proof of its own inherits nothing.
+    Inherit(Legacy),
     /// A probe ended.
     Probed {
         /// Whose.
@@ -150,6 +156,12 @@ impl Source {
             Self::Correlation => "correlation",
         }
     }
+
+    /// Reads that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Probe, Self::Traffic, Self::Correlation].into_iter().find(|one| one.as_str() == word)
+    }
 }
 
 /// Probes and traffic disagree.
@@ -181,6 +193,13 @@ pub enum Event {
         /// How.
         change: Change,
         /// To what.
+        health: Health,
+    },
+    /// The state of an endpoint, as another process has left it.
+    Inherited {
+        /// Whose.
+        subject: Arc<Subject>,
+        /// What.
         health: Health,
     },
     /// The verdict on a zone changed.
@@ -282,6 +301,7 @@ impl Director {
         self.now = now;
         match input {
             Input::Configure { topology, routes } => self.configure(topology, routes, now),
+            Input::Inherit(legacy) => self.inherit(legacy, now),
             Input::Probed { endpoint, ticket, outcome } => {
                 self.probed(endpoint, ticket, outcome, now);
             }

@@ -140,12 +140,12 @@ impl Director {
 
     /// When to look again at one of those that are watched: the more they are, the later, so that
     /// looking never takes more than a fraction of a core.
-    fn next_watch(&self, now: Instant) -> Instant {
+    pub(super) fn next_watch(&self, now: Instant) -> Instant {
         now + WATCH.max(WATCH_EACH * self.watched.len() as u32)
     }
 
     /// Has the counters of an endpoint looked at again.
-    fn watch(&mut self, id: EndpointId, at: Instant) {
+    pub(super) fn watch(&mut self, id: EndpointId, at: Instant) {
         let Some(endpoint) = self.roster.get_mut(id) else { return };
         if let Some(old) = endpoint.trouble_mut().watch_at.replace(at) {
             self.watched.remove(&(old, id));

@@ -168,7 +168,8 @@ impl Director {
                 endpoint.withheld = withheld;
             }
         }
-        if change == Change::Started {
+        let is_first = evidence == Evidence::Pass && std::mem::take(&mut endpoint.is_heir);
+        if change == Change::Started || is_first {
             let phase = schedule::phase(&endpoint.pool.name, &endpoint.address.to_string());
             endpoint.checks.iter_mut().for_each(|c| c.timer.spread(now, phase, detect.interval));
         }

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
@@ -119,9 +119,29 @@ pub fn write_chunk(out: &mut BytesMut, data: &[u8]) {
     }
 }
 
+/// Where one field line lies in its head.
 struct Field {
-    name: HeaderName,
+    name: Range<usize>,
     value: Range<usize>,
+}
+
+impl Field {
+    /// The place of `header`, which was parsed out of what begins at `base`.
+    fn of(header: &httparse::Header<'_>, base: *const u8) -> Self {
+        let range = |part: &[u8]| {
+            let start = part.as_ptr() as usize - base as usize;
+            start..start + part.len()
+        };
+        Self { name: range(header.name.as_bytes()), value: range(header.value) }
+    }
+
+    fn is(&self, name: &HeaderName, head: &[u8]) -> bool {
+        head[self.name.clone()].eq_ignore_ascii_case(name.as_str().as_bytes())
+    }
+
+    fn value(&self, head: &Bytes) -> Result<HeaderValue, Malformed> {
+        HeaderValue::from_maybe_shared(head.slice(self.value.clone())).map_err(|_| Malformed)
+    }
 }
 
 /// Parses a response head at the start of `buf` and takes its bytes out; `None` if more is needed.
@@ -132,69 +152,125 @@ pub fn parse_response(
     buf: &mut BytesMut,
     method: &Method,
 ) -> Result<Option<ResponseHead>, Malformed> {
+    if buf.is_empty() {
+        return Ok(None);
+    }
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let base = buf.as_ptr() as usize;
     let config = httparse::ParserConfig::default();
     let status = config.parse_response_with_uninit_headers(&mut parsed, buf, &mut slots);
     let length = match status.map_err(|_| Malformed)? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };
-    let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
     let is_1_1 = parsed.version == Some(1);
-    let mut fields: SmallVec<[Field; 16]> = SmallVec::new();
-    let mut options = ConnectionOptions::default();
-    let mut chunked = Chunked::Absent;
-    let mut upgrades: SmallVec<[Range<usize>; 1]> = SmallVec::new();
-    for header in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Malformed)?;
-        if name == CONNECTION {
-            options.add(std::str::from_utf8(header.value).map_err(|_| Malformed)?);
-        } else if name == TRANSFER_ENCODING {
-            chunked = chunked.and(header.value)?;
-        }
-        let start = header.value.as_ptr() as usize - base;
-        let value = start..start + header.value.len();
-        if name == UPGRADE && code == StatusCode::SWITCHING_PROTOCOLS {
-            upgrades.push(value.clone());
-        }
-        fields.push(Field { name, value });
-    }
-    let keep_alive = if is_1_1 { !options.has("close") } else { options.has("keep-alive") };
-    let nominated: SmallVec<[String; 4]> =
-        options.names.iter().map(|name| name.to_ascii_lowercase()).collect();
-    drop(options);
+    let fields = parsed.headers.iter().map(|header| Field::of(header, buf.as_ptr()));
+    let fields: SmallVec<[Field; 16]> = fields.collect();
     let head = buf.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
-    let mut has_trailer = false;
+    read_fields(&fields, &head, status, is_1_1)?.head(method).map(Some)
+}
+
+/// What the fields of a response say.
+struct Fields {
+    status: StatusCode,
+    is_1_1: bool,
+    /// Those that are passed on.
+    headers: HeaderMap,
+    has_trailer: bool,
+    keep_alive: bool,
+    chunked: Chunked,
+    length: Option<u64>,
+    upgrade: Option<HeaderValue>,
+}
+
+fn read_fields(
+    fields: &[Field],
+    head: &Bytes,
+    status: StatusCode,
+    is_1_1: bool,
+) -> Result<Fields, Malformed> {
+    let mut options = ConnectionOptions::default();
+    for field in fields.iter().filter(|field| field.is(&CONNECTION, head)) {
+        options.add(std::str::from_utf8(&head[field.value.clone()]).map_err(|_| Malformed)?);
+    }
+    let mut read = Fields {
+        status,
+        is_1_1,
+        headers: HeaderMap::with_capacity(fields.len() + 2),
+        has_trailer: false,
+        keep_alive: if is_1_1 { !options.has("close") } else { options.has("keep-alive") },
+        chunked: Chunked::Absent,
+        length: None,
+        upgrade: None,
+    };
+    let (mut has_length, mut upgrades) = (false, 0);
     for field in fields {
-        // The length frames the body whatever the endpoint nominates.
-        let is_nominated = nominated.iter().any(|name| *name == field.name.as_str());
-        let is_trailer = field.name == TRAILER;
-        has_trailer |= is_trailer;
-        let is_left_out = is_hop_by_hop(&field.name) && !is_trailer;
-        if is_left_out || is_nominated && field.name != CONTENT_LENGTH {
+        let name = HeaderName::from_bytes(&head[field.name.clone()]).map_err(|_| Malformed)?;
+        if name == CONTENT_LENGTH {
+            // It frames the body whatever the endpoint nominates.
+            if has_length {
+                return Err(Malformed);
+            }
+            read.length = Some(content_length(&head[field.value.clone()])?);
+            has_length = true;
+            read.headers.append(name, field.value(head)?);
             continue;
         }
-        let value =
-            HeaderValue::from_maybe_shared(head.slice(field.value)).map_err(|_| Malformed)?;
-        headers.append(field.name, value);
+        if name == TRANSFER_ENCODING {
+            read.chunked = read.chunked.and(&head[field.value.clone()])?;
+        } else if name == UPGRADE {
+            upgrades += 1;
+            read.upgrade = Some(field.value(head)?).filter(|_| upgrades == 1);
+        }
+        read.has_trailer |= name == TRAILER;
+        let is_left_out = is_hop_by_hop(&name) && name != TRAILER;
+        if !is_left_out && !options.has(name.as_str()) {
+            read.headers.append(name, field.value(head)?);
+        }
     }
-    // RFC 9112 6.1: a transfer coding in HTTP/1.0 is faulty framing.
-    if chunked == Chunked::Final && !is_1_1 {
-        return Err(Malformed);
+    Ok(read)
+}
+
+impl Fields {
+    fn head(self, method: &Method) -> Result<ResponseHead, Malformed> {
+        // RFC 9112 6.1: a transfer coding in HTTP/1.0 is faulty framing.
+        if self.chunked == Chunked::Final && !self.is_1_1 {
+            return Err(Malformed);
+        }
+        let framing = self.framing(method)?;
+        let Self { status, mut headers, keep_alive, upgrade, .. } = self;
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            headers.remove(CONTENT_LENGTH);
+        }
+        if framing != Framing::Chunked && self.has_trailer {
+            headers.remove(TRAILER);
+        }
+        let upgrade = upgrade.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+        let keep_alive = keep_alive && framing != Framing::UntilClose;
+        Ok(ResponseHead { status, headers, framing, keep_alive, upgrade })
     }
-    let upgrade = match upgrades.as_slice() {
-        [only] => HeaderValue::from_maybe_shared(head.slice(only.clone())).ok(),
-        _ => None,
-    };
-    let framing = framing(method, code, chunked, &mut headers)?;
-    if framing != Framing::Chunked && has_trailer {
-        headers.remove(TRAILER);
+
+    /// RFC 9112 6.3.
+    fn framing(&self, method: &Method) -> Result<Framing, Malformed> {
+        let (chunked, status) = (self.chunked == Chunked::Final, self.status);
+        if chunked && self.length.is_some() {
+            return Err(Malformed);
+        }
+        if status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || *method == Method::HEAD
+        {
+            return Ok(Framing::None);
+        }
+        Ok(match self.length {
+            _ if chunked => Framing::Chunked,
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::UntilClose,
+        })
     }
-    let keep_alive = keep_alive && framing != Framing::UntilClose;
-    Ok(Some(ResponseHead { status: code, headers, framing, keep_alive, upgrade }))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -215,41 +291,13 @@ impl Chunked {
     }
 }
 
-fn framing(
-    method: &Method,
-    status: StatusCode,
-    chunked: Chunked,
-    headers: &mut HeaderMap,
-) -> Result<Framing, Malformed> {
-    let length = content_length(headers)?;
-    if chunked == Chunked::Final && length.is_some() {
-        return Err(Malformed);
-    }
-    if status.is_informational() || status == StatusCode::NO_CONTENT {
-        headers.remove(CONTENT_LENGTH);
-        return Ok(Framing::None);
-    }
-    if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-        return Ok(Framing::None);
-    }
-    Ok(match (chunked, length) {
-        (Chunked::Final, _) => Framing::Chunked,
-        (Chunked::Absent, Some(0)) => Framing::None,
-        (Chunked::Absent, Some(length)) => Framing::Length(length),
-        (Chunked::Absent, None) => Framing::UntilClose,
-    })
-}
-
-/// One value of digits, or several that are equal are refused: nobody needs them (RFC 9110 8.6).
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let digits = value.as_bytes();
-    if values.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+/// Digits; several lengths that are equal are refused too: nobody needs them (RFC 9110 8.6).
+fn content_length(digits: &[u8]) -> Result<u64, Malformed> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);
     }
     let text = std::str::from_utf8(digits).map_err(|_| Malformed)?;
-    text.parse().map(Some).map_err(|_| Malformed)
+    text.parse().map_err(|_| Malformed)
 }
 
 #[cfg(test)]

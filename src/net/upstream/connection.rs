@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use bytes::BytesMut;
+
 use crate::logic::breaker::Full;
 use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::retry::Reached;
@@ -18,6 +20,8 @@ use super::stream::Stream;
 #[derive(Debug)]
 pub struct Connection {
     pub(super) stream: Stream,
+    /// Where answers are read into: empty between them, and used again.
+    pub(super) input: BytesMut,
     /// An exchange is not over.
     pub(super) busy: bool,
     /// An exchange has gone well on it.
@@ -80,7 +84,8 @@ impl Connection {
     ) -> Self {
         let idle_since = Instant::now();
         let (busy, is_proven) = (false, false);
-        Self { stream, busy, is_proven, idle_since, generation, client, _slot: slot }
+        let input = BytesMut::new();
+        Self { stream, input, busy, is_proven, idle_since, generation, client, _slot: slot }
     }
 
     /// What `error`, met in an exchange, says; `reached` is how much of it may have been seen.

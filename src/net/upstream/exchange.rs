@@ -1,7 +1,9 @@
 //! One request and its response head, over whichever version of HTTP.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Method, Request};
 
 use crate::logic::retry::Reached;
@@ -10,6 +12,7 @@ use crate::net::h1::ResponseHead;
 use super::connection::{Connection, TryError};
 use super::multiplex::Seat;
 use super::outgoing::Outgoing;
+use super::pool::Pool;
 use super::tunnel::Tunnel;
 use super::{over_h1, over_h2};
 
@@ -32,13 +35,14 @@ pub enum Line {
 }
 
 /// A request on its way and the response head that is awaited. Dropped before its end it is
-/// withdrawn: the endpoint does not go on with a request that nobody waits for.
+/// withdrawn: the endpoint does not go on with a request that nobody waits for. It changes hands often,
+/// and so lies in a box.
 #[derive(Debug)]
 pub enum Exchange {
     /// Over HTTP/1.1.
-    H1(over_h1::Exchange),
+    H1(Box<over_h1::Exchange>),
     /// Over HTTP/2.
-    H2(over_h2::Exchange),
+    H2(Box<over_h2::Exchange>),
 }
 
 impl Exchange {
@@ -59,7 +63,7 @@ impl Exchange {
         let mut exchange =
             over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)?;
         exchange.switch_to = switch_to;
-        Ok(Self::H1(exchange))
+        Ok(Self::H1(Box::new(exchange)))
     }
 
     /// After a 101: the connection, for anything. `None` over HTTP/2, which has none.
@@ -76,7 +80,7 @@ impl Exchange {
     /// # Errors
     /// [`TryError`] with nothing reached.
     pub fn begin_h2(seat: Seat, request: Request<()>, has_body: bool) -> Result<Self, TryError> {
-        seat.begin(request, has_body).map(Self::H2)
+        seat.begin(request, has_body).map(|exchange| Self::H2(Box::new(exchange)))
     }
 
     /// How much of the request may have been seen.
@@ -112,6 +116,25 @@ impl Exchange {
         match self {
             Self::H1(exchange) => exchange.waits_for_client(),
             Self::H2(exchange) => exchange.waits_for_client(),
+        }
+    }
+
+    /// Whether all of the body that follows `head` has come with it.
+    #[must_use]
+    pub fn has_whole(&self, head: &ResponseHead) -> bool {
+        match self {
+            Self::H1(exchange) => exchange.has_whole(head),
+            Self::H2(_) => false,
+        }
+    }
+
+    /// That body, if there is one; the connection goes back to `home`. Only if
+    /// [`Exchange::has_whole`].
+    #[must_use]
+    pub fn into_whole(self, head: &ResponseHead, home: &Rc<Pool>) -> Bytes {
+        match self {
+            Self::H1(exchange) => exchange.into_whole(head, home),
+            Self::H2(_) => Bytes::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One request and its response over HTTP/1.1.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 
 use crate::logic::outcome::Reason;
 use crate::logic::retry::Reached;
-use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
+use crate::net::h1::{self, BodyDecoder, Decoded, Framing, ResponseHead};
 use crate::net::trailers::Trailers;
 
 use super::connection::{Connection, TryError};
@@ -30,8 +30,11 @@ const READ_BYTES: usize = 8 * 1024;
 /// Informational responses before the final one, at most.
 const MAX_INFORMATIONAL: u32 = 16;
 
-/// Pieces of a request body are gathered up to this before they are written.
+/// Small pieces of a request body are gathered up to this before they are written.
 const GATHER_BYTES: usize = 64 * 1024;
+
+/// A piece of a request body from this size on is written from where it lies.
+const DIRECT_BYTES: usize = 4 * 1024;
 
 /// What TLS sends in one piece, at most (RFC 8446 5.1).
 const RECORD_BYTES: usize = 16 * 1024;
@@ -39,7 +42,10 @@ const RECORD_BYTES: usize = 16 * 1024;
 /// The sending side of an exchange; goes on while the response is read already.
 #[derive(Debug)]
 pub(super) struct Sender {
+    /// What is to be written next.
     pending: BytesMut,
+    /// A large piece of the body, which follows.
+    piece: Bytes,
     framing: BodyFraming,
     state: Sending,
     written_bytes: u64,
@@ -47,6 +53,8 @@ pub(super) struct Sender {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
+    /// The head waits for what follows it: both go in one write if the body has come with it.
+    Head,
     Body,
     Flushing,
     Done,
@@ -69,8 +77,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins: writes as much of `head` as the socket takes at once. `has_body` says that pieces
-    /// of a body, framed as `framing`, will follow.
+    /// Begins: without a body, writes as much of `head` as the socket takes at once; with one, which
+    /// `framing` says, the head goes with the first of it.
     ///
     /// # Errors
     /// [`TryError`]; nothing has been reached if the socket refused the first byte.
@@ -82,26 +90,18 @@ impl Exchange {
         head_bytes_at_most: usize,
     ) -> Result<Self, TryError> {
         connection.busy = true;
-        let written = match connection.stream.try_write(head) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => {
-                // Of what is larger than a TLS record a part may have gone.
-                let is_whole = head.len() <= RECORD_BYTES;
-                let reached = if is_whole { Reached::Nothing } else { Reached::Something };
-                return Err(connection.broken(&error, reached));
-            }
-        };
+        let written = if framing.is_some() { 0 } else { write_now(&mut connection, head)? };
         let pending = BytesMut::from(&head[written..]);
         let state = match framing {
-            Some(_) => Sending::Body,
+            Some(_) => Sending::Head,
             None if pending.is_empty() && connection.stream.try_flush() => Sending::Done,
             None => Sending::Flushing,
         };
         let reached = if written > 0 { Reached::Something } else { Reached::Nothing };
         let framing = framing.unwrap_or(BodyFraming::Length);
-        let sender = Sender { pending, framing, state, written_bytes: written as u64 };
-        let input = BytesMut::new();
+        let (piece, written_bytes) = (Bytes::new(), written as u64);
+        let sender = Sender { pending, piece, framing, state, written_bytes };
+        let input = std::mem::take(&mut connection.input);
         Ok(Self {
             connection,
             input,
@@ -174,6 +174,22 @@ impl Exchange {
         Tunnel::new(self.connection, self.input)
     }
 
+    /// Whether all of the body that follows `head` has come with it.
+    pub(super) fn has_whole(&self, head: &ResponseHead) -> bool {
+        let length = whole_length(head);
+        self.is_sent() && length.is_some_and(|length| length <= self.input.len())
+    }
+
+    /// That body; the connection goes back to `home`. Only if [`Exchange::has_whole`].
+    pub(super) fn into_whole(mut self: Box<Self>, head: &ResponseHead, home: &Rc<Pool>) -> Bytes {
+        let length = whole_length(head).unwrap_or(0).min(self.input.len());
+        let whole = self.input.split_to(length).freeze();
+        let is_kept = head.keep_alive && self.input.is_empty();
+        self.connection.input = self.input;
+        give_back(self.connection, is_kept, home);
+        whole
+    }
+
     /// The final head, if all of it is there; informational ones before it are dropped.
     fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
         let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
@@ -200,6 +216,39 @@ impl Exchange {
     }
 }
 
+/// The length of the body that follows `head`, where that says it.
+fn whole_length(head: &ResponseHead) -> Option<usize> {
+    match head.framing {
+        Framing::None => Some(0),
+        Framing::Length(length) => usize::try_from(length).ok(),
+        Framing::Chunked | Framing::UntilClose => None,
+    }
+}
+
+/// An exchange has gone well on `connection`. Bytes after a complete response belong to nobody: with
+/// such it is not kept.
+fn give_back(mut connection: Connection, is_kept: bool, home: &Rc<Pool>) {
+    connection.busy = false;
+    connection.is_proven = true;
+    if is_kept {
+        home.check_in(connection);
+    }
+}
+
+/// Writes as much of `head` as the socket takes at once.
+fn write_now(connection: &mut Connection, head: &[u8]) -> Result<usize, TryError> {
+    match connection.stream.try_write(head) {
+        Ok(written) => Ok(written),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => {
+            // Of what is larger than a TLS record a part may have gone.
+            let is_whole = head.len() <= RECORD_BYTES;
+            let reached = if is_whole { Reached::Nothing } else { Reached::Something };
+            Err(connection.broken(&error, reached))
+        }
+    }
+}
+
 impl Sender {
     /// All of the request has been handed to the kernel.
     pub(super) fn is_done(&self) -> bool {
@@ -208,7 +257,11 @@ impl Sender {
 
     /// Everything that the client has sent was handed on, and more is to come.
     pub(super) fn waits_for_client(&self) -> bool {
-        self.state == Sending::Body && self.pending.is_empty()
+        self.state == Sending::Body && self.is_written()
+    }
+
+    fn is_written(&self) -> bool {
+        self.pending.is_empty() && self.piece.is_empty()
     }
 
     /// Sends until the socket is full or the body has nothing ready.
@@ -219,9 +272,19 @@ impl Sender {
         cx: &mut Context<'_>,
         reached: &mut Reached,
     ) -> Result<(), TryError> {
+        if self.state == Sending::Head {
+            self.state = Sending::Body;
+            self.gather(body, cx)?;
+            if self.state == Sending::Body && self.piece.is_empty() {
+                // What came with the head is read when it is first asked for: in the next turn it
+                // is there, or the head goes alone.
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
         while !matches!(self.state, Sending::Done | Sending::Broken) {
             self.gather(body, cx)?;
-            if self.pending.is_empty() {
+            if self.is_written() {
                 match Pin::new(&mut connection.stream).poll_flush(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) if self.state == Sending::Flushing => {
@@ -232,24 +295,51 @@ impl Sender {
                 }
                 return Ok(());
             }
-            match Pin::new(&mut connection.stream).poll_write(cx, &self.pending) {
+            match self.poll_write(connection, cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(written)) => {
                     *reached = Reached::Something;
                     self.written_bytes += written as u64;
-                    self.pending.advance(written);
+                    let of_pending = written.min(self.pending.len());
+                    self.pending.advance(of_pending);
+                    self.piece.advance(written - of_pending);
                 }
-                Poll::Ready(Err(_)) => self.state = Sending::Broken,
+                Poll::Ready(Err(_)) => {
+                    // Of what is larger than a TLS record a part may have gone.
+                    let is_long = self.pending.len() + self.piece.len() > RECORD_BYTES;
+                    if is_long && connection.stream.alpn().is_some() {
+                        *reached = Reached::Something;
+                    }
+                    self.state = Sending::Broken;
+                }
             }
         }
         Ok(())
     }
 
+    fn poll_write(
+        &self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut connection.stream);
+        match (&*self.pending, &*self.piece) {
+            (pending, []) => stream.poll_write(cx, pending),
+            ([], piece) => stream.poll_write(cx, piece),
+            (pending, piece) => {
+                let both = [IoSlice::new(pending), IoSlice::new(piece)];
+                stream.poll_write_vectored(cx, &both)
+            }
+        }
+    }
+
     fn gather(&mut self, body: &mut Outgoing, cx: &mut Context<'_>) -> Result<(), TryError> {
-        while self.state == Sending::Body && self.pending.len() < GATHER_BYTES {
+        let is_open = |this: &Self| this.piece.is_empty() && this.pending.len() < GATHER_BYTES;
+        while self.state == Sending::Body && is_open(self) {
             match body.poll_piece(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(piece))) => match self.framing {
+                    BodyFraming::Length if piece.len() >= DIRECT_BYTES => self.piece = piece,
                     BodyFraming::Length => self.pending.extend_from_slice(&piece),
                     BodyFraming::Chunked => h1::write_chunk(&mut self.pending, &piece),
                 },
@@ -349,6 +439,28 @@ impl Flow {
         }
     }
 
+    /// All of a body of known length, gathered where it is read; `None` if more of it has come, and
+    /// more is to come.
+    pub(super) fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ResponseError>> {
+        if let Some(whole) = self.try_whole()? {
+            return Poll::Ready(Ok(Some(whole)));
+        }
+        let (Some(connection), Some(length)) = (&mut self.connection, self.decoder.remaining())
+        else {
+            return Poll::Ready(Err(CUT));
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.input.reserve(length.saturating_sub(self.input.len()));
+        let stream = Pin::new(&mut connection.stream);
+        match ready!(tokio_util::io::poll_read_buf(stream, cx, &mut self.input)) {
+            Ok(0) | Err(_) => Poll::Ready(Err(CUT)),
+            Ok(_) => Poll::Ready(self.try_whole()),
+        }
+    }
+
     /// All of a body of known length, if it has arrived already.
     pub(super) fn try_whole(&mut self) -> Result<Option<Bytes>, ResponseError> {
         let malformed = |_| CUT;
@@ -367,19 +479,14 @@ impl Flow {
 
     /// All of it has been taken: the connection goes back to its pool.
     pub(super) fn finish(&mut self, home: &Rc<Pool>) {
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else { return };
         if !self.sender.is_done() {
             if let Some(outgoing) = &mut self.outgoing {
                 outgoing.abandon();
             }
             return;
         }
-        connection.busy = false;
-        connection.is_proven = true;
-        // Bytes after a complete response belong to nobody: such a connection is not reused.
-        if self.keep_alive && self.input.is_empty() {
-            home.check_in(connection);
-        }
+        give_back(connection, self.keep_alive && self.input.is_empty(), home);
     }
 
     /// It ends here, whatever is still to come.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::StatusCode;
@@ -223,6 +223,8 @@ pub(super) struct Flow {
     pub(super) sender: Sender,
     pub(super) outgoing: Option<Outgoing>,
     trailers: Trailers,
+    /// What was gathered of a body that is to be whole.
+    gathered: BytesMut,
     /// All of the body, where it was collected before it is passed on.
     kept: Option<Bytes>,
     /// Whoever takes it asks for what follows the last byte.
@@ -251,7 +253,16 @@ impl Flow {
         };
         let Exchange { received, sender, seat, .. } = exchange;
         let incoming = received.map(|stream| Incoming { stream, handed_bytes: 0, _seat: seat });
-        Self { incoming, left, sender, outgoing, trailers: None, kept: None, until_end }
+        Self {
+            incoming,
+            left,
+            sender,
+            outgoing,
+            trailers: None,
+            gathered: BytesMut::new(),
+            kept: None,
+            until_end,
+        }
     }
 
     /// Bytes still to come, where that is known.
@@ -317,6 +328,19 @@ impl Flow {
             Err(_) => return Poll::Ready(Err(CUT)),
         }
         Poll::Ready(Ok(None))
+    }
+
+    /// All of a body, and what follows it; `None` if more of it has come, and more is to come.
+    pub(super) fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ResponseError>> {
+        let Some(piece) = ready!(self.poll(cx))? else {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.gathered).freeze())));
+        };
+        self.gathered.extend_from_slice(&piece);
+        let is_whole = self.is_enough();
+        Poll::Ready(Ok(is_whole.then(|| std::mem::take(&mut self.gathered).freeze())))
     }
 
     /// The body of a response that had none is there already.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
@@ -23,6 +24,9 @@ use super::lines::{Lines, Opening};
 use super::multiplex::{Multiplexed, Seat};
 use super::queue::{Queue, Slot};
 use super::stream::Look;
+
+/// A connection that has been idle for longer gives its buffer back.
+const BUFFER_REST: Duration = Duration::from_secs(1);
 
 /// What a pool tells its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,6 +340,10 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let old = idle.partition_point(|c| now.saturating_duration_since(c.idle_since) > timeout);
         idle.drain(..old);
+        // They are in the order in which they were last used.
+        let at_rest =
+            |c: &&mut Connection| now.saturating_duration_since(c.idle_since) > BUFFER_REST;
+        idle.iter_mut().take_while(at_rest).for_each(|c| c.input = BytesMut::new());
     }
 
     /// Idle connections.
@@ -369,12 +377,18 @@ impl Pool {
         self.cuts.get()
     }
 
-    /// Ends when the pool has been cut since `since`, for a request that is `repeatable` or not.
+    /// Whether it has been cut since `since`, for a request that is `repeatable` or not.
+    #[must_use]
+    pub fn is_cut(&self, since: Cuts, repeatable: bool) -> bool {
+        let now = self.cuts.get();
+        now.all > since.all || repeatable && now.repeatable > since.repeatable
+    }
+
+    /// Ends when that is so.
     pub async fn until_cut(&self, since: Cuts, repeatable: bool) {
         loop {
             let woken = self.cut.notified();
-            let now = self.cuts.get();
-            if now.all > since.all || repeatable && now.repeatable > since.repeatable {
+            if self.is_cut(since, repeatable) {
                 return;
             }
             woken.await;

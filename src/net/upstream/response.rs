@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use crate::logic::outcome::Reason;
@@ -75,9 +75,9 @@ impl ResponseBody {
             outgoing.commit();
         }
         let flow = match exchange {
-            Exchange::H1(exchange) => Flow::H1(over_h1::Flow::new(exchange, head, outgoing)),
+            Exchange::H1(exchange) => Flow::H1(over_h1::Flow::new(*exchange, head, outgoing)),
             Exchange::H2(exchange) => {
-                Flow::H2(over_h2::Flow::new(exchange, head, outgoing, until_end))
+                Flow::H2(over_h2::Flow::new(*exchange, head, outgoing, until_end))
             }
         };
         Box::new(Self { flow, home, idle_timeout, idle: None })
@@ -132,20 +132,25 @@ impl ResponseBody {
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
-                let timeout = self.idle_timeout;
-                let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
-                ready!(idle.as_mut().poll(cx));
-                // An endpoint that reads on while it answers may be waiting for its client.
-                let by_client = self.flow.waits_for_client();
-                self.flow.break_off();
-                let error = if by_client {
-                    ResponseError::Client
-                } else {
-                    ResponseError::Endpoint(Reason::Timeout)
-                };
+                let error = ready!(self.poll_idle(cx));
                 Poll::Ready(Some(Err(error)))
             }
         }
+    }
+
+    /// Nothing has come: an error if that has been so for too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
+        let timeout = self.idle_timeout;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(idle.as_mut().poll(cx));
+        // An endpoint that reads on while it answers may be waiting for its client.
+        let by_client = self.flow.waits_for_client();
+        self.flow.break_off();
+        Poll::Ready(if by_client {
+            ResponseError::Client
+        } else {
+            ResponseError::Endpoint(Reason::Timeout)
+        })
     }
 
     /// Takes what has arrived already; `Some` if that was all of it.
@@ -176,17 +181,36 @@ impl ResponseBody {
         }
     }
 
-    /// Reads a body of known length to its end.
+    /// Reads a body of known length, of which nothing has been taken, to its end. What is left of
+    /// its request is not sent on meanwhile.
     ///
     /// # Errors
     /// As [`ResponseBody::poll_piece`].
     pub async fn collect(&mut self) -> Result<Bytes, ResponseError> {
-        let length = usize::try_from(self.remaining().unwrap_or(0)).unwrap_or(0);
-        let mut whole = BytesMut::with_capacity(length);
-        while let Some(piece) = std::future::poll_fn(|cx| self.poll_piece(cx)).await {
-            whole.extend_from_slice(&piece?);
+        std::future::poll_fn(|cx| self.poll_whole(cx)).await
+    }
+
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, ResponseError>> {
+        loop {
+            let gathered = match &mut self.flow {
+                Flow::H1(flow) => flow.poll_gather(cx),
+                Flow::H2(flow) => flow.poll_gather(cx),
+            };
+            let error = match gathered {
+                Poll::Ready(Ok(Some(whole))) => {
+                    self.go_home();
+                    return Poll::Ready(Ok(whole));
+                }
+                Poll::Ready(Ok(None)) => {
+                    self.idle = None;
+                    continue;
+                }
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => ready!(self.poll_idle(cx)),
+            };
+            self.flow.break_off();
+            return Poll::Ready(Err(error));
         }
-        Ok(whole.freeze())
     }
 
     /// Nobody wants it: reads the rest, if it is small and on its way already, on a task of the

@@ -2,6 +2,7 @@
 
 mod asked;
 mod basics;
+mod inherit;
 mod suspects;
 mod traffic;
 mod zones;

@@ -1,0 +1,47 @@
+//! The certificate that every proxy shows, and what the bench's own clients need to believe it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore, version};
+
+use crate::pki::{Authority, Valid};
+
+/// The name in the certificate.
+pub(crate) const NAME: &str = "bench.example";
+
+/// Writes `server.pem`, `server.key`, and both in one file, as haproxy wants them.
+pub(crate) fn write(dir: &Path) -> io::Result<Arc<ClientConfig>> {
+    let authority = Authority::new("gapless data-plane bench");
+    let identity = authority.server(&[NAME], Valid::Now);
+    fs::write(dir.join("server.pem"), &identity.chain_pem)?;
+    fs::write(dir.join("server.key"), &identity.key_pem)?;
+    let both = identity.chain_pem + &identity.key_pem;
+    fs::write(dir.join("server-with-key.pem"), both)?;
+    client_config(&authority)
+}
+
+/// TLS 1.3 and the one key exchange that every proxy knows, never resumed: the same work for all.
+fn client_config(authority: &Authority) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let der = CertificateDer::from_pem_slice(authority.pem().as_bytes());
+    roots.add(der.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    let provider = CryptoProvider {
+        kx_groups: vec![aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
