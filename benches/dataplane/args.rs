@@ -42,7 +42,8 @@ pub(crate) struct Args {
     /// by default
     #[arg(long, value_name = "[NAME=]PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
     pub(crate) gapless: Vec<Named>,
-    /// Where Envoy is; by default what the PATH has, or else `target/envoy/bin/envoy`
+    /// Envoy, or the virtual environment that has PyPI's; by default what the PATH has, or else
+    /// `target/envoy`
     #[arg(long, value_name = "PATH")]
     pub(crate) envoy: Option<PathBuf>,
     /// What `cargo bench` adds

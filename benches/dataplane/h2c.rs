@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::process::hold_to_load_core;
+use crate::load_core::hold_to_load_core;
 
 /// Streams on one connection, at most: as many as there are requests in flight.
 const STREAMS_MAX: u32 = 1024;

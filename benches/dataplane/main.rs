@@ -24,8 +24,10 @@ mod check;
 mod client;
 mod cpu;
 mod environment;
+mod find;
 mod h2c;
 mod load;
+mod load_core;
 mod measure;
 mod memory;
 mod namespace;
@@ -47,7 +49,7 @@ use case::{CASES, CONNECTIONS, Case, Load, Upstream};
 use environment::Environment;
 use measure::Bench;
 use namespace::Namespace;
-use peer::{Installed, Peer, find_program};
+use peer::{Installed, Peer};
 use report::{CaseReport, Report};
 
 /// The core of a pinned proxy.
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> io::Result<Report> {
     let missing = |what: &str| io::Error::other(format!("{what} is not installed"));
-    let found = |name: &str, flag: &str| find_program(Path::new(name), flag);
+    let found = |name: &str, flag: &str| find::program(Path::new(name), flag);
     let (_, wrk_version) = found("wrk", "-v").ok_or_else(|| missing("wrk (the load)"))?;
     let (nginx, nginx_version) =
         found("nginx", "-v").ok_or_else(|| missing("nginx (the endpoint)"))?;

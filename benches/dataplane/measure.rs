@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::case::{Case, Load, SHARE_OF_CAPACITY, SetUp, Upstream};
 use crate::client::{self, Client};
+use crate::load_core::on_load_core;
 use crate::parse::{LoadReport, Percentiles};
 use crate::peer::{Installed, Server, start_endpoint, start_proxy};
-use crate::process::on_load_core;
 use crate::{LOAD_CORE, PROXY_CORE, cpu, h2c, load, memory, rate};
 
 /// Load before each measured window, to fill pools and caches.

@@ -11,10 +11,7 @@ use crate::args::Named;
 use crate::case::{Case, Compare, SetUp, Upstream};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
-use crate::{LOAD_CORE, PROXY_CORE};
-
-/// Where Envoy is when README's line for installing it was followed.
-const ENVOY_OF_PYPI: &str = "target/envoy/bin/envoy";
+use crate::{LOAD_CORE, PROXY_CORE, find};
 
 /// A proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,41 +99,18 @@ impl Installed {
     /// The gapless that was named.
     pub(crate) fn gapless(named: &Named) -> Option<Self> {
         let program = named.path.clone();
-        let version = first_line(Command::new(&program).arg("--version"))?;
+        let version = find::version(&program, "--version")?;
         Some(Self { peer: Peer::Gapless, label: named.name.clone(), program, version })
     }
 
     /// Looks for the program of another; `envoy` is where Envoy is said to be.
     pub(crate) fn find(peer: Peer, envoy: Option<&Path>) -> Option<Self> {
-        let (program, version) = match (peer, envoy) {
-            (Peer::Envoy, Some(path)) => find_program(path, "--version")?,
-            (Peer::Envoy, None) => find_program(Path::new("envoy"), "--version")
-                .or_else(|| find_program(Path::new(ENVOY_OF_PYPI), "--version"))?,
-            _ => find_program(Path::new(peer.name()), "-v")?,
+        let (program, version) = match peer {
+            Peer::Envoy => find::envoy(envoy)?,
+            _ => find::program(Path::new(peer.name()), "-v")?,
         };
-        // Envoy and nginx put themselves in front of it, Envoy with its whole path.
-        let version =
-            version.split_once("version: ").map_or(&*version, |(_, rest)| rest).to_owned();
         Some(Self { peer, label: peer.name().to_owned(), program, version })
     }
-}
-
-/// Finds a program on the PATH or among the system's servers, and the first line it prints when
-/// asked for its version.
-pub(crate) fn find_program(name: &Path, version_flag: &str) -> Option<(PathBuf, String)> {
-    [name.to_owned(), Path::new("/usr/sbin").join(name)].into_iter().find_map(|program| {
-        let version = first_line(Command::new(&program).arg(version_flag))?;
-        Some((program, version))
-    })
-}
-
-/// The exit code is no help here: wrk prints its version and fails.
-fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let printed = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&printed);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    Some(line.unwrap_or("version unknown").to_owned())
 }
 
 fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &'a mut Command {

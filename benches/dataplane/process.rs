@@ -10,9 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::{LOAD_CORE, check, cpu};
+use crate::{check, cpu};
 
 /// How long a process has to serve its first request.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -112,23 +111,6 @@ impl Drop for Process {
         }
         let _ = self.child.wait();
     }
-}
-
-/// Runs `work` on a thread of its own that is held to the load's core.
-pub(crate) fn on_load_core<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let in_thread = || {
-        hold_to_load_core()?;
-        work()
-    };
-    thread::scope(|scope| scope.spawn(in_thread).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the thread of a load panicked")))
-}
-
-/// Holds the calling thread to the load's core.
-pub(crate) fn hold_to_load_core() -> io::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(LOAD_CORE as usize);
-    Ok(sched_setaffinity(None, &cores)?)
 }
 
 /// `N` different ports that are free on loopback right now.

@@ -8,13 +8,22 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::class::{CLASSES, Class};
+use crate::endpoint::Setting;
 use crate::fleet::{Fleet, Injection};
 use crate::instance::{Incident, Instance};
 use crate::layout::{self, POOL_ENDPOINTS, ZONE_ENDPOINTS};
-use crate::load::{Load, Tally};
+use crate::load::{Load, Pace, Traffic};
 use crate::machine::{Cores, Metronome};
+use crate::outcome::Paused;
 use crate::predicted::Predicted;
+use crate::sample::Tally;
 use crate::watch::Watch;
+
+/// How long an endpoint takes for a request: what the simulator takes it for.
+const SERVICE_TIME: Duration = Duration::from_millis(1);
+
+/// A client that has waited this long goes away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The default period of probes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -92,6 +101,12 @@ pub(crate) struct Measured {
     pub(crate) clock_drift_ms: f64,
 }
 
+impl Paused for Measured {
+    fn pause_ms(&self) -> f64 {
+        self.pause_ms
+    }
+}
+
 /// A failure in one pool.
 struct Shot {
     endpoints: Vec<usize>,
@@ -113,14 +128,16 @@ pub(crate) fn measure(
     predicted: &Predicted,
     watch: &Watch,
 ) -> io::Result<Measured> {
-    let mut fleet = Fleet::start(
-        (0..plan.pools * POOL_ENDPOINTS).map(layout::address),
-        plan.class.is_over_tls().then_some(plan.dir),
-    )?;
+    let certificates = plan.class.is_over_tls().then(|| plan.dir.to_owned());
+    let setting = Setting { service: SERVICE_TIME, certificates, posts: None };
+    let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address), setting)?;
     let kind = (plan.pools, plan.class.probe);
     let instance = Instance::start(plan.program, kind, plan.dir, watch)?;
     let (cores, metronome) = (Cores::read()?, Metronome::start());
-    let start_load = |rate_rps| Load::start(instance.listen, plan.pools, rate_rps);
+    let start_load = |rate_rps| {
+        let (pools, pace, patience) = (plan.pools, Pace::Random, PATIENCE);
+        Load::start(instance.listen, Traffic { pools, rate_rps, pace, patience })
+    };
     let load = plan.rate_rps.map(start_load).transpose()?;
     if load.is_some() {
         watch.sleep_until(Instant::now() + plan.warm_up)?;
@@ -148,7 +165,7 @@ pub(crate) fn measure(
         probe_ms,
         busy_percent: cores.busy_percent()?,
         pause_ms: ms(metronome.stop()),
-        load: load.map(Load::stop),
+        load: load.map(|load| Tally::of(&load.stop())),
         repeats: 0,
         clock_drift_ms: ms(instance.clock_drift()),
     })
@@ -157,7 +174,8 @@ pub(crate) fn measure(
 /// What a probe takes on this machine while nothing fails and nobody asks: the median of a few
 /// seconds of them.
 pub(crate) fn round_trip_ms(program: &Path, dir: &Path, watch: &Watch) -> io::Result<f64> {
-    let _fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), None)?;
+    let setting = Setting { service: SERVICE_TIME, certificates: None, posts: None };
+    let _fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), setting)?;
     let instance = Instance::start(program, (1, CLASSES[0].probe), dir, watch)?;
     watch.sleep_until(Instant::now() + 2 * SETTLE)?;
     instance.probe_ms()?.ok_or_else(|| io::Error::other("no probe has passed"))

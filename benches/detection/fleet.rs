@@ -3,14 +3,13 @@
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::class::{Fault, Means};
-use crate::endpoint::DONE;
+use crate::endpoint::{DONE, Setting, WORD};
 use crate::namespace;
 
 /// A failure that was brought about.
@@ -26,7 +25,7 @@ pub(crate) struct Injection {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     members: Vec<Member>,
-    certificates: Option<PathBuf>,
+    setting: Setting,
 }
 
 #[derive(Debug)]
@@ -40,16 +39,14 @@ struct Member {
 }
 
 impl Fleet {
-    /// Starts one process for each address, and waits until all of them listen; for a probe over
-    /// TLS too if there is a directory of certificates.
+    /// Starts one process for each address, and waits until all of them listen.
     pub(crate) fn start(
         addresses: impl Iterator<Item = SocketAddr>,
-        certificates: Option<&Path>,
+        setting: Setting,
     ) -> io::Result<Self> {
-        let certificates = certificates.map(Path::to_owned);
-        let mut fleet = Self { members: Vec::new(), certificates };
+        let mut fleet = Self { members: Vec::new(), setting };
         for address in addresses {
-            fleet.members.push(Member::start(address, fleet.certificates.as_deref())?);
+            fleet.members.push(Member::start(address, &fleet.setting)?);
         }
         Ok(fleet)
     }
@@ -76,7 +73,7 @@ impl Fleet {
         match means {
             Means::Kill => {
                 member.process.wait()?;
-                *member = Member::start(member.address, self.certificates.as_deref())?;
+                *member = Member::start(member.address, &self.setting)?;
             }
             Means::Stop => member.signal(Signal::CONT)?,
             Means::Drop => {
@@ -90,9 +87,9 @@ impl Fleet {
 }
 
 impl Member {
-    fn start(address: SocketAddr, certificates: Option<&Path>) -> io::Result<Self> {
+    fn start(address: SocketAddr, setting: &Setting) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.args(["endpoint", &address.to_string()]).args(certificates);
+        command.args([WORD, &address.to_string(), &serde_json::to_string(setting)?]);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let lost = || io::Error::from(io::ErrorKind::BrokenPipe);
         let orders = process.stdin.take().ok_or_else(lost)?;

@@ -1,70 +1,80 @@
-//! Traffic: an open loop with exponential gaps, as many independent clients make it and as the
-//! simulator takes it to come, spread over all pools. One request in five is a POST.
+//! Traffic: an open loop, spread over all pools. One request in five is a POST. The client keeps
+//! its connections, and uses none that the proxy has closed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
-use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::endpoint::SERVED_BY;
 use crate::layout::pool_name;
-use crate::wire::read_message;
-
-/// A client that has waited this long goes away.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::sample::{End, Sample};
+use crate::wire::{Message, read_message};
 
 /// Connections that are open from the start, and take turns: every worker is to have its share.
 const CONNECTIONS: usize = 16;
 
-/// The share of requests that must not run twice.
-const POST_SHARE: f64 = 0.2;
+/// Of so many requests one must not run twice.
+const POST_EVERY: u64 = 5;
 
-/// What became of the requests.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Tally {
-    /// Requests sent.
-    pub(crate) sent: u64,
-    /// GETs without an answer below 500.
-    pub(crate) failed_get: u64,
-    /// POSTs without one.
-    pub(crate) failed_post: u64,
-    /// The most by which a request went out later than it was due.
-    pub(crate) late_ms: f64,
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// Pools that share it.
+    pub(crate) pools: usize,
+    /// Requests a second to each of them.
+    pub(crate) rate_rps: f64,
+    /// The time between two of them.
+    pub(crate) pace: Pace,
+    /// A client that has waited this long, from when its request was due, goes away.
+    pub(crate) patience: Duration,
+}
+
+/// The time between two requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Always the same, and every fifth request is a POST: runs can be compared.
+    Even,
+    /// Exponential, as many independent clients make it and as the simulator takes it to come.
+    Random,
 }
 
 /// Running traffic; ended when dropped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Tally>>,
+    thread: Option<JoinHandle<Vec<Sample>>>,
 }
 
 impl Load {
-    /// Begins to send `rate_rps` requests a second to each pool behind `proxy`.
-    pub(crate) fn start(proxy: SocketAddr, pools: usize, rate_rps: f64) -> std::io::Result<Self> {
+    /// Begins to send to `proxy`.
+    pub(crate) fn start(proxy: SocketAddr, traffic: Traffic) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, run(proxy, pools, rate_rps, &until))
-        })?;
+        let client =
+            Client { proxy, traffic, idle: RefCell::default(), samples: RefCell::default() };
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(move || LocalSet::new().block_on(&runtime, client.run(&until)))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Sends no more, and waits for what is running.
-    pub(crate) fn stop(mut self) -> Tally {
+    /// Sends no more, waits for what is running, and returns all there was.
+    pub(crate) fn stop(mut self) -> Vec<Sample> {
         self.end()
     }
 
-    fn end(&mut self) -> Tally {
+    fn end(&mut self) -> Vec<Sample> {
         self.stop.store(true, Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
@@ -76,68 +86,94 @@ impl Drop for Load {
     }
 }
 
-async fn run(proxy: SocketAddr, pools: usize, rate_rps: f64, until: &AtomicBool) -> Tally {
-    let idle: Rc<RefCell<VecDeque<TcpStream>>> = Rc::default();
-    for _ in 0..CONNECTIONS {
-        // One that cannot be opened now is missed by the request that wants it.
-        if let Ok(stream) = TcpStream::connect(proxy).await {
-            idle.borrow_mut().push_back(stream);
-        }
-    }
-    let tally: Rc<RefCell<Tally>> = Rc::default();
-    let mut running = JoinSet::new();
-    let mut due = Instant::now();
-    while !until.load(Relaxed) {
-        let gap_seconds = -(1.0 - fastrand::f64()).ln() / (rate_rps * pools as f64);
-        due += Duration::from_secs_f64(gap_seconds);
-        tokio::time::sleep_until(due.into()).await;
-        let late_ms = due.elapsed().as_secs_f64() * 1e3;
-        {
-            let mut tally = tally.borrow_mut();
-            tally.sent += 1;
-            tally.late_ms = tally.late_ms.max(late_ms);
-        }
-        let (idle, tally) = (Rc::clone(&idle), Rc::clone(&tally));
-        running.spawn_local(async move {
-            let is_post = fastrand::f64() < POST_SHARE;
-            let host = pool_name(fastrand::usize(..pools));
-            let answer = tokio::time::timeout(PATIENCE, exchange(proxy, &host, is_post, &idle));
-            if !matches!(answer.await, Ok(Ok(true))) {
-                let mut tally = tally.borrow_mut();
-                let failed = if is_post { &mut tally.failed_post } else { &mut tally.failed_get };
-                *failed += 1;
-            }
-        });
-        while running.try_join_next().is_some() {}
-    }
-    while running.join_next().await.is_some() {}
-    tally.take()
+struct Client {
+    proxy: SocketAddr,
+    traffic: Traffic,
+    idle: RefCell<VecDeque<TcpStream>>,
+    samples: RefCell<Vec<Sample>>,
 }
 
-/// One request; whether it was answered well.
-async fn exchange(
-    proxy: SocketAddr,
-    host: &str,
-    is_post: bool,
-    idle: &RefCell<VecDeque<TcpStream>>,
-) -> std::io::Result<bool> {
-    let kept = idle.borrow_mut().pop_front();
-    let mut stream = match kept {
-        Some(stream) => stream,
-        None => TcpStream::connect(proxy).await?,
-    };
-    stream.set_nodelay(true)?;
-    let request = if is_post {
-        format!("POST /work HTTP/1.1\r\nhost: {host}\r\ncontent-length: 4\r\n\r\nbody")
-    } else {
-        format!("GET /work HTTP/1.1\r\nhost: {host}\r\n\r\n")
-    };
-    stream.write_all(request.as_bytes()).await?;
-    let answer = read_message(&mut stream, &mut BytesMut::new()).await?;
-    let Some(answer) = answer else { return Ok(false) };
-    if answer.keeps {
-        idle.borrow_mut().push_back(stream);
+impl Client {
+    async fn run(self, until: &AtomicBool) -> Vec<Sample> {
+        for _ in 0..CONNECTIONS {
+            // One that cannot be opened now is missed by the request that wants it.
+            if let Ok(stream) = TcpStream::connect(self.proxy).await {
+                self.idle.borrow_mut().push_back(stream);
+            }
+        }
+        let Traffic { pools, rate_rps, pace, .. } = self.traffic;
+        let mean_gap = 1.0 / (rate_rps * pools as f64);
+        let client = Rc::new(self);
+        let mut running = JoinSet::new();
+        let mut due = Instant::now();
+        for number in 0.. {
+            if until.load(Relaxed) {
+                break;
+            }
+            let (gap, is_post) = match pace {
+                Pace::Even => (mean_gap, number % POST_EVERY == POST_EVERY - 1),
+                Pace::Random => {
+                    (-(1.0 - fastrand::f64()).ln() * mean_gap, fastrand::u64(..POST_EVERY) == 0)
+                }
+            };
+            due += Duration::from_secs_f64(gap);
+            tokio::time::sleep_until(due.into()).await;
+            let client = Rc::clone(&client);
+            running.spawn_local(async move { client.request(number, due, is_post).await });
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+        client.samples.take()
     }
-    let status = answer.first_line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-    Ok(status.is_some_and(|status| status < 500))
+
+    async fn request(&self, number: u64, due: Instant, is_post: bool) {
+        let sent_late = due.elapsed();
+        let gives_up = due + self.traffic.patience;
+        let answer = tokio::time::timeout_at(gives_up.into(), self.exchange(number, is_post)).await;
+        let end = match &answer {
+            Ok(Ok(Some(answer))) => answer.status().map_or(End::Lost, End::Answered),
+            Ok(_) => End::Lost,
+            Err(_) => End::TimedOut,
+        };
+        let answer = answer.ok().and_then(Result::ok).flatten();
+        self.samples.borrow_mut().push(Sample {
+            number,
+            due,
+            sent_late,
+            ended: Instant::now(),
+            ended_at: SystemTime::now(),
+            is_post,
+            end,
+            served_by: answer.and_then(|answer| answer.header(SERVED_BY)?.parse().ok()),
+        });
+    }
+
+    /// Sends one request and reads its answer; `None` if the connection ended instead.
+    async fn exchange(&self, number: u64, is_post: bool) -> io::Result<Option<Message>> {
+        let mut stream = match self.kept() {
+            Some(stream) => stream,
+            None => TcpStream::connect(self.proxy).await?,
+        };
+        stream.set_nodelay(true)?;
+        let host = pool_name(fastrand::usize(..self.traffic.pools));
+        let (method, body) =
+            if is_post { ("POST", "content-length: 4\r\n\r\nbody") } else { ("GET", "\r\n") };
+        let request = format!("{method} /work/{number} HTTP/1.1\r\nhost: {host}\r\n{body}");
+        stream.write_all(request.as_bytes()).await?;
+        let answer = read_message(&mut stream, &mut BytesMut::new()).await?;
+        if answer.as_ref().is_some_and(|answer| answer.keeps) {
+            self.idle.borrow_mut().push_back(stream);
+        }
+        Ok(answer)
+    }
+
+    /// The connection that has been idle for the longest time, of those that are still open.
+    fn kept(&self) -> Option<TcpStream> {
+        let is_open = |stream: &TcpStream| {
+            let read = stream.try_read(&mut [0]);
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        let mut idle = self.idle.borrow_mut();
+        std::iter::from_fn(|| idle.pop_front()).find(is_open)
+    }
 }

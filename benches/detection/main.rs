@@ -11,7 +11,6 @@
 //! the second table says how idle it was.
 
 use std::collections::HashMap;
-use std::env;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,11 +28,16 @@ mod fleet;
 mod instance;
 mod judge;
 mod layout;
+#[allow(dead_code, reason = "an even pace is for comparisons")]
 mod load;
 mod machine;
 mod namespace;
+mod outcome;
 mod predicted;
+mod program;
 mod report;
+#[allow(dead_code, reason = "only their number matters here")]
+mod sample;
 mod watch;
 mod wire;
 
@@ -50,32 +54,16 @@ use args::{Args, Format};
 use cell::{Measured, Plan};
 use class::{CLASSES, Class, Means, SMOKE};
 use namespace::Namespace;
+use outcome::{Outcome, repeated};
 use predicted::Predicted;
-use report::{Cell, Outcome};
+use report::Cell;
 use watch::Watch;
 
 /// Failures of each class in `--smoke`.
 const SMOKE_RUNS: usize = 5;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().collect();
-    if let [_, word, address, rest @ ..] = &*arguments
-        && word == "endpoint"
-    {
-        return endpoint::main(address, rest.first().map(Path::new));
-    }
-    // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("detection: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main("detection", || run(&Args::parse()))
 }
 
 /// Whether every prediction held.
@@ -170,27 +158,16 @@ impl Bench<'_> {
         let outcome = match class.means {
             Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
             Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
-                match self.measure(&plan, &predicted) {
-                    Ok(measured) => Outcome::Measured(measured),
-                    Err(error) => Outcome::Broken(error.to_string()),
-                }
+                self.measure(&plan, &predicted).into()
             }
         };
         Cell { class: class.name, scope, traffic_rps, predicted, outcome }
     }
 
-    /// Measures a cell, and again if the machine stood still meanwhile: whether it is repeated does
-    /// not depend on what was measured.
     fn measure(&self, plan: &Plan<'_>, predicted: &Predicted) -> io::Result<Measured> {
         let at_most = if self.args.smoke { 0 } else { self.args.repeats };
-        let mut repeats = 0;
-        loop {
-            let measured = cell::measure(plan, predicted, self.watch)?;
-            if measured.pause_ms <= self.args.pause_ms || repeats == at_most {
-                return Ok(Measured { repeats, ..measured });
-            }
-            eprintln!("the machine paused for {:.0} ms: once more", measured.pause_ms);
-            repeats += 1;
-        }
+        let measure = || cell::measure(plan, predicted, self.watch);
+        let (measured, repeats) = repeated(self.args.pause_ms, at_most, measure)?;
+        Ok(Measured { repeats, ..measured })
     }
 }

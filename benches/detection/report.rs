@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cell::Measured;
+use crate::outcome::Outcome;
 use crate::predicted::Predicted;
 use crate::{judge, table};
 
@@ -19,19 +20,7 @@ pub(crate) struct Cell {
     /// What was to be expected.
     pub(crate) predicted: Predicted,
     /// What came of it.
-    pub(crate) outcome: Outcome,
-}
-
-/// What came of a cell.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// It was measured.
-    Measured(Measured),
-    /// It cannot be measured here, for this reason.
-    Skipped(&'static str),
-    /// It was to be measured and was not, for this reason.
-    Broken(String),
+    pub(crate) outcome: Outcome<Measured>,
 }
 
 /// What a cell comes to.
@@ -196,7 +185,8 @@ fn setting_row(cell: &Cell) -> Option<Vec<String>> {
     let Outcome::Measured(measured) = &cell.outcome else { return None };
     let injection = measured.runs.iter().map(|run| run.injection_ms).fold(0.0, f64::max);
     let load = measured.load.as_ref();
-    let count = |count: Option<u64>| count.map_or_else(|| figure(None), |count| count.to_string());
+    let count =
+        |count: Option<usize>| count.map_or_else(|| figure(None), |count| count.to_string());
     Some(vec![
         cell.name(),
         cell.traffic(),

@@ -14,10 +14,33 @@ const BLANK_LINE: &[u8] = b"\r\n\r\n";
 /// A message whose body was read and forgotten.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// The request line or the status line.
-    pub(crate) first_line: String,
+    head: String,
     /// The connection may carry another message.
     pub(crate) keeps: bool,
+}
+
+impl Message {
+    /// The request line or the status line.
+    pub(crate) fn first_line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// The status, if it is an answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.first_line().split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The value of the first field of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        fields(&self.head)
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+}
+
+fn fields(head: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim()))
 }
 
 /// Reads one message; `None` if the connection ended before one began.
@@ -40,8 +63,7 @@ pub(crate) async fn read_message(
     let head = String::from_utf8_lossy(&buffer.split_to(end)).into_owned();
     let mut body_bytes = 0;
     let mut keeps = true;
-    for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
+    for (name, value) in fields(&head) {
         if name.eq_ignore_ascii_case("content-length") {
             body_bytes = value.parse().map_err(io::Error::other)?;
         } else if name.eq_ignore_ascii_case("connection") {
@@ -51,8 +73,7 @@ pub(crate) async fn read_message(
         }
     }
     skip(stream, buffer, body_bytes).await?;
-    let first_line = head.lines().next().unwrap_or_default().to_owned();
-    Ok(Some(Message { first_line, keeps }))
+    Ok(Some(Message { head, keeps }))
 }
 
 async fn skip(

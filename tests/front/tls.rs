@@ -9,12 +9,12 @@ use rustls::{CertificateError, Error};
 use tempfile::TempDir;
 
 use super::secure::{BOTH, ONLY_12, Secure, config, der, simple};
-use super::support::{SOON, eventually};
 use super::support::client::Client;
 use super::support::config::Config;
 use super::support::endpoint::{Endpoint, Mode};
 use super::support::instance::Gapless;
 use super::support::pki::{Authority, Valid};
+use super::support::{SOON, eventually};
 use super::{encrypted, listen_tls, plain, put, start, text};
 
 const CLIENT_CERT: &str = "x-forwarded-client-cert";

@@ -1,0 +1,41 @@
+//! Finds the programs that are compared, and asks them for their version.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The virtual environment that Envoy is in when README's line for installing it was followed.
+const ENVOY_OF_PYPI: &str = "target/envoy";
+
+/// Where a virtual environment has it.
+const ENVOY_INSIDE: &str = "bin/envoy";
+
+/// Finds a program on the PATH or among the system's servers, and what it says of its version.
+pub(crate) fn program(name: &Path, version_flag: &str) -> Option<(PathBuf, String)> {
+    [name.to_owned(), Path::new("/usr/sbin").join(name)].into_iter().find_map(|program| {
+        let version = version(&program, version_flag)?;
+        Some((program, version))
+    })
+}
+
+/// The same for Envoy, which is said to be at `place`: the program, or a virtual environment.
+pub(crate) fn envoy(place: Option<&Path>) -> Option<(PathBuf, String)> {
+    let places = match place {
+        Some(place) => vec![place.to_owned()],
+        None => vec!["envoy".into(), ENVOY_OF_PYPI.into()],
+    };
+    places.into_iter().find_map(|place| {
+        let path = if place.is_dir() { place.join(ENVOY_INSIDE) } else { place };
+        program(&path, "--version")
+    })
+}
+
+/// The first line that a program prints when it is asked for its version, without its own name and
+/// path where it puts them in front. The exit code is no help: wrk prints its version and fails.
+pub(crate) fn version(program: &Path, flag: &str) -> Option<String> {
+    let output = Command::new(program).arg(flag).output().ok()?;
+    let printed = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&printed);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = line.unwrap_or("version unknown");
+    Some(line.split_once("version: ").map_or(line, |(_, rest)| rest).to_owned())
+}

@@ -1,0 +1,25 @@
+//! Holds the load's threads to its core.
+
+use std::io;
+use std::thread;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::LOAD_CORE;
+
+/// Runs `work` on a thread of its own that is held to the load's core.
+pub(crate) fn on_load_core<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let in_thread = || {
+        hold_to_load_core()?;
+        work()
+    };
+    thread::scope(|scope| scope.spawn(in_thread).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the thread of a load panicked")))
+}
+
+/// Holds the calling thread to the load's core.
+pub(crate) fn hold_to_load_core() -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(LOAD_CORE as usize);
+    Ok(sched_setaffinity(None, &cores)?)
+}
