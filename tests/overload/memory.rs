@@ -52,6 +52,9 @@ fn each_step_is_taken_in_its_turn_and_none_is_an_endpoints_fault() {
     assert!(said.text().starts_with("overloaded: 9"), "{}", said.text());
     assert!(gapless.metric("gapless_overload_refusals_total") >= 1.0);
 
+    // From calm: what has stood still for a while would be eased in the middle of this.
+    gapless.write(&config.text());
+    eventually("it is calm", SOON, || gapless.metric("gapless_memory_pressure") == 0.0);
     use_up(&gapless, &config, 1_100, 3.0);
     // One may have been accepted before it was seen.
     let mut waiting: Vec<Client> = (0..3).map(|_| Client::open(gapless.address)).collect();
