@@ -4,7 +4,7 @@
 //! in `scenario.rs` says.
 //!
 //! `cargo bench --bench failover` measures every failure of a zone and of an endpoint (20 minutes).
-//! `cargo bench --bench failover -- --smoke` sees that all of this works (half a minute).
+//! `cargo bench --bench failover -- --smoke` sees that all of this works (20 seconds).
 //! `cargo bench --bench failover -- --class hang --scope zone --peer gapless --rate 240`
 //! `cargo bench --bench failover -- --format json > failover.json`
 //!
@@ -92,6 +92,9 @@ use peer::{Installed, Peer};
 use report::{Cell, Report};
 use scenario::{SCENARIOS, SMOKE, Scenario, Scope};
 use watch::Watch;
+
+/// Traffic before, during and after a failure in `--smoke`.
+const SMOKE_SECONDS: [u64; 3] = [3, 3, 3];
 
 fn main() -> ExitCode {
     program::main("failover", || run(&Args::parse()))
@@ -195,8 +198,9 @@ impl Bench<'_> {
             }
             Some(class) => {
                 let args = self.args;
-                let times = [args.warm_up_seconds, args.fault_seconds, args.heal_seconds];
-                let times = times.map(Duration::from_secs);
+                let seconds = [args.warm_up_seconds, args.fault_seconds, args.heal_seconds];
+                let seconds = if args.smoke { SMOKE_SECONDS } else { seconds };
+                let times = seconds.map(Duration::from_secs);
                 let (rate, dir) = (args.rate, self.dir);
                 let plan = Plan { installed, scenario, class, scope, rate, times, dir };
                 self.measure(&plan).into()
