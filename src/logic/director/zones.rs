@@ -107,6 +107,9 @@ impl Director {
             }
         }
         self.falls.push(Fall { fallen, at: now });
+        // Requests that are told to leave must find a snapshot that knows of this, even where everybody
+        // in the zone had been out before.
+        self.stale.insert(pool);
         self.event(Event::Zone { pool: name, place, verdict: Some((failure, struck)) });
     }
 
