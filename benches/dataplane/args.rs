@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 
 use crate::case::CASES;
-use crate::peer::Peer;
+use crate::find::Peer;
 
 /// CPU per request, throughput, latency and memory of gapless beside haproxy, nginx and Envoy, in
 /// one run.

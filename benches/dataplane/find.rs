@@ -1,7 +1,36 @@
-//! Finds the programs that are compared, and asks them for their version.
+//! The proxies that are compared, where their programs are, and what they say of their version.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Peer {
+    /// This program.
+    Gapless,
+    /// The system's haproxy.
+    Haproxy,
+    /// The system's nginx.
+    Nginx,
+    /// Envoy, as PyPI has it.
+    Envoy,
+}
+
+impl Peer {
+    /// What it is called everywhere.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gapless => "gapless",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
+        }
+    }
+}
 
 /// The virtual environment that Envoy is in when README's line for installing it was followed.
 const ENVOY_OF_PYPI: &str = "target/envoy";

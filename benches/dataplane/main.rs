@@ -47,9 +47,10 @@ mod pki;
 use args::Args;
 use case::{CASES, CONNECTIONS, Case, Load, Upstream};
 use environment::Environment;
+use find::Peer;
 use measure::Bench;
 use namespace::Namespace;
-use peer::{Installed, Peer};
+use peer::Installed;
 use report::{CaseReport, Report};
 
 /// The core of a pinned proxy.

@@ -5,38 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::ValueEnum;
-
 use crate::args::Named;
 use crate::case::{Case, Compare, SetUp, Upstream};
+use crate::find::{self, Peer};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
-use crate::{LOAD_CORE, PROXY_CORE, find};
-
-/// A proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Peer {
-    /// This program.
-    Gapless,
-    /// The system's haproxy.
-    Haproxy,
-    /// The system's nginx.
-    Nginx,
-    /// Envoy, as PyPI has it.
-    Envoy,
-}
+use crate::{LOAD_CORE, PROXY_CORE};
 
 impl Peer {
-    /// What it is called everywhere.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Gapless => "gapless",
-            Self::Haproxy => "haproxy",
-            Self::Nginx => "nginx",
-            Self::Envoy => "envoy",
-        }
-    }
-
     /// Whether it is the one that is compared with the others.
     pub(crate) fn is_gapless(self) -> bool {
         self == Self::Gapless

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 
-use crate::peer::Peer;
+use crate::find::Peer;
 use crate::scenario::{SCENARIOS, Scope};
 
 /// What clients see of a failure: gapless at its defaults beside tuned haproxy, nginx and Envoy.

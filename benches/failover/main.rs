@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 mod args;
 mod cell;
@@ -86,9 +86,10 @@ mod wire;
 use args::{Args, Format};
 use cell::{Measured, Plan};
 use class::Means;
+use find::Peer;
 use namespace::Namespace;
 use outcome::{Outcome, repeated};
-use peer::{Installed, Peer};
+use peer::Installed;
 use report::{Cell, Report};
 use scenario::{SCENARIOS, SMOKE, Scenario, Scope};
 use watch::Watch;
@@ -134,7 +135,7 @@ fn find(args: &Args) -> io::Result<(Vec<Installed>, Vec<&'static str>)> {
     let named: &[Peer] = match &*args.peers {
         // Which of the others stands beside it does not matter there.
         [] if args.smoke => &[Peer::Gapless, Peer::Haproxy],
-        [] => &Peer::ALL,
+        [] => Peer::value_variants(),
         named => named,
     };
     let (mut installed, mut missing) = (Vec::new(), Vec::new());

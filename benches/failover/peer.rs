@@ -5,44 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::find;
+use crate::find::{self, Peer};
 use crate::instance::{Incident, Instance};
 use crate::layout::{POOL_ENDPOINTS, address};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
 use crate::watch::Watch;
-
-/// A system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Peer {
-    /// This program.
-    Gapless,
-    /// The system's haproxy.
-    Haproxy,
-    /// The system's nginx.
-    Nginx,
-    /// Envoy, as PyPI has it.
-    Envoy,
-}
-
-impl Peer {
-    /// All of them, in the order of reports.
-    pub(crate) const ALL: [Self; 4] = [Self::Gapless, Self::Haproxy, Self::Nginx, Self::Envoy];
-
-    /// What it is called everywhere.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Gapless => "gapless",
-            Self::Haproxy => "haproxy",
-            Self::Nginx => "nginx",
-            Self::Envoy => "envoy",
-        }
-    }
-}
 
 /// A system that is there.
 #[derive(Clone, Debug, Serialize)]

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::cell::Measured;
+use crate::find::Peer;
 use crate::judge::Figures;
 use crate::outcome::Outcome;
-use crate::peer::{Installed, Peer};
+use crate::peer::Installed;
 use crate::scenario::{Scenario, Scope};
 use crate::{judge, table};
 
