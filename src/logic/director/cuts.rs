@@ -4,9 +4,10 @@
 //! that is silent may go on: where all of a pool is silent at once, as in a brown-out, a request that
 //! must not run twice would fail for nothing, since nobody else would have answered it either. So a
 //! silent endpoint is left when another one of its pool has shown that it lives since; some are asked
-//! at once.
+//! at once. When such a silence ends, one is heard a moment before the others; so nobody is left by the
+//! first answer, but by one that was asked for after it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Class, Failure};
@@ -21,12 +22,18 @@ const ASKED_OF_A_ZONE: usize = 2;
 /// Endpoints of a pool that are asked.
 const ASKED: usize = 4;
 
+/// From the first answer of another endpoint to the question whose answer decides: who was silent with
+/// it has its say. Less than there is between the probes of a burst.
+const HIS_SAY: Duration = Duration::from_millis(10);
+
 /// A silent endpoint that is left once somebody else is known to live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     endpoint: EndpointId,
     failure: Failure,
     since: Instant,
+    /// When another one was heard first.
+    heard: Option<Instant>,
 }
 
 impl Director {
@@ -42,7 +49,7 @@ impl Director {
             if failure.class() != Class::Silent {
                 return Some(Output::Cut { endpoint, failure });
             }
-            self.hold_cut(pool, Held { endpoint, failure, since: self.now });
+            self.hold_cut(pool, Held { endpoint, failure, since: self.now, heard: None });
         }
         None
     }
@@ -72,14 +79,22 @@ impl Director {
             // Nobody is told to leave while there is nowhere better to go.
             return state.held_cuts.clear();
         }
-        let (roster, outputs, epoch) = (&self.roster, &mut self.outputs, self.epoch);
-        state.held_cuts.retain(|&Held { endpoint, failure, since }| {
-            let is_silent =
-                roster.get(endpoint).is_some_and(|known| is_silent(known, since, epoch));
-            if is_silent && since <= asked {
+        let (roster, outputs) = (&self.roster, &mut self.outputs);
+        let (epoch, now) = (self.epoch, self.now);
+        state.held_cuts.retain_mut(|held| {
+            let known = roster.get(held.endpoint);
+            if !known.is_some_and(|known| is_silent(known, held.since, epoch)) {
+                return false;
+            }
+            if asked < held.since {
+                return true;
+            }
+            let is_enough = asked >= *held.heard.get_or_insert(now) + HIS_SAY;
+            if is_enough {
+                let Held { endpoint, failure, .. } = *held;
                 outputs.push_back(Output::Cut { endpoint, failure });
             }
-            is_silent && since > asked
+            !is_enough
         });
     }
 }
