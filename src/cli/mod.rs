@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod healthcheck;
+pub mod incidents;
 pub mod predict;
 pub mod run;
 pub mod schema;
@@ -97,6 +98,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// What has failed so far: when, for how long, as predicted or not, and what clients saw of it
+    Incidents(incidents::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running instance whether it is alive
@@ -205,6 +208,7 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             };
             explain::explain(admin, &Query { of: what, pool, form }, &mut out)
         }
+        Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
     }

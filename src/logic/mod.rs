@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod schedule;
 
 pub mod breaker;
+pub mod casualty;
 pub mod descriptors;
 pub mod live;
 pub mod pressure;

@@ -8,6 +8,7 @@ use crate::app::access::TryNote;
 use crate::app::shared::Report;
 use crate::app::worker::{Clock, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
+use crate::logic::casualty::{Casualty, Sight};
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::witness::Witness;
 use crate::net::upstream::{Pool, ResponseError};
@@ -127,9 +128,10 @@ impl Visit {
     }
 
     /// The client sees the endpoint's failure.
-    pub fn failed(&self) {
+    pub fn failed(&self, casualty: Casualty) {
         if !self.is_failed.replace(true) {
-            self.home.target.live.failed(self.worker.shared.micros(Instant::now()));
+            let now_us = self.worker.shared.micros(Instant::now());
+            self.home.target.live.failed(casualty, now_us);
         }
     }
 
@@ -138,7 +140,7 @@ impl Visit {
         match error {
             ResponseError::Endpoint(reason) => {
                 self.met(Failure::http(reason));
-                self.failed();
+                self.failed(Casualty { sight: Sight::Cut, is_repeatable: false });
             }
             ResponseError::Client => {
                 self.witness.withdraw();

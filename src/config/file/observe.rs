@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::{Located, Shape};
-use super::scalar::{DurationText, Whole};
+use super::scalar::{AgeText, DurationText, Whole};
 
 /// One line for each request, written when it is over.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -19,6 +19,16 @@ pub(in crate::config) struct AccessLog {
     pub(in crate::config) redact_query: Option<Located<bool>>,
     /// Request fields that JSON lines have too; none that carries credentials. Default: none.
     pub(in crate::config) headers: Option<Vec<Located<String>>>,
+}
+
+/// The ledger of incidents. With `state_dir` it outlives the process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Ledger {
+    /// How long an incident is kept after its end, at least 1h. Default: 90d.
+    pub(in crate::config) keep: Option<Located<AgeText>>,
+    /// Incidents that are kept; beyond them the oldest go. Default: 10000.
+    pub(in crate::config) max: Option<Located<Whole>>,
 }
 
 /// How many requests a route takes; more are answered with 429.
@@ -39,6 +49,10 @@ pub(in crate::config) struct Rate {
 
 impl Shape for Rate {
     const EXPECTED: &str = "a table such as { requests = 100, per = \"1s\" }";
+}
+
+impl Shape for Ledger {
+    const EXPECTED: &str = "a table such as { keep = \"90d\" }";
 }
 
 impl Shape for AccessLog {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
-use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
+use crate::logic::incident::{Incident, Subject};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
 use crate::logic::snapshot::{PoolView, Tier};
@@ -149,11 +149,10 @@ impl Director {
         self.ledger.incidents()
     }
 
-    /// The same joined by zone: what fell together belongs together.
+    /// The same of those that are open.
     #[must_use]
-    pub fn zone_incidents(&mut self) -> Vec<ZoneIncident> {
-        let slowest = self.topology.pools.iter().map(|pool| 2 * pool.detect.interval).max();
-        let window = slowest.unwrap_or_default().max(Duration::from_secs(2));
-        join_by_zone(&self.incidents(), window)
+    pub fn open_incidents(&mut self) -> Vec<Incident> {
+        self.ledger.watching().into_iter().for_each(|id| self.tally(id));
+        self.ledger.open_incidents()
     }
 }
