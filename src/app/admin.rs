@@ -18,6 +18,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -133,6 +134,7 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board, request.uri().query(), None).await,
         "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
+        "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -179,6 +181,7 @@ fn metrics(board: &Board) -> Answer {
     page.push_str(&gauges::load(&board.shared));
     page.push_str(&board.shared.meters.render());
     page.push_str(&gauges::ledger(&board.ledger));
+    page.push_str(&board.ledger.metrics());
     let dropped = board.shared.reports_dropped.load(Relaxed);
     page.push_str(
         "# HELP gapless_reports_dropped_total Failures that control had no room to hear of.\n",
@@ -226,7 +229,6 @@ fn explain(board: &Board, query: &str) -> Answer {
     }
 }
 
-/// The thread of the ledger answers.
 async fn incidents(board: &Board, query: Option<&str>, form: Option<Form>) -> Answer {
     let mut query = match Query::parse(query.unwrap_or_default()) {
         Ok(query) => query,
@@ -234,7 +236,23 @@ async fn incidents(board: &Board, query: Option<&str>, form: Option<Form>) -> An
     };
     query.form = form.unwrap_or(query.form);
     let open = board.director.borrow_mut().open_incidents();
-    let asked = board.ledger.ask(query, open);
+    told(board.ledger.ask(query, open)).await
+}
+
+async fn slo(board: &Board, query: Option<&str>) -> Answer {
+    let form = match query {
+        None | Some("" | "format=json") => Form::Json,
+        Some("format=text") => Form::Text,
+        Some(_) => {
+            return text(StatusCode::BAD_REQUEST, "the only key is `format`: json or text\n");
+        }
+    };
+    let open = board.director.borrow_mut().open_incidents();
+    told(board.ledger.ask_slo(form, open)).await
+}
+
+/// What the thread of the ledger answers.
+async fn told(asked: Option<oneshot::Receiver<ledger::Reply>>) -> Answer {
     let reply = match asked {
         Some(reply) => timeout(LEDGER_TIMEOUT, reply).await.ok().and_then(Result::ok),
         None => None,

@@ -257,6 +257,9 @@ impl Control {
         if !open.is_empty() {
             self.board.ledger.see(open);
         }
+        if self.running.topology.pools.iter().any(|pool| pool.slo.is_some()) {
+            self.board.ledger.zones(self.board.director.borrow().zone_tries());
+        }
     }
 
     /// What is down, by pool and address.
@@ -317,7 +320,7 @@ impl Control {
             }
             Output::Event(event) => {
                 observe::event(&event);
-                self.board.ledger.note(&event, &self.setup, |_| 0.0);
+                self.board.ledger.note(&event, &self.setup);
             }
         }
     }
@@ -354,7 +357,7 @@ impl Control {
         self.kept.retain(|(endpoint, _), _| here.contains(endpoint));
         drop(director);
         let generation = self.setup.generation + 1;
-        self.setup = Arc::new(Setup::new(generation, config.ledger, &config.topology));
+        self.setup = Arc::new(Setup::new(generation, &config));
         self.board.ledger.configure(&self.setup);
         self.running = config;
     }

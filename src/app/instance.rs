@@ -124,7 +124,7 @@ impl Instance {
         let (shared, reports) = Shared::new(Manners::of(&config));
         let log = access::start(&shared)?;
         let is_heir = predecessor.is_some();
-        let keeper = ledger::start(config.state_dir.clone(), config.ledger, is_heir)?;
+        let keeper = ledger::start(&shared, config.state_dir.clone(), config.ledger, is_heir)?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders, sockets);

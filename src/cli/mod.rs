@@ -9,6 +9,7 @@ pub mod incidents;
 pub mod predict;
 pub mod run;
 pub mod schema;
+pub mod slo;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -100,6 +101,14 @@ enum Command {
     },
     /// What has failed so far: when, for how long, as predicted or not, and what clients saw of it
     Incidents(incidents::Arguments),
+    /// Nines, error budgets and burn rates, by route, pool, zone and region
+    Slo {
+        /// The instance's admin listener
+        #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running instance whether it is alive
@@ -209,6 +218,9 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             explain::explain(admin, &Query { of: what, pool, form }, &mut out)
         }
         Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
+        Command::Slo { admin, output } => {
+            slo::slo(admin, output.format == FormatName::Json, &mut out)
+        }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
     }

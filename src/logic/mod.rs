@@ -32,6 +32,7 @@ pub mod tier;
 pub mod witness;
 
 pub mod incident;
+pub mod slo;
 pub mod window;
 
 pub mod director;

@@ -275,6 +275,17 @@ impl Told {
     }
 }
 
+impl Told {
+    /// Says what part of its pool's budget each has used up; `allowed` gives the failures of that.
+    pub(super) fn weigh(&mut self, allowed: impl Fn(&str) -> Option<f64>) {
+        let all = self.regions.iter_mut().chain(&mut self.zones).chain(&mut self.endpoints);
+        for entry in all {
+            let allowed = allowed(&entry.record.pool).filter(|allowed| *allowed > 0.0);
+            entry.budget_share = allowed.map(|allowed| entry.record.failed as f64 / allowed);
+        }
+    }
+}
+
 /// How close onsets must lie that belong together, in microseconds.
 pub(super) fn together_us(interval: Duration) -> u64 {
     u64::try_from((2 * interval).max(TOGETHER).as_micros()).unwrap_or(u64::MAX)

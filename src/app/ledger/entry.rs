@@ -39,13 +39,20 @@ pub struct Entry {
     pub record: Record,
     /// The endpoints' incidents that were joined, by their numbers.
     pub members: Vec<u64>,
+    /// The part of the pool's error budget of thirty days that its failures have used up.
+    pub budget_share: Option<f64>,
 }
 
 impl Entry {
     /// An endpoint's incident.
     #[must_use]
     pub fn of_endpoint(record: &Record) -> Self {
-        Self { scope: Scope::Endpoint, record: record.clone(), members: Vec::new() }
+        Self {
+            scope: Scope::Endpoint,
+            record: record.clone(),
+            members: Vec::new(),
+            budget_share: None,
+        }
     }
 
     /// What was to be expected of its detection.
@@ -78,7 +85,7 @@ pub(super) fn zones(records: &[&Record], window_us: u64) -> Vec<Entry> {
         // The prediction is that of the zone.
         record.predicted = members.iter().find_map(|member| member.predicted_zone.clone());
         let members = members.iter().map(|member| member.id).collect();
-        Some(Entry { scope: Scope::Zone, record, members })
+        Some(Entry { scope: Scope::Zone, record, members, budget_share: None })
     };
     join::groups(&marks, window_us, 2).into_iter().filter_map(entry).collect()
 }
@@ -102,7 +109,7 @@ pub(super) fn regions(zones: &[Entry], window_us: u64) -> Vec<Entry> {
         record.predicted = expected.max_by_key(|predicted| predicted.worst_us()).cloned();
         let mut members: Vec<u64> = inside.iter().flat_map(|zone| zone.members.clone()).collect();
         members.sort_unstable();
-        Some(Entry { scope: Scope::Region, record, members })
+        Some(Entry { scope: Scope::Region, record, members, budget_share: None })
     };
     join::groups(&marks, window_us, 2).into_iter().filter_map(entry).collect()
 }

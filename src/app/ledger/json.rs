@@ -43,6 +43,7 @@ pub struct IncidentJson {
     gap_ms: f64,
     restoration_ms: Option<f64>,
     requests: RequestsJson,
+    budget_share: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     members: Vec<u64>,
 }
@@ -123,6 +124,7 @@ impl From<&Entry> for IncidentJson {
                 rescued: record.rescued,
                 late: record.late,
             },
+            budget_share: entry.budget_share,
             members: entry.members.clone(),
         }
     }
@@ -171,7 +173,8 @@ fn ms(us: u64) -> f64 {
 const COLUMNS: &str = "id,scope,pool,region,zone,endpoint,class,reason,by,onset_earliest,onset,\
                        first_evidence,suspect,verdict,shift,last_failure,restored,ramp_full,ended,\
                        detection_ms,predicted_median_ms,predicted_p99_ms,predicted_worst_ms,\
-                       left_prediction,gap_ms,restoration_ms,failed,failed_repeatable,rescued,late";
+                       left_prediction,gap_ms,restoration_ms,failed,failed_repeatable,rescued,late,\
+                       budget_share";
 
 /// One line for each incident (RFC 4180), of every scope.
 #[must_use]
@@ -184,7 +187,7 @@ pub fn csv(told: &Told) -> String {
         let predicted = json.predicted.as_ref();
         let number = |number: Option<f64>| number.map(|ms| ms.to_string());
         let given = |text: &str| Some(text.to_owned());
-        let cells: [Option<String>; 30] = [
+        let cells: [Option<String>; 31] = [
             Some(json.id.to_string()),
             given(json.scope),
             given(&json.pool),
@@ -215,6 +218,7 @@ pub fn csv(told: &Told) -> String {
             Some(json.requests.failed_repeatable.to_string()),
             Some(json.requests.rescued.to_string()),
             Some(json.requests.late.to_string()),
+            number(json.budget_share),
         ];
         let cells = cells.map(|cell| quoted(cell.as_deref().unwrap_or_default()));
         let _ = write!(out, "{}\r\n", cells.join(","));
@@ -247,7 +251,7 @@ mod tests {
         let lines: Vec<&str> = page.split_terminator("\r\n").collect();
         assert_eq!(lines.len(), 2);
         let columns = COLUMNS.split(',').count();
-        assert_eq!(columns, 30);
+        assert_eq!(columns, 31);
         assert!(lines[1].starts_with("7,endpoint,\"a,\"\"b\"\"\",r,r/a,,"), "{}", lines[1]);
         assert_eq!(lines[1].split(',').count(), columns + 1, "one comma is a pool's");
     }

@@ -6,11 +6,13 @@
 //! stopped; it also answers the operator's questions, so that nobody's verdict waits for a long table.
 
 mod book;
+mod budgets;
 mod entry;
 pub mod json;
 mod oracle;
 pub mod query;
 mod record;
+mod slo;
 pub mod text;
 mod work;
 
@@ -23,17 +25,22 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use crate::config::model::LedgerBounds;
+use crate::config::model::{Config, LedgerBounds};
 use crate::logic::director::Event;
 use crate::logic::health::Change;
 use crate::logic::id::Place;
 use crate::logic::incident::Incident;
-use crate::logic::topology::{PoolSpec, Topology};
+use crate::logic::live::Tries;
+use crate::logic::route::RouteSpec;
+use crate::logic::slo::Slo;
+use crate::logic::topology::PoolSpec;
 use crate::net::store;
 
 use super::api::Clock;
+use super::shared::Shared;
 use oracle::Key;
 use query::{Form, Query};
 use record::{Quantiles, Record};
@@ -58,13 +65,22 @@ pub struct Setup {
     pub here: Option<Place>,
     /// The pools.
     pub pools: Vec<Arc<PoolSpec>>,
+    /// What is promised of routes, by their names.
+    pub promises: Vec<(Arc<str>, Slo)>,
 }
 
 impl Setup {
-    /// What `topology` says.
+    /// What `config` says.
     #[must_use]
-    pub fn new(generation: u64, bounds: LedgerBounds, topology: &Topology) -> Self {
-        Self { generation, bounds, here: topology.here.clone(), pools: topology.pools.clone() }
+    pub fn new(generation: u64, config: &Config) -> Self {
+        let promise = |route: &RouteSpec| Some((Arc::clone(&route.name), route.slo?));
+        Self {
+            generation,
+            bounds: config.ledger,
+            here: config.topology.here.clone(),
+            pools: config.topology.pools.clone(),
+            promises: config.routes.iter().filter_map(promise).collect(),
+        }
     }
 
     /// The longest between two probes of an endpoint.
@@ -76,7 +92,7 @@ impl Setup {
 /// What the thread is told.
 enum Note {
     /// A verdict began an incident.
-    Began { incident: Box<Incident>, setup: Arc<Setup>, rate_rps: f64 },
+    Began { incident: Box<Incident>, setup: Arc<Setup> },
     /// An incident is over.
     Ended(Box<Incident>),
     /// All that are open, as they are now.
@@ -87,12 +103,16 @@ enum Note {
     Serves { pool: Arc<str>, address: SocketAddr, at: Instant },
     /// What is down as an earlier process has left it.
     Inherited(Vec<(Arc<str>, SocketAddr)>),
+    /// How tries ended so far, by pool and zone.
+    Zones(Vec<(Arc<str>, Place, Tries)>),
     /// Another configuration is obeyed.
     Setup(Arc<Setup>),
     /// A simulation is over.
     Predicted(Key, Option<Quantiles>),
     /// The operator wants to know.
     Ask { query: Query, open: Vec<Incident>, reply: oneshot::Sender<Reply> },
+    /// The operator wants to know how promises stand.
+    AskSlo { form: Form, open: Vec<Incident>, reply: oneshot::Sender<Reply> },
     /// Another process goes on with the file.
     Release,
     /// Nothing more will come.
@@ -116,6 +136,8 @@ struct Gauges {
     kept: AtomicU64,
     is_durable: AtomicBool,
     is_heir: AtomicBool,
+    /// Budgets and burn rates for `/metrics`.
+    page: ArcSwap<String>,
 }
 
 /// The way to the ledger.
@@ -139,6 +161,7 @@ pub struct Keeper {
 /// # Errors
 /// If no thread can be made.
 pub fn start(
+    shared: &Arc<Shared>,
     directory: Option<PathBuf>,
     bounds: LedgerBounds,
     is_heir: bool,
@@ -149,8 +172,9 @@ pub fn start(
     let ledger = Ledger { notes, gauges };
     let (end, ended) = sync_channel(1);
     let own = ledger.clone();
+    let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-        work::Work::new(own, directory, bounds).run(&inbox);
+        work::Work::new(own, shared, directory, bounds).run(&inbox);
         let _ = end.send(());
     })?;
     Ok(Keeper { ledger, ended, _thread: thread })
@@ -174,13 +198,11 @@ impl Keeper {
 }
 
 impl Ledger {
-    /// Notes what the director says, as far as it is of interest here. `rate_rps` is how much a pool is
-    /// asked for.
-    pub fn note(&self, event: &Event, setup: &Arc<Setup>, rate_rps: impl Fn(&str) -> f64) {
+    /// Notes what the director says, as far as it is of interest here.
+    pub fn note(&self, event: &Event, setup: &Arc<Setup>) {
         let note = match event {
             Event::IncidentBegan(incident) => {
-                let rate_rps = rate_rps(&incident.subject.pool);
-                Note::Began { incident: incident.clone(), setup: Arc::clone(setup), rate_rps }
+                Note::Began { incident: incident.clone(), setup: Arc::clone(setup) }
             }
             Event::IncidentEnded(incident) => Note::Ended(incident.clone()),
             Event::RampEnded { pool, place, address } => Note::RampEnded {
@@ -213,6 +235,25 @@ impl Ledger {
     /// Brings all that are open up to date.
     pub fn see(&self, open: Vec<Incident>) {
         self.send(Note::Open(open));
+    }
+
+    /// Has zones measured by how tries ended so far.
+    pub fn zones(&self, zones: Vec<(Arc<str>, Place, Tries)>) {
+        self.send(Note::Zones(zones));
+    }
+
+    /// Asks how promises stand; otherwise as [`Ledger::ask`].
+    #[must_use]
+    pub fn ask_slo(&self, form: Form, open: Vec<Incident>) -> Option<oneshot::Receiver<Reply>> {
+        let (reply, answer) = oneshot::channel();
+        self.notes.try_send(Note::AskSlo { form, open, reply }).ok()?;
+        Some(answer)
+    }
+
+    /// Budgets and burn rates in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<String> {
+        self.gauges.page.load_full()
     }
 
     /// Lets go of the file: another process goes on with it.
@@ -268,7 +309,7 @@ pub fn read(directory: &Path, query: &Query) -> io::Result<Reply> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     // How far probes were apart is not known here.
-    Ok(reply(query, records.iter(), Duration::ZERO, now_us))
+    Ok(reply(query, records.iter(), Duration::ZERO, now_us, |_| None))
 }
 
 fn reply<'r>(
@@ -276,11 +317,13 @@ fn reply<'r>(
     records: impl DoubleEndedIterator<Item = &'r Record>,
     interval: Duration,
     now_us: u64,
+    allowed: impl Fn(&str) -> Option<f64>,
 ) -> Reply {
-    let told = match query.answer(records, interval, now_us) {
+    let mut told = match query.answer(records, interval, now_us) {
         Ok(told) => told,
         Err(why) => return Reply::Senseless(why),
     };
+    told.weigh(allowed);
     let page = match query.form {
         Form::Json => {
             let json = serde_json::to_string_pretty(&json::IncidentsJson::from(&told));

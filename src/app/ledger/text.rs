@@ -202,6 +202,9 @@ fn measures(entry: &Entry, out: &mut String) {
         let repeatable = record.failed_repeatable;
         let _ = write!(failed, " ({}; {repeatable} could be sent again)", by.join(", "));
     }
+    if let Some(share) = entry.budget_share {
+        let _ = writeln!(out, "  {:<16}{:.1} % of thirty days'", "error budget", share * 100.0);
+    }
     let (rescued, late) = (record.rescued, record.late);
     let _ = writeln!(out, "  {:<16}{failed}, {rescued} rescued, {late} of them late", "requests");
 }

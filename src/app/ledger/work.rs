@@ -13,9 +13,10 @@ use crate::logic::incident::Incident;
 use crate::net::store::{Opened, Store};
 
 use super::book::{Book, Name, together_us};
+use super::budgets::{self, Budgets};
 use super::oracle::{Case, Oracle};
 use super::record::Fate;
-use super::{Clock, Ledger, Note, Setup, parse, reply};
+use super::{Clock, Ledger, Note, Reply, Setup, Shared, Told, parse, reply, slo};
 
 /// Notes that are taken before they are written, at most: one write serves them all.
 const AT_ONCE: usize = 4_096;
@@ -28,6 +29,12 @@ const BUSY_REST: Duration = Duration::from_millis(20);
 
 /// The same where it cannot be opened for another reason.
 const LOST_REST: Duration = Duration::from_secs(10);
+
+/// Between two looks at what workers have counted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two writes of budgets: so much of their history a crash may cost.
+const BUDGETS_EVERY: Duration = Duration::from_secs(60);
 
 /// Another process may have the file open for this long before anybody is told.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +60,10 @@ pub(super) struct Work {
     book: Book,
     oracle: Oracle,
     setup: Arc<Setup>,
+    shared: Arc<Shared>,
+    budgets: Budgets,
+    look_due: Instant,
+    budgets_due: Instant,
     /// What is down as a predecessor has left it, once that is known.
     inherited: Option<HashSet<Name>>,
     /// What serves again before its predecessor's file is open, and since when.
@@ -62,7 +73,12 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(ledger: Ledger, directory: Option<PathBuf>, bounds: LedgerBounds) -> Self {
+    pub(super) fn new(
+        ledger: Ledger,
+        shared: Arc<Shared>,
+        directory: Option<PathBuf>,
+        bounds: LedgerBounds,
+    ) -> Self {
         let clock = Clock::read();
         let now = Instant::now();
         let disk = match directory {
@@ -77,6 +93,10 @@ impl Work {
             book: Book::new(clock),
             oracle: Oracle::default(),
             setup: Arc::new(Setup { bounds, ..Setup::default() }),
+            shared,
+            budgets: Budgets::default(),
+            look_due: now,
+            budgets_due: now + BUDGETS_EVERY,
             inherited: None,
             back: HashMap::new(),
             started: now,
@@ -98,7 +118,8 @@ impl Work {
                     _ => break,
                 }
             }
-            self.write();
+            self.look(is_over);
+            self.write(is_over);
             if is_over {
                 return;
             }
@@ -122,7 +143,7 @@ impl Work {
     fn take(&mut self, note: Note) -> bool {
         let now_us = self.now_us();
         match note {
-            Note::Began { incident, setup, rate_rps } => self.began(&incident, &setup, rate_rps),
+            Note::Began { incident, setup } => self.began(&incident, &setup),
             Note::Ended(incident) => self.book.end(&incident, now_us),
             Note::Open(open) => self.book.see(&open, now_us),
             Note::RampEnded { pool, place, address, at } => {
@@ -148,7 +169,11 @@ impl Work {
                 self.inherited = Some(down);
                 self.settle_inheritance();
             }
-            Note::Setup(setup) => self.setup = setup,
+            Note::Setup(setup) => {
+                self.budgets.configure(&setup.promises, &setup.pools);
+                self.setup = setup;
+            }
+            Note::Zones(zones) => self.budgets.look_at_zones(zones, now_us / 1_000_000),
             Note::Predicted(key, simulated) => {
                 let is_zone = key.is_zone();
                 for id in self.oracle.answered(&key, simulated, &self.ledger.notes) {
@@ -167,10 +192,19 @@ impl Work {
             Note::Ask { query, open, reply: to } => {
                 self.book.see(&open, now_us);
                 let interval = self.setup.interval();
-                let _ = to.send(reply(&query, self.book.records(), interval, now_us));
+                let allowed = |pool: &str| self.budgets.allowed(pool, now_us / 1_000_000);
+                let _ = to.send(reply(&query, self.book.records(), interval, now_us, allowed));
+            }
+            Note::AskSlo { form, open, reply: to } => {
+                self.book.see(&open, now_us);
+                self.look(true);
+                let told = Told::of(self.book.records(), self.setup.interval());
+                let standings = self.budgets.standings(now_us / 1_000_000);
+                let _ = to.send(Reply::Page(form, slo::page(&standings, &told, form)));
             }
             Note::Release => {
-                self.write();
+                self.look(true);
+                self.write(true);
                 self.disk = Disk::None;
                 self.ledger.gauges.is_durable.store(false, Relaxed);
             }
@@ -181,13 +215,14 @@ impl Work {
 
     /// Notes an incident, and asks what was to be expected of it: as one of an endpoint, and as one of
     /// its zone once there are others.
-    fn began(&mut self, incident: &Incident, setup: &Arc<Setup>, rate_rps: f64) {
+    fn began(&mut self, incident: &Incident, setup: &Arc<Setup>) {
         let now_us = self.now_us();
         let id = self.book.begin(incident, now_us);
         let Some(pool) = setup.pools.iter().find(|pool| pool.name == incident.subject.pool) else {
             return;
         };
         let here = setup.here.as_ref();
+        let rate_rps = self.budgets.rate_rps(&pool.name);
         let case = Case { generation: setup.generation, here, pool, rate_rps };
         let notes = &self.ledger.notes;
         let predicted = self.oracle.ask(id, incident, false, case, notes);
@@ -255,6 +290,7 @@ impl Work {
                     && (back.contains_key(name)
                         || inherited.as_ref().is_none_or(|down| down.contains(name)))
             };
+            self.budgets.adopt(&contents.budgets);
             let shift = self.book.adopt(records, goes_on);
             self.oracle.renumber(shift);
             for (name, at_us) in std::mem::take(&mut self.back) {
@@ -262,14 +298,28 @@ impl Work {
             }
         } else if aside.is_some() {
             self.book.soil();
+            self.budgets.soil();
         }
         self.disk = Disk::Open(store);
         self.ledger.gauges.is_durable.store(true, Relaxed);
         self.settle_inheritance();
     }
 
+    /// Looks at what workers have counted, once a second or now.
+    fn look(&mut self, at_once: bool) {
+        let now = Instant::now();
+        if !at_once && now < self.look_due {
+            return;
+        }
+        self.look_due = now + LOOK_EVERY;
+        let now_s = self.now_us() / 1_000_000;
+        self.budgets.look(&self.shared.meters, now, now_s);
+        let page = budgets::metrics(&self.budgets.standings(now_s));
+        self.ledger.gauges.page.store(Arc::new(page));
+    }
+
     /// Lets go of what is too much, and has the rest on the disk.
-    fn write(&mut self) {
+    fn write(&mut self, is_last: bool) {
         let now_us = self.now_us();
         self.book.prune(&self.setup.bounds, now_us);
         self.ledger.gauges.kept.store(self.book.len() as u64, Relaxed);
@@ -279,13 +329,19 @@ impl Work {
             Disk::None => return self.book.written(),
             Disk::Closed { .. } => return,
         };
-        let change = self.book.pending();
+        let mut change = self.book.pending();
+        let now = Instant::now();
+        if is_last || now >= self.budgets_due {
+            self.budgets_due = now + BUDGETS_EVERY;
+            change.budgets = self.budgets.pending(now_us / 1_000_000);
+        }
         if change.is_empty() {
             return;
         }
         match store.write(&change) {
             Ok(()) => self.book.written(),
             Err(error) => {
+                self.budgets.soil();
                 self.ledger.gauges.failed_writes.fetch_add(1, Relaxed);
                 self.ledger.gauges.is_durable.store(false, Relaxed);
                 tracing::error!(%error, "the ledger cannot be written; kept in memory");

@@ -149,7 +149,11 @@ pub(super) async fn serve(
 
 impl Unserved {
     /// The client sees the failure, with `status`.
-    pub(super) fn told(&self, worker: &Worker, local: &PoolLocal, status: StatusCode) {
+    pub(super) fn told(&self, worker: &Worker, view: &View, route: &Route, status: StatusCode) {
+        let (pool, local) = view.pool(route);
+        let elapsed = self.past.arrived.elapsed();
+        let way = (route, &*pool.spec);
+        let _ = local.measure(&worker.shared, way, status.as_u16(), elapsed);
         if let Some(met) = &self.past.first_met
             && let Some(sight) = self.reason.sight()
         {
@@ -157,7 +161,7 @@ impl Unserved {
             met.target.live.failed(casualty, worker.shared.micros(Instant::now()));
         }
         local.meter.refused(self.reason);
-        local.meter.answered(status.as_u16(), self.past.arrived.elapsed());
+        local.meter.answered(status.as_u16(), elapsed);
     }
 }
 
@@ -382,6 +386,8 @@ impl Trip<'_> {
         let (pool, local) = view.pool(self.route);
         let elapsed = self.arrived.elapsed();
         local.meter.answered(head.status.as_u16(), elapsed);
+        let way = (self.route, &*pool.spec);
+        let measured = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
         if self.route.spec.retry.statuses.has(head.status.as_u16()) {
             visit.failed(Casualty { sight: Sight::Status, is_repeatable });
         } else if let Some(met) = &self.first_met
@@ -395,6 +401,7 @@ impl Trip<'_> {
             Received::Whole(bytes) => ProxyBody::whole(bytes),
             Received::Stream(source) => {
                 visit.keep(self.counted.take());
+                visit.measured(measured);
                 ProxyBody::Stream { source, visit }
             }
         };
@@ -413,9 +420,12 @@ impl Trip<'_> {
 
     /// The endpoint goes on in another protocol, and so does the client's connection.
     fn switched(&mut self, view: &View, begun: Begun, mut visit: Visit) -> Response<ProxyBody> {
-        let (_, local) = view.pool(self.route);
+        let (pool, local) = view.pool(self.route);
         let (head, endpoint, cuts) = begun.into_tunnel();
-        local.meter.answered(head.status.as_u16(), self.arrived.elapsed());
+        let elapsed = self.arrived.elapsed();
+        local.meter.answered(head.status.as_u16(), elapsed);
+        let way = (self.route, &*pool.spec);
+        let _ = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
         visit.answered();
         visit.keep(self.counted.take());
         if let Some((wish, endpoint)) = self.asker.take_wish().zip(endpoint) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
+use crate::logic::id::{EndpointId, Place};
 use crate::logic::incident::{Incident, Subject};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
@@ -13,7 +14,7 @@ use crate::logic::steer::WHOLE;
 use super::Director;
 use super::endpoint::{Endpoint, Piece, Withheld};
 use super::explain::Budget;
-use super::pools::{PoolState, Standing};
+use super::pools::{PoolState, Standing, ZoneState};
 use super::weigh::part;
 
 /// One endpoint.
@@ -147,6 +148,24 @@ impl Director {
     pub fn incidents(&mut self) -> Vec<Incident> {
         self.ledger.watching().into_iter().for_each(|id| self.tally(id));
         self.ledger.incidents()
+    }
+
+    /// How tries ended in every zone that is known, of pools with an objective.
+    #[must_use]
+    pub fn zone_tries(&self) -> Vec<(Arc<str>, Place, Tries)> {
+        let pools = self.pools.iter().filter(|pool| pool.spec.slo.is_some());
+        let zones = pools.flat_map(|pool| pool.zones.iter().map(move |zone| (pool, zone)));
+        let sum = |members: &[EndpointId]| {
+            let tries = members.iter().filter_map(|&id| Some(self.roster.get(id)?.live.tries()));
+            tries.fold(Tries::default(), |sum, one| Tries {
+                good: sum.good + one.good,
+                bad: sum.bad + one.bad,
+            })
+        };
+        let of = |(pool, zone): (&PoolState, &ZoneState)| {
+            (Arc::clone(&pool.spec.name), zone.place.clone(), sum(&zone.members))
+        };
+        zones.map(of).collect()
     }
 
     /// The same of those that are open.
