@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -190,10 +190,18 @@ impl Keeper {
     /// Has what is left written, if that goes fast.
     pub fn finish(&self) {
         let end = Instant::now() + LAST_WORDS;
-        while self.ledger.notes.try_send(Note::End).is_err() && Instant::now() < end {
+        while let Err(TrySendError::Full(_)) = self.ledger.notes.try_send(Note::End)
+            && Instant::now() < end
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.ended.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
