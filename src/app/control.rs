@@ -4,6 +4,7 @@ mod leave;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::net::prober::{Kept, Prober};
 use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
 use super::doors::Doors;
 use super::lag::Lag;
+use super::ledger::{Ledger, Setup};
 use super::notify::Notifier;
 use super::observe;
 use super::reload::{Attempt, Prepared};
@@ -73,6 +75,8 @@ pub struct Board {
     pub visits: TaskTracker,
     /// How late control woke of late.
     pub lag: Lag,
+    /// Where incidents are kept.
+    pub ledger: Ledger,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -117,7 +121,7 @@ pub struct Inlets {
 }
 
 /// What came before this process, and what may come after it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Life {
     /// What an upgrade starts; `None` if there is nobody to ask for one.
     pub executable: Option<Executable>,
@@ -127,6 +131,8 @@ pub struct Life {
     pub upgrades: u64,
     /// Who is told how things go.
     pub notifier: Notifier,
+    /// Where incidents are kept.
+    pub ledger: Ledger,
 }
 
 /// The control loop and all that it owns.
@@ -134,6 +140,8 @@ pub struct Control {
     board: Rc<Board>,
     doors: Doors,
     running: Config,
+    /// What incidents are compared with.
+    setup: Arc<Setup>,
     prober: Rc<Prober>,
     /// What each probe of an endpoint keeps, by its place in the pool's list.
     kept: HashMap<(EndpointId, u8), Rc<Kept>>,
@@ -174,6 +182,7 @@ impl Control {
             left: CancellationToken::new(),
             visits: TaskTracker::new(),
             lag: Lag::default(),
+            ledger: life.ledger,
             shared,
             clock,
         };
@@ -181,6 +190,7 @@ impl Control {
             board: Rc::new(board),
             doors,
             running: config.clone(),
+            setup: Arc::default(),
             prober: Rc::default(),
             kept: HashMap::new(),
             probes: mpsc::unbounded_channel(),
@@ -193,6 +203,7 @@ impl Control {
         control.configure(config);
         if let Some(legacy) = life.legacy {
             control.board.director.borrow_mut().handle(Input::Inherit(legacy), Instant::now());
+            control.board.ledger.inherit(control.down());
         }
         control.obey();
         control
@@ -231,11 +242,31 @@ impl Control {
                     if let Some(recorder) = observe::recorder() {
                         recorder.run_upkeep();
                     }
+                    self.see_open();
                 }
             }
             // Whatever woke it: after a long sleep of the whole process that is not the timer.
             self.board.lag.woke(wake, Instant::now());
         }
+    }
+
+    /// Has the ledger know how incidents stand that are open: what it knows last is what is left if
+    /// this process dies.
+    fn see_open(&self) {
+        let open = self.board.director.borrow_mut().open_incidents();
+        if !open.is_empty() {
+            self.board.ledger.see(open);
+        }
+        if self.running.topology.pools.iter().any(|pool| pool.slo.is_some()) {
+            self.board.ledger.zones(self.board.director.borrow().zone_tries());
+        }
+    }
+
+    /// What is down, by pool and address.
+    fn down(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let endpoints = self.board.director.borrow().endpoints();
+        let down = endpoints.iter().filter(|status| !status.health.serves(true));
+        down.map(|status| (Arc::clone(&status.subject.pool), status.subject.address)).collect()
     }
 
     /// Takes in all that has happened, lets due probes start, and does what the director says.
@@ -287,7 +318,10 @@ impl Control {
                 let waiting = Waiting::after(failure);
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
-            Output::Event(event) => observe::event(&event),
+            Output::Event(event) => {
+                observe::event(&event);
+                self.board.ledger.note(&event, &self.setup);
+            }
         }
     }
 
@@ -322,6 +356,9 @@ impl Control {
         let here: HashSet<_> = endpoints.iter().map(|status| status.subject.endpoint).collect();
         self.kept.retain(|(endpoint, _), _| here.contains(endpoint));
         drop(director);
+        let generation = self.setup.generation + 1;
+        self.setup = Arc::new(Setup::new(generation, &config));
+        self.board.ledger.configure(&self.setup);
         self.running = config;
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::logic::director::{Director, PoolStatus, ZoneStatus, ZoneVerdict};
 
+use super::ledger::Ledger;
 use super::shared::Shared;
 
 /// A page in the text format of Prometheus.
@@ -54,6 +55,21 @@ pub fn load(shared: &Shared) -> String {
     gauge("gapless_memory_pressure", help, pressure.level() as u64);
     let help = "Requests refused because memory is short.";
     page.one(("gapless_overload_refusals_total", "counter"), help, pressure.refusals());
+    page.text
+}
+
+/// How the ledger fares.
+#[must_use]
+pub fn ledger(ledger: &Ledger) -> String {
+    let mut page = Page::default();
+    let help = "Incidents that are kept.";
+    page.one(("gapless_ledger_incidents", "gauge"), help, ledger.kept());
+    let help = "Whether the ledger is on the disk.";
+    page.one(("gapless_ledger_durable", "gauge"), help, truth(ledger.is_durable()));
+    let help = "Notes for the ledger that it had no room for.";
+    page.one(("gapless_ledger_notes_dropped_total", "counter"), help, ledger.dropped());
+    let help = "Writes of the ledger that failed.";
+    page.one(("gapless_ledger_write_failures_total", "counter"), help, ledger.failed_writes());
     page.text
 }
 

@@ -21,6 +21,8 @@ pub mod observe;
 pub mod pressure;
 pub mod shared;
 
+pub mod ledger;
+
 pub mod admin;
 pub mod api;
 

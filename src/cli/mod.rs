@@ -5,9 +5,11 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod healthcheck;
+pub mod incidents;
 pub mod predict;
 pub mod run;
 pub mod schema;
+pub mod slo;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -91,6 +93,16 @@ enum Command {
         /// In this pool only; otherwise in every pool that has it
         #[arg(long, value_name = "NAME")]
         pool: Option<String>,
+        /// The instance's admin listener
+        #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What has failed so far: when, for how long, as predicted or not, and what clients saw of it
+    Incidents(incidents::Arguments),
+    /// Nines, error budgets and burn rates, by route, pool, zone and region
+    Slo {
         /// The instance's admin listener
         #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
         admin: SocketAddr,
@@ -204,6 +216,10 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
                 FormatName::Json => Form::Json,
             };
             explain::explain(admin, &Query { of: what, pool, form }, &mut out)
+        }
+        Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
+        Command::Slo { admin, output } => {
+            slo::slo(admin, output.format == FormatName::Json, &mut out)
         }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),

@@ -3,6 +3,7 @@
 
 mod check;
 mod health;
+mod ledger;
 mod listen;
 mod observe;
 mod pool;
@@ -40,6 +41,7 @@ pub(super) fn validate(
     let mut check = Check { findings, gaps, base };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
+    let ledger = check.ledger(file.ledger);
     let listeners = check.listen(&file.listen.unwrap_or_default());
     let admin = check.admin(&file.admin, &listeners);
     let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
@@ -66,6 +68,7 @@ pub(super) fn validate(
         listen: listeners.into_iter().map(|(listen, _)| listen).collect(),
         workers,
         state_dir,
+        ledger,
         admin,
         limits,
         shutdown,

@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod schedule;
 
 pub mod breaker;
+pub mod casualty;
 pub mod descriptors;
 pub mod live;
 pub mod pressure;
@@ -31,6 +32,7 @@ pub mod tier;
 pub mod witness;
 
 pub mod incident;
+pub mod slo;
 pub mod window;
 
 pub mod director;

@@ -32,6 +32,7 @@ impl Control {
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         tracing::info!(?lame_duck, ?drain, "stopping");
+        self.see_open();
         let lame = self.while_serving(Instant::now() + lame_duck, false).await;
         if lame == End::Over {
             self.doors.drain();
@@ -45,6 +46,9 @@ impl Control {
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         self.board.left.cancel();
+        // What is open goes on in the other process.
+        self.see_open();
+        self.board.ledger.release();
         self.doors.leave();
         let end = Instant::now() + lame_duck + drain;
         let last_call = end - LAST_CALL.min(drain / 2);

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::breaker::PoolRequest;
+use crate::logic::casualty::{Casualty, Sight};
 use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::{RetrySpec, Route, RouteSpec};
@@ -148,14 +149,19 @@ pub(super) async fn serve(
 
 impl Unserved {
     /// The client sees the failure, with `status`.
-    pub(super) fn told(&self, worker: &Worker, local: &PoolLocal, status: StatusCode) {
+    pub(super) fn told(&self, worker: &Worker, view: &View, route: &Route, status: StatusCode) {
+        let (pool, local) = view.pool(route);
+        let elapsed = self.past.arrived.elapsed();
+        let way = (route, &*pool.spec);
+        let _ = local.measure(&worker.shared, way, status.as_u16(), elapsed);
         if let Some(met) = &self.past.first_met
-            && self.reason.is_by_endpoint()
+            && let Some(sight) = self.reason.sight()
         {
-            met.target.live.failed(worker.shared.micros(Instant::now()));
+            let casualty = Casualty { sight, is_repeatable: self.may_go_on };
+            met.target.live.failed(casualty, worker.shared.micros(Instant::now()));
         }
         local.meter.refused(self.reason);
-        local.meter.answered(status.as_u16(), self.past.arrived.elapsed());
+        local.meter.answered(status.as_u16(), elapsed);
     }
 }
 
@@ -219,7 +225,10 @@ impl Trip<'_> {
                 Err(ended) => Err(ended),
             };
             let (reason, reached) = match received {
-                Ok((head, received)) => return Ok(self.answered(&view, head, received, visit)),
+                Ok((head, received)) => {
+                    let is_repeatable = self.idempotent && outgoing.is_held();
+                    return Ok(self.answered(&view, (head, received), visit, is_repeatable));
+                }
                 Err(Ended::Full(full)) => {
                     local.meter.limited(full);
                     return Err(failed_for.unwrap_or_else(|| Reason::of_limit(full)));
@@ -370,15 +379,17 @@ impl Trip<'_> {
     fn answered(
         &mut self,
         view: &View,
-        head: ResponseHead,
-        received: Received,
+        (head, received): (ResponseHead, Received),
         mut visit: Visit,
+        is_repeatable: bool,
     ) -> Response<ProxyBody> {
         let (pool, local) = view.pool(self.route);
         let elapsed = self.arrived.elapsed();
         local.meter.answered(head.status.as_u16(), elapsed);
+        let way = (self.route, &*pool.spec);
+        let measured = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
         if self.route.spec.retry.statuses.has(head.status.as_u16()) {
-            visit.failed();
+            visit.failed(Casualty { sight: Sight::Status, is_repeatable });
         } else if let Some(met) = &self.first_met
             && !head.status.is_server_error()
         {
@@ -390,6 +401,7 @@ impl Trip<'_> {
             Received::Whole(bytes) => ProxyBody::whole(bytes),
             Received::Stream(source) => {
                 visit.keep(self.counted.take());
+                visit.measured(measured);
                 ProxyBody::Stream { source, visit }
             }
         };
@@ -408,9 +420,12 @@ impl Trip<'_> {
 
     /// The endpoint goes on in another protocol, and so does the client's connection.
     fn switched(&mut self, view: &View, begun: Begun, mut visit: Visit) -> Response<ProxyBody> {
-        let (_, local) = view.pool(self.route);
+        let (pool, local) = view.pool(self.route);
         let (head, endpoint, cuts) = begun.into_tunnel();
-        local.meter.answered(head.status.as_u16(), self.arrived.elapsed());
+        let elapsed = self.arrived.elapsed();
+        local.meter.answered(head.status.as_u16(), elapsed);
+        let way = (self.route, &*pool.spec);
+        let _ = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
         visit.answered();
         visit.keep(self.counted.take());
         if let Some((wish, endpoint)) = self.asker.take_wish().zip(endpoint) {

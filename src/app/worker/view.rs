@@ -1,16 +1,18 @@
 //! A worker's own view of the snapshot: the shared part, and what only this worker keeps.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::app::meter::PoolMeter;
+use crate::app::meter::{PoolMeter, WayMeter};
 use crate::app::shared::{Manners, Shared};
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::Budget;
 use crate::logic::route::{RetrySpec, Route};
 use crate::logic::snapshot::{PoolView, Snapshot};
+use crate::logic::topology::PoolSpec;
 
 /// The snapshot with this worker's own state beside it.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct PoolLocal {
     pub meter: Arc<PoolMeter>,
     /// What this worker may send again.
     pub budget: RefCell<Budget>,
+    /// What objectives are measured by, for each route that leads here.
+    ways: RefCell<HashMap<Arc<str>, Arc<WayMeter>>>,
     name: Arc<str>,
 }
 
@@ -88,7 +92,30 @@ impl PoolLocal {
             latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
             meter: shared.meters.meter(&name),
             budget: RefCell::new(Budget::new(retry, Instant::now())),
+            ways: RefCell::default(),
             name,
         }
+    }
+
+    /// A request of `route` was answered with this status after `elapsed`: counts it where the route
+    /// or the pool has an objective, and gives what counts what becomes of the answer.
+    pub fn measure(
+        &self,
+        shared: &Shared,
+        (route, pool): (&Route, &PoolSpec),
+        status: u16,
+        elapsed: Duration,
+    ) -> Option<Arc<WayMeter>> {
+        if route.spec.slo.is_none() && pool.slo.is_none() {
+            return None;
+        }
+        let mut ways = self.ways.borrow_mut();
+        let new = || shared.meters.way(&route.spec.name, &self.name);
+        let meter = match ways.get(&route.spec.name) {
+            Some(meter) => meter,
+            None => ways.entry(Arc::clone(&route.spec.name)).or_insert_with(new),
+        };
+        meter.answered(status, elapsed, &route.spec, pool);
+        Some(Arc::clone(meter))
     }
 }

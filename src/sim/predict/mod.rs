@@ -195,6 +195,51 @@ pub fn predict_one(
     Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
 }
 
+/// What the configuration's periods add up to for this fault and scope, by active probes alone: at
+/// once, since nothing is simulated. `None` where no probe sees it.
+#[must_use]
+pub fn closed_form(
+    pool: &PoolSpec,
+    round_trip: Duration,
+    (scope, fault): (Scope, Fault),
+) -> Option<Bounds> {
+    Some(bounds(pool, (scope, fault), probe_cost(pool, fault, round_trip)?))
+}
+
+/// What a probe of this pool needs to find out, in round trips and the endpoint's own time; `None` if
+/// it never does.
+fn probe_cost(pool: &PoolSpec, fault: Fault, round_trip: Duration) -> Option<Duration> {
+    let timeout = pool.detect.timeout;
+    match fault.behavior().meets_probe(pool.primary(), SERVICE) {
+        Meeting::Answer { round_trips, service, finding } => {
+            let cost = round_trip * round_trips + service;
+            (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
+        }
+        Meeting::Silence(_) => Some(timeout),
+    }
+}
+
+/// The closed form, where a probe costs so much.
+fn bounds(pool: &PoolSpec, (scope, fault): (Scope, Fault), cost: Duration) -> Bounds {
+    let bounds = window::bounds(fault.class(), &pool.detect, cost);
+    if scope == Scope::Zone && falls_as_a_whole(pool, fault, false) {
+        // The first strikes of enough of its endpoints are its verdict.
+        return Bounds { best: cost, ..bounds };
+    }
+    bounds
+}
+
+/// Whether a zone gets its own verdict before each of its endpoints has one: where connections fail,
+/// or requests do.
+fn falls_as_a_whole(pool: &PoolSpec, fault: Fault, with_traffic: bool) -> bool {
+    let is_connection = matches!(
+        fault,
+        Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
+    );
+    pool.correlate.quorum_percent <= 100
+        && (is_connection || with_traffic && fault.is_met_by_traffic())
+}
+
 /// A topology of this pool only: pools do not touch each other.
 fn alone(pool: &PoolSpec, here: Option<&Place>) -> Topology {
     Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())], ..Topology::default() }
@@ -222,39 +267,17 @@ impl Trial<'_> {
         Settings { round_trip, latency: Latency::Fixed(SERVICE), ..Settings::default() }
     }
 
-    /// What a probe of this pool needs to find out, in round trips and the endpoint's own time;
-    /// `None` if it never does.
     fn probe_cost(&self, stretch: f64) -> Option<Duration> {
-        let timeout = self.pool.detect.timeout;
-        let round_trip = self.question.round_trip.mul_f64(stretch);
-        match self.fault.behavior().meets_probe(self.pool.primary(), SERVICE) {
-            Meeting::Answer { round_trips, service, finding } => {
-                let cost = round_trip * round_trips + service;
-                (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
-            }
-            Meeting::Silence(_) => Some(timeout),
-        }
+        probe_cost(self.pool, self.fault, self.question.round_trip.mul_f64(stretch))
     }
 
     fn closed_form(&self, stretch: f64) -> Bounds {
         let cost = self.probe_cost(stretch).unwrap_or(self.question.round_trip);
-        let bounds = window::bounds(self.fault.class(), &self.pool.detect, cost);
-        if self.scope == Scope::Zone && self.falls_as_a_whole(false) {
-            // The first strikes of enough of its endpoints are its verdict.
-            return Bounds { best: cost, ..bounds };
-        }
-        bounds
+        bounds(self.pool, (self.scope, self.fault), cost)
     }
 
-    /// Whether a zone gets its own verdict before each of its endpoints has one: where connections
-    /// fail, or requests do.
     fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
-        let is_connection = matches!(
-            self.fault,
-            Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
-        );
-        self.pool.correlate.quorum_percent <= 100
-            && (is_connection || with_traffic && self.fault.is_met_by_traffic())
+        falls_as_a_whole(self.pool, self.fault, with_traffic)
     }
 
     fn window(&self, with_traffic: bool) -> Window {
