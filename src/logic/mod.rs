@@ -30,6 +30,7 @@ pub mod steer;
 pub mod tier;
 pub mod witness;
 
+pub mod drill;
 pub mod incident;
 pub mod window;
 
