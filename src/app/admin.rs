@@ -1,4 +1,6 @@
-//! The operator's listener: health, readiness, metrics, state.
+//! The operator's listener: health, readiness, metrics, state, and drills.
+
+mod drills;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -63,13 +65,20 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                 let board = Rc::clone(&board);
                 let (visits, left) = (board.visits.clone(), board.left.clone());
                 visits.spawn_local(async move {
-                    let service = service_fn(move |request| {
-                        let mut answer = answer(&board, &request);
-                        if board.left.is_cancelled() {
-                            let close = HeaderValue::from_static("close");
-                            answer.headers_mut().insert(CONNECTION, close);
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let board = Rc::clone(&board);
+                        async move {
+                            let mut answer = if drills::is_write(&request) {
+                                drills::write(&board, request).await
+                            } else {
+                                answer(&board, &request)
+                            };
+                            if board.left.is_cancelled() {
+                                let close = HeaderValue::from_static("close");
+                                answer.headers_mut().insert(CONNECTION, close);
+                            }
+                            Ok::<_, Infallible>(answer)
                         }
-                        async move { Ok::<_, Infallible>(answer) }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -126,6 +135,9 @@ fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/incidents" => incidents(board),
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
+        path if path.starts_with(drills::ROOT) => {
+            drills::read(board, path, request.uri().query().unwrap_or_default())
+        }
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -168,6 +180,7 @@ fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
     page.push_str(&gauges::load(&board.shared));
+    page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
     let dropped = board.shared.reports_dropped.load(Relaxed);
     page.push_str(

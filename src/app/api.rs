@@ -31,12 +31,21 @@ impl Clock {
     /// RFC 3339 in UTC with microseconds.
     #[must_use]
     pub fn text(&self, at: Instant) -> String {
-        let wall = match at.checked_duration_since(self.instant) {
+        jiff::Timestamp::try_from(self.wall(at))
+            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.6}"))
+    }
+
+    /// Since 1970.
+    #[must_use]
+    pub fn since_1970(&self, at: Instant) -> Duration {
+        self.wall(at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn wall(&self, at: Instant) -> SystemTime {
+        match at.checked_duration_since(self.instant) {
             Some(after) => self.wall + after,
             None => self.wall - self.instant.duration_since(at),
-        };
-        jiff::Timestamp::try_from(wall)
-            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.6}"))
+        }
     }
 }
 

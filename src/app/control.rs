@@ -1,5 +1,6 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
+mod drill;
 mod leave;
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,12 +25,14 @@ use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
 use super::doors::Doors;
+use super::drill::{Drills, Refusal};
 use super::lag::Lag;
 use super::notify::Notifier;
 use super::observe;
 use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 use super::upgrade::{Executable, Step, Successor};
+use drill::DrillControl;
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -73,6 +76,10 @@ pub struct Board {
     pub visits: TaskTracker,
     /// How late control woke of late.
     pub lag: Lag,
+    /// Drills: at most one is under way.
+    pub drills: RefCell<Drills>,
+    /// Control is to look at them.
+    pub drill_wake: Notify,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -144,6 +151,7 @@ pub struct Control {
     /// Who is about to take over.
     successor: Option<Successor>,
     steps: (mpsc::UnboundedSender<Step>, mpsc::UnboundedReceiver<Step>),
+    drill: DrillControl,
 }
 
 impl Control {
@@ -174,6 +182,8 @@ impl Control {
             left: CancellationToken::new(),
             visits: TaskTracker::new(),
             lag: Lag::default(),
+            drills: RefCell::default(),
+            drill_wake: Notify::new(),
             shared,
             clock,
         };
@@ -189,6 +199,7 @@ impl Control {
             notifier: life.notifier,
             successor: None,
             steps: mpsc::unbounded_channel(),
+            drill: DrillControl::default(),
         };
         control.configure(config);
         if let Some(legacy) = life.legacy {
@@ -209,7 +220,7 @@ impl Control {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
             self.turn();
-            let due = self.board.director.borrow().poll_timeout();
+            let due = self.due();
             let wake = due.unwrap_or_else(|| Instant::now() + UPKEEP);
             tokio::select! {
                 biased;
@@ -226,6 +237,8 @@ impl Control {
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.inlets.reports.recv() => self.reported(report),
                 Some(attempt) = self.inlets.attempts.recv() => self.reload(attempt),
+                drilled = self.drill.next() => self.drilled(drilled),
+                () = self.board.drill_wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => {
                     if let Some(recorder) = observe::recorder() {
@@ -251,6 +264,13 @@ impl Control {
         }
         self.board.director.borrow_mut().handle_timeout(Instant::now());
         self.obey();
+        self.drill_turn();
+    }
+
+    /// When there is something to do next.
+    fn due(&self) -> Option<Instant> {
+        let due = self.board.director.borrow().poll_timeout();
+        [due, self.drill_due(Instant::now())].into_iter().flatten().min()
     }
 
     /// Does what the director says.
@@ -280,14 +300,17 @@ impl Control {
             }
             Output::Publish(snapshot) => {
                 observe::published(snapshot.version);
-                self.board.shared.snapshot.store(snapshot);
+                self.publish(snapshot);
                 self.board.director.borrow_mut().handle(Input::Published, Instant::now());
             }
             Output::Cut { endpoint, failure } => {
                 let waiting = Waiting::after(failure);
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
-            Output::Event(event) => observe::event(&event),
+            Output::Event(event) => {
+                self.drill_hears(&event);
+                observe::event(&event);
+            }
         }
     }
 
@@ -297,12 +320,19 @@ impl Control {
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
 
-    fn reported(&self, report: Report) {
+    fn reported(&mut self, report: Report) {
         let input = match report {
             Report::Traffic { endpoint, failure, began } => {
                 Input::Traffic { endpoint, failure, began }
             }
             Report::IdleClosed(endpoint) => Input::IdleClosed { endpoint },
+            Report::LaneTraffic { drill, endpoint, failure, began } => {
+                let input = Input::Traffic { endpoint, failure, began };
+                return self.lane_reported(drill, input);
+            }
+            Report::LaneIdleClosed { drill, endpoint } => {
+                return self.lane_reported(drill, Input::IdleClosed { endpoint });
+            }
         };
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
@@ -323,6 +353,7 @@ impl Control {
         self.kept.retain(|(endpoint, _), _| here.contains(endpoint));
         drop(director);
         self.running = config;
+        self.plan_practice();
     }
 
     /// Obeys what was loaded, or says why not and changes nothing.
@@ -355,6 +386,7 @@ impl Control {
     }
 
     fn accept(&mut self, loaded: Loaded) {
+        self.end_drill("a new configuration was loaded");
         let restart = needs_restart(&self.running, &loaded.config);
         // What cannot change while running is compared with what does run, also next time.
         let (workers, admin, state_dir) =

@@ -168,6 +168,14 @@ impl Meters {
         }
     }
 
+    /// Requests of this pool that were answered so far.
+    #[must_use]
+    pub fn answered(&self, pool: &str) -> u64 {
+        let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = by_pool.get(pool).into_iter().flatten();
+        all.flat_map(|meter| &meter.classes).map(|class| class.load(Relaxed)).sum()
+    }
+
     /// The counters in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {

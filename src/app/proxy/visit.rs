@@ -126,10 +126,10 @@ impl Visit {
         self.witness.answered(&self.home.target.live);
     }
 
-    /// The client sees the endpoint's failure.
-    pub fn failed(&self) {
+    /// The client sees the endpoint's failure, of a request that is `resendable` or not.
+    pub fn failed(&self, resendable: bool) {
         if !self.is_failed.replace(true) {
-            self.home.target.live.failed(self.worker.shared.micros(Instant::now()));
+            self.home.failed(self.worker.shared.micros(Instant::now()), resendable);
         }
     }
 
@@ -138,7 +138,7 @@ impl Visit {
         match error {
             ResponseError::Endpoint(reason) => {
                 self.met(Failure::http(reason));
-                self.failed();
+                self.failed(false);
             }
             ResponseError::Client => {
                 self.witness.withdraw();
@@ -152,7 +152,13 @@ impl Visit {
     /// Tells control.
     fn report(&self, failure: Failure) {
         let endpoint = self.home.target.id;
-        let report = Report::Traffic { endpoint, failure, began: self.began };
+        let began = self.began;
+        let report = match &self.home.staging {
+            None => Report::Traffic { endpoint, failure, began },
+            Some(staging) => {
+                Report::LaneTraffic { drill: staging.drill, endpoint, failure, began }
+            }
+        };
         if !self.worker.shared.report(report) {
             self.home.target.live.untold();
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::app::meter::PoolMeter;
 use crate::app::shared::{Manners, Shared};
+use crate::logic::drill::Lane;
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::Budget;
 use crate::logic::route::{RetrySpec, Route};
@@ -19,6 +20,10 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// How clients are treated.
     pub manners: Arc<Manners>,
+    /// For the requests that a drill takes, while one is on.
+    pub lane: Option<Rc<View>>,
+    /// The drill whose lane this is.
+    pub drill: Option<Arc<Lane>>,
     pools: Vec<Rc<PoolLocal>>,
 }
 
@@ -49,8 +54,19 @@ impl View {
             known.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
             Rc::clone(known)
         };
-        let pools = snapshot.pools.iter().enumerate().map(local).collect();
-        Self { snapshot, manners: shared.manners.load_full(), pools }
+        let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
+        let manners = shared.manners.load_full();
+        let before = before.and_then(|before| before.lane.as_ref());
+        let lane = snapshot.drill.as_ref().map(|drill| {
+            let before = before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
+            let locals = || pools.iter().enumerate().map(|(index, pool)| {
+                Rc::new(pool.in_lane(drill, &retry_of(&snapshot, index)))
+            });
+            let pools = before.map_or_else(|| locals().collect(), |lane| lane.pools.clone());
+            let (snapshot, manners) = (Arc::clone(&drill.snapshot), Arc::clone(&manners));
+            Rc::new(Self { snapshot, manners, lane: None, drill: Some(Arc::clone(drill)), pools })
+        });
+        Self { snapshot, manners, lane, drill: None, pools }
     }
 
     /// The route's pool, in both its parts.
@@ -72,6 +88,9 @@ impl View {
                 pool.budget.borrow_mut().settle(&route.spec.retry, now);
             }
         }
+        if let Some(lane) = &self.lane {
+            lane.settle_budgets(now);
+        }
     }
 }
 
@@ -82,6 +101,18 @@ fn retry_of(snapshot: &Snapshot, pool: usize) -> RetrySpec {
 }
 
 impl PoolLocal {
+    /// What this is at the begin of a drill's lane: it knows as much, and has the lane's part of the
+    /// budget for its own, so that a drill spends nothing of anybody else's.
+    fn in_lane(&self, lane: &Lane, retry: &RetrySpec) -> Self {
+        let budget = self.budget.borrow().portion(lane.plan.share.percent(), retry);
+        Self {
+            latency: RefCell::new(self.latency.borrow().clone()),
+            meter: Arc::clone(&self.meter),
+            budget: RefCell::new(budget),
+            name: Arc::clone(&self.name),
+        }
+    }
+
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
         let name = Arc::clone(&pool.spec.name);
         Self {

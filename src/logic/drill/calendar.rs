@@ -69,6 +69,18 @@ pub struct Window {
     to: u32,
 }
 
+impl Practice {
+    /// Whose turn it is at that time: a restart does not begin anew.
+    #[must_use]
+    pub fn plan_at(&self, at_s: u64) -> Option<&Plan> {
+        let turn = match &self.timetable.rhythm {
+            Rhythm::Every { seconds } => at_s / seconds.max(&1),
+            Rhythm::At(_) => at_s / DAY_S,
+        };
+        self.plans.get(turn as usize % self.plans.len().max(1))
+    }
+}
+
 impl Days {
     const ALL: Self = Self(0x7f);
 
