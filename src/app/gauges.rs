@@ -64,7 +64,7 @@ pub fn load(shared: &Shared) -> String {
 #[must_use]
 pub fn drills(drills: &Drills, clock: &Clock, now: Instant) -> String {
     let mut page = Page::default();
-    let active = truth(drills.running().is_some());
+    let active = truth(drills.is_active());
     page.gauge("gapless_drill_active", "Whether a drill is under way.", [(String::new(), active)]);
     let name = "gapless_drills_total";
     let _ = writeln!(page.text, "# HELP {name} Drills that are over.\n# TYPE {name} counter");

@@ -84,8 +84,9 @@ pub(super) async fn write(board: &Board, request: Request<Incoming>) -> Answer {
         return text(StatusCode::FORBIDDEN, "not from another page\n");
     }
     let path = request.uri().path().to_owned();
-    match (request.method(), id_in(&path)) {
-        (&Method::POST, None) if path == ROOT => {
+    let method = request.method().clone();
+    match (method, id_in(&path)) {
+        (Method::POST, None) if path == ROOT => {
             let kind = request.headers().get(CONTENT_TYPE);
             if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
                 return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json\n");
@@ -96,7 +97,7 @@ pub(super) async fn write(board: &Board, request: Request<Incoming>) -> Answer {
                 _ => text(StatusCode::BAD_REQUEST, "the request's body did not come\n"),
             }
         }
-        (&Method::DELETE, Some((id, ""))) => stop(board, id),
+        (Method::DELETE, Some((id, ""))) => stop(board, id),
         _ => {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET, POST to begin, DELETE to stop\n");
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE"));

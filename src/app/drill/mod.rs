@@ -174,6 +174,13 @@ impl Drills {
         self.running.as_ref()
     }
 
+    /// Whether anything of it may be noticed, or is about to.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        let stage = self.running.as_ref().map(|run| &run.stage);
+        stage.is_some_and(|stage| !matches!(stage, Stage::Judging { .. } | Stage::Over(_)))
+    }
+
     /// The same, to go on with.
     pub fn running_mut(&mut self) -> Option<&mut Run> {
         self.running.as_mut()

@@ -68,7 +68,7 @@ pub(super) struct Past {
     /// The first endpoint that failed it.
     pub(super) first_met: Option<Rc<Pool>>,
     /// A drill may take it.
-    may_be_drilled: bool,
+    pub(super) may_be_drilled: bool,
 }
 
 impl Past {

@@ -55,7 +55,8 @@ impl Worker {
         let new = self.view();
         let Some(drill) = &old.drill else { return new };
         let is_same = |lane: &&Rc<View>| lane.drill.as_ref().is_some_and(|d| d.id == drill.id);
-        new.lane.as_ref().filter(is_same).map_or(Rc::clone(&new), Rc::clone)
+        let same = new.lane.as_ref().filter(is_same);
+        Rc::clone(same.unwrap_or(&new))
     }
 
     /// The connections to `target` that requests of a drill have.

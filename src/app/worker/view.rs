@@ -59,10 +59,13 @@ impl View {
         let before = before.and_then(|before| before.lane.as_ref());
         let lane = snapshot.drill.as_ref().map(|drill| {
             let before = before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
-            let locals = || pools.iter().enumerate().map(|(index, pool)| {
+            let begin = |(index, pool): (usize, &Rc<PoolLocal>)| {
                 Rc::new(pool.in_lane(drill, &retry_of(&snapshot, index)))
-            });
-            let pools = before.map_or_else(|| locals().collect(), |lane| lane.pools.clone());
+            };
+            let pools = match before {
+                Some(lane) => lane.pools.clone(),
+                None => pools.iter().enumerate().map(begin).collect(),
+            };
             let (snapshot, manners) = (Arc::clone(&drill.snapshot), Arc::clone(&manners));
             Rc::new(Self { snapshot, manners, lane: None, drill: Some(Arc::clone(drill)), pools })
         });

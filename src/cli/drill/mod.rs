@@ -23,6 +23,7 @@ const ROOT: &str = "/api/v1/drills";
 pub enum Action {
     /// Begin one, and watch it to its end
     Start {
+        /// Which
         #[command(flatten)]
         start: Start,
         /// Write the report as a page of HTML too
