@@ -29,7 +29,7 @@ fn it_ends_without_the_shell_that_began_it() {
 #[test]
 fn requests_that_hang_at_its_end_are_sent() {
     // Probes are far apart, and there is no other traffic: no verdict comes before the end.
-    let world = World::with(2, 2, "detect = { interval = \"20s\", timeout = \"3s\" }");
+    let world = World::with(2, 2, "detect = { interval = \"20s\", timeout = \"1s\" }");
     let arguments = ["--fault", "hang", "--share", "100%", "--for", "60s"];
     let mut operator = world.spawn(&arguments);
     world.reaches("failing");

@@ -48,6 +48,7 @@ pub enum Action {
 
 /// A drill.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Start {
     /// The zone that is to seem to fail, as region/zone
     #[arg(long, value_name = "ZONE")]

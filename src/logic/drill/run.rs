@@ -255,7 +255,9 @@ impl Run {
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.stage {
-            Stage::Looking { until } | Stage::Warming { until } | Stage::Failing { until } => {
+            // Who has not seen enough looks on.
+            Stage::Looking { .. } => Some(now + LOOK_EVERY),
+            Stage::Warming { until } | Stage::Failing { until } => {
                 Some(until.min(now + LOOK_EVERY))
             }
             Stage::Judging { by } => Some(by),
@@ -421,8 +423,12 @@ impl Run {
                 let why = format!("the verdict took {took:.1?}; nothing was predicted");
                 End { outcome: Outcome::Succeeded, why }
             }
-            (None, _) => {
-                let why = "it ended before a verdict had to come".to_owned();
+            (None, limit) => {
+                let why = match limit {
+                    Some(_) => "it ended before a verdict had to come",
+                    None => "no verdict came, and none was predicted",
+                };
+                let why = why.to_owned();
                 End { outcome: Outcome::Succeeded, why }
             }
         }

@@ -9,8 +9,8 @@ use crate::logic::id::Place;
 use crate::logic::topology::PoolSpec;
 use crate::sim::predict::{self, Question, Row, Scope, Unseen, Window};
 
-/// Trials: a tail of one in two hundred is far enough, and soon there.
-const TRIALS: u32 = 200;
+/// Trials: a tail of one in a hundred is far enough, and soon there.
+const TRIALS: u32 = 100;
 
 /// From here to an endpoint and back, as `gapless predict` has it.
 const ROUND_TRIP: Duration = Duration::from_millis(1);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::control::Control;
 use crate::logic::director::EndpointStatus;
@@ -12,6 +12,9 @@ use crate::logic::topology::PoolSpec;
 
 /// Looks at what is in flight, in all.
 const LOOKS: u32 = 10;
+
+/// A load that was looked at for less is not known.
+const SEEN_LEAST: Duration = Duration::from_millis(500);
 
 /// What is seen while the load is looked at.
 pub(in crate::app::control) struct Look {
@@ -81,6 +84,11 @@ impl Control {
             Arc::clone(&run.plan)
         };
         let pools = self.concerned(&plan);
+        let seen = self.drill.look.as_ref().map(|look| now.saturating_duration_since(look.began));
+        if seen.is_none_or(|seen| seen < SEEN_LEAST) {
+            // Control was late itself: it is asked again.
+            return;
+        }
         let look = self.drill.look.take();
         let rate_rps = look.as_ref().map_or(0.0, |look| {
             let answered = self.answered(&pools);

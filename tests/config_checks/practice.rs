@@ -1,0 +1,1 @@
+//! Drills that are run by themselves: what is wrong with them, and how to mend it.
