@@ -32,11 +32,8 @@ fn a_quarter_of_the_requests_and_nobody_else() {
     assert!((23.0..=27.0).contains(&taken), "{drill:#}");
     assert!(number(&requests["concerned"]) > 400.0, "{drill:#}");
     // Who is drilled fails over, and is then served by the other zone; nobody else ever is.
-    let far: u64 = world
-        .far
-        .iter()
-        .filter_map(|one| tally.by_endpoint.get(&one.address().to_string()))
-        .sum();
+    let far: u64 =
+        world.far.iter().filter_map(|one| tally.by_endpoint.get(&one.address().to_string())).sum();
     let drilled = number(&requests["taken"]);
     assert!((far as f64 - drilled).abs() <= 0.02 * drilled + 5.0, "{far} of {drilled}: {drill:#}");
     assert!(number(&requests["met"]) >= 1.0 && number(&requests["rescued"]) >= 1.0, "{drill:#}");
@@ -54,7 +51,8 @@ fn a_quarter_of_the_requests_and_nobody_else() {
 #[test]
 fn only_what_has_the_header() {
     let world = World::new();
-    let arguments = ["--fault", "status=503", "--share", "100%", "--for", "30s", "--match", "x-drill=me"];
+    let arguments =
+        ["--fault", "status=503", "--share", "100%", "--for", "30s", "--match", "x-drill=me"];
     let mut operator = world.spawn(&arguments);
     world.reaches("failing");
     let mut client = Client::open(world.gapless.address);
@@ -66,9 +64,18 @@ fn only_what_has_the_header() {
     }
     assert!(world.drill(&["stop"]).status.success());
     let drill = world.reaches("over");
-    assert_eq!((&drill["outcome"], &drill["requests"]["taken"]), (&"INTERRUPTED".into(), &20.into()));
+    assert_eq!(
+        (&drill["outcome"], &drill["requests"]["taken"]),
+        (&"INTERRUPTED".into(), &20.into())
+    );
     assert!(!operator.wait().expect("a child").success(), "it has not succeeded");
-    assert!(client.exchange("GET", "/", &[("x-drill", "me")], b"").expect("one").text().starts_with("near"));
+    assert!(
+        client
+            .exchange("GET", "/", &[("x-drill", "me")], b"")
+            .expect("one")
+            .text()
+            .starts_with("near")
+    );
 }
 
 #[test]
@@ -76,7 +83,8 @@ fn every_fault_is_met_and_no_endpoint_notices() {
     let world = World::new();
     let load = Load::start(world.gapless.address, 2, Duration::from_millis(5));
     for fault in ["reset", "hang", "slow=2s", "status=503", "error-rate=30%", "cut"] {
-        let arguments = ["--fault", fault, "--share", "100%", "--for", "2s", "--abort-budget", "50"];
+        let arguments =
+            ["--fault", fault, "--share", "100%", "--for", "2s", "--abort-budget", "50"];
         let mut operator = world.spawn(&arguments);
         world.reaches("failing");
         std::thread::sleep(Duration::from_millis(300));
@@ -156,12 +164,8 @@ fn what_must_not_run_twice_never_runs_beside_a_failure() {
             let runs: usize = world.near.iter().chain(&world.far).map(|one| one.count(id)).sum();
             assert_eq!(runs, 0, "{fault}: {id} failed, and ran");
         }
-        let mut ids: Vec<String> = world
-            .near
-            .iter()
-            .chain(&world.far)
-            .flat_map(Endpoints::ids)
-            .collect();
+        let mut ids: Vec<String> =
+            world.near.iter().chain(&world.far).flat_map(Endpoints::ids).collect();
         let runs = ids.len();
         ids.sort_unstable();
         ids.dedup();

@@ -47,13 +47,16 @@ fn the_report_is_text_json_and_a_page() {
     let file = directory.path().join("drill.html");
     let name = file.to_str().expect("text");
     let output = world.drill(&[
-        "start", "--lose", "here/a", "--fault", "refused", "--share", "50%", "--for", "2s", "--html",
-        name,
+        "start", "--lose", "here/a", "--fault", "refused", "--share", "50%", "--for", "2s",
+        "--html", name,
     ]);
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{text}");
     for words in [
-        "Drill 1: refused in here/a — SUCCEEDED", "predicted", "measured", "could have been sent again",
+        "Drill 1: refused in here/a — SUCCEEDED",
+        "predicted",
+        "measured",
+        "could have been sent again",
         "left: ",
     ] {
         assert!(text.contains(words), "{words} not in\n{text}");

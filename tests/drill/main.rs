@@ -48,8 +48,10 @@ impl World {
         let (near, far) = (start("near", near), start("far", far));
         let addresses =
             |zone: &[Endpoint]| -> Vec<SocketAddr> { zone.iter().map(Endpoint::address).collect() };
-        let config =
-            Config::new().pool(pool).zone("here/a", &addresses(&near)).zone("here/b", &addresses(&far));
+        let config = Config::new()
+            .pool(pool)
+            .zone("here/a", &addresses(&near))
+            .zone("here/b", &addresses(&far));
         let gapless = Gapless::start_ready(&config);
         Self { near, far, gapless }
     }

@@ -99,8 +99,11 @@ pub(super) async fn write(board: &Board, request: Request<Incoming>) -> Answer {
         }
         (Method::DELETE, Some((id, ""))) => stop(board, id),
         _ => {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET, POST to begin, DELETE to stop\n");
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE"));
+            let mut refusal =
+                text(StatusCode::METHOD_NOT_ALLOWED, "GET, POST to begin, DELETE to stop\n");
+            refusal
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE"));
             refusal
         }
     }

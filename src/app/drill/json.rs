@@ -150,9 +150,7 @@ impl DrillJson {
             Stage::Judging { .. } | Stage::Over(_) => Duration::ZERO,
         };
         let Timeline { onset, .. } = run.timeline;
-        let since = |at: Option<Instant>| {
-            Some(millis(at?.saturating_duration_since(onset?)))
-        };
+        let since = |at: Option<Instant>| Some(millis(at?.saturating_duration_since(onset?)));
         let counts = run.counts;
         let percent = counts.requests as f64 * 100.0 / counts.concerned.max(1) as f64;
         Self {

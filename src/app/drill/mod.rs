@@ -61,17 +61,18 @@ impl Asked {
         let share = Share::parse(&self.share);
         let share = share.ok_or_else(|| format!("`{}` is no share: write `25%`", self.share))?;
         let length = duration(&self.length).filter(|length| LENGTHS.contains(length));
-        let length = length.ok_or_else(|| {
-            format!("`{}` is no time from 1s to 1h: write `20s`", self.length)
-        })?;
+        let length = length
+            .ok_or_else(|| format!("`{}` is no time from 1s to 1h: write `20s`", self.length))?;
         let endpoint = self.endpoint.as_deref().map(|text| {
             text.parse().map_err(|_| format!("`{text}` is no endpoint: write `10.0.1.11:9000`"))
         });
         let matching = self.matching.as_deref().map(|text| {
-            Matching::parse(text).ok_or_else(|| format!("`{text}` is no header: write `name=value`"))
+            Matching::parse(text)
+                .ok_or_else(|| format!("`{text}` is no header: write `name=value`"))
         });
         let allowance = self.abort_budget.as_deref().map(|text| {
-            Allowance::parse(text).ok_or_else(|| format!("`{text}` is no budget: write `1%` or `20`"))
+            Allowance::parse(text)
+                .ok_or_else(|| format!("`{text}` is no budget: write `1%` or `20`"))
         });
         Ok(Plan {
             lose,
@@ -243,7 +244,9 @@ fn sense(plan: &Plan, director: &Director, now: Instant) -> Result<(), Refusal> 
     let senseless = |why| Err(Refusal::Senseless(why));
     let zones = director.zones(now);
     let is_meant = |pool: &str| plan.pool.as_deref().is_none_or(|only| only == pool);
-    if let Some(pool) = plan.pool.as_deref().filter(|pool| zones.iter().all(|zone| *zone.pool != **pool)) {
+    if let Some(pool) =
+        plan.pool.as_deref().filter(|pool| zones.iter().all(|zone| *zone.pool != **pool))
+    {
         return senseless(format!("there is no pool `{pool}`"));
     }
     if !zones.iter().any(|zone| is_meant(&zone.pool) && zone.place == plan.lose) {

@@ -97,9 +97,7 @@ fn picture(drill: &DrillJson) -> String {
     for (index, column) in columns.iter().enumerate() {
         let mut bottom = HEIGHT - BOTTOM;
         let good = column.taken.saturating_sub(column.failed + column.rescued);
-        for (count, color) in
-            [(good, "calm"), (column.rescued, "good"), (column.failed, "bad")]
-        {
+        for (count, color) in [(good, "calm"), (column.rescued, "good"), (column.failed, "bad")] {
             let height = plot_height * count as f64 / most as f64;
             bottom -= height;
             if count > 0 {

@@ -10,7 +10,12 @@ pub fn short(drill: &DrillJson) -> String {
     let state = drill.outcome.unwrap_or(drill.stage);
     format!(
         "{:>4}  {:<22} {:<24} {:<16} {:>3} %  {}\n",
-        drill.id, state, drill.zone, drill.fault, drill.share_percent, drill.timeline.began()
+        drill.id,
+        state,
+        drill.zone,
+        drill.fault,
+        drill.share_percent,
+        drill.timeline.began()
     )
 }
 

@@ -155,9 +155,7 @@ impl Visit {
         let began = self.began;
         let report = match &self.home.staging {
             None => Report::Traffic { endpoint, failure, began },
-            Some(staging) => {
-                Report::LaneTraffic { drill: staging.drill, endpoint, failure, began }
-            }
+            Some(staging) => Report::LaneTraffic { drill: staging.drill, endpoint, failure, began },
         };
         if !self.worker.shared.report(report) {
             self.home.target.live.untold();

@@ -58,7 +58,8 @@ impl View {
         let manners = shared.manners.load_full();
         let before = before.and_then(|before| before.lane.as_ref());
         let lane = snapshot.drill.as_ref().map(|drill| {
-            let before = before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
+            let before =
+                before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
             let begin = |(index, pool): (usize, &Rc<PoolLocal>)| {
                 Rc::new(pool.in_lane(drill, &retry_of(&snapshot, index)))
             };

@@ -112,7 +112,8 @@ impl Check<'_> {
                     || "name a zone that a pool has".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                self.findings.error(&one.span, Flaw::new(format!("no pool has the zone {place}"), mend));
+                self.findings
+                    .error(&one.span, Flaw::new(format!("no pool has the zone {place}"), mend));
             }
             places.push(place);
         }
@@ -154,7 +155,8 @@ impl Check<'_> {
                     let moment = Moment::parse(&one.value);
                     if moment.is_none() {
                         let message = format!("`{}` is no moment of the week", one.value);
-                        let flaw = Flaw::new(message, "write it as \"Wed 10:30\" or \"Mon-Fri 10:30\"");
+                        let flaw =
+                            Flaw::new(message, "write it as \"Wed 10:30\" or \"Mon-Fri 10:30\"");
                         self.findings.error(&one.span, flaw);
                     }
                     moment

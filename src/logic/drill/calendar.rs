@@ -170,14 +170,17 @@ impl Timetable {
     pub fn is_open(&self, from_s: u64, lasting_s: u64) -> bool {
         let is_in = |windows: &[Window], at_s| windows.iter().any(|window| window.has(at_s));
         let is_allowed = |at_s| self.allowed.is_empty() || is_in(&self.allowed, at_s);
-        [from_s, from_s + lasting_s].into_iter().all(|at| is_allowed(at) && !is_in(&self.blocked, at))
+        [from_s, from_s + lasting_s]
+            .into_iter()
+            .all(|at| is_allowed(at) && !is_in(&self.blocked, at))
     }
 
     /// When something that lasts so long is due next after `after_s`, in seconds since 1970; `None` if
     /// that is weeks away, or never.
     #[must_use]
     pub fn next(&self, after_s: u64, lasting_s: u64) -> Option<u64> {
-        let minutes = |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);
+        let minutes =
+            |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);
         match &self.rhythm {
             Rhythm::At(moments) => minutes(after_s + 1, after_s + HORIZON_S)
                 .filter(|at| moments.iter().any(|moment| moment.is_at(*at)))

@@ -55,7 +55,8 @@ pub enum Meets {
     Endpoint,
 }
 
-const FAULTS: &str = "`refused`, `reset`, `hang`, `slow=2s`, `status=503`, `error-rate=30%` or `cut`";
+const FAULTS: &str =
+    "`refused`, `reset`, `hang`, `slow=2s`, `status=503`, `error-rate=30%` or `cut`";
 
 impl Fault {
     /// Reads `refused`, `slow=2s`, `status=503`, `error-rate=30%` and so on.

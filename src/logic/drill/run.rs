@@ -409,9 +409,9 @@ impl Run {
         let predicted = self.forecast.as_ref().and_then(|forecast| forecast.worst);
         let limit = predicted.map(|worst| worst + LATE_BY);
         match (self.timeline.detection(), limit) {
-            (Some(took), Some(limit)) if took > limit => {
-                failed(format!("the verdict took {took:.0?}, and {limit:.0?} was the most predicted"))
-            }
+            (Some(took), Some(limit)) if took > limit => failed(format!(
+                "the verdict took {took:.0?}, and {limit:.0?} was the most predicted"
+            )),
             (None, Some(limit)) if self.plan.length > limit => {
                 failed(format!("no verdict came, and one was predicted within {limit:.0?}"))
             }

@@ -296,7 +296,11 @@ fn practice_every_so_often_is_due_once_in_each_part_whatever_was_before() {
     let ten = MONDAY + 10 * HOUR;
     assert_eq!(timetable.next(MONDAY, 600), Some(ten));
     assert_eq!(timetable.next(ten - 1, 600), Some(ten));
-    assert_eq!(timetable.next(ten, 600), Some(ten + DAY), "it has begun; a restart repeats nothing");
+    assert_eq!(
+        timetable.next(ten, 600),
+        Some(ten + DAY),
+        "it has begun; a restart repeats nothing"
+    );
     assert_eq!(timetable.next(ten + 4 * DAY, 600), Some(ten + 7 * DAY), "no weekends");
     assert_eq!(timetable.next(MONDAY, 2 * HOUR), None, "it does not fit");
     let free = Timetable { allowed: Vec::new(), ..timetable };

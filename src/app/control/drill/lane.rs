@@ -150,9 +150,7 @@ impl Control {
         let meant = |pool: &Arc<str>| concerned.iter().any(|(_, one)| one.name == *pool);
         let left = real.endpoints().into_iter().filter(|one| {
             let subject = &one.subject;
-            one.in_service
-                && meant(&subject.pool)
-                && plan.hits(&subject.place, subject.address)
+            one.in_service && meant(&subject.pool) && plan.hits(&subject.place, subject.address)
         });
         let left = left.map(|one| (Arc::clone(&one.subject.pool), one.subject.address)).collect();
         drop(real);

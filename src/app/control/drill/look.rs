@@ -118,10 +118,12 @@ impl Control {
             .collect();
         let of_pool = |(_, pool): &(usize, Arc<PoolSpec>)| {
             let serving = || {
-                let serves = |one: &&EndpointStatus| one.in_service && one.subject.pool == pool.name;
+                let serves =
+                    |one: &&EndpointStatus| one.in_service && one.subject.pool == pool.name;
                 endpoints.iter().filter(serves)
             };
-            let is_lost = |one: &&EndpointStatus| plan.hits(&one.subject.place, one.subject.address);
+            let is_lost =
+                |one: &&EndpointStatus| plan.hits(&one.subject.place, one.subject.address);
             let is_busy = |one: &&EndpointStatus| {
                 busy.contains(&(Arc::clone(&pool.name), one.subject.place.clone()))
             };
