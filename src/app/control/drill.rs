@@ -22,6 +22,8 @@ use look::Look;
 /// How late practice may begin that was due while this process was busy or asleep.
 const PRACTICE_LATE_S: u64 = 60;
 
+type Queue<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
+
 /// What control keeps for drills.
 pub(super) struct DrillControl {
     /// The lane, while one is open.
@@ -30,8 +32,9 @@ pub(super) struct DrillControl {
     look: Option<Look>,
     /// The last snapshot of the real director.
     published: Arc<Snapshot>,
-    probes: (mpsc::UnboundedSender<LaneProbed>, mpsc::UnboundedReceiver<LaneProbed>),
-    forecasts: (mpsc::UnboundedSender<(u64, Forecast)>, mpsc::UnboundedReceiver<(u64, Forecast)>),
+    probes: Queue<LaneProbed>,
+    /// Each with its drill.
+    forecasts: Queue<(u64, Forecast)>,
     /// When practice is due, in the order of the configuration; seconds since 1970.
     practice: Vec<Option<u64>>,
 }

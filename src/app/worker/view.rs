@@ -21,7 +21,7 @@ pub struct View {
     /// How clients are treated.
     pub manners: Arc<Manners>,
     /// For the requests that a drill takes, while one is on.
-    pub lane: Option<Rc<View>>,
+    pub lane: Option<Rc<Self>>,
     /// The drill whose lane this is.
     pub drill: Option<Arc<Lane>>,
     pools: Vec<Rc<PoolLocal>>,

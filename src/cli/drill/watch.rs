@@ -19,7 +19,7 @@ pub(super) fn watch(
     format: Format,
     out: &mut impl Write,
 ) -> io::Result<Option<bool>> {
-    let mut shown = String::new();
+    let mut shown = None;
     loop {
         let Some(answer) = asked_of(admin, ask::get(admin, &format!("{ROOT}/{id}"))) else {
             return Ok(None);
@@ -28,11 +28,13 @@ pub(super) fn watch(
         if let Some(outcome) = drill["outcome"].as_str() {
             return Ok(Some(outcome == "SUCCEEDED"));
         }
-        let line = progress(&drill);
-        if format != Format::Json && line != shown {
-            writeln!(out, "{line}")?;
+        // A line a second, and one for what is new.
+        let left_s = drill["left_ms"].as_f64().unwrap_or_default() as u64 / 1_000;
+        let new = (drill["stage"].clone(), drill["measured"]["detection_ms"].is_null(), left_s);
+        if format != Format::Json && shown.as_ref() != Some(&new) {
+            writeln!(out, "{}", progress(&drill))?;
             out.flush()?;
-            shown = line;
+            shown = Some(new);
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -65,7 +65,7 @@ impl Check<'_> {
             allowance: allowance.value,
             by_hand: false,
         };
-        let zones = self.practised_zones(&table, given.zones.unwrap_or_default(), pools);
+        let zones = self.practised_zones(&table, &given.zones.unwrap_or_default(), pools);
         let plans = zones.into_iter().map(plan).collect();
         let timetable = Timetable {
             rhythm: self.rhythm(&table, &given.every, given.at)?,
@@ -95,7 +95,7 @@ impl Check<'_> {
     fn practised_zones(
         &mut self,
         table: &Range<usize>,
-        given: Vec<Located<String>>,
+        given: &[Located<String>],
         pools: &Pools,
     ) -> Vec<Place> {
         if given.is_empty() {
@@ -104,7 +104,7 @@ impl Check<'_> {
         }
         let known: Vec<String> = pools.places().map(Place::to_string).collect();
         let mut places = Vec::new();
-        for one in &given {
+        for one in given {
             let Some(place) = self.place(one) else { continue };
             if !known.is_empty() && !pools.places().any(|other| *other == place) {
                 let near = suggest::nearest(&one.value, known.iter().map(String::as_str));

@@ -199,7 +199,10 @@ impl Control {
                 }
                 Output::Event(event) => match lane.hears(&event) {
                     Ok(mark) => marks.extend(mark),
-                    Err(real) => why = why.or(Some(real)),
+                    Err(real) => {
+                        self.look_at(&event);
+                        why = why.or(Some(real));
+                    }
                 },
             }
         }
@@ -213,6 +216,20 @@ impl Control {
         }
         if let Some(why) = why {
             run.interrupt(why, now);
+        }
+    }
+
+    /// The lane found something real before anybody else did: the real director is to look at once.
+    fn look_at(&self, event: &Event) {
+        let Event::IncidentBegan(incident) = event else { return };
+        let mut director = self.board.director.borrow_mut();
+        let real = director.endpoints().into_iter().find(|one| {
+            let subject = &one.subject;
+            subject.pool == incident.subject.pool && subject.address == incident.subject.address
+        });
+        if let Some(real) = real {
+            let endpoint = real.subject.endpoint;
+            director.handle(Input::IdleClosed { endpoint }, Instant::now());
         }
     }
 
