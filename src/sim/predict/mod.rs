@@ -195,6 +195,19 @@ pub fn predict_one(
     Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
 }
 
+/// The same for the zone at this place in the pool's list, whichever gets traffic first.
+#[must_use]
+pub fn predict_zone(
+    pool: &PoolSpec,
+    here: Option<&Place>,
+    question: &Question,
+    (zone, scope, fault): (usize, Scope, Fault),
+    base: Instant,
+) -> Row {
+    let sample = Sample::with(&alone(pool, here), zone, question.rate_rps);
+    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
+}
+
 /// What the configuration's periods add up to for this fault and scope, by active probes alone: at
 /// once, since nothing is simulated. `None` where no probe sees it.
 #[must_use]
