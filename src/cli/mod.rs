@@ -11,6 +11,7 @@ pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod slo;
+pub mod tune;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -71,6 +72,15 @@ enum Command {
         config: PathBuf,
         #[command(flatten)]
         arguments: predict::Arguments,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Find the detection window that meets a target at the least probing
+    Tune {
+        /// The configuration file
+        config: PathBuf,
+        #[command(flatten)]
+        arguments: tune::Arguments,
         #[command(flatten)]
         output: Output,
     },
@@ -212,6 +222,13 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
                 Err(error) => return Ok(refuse(&error)),
             };
             predict::run(&loaded.config, &arguments, output.format(), &mut out).map(|()| OK)
+        }
+        Command::Tune { config, arguments, output } => {
+            let loaded = match crate::config::load(&config) {
+                Ok(loaded) => loaded,
+                Err(error) => return Ok(refuse(&error)),
+            };
+            tune::run(&loaded.config, &arguments, output.format(), &mut out)
         }
         Command::Demo { options, output } => {
             drop(out);

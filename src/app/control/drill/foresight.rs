@@ -7,6 +7,7 @@ use crate::app::control::Control;
 use crate::logic::drill::{Fault, Forecast, Plan};
 use crate::logic::id::Place;
 use crate::logic::topology::PoolSpec;
+use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Question, Row, Scope, Unseen, Window};
 
 /// Trials: a tail of one in a hundred is far enough, and soon there.
@@ -77,6 +78,7 @@ fn forecast(plan: &Plan, here: Option<&Place>, asked: &[Asked], base: Instant) -
             seed: 1,
             round_trip: ROUND_TRIP,
             rate_rps: Some(one.rate_rps).filter(|rate| *rate > TRAFFIC_RPS),
+            latency: Latency::Fixed(predict::SERVICE),
             threads: 1,
         };
         let what = (one.zone, scope, fault);
