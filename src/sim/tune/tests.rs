@@ -116,7 +116,8 @@ fn a_target_that_cannot_be_met_says_what_is_in_the_way_and_the_best_that_can() {
     let slow =
         Subject { question: question(1, 60, Latency::Fixed(ms(50))), ..subject(&pool, 0.0, 60) };
     let late = ask(&slow, &wishes(300));
-    assert!(matches!(late.pools[0].binding[..], [Constraint::Timeout(least)] if least > ms(599)));
+    let binding = &late.pools[0].binding;
+    assert!(matches!(binding[..], [Constraint::Timeout(least)] if least > ms(599)), "{binding:?}");
     let lossy = ask(&subject(&pool, 0.3, 60), &wishes(300));
     assert!(
         matches!(lossy.pools[0].binding[..], [Constraint::FalseVerdicts(least)] if least > 1.0)
