@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::namespace::bound_command;
 use crate::watch::Watch;
-use crate::{layout, layout::FAILING_ZONE};
+use crate::layout::{self, FAILING_ZONE, Shape};
 
 /// How long it has to put every endpoint up.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -92,16 +92,16 @@ impl Incident {
 }
 
 impl Instance {
-    /// Starts `program` with a configuration of so many pools, and waits until all endpoints are up.
+    /// Starts `program` with a configuration of these pools, and waits until all endpoints are up.
     pub(crate) fn start(
         program: &Path,
-        (pools, probe): (usize, &str),
+        shapes: &[Shape],
         dir: &Path,
         watch: &Watch,
     ) -> io::Result<Self> {
         let [listen, admin] = free_addresses()?;
         let config = dir.join("gapless.toml");
-        fs::write(&config, layout::config(pools, probe, listen.port(), admin.port()))?;
+        fs::write(&config, layout::config(shapes, listen.port(), admin.port()))?;
         let log = dir.join("gapless.log");
         let output = File::create(&log)?;
         let mut command = bound_command(&program.display().to_string());
