@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gapless::cli::check::{Format, check};
-use gapless::config::model::{Headers, Limits, Shutdown, Underscores};
+use gapless::config::model::{Headers, LedgerBounds, Limits, Shutdown, Underscores};
 use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
 use gapless::logic::probe::{ProbeKind, ProbeSpec};
@@ -108,6 +108,7 @@ fn the_example_of_verdicts_says_what_it_says() {
 fn the_full_example_states_the_defaults() {
     let config = parse(&example("full.toml")).unwrap().config;
     assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
+    assert_eq!(config.ledger, LedgerBounds::default());
     assert_eq!((config.headers, config.paths), (Headers::default(), PathRules::default()));
     let route = &config.routes[0];
     assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));

@@ -140,7 +140,7 @@ fn the_configuration_of_every_class_is_taken() {
     for class in CLASSES {
         let mut shapes = vec![layout::Shape::plain(class.probe); 2];
         shapes[1].detect.push("interval = \"700ms\"".to_owned());
-        let text = layout::config(&shapes, 8_080, 9_900);
+        let text = layout::config_of(&shapes, 8_080, 9_900);
         let directory = tempfile::tempdir().expect("a directory");
         certificates::write(directory.path()).expect("certificates");
         let file = directory.path().join("gapless.toml");

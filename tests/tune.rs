@@ -110,7 +110,7 @@ fn json_has_both_windows_with_their_rows_and_equal_seeds_give_equal_answers() {
 fn a_target_that_cannot_be_met_is_1_and_says_why_and_what_can() {
     let case = Case::new(&format!("{POOL}{ZONES}"));
     for (arguments, constraint, word) in [
-        ("--target 300ms --observed 50ms", "timeout", "timeout: a probe must wait 612ms"),
+        ("--target 300ms --observed 50ms", "timeout", "timeout: a probe must wait 624ms"),
         ("--target 300ms --loss 30%", "false_verdicts", "false verdicts: "),
         ("--target 300ms --class wrong_body", "probe", "wrong_body is not noticed by any probe"),
     ] {

@@ -159,7 +159,8 @@ pub(crate) fn measure(plan: &Plan<'_>, watch: &Watch) -> io::Result<Measured> {
     let setting = Setting { service: SERVICE_TIME, certificates, posts: None };
     let pools = plan.shapes.len();
     let mut fleet = Fleet::start((0..pools * POOL_ENDPOINTS).map(layout::address), setting)?;
-    let instance = Instance::start(plan.program, plan.shapes, plan.dir, watch)?;
+    let config = |listen, admin| layout::config_of(plan.shapes, listen, admin);
+    let instance = Instance::start(plan.program, config, plan.dir, watch)?;
     let (cores, metronome) = (Cores::read()?, Metronome::start());
     let start_load = |rate_rps| {
         let (pace, patience) = (Pace::Random, PATIENCE);
@@ -205,8 +206,8 @@ pub(crate) fn measure(plan: &Plan<'_>, watch: &Watch) -> io::Result<Measured> {
 pub(crate) fn round_trip_ms(program: &Path, dir: &Path, watch: &Watch) -> io::Result<f64> {
     let setting = Setting { service: SERVICE_TIME, certificates: None, posts: None };
     let _fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), setting)?;
-    let shapes = [Shape::plain(CLASSES[0].probe)];
-    let instance = Instance::start(program, &shapes, dir, watch)?;
+    let config = |listen, admin| layout::config(1, CLASSES[0].probe, listen, admin);
+    let instance = Instance::start(program, config, dir, watch)?;
     watch.sleep_until(Instant::now() + 2 * SETTLE)?;
     instance.probe_ms()?.ok_or_else(|| io::Error::other("no probe has passed"))
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::namespace::bound_command;
 use crate::watch::Watch;
-use crate::layout::{self, FAILING_ZONE, Shape};
+use crate::{layout, layout::FAILING_ZONE};
 
 /// How long it has to put every endpoint up.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -92,16 +92,18 @@ impl Incident {
 }
 
 impl Instance {
-    /// Starts `program` with a configuration of these pools, and waits until all endpoints are up.
+    /// Starts `program` with the text that `config` makes of the ports for clients and for the
+    /// operator, and waits until all endpoints are up.
     pub(crate) fn start(
         program: &Path,
-        shapes: &[Shape],
+        config: impl FnOnce(u16, u16) -> String,
         dir: &Path,
         watch: &Watch,
     ) -> io::Result<Self> {
         let [listen, admin] = free_addresses()?;
+        let text = config(listen.port(), admin.port());
         let config = dir.join("gapless.toml");
-        fs::write(&config, layout::config(shapes, listen.port(), admin.port()))?;
+        fs::write(&config, text)?;
         let log = dir.join("gapless.log");
         let output = File::create(&log)?;
         let mut command = bound_command(&program.display().to_string());

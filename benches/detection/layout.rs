@@ -41,7 +41,7 @@ pub(crate) fn pool_name(pool: usize) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shape {
     /// Its `probe`.
-    pub(crate) probe: &'static str,
+    pub(crate) probe: String,
     /// Lines of its `detect`, as `interval = "1s"`; none where everything is at its default.
     pub(crate) detect: Vec<String>,
     /// Endpoints of each zone that it has, of the three that there are.
@@ -50,13 +50,19 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// With everything at its default.
-    pub(crate) fn plain(probe: &'static str) -> Self {
+    pub(crate) fn plain(probe: &str) -> Self {
+        let probe = probe.to_owned();
         Self { probe, detect: Vec::new(), zones: [ZONE_ENDPOINTS; ZONES] }
     }
 }
 
-/// The configuration file.
-pub(crate) fn config(shapes: &[Shape], listen: u16, admin: u16) -> String {
+/// The configuration file with so many pools that are equal, everything else at its default.
+pub(crate) fn config(pools: usize, probe: &str, listen: u16, admin: u16) -> String {
+    config_of(&vec![Shape::plain(probe); pools], listen, admin)
+}
+
+/// The configuration file with these pools.
+pub(crate) fn config_of(shapes: &[Shape], listen: u16, admin: u16) -> String {
     let mut text = format!(
         "[admin]\naddress = \"127.0.0.1:{admin}\"\n\n\
          [[listen]]\naddress = \"127.0.0.1:{listen}\"\n"

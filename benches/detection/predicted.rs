@@ -39,7 +39,7 @@ pub(crate) fn predict(
     dir: &Path,
 ) -> io::Result<Vec<Value>> {
     let config = dir.join("predict.toml");
-    fs::write(&config, layout::config(std::slice::from_ref(shape), 1, 2))?;
+    fs::write(&config, layout::config_of(std::slice::from_ref(shape), 1, 2))?;
     let mut command = Command::new(program);
     command.arg("predict").arg(&config).args(["--format", "json"]);
     command.args(["--rate", &rate_rps.to_string(), "--rtt-ms", &rtt_ms.to_string()]);

@@ -129,7 +129,8 @@ fn draw(rng: &mut Rng, drops: bool) -> Draw {
     let zones = [(); ZONES].map(|()| rng.usize(1..=ZONE_ENDPOINTS));
     let scope = if rng.bool() { Scope::Endpoint } else { Scope::Zone };
     let interval = Duration::from_secs_f64(interval_ms / 1e3);
-    Draw { shape: Shape { probe: class.probe, detect, zones }, class, scope, interval }
+    let probe = class.probe.to_owned();
+    Draw { shape: Shape { probe, detect, zones }, class, scope, interval }
 }
 
 /// The window that is predicted for it as the pool with this number, by the code that `gapless
@@ -143,7 +144,7 @@ fn predict(
     let mut shapes = vec![Shape::plain(CLASSES[0].probe); pool];
     shapes.push(draw.shape.clone());
     let path = dir.join("predict.toml");
-    fs::write(&path, layout::config(&shapes, 1, 2))?;
+    fs::write(&path, layout::config_of(&shapes, 1, 2))?;
     let loaded = config::load(&path).map_err(|error| io::Error::other(error.to_string()))?;
     let question = Question {
         trials: predict::DEFAULT_TRIALS,

@@ -124,7 +124,7 @@ fn tune(
     probe_ms: f64,
 ) -> io::Result<(Vec<String>, Duration)> {
     let config = bench.dir.join("tune.toml");
-    fs::write(&config, layout::config(std::slice::from_ref(shape), 1, 2))?;
+    fs::write(&config, layout::config_of(std::slice::from_ref(shape), 1, 2))?;
     // A probe is two round trips and the endpoint's time.
     let rtt_ms = ((probe_ms - SERVICE_MS) / 2.0).max(0.05);
     let mut command = Command::new(&bench.args.gapless);

@@ -1,4 +1,6 @@
-//! The operator's listener: health, readiness, metrics, state.
+//! The operator's listener: health, readiness, metrics, state, and drills.
+
+mod drills;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -18,16 +20,19 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::logic::descriptors::OPERATOR;
 use crate::logic::pressure::Level;
 
-use super::api::{EndpointJson, IncidentJson, IncidentsJson, PoolJson};
+use super::api::{EndpointJson, PoolJson};
 use super::control::{Board, Phase};
 use super::explain::json::ZoneJson;
 use super::explain::{self, Reply};
+use super::ledger;
+use super::ledger::query::{Form, Query};
 use super::{gauges, observe};
 
 /// A connection is closed after this long, whatever it does.
@@ -38,6 +43,9 @@ const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// A request head must be in by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The ledger may be held up by a disk.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -63,13 +71,20 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                 let board = Rc::clone(&board);
                 let (visits, left) = (board.visits.clone(), board.left.clone());
                 visits.spawn_local(async move {
-                    let service = service_fn(move |request| {
-                        let mut answer = answer(&board, &request);
-                        if board.left.is_cancelled() {
-                            let close = HeaderValue::from_static("close");
-                            answer.headers_mut().insert(CONNECTION, close);
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let board = Rc::clone(&board);
+                        async move {
+                            let mut answer = if drills::is_write(&request) {
+                                drills::write(&board, request).await
+                            } else {
+                                answer(&board, &request).await
+                            };
+                            if board.left.is_cancelled() {
+                                let close = HeaderValue::from_static("close");
+                                answer.headers_mut().insert(CONNECTION, close);
+                            }
+                            Ok::<_, Infallible>(answer)
                         }
-                        async move { Ok::<_, Infallible>(answer) }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -106,7 +121,7 @@ async fn until_left<S>(
     }
 }
 
-fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
+async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
     if !is_local_host(request) {
         return text(StatusCode::FORBIDDEN, "the Host header must be an address or localhost\n");
     }
@@ -123,9 +138,14 @@ fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/zones" => zones(board),
         "/api/v1/endpoints" => endpoints(board),
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
-        "/api/v1/incidents" => incidents(board),
+        "/api/v1/incidents" => incidents(board, request.uri().query(), None).await,
+        "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
+        "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
+        path if path.starts_with(drills::ROOT) => {
+            drills::read(board, path, request.uri().query().unwrap_or_default())
+        }
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -168,7 +188,10 @@ fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
     page.push_str(&gauges::load(&board.shared));
+    page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
+    page.push_str(&gauges::ledger(&board.ledger));
+    page.push_str(&board.ledger.metrics());
     let dropped = board.shared.reports_dropped.load(Relaxed);
     page.push_str(
         "# HELP gapless_reports_dropped_total Failures that control had no room to hear of.\n",
@@ -216,17 +239,46 @@ fn explain(board: &Board, query: &str) -> Answer {
     }
 }
 
-fn incidents(board: &Board) -> Answer {
-    let mut director = board.director.borrow_mut();
-    let zones = director.zone_incidents();
-    let endpoints = director.incidents();
-    json(&IncidentsJson {
-        zones: zones.iter().map(|incident| IncidentJson::of_zone(incident, &board.clock)).collect(),
-        endpoints: endpoints
-            .iter()
-            .map(|one| IncidentJson::of_endpoint(one, &board.clock))
-            .collect(),
-    })
+async fn incidents(board: &Board, query: Option<&str>, form: Option<Form>) -> Answer {
+    let mut query = match Query::parse(query.unwrap_or_default()) {
+        Ok(query) => query,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+    };
+    query.form = form.unwrap_or(query.form);
+    let open = board.director.borrow_mut().open_incidents();
+    told(board.ledger.ask(query, open)).await
+}
+
+async fn slo(board: &Board, query: Option<&str>) -> Answer {
+    let form = match query {
+        None | Some("" | "format=json") => Form::Json,
+        Some("format=text") => Form::Text,
+        Some(_) => {
+            return text(StatusCode::BAD_REQUEST, "the only key is `format`: json or text\n");
+        }
+    };
+    let open = board.director.borrow_mut().open_incidents();
+    told(board.ledger.ask_slo(form, open)).await
+}
+
+/// What the thread of the ledger answers.
+async fn told(asked: Option<oneshot::Receiver<ledger::Reply>>) -> Answer {
+    let reply = match asked {
+        Some(reply) => timeout(LEDGER_TIMEOUT, reply).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    match reply {
+        Some(ledger::Reply::Page(form, page)) => {
+            let content_type = match form {
+                Form::Json => "application/json",
+                Form::Text => "text/plain; charset=utf-8",
+                Form::Csv => "text/csv; charset=utf-8",
+            };
+            typed(StatusCode::OK, content_type, page.into())
+        }
+        Some(ledger::Reply::Senseless(why)) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the ledger is busy\n"),
+    }
 }
 
 fn json(value: &impl Serialize) -> Answer {

@@ -1,12 +1,11 @@
 //! What the admin API and `--format json` print: stable names, units in them.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::logic::director::{EndpointStatus, PoolStatus};
 use crate::logic::health::Health;
-use crate::logic::incident::{Incident, Timeline, ZoneIncident};
 use crate::logic::outcome::Outcome;
 use crate::logic::recovery::FULL;
 use crate::logic::snapshot::Tally;
@@ -31,13 +30,31 @@ impl Clock {
     /// RFC 3339 in UTC with microseconds.
     #[must_use]
     pub fn text(&self, at: Instant) -> String {
+        time_text(self.micros(at))
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_1970(at).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Since 1970.
+    #[must_use]
+    pub fn since_1970(&self, at: Instant) -> Duration {
         let wall = match at.checked_duration_since(self.instant) {
             Some(after) => self.wall + after,
             None => self.wall - self.instant.duration_since(at),
         };
-        jiff::Timestamp::try_from(wall)
-            .map_or_else(|_| String::new(), |stamp| format!("{stamp:.6}"))
+        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
+}
+
+/// Microseconds since 1970 as RFC 3339 in UTC.
+#[must_use]
+pub fn time_text(us: u64) -> String {
+    let stamp = i64::try_from(us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+    stamp.map_or_else(String::new, |stamp| format!("{stamp:.6}"))
 }
 
 /// `/api/v1/pools`.
@@ -174,47 +191,6 @@ pub fn outcome_text(outcome: Outcome) -> String {
     }
 }
 
-/// `/api/v1/incidents`.
-#[derive(Debug, Serialize)]
-pub struct IncidentsJson {
-    /// Failures of several endpoints of a zone together.
-    pub zones: Vec<IncidentJson>,
-    /// Failures of single endpoints, oldest first.
-    pub endpoints: Vec<IncidentJson>,
-}
-
-/// One incident, of an endpoint or of a zone.
-#[derive(Debug, Serialize)]
-pub struct IncidentJson {
-    id: u64,
-    scope: &'static str,
-    pool: String,
-    zone: String,
-    endpoint: Option<String>,
-    class: &'static str,
-    reason: String,
-    timeline: TimelineJson,
-    detection_ms: Option<f64>,
-    detection_at_most_ms: Option<f64>,
-    gap_ms: f64,
-    requests: TallyJson,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    members: Vec<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct TimelineJson {
-    onset: String,
-    onset_earliest: String,
-    onset_latest: String,
-    first_evidence: String,
-    suspect: String,
-    verdict: Option<String>,
-    shift: Option<String>,
-    last_failure: Option<String>,
-    restored: Option<String>,
-}
-
 #[derive(Debug, Serialize)]
 struct TallyJson {
     failed: u64,
@@ -226,70 +202,6 @@ impl From<Tally> for TallyJson {
     fn from(tally: Tally) -> Self {
         Self { failed: tally.failed, rescued: tally.rescued, late: tally.late }
     }
-}
-
-impl TimelineJson {
-    fn new(timeline: &Timeline, clock: &Clock) -> Self {
-        let text = |at: Option<Instant>| at.map(|at| clock.text(at));
-        Self {
-            onset: clock.text(timeline.onset()),
-            onset_earliest: clock.text(timeline.last_good),
-            onset_latest: clock.text(timeline.first_bad),
-            first_evidence: clock.text(timeline.first_bad),
-            suspect: clock.text(timeline.suspect),
-            verdict: text(timeline.verdict),
-            shift: text(timeline.shift),
-            last_failure: text(timeline.last_failure),
-            restored: text(timeline.restored),
-        }
-    }
-}
-
-impl IncidentJson {
-    /// An endpoint's incident.
-    #[must_use]
-    pub fn of_endpoint(incident: &Incident, clock: &Clock) -> Self {
-        let subject = &incident.subject;
-        Self {
-            id: incident.id,
-            scope: "endpoint",
-            pool: subject.pool.to_string(),
-            zone: subject.place.to_string(),
-            endpoint: Some(subject.address.to_string()),
-            class: incident.failure.class().as_str(),
-            reason: incident.failure.to_string(),
-            timeline: TimelineJson::new(&incident.timeline, clock),
-            detection_ms: optional_millis(incident.timeline.detection()),
-            detection_at_most_ms: optional_millis(incident.timeline.detection_at_most()),
-            gap_ms: millis(incident.timeline.gap()),
-            requests: incident.counts.into(),
-            members: Vec::new(),
-        }
-    }
-
-    /// A zone's incident.
-    #[must_use]
-    pub fn of_zone(incident: &ZoneIncident, clock: &Clock) -> Self {
-        Self {
-            id: incident.id,
-            scope: "zone",
-            pool: incident.pool.to_string(),
-            zone: incident.place.to_string(),
-            endpoint: None,
-            class: incident.failure.class().as_str(),
-            reason: incident.failure.to_string(),
-            timeline: TimelineJson::new(&incident.timeline, clock),
-            detection_ms: optional_millis(incident.timeline.detection()),
-            detection_at_most_ms: optional_millis(incident.timeline.detection_at_most()),
-            gap_ms: millis(incident.timeline.gap()),
-            requests: incident.counts.into(),
-            members: incident.members.clone(),
-        }
-    }
-}
-
-fn optional_millis(duration: Option<Duration>) -> Option<f64> {
-    duration.map(millis)
 }
 
 /// `/api/v1/process`: what runs, and how it came to.

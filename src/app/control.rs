@@ -1,15 +1,17 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
+mod drill;
 mod leave;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,12 +26,15 @@ use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
 use super::doors::Doors;
+use super::drill::{Drills, Refusal};
 use super::lag::Lag;
+use super::ledger::{Ledger, Setup};
 use super::notify::Notifier;
 use super::observe;
 use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 use super::upgrade::{Executable, Step, Successor};
+use drill::DrillControl;
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -73,6 +78,12 @@ pub struct Board {
     pub visits: TaskTracker,
     /// How late control woke of late.
     pub lag: Lag,
+    /// Where incidents are kept.
+    pub ledger: Ledger,
+    /// Drills: at most one is under way.
+    pub drills: RefCell<Drills>,
+    /// Control is to look at them.
+    pub drill_wake: Notify,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -117,7 +128,7 @@ pub struct Inlets {
 }
 
 /// What came before this process, and what may come after it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Life {
     /// What an upgrade starts; `None` if there is nobody to ask for one.
     pub executable: Option<Executable>,
@@ -127,6 +138,8 @@ pub struct Life {
     pub upgrades: u64,
     /// Who is told how things go.
     pub notifier: Notifier,
+    /// Where incidents are kept.
+    pub ledger: Ledger,
 }
 
 /// The control loop and all that it owns.
@@ -134,6 +147,8 @@ pub struct Control {
     board: Rc<Board>,
     doors: Doors,
     running: Config,
+    /// What incidents are compared with.
+    setup: Arc<Setup>,
     prober: Rc<Prober>,
     /// What each probe of an endpoint keeps, by its place in the pool's list.
     kept: HashMap<(EndpointId, u8), Rc<Kept>>,
@@ -144,6 +159,7 @@ pub struct Control {
     /// Who is about to take over.
     successor: Option<Successor>,
     steps: (mpsc::UnboundedSender<Step>, mpsc::UnboundedReceiver<Step>),
+    drill: DrillControl,
 }
 
 impl Control {
@@ -174,6 +190,9 @@ impl Control {
             left: CancellationToken::new(),
             visits: TaskTracker::new(),
             lag: Lag::default(),
+            ledger: life.ledger,
+            drills: RefCell::default(),
+            drill_wake: Notify::new(),
             shared,
             clock,
         };
@@ -181,6 +200,7 @@ impl Control {
             board: Rc::new(board),
             doors,
             running: config.clone(),
+            setup: Arc::default(),
             prober: Rc::default(),
             kept: HashMap::new(),
             probes: mpsc::unbounded_channel(),
@@ -189,10 +209,12 @@ impl Control {
             notifier: life.notifier,
             successor: None,
             steps: mpsc::unbounded_channel(),
+            drill: DrillControl::default(),
         };
         control.configure(config);
         if let Some(legacy) = life.legacy {
             control.board.director.borrow_mut().handle(Input::Inherit(legacy), Instant::now());
+            control.board.ledger.inherit(control.down());
         }
         control.obey();
         control
@@ -209,7 +231,7 @@ impl Control {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
             self.turn();
-            let due = self.board.director.borrow().poll_timeout();
+            let due = self.due();
             let wake = due.unwrap_or_else(|| Instant::now() + UPKEEP);
             tokio::select! {
                 biased;
@@ -226,16 +248,38 @@ impl Control {
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.inlets.reports.recv() => self.reported(report),
                 Some(attempt) = self.inlets.attempts.recv() => self.reload(attempt),
+                drilled = self.drill.next() => self.drilled(drilled),
+                () = self.board.drill_wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => {
                     if let Some(recorder) = observe::recorder() {
                         recorder.run_upkeep();
                     }
+                    self.see_open();
                 }
             }
             // Whatever woke it: after a long sleep of the whole process that is not the timer.
             self.board.lag.woke(wake, Instant::now());
         }
+    }
+
+    /// Has the ledger know how incidents stand that are open: what it knows last is what is left if
+    /// this process dies.
+    fn see_open(&self) {
+        let open = self.board.director.borrow_mut().open_incidents();
+        if !open.is_empty() {
+            self.board.ledger.see(open);
+        }
+        if self.running.topology.pools.iter().any(|pool| pool.slo.is_some()) {
+            self.board.ledger.zones(self.board.director.borrow().zone_tries());
+        }
+    }
+
+    /// What is down, by pool and address.
+    fn down(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let endpoints = self.board.director.borrow().endpoints();
+        let down = endpoints.iter().filter(|status| !status.health.serves(true));
+        down.map(|status| (Arc::clone(&status.subject.pool), status.subject.address)).collect()
     }
 
     /// Takes in all that has happened, lets due probes start, and does what the director says.
@@ -251,6 +295,13 @@ impl Control {
         }
         self.board.director.borrow_mut().handle_timeout(Instant::now());
         self.obey();
+        self.drill_turn();
+    }
+
+    /// When there is something to do next.
+    fn due(&self) -> Option<Instant> {
+        let due = self.board.director.borrow().poll_timeout();
+        [due, self.drill_due(Instant::now())].into_iter().flatten().min()
     }
 
     /// Does what the director says.
@@ -280,14 +331,18 @@ impl Control {
             }
             Output::Publish(snapshot) => {
                 observe::published(snapshot.version);
-                self.board.shared.snapshot.store(snapshot);
+                self.publish(snapshot);
                 self.board.director.borrow_mut().handle(Input::Published, Instant::now());
             }
             Output::Cut { endpoint, failure } => {
                 let waiting = Waiting::after(failure);
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
-            Output::Event(event) => observe::event(&event),
+            Output::Event(event) => {
+                observe::event(&event);
+                self.board.ledger.note(&event, &self.setup);
+                self.drill_hears(&event);
+            }
         }
     }
 
@@ -297,12 +352,19 @@ impl Control {
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
 
-    fn reported(&self, report: Report) {
+    fn reported(&mut self, report: Report) {
         let input = match report {
             Report::Traffic { endpoint, failure, began } => {
                 Input::Traffic { endpoint, failure, began }
             }
             Report::IdleClosed(endpoint) => Input::IdleClosed { endpoint },
+            Report::LaneTraffic { drill, endpoint, failure, began } => {
+                let input = Input::Traffic { endpoint, failure, began };
+                return self.lane_reported(drill, input);
+            }
+            Report::LaneIdleClosed { drill, endpoint } => {
+                return self.lane_reported(drill, Input::IdleClosed { endpoint });
+            }
         };
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
@@ -322,7 +384,11 @@ impl Control {
         let here: HashSet<_> = endpoints.iter().map(|status| status.subject.endpoint).collect();
         self.kept.retain(|(endpoint, _), _| here.contains(endpoint));
         drop(director);
+        let generation = self.setup.generation + 1;
+        self.setup = Arc::new(Setup::new(generation, &config));
+        self.board.ledger.configure(&self.setup);
         self.running = config;
+        self.plan_practice();
     }
 
     /// Obeys what was loaded, or says why not and changes nothing.
@@ -355,6 +421,7 @@ impl Control {
     }
 
     fn accept(&mut self, loaded: Loaded) {
+        self.end_drill("a new configuration was loaded");
         let restart = needs_restart(&self.running, &loaded.config);
         // What cannot change while running is compared with what does run, also next time.
         let (workers, admin, state_dir) =

@@ -21,6 +21,7 @@ use super::admin;
 use super::control::{Board, Control, Inlets, Life, Order, Phase};
 use super::doors::{BindError, Doors};
 use super::front;
+use super::ledger;
 use super::notify::Notifier;
 use super::pressure;
 use super::reload::{self, Attempt, Watched};
@@ -108,6 +109,7 @@ pub struct Instance {
     control: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     log: access::Writer,
+    keeper: ledger::Keeper,
 }
 
 impl Instance {
@@ -121,6 +123,8 @@ impl Instance {
         let Origin { executable, sockets, mut predecessor } = origin;
         let (shared, reports) = Shared::new(Manners::of(&config));
         let log = access::start(&shared)?;
+        let is_heir = predecessor.is_some();
+        let keeper = ledger::start(&shared, config.state_dir.clone(), config.ledger, is_heir)?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Doors::new(senders, sockets);
@@ -135,6 +139,7 @@ impl Instance {
             legacy: predecessor.as_mut().map(|left| std::mem::take(&mut left.legacy)),
             upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
             notifier: notifier.clone(),
+            ledger: keeper.ledger(),
         };
         let thread = ControlThread {
             inlets: Inlets { reports, orders, attempts },
@@ -156,6 +161,7 @@ impl Instance {
             control: Some(control),
             workers: Vec::new(),
             log,
+            keeper,
         };
         // Whoever connects at once must find the routes.
         let _ = milestones.published.recv();
@@ -194,6 +200,7 @@ impl Instance {
         let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
         let all = workers.fold(control, |all, one| all && one);
         self.log.finish();
+        self.keeper.finish();
         all
     }
 }

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::logic::breaker::{Full, Limit, Scope};
+use crate::logic::route::RouteSpec;
+use crate::logic::slo::Slo;
+use crate::logic::topology::PoolSpec;
 
 use super::proxy::Reason;
 
@@ -15,6 +18,9 @@ const BOUNDS_US: [u64; 16] = [
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
+
+/// A route, and the pool that a way of it leads to.
+type Way = (Arc<str>, Arc<str>);
 
 type Read = fn(&PoolMeter) -> u64;
 
@@ -44,8 +50,72 @@ const COUNTERS: [(&str, &str, Read); 6] = [
 #[derive(Debug, Default)]
 pub struct Meters {
     by_pool: Mutex<BTreeMap<Arc<str>, Vec<Arc<PoolMeter>>>>,
+    /// What objectives are measured by.
+    by_way: Mutex<BTreeMap<Way, Vec<Arc<WayMeter>>>>,
     /// Requests beyond a route's rate, by route.
     limited: Mutex<BTreeMap<Arc<str>, Arc<AtomicU64>>>,
+}
+
+/// One worker's counters for requests of one route to one pool, where one of both has an objective.
+/// Only that worker writes, so a write is a plain store.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct WayMeter {
+    all: AtomicU64,
+    failed: AtomicU64,
+    slow_for_route: AtomicU64,
+    slow_for_pool: AtomicU64,
+}
+
+/// What a [`WayMeter`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WayCounts {
+    /// Requests that were answered or failed.
+    pub all: u64,
+    /// Those that ended in a server error, or in the middle.
+    pub failed: u64,
+    /// Of the others, those that were slower than the route's objective has it.
+    pub slow_for_route: u64,
+    /// Of the others, those that were slower than the pool's objective has it.
+    pub slow_for_pool: u64,
+}
+
+impl WayMeter {
+    /// A request was answered with this status after `elapsed`.
+    pub fn answered(&self, status: u16, elapsed: Duration, route: &RouteSpec, pool: &PoolSpec) {
+        bump(&self.all, 1);
+        if is_failure(status) {
+            return bump(&self.failed, 1);
+        }
+        let is_slow = |slo: Option<Slo>| {
+            slo.and_then(|slo| slo.latency).is_some_and(|latency| elapsed > latency.under)
+        };
+        if is_slow(route.slo) {
+            bump(&self.slow_for_route, 1);
+        }
+        if is_slow(pool.slo) {
+            bump(&self.slow_for_pool, 1);
+        }
+    }
+
+    /// An answer that had begun well ended in the middle.
+    pub fn was_cut(&self) {
+        bump(&self.failed, 1);
+    }
+
+    fn read(&self) -> WayCounts {
+        WayCounts {
+            all: self.all.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            slow_for_route: self.slow_for_route.load(Relaxed),
+            slow_for_pool: self.slow_for_pool.load(Relaxed),
+        }
+    }
+}
+
+/// A server error; 501 and 505 speak of the request.
+fn is_failure(status: u16) -> bool {
+    status >= 500 && !matches!(status, 501 | 505)
 }
 
 /// One worker's counters for one pool. Only that worker writes, so a write is a plain store.
@@ -154,6 +224,44 @@ impl Meters {
         Arc::clone(limited.entry(Arc::clone(route)).or_default())
     }
 
+    /// A new set of counters for one worker, route and pool. A worker asks once and keeps it.
+    #[must_use]
+    pub fn way(&self, route: &Arc<str>, pool: &Arc<str>) -> Arc<WayMeter> {
+        let meter = Arc::new(WayMeter::default());
+        let mut by_way = self.by_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let way = (Arc::clone(route), Arc::clone(pool));
+        by_way.entry(way).or_default().push(Arc::clone(&meter));
+        meter
+    }
+
+    /// What was counted so far, by route and pool.
+    #[must_use]
+    pub fn ways(&self) -> Vec<(Way, WayCounts)> {
+        let by_way = self.by_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |meters: &[Arc<WayMeter>]| {
+            meters.iter().map(|meter| meter.read()).fold(WayCounts::default(), |sum, one| {
+                WayCounts {
+                    all: sum.all + one.all,
+                    failed: sum.failed + one.failed,
+                    slow_for_route: sum.slow_for_route + one.slow_for_route,
+                    slow_for_pool: sum.slow_for_pool + one.slow_for_pool,
+                }
+            })
+        };
+        by_way.iter().map(|(way, meters)| (way.clone(), sum(meters))).collect()
+    }
+
+    /// Requests answered so far, by pool.
+    #[must_use]
+    pub fn answered_by_pool(&self) -> Vec<(Arc<str>, u64)> {
+        let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = |meter: &Arc<PoolMeter>| -> u64 {
+            meter.classes.iter().map(|class| class.load(Relaxed)).sum()
+        };
+        let sum = |meters: &[Arc<PoolMeter>]| meters.iter().map(answered).sum();
+        by_pool.iter().map(|(pool, meters)| (Arc::clone(pool), sum(meters))).collect()
+    }
+
     fn render_limited(&self, page: &mut Page) {
         let limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
         if limited.is_empty() {
@@ -166,6 +274,14 @@ impl Meters {
             let route = route.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = writeln!(page.out, "{name}{{route=\"{route}\"}} {}", count.load(Relaxed));
         }
+    }
+
+    /// Requests of this pool that were answered so far.
+    #[must_use]
+    pub fn answered(&self, pool: &str) -> u64 {
+        let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = by_pool.get(pool).into_iter().flatten();
+        all.flat_map(|meter| &meter.classes).map(|class| class.load(Relaxed)).sum()
     }
 
     /// The counters in Prometheus' text format.

@@ -4,6 +4,7 @@ pub mod instance;
 
 pub mod control;
 pub mod doors;
+pub mod drill;
 pub mod explain;
 pub mod front;
 pub mod gauges;
@@ -20,6 +21,8 @@ pub mod meter;
 pub mod observe;
 pub mod pressure;
 pub mod shared;
+
+pub mod ledger;
 
 pub mod admin;
 pub mod api;

@@ -1,5 +1,6 @@
 //! What the operator is told: logs and metrics of verdicts, incidents, probes and reloads.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ pub fn event(event: &Event) {
                 tracing::warn!("probes bring evidence again");
             }
         }
+        Event::RampEnded { pool, place, address } => ramp_ended(pool, place, *address),
         Event::Panic { pool, on: true } => {
             counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
@@ -86,6 +88,13 @@ fn zone_changed(pool: &str, place: &Place, verdict: Option<(Failure, u32)>) {
             tracing::warn!(%pool, zone = %place, reason = %failure, witnesses, "zone down");
         }
         None => tracing::warn!(%pool, zone = %place, "zone up"),
+    }
+}
+
+fn ramp_ended(pool: &str, place: &Place, address: Option<SocketAddr>) {
+    match address {
+        Some(endpoint) => tracing::debug!(%pool, zone = %place, %endpoint, "whole share again"),
+        None => tracing::info!(%pool, zone = %place, "zone has its whole share again"),
     }
 }
 
@@ -186,7 +195,6 @@ fn incident_ended(incident: &Incident) {
         counter!("gapless_incident_requests_total", &labels).increment(count);
     }
     tracing::warn!(
-        id = incident.id,
         pool = %incident.subject.pool,
         zone = %incident.subject.place,
         endpoint = %incident.subject.address,

@@ -3,11 +3,14 @@
 pub mod ask;
 pub mod check;
 pub mod demo;
+pub mod drill;
 pub mod explain;
 pub mod healthcheck;
+pub mod incidents;
 pub mod predict;
 pub mod run;
 pub mod schema;
+pub mod slo;
 pub mod tune;
 
 use std::io::IsTerminal;
@@ -106,6 +109,27 @@ enum Command {
         admin: SocketAddr,
         #[command(flatten)]
         output: Output,
+    },
+    /// What has failed so far: when, for how long, as predicted or not, and what clients saw of it
+    Incidents(incidents::Arguments),
+    /// Nines, error budgets and burn rates, by route, pool, zone and region
+    Slo {
+        /// The instance's admin listener
+        #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Have a zone of a running instance seem to fail for a share of its requests, and see what comes of it
+    Drill {
+        #[command(subcommand)]
+        action: drill::Action,
+        /// The instance's admin listener
+        #[arg(long, global = true, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        /// How the result is printed
+        #[arg(long, global = true, value_enum, default_value = "text")]
+        format: FormatName,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -221,6 +245,13 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
                 FormatName::Json => Form::Json,
             };
             explain::explain(admin, &Query { of: what, pool, form }, &mut out)
+        }
+        Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
+        Command::Slo { admin, output } => {
+            slo::slo(admin, output.format == FormatName::Json, &mut out)
+        }
+        Command::Drill { action, admin, format } => {
+            drill::drill(admin, action, Output { format }.format(), &mut out)
         }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),

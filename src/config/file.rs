@@ -9,6 +9,7 @@ mod listen;
 mod located;
 mod matching;
 mod observe;
+mod practice;
 mod probe;
 mod route;
 mod scalar;
@@ -26,7 +27,8 @@ pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol
 use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::matching::{Paths, ValueTest};
-pub(super) use self::observe::{AccessLog, Rate};
+pub(super) use self::observe::{AccessLog, Ledger, Rate, Slo, SloLatency};
+pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
@@ -47,6 +49,8 @@ pub(super) struct File {
     pub(super) workers: Option<Located<Whole>>,
     /// A directory for state that outlives the process. Default: none is kept.
     pub(super) state_dir: Option<Located<String>>,
+    /// How much of the past is kept.
+    pub(super) ledger: Option<Table<Ledger>>,
     /// The operator's listener.
     pub(super) admin: Option<Table<Admin>>,
     /// Bounds on clients.
@@ -64,6 +68,8 @@ pub(super) struct File {
     pub(super) access_log: Option<Table<AccessLog>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
+    /// Drills that are run by themselves.
+    pub(super) practice: Option<Vec<Table<Practice>>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
     pub(super) listen: Option<Vec<Table<Listen>>>,
@@ -162,6 +168,8 @@ pub(super) struct Pool {
     pub(super) recover: Option<Table<Recover>>,
     /// How much may be down at once.
     pub(super) evict: Option<Table<Evict>>,
+    /// What is promised of the pool, over all its routes.
+    pub(super) slo: Option<Table<Slo>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.

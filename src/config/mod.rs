@@ -14,7 +14,7 @@ pub mod report;
 mod schema;
 mod source;
 pub(crate) mod suggest;
-mod units;
+pub(crate) mod units;
 mod validate;
 mod veil;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::logic::descriptors::Needs;
+use crate::logic::drill::Practice;
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
 use crate::logic::route::{PathRules, RouteSpec};
@@ -22,6 +23,8 @@ pub struct Config {
     pub workers: usize,
     /// Where state that outlives the process is kept.
     pub state_dir: Option<PathBuf>,
+    /// How much of the past is kept.
+    pub ledger: LedgerBounds,
     /// The operator's listener.
     pub admin: Admin,
     /// Bounds on clients.
@@ -40,6 +43,8 @@ pub struct Config {
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
     pub topology: Topology,
+    /// Drills that are run by themselves.
+    pub practice: Vec<Practice>,
 }
 
 impl Config {
@@ -79,6 +84,21 @@ pub struct Listen {
 pub struct Admin {
     /// Loopback only; port 0 takes any free port; absent switches it off.
     pub address: Option<SocketAddr>,
+}
+
+/// How many incidents are kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerBounds {
+    /// What has been over for longer is forgotten.
+    pub keep: Duration,
+    /// The oldest are forgotten beyond this many.
+    pub at_most: usize,
+}
+
+impl Default for LedgerBounds {
+    fn default() -> Self {
+        Self { keep: Duration::from_hours(90 * 24), at_most: 10_000 }
+    }
 }
 
 /// Bounds on clients.

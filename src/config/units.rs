@@ -46,6 +46,16 @@ pub(super) fn duration(given: &Scalar) -> Result<Duration, Flaw> {
     })
 }
 
+/// Reads a duration that may also be in days: `"90d"`, `"36h"`.
+pub(crate) fn age(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Some(days) = text.strip_suffix('d') {
+        let days: u64 = days.trim().parse().ok()?;
+        return Some(Duration::from_secs(days.checked_mul(24 * 60 * 60)?));
+    }
+    duration(&Scalar::Text(text.to_owned())).ok()
+}
+
 fn unitless(number: &str) -> Flaw {
     let number = number.trim_start_matches('-');
     Flaw::new("a duration needs its unit", format!("write it as \"{number}ms\" or \"{number}s\""))
@@ -159,6 +169,16 @@ mod tests {
         assert_eq!(millis("1m30s"), Ok(90_000));
         assert_eq!(millis(" 2 h "), Ok(7_200_000));
         assert_eq!(millis("0s"), Ok(0));
+    }
+
+    #[test]
+    fn ages_may_be_in_days() {
+        assert_eq!(age("90d"), Some(Duration::from_hours(90 * 24)));
+        assert_eq!(age(" 36h "), Some(Duration::from_hours(36)));
+        assert_eq!(
+            (age("d"), age("1.5d"), age("90"), age("99999999999999999d")),
+            (None, None, None, None)
+        );
     }
 
     #[test]

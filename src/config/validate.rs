@@ -3,9 +3,11 @@
 
 mod check;
 mod health;
+mod ledger;
 mod listen;
 mod observe;
 mod pool;
+mod practice;
 mod probe;
 mod rate;
 mod route;
@@ -40,6 +42,7 @@ pub(super) fn validate(
     let mut check = Check { findings, gaps, base };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
+    let ledger = check.ledger(file.ledger);
     let listeners = check.listen(&file.listen.unwrap_or_default());
     let admin = check.admin(&file.admin, &listeners);
     let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
@@ -55,6 +58,7 @@ pub(super) fn validate(
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);
+    let practice = check.practice(file.practice.unwrap_or_default(), &pools);
     let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
     check.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
@@ -66,6 +70,7 @@ pub(super) fn validate(
         listen: listeners.into_iter().map(|(listen, _)| listen).collect(),
         workers,
         state_dir,
+        ledger,
         admin,
         limits,
         shutdown,
@@ -75,6 +80,7 @@ pub(super) fn validate(
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
+        practice,
     })
 }
 

@@ -1,10 +1,13 @@
 //! The ledger: every failure from onset to restoration, and the gap that clients saw.
 
+pub mod join;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::casualty::Casualties;
 use super::id::{EndpointId, Place};
 use super::outcome::Failure;
 use super::snapshot::Tally;
@@ -83,8 +86,47 @@ pub struct Incident {
     pub failure: Failure,
     /// When what happened.
     pub timeline: Timeline,
+    /// Whether traffic made the verdict, and not probes.
+    pub by_traffic: bool,
+    /// About what the way there and back takes, if a probe has passed of late.
+    pub round_trip: Option<Duration>,
     /// Requests touched so far.
     pub counts: Tally,
+    /// Of those that failed, what their clients saw.
+    pub casualties: Casualties,
+    /// How it ended.
+    pub ended: Option<Ended>,
+}
+
+/// How an incident ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The endpoint was put up again.
+    Restored,
+    /// The endpoint has gone from the configuration.
+    Removed,
+}
+
+/// What a verdict was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// What it was made for.
+    pub failure: Failure,
+    /// Whether traffic made it, and not probes.
+    pub by_traffic: bool,
+    /// About what the way there and back takes, if a probe has passed of late.
+    pub round_trip: Option<Duration>,
+}
+
+/// What requests saw of an endpoint since its last proof of life while up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// How many.
+    pub counts: Tally,
+    /// Of those that failed, what their clients saw.
+    pub casualties: Casualties,
+    /// The last failure that a client saw.
+    pub last_failure: Option<Instant>,
 }
 
 impl Incident {
@@ -93,25 +135,6 @@ impl Incident {
     pub fn is_over(&self) -> bool {
         self.timeline.restored.is_some()
     }
-}
-
-/// Incidents of endpoints in one zone and pool whose verdicts belong together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZoneIncident {
-    /// The first member's identity.
-    pub id: u64,
-    /// The pool.
-    pub pool: Arc<str>,
-    /// The zone.
-    pub place: Place,
-    /// The first member's failure.
-    pub failure: Failure,
-    /// First onset, last verdict, last shift, last failure, last restoration.
-    pub timeline: Timeline,
-    /// Sums over the members.
-    pub counts: Tally,
-    /// The members, oldest first.
-    pub members: Vec<u64>,
 }
 
 /// Open and closed incidents.
@@ -148,7 +171,11 @@ impl Ledger {
             subject: Arc::clone(subject),
             failure,
             timeline,
+            by_traffic: false,
+            round_trip: None,
             counts: Tally::default(),
+            casualties: Casualties::default(),
+            ended: None,
         };
         self.open.insert(subject.endpoint, incident);
     }
@@ -159,11 +186,13 @@ impl Ledger {
     }
 
     /// The verdict makes it an incident.
-    pub fn verdict(&mut self, endpoint: EndpointId, failure: Failure, now: Instant) {
+    pub fn verdict(&mut self, endpoint: EndpointId, ruling: Ruling, now: Instant) {
         if let Some(incident) = self.open.get_mut(&endpoint) {
             self.next_id += 1;
             incident.id = self.next_id;
-            incident.failure = failure;
+            incident.failure = ruling.failure;
+            incident.by_traffic = ruling.by_traffic;
+            incident.round_trip = ruling.round_trip;
             incident.timeline.verdict = Some(now);
             self.unshifted.push(endpoint);
         }
@@ -192,17 +221,19 @@ impl Ledger {
     }
 
     /// Brings the counts of an open incident up to date.
-    pub fn count(&mut self, endpoint: EndpointId, counts: Tally, last_failure: Option<Instant>) {
+    pub fn count(&mut self, endpoint: EndpointId, touched: Touched) {
         if let Some(incident) = self.open.get_mut(&endpoint) {
-            incident.counts = counts;
-            incident.timeline.last_failure = last_failure;
+            incident.counts = touched.counts;
+            incident.casualties = touched.casualties;
+            incident.timeline.last_failure = touched.last_failure;
         }
     }
 
-    /// The endpoint is back (or gone from the configuration); its incident, if there was one.
-    pub fn restore(&mut self, endpoint: EndpointId, now: Instant) -> Option<Incident> {
+    /// The endpoint is back or gone; its incident, if there was one.
+    pub fn close(&mut self, endpoint: EndpointId, ended: Ended, now: Instant) -> Option<Incident> {
         let mut incident = self.open.remove(&endpoint)?;
         incident.timeline.verdict?;
+        incident.ended = Some(ended);
         incident.timeline.restored = Some(now);
         // Put down and taken back before anything was published: nothing moved in between.
         incident.timeline.shift.get_or_insert(now);
@@ -219,6 +250,15 @@ impl Ledger {
         self.open.get(&endpoint).filter(|incident| incident.id > 0)
     }
 
+    /// Those that are open, oldest first.
+    #[must_use]
+    pub fn open_incidents(&self) -> Vec<Incident> {
+        let running = self.open.values().filter(|incident| incident.id > 0);
+        let mut all: Vec<Incident> = running.cloned().collect();
+        all.sort_by_key(|incident| incident.id);
+        all
+    }
+
     /// All incidents, oldest first.
     #[must_use]
     pub fn incidents(&self) -> Vec<Incident> {
@@ -227,67 +267,6 @@ impl Ledger {
         all.sort_by_key(|incident| incident.id);
         all
     }
-}
-
-/// Joins incidents (oldest first) of one pool and zone whose onsets lie within `window` of the
-/// previous one's; what stands alone is left out.
-#[must_use]
-pub fn join_by_zone(incidents: &[Incident], window: Duration) -> Vec<ZoneIncident> {
-    let mut sorted: Vec<&Incident> = incidents.iter().collect();
-    sorted.sort_by_key(|incident| (incident.timeline.onset(), incident.id));
-    let mut groups: Vec<Vec<&Incident>> = Vec::new();
-    let mut last_of: HashMap<(&str, &Place), usize> = HashMap::new();
-    for incident in sorted {
-        let key = (&*incident.subject.pool, &incident.subject.place);
-        let near = last_of.get(&key).copied().filter(|&group| {
-            let last = groups[group].last().map(|member: &&Incident| member.timeline.onset());
-            last.is_some_and(|last| incident.timeline.onset() <= last + window)
-        });
-        match near {
-            Some(group) => groups[group].push(incident),
-            None => {
-                last_of.insert(key, groups.len());
-                groups.push(vec![incident]);
-            }
-        }
-    }
-    groups
-        .iter()
-        .filter(|members| members.len() > 1)
-        .filter_map(|members| joined(members))
-        .collect()
-}
-
-fn joined(members: &[&Incident]) -> Option<ZoneIncident> {
-    let first = *members.first()?;
-    let times = || members.iter().map(|member| member.timeline);
-    let timeline = Timeline {
-        last_good: times().map(|t| t.last_good).min()?,
-        first_bad: times().map(|t| t.first_bad).min()?,
-        suspect: times().map(|t| t.suspect).min()?,
-        verdict: times().filter_map(|t| t.verdict).max(),
-        shift: times().filter_map(|t| t.shift).max(),
-        last_failure: times().filter_map(|t| t.last_failure).max(),
-        restored: if times().all(|t| t.restored.is_some()) {
-            times().filter_map(|t| t.restored).max()
-        } else {
-            None
-        },
-    };
-    let sum = |field: fn(&Tally) -> u64| members.iter().map(|member| field(&member.counts)).sum();
-    Some(ZoneIncident {
-        id: first.id,
-        pool: Arc::clone(&first.subject.pool),
-        place: first.subject.place.clone(),
-        failure: first.failure,
-        timeline,
-        counts: Tally {
-            failed: sum(|c| c.failed),
-            rescued: sum(|c| c.rescued),
-            late: sum(|c| c.late),
-        },
-        members: members.iter().map(|member| member.id).collect(),
-    })
 }
 
 #[cfg(test)]
@@ -309,6 +288,7 @@ mod tests {
     }
 
     const REFUSED: Failure = Failure::connect(Reason::Refused);
+    const RULING: Ruling = Ruling { failure: REFUSED, by_traffic: false, round_trip: None };
 
     #[test]
     fn the_gap_is_from_the_middle_of_the_bracket_to_the_last_failure() {
@@ -316,11 +296,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let a = subject(1, "a");
         ledger.suspect(&a, REFUSED, t0, t0 + ms(100), t0 + ms(110));
-        ledger.verdict(a.endpoint, REFUSED, t0 + ms(150));
+        ledger.verdict(a.endpoint, RULING, t0 + ms(150));
         ledger.shifted(t0 + ms(151));
         let counts = Tally { failed: 2, rescued: 7, late: 1 };
-        ledger.count(a.endpoint, counts, Some(t0 + ms(140)));
-        let incident = ledger.restore(a.endpoint, t0 + ms(900)).expect("incident");
+        let last_failure = Some(t0 + ms(140));
+        ledger.count(a.endpoint, Touched { counts, last_failure, ..Touched::default() });
+        let incident = ledger.close(a.endpoint, Ended::Restored, t0 + ms(900)).expect("incident");
         assert_eq!(incident.timeline.onset(), t0 + ms(50));
         assert_eq!(incident.timeline.detection(), Some(ms(100)));
         assert_eq!(incident.timeline.detection_at_most(), Some(ms(150)));
@@ -338,25 +319,7 @@ mod tests {
         ledger.suspect(&a, REFUSED, t0, t0, t0);
         assert!(ledger.incidents().is_empty());
         ledger.clear(a.endpoint);
-        assert!(ledger.restore(a.endpoint, t0).is_none());
-    }
-
-    #[test]
-    fn a_zone_joins_what_fell_together_and_nothing_else() {
-        let t0 = Instant::now();
-        let mut ledger = Ledger::default();
-        for (endpoint, zone, at) in [(1, "a", 0), (2, "a", 30), (3, "b", 30), (4, "a", 60_000)] {
-            let s = subject(endpoint, zone);
-            let at = t0 + ms(at);
-            ledger.suspect(&s, REFUSED, at, at, at);
-            ledger.verdict(s.endpoint, REFUSED, at + ms(5));
-        }
-        ledger.restore(EndpointId::new(1, 0), t0 + ms(500));
-        let zones = join_by_zone(&ledger.incidents(), ms(2_000));
-        assert_eq!(zones.len(), 1);
-        assert_eq!(zones[0].members, [1, 2]);
-        assert_eq!(zones[0].timeline.verdict, Some(t0 + ms(35)));
-        assert_eq!(zones[0].timeline.restored, None, "one member is still down");
+        assert!(ledger.close(a.endpoint, Ended::Restored, t0).is_none());
     }
 
     #[test]
@@ -366,8 +329,8 @@ mod tests {
         for endpoint in 0..KEPT as u32 + 10 {
             let s = subject(endpoint % 100, "a");
             ledger.suspect(&s, REFUSED, t0, t0, t0);
-            ledger.verdict(s.endpoint, REFUSED, t0);
-            ledger.restore(s.endpoint, t0);
+            ledger.verdict(s.endpoint, RULING, t0);
+            ledger.close(s.endpoint, Ended::Restored, t0);
         }
         assert_eq!(ledger.incidents().len(), KEPT);
     }

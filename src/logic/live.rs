@@ -3,6 +3,7 @@
 //! Every worker adds to them without a lock; the director reads what came since it last looked.
 //! Times are microseconds since the process's own epoch; zero means never.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
@@ -10,6 +11,7 @@ use std::sync::atomic::{
 };
 
 use super::breaker::{Gauges, Limit};
+use super::casualty::{Casualties, Casualty, Count};
 
 /// No trial is wanted.
 const NEVER_US: u64 = u64::MAX;
@@ -31,6 +33,8 @@ pub struct Live {
     late: AtomicU64,
     trials: AtomicU32,
     is_noted: AtomicBool,
+    /// There once a client has seen a failure.
+    casualties: OnceLock<Box<Count>>,
 }
 
 impl Default for Live {
@@ -49,6 +53,7 @@ impl Default for Live {
             late: AtomicU64::new(0),
             trials: AtomicU32::new(0),
             is_noted: AtomicBool::new(false),
+            casualties: OnceLock::new(),
         }
     }
 }
@@ -179,7 +184,8 @@ impl Live {
     }
 
     /// A client saw a failure of this endpoint.
-    pub fn failed(&self, now_us: u64) {
+    pub fn failed(&self, casualty: Casualty, now_us: u64) {
+        self.casualties.get_or_init(Box::default).add(casualty);
         self.failed.fetch_add(1, Relaxed);
         self.last_failure_us.fetch_max(now_us, Relaxed);
     }
@@ -202,6 +208,19 @@ impl Live {
     #[must_use]
     pub fn last_failure_us(&self) -> u64 {
         self.last_failure_us.load(Relaxed)
+    }
+
+    /// What clients saw so far belongs to the past.
+    pub fn settle_casualties(&self) {
+        if let Some(count) = self.casualties.get() {
+            count.settle();
+        }
+    }
+
+    /// What clients saw since.
+    #[must_use]
+    pub fn casualties(&self) -> Casualties {
+        self.casualties.get().map(|count| count.since()).unwrap_or_default()
     }
 
     /// What the ledger counts.

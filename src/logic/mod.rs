@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod schedule;
 
 pub mod breaker;
+pub mod casualty;
 pub mod descriptors;
 pub mod live;
 pub mod pressure;
@@ -30,7 +31,9 @@ pub mod steer;
 pub mod tier;
 pub mod witness;
 
+pub mod drill;
 pub mod incident;
+pub mod slo;
 pub mod window;
 
 pub mod director;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::rate::RateSpec;
+use super::slo::Slo;
 use super::statuses::ServerErrors;
 
 pub use self::action::{
@@ -60,6 +61,8 @@ pub struct RouteSpec {
     pub body_bytes: Option<u64>,
     /// How many requests may come; absent means any number.
     pub rate: Option<RateSpec>,
+    /// What is promised.
+    pub slo: Option<Slo>,
     /// Clients may go on in WebSocket, if the endpoint does.
     pub websocket: bool,
 }
@@ -89,6 +92,7 @@ impl RouteSpec {
             timeouts: Timeouts::default(),
             body_bytes: None,
             rate: None,
+            slo: None,
             websocket: true,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::breaker::Breakers;
 use super::id::Place;
 use super::probe::ProbeSpec;
+use super::slo::Slo;
 use super::speech::Speech;
 
 /// All pools, and where this instance stands.
@@ -56,6 +57,8 @@ pub struct PoolSpec {
     pub recover: Recover,
     /// How much may be down at once.
     pub evict: Evict,
+    /// What is promised.
+    pub slo: Option<Slo>,
 }
 
 impl PoolSpec {
@@ -75,6 +78,7 @@ impl PoolSpec {
             correlate: Correlate::default(),
             recover: Recover::default(),
             evict: Evict::default(),
+            slo: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, metrics. No policy.
+//! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, what is kept on disk. No policy.
 
 pub mod client;
 pub mod h1;
@@ -6,6 +6,7 @@ pub mod handover;
 pub mod inbound;
 pub mod listener;
 pub mod prober;
+pub mod store;
 mod tls_client;
 pub mod trailers;
 pub mod upstream;

@@ -17,12 +17,14 @@ use super::support::{SOON, eventually};
 /// Part of every secret.
 const CANARY: &str = "kanarienvogel";
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 9] = [
     "/metrics",
     "/api/v1/pools",
     "/api/v1/zones",
     "/api/v1/endpoints",
     "/api/v1/incidents",
+    "/api/v1/incidents.csv",
+    "/api/v1/slo",
     "/api/v1/config",
     "/api/v1/explain?of=here/a&format=text",
 ];

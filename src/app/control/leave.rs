@@ -27,11 +27,13 @@ enum End {
 impl Control {
     /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
     pub(super) async fn stop(&mut self) {
+        self.end_drill("the process is on its way out");
         self.abandon_upgrade();
         self.notifier.stopping();
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         tracing::info!(?lame_duck, ?drain, "stopping");
+        self.see_open();
         let lame = self.while_serving(Instant::now() + lame_duck, false).await;
         if lame == End::Over {
             self.doors.drain();
@@ -42,9 +44,13 @@ impl Control {
     /// Another process serves. What is under way here ends, and whoever asks once more is told to
     /// connect anew next time; nobody is turned away before the time is over.
     pub(super) async fn leave(&mut self) {
+        self.end_drill("another process has taken over");
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         self.board.left.cancel();
+        // What is open goes on in the other process.
+        self.see_open();
+        self.board.ledger.release();
         self.doors.leave();
         let end = Instant::now() + lame_duck + drain;
         let last_call = end - LAST_CALL.min(drain / 2);
@@ -63,7 +69,7 @@ impl Control {
     async fn while_serving(&mut self, deadline: Instant, until_drained: bool) -> End {
         loop {
             self.turn();
-            let due = self.board.director.borrow().poll_timeout();
+            let due = self.due();
             let wake = due.map_or(deadline, |due| deadline.min(due));
             tokio::select! {
                 biased;
@@ -90,6 +96,7 @@ impl Control {
             return;
         }
         let Some(executable) = self.executable.clone() else { return };
+        self.end_drill("another process is to take over");
         if std::process::id() == 1 {
             let why = "this is process 1, and all others end with it: start another container";
             return self.upgrade_failed(why.to_owned());

@@ -102,7 +102,7 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 }
 
 /// A length of time in two units at most.
-fn span(duration: Duration) -> String {
+pub(in crate::app) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match duration.as_secs_f64() {
         short if short < 0.01 => format!("{:.1} ms", short * 1e3),

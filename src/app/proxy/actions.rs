@@ -141,7 +141,8 @@ async fn otherwise(
 ) -> Response<ProxyBody> {
     let Errand { worker, view, request, .. } = *errand;
     let is_by_endpoint = unserved.reason.is_by_endpoint();
-    let mut local = view.pool(route).1;
+    let local = view.pool(route).1;
+    let (mut answering, mut seen) = (route, view);
     let fresh;
     if let Some(other) = rule.fallback.as_ref().filter(|_| is_by_endpoint && unserved.may_go_on) {
         local.meter.fell_back();
@@ -156,17 +157,17 @@ async fn otherwise(
             Ok(response) => return response,
             Err(again) => unserved = again,
         }
-        local = fresh.pool(other).1;
+        (answering, seen) = (other, &fresh);
     }
     if !request.headers().contains_key(EXPECT) {
         outgoing.abandon();
     }
     let mut response = unserved.reason.response();
     if let Some(Fallback::Respond(fixed)) = rule.spec.fallback.as_ref().filter(|_| is_by_endpoint) {
-        local.meter.fell_back();
+        seen.pool(answering).1.meter.fell_back();
         put(&mut response, fixed);
     }
-    unserved.told(worker, local, response.status());
+    unserved.told(worker, seen, answering, response.status());
     response
 }
 

@@ -4,6 +4,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::logic::breaker::{Full, Limit, Scope};
+use crate::logic::casualty::Sight;
 use crate::logic::outcome::{self, Class, Failure};
 use crate::net::upstream::ClientFault;
 
@@ -209,6 +210,20 @@ impl Reason {
                 | Self::UpgradeRefused
         );
         self.table().1.is_server_error() && !is_ours
+    }
+
+    /// What the client saw, where an endpoint is to blame.
+    pub(super) fn sight(self) -> Option<Sight> {
+        let sight = match self {
+            Self::ConnectFailed | Self::ConnectTimeout => Sight::Connect,
+            Self::Reset => Sight::Reset,
+            Self::ResponseTimeout => Sight::Timeout,
+            Self::EndpointDown => Sight::Verdict,
+            Self::BadResponse => Sight::Malformed,
+            Self::TotalTimeout => Sight::Deadline,
+            _ => Sight::NoEndpoint,
+        };
+        self.is_by_endpoint().then_some(sight)
     }
 
     /// Whether what follows on the connection cannot be trusted to be a new request.

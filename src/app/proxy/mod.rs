@@ -11,6 +11,7 @@ mod body;
 mod changes;
 mod choose;
 mod client;
+mod drill;
 mod fault;
 mod forward;
 mod forward_h2;

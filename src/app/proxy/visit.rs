@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::app::access::TryNote;
+use crate::app::meter::WayMeter;
 use crate::app::shared::Report;
 use crate::app::worker::{Clock, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
+use crate::logic::casualty::{Casualty, Sight};
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::witness::Witness;
 use crate::net::upstream::{Pool, ResponseError};
@@ -22,6 +25,8 @@ pub struct Visit {
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
     note: Option<TryNote>,
+    /// Counts an answer that ends in the middle, where an objective is measured by it.
+    measured: Option<Arc<WayMeter>>,
     /// What it takes of limits, where there are any: held, not read.
     _counted: Option<Box<Counted>>,
 }
@@ -60,6 +65,7 @@ impl Visit {
             witness: Witness::default(),
             is_failed: Cell::new(false),
             note: None,
+            measured: None,
             _counted: terms.resend.map(|permit| Box::new((Some(permit), None))),
         })
     }
@@ -69,6 +75,11 @@ impl Visit {
         if request.is_some() {
             self._counted.get_or_insert_default().1 = request;
         }
+    }
+
+    /// What the answer is measured by.
+    pub fn measured(&mut self, by: Option<Arc<WayMeter>>) {
+        self.measured = by;
     }
 
     /// Where this try is written down, if it is.
@@ -127,9 +138,9 @@ impl Visit {
     }
 
     /// The client sees the endpoint's failure.
-    pub fn failed(&self) {
+    pub fn failed(&self, casualty: Casualty) {
         if !self.is_failed.replace(true) {
-            self.home.target.live.failed(self.worker.shared.micros(Instant::now()));
+            self.home.failed(self.worker.shared.micros(Instant::now()), casualty);
         }
     }
 
@@ -138,7 +149,10 @@ impl Visit {
         match error {
             ResponseError::Endpoint(reason) => {
                 self.met(Failure::http(reason));
-                self.failed();
+                if let Some(measured) = self.measured.as_ref().filter(|_| !self.is_failed.get()) {
+                    measured.was_cut();
+                }
+                self.failed(Casualty { sight: Sight::Cut, is_repeatable: false });
             }
             ResponseError::Client => {
                 self.witness.withdraw();
@@ -152,7 +166,11 @@ impl Visit {
     /// Tells control.
     fn report(&self, failure: Failure) {
         let endpoint = self.home.target.id;
-        let report = Report::Traffic { endpoint, failure, began: self.began };
+        let began = self.began;
+        let report = match &self.home.staging {
+            None => Report::Traffic { endpoint, failure, began },
+            Some(staging) => Report::LaneTraffic { drill: staging.drill, endpoint, failure, began },
+        };
         if !self.worker.shared.report(report) {
             self.home.target.live.untold();
         }

@@ -1,16 +1,19 @@
 //! A worker's own view of the snapshot: the shared part, and what only this worker keeps.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::app::meter::PoolMeter;
+use crate::app::meter::{PoolMeter, WayMeter};
 use crate::app::shared::{Manners, Shared};
+use crate::logic::drill::Lane;
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::Budget;
 use crate::logic::route::{RetrySpec, Route};
 use crate::logic::snapshot::{PoolView, Snapshot};
+use crate::logic::topology::PoolSpec;
 
 /// The snapshot with this worker's own state beside it.
 #[derive(Debug)]
@@ -19,6 +22,10 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// How clients are treated.
     pub manners: Arc<Manners>,
+    /// For the requests that a drill takes, while one is on.
+    pub lane: Option<Rc<Self>>,
+    /// The drill whose lane this is.
+    pub drill: Option<Arc<Lane>>,
     pools: Vec<Rc<PoolLocal>>,
 }
 
@@ -31,6 +38,8 @@ pub struct PoolLocal {
     pub meter: Arc<PoolMeter>,
     /// What this worker may send again.
     pub budget: RefCell<Budget>,
+    /// What objectives are measured by, for each route that leads here.
+    ways: RefCell<HashMap<Arc<str>, Arc<WayMeter>>>,
     name: Arc<str>,
 }
 
@@ -49,8 +58,23 @@ impl View {
             known.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
             Rc::clone(known)
         };
-        let pools = snapshot.pools.iter().enumerate().map(local).collect();
-        Self { snapshot, manners: shared.manners.load_full(), pools }
+        let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
+        let manners = shared.manners.load_full();
+        let before = before.and_then(|before| before.lane.as_ref());
+        let lane = snapshot.drill.as_ref().map(|drill| {
+            let before =
+                before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
+            let begin = |(index, pool): (usize, &Rc<PoolLocal>)| {
+                Rc::new(pool.in_lane(drill, &retry_of(&snapshot, index)))
+            };
+            let pools = match before {
+                Some(lane) => lane.pools.clone(),
+                None => pools.iter().enumerate().map(begin).collect(),
+            };
+            let (snapshot, manners) = (Arc::clone(&drill.snapshot), Arc::clone(&manners));
+            Rc::new(Self { snapshot, manners, lane: None, drill: Some(Arc::clone(drill)), pools })
+        });
+        Self { snapshot, manners, lane, drill: None, pools }
     }
 
     /// The route's pool, in both its parts.
@@ -72,6 +96,9 @@ impl View {
                 pool.budget.borrow_mut().settle(&route.spec.retry, now);
             }
         }
+        if let Some(lane) = &self.lane {
+            lane.settle_budgets(now);
+        }
     }
 }
 
@@ -82,13 +109,49 @@ fn retry_of(snapshot: &Snapshot, pool: usize) -> RetrySpec {
 }
 
 impl PoolLocal {
+    /// What this is at the begin of a drill's lane: it knows as much, and has the lane's part of the
+    /// budget for its own, so that a drill spends nothing of anybody else's.
+    fn in_lane(&self, lane: &Lane, retry: &RetrySpec) -> Self {
+        let budget = self.budget.borrow().portion(lane.plan.share.percent(), retry);
+        Self {
+            latency: RefCell::new(self.latency.borrow().clone()),
+            meter: Arc::clone(&self.meter),
+            budget: RefCell::new(budget),
+            ways: self.ways.clone(),
+            name: Arc::clone(&self.name),
+        }
+    }
+
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
         let name = Arc::clone(&pool.spec.name);
         Self {
             latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
             meter: shared.meters.meter(&name),
             budget: RefCell::new(Budget::new(retry, Instant::now())),
+            ways: RefCell::default(),
             name,
         }
+    }
+
+    /// A request of `route` was answered with this status after `elapsed`: counts it where the route
+    /// or the pool has an objective, and gives what counts what becomes of the answer.
+    pub fn measure(
+        &self,
+        shared: &Shared,
+        (route, pool): (&Route, &PoolSpec),
+        status: u16,
+        elapsed: Duration,
+    ) -> Option<Arc<WayMeter>> {
+        if route.spec.slo.is_none() && pool.slo.is_none() {
+            return None;
+        }
+        let mut ways = self.ways.borrow_mut();
+        let new = || shared.meters.way(&route.spec.name, &self.name);
+        let meter = match ways.get(&route.spec.name) {
+            Some(meter) => meter,
+            None => ways.entry(Arc::clone(&route.spec.name)).or_insert_with(new),
+        };
+        meter.answered(status, elapsed, &route.spec, pool);
+        Some(Arc::clone(meter))
     }
 }

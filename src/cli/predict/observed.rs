@@ -139,7 +139,8 @@ impl<'a> Line<'a> {
     }
 
     fn label(&self, name: &str) -> Option<&'a str> {
-        let quoted = |part: &'a str| part.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"');
+        let quoted =
+            |part: &'a str| part.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"');
         self.labels.split(',').find_map(quoted)
     }
 }
@@ -254,7 +255,9 @@ gapless_snapshot_version 3
         };
         assert!(matches!(read(PAGE), Ok(Observed::Measured(_))));
         assert!(matches!(read("1 50\n2.5 25\n"), Ok(Observed::Told(_))));
-        assert!(read("gapless_probes_total{pool=\"a\"} 1\n").is_err_and(|why| why.contains("no probe")));
+        assert!(
+            read("gapless_probes_total{pool=\"a\"} 1\n").is_err_and(|why| why.contains("no probe"))
+        );
         let told = Observed::Told(Latency::Fixed(Duration::from_millis(3)));
         assert_eq!(observed("3ms"), Ok(told));
         assert!(observed("http://nowhere").is_err_and(|why| why.contains("admin listener")));

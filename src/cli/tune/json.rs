@@ -24,8 +24,7 @@ pub(super) fn object(asked: &Asked<'_>, answer: &Answer) -> Value {
     });
     let sum = |of: &dyn Fn(&State) -> f64| {
         let before: f64 = answer.pools.iter().map(|pool| of(&pool.before)).sum();
-        let after: Option<f64> =
-            answer.pools.iter().map(|pool| pool.after.as_ref().map(of)).sum();
+        let after: Option<f64> = answer.pools.iter().map(|pool| pool.after.as_ref().map(of)).sum();
         (before, after)
     };
     let probes = sum(&|state| state.probes_per_second);

@@ -67,7 +67,8 @@ pub fn run(
 }
 
 fn asked<'a>(topology: &'a Topology, arguments: &Arguments) -> Result<Asked<'a>, String> {
-    let is_wanted = |pool: &PoolSpec| arguments.pool.as_deref().is_none_or(|name| *pool.name == *name);
+    let is_wanted =
+        |pool: &PoolSpec| arguments.pool.as_deref().is_none_or(|name| *pool.name == *name);
     let mut subjects = Vec::new();
     let (mut unknown, mut others) = (Vec::new(), 0.0);
     for pool in &topology.pools {

@@ -60,11 +60,7 @@ fn micros(duration: Duration) -> Duration {
 }
 
 /// The rows of both windows side by side.
-fn before_and_after(
-    subject: &Subject<'_>,
-    tuned: &Tuned,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn before_and_after(subject: &Subject<'_>, tuned: &Tuned, out: &mut impl Write) -> io::Result<()> {
     let heading = "from onset to verdict, in ms";
     writeln!(out, "  {heading:<29} {:>17} {:>19}", "as it is", "as it would be")?;
     writeln!(out, "  {:<29} {:>8} {:>8}   {:>8} {:>8}", "", "median", "p99", "median", "p99")?;
@@ -92,9 +88,7 @@ fn before_and_after(
         let reasons = if unseen.len() == 1 { why } else { "see `gapless predict`" };
         writeln!(out, "  not noticed by its probes: {} ({reasons})", names.join(", "))?;
     }
-    let costs = |state: &State| {
-        format!("{:>17}", number(state.probes_per_second) + " probes/s")
-    };
+    let costs = |state: &State| format!("{:>17}", number(state.probes_per_second) + " probes/s");
     let falsely = |state: &State| format!("{:>17}", yearly(state.false_yearly));
     let then = |of: &dyn Fn(&State) -> String| {
         tuned.after.as_ref().map_or_else(String::new, |after| format!("   {}", of(after)))
@@ -133,7 +127,19 @@ fn given_up(
         let [then, now] = [subject.pool, &pool].map(|pool| tune::strike_chance(pool, subject));
         let what = change(old.timeout, new.timeout);
         let (then, now) = (often(then), often(now));
-        writeln!(out, "  timeout {what}: a probe of a healthy endpoint fails {now} instead of {then}")?;
+        writeln!(
+            out,
+            "  timeout {what}: a probe of a healthy endpoint fails {now} instead of {then}"
+        )?;
+    }
+    let silence = |detect: Detect| format!("{} × {}", detect.down_after, words(detect.timeout));
+    if silence(old) != silence(new) {
+        writeln!(
+            out,
+            "  silence is a verdict after {} instead of {}: who stands still for longer is down",
+            silence(new),
+            silence(old)
+        )?;
     }
     if new.down_after > 2 {
         strikes(subject, after, out)?;
@@ -216,7 +222,8 @@ fn unmet(asked: &Asked<'_>, answer: &Answer, out: &mut impl Write) -> io::Result
         }
     }
     if let Some(needed) = answer.over_budget {
-        let (needed, budget) = (number(needed + asked.others), number(answer.budget + asked.others));
+        let (needed, budget) =
+            (number(needed + asked.others), number(answer.budget + asked.others));
         writeln!(
             out,
             "  probe budget: it takes {needed} probes/s, and {budget} are allowed; --probe-budget and \
@@ -248,9 +255,8 @@ fn in_the_way(asked: &Asked<'_>, constraint: &Constraint) -> String {
             yearly(least),
             yearly(asked.wishes.false_yearly)
         ),
-        Constraint::Simulation(p99) => format!(
-            "simulation: it finds {} at least, whatever is tried",
-            words(micros(p99))
-        ),
+        Constraint::Simulation(p99) => {
+            format!("simulation: it finds {} at least, whatever is tried", words(micros(p99)))
+        }
     }
 }

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape};
-use super::scalar::{DurationText, Whole};
+use super::located::{Located, Shape, Table};
+use super::scalar::{AgeText, DurationText, Whole};
 
 /// One line for each request, written when it is over.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -19,6 +19,40 @@ pub(in crate::config) struct AccessLog {
     pub(in crate::config) redact_query: Option<Located<bool>>,
     /// Request fields that JSON lines have too; none that carries credentials. Default: none.
     pub(in crate::config) headers: Option<Vec<Located<String>>>,
+}
+
+/// The ledger of incidents. With `state_dir` it outlives the process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Ledger {
+    /// How long an incident is kept after its end, at least 1h. Default: 90d.
+    pub(in crate::config) keep: Option<Located<AgeText>>,
+    /// Incidents that are kept; beyond them the oldest go. Default: 10000.
+    pub(in crate::config) max: Option<Located<Whole>>,
+}
+
+/// A service level objective: what is promised over thirty days. Budgets and burn rates are in
+/// `/metrics`, in `/api/v1/slo` and in `gapless slo`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Slo {
+    /// The share of requests that do not end in a server error or in the middle, such as `99.95%`.
+    /// Default: none is promised.
+    pub(in crate::config) availability: Option<Located<String>>,
+    /// How fast the others are answered. Default: nothing is promised.
+    pub(in crate::config) latency: Option<Table<SloLatency>>,
+}
+
+/// How fast requests are answered that do not fail.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct SloLatency {
+    /// The share of them that must be, such as `99%`.
+    #[schemars(required)]
+    pub(in crate::config) share: Option<Located<String>>,
+    /// From a request's arrival to its response's head.
+    #[schemars(required)]
+    pub(in crate::config) under: Option<Located<DurationText>>,
 }
 
 /// How many requests a route takes; more are answered with 429.
@@ -39,6 +73,18 @@ pub(in crate::config) struct Rate {
 
 impl Shape for Rate {
     const EXPECTED: &str = "a table such as { requests = 100, per = \"1s\" }";
+}
+
+impl Shape for Slo {
+    const EXPECTED: &str = "a table such as { availability = \"99.9%\" }";
+}
+
+impl Shape for SloLatency {
+    const EXPECTED: &str = "a table such as { share = \"99%\", under = \"300ms\" }";
+}
+
+impl Shape for Ledger {
+    const EXPECTED: &str = "a table such as { keep = \"90d\" }";
 }
 
 impl Shape for AccessLog {

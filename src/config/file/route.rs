@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
 use super::located::{Entries, Located, Shape, Table};
 use super::matching::ValueTest;
-use super::observe::Rate;
+use super::observe::{Rate, Slo};
 use super::scalar::{DeadlineText, DurationText, ErrorText, SizeText, Whole};
 
 /// Which requests go where; with neither host nor path, all of them. What answers is one of `pool`,
@@ -63,6 +63,8 @@ pub(in crate::config) struct Route {
     /// Protocols that clients may go on in (RFC 9110 7.8): `websocket`, or none. Default:
     /// `["websocket"]`.
     pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
+    /// What is promised of the route.
+    pub(in crate::config) slo: Option<Table<Slo>>,
     /// Bounds on requests.
     pub(in crate::config) limits: Option<Table<RouteLimits>>,
 }

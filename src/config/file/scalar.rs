@@ -68,6 +68,31 @@ impl JsonSchema for DurationText {
     }
 }
 
+/// A length of time that may be in days, such as `"90d"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct AgeText(pub(in crate::config) Scalar);
+
+impl<'de> Deserialize<'de> for AgeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        scalar(deserializer, "a length of time such as \"90d\"").map(Self)
+    }
+}
+
+impl JsonSchema for AgeText {
+    fn schema_name() -> Cow<'static, str> {
+        "Age".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A length of time with its unit, which may be `d` for days.",
+            "pattern": "^ *[0-9].*[a-z] *$",
+            "examples": ["90d", "36h"],
+        })
+    }
+}
+
 /// A length of time, or `"unlimited"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct DeadlineText(pub(in crate::config) Scalar);

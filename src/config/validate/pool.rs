@@ -70,6 +70,7 @@ impl Check<'_> {
             correlate: self.correlate(given.correlate),
             recover: self.recover(given.recover),
             evict: self.evict(given.evict),
+            slo: self.slo(given.slo),
         }
     }
 

@@ -98,6 +98,7 @@ impl Check<'_> {
         let timeouts = self.timeouts(given.timeouts);
         let websocket = self.upgrade(given.upgrade.as_deref());
         let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
+        let slo = self.slo(given.slo);
         let body_bytes = self.body_limit(given.limits);
         let ((host, path), conditions) = matched?;
         let name = name.unwrap_or_else(|| seen.made_name(&host, &path));
@@ -117,6 +118,7 @@ impl Check<'_> {
             timeouts,
             body_bytes,
             rate,
+            slo,
             websocket,
         })
     }

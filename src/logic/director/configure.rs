@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::id::EndpointId;
+use crate::logic::incident::Ended;
 use crate::logic::route::RouteTable;
 use crate::logic::snapshot::Target;
 use crate::logic::topology::{PoolSpec, Topology};
@@ -126,7 +127,7 @@ impl Director {
 
     fn retire(&mut self, id: EndpointId, now: Instant) {
         self.tally(id);
-        if let Some(incident) = self.ledger.restore(id, now) {
+        if let Some(incident) = self.ledger.close(id, Ended::Removed, now) {
             self.event(Event::IncidentEnded(Box::new(incident)));
         }
         self.roster.remove(id);

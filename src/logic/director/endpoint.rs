@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::logic::health::{Change, Health};
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Subject;
+use crate::logic::incident::Touched;
 use crate::logic::live::Tries;
 use crate::logic::outcome::Failure;
 use crate::logic::probe::Role;
@@ -392,6 +393,7 @@ impl Endpoint {
         if self.verdict() == Health::Up {
             self.baseline = self.live.tally();
             self.baseline_failure_us = self.live.last_failure_us();
+            self.live.settle_casualties();
         }
     }
 
@@ -417,7 +419,7 @@ impl Endpoint {
     }
 
     /// What requests saw since the last proof of life while up.
-    pub(super) fn touched(&self, epoch: Instant) -> (Tally, Option<Instant>) {
+    pub(super) fn touched(&self, epoch: Instant) -> Touched {
         let all = self.live.tally();
         let counts = Tally {
             failed: all.failed - self.baseline.failed,
@@ -427,7 +429,12 @@ impl Endpoint {
         let last_us = self.live.last_failure_us();
         let last_failure =
             if last_us > self.baseline_failure_us { at(epoch, last_us) } else { None };
-        (counts, last_failure)
+        Touched { counts, casualties: self.live.casualties(), last_failure }
+    }
+
+    /// What its fastest probe of late took: about a round trip.
+    pub(super) fn round_trip(&self, epoch: Instant) -> Option<Duration> {
+        self.past.iter(epoch).filter_map(|(_, _, outcome)| outcome.latency()).min()
     }
 }
 

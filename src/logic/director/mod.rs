@@ -43,7 +43,7 @@ use fastrand::Rng;
 
 use super::health::{Change, Health};
 use super::id::{EndpointId, Place};
-use super::incident::{Incident, Ledger, Subject};
+use super::incident::{Ended, Incident, Ledger, Ruling, Subject};
 use super::outcome::{Failure, Outcome};
 use super::route::RouteTable;
 use super::schedule::ProbeRow;
@@ -230,8 +230,17 @@ pub enum Event {
     },
     /// A verdict began an incident.
     IncidentBegan(Box<Incident>),
-    /// An endpoint is back.
+    /// An endpoint is back, or gone from the configuration.
     IncidentEnded(Box<Incident>),
+    /// What came back has its whole share again.
+    RampEnded {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The zone.
+        place: Place,
+        /// The endpoint; `None` for all of the zone.
+        address: Option<SocketAddr>,
+    },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         /// The pool's name.
@@ -364,7 +373,8 @@ impl Director {
                     if !self.ledger.is_watching(id) {
                         self.ledger.suspect(subject, failure, last_good, began, now);
                     }
-                    self.ledger.verdict(id, failure, now);
+                    let ruling = self.ruling(id, failure);
+                    self.ledger.verdict(id, ruling, now);
                     if self.stale.is_empty() {
                         // Its traffic has moved before, with its zone's.
                         self.ledger.shifted(self.now);
@@ -378,7 +388,7 @@ impl Director {
             }
             (Change::Restored, _) => {
                 self.tally(id);
-                if let Some(incident) = self.ledger.restore(id, now) {
+                if let Some(incident) = self.ledger.close(id, Ended::Restored, now) {
                     self.event(Event::IncidentEnded(Box::new(incident)));
                 }
             }
@@ -386,11 +396,21 @@ impl Director {
         }
     }
 
+    /// What is known of a verdict besides its time.
+    fn ruling(&self, id: EndpointId, failure: Failure) -> Ruling {
+        let endpoint = self.roster.get(id);
+        let cause = endpoint.and_then(endpoint::Endpoint::cause);
+        Ruling {
+            failure,
+            by_traffic: cause.is_some_and(|cause| cause.source == Source::Traffic),
+            round_trip: endpoint.and_then(|endpoint| endpoint.round_trip(self.epoch)),
+        }
+    }
+
     /// Brings the counts of an endpoint's open incident up to date.
     fn tally(&mut self, id: EndpointId) {
         if let Some(endpoint) = self.roster.get(id) {
-            let (counts, last_failure) = endpoint.touched(self.epoch);
-            self.ledger.count(id, counts, last_failure);
+            self.ledger.count(id, endpoint.touched(self.epoch));
         }
     }
 

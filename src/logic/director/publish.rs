@@ -10,6 +10,7 @@ use crate::logic::recovery::{FULL, ramp_step};
 use crate::logic::snapshot::{Cell, PoolView, Snapshot, Target, Tier};
 use crate::logic::steer::{self, TierWeight};
 
+use super::endpoint::Endpoint;
 use super::pools::{Built, PoolState};
 use super::{Director, Event};
 
@@ -37,7 +38,8 @@ impl Director {
         }
         self.version += 1;
         let pools = self.pools.iter().filter_map(|pool| pool.view.clone()).collect();
-        Arc::new(Snapshot { version: self.version, routes: Arc::clone(&self.routes), pools })
+        let routes = Arc::clone(&self.routes);
+        Arc::new(Snapshot { version: self.version, routes, pools, drill: None })
     }
 
     fn panic_changed(&mut self, pool: usize, on: bool, now: Instant) {
@@ -78,9 +80,15 @@ impl Director {
             state.ramp_due = None;
             let length = state.spec.recover.ramp;
             let mut grows = false;
+            let name = Arc::clone(&state.spec.name);
+            let mut whole = Vec::new();
             for zone in state.zones.iter_mut().filter(|zone| zone.ramp.is_growing()) {
                 zone.ramp.settle(length, now);
-                grows |= zone.ramp.is_growing();
+                if zone.ramp.is_growing() {
+                    grows = true;
+                } else {
+                    whole.push((zone.place.clone(), None));
+                }
             }
             let ramping = std::mem::take(&mut state.ramping);
             self.stale.insert(pool);
@@ -92,8 +100,14 @@ impl Director {
                     if still {
                         grows = true;
                         self.pools[pool].ramping.push(id);
+                    } else if self.roster.get(id).is_some_and(|one| one.health.serves(false)) {
+                        let subject = self.roster.get(id).map(Endpoint::subject);
+                        whole.extend(subject.map(|s| (s.place.clone(), Some(s.address))));
                     }
                 }
+            }
+            for (place, address) in whole {
+                self.event(Event::RampEnded { pool: Arc::clone(&name), place, address });
             }
             if grows {
                 self.ramps(pool, now);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::Health;
-use crate::logic::incident::{Incident, Subject, ZoneIncident, join_by_zone};
+use crate::logic::id::{EndpointId, Place};
+use crate::logic::incident::{Incident, Subject};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
 use crate::logic::snapshot::{PoolView, Tier};
@@ -13,7 +14,7 @@ use crate::logic::steer::WHOLE;
 use super::Director;
 use super::endpoint::{Endpoint, Piece, Withheld};
 use super::explain::Budget;
-use super::pools::{PoolState, Standing};
+use super::pools::{PoolState, Standing, ZoneState};
 use super::weigh::part;
 
 /// One endpoint.
@@ -149,11 +150,28 @@ impl Director {
         self.ledger.incidents()
     }
 
-    /// The same joined by zone: what fell together belongs together.
+    /// How tries ended in every zone that is known, of pools with an objective.
     #[must_use]
-    pub fn zone_incidents(&mut self) -> Vec<ZoneIncident> {
-        let slowest = self.topology.pools.iter().map(|pool| 2 * pool.detect.interval).max();
-        let window = slowest.unwrap_or_default().max(Duration::from_secs(2));
-        join_by_zone(&self.incidents(), window)
+    pub fn zone_tries(&self) -> Vec<(Arc<str>, Place, Tries)> {
+        let pools = self.pools.iter().filter(|pool| pool.spec.slo.is_some());
+        let zones = pools.flat_map(|pool| pool.zones.iter().map(move |zone| (pool, zone)));
+        let sum = |members: &[EndpointId]| {
+            let tries = members.iter().filter_map(|&id| Some(self.roster.get(id)?.live.tries()));
+            tries.fold(Tries::default(), |sum, one| Tries {
+                good: sum.good + one.good,
+                bad: sum.bad + one.bad,
+            })
+        };
+        let of = |(pool, zone): (&PoolState, &ZoneState)| {
+            (Arc::clone(&pool.spec.name), zone.place.clone(), sum(&zone.members))
+        };
+        zones.map(of).collect()
+    }
+
+    /// The same of those that are open.
+    #[must_use]
+    pub fn open_incidents(&mut self) -> Vec<Incident> {
+        self.ledger.watching().into_iter().for_each(|id| self.tally(id));
+        self.ledger.open_incidents()
     }
 }

@@ -203,6 +203,64 @@ pub fn predict_one(
     Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
 }
 
+/// The same for the zone at this place in the pool's list, whichever gets traffic first.
+#[must_use]
+pub fn predict_zone(
+    pool: &PoolSpec,
+    here: Option<&Place>,
+    question: &Question,
+    (zone, scope, fault): (usize, Scope, Fault),
+    base: Instant,
+) -> Row {
+    let sample = Sample::with(&alone(pool, here), zone, question.rate_rps);
+    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
+}
+
+/// What the configuration's periods add up to for this fault and scope, by active probes alone: at
+/// once, since nothing is simulated. `None` where no probe sees it.
+#[must_use]
+pub fn closed_form(
+    pool: &PoolSpec,
+    round_trip: Duration,
+    (scope, fault): (Scope, Fault),
+) -> Option<Bounds> {
+    let cost = probe_cost(pool, fault, round_trip, SERVICE)?;
+    Some(bounds(pool, (scope, fault), (cost, cost)))
+}
+
+/// What a probe of this pool needs to find out, in round trips and the endpoint's own time (`service`,
+/// if it answers as it should); `None` if it never does.
+fn probe_cost(
+    pool: &PoolSpec,
+    fault: Fault,
+    round_trip: Duration,
+    service: Duration,
+) -> Option<Duration> {
+    let timeout = pool.detect.timeout;
+    match fault.behavior().meets_probe(pool.primary(), service) {
+        Meeting::Answer { round_trips, service, finding } => {
+            let cost = round_trip * round_trips + service;
+            (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
+        }
+        Meeting::Silence(_) => Some(timeout),
+    }
+}
+
+/// The closed form, where a probe costs so much at least and at most.
+fn bounds(
+    pool: &PoolSpec,
+    (scope, fault): (Scope, Fault),
+    (least, most): (Duration, Duration),
+) -> Bounds {
+    let of = |cost| window::bounds(fault.class(), &pool.detect, cost);
+    let worst = of(most).worst;
+    if scope == Scope::Zone && falls_as_a_whole(pool, fault) {
+        // The first strikes of enough of its endpoints are its verdict.
+        return Bounds { best: least, worst };
+    }
+    Bounds { best: of(least).best, worst }
+}
+
 /// Why no probe of this pool will ever notice this fault; `None` if one does. `base` is any instant.
 #[must_use]
 pub fn unseen_by_probes(
@@ -257,18 +315,9 @@ impl Trial<'_> {
         self.probe_cost(1.0, self.question.latency.exceeded_by(0.5)).is_some()
     }
 
-    /// What a probe of this pool needs to find out, in round trips and the endpoint's own time
-    /// (`service`, if it answers as it should); `None` if it never does.
     fn probe_cost(&self, stretch: f64, service: Duration) -> Option<Duration> {
-        let timeout = self.pool.detect.timeout;
         let round_trip = self.question.round_trip.mul_f64(stretch);
-        match self.fault.behavior().meets_probe(self.pool.primary(), service) {
-            Meeting::Answer { round_trips, service, finding } => {
-                let cost = round_trip * round_trips + service;
-                (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
-            }
-            Meeting::Silence(_) => Some(timeout),
-        }
+        probe_cost(self.pool, self.fault, round_trip, service)
     }
 
     fn closed_form(&self, stretch: f64) -> Bounds {
@@ -277,17 +326,9 @@ impl Trial<'_> {
             let service = self.question.latency.exceeded_by(exceeded_by);
             self.probe_cost(stretch, service).unwrap_or(self.question.round_trip)
         };
-        let of = |cost| window::bounds(self.fault.class(), &self.pool.detect, cost);
-        let bounds = Bounds { best: of(cost(1.0)).best, worst: of(cost(0.0)).worst };
-        if self.scope == Scope::Zone && self.falls_as_a_whole(false) {
-            // The first strikes of enough of its endpoints are its verdict.
-            return Bounds { best: cost(1.0), ..bounds };
-        }
-        bounds
+        bounds(self.pool, (self.scope, self.fault), (cost(1.0), cost(0.0)))
     }
 
-    /// Whether a zone gets its own verdict before each of its endpoints has one: where connections
-    /// fail, or requests do.
     fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
         falls_as_a_whole(self.pool, self.fault)
             || with_traffic
@@ -321,7 +362,8 @@ impl Trial<'_> {
         match self.spread(&self.run_all(patience), patience, is_each_for_itself) {
             None => Window::Unseen(Unseen::NotNoticed),
             Some(spread) => {
-                let is_bounded = !with_traffic && matches!(self.question.latency, Latency::Fixed(_));
+                let is_bounded =
+                    !with_traffic && matches!(self.question.latency, Latency::Fixed(_));
                 let within_closed_form = is_bounded.then(|| self.is_within(&spread));
                 Window::Seen { spread, within_closed_form }
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::logic::casualty::{Casualty, Sight};
 use crate::logic::director::Input;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::{self, Again, Reached, Tried};
@@ -142,7 +143,8 @@ impl World {
         if request.holds_bad_answer {
             counts.answered_badly += 1;
             if let Some(live) = &request.held_failure {
-                live.failed(self.micros(self.now));
+                let casualty = Casualty { sight: Sight::Status, is_repeatable: request.idempotent };
+                live.failed(casualty, self.micros(self.now));
             }
             return;
         }
@@ -150,7 +152,8 @@ impl World {
             if request.idempotent { &mut counts.failed_get } else { &mut counts.failed_post };
         *failed += 1;
         if let Some(met) = &request.first_met {
-            met.failed(self.micros(self.now));
+            let casualty = Casualty { sight: Sight::Reset, is_repeatable: request.idempotent };
+            met.failed(casualty, self.micros(self.now));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One endpoint, one pool: health, incidents, probes.
 
 use super::*;
+use crate::logic::casualty::{Casualty, Sight};
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
@@ -205,7 +206,8 @@ fn an_incident_counts_what_requests_met_and_keeps_it() {
     live.rescued(false);
     live.rescued(true);
     rig.fell(&[1]);
-    live.failed(2_000);
+    let cut = Casualty { sight: Sight::Cut, is_repeatable: false };
+    live.failed(cut, 2_000);
     let counts = Tally { failed: 1, rescued: 2, late: 1 };
     assert_eq!(rig.director.incidents()[0].counts, counts);
     for _ in 0..2 {
