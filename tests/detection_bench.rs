@@ -1,5 +1,7 @@
 //! The pure parts of the detection bench: a bench that misjudges its runs is worse than none.
 
+#[path = "../benches/detection/calibration.rs"]
+mod calibration;
 #[path = "../benches/detection/certificates.rs"]
 #[allow(dead_code, reason = "showing them is the endpoint's")]
 mod certificates;
@@ -18,6 +20,7 @@ mod pki;
 #[allow(dead_code, reason = "asking for a prediction needs the program")]
 mod predicted;
 
+use calibration::{Calibration, Point};
 use class::{CLASSES, Class, Fault};
 use predicted::{Predicted, row_of};
 use serde_json::{Value, json};
@@ -54,6 +57,32 @@ fn a_verdict_that_never_came_is_outside_and_of_what_is_unseen_every_verdict_is()
     assert!(!judge::holds(&[None; 5], Some(10.0)));
     assert!(judge::holds(&[None; 5], None));
     assert!(!judge::holds(&[], None));
+}
+
+/// A window of a prediction that is uniform up to `most_ms`.
+fn point(most_ms: f64, took_ms: Option<f64>) -> Point {
+    let steps_ms = (0..=20).map(|step| f64::from(step) / 20.0 * most_ms).collect();
+    Point { steps_ms, p99_ms: 0.99 * most_ms, took_ms }
+}
+
+#[test]
+fn ranks_of_right_predictions_are_uniform_whatever_the_windows() {
+    assert_eq!(point(10.0, Some(4.25)).rank(), 0.425);
+    assert_eq!((point(10.0, Some(11.0)).rank(), point(10.0, None).rank()), (1.0, 1.0));
+    assert!(!point(10.0, None).is_inside() && !point(10.0, Some(9.95)).is_inside());
+    let drawn = |stretch: f64| {
+        let of = |index: u32| {
+            let most_ms = 10.0 * f64::from(1 + index % 7);
+            point(most_ms, Some(stretch * most_ms * (f64::from(index) + 0.5) / 200.0))
+        };
+        Calibration::of(&(0..200).map(of).collect::<Vec<_>>()).expect("some")
+    };
+    let right = drawn(1.0);
+    assert_eq!((right.points, right.inside), (200, 198));
+    assert!((right.median_ratio - 1.0).abs() < 0.02 && right.distance < 0.01, "{right:?}");
+    let late = drawn(1.5);
+    assert!(late.inside < 140 && late.median_ratio > 1.4 && late.distance > 0.3, "{late:?}");
+    assert_eq!(Calibration::of(&[]), None);
 }
 
 fn rows() -> Vec<Value> {
@@ -109,7 +138,9 @@ fn names_are_unique_and_every_order_has_its_word() {
 #[test]
 fn the_configuration_of_every_class_is_taken() {
     for class in CLASSES {
-        let text = layout::config(2, class.probe, 8_080, 9_900);
+        let mut shapes = vec![layout::Shape::plain(class.probe); 2];
+        shapes[1].detect.push("interval = \"700ms\"".to_owned());
+        let text = layout::config_of(&shapes, 8_080, 9_900);
         let directory = tempfile::tempdir().expect("a directory");
         certificates::write(directory.path()).expect("certificates");
         let file = directory.path().join("gapless.toml");
@@ -118,6 +149,7 @@ fn the_configuration_of_every_class_is_taken() {
         let loaded = loaded.unwrap_or_else(|error| panic!("{}: {error}\n{text}", class.name));
         let pools = &loaded.config.topology.pools;
         assert_eq!(pools.len(), 2);
+        assert_eq!(pools[1].detect.interval.as_millis(), 700);
         let endpoints = pools.iter().flat_map(|pool| &pool.zones).map(|zone| zone.endpoints.len());
         assert_eq!(endpoints.sum::<usize>(), 2 * layout::POOL_ENDPOINTS);
         assert_eq!(class.probe.contains(&layout::TLS_PORT.to_string()), class.is_over_tls());

@@ -24,9 +24,18 @@ pub(crate) struct Args {
     /// What fails
     #[arg(long, value_enum, default_value = "endpoint")]
     pub(crate) scope: ScopeArg,
-    /// Five failures of two classes: whether all of this still works
+    /// Five failures of two classes, or little of the kinds below: whether all of this still works
     #[arg(long, conflicts_with_all = ["runs", "classes"])]
     pub(crate) smoke: bool,
+    /// Does what `gapless tune` finds meet its target?
+    #[arg(long, conflicts_with_all = ["classes", "random"])]
+    pub(crate) tuned: bool,
+    /// So many failures, each with a configuration of its own, drawn by chance
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) random: Option<u32>,
+    /// Equal seeds draw equal configurations for `--random`
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::class::{CLASSES, Class};
+use crate::class::{CLASSES, Class, Means};
 use crate::endpoint::Setting;
 use crate::fleet::{Fleet, Injection};
 use crate::instance::{Incident, Instance};
-use crate::layout::{self, POOL_ENDPOINTS, ZONE_ENDPOINTS};
+use crate::layout::{self, POOL_ENDPOINTS, Shape};
 use crate::load::{Load, Pace, Traffic};
 use crate::machine::{Cores, Metronome};
 use crate::outcome::Paused;
@@ -25,9 +25,6 @@ const SERVICE_TIME: Duration = Duration::from_millis(1);
 /// A client that has waited this long goes away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The default period of probes.
-const INTERVAL: Duration = Duration::from_secs(1);
-
 /// Traffic before the first failure: the prediction is for workers that have served for a while and
 /// have learnt how long a pool's requests take (64 of them, each worker for itself).
 pub(crate) const WARM_UP: Duration = Duration::from_secs(12);
@@ -39,7 +36,7 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 const UNSEEN_FOR: Duration = Duration::from_secs(5);
 
 /// A verdict that has not come by then, or three times as late as predicted, does not come.
-const VERDICT_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const VERDICT_WITHIN: Duration = Duration::from_secs(5);
 
 /// All endpoints are up again by then.
 const RETURN_WITHIN: Duration = Duration::from_secs(30);
@@ -47,22 +44,54 @@ const RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// What is to be measured.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
-    /// What is done.
-    pub(crate) class: &'a Class,
-    /// To whom: `endpoint` or `zone`.
-    pub(crate) scope: &'static str,
+    /// The pools.
+    pub(crate) shapes: &'a [Shape],
+    /// What is done in each pool, round by round.
+    pub(crate) rounds: Vec<Vec<Aim>>,
+    /// Whether endpoints answer over TLS too.
+    pub(crate) is_over_tls: bool,
     /// Requests a second to each pool.
     pub(crate) rate_rps: Option<f64>,
     /// How long they come before the first failure.
     pub(crate) warm_up: Duration,
-    /// Failures in all.
-    pub(crate) runs: usize,
-    /// Failures in a round.
-    pub(crate) pools: usize,
     /// The program under test.
     pub(crate) program: &'a Path,
     /// For its configuration and its log.
     pub(crate) dir: &'a Path,
+}
+
+/// A failure that is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aim {
+    /// The pool.
+    pub(crate) pool: usize,
+    /// What is done.
+    pub(crate) means: Means,
+    /// To whom: `endpoint` or `zone`.
+    pub(crate) scope: &'static str,
+    /// The period of the pool's probes: the failure begins somewhere in it.
+    pub(crate) interval: Duration,
+    /// The verdict is waited for this long; `None` if none is to come.
+    pub(crate) within: Option<Duration>,
+}
+
+impl Aim {
+    /// At a pool where this is predicted.
+    pub(crate) fn new(
+        pool: usize,
+        (class, scope): (&Class, &'static str),
+        interval: Duration,
+        predicted: &Predicted,
+    ) -> Self {
+        let within = match predicted {
+            Predicted::Unseen(_) => None,
+            Predicted::Missing => Some(VERDICT_WITHIN),
+            Predicted::Seen { p99_ms, .. } => {
+                Some(Duration::from_secs_f64(p99_ms * 3.0 / 1e3).max(VERDICT_WITHIN))
+            }
+        };
+        Self { pool, means: class.means, scope, interval, within }
+    }
 }
 
 /// One failure.
@@ -109,6 +138,8 @@ impl Paused for Measured {
 
 /// A failure in one pool.
 struct Shot {
+    means: Means,
+    within: Option<Duration>,
     endpoints: Vec<usize>,
     due: Instant,
     injection: Option<Injection>,
@@ -123,19 +154,16 @@ struct Outing {
 }
 
 /// Measures one cell, with endpoints and a gapless of its own.
-pub(crate) fn measure(
-    plan: &Plan<'_>,
-    predicted: &Predicted,
-    watch: &Watch,
-) -> io::Result<Measured> {
-    let certificates = plan.class.is_over_tls().then(|| plan.dir.to_owned());
+pub(crate) fn measure(plan: &Plan<'_>, watch: &Watch) -> io::Result<Measured> {
+    let certificates = plan.is_over_tls.then(|| plan.dir.to_owned());
     let setting = Setting { service: SERVICE_TIME, certificates, posts: None };
-    let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address), setting)?;
-    let config = |listen, admin| layout::config(plan.pools, plan.class.probe, listen, admin);
+    let pools = plan.shapes.len();
+    let mut fleet = Fleet::start((0..pools * POOL_ENDPOINTS).map(layout::address), setting)?;
+    let config = |listen, admin| layout::config_of(plan.shapes, listen, admin);
     let instance = Instance::start(plan.program, config, plan.dir, watch)?;
     let (cores, metronome) = (Cores::read()?, Metronome::start());
     let start_load = |rate_rps| {
-        let (pools, pace, patience) = (plan.pools, Pace::Random, PATIENCE);
+        let (pace, patience) = (Pace::Random, PATIENCE);
         Load::start(instance.listen, Traffic { pools, rate_rps, pace, patience })
     };
     let load = plan.rate_rps.map(start_load).transpose()?;
@@ -143,13 +171,15 @@ pub(crate) fn measure(
         watch.sleep_until(Instant::now() + plan.warm_up)?;
     }
     let (mut runs, mut outings, mut probe_ms) = (Vec::new(), Vec::new(), None);
-    while runs.len() < plan.runs {
+    for aims in &plan.rounds {
         watch.sleep_until(Instant::now() + SETTLE)?;
         if probe_ms.is_none() {
             probe_ms = instance.probe_ms()?;
         }
-        let mut shots = aim(plan, (plan.runs - runs.len()).min(plan.pools));
-        round(plan, predicted, &mut shots, (&mut fleet, &instance, watch))?;
+        let mut shots = draw(plan, aims);
+        round(&mut shots, (&mut fleet, &instance, watch))?;
+        // They were shot at as they were due; they are told as they were asked for.
+        shots.sort_by_key(|shot| shot.endpoints[0]);
         let incidents = instance.incidents()?;
         runs.extend(shots.iter().filter_map(|shot| judge(shot, &incidents)));
         let to = Instant::now();
@@ -183,58 +213,51 @@ pub(crate) fn round_trip_ms(program: &Path, dir: &Path, watch: &Watch) -> io::Re
 }
 
 /// Draws who fails in each pool, and when.
-fn aim(plan: &Plan<'_>, pools: usize) -> Vec<Shot> {
+fn draw(plan: &Plan<'_>, aims: &[Aim]) -> Vec<Shot> {
     let begin = Instant::now();
-    let shot = |pool: usize| {
-        let first = pool * POOL_ENDPOINTS;
-        let endpoints = if plan.scope == "zone" {
-            (first..first + ZONE_ENDPOINTS).collect()
+    let shot = |&Aim { pool, means, scope, interval, within }: &Aim| {
+        let (first, count) = (pool * POOL_ENDPOINTS, plan.shapes[pool].zones[0]);
+        let endpoints = if scope == "zone" {
+            (first..first + count).collect()
         } else {
-            vec![first + fastrand::usize(..ZONE_ENDPOINTS)]
+            vec![first + fastrand::usize(..count)]
         };
-        let due = begin + INTERVAL.mul_f64(fastrand::f64());
-        Shot { endpoints, due, injection: None, healed: None }
+        let due = begin + interval.mul_f64(fastrand::f64());
+        Shot { means, within, endpoints, due, injection: None, healed: None }
     };
-    let mut shots: Vec<Shot> = (0..pools).map(shot).collect();
+    let mut shots: Vec<Shot> = aims.iter().map(shot).collect();
     shots.sort_by_key(|shot| shot.due);
     shots
 }
 
 /// Fails, waits for the verdicts, heals, and waits until all are back.
 fn round(
-    plan: &Plan<'_>,
-    predicted: &Predicted,
     shots: &mut [Shot],
     (fleet, instance, watch): (&mut Fleet, &Instance, &Watch),
 ) -> io::Result<()> {
-    let means = plan.class.means;
     for shot in shots.iter_mut() {
         watch.sleep_until(shot.due)?;
         let mut whole: Option<Injection> = None;
         for &endpoint in &shot.endpoints {
-            let one = fleet.fail(endpoint, means)?;
+            let one = fleet.fail(endpoint, shot.means)?;
             let at = whole.map_or(one.at, |whole| whole.at);
             whole = Some(Injection { at, took: one.at + one.took - at });
         }
         shot.injection = whole;
     }
-    match predicted {
-        Predicted::Unseen(_) => watch.sleep_until(Instant::now() + UNSEEN_FOR)?,
-        Predicted::Seen { .. } | Predicted::Missing => {
-            let at_most = match predicted {
-                Predicted::Seen { p99_ms, .. } => Duration::from_secs_f64(p99_ms * 3.0 / 1e3),
-                Predicted::Unseen(_) | Predicted::Missing => VERDICT_WITHIN,
-            };
-            watch.until(at_most.max(VERDICT_WITHIN), || {
-                let incidents = instance.incidents()?;
-                let is_seen = |shot: &Shot| verdict(shot, &incidents).is_some();
-                Ok(shots.iter().all(is_seen).then_some(()))
-            })?;
-        }
+    if shots.iter().any(|shot| shot.within.is_none()) {
+        watch.sleep_until(Instant::now() + UNSEEN_FOR)?;
+    }
+    if let Some(within) = shots.iter().filter_map(|shot| shot.within).max() {
+        watch.until(within, || {
+            let incidents = instance.incidents()?;
+            let is_seen = |shot: &Shot| shot.within.is_none() || verdict(shot, &incidents).is_some();
+            Ok(shots.iter().all(is_seen).then_some(()))
+        })?;
     }
     for shot in shots.iter_mut() {
         for &endpoint in &shot.endpoints {
-            shot.healed = Some(fleet.heal(endpoint, means)?);
+            shot.healed = Some(fleet.heal(endpoint, shot.means)?);
         }
     }
     let are_back = watch.until(RETURN_WITHIN, || Ok(instance.are_all_up()?.then_some(())))?;

@@ -1,10 +1,11 @@
-//! The configuration under test: equal pools of two zones, everything else at its default.
+//! The configuration under test: pools of two zones, everything else at its default unless said
+//! otherwise.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// Zones of a pool. The first is preferred, so that it has the traffic and is the one that fails.
-const ZONES: usize = 2;
+pub(crate) const ZONES: usize = 2;
 
 /// Endpoints of a zone.
 pub(crate) const ZONE_ENDPOINTS: usize = 3;
@@ -36,8 +37,32 @@ pub(crate) fn pool_name(pool: usize) -> String {
     format!("pool-{pool}")
 }
 
-/// The configuration file.
+/// One pool.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shape {
+    /// Its `probe`.
+    pub(crate) probe: String,
+    /// Lines of its `detect`, as `interval = "1s"`; none where everything is at its default.
+    pub(crate) detect: Vec<String>,
+    /// Endpoints of each zone that it has, of the three that there are.
+    pub(crate) zones: [usize; ZONES],
+}
+
+impl Shape {
+    /// With everything at its default.
+    pub(crate) fn plain(probe: &str) -> Self {
+        let probe = probe.to_owned();
+        Self { probe, detect: Vec::new(), zones: [ZONE_ENDPOINTS; ZONES] }
+    }
+}
+
+/// The configuration file with so many pools that are equal, everything else at its default.
 pub(crate) fn config(pools: usize, probe: &str, listen: u16, admin: u16) -> String {
+    config_of(&vec![Shape::plain(probe); pools], listen, admin)
+}
+
+/// The configuration file with these pools.
+pub(crate) fn config_of(shapes: &[Shape], listen: u16, admin: u16) -> String {
     let mut text = format!(
         "[admin]\naddress = \"127.0.0.1:{admin}\"\n\n\
          [[listen]]\naddress = \"127.0.0.1:{listen}\"\n"
@@ -46,15 +71,18 @@ pub(crate) fn config(pools: usize, probe: &str, listen: u16, admin: u16) -> Stri
         // Text takes whatever is written to it.
         let _ = text.write_fmt(lines);
     };
-    for pool in (0..pools).map(pool_name) {
+    for pool in (0..shapes.len()).map(pool_name) {
         put(format_args!("\n[[route]]\nhost = \"{pool}\"\npool = \"{pool}\"\n"));
     }
-    for pool in 0..pools {
+    for (pool, shape) in shapes.iter().enumerate() {
         let name = pool_name(pool);
-        put(format_args!("\n[pool.{name}]\nprobe = {probe}\n"));
-        for zone in 0..ZONES {
+        put(format_args!("\n[pool.{name}]\nprobe = {}\n", shape.probe));
+        if !shape.detect.is_empty() {
+            put(format_args!("\n[pool.{name}.detect]\n{}\n", shape.detect.join("\n")));
+        }
+        for (zone, &endpoints) in shape.zones.iter().enumerate() {
             let first = pool * POOL_ENDPOINTS + zone * ZONE_ENDPOINTS;
-            let list: Vec<String> = (first..first + ZONE_ENDPOINTS)
+            let list: Vec<String> = (first..first + endpoints)
                 .map(|one| format!("\"{}\"", address(one)))
                 .collect();
             let list = list.join(", ");

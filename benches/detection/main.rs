@@ -6,6 +6,9 @@
 //! `cargo bench --bench detection -- --smoke` sees that all of this works (20 seconds).
 //! `cargo bench --bench detection -- --class hang --class refused --traffic with --scope zone`
 //! `cargo bench --bench detection -- --runs 300 --format json > detection.json`
+//! `cargo bench --bench detection -- --tuned` sees that what `gapless tune` finds meets its targets.
+//! `cargo bench --bench detection -- --random 200` does without the defaults: every failure has a
+//! configuration of its own.
 //!
 //! Run it as root (the black hole needs a namespace, and is skipped without) on an idle machine;
 //! the second table says how idle it was.
@@ -20,6 +23,7 @@ use clap::Parser;
 use serde_json::Value;
 
 mod args;
+mod calibration;
 mod cell;
 mod certificates;
 mod class;
@@ -36,6 +40,7 @@ mod namespace;
 mod outcome;
 mod predicted;
 mod program;
+mod random;
 mod report;
 #[allow(dead_code, reason = "only their number matters here")]
 mod sample;
@@ -50,15 +55,20 @@ mod parse;
 mod pki;
 #[path = "../dataplane/table.rs"]
 mod table;
+mod tuned;
 
 use args::{Args, Format};
-use cell::{Measured, Plan};
+use cell::{Aim, Measured, Plan};
 use class::{CLASSES, Class, Means, SMOKE};
+use layout::Shape;
 use namespace::Namespace;
 use outcome::{Outcome, repeated};
 use predicted::Predicted;
 use report::Cell;
 use watch::Watch;
+
+/// The default period of probes.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Failures of each class in `--smoke`.
 const SMOKE_RUNS: usize = 5;
@@ -79,6 +89,14 @@ fn run(args: &Args) -> io::Result<bool> {
         drops: namespace.as_ref().is_some_and(|namespace| namespace.drops),
         watch: &watch,
     };
+    if args.tuned {
+        let is_good = namespace::inside(namespace.as_ref(), || tuned::run(&bench))?;
+        return Ok(is_good && !watch.is_over());
+    }
+    if let Some(trials) = args.random {
+        let is_good = namespace::inside(namespace.as_ref(), || random::run(&bench, trials))?;
+        return Ok(is_good && !watch.is_over());
+    }
     let cells = namespace::inside(namespace.as_ref(), || bench.run())?;
     match args.format {
         Format::Text => print!("{}", report::as_text(&cells)),
@@ -104,11 +122,7 @@ impl Bench<'_> {
             let named: Vec<&str> = args.classes.iter().map(String::as_str).collect();
             if args.smoke { is_named(&SMOKE) } else { named.is_empty() || is_named(&named) }
         };
-        let rtt_ms = match args.rtt_ms {
-            Some(rtt_ms) => rtt_ms,
-            None => cell::round_trip_ms(&args.gapless, self.dir, self.watch)?,
-        };
-        eprintln!("a probe takes {rtt_ms:.2} ms");
+        let rtt_ms = self.rtt_ms()?;
         let mut predictions: HashMap<&str, Vec<Value>> = HashMap::new();
         let mut cells = Vec::new();
         for class in CLASSES.iter().filter(is_wanted) {
@@ -117,7 +131,8 @@ impl Bench<'_> {
                 std::collections::hash_map::Entry::Vacant(unknown) => {
                     let question = (args.rate, rtt_ms);
                     let program = &args.gapless;
-                    unknown.insert(predicted::predict(program, class.probe, question, self.dir)?)
+                    let shape = Shape::plain(class.probe);
+                    unknown.insert(predicted::predict(program, &shape, question, self.dir)?)
                 }
             };
             for &scope in args.scope.scopes() {
@@ -143,14 +158,16 @@ impl Bench<'_> {
         let args = self.args;
         let runs = if args.smoke { SMOKE_RUNS } else { args.runs as usize };
         let traffic_rps = with_traffic.then_some(args.rate);
+        let shapes = vec![Shape::plain(class.probe); (args.pools as usize).min(runs)];
         let plan = Plan {
-            class,
-            scope,
+            shapes: &shapes,
+            rounds: rounds(shapes.len(), runs, |pool| {
+                Aim::new(pool, (class, scope), INTERVAL, &predicted)
+            }),
+            is_over_tls: class.is_over_tls(),
             rate_rps: traffic_rps,
             // What is learnt from traffic tells of silence, which is none of the smoke's classes.
             warm_up: if args.smoke { Duration::ZERO } else { cell::WARM_UP },
-            runs,
-            pools: (args.pools as usize).min(runs),
             program: &args.gapless,
             dir: self.dir,
         };
@@ -159,16 +176,38 @@ impl Bench<'_> {
         let outcome = match class.means {
             Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
             Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
-                self.measure(&plan, &predicted).into()
+                self.measure(&plan).into()
             }
         };
         Cell { class: class.name, scope, traffic_rps, predicted, outcome }
     }
 
-    fn measure(&self, plan: &Plan<'_>, predicted: &Predicted) -> io::Result<Measured> {
+    /// What a probe takes here.
+    fn rtt_ms(&self) -> io::Result<f64> {
+        let rtt_ms = match self.args.rtt_ms {
+            Some(rtt_ms) => rtt_ms,
+            None => cell::round_trip_ms(&self.args.gapless, self.dir, self.watch)?,
+        };
+        eprintln!("a probe takes {rtt_ms:.2} ms");
+        Ok(rtt_ms)
+    }
+
+    fn measure(&self, plan: &Plan<'_>) -> io::Result<Measured> {
         let at_most = if self.args.smoke { 0 } else { self.args.repeats };
-        let measure = || cell::measure(plan, predicted, self.watch);
+        let measure = || cell::measure(plan, self.watch);
         let (measured, repeats) = repeated(self.args.pause_ms, at_most, measure)?;
         Ok(Measured { repeats, ..measured })
     }
+}
+
+/// Failures in all, one in each pool at a time.
+fn rounds(pools: usize, runs: usize, aim: impl Fn(usize) -> Aim) -> Vec<Vec<Aim>> {
+    let mut left = runs;
+    let mut rounds = Vec::new();
+    while left > 0 {
+        let now = left.min(pools);
+        rounds.push((0..now).map(&aim).collect());
+        left -= now;
+    }
+    rounds
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::class::Class;
-use crate::layout;
+use crate::layout::{self, Shape};
 
 /// The prediction for one cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,12 +34,12 @@ pub(crate) enum Predicted {
 /// one of them is enough.
 pub(crate) fn predict(
     program: &Path,
-    probe: &str,
+    shape: &Shape,
     (rate_rps, rtt_ms): (f64, f64),
     dir: &Path,
 ) -> io::Result<Vec<Value>> {
     let config = dir.join("predict.toml");
-    fs::write(&config, layout::config(1, probe, 1, 2))?;
+    fs::write(&config, layout::config_of(std::slice::from_ref(shape), 1, 2))?;
     let mut command = Command::new(program);
     command.arg("predict").arg(&config).args(["--format", "json"]);
     command.args(["--rate", &rate_rps.to_string(), "--rtt-ms", &rtt_ms.to_string()]);

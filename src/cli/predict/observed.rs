@@ -20,6 +20,16 @@ const OUTCOMES: &str = "gapless_probes_total";
 /// Failures that were found.
 const INCIDENTS: &str = "gapless_incidents_total";
 
+/// A bucket of a histogram is taken for so many equal ones.
+const STEPS: u32 = 10;
+
+/// A round trip is this part of the quickest probe: one opens the connection, one asks, and the
+/// endpoint needs time too.
+const ROUND_TRIPS_OF_A_PROBE: u32 = 3;
+
+/// Round trips of a probe that are its way.
+const ROUND_TRIPS_OF_THE_WAY: u32 = 2;
+
 /// What is above the last bound of a histogram took this long.
 const BEYOND: Duration = Duration::from_secs(3_600);
 
@@ -35,10 +45,10 @@ pub enum Observed {
 /// What an instance has measured of one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// What its probes took that passed: the upper bounds of the histogram's buckets.
+    /// What its endpoints took to answer probes that passed, without the way.
     pub latency: Latency,
-    /// The shortest of them.
-    pub shortest: Duration,
+    /// From here to an endpoint and back.
+    pub round_trip: Duration,
     /// Probes that ended.
     pub probes: u64,
     /// Those of them that got no answer in time.
@@ -167,25 +177,35 @@ fn page(text: &str) -> Option<Observed> {
     }
     let measured = pools.into_iter().filter_map(|(pool, seen)| {
         let counts = counts(seen.at_most);
-        let shortest = counts.iter().find(|(_, count)| *count > 0)?.0;
-        let latency = Latency::Drawn(Arc::new(Distribution::counted(&counts)?));
+        let round_trip = counts.iter().find(|(_, count)| *count > 0)?.0 / ROUND_TRIPS_OF_A_PROBE;
+        let way = round_trip * ROUND_TRIPS_OF_THE_WAY;
+        let answers: Vec<(Duration, u64)> =
+            counts.into_iter().map(|(took, count)| (took.saturating_sub(way), count)).collect();
+        let latency = Latency::Drawn(Arc::new(Distribution::counted(&answers)?));
         let Seen { probes, silent, has_failed, .. } = seen;
-        Some((pool, Measured { latency, shortest, probes, silent, has_failed }))
+        Some((pool, Measured { latency, round_trip, probes, silent, has_failed }))
     });
     let measured: BTreeMap<String, Measured> = measured.collect();
     (!measured.is_empty()).then_some(Observed::Measured(measured))
 }
 
-/// How many are in each bucket, by its upper bound.
+/// How many took how long: those of a bucket are spread evenly over it, the odd ones at its end.
 fn counts(mut at_most: Vec<(f64, u64)>) -> Vec<(Duration, u64)> {
     at_most.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut below = 0;
+    let (mut below, mut lower) = (0, Duration::ZERO);
     let bucket = |(bound, count): (f64, u64)| {
         let within = count.saturating_sub(below);
         below = count;
-        (Duration::try_from_secs_f64(bound).unwrap_or(BEYOND), within)
+        let upper = Duration::try_from_secs_f64(bound).unwrap_or(BEYOND);
+        let from = std::mem::replace(&mut lower, upper);
+        let (each, odd) = (within / u64::from(STEPS), within % u64::from(STEPS));
+        let step = move |step: u32| {
+            let at = from + upper.saturating_sub(from) * step / STEPS;
+            (at, each + if step == STEPS { odd } else { 0 })
+        };
+        (1..=STEPS).map(step)
     };
-    at_most.into_iter().map(bucket).collect()
+    at_most.into_iter().flat_map(bucket).collect()
 }
 
 #[cfg(test)]
@@ -213,8 +233,10 @@ gapless_snapshot_version 3
         let web = observed.measured("web").expect("seen");
         let ms = Duration::from_millis;
         assert_eq!((web.probes, web.silent, web.has_failed), (1_000, 10, false));
-        assert_eq!(web.shortest, Duration::from_micros(2_500));
-        assert!((web.latency.beyond(ms(10)) - 90.0 / 990.0).abs() < 1e-9);
+        // The quickest took 1.15 ms, two thirds of which are the way.
+        assert_eq!(web.round_trip, Duration::from_micros(1_150) / 3);
+        assert!((web.latency.beyond(ms(2)) - 90.0 / 990.0).abs() < 1e-9);
+        assert!((web.latency.beyond(ms(26)) - 45.0 / 990.0).abs() < 1e-9);
         assert_eq!(web.latency.beyond(ms(50)), 0.0);
         // Two attempts: a tenth of each.
         assert!((web.loss(ms(60)).expect("some") - 0.1).abs() < 1e-9);

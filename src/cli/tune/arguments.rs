@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(long, visible_alias = "latency", value_name = "FILE|URL", default_value = "1ms", value_parser = observed)]
     pub(super) observed: Observed,
     /// The share of a probe's attempts that get no answer; more if more was observed
-    #[arg(long, default_value = "1%", value_parser = percent)]
+    #[arg(long, default_value = "0.1%", value_parser = percent)]
     pub(super) loss: f64,
     /// Show the prediction with this much traffic too, in requests per second over each pool
     #[arg(long)]

@@ -23,10 +23,6 @@ pub use arguments::Arguments;
 /// A round trip where nothing is known of it.
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// A round trip is at most this part of the quickest probe that was measured: one opens the
-/// connection, one asks, and the endpoint needs time too.
-const ROUND_TRIPS_OF_A_PROBE: u32 = 3;
-
 /// A year, in hours.
 const YEAR_HOURS: f64 = 24.0 * 365.25;
 
@@ -110,9 +106,7 @@ fn asked<'a>(topology: &'a Topology, arguments: &Arguments) -> Result<Asked<'a>,
 
 fn subject<'a>(pool: &'a PoolSpec, arguments: &Arguments) -> Subject<'a> {
     let measured = arguments.observed.measured(&pool.name);
-    let round_trip = arguments.round_trip.or_else(|| {
-        measured.map(|measured| (measured.shortest / ROUND_TRIPS_OF_A_PROBE).min(ROUND_TRIP))
-    });
+    let round_trip = arguments.round_trip.or(measured.map(|measured| measured.round_trip));
     let latency = arguments.observed.latency(&pool.name).cloned();
     let seen = measured.and_then(|measured| measured.loss(pool.detect.timeout));
     Subject {

