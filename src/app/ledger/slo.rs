@@ -143,7 +143,7 @@ fn text(json: &SloJson) -> String {
         let pool = one.pool.as_ref().map(|pool| format!("{pool} ")).unwrap_or_default();
         let under = one.under_ms.map(|ms| format!(" under {}", time(ms))).unwrap_or_default();
         let what = format!("{} {pool}{} {}{under}", one.scope, one.name, one.objective);
-        let kept = |window: &str| one.windows.get(window).map_or(String::new(), |w| shown(w));
+        let kept = |window: &str| one.windows.get(window).map_or(String::new(), shown);
         let left = one.windows.get("30d").map_or(0.0, |window| window.budget_left * 100.0);
         let burn = |window: &str| one.burn_rates.get(window).copied().unwrap_or(0.0);
         let _ = write!(
