@@ -1,13 +1,11 @@
 //! `predict` as it is printed.
 
 use std::path::Path;
-use std::time::Duration;
 
 use gapless::cli::check::Format;
 use gapless::cli::predict::falsely::{World, false_verdicts};
 use gapless::cli::predict::{Options, predict};
 use gapless::config;
-use gapless::sim::latency::Latency;
 use serde_json::Value;
 
 fn printed(file: &str, rate: Option<f64>, format: Format) -> String {
@@ -84,8 +82,7 @@ fn falsely(world: &World, format: Format) -> String {
 
 #[test]
 fn false_verdicts_are_counted_and_have_bounds() {
-    let latency = Latency::Fixed(Duration::from_millis(1));
-    let lossy = World { hours: Some(1.0), probe_loss: 0.6, traffic_loss: 0.0, latency };
+    let lossy = World { hours: Some(1.0), probe_loss: 0.6, traffic_loss: 0.0 };
     let object: Value = serde_json::from_str(&falsely(&lossy, Format::Json)).expect("JSON");
     let pool = &object["false_verdicts"][0];
     let number = |name: &str| pool[name].as_f64().unwrap_or_else(|| panic!("{name} in {pool}"));

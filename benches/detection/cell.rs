@@ -131,8 +131,8 @@ pub(crate) fn measure(
     let certificates = plan.class.is_over_tls().then(|| plan.dir.to_owned());
     let setting = Setting { service: SERVICE_TIME, certificates, posts: None };
     let mut fleet = Fleet::start((0..plan.pools * POOL_ENDPOINTS).map(layout::address), setting)?;
-    let kind = (plan.pools, plan.class.probe);
-    let instance = Instance::start(plan.program, kind, plan.dir, watch)?;
+    let config = |listen, admin| layout::config(plan.pools, plan.class.probe, listen, admin);
+    let instance = Instance::start(plan.program, config, plan.dir, watch)?;
     let (cores, metronome) = (Cores::read()?, Metronome::start());
     let start_load = |rate_rps| {
         let (pools, pace, patience) = (plan.pools, Pace::Random, PATIENCE);
@@ -176,7 +176,8 @@ pub(crate) fn measure(
 pub(crate) fn round_trip_ms(program: &Path, dir: &Path, watch: &Watch) -> io::Result<f64> {
     let setting = Setting { service: SERVICE_TIME, certificates: None, posts: None };
     let _fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), setting)?;
-    let instance = Instance::start(program, (1, CLASSES[0].probe), dir, watch)?;
+    let config = |listen, admin| layout::config(1, CLASSES[0].probe, listen, admin);
+    let instance = Instance::start(program, config, dir, watch)?;
     watch.sleep_until(Instant::now() + 2 * SETTLE)?;
     instance.probe_ms()?.ok_or_else(|| io::Error::other("no probe has passed"))
 }

@@ -46,8 +46,8 @@ pub(crate) struct Setting {
     pub(crate) service: Duration,
     /// Where its certificates are, if it answers probes over TLS too.
     pub(crate) certificates: Option<PathBuf>,
-    /// Where it puts a line for each POST that it has read whole: the last part of the path, and
-    /// the microseconds since 1970.
+    /// Where it puts a line for each POST that it has read whole, before it answers: the last part of
+    /// the path, and the microseconds since 1970.
     pub(crate) posts: Option<PathBuf>,
 }
 
@@ -181,8 +181,10 @@ impl Service {
         let Some(path) = request_line.strip_prefix("POST ") else { return Ok(()) };
         let id = path.split(' ').next().and_then(|path| path.rsplit('/').next());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // In one write, for all endpoints append to the same file.
-        posts.write_all(format!("{} {}\n", id.unwrap_or_default(), now.as_micros()).as_bytes())
+        // In one write, for all endpoints append to the same file; of 32 bytes, for a write that spans two
+        // pages may be torn by SIGKILL.
+        let line = format!("{:0>10} {:020}\n", id.unwrap_or_default(), now.as_micros());
+        posts.write_all(line.as_bytes())
     }
 
     /// Answers, and says whether the connection goes on.

@@ -92,16 +92,18 @@ impl Incident {
 }
 
 impl Instance {
-    /// Starts `program` with a configuration of so many pools, and waits until all endpoints are up.
+    /// Starts `program` with the text that `config` makes of the ports for clients and for the
+    /// operator, and waits until all endpoints are up.
     pub(crate) fn start(
         program: &Path,
-        (pools, probe): (usize, &str),
+        config: impl FnOnce(u16, u16) -> String,
         dir: &Path,
         watch: &Watch,
     ) -> io::Result<Self> {
         let [listen, admin] = free_addresses()?;
+        let text = config(listen.port(), admin.port());
         let config = dir.join("gapless.toml");
-        fs::write(&config, layout::config(pools, probe, listen.port(), admin.port()))?;
+        fs::write(&config, text)?;
         let log = dir.join("gapless.log");
         let output = File::create(&log)?;
         let mut command = bound_command(&program.display().to_string());

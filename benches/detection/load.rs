@@ -2,7 +2,6 @@
 //! its connections, and uses none that the proxy has closed.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -11,17 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::endpoint::SERVED_BY;
+use crate::kept::Kept;
 use crate::layout::pool_name;
 use crate::sample::{End, Sample};
-use crate::wire::{Message, read_message};
+use crate::wire::Message;
 
-/// Connections that are open from the start, and take turns: every worker is to have its share.
+/// Connections that are open from the start.
 const CONNECTIONS: usize = 16;
 
 /// Of so many requests one must not run twice.
@@ -61,11 +58,12 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client =
-            Client { proxy, traffic, idle: RefCell::default(), samples: RefCell::default() };
-        let thread = std::thread::Builder::new()
-            .name("load".to_owned())
-            .spawn(move || LocalSet::new().block_on(&runtime, client.run(&until)))?;
+        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            LocalSet::new().block_on(&runtime, async {
+                let kept = Kept::open(proxy, CONNECTIONS).await;
+                Client { traffic, kept, samples: RefCell::default() }.run(&until).await
+            })
+        })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -87,20 +85,13 @@ impl Drop for Load {
 }
 
 struct Client {
-    proxy: SocketAddr,
     traffic: Traffic,
-    idle: RefCell<VecDeque<TcpStream>>,
+    kept: Kept,
     samples: RefCell<Vec<Sample>>,
 }
 
 impl Client {
     async fn run(self, until: &AtomicBool) -> Vec<Sample> {
-        for _ in 0..CONNECTIONS {
-            // One that cannot be opened now is missed by the request that wants it.
-            if let Ok(stream) = TcpStream::connect(self.proxy).await {
-                self.idle.borrow_mut().push_back(stream);
-            }
-        }
         let Traffic { pools, rate_rps, pace, .. } = self.traffic;
         let mean_gap = 1.0 / (rate_rps * pools as f64);
         let client = Rc::new(self);
@@ -148,32 +139,11 @@ impl Client {
         });
     }
 
-    /// Sends one request and reads its answer; `None` if the connection ended instead.
     async fn exchange(&self, number: u64, is_post: bool) -> io::Result<Option<Message>> {
-        let mut stream = match self.kept() {
-            Some(stream) => stream,
-            None => TcpStream::connect(self.proxy).await?,
-        };
-        stream.set_nodelay(true)?;
         let host = pool_name(fastrand::usize(..self.traffic.pools));
         let (method, body) =
             if is_post { ("POST", "content-length: 4\r\n\r\nbody") } else { ("GET", "\r\n") };
         let request = format!("{method} /work/{number} HTTP/1.1\r\nhost: {host}\r\n{body}");
-        stream.write_all(request.as_bytes()).await?;
-        let answer = read_message(&mut stream, &mut BytesMut::new()).await?;
-        if answer.as_ref().is_some_and(|answer| answer.keeps) {
-            self.idle.borrow_mut().push_back(stream);
-        }
-        Ok(answer)
-    }
-
-    /// The connection that has been idle for the longest time, of those that are still open.
-    fn kept(&self) -> Option<TcpStream> {
-        let is_open = |stream: &TcpStream| {
-            let read = stream.try_read(&mut [0]);
-            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        };
-        let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop_front()).find(is_open)
+        self.kept.exchange(request.as_bytes()).await
     }
 }

@@ -27,6 +27,7 @@ mod endpoint;
 mod fleet;
 mod instance;
 mod judge;
+mod kept;
 mod layout;
 #[allow(dead_code, reason = "an even pace is for comparisons")]
 mod load;

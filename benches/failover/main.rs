@@ -23,6 +23,7 @@ mod args;
 mod cell;
 mod judge;
 mod peer;
+#[allow(dead_code, reason = "whether is enough here, but for twice")]
 mod posts;
 mod report;
 mod scenario;
@@ -49,6 +50,8 @@ mod fleet;
 #[path = "../detection/instance.rs"]
 #[allow(dead_code, reason = "of incidents only the verdict matters here")]
 mod instance;
+#[path = "../detection/kept.rs"]
+mod kept;
 #[path = "../detection/layout.rs"]
 #[allow(dead_code, reason = "one pool is enough here")]
 mod layout;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::find::{self, Peer};
 use crate::instance::{Incident, Instance};
-use crate::layout::{POOL_ENDPOINTS, address};
+use crate::layout::{self, POOL_ENDPOINTS, address};
 use crate::process::{Process, bound_command, free_ports};
 use crate::template::fill;
 use crate::watch::Watch;
@@ -43,7 +43,8 @@ impl Installed {
         let nginx_arguments = ["-e", "stderr", "-p", &*prefix, "-c"];
         let (template, name, arguments): (_, _, &[&str]) = match self.peer {
             Peer::Gapless => {
-                return Instance::start(&self.program, (1, probe), dir, watch).map(Proxy::Gapless);
+                let config = |listen, admin| layout::config(1, probe, listen, admin);
+                return Instance::start(&self.program, config, dir, watch).map(Proxy::Gapless);
             }
             Peer::Haproxy => (include_str!("peers/haproxy.cfg"), "haproxy.cfg", &["-db", "-f"]),
             Peer::Nginx => (include_str!("peers/nginx.conf"), "nginx.conf", &nginx_arguments),

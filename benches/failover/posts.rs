@@ -44,6 +44,16 @@ impl Executed {
         self.0.contains_key(&number)
     }
 
+    /// How often `number` was executed.
+    pub(crate) fn times(&self, number: u64) -> usize {
+        self.0.get(&number).map_or(0, Vec::len)
+    }
+
+    /// Every number that was executed.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied()
+    }
+
     /// Whether `number` was executed after `at`.
     pub(crate) fn has_after(&self, number: u64, at: SystemTime) -> bool {
         self.0.get(&number).is_some_and(|times| times.iter().any(|&time| time > at))

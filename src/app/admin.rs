@@ -1,4 +1,6 @@
-//! The operator's listener: health, readiness, metrics, state.
+//! The operator's listener: health, readiness, metrics, state, and drills.
+
+mod drills;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -72,7 +74,11 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let board = Rc::clone(&board);
                         async move {
-                            let mut answer = answer(&board, &request).await;
+                            let mut answer = if drills::is_write(&request) {
+                                drills::write(&board, request).await
+                            } else {
+                                answer(&board, &request).await
+                            };
                             if board.left.is_cancelled() {
                                 let close = HeaderValue::from_static("close");
                                 answer.headers_mut().insert(CONNECTION, close);
@@ -137,6 +143,9 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
+        path if path.starts_with(drills::ROOT) => {
+            drills::read(board, path, request.uri().query().unwrap_or_default())
+        }
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -179,6 +188,7 @@ fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
     page.push_str(&gauges::load(&board.shared));
+    page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
     page.push_str(&gauges::ledger(&board.ledger));
     page.push_str(&board.ledger.metrics());

@@ -1,6 +1,6 @@
 //! What the admin API and `--format json` print: stable names, units in them.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -36,12 +36,17 @@ impl Clock {
     /// Microseconds since 1970.
     #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_1970(at).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Since 1970.
+    #[must_use]
+    pub fn since_1970(&self, at: Instant) -> Duration {
         let wall = match at.checked_duration_since(self.instant) {
             Some(after) => self.wall + after,
             None => self.wall - self.instant.duration_since(at),
         };
-        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        wall.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 

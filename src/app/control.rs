@@ -1,5 +1,6 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
+mod drill;
 mod leave;
 
 use std::cell::{Cell, RefCell};
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,7 @@ use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
 use super::doors::Doors;
+use super::drill::{Drills, Refusal};
 use super::lag::Lag;
 use super::ledger::{Ledger, Setup};
 use super::notify::Notifier;
@@ -32,6 +34,7 @@ use super::observe;
 use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 use super::upgrade::{Executable, Step, Successor};
+use drill::DrillControl;
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -77,6 +80,10 @@ pub struct Board {
     pub lag: Lag,
     /// Where incidents are kept.
     pub ledger: Ledger,
+    /// Drills: at most one is under way.
+    pub drills: RefCell<Drills>,
+    /// Control is to look at them.
+    pub drill_wake: Notify,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -152,6 +159,7 @@ pub struct Control {
     /// Who is about to take over.
     successor: Option<Successor>,
     steps: (mpsc::UnboundedSender<Step>, mpsc::UnboundedReceiver<Step>),
+    drill: DrillControl,
 }
 
 impl Control {
@@ -183,6 +191,8 @@ impl Control {
             visits: TaskTracker::new(),
             lag: Lag::default(),
             ledger: life.ledger,
+            drills: RefCell::default(),
+            drill_wake: Notify::new(),
             shared,
             clock,
         };
@@ -199,6 +209,7 @@ impl Control {
             notifier: life.notifier,
             successor: None,
             steps: mpsc::unbounded_channel(),
+            drill: DrillControl::default(),
         };
         control.configure(config);
         if let Some(legacy) = life.legacy {
@@ -220,7 +231,7 @@ impl Control {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
             self.turn();
-            let due = self.board.director.borrow().poll_timeout();
+            let due = self.due();
             let wake = due.unwrap_or_else(|| Instant::now() + UPKEEP);
             tokio::select! {
                 biased;
@@ -237,6 +248,8 @@ impl Control {
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.inlets.reports.recv() => self.reported(report),
                 Some(attempt) = self.inlets.attempts.recv() => self.reload(attempt),
+                drilled = self.drill.next() => self.drilled(drilled),
+                () = self.board.drill_wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => {
                     if let Some(recorder) = observe::recorder() {
@@ -282,6 +295,13 @@ impl Control {
         }
         self.board.director.borrow_mut().handle_timeout(Instant::now());
         self.obey();
+        self.drill_turn();
+    }
+
+    /// When there is something to do next.
+    fn due(&self) -> Option<Instant> {
+        let due = self.board.director.borrow().poll_timeout();
+        [due, self.drill_due(Instant::now())].into_iter().flatten().min()
     }
 
     /// Does what the director says.
@@ -311,7 +331,7 @@ impl Control {
             }
             Output::Publish(snapshot) => {
                 observe::published(snapshot.version);
-                self.board.shared.snapshot.store(snapshot);
+                self.publish(snapshot);
                 self.board.director.borrow_mut().handle(Input::Published, Instant::now());
             }
             Output::Cut { endpoint, failure } => {
@@ -321,6 +341,7 @@ impl Control {
             Output::Event(event) => {
                 observe::event(&event);
                 self.board.ledger.note(&event, &self.setup);
+                self.drill_hears(&event);
             }
         }
     }
@@ -331,12 +352,19 @@ impl Control {
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
 
-    fn reported(&self, report: Report) {
+    fn reported(&mut self, report: Report) {
         let input = match report {
             Report::Traffic { endpoint, failure, began } => {
                 Input::Traffic { endpoint, failure, began }
             }
             Report::IdleClosed(endpoint) => Input::IdleClosed { endpoint },
+            Report::LaneTraffic { drill, endpoint, failure, began } => {
+                let input = Input::Traffic { endpoint, failure, began };
+                return self.lane_reported(drill, input);
+            }
+            Report::LaneIdleClosed { drill, endpoint } => {
+                return self.lane_reported(drill, Input::IdleClosed { endpoint });
+            }
         };
         self.board.director.borrow_mut().handle(input, Instant::now());
     }
@@ -360,6 +388,7 @@ impl Control {
         self.setup = Arc::new(Setup::new(generation, &config));
         self.board.ledger.configure(&self.setup);
         self.running = config;
+        self.plan_practice();
     }
 
     /// Obeys what was loaded, or says why not and changes nothing.
@@ -392,6 +421,7 @@ impl Control {
     }
 
     fn accept(&mut self, loaded: Loaded) {
+        self.end_drill("a new configuration was loaded");
         let restart = needs_restart(&self.running, &loaded.config);
         // What cannot change while running is compared with what does run, also next time.
         let (workers, admin, state_dir) =

@@ -5,7 +5,10 @@ use std::fmt::{Display, Write};
 use std::time::Instant;
 
 use crate::logic::director::{Director, PoolStatus, ZoneStatus, ZoneVerdict};
+use crate::logic::drill::Outcome;
 
+use super::api::Clock;
+use super::drill::{Drills, Last};
 use super::ledger::Ledger;
 use super::shared::Shared;
 
@@ -70,6 +73,49 @@ pub fn ledger(ledger: &Ledger) -> String {
     page.one(("gapless_ledger_notes_dropped_total", "counter"), help, ledger.dropped());
     let help = "Writes of the ledger that failed.";
     page.one(("gapless_ledger_write_failures_total", "counter"), help, ledger.failed_writes());
+    page.text
+}
+
+/// Drills: whether one is on, and what became of the last one of each zone.
+#[must_use]
+pub fn drills(drills: &Drills, clock: &Clock, now: Instant) -> String {
+    let mut page = Page::default();
+    let active = truth(drills.is_active());
+    page.gauge("gapless_drill_active", "Whether a drill is under way.", [(String::new(), active)]);
+    let name = "gapless_drills_total";
+    let _ = writeln!(page.text, "# HELP {name} Drills that are over.\n# TYPE {name} counter");
+    for outcome in Outcome::ALL {
+        let (word, total) = (outcome.as_str(), drills.total(outcome));
+        let _ = writeln!(page.text, "{name}{{outcome=\"{word}\"}} {total}");
+    }
+    let outcomes = drills.last().flat_map(|(zone, last)| {
+        Outcome::ALL.map(|outcome| {
+            let labels = format!("{{zone=\"{zone}\",outcome=\"{}\"}}", outcome.as_str());
+            (labels, truth(last.outcome == outcome))
+        })
+    });
+    page.gauge("gapless_drill_last_outcome", "How the last drill of a zone ended.", outcomes);
+    let mut by_zone = |name: &str, help: &str, value: &dyn Fn(&Last) -> Option<f64>| {
+        let sample =
+            |(zone, last): (&str, &Last)| Some((format!("{{zone=\"{zone}\"}}"), value(last)?));
+        page.gauge(name, help, drills.last().filter_map(sample));
+    };
+    let help = "When the last drill of a zone ended.";
+    by_zone("gapless_drill_last_timestamp_seconds", help, &|last| {
+        Some(clock.since_1970(last.at).as_secs_f64())
+    });
+    let help = "When a drill of the zone last succeeded.";
+    by_zone("gapless_drill_last_success_timestamp_seconds", help, &|last| {
+        last.success.map(|at| clock.since_1970(at).as_secs_f64())
+    });
+    let help = "How long ago the last drill of a zone ended.";
+    by_zone("gapless_drill_last_age_seconds", help, &|last| {
+        Some(now.saturating_duration_since(last.at).as_secs_f64())
+    });
+    let help = "The detection window that the last drill of a zone measured.";
+    by_zone("gapless_drill_last_detection_seconds", help, &|last| last.detection_s);
+    let help = "The failover gap that the last drill of a zone measured.";
+    by_zone("gapless_drill_last_gap_seconds", help, &|last| last.gap_s);
     page.text
 }
 

@@ -253,7 +253,7 @@ impl Meters {
 
     /// Requests answered so far, by pool.
     #[must_use]
-    pub fn answered(&self) -> Vec<(Arc<str>, u64)> {
+    pub fn answered_by_pool(&self) -> Vec<(Arc<str>, u64)> {
         let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = |meter: &Arc<PoolMeter>| -> u64 {
             meter.classes.iter().map(|class| class.load(Relaxed)).sum()
@@ -274,6 +274,14 @@ impl Meters {
             let route = route.replace('\\', "\\\\").replace('"', "\\\"");
             let _ = writeln!(page.out, "{name}{{route=\"{route}\"}} {}", count.load(Relaxed));
         }
+    }
+
+    /// Requests of this pool that were answered so far.
+    #[must_use]
+    pub fn answered(&self, pool: &str) -> u64 {
+        let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = by_pool.get(pool).into_iter().flatten();
+        all.flat_map(|meter| &meter.classes).map(|class| class.load(Relaxed)).sum()
     }
 
     /// The counters in Prometheus' text format.

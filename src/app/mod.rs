@@ -4,6 +4,7 @@ pub mod instance;
 
 pub mod control;
 pub mod doors;
+pub mod drill;
 pub mod explain;
 pub mod front;
 pub mod gauges;

@@ -99,6 +99,24 @@ pub enum Report {
     },
     /// An idle connection was closed by the endpoint.
     IdleClosed(EndpointId),
+    /// The first, of a request that a drill took; the identity is that of the drill's director.
+    LaneTraffic {
+        /// Which drill.
+        drill: u64,
+        /// Whose.
+        endpoint: EndpointId,
+        /// Which.
+        failure: Failure,
+        /// When the try began.
+        began: Instant,
+    },
+    /// The second, of a drill's connections.
+    LaneIdleClosed {
+        /// Which drill.
+        drill: u64,
+        /// Whose.
+        endpoint: EndpointId,
+    },
 }
 
 /// What control tells a worker.
@@ -114,6 +132,23 @@ pub enum Command {
         endpoint: EndpointId,
         /// What becomes of the requests that wait for it.
         waiting: Waiting,
+    },
+    /// The same for the requests that a drill took.
+    CutLane {
+        /// Which drill.
+        drill: u64,
+        /// Whose.
+        endpoint: EndpointId,
+        /// What becomes of the requests that wait for it.
+        waiting: Waiting,
+    },
+    /// The drill is over: what was not really sent goes where everybody goes. If something real came
+    /// in between, so does all that may be sent again.
+    EndLane {
+        /// Which drill.
+        drill: u64,
+        /// Whether something real came in between.
+        is_interrupted: bool,
     },
     /// Accept no more: another process does. Who asks for something is told that it was the last
     /// answer on that connection; who does not ask may stay until [`Command::Drain`].

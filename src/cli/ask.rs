@@ -24,10 +24,25 @@ pub struct Answer {
 /// # Errors
 /// If nobody answers in time, or not in HTTP.
 pub fn get(admin: SocketAddr, path: &str) -> io::Result<Answer> {
+    ask(admin, &format!("GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n"))
+}
+
+/// `method path` at `admin`, with a body of JSON.
+///
+/// # Errors
+/// As [`get`].
+pub fn send(admin: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.0\r\nhost: {admin}\r\n");
+    let kind = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    ask(admin, &format!("{head}{kind}{body}"))
+}
+
+fn ask(admin: SocketAddr, request: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;

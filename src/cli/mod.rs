@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod check;
 pub mod demo;
+pub mod drill;
 pub mod explain;
 pub mod healthcheck;
 pub mod incidents;
@@ -10,6 +11,7 @@ pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod slo;
+pub mod tune;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -73,6 +75,15 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Find the detection window that meets a target at the least probing
+    Tune {
+        /// The configuration file
+        config: PathBuf,
+        #[command(flatten)]
+        arguments: tune::Arguments,
+        #[command(flatten)]
+        output: Output,
+    },
     /// See a zone die under load, and the gap measured against what was predicted
     Demo {
         #[command(flatten)]
@@ -108,6 +119,17 @@ enum Command {
         admin: SocketAddr,
         #[command(flatten)]
         output: Output,
+    },
+    /// Have a zone of a running instance seem to fail for a share of its requests, and see what comes of it
+    Drill {
+        #[command(subcommand)]
+        action: drill::Action,
+        /// The instance's admin listener
+        #[arg(long, global = true, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+        admin: SocketAddr,
+        /// How the result is printed
+        #[arg(long, global = true, value_enum, default_value = "text")]
+        format: FormatName,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -201,6 +223,13 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             };
             predict::run(&loaded.config, &arguments, output.format(), &mut out).map(|()| OK)
         }
+        Command::Tune { config, arguments, output } => {
+            let loaded = match crate::config::load(&config) {
+                Ok(loaded) => loaded,
+                Err(error) => return Ok(refuse(&error)),
+            };
+            tune::run(&loaded.config, &arguments, output.format(), &mut out)
+        }
         Command::Demo { options, output } => {
             drop(out);
             let color = std::io::stdout().is_terminal();
@@ -220,6 +249,9 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
         Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
         Command::Slo { admin, output } => {
             slo::slo(admin, output.format == FormatName::Json, &mut out)
+        }
+        Command::Drill { action, admin, format } => {
+            drill::drill(admin, action, Output { format }.format(), &mut out)
         }
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),

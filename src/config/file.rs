@@ -9,6 +9,7 @@ mod listen;
 mod located;
 mod matching;
 mod observe;
+mod practice;
 mod probe;
 mod route;
 mod scalar;
@@ -27,6 +28,7 @@ use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::matching::{Paths, ValueTest};
 pub(super) use self::observe::{AccessLog, Ledger, Rate, Slo, SloLatency};
+pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
@@ -66,6 +68,8 @@ pub(super) struct File {
     pub(super) access_log: Option<Table<AccessLog>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
+    /// Drills that are run by themselves.
+    pub(super) practice: Option<Vec<Table<Practice>>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
     pub(super) listen: Option<Vec<Table<Listen>>>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::logic::descriptors::Needs;
+use crate::logic::drill::Practice;
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
 use crate::logic::route::{PathRules, RouteSpec};
@@ -42,6 +43,8 @@ pub struct Config {
     pub routes: Vec<RouteSpec>,
     /// Pools, and where this instance stands.
     pub topology: Topology,
+    /// Drills that are run by themselves.
+    pub practice: Vec<Practice>,
 }
 
 impl Config {

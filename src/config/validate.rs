@@ -7,6 +7,7 @@ mod ledger;
 mod listen;
 mod observe;
 mod pool;
+mod practice;
 mod probe;
 mod rate;
 mod route;
@@ -57,6 +58,7 @@ pub(super) fn validate(
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);
+    let practice = check.practice(file.practice.unwrap_or_default(), &pools);
     let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
     check.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
@@ -78,6 +80,7 @@ pub(super) fn validate(
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
+        practice,
     })
 }
 

@@ -31,6 +31,7 @@ pub mod steer;
 pub mod tier;
 pub mod witness;
 
+pub mod drill;
 pub mod incident;
 pub mod slo;
 pub mod window;

@@ -164,6 +164,13 @@ impl Budget {
         Self { balance: floor(spec), filled: now }
     }
 
+    /// What a share of the requests, in percent, has earned of it; the floor at least.
+    #[must_use]
+    pub fn portion(&self, percent: u32, spec: &RetrySpec) -> Self {
+        let balance = (self.balance * u64::from(percent) / 100).max(floor(spec));
+        Self { balance, filled: self.filled }
+    }
+
     /// Counts a request in.
     pub fn earn(&mut self, spec: &RetrySpec) {
         self.balance += u64::from(spec.budget_percent);

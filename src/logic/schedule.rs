@@ -23,10 +23,10 @@ pub const BURST_GAP: Duration = Duration::from_millis(20);
 pub const BURST_TIMEOUT_FLOOR: Duration = Duration::from_millis(25);
 
 /// And this many times the usual round trip: what has become ten times slower is not dead.
-const BURST_PATIENCE: u32 = 12;
+pub const BURST_PATIENCE: u32 = 12;
 
 /// A period is shortened by up to this share.
-const JITTER: f64 = 0.1;
+pub const JITTER: f64 = 0.1;
 
 /// Where a probe belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

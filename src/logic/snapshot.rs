@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
+use super::drill::Lane;
 use super::id::EndpointId;
 use super::route::RouteTable;
 use super::steer::WHOLE;
@@ -15,7 +16,7 @@ pub use super::live::{Live, Tally};
 pub use super::tier::{Cell, Target, Tier};
 
 /// What the data plane steers by until the next one is published.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Counts publications.
     pub version: u64,
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub routes: Arc<RouteTable>,
     /// In the order of the topology; routes name them by index.
     pub pools: Vec<Arc<PoolView>>,
+    /// A drill that is on: a share of the requests steers by another snapshot.
+    pub drill: Option<Arc<Lane>>,
 }
 
 /// One pool, as requests see it.

@@ -24,6 +24,16 @@ impl Latency {
         }
     }
 
+    /// The latency that this share of all answers, in 0..=1, exceeds: of 0 the longest, of 1 the
+    /// shortest.
+    #[must_use]
+    pub fn exceeded_by(&self, share: f64) -> Duration {
+        match self {
+            Self::Fixed(latency) => *latency,
+            Self::Drawn(distribution) => distribution.exceeded_by(share),
+        }
+    }
+
     /// The share of answers, in 0..=1, that take longer than `bound`.
     #[must_use]
     pub fn beyond(&self, bound: Duration) -> f64 {

@@ -10,3 +10,4 @@ mod queue;
 pub mod world;
 
 pub mod predict;
+pub mod tune;

@@ -5,6 +5,7 @@ mod instance;
 mod listeners;
 mod observe;
 mod pools;
+mod practice;
 mod probes;
 mod routes;
 mod speech;

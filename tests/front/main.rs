@@ -10,6 +10,7 @@ mod frames;
 mod http2;
 mod injection;
 mod proxied;
+mod replaced;
 mod rules;
 mod secrets;
 mod secure;

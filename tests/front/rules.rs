@@ -222,8 +222,8 @@ fn whoever_breaks_a_rule_is_told_which() {
     }
     assert_eq!(otherwise, OTHERWISE);
     for seen in endpoint.seen() {
-        let names = seen.head.fields.iter().map(|(name, _)| name.as_str());
-        assert!(names.into_iter().all(|name| name != "connection" && name != "x"), "{seen:?}");
+        let mut names = seen.head.fields.iter().map(|(name, _)| name.as_str());
+        assert!(names.all(|name| name != "connection" && name != "x"), "{seen:?}");
     }
 }
 

@@ -74,6 +74,22 @@ fn requests_and_bodies_pass_and_the_endpoint_hears_of_the_encryption() {
 }
 
 #[test]
+fn the_access_log_tells_the_version_and_the_name() {
+    let log = TempDir::new().expect("a directory");
+    let file = log.path().join("access.log");
+    let table = format!("[access_log]\nto = \"{}\"", file.display());
+    let (_endpoint, gapless, authority) = encrypted(&Config::new().tables(&table), "");
+    for (versions, version) in [(ONLY_12, "TLSv1.2"), (BOTH, "TLSv1.3")] {
+        let client = config(&authority, None, &[], versions);
+        let mut secure = Secure::connect(gapless.address, "A.example", &client).expect("shaken");
+        assert_eq!(secure.ask(""), 200);
+        let told = format!("\"tls_version\":\"{version}\",\"sni\":\"a.example\"");
+        let is_told = || std::fs::read_to_string(&file).is_ok_and(|lines| lines.contains(&told));
+        eventually("the line", SOON, is_told);
+    }
+}
+
+#[test]
 fn an_old_version_is_refused_where_a_newer_one_is_asked_for() {
     let (_endpoint, gapless, authority) = encrypted(&Config::new(), "min_version = \"1.3\"");
     let old = config(&authority, None, &[], ONLY_12);

@@ -43,6 +43,7 @@ fn a_good_request_has_one_line_with_all_that_is_known() {
     }
     assert_eq!(line["headers"]["x-tenant"], "t1");
     assert_eq!(line["headers"]["x-none"], Value::Null);
+    assert_eq!((&line["tls_version"], &line["sni"]), (&Value::Null, &Value::Null));
     assert_eq!(line["tries"][0]["outcome"], "200");
     assert_eq!(line["tries"].as_array().map(Vec::len), Some(1));
     let ms = |key: &str| line[key].as_f64().expect("a number");
@@ -50,6 +51,23 @@ fn a_good_request_has_one_line_with_all_that_is_known() {
     let time = line["time"].as_str().expect("text");
     assert!(time.len() == 24 && time.ends_with('Z') && time.starts_with("20"), "{time}");
     assert!(log.lines().iter().all(|line| !line.contains("canary")), "a secret was written down");
+}
+
+#[test]
+fn an_answer_of_a_route_s_own_names_the_route_and_no_pool() {
+    let own = "[[route]]\nname = \"moved\"\npath = \"/moved\"\nredirect = { path = \"/here\" }\n\
+               [[route]]\nname = \"sorry\"\npath = \"/sorry\"\nrespond = { status = 503 }";
+    let (_endpoint, gapless, log) = logged(Config::new().tables(own), "");
+    let mut client = Client::open(gapless.address);
+    for (path, route) in [("/moved", "moved"), ("/sorry", "sorry")] {
+        client.exchange("GET", path, &[], b"").expect("answered");
+        let line = log.line_of(path);
+        assert_eq!(
+            (&line["route"], &line["pool"]),
+            (&Value::from(route), &Value::Null),
+            "{line:#}"
+        );
+    }
 }
 
 #[test]

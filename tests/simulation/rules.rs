@@ -7,7 +7,7 @@ use std::time::Instant;
 use gapless::logic::director::{Divergence, Event};
 use gapless::logic::health::{Change, Health};
 use gapless::logic::id::EndpointId;
-use gapless::logic::outcome::Outcome;
+use gapless::logic::outcome::{Class, Outcome};
 use gapless::logic::snapshot::PoolView;
 use gapless::sim::world::{Mark, What, World};
 
@@ -39,6 +39,8 @@ pub(crate) struct Rules {
     panic_ended: Option<u64>,
     /// The last turn in which a zone fell.
     zone_fell: Option<u64>,
+    /// Who passed a probe in that turn.
+    passed: (u64, HashSet<EndpointId>),
     /// Who serves without a pass since that turn; the end of the turn must say why.
     unproven: Vec<(u64, EndpointId)>,
     /// The last turn in which probes were found to fail while requests succeed.
@@ -58,6 +60,7 @@ impl Rules {
             went_down_this_turn: (0, HashSet::new()),
             panic_ended: None,
             zone_fell: None,
+            passed: (0, HashSet::new()),
             unproven: Vec::new(),
             diverged: None,
             pools: Vec::new(),
@@ -80,7 +83,13 @@ impl Rules {
         match &mark.what {
             What::Probed { endpoint, outcome, .. } => {
                 let known = self.known.entry(*endpoint).or_default();
-                known.passes += u32::from(outcome.latency().is_some());
+                if outcome.latency().is_some() {
+                    known.passes += 1;
+                    if self.passed.0 != mark.turn {
+                        self.passed = (mark.turn, HashSet::new());
+                    }
+                    self.passed.1.insert(*endpoint);
+                }
                 known.strikes += u32::from(matches!(outcome, Outcome::Fail(_)));
             }
             What::Met { endpoint, .. } => self.known.entry(*endpoint).or_default().strikes += 1,
@@ -104,6 +113,9 @@ impl Rules {
                 }
                 self.pools.clone_from(&snapshot.pools);
             }
+            What::Cut { endpoint, failure } if failure.class() == Class::Silent => {
+                self.silent_left(*endpoint, mark.turn);
+            }
             What::Cut { endpoint, .. } => {
                 let (turn, down) = &self.went_down_this_turn;
                 let fell = *turn == mark.turn && down.contains(endpoint);
@@ -115,6 +127,17 @@ impl Rules {
                 assert_eq!(published, Some(mark.turn), "a cut comes after the snapshot");
             }
         }
+    }
+
+    /// A silent endpoint is left when another one of its pool has answered, and is in no snapshot then.
+    fn silent_left(&self, endpoint: EndpointId, turn: u64) {
+        let pool = self.pools.iter().find(|pool| pool.members.contains(&endpoint));
+        let pool = pool.expect("an endpoint of a pool");
+        let (when, passed) = &self.passed;
+        let is_alive = |id: &EndpointId| *id != endpoint && passed.contains(id);
+        assert_eq!(*when, turn, "a silent endpoint is left when there is an answer");
+        assert!(pool.members.iter().any(is_alive), "one of another endpoint");
+        assert!(!pool.panic, "nobody is left in a panic");
     }
 
     fn changed(&mut self, endpoint: EndpointId, change: Change, health: Health, mark: &Mark) {

@@ -45,6 +45,12 @@ fn json(out: &mut BytesMut, scratch: &mut Vec<u8>, note: &Note) {
     string(out, target(&request, spec, scratch), TARGET_BYTES);
     key(out, "protocol");
     string(out, protocol(request.version()).as_bytes(), VALUE_BYTES);
+    let tls = note.client.tls.as_deref();
+    key(out, "tls_version");
+    optional(out, tls.map(|tls| tls.version.as_bytes()), VALUE_BYTES);
+    key(out, "sni");
+    let sni = tls.and_then(|tls| tls.server_name.as_deref());
+    optional(out, sni.map(str::as_bytes), VALUE_BYTES);
     key(out, "status");
     number(out, u64::from(note.status.get()));
     key(out, "bytes_in");
@@ -78,11 +84,10 @@ fn json(out: &mut BytesMut, scratch: &mut Vec<u8>, note: &Note) {
 
 /// Where the request went.
 fn whereabouts(out: &mut BytesMut, note: &Note) {
-    let route = note.route.borrow();
-    key(out, "route");
-    optional(out, route.as_ref().map(|(route, _)| route.as_bytes()), VALUE_BYTES);
-    key(out, "pool");
-    optional(out, route.as_ref().map(|(_, pool)| pool.as_bytes()), VALUE_BYTES);
+    for (name, of) in [("route", &note.route), ("pool", &note.pool)] {
+        key(out, name);
+        optional(out, of.borrow().as_ref().map(|name| name.as_bytes()), VALUE_BYTES);
+    }
     let tries = note.tries.borrow();
     // The one that answered; where none did, the last one.
     let answered = tries.iter().rfind(|one| matches!(one.fate, Fate::Status(_)));

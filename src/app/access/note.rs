@@ -14,7 +14,7 @@ use crate::app::shared::Manners;
 use crate::app::worker::Worker;
 use crate::logic::id::Place;
 use crate::logic::outcome::{self, Failure, Layer};
-use crate::logic::route::Route;
+use crate::logic::route::{Route, RouteSpec};
 
 use super::body::NotedBody;
 use super::line;
@@ -90,7 +90,8 @@ pub struct Note {
     pub(super) scheme: Cell<&'static str>,
     pub(super) request_id: RefCell<SmallVec<[u8; 32]>>,
     pub(super) trace: Cell<Option<TraceIds>>,
-    pub(super) route: RefCell<Option<(Arc<str>, Arc<str>)>>,
+    pub(super) route: RefCell<Option<Arc<str>>>,
+    pub(super) pool: RefCell<Option<Arc<str>>>,
     pub(super) status: Cell<u16>,
     pub(super) first_byte: Cell<Option<Duration>>,
     pub(super) read_bytes: Rc<Cell<u64>>,
@@ -122,6 +123,7 @@ impl Note {
             request_id: RefCell::default(),
             trace: Cell::new(None),
             route: RefCell::default(),
+            pool: RefCell::default(),
             status: Cell::new(0),
             first_byte: Cell::new(None),
             read_bytes: Rc::default(),
@@ -151,10 +153,14 @@ impl Note {
         self.from.get().unwrap_or_else(|| self.client.address.ip().to_canonical())
     }
 
-    /// The route is found, and the pool that is asked.
+    /// The route is found.
+    pub fn ruled(&self, spec: &RouteSpec) {
+        *self.route.borrow_mut() = Some(Arc::clone(&spec.name));
+    }
+
+    /// One of its pools is asked.
     pub fn routed(&self, route: &Route) {
-        let names = (Arc::clone(&route.spec.name), Arc::clone(&route.pool_name));
-        *self.route.borrow_mut() = Some(names);
+        *self.pool.borrow_mut() = Some(Arc::clone(&route.pool_name));
     }
 
     /// Counts bytes of the request's body.

@@ -27,6 +27,7 @@ enum End {
 impl Control {
     /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
     pub(super) async fn stop(&mut self) {
+        self.end_drill("the process is on its way out");
         self.abandon_upgrade();
         self.notifier.stopping();
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
@@ -43,6 +44,7 @@ impl Control {
     /// Another process serves. What is under way here ends, and whoever asks once more is told to
     /// connect anew next time; nobody is turned away before the time is over.
     pub(super) async fn leave(&mut self) {
+        self.end_drill("another process has taken over");
         let Shutdown { lame_duck, drain, .. } = self.running.shutdown.clone();
         self.board.phase.set(Phase::Stopping);
         self.board.left.cancel();
@@ -67,7 +69,7 @@ impl Control {
     async fn while_serving(&mut self, deadline: Instant, until_drained: bool) -> End {
         loop {
             self.turn();
-            let due = self.board.director.borrow().poll_timeout();
+            let due = self.due();
             let wake = due.map_or(deadline, |due| deadline.min(due));
             tokio::select! {
                 biased;
@@ -94,6 +96,7 @@ impl Control {
             return;
         }
         let Some(executable) = self.executable.clone() else { return };
+        self.end_drill("another process is to take over");
         if std::process::id() == 1 {
             let why = "this is process 1, and all others end with it: start another container";
             return self.upgrade_failed(why.to_owned());

@@ -164,7 +164,7 @@ impl Budgets {
     fn rate(&mut self, meters: &Meters, now: Instant) {
         let passed = self.looked.map(|looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
-        for (pool, answered) in meters.answered() {
+        for (pool, answered) in meters.answered_by_pool() {
             let before = self.answered.insert(Arc::clone(&pool), answered).unwrap_or(0);
             let Some(passed) = passed.filter(|passed| !passed.is_zero()) else { continue };
             let rate = answered.saturating_sub(before) as f64 / passed.as_secs_f64();

@@ -10,6 +10,7 @@ use crate::logic::id::Place;
 use crate::logic::incident::Incident;
 use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::topology::PoolSpec;
+use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Fault, Question, Row, Scope, Window};
 
 use super::Note;
@@ -186,6 +187,7 @@ fn simulate(job: &Job) -> Option<Quantiles> {
         seed: 1,
         round_trip: Duration::from_micros(key.round_trip_us.into()),
         rate_rps: (key.rate_rps > 0).then_some(f64::from(key.rate_rps)),
+        latency: Latency::Fixed(predict::SERVICE),
         threads: 1,
     };
     let scope = if key.is_zone { Scope::Zone } else { Scope::Endpoint };

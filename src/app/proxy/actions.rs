@@ -33,6 +33,9 @@ pub(super) struct Errand<'a> {
 
 /// Answers a request as its route says.
 pub(super) async fn act(errand: &Errand<'_>, rule: &Rule, body: Incoming) -> Response<ProxyBody> {
+    if let Some(note) = errand.asker.note {
+        note.ruled(&rule.spec);
+    }
     let mut response = match &rule.spec.action {
         Action::Pools(_) => ask_pool(errand, rule, body).await,
         Action::Redirect(redirect) => {
@@ -82,7 +85,7 @@ fn finish(spec: &RouteSpec, client: &Client, response: &mut Response<ProxyBody>)
     if !spec.response_headers.is_empty() {
         spec.response_headers.apply(response.headers_mut());
     }
-    if let Some(hsts) = spec.hsts.as_ref().filter(|_| client.is_tls) {
+    if let Some(hsts) = spec.hsts.as_ref().filter(|_| client.is_tls()) {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
 }
@@ -186,7 +189,7 @@ mod tests {
             response.headers().contains_key(STRICT_TRANSPORT_SECURITY)
         };
         assert!(!said(&client));
-        client.is_tls = true;
+        client.tls = Some(Box::default());
         assert!(said(&client));
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Asker<'a> {
     /// Writes what an endpoint is told of it; `host` is the one that the client asked us for.
     pub(super) fn write(&self, out: &mut BytesMut, headers: &HeaderMap, host: &str) {
         self.origin.write(out, headers, self.client, host);
-        if let Some(identity) = &self.client.identity {
+        if let Some(identity) = self.client.identity() {
             h1::write_header(out, CLIENT_CERT, identity.as_bytes());
         }
         self.marks.write(out);

@@ -23,6 +23,7 @@ use crate::net::upstream::{
 use super::admit::Admitted;
 use super::asker::Asker;
 use super::choose::Way;
+use super::drill::{self, Part as DrillPart};
 use super::patience::{Patience, Waits};
 use super::tunnel;
 use super::visit::Visit;
@@ -110,7 +111,11 @@ pub(super) async fn attempt(
     visit: &Visit,
     (way, connect): (Way, Connect),
 ) -> Result<Progress, Ended> {
-    let cuts = visit.home().cuts();
+    let mut cuts = visit.home().cuts();
+    let (way, part) = match &visit.home().staging {
+        None => (way, DrillPart::None),
+        Some(staging) => drill::stage(worker, staging, ask, visit.home(), (way, &mut cuts))?,
+    };
     let (line, ready) = match way {
         Way::Free(Free::Open(connection)) => (Line::H1(connection), visit.began()),
         Way::Free(Free::Seat(seat)) => (Line::H2(seat), visit.began()),
@@ -148,7 +153,8 @@ pub(super) async fn attempt(
     if exchange.is_sent() {
         patience.sent(ready);
     }
-    let mut waiting = Waiting { exchange, cuts, patience, is_repeatable: ask.idempotent };
+    let is_repeatable = ask.idempotent;
+    let mut waiting = Waiting { exchange, cuts, patience, is_repeatable, part };
     let until = match (visit.is_trial(), ask.may_hedge) {
         (true, _) => Until::Slow,
         (false, true) => Until::Stalled,

@@ -3,6 +3,7 @@
 //! An endpoint at one of its limits is passed by: that is no failure of it, and nobody pays for it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use crate::app::access::{Note, TryNote};
 use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
+use crate::logic::drill::Lane;
 use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
 use crate::net::upstream::{Free, Pool};
 
@@ -68,6 +70,8 @@ pub(super) struct Choice<'a> {
     pub(super) may_wait: bool,
     /// Where the request is written down.
     pub(super) note: Option<&'a Rc<Note>>,
+    /// The drill that took it.
+    pub(super) lane: Option<&'a Arc<Lane>>,
 }
 
 impl Choice<'_> {
@@ -133,7 +137,7 @@ impl Choice<'_> {
     }
 
     fn enter(&self, target: &Target, is_trial: bool) -> Result<Next, Full> {
-        let home = self.worker.pool(target, self.pool);
+        let home = self.home(target);
         let mut visit = self.visit(Rc::clone(&home), is_trial)?;
         let way = Way::Free(home.free()?);
         visit.written_down(self.try_note(target));
@@ -141,11 +145,18 @@ impl Choice<'_> {
     }
 
     fn join_line(&self, target: &Target, full: Full) -> Result<Next, Full> {
-        let home = self.worker.pool(target, self.pool);
+        let home = self.home(target);
         let mut visit = self.visit(Rc::clone(&home), false)?;
         let way = Way::Line { pending: home.line()?, full };
         visit.written_down(self.try_note(target));
         Ok(Next { visit, zone: target.zone, way })
+    }
+
+    fn home(&self, target: &Target) -> Rc<Pool> {
+        match self.lane {
+            None => self.worker.pool(target, self.pool),
+            Some(lane) => self.worker.lane_pool(target, self.pool, lane),
+        }
     }
 
     fn try_note(&self, target: &Target) -> Option<TryNote> {

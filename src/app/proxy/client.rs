@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::tunnel::Sequel;
+use crate::net::inbound::tls::Session;
 use crate::net::upstream::Caller;
 
 /// The client of a connection: the same for every request on it.
@@ -14,11 +15,8 @@ pub struct Client {
     pub ip: String,
     /// Where its connection was accepted.
     pub local: SocketAddr,
-    /// Its connection is encrypted.
-    pub is_tls: bool,
-    /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
-    /// asked for and verified.
-    pub identity: Option<Box<str>>,
+    /// How its connection is encrypted, if it is.
+    pub tls: Option<Box<Session>>,
     /// What its connection goes on with when HTTP on it is over.
     pub sequel: Sequel,
 }
@@ -28,7 +26,7 @@ impl Client {
     #[must_use]
     pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
-        Self { address, ip, local, is_tls: false, identity: None, sequel: Sequel::default() }
+        Self { address, ip, local, tls: None, sequel: Sequel::default() }
     }
 
     /// On whose behalf a connection to an endpoint is opened.
@@ -37,9 +35,22 @@ impl Client {
         Caller { address: self.address, local: self.local }
     }
 
+    /// Whether its connection is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
+    /// asked for and verified.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.tls.as_ref()?.identity.as_deref()
+    }
+
     /// How it speaks, as a URI says it.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
-        if self.is_tls { "https" } else { "http" }
+        if self.is_tls() { "https" } else { "http" }
     }
 }

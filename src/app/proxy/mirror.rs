@@ -128,7 +128,7 @@ impl Copy {
             admitted: &admitted,
         };
         // That nothing answered is known to its endpoints already; nobody else is told.
-        if let Ok(response) = trip::serve(&errand, &self.route, &mut body, Past::new()).await {
+        if let Ok(response) = trip::serve(&errand, &self.route, &mut body, Past::of_copy()).await {
             read_off(response).await;
         }
     }

@@ -11,6 +11,7 @@ mod body;
 mod changes;
 mod choose;
 mod client;
+mod drill;
 mod fault;
 mod forward;
 mod forward_h2;
@@ -126,7 +127,7 @@ async fn answer(
         method: request.method(),
         headers: request.headers(),
         query: request.uri().query().unwrap_or_default(),
-        is_tls: asker.client.is_tls,
+        is_tls: asker.client.is_tls(),
     };
     let Some(rule) = view.snapshot.routes.find(&ask) else {
         actions::unwanted(request, body);

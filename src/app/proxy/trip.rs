@@ -1,6 +1,7 @@
 //! A request's whole way: from endpoint to endpoint until one answers or nothing is left.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
@@ -10,6 +11,7 @@ use tokio::time::timeout;
 use crate::app::worker::{PoolLocal, View, Worker};
 use crate::logic::breaker::PoolRequest;
 use crate::logic::casualty::{Casualty, Sight};
+use crate::logic::drill::Lane;
 use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::{RetrySpec, Route, RouteSpec};
@@ -66,13 +68,20 @@ pub(super) struct Past {
     pub(super) began: Instant,
     /// The first endpoint that failed it.
     pub(super) first_met: Option<Rc<Pool>>,
+    /// A drill may take it.
+    pub(super) may_be_drilled: bool,
 }
 
 impl Past {
     /// Nothing was: the request has just arrived.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { arrived: now, began: now, first_met: None }
+        Self { arrived: now, began: now, first_met: None, may_be_drilled: true }
+    }
+
+    /// A copy of a request begins, which no client waits for: no drill takes it.
+    pub(super) fn of_copy() -> Self {
+        Self { may_be_drilled: false, ..Self::new() }
     }
 }
 
@@ -83,6 +92,8 @@ pub(super) struct Unserved {
     /// The request may be sent to another pool: its body is held, and it did not reach an endpoint or
     /// may reach another one.
     pub(super) may_go_on: bool,
+    /// The drill that took it.
+    lane: Option<Arc<Lane>>,
 }
 
 /// Serves a request that has a route to a pool.
@@ -93,6 +104,10 @@ pub(super) async fn serve(
     past: Past,
 ) -> Result<Response<ProxyBody>, Unserved> {
     let Errand { worker, view, asker, request, admitted } = *errand;
+    let view = match &view.lane {
+        Some(lane) if past.may_be_drilled => worker.takes_part(view, lane, route, request),
+        _ => view,
+    };
     let (pool, local) = view.pool(route);
     let mut trip = Trip {
         worker,
@@ -143,7 +158,13 @@ pub(super) async fn serve(
         may_go_on: outgoing.is_held()
             && !reason.is_deadline()
             && (trip.idempotent || trip.sent_tries == 0),
-        past: Past { first_met: trip.first_met.take(), arrived: trip.arrived, began: trip.began },
+        past: Past {
+            first_met: trip.first_met.take(),
+            arrived: trip.arrived,
+            began: trip.began,
+            may_be_drilled: past.may_be_drilled,
+        },
+        lane: view.drill.clone(),
     })
 }
 
@@ -154,11 +175,15 @@ impl Unserved {
         let elapsed = self.past.arrived.elapsed();
         let way = (route, &*pool.spec);
         let _ = local.measure(&worker.shared, way, status.as_u16(), elapsed);
-        if let Some(met) = &self.past.first_met
-            && let Some(sight) = self.reason.sight()
-        {
-            let casualty = Casualty { sight, is_repeatable: self.may_go_on };
-            met.target.live.failed(casualty, worker.shared.micros(Instant::now()));
+        if let Some(sight) = self.reason.sight() {
+            let now_us = worker.shared.micros(Instant::now());
+            if let Some(met) = &self.past.first_met {
+                let casualty = Casualty { sight, is_repeatable: self.may_go_on };
+                met.target.live.failed(casualty, now_us);
+            }
+            if let Some(lane) = &self.lane {
+                lane.tallies.failed(now_us, self.may_go_on);
+            }
         }
         local.meter.refused(self.reason);
         local.meter.answered(status.as_u16(), elapsed);
@@ -259,6 +284,7 @@ impl Trip<'_> {
             is_resend: false,
             may_wait: true,
             note: self.asker.note,
+            lane: view.drill.as_ref(),
         };
         if !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
@@ -303,7 +329,7 @@ impl Trip<'_> {
 
     /// The newest view, unless a new configuration has moved the route's pool.
     fn fresh(&self, old: &Rc<View>) -> Rc<View> {
-        let new = self.worker.view();
+        let new = self.worker.view_beside(old);
         if new.has_pool(self.route) { new } else { Rc::clone(old) }
     }
 
@@ -349,7 +375,8 @@ impl Trip<'_> {
         again: Again,
         may_wait: bool,
     ) -> Option<(Rc<View>, Next)> {
-        let view = self.fresh(view);
+        let old = view;
+        let view = self.fresh(old);
         let (pool, local) = view.pool(self.route);
         let is_budgeted = match again {
             Again::No => return None,
@@ -367,8 +394,12 @@ impl Trip<'_> {
             is_resend: is_budgeted,
             may_wait,
             note: self.asker.note,
+            lane: view.drill.as_ref(),
         };
-        let next = choice.other(&self.avoid).ok()?;
+        // Where a drill ends, its identities of endpoints do.
+        let has_left = old.drill.is_some() && view.drill.is_none();
+        let next = if has_left { choice.first() } else { choice.other(&self.avoid) };
+        let next = next.ok()?;
         if is_budgeted && !local.budget.borrow_mut().spend() {
             return None;
         }

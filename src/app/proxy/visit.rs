@@ -140,8 +140,7 @@ impl Visit {
     /// The client sees the endpoint's failure.
     pub fn failed(&self, casualty: Casualty) {
         if !self.is_failed.replace(true) {
-            let now_us = self.worker.shared.micros(Instant::now());
-            self.home.target.live.failed(casualty, now_us);
+            self.home.failed(self.worker.shared.micros(Instant::now()), casualty);
         }
     }
 
@@ -167,7 +166,11 @@ impl Visit {
     /// Tells control.
     fn report(&self, failure: Failure) {
         let endpoint = self.home.target.id;
-        let report = Report::Traffic { endpoint, failure, began: self.began };
+        let began = self.began;
+        let report = match &self.home.staging {
+            None => Report::Traffic { endpoint, failure, began },
+            Some(staging) => Report::LaneTraffic { drill: staging.drill, endpoint, failure, began },
+        };
         if !self.worker.shared.report(report) {
             self.home.target.live.untold();
         }

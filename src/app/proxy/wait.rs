@@ -11,6 +11,7 @@ use crate::net::h1::ResponseHead;
 use crate::net::upstream::{ClientFault, Cuts, Exchange, Outgoing};
 
 use super::attempt::{Begun, Ended};
+use super::drill::Part;
 use super::patience::{Patience, Ring};
 use super::visit::Visit;
 
@@ -32,6 +33,8 @@ pub(super) struct Waiting {
     pub(super) cuts: Cuts,
     pub(super) patience: Patience,
     pub(super) is_repeatable: bool,
+    /// What a drill does to it.
+    pub(super) part: Part,
 }
 
 impl Waiting {
@@ -43,15 +46,20 @@ impl Waiting {
         visit: &Visit,
         until: Until,
     ) -> Result<Option<ResponseHead>, Ended> {
-        let Self { exchange, cuts, patience, is_repeatable } = self;
+        let Self { exchange, cuts, patience, is_repeatable, part } = self;
         let mut bell = visit.clock().bell(patience.due());
         poll_fn(|cx| {
-            if let Poll::Ready(head) = exchange.poll_head(outgoing, cx) {
+            let head = match part {
+                Part::Late(late) => late.poll_head(exchange, outgoing, visit.home(), cx),
+                Part::None | Part::Staged => exchange.poll_head(outgoing, cx),
+            };
+            if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map(Some).map_err(Ended::from));
             }
             // Who cuts has everybody who waits for a bell look.
             if visit.home().is_cut(*cuts, *is_repeatable) {
-                return Poll::Ready(Err(Ended::Cut { reached: exchange.reached() }));
+                let reached = part.reached(exchange, visit.home());
+                return Poll::Ready(Err(Ended::Cut { reached }));
             }
             if patience.waiting_since().is_none()
                 && exchange.is_sent()

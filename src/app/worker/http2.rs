@@ -94,10 +94,16 @@ pub(super) async fn serve(
     let service = service_fn(|request| {
         let (asking, streams) = (Rc::clone(&client), streams.clone());
         let stream = activity.begin();
-        proxy::handle(Rc::clone(&worker), Rc::clone(&client), request, move |mut response| {
-            adapt(&mut response, &asking, &streams);
-            response.map(|body| Answering::new(body, stream))
-        })
+        // hyper and the runtime hand the future on some times before it runs: its box only.
+        Box::pin(proxy::handle(
+            Rc::clone(&worker),
+            Rc::clone(&client),
+            request,
+            move |mut response| {
+                adapt(&mut response, &asking, &streams);
+                response.map(|body| Answering::new(body, stream))
+            },
+        ))
     });
     let connection =
         builder(streams.clone(), limits.header_bytes).serve_connection(stream, service);

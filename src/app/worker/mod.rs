@@ -6,6 +6,7 @@ mod clock;
 mod crowd;
 mod guarded;
 mod http2;
+mod lane;
 mod opening;
 mod pulse;
 mod view;
@@ -41,6 +42,7 @@ use super::proxy::{Ids, Mirrors, Reason};
 use super::shared::{Command, Report, Shared};
 
 use self::crowd::{Crowd, Oldest, Why};
+use self::lane::Lanes;
 
 /// Task polls between two looks at the sockets: measured best for short requests.
 const EVENT_INTERVAL: u32 = 256;
@@ -97,6 +99,7 @@ pub struct Worker {
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
     homes: RefCell<Homes>,
+    lanes: RefCell<Lanes>,
     rng: RefCell<Rng>,
     scratch: RefCell<BytesMut>,
     /// No more connections are accepted.
@@ -145,6 +148,7 @@ impl Worker {
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(Rc::new(view)),
             homes: RefCell::default(),
+            lanes: RefCell::default(),
             rng: RefCell::new(Rng::with_seed(
                 shared.micros(Instant::now()) ^ ((index as u64) << 48),
             )),
@@ -183,6 +187,12 @@ impl Worker {
                         }
                     }
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::CutLane { drill, endpoint, waiting }) => {
+                        self.cut_lane(drill, endpoint, waiting);
+                    }
+                    Some(Command::EndLane { drill, is_interrupted }) => {
+                        self.end_lane(drill, is_interrupted);
+                    }
                     Some(Command::Leave) => break self.leave(),
                     Some(Command::Drain) | None => break self.drain(),
                 },
@@ -195,6 +205,9 @@ impl Worker {
                 command = commands.recv() => match command {
                     // A request that waits for a dead endpoint is rescued on the way out too.
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::EndLane { drill, is_interrupted }) => {
+                        self.end_lane(drill, is_interrupted);
+                    }
                     Some(Command::Drain) => self.drain(),
                     Some(_) => {}
                     // Control has gone: the deadline is over.
@@ -316,6 +329,7 @@ impl Worker {
             }
             pool.is_some()
         });
+        self.keep_lane(&view, now, is_pressed);
         view.settle_budgets(now);
     }
 

@@ -85,9 +85,9 @@ async fn handshake(
 ) -> Option<Opened> {
     let peer = client.address;
     let result = match timeout(within, accepting).await {
-        Ok(Ok(Accepted { stream, is_http2, identity })) => {
+        Ok(Ok(Accepted { stream, is_http2, session })) => {
             count("ok");
-            let client = Rc::new(Client { is_tls: true, identity, ..client });
+            let client = Rc::new(Client { tls: Some(Box::new(session)), ..client });
             return Some(Opened { stream, client, is_http2, since: Instant::now() });
         }
         Ok(Err(error)) => {

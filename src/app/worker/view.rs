@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::meter::{PoolMeter, WayMeter};
 use crate::app::shared::{Manners, Shared};
+use crate::logic::drill::Lane;
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::Budget;
 use crate::logic::route::{RetrySpec, Route};
@@ -21,6 +22,10 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// How clients are treated.
     pub manners: Arc<Manners>,
+    /// For the requests that a drill takes, while one is on.
+    pub lane: Option<Rc<Self>>,
+    /// The drill whose lane this is.
+    pub drill: Option<Arc<Lane>>,
     pools: Vec<Rc<PoolLocal>>,
 }
 
@@ -53,8 +58,23 @@ impl View {
             known.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
             Rc::clone(known)
         };
-        let pools = snapshot.pools.iter().enumerate().map(local).collect();
-        Self { snapshot, manners: shared.manners.load_full(), pools }
+        let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
+        let manners = shared.manners.load_full();
+        let before = before.and_then(|before| before.lane.as_ref());
+        let lane = snapshot.drill.as_ref().map(|drill| {
+            let before =
+                before.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
+            let begin = |(index, pool): (usize, &Rc<PoolLocal>)| {
+                Rc::new(pool.in_lane(drill, &retry_of(&snapshot, index)))
+            };
+            let pools = match before {
+                Some(lane) => lane.pools.clone(),
+                None => pools.iter().enumerate().map(begin).collect(),
+            };
+            let (snapshot, manners) = (Arc::clone(&drill.snapshot), Arc::clone(&manners));
+            Rc::new(Self { snapshot, manners, lane: None, drill: Some(Arc::clone(drill)), pools })
+        });
+        Self { snapshot, manners, lane, drill: None, pools }
     }
 
     /// The route's pool, in both its parts.
@@ -76,6 +96,9 @@ impl View {
                 pool.budget.borrow_mut().settle(&route.spec.retry, now);
             }
         }
+        if let Some(lane) = &self.lane {
+            lane.settle_budgets(now);
+        }
     }
 }
 
@@ -86,6 +109,19 @@ fn retry_of(snapshot: &Snapshot, pool: usize) -> RetrySpec {
 }
 
 impl PoolLocal {
+    /// What this is at the begin of a drill's lane: it knows as much, and has the lane's part of the
+    /// budget for its own, so that a drill spends nothing of anybody else's.
+    fn in_lane(&self, lane: &Lane, retry: &RetrySpec) -> Self {
+        let budget = self.budget.borrow().portion(lane.plan.share.percent(), retry);
+        Self {
+            latency: RefCell::new(self.latency.borrow().clone()),
+            meter: Arc::clone(&self.meter),
+            budget: RefCell::new(budget),
+            ways: self.ways.clone(),
+            name: Arc::clone(&self.name),
+        }
+    }
+
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
         let name = Arc::clone(&pool.spec.name);
         Self {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::observe::millis;
 use crate::config::model::Config;
+use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Question, Scope, Spread, Window};
 
 use super::fleet::Fleet;
@@ -179,6 +180,7 @@ pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io:
         seed: 1,
         round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
         rate_rps: Some(f64::from(options.rate)),
+        latency: Latency::Fixed(predict::SERVICE),
         threads: crate::cli::predict::threads(),
     };
     let here = config.topology.here.as_ref();

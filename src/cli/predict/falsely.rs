@@ -6,7 +6,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::config::model::Config;
+use crate::logic::topology::PoolSpec;
 use crate::sim::latency::Latency;
+use crate::sim::predict;
 use crate::sim::predict::falsely::{self, Estimate, Question};
 
 use super::{Options, threads};
@@ -24,8 +26,6 @@ pub struct World {
     pub probe_loss: f64,
     /// The share of the requests' exchanges, in 0..1, that lose a packet.
     pub traffic_loss: f64,
-    /// What endpoints take to answer.
-    pub latency: Latency,
 }
 
 /// Simulates every pool while nothing fails, and writes the verdicts down that fell all the same.
@@ -45,13 +45,15 @@ pub fn false_verdicts(
         rate_rps: options.rate.filter(|rate| *rate > 0.0),
         probe_loss: world.probe_loss,
         traffic_loss: world.traffic_loss,
-        latency: world.latency.clone(),
+        latency: Latency::Fixed(predict::SERVICE),
         threads: threads(),
     };
+    let question_of =
+        |pool: &PoolSpec| Question { latency: options.latency_of(pool), ..question.clone() };
     let here = config.topology.here.as_ref();
     let base = Instant::now();
     let pools = config.topology.pools.iter();
-    let estimates = pools.map(|pool| falsely::estimate(pool, here, &question, base));
+    let estimates = pools.map(|pool| falsely::estimate(pool, here, &question_of(pool), base));
     match options.format {
         Format::Json => {
             let pools: Vec<Value> = estimates.map(|of| object(&of, &question)).collect();
@@ -123,7 +125,7 @@ fn text(of: &Estimate, question: &Question, out: &mut impl Write) -> io::Result<
 }
 
 /// Three digits are all that there is to it.
-fn number(value: f64) -> String {
+pub(in crate::cli) fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         extreme if !(0.001..1e6).contains(&extreme) => format!("{extreme:.1e}"),

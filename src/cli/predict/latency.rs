@@ -18,7 +18,7 @@ const HDR_HEADING: &str = "Value";
 ///
 /// # Errors
 /// Says what is wrong where, and how to write it.
-pub(super) fn latency(given: &str) -> Result<Latency, String> {
+pub(in crate::cli) fn latency(given: &str) -> Result<Latency, String> {
     if given.contains('=') {
         return parametric(given);
     }
@@ -118,7 +118,8 @@ fn milliseconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse::<f64>().ok()? / 1e3).ok()
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// Reads `250ms`, `1s`.
+pub(in crate::cli) fn duration(text: &str) -> Option<Duration> {
     text.trim().parse::<SignedDuration>().ok()?.try_into().ok()
 }
 
@@ -126,7 +127,7 @@ fn duration(text: &str) -> Option<Duration> {
 ///
 /// # Errors
 /// Says how to write it.
-pub(super) fn percent(given: &str) -> Result<f64, String> {
+pub(in crate::cli) fn percent(given: &str) -> Result<f64, String> {
     let number = given.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     let share = number.map(|percent| percent / 100.0).filter(|share| (0.0..1.0).contains(share));
     share.ok_or_else(|| "write a share from 0% to below 100%, as 1% or 0.5%".to_owned())

@@ -2,8 +2,9 @@
 //! endpoint put down?
 
 pub mod falsely;
-mod latency;
-mod text;
+pub(in crate::cli) mod latency;
+pub mod observed;
+pub(in crate::cli) mod text;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -11,11 +12,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::config::model::Config;
+use crate::logic::topology::PoolSpec;
 use crate::logic::window::Bounds;
 use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Prediction, Question, Row, Spread, Unseen, Window};
 
 use super::check::Format;
+use observed::Observed;
 
 /// What is asked on the command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,9 +44,10 @@ pub struct Arguments {
     /// The same of traffic, if it is another
     #[arg(long, requires = "false_verdicts", value_parser = latency::percent)]
     traffic_loss: Option<f64>,
-    /// What endpoints take to answer: p50=2ms,p99=20ms,max=1s, or a file with a histogram
-    #[arg(long, requires = "false_verdicts", default_value = "1ms", value_parser = latency::latency)]
-    latency: Latency,
+    /// What endpoints take to answer: p50=2ms,p99=20ms,max=1s, a file with a histogram or a page of
+    /// metrics, or the admin listener of a running instance (http://127.0.0.1:9900)
+    #[arg(long, default_value = "1ms", value_parser = observed::observed)]
+    latency: Observed,
     /// Virtual hours of each pool [default: as many as take some seconds]
     #[arg(long, requires = "false_verdicts", value_parser = hours)]
     hours: Option<f64>,
@@ -66,7 +70,8 @@ pub fn run(
 ) -> io::Result<()> {
     let Arguments { rate, trials, seed, rtt_ms, .. } = *arguments;
     let rtt = Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
-    let options = Options { rate, trials, seed, rtt, format };
+    let latency = arguments.latency.clone();
+    let options = Options { rate, trials, seed, rtt, latency, format };
     if !arguments.false_verdicts {
         return predict(config, &options, out);
     }
@@ -74,7 +79,6 @@ pub fn run(
         hours: arguments.hours,
         probe_loss: arguments.loss,
         traffic_loss: arguments.traffic_loss.unwrap_or(arguments.loss),
-        latency: arguments.latency.clone(),
     };
     falsely::false_verdicts(config, &options, &world, out)
 }
@@ -85,7 +89,7 @@ pub(in crate::cli) fn threads() -> usize {
 }
 
 /// What is to be predicted, and how it is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Requests a second over each pool.
     pub rate: Option<f64>,
@@ -95,6 +99,8 @@ pub struct Options {
     pub seed: u64,
     /// From here to an endpoint and back.
     pub rtt: Duration,
+    /// What endpoints take to answer.
+    pub latency: Observed,
     /// How it is written.
     pub format: Format,
 }
@@ -104,7 +110,25 @@ impl Options {
     #[must_use]
     pub fn new(format: Format) -> Self {
         let rtt = Duration::from_millis(1);
-        Self { rate: None, trials: predict::DEFAULT_TRIALS, seed: 1, rtt, format }
+        let latency = Latency::Fixed(predict::SERVICE).into();
+        Self { rate: None, trials: predict::DEFAULT_TRIALS, seed: 1, rtt, latency, format }
+    }
+
+    /// What endpoints of a pool take to answer; the usual where nothing is known.
+    fn latency_of(&self, pool: &PoolSpec) -> Latency {
+        let known = self.latency.latency(&pool.name);
+        known.cloned().unwrap_or(Latency::Fixed(predict::SERVICE))
+    }
+
+    fn question(&self, pool: &PoolSpec) -> Question {
+        Question {
+            trials: self.trials,
+            seed: self.seed,
+            round_trip: self.rtt,
+            rate_rps: self.rate.filter(|rate| *rate > 0.0),
+            latency: self.latency_of(pool),
+            threads: threads(),
+        }
     }
 }
 
@@ -113,17 +137,11 @@ impl Options {
 /// # Errors
 /// When `out` cannot be written to.
 pub fn predict(config: &Config, options: &Options, out: &mut impl Write) -> io::Result<()> {
-    let question = Question {
-        trials: options.trials,
-        seed: options.seed,
-        round_trip: options.rtt,
-        rate_rps: options.rate.filter(|rate| *rate > 0.0),
-        threads: threads(),
-    };
     let here = config.topology.here.as_ref();
     let base = Instant::now();
     let pools = config.topology.pools.iter();
-    let predictions = pools.map(|pool| (pool, predict::predict(pool, here, &question, base)));
+    let predictions =
+        pools.map(|pool| (pool, predict::predict(pool, here, &options.question(pool), base)));
     match options.format {
         Format::Json => {
             let rows: Vec<Value> = predictions.flat_map(|(_, of_pool)| rows(&of_pool)).collect();
@@ -141,7 +159,8 @@ pub fn predict(config: &Config, options: &Options, out: &mut impl Write) -> io::
     }
 }
 
-fn rows(prediction: &Prediction) -> Vec<Value> {
+/// The rows of one pool as JSON.
+pub(in crate::cli) fn rows(prediction: &Prediction) -> Vec<Value> {
     let zone = prediction.zone.to_string();
     let row = |row: &Row| {
         let spread = spread(row);
@@ -162,6 +181,7 @@ fn rows(prediction: &Prediction) -> Vec<Value> {
             "median_ms": ms_of(|s| s.median),
             "p99_ms": ms_of(|s| s.p99),
             "worst_ms": ms_of(|s| s.worst),
+            "quantiles_ms": spread.map(|spread| spread.quantiles.map(ms)),
             "closed_form": row.closed_form.map(closed_form),
             "within_closed_form": within,
             "unseen": unseen,
@@ -173,7 +193,7 @@ fn rows(prediction: &Prediction) -> Vec<Value> {
 }
 
 /// Why there is no window, in a word.
-fn word(why: Unseen) -> &'static str {
+pub(in crate::cli) fn word(why: Unseen) -> &'static str {
     match why {
         Unseen::ProbePasses => "probe_passes",
         Unseen::NeedsTraffic => "needs_traffic",
@@ -190,6 +210,6 @@ fn spread(row: &Row) -> Option<&Spread> {
 }
 
 /// Milliseconds, to the microsecond.
-fn ms(duration: Duration) -> f64 {
+pub(in crate::cli) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

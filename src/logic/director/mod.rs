@@ -6,6 +6,7 @@
 //! however many verdicts fall in it, one snapshot is published.
 
 mod configure;
+mod cuts;
 mod endpoint;
 mod explain;
 mod inherit;
@@ -350,16 +351,6 @@ impl Director {
             self.outputs.shrink_to(OUTPUTS_KEPT);
         }
         self.outputs.pop_front().or_else(|| self.next_cut())
-    }
-
-    fn next_cut(&mut self) -> Option<Output> {
-        while let Some((endpoint, failure)) = self.cuts.pop() {
-            let pool = self.roster.get(endpoint).map(|known| &self.pools[known.seat.pool]);
-            if pool.is_some_and(|pool| !pool.in_panic()) {
-                return Some(Output::Cut { endpoint, failure });
-            }
-        }
-        None
     }
 
     /// Keeps the ledger: `times` are the last good evidence, the begin of this one, and now.

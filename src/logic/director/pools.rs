@@ -13,6 +13,7 @@ use crate::logic::steer;
 use crate::logic::topology::PoolSpec;
 
 use super::Source;
+use super::cuts::Held;
 
 /// What an endpoint may be given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,6 +268,8 @@ pub(super) struct PoolState {
     pub(super) diverges: bool,
     /// Verdicts withheld since the start.
     pub(super) withheld: u64,
+    /// Silent endpoints that are left once somebody else is known to live.
+    pub(super) held_cuts: Vec<Held>,
     /// The period of probes of endpoints that are up, as it is.
     pub(super) achieved: Achieved,
 }
@@ -301,6 +304,7 @@ impl PoolState {
             contradicted: 0,
             diverges: false,
             withheld: 0,
+            held_cuts: Vec::new(),
             achieved: Achieved::default(),
         };
         match old {

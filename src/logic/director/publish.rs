@@ -38,7 +38,8 @@ impl Director {
         }
         self.version += 1;
         let pools = self.pools.iter().filter_map(|pool| pool.view.clone()).collect();
-        Arc::new(Snapshot { version: self.version, routes: Arc::clone(&self.routes), pools })
+        let routes = Arc::clone(&self.routes);
+        Arc::new(Snapshot { version: self.version, routes, pools, drill: None })
     }
 
     fn panic_changed(&mut self, pool: usize, on: bool, now: Instant) {

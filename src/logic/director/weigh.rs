@@ -45,12 +45,14 @@ impl Director {
                     // Nearly all probes end here.
                     endpoint.proven(ticket.started);
                     endpoint.close_books();
+                    self.release_cuts(id, ticket.started);
                     return self.arm(id);
                 }
                 endpoint.checks[index].has_passed |= !outdated;
                 if !outdated && endpoint.gates().all(|gate| endpoint.checks[gate].has_passed) {
                     endpoint.checks.iter_mut().for_each(|check| check.has_passed = false);
                     self.weigh(id, Evidence::Pass, Source::Probe, ticket.started, now);
+                    self.release_cuts(id, ticket.started);
                 }
             }
             Some(Evidence::Firm(failure)) => {

@@ -7,7 +7,7 @@ use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::{Error, RootCertStore, ServerConfig, version};
+use rustls::{Error, ProtocolVersion, RootCertStore, ServerConfig, version};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
@@ -80,6 +80,17 @@ pub struct Accepted {
     pub stream: ClientStream,
     /// Whether HTTP/2 was agreed on (RFC 7301).
     pub is_http2: bool,
+    /// What else was agreed on.
+    pub session: Session,
+}
+
+/// What a handshake has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The version of TLS, as OpenSSL names it: `TLSv1.3`.
+    pub version: &'static str,
+    /// Whom the client asked for (RFC 6066 3), in lower case.
+    pub server_name: Option<Box<str>>,
     /// What the client's certificate says, where one was asked for and shown.
     pub identity: Option<Box<str>>,
 }
@@ -94,5 +105,12 @@ pub async fn accept(config: Arc<ServerConfig>, stream: Bounded) -> io::Result<Ac
     let is_http2 = session.alpn_protocol() == Some(H2);
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
     let identity = certificate.and_then(identity::of).map(String::into_boxed_str);
-    Ok(Accepted { stream: ClientStream::tls(stream), is_http2, identity })
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "-",
+    };
+    let server_name = session.server_name().map(Box::from);
+    let session = Session { version, server_name, identity };
+    Ok(Accepted { stream: ClientStream::tls(stream), is_http2, session })
 }

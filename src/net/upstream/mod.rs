@@ -14,6 +14,7 @@ mod pool;
 pub(in crate::net) mod proxy_header;
 mod queue;
 mod response;
+mod staged;
 mod stream;
 mod tunnel;
 
@@ -26,4 +27,5 @@ pub use outgoing::{ClientFault, Outgoing, drain};
 pub use pool::{Cuts, Free, Pool, PoolEvent};
 pub use queue::Slot;
 pub use response::{Received, ResponseBody, ResponseError};
+pub use staged::{Act, Staging};
 pub use tunnel::Tunnel;

@@ -454,7 +454,9 @@ impl Flow {
             return Poll::Ready(Err(CUT));
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        self.input.reserve(length.saturating_sub(self.input.len()));
+        // Room for a byte more: a read that fills its buffer says nothing of what is left, and the
+        // connection's next look would be one more system call.
+        self.input.reserve(length.saturating_sub(self.input.len()).saturating_add(1));
         let stream = Pin::new(&mut connection.stream);
         match ready!(tokio_util::io::poll_read_buf(stream, cx, &mut self.input)) {
             Ok(0) | Err(_) => Poll::Ready(Err(CUT)),

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::logic::breaker::{Breakers, Full, Gauges, Limit, Permit, Scope};
+use crate::logic::casualty::Casualty;
 use crate::logic::descriptors::Descriptors;
 use crate::logic::id::EndpointId;
 use crate::logic::snapshot::{PoolLive, Target};
@@ -24,7 +25,8 @@ use super::dial::Dial;
 use super::lines::{Lines, Opening};
 use super::multiplex::{Multiplexed, Seat};
 use super::queue::{Queue, Slot};
-use super::stream::Look;
+use super::staged::{Act, Staging};
+use super::stream::{Look, Stream};
 
 /// A connection that has been idle for longer gives its buffer back.
 const BUFFER_REST: Duration = Duration::from_secs(1);
@@ -41,6 +43,14 @@ pub enum PoolEvent {
 pub struct Cuts {
     repeatable: u64,
     all: u64,
+}
+
+impl Cuts {
+    /// Whoever holds this does not hear of cuts that concern what may not be sent again.
+    #[must_use]
+    pub fn deaf(self) -> Self {
+        Self { all: u64::MAX, ..self }
+    }
 }
 
 /// A connection that is free, or will be.
@@ -64,6 +74,8 @@ type Listener = Rc<dyn Fn(PoolEvent)>;
 pub struct Pool {
     /// Where the connections lead.
     pub target: Target,
+    /// What a drill does to them, if they are for its requests.
+    pub staging: Option<Rc<Staging>>,
     dial: RefCell<Rc<Dial>>,
     /// How often it has changed.
     generation: Cell<u32>,
@@ -106,8 +118,21 @@ impl Pool {
         limits: &PoolLimits,
         listener: Listener,
     ) -> Rc<Self> {
+        Self::staged(target, (live, descriptors), speech, limits, (listener, None))
+    }
+
+    /// The same for the requests that a drill takes.
+    #[must_use]
+    pub fn staged(
+        target: Target,
+        (live, descriptors): (Arc<PoolLive>, Arc<Descriptors>),
+        speech: &Arc<Speech>,
+        limits: &PoolLimits,
+        (listener, staging): (Listener, Option<Rc<Staging>>),
+    ) -> Rc<Self> {
         Rc::new(Self {
             target,
+            staging,
             dial: RefCell::new(Rc::new(Dial::new(speech))),
             generation: Cell::default(),
             lines: Lines::default(),
@@ -148,6 +173,26 @@ impl Pool {
             self.lines.chose_h1(false);
             self.close_idle();
         }
+    }
+
+    /// A connection that leads nowhere.
+    #[must_use]
+    pub fn stage(&self, act: Act) -> Connection {
+        let slot = Slot::of_nothing(&self.queue);
+        Connection::new(Stream::Staged(Box::new(act)), self.generation.get(), None, slot)
+    }
+
+    /// A client saw a failure of the endpoint.
+    pub fn failed(&self, now_us: u64, casualty: Casualty) {
+        self.target.live.failed(casualty, now_us);
+        if let Some(staging) = &self.staging {
+            staging.tallies.failed(now_us, casualty.is_repeatable);
+        }
+    }
+
+    /// The drill that the connections were for is over.
+    pub fn is_over(&self) -> bool {
+        self.staging.as_ref().is_some_and(|staging| staging.is_over.get())
     }
 
     /// Makes ready what the opening of a connection needs that is not the endpoint's affair.

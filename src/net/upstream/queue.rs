@@ -88,6 +88,11 @@ impl Slot {
         Self(Box::new(Taken { permit, descriptor: None, queue }))
     }
 
+    /// It takes nothing of anything: the connection leads nowhere.
+    pub(super) fn of_nothing(queue: &Rc<Queue>) -> Self {
+        Self(Box::new(Taken { permit: None, descriptor: None, queue: Rc::clone(queue) }))
+    }
+
     /// It is opened with this.
     pub(super) fn hold(&mut self, descriptor: Descriptor) {
         self.0.descriptor = Some(descriptor);

@@ -8,11 +8,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::staged::Act;
+
 /// An open stream. In cleartext the path is as direct as can be.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// It leads nowhere.
+    Staged(Box<Act>),
 }
 
 /// What a look at a stream shows that is to be silent.
@@ -30,6 +34,7 @@ impl Stream {
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.try_write(bytes),
+            Self::Staged(_) => Ok(bytes.len()),
             Self::Tls(stream) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 match Pin::new(stream).poll_write(cx, bytes) {
@@ -43,7 +48,7 @@ impl Stream {
     /// Whether everything written was handed to the kernel.
     pub(super) fn try_flush(&mut self) -> bool {
         match self {
-            Self::Plain(_) => true,
+            Self::Plain(_) | Self::Staged(_) => true,
             Self::Tls(stream) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 matches!(Pin::new(stream).poll_flush(cx), Poll::Ready(Ok(())))
@@ -57,6 +62,8 @@ impl Stream {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => return look_inside(stream, cx),
+            // Nobody keeps it.
+            Self::Staged(_) => return Look::Closed,
         };
         while stream.poll_read_ready(cx).is_ready() {
             match stream.try_read(&mut [0; 1]) {
@@ -74,7 +81,7 @@ impl Stream {
     /// cleartext.
     pub(super) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Staged(_) => None,
             Self::Tls(stream) => Some(stream.get_ref().1.alpn_protocol().unwrap_or_default()),
         }
     }
@@ -84,6 +91,7 @@ impl Stream {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+            Self::Staged(_) => return,
         };
         let _ = stream.set_zero_linger();
     }
@@ -111,6 +119,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Staged(act) => act.poll_read(buf),
         }
     }
 }
@@ -124,6 +133,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Staged(_) => Poll::Ready(Ok(bytes.len())),
         }
     }
 
@@ -135,6 +145,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Staged(_) => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
         }
     }
 
@@ -146,6 +157,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Staged(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -153,6 +165,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Staged(_) => Poll::Ready(Ok(())),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::sim::parallel;
 use crate::sim::world::{Behavior, Offer, Settings, Spacing, What, World, attempt_after};
 
 /// A probe's period is this long on average, as a share of the interval: jitter only shortens it.
-const MEAN_PERIOD: f64 = 0.95;
+pub(in crate::sim) const MEAN_PERIOD: f64 = 0.95;
 
 /// Hours of one world.
 const WORLD_HOURS: f64 = 1.0;
@@ -134,7 +134,7 @@ pub fn estimate(
         hours,
         verdicts,
         yearly: Yearly::of(verdicts, years),
-        probes_alone: by_probes_alone(pool, question),
+        probes_alone: probes_alone(pool, question),
     }
 }
 
@@ -201,8 +201,10 @@ impl Count<'_> {
     }
 }
 
-/// The chance of a whole row of strikes, times the rows that begin in a year.
-fn by_probes_alone(pool: &PoolSpec, question: &Question) -> f64 {
+/// False verdicts a year on one endpoint by probes alone: the chance of a whole row of strikes, times
+/// the rows that begin in a year.
+#[must_use]
+pub fn probes_alone(pool: &PoolSpec, question: &Question) -> f64 {
     let detect = &pool.detect;
     let row = strike_chance(pool, question).powi(detect.down_after.max(1) as i32);
     let period_hours = detect.interval.as_secs_f64() * MEAN_PERIOD / 3_600.0;
@@ -210,7 +212,8 @@ fn by_probes_alone(pool: &PoolSpec, question: &Question) -> f64 {
 }
 
 /// The chance that none of a probe's attempts is answered in time.
-fn strike_chance(pool: &PoolSpec, question: &Question) -> f64 {
+#[must_use]
+pub fn strike_chance(pool: &PoolSpec, question: &Question) -> f64 {
     let timeout = pool.detect.timeout;
     let healthy = Behavior::Healthy { latency: question.latency.clone() };
     let meeting = healthy.meets_probe(pool.primary(), Duration::MAX);

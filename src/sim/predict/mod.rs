@@ -37,14 +37,14 @@ const TRIALS_AT_LEAST: u32 = 50;
 /// If none of so many trials ends with a verdict (or of so few as take all those turns), none will.
 const TRIALS_IN_VAIN: u32 = 10;
 
-/// What a healthy endpoint takes to answer.
-const SERVICE: Duration = Duration::from_millis(1);
+/// What a healthy endpoint takes to answer, unless said otherwise.
+pub const SERVICE: Duration = Duration::from_millis(1);
 
 /// What only traffic can see is waited for this long.
 const TRAFFIC_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to be predicted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Question {
     /// Trials of each fault and scope.
     pub trials: u32,
@@ -54,6 +54,8 @@ pub struct Question {
     pub round_trip: Duration,
     /// Requests a second over the whole pool, to be predicted with as well as without.
     pub rate_rps: Option<f64>,
+    /// What endpoints take to answer while they are well.
+    pub latency: Latency,
     /// How many worlds may run side by side. The answer does not depend on it.
     pub threads: usize,
 }
@@ -113,12 +115,16 @@ pub enum Window {
     Seen {
         /// How long it took.
         spread: Spread,
-        /// Whether it lies within the closed form, which holds for active probes alone.
+        /// Whether it lies within the closed form, which holds for active probes alone, where every
+        /// answer takes as long as every other.
         within_closed_form: Option<bool>,
     },
     /// Never noticed.
     Unseen(Unseen),
 }
+
+/// Steps of [`Spread::quantiles`].
+pub const QUANTILES: usize = 20;
 
 /// How the trials are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +137,8 @@ pub struct Spread {
     pub p99: Duration,
     /// The most.
     pub worst: Duration,
+    /// Each twentieth, from the least to the most.
+    pub quantiles: [Duration; QUANTILES + 1],
     /// How many there were.
     pub trials: u32,
     /// Those of them in which no verdict had come when waiting ended, and that count as having
@@ -195,6 +203,19 @@ pub fn predict_one(
     Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
 }
 
+/// The same for the zone at this place in the pool's list, whichever gets traffic first.
+#[must_use]
+pub fn predict_zone(
+    pool: &PoolSpec,
+    here: Option<&Place>,
+    question: &Question,
+    (zone, scope, fault): (usize, Scope, Fault),
+    base: Instant,
+) -> Row {
+    let sample = Sample::with(&alone(pool, here), zone, question.rate_rps);
+    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
+}
+
 /// What the configuration's periods add up to for this fault and scope, by active probes alone: at
 /// once, since nothing is simulated. `None` where no probe sees it.
 #[must_use]
@@ -203,14 +224,20 @@ pub fn closed_form(
     round_trip: Duration,
     (scope, fault): (Scope, Fault),
 ) -> Option<Bounds> {
-    Some(bounds(pool, (scope, fault), probe_cost(pool, fault, round_trip)?))
+    let cost = probe_cost(pool, fault, round_trip, SERVICE)?;
+    Some(bounds(pool, (scope, fault), (cost, cost)))
 }
 
-/// What a probe of this pool needs to find out, in round trips and the endpoint's own time; `None` if
-/// it never does.
-fn probe_cost(pool: &PoolSpec, fault: Fault, round_trip: Duration) -> Option<Duration> {
+/// What a probe of this pool needs to find out, in round trips and the endpoint's own time (`service`,
+/// if it answers as it should); `None` if it never does.
+fn probe_cost(
+    pool: &PoolSpec,
+    fault: Fault,
+    round_trip: Duration,
+    service: Duration,
+) -> Option<Duration> {
     let timeout = pool.detect.timeout;
-    match fault.behavior().meets_probe(pool.primary(), SERVICE) {
+    match fault.behavior().meets_probe(pool.primary(), service) {
         Meeting::Answer { round_trips, service, finding } => {
             let cost = round_trip * round_trips + service;
             (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
@@ -219,25 +246,42 @@ fn probe_cost(pool: &PoolSpec, fault: Fault, round_trip: Duration) -> Option<Dur
     }
 }
 
-/// The closed form, where a probe costs so much.
-fn bounds(pool: &PoolSpec, (scope, fault): (Scope, Fault), cost: Duration) -> Bounds {
-    let bounds = window::bounds(fault.class(), &pool.detect, cost);
-    if scope == Scope::Zone && falls_as_a_whole(pool, fault, false) {
+/// The closed form, where a probe costs so much at least and at most.
+fn bounds(
+    pool: &PoolSpec,
+    (scope, fault): (Scope, Fault),
+    (least, most): (Duration, Duration),
+) -> Bounds {
+    let of = |cost| window::bounds(fault.class(), &pool.detect, cost);
+    let worst = of(most).worst;
+    if scope == Scope::Zone && falls_as_a_whole(pool, fault) {
         // The first strikes of enough of its endpoints are its verdict.
-        return Bounds { best: cost, ..bounds };
+        return Bounds { best: least, worst };
     }
-    bounds
+    Bounds { best: of(least).best, worst }
 }
 
-/// Whether a zone gets its own verdict before each of its endpoints has one: where connections fail,
-/// or requests do.
-fn falls_as_a_whole(pool: &PoolSpec, fault: Fault, with_traffic: bool) -> bool {
+/// Why no probe of this pool will ever notice this fault; `None` if one does. `base` is any instant.
+#[must_use]
+pub fn unseen_by_probes(
+    pool: &PoolSpec,
+    question: &Question,
+    fault: Fault,
+    base: Instant,
+) -> Option<Unseen> {
+    let sample = Sample::of(&alone(pool, None), None);
+    Trial { pool, sample: &sample, question, scope: Scope::Endpoint, fault, base }.unseen(false)
+}
+
+/// Whether a whole zone falls to this fault by its own verdict, before each of its endpoints has
+/// one, by active probes alone.
+#[must_use]
+pub fn falls_as_a_whole(pool: &PoolSpec, fault: Fault) -> bool {
     let is_connection = matches!(
         fault,
         Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
     );
-    pool.correlate.quorum_percent <= 100
-        && (is_connection || with_traffic && fault.is_met_by_traffic())
+    pool.correlate.quorum_percent <= 100 && is_connection
 }
 
 /// A topology of this pool only: pools do not touch each other.
@@ -257,41 +301,59 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     fn row(&self, traffic_rps: Option<f64>) -> Row {
-        let closed_form = self.probe_cost(1.0).map(|_| self.closed_form(1.0));
+        let closed_form = self.is_probed().then(|| self.closed_form(1.0));
         let window = self.window(traffic_rps.is_some());
         Row { scope: self.scope, fault: self.fault, traffic_rps, window, closed_form }
     }
 
     fn settings(&self) -> Settings {
         let round_trip = self.question.round_trip;
-        Settings { round_trip, latency: Latency::Fixed(SERVICE), ..Settings::default() }
+        Settings { round_trip, latency: self.question.latency.clone(), ..Settings::default() }
     }
 
-    fn probe_cost(&self, stretch: f64) -> Option<Duration> {
-        probe_cost(self.pool, self.fault, self.question.round_trip.mul_f64(stretch))
+    fn is_probed(&self) -> bool {
+        self.probe_cost(1.0, self.question.latency.exceeded_by(0.5)).is_some()
+    }
+
+    fn probe_cost(&self, stretch: f64, service: Duration) -> Option<Duration> {
+        let round_trip = self.question.round_trip.mul_f64(stretch);
+        probe_cost(self.pool, self.fault, round_trip, service)
     }
 
     fn closed_form(&self, stretch: f64) -> Bounds {
-        let cost = self.probe_cost(stretch).unwrap_or(self.question.round_trip);
-        bounds(self.pool, (self.scope, self.fault), cost)
+        // The quickest answer bounds the best case, the slowest one the worst.
+        let cost = |exceeded_by: f64| {
+            let service = self.question.latency.exceeded_by(exceeded_by);
+            self.probe_cost(stretch, service).unwrap_or(self.question.round_trip)
+        };
+        bounds(self.pool, (self.scope, self.fault), (cost(1.0), cost(0.0)))
     }
 
     fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
-        falls_as_a_whole(self.pool, self.fault, with_traffic)
+        falls_as_a_whole(self.pool, self.fault)
+            || with_traffic
+                && self.fault.is_met_by_traffic()
+                && self.pool.correlate.quorum_percent <= 100
+    }
+
+    /// Why it is clear beforehand that it will never be noticed, if it is.
+    fn unseen(&self, with_traffic: bool) -> Option<Unseen> {
+        if !self.starts() {
+            return Some(Unseen::NeverUp);
+        }
+        let is_met = with_traffic && self.fault.is_met_by_traffic();
+        if self.is_probed() || is_met {
+            return None;
+        }
+        let needs_traffic = self.fault.spares_probes();
+        Some(if needs_traffic { Unseen::NeedsTraffic } else { Unseen::ProbePasses })
     }
 
     fn window(&self, with_traffic: bool) -> Window {
-        if !self.starts() {
-            return Window::Unseen(Unseen::NeverUp);
-        }
-        let is_probed = self.probe_cost(1.0).is_some();
-        let is_met = with_traffic && self.fault.is_met_by_traffic();
-        if !is_probed && !is_met {
-            let needs_traffic = self.fault.spares_probes();
-            let why = if needs_traffic { Unseen::NeedsTraffic } else { Unseen::ProbePasses };
+        if let Some(why) = self.unseen(with_traffic) {
             return Window::Unseen(why);
         }
-        let patience = if is_probed {
+        let patience = if self.is_probed() {
             2 * self.closed_form(2.0).worst + Duration::from_secs(1)
         } else {
             TRAFFIC_PATIENCE
@@ -300,16 +362,19 @@ impl Trial<'_> {
         match self.spread(&self.run_all(patience), patience, is_each_for_itself) {
             None => Window::Unseen(Unseen::NotNoticed),
             Some(spread) => {
-                let within_closed_form = (!with_traffic).then(|| self.is_within(&spread));
+                let is_bounded =
+                    !with_traffic && matches!(self.question.latency, Latency::Fixed(_));
+                let within_closed_form = is_bounded.then(|| self.is_within(&spread));
                 Window::Seen { spread, within_closed_form }
             }
         }
     }
 
-    /// Whether an endpoint's answer is fast enough for the probe.
+    /// Whether an endpoint's usual answer is fast enough for the probe.
     fn starts(&self) -> bool {
-        let healthy = Behavior::Healthy { latency: Latency::Fixed(SERVICE) };
-        let meeting = healthy.meets_probe(self.pool.primary(), SERVICE);
+        let usual = self.question.latency.exceeded_by(0.5);
+        let healthy = Behavior::Healthy { latency: Latency::Fixed(usual) };
+        let meeting = healthy.meets_probe(self.pool.primary(), usual);
         let Meeting::Answer { round_trips, service, .. } = meeting else { return false };
         let jitter = self.settings().round_trip_jitter;
         let longest = self.question.round_trip.mul_f64(1.0 + jitter) * round_trips;
@@ -375,6 +440,9 @@ impl Trial<'_> {
             median: at(0.5)?,
             p99: at(0.99)?,
             worst: *sorted.last()?,
+            quantiles: std::array::from_fn(|step| {
+                at(step as f64 / QUANTILES as f64).unwrap_or_default()
+            }),
             trials: sorted.len() as u32,
             unnoticed: unnoticed as u32,
         })
@@ -384,7 +452,8 @@ impl Trial<'_> {
     /// counts from its arrival, the most has the longest round trips.
     fn is_within(&self, spread: &Spread) -> bool {
         let stretch = 1.0 + self.settings().round_trip_jitter;
-        let on_the_way = self.question.round_trip.mul_f64(stretch) * 2 + SERVICE;
+        let slowest = self.question.latency.exceeded_by(0.0);
+        let on_the_way = self.question.round_trip.mul_f64(stretch) * 2 + slowest;
         let least = self.closed_form(1.0).best.saturating_sub(on_the_way);
         least <= spread.best && spread.worst <= self.closed_form(stretch).worst
     }

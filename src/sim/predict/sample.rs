@@ -77,9 +77,14 @@ impl Sample {
     /// neighbour, if there is one, so that the pool survives); with it all of them are, for they
     /// take over what the failing one leaves.
     pub(super) fn of(topology: &Topology, traffic_rps: Option<f64>) -> Self {
+        let failing = zone(&topology.pools[0], topology.here.as_ref());
+        Self::with(topology, failing, traffic_rps)
+    }
+
+    /// The same, where this zone is the one that fails.
+    pub(super) fn with(topology: &Topology, failing: usize, traffic_rps: Option<f64>) -> Self {
         let pool = &topology.pools[0];
         let here = topology.here.as_ref();
-        let failing = zone(pool, here);
         let others = (0..pool.zones.len()).filter(|&zone| zone != failing);
         let neighbours = if traffic_rps.is_some() { ZONES_AT_MOST - 1 } else { 1 };
         let mut kept: Vec<usize> = others.take(neighbours).collect();

@@ -10,7 +10,8 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn question(trials: u32, rate_rps: Option<f64>) -> Question {
-    Question { trials, seed: 1, round_trip: ms(1), rate_rps, threads: 1 }
+    let latency = Latency::Fixed(SERVICE);
+    Question { trials, seed: 1, round_trip: ms(1), rate_rps, latency, threads: 1 }
 }
 
 /// Three zones of this many endpoints, with the default HTTP probe.

@@ -2,8 +2,7 @@
 //! wait for nothing but their client, and how many it has given up at once.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::TaskTracker;
@@ -169,36 +169,48 @@ impl<F: Future + 'static> Executor<F> for Streams {
             Some(stream) => {
                 self.activity.begun.set(self.activity.begun.get() + 1);
                 let running = Busy::new(Rc::clone(&self.activity), stream);
-                drop(self.tasks.spawn_local(run(future, running)));
+                drop(self.tasks.spawn_local(Run { future, clock: None, running }));
             }
         }
     }
 }
 
-/// Runs one request to its end, or until its client has taken nothing of the answer for too long:
-/// a window that is never opened would hold the answer, and its endpoint, for ever.
-async fn run<F: Future>(future: F, running: Busy) {
-    let mut future = pin!(future);
-    let mut clock: Option<Pin<Box<Sleep>>> = None;
-    let timeout = running.activity.write_timeout;
-    poll_fn(|cx| {
+pin_project! {
+    /// Runs one request to its end, or until its client has taken nothing of the answer for too long:
+    /// a window that is never opened would hold the answer, and its endpoint, for ever.
+    ///
+    /// An `async fn` would have room for the future twice, and each is moved for every request.
+    struct Run<F> {
+        #[pin]
+        future: F,
+        clock: Option<Pin<Box<Sleep>>>,
+        running: Busy,
+    }
+}
+
+impl<F: Future> Future for Run<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let run = self.project();
+        let clock = run.clock;
         let is_over = clock.as_mut().is_some_and(|clock| clock.as_mut().poll(cx).is_ready());
-        if future.as_mut().poll(cx).is_ready() {
+        if run.future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if running.stream.state.get() != State::Sending {
-            clock = None;
+        if run.running.stream.state.get() != State::Sending {
+            *clock = None;
             return Poll::Pending;
         }
         if is_over {
             return Poll::Ready(());
         }
         // Woken by anything else, something has moved.
+        let timeout = run.running.activity.write_timeout;
         let clock = clock.get_or_insert_with(|| Box::pin(sleep(timeout)));
         clock.as_mut().reset(Instant::now() + timeout);
         clock.as_mut().poll(cx)
-    })
-    .await;
+    }
 }
 
 /// An answer's body, which says who is waited for.

@@ -6,6 +6,8 @@ use crate::logic::recovery::Ramp;
 /// Another process with the same configuration, which has inherited from this one.
 fn heir(rig: &Rig, spec: PoolSpec) -> Rig {
     let mut heir = Rig::blank();
+    // Its time begins when the other one ends: the clock has gone on meanwhile, perhaps by more.
+    heir.director = Director::new(rig.now, 7);
     heir.now = rig.now + ms(1);
     let topology = Topology { here: None, pools: vec![Arc::new(spec)], ..Topology::default() };
     let configure = Input::Configure { topology, routes: Arc::default() };

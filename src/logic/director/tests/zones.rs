@@ -195,3 +195,51 @@ fn what_comes_in_the_turn_of_a_fall_is_told_after_it() {
     assert_eq!(said_of(&rig, 1)[1..], all);
     assert_eq!(said_of(&rig, 2)[1..], all[..2]);
 }
+
+/// Whom requests were told to leave.
+fn cuts(rig: &Rig) -> impl Iterator<Item = EndpointId> + '_ {
+    rig.said.iter().filter_map(|output| match output {
+        Output::Cut { endpoint, .. } => Some(*endpoint),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_silent_zone_is_left_when_another_one_has_answered_since() {
+    let mut rig = Rig::with(PoolSpec {
+        correlate: Correlate::default(),
+        ..pool(&[("r/a", &[1, 2, 3]), ("r/b", &[4, 5, 6])])
+    });
+    let mut left = BTreeSet::new();
+    for _ in 0..300 {
+        rig.live_on(ms(10), |port| if port > 3 { PASS } else { SILENT });
+        left.extend(cuts(&rig));
+    }
+    assert_eq!(left, BTreeSet::from([1, 2, 3].map(|port| rig.id(port))));
+}
+
+#[test]
+fn where_all_are_silent_nobody_is_left() {
+    let mut rig = Rig::with(PoolSpec {
+        correlate: Correlate::default(),
+        ..pool(&[("r/a", &[1, 2, 3]), ("r/b", &[4, 5, 6])])
+    });
+    // The first zone is noticed first, as one with all the traffic is.
+    for port in [1, 2, 3, 1, 2, 3] {
+        rig.now += ms(1);
+        let silent = rig.regular(rig.id(port), SILENT);
+        rig.turn([silent]);
+        assert_eq!(cuts(&rig).count(), 0);
+    }
+    assert_eq!(rig.down(), [1, 2, 3]);
+    assert!(
+        rig.probed(4) || rig.probed(5) || !rig.asked.is_empty(),
+        "the others are asked at once"
+    );
+    rig.live_on(ms(1_300), |_| SILENT);
+    assert_eq!(rig.down().len(), 6);
+    assert_eq!(cuts(&rig).count(), 0);
+    rig.live_on(ms(3_000), |_| PASS);
+    assert!(rig.down().is_empty());
+    assert_eq!(cuts(&rig).count(), 0);
+}

@@ -1,0 +1,88 @@
+//! What one POST is, told by its number.
+
+use serde::Serialize;
+
+/// The path below which a route takes `Idempotency-Key` as a promise.
+const KEYED: &str = "/keyed";
+
+/// The path of the other route.
+const PLAIN: &str = "/work";
+
+/// The largest body: as much as a route holds of one, by default.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// A middling one.
+const SMALL_BYTES: usize = 1024;
+
+static BODY: [u8; LARGE_BYTES] = [b'x'; LARGE_BYTES];
+
+/// Whether it may be executed more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Promise {
+    /// Its client has promised nothing.
+    None,
+    /// It has a key, on a route that does not ask for one.
+    Unheard,
+    /// It has a key, and its route takes that: it may be sent again.
+    Keyed,
+}
+
+impl Promise {
+    /// All of them, in the order of reports.
+    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Unheard, Self::Keyed];
+
+    /// What a report calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "no key",
+            Self::Unheard => "key, not heeded",
+            Self::Keyed => "key, heeded",
+        }
+    }
+}
+
+/// One POST.
+#[derive(Clone, Debug)]
+pub(crate) struct Post {
+    /// Its number; endpoints count by it.
+    pub(crate) number: u64,
+    /// What its client promises.
+    pub(crate) promise: Promise,
+    /// Its body.
+    pub(crate) body: &'static [u8],
+}
+
+impl Post {
+    /// The one of this number, of a run with this seed.
+    pub(crate) fn of(seed: u64, number: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
+        let promise = match random.u32(..100) {
+            ..70 => Promise::None,
+            70..80 => Promise::Unheard,
+            _ => Promise::Keyed,
+        };
+        let bytes = match random.u32(..100) {
+            ..40 => 0,
+            40..98 => SMALL_BYTES,
+            _ => LARGE_BYTES,
+        };
+        Self { number, promise, body: &BODY[..bytes] }
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> String {
+        let route = if self.promise == Promise::Keyed { KEYED } else { PLAIN };
+        format!("{route}/{}", self.number)
+    }
+}
+
+/// What is appended to a configuration of one pool, `pool-0`: the route that heeds keys, and endpoints
+/// that are soon trusted again, so that there is always somebody to kill.
+pub(crate) fn tables() -> String {
+    format!(
+        "\n[[route]]\nhost = \"pool-0\"\npath = \"{KEYED}/\"\npool = \"pool-0\"\n\
+         retry = {{ idempotency_key = true }}\n\n\
+         [pool.pool-0.recover]\nhold_down = \"100ms\"\nhold_down_max = \"500ms\"\nramp = \"1s\"\n"
+    )
+}

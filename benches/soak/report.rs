@@ -1,0 +1,91 @@
+//! The table, and the same as JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::judge::{Findings, Row};
+use crate::table;
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What decided over it.
+    pub(crate) seed: u64,
+    /// POSTs that were to be sent.
+    pub(crate) count: u64,
+    /// How long that took.
+    pub(crate) took: Duration,
+    /// What came of it.
+    pub(crate) findings: Findings,
+}
+
+const HEADINGS: [&str; 8] =
+    ["client", "promise", "sent", "2xx", "executed", "executed, error", "twice", "lost"];
+
+impl Report {
+    /// Whether all was as it must be.
+    pub(crate) fn is_good(&self) -> bool {
+        self.findings.breaches(self.count).is_empty()
+    }
+
+    /// As one JSON object.
+    pub(crate) fn as_json(&self) -> serde_json::Value {
+        json!({
+            "seed": self.seed,
+            "count": self.count,
+            "seconds": self.took.as_secs_f64(),
+            "findings": self.findings,
+            "breaches": self.findings.breaches(self.count),
+        })
+    }
+
+    /// As a table.
+    pub(crate) fn as_text(&self) -> String {
+        let Findings { rows, failures, havoc, .. } = &self.findings;
+        let cells = |names: [&str; 2], row: &dyn Fn(fn(&Row) -> usize) -> usize| {
+            let figures: [fn(&Row) -> usize; 6] = [
+                |row| row.sent,
+                |row| row.good,
+                |row| row.executed,
+                |row| row.executed_with_error,
+                |row| row.twice,
+                |row| row.lost,
+            ];
+            let figures = figures.into_iter().map(|figure| row(figure).to_string());
+            names.into_iter().map(str::to_owned).chain(figures).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| cells([row.client.name(), row.promise.name()], &|figure| figure(row)))
+            .collect();
+        lines.push(cells(["all", ""], &|figure| self.findings.sum(figure)));
+        let seconds = self.took.as_secs_f64();
+        let mut text = format!(
+            "{}\n{:.0} s, {:.0} POSTs a second, seed {}\nerrors at clients: {}\nendpoints: {}\n{NOTES}",
+            table::render(&HEADINGS, &lines),
+            seconds,
+            self.findings.sum(|row| row.sent) as f64 / seconds,
+            self.seed,
+            listed(failures),
+            listed(havoc),
+        );
+        for breach in self.findings.breaches(self.count) {
+            text.push_str(&format!("BROKEN: {breach}\n"));
+        }
+        text
+    }
+}
+
+const NOTES: &str = "
+executed: written down by an endpoint that had read it whole, before it answered
+executed, error: its client was not told, and knows that it does not know
+twice: executed more than once, which only a heeded key permits
+lost: its client was told 2xx, and nobody has executed it
+";
+
+fn listed(counts: &BTreeMap<impl std::fmt::Display, usize>) -> String {
+    let each = counts.iter().map(|(what, count)| format!("{count} {what}"));
+    each.collect::<Vec<_>>().join(", ")
+}

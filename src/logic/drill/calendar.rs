@@ -1,0 +1,198 @@
+//! When practice is due: in UTC, from the clock's seconds alone, so that a restart changes nothing.
+//! What was missed is not made up for.
+
+use std::fmt;
+
+use super::plan::Plan;
+
+const DAY_S: u64 = 24 * 3600;
+const WEEK_S: u64 = 7 * DAY_S;
+const DAY_MINUTES: u32 = 24 * 60;
+
+/// 1 January 1970 was a Thursday; weeks begin on Monday.
+const EPOCH_WEEKDAY: u64 = 3;
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// How far ahead is looked.
+const HORIZON_S: u64 = 5 * WEEK_S;
+
+/// Drills that are run by themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Practice {
+    /// One for each zone, run in turn.
+    pub plans: Vec<Plan>,
+    /// When.
+    pub timetable: Timetable,
+}
+
+/// When practice begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timetable {
+    /// Its rhythm.
+    pub rhythm: Rhythm,
+    /// Begins and ends inside one of these, if there are any.
+    pub allowed: Vec<Window>,
+    /// Neither begins nor ends inside one of these.
+    pub blocked: Vec<Window>,
+}
+
+/// How often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rhythm {
+    /// Once in each of the equal parts that all time since 1970 is divided into, as early as may be.
+    Every {
+        /// How long those are, in seconds.
+        seconds: u64,
+    },
+    /// At these moments of each week.
+    At(Vec<Moment>),
+}
+
+/// Days of the week as bits, Monday first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Days(u8);
+
+/// A minute on some days of each week, such as `Wed 10:30`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    days: Days,
+    minute: u32,
+}
+
+/// A part of some days of each week, such as `Mon-Fri 09:00-17:00`; one that ends before it begins ends
+/// on the next day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    days: Days,
+    from: u32,
+    to: u32,
+}
+
+impl Practice {
+    /// Whose turn it is at that time: a restart does not begin anew.
+    #[must_use]
+    pub fn plan_at(&self, at_s: u64) -> Option<&Plan> {
+        let turn = match &self.timetable.rhythm {
+            Rhythm::Every { seconds } => at_s / seconds.max(&1),
+            Rhythm::At(_) => at_s / DAY_S,
+        };
+        self.plans.get(turn as usize % self.plans.len().max(1))
+    }
+}
+
+impl Days {
+    const ALL: Self = Self(0x7f);
+
+    /// Reads `Mon`, `Mon-Fri`, `Sat,Sun`.
+    fn parse(text: &str) -> Option<Self> {
+        let day = |name: &str| DAYS.iter().position(|day| day.eq_ignore_ascii_case(name.trim()));
+        let mut days = 0;
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (day(first)?, day(last)?);
+            let count = (last + 7 - first) % 7;
+            (0..=count).for_each(|n| days |= 1 << ((first + n) % 7));
+        }
+        Some(Self(days))
+    }
+
+    fn has(self, day: u64) -> bool {
+        self.0 & (1 << (day % 7)) != 0
+    }
+}
+
+/// Reads `09:30`; `24:00` is the end of a day.
+fn minute(text: &str) -> Option<u32> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let minute = hours * 60 + minutes;
+    (minutes < 60 && minute <= DAY_MINUTES).then_some(minute)
+}
+
+fn parts(text: &str) -> Option<(Days, &str)> {
+    match text.trim().rsplit_once(' ') {
+        None => Some((Days::ALL, text.trim())),
+        Some((days, times)) => Some((Days::parse(days)?, times)),
+    }
+}
+
+/// The day of the week and the minute of the day.
+fn place(at_s: u64) -> (u64, u32) {
+    ((at_s / DAY_S + EPOCH_WEEKDAY) % 7, (at_s % DAY_S / 60) as u32)
+}
+
+impl Moment {
+    /// Reads `Wed 10:30`, or `10:30` for every day.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (days, time) = parts(text)?;
+        Some(Self { days, minute: minute(time).filter(|minute| *minute < DAY_MINUTES)? })
+    }
+
+    fn is_at(self, at_s: u64) -> bool {
+        let (day, minute) = place(at_s);
+        self.days.has(day) && self.minute == minute
+    }
+}
+
+impl Window {
+    /// Reads `Mon-Fri 09:00-17:00`, or `09:00-17:00` for every day.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (days, times) = parts(text)?;
+        let (from, to) = times.split_once('-')?;
+        let (from, to) = (minute(from)?, minute(to)?);
+        (from != to && from < DAY_MINUTES).then_some(Self { days, from, to })
+    }
+
+    fn has(self, at_s: u64) -> bool {
+        let (day, minute) = place(at_s);
+        if self.from < self.to {
+            return self.days.has(day) && (self.from..self.to).contains(&minute);
+        }
+        self.days.has(day) && minute >= self.from || self.days.has(day + 6) && minute < self.to
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days: Vec<&str> =
+            (0..7).filter(|day| self.days.has(*day)).map(|day| DAYS[day as usize]).collect();
+        let time = |minute: u32| format!("{:02}:{:02}", minute / 60, minute % 60);
+        write!(f, "{} {}-{}", days.join(","), time(self.from), time(self.to))
+    }
+}
+
+impl Timetable {
+    /// Whether something that begins then, and lasts so long, may.
+    #[must_use]
+    pub fn is_open(&self, from_s: u64, lasting_s: u64) -> bool {
+        let is_in = |windows: &[Window], at_s| windows.iter().any(|window| window.has(at_s));
+        let is_allowed = |at_s| self.allowed.is_empty() || is_in(&self.allowed, at_s);
+        [from_s, from_s + lasting_s]
+            .into_iter()
+            .all(|at| is_allowed(at) && !is_in(&self.blocked, at))
+    }
+
+    /// When something that lasts so long is due next after `after_s`, in seconds since 1970; `None` if
+    /// that is weeks away, or never.
+    #[must_use]
+    pub fn next(&self, after_s: u64, lasting_s: u64) -> Option<u64> {
+        let minutes =
+            |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);
+        match &self.rhythm {
+            Rhythm::At(moments) => minutes(after_s + 1, after_s + HORIZON_S)
+                .filter(|at| moments.iter().any(|moment| moment.is_at(*at)))
+                .find(|at| self.is_open(*at, lasting_s)),
+            Rhythm::Every { seconds } => {
+                let last = (after_s + HORIZON_S.max(2 * seconds)) / seconds;
+                (after_s / seconds..=last).find_map(|part| {
+                    let (begin, end) = (part * seconds, (part + 1) * seconds);
+                    let first = minutes(begin, end).find(|at| self.is_open(*at, lasting_s));
+                    first.filter(|at| *at > after_s)
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Whether what is left without the zone can carry what the drill moves there.
+
+use std::sync::Arc;
+
+use super::plan::Share;
+
+/// How many times as much as now what is left may have to carry. Two zones of the same size are made
+/// for just that: each alone carries twice what it does beside the other.
+pub const GROWTH_AT_MOST: f64 = 2.0;
+
+/// What each pool has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Room {
+    /// By pool.
+    pub pools: Vec<PoolRoom>,
+}
+
+/// What one pool has, in the zone that is to be lost and beside it. Only who serves counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolRoom {
+    /// Its name.
+    pub pool: Arc<str>,
+    /// The weight of what is to be lost, where it gets traffic now.
+    pub lost_weight: u64,
+    /// The weight of the rest that gets traffic now, or would.
+    pub left_weight: u64,
+    /// The most requests that were in flight there while it was looked at.
+    pub lost_in_flight: u32,
+    /// The same of the rest.
+    pub left_in_flight: u32,
+    /// How many the rest may have in flight.
+    pub left_limit: Option<u64>,
+}
+
+impl Room {
+    /// What there is too little of, if anything, when a drill moves this share of what the zone has.
+    #[must_use]
+    pub fn shortage(&self, share: Share) -> Option<String> {
+        self.pools.iter().find_map(|pool| pool.shortage(share))
+    }
+}
+
+impl PoolRoom {
+    /// How many times as much as now the rest has to carry.
+    #[must_use]
+    pub fn growth(&self, share: Share) -> f64 {
+        1.0 + share.part() * self.lost_weight as f64 / self.left_weight.max(1) as f64
+    }
+
+    fn shortage(&self, share: Share) -> Option<String> {
+        let pool = &self.pool;
+        if self.left_weight == 0 {
+            return Some(format!("pool {pool}: nothing is healthy outside of what is to be lost"));
+        }
+        let in_flight =
+            f64::from(self.left_in_flight) + share.part() * f64::from(self.lost_in_flight);
+        if let Some(limit) = self.left_limit.filter(|limit| in_flight > *limit as f64) {
+            return Some(format!(
+                "pool {pool}: what is left may have {limit} requests in flight, and would have \
+                 {in_flight:.0}"
+            ));
+        }
+        let growth = self.growth(share);
+        (growth > GROWTH_AT_MOST + 1e-9).then(|| {
+            format!(
+                "pool {pool}: what is left would get {growth:.1} times its load, and \
+                 {GROWTH_AT_MOST:.0} times is the most"
+            )
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! What an operator asks for: which zone, how it is to fail, for whom, for how long, and at what cost
+//! at most.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::logic::id::Place;
+
+use super::fault::Fault;
+
+/// How long a drill may be.
+pub const LENGTHS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
+/// Everything that is said of a drill before it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The zone that seems to fail.
+    pub lose: Place,
+    /// Of it, this endpoint only.
+    pub endpoint: Option<SocketAddr>,
+    /// In this pool only; otherwise in every pool that has the zone.
+    pub pool: Option<Arc<str>>,
+    /// How.
+    pub fault: Fault,
+    /// Of how many requests.
+    pub share: Share,
+    /// For how long.
+    pub length: Duration,
+    /// Of those only that have this header.
+    pub matching: Option<Matching>,
+    /// What it may cost.
+    pub allowance: Allowance,
+    /// Somebody asked for it; otherwise it is practice.
+    pub by_hand: bool,
+}
+
+/// A share of requests in whole percent, from 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(u32);
+
+impl Share {
+    /// `None` unless it is from 1 to 100.
+    #[must_use]
+    pub fn new(percent: u32) -> Option<Self> {
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
+
+    /// Reads `25%`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::new(text.trim().strip_suffix('%')?.parse().ok()?)
+    }
+
+    /// In percent.
+    #[must_use]
+    pub fn percent(self) -> u32 {
+        self.0
+    }
+
+    /// From 0 to 1.
+    #[must_use]
+    pub fn part(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+/// A header that requests have that are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matching {
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+impl Matching {
+    /// Reads `name=value`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, value) = text.split_once('=')?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+        Some(Self { name, value: HeaderValue::from_str(value.trim()).ok()? })
+    }
+
+    /// Whether these headers have it.
+    #[must_use]
+    pub fn is_met(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(&self.name).iter().any(|value| *value == self.value)
+    }
+}
+
+impl fmt::Display for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, String::from_utf8_lossy(self.value.as_bytes()))
+    }
+}
+
+/// How many requests may fail before a drill is given up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allowance {
+    /// This part of those that the drill is expected to take, from 0 to 1; always one request.
+    Part(f64),
+    /// So many.
+    Requests(u64),
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::Part(0.01)
+    }
+}
+
+impl Allowance {
+    /// Reads `1%`, `0.5%` or `20`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let Some(percent) = text.strip_suffix('%') else {
+            return text.parse().ok().map(Self::Requests);
+        };
+        let percent: f64 = percent.parse().ok()?;
+        (0.0..=100.0).contains(&percent).then_some(Self::Part(percent / 100.0))
+    }
+
+    /// How many of `expected` requests may fail.
+    #[must_use]
+    pub fn of(self, expected: f64) -> u64 {
+        match self {
+            Self::Part(part) => ((part * expected) as u64).max(1),
+            Self::Requests(requests) => requests,
+        }
+    }
+}
+
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Part(part) => write!(f, "{}%", (part * 1e6).round() / 1e4),
+            Self::Requests(requests) => write!(f, "{requests}"),
+        }
+    }
+}
+
+/// Reads `250ms`, `20s`, `5m`, `1h`.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= *LENGTHS.end())
+}
