@@ -125,7 +125,9 @@ fn soak(args: &Args, seed: u64, watch: &Watch) -> io::Result<Report> {
     })?;
     let sent = clients.stop();
     let took = began.elapsed();
+    let peace = Instant::now();
     let is_up = watch.until(RECOVERS_WITHIN, || Ok(instance.are_all_up()?.then_some(())))?;
+    eprintln!("all serve again after {:.1} s", peace.elapsed().as_secs_f64());
     // Whoever was stopped has by now read all that it had got.
     let findings = Findings {
         havoc,
