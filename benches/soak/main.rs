@@ -80,7 +80,7 @@ use watch::Watch;
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
 /// How long everybody may take to serve again.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(30);
+const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between two lines of progress.
 const TELLS_EVERY: Duration = Duration::from_secs(10);
