@@ -80,7 +80,7 @@ use watch::Watch;
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
 /// How long everybody may take to serve again.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(30);
+const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between two lines of progress.
 const TELLS_EVERY: Duration = Duration::from_secs(10);
@@ -125,7 +125,9 @@ fn soak(args: &Args, seed: u64, watch: &Watch) -> io::Result<Report> {
     })?;
     let sent = clients.stop();
     let took = began.elapsed();
+    let peace = Instant::now();
     let is_up = watch.until(RECOVERS_WITHIN, || Ok(instance.are_all_up()?.then_some(())))?;
+    eprintln!("all serve again after {:.1} s", peace.elapsed().as_secs_f64());
     // Whoever was stopped has by now read all that it had got.
     let findings = Findings {
         havoc,
