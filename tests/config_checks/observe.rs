@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gapless::config;
-use gapless::config::model::{AccessLog, Forwarded, LogLines, LogTarget};
+use gapless::config::model::{AccessLog, Forwarded, LedgerBounds, LogLines, LogTarget};
 use gapless::logic::rate::RateKey;
 
 use super::{found, line, route, with};
@@ -115,4 +115,40 @@ fn only_websocket_is_passed_on() {
         config::parse("test.toml", &text).expect("good").config.routes[0].websocket
     };
     assert!(passes("") && passes("upgrade = [\"WebSocket\"]") && !passes("upgrade = []"));
+}
+
+#[test]
+fn the_ledger() {
+    let bounds = |keys: &str| {
+        let text = with("[[listen]]", &format!("[ledger]\n{keys}\n[[listen]]"));
+        config::parse("test.toml", &text).expect("good").config.ledger
+    };
+    assert_eq!(bounds(""), LedgerBounds::default());
+    let keep = Duration::from_hours(36);
+    assert_eq!(bounds("keep = \"36h\"\nmax = 7"), LedgerBounds { keep, at_most: 7 });
+    let flaw = |keys: &str, expected: &str| {
+        line("[[listen]]", &format!("[ledger]\n{keys}"), expected);
+    };
+    flaw("keep = 90", "a length of time needs its unit | write it as \"90d\"");
+    flaw("keep = \"5m\"", "`keep` must be from 1h to 3650d");
+    flaw("keep = \"for ever\"", "`for ever` is not a length of time | write it as \"90d\"");
+    flaw("max = 0", "`max` must be from 1 to 1000000");
+}
+
+#[test]
+fn objectives() {
+    let slo = |keys: &str| {
+        let text = with("pool = \"web\"", &format!("pool = \"web\"\nslo = {{ {keys} }}"));
+        config::parse("test.toml", &text).expect("good").config.routes[0].slo.expect("given")
+    };
+    let only = slo("availability = \"99.95%\"");
+    assert!((only.availability.expect("given") - 0.9995).abs() < 1e-12 && only.latency.is_none());
+    let latency = slo("latency = { share = \"90 %\", under = \"300ms\" }").latency.expect("given");
+    assert_eq!((latency.share, latency.under), (0.9, Duration::from_millis(300)));
+    let flaw = |keys: &str, expected: &str| route(&format!("slo = {{ {keys} }}"), expected);
+    flaw("availability = \"99.9\"", "`99.9` is not a share | write it as \"99.9%\"");
+    flaw("availability = \"100%\"", "an objective of 100% leaves no budget");
+    flaw("availability = \"12%\"", "an objective must be from 50% to below 100%");
+    flaw("", "an objective without a promise | add `availability = \"99.9%\"`");
+    flaw("latency = { under = \"1s\" }", "a promise of latency needs `share`");
 }

@@ -67,7 +67,7 @@ fn repeat(
         while !scene.stop.load(SeqCst) {
             let phase = scene.phase.load(SeqCst);
             let output = Command::new(program).args(&arguments).output().expect("an end");
-            let is_calm = phase % 2 == 0 && scene.phase.load(SeqCst) == phase;
+            let is_calm = phase.is_multiple_of(2) && scene.phase.load(SeqCst) == phase;
             met.calm_runs += u64::from(is_calm);
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said);

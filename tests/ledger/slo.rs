@@ -107,7 +107,7 @@ fn a_promise_that_cannot_be_kept_is_refused() {
 }
 
 /// Words of PromQL that are followed by a parenthesis, or stand between two vectors.
-const WORDS: [&str; 4] = ["and", "ignoring", "increase", "window"];
+const WORDS: [&str; 7] = ["and", "ignoring", "increase", "window", "scope", "route", "pool"];
 
 #[test]
 fn the_alert_rules_name_only_metrics_that_there_are() {

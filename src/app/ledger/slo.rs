@@ -143,7 +143,7 @@ fn text(json: &SloJson) -> String {
         let pool = one.pool.as_ref().map(|pool| format!("{pool} ")).unwrap_or_default();
         let under = one.under_ms.map(|ms| format!(" under {}", time(ms))).unwrap_or_default();
         let what = format!("{} {pool}{} {}{under}", one.scope, one.name, one.objective);
-        let kept = |window: &str| one.windows.get(window).map_or(String::new(), |w| shown(w));
+        let kept = |window: &str| one.windows.get(window).map(shown).unwrap_or_default();
         let left = one.windows.get("30d").map_or(0.0, |window| window.budget_left * 100.0);
         let burn = |window: &str| one.burn_rates.get(window).copied().unwrap_or(0.0);
         let _ = write!(
@@ -163,7 +163,7 @@ fn text(json: &SloJson) -> String {
         out.push('\n');
     }
     if !json.restoration.is_empty() {
-        out.push_str("\nfrom onset to restoration, over all incidents that are kept\n");
+        out.push_str("\nfrom onset to restoration, of so many incidents that are kept\n");
     }
     for one in &json.restoration {
         let (median, p90) = (time(one.median_ms), time(one.p90_ms));
@@ -171,7 +171,7 @@ fn text(json: &SloJson) -> String {
         let worst = time(one.worst_ms);
         let _ = writeln!(
             out,
-            "  {what:<42}median {median}, p90 {p90}, worst {worst} ({} incidents)",
+            "  {what:<42}median {median}, p90 {p90}, worst {worst}, of {}",
             one.incidents
         );
     }

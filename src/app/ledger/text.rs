@@ -8,7 +8,7 @@ use crate::app::explain::text::span;
 
 use super::book::Told;
 use super::entry::{Entry, Scope};
-use super::record::Record;
+use super::record::{Predicted, Record};
 
 /// Room between two columns.
 const GAP: &str = "  ";
@@ -19,7 +19,7 @@ const HEAD: [&str; 10] = [
     "WHERE",
     "REASON",
     "DETECTED",
-    "PREDICTED P99",
+    "PREDICTED P99/WORST",
     "GAP",
     "FAILED",
     "RESCUED/LATE",
@@ -72,7 +72,10 @@ fn line(out: &mut String, cells: &[&str; 10], widths: &[usize]) {
 fn row(entry: &Entry) -> [String; 10] {
     let record = &entry.record;
     let mark = if entry.left_prediction() == Some(true) { "!" } else { "" };
-    let p99 = entry.predicted().and_then(|predicted| predicted.simulated).map(|seen| seen.p99_us);
+    let predicted = entry.predicted();
+    let p99 = predicted.and_then(|predicted| predicted.simulated).map(|seen| seen.p99_us);
+    let worst = predicted.and_then(Predicted::worst_us);
+    let shown = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), time);
     let gap = record.last_failure_us.map_or_else(|| "none".to_owned(), |_| time(record.gap_us()));
     [
         record.id.to_string(),
@@ -80,7 +83,7 @@ fn row(entry: &Entry) -> [String; 10] {
         place(entry),
         record.reason.clone(),
         format!("{mark}{}", time(record.detection_us())),
-        p99.map_or_else(|| "-".to_owned(), time),
+        format!("{} / {}", shown(p99), shown(worst)),
         gap,
         record.failed.to_string(),
         format!("{}/{}", record.rescued, record.late),
@@ -107,6 +110,12 @@ fn restored(record: &Record) -> String {
     }
 }
 
+/// The same inside of a sentence.
+fn outcome(record: &Record) -> String {
+    let how = restored(record);
+    if record.restored_us.is_some() { format!("restored {how}") } else { how }
+}
+
 /// The stories of all, each with its timeline; those of members are left out.
 #[must_use]
 pub fn stories(told: &Told) -> String {
@@ -120,7 +129,7 @@ pub fn stories(told: &Told) -> String {
 
 fn story(entry: &Entry, told: &Told) -> String {
     let record = &entry.record;
-    let mut out = format!("incident {}: {}, {}\n\n", record.id, place(entry), restored(record));
+    let mut out = format!("incident {}: {}, {}\n\n", record.id, place(entry), outcome(record));
     let mut say = |label: &str, text: &str| {
         let _ = writeln!(out, "  {label:<16}{text}");
     };
@@ -135,7 +144,8 @@ fn story(entry: &Entry, told: &Told) -> String {
         } else {
             format!("-{}", time(onset - us))
         };
-        let _ = writeln!(out, "  {label:<16}{}  {offset:>10}  {note}", time_text(us));
+        let line = format!("  {label:<16}{}  {offset:>10}  {note}", time_text(us));
+        let _ = writeln!(out, "{}", line.trim_end());
     };
     at("last good", Some(record.last_good_us), "the failure began after this");
     at("onset", Some(onset), "estimated: the middle");
@@ -156,7 +166,7 @@ fn story(entry: &Entry, told: &Told) -> String {
         for member in told.endpoints.iter().filter(is_in) {
             let record = &member.record;
             let endpoint = record.endpoint.as_deref().unwrap_or_default();
-            let (detected, back) = (time(record.detection_us()), restored(record));
+            let (detected, back) = (time(record.detection_us()), outcome(record));
             let _ = writeln!(
                 out,
                 "    {:>6}  {endpoint}  {}, detected after {detected}, {back}",
@@ -222,7 +232,7 @@ fn time(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::ledger::record::{Fate, Predicted, Quantiles};
+    use crate::app::ledger::record::{Fate, Quantiles};
 
     fn told() -> Told {
         let record = |id: u64, place: &str| Record {
@@ -259,7 +269,7 @@ mod tests {
         assert_eq!(lines.len(), 4, "{table}");
         assert!(lines[0].starts_with("ID  ONSET (UTC)"), "{table}");
         assert!(lines[1].contains("web zone r/a (2 endpoints)"), "{table}");
-        assert!(lines[1].contains("!100 ms") && lines[1].contains("80 ms"), "{table}");
+        assert!(lines[1].contains("!100 ms") && lines[1].contains("80 ms / 90 ms"), "{table}");
         assert!(lines[1].ends_with("still down"), "{table}");
         assert!(lines[2].contains("2023-11-14 22:13:20") && lines[2].ends_with("after 1.0 s"));
         assert!(lines[3].starts_with('!'), "{table}");

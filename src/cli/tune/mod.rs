@@ -106,7 +106,7 @@ fn asked<'a>(topology: &'a Topology, arguments: &Arguments) -> Result<Asked<'a>,
 
 fn subject<'a>(pool: &'a PoolSpec, arguments: &Arguments) -> Subject<'a> {
     let measured = arguments.observed.measured(&pool.name);
-    let round_trip = arguments.round_trip.or(measured.map(|measured| measured.round_trip));
+    let round_trip = arguments.round_trip.or_else(|| measured.map(|measured| measured.round_trip));
     let latency = arguments.observed.latency(&pool.name).cloned();
     let seen = measured.and_then(|measured| measured.loss(pool.detect.timeout));
     Subject {

@@ -151,7 +151,7 @@ impl Check<'_> {
                 Some(Rhythm::Every { seconds: every.as_secs() })
             }
             (None, Some(at)) => {
-                let moments = at.iter().filter_map(|one| {
+                let moments = at.iter().map(|one| {
                     let moment = Moment::parse(&one.value);
                     if moment.is_none() {
                         let message = format!("`{}` is no moment of the week", one.value);
@@ -161,7 +161,9 @@ impl Check<'_> {
                     }
                     moment
                 });
-                Some(Rhythm::At(moments.collect()))
+                // All are looked at; without one of them the rest says nothing of when it is due.
+                let moments: Vec<_> = moments.collect();
+                moments.into_iter().collect::<Option<_>>().map(Rhythm::At)
             }
             (Some(given), Some(_)) => {
                 let flaw = Flaw::new("practice is due by `every` or by `at`, not by both", mend);

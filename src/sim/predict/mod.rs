@@ -110,6 +110,7 @@ pub struct Row {
 
 /// A detection window.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are seen, and there are few")]
 pub enum Window {
     /// From the trials.
     Seen {
