@@ -135,11 +135,14 @@ fn a_target_that_cannot_be_met_is_1_and_says_why_and_what_can() {
 #[test]
 fn one_pool_is_tuned_and_the_probes_of_others_count() {
     let other = ZONES.replace("pool.web", "pool.\"a.b\"");
-    let case = Case::new(&format!("{POOL}{ZONES}[pool.\"a.b\"]\nprobe = {{ tcp = true }}\n{other}"));
+    let case =
+        Case::new(&format!("{POOL}{ZONES}[pool.\"a.b\"]\nprobe = {{ tcp = true }}\n{other}"));
     let (code, said) = case.json("--target 400ms --pool a.b");
     let pools = said["pools"].as_array().expect("pools");
     assert_eq!((code, pools.len(), &pools[0]["pool"]), (0, 1, &"a.b".into()));
-    assert!(pools[0]["toml"].as_str().is_some_and(|text| text.starts_with("[pool.\"a.b\".detect]")));
+    assert!(
+        pools[0]["toml"].as_str().is_some_and(|text| text.starts_with("[pool.\"a.b\".detect]"))
+    );
     let before = said["probes_per_second"]["before"].as_f64().expect("a rate");
     assert!((before - 6.0 / 0.95).abs() < 1e-6, "{before}");
 }

@@ -64,7 +64,8 @@ pub(crate) struct Calibration {
 impl Calibration {
     /// `None` of none.
     pub(crate) fn of(points: &[Point]) -> Option<Self> {
-        let ratio = |point: &Point| point.took_ms.map_or(f64::INFINITY, |took| took / point.median_ms());
+        let ratio =
+            |point: &Point| point.took_ms.map_or(f64::INFINITY, |took| took / point.median_ms());
         let sorted = |value: &dyn Fn(&Point) -> f64| {
             let mut all: Vec<f64> = points.iter().map(value).collect();
             all.sort_by(f64::total_cmp);

@@ -251,7 +251,8 @@ fn round(
     if let Some(within) = shots.iter().filter_map(|shot| shot.within).max() {
         watch.until(within, || {
             let incidents = instance.incidents()?;
-            let is_seen = |shot: &Shot| shot.within.is_none() || verdict(shot, &incidents).is_some();
+            let is_seen =
+                |shot: &Shot| shot.within.is_none() || verdict(shot, &incidents).is_some();
             Ok(shots.iter().all(is_seen).then_some(()))
         })?;
     }

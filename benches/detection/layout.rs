@@ -82,9 +82,8 @@ pub(crate) fn config_of(shapes: &[Shape], listen: u16, admin: u16) -> String {
         }
         for (zone, &endpoints) in shape.zones.iter().enumerate() {
             let first = pool * POOL_ENDPOINTS + zone * ZONE_ENDPOINTS;
-            let list: Vec<String> = (first..first + endpoints)
-                .map(|one| format!("\"{}\"", address(one)))
-                .collect();
+            let list: Vec<String> =
+                (first..first + endpoints).map(|one| format!("\"{}\"", address(one))).collect();
             let list = list.join(", ");
             put(format_args!(
                 "\n[[pool.{name}.zone]]\nname = \"bench/bench-{}\"\nendpoints = [{list}]\n",

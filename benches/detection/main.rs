@@ -175,9 +175,7 @@ impl Bench<'_> {
         eprintln!("{} ({scope}), {with} traffic", class.name);
         let outcome = match class.means {
             Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
-            Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => {
-                self.measure(&plan).into()
-            }
+            Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => self.measure(&plan).into(),
         };
         Cell { class: class.name, scope, traffic_rps, predicted, outcome }
     }

@@ -181,7 +181,8 @@ pub fn tune(
     let after = answer.pools.iter().filter_map(|pool| pool.after.as_ref());
     let probing: f64 = after.map(|state| state.probes_per_second).sum();
     // What the simulator had shortened may be too much for the budget.
-    answer.over_budget = answer.over_budget.or_else(|| (probing > answer.budget).then_some(probing));
+    answer.over_budget =
+        answer.over_budget.or_else(|| (probing > answer.budget).then_some(probing));
     answer.is_met = answer.over_budget.is_none()
         && answer.pools.iter().all(|pool| pool.binding.is_empty() && pool.after.is_some());
     answer

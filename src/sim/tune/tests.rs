@@ -60,12 +60,12 @@ fn found(answer: &Answer) -> &State {
 fn a_tuned_window_meets_its_target_in_a_world_of_another_seed() {
     let mut rng = Rng::with_seed(11);
     let pool = pool();
-    for _ in 0..6 {
+    for _ in 0..3 {
         let wishes = wishes(rng.u64(90..3_000));
         let drawn = Distribution::parametric(&[(0.5, ms(1)), (0.999, ms(6))], Some(ms(20)));
         let latency = Latency::Drawn(Arc::new(drawn.expect("rising")));
         let probe_loss = 0.02 * rng.f64();
-        let question = question(1, 300, latency.clone());
+        let question = question(1, 200, latency.clone());
         let subject = Subject { pool: &pool, question, probe_loss };
         let answer = ask(&subject, &wishes);
         assert!(answer.is_met, "{wishes:?} {answer:?}");
@@ -73,7 +73,7 @@ fn a_tuned_window_meets_its_target_in_a_world_of_another_seed() {
         assert!(state.false_yearly < wishes.false_yearly, "{state:?}");
         let Detect { interval, timeout, fast_interval, down_interval, .. } = state.detect;
         assert!(timeout <= interval && timeout <= down_interval && fast_interval <= interval);
-        let again = Subject { question: self::question(2, 400, latency), ..subject };
+        let again = Subject { question: self::question(2, 200, latency), ..subject };
         let tuned = PoolSpec { detect: state.detect, ..pool.clone() };
         let once_more = super::state(&tuned, &again, None, &wishes.faults, Instant::now());
         let slowest = once_more.slowest.expect("a row");
@@ -86,13 +86,13 @@ fn a_tuned_window_meets_its_target_in_a_world_of_another_seed() {
 #[test]
 fn a_tighter_target_never_takes_fewer_probes() {
     let pool = pool();
-    for probe_loss in [0.0, 0.01, 0.05] {
+    for probe_loss in [0.001, 0.05] {
         let subject = subject(&pool, probe_loss, 60);
-        let probes = [2_500, 1_000, 700, 500, 400, 300, 250, 200, 150].map(|target_ms| {
+        let probes = [2_500, 700, 400, 300, 200].map(|target_ms| {
             let answer = ask(&subject, &wishes(target_ms));
             if answer.is_met { found(&answer).probes_per_second } else { f64::INFINITY }
         });
-        assert!(probes.is_sorted() && probes[4].is_finite(), "{probe_loss}: {probes:?}");
+        assert!(probes.is_sorted() && probes[2].is_finite(), "{probe_loss}: {probes:?}");
     }
 }
 
