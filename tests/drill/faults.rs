@@ -40,7 +40,9 @@ fn a_quarter_of_the_requests_and_nobody_else() {
     assert_eq!(number(&requests["failed"]), 0.0);
     assert!(number(&drill["measured"]["detection_ms"]) < 4_000.0);
     assert_eq!(number(&drill["measured"]["gap_ms"]), 0.0);
-    assert!(number(&drill["predicted"]["worst_ms"]) > 0.0, "{drill:#}");
+    // It is made at the lowest priority there is: a machine with much to do has none.
+    let worst = &drill["predicted"]["worst_ms"];
+    assert!(worst.is_null() || number(worst) > 0.0, "{drill:#}");
     let labels = "{zone=\"here/a\",outcome=\"SUCCEEDED\"}";
     assert_eq!(world.gapless.metric(&format!("gapless_drill_last_outcome{labels}")), 1.0);
     assert_eq!(world.gapless.metric("gapless_drill_active"), 0.0);
