@@ -276,7 +276,8 @@ fn a_few_interim_answers_do_no_harm_and_a_flood_is_cut() {
         let gapless = start(server.address, None);
         let before = gapless.rss_kib();
         assert_eq!(gapless.get("/").status, status, "{count}");
-        assert!(gapless.rss_kib() < before + 4 * 1024, "{count}: {before} {}", gapless.rss_kib());
+        // What failed is also predicted meanwhile, which takes some memory; the flood would take 20 MiB.
+        assert!(gapless.rss_kib() < before + 8 * 1024, "{count}: {before} {}", gapless.rss_kib());
     }
 }
 

@@ -72,10 +72,23 @@ fn simulation_stays_within_the_closed_form_whatever_the_periods() {
     }
 }
 
+/// What one fault leads to without any traffic, in zones of so many endpoints.
+fn one(zone_endpoints: usize, question: &Question, asked: (Scope, Fault)) -> Spread {
+    let question = Question { rate_rps: None, ..question.clone() };
+    let row = predict_one(
+        &pool(zone_endpoints, Detect::default()),
+        None,
+        &question,
+        asked,
+        Instant::now(),
+    );
+    let Window::Seen { spread, .. } = row.window else { panic!("unseen: {row:?}") };
+    spread
+}
+
 #[test]
 fn enough_trials_come_near_both_ends_of_the_closed_form() {
-    let prediction = ask(&pool(2, Detect::default()), &question(1_000, None));
-    let silent = spread(&prediction, Scope::Endpoint, Fault::Hang, false);
+    let silent = one(2, &question(1_000, None), (Scope::Endpoint, Fault::Hang));
     assert!(silent.best < ms(1_015) && silent.worst > ms(1_985), "{silent:?}");
     assert!(silent.median.abs_diff(ms(1_475)) < ms(40), "{silent:?}");
     assert!(silent.median < silent.p99 && silent.p99 < silent.worst);
@@ -114,10 +127,11 @@ fn equal_seeds_give_equal_predictions() {
 
 #[test]
 fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
-    let small = ask(&pool(3, Detect::default()), &question(100, Some(300.0)));
-    let large = ask(&pool(2_000, Detect::default()), &question(100, Some(300.0)));
-    let of = |p: &Prediction| spread(p, Scope::Zone, Fault::StatusAll, false).median;
-    assert!(of(&large) > of(&small) + ms(100));
+    let of = |endpoints| {
+        let asked = (Scope::Zone, Fault::StatusAll);
+        one(endpoints, &question(100, Some(300.0)), asked).median
+    };
+    assert!(of(2_000) > of(3) + ms(100));
     let topology = Topology {
         here: None,
         pools: vec![Arc::new(pool(2_000, Detect::default()))],
@@ -125,6 +139,7 @@ fn a_large_pool_costs_no_more_and_its_last_endpoint_falls_later() {
     };
     assert!(Sample::of(&topology, Some(300.0)).endpoints() <= 12);
     assert!(Sample::of(&topology, None).endpoints() <= 12);
+    let large = ask(&pool(2_000, Detect::default()), &question(1, None));
     assert_eq!(large.zone_endpoints, 2_000);
 }
 
