@@ -54,6 +54,8 @@ pub(crate) fn wreak(
     let mut random = fastrand::Rng::with_seed(seed);
     let mut counts: BTreeMap<&'static str, usize> = WAYS.iter().map(|way| (way.name, 0)).collect();
     let mut failing: [Option<(Means, Instant)>; POOL_ENDPOINTS] = [None; POOL_ENDPOINTS];
+    // Each way once, however soon it is over.
+    let mut first = WAYS.iter();
     let mut next = Instant::now();
     while !is_done() && !watch.is_over() {
         let now = Instant::now();
@@ -70,7 +72,8 @@ pub(crate) fn wreak(
             let well: Vec<usize> =
                 (0..POOL_ENDPOINTS).filter(|&endpoint| failing[endpoint].is_none()).collect();
             if POOL_ENDPOINTS - well.len() < AT_ONCE {
-                let (endpoint, way) = (well[random.usize(..well.len())], draw(&mut random));
+                let endpoint = well[random.usize(..well.len())];
+                let way = first.next().unwrap_or_else(|| draw(&mut random));
                 let lasts = Duration::from_millis(random.u64(LASTS_MS));
                 fleet.fail(endpoint, way.means)?;
                 failing[endpoint] = Some((way.means, now + lasts));
