@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::{FAILED, OK};
+
 /// The whole exchange ends by then.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,29 @@ pub fn send(admin: SocketAddr, method: &str, path: &str, body: &str) -> io::Resu
     let head = format!("{method} {path} HTTP/1.0\r\nhost: {admin}\r\n");
     let kind = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
     ask(admin, &format!("{head}{kind}{body}"))
+}
+
+/// A good answer of `admin`; what else came of asking is said on standard error.
+#[must_use]
+pub fn heard(admin: SocketAddr, answer: io::Result<Answer>) -> Option<Answer> {
+    match answer {
+        Ok(answer) if answer.status < 300 => return Some(answer),
+        Ok(answer) => eprintln!("gapless: {}", answer.body.trim_end()),
+        Err(error) => eprintln!(
+            "gapless: nobody to ask at {admin}: {error}; `--admin` says where the admin listener is"
+        ),
+    }
+    None
+}
+
+/// Asks at `admin`, prints the answer as it comes, and gives the exit code.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn print(admin: SocketAddr, path: &str, out: &mut impl Write) -> io::Result<u8> {
+    let Some(answer) = heard(admin, get(admin, path)) else { return Ok(FAILED) };
+    out.write_all(answer.body.as_bytes())?;
+    Ok(OK)
 }
 
 fn ask(admin: SocketAddr, request: &str) -> io::Result<Answer> {

@@ -4,13 +4,11 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod drill;
-pub mod explain;
 pub mod healthcheck;
 pub mod incidents;
 pub mod predict;
 pub mod run;
 pub mod schema;
-pub mod slo;
 pub mod tune;
 
 use std::io::IsTerminal;
@@ -244,11 +242,12 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
                 FormatName::Text => Form::Text,
                 FormatName::Json => Form::Json,
             };
-            explain::explain(admin, &Query { of: what, pool, form }, &mut out)
+            ask::print(admin, &Query { of: what, pool, form }.target(), &mut out)
         }
         Command::Incidents(arguments) => incidents::incidents(arguments, &mut out),
         Command::Slo { admin, output } => {
-            slo::slo(admin, output.format == FormatName::Json, &mut out)
+            let form = if output.format == FormatName::Json { "json" } else { "text" };
+            ask::print(admin, &format!("/api/v1/slo?format={form}"), &mut out)
         }
         Command::Drill { action, admin, format } => {
             drill::drill(admin, action, Output { format }.format(), &mut out)

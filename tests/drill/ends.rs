@@ -63,7 +63,7 @@ fn the_budget_aborts_it() {
         failed += usize::from(!answer.is_ok_and(|answer| answer.status == 200));
     }
     let drill = world.reaches("over");
-    assert_eq!(drill["outcome"], "FAILED", "{failed}: {drill:#}");
+    assert_eq!(drill["outcome"], "INTERRUPTED", "{failed}: {drill:#}");
     assert!(drill["why"].as_str().is_some_and(|why| why.contains("abort-budget")), "{drill:#}");
     assert_eq!(drill["allowed_failures"], 0);
     assert!(number(&drill["measured"]["lasted_ms"]) < 30_000.0);

@@ -101,7 +101,7 @@ pub fn drill(
                 return Ok(USAGE);
             }
             let body = serde_json::to_string(&asked)?;
-            let Some(begun) = asked_of(admin, ask::send(admin, "POST", ROOT, &body)) else {
+            let Some(begun) = ask::heard(admin, ask::send(admin, "POST", ROOT, &body)) else {
                 return Ok(FAILED);
             };
             let id = value(&begun)["id"].as_u64().unwrap_or_default();
@@ -125,7 +125,7 @@ pub fn drill(
         Action::Stop => match running(admin) {
             Ok(Some(id)) => {
                 let stopped = ask::send(admin, "DELETE", &format!("{ROOT}/{id}"), "");
-                if asked_of(admin, stopped).is_none() {
+                if ask::heard(admin, stopped).is_none() {
                     return Ok(FAILED);
                 }
                 report(admin, id, format, None, out)
@@ -141,23 +141,12 @@ pub fn drill(
 }
 
 /// A good answer; what else came is said on standard error.
-fn asked_of(admin: SocketAddr, answer: io::Result<Answer>) -> Option<Answer> {
-    match answer {
-        Ok(answer) if answer.status < 300 => return Some(answer),
-        Ok(answer) => eprintln!("gapless: {}", answer.body.trim_end()),
-        Err(error) => eprintln!(
-            "gapless: nobody to ask at {admin}: {error}; `--admin` says where the admin listener is"
-        ),
-    }
-    None
-}
-
 fn value(answer: &Answer) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }
 
 fn all(admin: SocketAddr) -> Result<Vec<Value>, ()> {
-    let answer = asked_of(admin, ask::get(admin, ROOT)).ok_or(())?;
+    let answer = ask::heard(admin, ask::get(admin, ROOT)).ok_or(())?;
     Ok(value(&answer)["drills"].as_array().cloned().unwrap_or_default())
 }
 
@@ -173,7 +162,7 @@ fn last(admin: SocketAddr) -> Option<u64> {
 
 fn show(admin: SocketAddr, path: &str, format: Format, out: &mut impl Write) -> io::Result<u8> {
     let query = if format == Format::Json { "" } else { "?format=text" };
-    match asked_of(admin, ask::get(admin, &format!("{path}{query}"))) {
+    match ask::heard(admin, ask::get(admin, &format!("{path}{query}"))) {
         Some(answer) => out.write_all(answer.body.as_bytes()).map(|()| OK),
         None => Ok(FAILED),
     }
@@ -188,7 +177,7 @@ fn report(
 ) -> io::Result<u8> {
     let path = format!("{ROOT}/{id}");
     if let Some(file) = html {
-        let Some(page) = asked_of(admin, ask::get(admin, &format!("{path}.html"))) else {
+        let Some(page) = ask::heard(admin, ask::get(admin, &format!("{path}.html"))) else {
             return Ok(FAILED);
         };
         std::fs::write(file, page.body)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Format, ROOT, asked_of, value};
+use super::{Format, ROOT, value};
 use crate::cli::ask;
 
 /// Between two looks.
@@ -21,7 +21,7 @@ pub(super) fn watch(
 ) -> io::Result<Option<bool>> {
     let mut shown = None;
     loop {
-        let Some(answer) = asked_of(admin, ask::get(admin, &format!("{ROOT}/{id}"))) else {
+        let Some(answer) = ask::heard(admin, ask::get(admin, &format!("{ROOT}/{id}"))) else {
             return Ok(None);
         };
         let drill = value(&answer);

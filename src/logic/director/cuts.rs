@@ -24,7 +24,7 @@ const ASKED: usize = 4;
 
 /// From the first answer of another endpoint to the question whose answer decides: who was silent with
 /// it has its say. Less than there is between the probes of a burst.
-const HIS_SAY: Duration = Duration::from_millis(10);
+const A_SAY: Duration = Duration::from_millis(10);
 
 /// A silent endpoint that is left once somebody else is known to live.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Director {
             if asked < held.since {
                 return true;
             }
-            let is_enough = asked >= *held.heard.get_or_insert(now) + HIS_SAY;
+            let is_enough = asked >= *held.heard.get_or_insert(now) + A_SAY;
             if is_enough {
                 let Held { endpoint, failure, .. } = *held;
                 outputs.push_back(Output::Cut { endpoint, failure });

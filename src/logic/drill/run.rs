@@ -328,7 +328,7 @@ impl Run {
                         "{} requests failed, and {} may (`abort-budget`)",
                         self.counts.failed, self.allowed
                     );
-                    self.close(Some(End { outcome: Outcome::Failed, why }), now);
+                    self.interrupt(why, now);
                 }
             }
             Stage::Looking { .. } | Stage::Judging { .. } | Stage::Over(_) => {}
@@ -356,7 +356,7 @@ impl Run {
         }
     }
 
-    /// Something that is no drill came in between, or somebody stopped it.
+    /// Something that is no drill came in between, somebody stopped it, or it costs too much.
     pub fn interrupt(&mut self, why: String, now: Instant) {
         self.close(Some(End { outcome: Outcome::Interrupted, why }), now);
     }

@@ -141,7 +141,7 @@ fn the_budget_aborts_at_once() {
     assert!(matches!(run.stage, Stage::Failing { .. }));
     run.count(counts(100, 21, 0), Some(onset), onset + ms(120));
     let (outcome, why, todo) = ended(&mut run);
-    assert_eq!((outcome, todo), (Outcome::Failed, vec![Todo::Close, Todo::File]), "{why}");
+    assert_eq!((outcome, todo), (Outcome::Interrupted, vec![Todo::Close, Todo::File]), "{why}");
     assert!(why.contains("21 requests failed"), "{why}");
 }
 
