@@ -3,7 +3,7 @@
 //! without an error at its client. Endpoints write down what they have read before they answer, in a file
 //! that outlives them. Exit code 1 if that does not hold, or if nothing was at stake.
 //!
-//! `cargo bench --bench soak` sends a million (about five minutes).
+//! `cargo bench --bench soak` sends a million (three to five minutes).
 //! `cargo bench --bench soak -- --smoke` sees that all of this works (less than half a minute).
 //! `cargo bench --bench soak -- --count 100000 --seed 7 --json soak.json`
 
