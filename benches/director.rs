@@ -41,9 +41,10 @@ struct Rig {
 impl Rig {
     fn new(endpoints_per_zone: usize) -> Self {
         let now = Instant::now();
-        let zone = |zone: usize| ZoneSpec {
-            place: Place::parse(&format!("region/zone-{zone}")).expect("a place"),
-            endpoints: (0..endpoints_per_zone).map(|host| endpoint(zone, host)).collect(),
+        let zone = |zone: usize| {
+            let place = Place::parse(&format!("region/zone-{zone}")).expect("a place");
+            let hosts = (0..endpoints_per_zone).map(|host| endpoint(zone, host));
+            ZoneSpec::new(place, hosts.collect())
         };
         let pool = PoolSpec::new("web", (0..ZONES).map(zone).collect());
         let pools = vec![Arc::new(pool)];

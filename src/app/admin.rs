@@ -30,10 +30,10 @@ use crate::logic::pressure::Level;
 use super::api::{EndpointJson, PoolJson};
 use super::control::{Board, Phase};
 use super::explain::json::ZoneJson;
-use super::explain::{self, Reply};
+use super::explain::{self, Reply, query};
 use super::ledger;
 use super::ledger::query::{Form, Query};
-use super::{gauges, observe};
+use super::{gauges, observe, whatif};
 
 /// A connection is closed after this long, whatever it does.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -140,6 +140,7 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board, request.uri().query(), None).await,
         "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
+        "/api/v1/whatif" => what_if(board, request.uri().query().unwrap_or_default()).await,
         "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
@@ -237,6 +238,27 @@ fn explain(board: &Board, query: &str) -> Answer {
         Reply::Senseless(why) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
         Reply::Unknown(why) => text(StatusCode::NOT_FOUND, &format!("{why}\n")),
     }
+}
+
+async fn what_if(board: &Board, query: &str) -> Answer {
+    let query = match whatif::query::Query::parse(query) {
+        Ok(query) => query,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+    };
+    let form = query.form;
+    let begun = whatif::answer(&board.director.borrow(), query);
+    let answer = match begun {
+        Ok(answer) => answer.await,
+        Err(why) => return text(StatusCode::NOT_FOUND, &format!("{why}\n")),
+    };
+    let Ok((holds, page)) = answer else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made\n");
+    };
+    let content_type = match form {
+        query::Form::Json => "application/json",
+        query::Form::Text => "text/plain; charset=utf-8",
+    };
+    typed(if holds { StatusCode::OK } else { StatusCode::CONFLICT }, content_type, page.into())
 }
 
 async fn incidents(board: &Board, query: Option<&str>, form: Option<Form>) -> Answer {

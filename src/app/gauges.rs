@@ -183,7 +183,7 @@ mod tests {
         let mut director = Director::new(now, 1);
         let one = |port| EndpointSpec { address: ([127, 0, 0, 1], port).into(), weight: 1 };
         let place = Place::parse("r/a").expect("a place");
-        let zone = ZoneSpec { place, endpoints: vec![one(1), one(2)] };
+        let zone = ZoneSpec::new(place, vec![one(1), one(2)]);
         let mut pool = PoolSpec::new("web", vec![zone]);
         pool.evict = Evict { percent: 50, ..Evict::default() };
         let topology = Topology { here: None, pools: vec![Arc::new(pool)], probes_per_second: 1 };

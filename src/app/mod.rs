@@ -12,6 +12,7 @@ pub mod lag;
 pub mod notify;
 pub mod reload;
 pub mod upgrade;
+pub mod whatif;
 
 pub mod access;
 pub mod proxy;

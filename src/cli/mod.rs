@@ -10,6 +10,7 @@ pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod tune;
+pub mod whatif;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -79,6 +80,13 @@ enum Command {
         config: PathBuf,
         #[command(flatten)]
         arguments: tune::Arguments,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Where traffic would go if something were lost, and whether it would fit
+    Whatif {
+        #[command(flatten)]
+        arguments: whatif::Arguments,
         #[command(flatten)]
         output: Output,
     },
@@ -228,6 +236,7 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             };
             tune::run(&loaded.config, &arguments, output.format(), &mut out)
         }
+        Command::Whatif { arguments, output } => whatif::run(&arguments, output.format(), &mut out),
         Command::Demo { options, output } => {
             drop(out);
             let color = std::io::stdout().is_terminal();

@@ -13,6 +13,7 @@ mod practice;
 mod probe;
 mod route;
 mod scalar;
+mod steer;
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub(super) use self::scalar::{
     BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText,
     Whole,
 };
+pub(super) use self::steer::{Capacity, Decimal, Region, Steer, WordOr};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -186,6 +188,12 @@ pub(super) struct Pool {
     /// protocol; a connection then serves one client's connection only. Probes of the same address
     /// begin with a header that speaks for nobody. Default: do not.
     pub(super) proxy_protocol: Option<Located<String>>,
+    /// How traffic is led: a policy, or a table that says more. Default: `nearest`.
+    pub(super) steer: Option<Located<WordOr<Steer>>>,
+    /// What an endpoint of weight 1 can take before traffic spills to others. Default: no bound.
+    pub(super) capacity: Option<Table<Capacity>>,
+    /// What is said of a region, by its name.
+    pub(super) region: Option<Entries<Table<Region>>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,
@@ -266,6 +274,16 @@ pub(super) struct Zone {
     /// Addresses, unique in the pool.
     #[schemars(required, length(min = 1))]
     pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
+    /// With the policy `weighted`: its share among the zones, 0 to 1000. Default: 1.
+    pub(super) weight: Option<Located<Whole>>,
+    /// `active`: serves with all other active zones, before the rest. `standby`: serves after all
+    /// others. Default: as the policy has it.
+    pub(super) role: Option<Located<String>>,
+    /// So many of its endpoints must be able to serve before it gets traffic, unless nobody else can.
+    /// Default: 0.
+    pub(super) min_capacity: Option<Located<Whole>>,
+    /// What it can take with all of its endpoints before traffic spills. Default: no bound.
+    pub(super) capacity: Option<Table<Capacity>>,
 }
 
 /// `IP:PORT`, or a table that gives it a weight as well.

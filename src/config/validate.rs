@@ -13,6 +13,7 @@ mod rate;
 mod route;
 mod server;
 mod speech;
+mod steer;
 mod tls;
 
 use std::collections::HashSet;

@@ -60,6 +60,12 @@ pub enum Ramp {
 }
 
 impl Ramp {
+    /// A ramp of this length, `part` of which has passed, in 0..1.
+    #[must_use]
+    pub fn part(part: f64, length: Duration, now: Instant) -> Self {
+        Self::Since(now.checked_sub(length.mul_f64(part.clamp(0.0, 1.0))).unwrap_or(now))
+    }
+
     /// Its share now, in thousandths.
     #[must_use]
     pub fn share(self, length: Duration, now: Instant) -> u32 {

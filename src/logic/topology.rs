@@ -9,6 +9,7 @@ use super::id::Place;
 use super::probe::ProbeSpec;
 use super::slo::Slo;
 use super::speech::Speech;
+use super::steer::{Steer, ZoneTerms};
 
 /// All pools, and where this instance stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,8 @@ pub struct PoolSpec {
     pub probes: Vec<ProbeSpec>,
     /// How requests are sent.
     pub speech: Arc<Speech>,
+    /// How traffic is led.
+    pub steer: Steer,
     /// The detection window.
     pub detect: Detect,
     /// When a waiting request becomes evidence.
@@ -70,6 +73,7 @@ impl PoolSpec {
             zones,
             probes: vec![ProbeSpec::tcp()],
             speech: Arc::default(),
+            steer: Steer::default(),
             detect: Detect::default(),
             stall: StallBounds::default(),
             optimistic: false,
@@ -87,6 +91,14 @@ impl PoolSpec {
     pub fn primary(&self) -> &ProbeSpec {
         &self.probes[0]
     }
+
+    /// Whether anything is said of what endpoints, zones or regions can take.
+    #[must_use]
+    pub fn states_capacity(&self) -> bool {
+        self.steer.endpoint.is_stated()
+            || self.steer.regions.iter().any(|(_, capacity)| capacity.is_stated())
+            || self.zones.iter().any(|zone| zone.terms.capacity.is_stated())
+    }
 }
 
 /// The endpoints of one pool in one zone.
@@ -96,6 +108,16 @@ pub struct ZoneSpec {
     pub place: Place,
     /// Never empty; addresses are unique in the pool.
     pub endpoints: Vec<EndpointSpec>,
+    /// What is said of it besides.
+    pub terms: ZoneTerms,
+}
+
+impl ZoneSpec {
+    /// A zone of which nothing else is said.
+    #[must_use]
+    pub fn new(place: Place, endpoints: Vec<EndpointSpec>) -> Self {
+        Self { place, endpoints, terms: ZoneTerms::default() }
+    }
 }
 
 /// One `address:port` and its share of the zone's traffic.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::check::{self, Check, Key, Setting};
 use super::server::HEAD_BYTES;
+use super::steer;
 use crate::config::address;
 use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone};
 use crate::config::findings::Flaw;
@@ -47,7 +48,11 @@ impl Check<'_> {
             self.missing(&table, "zone", flaw);
         }
         let mut seen = Seen::default();
-        let zones = zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let zones: Vec<ZoneSpec> =
+            zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let said =
+            steer::Said { steer: given.steer, capacity: given.capacity, region: given.region };
+        let steer = self.steer(said, &zones);
         let detect = self.detect(given.detect);
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
@@ -62,6 +67,7 @@ impl Check<'_> {
             zones,
             probes,
             speech,
+            steer,
             detect,
             stall: self.stall(given.stall),
             optimistic,
@@ -75,7 +81,8 @@ impl Check<'_> {
     }
 
     fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
-        let Table { value: given, span: table } = zone;
+        let Table { value: mut given, span: table } = zone;
+        let terms = self.terms(&table, &mut given);
         let place = match &given.name {
             Some(name) => self.place(name).filter(|place| {
                 let flaw = Flaw::new(
@@ -97,7 +104,7 @@ impl Check<'_> {
             self.missing(&table, "endpoints", flaw);
         }
         let endpoints = given.iter().filter_map(|one| self.endpoint(one, seen)).collect();
-        Some(ZoneSpec { place: place?, endpoints })
+        Some(ZoneSpec { place: place?, endpoints, terms })
     }
 
     fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {

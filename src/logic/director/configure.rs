@@ -112,6 +112,7 @@ impl Director {
                 self.ramps(pool, now);
             }
         }
+        self.watch_flows(now);
         self.nominal_per_second = self.nominal();
         self.stale.extend(0..self.pools.len());
         self.must_publish = true;

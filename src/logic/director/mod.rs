@@ -7,8 +7,10 @@
 
 mod configure;
 mod cuts;
+mod divide;
 mod endpoint;
 mod explain;
+mod flow;
 mod inherit;
 mod legacy;
 mod pace;
@@ -268,6 +270,7 @@ pub struct Director {
     /// Endpoints whose live counters are looked at again.
     watched: BTreeSet<(Instant, EndpointId)>,
     ramp_dues: BTreeSet<(Instant, usize)>,
+    flow_dues: BTreeSet<(Instant, usize)>,
     ledger: Ledger,
     stale: BTreeSet<usize>,
     must_publish: bool,
@@ -295,6 +298,7 @@ impl Director {
             nominal_per_second: 0.0,
             watched: BTreeSet::new(),
             ramp_dues: BTreeSet::new(),
+            flow_dues: BTreeSet::new(),
             ledger: Ledger::default(),
             stale: BTreeSet::new(),
             must_publish: false,
@@ -328,6 +332,7 @@ impl Director {
         self.now = now;
         self.watch_due(now);
         self.ramp_on(now);
+        self.look_at_flows(now);
         self.start_probes(now);
     }
 
@@ -336,7 +341,8 @@ impl Director {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let watch = self.watched.first().map(|&(due, _)| due);
         let ramp = self.ramp_dues.first().map(|&(due, _)| due);
-        [self.pace.due(), watch, ramp].into_iter().flatten().min()
+        let flow = self.flow_dues.first().map(|&(due, _)| due);
+        [self.pace.due(), watch, ramp, flow].into_iter().flatten().min()
     }
 
     /// The next thing to be done; `None` ends the turn.

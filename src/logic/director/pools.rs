@@ -9,8 +9,8 @@ use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
-use crate::logic::steer;
-use crate::logic::topology::PoolSpec;
+use crate::logic::steer::{self, Flow};
+use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 use super::Source;
 use super::cuts::Held;
@@ -126,7 +126,10 @@ pub(super) struct ZoneState {
     pub(super) verdict: ZoneVerdict,
     pub(super) flaps: Flaps,
     pub(super) ramp: Ramp,
+    pub(super) flow: Flow,
     pub(super) ratio: Ratio,
+    /// So many of its endpoints must be able to serve before it does, unless nobody else can.
+    min_capacity: u32,
     /// Failures of connections of late, and how many of them stand.
     pub(super) strikes: VecDeque<(Instant, EndpointId)>,
     pub(super) struck: u32,
@@ -149,15 +152,17 @@ pub(super) struct Built {
 }
 
 impl ZoneState {
-    pub(super) fn new(place: Place, before: Option<&mut Self>, now: Instant) -> Self {
+    pub(super) fn new(spec: &ZoneSpec, before: Option<&mut Self>, now: Instant) -> Self {
         let fresh = Self {
-            place,
+            place: spec.place.clone(),
+            min_capacity: spec.terms.min_capacity,
             members: Vec::new(),
             entries: Vec::new(),
             counts: Counts::default(),
             verdict: ZoneVerdict::Up,
             flaps: Flaps::default(),
             ramp: Ramp::Full,
+            flow: Flow::default(),
             ratio: Ratio::new(now),
             strikes: VecDeque::new(),
             struck: 0,
@@ -171,6 +176,7 @@ impl ZoneState {
                 verdict: before.verdict,
                 flaps: before.flaps,
                 ramp: before.ramp,
+                flow: before.flow,
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
@@ -219,6 +225,12 @@ impl ZoneState {
                 Standing::Trial => trials.push(self.targets[position as usize].clone()),
             }
             known += u64::from(entry.capacity);
+        }
+        if open.len() + suspects.len() < self.min_capacity as usize {
+            // A pilot light that has yet to grow: better than nobody.
+            resort.append(&mut open);
+            resort.append(&mut suspects);
+            resort.sort_unstable();
         }
         let cell = |active: &[(u32, u32)]| Cell::new(&self.targets, active);
         let has_doubted = self.entries.iter().any(|entry| entry.standing == Standing::Doubted);
@@ -272,6 +284,10 @@ pub(super) struct PoolState {
     pub(super) held_cuts: Vec<Held>,
     /// The period of probes of endpoints that are up, as it is.
     pub(super) achieved: Achieved,
+    /// When its flows were last looked at.
+    pub(super) looked_at: Option<Instant>,
+    /// What its zones can take of the demand, as the last snapshot has it.
+    pub(super) bounds: Vec<u64>,
 }
 
 impl PoolState {
@@ -281,13 +297,13 @@ impl PoolState {
         before: Option<Self>,
         now: Instant,
     ) -> Self {
-        let tiers = steer::tiers(spec, here);
+        let tiers = steer::tiers(spec, here, &[]);
         let mut old = before;
         let zones = spec.zones.iter().map(|zone| {
             let old = old
                 .as_mut()
                 .and_then(|old| old.zones.iter_mut().find(|before| before.place == zone.place));
-            ZoneState::new(zone.place.clone(), old, now)
+            ZoneState::new(zone, old, now)
         });
         let zones = zones.collect();
         let fresh = Self {
@@ -306,6 +322,8 @@ impl PoolState {
             withheld: 0,
             held_cuts: Vec::new(),
             achieved: Achieved::default(),
+            looked_at: None,
+            bounds: Vec::new(),
         };
         match old {
             None => fresh,
@@ -318,6 +336,7 @@ impl PoolState {
                 diverges: old.diverges,
                 withheld: old.withheld,
                 achieved: old.achieved,
+                looked_at: old.looked_at,
                 ..fresh
             },
         }

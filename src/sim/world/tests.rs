@@ -21,9 +21,9 @@ fn world() -> World {
 }
 
 fn world_with(settings: Settings) -> World {
-    let zone = |(name, port): (&str, u16)| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: vec![EndpointSpec { address: address(port), weight: 1 }],
+    let zone = |(name, port): (&str, u16)| {
+        let endpoints = vec![EndpointSpec { address: address(port), weight: 1 }];
+        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
     };
     let pool = PoolSpec {
         probes: vec![ProbeSpec::http(HttpProbe::get("/"))],

@@ -196,7 +196,8 @@ impl Director {
             counts,
             flaps: zone.flaps.count(&recover, now),
             ramp: zone.ramp.share(recover.ramp, now),
-            share: zone.members.iter().filter_map(|id| parts.get(id)).sum(),
+            // The sum of nothing is a negative zero.
+            share: zone.members.iter().filter_map(|id| parts.get(id)).sum::<f64>() + 0.0,
             evict: Budget {
                 used: zone.counts.down,
                 allowed: part(zone.counts.all, pool.spec.evict.zone_percent),
