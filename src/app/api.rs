@@ -70,7 +70,16 @@ pub struct PoolJson {
     withheld: u64,
     achieved_period_ms: Option<f64>,
     stretch: f64,
+    policy: &'static str,
     tiers: Vec<TierJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<RegionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct RegionJson {
+    region: String,
+    answers_after_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +90,10 @@ struct TierJson {
 
 impl From<&PoolStatus> for PoolJson {
     fn from(status: &PoolStatus) -> Self {
+        let region = |(region, us): &(String, Option<f64>)| RegionJson {
+            region: region.clone(),
+            answers_after_ms: us.map(|us| us / 1e3),
+        };
         let tier =
             |(share, zones): &(f64, Vec<String>)| TierJson { share: *share, zones: zones.clone() };
         Self {
@@ -94,7 +107,9 @@ impl From<&PoolStatus> for PoolJson {
             withheld: status.withheld,
             achieved_period_ms: status.achieved_period.map(millis),
             stretch: status.stretch,
+            policy: status.policy.as_str(),
             tiers: status.tiers.iter().map(tier).collect(),
+            regions: status.regions.iter().map(region).collect(),
         }
     }
 }

@@ -72,6 +72,10 @@ pub fn event(event: &Event) {
             }
         }
         Event::RampEnded { pool, place, address } => ramp_ended(pool, place, *address),
+        Event::Order { pool, regions } => {
+            counter!("gapless_region_order_changes_total", "pool" => pool.to_string()).increment(1);
+            tracing::info!(%pool, order = regions.join(", "), "regions by how soon they answer");
+        }
         Event::Panic { pool, on: true } => {
             counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");

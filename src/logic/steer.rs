@@ -5,6 +5,7 @@
 
 mod capacity;
 mod demand;
+mod nearness;
 mod policy;
 mod pour;
 mod shares;
@@ -12,6 +13,7 @@ mod tiers;
 
 pub use capacity::{Bounds, Weighed};
 pub use demand::{Demand, Flow};
+pub use nearness::{LOOK_EVERY, Nearness, Seen};
 pub use policy::{Capacity, Overprovisioning, Policy, Role, Steer, ZoneTerms};
 pub use pour::{Vessel, pour};
 pub use shares::{Level, shares};

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod latency;
 mod told;
 
 use std::collections::BTreeMap;

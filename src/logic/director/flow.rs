@@ -1,13 +1,14 @@
 //! What a pool is asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Director;
 use super::divide::Division;
 use super::pools::PoolState;
+use super::{Director, Event};
 use crate::logic::id::Place;
-use crate::logic::steer::{Flow, WHOLE};
+use crate::logic::steer::{self, Flow, LOOK_EVERY, Policy, Seen, WHOLE};
 use crate::logic::topology::Topology;
 
 /// How often flows are looked at where something is said of what can be taken.
@@ -81,20 +82,66 @@ impl Director {
                 zone.flow.look(ended + in_flight, in_flight, passed);
             }
             self.flow_dues.insert((now + period(pool), index));
-            if !pool.spec.states_capacity() {
-                continue;
+            self.compare_regions(index, now);
+            self.compare_bounds(index, now);
+        }
+    }
+
+    /// Has the pool published when what it can take has changed.
+    fn compare_bounds(&mut self, index: usize, now: Instant) {
+        let pool = &mut self.pools[index];
+        if !pool.spec.states_capacity() {
+            return;
+        }
+        let bounds = Division::of(pool, now).bounds();
+        let is_news = bounds.len() != pool.bounds.len()
+            || bounds.iter().zip(&pool.bounds).any(|(new, old)| new.abs_diff(*old) > NEWS);
+        if is_news {
+            self.stale.insert(index);
+        }
+    }
+
+    /// Has the pool published when another region answers sooner.
+    fn compare_regions(&mut self, index: usize, now: Instant) {
+        let pool = &mut self.pools[index];
+        if pool.spec.steer.policy != Policy::Latency || !pool.nearness.is_due(now) {
+            return;
+        }
+        let mut seen: BTreeMap<Arc<str>, (Seen, f64)> = BTreeMap::new();
+        for zone in &mut pool.zones {
+            let (seen, probed) = seen.entry(Arc::clone(&zone.place.region)).or_default();
+            let (mut answers, mut us) = (0, 0);
+            for endpoint in zone.members.iter().filter_map(|&id| self.roster.get(id)) {
+                let timed = endpoint.live.timed();
+                (answers, us) = (answers + timed.0, us + timed.1);
+                if let Some(least) = endpoint.past.least_latency().filter(|_| endpoint.serves()) {
+                    *probed += 1.0;
+                    let sum = seen.probe_us.get_or_insert(0.0);
+                    *sum += (least.as_micros() as f64 - *sum) / *probed;
+                }
             }
-            let bounds = Division::of(pool, now).bounds();
-            let is_news = bounds.len() != pool.bounds.len()
-                || bounds.iter().zip(&pool.bounds).any(|(new, old)| new.abs_diff(*old) > NEWS);
-            if is_news {
-                self.stale.insert(index);
-            }
+            // What was counted at endpoints that are gone is gone too.
+            let before = std::mem::replace(&mut zone.timed, (answers, us));
+            seen.answers.0 += answers.saturating_sub(before.0);
+            seen.answers.1 += us.saturating_sub(before.1);
+        }
+        let of = |region: &str| seen.get(region).map(|(seen, _)| seen.clone()).unwrap_or_default();
+        if pool.nearness.look(of, now) {
+            pool.tiers =
+                steer::tiers(&pool.spec, self.topology.here.as_ref(), &pool.nearness.order());
+            self.stale.insert(index);
+            let (name, order) = (Arc::clone(&pool.spec.name), pool.nearness.order());
+            let regions = order.into_iter().map(Arc::from).collect();
+            self.event(Event::Order { pool: name, regions });
         }
     }
 }
 
 fn period(pool: &PoolState) -> Duration {
-    let least = if pool.spec.states_capacity() { PERIOD } else { AT_EASE };
+    let least = match pool.spec.steer.policy {
+        _ if pool.spec.states_capacity() => PERIOD,
+        Policy::Latency => LOOK_EVERY,
+        _ => AT_EASE,
+    };
     least * (1 + pool.counts.all / AT_ONCE)
 }

@@ -243,6 +243,13 @@ pub enum Event {
         /// The endpoint; `None` for all of the zone.
         address: Option<SocketAddr>,
     },
+    /// The regions of a pool that is led by latency, the soonest first, when that has changed.
+    Order {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The regions' names.
+        regions: Vec<Arc<str>>,
+    },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         /// The pool's name.

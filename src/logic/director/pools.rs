@@ -9,7 +9,7 @@ use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
-use crate::logic::steer::{self, Flow};
+use crate::logic::steer::{self, Flow, Nearness};
 use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 use super::Source;
@@ -127,6 +127,8 @@ pub(super) struct ZoneState {
     pub(super) flaps: Flaps,
     pub(super) ramp: Ramp,
     pub(super) flow: Flow,
+    /// Of answers that were timed at the last look; see [`crate::logic::live::Live::timed`].
+    pub(super) timed: (u64, u64),
     pub(super) ratio: Ratio,
     /// So many of its endpoints must be able to serve before it does, unless nobody else can.
     min_capacity: u32,
@@ -163,6 +165,7 @@ impl ZoneState {
             flaps: Flaps::default(),
             ramp: Ramp::Full,
             flow: Flow::default(),
+            timed: (0, 0),
             ratio: Ratio::new(now),
             strikes: VecDeque::new(),
             struck: 0,
@@ -177,6 +180,7 @@ impl ZoneState {
                 flaps: before.flaps,
                 ramp: before.ramp,
                 flow: before.flow,
+                timed: before.timed,
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
@@ -284,6 +288,8 @@ pub(super) struct PoolState {
     pub(super) held_cuts: Vec<Held>,
     /// The period of probes of endpoints that are up, as it is.
     pub(super) achieved: Achieved,
+    /// How soon its regions answer, where traffic is led by that.
+    pub(super) nearness: Nearness,
     /// When its flows were last looked at.
     pub(super) looked_at: Option<Instant>,
     /// What its zones can take of the demand, as the last snapshot has it.
@@ -297,8 +303,11 @@ impl PoolState {
         before: Option<Self>,
         now: Instant,
     ) -> Self {
-        let tiers = steer::tiers(spec, here, &[]);
         let mut old = before;
+        let mut nearness =
+            old.as_mut().map(|old| std::mem::take(&mut old.nearness)).unwrap_or_default();
+        nearness.configure(spec.zones.iter().map(|zone| &zone.place.region));
+        let tiers = steer::tiers(spec, here, &nearness.order());
         let zones = spec.zones.iter().map(|zone| {
             let old = old
                 .as_mut()
@@ -322,6 +331,7 @@ impl PoolState {
             withheld: 0,
             held_cuts: Vec::new(),
             achieved: Achieved::default(),
+            nearness,
             looked_at: None,
             bounds: Vec::new(),
         };

@@ -9,7 +9,7 @@ use crate::logic::incident::{Incident, Subject};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
 use crate::logic::snapshot::{PoolView, Tier};
-use crate::logic::steer::WHOLE;
+use crate::logic::steer::{Policy, WHOLE};
 
 use super::Director;
 use super::endpoint::{Endpoint, Piece, Withheld};
@@ -59,8 +59,13 @@ pub struct PoolStatus {
     pub name: Arc<str>,
     /// Nothing is healthy: traffic goes everywhere.
     pub panic: bool,
+    /// Which zones come first.
+    pub policy: Policy,
     /// The parts of the traffic by tier, nearest first, in 0..1, with the tier's zones.
     pub tiers: Vec<(f64, Vec<String>)>,
+    /// What a request to each region takes by what is known, in microseconds, the soonest first; empty
+    /// unless traffic is led by it.
+    pub regions: Vec<(String, Option<f64>)>,
     /// Endpoints in all.
     pub endpoints: usize,
     /// Endpoints that are up or suspect.
@@ -124,7 +129,9 @@ impl Director {
         PoolStatus {
             name: Arc::clone(&pool.spec.name),
             panic: pool.in_panic(),
+            policy: pool.spec.steer.policy,
             tiers: tiers.unwrap_or_default(),
+            regions: self.regions(pool),
             endpoints: pool.counts.all as usize,
             serving: pool.counts.serving as usize,
             down: pool.counts.down as usize,
@@ -134,6 +141,14 @@ impl Director {
             stretch: self.stretch(),
             evict: Budget { used: pool.counts.down, allowed: allowed.min(pool.counts.all) },
         }
+    }
+
+    fn regions(&self, pool: &PoolState) -> Vec<(String, Option<f64>)> {
+        if pool.spec.steer.policy != Policy::Latency {
+            return Vec::new();
+        }
+        let known = pool.nearness.estimates(self.now).into_iter();
+        known.map(|(name, us)| (name.to_owned(), us)).collect()
     }
 
     /// Whether any pool has somewhere to send a request.

@@ -28,6 +28,38 @@ fn flow(rig: &mut Rig, seconds: u64, rates: &[(u16, u32)]) {
     }
 }
 
+/// Probes of one region are answered after so many milliseconds, those of the others at once.
+fn slow(port_from: u16, ms_: u64) -> impl Fn(u16) -> Outcome {
+    move |port| {
+        let ms_ = if port >= port_from { ms_ } else { 1 };
+        Outcome::Pass { latency: ms(ms_) }
+    }
+}
+
+#[test]
+fn the_region_that_answers_soonest_is_led_to_and_passed_when_it_becomes_slow() {
+    let mut rig = rig(Policy::Latency, |_| {}, &[("a/1", &[5, 6]), ("b/1", &[1, 2])]);
+    rig.live_on(ms(10_000), slow(5, 40));
+    assert_eq!(shares(&rig), [0, 1_000], "what is listed first is far away");
+    let names = rig.director.pools()[0].regions.clone();
+    assert_eq!(names[0].0, "b");
+    let answers = |rig: &Rig, ms_: u64| (0..50).for_each(|_| rig.live(1).took(ms_ * 1_000));
+    for _ in 0..10 {
+        answers(&rig, 2);
+        rig.live_on(ms(1_000), slow(5, 40));
+    }
+    // Requests to it are answered late now, as its probes are not.
+    for second in 0..60 {
+        answers(&rig, 120);
+        rig.live_on(ms(1_000), slow(5, 40));
+        if shares(&rig) == [1_000, 0] {
+            assert!(second > 3, "not by the first word of it");
+            return;
+        }
+    }
+    panic!("{:?}", rig.director.pools()[0].regions);
+}
+
 const THREE: [(&str, &[u16]); 3] = [("a/1", &[1, 2]), ("a/2", &[3, 4]), ("b/1", &[5, 6])];
 
 #[test]
