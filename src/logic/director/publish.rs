@@ -119,7 +119,8 @@ impl Director {
 fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
     if let Some(before) = before
         && !before.tiers.is_empty()
-        && state.counts.known == 0
+        && state.counts.known == state.counts.drained
+        && before.targets().all(|target| !state.is_drained(target.id))
     {
         // A configuration that replaces every endpoint: the old ones serve until something is
         // known of the new, two round trips later.
@@ -133,7 +134,9 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         .iter()
         .map(|zones| zones.iter().map(|&zone| (&parts[zone].0, parts[zone].1)).collect())
         .collect();
-    let known = u64::from(counts.known);
+    // What is drained is neither healthy nor not.
+    let known = u64::from(counts.known - counts.drained);
+    let is_drained = counts.drained == counts.all && counts.all > 0;
     let has_resort = parts.iter().any(|(built, _)| built.resort.is_some());
     let floor = u64::from(spec.evict.panic_percent) * known;
     let is_short = counts.serving == 0 && !has_resort
@@ -144,7 +147,16 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     if panic {
         let tiers = everybody(state);
         let (proven, trials) = (None, Vec::new());
-        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
+        return Arc::new(PoolView {
+            spec,
+            tiers,
+            proven,
+            trials,
+            panic,
+            is_drained,
+            members,
+            live,
+        });
     }
     let open: [Choice; 3] =
         [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
@@ -160,6 +172,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         proven,
         trials,
         panic,
+        is_drained,
         members,
         live,
     })
@@ -211,7 +224,7 @@ fn scaled(weight: u64, ramp: u32) -> u64 {
     (weight * u64::from(ramp) / u64::from(FULL)).max(u64::from(weight > 0))
 }
 
-/// Panic: all endpoints, by their declared weights.
+/// Panic: all endpoints that are not drained, by their declared weights.
 fn everybody(state: &PoolState) -> Vec<Tier> {
     let cells: Vec<Vec<(Cell, u64)>> = state
         .tiers

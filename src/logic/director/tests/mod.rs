@@ -3,6 +3,7 @@
 mod asked;
 mod basics;
 mod inherit;
+mod orders;
 mod suspects;
 mod traffic;
 mod zones;
