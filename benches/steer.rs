@@ -63,6 +63,7 @@ fn pool(tiers: usize, endpoints_per_tier: u32, weighted: bool) -> PoolView {
         tiers: tiers.collect(),
         proven: None,
         trials: Vec::new(),
+        is_drained: false,
         panic: false,
         members: Arc::default(),
         live: Arc::default(),

@@ -1,6 +1,8 @@
-//! The operator's listener: health, readiness, metrics, state, and drills.
+//! The operator's listener: health, readiness, metrics, state, drills, and orders.
 
+mod change;
 mod drills;
+mod orders;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -33,6 +35,7 @@ use super::explain::json::ZoneJson;
 use super::explain::{self, Reply, query};
 use super::ledger;
 use super::ledger::query::{Form, Query};
+use super::status::Status;
 use super::{gauges, observe, whatif};
 
 /// A connection is closed after this long, whatever it does.
@@ -74,8 +77,10 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let board = Rc::clone(&board);
                         async move {
-                            let mut answer = if drills::is_write(&request) {
+                            let mut answer = if change::is_write(&request, drills::ROOT) {
                                 drills::write(&board, request).await
+                            } else if change::is_write(&request, orders::ROOT) {
+                                orders::write(&board, request).await
                             } else {
                                 answer(&board, &request).await
                             };
@@ -144,6 +149,10 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
+        "/api/v1/status" => status(board, request.uri().query()),
+        path if path.starts_with(orders::ROOT) => {
+            orders::read(board, path, request.uri().query().unwrap_or_default())
+        }
         path if path.starts_with(drills::ROOT) => {
             drills::read(board, path, request.uri().query().unwrap_or_default())
         }
@@ -188,6 +197,7 @@ fn ready(board: &Board) -> Answer {
 fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
+    page.push_str(&gauges::orders(&board.director.borrow(), &board.keeper));
     page.push_str(&gauges::load(&board.shared));
     page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
@@ -229,6 +239,15 @@ fn zones(board: &Board) -> Answer {
     let all = board.director.borrow().zones(now);
     let zones: Vec<_> = all.iter().map(|zone| ZoneJson::new(zone, &board.clock, now)).collect();
     json(&serde_json::json!({ "zones": zones }))
+}
+
+fn status(board: &Board, query: Option<&str>) -> Answer {
+    let status = Status::of(board, Instant::now());
+    match query {
+        None | Some("" | "format=json") => json(&status),
+        Some("format=text") => text(StatusCode::OK, &status.text()),
+        Some(_) => text(StatusCode::BAD_REQUEST, "the only key is `format`: json or text\n"),
+    }
 }
 
 fn explain(board: &Board, query: &str) -> Answer {

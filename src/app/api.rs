@@ -39,6 +39,19 @@ impl Clock {
         u64::try_from(self.since_1970(at).as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// The instant of a time since 1970 in microseconds; now or long ago if there is none.
+    #[must_use]
+    pub fn instant(&self, us: u64) -> Instant {
+        let wall_us = self.micros(self.instant);
+        let apart = Duration::from_micros(us.abs_diff(wall_us));
+        let at = if us >= wall_us {
+            self.instant.checked_add(apart)
+        } else {
+            self.instant.checked_sub(apart)
+        };
+        at.unwrap_or(self.instant)
+    }
+
     /// Since 1970.
     #[must_use]
     pub fn since_1970(&self, at: Instant) -> Duration {
@@ -66,6 +79,7 @@ pub struct PoolJson {
     endpoints: usize,
     serving: usize,
     down: usize,
+    drained: usize,
     evict_limit: u32,
     withheld: u64,
     achieved_period_ms: Option<f64>,
@@ -103,6 +117,7 @@ impl From<&PoolStatus> for PoolJson {
             endpoints: status.endpoints,
             serving: status.serving,
             down: status.down,
+            drained: status.drained,
             evict_limit: status.evict.allowed,
             withheld: status.withheld,
             achieved_period_ms: status.achieved_period.map(millis),

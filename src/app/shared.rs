@@ -133,7 +133,14 @@ pub enum Command {
         /// What becomes of the requests that wait for it.
         waiting: Waiting,
     },
-    /// The same for the requests that a drill took.
+    /// Nobody is to go to the endpoint any more, because an operator has said so.
+    Drained {
+        /// Which.
+        endpoint: EndpointId,
+        /// The time of what lasts there is up.
+        is_over: bool,
+    },
+    /// As [`Command::Cut`], for the requests that a drill took.
     CutLane {
         /// Which drill.
         drill: u64,

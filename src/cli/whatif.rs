@@ -68,6 +68,7 @@ pub fn run(arguments: &Arguments, format: Format, out: &mut impl Write) -> io::R
     let question = Question {
         topology,
         legacy: all_well(topology, now),
+        orders: Vec::new(),
         flows: flows(topology, arguments),
         lose: &arguments.lose,
     };

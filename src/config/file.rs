@@ -70,6 +70,8 @@ pub(super) struct File {
     pub(super) access_log: Option<Table<AccessLog>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
+    /// Zones (`region/zone`) and regions that are to get no requests, in every pool.
+    pub(super) evacuate: Option<Vec<Located<String>>>,
     /// Drills that are run by themselves.
     pub(super) practice: Option<Vec<Table<Practice>>>,
     /// Where clients connect.
@@ -284,6 +286,8 @@ pub(super) struct Zone {
     pub(super) min_capacity: Option<Located<Whole>>,
     /// What it can take with all of its endpoints before traffic spills. Default: no bound.
     pub(super) capacity: Option<Table<Capacity>>,
+    /// The zone is to get no requests of this pool. Default: false.
+    pub(super) drain: Option<Located<bool>>,
 }
 
 /// `IP:PORT`, or a table that gives it a weight as well.
@@ -305,6 +309,8 @@ pub(super) struct EndpointTable {
     pub(super) address: Option<Located<String>>,
     /// Relative share of the zone's traffic, 1 to 1000. Default: 1.
     pub(super) weight: Option<Located<Whole>>,
+    /// It is to get no requests. Default: false.
+    pub(super) drain: Option<Located<bool>>,
 }
 
 impl Shape for Admin {

@@ -2,6 +2,7 @@
 //! always made, so that one run finds everything.
 
 mod check;
+mod evacuate;
 mod health;
 mod ledger;
 mod listen;
@@ -55,7 +56,8 @@ pub(super) fn validate(
     let trusted_proxies = check.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = check.probes_per_second(file.probes);
 
-    let pools = check.pools(file.pool);
+    let mut pools = check.pools(file.pool);
+    check.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);

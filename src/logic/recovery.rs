@@ -78,6 +78,16 @@ impl Ramp {
         RAMP_FROM + (part * f64::from(FULL - RAMP_FROM)) as u32
     }
 
+    /// One that has this share already, in thousandths.
+    #[must_use]
+    pub fn from_share(share: u32, length: Duration, now: Instant) -> Self {
+        if share >= FULL {
+            return Self::Full;
+        }
+        let grown = share.saturating_sub(RAMP_FROM);
+        now.checked_sub(length * grown / (FULL - RAMP_FROM)).map_or(Self::Since(now), Self::Since)
+    }
+
     /// Ends a ramp that has reached the whole.
     pub fn settle(&mut self, length: Duration, now: Instant) {
         if self.share(length, now) == FULL {
@@ -127,5 +137,9 @@ mod tests {
         assert!(shares.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 10));
         assert_eq!(Ramp::Full.share(secs(10), t0), FULL);
         assert_eq!(ramp.share(Duration::ZERO, t0), FULL, "a ramp of no length");
+        for share in [RAMP_FROM, 250, 999, FULL] {
+            assert_eq!(Ramp::from_share(share, secs(10), t0).share(secs(10), t0), share);
+        }
+        assert_eq!(Ramp::from_share(0, secs(10), t0), Ramp::Since(t0));
     }
 }

@@ -43,6 +43,8 @@ pub struct PoolView {
     pub trials: Vec<Target>,
     /// Nothing is healthy: the tiers hold every endpoint.
     pub panic: bool,
+    /// There is nobody because operators have drained everybody.
+    pub is_drained: bool,
     /// Every endpoint of the pool, whether it takes traffic or not; in order.
     pub members: Arc<[EndpointId]>,
     /// What workers share for the pool; the same for as long as its name is configured.
@@ -179,6 +181,7 @@ mod tests {
             proven: None,
             trials: Vec::new(),
             panic: false,
+            is_drained: false,
             members: Arc::default(),
             live: Arc::default(),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::Breakers;
+use super::director::What;
 use super::id::Place;
 use super::probe::ProbeSpec;
 use super::slo::Slo;
@@ -62,6 +63,8 @@ pub struct PoolSpec {
     pub evict: Evict,
     /// What is promised.
     pub slo: Option<Slo>,
+    /// What of it is to get no requests.
+    pub drained: Vec<What>,
 }
 
 impl PoolSpec {
@@ -83,6 +86,7 @@ impl PoolSpec {
             recover: Recover::default(),
             evict: Evict::default(),
             slo: None,
+            drained: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod handover;
 pub mod inbound;
 pub mod listener;
 pub mod prober;
+pub mod state;
 pub mod store;
 mod tls_client;
 pub mod trailers;

@@ -12,6 +12,7 @@ use crate::logic::director::{
 };
 use crate::logic::health::Health;
 use crate::logic::id::{Place, is_name};
+use crate::logic::operator::Order;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::steer::{Capacity, Demand, Flow};
@@ -78,6 +79,8 @@ pub struct Question<'q> {
     pub topology: &'q Topology,
     /// What is believed of their endpoints.
     pub legacy: Legacy,
+    /// What operators have ordered, besides what the configuration says.
+    pub orders: Vec<Order>,
     /// What is asked for.
     pub flows: Flows,
     /// What is lost.
@@ -236,6 +239,7 @@ pub fn whatif(question: &Question<'_>, now: Instant) -> Vec<Outlook> {
 fn states(question: &Question<'_>, legacy: Legacy, now: Instant) -> Vec<State> {
     let mut director = Director::new(now, 1);
     let topology = question.topology.clone();
+    director.handle(Input::Orders(question.orders.clone()), now);
     director.handle(Input::Configure { topology, routes: Arc::default() }, now);
     director.handle(Input::Inherit(legacy), now);
     director.presume(&question.flows);
@@ -306,7 +310,7 @@ mod tests {
         let flow = Flow::stated(rate_rps, Duration::from_millis(10));
         let flows = vec![(Arc::clone(&pool.name), pool.zones[0].place.clone(), flow)];
         let legacy = all_well(topology, now);
-        let question = Question { topology, legacy, flows, lose: &lose };
+        let question = Question { topology, legacy, orders: Vec::new(), flows, lose: &lose };
         whatif(&question, now).remove(0)
     }
 

@@ -45,6 +45,8 @@ pub(super) enum Way {
 pub(super) enum Nowhere {
     /// No endpoint is left.
     NoEndpoint,
+    /// Nobody, because operators have said so.
+    Drained,
     /// Those that are left have no room.
     Full(Full),
 }
@@ -53,6 +55,7 @@ impl From<Nowhere> for Reason {
     fn from(nowhere: Nowhere) -> Self {
         match nowhere {
             Nowhere::NoEndpoint => Self::NoEndpoint,
+            Nowhere::Drained => Self::Drained,
             Nowhere::Full(full) => Self::of_limit(full),
         }
     }
@@ -100,7 +103,8 @@ impl Choice<'_> {
     }
 
     fn go(&self, picked: Option<&Target>, avoid: &Avoid) -> Result<Next, Nowhere> {
-        let target = picked.ok_or(Nowhere::NoEndpoint)?;
+        let nowhere = if self.pool.is_drained { Nowhere::Drained } else { Nowhere::NoEndpoint };
+        let target = picked.ok_or(nowhere)?;
         self.enter(target, false).or_else(|full| self.around(target, full, avoid))
     }
 

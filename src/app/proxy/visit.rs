@@ -167,6 +167,7 @@ impl Visit {
                 }
                 self.failed(Casualty { sight: Sight::Cut, is_repeatable: false });
             }
+            ResponseError::Drained => self.witness.withdraw(),
             ResponseError::Client => {
                 self.witness.withdraw();
                 if let Some(note) = &self.note {

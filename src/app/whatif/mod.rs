@@ -54,9 +54,10 @@ pub fn answer(
         return Err(format!("no pool has {unknown}"));
     }
     let (legacy, flows) = (director.legacy(), director.flows());
+    let orders = director.orders().iter().cloned().collect();
     let (tell, told_by) = oneshot::channel();
     let make = move || {
-        let question = Question { topology: &topology, legacy, flows, lose: &query.lose };
+        let question = Question { topology: &topology, legacy, orders, flows, lose: &query.lose };
         let outlooks = whatif(&question, Instant::now());
         let _ = tell.send((holds(&outlooks), told(&query.lose, &outlooks, query.form)));
     };

@@ -14,6 +14,7 @@ use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone}
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::breaker::{Breakers, Caps};
+use crate::logic::director::What;
 use crate::logic::id::{Place, is_name};
 use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
 
@@ -29,6 +30,7 @@ const LATE_AFTER: Duration = Duration::from_millis(250);
 struct Seen {
     places: HashMap<Place, Range<usize>>,
     addresses: HashMap<SocketAddr, Range<usize>>,
+    drained: Vec<What>,
 }
 
 impl Check<'_> {
@@ -77,6 +79,7 @@ impl Check<'_> {
             recover: self.recover(given.recover),
             evict: self.evict(given.evict),
             slo: self.slo(given.slo),
+            drained: seen.drained,
         }
     }
 
@@ -97,6 +100,9 @@ impl Check<'_> {
                 None
             }
         };
+        if self.switch(&given.drain, false) {
+            seen.drained.extend(place.clone().map(What::Zone));
+        }
         let given = given.endpoints.unwrap_or_default();
         if given.is_empty() {
             let flaw =
@@ -108,8 +114,8 @@ impl Check<'_> {
     }
 
     fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {
-        let (text, span, weight) = match &given.value {
-            Endpoint::Address(text) => (text, &given.span, 1),
+        let (text, span, weight, is_drained) = match &given.value {
+            Endpoint::Address(text) => (text, &given.span, 1, false),
             Endpoint::Table(table) => {
                 let weight =
                     self.whole(&Key::new(&given.span, "weight", &table.weight), &WEIGHT, 1);
@@ -119,7 +125,8 @@ impl Check<'_> {
                     self.missing(&given.span, "address", flaw);
                     return None;
                 };
-                (&address.value, &address.span, weight)
+                let is_drained = self.switch(&table.drain, false);
+                (&address.value, &address.span, weight, is_drained)
             }
         };
         let address = match address::socket(text, "10.0.1.11:9000").and_then(reachable) {
@@ -131,8 +138,13 @@ impl Check<'_> {
         };
         let mend = "list each address once; use `weight` to give it more traffic";
         let flaw = Flaw::new(format!("this pool already has the endpoint {address}"), mend);
-        self.unique(&mut seen.addresses, address, span, flaw)
-            .then_some(EndpointSpec { address, weight })
+        if !self.unique(&mut seen.addresses, address, span, flaw) {
+            return None;
+        }
+        if is_drained {
+            seen.drained.push(What::Endpoint(address));
+        }
+        Some(EndpointSpec { address, weight })
     }
 
     /// A `region/zone`, in a zone's name or in `self`.

@@ -98,7 +98,7 @@ impl Division {
         assembled
     }
 
-    /// Panic: all endpoints, by their declared weights.
+    /// Panic: all endpoints that are not drained, by their declared weights.
     pub(super) fn everybody(&self, state: &PoolState) -> Vec<Tier> {
         let cells: Vec<Vec<(Cell, u64)>> = self
             .tiers

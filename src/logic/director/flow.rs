@@ -131,8 +131,8 @@ impl Director {
                 steer::tiers(&pool.spec, self.topology.here.as_ref(), &pool.nearness.order());
             self.stale.insert(index);
             let (name, order) = (Arc::clone(&pool.spec.name), pool.nearness.order());
-            let regions = order.into_iter().map(Arc::from).collect();
-            self.event(Event::Order { pool: name, regions });
+            let order = order.into_iter().map(Arc::from).collect();
+            self.event(Event::Regions { pool: name, order });
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
 use crate::logic::steer::{self, Flow, Nearness};
+use crate::logic::tier::WEIGHT_ONE;
 use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 use super::Source;
@@ -33,6 +34,8 @@ pub enum Standing {
     Resort,
     /// A single request that can be sent again, from time to time.
     Trial,
+    /// Nothing: an operator has said so.
+    Drained,
 }
 
 impl Standing {
@@ -47,6 +50,7 @@ impl Standing {
             Self::Suspect => "suspect",
             Self::Resort => "last_resort",
             Self::Trial => "trial",
+            Self::Drained => "drained",
         }
     }
 }
@@ -76,6 +80,7 @@ pub(super) struct Counts {
     pub(super) down: u32,
     pub(super) ready: u32,
     pub(super) condemned: u32,
+    pub(super) drained: u32,
 }
 
 impl Counts {
@@ -88,6 +93,8 @@ impl Counts {
         };
         let known = |entry: Entry| entry.standing != Standing::Unknown;
         let clear = |entry: Entry| entry.standing == Standing::Clear;
+        let drained = |entry: Entry| entry.standing == Standing::Drained;
+        move_by(&mut self.drained, drained(old), drained(new));
         move_by(&mut self.known, known(old), known(new));
         move_by(&mut self.clear, clear(old), clear(new));
         move_by(&mut self.serving, serves(old), serves(new));
@@ -221,7 +228,7 @@ impl ZoneState {
         for (entry, position) in self.entries.iter().zip(0u32..) {
             let seat = (position, entry.weight);
             match entry.standing {
-                Standing::Out => {}
+                Standing::Out | Standing::Drained => {}
                 Standing::Unknown => continue,
                 Standing::Clear | Standing::Doubted => open.push(seat),
                 Standing::Suspect => suspects.push(seat),
@@ -257,9 +264,28 @@ impl ZoneState {
         }
     }
 
-    /// Every endpoint of the zone, whatever is known of it.
+    /// Every endpoint of the zone that is not drained, whatever is known of it.
     pub(super) fn everybody(&self) -> Option<Cell> {
-        Cell::everybody(&self.targets)
+        if self.counts.drained == 0 {
+            return Cell::everybody(&self.targets);
+        }
+        let seats = self.entries.iter().zip(self.targets.iter()).zip(0u32..);
+        let seats = seats.filter(|((entry, _), _)| entry.standing != Standing::Drained);
+        let active: Vec<(u32, u32)> =
+            seats.map(|((_, target), position)| (position, target.weight * WEIGHT_ONE)).collect();
+        Cell::new(&self.targets, &active)
+    }
+
+    /// An endpoint weighs something else from now on.
+    pub(super) fn reweigh(&mut self, position: u32, weight: u32) {
+        let is_news =
+            self.targets.get(position as usize).is_some_and(|target| target.weight != weight);
+        if is_news {
+            let mut targets = self.targets.to_vec();
+            targets[position as usize].weight = weight;
+            self.targets = targets.into();
+            self.is_stale = true;
+        }
     }
 }
 
@@ -356,6 +382,11 @@ impl PoolState {
     pub(super) fn explain(&mut self, zone: usize, tries: Faded, now: Instant) {
         self.recent.explain(tries, now);
         self.zones[zone].ratio.explain(tries, now);
+    }
+
+    pub(super) fn is_drained(&self, id: EndpointId) -> bool {
+        let mut seats = self.zones.iter().flat_map(|zone| zone.members.iter().zip(&zone.entries));
+        seats.any(|(member, entry)| *member == id && entry.standing == Standing::Drained)
     }
 
     pub(super) fn in_panic(&self) -> bool {

@@ -113,7 +113,8 @@ impl Director {
 fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
     if let Some(before) = before
         && !before.tiers.is_empty()
-        && state.counts.known == 0
+        && state.counts.known == state.counts.drained
+        && before.targets().all(|target| !state.is_drained(target.id))
     {
         // A configuration that replaces every endpoint: the old ones serve until something is
         // known of the new, two round trips later.
@@ -121,7 +122,9 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     }
     let division = Division::of(state, now);
     let PoolState { spec, counts, members, live, .. } = state;
-    let known = u64::from(counts.known);
+    // What is drained is neither healthy nor not.
+    let known = u64::from(counts.known - counts.drained);
+    let is_drained = counts.drained == counts.all && counts.all > 0;
     let has_resort = division.zones().any(|built| built.resort.is_some());
     let floor = u64::from(spec.evict.panic_percent) * known;
     let is_short = counts.serving == 0 && !has_resort
@@ -131,7 +134,16 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
     if panic {
         let (tiers, proven, trials) = (division.everybody(state), None, Vec::new());
-        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
+        return Arc::new(PoolView {
+            spec,
+            tiers,
+            proven,
+            trials,
+            panic,
+            is_drained,
+            members,
+            live,
+        });
     }
     let open: [Choice; 3] =
         [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
@@ -142,5 +154,5 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     let proven = (has_doubted && any_clear).then(|| division.assemble(&clear));
     let tiers = division.assemble(&open);
     state.bounds = division.bounds();
-    Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live })
+    Arc::new(PoolView { spec, tiers, proven, trials, panic, is_drained, members, live })
 }

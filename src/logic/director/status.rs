@@ -1,5 +1,6 @@
 //! What the director can tell of its state.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::logic::steer::{Policy, WHOLE};
 
 use super::Director;
 use super::endpoint::{Endpoint, Piece, Withheld};
-use super::explain::Budget;
+use super::explain::{Budget, parts};
 use super::pools::{PoolState, Standing, ZoneState};
 use super::weigh::part;
 
@@ -72,6 +73,8 @@ pub struct PoolStatus {
     pub serving: usize,
     /// Endpoints whose verdict is down.
     pub down: usize,
+    /// Endpoints that get nothing because an operator has said so.
+    pub drained: usize,
     /// Verdicts that were due and withheld, since the start.
     pub withheld: u64,
     /// Probes fail in much of the pool while its traffic succeeds.
@@ -98,7 +101,8 @@ impl Director {
             in_flight: endpoint.live.in_flight(),
             tries: endpoint.live.tries(),
             tally: endpoint.live.tally(),
-            in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
+            in_service: !endpoint.is_drained()
+                && (endpoint.serves() || self.pools[endpoint.seat.pool].in_panic()),
             standing: self.entry_of(endpoint).standing,
             cause: endpoint.cause(),
             withheld: endpoint.withheld,
@@ -106,6 +110,12 @@ impl Director {
             is_degraded: endpoint.is_degraded,
         };
         self.roster.iter().map(of).collect()
+    }
+
+    /// What each endpoint that is sent anything gets of its pool's traffic, in 0..1.
+    #[must_use]
+    pub fn shares(&self) -> HashMap<EndpointId, f64> {
+        self.pools.iter().flat_map(parts).collect()
     }
 
     /// All pools, in the order of the configuration.
@@ -135,6 +145,7 @@ impl Director {
             endpoints: pool.counts.all as usize,
             serving: pool.counts.serving as usize,
             down: pool.counts.down as usize,
+            drained: pool.counts.drained as usize,
             withheld: pool.withheld,
             diverges: pool.diverges,
             achieved_period: pool.achieved.period,

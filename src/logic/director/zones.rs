@@ -31,7 +31,10 @@ type Fallen = (EndpointId, Change, Health);
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
     pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
-        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        // What is drained may be stopped by whoever has drained it.
+        let Some(endpoint) = self.roster.get_mut(id).filter(|one| !one.is_drained()) else {
+            return;
+        };
         let seat = endpoint.seat;
         let correlate = endpoint.pool.correlate;
         let is_first = endpoint.struck().is_none();

@@ -229,6 +229,7 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
             )],
             proven: None,
             trials: vec![suspect.clone()],
+            is_drained: false,
             panic: false,
             members: Arc::clone(&old.members),
             live: Arc::clone(&old.live),

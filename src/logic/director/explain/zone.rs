@@ -144,7 +144,7 @@ pub struct RegionFacts {
 pub(super) type Parts = HashMap<EndpointId, f64>;
 
 /// Computes [`Parts`]: the draws of requests that are not sent again and may go anywhere.
-pub(super) fn parts(pool: &PoolState) -> Parts {
+pub(in crate::logic::director) fn parts(pool: &PoolState) -> Parts {
     let mut parts = Parts::new();
     for tier in pool.view.iter().flat_map(|view| &view.tiers) {
         let of_tier = tier.share as f64 / WHOLE as f64;

@@ -3,6 +3,7 @@
 mod asked;
 mod basics;
 mod inherit;
+mod orders;
 mod steering;
 mod suspects;
 mod traffic;
