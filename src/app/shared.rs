@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
@@ -19,6 +20,7 @@ use crate::logic::rate::RateTable;
 use crate::logic::retry::Waiting;
 use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::snapshot::Snapshot;
+use crate::net::geo::GeoDatabase;
 
 use super::access;
 use super::front::Front;
@@ -56,7 +58,7 @@ pub struct Shared {
 }
 
 /// How clients are treated, whatever they ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Manners {
     /// Bounds on clients.
     pub limits: Limits,
@@ -68,6 +70,10 @@ pub struct Manners {
     pub paths: PathRules,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<Network>,
+    /// Knows where clients are.
+    pub places: Option<GeoDatabase>,
+    /// In which trusted proxies name the client's country.
+    pub country_header: Option<HeaderName>,
 }
 
 impl Manners {
@@ -81,6 +87,8 @@ impl Manners {
             access_log: access_log.clone(),
             paths: *paths,
             trusted_proxies: config.trusted_proxies.clone(),
+            places: config.geo.database.clone().and_then(GeoDatabase::new),
+            country_header: config.geo.country_header.clone(),
         }
     }
 }

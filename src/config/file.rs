@@ -36,7 +36,7 @@ pub(super) use self::scalar::{
     BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText,
     Whole,
 };
-pub(super) use self::steer::{Capacity, Decimal, Region, Steer, WordOr};
+pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -66,6 +66,8 @@ pub(super) struct File {
     /// Proxies in front of this one that are believed when they say for whom they ask: networks
     /// such as `10.0.0.0/8`. Default: none.
     pub(super) trusted_proxies: Option<Vec<Located<String>>>,
+    /// How it is known where clients are, for pools that are led by that.
+    pub(super) geo: Option<Table<Geo>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
     /// How paths are brought to the one form in which they are matched and forwarded.

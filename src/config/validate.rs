@@ -29,6 +29,7 @@ use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
 use crate::logic::route::RouteSpec;
+use crate::logic::steer::Way;
 use crate::logic::topology::{PoolSpec, Topology};
 
 use self::check::Check;
@@ -60,6 +61,8 @@ pub(super) fn validate(
     check.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
+    let geo = check.geo(file.geo, &pools);
+    lead(&routes, &mut pools);
     check.unused(&pools, &routes);
     let practice = check.practice(file.practice.unwrap_or_default(), &pools);
     let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
@@ -80,11 +83,24 @@ pub(super) fn validate(
         headers,
         access_log,
         paths,
+        geo,
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
         practice,
     })
+}
+
+/// Tells pools of the policies by which routes lead to them, besides their own.
+fn lead(routes: &[RouteSpec], pools: &mut Pools) {
+    for route in routes {
+        let Some(policy) = route.steer else { continue };
+        for (_, pool) in &mut pools.read {
+            if route.pools().any(|name| *name == pool.name) {
+                pool.steer.add(Way::By(policy));
+            }
+        }
+    }
 }
 
 /// The pools of the file, with the place of each name.

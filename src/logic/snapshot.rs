@@ -33,11 +33,10 @@ pub struct Snapshot {
 pub struct PoolView {
     /// As declared.
     pub spec: Arc<PoolSpec>,
-    /// Tiers that take traffic, nearest first.
-    pub tiers: Vec<Tier>,
-    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
-    /// those are left out here.
-    pub proven: Option<Vec<Tier>>,
+    /// Where the policy leads.
+    pub led: Led,
+    /// Where the other ways lead that some requests go; see [`super::steer::Steer::ways`].
+    pub others: Vec<Led>,
     /// Endpoints that traffic has put down and that must prove themselves: a request that can be
     /// sent again may be tried there, when its turn has come.
     pub trials: Vec<Target>,
@@ -49,6 +48,16 @@ pub struct PoolView {
     pub members: Arc<[EndpointId]>,
     /// What workers share for the pool; the same for as long as its name is configured.
     pub live: Arc<PoolLive>,
+}
+
+/// Where requests are led.
+#[derive(Debug, Default)]
+pub struct Led {
+    /// Tiers that take traffic, the first to serve first.
+    pub tiers: Vec<Tier>,
+    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
+    /// those are left out here.
+    pub proven: Option<Vec<Tier>>,
 }
 
 /// What may be done with a request.
@@ -89,9 +98,9 @@ const TRIALS_ASKED: usize = 16;
 
 impl PoolView {
     fn tiers_for(&self, sending: Sending) -> &[Tier] {
-        match (sending, &self.proven) {
+        match (sending, &self.led.proven) {
             (Sending::Once { .. }, Some(proven)) => proven,
-            _ => &self.tiers,
+            _ => &self.led.tiers,
         }
     }
 
@@ -159,7 +168,7 @@ impl PoolView {
 
     /// Every endpoint that takes traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.tiers.iter().flat_map(Tier::targets)
+        self.led.tiers.iter().flat_map(Tier::targets)
     }
 }
 
@@ -177,8 +186,8 @@ mod tests {
     fn view(tiers: Vec<Tier>) -> PoolView {
         PoolView {
             spec: Arc::new(PoolSpec::new("web", Vec::new())),
-            tiers,
-            proven: None,
+            led: Led { tiers, proven: None },
+            others: Vec::new(),
             trials: Vec::new(),
             panic: false,
             is_drained: false,

@@ -5,6 +5,7 @@
 
 mod capacity;
 mod demand;
+mod geo;
 mod nearness;
 mod policy;
 mod pour;
@@ -13,8 +14,9 @@ mod tiers;
 
 pub use capacity::{Bounds, Weighed};
 pub use demand::{Demand, Flow};
+pub use geo::{Country, Geography, Location, Whereabouts};
 pub use nearness::{LOOK_EVERY, Nearness, Seen};
-pub use policy::{Capacity, Overprovisioning, Policy, Role, Steer, ZoneTerms};
+pub use policy::{Capacity, Overprovisioning, Policy, Role, Steer, Way, ZoneTerms};
 pub use pour::{Vessel, pour};
 pub use shares::{Level, shares};
 pub use tiers::tiers;

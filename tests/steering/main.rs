@@ -5,6 +5,7 @@ mod support;
 
 mod latency;
 mod told;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};

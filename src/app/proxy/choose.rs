@@ -13,7 +13,6 @@ use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
 use crate::logic::drill::Lane;
 use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
-use crate::logic::steer::Policy;
 use crate::net::upstream::{Free, Pool};
 
 use super::fault::Reason;
@@ -180,7 +179,7 @@ impl Choice<'_> {
             is_trial,
             requests_at_most: breakers.endpoint.requests,
             resend: resend.transpose()?,
-            is_timed: self.pool.spec.steer.policy == Policy::Latency,
+            is_timed: self.pool.spec.steer.is_timed(),
         };
         Visit::enter(self.worker, home, terms)
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::located::{Located, Shape, Table};
+use super::located::{Entries, Located, Shape, Table};
 use super::scalar::Whole;
 
 /// How a pool's traffic is led.
@@ -24,6 +24,8 @@ pub(in crate::config) struct Steer {
     /// A tier carries this many times its healthy share before it spills to the next one, 1 to 100.
     /// Default: 1.4.
     pub(in crate::config) overprovisioning: Option<Located<Decimal>>,
+    /// Regions that come first for clients of a country; see `geo`. Default: none.
+    pub(in crate::config) countries: Option<Countries>,
 }
 
 /// What something can take before its traffic spills; what is not said is no bound.
@@ -42,6 +44,26 @@ pub(in crate::config) struct Capacity {
 pub(in crate::config) struct Region {
     /// What it can take with all of its endpoints. Default: no bound.
     pub(in crate::config) capacity: Option<Table<Capacity>>,
+    /// Where it is, as latitude and longitude in degrees: clients whose country is not named go to the
+    /// nearest region first.
+    pub(in crate::config) location: Option<Located<Vec<Decimal>>>,
+}
+
+/// Where clients are.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Geo {
+    /// A database in MaxMind's format, relative to this file: country and location by address.
+    pub(in crate::config) database: Option<Located<String>>,
+    /// A header in which `trusted_proxies` name the client's country; it wins over the database.
+    pub(in crate::config) country_header: Option<Located<String>>,
+}
+
+/// Which regions come first for clients of a country: two letters (ISO 3166-1) and a list of regions.
+pub(in crate::config) type Countries = Entries<Located<Vec<Located<String>>>>;
+
+impl Shape for Geo {
+    const EXPECTED: &str = "a table such as { database = \"GeoLite2-City.mmdb\" }";
 }
 
 impl Shape for Steer {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::logic::recovery::FULL;
 use crate::logic::snapshot::{Cell, Tier};
 use crate::logic::steer::{
-    self, Bounds, Capacity, Demand, Level, Policy, UNBOUNDED, Vessel, WHOLE, Weighed, pour,
+    self, Bounds, Capacity, Demand, Level, Policy, UNBOUNDED, Vessel, WHOLE, Way, Weighed, pour,
 };
 use crate::logic::topology::PoolSpec;
 
@@ -22,9 +22,9 @@ const FINE: u64 = 1 << 20;
 /// The zones of a pool as its traffic is divided among them, at one moment.
 pub(super) struct Division {
     spec: Arc<PoolSpec>,
-    tiers: Vec<Vec<usize>>,
+    ways: Vec<(Way, Vec<Vec<usize>>)>,
     parts: Vec<Part>,
-    /// What is asked for, where capacity is stated and hardly anything is not all that is asked for.
+    /// What is asked for, where capacity is stated and more than hardly anything is asked for.
     demand: Option<Demand>,
 }
 
@@ -56,7 +56,9 @@ impl Division {
             ramp: zone.ramp.share(length, now),
             stay_s: demand.map_or(0.0, |demand| demand.stay_s(&zone.flow)),
         });
-        Self { parts: parts.collect(), tiers: state.tiers.clone(), demand, spec }
+        let parts = parts.collect();
+        let ways = spec.steer.ways().zip(state.tiers.iter().cloned()).collect();
+        Self { parts, ways, demand, spec }
     }
 
     pub(super) fn zones(&self) -> impl Iterator<Item = &Built> {
@@ -64,28 +66,30 @@ impl Division {
     }
 
     /// Tiers of the first choice that anybody fits share the traffic; the others follow in their
-    /// order, for requests that have been everywhere else.
-    pub(super) fn assemble(&self, choices: &[Choice]) -> Vec<Tier> {
+    /// order, for requests that have been everywhere else. Each way by itself: what is stated of
+    /// capacity is held against all that is asked for, as if all of it went this way.
+    pub(super) fn assemble(&self, way: usize, choices: &[Choice]) -> Vec<Tier> {
+        let Some((way, tiers)) = self.ways.get(way) else { return Vec::new() };
         let fits = |choice: &Choice| self.zones().any(|built| choice(built).is_some());
         let Some(first) = choices.iter().position(fits) else { return Vec::new() };
         let first_choice = choices[first];
         let weigh = |zone: &Part| weighed(zone, first_choice);
         let mut room = self.room(weigh);
         let levels: Vec<Level> =
-            self.tiers.iter().map(|zones| self.level(zones, first_choice, &mut room)).collect();
+            tiers.iter().map(|zones| self.level(way, zones, first_choice, &mut room)).collect();
         let shares = steer::shares(&levels, self.spec.steer.overprovisioning, WHOLE);
         // Filled once more: what each tier really gets leaves room for the next.
         let mut room = self.room(weigh);
         let mut assembled = Vec::new();
         for (position, choice) in choices.iter().enumerate().skip(first) {
-            for (zones, &share) in self.tiers.iter().zip(&shares) {
+            for (zones, &share) in tiers.iter().zip(&shares) {
                 let share = if position == first { share } else { 0 };
                 let serving: Vec<usize> = zones
                     .iter()
                     .copied()
                     .filter(|&zone| choice(&self.parts[zone].built).is_some())
                     .collect();
-                let weights = self.divide(&serving, *choice, share, &mut room);
+                let weights = self.divide(way, &serving, *choice, share, &mut room);
                 let cells = serving.iter().zip(weights).filter_map(|(&zone, weight)| {
                     choice(&self.parts[zone].built).map(|cell| (cell.clone(), weight))
                 });
@@ -99,9 +103,9 @@ impl Division {
     }
 
     /// Panic: all endpoints that are not drained, by their declared weights.
-    pub(super) fn everybody(&self, state: &PoolState) -> Vec<Tier> {
-        let cells: Vec<Vec<(Cell, u64)>> = self
-            .tiers
+    pub(super) fn everybody(&self, way: usize, state: &PoolState) -> Vec<Tier> {
+        let Some((_, tiers)) = self.ways.get(way) else { return Vec::new() };
+        let cells: Vec<Vec<(Cell, u64)>> = tiers
             .iter()
             .map(|zones| {
                 let cells = zones.iter().filter_map(|&zone| state.zones[zone].everybody());
@@ -159,8 +163,14 @@ impl Division {
 
     /// The suspected and the doubted count as healthy where their tier has anything better: one among
     /// others moves nothing to the next tier; a tier that has only such moves all.
-    fn level<'s>(&'s self, zones: &[usize], choice: Choice, room: &mut Option<Room<'s>>) -> Level {
-        let is_weighted = self.spec.steer.policy == Policy::Weighted && zones.len() > 1;
+    fn level<'s>(
+        &'s self,
+        way: &Way,
+        zones: &[usize],
+        choice: Choice,
+        room: &mut Option<Room<'s>>,
+    ) -> Level {
+        let is_weighted = *way == Way::By(Policy::Weighted) && zones.len() > 1;
         let serves = zones.iter().any(|&zone| choice(&self.parts[zone].built).is_some());
         let (mut total, mut healthy) = (0, 0);
         for &zone in zones {
@@ -179,7 +189,7 @@ impl Division {
         if room.is_some() && serves {
             level.bound = self.bound(zones, room.as_ref());
             let filled = level.capacity(self.spec.steer.overprovisioning, WHOLE);
-            let _ = self.divide(zones, choice, filled, room);
+            let _ = self.divide(way, zones, choice, filled, room);
         }
         level
     }
@@ -202,12 +212,13 @@ impl Division {
     /// it is gone. Without bounds these are the weights of what serves.
     fn divide<'s>(
         &'s self,
+        way: &Way,
         zones: &[usize],
         choice: Choice,
         share: u64,
         room: &mut Option<Room<'s>>,
     ) -> Vec<u64> {
-        let weights: Vec<u64> = zones.iter().map(|&zone| self.weight(zone, choice)).collect();
+        let weights: Vec<u64> = zones.iter().map(|&zone| self.weight(way, zone, choice)).collect();
         let Some(room) = room.as_mut().filter(|_| share > 0) else { return weights };
         let mut regions: Vec<(&str, Vec<usize>)> = Vec::new();
         for (at, &zone) in zones.iter().enumerate() {
@@ -243,10 +254,10 @@ impl Division {
     }
 
     /// What a zone weighs among those of its tier.
-    fn weight(&self, zone: usize, choice: Choice) -> u64 {
+    fn weight(&self, way: &Way, zone: usize, choice: Choice) -> u64 {
         let one = &self.parts[zone];
         let Some(cell) = choice(&one.built) else { return 0 };
-        if self.spec.steer.policy != Policy::Weighted {
+        if *way != Way::By(Policy::Weighted) {
             return scaled(cell.weight(), one.ramp);
         }
         // Envoy's locality weights: a zone keeps its share while what is healthy of it carries it.

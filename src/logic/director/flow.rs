@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::divide::Division;
-use super::pools::PoolState;
+use super::pools::{PoolState, tiers};
 use super::{Director, Event};
 use crate::logic::id::Place;
-use crate::logic::steer::{self, Flow, LOOK_EVERY, Policy, Seen, WHOLE};
+use crate::logic::steer::{Flow, LOOK_EVERY, Seen, WHOLE};
 use crate::logic::topology::Topology;
 
 /// How often flows are looked at where something is said of what can be taken.
@@ -104,7 +104,7 @@ impl Director {
     /// Has the pool published when another region answers sooner.
     fn compare_regions(&mut self, index: usize, now: Instant) {
         let pool = &mut self.pools[index];
-        if pool.spec.steer.policy != Policy::Latency || !pool.nearness.is_due(now) {
+        if !pool.spec.steer.is_timed() || !pool.nearness.is_due(now) {
             return;
         }
         let mut seen: BTreeMap<Arc<str>, (Seen, f64)> = BTreeMap::new();
@@ -127,8 +127,7 @@ impl Director {
         }
         let of = |region: &str| seen.get(region).map(|(seen, _)| seen.clone()).unwrap_or_default();
         if pool.nearness.look(of, now) {
-            pool.tiers =
-                steer::tiers(&pool.spec, self.topology.here.as_ref(), &pool.nearness.order());
+            pool.tiers = tiers(&pool.spec, self.topology.here.as_ref(), &pool.nearness);
             self.stale.insert(index);
             let (name, order) = (Arc::clone(&pool.spec.name), pool.nearness.order());
             let order = order.into_iter().map(Arc::from).collect();
@@ -138,10 +137,10 @@ impl Director {
 }
 
 fn period(pool: &PoolState) -> Duration {
-    let least = match pool.spec.steer.policy {
+    let least = match pool.spec.steer.is_timed() {
         _ if pool.spec.states_capacity() => PERIOD,
-        Policy::Latency => LOOK_EVERY,
-        _ => AT_EASE,
+        true => LOOK_EVERY,
+        false => AT_EASE,
     };
     least * (1 + pool.counts.all / AT_ONCE)
 }

@@ -294,8 +294,8 @@ impl ZoneState {
 pub(super) struct PoolState {
     pub(super) spec: Arc<PoolSpec>,
     pub(super) zones: Vec<ZoneState>,
-    /// Zones by tier, nearest first.
-    pub(super) tiers: Vec<Vec<usize>>,
+    /// For each way that requests are led: zones by tier, the first to serve first.
+    pub(super) tiers: Vec<Vec<Vec<usize>>>,
     pub(super) counts: Counts,
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
@@ -333,7 +333,7 @@ impl PoolState {
         let mut nearness =
             old.as_mut().map(|old| std::mem::take(&mut old.nearness)).unwrap_or_default();
         nearness.configure(spec.zones.iter().map(|zone| &zone.place.region));
-        let tiers = steer::tiers(spec, here, &nearness.order());
+        let tiers = tiers(spec, here, &nearness);
         let zones = spec.zones.iter().map(|zone| {
             let old = old
                 .as_mut()
@@ -392,6 +392,16 @@ impl PoolState {
     pub(super) fn in_panic(&self) -> bool {
         self.view.as_ref().is_some_and(|view| view.panic)
     }
+}
+
+/// For each way that requests are led: zones by tier.
+pub(super) fn tiers(
+    spec: &PoolSpec,
+    here: Option<&Place>,
+    nearness: &Nearness,
+) -> Vec<Vec<Vec<usize>>> {
+    let order = nearness.order();
+    spec.steer.ways().map(|way| steer::tiers(spec, &way, here, &order)).collect()
 }
 
 /// A smoothed time from the start of one probe to the start of the next.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::recovery::ramp_step;
-use crate::logic::snapshot::{PoolView, Snapshot, Target};
+use crate::logic::snapshot::{Led, PoolView, Snapshot, Target};
+use crate::logic::topology::PoolSpec;
 
 use super::divide::{Choice, Division};
 use super::endpoint::Endpoint;
@@ -112,7 +113,7 @@ impl Director {
 
 fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
     if let Some(before) = before
-        && !before.tiers.is_empty()
+        && !before.led.tiers.is_empty()
         && state.counts.known == state.counts.drained
         && before.targets().all(|target| !state.is_drained(target.id))
     {
@@ -133,12 +134,13 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     let panic = known > 0 && is_short;
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
     if panic {
-        let (tiers, proven, trials) = (division.everybody(state), None, Vec::new());
+        let lead = |way| Led { tiers: division.everybody(way, state), proven: None };
+        let (led, others) = every_way(&spec, lead);
         return Arc::new(PoolView {
             spec,
-            tiers,
-            proven,
-            trials,
+            led,
+            others,
+            trials: Vec::new(),
             panic,
             is_drained,
             members,
@@ -151,8 +153,15 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     let has_doubted = division.zones().any(|built| built.has_doubted);
     let any_clear = division.zones().any(|built| built.clear.is_some());
     let trials: Vec<Target> = division.zones().flat_map(|built| built.trials.clone()).collect();
-    let proven = (has_doubted && any_clear).then(|| division.assemble(&clear));
-    let tiers = division.assemble(&open);
+    let (led, others) = every_way(&spec, |way| Led {
+        tiers: division.assemble(way, &open),
+        proven: (has_doubted && any_clear).then(|| division.assemble(way, &clear)),
+    });
     state.bounds = division.bounds();
-    Arc::new(PoolView { spec, tiers, proven, trials, panic, is_drained, members, live })
+    Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live })
+}
+
+/// By the policy of the pool, and by every other way that its requests are led.
+fn every_way(spec: &PoolSpec, lead: impl Fn(usize) -> Led) -> (Led, Vec<Led>) {
+    (lead(0), (1..=spec.steer.others.len()).map(lead).collect())
 }

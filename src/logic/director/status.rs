@@ -133,7 +133,7 @@ impl Director {
             (tier.share as f64 / WHOLE as f64, places.collect())
         };
         let tiers =
-            pool.view.as_ref().map(|view| view.tiers.iter().map(|t| tier(view, t)).collect());
+            pool.view.as_ref().map(|view| view.led.tiers.iter().map(|t| tier(view, t)).collect());
         let evict = &pool.spec.evict;
         let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
         PoolStatus {
@@ -155,7 +155,7 @@ impl Director {
     }
 
     fn regions(&self, pool: &PoolState) -> Vec<(String, Option<f64>)> {
-        if pool.spec.steer.policy != Policy::Latency {
+        if !pool.spec.steer.is_timed() {
             return Vec::new();
         }
         let known = pool.nearness.estimates(self.now).into_iter();
@@ -166,7 +166,7 @@ impl Director {
     #[must_use]
     pub fn is_routable(&self) -> bool {
         let mut views = self.pools.iter().filter_map(|pool| pool.view.as_ref());
-        views.any(|view| !view.tiers.is_empty())
+        views.any(|view| !view.led.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.

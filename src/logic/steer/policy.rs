@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::{Geography, Whereabouts};
+
 /// How a pool's traffic is led (`steer`, `capacity` and `region` in the file).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Steer {
@@ -13,9 +15,53 @@ pub struct Steer {
     pub endpoint: Capacity,
     /// What a region can take, by its name.
     pub regions: Vec<(Arc<str>, Capacity)>,
+    /// Which regions are first for whom.
+    pub geography: Geography,
+    /// Ways that some requests are led, besides that of the policy.
+    pub others: Vec<Way>,
+}
+
+/// One way that requests may be led.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As the policy has it.
+    By(Policy),
+    /// These regions first; the others follow in the order of the file.
+    Regions(Vec<Arc<str>>),
 }
 
 impl Steer {
+    /// Every way, that of the policy first.
+    pub fn ways(&self) -> impl Iterator<Item = Way> + '_ {
+        std::iter::once(Way::By(self.policy)).chain(self.others.iter().cloned())
+    }
+
+    /// Whether any requests are led by how soon regions answer.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.ways().any(|way| way == Way::By(Policy::Latency))
+    }
+
+    /// Has requests led this way too.
+    pub fn add(&mut self, way: Way) {
+        if !self.ways().any(|known| known == way) {
+            self.others.push(way);
+        }
+    }
+
+    /// Which of [`Steer::ways`] it is: the policy's, if it is none of them.
+    #[must_use]
+    pub fn find(&self, way: &Way) -> usize {
+        self.others.iter().position(|other| other == way).map_or(0, |at| at + 1)
+    }
+
+    /// Which way a client's requests are led.
+    #[must_use]
+    pub fn way_for(&self, client: &Whereabouts) -> usize {
+        let order = self.geography.order_for(client);
+        order.map_or(0, |order| self.find(&Way::Regions(order)))
+    }
+
     /// What the region can take.
     #[must_use]
     pub fn region(&self, name: &str) -> Capacity {

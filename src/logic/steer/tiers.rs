@@ -3,22 +3,31 @@
 use crate::logic::id::Place;
 use crate::logic::topology::{PoolSpec, ZoneSpec};
 
-use super::{Policy, Role};
+use super::{Policy, Role, Way};
 
 /// Groups the zones of a pool (as indices into it) into tiers, the first to serve first.
 ///
 /// `regions` is the order in which regions answer, soonest first, for [`Policy::Latency`]; those that
 /// it does not name follow in the order of the file.
 #[must_use]
-pub fn tiers(pool: &PoolSpec, here: Option<&Place>, regions: &[&str]) -> Vec<Vec<usize>> {
+pub fn tiers(
+    pool: &PoolSpec,
+    way: &Way,
+    here: Option<&Place>,
+    regions: &[&str],
+) -> Vec<Vec<usize>> {
     let is_standby = |zone: &ZoneSpec| zone.terms.role == Role::Standby;
     let (standby, rest): (Vec<usize>, Vec<usize>) =
         (0..pool.zones.len()).partition(|&zone| is_standby(&pool.zones[zone]));
-    let mut tiers = match pool.steer.policy {
-        Policy::Nearest => nearest(pool, &rest, here),
-        Policy::Failover => in_order(pool, &rest),
-        Policy::Weighted | Policy::Spread => vec![rest],
-        Policy::Latency => soonest(pool, &rest, here, regions),
+    let mut tiers = match way {
+        Way::By(Policy::Nearest) => nearest(pool, &rest, here),
+        Way::By(Policy::Failover) => in_order(pool, &rest),
+        Way::By(Policy::Weighted | Policy::Spread) => vec![rest],
+        Way::By(Policy::Latency) => soonest(pool, &rest, here, regions),
+        Way::Regions(first) => {
+            let first: Vec<&str> = first.iter().map(|region| &**region).collect();
+            soonest(pool, &rest, here, &first)
+        }
     };
     tiers.extend(standby.into_iter().map(|zone| vec![zone]));
     tiers.retain(|zones| !zones.is_empty());
@@ -113,7 +122,8 @@ mod tests {
     #[test]
     fn nearest_goes_outwards() {
         let here = Place::parse("a/2");
-        let tiers_of = |here: Option<&Place>| tiers(&listed(Policy::Nearest), here, &[]);
+        let way = Way::By(Policy::Nearest);
+        let tiers_of = |here: Option<&Place>| tiers(&listed(Policy::Nearest), &way, here, &[]);
         assert_eq!(tiers_of(here.as_ref()), [vec![2], vec![1], vec![0, 4], vec![3]]);
         assert_eq!(tiers_of(None), [[0], [1], [2], [3], [4]]);
     }
@@ -121,7 +131,8 @@ mod tests {
     #[test]
     fn failover_follows_the_file_and_the_roles() {
         let here = Place::parse("a/2");
-        let tiers_of = |pool: &PoolSpec| tiers(pool, here.as_ref(), &[]);
+        let way = |pool: &PoolSpec| Way::By(pool.steer.policy);
+        let tiers_of = |pool: &PoolSpec| tiers(pool, &way(pool), here.as_ref(), &[]);
         assert_eq!(tiers_of(&listed(Policy::Failover)), [[0], [1], [2], [3], [4]]);
         let roles = [
             ("a/1", Role::Standby),
@@ -142,9 +153,17 @@ mod tests {
     fn latency_orders_regions_and_keeps_our_zone_first_in_ours() {
         let here = Place::parse("b/2");
         let pool = listed(Policy::Latency);
-        let tiers_of = |regions: &[&str]| tiers(&pool, here.as_ref(), regions);
+        let way = Way::By(Policy::Latency);
+        let tiers_of = |regions: &[&str]| tiers(&pool, &way, here.as_ref(), regions);
         assert_eq!(tiers_of(&[]), [vec![4], vec![0], vec![1, 2], vec![3]]);
         assert_eq!(tiers_of(&["c", "a"]), [vec![3], vec![1, 2], vec![4], vec![0]]);
-        assert_eq!(tiers(&pool, None, &["c"]), [vec![3], vec![0, 4], vec![1, 2]]);
+        assert_eq!(tiers(&pool, &way, None, &["c"]), [vec![3], vec![0, 4], vec![1, 2]]);
+        let way = Way::Regions(vec!["c".into()]);
+        let of_clients = tiers(&pool, &way, here.as_ref(), &["a"]);
+        assert_eq!(
+            of_clients,
+            [vec![3], vec![4], vec![0], vec![1, 2]],
+            "what they name, then the file"
+        );
     }
 }

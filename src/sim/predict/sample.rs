@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::logic::director::Event;
 use crate::logic::health::Change;
 use crate::logic::id::Place;
-use crate::logic::steer;
+use crate::logic::steer::{self, Way};
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 
 use super::{Fault, Scope};
@@ -66,7 +66,10 @@ pub(super) struct Ended {
 
 /// The zone whose failure is predicted: the largest of the nearest tier, where traffic is.
 pub(super) fn zone(pool: &PoolSpec, here: Option<&Place>) -> usize {
-    let nearest = steer::tiers(pool, here, &[]).into_iter().next().unwrap_or_default();
+    let nearest = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     // The first of equals.
     let largest = nearest.into_iter().rev().max_by_key(|&zone| pool.zones[zone].endpoints.len());
     largest.unwrap_or(0)
@@ -211,7 +214,10 @@ fn is_verdict(what: &What, address: SocketAddr, zone: &Place) -> bool {
 }
 
 fn nearest(pool: &PoolSpec, here: Option<&Place>) -> Vec<EndpointSpec> {
-    let tier = steer::tiers(pool, here, &[]).into_iter().next().unwrap_or_default();
+    let tier = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     tier.into_iter().flat_map(|zone| pool.zones[zone].endpoints.clone()).collect()
 }
 

@@ -223,11 +223,14 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
         let old = &world.snapshot.pools[0];
         snapshot.pools.push(Arc::new(PoolView {
             spec: Arc::clone(&old.spec),
-            tiers: vec![crate::logic::snapshot::Tier::of(
-                crate::logic::steer::WHOLE,
-                old.targets().filter(|target| target.address != address(1)).cloned().collect(),
-            )],
-            proven: None,
+            led: Led {
+                tiers: vec![crate::logic::snapshot::Tier::of(
+                    crate::logic::steer::WHOLE,
+                    old.targets().filter(|target| target.address != address(1)).cloned().collect(),
+                )],
+                proven: None,
+            },
+            others: Vec::new(),
             trials: vec![suspect.clone()],
             is_drained: false,
             panic: false,

@@ -146,7 +146,7 @@ pub(super) type Parts = HashMap<EndpointId, f64>;
 /// Computes [`Parts`]: the draws of requests that are not sent again and may go anywhere.
 pub(in crate::logic::director) fn parts(pool: &PoolState) -> Parts {
     let mut parts = Parts::new();
-    for tier in pool.view.iter().flat_map(|view| &view.tiers) {
+    for tier in pool.view.iter().flat_map(|view| &view.led.tiers) {
         let of_tier = tier.share as f64 / WHOLE as f64;
         for (target, part) in tier.parts() {
             *parts.entry(target.id).or_default() += of_tier * part;

@@ -31,7 +31,7 @@ fn shares(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
     let ports = |tier: &crate::logic::snapshot::Tier| {
         tier.targets().map(|target| target.address.port()).collect()
     };
-    view.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
+    view.led.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
 }
 
 /// Whoever has proved itself while its zone was down goes on as it is when the zone returns.
