@@ -10,6 +10,7 @@ use std::sync::atomic::{
     fence,
 };
 
+use super::balance::ewma::PeakEwma;
 use super::breaker::{Gauges, Limit};
 use super::casualty::{Casualties, Casualty, Count};
 
@@ -33,6 +34,8 @@ pub struct Live {
     late: AtomicU64,
     trials: AtomicU32,
     is_noted: AtomicBool,
+    /// Written where the pool chooses by it.
+    latency: PeakEwma,
     /// There once a client has seen a failure.
     casualties: OnceLock<Box<Count>>,
 }
@@ -53,6 +56,7 @@ impl Default for Live {
             late: AtomicU64::new(0),
             trials: AtomicU32::new(0),
             is_noted: AtomicBool::new(false),
+            latency: PeakEwma::default(),
             casualties: OnceLock::new(),
         }
     }
@@ -146,6 +150,17 @@ impl Live {
     pub fn waits_since_before(&self, us: u64) -> bool {
         let since_us = self.waits_since_us.load(Relaxed);
         since_us != 0 && since_us < us
+    }
+
+    /// A good answer began after `us` microseconds.
+    pub fn observe(&self, us: u64, now_us: u64) {
+        self.latency.observe(us, now_us);
+    }
+
+    /// What it costs to wait here, by latency and what is in flight, in microseconds.
+    #[must_use]
+    pub fn cost(&self, now_us: u64) -> f64 {
+        self.latency.cost(self.in_flight(), now_us)
     }
 
     /// A good answer came to its end.

@@ -133,6 +133,7 @@ impl Control {
             sockets: self.doors.copies()?,
             legacy: self.board.director.borrow().legacy(),
             upgrades: self.board.process.borrow().upgrades,
+            secret: self.board.shared.secret.get().cloned(),
         })
     }
 

@@ -10,9 +10,10 @@ use smallvec::SmallVec;
 
 use crate::app::access::{Note, TryNote};
 use crate::app::worker::{PoolLocal, Worker};
+use crate::logic::balance::Balance;
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
 use crate::logic::drill::Lane;
-use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
+use crate::logic::snapshot::{Avoid, PoolView, Sending, Target, Wish};
 use crate::net::upstream::{Free, Pool};
 
 use super::fault::Reason;
@@ -63,6 +64,10 @@ pub(super) struct Choice<'a> {
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a PoolLocal,
     pub(super) sending: Sending,
+    /// The hash of the request's key, if it has one.
+    pub(super) key: Option<u64>,
+    /// The endpoint that it stays with, if that takes it.
+    pub(super) pinned: Option<&'a Target>,
     pub(super) began: Instant,
     /// The request has reached an endpoint before.
     pub(super) is_resend: bool,
@@ -85,8 +90,8 @@ impl Choice<'_> {
 
     /// The first endpoint of a request.
     pub(super) fn first(&self) -> Result<Next, Nowhere> {
-        let picked = self.worker.chance(|rng| self.pool.pick(rng, self.sending));
-        self.go(picked, &Avoid::default())
+        let pick = || self.worker.chance(|rng| self.pool.pick(rng, self.wish()));
+        self.go(self.pinned.or_else(pick), &Avoid::default())
     }
 
     /// Another one.
@@ -95,7 +100,12 @@ impl Choice<'_> {
     }
 
     fn pick_other(&self, avoid: &Avoid) -> Option<&Target> {
-        self.worker.chance(|rng| self.pool.pick_other(rng, avoid, self.sending))
+        self.worker.chance(|rng| self.pool.pick_other(rng, avoid, self.wish()))
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        let now_us = self.worker.shared.micros(self.began);
+        Wish { sending: self.sending, key: self.key, now_us, turns: Some(&self.local.turns) }
     }
 
     fn go(&self, picked: Option<&Target>, avoid: &Avoid) -> Result<Next, Nowhere> {
@@ -175,6 +185,7 @@ impl Choice<'_> {
             is_trial,
             requests_at_most: breakers.endpoint.requests,
             resend: resend.transpose()?,
+            is_timed: self.pool.spec.balance == Balance::PeakEwma,
         };
         Visit::enter(self.worker, home, terms)
     }

@@ -21,6 +21,7 @@ pub struct Visit {
     home: Rc<Pool>,
     began: Instant,
     is_trial: bool,
+    is_timed: bool,
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
@@ -45,6 +46,8 @@ pub struct Terms {
     pub requests_at_most: Option<u32>,
     /// Counts it among those that were sent again.
     pub resend: Option<Permit>,
+    /// Endpoints are chosen by how long they take.
+    pub is_timed: bool,
 }
 
 impl Visit {
@@ -62,6 +65,7 @@ impl Visit {
             home,
             began: terms.began,
             is_trial: terms.is_trial,
+            is_timed: terms.is_timed,
             witness: Witness::default(),
             is_failed: Cell::new(false),
             note: None,
@@ -126,6 +130,10 @@ impl Visit {
         let now_us = self.worker.shared.micros(now);
         if let Some(note) = &self.note {
             note.head(status, now.saturating_duration_since(self.began));
+        }
+        if self.is_timed && status < 500 {
+            let us = now.saturating_duration_since(self.began).as_micros() as u64;
+            self.home.target.live.observe(us, now_us);
         }
         if self.witness.head(status, &self.home.target.live, now_us) {
             self.report(Failure::http(Reason::Status(status)));

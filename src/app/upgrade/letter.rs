@@ -1,11 +1,13 @@
 //! What is handed over, as JSON: a later version may leave out or add what an earlier one has not
 //! heard of. Times are sent by how long ago they were, since nobody else has this process's clock.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::logic::affinity::Secrets;
 use crate::logic::director::{
     EndpointLegacy, Legacy, Piece, PoolLegacy, Sentence, Source, Withheld, ZoneLegacy, ZoneVerdict,
 };
@@ -23,6 +25,19 @@ pub(super) struct Letter {
     /// Upgrades before this one.
     #[serde(default)]
     pub(super) upgrades: u64,
+    /// What seals cookies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<SecretNote>,
+}
+
+/// Secrets as their file has them; shown to nobody.
+#[derive(Serialize, Deserialize)]
+struct SecretNote(String);
+
+impl fmt::Debug for SecretNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret")
+    }
 }
 
 /// What is not seen of a socket itself.
@@ -124,7 +139,18 @@ impl Letter {
             sockets: sockets.iter().map(socket).collect(),
             pools: legacy.pools.iter().map(|pool| PoolNote::new(pool, now)).collect(),
             upgrades,
+            secret: None,
         }
+    }
+
+    /// The same, with what seals cookies.
+    pub(super) fn with_secret(self, secret: Option<&Secrets>) -> Self {
+        Self { secret: secret.map(|secret| SecretNote(secret.text())), ..self }
+    }
+
+    /// What seals cookies.
+    pub(super) fn secret(&self) -> Option<Secrets> {
+        Secrets::read(&self.secret.as_ref()?.0).ok()
     }
 
     /// What can be understood of it: of the rest nothing is known, and it is probed.

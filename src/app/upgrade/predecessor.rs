@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::Handover;
 use crate::net::listener::{self, Stock};
@@ -21,6 +22,8 @@ pub struct Predecessor {
     pub legacy: Legacy,
     /// Upgrades, this one included.
     pub upgrades: u64,
+    /// What it sealed cookies by.
+    pub secret: Option<Secrets>,
 }
 
 impl Predecessor {
@@ -44,7 +47,8 @@ impl Predecessor {
             stock.put(listener::adopt(socket.into(), Some(note.name), side, label)?);
         }
         let legacy = letter.legacy(Instant::now());
-        Ok(Some((Self { handover, legacy, upgrades: letter.upgrades + 1 }, stock)))
+        let (upgrades, secret) = (letter.upgrades + 1, letter.secret());
+        Ok(Some((Self { handover, legacy, upgrades, secret }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

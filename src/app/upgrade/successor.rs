@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::app::notify;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::{Breaker, Handover};
 use crate::net::listener::Given;
@@ -32,6 +33,8 @@ pub struct Estate {
     pub legacy: Legacy,
     /// Upgrades before this one.
     pub upgrades: u64,
+    /// What cookies are sealed by.
+    pub secret: Option<Secrets>,
 }
 
 /// What control hears of an upgrade.
@@ -139,8 +142,9 @@ fn converse(
         RecvTimeoutError::Timeout => ErrorKind::TimedOut.into(),
         RecvTimeoutError::Disconnected => gone(),
     })??;
-    let Estate { sockets, legacy, upgrades } = estate;
+    let Estate { sockets, legacy, upgrades, secret } = estate;
     let letter = Letter::new(&sockets, &legacy, upgrades, Instant::now());
+    let letter = letter.with_secret(secret.as_ref());
     handover.send(&serde_json::to_vec(&letter)?)?;
     let descriptors: Vec<_> = sockets.iter().map(|given| given.listener.as_fd()).collect();
     handover.send_descriptors(&descriptors)?;

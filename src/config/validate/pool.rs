@@ -71,6 +71,8 @@ impl Check<'_> {
             recover: self.recover(given.recover),
             evict: self.evict(given.evict),
             slo: self.slo(given.slo),
+            balance: self.balance(given.balance),
+            affinity: self.affinity(given.affinity),
         }
     }
 

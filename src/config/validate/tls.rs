@@ -170,7 +170,11 @@ impl Check<'_> {
         }
     }
 
-    fn file_of(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+    /// What is in a file that the configuration names.
+    pub(in crate::config::validate) fn file_of(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<Arc<[u8]>> {
         let full = self.base.join(&path.value);
         let named = NamedFile::look(&full);
         self.findings.named(named);

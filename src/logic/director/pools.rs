@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::logic::affinity::Affinity;
+use crate::logic::balance::hash::identity;
+use crate::logic::balance::{Kind, Seating};
 use crate::logic::id::{EndpointId, Place};
 use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
@@ -131,6 +134,8 @@ pub(super) struct ZoneState {
     pub(super) strikes: VecDeque<(Instant, EndpointId)>,
     pub(super) struck: u32,
     targets: Arc<[Target]>,
+    /// By what keys find `targets`, where the pool has any.
+    seating: Option<Arc<Seating>>,
     built: Built,
     is_stale: bool,
 }
@@ -162,6 +167,7 @@ impl ZoneState {
             strikes: VecDeque::new(),
             struck: 0,
             targets: Arc::from(Vec::new()),
+            seating: None,
             built: Built::default(),
             is_stale: true,
         };
@@ -174,12 +180,16 @@ impl ZoneState {
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
+                seating: before.seating.take(),
                 ..fresh
             },
         }
     }
 
-    pub(super) fn seat(&mut self, targets: Vec<Target>) {
+    /// Gives the zone its endpoints, which keys find by `tables` if there are any.
+    pub(super) fn seat(&mut self, targets: Vec<Target>, tables: Option<Kind>) {
+        let before = self.seating.take();
+        self.seating = tables.and_then(|kind| Seating::of(kind, &self.place, &targets, before));
         self.members = targets.iter().map(|target| target.id).collect();
         let entry = Entry { standing: Standing::Unknown, ..Entry::default() };
         self.entries = vec![entry; targets.len()];
@@ -220,7 +230,8 @@ impl ZoneState {
             }
             known += u64::from(entry.capacity);
         }
-        let cell = |active: &[(u32, u32)]| Cell::new(&self.targets, active);
+        let seating = self.seating.as_ref();
+        let cell = |active: &[(u32, u32)]| Cell::seated(&self.targets, seating, active);
         let has_doubted = self.entries.iter().any(|entry| entry.standing == Standing::Doubted);
         let open_cell = cell(&open);
         let clear = if has_doubted {
@@ -241,9 +252,15 @@ impl ZoneState {
         }
     }
 
+    /// By what pins find the endpoints of the zone, which is the pool's number `index`.
+    pub(super) fn pins(&self, index: usize) -> impl Iterator<Item = (u64, u32, u32)> {
+        let numbered = self.targets.iter().zip(0..);
+        numbered.map(move |(target, position)| (identity(target.address), index as u32, position))
+    }
+
     /// Every endpoint of the zone, whatever is known of it.
     pub(super) fn everybody(&self) -> Option<Cell> {
-        Cell::everybody(&self.targets)
+        Cell::everybody(&self.targets, self.seating.as_ref())
     }
 }
 
@@ -258,6 +275,8 @@ pub(super) struct PoolState {
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
     pub(super) live: Arc<PoolLive>,
+    /// Where pins find their endpoints, where the pool has any.
+    pub(super) pins: Option<Arc<[(u64, u32, u32)]>>,
     /// What requests got of late in the whole pool.
     pub(super) recent: Ratio,
     /// Endpoints whose share grows.
@@ -298,6 +317,7 @@ impl PoolState {
             view: None,
             members: Arc::default(),
             live: Arc::default(),
+            pins: None,
             recent: Ratio::new(now),
             ramping: Vec::new(),
             ramp_due: None,
@@ -327,6 +347,17 @@ impl PoolState {
     pub(super) fn explain(&mut self, zone: usize, tries: Faded, now: Instant) {
         self.recent.explain(tries, now);
         self.zones[zone].ratio.explain(tries, now);
+    }
+
+    /// Has pins find the endpoints that all zones have by now.
+    pub(super) fn settle_pins(&mut self) {
+        let has_pins = matches!(self.spec.affinity.as_deref(), Some(Affinity::Cookie(_)));
+        self.pins = has_pins.then(|| {
+            let zones = self.zones.iter().enumerate();
+            let mut pins: Vec<_> = zones.flat_map(|(index, zone)| zone.pins(index)).collect();
+            pins.sort_unstable();
+            pins.into()
+        });
     }
 
     pub(super) fn in_panic(&self) -> bool {

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::logic::affinity::{PinZone, Pins};
 use crate::logic::recovery::{FULL, ramp_step};
 use crate::logic::snapshot::{Cell, PoolView, Snapshot, Target, Tier};
 use crate::logic::steer::{self, TierWeight};
 
 use super::endpoint::Endpoint;
-use super::pools::{Built, PoolState};
+use super::pools::{Built, PoolState, ZoneState};
 use super::{Director, Event};
 
 /// One zone as a tier sees it: its parts, and the share of its ramp in thousandths.
@@ -126,7 +127,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         return Arc::clone(before);
     }
     let length = state.spec.recover.ramp;
-    let PoolState { spec, zones, tiers, counts, members, live, .. } = state;
+    let PoolState { spec, zones, tiers, counts, members, live, pins, .. } = state;
     let parts: Vec<(Built, u32)> =
         zones.iter_mut().map(|zone| (zone.built().clone(), zone.ramp.share(length, now))).collect();
     let tiers: Vec<Vec<Part<'_>>> = tiers
@@ -141,10 +142,11 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
     let panic = known > 0 && is_short;
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
+    let pins = pins.as_ref().map(|seats| Pins::new(seats, pin_zones(zones, panic)));
     if panic {
         let tiers = everybody(state);
         let (proven, trials) = (None, Vec::new());
-        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
+        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live, pins });
     }
     let open: [Choice; 3] =
         [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
@@ -162,7 +164,21 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         panic,
         members,
         live,
+        pins,
     })
+}
+
+/// Who takes requests that are pinned to it.
+fn pin_zones(zones: &mut [ZoneState], panic: bool) -> Vec<PinZone> {
+    let of = |zone: &mut ZoneState| {
+        if panic {
+            let all = zone.everybody();
+            return PinZone { clear: all.clone(), open: all, ..PinZone::default() };
+        }
+        let Built { clear, open, suspects, .. } = zone.built().clone();
+        PinZone { clear, open, suspects, drained: Vec::new() }
+    };
+    zones.iter_mut().map(of).collect()
 }
 
 /// Tiers of the first choice that anybody fits share the traffic; the others follow in their order,

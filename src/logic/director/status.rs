@@ -57,6 +57,8 @@ pub struct EndpointStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: Arc<str>,
+    /// How an endpoint is chosen among those that are equally near.
+    pub balance: &'static str,
     /// Nothing is healthy: traffic goes everywhere.
     pub panic: bool,
     /// The parts of the traffic by tier, nearest first, in 0..1, with the tier's zones.
@@ -123,6 +125,7 @@ impl Director {
         let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
         PoolStatus {
             name: Arc::clone(&pool.spec.name),
+            balance: pool.spec.balance.as_str(),
             panic: pool.in_panic(),
             tiers: tiers.unwrap_or_default(),
             endpoints: pool.counts.all as usize,

@@ -232,6 +232,7 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
             panic: false,
             members: Arc::clone(&old.members),
             live: Arc::clone(&old.live),
+            pins: None,
         }));
         world.snapshot = Arc::new(snapshot);
         // What the director makes of it would end the trials.
