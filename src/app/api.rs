@@ -74,6 +74,7 @@ pub fn time_text(us: u64) -> String {
 #[derive(Debug, Serialize)]
 pub struct PoolJson {
     name: String,
+    balance: &'static str,
     panic: bool,
     diverges: bool,
     endpoints: usize,
@@ -112,6 +113,7 @@ impl From<&PoolStatus> for PoolJson {
             |(share, zones): &(f64, Vec<String>)| TierJson { share: *share, zones: zones.clone() };
         Self {
             name: status.name.to_string(),
+            balance: status.balance,
             panic: status.panic,
             diverges: status.diverges,
             endpoints: status.endpoints,

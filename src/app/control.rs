@@ -394,6 +394,7 @@ impl Control {
         let routes = Arc::new(RouteTable::compile(&config.routes, names));
         self.board.shared.manners.store(Arc::new(Manners::of(&config)));
         self.board.shared.prepare(&config.routes);
+        self.board.shared.prepare_secret(&config);
         self.board.shared.allow_descriptors(&config);
         self.board.shared.access.aim(&config.access_log.to);
         let input = Input::Configure { topology: config.topology.clone(), routes };

@@ -125,6 +125,9 @@ impl Instance {
         let (shared, reports) = Shared::new(Manners::of(&config));
         let log = access::start(&shared)?;
         let is_heir = predecessor.is_some();
+        if let Some(secret) = predecessor.as_mut().and_then(|left| left.secret.take()) {
+            let _ = shared.inherited_secret.set(secret);
+        }
         let keeper = ledger::start(&shared, config.state_dir.clone(), config.ledger, is_heir)?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();

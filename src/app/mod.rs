@@ -20,6 +20,7 @@ pub mod access;
 pub mod proxy;
 pub mod worker;
 
+pub mod keyring;
 pub mod meter;
 pub mod observe;
 pub mod pressure;

@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
 use crate::config::model::{AccessLog, Config, Headers, Limits};
+use crate::logic::affinity::{Affinity, Secrets};
 use crate::logic::descriptors::Descriptors;
 use crate::logic::id::EndpointId;
 use crate::logic::network::Network;
@@ -20,10 +21,12 @@ use crate::logic::rate::RateTable;
 use crate::logic::retry::Waiting;
 use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::snapshot::Snapshot;
+use crate::logic::topology::PoolSpec;
 use crate::net::geo::GeoDatabase;
 
 use super::access;
 use super::front::Front;
+use super::keyring::instance_secret;
 use super::meter::Meters;
 use super::pressure::Pressure;
 
@@ -52,6 +55,10 @@ pub struct Shared {
     pub descriptors: Arc<Descriptors>,
     /// How much memory is used, and what is to be done about it. Control alone writes it.
     pub pressure: Pressure,
+    /// What seals cookies of pools that have no secret of their own; there once one has.
+    pub secret: OnceLock<Secrets>,
+    /// The same, of the process that this one takes over from.
+    pub inherited_secret: OnceLock<Secrets>,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
@@ -198,6 +205,8 @@ impl Shared {
             meters: Meters::default(),
             access: access::AccessLog::default(),
             rates: OnceLock::new(),
+            secret: OnceLock::new(),
+            inherited_secret: OnceLock::new(),
             descriptors: Arc::default(),
             pressure: Pressure::default(),
             reports_dropped: AtomicU64::new(0),
@@ -221,6 +230,16 @@ impl Shared {
         for route in routes.iter().filter(|route| route.rate.is_some()) {
             self.rates.get_or_init(|| RateTable::new(RATES, RandomState::new()));
             let _ = self.meters.limited(&route.name);
+        }
+    }
+
+    /// Has a secret for the pools of `config` that seal cookies and have none of their own.
+    pub fn prepare_secret(&self, config: &Config) {
+        let mut pools = config.topology.pools.iter();
+        let wants = |pool: &Arc<PoolSpec>| matches!(pool.affinity.as_deref(), Some(Affinity::Cookie(one)) if one.secrets.is_none());
+        if pools.any(wants) {
+            let directory = config.state_dir.as_deref();
+            self.secret.get_or_init(|| instance_secret(directory, self.inherited_secret.get()));
         }
     }
 

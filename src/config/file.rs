@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
 mod action;
+mod balance;
 mod health;
 mod listen;
 mod located;
@@ -23,6 +24,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
+pub(super) use self::balance::{Affinity, Balance, BalanceTable, HashKey};
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
@@ -33,8 +35,8 @@ pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText,
-    Whole,
+    AgeText, BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText,
+    StatusText, Whole,
 };
 pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
 
@@ -198,6 +200,10 @@ pub(super) struct Pool {
     pub(super) capacity: Option<Table<Capacity>>,
     /// What is said of a region, by its name.
     pub(super) region: Option<Entries<Table<Region>>>,
+    /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
+    pub(super) balance: Option<Located<Balance>>,
+    /// By what requests stay with an endpoint. Default: they do not.
+    pub(super) affinity: Option<Table<Affinity>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,

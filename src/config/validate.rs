@@ -1,6 +1,7 @@
 //! The mirror to the model: every check that needs more than the shape of the file, all of them
 //! always made, so that one run finds everything.
 
+mod balance;
 mod check;
 mod evacuate;
 mod health;

@@ -10,6 +10,7 @@ use std::sync::atomic::{
     fence,
 };
 
+use super::balance::ewma::PeakEwma;
 use super::breaker::{Gauges, Limit};
 use super::casualty::{Casualties, Casualty, Count};
 
@@ -35,6 +36,8 @@ pub struct Live {
     late: AtomicU64,
     trials: AtomicU32,
     is_noted: AtomicBool,
+    /// Written where the pool chooses by it.
+    latency: PeakEwma,
     /// There once a client has seen a failure.
     casualties: OnceLock<Box<Count>>,
 }
@@ -57,6 +60,7 @@ impl Default for Live {
             late: AtomicU64::new(0),
             trials: AtomicU32::new(0),
             is_noted: AtomicBool::new(false),
+            latency: PeakEwma::default(),
             casualties: OnceLock::new(),
         }
     }
@@ -153,15 +157,22 @@ impl Live {
     }
 
     /// A good answer began after `us` microseconds, where somebody wants to know.
-    pub fn took(&self, us: u64) {
+    pub fn took(&self, us: u64, now_us: u64) {
         self.timed.fetch_add(1, Relaxed);
         self.took_us.fetch_add(us, Relaxed);
+        self.latency.observe(us, now_us);
     }
 
     /// Answers that were timed, and what all of them took to begin, in microseconds.
     #[must_use]
     pub fn timed(&self) -> (u64, u64) {
         (self.timed.load(Relaxed), self.took_us.load(Relaxed))
+    }
+
+    /// What it costs to wait here, by latency and what is in flight, in microseconds.
+    #[must_use]
+    pub fn cost(&self, now_us: u64) -> f64 {
+        self.latency.cost(self.in_flight(), now_us)
     }
 
     /// A good answer came to its end.

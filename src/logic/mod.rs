@@ -18,6 +18,8 @@ pub mod ratio;
 pub mod recovery;
 pub mod schedule;
 
+pub mod affinity;
+pub mod balance;
 pub mod breaker;
 pub mod casualty;
 pub mod descriptors;

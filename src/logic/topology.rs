@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::Affinity;
+use super::balance::{Balance, HashKey, Keyed, Kind};
 use super::breaker::Breakers;
 use super::director::What;
 use super::id::Place;
@@ -65,6 +67,10 @@ pub struct PoolSpec {
     pub slo: Option<Slo>,
     /// What of it is to get no requests.
     pub drained: Vec<What>,
+    /// How an endpoint is chosen among those that are equally near.
+    pub balance: Balance,
+    /// By what requests stay with an endpoint.
+    pub affinity: Option<Arc<Affinity>>,
 }
 
 impl PoolSpec {
@@ -87,7 +93,44 @@ impl PoolSpec {
             evict: Evict::default(),
             slo: None,
             drained: Vec::new(),
+            balance: Balance::default(),
+            affinity: None,
         }
+    }
+
+    /// Whether it matters how long answers take.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.balance == Balance::PeakEwma || self.steer.is_timed()
+    }
+
+    /// The tables that keys need, where requests have any.
+    #[must_use]
+    pub fn tables(&self) -> Option<Kind> {
+        match (&self.balance, self.affinity.as_deref()) {
+            (Balance::Keyed(keyed), _) => Some(keyed.table),
+            (_, Some(Affinity::Key(_))) => Some(Kind::default()),
+            _ => None,
+        }
+    }
+
+    /// What may be a request's key; the first that it has is.
+    pub fn keys(&self) -> impl Iterator<Item = &HashKey> {
+        let by_affinity = match self.affinity.as_deref() {
+            Some(Affinity::Key(key)) => Some(key),
+            _ => None,
+        };
+        let by_balance = match &self.balance {
+            Balance::Keyed(Keyed { key, .. }) => Some(key),
+            _ => None,
+        };
+        by_affinity.into_iter().chain(by_balance)
+    }
+
+    /// Whether all requests of the pool are counted, limited or not.
+    #[must_use]
+    pub fn counts_requests(&self) -> bool {
+        matches!(self.balance, Balance::Keyed(Keyed { max_load_percent: Some(_), .. }))
     }
 
     /// The first gate.

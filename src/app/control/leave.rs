@@ -138,6 +138,7 @@ impl Control {
             legacy: self.board.director.borrow().legacy(),
             upgrades: self.board.process.borrow().upgrades,
             orders: keeper::kept(self.board.director.borrow().orders(), &self.board.clock),
+            secret: self.board.shared.secret.get().cloned(),
         })
     }
 

@@ -134,15 +134,15 @@ impl Visit {
             note.head(status, now.saturating_duration_since(self.began));
         }
         if self.is_timed.replace(false) && status < 500 {
-            self.took(now.saturating_duration_since(self.began));
+            self.took(now.saturating_duration_since(self.began), now_us);
         }
         if self.witness.head(status, &self.home.target.live, now_us) {
             self.report(Failure::http(Reason::Status(status)));
         }
     }
 
-    fn took(&self, time: Duration) {
-        self.home.target.live.took(time.as_micros() as u64);
+    fn took(&self, time: Duration, now_us: u64) {
+        self.home.target.live.took(time.as_micros() as u64, now_us);
     }
 
     /// All of the answer has passed.
@@ -196,7 +196,9 @@ impl Drop for Visit {
         self.home.target.live.leave();
         if self.is_timed.get() {
             // Somebody else was faster: the answer would have taken longer still.
-            self.took(self.began.elapsed());
+            let now = Instant::now();
+            let time = now.saturating_duration_since(self.began);
+            self.took(time, self.worker.shared.micros(now));
         }
         if let Some(note) = &self.note {
             note.over(self.began.elapsed());

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::app::orders::keeper::Kept;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::Handover;
 use crate::net::listener::{self, Stock};
@@ -24,6 +25,8 @@ pub struct Predecessor {
     pub upgrades: u64,
     /// What operators had ordered.
     pub orders: Vec<Kept>,
+    /// What it sealed cookies by.
+    pub secret: Option<Secrets>,
 }
 
 impl Predecessor {
@@ -47,8 +50,9 @@ impl Predecessor {
             stock.put(listener::adopt(socket.into(), Some(note.name), side, label)?);
         }
         let legacy = letter.legacy(Instant::now());
-        let (upgrades, orders) = (letter.upgrades + 1, letter.orders);
-        Ok(Some((Self { handover, legacy, upgrades, orders }, stock)))
+        let (upgrades, secret) = (letter.upgrades + 1, letter.secret());
+        let orders = letter.orders;
+        Ok(Some((Self { handover, legacy, upgrades, orders, secret }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::app::notify;
 use crate::app::orders::keeper::Kept;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::{Breaker, Handover};
 use crate::net::listener::Given;
@@ -35,6 +36,8 @@ pub struct Estate {
     pub upgrades: u64,
     /// What operators have ordered.
     pub orders: Vec<Kept>,
+    /// What cookies are sealed by.
+    pub secret: Option<Secrets>,
 }
 
 /// What control hears of an upgrade.
@@ -142,7 +145,7 @@ fn converse(
         RecvTimeoutError::Timeout => ErrorKind::TimedOut.into(),
         RecvTimeoutError::Disconnected => gone(),
     })??;
-    let letter = Letter::new(&estate, Instant::now());
+    let letter = Letter::new(&estate, Instant::now()).with_secret(estate.secret.as_ref());
     let sockets = estate.sockets;
     handover.send(&serde_json::to_vec(&letter)?)?;
     let descriptors: Vec<_> = sockets.iter().map(|given| given.listener.as_fd()).collect();

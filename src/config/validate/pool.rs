@@ -80,6 +80,8 @@ impl Check<'_> {
             evict: self.evict(given.evict),
             slo: self.slo(given.slo),
             drained: seen.drained,
+            balance: self.balance(given.balance),
+            affinity: self.affinity(given.affinity),
         }
     }
 

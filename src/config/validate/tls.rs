@@ -170,11 +170,15 @@ impl Check<'_> {
         }
     }
 
-    fn file_of(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+    /// What is in a file that the configuration names.
+    pub(in crate::config::validate) fn file_of(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<Arc<[u8]>> {
         self.file_within(path, MAX_FILE_BYTES)
     }
 
-    /// What is in a file that the configuration names, if it is no larger than that.
+    /// The same, if it is no larger than that.
     pub(in crate::config::validate) fn file_within(
         &mut self,
         path: &Located<String>,

@@ -1,9 +1,12 @@
 //! What the director keeps of a pool and its zones.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::logic::affinity::Affinity;
+use crate::logic::balance::hash::identity;
+use crate::logic::balance::{Kind, Seating};
 use crate::logic::id::{EndpointId, Place};
 use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
@@ -134,6 +137,8 @@ pub(super) struct ZoneState {
     pub(super) flaps: Flaps,
     pub(super) ramp: Ramp,
     pub(super) flow: Flow,
+    /// Since when its endpoints are drained that are.
+    pub(super) drained_at: BTreeMap<EndpointId, Instant>,
     /// Of answers that were timed at the last look; see [`crate::logic::live::Live::timed`].
     pub(super) timed: (u64, u64),
     pub(super) ratio: Ratio,
@@ -143,6 +148,8 @@ pub(super) struct ZoneState {
     pub(super) strikes: VecDeque<(Instant, EndpointId)>,
     pub(super) struck: u32,
     targets: Arc<[Target]>,
+    /// By what keys find `targets`, where the pool has any.
+    seating: Option<Arc<Seating>>,
     built: Built,
     is_stale: bool,
 }
@@ -172,11 +179,13 @@ impl ZoneState {
             flaps: Flaps::default(),
             ramp: Ramp::Full,
             flow: Flow::default(),
+            drained_at: BTreeMap::new(),
             timed: (0, 0),
             ratio: Ratio::new(now),
             strikes: VecDeque::new(),
             struck: 0,
             targets: Arc::from(Vec::new()),
+            seating: None,
             built: Built::default(),
             is_stale: true,
         };
@@ -187,17 +196,23 @@ impl ZoneState {
                 flaps: before.flaps,
                 ramp: before.ramp,
                 flow: before.flow,
+                drained_at: std::mem::take(&mut before.drained_at),
                 timed: before.timed,
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
+                seating: before.seating.take(),
                 ..fresh
             },
         }
     }
 
-    pub(super) fn seat(&mut self, targets: Vec<Target>) {
+    /// Gives the zone its endpoints, which keys find by `tables` if there are any.
+    pub(super) fn seat(&mut self, targets: Vec<Target>, tables: Option<Kind>) {
+        let before = self.seating.take();
+        self.seating = tables.and_then(|kind| Seating::of(kind, &self.place, &targets, before));
         self.members = targets.iter().map(|target| target.id).collect();
+        self.drained_at.retain(|id, _| self.members.contains(id));
         let entry = Entry { standing: Standing::Unknown, ..Entry::default() };
         self.entries = vec![entry; targets.len()];
         self.counts = Counts { all: targets.len() as u32, ..Counts::default() };
@@ -243,7 +258,8 @@ impl ZoneState {
             resort.append(&mut suspects);
             resort.sort_unstable();
         }
-        let cell = |active: &[(u32, u32)]| Cell::new(&self.targets, active);
+        let seating = self.seating.as_ref();
+        let cell = |active: &[(u32, u32)]| Cell::seated(&self.targets, seating, active);
         let has_doubted = self.entries.iter().any(|entry| entry.standing == Standing::Doubted);
         let open_cell = cell(&open);
         let clear = if has_doubted {
@@ -264,16 +280,32 @@ impl ZoneState {
         }
     }
 
+    /// By what pins find the endpoints of the zone, which is the pool's number `index`.
+    pub(super) fn pins(&self, index: usize) -> impl Iterator<Item = (u64, u32, u32)> {
+        let numbered = self.targets.iter().zip(0..);
+        numbered.map(move |(target, position)| (identity(target.address), index as u32, position))
+    }
+
     /// Every endpoint of the zone that is not drained, whatever is known of it.
     pub(super) fn everybody(&self) -> Option<Cell> {
         if self.counts.drained == 0 {
-            return Cell::everybody(&self.targets);
+            return Cell::everybody(&self.targets, self.seating.as_ref());
         }
         let seats = self.entries.iter().zip(self.targets.iter()).zip(0u32..);
         let seats = seats.filter(|((entry, _), _)| entry.standing != Standing::Drained);
         let active: Vec<(u32, u32)> =
             seats.map(|((_, target), position)| (position, target.weight * WEIGHT_ONE)).collect();
-        Cell::new(&self.targets, &active)
+        Cell::seated(&self.targets, self.seating.as_ref(), &active)
+    }
+
+    /// Those that are drained and could serve, each with when it was.
+    pub(super) fn drained(&self) -> impl Iterator<Item = (&Target, Instant)> {
+        let seats = self.targets.iter().zip(&self.entries);
+        seats.filter_map(|(target, entry)| {
+            let is_well = entry.standing == Standing::Drained && !entry.is_down;
+            let since = self.drained_at.get(&target.id).filter(|_| is_well)?;
+            Some((target, *since))
+        })
     }
 
     /// An endpoint weighs something else from now on.
@@ -300,6 +332,8 @@ pub(super) struct PoolState {
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
     pub(super) live: Arc<PoolLive>,
+    /// Where pins find their endpoints, where the pool has any.
+    pub(super) pins: Option<Arc<[(u64, u32, u32)]>>,
     /// What requests got of late in the whole pool.
     pub(super) recent: Ratio,
     /// Endpoints whose share grows.
@@ -349,6 +383,7 @@ impl PoolState {
             view: None,
             members: Arc::default(),
             live: Arc::default(),
+            pins: None,
             recent: Ratio::new(now),
             ramping: Vec::new(),
             ramp_due: None,
@@ -387,6 +422,17 @@ impl PoolState {
     pub(super) fn is_drained(&self, id: EndpointId) -> bool {
         let mut seats = self.zones.iter().flat_map(|zone| zone.members.iter().zip(&zone.entries));
         seats.any(|(member, entry)| *member == id && entry.standing == Standing::Drained)
+    }
+
+    /// Has pins find the endpoints that all zones have by now.
+    pub(super) fn settle_pins(&mut self) {
+        let has_pins = matches!(self.spec.affinity.as_deref(), Some(Affinity::Cookie(_)));
+        self.pins = has_pins.then(|| {
+            let zones = self.zones.iter().enumerate();
+            let mut pins: Vec<_> = zones.flat_map(|(index, zone)| zone.pins(index)).collect();
+            pins.sort_unstable();
+            pins.into()
+        });
     }
 
     pub(super) fn in_panic(&self) -> bool {

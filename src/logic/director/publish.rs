@@ -4,15 +4,16 @@
 //! changed, everything else is shared with the snapshot before.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::logic::affinity::{Affinity, PinZone, Pins};
 use crate::logic::recovery::ramp_step;
 use crate::logic::snapshot::{Led, PoolView, Snapshot, Target};
 use crate::logic::topology::PoolSpec;
 
 use super::divide::{Choice, Division};
 use super::endpoint::Endpoint;
-use super::pools::PoolState;
+use super::pools::{Built, PoolState, ZoneState};
 use super::{Director, Event};
 
 impl Director {
@@ -22,7 +23,7 @@ impl Director {
         for pool in std::mem::take(&mut self.stale) {
             if let Some(state) = self.pools.get_mut(pool) {
                 let before = state.view.take();
-                let view = view(state, before.as_ref(), now);
+                let view = view(state, before.as_ref(), (self.epoch, now));
                 let was_panic = before.is_some_and(|before| before.panic);
                 let is_panic = view.panic;
                 state.view = Some(view);
@@ -111,7 +112,11 @@ impl Director {
     }
 }
 
-fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
+fn view(
+    state: &mut PoolState,
+    before: Option<&Arc<PoolView>>,
+    (epoch, now): (Instant, Instant),
+) -> Arc<PoolView> {
     if let Some(before) = before
         && !before.led.tiers.is_empty()
         && state.counts.known == state.counts.drained
@@ -122,7 +127,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         return Arc::clone(before);
     }
     let division = Division::of(state, now);
-    let PoolState { spec, counts, members, live, .. } = state;
+    let PoolState { spec, zones, counts, members, live, pins, .. } = state;
     // What is drained is neither healthy nor not.
     let known = u64::from(counts.known - counts.drained);
     let is_drained = counts.drained == counts.all && counts.all > 0;
@@ -133,6 +138,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
     let panic = known > 0 && is_short;
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
+    let pins = pins.as_ref().map(|seats| Pins::new(seats, pin_zones(zones, &spec, panic, epoch)));
     if panic {
         let lead = |way| Led { tiers: division.everybody(way, state), proven: None };
         let (led, others) = every_way(&spec, lead);
@@ -145,6 +151,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
             is_drained,
             members,
             live,
+            pins,
         });
     }
     let open: [Choice; 3] =
@@ -158,7 +165,33 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
         proven: (has_doubted && any_clear).then(|| division.assemble(way, &clear)),
     });
     state.bounds = division.bounds();
-    Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live })
+    Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live, pins })
+}
+
+/// Who takes requests that are pinned to it.
+fn pin_zones(
+    zones: &mut [ZoneState],
+    spec: &PoolSpec,
+    panic: bool,
+    epoch: Instant,
+) -> Vec<PinZone> {
+    let stay = match spec.affinity.as_deref() {
+        Some(Affinity::Cookie(cookie)) => cookie.drain,
+        _ => Duration::ZERO,
+    };
+    let of = |zone: &mut ZoneState| {
+        let until_us = |since: Instant| (since + stay).saturating_duration_since(epoch).as_micros();
+        let drained =
+            zone.drained().map(|(target, since)| (target.clone(), until_us(since) as u64));
+        let drained = drained.collect();
+        if panic {
+            let all = zone.everybody();
+            return PinZone { clear: all.clone(), open: all, suspects: None, drained };
+        }
+        let Built { clear, open, suspects, .. } = zone.built().clone();
+        PinZone { clear, open, suspects, drained }
+    };
+    zones.iter_mut().map(of).collect()
 }
 
 /// By the policy of the pool, and by every other way that its requests are led.

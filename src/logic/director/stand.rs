@@ -29,7 +29,15 @@ impl Director {
         }
         zone.counts.swap(old, entry);
         state.counts.swap(old, entry);
-        if old.standing != entry.standing || old.weight != entry.weight {
+        let is_drained = entry.standing == Standing::Drained;
+        if is_drained {
+            zone.drained_at.entry(id).or_insert(now);
+        } else if entry.standing != Standing::Unknown {
+            zone.drained_at.remove(&id);
+        }
+        // Who is drained may have clients of its own yet.
+        let is_lost = is_drained && old.is_down != entry.is_down;
+        if old.standing != entry.standing || old.weight != entry.weight || is_lost {
             zone.mark();
             // The last resort of a large zone that is down is published with whatever comes next: a
             // thousand verdicts in a zone that has left the traffic move nothing.

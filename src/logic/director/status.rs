@@ -58,6 +58,8 @@ pub struct EndpointStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: Arc<str>,
+    /// How an endpoint is chosen among those that are equally near.
+    pub balance: &'static str,
     /// Nothing is healthy: traffic goes everywhere.
     pub panic: bool,
     /// Which zones come first.
@@ -138,6 +140,7 @@ impl Director {
         let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
         PoolStatus {
             name: Arc::clone(&pool.spec.name),
+            balance: pool.spec.balance.as_str(),
             panic: pool.in_panic(),
             policy: pool.spec.steer.policy,
             tiers: tiers.unwrap_or_default(),

@@ -4,7 +4,7 @@ use crate::logic::id::Place;
 use crate::logic::incident::Incident;
 use crate::logic::live::Tries;
 use crate::logic::probe::{HttpProbe, ProbeSpec};
-use crate::logic::snapshot::{PoolView, Target};
+use crate::logic::snapshot::{Led, PoolView, Target};
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
@@ -236,6 +236,7 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
             panic: false,
             members: Arc::clone(&old.members),
             live: Arc::clone(&old.live),
+            pins: None,
         }));
         world.snapshot = Arc::new(snapshot);
         // What the director makes of it would end the trials.

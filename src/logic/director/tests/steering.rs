@@ -43,7 +43,7 @@ fn the_region_that_answers_soonest_is_led_to_and_passed_when_it_becomes_slow() {
     assert_eq!(shares(&rig), [0, 1_000], "what is listed first is far away");
     let names = rig.director.pools()[0].regions.clone();
     assert_eq!(names[0].0, "b");
-    let answers = |rig: &Rig, ms_: u64| (0..50).for_each(|_| rig.live(1).took(ms_ * 1_000));
+    let answers = |rig: &Rig, ms_: u64| (0..50).for_each(|_| rig.live(1).took(ms_ * 1_000, 1));
     for _ in 0..10 {
         answers(&rig, 2);
         rig.live_on(ms(1_000), slow(5, 40));
