@@ -24,7 +24,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
-pub(super) use self::balance::{Affinity, Balance, BalanceTable, HashKey};
+pub(super) use self::balance::{Affinity, Balance, HashKey};
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
@@ -201,7 +201,7 @@ pub(super) struct Pool {
     /// What is said of a region, by its name.
     pub(super) region: Option<Entries<Table<Region>>>,
     /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
-    pub(super) balance: Option<Located<Balance>>,
+    pub(super) balance: Option<Located<WordOr<Balance>>>,
     /// By what requests stay with an endpoint. Default: they do not.
     pub(super) affinity: Option<Table<Affinity>>,
     /// The zones that the endpoints stand in.

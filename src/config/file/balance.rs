@@ -1,29 +1,15 @@
 //! How a pool's endpoints are chosen, and what stays with one of them.
 
-use std::fmt;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::located::{Located, Shape, Table};
 use super::scalar::{AgeText, DurationText, Whole};
 
-/// A method, or a table that says more of it.
-#[derive(Clone, Debug, JsonSchema)]
-#[schemars(untagged)]
-pub(in crate::config) enum Balance {
-    /// `least_requests`, `peak_ewma`, `round_robin` or `random`.
-    Method(String),
-    /// A method and its options.
-    Table(BalanceTable),
-}
-
 /// A method and its options.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::config) struct BalanceTable {
+pub(in crate::config) struct Balance {
     /// `least_requests`: of two drawn by weight the one with fewer requests in flight; `peak_ewma`: the
     /// one that promises the shorter wait; `round_robin`: in turn, smoothly, by weight; `random`: by
     /// weight; `ring_hash` and `maglev`: by a `key`.
@@ -78,7 +64,9 @@ pub(in crate::config) struct Affinity {
     pub(in crate::config) secret_file: Option<Located<String>>,
 }
 
-const METHOD: &str = "a method such as \"round_robin\", or { method = \"ring_hash\", key = { header = \"x-user\" } }";
+impl Shape for Balance {
+    const EXPECTED: &str = "a method such as \"round_robin\", or { method = \"ring_hash\", key = { header = \"x-user\" } }";
+}
 
 impl Shape for HashKey {
     const EXPECTED: &str = "a table such as { header = \"x-user\" }";
@@ -86,29 +74,4 @@ impl Shape for HashKey {
 
 impl Shape for Affinity {
     const EXPECTED: &str = "a table such as { cookie = \"gapless\" }";
-}
-
-impl<'de> Deserialize<'de> for Balance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(BalanceVisitor)
-    }
-}
-
-/// Untagged enums lose the place of an error inside them; a visitor keeps it.
-struct BalanceVisitor;
-
-impl<'de> Visitor<'de> for BalanceVisitor {
-    type Value = Balance;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(METHOD)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Balance, E> {
-        Ok(Balance::Method(text.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
-        BalanceTable::deserialize(MapAccessDeserializer::new(map)).map(Balance::Table)
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use super::check::{Check, Key};
-use crate::config::file::{self, AgeText, BalanceTable, Located, Scalar, Table};
+use crate::config::file::{self, AgeText, Located, Scalar, Table, WordOr};
 use crate::config::findings::Flaw;
 use crate::config::suggest;
 use crate::config::units;
@@ -24,18 +24,18 @@ const SECRET_MEND: &str = "write one secret a line, each of 64 hexadecimal digit
                            `openssl rand -hex 32` makes them";
 
 impl Check<'_> {
-    pub(super) fn balance(&mut self, given: Option<Located<file::Balance>>) -> Balance {
+    pub(super) fn balance(&mut self, given: Option<Located<WordOr<file::Balance>>>) -> Balance {
         let Some(Located { value, span }) = given else { return Balance::default() };
         match value {
-            file::Balance::Method(word) => {
+            WordOr::Word(word) => {
                 let method = Some(Located { value: word, span: span.clone() });
-                self.method(BalanceTable { method, ..BalanceTable::default() }, &span)
+                self.method(file::Balance { method, ..file::Balance::default() }, &span)
             }
-            file::Balance::Table(table) => self.method(table, &span),
+            WordOr::Table(table) => self.method(table, &span),
         }
     }
 
-    fn method(&mut self, given: BalanceTable, table: &Range<usize>) -> Balance {
+    fn method(&mut self, given: file::Balance, table: &Range<usize>) -> Balance {
         let Some(method) = &given.method else {
             let flaw = Flaw::new("no method is named", "add `method = \"ring_hash\"`");
             self.missing(table, "method", flaw);
