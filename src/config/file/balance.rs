@@ -17,7 +17,7 @@ pub(in crate::config) enum Balance {
     /// `least_requests`, `peak_ewma`, `round_robin` or `random`.
     Method(String),
     /// A method and its options.
-    Table(BalanceTable),
+    Table(Box<BalanceTable>),
 }
 
 /// A method and its options.
@@ -109,6 +109,7 @@ impl<'de> Visitor<'de> for BalanceVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
-        BalanceTable::deserialize(MapAccessDeserializer::new(map)).map(Balance::Table)
+        BalanceTable::deserialize(MapAccessDeserializer::new(map))
+            .map(|table| Balance::Table(table.into()))
     }
 }
