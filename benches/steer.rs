@@ -12,7 +12,7 @@ use gapless::logic::id::{EndpointId, Place};
 use gapless::logic::route::{
     Action, Ask, HostMatch, PathMatch, PathRules, Pattern, RouteSpec, RouteTable, Test, normalise,
 };
-use gapless::logic::snapshot::{Avoid, Cell, PoolView, Sending, Target, Tier, Wish};
+use gapless::logic::snapshot::{Avoid, Cell, Led, PoolView, Sending, Target, Tier, Wish};
 use gapless::logic::steer::WHOLE;
 use gapless::logic::tier::WEIGHT_ONE;
 use gapless::logic::topology::PoolSpec;
@@ -101,9 +101,10 @@ fn cells(
 fn view(balance: Balance, tiers: Vec<Tier>) -> PoolView {
     PoolView {
         spec: Arc::new(PoolSpec { balance, ..PoolSpec::new("web", Vec::new()) }),
-        tiers,
-        proven: None,
+        led: Led { tiers, proven: None },
+        others: Vec::new(),
         trials: Vec::new(),
+        is_drained: false,
         panic: false,
         members: Arc::default(),
         live: Arc::default(),
@@ -206,7 +207,7 @@ fn methods(criterion: &mut Criterion) {
         {
             let pool = pool_of(balance.clone(), (12, 834, weighted), is_one_tier);
             for target in pool.targets() {
-                target.live.observe(5_000, 1);
+                target.live.took(5_000, 1);
             }
             let (mut rng, turns) = (Rng::with_seed(1), Turns::default());
             let is_keyed = balance_kind(&balance).is_some();
@@ -215,7 +216,7 @@ fn methods(criterion: &mut Criterion) {
                 bench.iter(|| {
                     key = key.wrapping_add(0x9E37_79B9_7F4A_7C15);
                     let (sending, key) = (Sending::Repeatable, is_keyed.then_some(key));
-                    let wish = Wish { sending, key, now_us: 1_000, turns: Some(&turns) };
+                    let wish = Wish { sending, way: 0, key, now_us: 1_000, turns: Some(&turns) };
                     black_box(&pool).pick(&mut rng, wish).map(|target| target.id)
                 });
             });
@@ -228,7 +229,7 @@ fn methods(criterion: &mut Criterion) {
     }
     let pool = &pool(12, 834, false);
     let every: Vec<(u32, u32)> = (0..834).map(|n| (n, WEIGHT_ONE)).collect();
-    let targets: Arc<[Target]> = pool.tiers[0].targets().cloned().collect();
+    let targets: Arc<[Target]> = pool.led.tiers[0].targets().cloned().collect();
     let place = Place::parse("r/z").expect("a place");
     let seating = Seating::of(Kind::Maglev, &place, &targets, None);
     for (name, seating) in [("keyless", None), ("keyed", seating.as_ref())] {

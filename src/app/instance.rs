@@ -23,6 +23,7 @@ use super::doors::{BindError, Doors};
 use super::front;
 use super::ledger;
 use super::notify::Notifier;
+use super::orders::keeper::Keeper;
 use super::pressure;
 use super::reload::{self, Attempt, Watched};
 use super::shared::{Manners, Shared};
@@ -143,6 +144,8 @@ impl Instance {
             upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
             notifier: notifier.clone(),
             ledger: keeper.ledger(),
+            keeper: Keeper::start(config.state_dir.clone())?,
+            orders: predecessor.as_mut().map(|left| std::mem::take(&mut left.orders)),
         };
         let thread = ControlThread {
             inlets: Inlets { reports, orders, attempts },

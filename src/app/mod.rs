@@ -10,8 +10,11 @@ pub mod front;
 pub mod gauges;
 pub mod lag;
 pub mod notify;
+pub mod orders;
 pub mod reload;
+pub mod status;
 pub mod upgrade;
+pub mod whatif;
 
 pub mod access;
 pub mod proxy;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
@@ -21,6 +22,7 @@ use crate::logic::retry::Waiting;
 use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::snapshot::Snapshot;
 use crate::logic::topology::PoolSpec;
+use crate::net::geo::GeoDatabase;
 
 use super::access;
 use super::front::Front;
@@ -63,7 +65,7 @@ pub struct Shared {
 }
 
 /// How clients are treated, whatever they ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Manners {
     /// Bounds on clients.
     pub limits: Limits,
@@ -75,6 +77,10 @@ pub struct Manners {
     pub paths: PathRules,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<Network>,
+    /// Knows where clients are.
+    pub places: Option<GeoDatabase>,
+    /// In which trusted proxies name the client's country.
+    pub country_header: Option<HeaderName>,
 }
 
 impl Manners {
@@ -88,6 +94,8 @@ impl Manners {
             access_log: access_log.clone(),
             paths: *paths,
             trusted_proxies: config.trusted_proxies.clone(),
+            places: config.geo.database.clone().and_then(GeoDatabase::new),
+            country_header: config.geo.country_header.clone(),
         }
     }
 }
@@ -140,7 +148,14 @@ pub enum Command {
         /// What becomes of the requests that wait for it.
         waiting: Waiting,
     },
-    /// The same for the requests that a drill took.
+    /// Nobody is to go to the endpoint any more, because an operator has said so.
+    Drained {
+        /// Which.
+        endpoint: EndpointId,
+        /// The time of what lasts there is up.
+        is_over: bool,
+    },
+    /// As [`Command::Cut`], for the requests that a drill took.
     CutLane {
         /// Which drill.
         drill: u64,

@@ -28,6 +28,8 @@ pub struct Live {
     last_failure_us: AtomicU64,
     waits_since_us: AtomicU64,
     answers: AtomicU64,
+    timed: AtomicU64,
+    took_us: AtomicU64,
     errors: AtomicU64,
     failed: AtomicU64,
     rescued: AtomicU64,
@@ -50,6 +52,8 @@ impl Default for Live {
             last_failure_us: AtomicU64::new(0),
             waits_since_us: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            timed: AtomicU64::new(0),
+            took_us: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
@@ -152,9 +156,17 @@ impl Live {
         since_us != 0 && since_us < us
     }
 
-    /// A good answer began after `us` microseconds.
-    pub fn observe(&self, us: u64, now_us: u64) {
+    /// A good answer began after `us` microseconds, where somebody wants to know.
+    pub fn took(&self, us: u64, now_us: u64) {
+        self.timed.fetch_add(1, Relaxed);
+        self.took_us.fetch_add(us, Relaxed);
         self.latency.observe(us, now_us);
+    }
+
+    /// Answers that were timed, and what all of them took to begin, in microseconds.
+    #[must_use]
+    pub fn timed(&self) -> (u64, u64) {
+        (self.timed.load(Relaxed), self.took_us.load(Relaxed))
     }
 
     /// What it costs to wait here, by latency and what is in flight, in microseconds.

@@ -35,6 +35,7 @@ pub mod witness;
 
 pub mod drill;
 pub mod incident;
+pub mod operator;
 pub mod slo;
 pub mod window;
 

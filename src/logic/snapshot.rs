@@ -37,22 +37,33 @@ pub struct Snapshot {
 pub struct PoolView {
     /// As declared.
     pub spec: Arc<PoolSpec>,
-    /// Tiers that take traffic, nearest first.
-    pub tiers: Vec<Tier>,
-    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
-    /// those are left out here.
-    pub proven: Option<Vec<Tier>>,
+    /// Where the policy leads.
+    pub led: Led,
+    /// Where the other ways lead that some requests go; see [`super::steer::Steer::ways`].
+    pub others: Vec<Led>,
     /// Endpoints that traffic has put down and that must prove themselves: a request that can be
     /// sent again may be tried there, when its turn has come.
     pub trials: Vec<Target>,
     /// Nothing is healthy: the tiers hold every endpoint.
     pub panic: bool,
+    /// There is nobody because operators have drained everybody.
+    pub is_drained: bool,
     /// Every endpoint of the pool, whether it takes traffic or not; in order.
     pub members: Arc<[EndpointId]>,
     /// What workers share for the pool; the same for as long as its name is configured.
     pub live: Arc<PoolLive>,
     /// Where cookies lead, where there are any.
     pub pins: Option<Pins>,
+}
+
+/// Where requests are led.
+#[derive(Debug, Default)]
+pub struct Led {
+    /// Tiers that take traffic, the first to serve first.
+    pub tiers: Vec<Tier>,
+    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
+    /// those are left out here.
+    pub proven: Option<Vec<Tier>>,
 }
 
 /// What may be done with a request.
@@ -73,6 +84,8 @@ pub enum Sending {
 pub struct Wish<'a> {
     /// What may be done with it.
     pub sending: Sending,
+    /// Which way it is led; see [`super::steer::Steer::ways`].
+    pub way: usize,
     /// The hash of its key, where the pool wants one and it has one.
     pub key: Option<u64>,
     /// When it is chosen for.
@@ -83,7 +96,7 @@ pub struct Wish<'a> {
 
 impl From<Sending> for Wish<'_> {
     fn from(sending: Sending) -> Self {
-        Self { sending, key: None, now_us: 0, turns: None }
+        Self { sending, way: 0, key: None, now_us: 0, turns: None }
     }
 }
 
@@ -111,10 +124,13 @@ impl Avoid {
 const TRIALS_ASKED: usize = 16;
 
 impl PoolView {
-    fn tiers_for(&self, sending: Sending) -> &[Tier] {
-        match (sending, &self.proven) {
+    /// One that was configured away since is as good as the policy's.
+    fn tiers_for(&self, way: usize, sending: Sending) -> &[Tier] {
+        let other = way.checked_sub(1).and_then(|at| self.others.get(at));
+        let led = other.unwrap_or(&self.led);
+        match (sending, &led.proven) {
             (Sending::Once { .. }, Some(proven)) => proven,
-            _ => &self.tiers,
+            _ => &led.tiers,
         }
     }
 
@@ -127,7 +143,7 @@ impl PoolView {
             Sending::Once { before_us } if picked.live.waits_since_before(before_us) => {
                 // What was sent there may never be answered, and this could not be sent again.
                 let lives = |target: &Target| !target.live.waits_since_before(before_us);
-                let mut tiers = self.tiers_for(wish.sending).iter();
+                let mut tiers = self.tiers_for(wish.way, wish.sending).iter();
                 Some(
                     tiers.find_map(|tier| self.fitting(tier, rng, &wish, &lives)).unwrap_or(picked),
                 )
@@ -137,7 +153,7 @@ impl PoolView {
     }
 
     fn draw(&self, rng: &mut Rng, wish: &Wish<'_>) -> Option<&Target> {
-        let tiers = self.tiers_for(wish.sending);
+        let tiers = self.tiers_for(wish.way, wish.sending);
         let index = match (tiers, wish.key) {
             ([], _) => return None,
             ([_], _) => 0,
@@ -200,7 +216,7 @@ impl PoolView {
         wish: impl Into<Wish<'w>>,
     ) -> Option<&Target> {
         let wish = wish.into();
-        let tiers = self.tiers_for(wish.sending);
+        let tiers = self.tiers_for(wish.way, wish.sending);
         let fresh = |target: &Target| !avoid.endpoints.contains(&target.id);
         let away = |target: &Target| fresh(target) && !avoid.zones.contains(&target.zone);
         let mut among = |fits: &dyn Fn(&Target) -> bool| {
@@ -212,13 +228,13 @@ impl PoolView {
     /// Whether a request that is at `here` could go to another endpoint.
     #[must_use]
     pub fn has_other(&self, here: EndpointId, avoid: &Avoid, sending: Sending) -> bool {
-        let mut targets = self.tiers_for(sending).iter().flat_map(Tier::targets);
+        let mut targets = self.tiers_for(0, sending).iter().flat_map(Tier::targets);
         targets.any(|target| target.id != here && !avoid.endpoints.contains(&target.id))
     }
 
     /// Every endpoint that takes traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.tiers.iter().flat_map(Tier::targets)
+        self.led.tiers.iter().flat_map(Tier::targets)
     }
 }
 
@@ -247,10 +263,11 @@ mod tests {
     fn view(tiers: Vec<Tier>) -> PoolView {
         PoolView {
             spec: Arc::new(PoolSpec::new("web", Vec::new())),
-            tiers,
-            proven: None,
+            led: Led { tiers, proven: None },
+            others: Vec::new(),
             trials: Vec::new(),
             panic: false,
+            is_drained: false,
             members: Arc::default(),
             live: Arc::default(),
             pins: None,

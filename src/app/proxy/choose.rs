@@ -10,7 +10,6 @@ use smallvec::SmallVec;
 
 use crate::app::access::{Note, TryNote};
 use crate::app::worker::{PoolLocal, Worker};
-use crate::logic::balance::Balance;
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
 use crate::logic::drill::Lane;
 use crate::logic::snapshot::{Avoid, PoolView, Sending, Target, Wish};
@@ -45,6 +44,8 @@ pub(super) enum Way {
 pub(super) enum Nowhere {
     /// No endpoint is left.
     NoEndpoint,
+    /// Nobody, because operators have said so.
+    Drained,
     /// Those that are left have no room.
     Full(Full),
 }
@@ -53,6 +54,7 @@ impl From<Nowhere> for Reason {
     fn from(nowhere: Nowhere) -> Self {
         match nowhere {
             Nowhere::NoEndpoint => Self::NoEndpoint,
+            Nowhere::Drained => Self::Drained,
             Nowhere::Full(full) => Self::of_limit(full),
         }
     }
@@ -64,6 +66,8 @@ pub(super) struct Choice<'a> {
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a PoolLocal,
     pub(super) sending: Sending,
+    /// Which way it is led.
+    pub(super) way: usize,
     /// The hash of the request's key, if it has one.
     pub(super) key: Option<u64>,
     /// The endpoint that it stays with, if that takes it.
@@ -105,11 +109,13 @@ impl Choice<'_> {
 
     fn wish(&self) -> Wish<'_> {
         let now_us = self.worker.shared.micros(self.began);
-        Wish { sending: self.sending, key: self.key, now_us, turns: Some(&self.local.turns) }
+        let turns = Some(&self.local.turns);
+        Wish { sending: self.sending, way: self.way, key: self.key, now_us, turns }
     }
 
     fn go(&self, picked: Option<&Target>, avoid: &Avoid) -> Result<Next, Nowhere> {
-        let target = picked.ok_or(Nowhere::NoEndpoint)?;
+        let nowhere = if self.pool.is_drained { Nowhere::Drained } else { Nowhere::NoEndpoint };
+        let target = picked.ok_or(nowhere)?;
         self.enter(target, false).or_else(|full| self.around(target, full, avoid))
     }
 
@@ -185,7 +191,7 @@ impl Choice<'_> {
             is_trial,
             requests_at_most: breakers.endpoint.requests,
             resend: resend.transpose()?,
-            is_timed: self.pool.spec.balance == Balance::PeakEwma,
+            is_timed: self.pool.spec.is_timed(),
         };
         Visit::enter(self.worker, home, terms)
     }

@@ -17,6 +17,8 @@ use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::{RetrySpec, Route, RouteSpec};
 use crate::logic::snapshot::{Avoid, Sending};
+use crate::logic::steer;
+use crate::logic::topology::PoolSpec;
 use crate::net::upstream::{Free, Outgoing, Pool};
 
 use super::actions::Errand;
@@ -48,10 +50,27 @@ pub(super) struct Trip<'a> {
     pub(super) first_met: Option<Rc<Pool>>,
     /// Counts it among the pool's requests, where those are limited.
     pub(super) counted: Option<PoolRequest>,
+    /// Which way its pool leads it.
+    way: usize,
     /// The hash of its key, where the pool wants one and it has one.
     key: Option<u64>,
     /// Its cookie, where the pool's clients stay with an endpoint by one.
     pub(super) pinned: Option<Box<Pinned>>,
+}
+
+/// Which way a request is led: as its route says, or by where its client is, or by its pool's policy.
+fn way(
+    view: &View,
+    route: &Route,
+    pool: &PoolSpec,
+    (request, asker): (&Request<()>, &Asker<'_>),
+) -> usize {
+    match route.spec.steer {
+        _ if pool.steer.others.is_empty() => 0,
+        Some(policy) => pool.steer.find(&steer::Way::By(policy)),
+        None if pool.steer.geography.is_empty() => 0,
+        None => pool.steer.way_for(&asker.whereabouts(&view.manners, request.headers())),
+    }
 }
 
 /// A try that failed.
@@ -123,6 +142,7 @@ pub(super) async fn serve(
         sent_tries: 0,
         first_met: past.first_met,
         counted: None,
+        way: way(view, route, &pool.spec, (request, asker)),
         key: affinity::key(&pool.spec, request, asker),
         pinned: Pinned::of(pool, local, request.headers()),
     };
@@ -291,6 +311,7 @@ impl Trip<'_> {
             pool,
             local,
             sending,
+            way: self.way,
             key: self.key,
             pinned,
             began: self.began,
@@ -407,6 +428,7 @@ impl Trip<'_> {
             pool,
             local,
             sending: self.sending(local, now),
+            way: self.way,
             key: self.key,
             pinned: None,
             began: now,

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::access::TryNote;
 use crate::app::meter::WayMeter;
@@ -21,7 +21,8 @@ pub struct Visit {
     home: Rc<Pool>,
     began: Instant,
     is_trial: bool,
-    is_timed: bool,
+    /// What it takes until the answer begins is yet to be told.
+    is_timed: Cell<bool>,
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
@@ -46,7 +47,7 @@ pub struct Terms {
     pub requests_at_most: Option<u32>,
     /// Counts it among those that were sent again.
     pub resend: Option<Permit>,
-    /// Endpoints are chosen by how long they take.
+    /// Endpoints or regions are chosen by how long they take.
     pub is_timed: bool,
 }
 
@@ -65,7 +66,7 @@ impl Visit {
             home,
             began: terms.began,
             is_trial: terms.is_trial,
-            is_timed: terms.is_timed,
+            is_timed: Cell::new(terms.is_timed),
             witness: Witness::default(),
             is_failed: Cell::new(false),
             note: None,
@@ -120,6 +121,7 @@ impl Visit {
         if let Some(note) = &self.note {
             note.failed(failure, self.began.elapsed());
         }
+        self.is_timed.set(false);
         if self.witness.met(failure, &self.home.target.live) {
             self.report(failure);
         }
@@ -131,13 +133,16 @@ impl Visit {
         if let Some(note) = &self.note {
             note.head(status, now.saturating_duration_since(self.began));
         }
-        if self.is_timed && status < 500 {
-            let us = now.saturating_duration_since(self.began).as_micros() as u64;
-            self.home.target.live.observe(us, now_us);
+        if self.is_timed.replace(false) && status < 500 {
+            self.took(now.saturating_duration_since(self.began), now_us);
         }
         if self.witness.head(status, &self.home.target.live, now_us) {
             self.report(Failure::http(Reason::Status(status)));
         }
+    }
+
+    fn took(&self, time: Duration, now_us: u64) {
+        self.home.target.live.took(time.as_micros() as u64, now_us);
     }
 
     /// All of the answer has passed.
@@ -162,6 +167,7 @@ impl Visit {
                 }
                 self.failed(Casualty { sight: Sight::Cut, is_repeatable: false });
             }
+            ResponseError::Drained => self.witness.withdraw(),
             ResponseError::Client => {
                 self.witness.withdraw();
                 if let Some(note) = &self.note {
@@ -188,6 +194,12 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.home.target.live.leave();
+        if self.is_timed.get() {
+            // Somebody else was faster: the answer would have taken longer still.
+            let now = Instant::now();
+            let time = now.saturating_duration_since(self.began);
+            self.took(time, self.worker.shared.micros(now));
+        }
         if let Some(note) = &self.note {
             note.over(self.began.elapsed());
         }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::successor::Estate;
+use crate::app::orders::keeper::Kept;
 use crate::logic::affinity::Secrets;
 use crate::logic::director::{
     EndpointLegacy, Legacy, Piece, PoolLegacy, Sentence, Source, Withheld, ZoneLegacy, ZoneVerdict,
@@ -25,6 +27,9 @@ pub(super) struct Letter {
     /// Upgrades before this one.
     #[serde(default)]
     pub(super) upgrades: u64,
+    /// What operators have ordered; a version that knows of no orders has none.
+    #[serde(default)]
+    pub(super) orders: Vec<Kept>,
     /// What seals cookies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<SecretNote>,
@@ -129,7 +134,8 @@ fn is_no(is: &bool) -> bool {
 }
 
 impl Letter {
-    pub(super) fn new(sockets: &[Given], legacy: &Legacy, upgrades: u64, now: Instant) -> Self {
+    pub(super) fn new(estate: &Estate, now: Instant) -> Self {
+        let Estate { sockets, legacy, upgrades, orders, .. } = estate;
         let socket = |given: &Given| SocketNote {
             name: given.name,
             is_admin: given.side.map(|side| side == Side::Operator),
@@ -138,7 +144,8 @@ impl Letter {
         Self {
             sockets: sockets.iter().map(socket).collect(),
             pools: legacy.pools.iter().map(|pool| PoolNote::new(pool, now)).collect(),
-            upgrades,
+            upgrades: *upgrades,
+            orders: orders.clone(),
             secret: None,
         }
     }
@@ -414,7 +421,14 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written() {
         let now = Instant::now() + Duration::from_secs(3_600);
-        let letter = through_json(&Letter::new(&[], &legacy(now), 3, now));
+        let estate = Estate {
+            sockets: Vec::new(),
+            legacy: legacy(now),
+            upgrades: 3,
+            orders: Vec::new(),
+            secret: None,
+        };
+        let letter = through_json(&Letter::new(&estate, now));
         let letter: Letter = serde_json::from_value(letter).expect("a letter");
         assert_eq!(letter.upgrades, 3);
         let later = now + Duration::from_secs(7);
@@ -424,7 +438,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_not_known() {
         let now = Instant::now() + Duration::from_secs(3_600);
-        let mut letter = through_json(&Letter::new(&[], &legacy(now), 0, now));
+        let estate = Estate {
+            sockets: Vec::new(),
+            legacy: legacy(now),
+            upgrades: 0,
+            orders: Vec::new(),
+            secret: None,
+        };
+        let mut letter = through_json(&Letter::new(&estate, now));
         letter["new"] = 1.into();
         let endpoints = &mut letter["pools"][0]["zones"][0]["endpoints"];
         endpoints[0]["state"] = "radiant".into();

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::app::orders::keeper::Kept;
 use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::Handover;
@@ -22,6 +23,8 @@ pub struct Predecessor {
     pub legacy: Legacy,
     /// Upgrades, this one included.
     pub upgrades: u64,
+    /// What operators had ordered.
+    pub orders: Vec<Kept>,
     /// What it sealed cookies by.
     pub secret: Option<Secrets>,
 }
@@ -48,7 +51,8 @@ impl Predecessor {
         }
         let legacy = letter.legacy(Instant::now());
         let (upgrades, secret) = (letter.upgrades + 1, letter.secret());
-        Ok(Some((Self { handover, legacy, upgrades, secret }, stock)))
+        let orders = letter.orders;
+        Ok(Some((Self { handover, legacy, upgrades, orders, secret }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

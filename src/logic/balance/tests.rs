@@ -13,7 +13,7 @@ use super::hash::{mix, unit};
 use super::*;
 use crate::logic::breaker::{Limit, PoolRequest};
 use crate::logic::id::{EndpointId, Place};
-use crate::logic::snapshot::{Avoid, PoolView, Sending, Wish};
+use crate::logic::snapshot::{Avoid, Led, PoolView, Sending, Wish};
 use crate::logic::steer::WHOLE;
 use crate::logic::tier::{Cell, Target, Tier, WEIGHT_ONE};
 use crate::logic::topology::PoolSpec;
@@ -66,8 +66,9 @@ fn view(balance: Balance, tiers: Vec<Tier>) -> PoolView {
     let spec = PoolSpec { balance, ..PoolSpec::new("web", Vec::new()) };
     PoolView {
         spec: Arc::new(spec),
-        tiers,
-        proven: None,
+        led: Led { tiers, proven: None },
+        others: Vec::new(),
+        is_drained: false,
         trials: Vec::new(),
         panic: false,
         members: Arc::default(),
@@ -98,7 +99,7 @@ fn kind(balance: &Balance) -> Kind {
 
 fn wish<'t>(balance: &Balance, key: u64, turns: &'t Turns) -> Wish<'t> {
     let key = matches!(balance, Balance::Keyed(_)).then_some(key);
-    Wish { sending: Sending::Repeatable, key, now_us: 1, turns: Some(turns) }
+    Wish { sending: Sending::Repeatable, way: 0, key, now_us: 1, turns: Some(turns) }
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn a_million_picks_are_spread_as_the_shares_are() {
             let wish = wish(&balance, mix(u64::from(n), 99), &turns);
             *counts.entry(pool.pick(&mut rng, wish).expect("some").id).or_default() += 1;
         }
-        for tier in &pool.tiers {
+        for tier in &pool.led.tiers {
             let share = tier.share as f64 / WHOLE as f64;
             for (target, part) in tier.parts() {
                 let (expected, got) =
@@ -289,7 +290,8 @@ proptest! {
         let zone = Zone::new(0, &[1, 2, 3, 4], kind(&balance));
         let all = tier(WHOLE, [(zone.cell(|_| 1_000), 1_000)]);
         let proven = tier(WHOLE, [(zone.cell(|n| if n == 3 { 0 } else { 1_000 }), 1_000)]);
-        let pool = PoolView { proven: Some(vec![proven]), ..view(balance.clone(), vec![all]) };
+        let led = Led { tiers: vec![all], proven: Some(vec![proven]) };
+        let pool = PoolView { led, ..view(balance.clone(), Vec::new()) };
         zone.targets[2].live.enter(10);
         let (mut rng, turns) = (Rng::with_seed(seed), Turns::default());
         for n in 0..50 {
@@ -325,7 +327,7 @@ fn by_latency_who_is_slow_gets_less() {
     let pool = view(Balance::PeakEwma, vec![tier(WHOLE, [(zone.cell(|_| 1_000), 1_000)])]);
     let now_us = 20_000_000;
     for (target, ms) in zone.targets.iter().zip([5, 5, 50, 5, 5]) {
-        target.live.observe(ms * 1_000, now_us);
+        target.live.took(ms * 1_000, now_us);
     }
     let (mut rng, turns) = (Rng::with_seed(5), Turns::default());
     let wish = Wish { now_us, ..wish(&pool.spec.balance, 0, &turns) };

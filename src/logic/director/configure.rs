@@ -113,6 +113,9 @@ impl Director {
                 self.ramps(pool, now);
             }
         }
+        self.watch_flows(now);
+        self.file_orders(now);
+        self.obey_orders(now);
         self.nominal_per_second = self.nominal();
         self.stale.extend(0..self.pools.len());
         self.must_publish = true;
