@@ -111,9 +111,8 @@ impl Pinned {
         meter.steered(course);
         let is_kept = self.brought.is_some();
         // One that is on trial, or has failed, is nowhere to stay; and a drill moves nobody for good.
-        let is_written =
-            !visit.is_trial() && !(is_drilled && is_kept) && (is_kept || !status.is_server_error());
-        if let Some(pin) = pin.filter(|_| is_written)
+        let is_passing = if is_kept { is_drilled } else { status.is_server_error() };
+        if let Some(pin) = pin.filter(|_| !is_passing && !visit.is_trial())
             && let Ok(value) = HeaderValue::try_from(self.written(&pin, cookie, is_tls))
         {
             headers.append(SET_COOKIE, value);
@@ -134,7 +133,7 @@ impl Pinned {
         };
         let after = brought.after(served, self.has_failed.get(), (pins, cookie), (now_us, now_s));
         let renewed = Pin { written_s: now_s, ..brought };
-        let after = after.or((self.is_old && served == brought.now).then_some(renewed));
+        let after = after.or_else(|| (self.is_old && served == brought.now).then_some(renewed));
         let course = match &after {
             _ if served == brought.now => Course::Kept,
             _ if served == brought.first => Course::Returned,

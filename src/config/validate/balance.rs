@@ -50,7 +50,7 @@ impl Check<'_> {
             "round_robin" => Err(Balance::RoundRobin),
             "random" => Err(Balance::Random),
             other => {
-                let mend = match suggest::nearest(other, METHODS.into_iter()) {
+                let mend = match suggest::nearest(other, METHODS) {
                     Some(meant) => format!("did you mean \"{meant}\"?"),
                     None => {
                         format!("write one of {}", METHODS.map(|m| format!("\"{m}\"")).join(", "))

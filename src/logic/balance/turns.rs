@@ -46,7 +46,7 @@ pub(in crate::logic) fn stride(whole: u64) -> u64 {
     if whole <= 2 {
         return 1;
     }
-    let golden = (u128::from(whole) * 0x9E37_79B9_7F4A_7C15 >> 64) as u64;
+    let golden = ((u128::from(whole) * 0x9E37_79B9_7F4A_7C15) >> 64) as u64;
     (golden.max(1)..whole).find(|&step| gcd(step, whole) == 1).unwrap_or(1)
 }
 
