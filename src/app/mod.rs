@@ -14,6 +14,8 @@ pub mod reload;
 pub mod upgrade;
 
 pub mod access;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod proxy;
 pub mod worker;
 

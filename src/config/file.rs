@@ -9,6 +9,7 @@ mod listen;
 mod located;
 mod matching;
 mod observe;
+mod otlp;
 mod practice;
 mod probe;
 mod route;
@@ -28,6 +29,7 @@ use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::matching::{Paths, ValueTest};
 pub(super) use self::observe::{AccessLog, Ledger, Rate, Slo, SloLatency};
+pub(super) use self::otlp::Otlp;
 pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
@@ -66,6 +68,8 @@ pub(super) struct File {
     pub(super) trusted_proxies: Option<Vec<Located<String>>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
+    /// Where spans of requests go.
+    pub(super) otlp: Option<Table<Otlp>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
     /// Drills that are run by themselves.

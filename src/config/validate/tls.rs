@@ -170,7 +170,11 @@ impl Check<'_> {
         }
     }
 
-    fn file_of(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+    /// The bytes of a file that the configuration names, which is watched from now on.
+    pub(in crate::config::validate) fn file_of(
+        &mut self,
+        path: &Located<String>,
+    ) -> Option<Arc<[u8]>> {
         let full = self.base.join(&path.value);
         let named = NamedFile::look(&full);
         self.findings.named(named);
