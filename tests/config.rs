@@ -8,6 +8,8 @@ use gapless::cli::check::{Format, check};
 use gapless::config::model::{Headers, LedgerBounds, Limits, Shutdown, Underscores};
 use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
+use gapless::logic::affinity::{Affinity, OnReturn};
+use gapless::logic::balance::{Balance, Kind};
 use gapless::logic::probe::{ProbeKind, ProbeSpec};
 use gapless::logic::route::{
     Action, HostMatch, PathMatch, PathRules, RetrySpec, RouteSpec, Timeouts,
@@ -19,13 +21,15 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 9] = [
     "minimal.toml",
     "two-zones.toml",
     "multi-region.toml",
     "probes.toml",
     "verdicts.toml",
+    "balance.toml",
     "routes.toml",
+    "steering.toml",
     "full.toml",
 ];
 
@@ -82,6 +86,7 @@ fn the_smallest_example_takes_every_default() {
     assert_eq!(pool.zones[0].endpoints[0].weight, 1);
     assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
     assert_eq!(pool.evict, Evict::default());
+    assert_eq!((&pool.balance, &pool.affinity), (&Balance::LeastRequests, &None));
     assert_eq!(config.topology.probes_per_second, Topology::default().probes_per_second);
 }
 
@@ -120,6 +125,10 @@ fn the_full_example_states_the_defaults() {
     assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
     assert_eq!(pool.evict, Evict { endpoints: 100, ..Evict::default() });
     assert_eq!(pool.limits, PoolLimits::default());
+    let Balance::Keyed(keyed) = &pool.balance else { panic!("{:?}", pool.balance) };
+    assert_eq!((keyed.table, keyed.max_load_percent), (Kind::default(), Some(125)));
+    let Some(Affinity::Cookie(cookie)) = pool.affinity.as_deref() else { panic!("no cookie") };
+    assert_eq!((cookie.on_return, &cookie.secrets), (OnReturn::default(), &None));
     let ProbeKind::Http(probe) = &pool.primary().kind else { panic!("{:?}", pool.probes) };
     assert_eq!(probe.expect_status, [200..=299]);
     assert_eq!(probe.headers["x-probe"], "gapless");
@@ -134,7 +143,7 @@ fn the_full_example_has_every_key() {
     let tables = schema["$defs"].as_object().unwrap().values().chain([&schema]);
     let keys = tables.filter_map(|table| table["properties"].as_object()).flat_map(|p| p.keys());
     for key in keys {
-        let given = [format!("{key} = "), format!("[{key}"), format!(".{key}]")];
+        let given = ["{} = ", "[{}", ".{}]", ".{}."].map(|form| form.replace("{}", key));
         assert!(given.iter().any(|form| text.contains(form)), "full.toml has no `{key}`");
     }
 }

@@ -1,6 +1,8 @@
-//! The operator's listener: health, readiness, metrics, state, and drills.
+//! The operator's listener: health, readiness, metrics, state, drills, and orders.
 
+mod change;
 mod drills;
+mod orders;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -30,10 +32,11 @@ use crate::logic::pressure::Level;
 use super::api::{EndpointJson, PoolJson};
 use super::control::{Board, Phase};
 use super::explain::json::ZoneJson;
-use super::explain::{self, Reply};
+use super::explain::{self, Reply, query};
 use super::ledger;
 use super::ledger::query::{Form, Query};
-use super::{gauges, observe};
+use super::status::Status;
+use super::{gauges, observe, whatif};
 
 /// A connection is closed after this long, whatever it does.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,8 +77,10 @@ pub async fn serve(listener: TcpListener, board: Rc<Board>) {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let board = Rc::clone(&board);
                         async move {
-                            let mut answer = if drills::is_write(&request) {
+                            let mut answer = if change::is_write(&request, drills::ROOT) {
                                 drills::write(&board, request).await
+                            } else if change::is_write(&request, orders::ROOT) {
+                                orders::write(&board, request).await
                             } else {
                                 answer(&board, &request).await
                             };
@@ -140,9 +145,14 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/explain" => explain(board, request.uri().query().unwrap_or_default()),
         "/api/v1/incidents" => incidents(board, request.uri().query(), None).await,
         "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
+        "/api/v1/whatif" => what_if(board, request.uri().query().unwrap_or_default()).await,
         "/api/v1/slo" => slo(board, request.uri().query()).await,
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
+        "/api/v1/status" => status(board, request.uri().query()),
+        path if path.starts_with(orders::ROOT) => {
+            orders::read(board, path, request.uri().query().unwrap_or_default())
+        }
         path if path.starts_with(drills::ROOT) => {
             drills::read(board, path, request.uri().query().unwrap_or_default())
         }
@@ -187,6 +197,7 @@ fn ready(board: &Board) -> Answer {
 fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
+    page.push_str(&gauges::orders(&board.director.borrow(), &board.keeper));
     page.push_str(&gauges::load(&board.shared));
     page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
@@ -232,6 +243,15 @@ fn zones(board: &Board) -> Answer {
     json(&serde_json::json!({ "zones": zones }))
 }
 
+fn status(board: &Board, query: Option<&str>) -> Answer {
+    let status = Status::of(board, Instant::now());
+    match query {
+        None | Some("" | "format=json") => json(&status),
+        Some("format=text") => text(StatusCode::OK, &status.text()),
+        Some(_) => text(StatusCode::BAD_REQUEST, "the only key is `format`: json or text\n"),
+    }
+}
+
 fn explain(board: &Board, query: &str) -> Answer {
     match explain::answer(&board.director.borrow(), query, &board.clock, Instant::now()) {
         Reply::Text(page) => text(StatusCode::OK, &page),
@@ -239,6 +259,27 @@ fn explain(board: &Board, query: &str) -> Answer {
         Reply::Senseless(why) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
         Reply::Unknown(why) => text(StatusCode::NOT_FOUND, &format!("{why}\n")),
     }
+}
+
+async fn what_if(board: &Board, query: &str) -> Answer {
+    let query = match whatif::query::Query::parse(query) {
+        Ok(query) => query,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+    };
+    let form = query.form;
+    let begun = whatif::answer(&board.director.borrow(), query);
+    let answer = match begun {
+        Ok(answer) => answer.await,
+        Err(why) => return text(StatusCode::NOT_FOUND, &format!("{why}\n")),
+    };
+    let Ok((holds, page)) = answer else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made\n");
+    };
+    let content_type = match form {
+        query::Form::Json => "application/json",
+        query::Form::Text => "text/plain; charset=utf-8",
+    };
+    typed(if holds { StatusCode::OK } else { StatusCode::CONFLICT }, content_type, page.into())
 }
 
 async fn incidents(board: &Board, query: Option<&str>, form: Option<Form>) -> Answer {

@@ -39,6 +39,19 @@ impl Clock {
         u64::try_from(self.since_1970(at).as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// The instant of a time since 1970 in microseconds; now or long ago if there is none.
+    #[must_use]
+    pub fn instant(&self, us: u64) -> Instant {
+        let wall_us = self.micros(self.instant);
+        let apart = Duration::from_micros(us.abs_diff(wall_us));
+        let at = if us >= wall_us {
+            self.instant.checked_add(apart)
+        } else {
+            self.instant.checked_sub(apart)
+        };
+        at.unwrap_or(self.instant)
+    }
+
     /// Since 1970.
     #[must_use]
     pub fn since_1970(&self, at: Instant) -> Duration {
@@ -61,16 +74,27 @@ pub fn time_text(us: u64) -> String {
 #[derive(Debug, Serialize)]
 pub struct PoolJson {
     name: String,
+    balance: &'static str,
     panic: bool,
     diverges: bool,
     endpoints: usize,
     serving: usize,
     down: usize,
+    drained: usize,
     evict_limit: u32,
     withheld: u64,
     achieved_period_ms: Option<f64>,
     stretch: f64,
+    policy: &'static str,
     tiers: Vec<TierJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<RegionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct RegionJson {
+    region: String,
+    answers_after_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,20 +105,28 @@ struct TierJson {
 
 impl From<&PoolStatus> for PoolJson {
     fn from(status: &PoolStatus) -> Self {
+        let region = |(region, us): &(String, Option<f64>)| RegionJson {
+            region: region.clone(),
+            answers_after_ms: us.map(|us| us / 1e3),
+        };
         let tier =
             |(share, zones): &(f64, Vec<String>)| TierJson { share: *share, zones: zones.clone() };
         Self {
             name: status.name.to_string(),
+            balance: status.balance,
             panic: status.panic,
             diverges: status.diverges,
             endpoints: status.endpoints,
             serving: status.serving,
             down: status.down,
+            drained: status.drained,
             evict_limit: status.evict.allowed,
             withheld: status.withheld,
             achieved_period_ms: status.achieved_period.map(millis),
             stretch: status.stretch,
+            policy: status.policy.as_str(),
             tiers: status.tiers.iter().map(tier).collect(),
+            regions: status.regions.iter().map(region).collect(),
         }
     }
 }

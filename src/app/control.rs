@@ -2,6 +2,7 @@
 
 mod drill;
 mod leave;
+mod orders;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::model::Config;
 use crate::config::{LoadError, Loaded};
-use crate::logic::director::{Director, Input, Legacy, Output, Ticket};
+use crate::logic::director::{Director, Event, Input, Legacy, Output, Ticket};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
 use crate::logic::retry::Waiting;
@@ -31,6 +32,7 @@ use super::lag::Lag;
 use super::ledger::{Ledger, Setup};
 use super::notify::Notifier;
 use super::observe;
+use super::orders::keeper::{self, Keeper};
 use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 use super::upgrade::{Executable, Step, Successor};
@@ -82,8 +84,12 @@ pub struct Board {
     pub ledger: Ledger,
     /// Drills: at most one is under way.
     pub drills: RefCell<Drills>,
-    /// Control is to look at them.
+    /// Control is to look at them, or at what operators have ordered.
     pub drill_wake: Notify,
+    /// Where orders are kept.
+    pub keeper: Keeper,
+    /// Another process is about to take over: what is ordered now would be lost.
+    pub is_succeeded: Cell<bool>,
     /// Shared with the workers.
     pub shared: Arc<Shared>,
     /// For times of day.
@@ -140,6 +146,10 @@ pub struct Life {
     pub notifier: Notifier,
     /// Where incidents are kept.
     pub ledger: Ledger,
+    /// Where orders are kept.
+    pub keeper: Keeper,
+    /// A predecessor's orders; those in the state directory are of no account then.
+    pub orders: Option<Vec<keeper::Kept>>,
 }
 
 /// The control loop and all that it owns.
@@ -193,6 +203,8 @@ impl Control {
             ledger: life.ledger,
             drills: RefCell::default(),
             drill_wake: Notify::new(),
+            keeper: life.keeper,
+            is_succeeded: Cell::new(false),
             shared,
             clock,
         };
@@ -211,6 +223,7 @@ impl Control {
             steps: mpsc::unbounded_channel(),
             drill: DrillControl::default(),
         };
+        control.resume_orders(life.orders.as_deref());
         control.configure(config);
         if let Some(legacy) = life.legacy {
             control.board.director.borrow_mut().handle(Input::Inherit(legacy), Instant::now());
@@ -338,9 +351,15 @@ impl Control {
                 let waiting = Waiting::after(failure);
                 self.doors.tell(|| Command::Cut { endpoint, waiting });
             }
+            Output::Drained { endpoint, is_over } => {
+                self.doors.tell(|| Command::Drained { endpoint, is_over });
+            }
             Output::Event(event) => {
                 observe::event(&event);
                 self.board.ledger.note(&event, &self.setup);
+                if matches!(event, Event::Order { .. }) {
+                    self.keep_orders();
+                }
                 self.drill_hears(&event);
             }
         }
@@ -375,6 +394,7 @@ impl Control {
         let routes = Arc::new(RouteTable::compile(&config.routes, names));
         self.board.shared.manners.store(Arc::new(Manners::of(&config)));
         self.board.shared.prepare(&config.routes);
+        self.board.shared.prepare_secret(&config);
         self.board.shared.allow_descriptors(&config);
         self.board.shared.access.aim(&config.access_log.to);
         #[cfg(feature = "otlp")]

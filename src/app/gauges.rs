@@ -4,12 +4,14 @@
 use std::fmt::{Display, Write};
 use std::time::Instant;
 
-use crate::logic::director::{Director, PoolStatus, ZoneStatus, ZoneVerdict};
+use crate::logic::director::{Director, PoolStatus, Standing, ZoneStatus, ZoneVerdict};
 use crate::logic::drill::Outcome;
+use crate::logic::operator::{Act, By};
 
 use super::api::Clock;
 use super::drill::{Drills, Last};
 use super::ledger::Ledger;
+use super::orders::keeper::Keeper;
 use super::shared::Shared;
 
 /// A page in the text format of Prometheus.
@@ -73,6 +75,35 @@ pub fn ledger(ledger: &Ledger) -> String {
     page.one(("gapless_ledger_notes_dropped_total", "counter"), help, ledger.dropped());
     let help = "Writes of the ledger that failed.";
     page.one(("gapless_ledger_write_failures_total", "counter"), help, ledger.failed_writes());
+    page.text
+}
+
+/// What operators have ordered, and who is drained by that.
+#[must_use]
+pub fn orders(director: &Director, keeper: &Keeper) -> String {
+    let mut page = Page::default();
+    let orders = director.orders();
+    let counts = Act::WORDS.iter().flat_map(|word| {
+        By::ALL.map(|by| {
+            let labels = format!("{{act=\"{word}\",source=\"{}\"}}", by.as_str());
+            (labels, orders.count(word, by) as f64)
+        })
+    });
+    page.gauge("gapless_orders", "Orders of operators that are in force.", counts);
+    let drained = director.endpoints().into_iter().map(|status| {
+        let subject = &status.subject;
+        let (pool, zone, endpoint) = (&subject.pool, &subject.place, subject.address);
+        let labels = format!("{{pool=\"{pool}\",zone=\"{zone}\",endpoint=\"{endpoint}\"}}");
+        (labels, truth(status.standing == Standing::Drained))
+    });
+    let help = "Whether the endpoint gets nothing because an operator has said so.";
+    page.gauge("gapless_endpoint_drained", help, drained);
+    if let Some(is_durable) = keeper.is_durable() {
+        let help = "Whether orders hold over a restart.";
+        page.one(("gapless_orders_durable", "gauge"), help, truth(is_durable));
+        let help = "Writes of orders that failed.";
+        page.one(("gapless_orders_write_failures_total", "counter"), help, keeper.failures());
+    }
     page.text
 }
 
@@ -155,6 +186,8 @@ fn pools(pools: &[PoolStatus], page: &mut Page) {
     gauge("gapless_pool_divergence", help, &|pool| Some(truth(pool.diverges)));
     let help = "Endpoints whose verdict is down.";
     gauge("gapless_pool_down", help, &|pool| Some(pool.down as f64));
+    let help = "Endpoints that get nothing because an operator has said so.";
+    gauge("gapless_pool_drained", help, &|pool| Some(pool.drained as f64));
     let help = "Endpoints that may be down at once: verdicts beyond are withheld.";
     gauge("gapless_pool_evict_limit", help, &|pool| Some(f64::from(pool.evict.allowed)));
     let help = "The period of probes of endpoints that are up, as it is.";
@@ -183,20 +216,23 @@ mod tests {
         let mut director = Director::new(now, 1);
         let one = |port| EndpointSpec { address: ([127, 0, 0, 1], port).into(), weight: 1 };
         let place = Place::parse("r/a").expect("a place");
-        let zone = ZoneSpec { place, endpoints: vec![one(1), one(2)] };
+        let zone = ZoneSpec::new(place, vec![one(1), one(2)]);
         let mut pool = PoolSpec::new("web", vec![zone]);
         pool.evict = Evict { percent: 50, ..Evict::default() };
         let topology = Topology { here: None, pools: vec![Arc::new(pool)], probes_per_second: 1 };
         director.handle(Input::Configure { topology, routes: Arc::default() }, now);
-        let page = render(&director, now);
+        let page = render(&director, now) + &orders(&director, &Keeper::default());
         for sample in [
             "gapless_blind 0",
             "gapless_probe_stretch 2",
             "gapless_pool_panic{pool=\"web\"} 0",
             "gapless_pool_divergence{pool=\"web\"} 0",
             "gapless_pool_down{pool=\"web\"} 0",
+            "gapless_pool_drained{pool=\"web\"} 0",
             "gapless_pool_evict_limit{pool=\"web\"} 1",
             "gapless_zone_up{pool=\"web\",zone=\"r/a\"} 1",
+            "gapless_orders{act=\"drain\",source=\"api\"} 0",
+            "gapless_endpoint_drained{pool=\"web\",zone=\"r/a\",endpoint=\"127.0.0.1:2\"} 0",
         ] {
             assert!(page.lines().any(|line| line == sample), "{sample} not in\n{page}");
         }

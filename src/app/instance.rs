@@ -23,6 +23,7 @@ use super::doors::{BindError, Doors};
 use super::front;
 use super::ledger;
 use super::notify::Notifier;
+use super::orders::keeper::Keeper;
 use super::pressure;
 use super::reload::{self, Attempt, Watched};
 use super::shared::{Manners, Shared};
@@ -126,6 +127,9 @@ impl Instance {
         let (shared, reports) = Shared::new(Manners::of(&config));
         let log = access::start(&shared)?;
         let is_heir = predecessor.is_some();
+        if let Some(secret) = predecessor.as_mut().and_then(|left| left.secret.take()) {
+            let _ = shared.inherited_secret.set(secret);
+        }
         let keeper = ledger::start(&shared, config.state_dir.clone(), config.ledger, is_heir)?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
@@ -142,6 +146,8 @@ impl Instance {
             upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
             notifier: notifier.clone(),
             ledger: keeper.ledger(),
+            keeper: Keeper::start(config.state_dir.clone())?,
+            orders: predecessor.as_mut().map(|left| std::mem::take(&mut left.orders)),
         };
         let thread = ControlThread {
             inlets: Inlets { reports, orders, attempts },

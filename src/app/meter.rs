@@ -133,6 +133,35 @@ pub struct PoolMeter {
     mirrors_dropped: AtomicU64,
     reasons: [AtomicU64; Reason::ALL.len()],
     limits: [[AtomicU64; Limit::ALL.len()]; Scope::ALL.len()],
+    courses: [AtomicU64; Course::ALL.len()],
+}
+
+/// What becomes of a request to a pool whose clients stay with an endpoint by a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It had no cookie.
+    New,
+    /// It went where its cookie leads.
+    Kept,
+    /// Its endpoint does not serve: it has another one.
+    Moved,
+    /// Its first endpoint serves again.
+    Returned,
+    /// It went elsewhere for once.
+    Away,
+    /// Its cookie was forged, too old, or another pool's; it is counted among the new ones too.
+    Refused,
+}
+
+impl Course {
+    const ALL: [(Self, &str); 6] = [
+        (Self::New, "new"),
+        (Self::Kept, "kept"),
+        (Self::Moved, "moved"),
+        (Self::Returned, "returned"),
+        (Self::Away, "away"),
+        (Self::Refused, "refused"),
+    ];
 }
 
 impl Default for PoolMeter {
@@ -150,6 +179,7 @@ impl Default for PoolMeter {
             mirrors_dropped: AtomicU64::new(0),
             reasons: zeros(),
             limits: Default::default(),
+            courses: Default::default(),
         }
     }
 }
@@ -178,6 +208,11 @@ impl PoolMeter {
     /// A limit kept a request away.
     pub fn limited(&self, full: Full) {
         bump(&self.limits[full.scope as usize][full.limit as usize], 1);
+    }
+
+    /// What became of a request's cookie.
+    pub fn steered(&self, course: Course) {
+        bump(&self.courses[course as usize], 1);
     }
 
     /// A request was sent again.
@@ -322,6 +357,14 @@ impl Meters {
                 let read = |m: &PoolMeter| m.limits[scope as usize][limit as usize].load(Relaxed);
                 let labels = format!(",scope=\"{}\",limit=\"{}\"", scope.as_str(), limit.as_str());
                 page.line(name, pool, &labels, total(meters, &read));
+            }
+        }
+        let name = "gapless_affinity_total";
+        page.head(name, "counter", "Requests by what became of the cookie by which clients stay.");
+        for (pool, meters) in &*by_pool {
+            for (course, word) in Course::ALL {
+                let read = |m: &PoolMeter| m.courses[course as usize].load(Relaxed);
+                page.line(name, pool, &format!(",outcome=\"{word}\""), total(meters, &read));
             }
         }
         for (name, help, read) in COUNTERS {

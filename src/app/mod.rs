@@ -10,8 +10,11 @@ pub mod front;
 pub mod gauges;
 pub mod lag;
 pub mod notify;
+pub mod orders;
 pub mod reload;
+pub mod status;
 pub mod upgrade;
+pub mod whatif;
 
 pub mod access;
 #[cfg(feature = "otlp")]
@@ -19,6 +22,7 @@ pub mod otlp;
 pub mod proxy;
 pub mod worker;
 
+pub mod keyring;
 pub mod meter;
 pub mod observe;
 pub mod pressure;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::logic::director::{Divergence, Event, Withheld};
+use crate::logic::director::{Divergence, Event, Fate, Withheld};
 use crate::logic::health::{Change, Health};
 use crate::logic::id::Place;
 use crate::logic::incident::{Incident, Subject};
+use crate::logic::operator::{Act, Order};
 use crate::logic::outcome::{Failure, Outcome};
 
 /// Upper bounds of the buckets for detection and gap, in seconds.
@@ -72,11 +73,29 @@ pub fn event(event: &Event) {
             }
         }
         Event::RampEnded { pool, place, address } => ramp_ended(pool, place, *address),
+        Event::Regions { pool, order } => {
+            counter!("gapless_region_order_changes_total", "pool" => pool.to_string()).increment(1);
+            tracing::info!(%pool, order = order.join(", "), "regions by how soon they answer");
+        }
+        Event::Order { order, fate } => ordered(order, *fate),
         Event::Panic { pool, on: true } => {
             counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
         }
         Event::Panic { pool, on: false } => tracing::warn!(%pool, "panic is over"),
+    }
+}
+
+fn ordered(order: &Order, fate: Fate) {
+    let labels = [("act", order.act.as_str()), ("fate", fate.as_str())];
+    counter!("gapless_orders_total", &labels).increment(1);
+    let (id, by, fate) = (order.id, order.by.as_str(), fate.as_str());
+    let note = order.note.as_deref().unwrap_or_default();
+    match order.act {
+        Act::Drain { over, deadline } => {
+            tracing::warn!(id, by, note, ?over, ?deadline, "order {fate}: {order}");
+        }
+        Act::Weight(_) | Act::Serve => tracing::warn!(id, by, note, "order {fate}: {order}"),
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
 use crate::config::model::{AccessLog, Config, Headers, Limits};
+use crate::logic::affinity::{Affinity, Secrets};
 use crate::logic::descriptors::Descriptors;
 use crate::logic::id::EndpointId;
 use crate::logic::network::Network;
@@ -19,9 +21,12 @@ use crate::logic::rate::RateTable;
 use crate::logic::retry::Waiting;
 use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::snapshot::Snapshot;
+use crate::logic::topology::PoolSpec;
+use crate::net::geo::GeoDatabase;
 
 use super::access;
 use super::front::Front;
+use super::keyring::instance_secret;
 use super::meter::Meters;
 use super::pressure::Pressure;
 
@@ -53,13 +58,17 @@ pub struct Shared {
     pub descriptors: Arc<Descriptors>,
     /// How much memory is used, and what is to be done about it. Control alone writes it.
     pub pressure: Pressure,
+    /// What seals cookies of pools that have no secret of their own; there once one has.
+    pub secret: OnceLock<Secrets>,
+    /// The same, of the process that this one takes over from.
+    pub inherited_secret: OnceLock<Secrets>,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<Report>,
 }
 
 /// How clients are treated, whatever they ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Manners {
     /// Bounds on clients.
     pub limits: Limits,
@@ -71,6 +80,10 @@ pub struct Manners {
     pub paths: PathRules,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<Network>,
+    /// Knows where clients are.
+    pub places: Option<GeoDatabase>,
+    /// In which trusted proxies name the client's country.
+    pub country_header: Option<HeaderName>,
 }
 
 impl Manners {
@@ -84,6 +97,8 @@ impl Manners {
             access_log: access_log.clone(),
             paths: *paths,
             trusted_proxies: config.trusted_proxies.clone(),
+            places: config.geo.database.clone().and_then(GeoDatabase::new),
+            country_header: config.geo.country_header.clone(),
         }
     }
 }
@@ -136,7 +151,14 @@ pub enum Command {
         /// What becomes of the requests that wait for it.
         waiting: Waiting,
     },
-    /// The same for the requests that a drill took.
+    /// Nobody is to go to the endpoint any more, because an operator has said so.
+    Drained {
+        /// Which.
+        endpoint: EndpointId,
+        /// The time of what lasts there is up.
+        is_over: bool,
+    },
+    /// As [`Command::Cut`], for the requests that a drill took.
     CutLane {
         /// Which drill.
         drill: u64,
@@ -188,6 +210,8 @@ impl Shared {
             #[cfg(feature = "otlp")]
             otlp: super::otlp::Exports::default(),
             rates: OnceLock::new(),
+            secret: OnceLock::new(),
+            inherited_secret: OnceLock::new(),
             descriptors: Arc::default(),
             pressure: Pressure::default(),
             reports_dropped: AtomicU64::new(0),
@@ -211,6 +235,16 @@ impl Shared {
         for route in routes.iter().filter(|route| route.rate.is_some()) {
             self.rates.get_or_init(|| RateTable::new(RATES, RandomState::new()));
             let _ = self.meters.limited(&route.name);
+        }
+    }
+
+    /// Has a secret for the pools of `config` that seal cookies and have none of their own.
+    pub fn prepare_secret(&self, config: &Config) {
+        let mut pools = config.topology.pools.iter();
+        let wants = |pool: &Arc<PoolSpec>| matches!(pool.affinity.as_deref(), Some(Affinity::Cookie(one)) if one.secrets.is_none());
+        if pools.any(wants) {
+            let directory = config.state_dir.as_deref();
+            self.secret.get_or_init(|| instance_secret(directory, self.inherited_secret.get()));
         }
     }
 

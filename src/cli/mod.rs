@@ -6,10 +6,12 @@ pub mod demo;
 pub mod drill;
 pub mod healthcheck;
 pub mod incidents;
+pub mod orders;
 pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod tune;
+pub mod whatif;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -82,6 +84,13 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Where traffic would go if something were lost, and whether it would fit
+    Whatif {
+        #[command(flatten)]
+        arguments: whatif::Arguments,
+        #[command(flatten)]
+        output: Output,
+    },
     /// See a zone die under load, and the gap measured against what was predicted
     Demo {
         #[command(flatten)]
@@ -129,6 +138,13 @@ enum Command {
         #[arg(long, global = true, value_enum, default_value = "text")]
         format: FormatName,
     },
+    /// What runs, where its traffic goes, and what operators have ordered
+    Status {
+        #[command(flatten)]
+        instance: Instance,
+    },
+    #[command(flatten)]
+    Order(orders::Action),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running instance whether it is alive
@@ -140,6 +156,16 @@ enum Command {
         #[arg(long)]
         ready: bool,
     },
+}
+
+/// A running instance, and how what it says is printed.
+#[derive(Clone, Copy, Debug, Args)]
+struct Instance {
+    /// The instance's admin listener
+    #[arg(long, default_value = "127.0.0.1:9900", value_parser = admin_address)]
+    admin: SocketAddr,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -228,6 +254,7 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
             };
             tune::run(&loaded.config, &arguments, output.format(), &mut out)
         }
+        Command::Whatif { arguments, output } => whatif::run(&arguments, output.format(), &mut out),
         Command::Demo { options, output } => {
             drop(out);
             let color = std::io::stdout().is_terminal();
@@ -252,6 +279,11 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
         Command::Drill { action, admin, format } => {
             drill::drill(admin, action, Output { format }.format(), &mut out)
         }
+        Command::Status { instance: Instance { admin, output } } => {
+            let form = if output.format == FormatName::Json { "json" } else { "text" };
+            ask::print(admin, &format!("/api/v1/status?format={form}"), &mut out)
+        }
+        Command::Order(action) => orders::order(action, &mut out),
         Command::Schema => schema::schema(&mut out).map(|()| OK),
         Command::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
     }

@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
 
 mod action;
+mod balance;
 mod health;
 mod listen;
 mod located;
@@ -14,6 +15,7 @@ mod practice;
 mod probe;
 mod route;
 mod scalar;
+mod steer;
 
 use std::fmt;
 
@@ -23,6 +25,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
+pub(super) use self::balance::{Affinity, Balance, HashKey};
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
@@ -34,9 +37,10 @@ pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText, StatusText,
-    Whole,
+    AgeText, BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText,
+    StatusText, Whole,
 };
+pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -66,12 +70,16 @@ pub(super) struct File {
     /// Proxies in front of this one that are believed when they say for whom they ask: networks
     /// such as `10.0.0.0/8`. Default: none.
     pub(super) trusted_proxies: Option<Vec<Located<String>>>,
+    /// How it is known where clients are, for pools that are led by that.
+    pub(super) geo: Option<Table<Geo>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
     /// Where spans of requests go.
     pub(super) otlp: Option<Table<Otlp>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
+    /// Zones (`region/zone`) and regions that are to get no requests, in every pool.
+    pub(super) evacuate: Option<Vec<Located<String>>>,
     /// Drills that are run by themselves.
     pub(super) practice: Option<Vec<Table<Practice>>>,
     /// Where clients connect.
@@ -190,6 +198,16 @@ pub(super) struct Pool {
     /// protocol; a connection then serves one client's connection only. Probes of the same address
     /// begin with a header that speaks for nobody. Default: do not.
     pub(super) proxy_protocol: Option<Located<String>>,
+    /// How traffic is led: a policy, or a table that says more. Default: `nearest`.
+    pub(super) steer: Option<Located<WordOr<Steer>>>,
+    /// What an endpoint of weight 1 can take before traffic spills to others. Default: no bound.
+    pub(super) capacity: Option<Table<Capacity>>,
+    /// What is said of a region, by its name.
+    pub(super) region: Option<Entries<Table<Region>>>,
+    /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
+    pub(super) balance: Option<Located<WordOr<Balance>>>,
+    /// By what requests stay with an endpoint. Default: they do not.
+    pub(super) affinity: Option<Table<Affinity>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<Table<Zone>>>,
@@ -270,6 +288,18 @@ pub(super) struct Zone {
     /// Addresses, unique in the pool.
     #[schemars(required, length(min = 1))]
     pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
+    /// With the policy `weighted`: its share among the zones, 0 to 1000. Default: 1.
+    pub(super) weight: Option<Located<Whole>>,
+    /// `active`: serves with all other active zones, before the rest. `standby`: serves after all
+    /// others. Default: as the policy has it.
+    pub(super) role: Option<Located<String>>,
+    /// So many of its endpoints must be able to serve before it gets traffic, unless nobody else can.
+    /// Default: 0.
+    pub(super) min_capacity: Option<Located<Whole>>,
+    /// What it can take with all of its endpoints before traffic spills. Default: no bound.
+    pub(super) capacity: Option<Table<Capacity>>,
+    /// The zone is to get no requests of this pool. Default: false.
+    pub(super) drain: Option<Located<bool>>,
 }
 
 /// `IP:PORT`, or a table that gives it a weight as well.
@@ -291,6 +321,8 @@ pub(super) struct EndpointTable {
     pub(super) address: Option<Located<String>>,
     /// Relative share of the zone's traffic, 1 to 1000. Default: 1.
     pub(super) weight: Option<Located<Whole>>,
+    /// It is to get no requests. Default: false.
+    pub(super) drain: Option<Located<bool>>,
 }
 
 impl Shape for Admin {

@@ -43,6 +43,8 @@ pub struct Config {
     pub otlp: Option<Otlp>,
     /// How paths are brought to one form.
     pub paths: PathRules,
+    /// How it is known where clients are.
+    pub geo: Geo,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
@@ -70,6 +72,15 @@ pub(super) fn needs<'p>(
     let endpoints = |pool: &PoolSpec| pool.zones.iter().map(|z| z.endpoints.len()).sum::<usize>();
     let probes = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
     Needs { workers, listeners, probes }
+}
+
+/// How it is known where clients are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Geo {
+    /// The bytes of a database in MaxMind's format.
+    pub database: Option<Arc<[u8]>>,
+    /// A header in which trusted proxies name the client's country; it wins.
+    pub country_header: Option<HeaderName>,
 }
 
 /// One client-facing listener.

@@ -1,7 +1,9 @@
 //! The mirror to the model: every check that needs more than the shape of the file, all of them
 //! always made, so that one run finds everything.
 
+mod balance;
 mod check;
+mod evacuate;
 mod health;
 mod ledger;
 mod listen;
@@ -14,6 +16,7 @@ mod rate;
 mod route;
 mod server;
 mod speech;
+mod steer;
 mod tls;
 
 use std::collections::HashSet;
@@ -28,6 +31,7 @@ use super::read::{Gaps, ROOT};
 use super::suggest;
 use crate::logic::id::Place;
 use crate::logic::route::RouteSpec;
+use crate::logic::steer::Way;
 use crate::logic::topology::{PoolSpec, Topology};
 
 use self::check::Check;
@@ -57,9 +61,12 @@ pub(super) fn validate(
     let trusted_proxies = check.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = check.probes_per_second(file.probes);
 
-    let pools = check.pools(file.pool);
+    let mut pools = check.pools(file.pool);
+    check.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
+    let geo = check.geo(file.geo, &pools);
+    lead(&routes, &mut pools);
     check.unused(&pools, &routes);
     let practice = check.practice(file.practice.unwrap_or_default(), &pools);
     let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
@@ -81,11 +88,24 @@ pub(super) fn validate(
         access_log,
         otlp,
         paths,
+        geo,
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
         practice,
     })
+}
+
+/// Tells pools of the policies by which routes lead to them, besides their own.
+fn lead(routes: &[RouteSpec], pools: &mut Pools) {
+    for route in routes {
+        let Some(policy) = route.steer else { continue };
+        for (_, pool) in &mut pools.read {
+            if route.pools().any(|name| *name == pool.name) {
+                pool.steer.add(Way::By(policy));
+            }
+        }
+    }
 }
 
 /// The pools of the file, with the place of each name.

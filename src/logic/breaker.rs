@@ -217,6 +217,13 @@ impl PoolRequest {
             Err(Full { scope: Scope::Pool, limit: Limit::Requests })
         }
     }
+
+    /// Counts a request in that nothing limits.
+    #[must_use]
+    pub fn count(pool: &Arc<PoolLive>) -> Self {
+        pool.gauges.add(Limit::Requests);
+        Self { pool: Arc::clone(pool) }
+    }
 }
 
 impl Drop for PoolRequest {

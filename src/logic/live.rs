@@ -10,6 +10,7 @@ use std::sync::atomic::{
     fence,
 };
 
+use super::balance::ewma::PeakEwma;
 use super::breaker::{Gauges, Limit};
 use super::casualty::{Casualties, Casualty, Count};
 
@@ -27,12 +28,16 @@ pub struct Live {
     last_failure_us: AtomicU64,
     waits_since_us: AtomicU64,
     answers: AtomicU64,
+    timed: AtomicU64,
+    took_us: AtomicU64,
     errors: AtomicU64,
     failed: AtomicU64,
     rescued: AtomicU64,
     late: AtomicU64,
     trials: AtomicU32,
     is_noted: AtomicBool,
+    /// Written where the pool chooses by it.
+    latency: PeakEwma,
     /// There once a client has seen a failure.
     casualties: OnceLock<Box<Count>>,
 }
@@ -47,12 +52,15 @@ impl Default for Live {
             last_failure_us: AtomicU64::new(0),
             waits_since_us: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            timed: AtomicU64::new(0),
+            took_us: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
             late: AtomicU64::new(0),
             trials: AtomicU32::new(0),
             is_noted: AtomicBool::new(false),
+            latency: PeakEwma::default(),
             casualties: OnceLock::new(),
         }
     }
@@ -146,6 +154,25 @@ impl Live {
     pub fn waits_since_before(&self, us: u64) -> bool {
         let since_us = self.waits_since_us.load(Relaxed);
         since_us != 0 && since_us < us
+    }
+
+    /// A good answer began after `us` microseconds, where somebody wants to know.
+    pub fn took(&self, us: u64, now_us: u64) {
+        self.timed.fetch_add(1, Relaxed);
+        self.took_us.fetch_add(us, Relaxed);
+        self.latency.observe(us, now_us);
+    }
+
+    /// Answers that were timed, and what all of them took to begin, in microseconds.
+    #[must_use]
+    pub fn timed(&self) -> (u64, u64) {
+        (self.timed.load(Relaxed), self.took_us.load(Relaxed))
+    }
+
+    /// What it costs to wait here, by latency and what is in flight, in microseconds.
+    #[must_use]
+    pub fn cost(&self, now_us: u64) -> f64 {
+        self.latency.cost(self.in_flight(), now_us)
     }
 
     /// A good answer came to its end.

@@ -18,6 +18,8 @@ pub mod ratio;
 pub mod recovery;
 pub mod schedule;
 
+pub mod affinity;
+pub mod balance;
 pub mod breaker;
 pub mod casualty;
 pub mod descriptors;
@@ -33,6 +35,7 @@ pub mod witness;
 
 pub mod drill;
 pub mod incident;
+pub mod operator;
 pub mod slo;
 pub mod window;
 

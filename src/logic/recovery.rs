@@ -60,6 +60,12 @@ pub enum Ramp {
 }
 
 impl Ramp {
+    /// A ramp of this length, `part` of which has passed, in 0..1.
+    #[must_use]
+    pub fn part(part: f64, length: Duration, now: Instant) -> Self {
+        Self::Since(now.checked_sub(length.mul_f64(part.clamp(0.0, 1.0))).unwrap_or(now))
+    }
+
     /// Its share now, in thousandths.
     #[must_use]
     pub fn share(self, length: Duration, now: Instant) -> u32 {
@@ -70,6 +76,16 @@ impl Ramp {
         }
         let part = passed.as_secs_f64() / length.as_secs_f64();
         RAMP_FROM + (part * f64::from(FULL - RAMP_FROM)) as u32
+    }
+
+    /// One that has this share already, in thousandths.
+    #[must_use]
+    pub fn from_share(share: u32, length: Duration, now: Instant) -> Self {
+        if share >= FULL {
+            return Self::Full;
+        }
+        let grown = share.saturating_sub(RAMP_FROM);
+        now.checked_sub(length * grown / (FULL - RAMP_FROM)).map_or(Self::Since(now), Self::Since)
     }
 
     /// Ends a ramp that has reached the whole.
@@ -121,5 +137,9 @@ mod tests {
         assert!(shares.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 10));
         assert_eq!(Ramp::Full.share(secs(10), t0), FULL);
         assert_eq!(ramp.share(Duration::ZERO, t0), FULL, "a ramp of no length");
+        for share in [RAMP_FROM, 250, 999, FULL] {
+            assert_eq!(Ramp::from_share(share, secs(10), t0).share(secs(10), t0), share);
+        }
+        assert_eq!(Ramp::from_share(0, secs(10), t0), Ramp::Since(t0));
     }
 }

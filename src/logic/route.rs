@@ -18,6 +18,7 @@ use http::HeaderValue;
 use super::rate::RateSpec;
 use super::slo::Slo;
 use super::statuses::ServerErrors;
+use super::steer::Policy;
 
 pub use self::action::{
     Action, Fallback, Fixed, HeaderChanges, Mirror, PathChange, Redirect, Rewrite, Share,
@@ -61,6 +62,8 @@ pub struct RouteSpec {
     pub body_bytes: Option<u64>,
     /// How many requests may come; absent means any number.
     pub rate: Option<RateSpec>,
+    /// How requests are led, instead of as their pool has it.
+    pub steer: Option<Policy>,
     /// What is promised.
     pub slo: Option<Slo>,
     /// Clients may go on in WebSocket, if the endpoint does.
@@ -92,6 +95,7 @@ impl RouteSpec {
             timeouts: Timeouts::default(),
             body_bytes: None,
             rate: None,
+            steer: None,
             slo: None,
             websocket: true,
         }

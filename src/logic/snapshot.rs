@@ -5,6 +5,10 @@ use std::sync::Arc;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
+use super::affinity::Pins;
+use super::balance::keyed::{self, Bound};
+use super::balance::{Balance, Keyed, Turns};
+use super::breaker::Limit;
 use super::drill::Lane;
 use super::id::EndpointId;
 use super::route::RouteTable;
@@ -33,20 +37,33 @@ pub struct Snapshot {
 pub struct PoolView {
     /// As declared.
     pub spec: Arc<PoolSpec>,
-    /// Tiers that take traffic, nearest first.
-    pub tiers: Vec<Tier>,
-    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
-    /// those are left out here.
-    pub proven: Option<Vec<Tier>>,
+    /// Where the policy leads.
+    pub led: Led,
+    /// Where the other ways lead that some requests go; see [`super::steer::Steer::ways`].
+    pub others: Vec<Led>,
     /// Endpoints that traffic has put down and that must prove themselves: a request that can be
     /// sent again may be tried there, when its turn has come.
     pub trials: Vec<Target>,
     /// Nothing is healthy: the tiers hold every endpoint.
     pub panic: bool,
+    /// There is nobody because operators have drained everybody.
+    pub is_drained: bool,
     /// Every endpoint of the pool, whether it takes traffic or not; in order.
     pub members: Arc<[EndpointId]>,
     /// What workers share for the pool; the same for as long as its name is configured.
     pub live: Arc<PoolLive>,
+    /// Where cookies lead, where there are any.
+    pub pins: Option<Pins>,
+}
+
+/// Where requests are led.
+#[derive(Debug, Default)]
+pub struct Led {
+    /// Tiers that take traffic, the first to serve first.
+    pub tiers: Vec<Tier>,
+    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
+    /// those are left out here.
+    pub proven: Option<Vec<Tier>>,
 }
 
 /// What may be done with a request.
@@ -60,6 +77,27 @@ pub enum Sending {
         /// Longer ago than any answer takes.
         before_us: u64,
     },
+}
+
+/// What a request brings to the choice of its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// What may be done with it.
+    pub sending: Sending,
+    /// Which way it is led; see [`super::steer::Steer::ways`].
+    pub way: usize,
+    /// The hash of its key, where the pool wants one and it has one.
+    pub key: Option<u64>,
+    /// When it is chosen for.
+    pub now_us: u64,
+    /// Whose turn it is, where endpoints are taken in turn; without it, chance decides.
+    pub turns: Option<&'a Turns>,
+}
+
+impl From<Sending> for Wish<'_> {
+    fn from(sending: Sending) -> Self {
+        Self { sending, way: 0, key: None, now_us: 0, turns: None }
+    }
 }
 
 /// Where a request has been already.
@@ -86,42 +124,75 @@ impl Avoid {
 const TRIALS_ASKED: usize = 16;
 
 impl PoolView {
-    fn tiers_for(&self, sending: Sending) -> &[Tier] {
-        match (sending, &self.proven) {
+    /// One that was configured away since is as good as the policy's.
+    fn tiers_for(&self, way: usize, sending: Sending) -> &[Tier] {
+        let other = way.checked_sub(1).and_then(|at| self.others.get(at));
+        let led = other.unwrap_or(&self.led);
+        match (sending, &led.proven) {
             (Sending::Once { .. }, Some(proven)) => proven,
-            _ => &self.tiers,
+            _ => &led.tiers,
         }
     }
 
     /// Chooses an endpoint for a request that has not been anywhere yet.
     #[must_use]
-    pub fn pick(&self, rng: &mut Rng, sending: Sending) -> Option<&Target> {
-        let picked = self.draw(rng, sending)?;
-        match sending {
+    pub fn pick<'w>(&self, rng: &mut Rng, wish: impl Into<Wish<'w>>) -> Option<&Target> {
+        let wish = wish.into();
+        let picked = self.draw(rng, &wish)?;
+        match wish.sending {
             Sending::Once { before_us } if picked.live.waits_since_before(before_us) => {
                 // What was sent there may never be answered, and this could not be sent again.
                 let lives = |target: &Target| !target.live.waits_since_before(before_us);
-                let mut tiers = self.tiers_for(sending).iter();
-                Some(tiers.find_map(|tier| tier.pick_fitting(rng, lives)).unwrap_or(picked))
+                let mut tiers = self.tiers_for(wish.way, wish.sending).iter();
+                Some(
+                    tiers.find_map(|tier| self.fitting(tier, rng, &wish, &lives)).unwrap_or(picked),
+                )
             }
             _ => Some(picked),
         }
     }
 
-    fn draw(&self, rng: &mut Rng, sending: Sending) -> Option<&Target> {
-        match self.tiers_for(sending) {
-            [] => None,
-            [only] => Some(only.pick(rng)),
-            tiers => {
-                let mut point = rng.u64(..WHOLE);
-                for tier in tiers {
-                    match point.checked_sub(tier.share) {
-                        Some(rest) => point = rest,
-                        None => return Some(tier.pick(rng)),
-                    }
-                }
-                tiers.first().map(|tier| tier.pick(rng))
-            }
+    fn draw(&self, rng: &mut Rng, wish: &Wish<'_>) -> Option<&Target> {
+        let tiers = self.tiers_for(wish.way, wish.sending);
+        let index = match (tiers, wish.key) {
+            ([], _) => return None,
+            ([_], _) => 0,
+            (tiers, None) => tier_at(tiers, rng.u64(..WHOLE)),
+            (tiers, Some(key)) => tier_at(tiers, keyed::point(key)),
+        };
+        let tier = &tiers[index];
+        if let Some(key) = wish.key.filter(|_| tier.is_seated()) {
+            return tier.seek(key, self.bound(tier), |_| true);
+        }
+        Some(match (&self.spec.balance, wish.turns) {
+            (Balance::LeastRequests | Balance::Keyed(_), _) => tier.pick(rng),
+            (Balance::PeakEwma, _) => tier.pick_by(rng, |target| target.live.cost(wish.now_us)),
+            (Balance::RoundRobin, Some(turns)) => tier.turn(turns, index, rng),
+            (Balance::RoundRobin, None) | (Balance::Random, _) => tier.draw(rng),
+        })
+    }
+
+    /// What endpoints of the tier may have in flight so that keys go there.
+    fn bound(&self, tier: &Tier) -> Option<Bound> {
+        let Balance::Keyed(Keyed { max_load_percent: Some(percent), .. }) = self.spec.balance
+        else {
+            return None;
+        };
+        let in_flight = self.live.gauges().get(Limit::Requests);
+        Bound::new(percent, in_flight, tier.share as f64 / WHOLE as f64, tier)
+    }
+
+    /// One of the tier that fits: the next one of a key, or the less loaded of two.
+    fn fitting<'t>(
+        &self,
+        tier: &'t Tier,
+        rng: &mut Rng,
+        wish: &Wish<'_>,
+        fits: &dyn Fn(&Target) -> bool,
+    ) -> Option<&'t Target> {
+        match wish.key.filter(|_| tier.is_seated()) {
+            Some(key) => tier.seek(key, self.bound(tier), fits),
+            None => tier.pick_fitting(rng, fits),
         }
     }
 
@@ -138,12 +209,18 @@ impl PoolView {
     /// Chooses another endpoint for a request that failed: one outside the zones to avoid if there
     /// is any, the nearest tier first, and never one that it was at before.
     #[must_use]
-    pub fn pick_other(&self, rng: &mut Rng, avoid: &Avoid, sending: Sending) -> Option<&Target> {
-        let tiers = self.tiers_for(sending);
+    pub fn pick_other<'w>(
+        &self,
+        rng: &mut Rng,
+        avoid: &Avoid,
+        wish: impl Into<Wish<'w>>,
+    ) -> Option<&Target> {
+        let wish = wish.into();
+        let tiers = self.tiers_for(wish.way, wish.sending);
         let fresh = |target: &Target| !avoid.endpoints.contains(&target.id);
         let away = |target: &Target| fresh(target) && !avoid.zones.contains(&target.zone);
         let mut among = |fits: &dyn Fn(&Target) -> bool| {
-            tiers.iter().find_map(|tier| tier.pick_fitting(rng, fits))
+            tiers.iter().find_map(|tier| self.fitting(tier, rng, &wish, fits))
         };
         among(&away).or_else(|| among(&fresh))
     }
@@ -151,14 +228,25 @@ impl PoolView {
     /// Whether a request that is at `here` could go to another endpoint.
     #[must_use]
     pub fn has_other(&self, here: EndpointId, avoid: &Avoid, sending: Sending) -> bool {
-        let mut targets = self.tiers_for(sending).iter().flat_map(Tier::targets);
+        let mut targets = self.tiers_for(0, sending).iter().flat_map(Tier::targets);
         targets.any(|target| target.id != here && !avoid.endpoints.contains(&target.id))
     }
 
     /// Every endpoint that takes traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.tiers.iter().flat_map(Tier::targets)
+        self.led.tiers.iter().flat_map(Tier::targets)
     }
+}
+
+/// The index of the tier in whose share the point is.
+fn tier_at(tiers: &[Tier], mut point: u64) -> usize {
+    for (index, tier) in tiers.iter().enumerate() {
+        match point.checked_sub(tier.share) {
+            Some(rest) => point = rest,
+            None => return index,
+        }
+    }
+    0
 }
 
 #[cfg(test)]
@@ -175,12 +263,14 @@ mod tests {
     fn view(tiers: Vec<Tier>) -> PoolView {
         PoolView {
             spec: Arc::new(PoolSpec::new("web", Vec::new())),
-            tiers,
-            proven: None,
+            led: Led { tiers, proven: None },
+            others: Vec::new(),
             trials: Vec::new(),
             panic: false,
+            is_drained: false,
             members: Arc::default(),
             live: Arc::default(),
+            pins: None,
         }
     }
 

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
+use super::balance::Seating;
+use super::balance::keyed::Home;
+use super::balance::turns::{Turns, gcd, stride};
 use super::id::EndpointId;
 use super::live::Live;
 
@@ -42,9 +45,24 @@ pub struct Cell {
 struct Active {
     /// Positions in `targets`.
     positions: Vec<u32>,
-    /// Running sums of the weights; empty when all are equal, where a plain draw is cheaper.
-    sums: Vec<u64>,
+    sums: Sums,
     total: u64,
+    /// Divides all weights.
+    unit: u64,
+    /// By what keys find an endpoint, where the pool has any.
+    seating: Option<Arc<Seating>>,
+    /// Which part of its keys each of `targets` takes; empty without a seating.
+    parts: Box<[u16]>,
+}
+
+/// Running sums of weights, with a guide to where each part of them begins (Chen and Asau, 1974): a
+/// point is found by about two looks, however many there are. Empty when all weights are equal, where
+/// a plain draw is cheaper.
+#[derive(Debug, Default)]
+struct Sums {
+    sums: Vec<u64>,
+    guide: Vec<u32>,
+    shift: u32,
 }
 
 /// Cells that are equally near, and the part of the pool's traffic that they get.
@@ -52,16 +70,62 @@ struct Active {
 pub struct Tier {
     /// In parts of [`super::steer::WHOLE`].
     pub share: u64,
-    cells: Vec<Cell>,
+    pub(super) cells: Vec<Cell>,
     /// Running sums of the cells' weights.
     sums: Vec<u64>,
+    /// How keys find their cells; empty unless the cells have seatings.
+    pub(super) homes: Vec<Home>,
+    /// Divides all weights.
+    unit: u64,
+    /// The step of a round of the whole in units.
+    stride: u64,
+}
+
+impl Sums {
+    fn new(weights: impl Iterator<Item = u64> + Clone) -> Self {
+        let mut sum = 0;
+        let sums: Vec<u64> = weights
+            .map(|weight| {
+                sum += weight;
+                sum
+            })
+            .collect();
+        let shift = (sum / sums.len().max(1) as u64).max(1).ilog2();
+        let mut first = 0;
+        let guide = (0..=sum.saturating_sub(1) >> shift).map(|part| {
+            while sums[first] <= part << shift {
+                first += 1;
+            }
+            first as u32
+        });
+        Self { guide: guide.collect(), shift, sums }
+    }
+
+    /// Whose the point is.
+    fn find(&self, point: u64) -> usize {
+        let mut index = self.guide[(point >> self.shift) as usize] as usize;
+        while self.sums[index] <= point {
+            index += 1;
+        }
+        index
+    }
 }
 
 impl Cell {
-    /// The endpoints of `targets` at these positions, with their weights in parts of
+    /// The endpoints of `targets` at these positions, in their order, with their weights in parts of
     /// [`WEIGHT_ONE`]; `None` if there are none.
     #[must_use]
     pub fn new(targets: &Arc<[Target]>, active: &[(u32, u32)]) -> Option<Self> {
+        Self::seated(targets, None, active)
+    }
+
+    /// The same, where keys find `targets` by `seating`.
+    #[must_use]
+    pub fn seated(
+        targets: &Arc<[Target]>,
+        seating: Option<&Arc<Seating>>,
+        active: &[(u32, u32)],
+    ) -> Option<Self> {
         let &(_, first) = active.first()?;
         let mut total = 0;
         let mut are_equal = true;
@@ -69,23 +133,33 @@ impl Cell {
             total += u64::from(weight);
             are_equal &= weight == first;
         }
-        let running = active.iter().scan(0u64, |sum, (_, weight)| {
-            *sum += u64::from(*weight);
-            Some(*sum)
-        });
-        let sums = if are_equal { Vec::new() } else { running.collect() };
+        let weights = active.iter().map(|&(_, weight)| u64::from(weight));
+        let unit = if are_equal { u64::from(first) } else { weights.clone().fold(0, gcd) };
+        let sums = if are_equal { Sums::default() } else { Sums::new(weights) };
         let positions = active.iter().map(|&(position, _)| position).collect();
-        let active = Arc::new(Active { positions, sums, total });
-        Some(Self { targets: Arc::clone(targets), active })
+        let parts = seating.map(|seating| seating.parts(active)).unwrap_or_default();
+        let seating = seating.cloned();
+        let active = Active { positions, sums, total, unit, seating, parts };
+        Some(Self { targets: Arc::clone(targets), active: Arc::new(active) })
+    }
+
+    /// By what keys find an endpoint, where the pool has any.
+    pub(super) fn seating(&self) -> Option<&Seating> {
+        self.active.seating.as_deref()
+    }
+
+    /// Which part of its keys the endpoint at a position takes.
+    pub(super) fn part(&self, position: u32) -> Option<u16> {
+        self.active.parts.get(position as usize).copied()
     }
 
     /// All of `targets`, by their declared weights.
     #[must_use]
-    pub fn everybody(targets: &Arc<[Target]>) -> Option<Self> {
+    pub fn everybody(targets: &Arc<[Target]>, seating: Option<&Arc<Seating>>) -> Option<Self> {
         let all = targets.iter().zip(0..);
         let active: Vec<(u32, u32)> =
             all.map(|(target, position)| (position, target.weight * WEIGHT_ONE)).collect();
-        Self::new(targets, &active)
+        Self::seated(targets, seating, &active)
     }
 
     /// Sum of the weights of those that take traffic, in parts of [`WEIGHT_ONE`].
@@ -96,12 +170,23 @@ impl Cell {
 
     /// Endpoints that take traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.active.positions.iter().map(|&position| &self.targets[position as usize])
+        self.active.positions.iter().map(|&position| self.target(position))
+    }
+
+    /// The endpoint at a position in the zone, if it takes traffic.
+    #[must_use]
+    pub fn takes(&self, position: u32) -> Option<&Target> {
+        let found = self.active.positions.binary_search(&position);
+        found.is_ok().then(|| self.target(position))
+    }
+
+    pub(super) fn target(&self, position: u32) -> &Target {
+        &self.targets[position as usize]
     }
 
     /// Endpoints that take traffic, each with its part of the cell's, in 0..1.
     fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {
-        let Active { positions, sums, total } = &*self.active;
+        let Active { positions, sums: Sums { sums, .. }, total, .. } = &*self.active;
         positions.iter().enumerate().map(move |(index, &position)| {
             let part = match sums.get(index) {
                 None => 1.0 / positions.len() as f64,
@@ -115,14 +200,18 @@ impl Cell {
     }
 
     fn draw(&self, rng: &mut Rng) -> &Target {
-        let index = match self.active.sums.last() {
+        let index = match self.active.sums.sums.last() {
             None => rng.usize(..self.active.positions.len()),
-            Some(&sum) => {
-                let point = rng.u64(..sum);
-                self.active.sums.partition_point(|&upto| upto <= point)
-            }
+            Some(&sum) => self.active.sums.find(rng.u64(..sum)),
         };
-        &self.targets[self.active.positions[index] as usize]
+        self.target(self.active.positions[index])
+    }
+
+    /// The endpoint to which a point below the total weight belongs.
+    fn at(&self, point: u64) -> &Target {
+        let Active { positions, sums, unit, .. } = &*self.active;
+        let index = if sums.sums.is_empty() { (point / unit) as usize } else { sums.find(point) };
+        self.target(positions[index])
     }
 }
 
@@ -135,14 +224,19 @@ impl Tier {
             *sum += (*weight).max(1);
             Some(*sum)
         });
-        let sums = running.collect();
-        Self { share, cells: cells.into_iter().map(|(cell, _)| cell).collect(), sums }
+        let sums: Vec<u64> = running.collect();
+        let units = cells.iter().map(|(cell, weight)| gcd(cell.active.unit, (*weight).max(1)));
+        let unit = units.fold(0, gcd).max(1);
+        let homes = cells.iter().map_while(|(cell, weight)| Home::of(cell, *weight)).collect();
+        let stride = stride(sums.last().copied().unwrap_or(1) / unit);
+        let cells = cells.into_iter().map(|(cell, _)| cell).collect();
+        Self { share, cells, sums, homes, unit, stride }
     }
 
     /// A tier of one cell with all of `targets`, by their declared weights.
     #[must_use]
     pub fn of(share: u64, targets: Vec<Target>) -> Self {
-        let cell = Cell::everybody(&targets.into());
+        let cell = Cell::everybody(&targets.into(), None);
         Self::new(share, cell.into_iter().map(|cell| (cell.clone(), cell.weight())).collect())
     }
 
@@ -174,7 +268,18 @@ impl Tier {
         self.cells.is_empty()
     }
 
-    fn draw(&self, rng: &mut Rng) -> &Target {
+    /// Sum of the cells' weights, in parts of [`WEIGHT_ONE`].
+    pub(super) fn weight(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
+    /// Whether keys find their endpoints here.
+    pub(super) fn is_seated(&self) -> bool {
+        !self.homes.is_empty()
+    }
+
+    /// By chance, by weight.
+    pub(super) fn draw(&self, rng: &mut Rng) -> &Target {
         let cell = match self.sums.as_slice() {
             [_] => &self.cells[0],
             sums => {
@@ -192,6 +297,29 @@ impl Tier {
             return first;
         }
         less_loaded(first, self.draw(rng))
+    }
+
+    /// Of two draws by weight the one that costs less for its weight.
+    pub(super) fn pick_by(&self, rng: &mut Rng, cost: impl Fn(&Target) -> f64) -> &Target {
+        let (first, second) = (self.draw(rng), self.draw(rng));
+        let is_less =
+            cost(second) * f64::from(first.weight) < cost(first) * f64::from(second.weight);
+        if is_less { second } else { first }
+    }
+
+    /// Whose turn it is in the round of this tier, which is the pool's number `index`.
+    pub(super) fn turn(&self, turns: &Turns, index: usize, rng: &mut Rng) -> &Target {
+        let whole = self.weight();
+        let point = turns.next(index, self.stride, whole / self.unit, rng) * self.unit;
+        let place = self.sums.partition_point(|&upto| upto <= point);
+        let before = place.checked_sub(1).map_or(0, |before| self.sums[before]);
+        let (given, own) = (self.sums[place] - before, self.cells[place].weight());
+        let mut point = point - before;
+        if given != own {
+            // A ramp of the zone has made it smaller than its parts are together.
+            point = (u128::from(point) * u128::from(own) / u128::from(given)) as u64;
+        }
+        self.cells[place].at(point)
     }
 
     /// The less loaded of two among those that fit; `None` if none does.

@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::Affinity;
+use super::balance::{Balance, HashKey, Keyed, Kind};
 use super::breaker::Breakers;
+use super::director::What;
 use super::id::Place;
 use super::probe::ProbeSpec;
 use super::slo::Slo;
 use super::speech::Speech;
+use super::steer::{Steer, ZoneTerms};
 
 /// All pools, and where this instance stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +45,8 @@ pub struct PoolSpec {
     pub probes: Vec<ProbeSpec>,
     /// How requests are sent.
     pub speech: Arc<Speech>,
+    /// How traffic is led.
+    pub steer: Steer,
     /// The detection window.
     pub detect: Detect,
     /// When a waiting request becomes evidence.
@@ -59,6 +65,12 @@ pub struct PoolSpec {
     pub evict: Evict,
     /// What is promised.
     pub slo: Option<Slo>,
+    /// What of it is to get no requests.
+    pub drained: Vec<What>,
+    /// How an endpoint is chosen among those that are equally near.
+    pub balance: Balance,
+    /// By what requests stay with an endpoint.
+    pub affinity: Option<Arc<Affinity>>,
 }
 
 impl PoolSpec {
@@ -70,6 +82,7 @@ impl PoolSpec {
             zones,
             probes: vec![ProbeSpec::tcp()],
             speech: Arc::default(),
+            steer: Steer::default(),
             detect: Detect::default(),
             stall: StallBounds::default(),
             optimistic: false,
@@ -79,13 +92,59 @@ impl PoolSpec {
             recover: Recover::default(),
             evict: Evict::default(),
             slo: None,
+            drained: Vec::new(),
+            balance: Balance::default(),
+            affinity: None,
         }
+    }
+
+    /// Whether it matters how long answers take.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.balance == Balance::PeakEwma || self.steer.is_timed()
+    }
+
+    /// The tables that keys need, where requests have any.
+    #[must_use]
+    pub fn tables(&self) -> Option<Kind> {
+        match (&self.balance, self.affinity.as_deref()) {
+            (Balance::Keyed(keyed), _) => Some(keyed.table),
+            (_, Some(Affinity::Key(_))) => Some(Kind::default()),
+            _ => None,
+        }
+    }
+
+    /// What may be a request's key; the first that it has is.
+    pub fn keys(&self) -> impl Iterator<Item = &HashKey> {
+        let by_affinity = match self.affinity.as_deref() {
+            Some(Affinity::Key(key)) => Some(key),
+            _ => None,
+        };
+        let by_balance = match &self.balance {
+            Balance::Keyed(Keyed { key, .. }) => Some(key),
+            _ => None,
+        };
+        by_affinity.into_iter().chain(by_balance)
+    }
+
+    /// Whether all requests of the pool are counted, limited or not.
+    #[must_use]
+    pub fn counts_requests(&self) -> bool {
+        matches!(self.balance, Balance::Keyed(Keyed { max_load_percent: Some(_), .. }))
     }
 
     /// The first gate.
     #[must_use]
     pub fn primary(&self) -> &ProbeSpec {
         &self.probes[0]
+    }
+
+    /// Whether anything is said of what endpoints, zones or regions can take.
+    #[must_use]
+    pub fn states_capacity(&self) -> bool {
+        self.steer.endpoint.is_stated()
+            || self.steer.regions.iter().any(|(_, capacity)| capacity.is_stated())
+            || self.zones.iter().any(|zone| zone.terms.capacity.is_stated())
     }
 }
 
@@ -96,6 +155,16 @@ pub struct ZoneSpec {
     pub place: Place,
     /// Never empty; addresses are unique in the pool.
     pub endpoints: Vec<EndpointSpec>,
+    /// What is said of it besides.
+    pub terms: ZoneTerms,
+}
+
+impl ZoneSpec {
+    /// A zone of which nothing else is said.
+    #[must_use]
+    pub fn new(place: Place, endpoints: Vec<EndpointSpec>) -> Self {
+        Self { place, endpoints, terms: ZoneTerms::default() }
+    }
 }
 
 /// One `address:port` and its share of the zone's traffic.

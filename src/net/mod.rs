@@ -1,6 +1,7 @@
 //! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, what is kept on disk. No policy.
 
 pub mod client;
+pub mod geo;
 pub mod h1;
 pub mod handover;
 pub mod inbound;
@@ -8,6 +9,7 @@ pub mod listener;
 #[cfg(feature = "otlp")]
 pub mod post;
 pub mod prober;
+pub mod state;
 pub mod store;
 mod tls_client;
 pub mod trailers;

@@ -14,23 +14,13 @@ use redb::{
     TableDefinition, TableError,
 };
 
+use super::state::{self, FILE_MODE};
+
 /// The file's name in the state directory.
 pub const FILE: &str = "ledger.redb";
 
-/// What is added to the name of a file that cannot be read.
-const ASIDE: &str = ".broken-";
-
-/// Files that could not be read and are kept for whoever wants to look, at most.
-const KEPT_ASIDE: usize = 3;
-
 /// What redb may keep in memory: everything is read once, and then only written.
 const CACHE_BYTES: usize = 1024 * 1024;
-
-/// Who may read the file: addresses of endpoints are nobody else's affair.
-const FILE_MODE: u32 = 0o640;
-
-/// The same of a directory that had to be made.
-const DIRECTORY_MODE: u32 = 0o750;
 
 /// A file is copied while somebody may be writing to it; so often, at most.
 const COPIES: u32 = 20;
@@ -126,14 +116,14 @@ impl Store {
     /// # Errors
     /// If the file cannot be got at: [`ErrorKind::WouldBlock`] while another process has it open.
     pub fn open(directory: &Path) -> io::Result<Opened> {
-        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+        state::make(directory)?;
         let path = directory.join(FILE);
         let why = match open(&path) {
             Ok((store, contents)) => return Ok(Opened { store, contents, aside: None }),
             Err(Trouble::Io(error)) => return Err(error),
             Err(Trouble::Broken(why)) => why,
         };
-        let aside = put_aside(directory, &path)?;
+        let aside = state::put_aside(directory, FILE)?;
         match open(&path) {
             Ok((store, contents)) => Ok(Opened { store, contents, aside: Some((aside, why)) }),
             Err(Trouble::Io(error)) => Err(error),
@@ -246,27 +236,11 @@ fn contents(database: &Database) -> Result<Contents, Trouble> {
     Ok(contents)
 }
 
-/// Gives the file another name; the oldest of such files go.
-fn put_aside(directory: &Path, path: &Path) -> io::Result<PathBuf> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let aside = directory.join(format!("{FILE}{ASIDE}{}", since.as_millis()));
-    fs::rename(path, &aside)?;
-    let is_one = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&format!("{FILE}{ASIDE}"))
-    };
-    let entries = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
-    let mut all: Vec<PathBuf> = entries.filter(is_one).collect();
-    all.sort();
-    for old in all.iter().rev().skip(KEPT_ASIDE) {
-        let _ = fs::remove_file(old);
-    }
-    Ok(aside)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use super::state::KEPT_ASIDE;
 
     fn one(key: u64, value: &[u8]) -> Change {
         Change { incidents: vec![(key, value.to_vec())], ..Change::default() }

@@ -11,3 +11,4 @@ pub mod world;
 
 pub mod predict;
 pub mod tune;
+pub mod whatif;

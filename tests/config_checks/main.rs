@@ -9,6 +9,7 @@ mod practice;
 mod probes;
 mod routes;
 mod speech;
+mod steer;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,7 +2,7 @@
 
 use gapless::config;
 
-use super::{GOOD, endpoints, one, pool, probe, with};
+use super::{GOOD, endpoints, found, line, one, pool, probe, with};
 
 #[test]
 fn the_detection_window() {
@@ -158,4 +158,39 @@ fn limits_of_endpoints_and_pools() {
     limits("pool = { retries = -1 }", "`retries` must be from 0 to 10000000, not -1");
     limits("endpoint = { request = 1 }", "did you mean `requests`?");
     limits("endpoint = 100", "write a table such as { requests = 1000 }");
+}
+
+#[test]
+fn what_the_file_drains() {
+    let evacuate = |given: &str, expected| line("[[listen]]", given, expected);
+    evacuate(
+        "evacuate = [\"local/b\"]",
+        "no pool has an endpoint in local/b | did you mean `local/a`?",
+    );
+    evacuate("evacuate = [\"locla\"]", "no pool has an endpoint in locla | did you mean `local`?");
+    evacuate("evacuate = [\"a b\"]", "`a b` is neither a zone nor a region | write it as");
+    evacuate("evacuate = [\"127.0.0.1:18081\"]", "is neither a zone nor a region");
+    evacuate(
+        "evacuate = [\"local\"]",
+        "every endpoint of the pool `web` is drained | its requests",
+    );
+    endpoints(
+        "[{ address = \"127.0.0.1:18081\", drain = true }]",
+        "every endpoint of the pool `web` is drained",
+    );
+    endpoints(
+        "[{ address = \"127.0.0.1:18081\", drain = 1 }]",
+        "`drain` cannot be the whole number 1",
+    );
+    let two = "[\"127.0.0.1:18081\", { address = \"127.0.0.1:18082\", drain = true }]";
+    let text = with("[\"127.0.0.1:18081\"]", two);
+    assert_eq!(found(&text), [""; 0]);
+    let other =
+        "[[pool.web.zone]]\nname = \"local/b\"\nendpoints = [\"127.0.0.1:18083\"]\ndrain = true\n";
+    let text = text + other;
+    let text = text.replacen("[[listen]]", "evacuate = [\"local/b\"]\n[[listen]]", 1);
+    let config = config::parse("test.toml", &text).expect("good").config;
+    let drained: Vec<String> =
+        config.topology.pools[0].drained.iter().map(ToString::to_string).collect();
+    assert_eq!(drained, ["127.0.0.1:18082", "local/b"]);
 }

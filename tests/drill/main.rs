@@ -7,6 +7,7 @@ mod support;
 mod ends;
 mod faults;
 mod guards;
+mod orders;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};

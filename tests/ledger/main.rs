@@ -4,6 +4,7 @@
 mod support;
 
 mod crash;
+mod full;
 mod slo;
 mod told;
 

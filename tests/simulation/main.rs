@@ -4,6 +4,7 @@
 //! A failure names its seed; `SEED=n cargo test --test simulation` runs that one alone.
 
 mod honesty;
+mod orders;
 mod rules;
 mod scenario;
 mod topologies;

@@ -214,7 +214,7 @@ impl Rules {
                 }
             }
         }
-        let shares: u64 = pool.tiers.iter().map(|tier| tier.share).sum();
+        let shares: u64 = pool.led.tiers.iter().map(|tier| tier.share).sum();
         assert!(targets.is_empty() || shares > 0);
     }
 

@@ -171,7 +171,7 @@ fn address(host: u16) -> SocketAddr {
 
 pub(crate) fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
     let endpoints = hosts.iter().map(|&host| EndpointSpec { address: address(host), weight: 1 });
-    ZoneSpec { place: place(name), endpoints: endpoints.collect() }
+    ZoneSpec::new(place(name), endpoints.collect())
 }
 
 /// A pool without zones, whose probe looks at status and body.

@@ -169,6 +169,11 @@ impl Endpoint {
         used.len()
     }
 
+    /// Connections that are open, those of probes counted too.
+    pub(crate) fn open(&self) -> usize {
+        lock(&self.state.connections).iter().filter(|known| known.strong_count() > 0).count()
+    }
+
     /// Connections that the other side reset, those of probes not counted.
     pub(crate) fn resets(&self) -> usize {
         self.state.resets.load(SeqCst)

@@ -39,6 +39,7 @@ impl NotedBody {
                 self.note.ended(match error {
                     ResponseError::Endpoint(_) => Ending::Cut,
                     ResponseError::Client => Ending::ClientAbort,
+                    ResponseError::Drained => Ending::Drained,
                 });
             }
             None => self.is_over = true,

@@ -41,6 +41,8 @@ pub enum Ending {
     Shutdown,
     /// Nothing moved in a tunnel for too long.
     Idle,
+    /// The endpoint is drained, and the time of what lasts there is up.
+    Drained,
 }
 
 impl Ending {
@@ -53,6 +55,7 @@ impl Ending {
             Self::Own(reason) => reason.as_str(),
             Self::Shutdown => "shutdown",
             Self::Idle => "idle",
+            Self::Drained => "drained",
         }
     }
 }

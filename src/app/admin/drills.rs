@@ -1,44 +1,18 @@
-//! `/api/v1/drills`: what there was, and the only thing that can be asked for by more than a GET.
-//!
-//! Nobody but this machine reaches the listener, which is on loopback. A page in a browser on it may
-//! still send requests: so a write names its host by an address, comes from no other origin, and says
-//! that it is JSON, which no page can do elsewhere without being asked first (and nobody answers that).
+//! `/api/v1/drills`: what there was, is, and is to be.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN};
+use http::header::{HeaderValue, LOCATION};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
-use super::{Answer, is_local_host, json, text, typed};
+use super::{Answer, change, json, text, typed};
 use crate::app::control::{Board, Phase};
 use crate::app::drill::json::DrillJson;
 use crate::app::drill::{self, Asked, Refusal};
 
 /// Where they are.
 pub(super) const ROOT: &str = "/api/v1/drills";
-
-/// A drill is asked for in this many bytes at most.
-const ASKED_BYTES: usize = 16 * 1024;
-
-/// And within this time.
-const ASKED_WITHIN: Duration = Duration::from_secs(5);
-
-/// Whether it is to change anything here.
-pub(super) fn is_write<B>(request: &Request<B>) -> bool {
-    let is_read = *request.method() == Method::GET || *request.method() == Method::HEAD;
-    !is_read && request.uri().path().starts_with(ROOT)
-}
-
-/// The number in the path behind the root, and what follows it.
-fn id_in(path: &str) -> Option<(u64, &str)> {
-    let rest = path.strip_prefix(ROOT)?.strip_prefix('/')?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (id, rest) = rest.split_at(digits);
-    Some((id.parse().ok()?, rest))
-}
 
 /// Answers a GET.
 pub(super) fn read(board: &Board, path: &str, query: &str) -> Answer {
@@ -58,7 +32,7 @@ pub(super) fn read(board: &Board, path: &str, query: &str) -> Answer {
             .collect();
         return json(&serde_json::json!({ "drills": all }));
     }
-    let Some((id, rest)) = id_in(path) else {
+    let Some((id, rest)) = change::id_in(path, ROOT) else {
         return text(StatusCode::NOT_FOUND, "not found\n");
     };
     let Some(run) = drills.find(id) else {
@@ -77,44 +51,19 @@ pub(super) fn read(board: &Board, path: &str, query: &str) -> Answer {
 
 /// Answers what is to change something.
 pub(super) async fn write(board: &Board, request: Request<Incoming>) -> Answer {
-    if !is_local_host(&request) {
-        return text(StatusCode::FORBIDDEN, "the Host header must be an address or localhost\n");
-    }
-    if !is_same_origin(&request) {
-        return text(StatusCode::FORBIDDEN, "not from another page\n");
+    if let Some(refusal) = change::stranger(&request) {
+        return refusal;
     }
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    match (method, id_in(&path)) {
-        (Method::POST, None) if path == ROOT => {
-            let kind = request.headers().get(CONTENT_TYPE);
-            if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
-                return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json\n");
-            }
-            let body = Limited::new(request.into_body(), ASKED_BYTES).collect();
-            match timeout(ASKED_WITHIN, body).await {
-                Ok(Ok(body)) => start(board, &body.to_bytes()),
-                _ => text(StatusCode::BAD_REQUEST, "the request's body did not come\n"),
-            }
-        }
+    match (method, change::id_in(&path, ROOT)) {
+        (Method::POST, None) if path == ROOT => match change::body(request).await {
+            Ok(body) => start(board, &body),
+            Err(refusal) => refusal,
+        },
         (Method::DELETE, Some((id, ""))) => stop(board, id),
-        _ => {
-            let mut refusal =
-                text(StatusCode::METHOD_NOT_ALLOWED, "GET, POST to begin, DELETE to stop\n");
-            refusal
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE"));
-            refusal
-        }
+        _ => change::not_allowed("GET, POST to begin, DELETE to stop\n"),
     }
-}
-
-/// Browsers say where a page is from that writes.
-fn is_same_origin<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    request.headers().get(ORIGIN).is_none_or(|origin| {
-        origin.as_bytes().strip_prefix(b"http://").is_some_and(|origin| origin == host)
-    })
 }
 
 fn start(board: &Board, body: &[u8]) -> Answer {
@@ -154,31 +103,5 @@ fn stop(board: &Board, id: u64) -> Answer {
             json(&DrillJson::new(run, &board.clock, now))
         }
         None => text(StatusCode::NOT_FOUND, &format!("drill {id} is not under way\n")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_others_cannot_write() {
-        let from = |origin: Option<&str>| {
-            let mut request = Request::builder().header(HOST, "127.0.0.1:9900");
-            if let Some(origin) = origin {
-                request = request.header(ORIGIN, origin);
-            }
-            is_same_origin(&request.body(()).expect("a request"))
-        };
-        assert!(from(None) && from(Some("http://127.0.0.1:9900")));
-        assert!(!from(Some("http://evil.example")) && !from(Some("null")));
-    }
-
-    #[test]
-    fn drills_are_named_by_numbers() {
-        assert_eq!(id_in("/api/v1/drills/12"), Some((12, "")));
-        assert_eq!(id_in("/api/v1/drills/12.html"), Some((12, ".html")));
-        assert_eq!(id_in("/api/v1/drills"), None);
-        assert_eq!(id_in("/api/v1/drills/x"), None);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::app::shared::Command;
-use crate::logic::director::{Event, Input};
+use crate::logic::director::{Event, Fate, Input};
 use crate::logic::drill::{Forecast, Outcome, Stage, Todo};
 use crate::logic::snapshot::Snapshot;
 
@@ -247,6 +247,9 @@ fn real(event: &Event) -> Option<String> {
             Some(format!("a real incident: zone {place} of pool {pool} is down ({failure})"))
         }
         Event::Panic { pool, on: true } => Some(format!("pool {pool} is in panic")),
+        Event::Order { order, fate: Fate::Given | Fate::Lifted } => {
+            Some(format!("an operator's order: {order}"))
+        }
         Event::Blind { on: true } => Some("probes end without evidence".to_owned()),
         _ => None,
     }

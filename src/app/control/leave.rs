@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::api::FailedUpgradeJson;
 use crate::app::observe;
+use crate::app::orders::keeper;
 use crate::app::shared::Command;
 use crate::app::upgrade::{Estate, Step, Successor};
 use crate::config::model::Shutdown;
@@ -104,7 +105,10 @@ impl Control {
         let within = self.running.shutdown.upgrade_timeout;
         tracing::info!(executable = %executable.path.display(), "upgrade");
         match Successor::start(executable, within, self.steps.0.clone()) {
-            Ok(successor) => self.successor = Some(successor),
+            Ok(successor) => {
+                self.board.is_succeeded.set(true);
+                self.successor = Some(successor);
+            }
             Err(error) => self.upgrade_failed(error.to_string()),
         }
     }
@@ -133,10 +137,13 @@ impl Control {
             sockets: self.doors.copies()?,
             legacy: self.board.director.borrow().legacy(),
             upgrades: self.board.process.borrow().upgrades,
+            orders: keeper::kept(self.board.director.borrow().orders(), &self.board.clock),
+            secret: self.board.shared.secret.get().cloned(),
         })
     }
 
     fn upgrade_failed(&self, why: String) {
+        self.board.is_succeeded.set(false);
         observe::upgraded(false);
         self.notifier.status("serving; an upgrade has failed");
         tracing::error!("upgrade failed, this process goes on: {why}");

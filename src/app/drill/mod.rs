@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::logic::director::Director;
+use crate::logic::director::{Director, EndpointStatus};
 use crate::logic::drill::{
     Allowance, End, Fault, LENGTHS, Matching, Outcome, Plan, Run, Share, Stage, duration,
 };
 use crate::logic::id::Place;
+use crate::logic::incident::Subject;
+use crate::logic::operator::Of;
 
 /// Drills that are over and remembered; the oldest goes first. A restart forgets them all.
 const KEPT: usize = 100;
@@ -140,6 +142,11 @@ impl Drills {
             let why = format!("drill {} is under way: one at a time", run.id);
             return Err(Refusal::NotNow(why));
         }
+        if let Some(order) = ordered(&plan, director) {
+            let why =
+                format!("an operator has ordered: {order}; that holds, and a drill would not");
+            return Err(Refusal::NotNow(why));
+        }
         let real = director.incidents().into_iter().find(|incident| !incident.is_over());
         if let Some(real) = real {
             let Place { region, zone } = &real.subject.place;
@@ -237,6 +244,20 @@ impl Drills {
     pub fn total(&self, outcome: Outcome) -> u64 {
         self.totals.get(outcome.as_str()).copied().unwrap_or(0)
     }
+}
+
+/// An order by which something is drained that is to seem to fail.
+fn ordered(plan: &Plan, director: &Director) -> Option<String> {
+    let drained = |status: EndpointStatus| {
+        let Subject { pool, place, address, .. } = &*status.subject;
+        let is_meant = plan.pool.as_ref().is_none_or(|only| only == pool);
+        if !is_meant || !plan.hits(place, *address) {
+            return None;
+        }
+        let of = Of { pool, place, address: *address };
+        director.orders().drains(of).next().map(|order| format!("{order} (order {})", order.id))
+    };
+    director.endpoints().into_iter().find_map(drained)
 }
 
 /// Whether there is such a zone, pool and endpoint.

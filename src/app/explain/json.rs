@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::app::api::{Clock, PoolJson, outcome_text};
 use crate::app::observe::millis;
+use crate::app::orders::OrderJson;
 use crate::logic::director::{
     Budget, EndpointFacts, Explanation, Hold, Member, Piece, ProbeFacts, RegionFacts, Row, Source,
     Trial, ZoneFacts, ZoneStatus, ZoneVerdict,
@@ -143,6 +144,7 @@ fn endpoint(facts: &EndpointFacts, at: &At<'_>) -> Value {
         "since": at.text(facts.since),
         "for_ms": at.ago_ms(facts.since),
         "withheld": facts.withheld.map(|why| why.as_str()),
+        "orders": facts.orders.iter().map(|one| OrderJson::new(one, at.clock, at.now)).collect::<Vec<_>>(),
         "evidence": facts.evidence.iter().map(|one| piece(one, at)).collect::<Vec<_>>(),
         "probes": facts.probes.iter().map(|one| probe(one, at)).collect::<Vec<_>>(),
         "next_probe": {

@@ -71,7 +71,7 @@ impl Query {
 }
 
 /// Percent-encodes all but what stands for itself everywhere (RFC 3986, section 2.3), `:` and `/`.
-pub(in crate::app) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
@@ -84,7 +84,7 @@ pub(in crate::app) fn encode(text: &str) -> String {
 }
 
 /// The reverse; what is not encoded well stays as it is.
-pub(in crate::app) fn decode(text: &str) -> String {
+pub fn decode(text: &str) -> String {
     let hex = |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16));
     let bytes = text.as_bytes();
     let (mut decoded, mut index) = (Vec::with_capacity(bytes.len()), 0);

@@ -215,6 +215,8 @@ fn member(member: &Member, page: &Page) -> [String; 5] {
     let mut why = failure.map(|failure| failure.to_string()).unwrap_or_default();
     if let Some(cause) = member.cause {
         let _ = write!(why, ", by {}", cause.source.as_str());
+    } else if member.standing == Standing::Drained {
+        why.push_str("drained by an operator");
     } else if member.standing == Standing::Resort {
         why.push_str("unproven since its zone went down");
     }

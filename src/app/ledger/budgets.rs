@@ -314,7 +314,7 @@ mod tests {
     fn pool() -> Arc<PoolSpec> {
         let place = Place::parse("r/a").expect("a place");
         let endpoint = EndpointSpec { address: ([10, 0, 0, 1], 80).into(), weight: 1 };
-        let mut pool = PoolSpec::new("web", vec![ZoneSpec { place, endpoints: vec![endpoint] }]);
+        let mut pool = PoolSpec::new("web", vec![ZoneSpec::new(place, vec![endpoint])]);
         pool.slo = Some(slo());
         Arc::new(pool)
     }

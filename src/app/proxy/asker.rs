@@ -1,6 +1,6 @@
 //! Who asks, by what names the request is known, and where what becomes of it is written down.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -9,6 +9,7 @@ use http::{HeaderMap, Response};
 
 use crate::app::access::{Held, Note};
 use crate::app::shared::Manners;
+use crate::logic::steer::{Country, Whereabouts};
 use crate::net::h1;
 
 use super::body::ProxyBody;
@@ -31,6 +32,8 @@ pub(super) struct Asker<'a> {
     /// Where the request is written down, if it is.
     pub(super) note: Option<&'a Rc<Note>>,
     wish: RefCell<Option<Wish>>,
+    /// Once somebody has asked for it.
+    whereabouts: Cell<Option<Whereabouts>>,
 }
 
 impl<'a> Asker<'a> {
@@ -48,12 +51,28 @@ impl<'a> Asker<'a> {
             let trace = marks.trace.as_ref().map(|trace| (trace.id, trace.span));
             note.asked_by(origin.ip, origin.scheme, marks.request_id(), trace);
         }
-        Self { client, origin, marks, note, wish: RefCell::default() }
+        let (wish, whereabouts) = (RefCell::default(), Cell::default());
+        Self { client, origin, marks, note, wish, whereabouts }
     }
 
     /// The same, who would rather go on in another protocol.
     pub(super) fn wishing(self, wish: Option<Wish>) -> Self {
         Self { wish: RefCell::new(wish), ..self }
+    }
+
+    /// Where the client is, for all that is known.
+    pub(super) fn whereabouts(&self, manners: &Manners, headers: &HeaderMap) -> Whereabouts {
+        if let Some(known) = self.whereabouts.get() {
+            return known;
+        }
+        let places = manners.places.as_ref();
+        let mut found = places.map(|places| places.find(self.origin.ip)).unwrap_or_default();
+        if let Some(name) = manners.country_header.as_ref().filter(|_| self.origin.is_relayed) {
+            let said = headers.get(name).and_then(|value| value.to_str().ok());
+            found.country = said.and_then(Country::parse).or(found.country);
+        }
+        self.whereabouts.set(Some(found));
+        found
     }
 
     /// Whether it would rather go on in another protocol.

@@ -338,5 +338,6 @@ fn cut_body(error: ResponseError) -> Ended {
             Ended::Failed { failure: Failure::http(reason), reached: Reached::Something }
         }
         ResponseError::Client => Ended::Client(ClientFault::Aborted),
+        ResponseError::Drained => Ended::Cut { reached: Reached::Something },
     }
 }

@@ -102,6 +102,7 @@ impl std::fmt::Display for ResponseError {
         match self {
             Self::Endpoint(_) => f.write_str("the endpoint's response was cut"),
             Self::Client => f.write_str("the client's request was cut"),
+            Self::Drained => f.write_str("the endpoint is drained"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::app::access::{Note, TryNote};
 use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, Scope};
 use crate::logic::drill::Lane;
-use crate::logic::snapshot::{Avoid, PoolView, Sending, Target};
+use crate::logic::snapshot::{Avoid, PoolView, Sending, Target, Wish};
 use crate::net::upstream::{Free, Pool};
 
 use super::fault::Reason;
@@ -44,6 +44,8 @@ pub(super) enum Way {
 pub(super) enum Nowhere {
     /// No endpoint is left.
     NoEndpoint,
+    /// Nobody, because operators have said so.
+    Drained,
     /// Those that are left have no room.
     Full(Full),
 }
@@ -52,6 +54,7 @@ impl From<Nowhere> for Reason {
     fn from(nowhere: Nowhere) -> Self {
         match nowhere {
             Nowhere::NoEndpoint => Self::NoEndpoint,
+            Nowhere::Drained => Self::Drained,
             Nowhere::Full(full) => Self::of_limit(full),
         }
     }
@@ -63,6 +66,12 @@ pub(super) struct Choice<'a> {
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a PoolLocal,
     pub(super) sending: Sending,
+    /// Which way it is led.
+    pub(super) way: usize,
+    /// The hash of the request's key, if it has one.
+    pub(super) key: Option<u64>,
+    /// The endpoint that it stays with, if that takes it.
+    pub(super) pinned: Option<&'a Target>,
     pub(super) began: Instant,
     /// The request has reached an endpoint before.
     pub(super) is_resend: bool,
@@ -85,8 +94,8 @@ impl Choice<'_> {
 
     /// The first endpoint of a request.
     pub(super) fn first(&self) -> Result<Next, Nowhere> {
-        let picked = self.worker.chance(|rng| self.pool.pick(rng, self.sending));
-        self.go(picked, &Avoid::default())
+        let pick = || self.worker.chance(|rng| self.pool.pick(rng, self.wish()));
+        self.go(self.pinned.or_else(pick), &Avoid::default())
     }
 
     /// Another one.
@@ -95,11 +104,18 @@ impl Choice<'_> {
     }
 
     fn pick_other(&self, avoid: &Avoid) -> Option<&Target> {
-        self.worker.chance(|rng| self.pool.pick_other(rng, avoid, self.sending))
+        self.worker.chance(|rng| self.pool.pick_other(rng, avoid, self.wish()))
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        let now_us = self.worker.shared.micros(self.began);
+        let turns = Some(&self.local.turns);
+        Wish { sending: self.sending, way: self.way, key: self.key, now_us, turns }
     }
 
     fn go(&self, picked: Option<&Target>, avoid: &Avoid) -> Result<Next, Nowhere> {
-        let target = picked.ok_or(Nowhere::NoEndpoint)?;
+        let nowhere = if self.pool.is_drained { Nowhere::Drained } else { Nowhere::NoEndpoint };
+        let target = picked.ok_or(nowhere)?;
         self.enter(target, false).or_else(|full| self.around(target, full, avoid))
     }
 
@@ -175,6 +191,7 @@ impl Choice<'_> {
             is_trial,
             requests_at_most: breakers.endpoint.requests,
             resend: resend.transpose()?,
+            is_timed: self.pool.spec.is_timed(),
         };
         Visit::enter(self.worker, home, terms)
     }

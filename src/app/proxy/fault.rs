@@ -66,11 +66,13 @@ pub enum Reason {
     Overload,
     /// A client of HTTP/2 asks for a tunnel (RFC 8441), and its route or its endpoint has none.
     UpgradeRefused,
+    /// Operators have drained every endpoint of the pool.
+    Drained,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::UnknownCoding,
@@ -96,6 +98,7 @@ impl Reason {
         Self::RateLimited,
         Self::Overload,
         Self::UpgradeRefused,
+        Self::Drained,
     ];
 
     /// The word, and the status that goes with it.
@@ -126,6 +129,7 @@ impl Reason {
             Self::UnderscoreHeader => ("underscore_header", StatusCode::BAD_REQUEST),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
             Self::Overload => ("overload", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Drained => ("drained", StatusCode::SERVICE_UNAVAILABLE),
             Self::UpgradeRefused => ("upgrade_refused", StatusCode::NOT_IMPLEMENTED),
         }
     }

@@ -159,6 +159,8 @@ mod tests {
             access_log: AccessLog::default(),
             trusted_proxies: Vec::new(),
             paths: PathRules::default(),
+            places: None,
+            country_header: None,
         };
         let (peer, local) = (([192, 0, 2, 7], 5_000).into(), ([192, 0, 2, 1], 80).into());
         let (client, held) =

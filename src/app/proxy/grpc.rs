@@ -119,6 +119,7 @@ fn status(reason: Reason) -> u16 {
         | Reason::UpgradeRefused => 12,
         Reason::BadResponse => 13,
         Reason::NoEndpoint
+        | Reason::Drained
         | Reason::ConnectFailed
         | Reason::Reset
         | Reason::EndpointDown

@@ -251,6 +251,8 @@ fn manners() -> Manners {
         access_log: AccessLog::default(),
         trusted_proxies: Vec::new(),
         paths: PathRules::default(),
+        places: None,
+        country_header: None,
     }
 }
 

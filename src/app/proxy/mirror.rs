@@ -142,7 +142,7 @@ async fn read_off(response: Response<ProxyBody>) {
         match poll_fn(|cx| source.poll_piece(cx)).await {
             Some(Ok(piece)) => read += piece.len(),
             Some(Err(ResponseError::Endpoint(reason))) => return visit.met(Failure::http(reason)),
-            Some(Err(ResponseError::Client)) => return,
+            Some(Err(ResponseError::Client | ResponseError::Drained)) => return,
             None => return visit.answered(),
         }
     }

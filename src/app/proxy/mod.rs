@@ -5,6 +5,8 @@
 
 mod actions;
 mod admit;
+mod affinity;
+mod answer;
 mod asker;
 mod attempt;
 mod body;

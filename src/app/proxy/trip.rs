@@ -4,43 +4,43 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::app::worker::{PoolLocal, View, Worker};
+use crate::logic::affinity::Asking;
 use crate::logic::breaker::PoolRequest;
-use crate::logic::casualty::{Casualty, Sight};
+use crate::logic::casualty::Casualty;
 use crate::logic::drill::Lane;
 use crate::logic::outcome;
 use crate::logic::retry::{self, Again, Reached, Tried};
 use crate::logic::route::{RetrySpec, Route, RouteSpec};
 use crate::logic::snapshot::{Avoid, Sending};
-use crate::net::h1::ResponseHead;
-use crate::net::upstream::{Free, Outgoing, Pool, Received};
+use crate::logic::steer;
+use crate::logic::topology::PoolSpec;
+use crate::net::upstream::{Free, Outgoing, Pool};
 
 use super::actions::Errand;
+use super::affinity::{self, Pinned};
 use super::asker::Asker;
 use super::attempt::{Ask, Begun, Connect, Ended, Part, Progress, attempt};
 use super::body::ProxyBody;
 use super::choose::{Choice, Next, Way};
 use super::fault::Reason;
+use super::grpc;
 use super::hedge::{Settled, Stalled};
-use super::tunnel::{self, Opening};
 use super::visit::Visit;
-use super::{forward, grpc};
 
-const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts");
 
 /// Where a request has been, and what it met there.
 pub(super) struct Trip<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a Route,
-    asker: &'a Asker<'a>,
+    pub(super) asker: &'a Asker<'a>,
     idempotent: bool,
-    arrived: Instant,
+    pub(super) arrived: Instant,
     /// When this trip began.
     began: Instant,
     pub(super) avoid: Avoid,
@@ -49,7 +49,28 @@ pub(super) struct Trip<'a> {
     /// The first endpoint that failed it: the incident that it belongs to.
     pub(super) first_met: Option<Rc<Pool>>,
     /// Counts it among the pool's requests, where those are limited.
-    counted: Option<PoolRequest>,
+    pub(super) counted: Option<PoolRequest>,
+    /// Which way its pool leads it.
+    way: usize,
+    /// The hash of its key, where the pool wants one and it has one.
+    key: Option<u64>,
+    /// Its cookie, where the pool's clients stay with an endpoint by one.
+    pub(super) pinned: Option<Box<Pinned>>,
+}
+
+/// Which way a request is led: as its route says, or by where its client is, or by its pool's policy.
+fn way(
+    view: &View,
+    route: &Route,
+    pool: &PoolSpec,
+    (request, asker): (&Request<()>, &Asker<'_>),
+) -> usize {
+    match route.spec.steer {
+        _ if pool.steer.others.is_empty() => 0,
+        Some(policy) => pool.steer.find(&steer::Way::By(policy)),
+        None if pool.steer.geography.is_empty() => 0,
+        None => pool.steer.way_for(&asker.whereabouts(&view.manners, request.headers())),
+    }
 }
 
 /// A try that failed.
@@ -121,6 +142,9 @@ pub(super) async fn serve(
         sent_tries: 0,
         first_met: past.first_met,
         counted: None,
+        way: way(view, route, &pool.spec, (request, asker)),
+        key: affinity::key(&pool.spec, request, asker),
+        pinned: Pinned::of(pool, local, request.headers()),
     };
     let switches = route.spec.websocket && admitted.framing.is_none() && asker.has_wish();
     let ask = Ask {
@@ -275,18 +299,28 @@ impl Trip<'_> {
             local.meter.limited(full);
             Reason::of_limit(full)
         })?;
+        if self.counted.is_none() && pool.spec.counts_requests() {
+            self.counted = Some(PoolRequest::count(&pool.live));
+        }
+        let sending = self.sending(local, self.began);
+        let now_us = self.worker.shared.micros(self.began);
+        let asking = Asking { sending, now_us };
+        let pinned = self.pinned.as_ref().and_then(|pinned| pinned.target(pool, asking));
         let choice = Choice {
             worker: self.worker,
             pool,
             local,
-            sending: self.sending(local, self.began),
+            sending,
+            way: self.way,
+            key: self.key,
+            pinned,
             began: self.began,
             is_resend: false,
             may_wait: true,
             note: self.asker.note,
             lane: view.drill.as_ref(),
         };
-        if !pool.trials.is_empty() {
+        if pinned.is_none() && !pool.trials.is_empty() {
             let body_bytes = ask.admitted.framing.map_or(Some(0), |_| ask.admitted.length);
             if retry::may_be_trial(self.idempotent, body_bytes, &self.route.spec.retry)
                 && let Some(trial) = choice.trial()
@@ -351,8 +385,12 @@ impl Trip<'_> {
         outgoing: &mut Outgoing,
     ) -> Option<(Rc<View>, Next)> {
         let &Failed { visit, zone, reached } = failed;
-        self.first_met.get_or_insert_with(|| Rc::clone(visit.home()));
-        self.avoid.leave(visit.home().target.id, zone);
+        let home = visit.home();
+        self.first_met.get_or_insert_with(|| Rc::clone(home));
+        self.avoid.leave(home.target.id, zone);
+        if let Some(pinned) = &self.pinned {
+            pinned.failed_at(&home.target);
+        }
         self.sent_tries += u32::from(reached == Reached::Something && !visit.is_trial());
         let tried = Tried {
             reached,
@@ -390,6 +428,9 @@ impl Trip<'_> {
             pool,
             local,
             sending: self.sending(local, now),
+            way: self.way,
+            key: self.key,
+            pinned: None,
             began: now,
             is_resend: is_budgeted,
             may_wait,
@@ -405,72 +446,6 @@ impl Trip<'_> {
         }
         local.meter.resent();
         Some((view, next))
-    }
-
-    fn answered(
-        &mut self,
-        view: &View,
-        (head, received): (ResponseHead, Received),
-        mut visit: Visit,
-        is_repeatable: bool,
-    ) -> Response<ProxyBody> {
-        let (pool, local) = view.pool(self.route);
-        let elapsed = self.arrived.elapsed();
-        local.meter.answered(head.status.as_u16(), elapsed);
-        let way = (self.route, &*pool.spec);
-        let measured = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
-        if self.route.spec.retry.statuses.has(head.status.as_u16()) {
-            visit.failed(Casualty { sight: Sight::Status, is_repeatable });
-        } else if let Some(met) = &self.first_met
-            && !head.status.is_server_error()
-        {
-            met.target.live.rescued(elapsed > pool.spec.late_after);
-            local.meter.rescued();
-        }
-        let address = visit.home().target.address;
-        let body = match received {
-            Received::Whole(bytes) => ProxyBody::whole(bytes),
-            Received::Stream(source) => {
-                visit.keep(self.counted.take());
-                visit.measured(measured);
-                ProxyBody::Stream { source, visit }
-            }
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        forward::add_via(response.headers_mut(), &view.manners.headers.via);
-        if view.manners.headers.expose {
-            if let Ok(value) = HeaderValue::try_from(address.to_string()) {
-                response.headers_mut().insert(ENDPOINT_HEADER, value);
-            }
-            response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(self.tries));
-        }
-        response
-    }
-
-    /// The endpoint goes on in another protocol, and so does the client's connection.
-    fn switched(&mut self, view: &View, begun: Begun, mut visit: Visit) -> Response<ProxyBody> {
-        let (pool, local) = view.pool(self.route);
-        let (head, endpoint, cuts) = begun.into_tunnel();
-        let elapsed = self.arrived.elapsed();
-        local.meter.answered(head.status.as_u16(), elapsed);
-        let way = (self.route, &*pool.spec);
-        let _ = local.measure(&self.worker.shared, way, head.status.as_u16(), elapsed);
-        visit.answered();
-        visit.keep(self.counted.take());
-        if let Some((wish, endpoint)) = self.asker.take_wish().zip(endpoint) {
-            let note = self.asker.note.cloned();
-            let idle = self.route.spec.timeouts.tunnel;
-            let opening = Opening { wish, endpoint, visit, cuts, idle, note };
-            self.asker.client.sequel.set(opening.run());
-        }
-        let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        tunnel::switch(response.headers_mut());
-        forward::add_via(response.headers_mut(), &view.manners.headers.via);
-        response
     }
 }
 

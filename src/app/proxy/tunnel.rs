@@ -169,7 +169,9 @@ impl Opening {
         let moved = Moved { at: Cell::new(Instant::now()), note: note.as_deref() };
         over.ending = tokio::select! {
             ended = both(&mut client, &mut endpoint, &moved) => ended,
-            () = visit.home().until_cut(cuts, false) => Some(Ending::Cut),
+            is_drained = visit.home().until_tunnel_ends(cuts) => {
+                Some(if is_drained { Ending::Drained } else { Ending::Cut })
+            }
             () = moved.rest(idle) => Some(Ending::Idle),
         };
         if over.ending.is_none() {

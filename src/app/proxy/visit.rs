@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::access::TryNote;
 use crate::app::meter::WayMeter;
@@ -22,6 +22,8 @@ pub struct Visit {
     home: Rc<Pool>,
     began: Instant,
     is_trial: bool,
+    /// What it takes until the answer begins is yet to be told.
+    is_timed: Cell<bool>,
     witness: Witness,
     /// The client has seen the endpoint's failure.
     is_failed: Cell<bool>,
@@ -46,6 +48,8 @@ pub struct Terms {
     pub requests_at_most: Option<u32>,
     /// Counts it among those that were sent again.
     pub resend: Option<Permit>,
+    /// Endpoints or regions are chosen by how long they take.
+    pub is_timed: bool,
 }
 
 impl Visit {
@@ -63,6 +67,7 @@ impl Visit {
             home,
             began: terms.began,
             is_trial: terms.is_trial,
+            is_timed: Cell::new(terms.is_timed),
             witness: Witness::default(),
             is_failed: Cell::new(false),
             note: None,
@@ -127,6 +132,7 @@ impl Visit {
         if let Some(note) = &self.note {
             note.failed(failure, self.began.elapsed());
         }
+        self.is_timed.set(false);
         if self.witness.met(failure, &self.home.target.live) {
             self.report(failure);
         }
@@ -138,9 +144,16 @@ impl Visit {
         if let Some(note) = &self.note {
             note.head(status, now.saturating_duration_since(self.began));
         }
+        if self.is_timed.replace(false) && status < 500 {
+            self.took(now.saturating_duration_since(self.began), now_us);
+        }
         if self.witness.head(status, &self.home.target.live, now_us) {
             self.report(Failure::http(Reason::Status(status)));
         }
+    }
+
+    fn took(&self, time: Duration, now_us: u64) {
+        self.home.target.live.took(time.as_micros() as u64, now_us);
     }
 
     /// All of the answer has passed.
@@ -165,6 +178,7 @@ impl Visit {
                 }
                 self.failed(Casualty { sight: Sight::Cut, is_repeatable: false });
             }
+            ResponseError::Drained => self.witness.withdraw(),
             ResponseError::Client => {
                 self.witness.withdraw();
                 if let Some(note) = &self.note {
@@ -191,6 +205,12 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.home.target.live.leave();
+        if self.is_timed.get() {
+            // Somebody else was faster: the answer would have taken longer still.
+            let now = Instant::now();
+            let time = now.saturating_duration_since(self.began);
+            self.took(time, self.worker.shared.micros(now));
+        }
         if let Some(note) = &self.note {
             note.over(self.began.elapsed());
         }

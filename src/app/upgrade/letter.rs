@@ -1,11 +1,15 @@
 //! What is handed over, as JSON: a later version may leave out or add what an earlier one has not
 //! heard of. Times are sent by how long ago they were, since nobody else has this process's clock.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::successor::Estate;
+use crate::app::orders::keeper::Kept;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::{
     EndpointLegacy, Legacy, Piece, PoolLegacy, Sentence, Source, Withheld, ZoneLegacy, ZoneVerdict,
 };
@@ -23,6 +27,22 @@ pub(super) struct Letter {
     /// Upgrades before this one.
     #[serde(default)]
     pub(super) upgrades: u64,
+    /// What operators have ordered; a version that knows of no orders has none.
+    #[serde(default)]
+    pub(super) orders: Vec<Kept>,
+    /// What seals cookies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<SecretNote>,
+}
+
+/// Secrets as their file has them; shown to nobody.
+#[derive(Serialize, Deserialize)]
+struct SecretNote(String);
+
+impl fmt::Debug for SecretNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret")
+    }
 }
 
 /// What is not seen of a socket itself.
@@ -114,7 +134,8 @@ fn is_no(is: &bool) -> bool {
 }
 
 impl Letter {
-    pub(super) fn new(sockets: &[Given], legacy: &Legacy, upgrades: u64, now: Instant) -> Self {
+    pub(super) fn new(estate: &Estate, now: Instant) -> Self {
+        let Estate { sockets, legacy, upgrades, orders, .. } = estate;
         let socket = |given: &Given| SocketNote {
             name: given.name,
             is_admin: given.side.map(|side| side == Side::Operator),
@@ -123,8 +144,20 @@ impl Letter {
         Self {
             sockets: sockets.iter().map(socket).collect(),
             pools: legacy.pools.iter().map(|pool| PoolNote::new(pool, now)).collect(),
-            upgrades,
+            upgrades: *upgrades,
+            orders: orders.clone(),
+            secret: None,
         }
+    }
+
+    /// The same, with what seals cookies.
+    pub(super) fn with_secret(self, secret: Option<&Secrets>) -> Self {
+        Self { secret: secret.map(|secret| SecretNote(secret.text())), ..self }
+    }
+
+    /// What seals cookies.
+    pub(super) fn secret(&self) -> Option<Secrets> {
+        Secrets::read(&self.secret.as_ref()?.0).ok()
     }
 
     /// What can be understood of it: of the rest nothing is known, and it is probed.
@@ -388,7 +421,14 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written() {
         let now = Instant::now() + Duration::from_secs(3_600);
-        let letter = through_json(&Letter::new(&[], &legacy(now), 3, now));
+        let estate = Estate {
+            sockets: Vec::new(),
+            legacy: legacy(now),
+            upgrades: 3,
+            orders: Vec::new(),
+            secret: None,
+        };
+        let letter = through_json(&Letter::new(&estate, now));
         let letter: Letter = serde_json::from_value(letter).expect("a letter");
         assert_eq!(letter.upgrades, 3);
         let later = now + Duration::from_secs(7);
@@ -398,7 +438,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_not_known() {
         let now = Instant::now() + Duration::from_secs(3_600);
-        let mut letter = through_json(&Letter::new(&[], &legacy(now), 0, now));
+        let estate = Estate {
+            sockets: Vec::new(),
+            legacy: legacy(now),
+            upgrades: 0,
+            orders: Vec::new(),
+            secret: None,
+        };
+        let mut letter = through_json(&Letter::new(&estate, now));
         letter["new"] = 1.into();
         let endpoints = &mut letter["pools"][0]["zones"][0]["endpoints"];
         endpoints[0]["state"] = "radiant".into();

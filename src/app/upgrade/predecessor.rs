@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::app::orders::keeper::Kept;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::Handover;
 use crate::net::listener::{self, Stock};
@@ -21,6 +23,10 @@ pub struct Predecessor {
     pub legacy: Legacy,
     /// Upgrades, this one included.
     pub upgrades: u64,
+    /// What operators had ordered.
+    pub orders: Vec<Kept>,
+    /// What it sealed cookies by.
+    pub secret: Option<Secrets>,
 }
 
 impl Predecessor {
@@ -44,7 +50,9 @@ impl Predecessor {
             stock.put(listener::adopt(socket.into(), Some(note.name), side, label)?);
         }
         let legacy = letter.legacy(Instant::now());
-        Ok(Some((Self { handover, legacy, upgrades: letter.upgrades + 1 }, stock)))
+        let (upgrades, secret) = (letter.upgrades + 1, letter.secret());
+        let orders = letter.orders;
+        Ok(Some((Self { handover, legacy, upgrades, orders, secret }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

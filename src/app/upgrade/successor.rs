@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::app::notify;
+use crate::app::orders::keeper::Kept;
+use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
 use crate::net::handover::{Breaker, Handover};
 use crate::net::listener::Given;
@@ -32,6 +34,10 @@ pub struct Estate {
     pub legacy: Legacy,
     /// Upgrades before this one.
     pub upgrades: u64,
+    /// What operators have ordered.
+    pub orders: Vec<Kept>,
+    /// What cookies are sealed by.
+    pub secret: Option<Secrets>,
 }
 
 /// What control hears of an upgrade.
@@ -139,8 +145,8 @@ fn converse(
         RecvTimeoutError::Timeout => ErrorKind::TimedOut.into(),
         RecvTimeoutError::Disconnected => gone(),
     })??;
-    let Estate { sockets, legacy, upgrades } = estate;
-    let letter = Letter::new(&sockets, &legacy, upgrades, Instant::now());
+    let letter = Letter::new(&estate, Instant::now()).with_secret(estate.secret.as_ref());
+    let sockets = estate.sockets;
     handover.send(&serde_json::to_vec(&letter)?)?;
     let descriptors: Vec<_> = sockets.iter().map(|given| given.listener.as_fd()).collect();
     handover.send_descriptors(&descriptors)?;

@@ -187,6 +187,7 @@ impl Worker {
                         }
                     }
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::Drained { endpoint, is_over }) => self.drained(endpoint, is_over),
                     Some(Command::CutLane { drill, endpoint, waiting }) => {
                         self.cut_lane(drill, endpoint, waiting);
                     }
@@ -205,6 +206,7 @@ impl Worker {
                 command = commands.recv() => match command {
                     // A request that waits for a dead endpoint is rescued on the way out too.
                     Some(Command::Cut { endpoint, waiting }) => self.cut(endpoint, waiting),
+                    Some(Command::Drained { endpoint, is_over }) => self.drained(endpoint, is_over),
                     Some(Command::EndLane { drill, is_interrupted }) => {
                         self.end_lane(drill, is_interrupted);
                     }
@@ -302,6 +304,18 @@ impl Worker {
             pool.close_idle();
             if waiting.leaves(true) {
                 pool.cut_waiting(waiting.leaves(false));
+                self.clock.wake_all();
+            }
+        }
+    }
+
+    /// An operator wants nobody there.
+    fn drained(&self, endpoint: EndpointId, is_over: bool) {
+        let _ = self.view();
+        if let Some(pool) = self.homes.borrow().get(endpoint) {
+            pool.close_idle();
+            if is_over {
+                pool.end_lasting();
                 self.clock.wake_all();
             }
         }

@@ -6,8 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::app::keyring::Keyring;
 use crate::app::meter::{PoolMeter, WayMeter};
 use crate::app::shared::{Manners, Shared};
+use crate::logic::affinity::Affinity;
+use crate::logic::balance::Turns;
 use crate::logic::drill::Lane;
 use crate::logic::evidence::LatencyWindow;
 use crate::logic::retry::Budget;
@@ -38,6 +41,10 @@ pub struct PoolLocal {
     pub meter: Arc<PoolMeter>,
     /// What this worker may send again.
     pub budget: RefCell<Budget>,
+    /// Whose turn it is, where endpoints are taken in turn.
+    pub turns: Turns,
+    /// What seals cookies, where clients stay with an endpoint by one.
+    keyring: RefCell<Option<Rc<Keyring>>>,
     /// What objectives are measured by, for each route that leads here.
     ways: RefCell<HashMap<Arc<str>, Arc<WayMeter>>>,
     name: Arc<str>,
@@ -55,6 +62,7 @@ impl View {
             let Some(known) = known else {
                 return Rc::new(PoolLocal::new(pool, &retry_of(&snapshot, index), shared));
             };
+            known.keep_keys(pool, shared);
             known.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
             Rc::clone(known)
         };
@@ -117,6 +125,8 @@ impl PoolLocal {
             latency: RefCell::new(self.latency.borrow().clone()),
             meter: Arc::clone(&self.meter),
             budget: RefCell::new(budget),
+            turns: self.turns.clone(),
+            keyring: self.keyring.clone(),
             ways: self.ways.clone(),
             name: Arc::clone(&self.name),
         }
@@ -124,12 +134,40 @@ impl PoolLocal {
 
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &Shared) -> Self {
         let name = Arc::clone(&pool.spec.name);
-        Self {
+        let local = Self {
             latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
             meter: shared.meters.meter(&name),
             budget: RefCell::new(Budget::new(retry, Instant::now())),
+            turns: Turns::default(),
+            keyring: RefCell::default(),
             ways: RefCell::default(),
             name,
+        };
+        local.keep_keys(pool, shared);
+        local
+    }
+
+    /// What seals cookies, where clients stay with an endpoint by one.
+    #[must_use]
+    pub fn keyring(&self) -> Option<Rc<Keyring>> {
+        self.keyring.borrow().clone()
+    }
+
+    /// Makes keys of the pool's secrets, or of the instance's, if they are others than before.
+    fn keep_keys(&self, pool: &PoolView, shared: &Shared) {
+        let secrets = match pool.spec.affinity.as_deref() {
+            Some(Affinity::Cookie(cookie)) => {
+                cookie.secrets.as_ref().or_else(|| shared.secret.get())
+            }
+            _ => None,
+        };
+        let mut keyring = self.keyring.borrow_mut();
+        let is_same = match (&*keyring, secrets) {
+            (Some(keyring), Some(secrets)) => keyring.is_of(secrets),
+            (keyring, secrets) => keyring.is_none() && secrets.is_none(),
+        };
+        if !is_same {
+            *keyring = secrets.map(|secrets| Rc::new(Keyring::new(&self.name, secrets)));
         }
     }
 

@@ -63,6 +63,9 @@ pub(in crate::config) struct Route {
     /// Protocols that clients may go on in (RFC 9110 7.8): `websocket`, or none. Default:
     /// `["websocket"]`.
     pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
+    /// How its requests are led, instead of as the pool's `steer` has it: a policy. Default: as the pool
+    /// has it.
+    pub(in crate::config) steer: Option<Located<String>>,
     /// What is promised of the route.
     pub(in crate::config) slo: Option<Table<Slo>>,
     /// Bounds on requests.

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::check::{self, Check, Key, Setting};
 use super::server::HEAD_BYTES;
+use super::steer;
 use crate::config::address;
 use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::breaker::{Breakers, Caps};
+use crate::logic::director::What;
 use crate::logic::id::{Place, is_name};
 use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
 
@@ -28,6 +30,7 @@ const LATE_AFTER: Duration = Duration::from_millis(250);
 struct Seen {
     places: HashMap<Place, Range<usize>>,
     addresses: HashMap<SocketAddr, Range<usize>>,
+    drained: Vec<What>,
 }
 
 impl Check<'_> {
@@ -47,7 +50,11 @@ impl Check<'_> {
             self.missing(&table, "zone", flaw);
         }
         let mut seen = Seen::default();
-        let zones = zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let zones: Vec<ZoneSpec> =
+            zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+        let said =
+            steer::Said { steer: given.steer, capacity: given.capacity, region: given.region };
+        let steer = self.steer(said, &zones);
         let detect = self.detect(given.detect);
         let optimistic = self.switch(&given.optimistic, false);
         let key = Key::new(&table, "late_after", &given.late_after);
@@ -62,6 +69,7 @@ impl Check<'_> {
             zones,
             probes,
             speech,
+            steer,
             detect,
             stall: self.stall(given.stall),
             optimistic,
@@ -71,11 +79,15 @@ impl Check<'_> {
             recover: self.recover(given.recover),
             evict: self.evict(given.evict),
             slo: self.slo(given.slo),
+            drained: seen.drained,
+            balance: self.balance(given.balance),
+            affinity: self.affinity(given.affinity),
         }
     }
 
     fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
-        let Table { value: given, span: table } = zone;
+        let Table { value: mut given, span: table } = zone;
+        let terms = self.terms(&table, &mut given);
         let place = match &given.name {
             Some(name) => self.place(name).filter(|place| {
                 let flaw = Flaw::new(
@@ -90,6 +102,9 @@ impl Check<'_> {
                 None
             }
         };
+        if self.switch(&given.drain, false) {
+            seen.drained.extend(place.clone().map(What::Zone));
+        }
         let given = given.endpoints.unwrap_or_default();
         if given.is_empty() {
             let flaw =
@@ -97,12 +112,12 @@ impl Check<'_> {
             self.missing(&table, "endpoints", flaw);
         }
         let endpoints = given.iter().filter_map(|one| self.endpoint(one, seen)).collect();
-        Some(ZoneSpec { place: place?, endpoints })
+        Some(ZoneSpec { place: place?, endpoints, terms })
     }
 
     fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {
-        let (text, span, weight) = match &given.value {
-            Endpoint::Address(text) => (text, &given.span, 1),
+        let (text, span, weight, is_drained) = match &given.value {
+            Endpoint::Address(text) => (text, &given.span, 1, false),
             Endpoint::Table(table) => {
                 let weight =
                     self.whole(&Key::new(&given.span, "weight", &table.weight), &WEIGHT, 1);
@@ -112,7 +127,8 @@ impl Check<'_> {
                     self.missing(&given.span, "address", flaw);
                     return None;
                 };
-                (&address.value, &address.span, weight)
+                let is_drained = self.switch(&table.drain, false);
+                (&address.value, &address.span, weight, is_drained)
             }
         };
         let address = match address::socket(text, "10.0.1.11:9000").and_then(reachable) {
@@ -124,8 +140,13 @@ impl Check<'_> {
         };
         let mend = "list each address once; use `weight` to give it more traffic";
         let flaw = Flaw::new(format!("this pool already has the endpoint {address}"), mend);
-        self.unique(&mut seen.addresses, address, span, flaw)
-            .then_some(EndpointSpec { address, weight })
+        if !self.unique(&mut seen.addresses, address, span, flaw) {
+            return None;
+        }
+        if is_drained {
+            seen.drained.push(What::Endpoint(address));
+        }
+        Some(EndpointSpec { address, weight })
     }
 
     /// A `region/zone`, in a zone's name or in `self`.

@@ -98,6 +98,7 @@ impl Check<'_> {
         let timeouts = self.timeouts(given.timeouts);
         let websocket = self.upgrade(given.upgrade.as_deref());
         let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
+        let steer = given.steer.map(|word| self.policy(&word));
         let slo = self.slo(given.slo);
         let body_bytes = self.body_limit(given.limits);
         let ((host, path), conditions) = matched?;
@@ -118,6 +119,7 @@ impl Check<'_> {
             timeouts,
             body_bytes,
             rate,
+            steer,
             slo,
             websocket,
         })

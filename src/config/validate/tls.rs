@@ -170,22 +170,31 @@ impl Check<'_> {
         }
     }
 
-    /// The bytes of a file that the configuration names, which is watched from now on.
+    /// What is in a file that the configuration names.
     pub(in crate::config::validate) fn file_of(
         &mut self,
         path: &Located<String>,
+    ) -> Option<Arc<[u8]>> {
+        self.file_within(path, MAX_FILE_BYTES)
+    }
+
+    /// The same, if it is no larger than that.
+    pub(in crate::config::validate) fn file_within(
+        &mut self,
+        path: &Located<String>,
+        bytes_at_most: u64,
     ) -> Option<Arc<[u8]>> {
         let full = self.base.join(&path.value);
         let named = NamedFile::look(&full);
         self.findings.named(named);
         let mut bytes = Vec::new();
         let read = File::open(&full)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(bytes_at_most + 1).read_to_end(&mut bytes))
             .and_then(|length| {
-                if length as u64 <= MAX_FILE_BYTES {
+                if length as u64 <= bytes_at_most {
                     return Ok(());
                 }
-                let limit = units::size_text(MAX_FILE_BYTES);
+                let limit = units::size_text(bytes_at_most);
                 Err(io::Error::other(format!("it is larger than {limit}")))
             });
         match read {

@@ -31,8 +31,9 @@ impl Director {
             for zone in 0..spec.zones.len() {
                 let targets = self.seat_zone((index, zone), spec, (&known, is_new), now);
                 state.counts.all += targets.len() as u32;
-                state.zones[zone].seat(targets);
+                state.zones[zone].seat(targets, spec.tables());
             }
+            state.settle_pins();
             let mut members: Vec<EndpointId> =
                 state.zones.iter().flat_map(|zone| zone.members.iter().copied()).collect();
             members.sort_unstable();
@@ -112,6 +113,9 @@ impl Director {
                 self.ramps(pool, now);
             }
         }
+        self.watch_flows(now);
+        self.file_orders(now);
+        self.obey_orders(now);
         self.nominal_per_second = self.nominal();
         self.stale.extend(0..self.pools.len());
         self.must_publish = true;

@@ -21,6 +21,7 @@ use crate::logic::snapshot::{Live, Tally};
 use crate::logic::topology::PoolSpec;
 
 use super::Source;
+use super::orders::Bidden;
 use super::past::Past;
 use super::trust::Trust;
 
@@ -156,6 +157,8 @@ pub(super) struct Endpoint {
     pub(super) ratio: Ratio,
     /// What has been weighed of its live counters.
     pub(super) seen: Tries,
+    /// What operators have ordered.
+    pub(super) bidden: Option<Box<Bidden>>,
 }
 
 impl Endpoint {
@@ -189,6 +192,7 @@ impl Endpoint {
             since: now,
             ramp: Ramp::Full,
             past: Past::default(),
+            bidden: None,
             trouble: None,
             last_proof: None,
             baseline: Tally::default(),

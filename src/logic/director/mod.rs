@@ -7,14 +7,18 @@
 
 mod configure;
 mod cuts;
+mod divide;
 mod endpoint;
 mod explain;
+mod flow;
 mod inherit;
 mod legacy;
+mod orders;
 mod pace;
 mod past;
 mod pools;
 mod publish;
+mod room;
 mod roster;
 mod stand;
 mod status;
@@ -31,6 +35,7 @@ pub use explain::{
     RegionFacts, Row, StateCounts, Trial, What, ZoneFacts, ZoneStatus,
 };
 pub use legacy::{EndpointLegacy, Legacy, PoolLegacy, Sentence, ZoneLegacy};
+pub use orders::{Denied, Fate, Granted, Verb, Wish};
 pub use pools::{Standing, ZoneVerdict};
 pub use status::{EndpointStatus, PoolStatus};
 
@@ -44,6 +49,7 @@ use fastrand::Rng;
 use super::health::{Change, Health};
 use super::id::{EndpointId, Place};
 use super::incident::{Ended, Incident, Ledger, Ruling, Subject};
+use super::operator::{Order, Orders};
 use super::outcome::{Failure, Outcome};
 use super::route::RouteTable;
 use super::schedule::ProbeRow;
@@ -66,6 +72,8 @@ pub enum Input {
     /// Another process leaves what it knows. Comes right after the first configuration, and before
     /// the first probe: who has proof of its own inherits nothing.
     Inherit(Legacy),
+    /// These orders were in force before. Comes before the first configuration.
+    Orders(Vec<Order>),
     /// A probe ended.
     Probed {
         /// Whose.
@@ -131,6 +139,15 @@ pub enum Output {
         endpoint: EndpointId,
         /// What the verdict was made for.
         failure: Failure,
+    },
+    /// The endpoint gets no new requests, because an operator has said so: close its idle connections.
+    /// Comes after the snapshot that no longer holds it.
+    Drained {
+        /// Whose.
+        endpoint: EndpointId,
+        /// The time of what lasts there is up: end tunnels and answers that are on their way, and have
+        /// requests that wait sent again if they can be.
+        is_over: bool,
     },
     /// Tell the operator.
     Event(Event),
@@ -241,6 +258,20 @@ pub enum Event {
         /// The endpoint; `None` for all of the zone.
         address: Option<SocketAddr>,
     },
+    /// The regions of a pool that is led by latency, the soonest first, when that has changed.
+    Regions {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The regions' names.
+        order: Vec<Arc<str>>,
+    },
+    /// Something has become of an order.
+    Order {
+        /// Which.
+        order: Order,
+        /// What.
+        fate: Fate,
+    },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         /// The pool's name.
@@ -268,6 +299,7 @@ pub struct Director {
     /// Endpoints whose live counters are looked at again.
     watched: BTreeSet<(Instant, EndpointId)>,
     ramp_dues: BTreeSet<(Instant, usize)>,
+    flow_dues: BTreeSet<(Instant, usize)>,
     ledger: Ledger,
     stale: BTreeSet<usize>,
     must_publish: bool,
@@ -276,6 +308,10 @@ pub struct Director {
     falls: Vec<zones::Fall>,
     sight: pace::Sight,
     outputs: VecDeque<Output>,
+    orders: Orders,
+    /// Endpoints whose share is going, or that something lasts at.
+    bidden: Vec<EndpointId>,
+    order_due: Option<Instant>,
 }
 
 impl Director {
@@ -295,6 +331,7 @@ impl Director {
             nominal_per_second: 0.0,
             watched: BTreeSet::new(),
             ramp_dues: BTreeSet::new(),
+            flow_dues: BTreeSet::new(),
             ledger: Ledger::default(),
             stale: BTreeSet::new(),
             must_publish: false,
@@ -303,6 +340,9 @@ impl Director {
             falls: Vec::new(),
             sight: pace::Sight::default(),
             outputs: VecDeque::new(),
+            orders: Orders::default(),
+            bidden: Vec::new(),
+            order_due: None,
         }
     }
 
@@ -312,6 +352,7 @@ impl Director {
         match input {
             Input::Configure { topology, routes } => self.configure(topology, routes, now),
             Input::Inherit(legacy) => self.inherit(legacy, now),
+            Input::Orders(orders) => self.orders = Orders::of(orders),
             Input::Probed { endpoint, ticket, outcome } => {
                 self.probed(endpoint, ticket, outcome, now);
             }
@@ -327,7 +368,11 @@ impl Director {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.watch_due(now);
+        if self.order_due.is_some_and(|due| due <= now) {
+            self.orders_on(now);
+        }
         self.ramp_on(now);
+        self.look_at_flows(now);
         self.start_probes(now);
     }
 
@@ -336,7 +381,8 @@ impl Director {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let watch = self.watched.first().map(|&(due, _)| due);
         let ramp = self.ramp_dues.first().map(|&(due, _)| due);
-        [self.pace.due(), watch, ramp].into_iter().flatten().min()
+        let flow = self.flow_dues.first().map(|&(due, _)| due);
+        [self.pace.due(), watch, ramp, flow, self.order_due].into_iter().flatten().min()
     }
 
     /// The next thing to be done; `None` ends the turn.
@@ -362,7 +408,13 @@ impl Director {
         (last_good, began, now): (Instant, Instant, Instant),
     ) {
         let id = subject.endpoint;
+        let is_drained = self.roster.get(id).is_some_and(endpoint::Endpoint::is_drained);
         match (change, health) {
+            // Nobody can have met it: who is drained is about to be stopped, or repaired.
+            (Change::Suspected, _) if is_drained => {}
+            (Change::WentDown, Health::Down { failure }) if is_drained => {
+                self.cuts.push((id, failure));
+            }
             (Change::Suspected, Health::Suspect { failure, .. }) => {
                 self.ledger.suspect(subject, failure, last_good, began, now);
             }

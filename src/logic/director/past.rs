@@ -49,6 +49,16 @@ impl Past {
         self.next = (self.next + 1) % REMEMBERED_PROBES as u8;
     }
 
+    /// What the fastest of the probes that passed took.
+    pub(super) fn least_latency(&self) -> Option<Duration> {
+        let latency = |probe: &Probe| match probe.ended {
+            Ended::Pass { latency_us } | Ended::Degraded { latency_us } => Some(latency_us),
+            Ended::Fail(_) | Ended::Void => None,
+        };
+        let least = self.probes.iter().flatten().filter_map(latency).min();
+        least.map(|us| Duration::from_micros(us.into()))
+    }
+
     /// See [`super::endpoint::Endpoint::glance`].
     pub(super) fn glance(&self) -> u64 {
         self.probes[usize::from(self.next)].map_or(0, |probe| probe.started)

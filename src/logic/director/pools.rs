@@ -1,16 +1,20 @@
 //! What the director keeps of a pool and its zones.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::logic::affinity::Affinity;
+use crate::logic::balance::hash::identity;
+use crate::logic::balance::{Kind, Seating};
 use crate::logic::id::{EndpointId, Place};
 use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
 use crate::logic::snapshot::{Cell, PoolLive, PoolView, Target};
-use crate::logic::steer;
-use crate::logic::topology::PoolSpec;
+use crate::logic::steer::{self, Flow, Nearness};
+use crate::logic::tier::WEIGHT_ONE;
+use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 use super::Source;
 use super::cuts::Held;
@@ -33,6 +37,8 @@ pub enum Standing {
     Resort,
     /// A single request that can be sent again, from time to time.
     Trial,
+    /// Nothing: an operator has said so.
+    Drained,
 }
 
 impl Standing {
@@ -47,6 +53,7 @@ impl Standing {
             Self::Suspect => "suspect",
             Self::Resort => "last_resort",
             Self::Trial => "trial",
+            Self::Drained => "drained",
         }
     }
 }
@@ -76,6 +83,7 @@ pub(super) struct Counts {
     pub(super) down: u32,
     pub(super) ready: u32,
     pub(super) condemned: u32,
+    pub(super) drained: u32,
 }
 
 impl Counts {
@@ -88,6 +96,8 @@ impl Counts {
         };
         let known = |entry: Entry| entry.standing != Standing::Unknown;
         let clear = |entry: Entry| entry.standing == Standing::Clear;
+        let drained = |entry: Entry| entry.standing == Standing::Drained;
+        move_by(&mut self.drained, drained(old), drained(new));
         move_by(&mut self.known, known(old), known(new));
         move_by(&mut self.clear, clear(old), clear(new));
         move_by(&mut self.serving, serves(old), serves(new));
@@ -126,11 +136,20 @@ pub(super) struct ZoneState {
     pub(super) verdict: ZoneVerdict,
     pub(super) flaps: Flaps,
     pub(super) ramp: Ramp,
+    pub(super) flow: Flow,
+    /// Since when its endpoints are drained that are.
+    pub(super) drained_at: BTreeMap<EndpointId, Instant>,
+    /// Of answers that were timed at the last look; see [`crate::logic::live::Live::timed`].
+    pub(super) timed: (u64, u64),
     pub(super) ratio: Ratio,
+    /// So many of its endpoints must be able to serve before it does, unless nobody else can.
+    min_capacity: u32,
     /// Failures of connections of late, and how many of them stand.
     pub(super) strikes: VecDeque<(Instant, EndpointId)>,
     pub(super) struck: u32,
     targets: Arc<[Target]>,
+    /// By what keys find `targets`, where the pool has any.
+    seating: Option<Arc<Seating>>,
     built: Built,
     is_stale: bool,
 }
@@ -149,19 +168,24 @@ pub(super) struct Built {
 }
 
 impl ZoneState {
-    pub(super) fn new(place: Place, before: Option<&mut Self>, now: Instant) -> Self {
+    pub(super) fn new(spec: &ZoneSpec, before: Option<&mut Self>, now: Instant) -> Self {
         let fresh = Self {
-            place,
+            place: spec.place.clone(),
+            min_capacity: spec.terms.min_capacity,
             members: Vec::new(),
             entries: Vec::new(),
             counts: Counts::default(),
             verdict: ZoneVerdict::Up,
             flaps: Flaps::default(),
             ramp: Ramp::Full,
+            flow: Flow::default(),
+            drained_at: BTreeMap::new(),
+            timed: (0, 0),
             ratio: Ratio::new(now),
             strikes: VecDeque::new(),
             struck: 0,
             targets: Arc::from(Vec::new()),
+            seating: None,
             built: Built::default(),
             is_stale: true,
         };
@@ -171,16 +195,24 @@ impl ZoneState {
                 verdict: before.verdict,
                 flaps: before.flaps,
                 ramp: before.ramp,
+                flow: before.flow,
+                drained_at: std::mem::take(&mut before.drained_at),
+                timed: before.timed,
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
+                seating: before.seating.take(),
                 ..fresh
             },
         }
     }
 
-    pub(super) fn seat(&mut self, targets: Vec<Target>) {
+    /// Gives the zone its endpoints, which keys find by `tables` if there are any.
+    pub(super) fn seat(&mut self, targets: Vec<Target>, tables: Option<Kind>) {
+        let before = self.seating.take();
+        self.seating = tables.and_then(|kind| Seating::of(kind, &self.place, &targets, before));
         self.members = targets.iter().map(|target| target.id).collect();
+        self.drained_at.retain(|id, _| self.members.contains(id));
         let entry = Entry { standing: Standing::Unknown, ..Entry::default() };
         self.entries = vec![entry; targets.len()];
         self.counts = Counts { all: targets.len() as u32, ..Counts::default() };
@@ -211,7 +243,7 @@ impl ZoneState {
         for (entry, position) in self.entries.iter().zip(0u32..) {
             let seat = (position, entry.weight);
             match entry.standing {
-                Standing::Out => {}
+                Standing::Out | Standing::Drained => {}
                 Standing::Unknown => continue,
                 Standing::Clear | Standing::Doubted => open.push(seat),
                 Standing::Suspect => suspects.push(seat),
@@ -220,7 +252,14 @@ impl ZoneState {
             }
             known += u64::from(entry.capacity);
         }
-        let cell = |active: &[(u32, u32)]| Cell::new(&self.targets, active);
+        if open.len() + suspects.len() < self.min_capacity as usize {
+            // A pilot light that has yet to grow: better than nobody.
+            resort.append(&mut open);
+            resort.append(&mut suspects);
+            resort.sort_unstable();
+        }
+        let seating = self.seating.as_ref();
+        let cell = |active: &[(u32, u32)]| Cell::seated(&self.targets, seating, active);
         let has_doubted = self.entries.iter().any(|entry| entry.standing == Standing::Doubted);
         let open_cell = cell(&open);
         let clear = if has_doubted {
@@ -241,9 +280,44 @@ impl ZoneState {
         }
     }
 
-    /// Every endpoint of the zone, whatever is known of it.
+    /// By what pins find the endpoints of the zone, which is the pool's number `index`.
+    pub(super) fn pins(&self, index: usize) -> impl Iterator<Item = (u64, u32, u32)> {
+        let numbered = self.targets.iter().zip(0..);
+        numbered.map(move |(target, position)| (identity(target.address), index as u32, position))
+    }
+
+    /// Every endpoint of the zone that is not drained, whatever is known of it.
     pub(super) fn everybody(&self) -> Option<Cell> {
-        Cell::everybody(&self.targets)
+        if self.counts.drained == 0 {
+            return Cell::everybody(&self.targets, self.seating.as_ref());
+        }
+        let seats = self.entries.iter().zip(self.targets.iter()).zip(0u32..);
+        let seats = seats.filter(|((entry, _), _)| entry.standing != Standing::Drained);
+        let active: Vec<(u32, u32)> =
+            seats.map(|((_, target), position)| (position, target.weight * WEIGHT_ONE)).collect();
+        Cell::seated(&self.targets, self.seating.as_ref(), &active)
+    }
+
+    /// Those that are drained and could serve, each with when it was.
+    pub(super) fn drained(&self) -> impl Iterator<Item = (&Target, Instant)> {
+        let seats = self.targets.iter().zip(&self.entries);
+        seats.filter_map(|(target, entry)| {
+            let is_well = entry.standing == Standing::Drained && !entry.is_down;
+            let since = self.drained_at.get(&target.id).filter(|_| is_well)?;
+            Some((target, *since))
+        })
+    }
+
+    /// An endpoint weighs something else from now on.
+    pub(super) fn reweigh(&mut self, position: u32, weight: u32) {
+        let is_news =
+            self.targets.get(position as usize).is_some_and(|target| target.weight != weight);
+        if is_news {
+            let mut targets = self.targets.to_vec();
+            targets[position as usize].weight = weight;
+            self.targets = targets.into();
+            self.is_stale = true;
+        }
     }
 }
 
@@ -252,12 +326,14 @@ impl ZoneState {
 pub(super) struct PoolState {
     pub(super) spec: Arc<PoolSpec>,
     pub(super) zones: Vec<ZoneState>,
-    /// Zones by tier, nearest first.
-    pub(super) tiers: Vec<Vec<usize>>,
+    /// For each way that requests are led: zones by tier, the first to serve first.
+    pub(super) tiers: Vec<Vec<Vec<usize>>>,
     pub(super) counts: Counts,
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
     pub(super) live: Arc<PoolLive>,
+    /// Where pins find their endpoints, where the pool has any.
+    pub(super) pins: Option<Arc<[(u64, u32, u32)]>>,
     /// What requests got of late in the whole pool.
     pub(super) recent: Ratio,
     /// Endpoints whose share grows.
@@ -272,6 +348,12 @@ pub(super) struct PoolState {
     pub(super) held_cuts: Vec<Held>,
     /// The period of probes of endpoints that are up, as it is.
     pub(super) achieved: Achieved,
+    /// How soon its regions answer, where traffic is led by that.
+    pub(super) nearness: Nearness,
+    /// When its flows were last looked at.
+    pub(super) looked_at: Option<Instant>,
+    /// What its zones can take of the demand, as the last snapshot has it.
+    pub(super) bounds: Vec<u64>,
 }
 
 impl PoolState {
@@ -281,13 +363,16 @@ impl PoolState {
         before: Option<Self>,
         now: Instant,
     ) -> Self {
-        let tiers = steer::tiers(spec, here);
         let mut old = before;
+        let mut nearness =
+            old.as_mut().map(|old| std::mem::take(&mut old.nearness)).unwrap_or_default();
+        nearness.configure(spec.zones.iter().map(|zone| &zone.place.region));
+        let tiers = tiers(spec, here, &nearness);
         let zones = spec.zones.iter().map(|zone| {
             let old = old
                 .as_mut()
                 .and_then(|old| old.zones.iter_mut().find(|before| before.place == zone.place));
-            ZoneState::new(zone.place.clone(), old, now)
+            ZoneState::new(zone, old, now)
         });
         let zones = zones.collect();
         let fresh = Self {
@@ -298,6 +383,7 @@ impl PoolState {
             view: None,
             members: Arc::default(),
             live: Arc::default(),
+            pins: None,
             recent: Ratio::new(now),
             ramping: Vec::new(),
             ramp_due: None,
@@ -306,6 +392,9 @@ impl PoolState {
             withheld: 0,
             held_cuts: Vec::new(),
             achieved: Achieved::default(),
+            nearness,
+            looked_at: None,
+            bounds: Vec::new(),
         };
         match old {
             None => fresh,
@@ -318,6 +407,7 @@ impl PoolState {
                 diverges: old.diverges,
                 withheld: old.withheld,
                 achieved: old.achieved,
+                looked_at: old.looked_at,
                 ..fresh
             },
         }
@@ -329,9 +419,35 @@ impl PoolState {
         self.zones[zone].ratio.explain(tries, now);
     }
 
+    pub(super) fn is_drained(&self, id: EndpointId) -> bool {
+        let mut seats = self.zones.iter().flat_map(|zone| zone.members.iter().zip(&zone.entries));
+        seats.any(|(member, entry)| *member == id && entry.standing == Standing::Drained)
+    }
+
+    /// Has pins find the endpoints that all zones have by now.
+    pub(super) fn settle_pins(&mut self) {
+        let has_pins = matches!(self.spec.affinity.as_deref(), Some(Affinity::Cookie(_)));
+        self.pins = has_pins.then(|| {
+            let zones = self.zones.iter().enumerate();
+            let mut pins: Vec<_> = zones.flat_map(|(index, zone)| zone.pins(index)).collect();
+            pins.sort_unstable();
+            pins.into()
+        });
+    }
+
     pub(super) fn in_panic(&self) -> bool {
         self.view.as_ref().is_some_and(|view| view.panic)
     }
+}
+
+/// For each way that requests are led: zones by tier.
+pub(super) fn tiers(
+    spec: &PoolSpec,
+    here: Option<&Place>,
+    nearness: &Nearness,
+) -> Vec<Vec<Vec<usize>>> {
+    let order = nearness.order();
+    spec.steer.ways().map(|way| steer::tiers(spec, &way, here, &order)).collect()
 }
 
 /// A smoothed time from the start of one probe to the start of the next.

@@ -4,21 +4,17 @@
 //! changed, everything else is shared with the snapshot before.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::logic::recovery::{FULL, ramp_step};
-use crate::logic::snapshot::{Cell, PoolView, Snapshot, Target, Tier};
-use crate::logic::steer::{self, TierWeight};
+use crate::logic::affinity::{Affinity, PinZone, Pins};
+use crate::logic::recovery::ramp_step;
+use crate::logic::snapshot::{Led, PoolView, Snapshot, Target};
+use crate::logic::topology::PoolSpec;
 
+use super::divide::{Choice, Division};
 use super::endpoint::Endpoint;
-use super::pools::{Built, PoolState};
+use super::pools::{Built, PoolState, ZoneState};
 use super::{Director, Event};
-
-/// One zone as a tier sees it: its parts, and the share of its ramp in thousandths.
-type Part<'a> = (&'a Built, u32);
-
-/// Which endpoints of a zone.
-type Choice = fn(&Built) -> Option<&Cell>;
 
 impl Director {
     /// Builds what has become stale, and keeps the rest of the last snapshot.
@@ -27,7 +23,7 @@ impl Director {
         for pool in std::mem::take(&mut self.stale) {
             if let Some(state) = self.pools.get_mut(pool) {
                 let before = state.view.take();
-                let view = view(state, before.as_ref(), now);
+                let view = view(state, before.as_ref(), (self.epoch, now));
                 let was_panic = before.is_some_and(|before| before.panic);
                 let is_panic = view.panic;
                 state.view = Some(view);
@@ -116,116 +112,89 @@ impl Director {
     }
 }
 
-fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> Arc<PoolView> {
+fn view(
+    state: &mut PoolState,
+    before: Option<&Arc<PoolView>>,
+    (epoch, now): (Instant, Instant),
+) -> Arc<PoolView> {
     if let Some(before) = before
-        && !before.tiers.is_empty()
-        && state.counts.known == 0
+        && !before.led.tiers.is_empty()
+        && state.counts.known == state.counts.drained
+        && before.targets().all(|target| !state.is_drained(target.id))
     {
         // A configuration that replaces every endpoint: the old ones serve until something is
         // known of the new, two round trips later.
         return Arc::clone(before);
     }
-    let length = state.spec.recover.ramp;
-    let PoolState { spec, zones, tiers, counts, members, live, .. } = state;
-    let parts: Vec<(Built, u32)> =
-        zones.iter_mut().map(|zone| (zone.built().clone(), zone.ramp.share(length, now))).collect();
-    let tiers: Vec<Vec<Part<'_>>> = tiers
-        .iter()
-        .map(|zones| zones.iter().map(|&zone| (&parts[zone].0, parts[zone].1)).collect())
-        .collect();
-    let known = u64::from(counts.known);
-    let has_resort = parts.iter().any(|(built, _)| built.resort.is_some());
+    let division = Division::of(state, now);
+    let PoolState { spec, zones, counts, members, live, pins, .. } = state;
+    // What is drained is neither healthy nor not.
+    let known = u64::from(counts.known - counts.drained);
+    let is_drained = counts.drained == counts.all && counts.all > 0;
+    let has_resort = division.zones().any(|built| built.resort.is_some());
     let floor = u64::from(spec.evict.panic_percent) * known;
     let is_short = counts.serving == 0 && !has_resort
         || counts.serving > 0 && u64::from(counts.serving) * 100 < floor;
     // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
     let panic = known > 0 && is_short;
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
+    let pins = pins.as_ref().map(|seats| Pins::new(seats, pin_zones(zones, &spec, panic, epoch)));
     if panic {
-        let tiers = everybody(state);
-        let (proven, trials) = (None, Vec::new());
-        return Arc::new(PoolView { spec, tiers, proven, trials, panic, members, live });
+        let lead = |way| Led { tiers: division.everybody(way, state), proven: None };
+        let (led, others) = every_way(&spec, lead);
+        return Arc::new(PoolView {
+            spec,
+            led,
+            others,
+            trials: Vec::new(),
+            panic,
+            is_drained,
+            members,
+            live,
+            pins,
+        });
     }
     let open: [Choice; 3] =
         [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
     let clear: [Choice; 4] = [|zone| zone.clear.as_ref(), open[0], open[1], open[2]];
-    let has_doubted = parts.iter().any(|(built, _)| built.has_doubted);
-    let any_clear = parts.iter().any(|(built, _)| built.clear.is_some());
-    let trials: Vec<Target> =
-        parts.iter().flat_map(|(built, _)| built.trials.iter().cloned()).collect();
-    let proven = (has_doubted && any_clear).then(|| assemble(&tiers, &clear));
-    Arc::new(PoolView {
-        spec,
-        tiers: assemble(&tiers, &open),
-        proven,
-        trials,
-        panic,
-        members,
-        live,
-    })
+    let has_doubted = division.zones().any(|built| built.has_doubted);
+    let any_clear = division.zones().any(|built| built.clear.is_some());
+    let trials: Vec<Target> = division.zones().flat_map(|built| built.trials.clone()).collect();
+    let (led, others) = every_way(&spec, |way| Led {
+        tiers: division.assemble(way, &open),
+        proven: (has_doubted && any_clear).then(|| division.assemble(way, &clear)),
+    });
+    state.bounds = division.bounds();
+    Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live, pins })
 }
 
-/// Tiers of the first choice that anybody fits share the traffic; the others follow in their order,
-/// for requests that have been everywhere else.
-fn assemble(tiers: &[Vec<Part<'_>>], choices: &[Choice]) -> Vec<Tier> {
-    let fits = |choice: &Choice| tiers.iter().flatten().any(|(built, _)| choice(built).is_some());
-    let Some(first) = choices.iter().position(fits) else { return Vec::new() };
-    let weights: Vec<TierWeight> =
-        tiers.iter().map(|tier| tier_weight(tier, choices[first])).collect();
-    let shares = steer::shares(&weights);
-    let mut assembled = Vec::new();
-    for (position, choice) in choices.iter().enumerate().skip(first) {
-        for (tier, &share) in tiers.iter().zip(&shares) {
-            let cells: Vec<(Cell, u64)> = tier
-                .iter()
-                .filter_map(|(built, ramp)| {
-                    let cell = choice(built)?;
-                    Some((cell.clone(), scaled(cell.weight(), *ramp)))
-                })
-                .collect();
-            if !cells.is_empty() {
-                assembled.push(Tier::new(if position == first { share } else { 0 }, cells));
-            }
+/// Who takes requests that are pinned to it.
+fn pin_zones(
+    zones: &mut [ZoneState],
+    spec: &PoolSpec,
+    panic: bool,
+    epoch: Instant,
+) -> Vec<PinZone> {
+    let stay = match spec.affinity.as_deref() {
+        Some(Affinity::Cookie(cookie)) => cookie.drain,
+        _ => Duration::ZERO,
+    };
+    let of = |zone: &mut ZoneState| {
+        let until_us = |since: Instant| (since + stay).saturating_duration_since(epoch).as_micros();
+        let drained =
+            zone.drained().map(|(target, since)| (target.clone(), until_us(since) as u64));
+        let drained = drained.collect();
+        if panic {
+            let all = zone.everybody();
+            return PinZone { clear: all.clone(), open: all, suspects: None, drained };
         }
-    }
-    assembled
-}
-
-/// The suspected and the doubted count as healthy where their tier has anything better: one among
-/// others moves nothing to the next tier; a tier that has only such moves all.
-fn tier_weight(tier: &[Part<'_>], choice: Choice) -> TierWeight {
-    let total = tier.iter().map(|(built, _)| built.known).sum();
-    if !tier.iter().any(|(built, _)| choice(built).is_some()) {
-        return TierWeight { total, healthy: 0 };
-    }
-    let weight = |built: &Built| {
-        let of = |cell: Option<&Cell>| cell.map_or(0, Cell::weight);
-        let (open, suspects) = (of(built.open.as_ref()), of(built.suspects.as_ref()));
-        if open > 0 { open + suspects } else { suspects.max(of(choice(built))) }
+        let Built { clear, open, suspects, .. } = zone.built().clone();
+        PinZone { clear, open, suspects, drained }
     };
-    let healthy = tier.iter().map(|(built, ramp)| scaled(weight(built), *ramp)).sum();
-    TierWeight { total, healthy }
+    zones.iter_mut().map(of).collect()
 }
 
-fn scaled(weight: u64, ramp: u32) -> u64 {
-    (weight * u64::from(ramp) / u64::from(FULL)).max(u64::from(weight > 0))
-}
-
-/// Panic: all endpoints, by their declared weights.
-fn everybody(state: &PoolState) -> Vec<Tier> {
-    let cells: Vec<Vec<(Cell, u64)>> = state
-        .tiers
-        .iter()
-        .map(|zones| {
-            let cells = zones.iter().filter_map(|&zone| state.zones[zone].everybody());
-            cells.map(|cell| (cell.clone(), cell.weight())).collect()
-        })
-        .collect();
-    let weight = |cells: &Vec<(Cell, u64)>| {
-        let total = cells.iter().map(|(_, weight)| weight).sum();
-        TierWeight { total, healthy: total }
-    };
-    let shares = steer::shares(&cells.iter().map(weight).collect::<Vec<_>>());
-    let tiers = cells.into_iter().zip(shares).filter(|(cells, _)| !cells.is_empty());
-    tiers.map(|(cells, share)| Tier::new(share, cells)).collect()
+/// By the policy of the pool, and by every other way that its requests are led.
+fn every_way(spec: &PoolSpec, lead: impl Fn(usize) -> Led) -> (Led, Vec<Led>) {
+    (lead(0), (1..=spec.steer.others.len()).map(lead).collect())
 }

@@ -29,7 +29,15 @@ impl Director {
         }
         zone.counts.swap(old, entry);
         state.counts.swap(old, entry);
-        if old.standing != entry.standing || old.weight != entry.weight {
+        let is_drained = entry.standing == Standing::Drained;
+        if is_drained {
+            zone.drained_at.entry(id).or_insert(now);
+        } else if entry.standing != Standing::Unknown {
+            zone.drained_at.remove(&id);
+        }
+        // Who is drained may have clients of its own yet.
+        let is_lost = is_drained && old.is_down != entry.is_down;
+        if old.standing != entry.standing || old.weight != entry.weight || is_lost {
             zone.mark();
             // The last resort of a large zone that is down is published with whatever comes next: a
             // thousand verdicts in a zone that has left the traffic move nothing.
@@ -46,7 +54,10 @@ impl Director {
 }
 
 fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
-    let standing = standing(endpoint);
+    let (left, left_capacity) = endpoint.bidden_share(now);
+    let standing = if left == 0 { Standing::Drained } else { standing(endpoint) };
+    let of =
+        |weight: u32, part: u32| (u64::from(weight) * u64::from(part) / u64::from(FULL)) as u32;
     let (ramp, full) = (endpoint.ramp.share(endpoint.pool.recover.ramp, now), FULL);
     let kept = match &endpoint.pool.primary().degraded {
         Some(degraded) if endpoint.is_degraded => degraded.weight_percent,
@@ -57,10 +68,11 @@ fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
     let weight = (u64::from(ramped) * u64::from(kept) / 100) as u32;
     Entry {
         standing,
-        weight: weight.max(1),
+        weight: of(weight, left).max(1),
         // An addition is no lost capacity, neither before its first pass nor while it grows.
-        capacity: if endpoint.is_late_comer { ramped } else { declared },
-        is_down: endpoint.is_down(),
+        capacity: of(if endpoint.is_late_comer { ramped } else { declared }, left_capacity),
+        // Whoever is drained takes nothing of what may be down.
+        is_down: endpoint.is_down() && left > 0,
         is_ready: endpoint.is_ready(now),
         is_condemned: matches!(endpoint.trust, Trust::Condemned(_)),
     }

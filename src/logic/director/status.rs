@@ -1,5 +1,6 @@
 //! What the director can tell of its state.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,11 @@ use crate::logic::incident::{Incident, Subject};
 use crate::logic::live::{Tally, Tries};
 use crate::logic::outcome::Outcome;
 use crate::logic::snapshot::{PoolView, Tier};
-use crate::logic::steer::WHOLE;
+use crate::logic::steer::{Policy, WHOLE};
 
 use super::Director;
 use super::endpoint::{Endpoint, Piece, Withheld};
-use super::explain::Budget;
+use super::explain::{Budget, parts};
 use super::pools::{PoolState, Standing, ZoneState};
 use super::weigh::part;
 
@@ -57,16 +58,25 @@ pub struct EndpointStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: Arc<str>,
+    /// How an endpoint is chosen among those that are equally near.
+    pub balance: &'static str,
     /// Nothing is healthy: traffic goes everywhere.
     pub panic: bool,
+    /// Which zones come first.
+    pub policy: Policy,
     /// The parts of the traffic by tier, nearest first, in 0..1, with the tier's zones.
     pub tiers: Vec<(f64, Vec<String>)>,
+    /// What a request to each region takes by what is known, in microseconds, the soonest first; empty
+    /// unless traffic is led by it.
+    pub regions: Vec<(String, Option<f64>)>,
     /// Endpoints in all.
     pub endpoints: usize,
     /// Endpoints that are up or suspect.
     pub serving: usize,
     /// Endpoints whose verdict is down.
     pub down: usize,
+    /// Endpoints that get nothing because an operator has said so.
+    pub drained: usize,
     /// Verdicts that were due and withheld, since the start.
     pub withheld: u64,
     /// Probes fail in much of the pool while its traffic succeeds.
@@ -93,7 +103,8 @@ impl Director {
             in_flight: endpoint.live.in_flight(),
             tries: endpoint.live.tries(),
             tally: endpoint.live.tally(),
-            in_service: endpoint.serves() || self.pools[endpoint.seat.pool].in_panic(),
+            in_service: !endpoint.is_drained()
+                && (endpoint.serves() || self.pools[endpoint.seat.pool].in_panic()),
             standing: self.entry_of(endpoint).standing,
             cause: endpoint.cause(),
             withheld: endpoint.withheld,
@@ -101,6 +112,12 @@ impl Director {
             is_degraded: endpoint.is_degraded,
         };
         self.roster.iter().map(of).collect()
+    }
+
+    /// What each endpoint that is sent anything gets of its pool's traffic, in 0..1.
+    #[must_use]
+    pub fn shares(&self) -> HashMap<EndpointId, f64> {
+        self.pools.iter().flat_map(parts).collect()
     }
 
     /// All pools, in the order of the configuration.
@@ -118,16 +135,20 @@ impl Director {
             (tier.share as f64 / WHOLE as f64, places.collect())
         };
         let tiers =
-            pool.view.as_ref().map(|view| view.tiers.iter().map(|t| tier(view, t)).collect());
+            pool.view.as_ref().map(|view| view.led.tiers.iter().map(|t| tier(view, t)).collect());
         let evict = &pool.spec.evict;
         let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
         PoolStatus {
             name: Arc::clone(&pool.spec.name),
+            balance: pool.spec.balance.as_str(),
             panic: pool.in_panic(),
+            policy: pool.spec.steer.policy,
             tiers: tiers.unwrap_or_default(),
+            regions: self.regions(pool),
             endpoints: pool.counts.all as usize,
             serving: pool.counts.serving as usize,
             down: pool.counts.down as usize,
+            drained: pool.counts.drained as usize,
             withheld: pool.withheld,
             diverges: pool.diverges,
             achieved_period: pool.achieved.period,
@@ -136,11 +157,19 @@ impl Director {
         }
     }
 
+    fn regions(&self, pool: &PoolState) -> Vec<(String, Option<f64>)> {
+        if !pool.spec.steer.is_timed() {
+            return Vec::new();
+        }
+        let known = pool.nearness.estimates(self.now).into_iter();
+        known.map(|(name, us)| (name.to_owned(), us)).collect()
+    }
+
     /// Whether any pool has somewhere to send a request.
     #[must_use]
     pub fn is_routable(&self) -> bool {
         let mut views = self.pools.iter().filter_map(|pool| pool.view.as_ref());
-        views.any(|view| !view.tiers.is_empty())
+        views.any(|view| !view.led.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.

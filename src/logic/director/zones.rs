@@ -31,7 +31,10 @@ type Fallen = (EndpointId, Change, Health);
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
     pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
-        let Some(endpoint) = self.roster.get_mut(id) else { return };
+        // What is drained may be stopped by whoever has drained it.
+        let Some(endpoint) = self.roster.get_mut(id).filter(|one| !one.is_drained()) else {
+            return;
+        };
         let seat = endpoint.seat;
         let correlate = endpoint.pool.correlate;
         let is_first = endpoint.struck().is_none();
@@ -193,13 +196,16 @@ impl Director {
     /// Brings a zone back if its hold-down is over and enough of it is ready.
     pub(super) fn zone_returns(&mut self, pool: usize, zone: usize, now: Instant) -> bool {
         let share = self.pools[pool].spec.correlate.return_percent;
+        let length = self.pools[pool].spec.recover.ramp;
         let state = &mut self.pools[pool].zones[zone];
         let ZoneVerdict::Down { held_until, .. } = state.verdict else { return true };
         if now < held_until || state.counts.ready < quorum(state.counts.all, share).max(1) {
             return false;
         }
         state.verdict = ZoneVerdict::Up;
-        state.ramp = Ramp::Since(now);
+        // Those that have proved themselves serve already: their traffic does not go and come back.
+        let part = f64::from(state.counts.serving) / f64::from(state.counts.ready.max(1));
+        state.ramp = Ramp::part(part, length, now);
         state.ratio.restart(0.0);
         state.mark();
         let (members, place) = (state.members.clone(), state.place.clone());

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::plan::Share;
+use crate::logic::speech::Protocol;
+use crate::logic::topology::PoolSpec;
 
 /// How many times as much as now what is left may have to carry. Two zones of the same size are made
 /// for just that: each alone carries twice what it does beside the other.
@@ -32,6 +34,19 @@ pub struct PoolRoom {
     pub left_limit: Option<u64>,
 }
 
+/// How many requests so many endpoints of a pool may have in flight.
+#[must_use]
+pub fn limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
+    let caps = pool.limits.breakers;
+    // One connection carries one request, unless they are shared.
+    let one_each = pool.speech.protocol == Protocol::H1;
+    let connections = |caps: Option<u32>| caps.filter(|_| one_each);
+    let each = [caps.endpoint.requests, connections(caps.endpoint.connections)];
+    let all = [caps.pool.requests, connections(caps.pool.connections)];
+    let each = each.into_iter().flatten().map(|cap| u64::from(cap) * endpoints);
+    each.chain(all.into_iter().flatten().map(u64::from)).min()
+}
+
 impl Room {
     /// What there is too little of, if anything, when a drill moves this share of what the zone has.
     #[must_use]
@@ -47,7 +62,9 @@ impl PoolRoom {
         1.0 + share.part() * self.lost_weight as f64 / self.left_weight.max(1) as f64
     }
 
-    fn shortage(&self, share: Share) -> Option<String> {
+    /// The same of this pool.
+    #[must_use]
+    pub fn shortage(&self, share: Share) -> Option<String> {
         let pool = &self.pool;
         if self.left_weight == 0 {
             return Some(format!("pool {pool}: nothing is healthy outside of what is to be lost"));

@@ -15,7 +15,7 @@ mod run;
 mod tests;
 
 pub use calendar::{Moment, Practice, Rhythm, Timetable, Window};
-pub use capacity::{GROWTH_AT_MOST, PoolRoom, Room};
+pub use capacity::{GROWTH_AT_MOST, PoolRoom, Room, limit};
 pub use fault::{Fault, Meets};
 pub use lane::{Counts, Lane, Lot, Tallies};
 pub use plan::{Allowance, LENGTHS, Matching, Plan, Share, duration};

@@ -5,6 +5,7 @@
 mod connection;
 mod dial;
 mod exchange;
+mod lasting;
 mod lines;
 mod multiplex;
 mod outgoing;

@@ -1,6 +1,9 @@
 //! The connections that one worker keeps to one endpoint.
 
+mod cut;
 mod reach;
+
+pub use cut::Cuts;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -22,6 +25,7 @@ use crate::logic::topology::PoolLimits;
 
 use super::connection::{Connection, TryError};
 use super::dial::Dial;
+use super::lasting::Lasting;
 use super::lines::{Lines, Opening};
 use super::multiplex::{Multiplexed, Seat};
 use super::queue::{Queue, Slot};
@@ -36,21 +40,6 @@ const BUFFER_REST: Duration = Duration::from_secs(1);
 pub enum PoolEvent {
     /// The endpoint closed or reset an idle connection.
     IdleClosed(EndpointId),
-}
-
-/// How often a pool was cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cuts {
-    repeatable: u64,
-    all: u64,
-}
-
-impl Cuts {
-    /// Whoever holds this does not hear of cuts that concern what may not be sent again.
-    #[must_use]
-    pub fn deaf(self) -> Self {
-        Self { all: u64::MAX, ..self }
-    }
 }
 
 /// A connection that is free, or will be.
@@ -94,6 +83,7 @@ pub struct Pool {
     listener: Listener,
     cuts: Cell<Cuts>,
     cut: Notify,
+    pub(super) lasting: Lasting,
     is_watched: Cell<bool>,
 }
 
@@ -148,6 +138,7 @@ impl Pool {
             listener,
             cuts: Cell::default(),
             cut: Notify::new(),
+            lasting: Lasting::default(),
             is_watched: Cell::new(false),
         })
     }
@@ -414,38 +405,6 @@ impl Pool {
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();
         self.lines.retire(|_| true);
-    }
-
-    /// The verdict is down: wakes the requests that wait for this endpoint, `all` of them or those
-    /// only that may be sent again.
-    pub fn cut_waiting(&self, all: bool) {
-        let Cuts { repeatable, all: before } = self.cuts.get();
-        self.cuts.set(Cuts { repeatable: repeatable + 1, all: before + u64::from(all) });
-        self.cut.notify_waiters();
-    }
-
-    /// How often it was cut; to be read before a try begins.
-    #[must_use]
-    pub fn cuts(&self) -> Cuts {
-        self.cuts.get()
-    }
-
-    /// Whether it has been cut since `since`, for a request that is `repeatable` or not.
-    #[must_use]
-    pub fn is_cut(&self, since: Cuts, repeatable: bool) -> bool {
-        let now = self.cuts.get();
-        now.all > since.all || repeatable && now.repeatable > since.repeatable
-    }
-
-    /// Ends when that is so.
-    pub async fn until_cut(&self, since: Cuts, repeatable: bool) {
-        loop {
-            let woken = self.cut.notified();
-            if self.is_cut(since, repeatable) {
-                return;
-            }
-            woken.await;
-        }
     }
 
     fn look_at_idle(&self, cx: &mut Context<'_>) {

@@ -13,6 +13,7 @@ use crate::net::h1::ResponseHead;
 use crate::net::trailers::Trailers;
 
 use super::exchange::Exchange;
+use super::lasting::Place;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::{over_h1, over_h2};
@@ -30,6 +31,8 @@ pub enum ResponseError {
     Endpoint(Reason),
     /// The client is: the rest of its request body could not be read.
     Client,
+    /// Nobody is: the endpoint is drained, and the time of what lasts there is up.
+    Drained,
 }
 
 /// Closed, reset or wrongly framed after the head: all the same to whoever awaits the rest.
@@ -51,12 +54,21 @@ pub struct ResponseBody {
     home: Rc<Pool>,
     idle_timeout: Duration,
     idle: Option<Pin<Box<Sleep>>>,
+    /// How often what lasts at the endpoint had been ended before.
+    ends: u64,
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
 enum Flow {
     H1(over_h1::Flow),
     H2(over_h2::Flow),
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.home.lasting.leave(&mut self.place);
+    }
 }
 
 impl ResponseBody {
@@ -80,7 +92,8 @@ impl ResponseBody {
                 Flow::H2(over_h2::Flow::new(*exchange, head, outgoing, until_end))
             }
         };
-        Box::new(Self { flow, home, idle_timeout, idle: None })
+        let ends = home.lasting.ends();
+        Box::new(Self { flow, home, idle_timeout, idle: None, ends, place: None })
     }
 
     /// Bytes still to come, where that is known.
@@ -114,6 +127,10 @@ impl ResponseBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, ResponseError>>> {
+        if self.home.lasting.ends() > self.ends {
+            self.flow.break_off();
+            return Poll::Ready(Some(Err(ResponseError::Drained)));
+        }
         match self.flow.poll(cx) {
             Poll::Ready(Ok(Some(piece))) => {
                 self.idle = None;
@@ -140,6 +157,7 @@ impl ResponseBody {
 
     /// Nothing has come: an error if that has been so for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
+        self.home.lasting.wait(&mut self.place, cx);
         let timeout = self.idle_timeout;
         let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(idle.as_mut().poll(cx));

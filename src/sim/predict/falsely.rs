@@ -246,12 +246,10 @@ mod tests {
 
     /// Three zones of one endpoint each.
     fn pool() -> PoolSpec {
-        let zone = |(name, port): (&str, u16)| ZoneSpec {
-            place: Place::parse(name).expect("a place"),
-            endpoints: vec![EndpointSpec {
-                address: SocketAddr::from(([10, 0, 0, 1], port)),
-                weight: 1,
-            }],
+        let zone = |(name, port): (&str, u16)| {
+            let address = SocketAddr::from(([10, 0, 0, 1], port));
+            let endpoints = vec![EndpointSpec { address, weight: 1 }];
+            ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
         };
         PoolSpec {
             probes: vec![ProbeSpec::http(HttpProbe::get("/"))],

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::logic::director::Event;
 use crate::logic::health::Change;
 use crate::logic::id::Place;
-use crate::logic::steer;
+use crate::logic::steer::{self, Way};
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 
 use super::{Fault, Scope};
@@ -66,7 +66,10 @@ pub(super) struct Ended {
 
 /// The zone whose failure is predicted: the largest of the nearest tier, where traffic is.
 pub(super) fn zone(pool: &PoolSpec, here: Option<&Place>) -> usize {
-    let nearest = steer::tiers(pool, here).into_iter().next().unwrap_or_default();
+    let nearest = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     // The first of equals.
     let largest = nearest.into_iter().rev().max_by_key(|&zone| pool.zones[zone].endpoints.len());
     largest.unwrap_or(0)
@@ -100,7 +103,7 @@ impl Sample {
                 None if index == failing => all.min(ENDPOINTS_AT_MOST - 1),
                 None => 1,
             };
-            ZoneSpec { place: zone.place.clone(), endpoints: zone.endpoints[..left].to_vec() }
+            ZoneSpec { endpoints: zone.endpoints[..left].to_vec(), ..zone.clone() }
         };
         let zones: Vec<ZoneSpec> = kept.iter().map(cut).collect();
         let position = kept.iter().position(|&zone| zone == failing).unwrap_or(0);
@@ -187,8 +190,8 @@ impl Sample {
             EndpointSpec { address: SocketAddr::from((host, rng.u16(1..))), ..*endpoint }
         };
         let zones = self.pool().zones.iter().map(|zone| ZoneSpec {
-            place: zone.place.clone(),
             endpoints: zone.endpoints.iter().map(&mut rename).collect(),
+            ..zone.clone()
         });
         let pool = PoolSpec { zones: zones.collect(), ..self.pool().clone() };
         Topology {
@@ -211,7 +214,10 @@ fn is_verdict(what: &What, address: SocketAddr, zone: &Place) -> bool {
 }
 
 fn nearest(pool: &PoolSpec, here: Option<&Place>) -> Vec<EndpointSpec> {
-    let tier = steer::tiers(pool, here).into_iter().next().unwrap_or_default();
+    let tier = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     tier.into_iter().flat_map(|zone| pool.zones[zone].endpoints.clone()).collect()
 }
 

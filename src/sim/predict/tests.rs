@@ -20,11 +20,9 @@ fn pool(zone_endpoints: usize, detect: Detect) -> PoolSpec {
         address: SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 9_000)),
         weight: 1,
     };
-    let zone = |index: usize, name: &str| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: (0..zone_endpoints)
-            .map(|host| endpoint(index * zone_endpoints + host))
-            .collect(),
+    let zone = |index: usize, name: &str| {
+        let hosts = (0..zone_endpoints).map(|host| endpoint(index * zone_endpoints + host));
+        ZoneSpec::new(Place::parse(name).expect("a place"), hosts.collect())
     };
     let zones = ["r/a", "r/b", "s/a"].iter().enumerate().map(|(i, name)| zone(i, name));
     PoolSpec {

@@ -17,9 +17,9 @@ fn ms(ms: u64) -> Duration {
 fn pool() -> PoolSpec {
     let endpoint =
         |port| EndpointSpec { address: SocketAddr::from(([10, 0, 0, 1], port)), weight: 1 };
-    let zone = |(name, port): (&str, u16)| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: vec![endpoint(port), endpoint(port + 1)],
+    let zone = |(name, port): (&str, u16)| {
+        let endpoints = vec![endpoint(port), endpoint(port + 1)];
+        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
     };
     PoolSpec {
         probes: vec![ProbeSpec::http(HttpProbe::get("/"))],

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::{Input, Output};
+use crate::logic::director::{Denied, Granted, Input, Output, Wish};
 use crate::logic::retry::Waiting;
 use crate::logic::route::RouteTable;
 use crate::logic::topology::Topology;
@@ -25,6 +25,17 @@ impl World {
         self.turn += 1;
         self.tell(Input::Configure { topology, routes });
         self.attend();
+    }
+
+    /// Has the director do what an operator wants; that is seen from the next turn on.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn operate(&mut self, wish: Wish) -> Result<Granted, Denied> {
+        self.turn += 1;
+        let granted = self.director.operate(wish, self.now);
+        self.attend();
+        granted
     }
 
     /// Control stands still from now on, for this long: what happens meanwhile it hears of
@@ -105,6 +116,11 @@ impl World {
                 Output::Cut { endpoint, failure } => {
                     self.mark(What::Cut { endpoint, failure });
                     self.cut(endpoint, Waiting::after(failure));
+                }
+                Output::Drained { endpoint, is_over } => {
+                    if is_over {
+                        self.cut(endpoint, Waiting::RepeatableLeave);
+                    }
                 }
                 Output::Event(event) => self.mark(What::Event(event)),
             }

@@ -4,7 +4,7 @@ use crate::logic::id::Place;
 use crate::logic::incident::Incident;
 use crate::logic::live::Tries;
 use crate::logic::probe::{HttpProbe, ProbeSpec};
-use crate::logic::snapshot::{PoolView, Target};
+use crate::logic::snapshot::{Led, PoolView, Target};
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 
 fn ms(ms: u64) -> Duration {
@@ -21,9 +21,9 @@ fn world() -> World {
 }
 
 fn world_with(settings: Settings) -> World {
-    let zone = |(name, port): (&str, u16)| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: vec![EndpointSpec { address: address(port), weight: 1 }],
+    let zone = |(name, port): (&str, u16)| {
+        let endpoints = vec![EndpointSpec { address: address(port), weight: 1 }];
+        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
     };
     let pool = PoolSpec {
         probes: vec![ProbeSpec::http(HttpProbe::get("/"))],
@@ -223,15 +223,20 @@ fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
         let old = &world.snapshot.pools[0];
         snapshot.pools.push(Arc::new(PoolView {
             spec: Arc::clone(&old.spec),
-            tiers: vec![crate::logic::snapshot::Tier::of(
-                crate::logic::steer::WHOLE,
-                old.targets().filter(|target| target.address != address(1)).cloned().collect(),
-            )],
-            proven: None,
+            led: Led {
+                tiers: vec![crate::logic::snapshot::Tier::of(
+                    crate::logic::steer::WHOLE,
+                    old.targets().filter(|target| target.address != address(1)).cloned().collect(),
+                )],
+                proven: None,
+            },
+            others: Vec::new(),
             trials: vec![suspect.clone()],
+            is_drained: false,
             panic: false,
             members: Arc::clone(&old.members),
             live: Arc::clone(&old.live),
+            pins: None,
         }));
         world.snapshot = Arc::new(snapshot);
         // What the director makes of it would end the trials.

@@ -14,6 +14,7 @@ use crate::logic::drill::{Counts, Fault, Lane, Mark, Plan, Tallies};
 use crate::logic::health::Change;
 use crate::logic::id::EndpointId;
 use crate::logic::live::Live;
+use crate::logic::operator::Order;
 use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
 use crate::logic::probe::ProbeSpec;
 use crate::logic::retry::Waiting;
@@ -144,10 +145,13 @@ impl Control {
             pools: concerned.iter().map(|(_, pool)| Arc::clone(pool)).collect(),
             probes_per_second: running.probes_per_second,
         };
-        director.handle(Input::Configure { topology, routes: Arc::default() }, now);
         let real = self.board.director.borrow();
-        director.handle(Input::Inherit(real.legacy()), now);
         let meant = |pool: &Arc<str>| concerned.iter().any(|(_, one)| one.name == *pool);
+        let bears = |order: &&Order| order.pool.as_ref().is_none_or(meant);
+        let orders = real.orders().iter().filter(bears).cloned().collect();
+        director.handle(Input::Orders(orders), now);
+        director.handle(Input::Configure { topology, routes: Arc::default() }, now);
+        director.handle(Input::Inherit(real.legacy()), now);
         let left = real.endpoints().into_iter().filter(|one| {
             let subject = &one.subject;
             one.in_service && meant(&subject.pool) && plan.hits(&subject.place, subject.address)
@@ -197,6 +201,8 @@ impl Control {
                     let (drill, waiting) = (lane.id, Waiting::after(failure));
                     self.doors.tell(|| Command::CutLane { drill, endpoint, waiting });
                 }
+                // What is drained was so before; another order ends the drill.
+                Output::Drained { .. } => {}
                 Output::Event(event) => match lane.hears(&event) {
                     Ok(mark) => marks.extend(mark),
                     Err(real) => {

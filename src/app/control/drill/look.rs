@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::control::Control;
 use crate::logic::director::EndpointStatus;
-use crate::logic::drill::{Plan, PoolRoom, Room};
-use crate::logic::speech::Protocol;
+use crate::logic::drill::{Plan, PoolRoom, Room, limit};
 use crate::logic::topology::PoolSpec;
 
 /// Looks at what is in flight, in all.
@@ -141,16 +140,4 @@ impl Control {
         };
         Room { pools: pools.iter().map(of_pool).collect() }
     }
-}
-
-/// How many requests so many endpoints of a pool may have in flight.
-fn limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
-    let caps = pool.limits.breakers;
-    // One connection carries one request, unless they are shared.
-    let one_each = pool.speech.protocol == Protocol::H1;
-    let connections = |caps: Option<u32>| caps.filter(|_| one_each);
-    let each = [caps.endpoint.requests, connections(caps.endpoint.connections)];
-    let all = [caps.pool.requests, connections(caps.pool.connections)];
-    let each = each.into_iter().flatten().map(|cap| u64::from(cap) * endpoints);
-    each.chain(all.into_iter().flatten().map(u64::from)).min()
 }

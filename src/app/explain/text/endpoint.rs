@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::app::api::Clock;
+use crate::app::orders::line;
 use crate::logic::director::{
     Cadence, EndpointFacts, Piece, ProbeFacts, Row, Source, Standing, Trial,
 };
@@ -19,6 +20,8 @@ pub(super) fn render(facts: &EndpointFacts, clock: &Clock, page: &mut Page) {
     page.section("since", [clock.text(facts.since)]);
     page.section("traffic", traffic(facts, page));
     page.section("verdict", verdict(facts, page));
+    let now = page.now;
+    page.section("orders", facts.orders.iter().map(|order| line(order, clock, now)));
     let evidence = |piece: &Piece| {
         let Piece { at, source, failure } = *piece;
         [ago(at, page), source.as_str().to_owned(), failure.to_string()]
@@ -71,7 +74,12 @@ fn title(facts: &EndpointFacts, page: &Page) -> String {
             title.push_str(&format!(", by {}", source.as_str()));
         }
     }
-    if let Some(why) = facts.withheld {
+    if facts.standing == Standing::Drained {
+        title.push_str("; DRAINED");
+        for order in &facts.orders {
+            title.push_str(&format!(" by order {} ({})", order.id, order.by.as_str()));
+        }
+    } else if let Some(why) = facts.withheld {
         title.push_str(&format!("; the verdict is withheld: {}", why.as_str()));
     } else if facts.pool.panic {
         title.push_str("; gets traffic like all others, its pool is in panic");
@@ -93,6 +101,7 @@ fn traffic(facts: &EndpointFacts, page: &Page) -> Vec<String> {
         weight.push_str(if facts.is_degraded { ", degraded)" } else { ")" });
     }
     let gets = match facts.standing {
+        Standing::Drained => "none: an operator has drained it",
         _ if facts.pool.panic => "as all others",
         Standing::Out => "none",
         Standing::Unknown => "none before its first pass",

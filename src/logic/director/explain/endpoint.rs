@@ -10,6 +10,7 @@ use crate::logic::director::trust::{Stage, TRIAL_PATIENCE, TRIALS_TO_RETURN, Tru
 use crate::logic::director::{Director, PoolStatus};
 use crate::logic::health::Health;
 use crate::logic::incident::Subject;
+use crate::logic::operator::Order;
 use crate::logic::outcome::{Class, Outcome};
 use crate::logic::probe::{ProbeKind, Role};
 use crate::logic::schedule::vouched_interval;
@@ -72,6 +73,8 @@ pub struct EndpointFacts {
     pub refused_within: Duration,
     /// The same if it falls silent.
     pub silent_within: Duration,
+    /// What operators have ordered of it that holds.
+    pub orders: Vec<Order>,
     /// Its zone.
     pub zone: ZoneStatus,
     /// Its pool.
@@ -237,6 +240,7 @@ impl Director {
             in_flight: endpoint.live.in_flight(),
             refused_within,
             silent_within,
+            orders: self.orders_of(endpoint),
             zone: self.zone_status(pool, zone, &parts, now),
             pool: self.pool_status(pool),
         })

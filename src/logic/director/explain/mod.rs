@@ -6,6 +6,7 @@ mod tests;
 mod zone;
 
 pub use endpoint::{Cadence, Doubt, EndpointFacts, Hold, ProbeFacts, Row, Trial};
+pub(super) use zone::parts;
 pub use zone::{Budget, Member, Quorum, RegionFacts, StateCounts, ZoneFacts, ZoneStatus};
 
 use std::collections::BTreeSet;

@@ -144,9 +144,9 @@ pub struct RegionFacts {
 pub(super) type Parts = HashMap<EndpointId, f64>;
 
 /// Computes [`Parts`]: the draws of requests that are not sent again and may go anywhere.
-pub(super) fn parts(pool: &PoolState) -> Parts {
+pub(in crate::logic::director) fn parts(pool: &PoolState) -> Parts {
     let mut parts = Parts::new();
-    for tier in pool.view.iter().flat_map(|view| &view.tiers) {
+    for tier in pool.view.iter().flat_map(|view| &view.led.tiers) {
         let of_tier = tier.share as f64 / WHOLE as f64;
         for (target, part) in tier.parts() {
             *parts.entry(target.id).or_default() += of_tier * part;
@@ -196,7 +196,8 @@ impl Director {
             counts,
             flaps: zone.flaps.count(&recover, now),
             ramp: zone.ramp.share(recover.ramp, now),
-            share: zone.members.iter().filter_map(|id| parts.get(id)).sum(),
+            // The sum of nothing is a negative zero.
+            share: zone.members.iter().filter_map(|id| parts.get(id)).sum::<f64>() + 0.0,
             evict: Budget {
                 used: zone.counts.down,
                 allowed: part(zone.counts.all, pool.spec.evict.zone_percent),

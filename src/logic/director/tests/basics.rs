@@ -242,7 +242,7 @@ fn new_addresses_for_all_endpoints_leave_the_old_ones_serving_until_one_is_known
 #[test]
 fn additions_to_the_preferred_zone_spill_nothing() {
     let shares = |snapshot: &Snapshot| -> Vec<u64> {
-        snapshot.pools[0].tiers.iter().map(|tier| tier.share).collect()
+        snapshot.pools[0].led.tiers.iter().map(|tier| tier.share).collect()
     };
     let mut rig = Rig::new(&[("r/a", &[1, 2]), ("r/b", &[9])]);
     rig.configure(pool(&[("r/a", &[1, 2, 3, 4, 5, 6]), ("r/b", &[9])]));

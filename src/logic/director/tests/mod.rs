@@ -3,6 +3,8 @@
 mod asked;
 mod basics;
 mod inherit;
+mod orders;
+mod steering;
 mod suspects;
 mod traffic;
 mod zones;
@@ -230,9 +232,9 @@ impl Rig {
 }
 
 pub(in crate::logic::director) fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
-    let zone = |(name, ports): &(&str, &[u16])| ZoneSpec {
-        place: Place::parse(name).expect("a place"),
-        endpoints: ports.iter().map(|&port| endpoint(port)).collect(),
+    let zone = |(name, ports): &(&str, &[u16])| {
+        let endpoints = ports.iter().map(|&port| endpoint(port)).collect();
+        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
     };
     // Each endpoint by its own deeds; zones have tests of their own.
     let correlate = Correlate { quorum_percent: 101, ..Correlate::default() };

@@ -13,7 +13,7 @@ fn tiers(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
     let ports = |tier: &crate::logic::snapshot::Tier| {
         tier.targets().map(|target| target.address.port()).collect()
     };
-    snapshot.pools[0].tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
+    snapshot.pools[0].led.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
 }
 
 fn suspect(rig: &mut Rig, ports: &[u16]) {

@@ -31,7 +31,29 @@ fn shares(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
     let ports = |tier: &crate::logic::snapshot::Tier| {
         tier.targets().map(|target| target.address.port()).collect()
     };
-    view.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
+    view.led.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
+}
+
+/// Whoever has proved itself while its zone was down goes on as it is when the zone returns.
+#[test]
+fn a_zone_that_returns_takes_nothing_from_those_who_serve_already() {
+    let spec = pool(&[("a/1", &[1, 2]), ("a/2", &[3, 4]), ("a/3", &[5, 6]), ("b/1", &[7, 8])]);
+    let mut rig = Rig::with(PoolSpec { correlate: Correlate::default(), ..spec });
+    rig.fell(&[1, 2]);
+    rig.fell(&[3, 4]);
+    let share = |rig: &Rig| -> f64 {
+        let zones = rig.director.zones(rig.now);
+        zones.iter().filter(|zone| &*zone.place.zone == "3").map(|zone| zone.share).sum()
+    };
+    assert_eq!(share(&rig), 0.0, "its region has fallen");
+    let mut before = 0.0;
+    while before < 0.999 {
+        rig.live_on(ms(10), |port| if port < 5 { REFUSED } else { PASS });
+        assert!(share(&rig) >= before, "{} after {before}", share(&rig));
+        before = share(&rig);
+    }
+    rig.live_on(ms(20_000), |port| if port < 5 { REFUSED } else { PASS });
+    assert_eq!(share(&rig), 1.0);
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! How a pool's traffic is led, as it is written.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use super::located::{Entries, Located, Shape, Table};
+use super::scalar::Whole;
+
+/// How a pool's traffic is led.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Steer {
+    /// `nearest`: own zone, own region, then region by region in the order of the file (without
+    /// `self`: zone by zone). `failover`: zone by zone in the order of the file. `weighted`: all zones
+    /// by their `weight`. `latency`: region by region, the one that answers soonest first. `spread`:
+    /// all endpoints alike. Default: `nearest`.
+    pub(in crate::config) policy: Option<Located<String>>,
+    /// A tier carries this many times its healthy share before it spills to the next one, 1 to 100.
+    /// Default: 1.4.
+    pub(in crate::config) overprovisioning: Option<Located<Decimal>>,
+    /// Regions that come first for clients of a country; see `geo`. Default: none.
+    pub(in crate::config) countries: Option<Countries>,
+}
+
+/// What something can take before its traffic spills; what is not said is no bound.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Capacity {
+    /// Requests in flight.
+    pub(in crate::config) requests: Option<Located<Whole>>,
+    /// Requests a second.
+    pub(in crate::config) rate: Option<Located<Whole>>,
+}
+
+/// What is said of a region of a pool.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Region {
+    /// What it can take with all of its endpoints. Default: no bound.
+    pub(in crate::config) capacity: Option<Table<Capacity>>,
+    /// Where it is, as latitude and longitude in degrees: clients whose country is not named go to the
+    /// nearest region first.
+    pub(in crate::config) location: Option<Located<Vec<Decimal>>>,
+}
+
+/// Where clients are.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Geo {
+    /// A database in MaxMind's format, relative to this file: country and location by address.
+    pub(in crate::config) database: Option<Located<String>>,
+    /// A header in which `trusted_proxies` name the client's country; it wins over the database.
+    pub(in crate::config) country_header: Option<Located<String>>,
+}
+
+/// Which regions come first for clients of a country: two letters (ISO 3166-1) and a list of regions.
+pub(in crate::config) type Countries = Entries<Located<Vec<Located<String>>>>;
+
+impl Shape for Geo {
+    const EXPECTED: &str = "a table such as { database = \"GeoLite2-City.mmdb\" }";
+}
+
+impl Shape for Steer {
+    const EXPECTED: &str =
+        "a policy such as \"nearest\", or a table such as { policy = \"nearest\" }";
+}
+
+impl Shape for Capacity {
+    const EXPECTED: &str = "a table such as { rate = 500 }";
+}
+
+impl Shape for Region {
+    const EXPECTED: &str = "a table such as { capacity = { rate = 500 } }";
+}
+
+/// A word, or a table that says more.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum WordOr<T> {
+    /// The word alone.
+    Word(String),
+    /// More than that.
+    Table(T),
+}
+
+impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for WordOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WordOrVisitor(PhantomData))
+    }
+}
+
+struct WordOrVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Shape> Visitor<'de> for WordOrVisitor<T> {
+    type Value = WordOr<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<WordOr<T>, E> {
+        Ok(WordOr::Word(word.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WordOr<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(WordOr::Table)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for WordOr<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrWord", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "type": "string" }, table] })
+    }
+}
+
+/// A number that need not be whole, such as `1.4`; text is kept for the checks to complain of.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::config) enum Decimal {
+    /// A number.
+    Number(f64),
+    /// Something in quotes.
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DecimalVisitor)
+    }
+}
+
+struct DecimalVisitor;
+
+impl Visitor<'_> for DecimalVisitor {
+    type Value = Decimal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number such as 1.4")
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Decimal, E> {
+        Ok(Decimal::Number(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Decimal, E> {
+        Ok(Decimal::Number(number as f64))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
+        Ok(Decimal::Text(text.to_owned()))
+    }
+}
+
+impl JsonSchema for Decimal {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Decimal".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number" })
+    }
+}
