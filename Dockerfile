@@ -1,21 +1,25 @@
 # syntax=docker/dockerfile:1
 
+# Cargo features, such as `--build-arg FEATURES=otlp` for spans.
+ARG FEATURES=""
+
 # Debian 12, as the final stage is: a binary linked against a newer glibc would not start there.
 FROM rust:1.95-slim-bookworm AS build
+ARG FEATURES
 WORKDIR /build
 
 # The dependencies alone, with an empty program: this layer stays cached until they change. Benches
-# are cut from the manifest because their files are not here yet.
+# and tests are cut from the manifest because their files are not here yet.
 COPY Cargo.toml Cargo.lock ./
-RUN sed -i '/^\[\[bench\]\]/,/^$/d' Cargo.toml \
+RUN sed -i -e '/^\[\[bench\]\]/,/^$/d' -e '/^\[\[test\]\]/,/^$/d' Cargo.toml \
     && mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked
+    && cargo build --release --locked --features "$FEATURES"
 
 # Cargo goes by the time of change, and copied files may be older than the empty program.
 COPY . .
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin gapless
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked --features "$FEATURES" --bin gapless
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="gapless" \

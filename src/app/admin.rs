@@ -218,6 +218,8 @@ fn metrics(board: &Board) -> Answer {
     page.push_str("# TYPE gapless_access_log_lines_dropped_total counter\n");
     let dropped = board.shared.access.dropped();
     page.push_str(&format!("gapless_access_log_lines_dropped_total {dropped}\n"));
+    #[cfg(feature = "otlp")]
+    page.push_str(&board.shared.otlp.metrics());
     typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
 }
 

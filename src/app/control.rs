@@ -397,6 +397,8 @@ impl Control {
         self.board.shared.prepare_secret(&config);
         self.board.shared.allow_descriptors(&config);
         self.board.shared.access.aim(&config.access_log.to);
+        #[cfg(feature = "otlp")]
+        super::otlp::aim(&self.board.shared, config.otlp.as_ref());
         let input = Input::Configure { topology: config.topology.clone(), routes };
         let mut director = self.board.director.borrow_mut();
         director.handle(input, Instant::now());

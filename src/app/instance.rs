@@ -109,6 +109,8 @@ pub struct Instance {
     orders: mpsc::Sender<Order>,
     control: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    #[cfg(feature = "otlp")]
+    shared: Arc<Shared>,
     log: access::Writer,
     keeper: ledger::Keeper,
 }
@@ -166,6 +168,8 @@ impl Instance {
             orders: order_sender,
             control: Some(control),
             workers: Vec::new(),
+            #[cfg(feature = "otlp")]
+            shared: Arc::clone(&shared),
             log,
             keeper,
         };
@@ -206,6 +210,8 @@ impl Instance {
         let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
         let all = workers.fold(control, |all, one| all && one);
         self.log.finish();
+        #[cfg(feature = "otlp")]
+        self.shared.otlp.finish();
         self.keeper.finish();
         all
     }

@@ -17,6 +17,8 @@ pub mod upgrade;
 pub mod whatif;
 
 pub mod access;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod proxy;
 pub mod worker;
 

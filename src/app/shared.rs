@@ -49,6 +49,9 @@ pub struct Shared {
     pub meters: Meters,
     /// Lines of the access log, on their way to its writer.
     pub access: access::AccessLog,
+    /// What spans are made of, on its way to their exporter.
+    #[cfg(feature = "otlp")]
+    pub otlp: super::otlp::Exports,
     /// What clients may still ask for; there once a route has a rate.
     pub rates: OnceLock<RateTable<RandomState>>,
     /// Descriptors of all workers' connections.
@@ -204,6 +207,8 @@ impl Shared {
             manners: Arc::new(ArcSwap::from_pointee(manners)),
             meters: Meters::default(),
             access: access::AccessLog::default(),
+            #[cfg(feature = "otlp")]
+            otlp: super::otlp::Exports::default(),
             rates: OnceLock::new(),
             secret: OnceLock::new(),
             inherited_secret: OnceLock::new(),

@@ -10,6 +10,7 @@ mod listen;
 mod located;
 mod matching;
 mod observe;
+mod otlp;
 mod practice;
 mod probe;
 mod route;
@@ -31,6 +32,7 @@ use self::located::Shape;
 pub(super) use self::located::{Entries, Located, Table};
 pub(super) use self::matching::{Paths, ValueTest};
 pub(super) use self::observe::{AccessLog, Ledger, Rate, Slo, SloLatency};
+pub(super) use self::otlp::Otlp;
 pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
@@ -72,6 +74,8 @@ pub(super) struct File {
     pub(super) geo: Option<Table<Geo>>,
     /// One line for each request, written when it is over.
     pub(super) access_log: Option<Table<AccessLog>>,
+    /// Where spans of requests go.
+    pub(super) otlp: Option<Table<Otlp>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
     pub(super) paths: Option<Table<Paths>>,
     /// Zones (`region/zone`) and regions that are to get no requests, in every pool.

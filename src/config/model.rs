@@ -1,5 +1,7 @@
 //! The checked configuration: no optionals where a default exists.
 
+mod otlp;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
 use crate::logic::route::{PathRules, RouteSpec};
 use crate::logic::topology::{PoolSpec, Topology};
+
+pub use self::otlp::{Otlp, Sampling};
 
 /// A whole configuration that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,8 @@ pub struct Config {
     pub headers: Headers,
     /// What is written down of each request.
     pub access_log: AccessLog,
+    /// Where spans of requests go; always `None` without the feature `otlp`.
+    pub otlp: Option<Otlp>,
     /// How paths are brought to one form.
     pub paths: PathRules,
     /// How it is known where clients are.
@@ -199,6 +205,8 @@ pub struct Headers {
     pub request_id: bool,
     /// Take part in traces: a new parent in `traceparent`.
     pub traceparent: bool,
+    /// Spans are exported: the share of them where a trace begins here.
+    pub sampling: Option<Sampling>,
 }
 
 /// What becomes of header fields with `_` in their names: applications may take it for `-`, and so
@@ -237,6 +245,7 @@ impl Default for Headers {
             forwarded: Forwarded::default(),
             request_id: true,
             traceparent: false,
+            sampling: None,
         }
     }
 }

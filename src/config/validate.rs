@@ -8,6 +8,7 @@ mod health;
 mod ledger;
 mod listen;
 mod observe;
+mod otlp;
 mod pool;
 mod practice;
 mod probe;
@@ -52,7 +53,9 @@ pub(super) fn validate(
     let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
     let limits = check.limits(file.limits);
     let shutdown = check.shutdown(file.shutdown);
-    let headers = check.headers(file.headers);
+    let traceparent = file.headers.as_ref().and_then(|headers| headers.value.traceparent.clone());
+    let mut headers = check.headers(file.headers);
+    let otlp = check.otlp(file.otlp, traceparent, &mut headers);
     let access_log = check.access_log(file.access_log);
     let paths = check.paths(file.paths);
     let trusted_proxies = check.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
@@ -83,6 +86,7 @@ pub(super) fn validate(
         shutdown,
         headers,
         access_log,
+        otlp,
         paths,
         geo,
         trusted_proxies,

@@ -6,6 +6,8 @@ pub mod h1;
 pub mod handover;
 pub mod inbound;
 pub mod listener;
+#[cfg(feature = "otlp")]
+pub mod post;
 pub mod prober;
 pub mod state;
 pub mod store;

@@ -152,3 +152,12 @@ fn objectives() {
     flaw("", "an objective without a promise | add `availability = \"99.9%\"`");
     flaw("latency = { under = \"1s\" }", "a promise of latency needs `share`");
 }
+
+#[test]
+#[cfg(not(feature = "otlp"))]
+fn spans_need_a_program_that_can_export_them() {
+    let table = "[otlp]\nendpoint = \"http://127.0.0.1:4318\"";
+    let expected = "3:1 this program was built without `otlp` | build it with `cargo build --release \
+                    --features otlp`";
+    line("[[listen]]", table, expected);
+}

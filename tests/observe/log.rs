@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -174,4 +174,22 @@ fn a_pause_between_pieces_is_part_of_the_duration() {
     let ms = |key: &str| line[key].as_f64().expect("a number");
     assert!(ms("duration_ms") - ms("first_byte_ms") > 90.0, "{line:#}");
     assert_eq!(line["reason"], "-");
+}
+
+/// The other try lasts for four times as long: what becomes of it is evidence, and nobody waits for it.
+#[test]
+fn a_hedge_that_lost_is_not_part_of_the_duration() {
+    let (silent, good, log) = (Endpoint::start("silent"), Endpoint::start("good"), LogFile::new());
+    let detect = "detect = { interval = \"30s\", timeout = \"200ms\", down_after = 1000 }";
+    let config = Config::new().tables(&log.table("")).pool(detect);
+    let config = config.zone("here/a", &[silent.address()]).zone("here/b", &[good.address()]);
+    let gapless = Gapless::start_ready(&config);
+    silent.set(Mode::Hang);
+    let began = Instant::now();
+    assert_eq!(gapless.get("/hedged").text(), "good");
+    let took = began.elapsed().as_secs_f64() * 1_000.0;
+    let line = log.line_of("/hedged");
+    let ms = |value: &Value| value.as_f64().expect("a number");
+    assert!(ms(&line["tries"][0]["ms"]) >= 700.0, "{line:#}");
+    assert!(ms(&line["duration_ms"]) < took + 300.0, "{took}: {line:#}");
 }

@@ -66,5 +66,8 @@ impl Drop for NotedBody {
         if !self.is_over && !self.body.is_end_stream() {
             self.note.ended(Ending::ClientAbort);
         }
+        // What it comes from is over before it is.
+        self.body = ProxyBody::whole(Bytes::new());
+        self.note.over();
     }
 }

@@ -11,6 +11,8 @@ mod note;
 mod queue;
 mod redact;
 mod stamp;
+#[cfg(feature = "otlp")]
+mod story;
 mod writer;
 
 pub use body::NotedBody;

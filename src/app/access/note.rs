@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{Method, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
-use crate::app::proxy::{Client, ProxyBody, Reason};
+use crate::app::proxy::{Client, ProxyBody, Reason, SpanId};
 use crate::app::shared::Manners;
 use crate::app::worker::Worker;
 use crate::logic::id::Place;
@@ -26,7 +26,7 @@ const TRIES_LISTED: usize = 8;
 const CLIENT_WENT: u16 = 499;
 
 /// A trace, and our own part of it, in hex.
-pub type TraceIds = ([u8; 32], [u8; 16]);
+pub type TraceIds = ([u8; 32], SpanId);
 
 /// How a request ended that did not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub(super) struct Try {
     pub(super) place: Place,
     pub(super) fate: Fate,
     pub(super) elapsed: Option<Duration>,
+    #[cfg(feature = "otlp")]
+    pub(super) leg: super::story::LegNote,
 }
 
 /// What a line is made of. When the last one who holds it lets go, the line is written.
@@ -88,6 +90,13 @@ pub struct Note {
     pub(super) manners: Arc<Manners>,
     pub(super) client: Rc<Client>,
     began: Instant,
+    /// When nobody waited for any more of it, in time since its beginning.
+    over: Cell<Option<Duration>>,
+    /// Its spans are exported.
+    is_sampled: bool,
+    /// How it goes on, where its route changes that: the target and the host.
+    #[cfg(feature = "otlp")]
+    pub(super) goes_on: RefCell<Option<(http::Uri, String)>>,
     pub(super) request: RefCell<Request<()>>,
     from: Cell<Option<IpAddr>>,
     pub(super) scheme: Cell<&'static str>,
@@ -105,14 +114,15 @@ pub struct Note {
 }
 
 impl Note {
-    /// A request has arrived; `None` where nothing is logged.
+    /// A request has arrived; `None` where nothing is logged and it is not sampled.
     #[must_use]
     pub fn begin(
         worker: &Rc<Worker>,
         manners: &Arc<Manners>,
         client: &Rc<Client>,
+        is_sampled: bool,
     ) -> Option<Rc<Self>> {
-        if !manners.access_log.is_on() {
+        if !manners.access_log.is_on() && !is_sampled {
             return None;
         }
         Some(Rc::new(Self {
@@ -120,6 +130,10 @@ impl Note {
             manners: Arc::clone(manners),
             client: Rc::clone(client),
             began: Instant::now(),
+            over: Cell::new(None),
+            is_sampled,
+            #[cfg(feature = "otlp")]
+            goes_on: RefCell::default(),
             request: RefCell::default(),
             from: Cell::new(None),
             scheme: Cell::new(client.scheme()),
@@ -211,16 +225,44 @@ impl Note {
         }
     }
 
-    /// Since its beginning.
+    /// Nobody waits for any more of it, or of its tunnel.
+    pub fn over(&self) {
+        self.over.set(Some(self.began.elapsed()));
+    }
+
+    /// Whether its spans are exported.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        cfg!(feature = "otlp") && self.is_sampled
+    }
+
+    /// From its beginning until it was over, or until now: a hedge that lost may last longer.
     pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.over.get().unwrap_or_else(|| self.began.elapsed())
     }
 
     /// When it arrived, in milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> u64 {
+        u64::try_from(self.since_1970().as_millis()).unwrap_or(0)
+    }
+
+    /// The same, as it is.
+    pub(super) fn since_1970(&self) -> Duration {
         let arrived = SystemTime::now().checked_sub(self.began.elapsed());
         let since = arrived.and_then(|arrived| arrived.duration_since(UNIX_EPOCH).ok());
-        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+        since.unwrap_or_default()
+    }
+
+    /// How long ago that was.
+    #[cfg(feature = "otlp")]
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A new part of its trace.
+    #[cfg(feature = "otlp")]
+    pub(super) fn new_span(&self) -> SpanId {
+        self.worker.ids.span()
     }
 }
 
@@ -231,7 +273,14 @@ impl Drop for Note {
             self.status.set(CLIENT_WENT);
         }
         let worker = Rc::clone(&self.worker);
-        worker.access.line(&worker.shared.access, |out, scratch| line::write(out, scratch, self));
+        #[cfg(feature = "otlp")]
+        if let Some(story) = self.story() {
+            worker.shared.otlp.tell(story);
+        }
+        if self.manners.access_log.is_on() {
+            let log = &worker.shared.access;
+            worker.access.line(log, |out, scratch| line::write(out, scratch, self));
+        }
     }
 }
 
@@ -267,7 +316,14 @@ impl TryNote {
         if tries.len() == TRIES_LISTED {
             tries.pop();
         }
-        tries.push(Try { endpoint, place: place.clone(), fate: Fate::Left, elapsed: None });
+        tries.push(Try {
+            endpoint,
+            place: place.clone(),
+            fate: Fate::Left,
+            elapsed: None,
+            #[cfg(feature = "otlp")]
+            leg: super::story::LegNote::begin(note),
+        });
         Self { note: Rc::clone(note), index: tries.len() - 1 }
     }
 
@@ -290,9 +346,29 @@ impl TryNote {
 
     /// It is over, whatever came of it.
     pub fn over(&self, elapsed: Duration) {
+        #[cfg(feature = "otlp")]
+        let age = self.note.age();
         self.change(|one| {
             one.elapsed.get_or_insert(elapsed);
+            #[cfg(feature = "otlp")]
+            one.leg.over(age);
         });
+    }
+
+    /// Its span, if that is exported.
+    #[must_use]
+    pub fn span(&self) -> Option<SpanId> {
+        #[cfg(feature = "otlp")]
+        if self.note.is_sampled() {
+            return self.note.tries.borrow().get(self.index).map(|one| one.leg.span);
+        }
+        None
+    }
+
+    /// The endpoint is asked by `scheme`.
+    #[cfg(feature = "otlp")]
+    pub fn goes_by(&self, scheme: &'static str) {
+        self.change(|one| one.leg.scheme = scheme);
     }
 
     fn set(&self, fate: Fate, elapsed: Duration) {

@@ -15,7 +15,7 @@ use crate::net::h1;
 use super::body::ProxyBody;
 use super::client::Client;
 use super::fault::Reason;
-use super::marks::{Ids, Marks, REQUEST_ID};
+use super::marks::{Ids, Marks, REQUEST_ID, SpanId};
 use super::origin::Origin;
 use super::tunnel::Wish;
 
@@ -42,8 +42,11 @@ impl<'a> Asker<'a> {
         let headers = held.request.headers();
         let fields = manners.headers.forwarded;
         let origin = Origin::of(client, headers, &manners.trusted_proxies, fields);
-        let marks = Marks::of(ids, &manners.headers, headers, origin.is_relayed);
         let note = held.note.as_ref();
+        // What is not written down, as a copy, is in no trace that is kept.
+        let sampling = manners.headers.sampling;
+        let sampled = sampling.map(|_| note.is_some_and(|note| note.is_sampled()));
+        let marks = Marks::of(ids, &manners.headers, headers, origin.is_relayed, sampled);
         if let Some(note) = note {
             let trace = marks.trace.as_ref().map(|trace| (trace.id, trace.span));
             note.asked_by(origin.ip, origin.scheme, marks.request_id(), trace);
@@ -97,13 +100,20 @@ impl<'a> Asker<'a> {
         self.marks.replace(name)
     }
 
-    /// Writes what an endpoint is told of it; `host` is the one that the client asked us for.
-    pub(super) fn write(&self, out: &mut BytesMut, headers: &HeaderMap, host: &str) {
+    /// Writes what an endpoint is told of it; `host` is the one that the client asked us for, and `span`
+    /// that of the try, where it has one.
+    pub(super) fn write(
+        &self,
+        out: &mut BytesMut,
+        headers: &HeaderMap,
+        host: &str,
+        span: Option<&SpanId>,
+    ) {
         self.origin.write(out, headers, self.client, host);
         if let Some(identity) = self.client.identity() {
             h1::write_header(out, CLIENT_CERT, identity.as_bytes());
         }
-        self.marks.write(out);
+        self.marks.write(out, span);
     }
 
     /// An answer of our own says by which name it can be found in the log.

@@ -130,10 +130,11 @@ pub(super) async fn attempt(
             (opened?, Instant::now())
         }
     };
+    let span = visit.span();
     let exchange = match line {
         Line::H1(connection) => worker.scratch(|head| {
             let switch_to = ask.switches.then_some(tunnel::PROTOCOL);
-            let asker = ask.asker;
+            let asker = (ask.asker, span.as_ref());
             forward::write_request_head(head, ask.request, ask.admitted, asker, ask.via, switch_to);
             let method = ask.request.method().clone();
             let framing = ask.admitted.framing;
@@ -143,7 +144,7 @@ pub(super) async fn attempt(
         Line::H2(seat) => {
             let target = &visit.home().target;
             let scheme = visit.home().scheme();
-            let request = forward_h2::request(ask, scheme, target.address);
+            let request = forward_h2::request(ask, span.as_ref(), scheme, target.address);
             // What HTTP/2 has no words for, no client should have said.
             let request = request.ok_or(Ended::Client(ClientFault::Aborted))?;
             Exchange::begin_h2(seat, request, ask.admitted.framing.is_some())?

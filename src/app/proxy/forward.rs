@@ -13,16 +13,17 @@ use crate::net::upstream::BodyFraming;
 
 use super::admit::Admitted;
 use super::asker::Asker;
+use super::marks::SpanId;
 
 /// Writes the head of `request` as an endpoint receives it.
 ///
 /// Hop-by-hop and nominated fields go first, then our own are added, so that a client can neither
-/// remove nor forge them.
+/// remove nor forge them. `span` is that of the try.
 pub(super) fn write_request_head<B>(
     out: &mut BytesMut,
     request: &Request<B>,
     admitted: &Admitted<'_>,
-    asker: &Asker<'_>,
+    (asker, span): (&Asker<'_>, Option<&SpanId>),
     via: &str,
     switch_to: Option<&str>,
 ) {
@@ -67,7 +68,7 @@ pub(super) fn write_request_head<B>(
         h1::write_header(out, "te", b"trailers");
         h1::write_header(out, "connection", b"te");
     }
-    asker.write(out, request.headers(), admitted.asked_host);
+    asker.write(out, request.headers(), admitted.asked_host, span);
     write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
     if let Some(protocol) = switch_to {
         h1::write_header(out, "connection", b"upgrade");
@@ -165,7 +166,7 @@ mod tests {
         let (client, held) =
             (Rc::new(Client::new(peer, local)), Held { request: request.clone(), note: None });
         let asker = Asker::of(&manners, &Ids::default(), &client, &held);
-        write_request_head(&mut out, &request, &admitted, &asker, "gapless", None);
+        write_request_head(&mut out, &request, &admitted, (&asker, None), "gapless", None);
         String::from_utf8(out.to_vec()).expect("text")
     }
 

@@ -12,6 +12,7 @@ use crate::net::upstream::BodyFraming;
 
 use super::attempt::Ask;
 use super::forward;
+use super::marks::SpanId;
 
 /// Fields that are added, at most.
 const ADDED: usize = 8;
@@ -21,6 +22,7 @@ const ADDED: usize = 8;
 /// The same is left out and added as over HTTP/1.1.
 pub(super) fn request(
     ask: &Ask<'_>,
+    span: Option<&SpanId>,
     scheme: &'static str,
     address: SocketAddr,
 ) -> Option<Request<()>> {
@@ -28,7 +30,7 @@ pub(super) fn request(
     *request.method_mut() = ask.request.method().clone();
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri(ask, scheme, address)?;
-    *request.headers_mut() = headers(ask)?;
+    *request.headers_mut() = headers(ask, span)?;
     Some(request)
 }
 
@@ -46,7 +48,7 @@ fn uri(ask: &Ask<'_>, scheme: &'static str, address: SocketAddr) -> Option<Uri> 
         .ok()
 }
 
-fn headers(ask: &Ask<'_>) -> Option<HeaderMap> {
+fn headers(ask: &Ask<'_>, span: Option<&SpanId>) -> Option<HeaderMap> {
     let given = ask.request.headers();
     let options = ConnectionOptions::of(given);
     let mut headers = HeaderMap::with_capacity(given.len() + ADDED);
@@ -74,13 +76,13 @@ fn headers(ask: &Ask<'_>) -> Option<HeaderMap> {
     if trailers::are_accepted(given) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    forwarded(&mut headers, ask)?;
+    forwarded(&mut headers, ask, span)?;
     Some(headers)
 }
 
-fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>) -> Option<()> {
+fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>, span: Option<&SpanId>) -> Option<()> {
     let mut lines = BytesMut::new();
-    ask.asker.write(&mut lines, ask.request.headers(), ask.admitted.asked_host);
+    ask.asker.write(&mut lines, ask.request.headers(), ask.admitted.asked_host, span);
     for line in lines.as_ref().split(|&b| b == b'\n') {
         let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;

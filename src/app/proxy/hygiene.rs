@@ -224,7 +224,8 @@ async fn forwarded<B: Body<Data = Bytes>>(request: Request<B>) -> Result<BytesMu
     let asker = Asker::of(&manners, &Ids::default(), &client, &held);
     let switch_to = wish.filter(|_| admitted.framing.is_none()).map(|_| tunnel::PROTOCOL);
     let mut out = BytesMut::new();
-    forward::write_request_head(&mut out, &request, &admitted, &asker, "gapless", switch_to);
+    let asker = (&asker, None);
+    forward::write_request_head(&mut out, &request, &admitted, asker, "gapless", switch_to);
     let mut body = pin!(body);
     let mut follow = None;
     while let Some(frame) = body.frame().await {

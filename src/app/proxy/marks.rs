@@ -9,7 +9,7 @@ use fastrand::Rng;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::config::model::Headers;
+use crate::config::model::{Headers, Sampling};
 use crate::net::h1;
 
 /// The request's id, on its way to the endpoint and on answers of our own.
@@ -25,6 +25,12 @@ const TRACEPARENT_BYTES: usize = 55;
 
 /// Flags that mean something: sampled, and that the trace id is random.
 const KNOWN_FLAGS: u8 = 0b11;
+
+/// Somebody keeps the spans of the trace.
+const SAMPLED: u8 = 0b1;
+
+/// A part of a trace, in hex; never all zeros.
+pub type SpanId = [u8; 16];
 
 /// Where one worker's ids come from. They need not be secret, but no other worker or process may
 /// make the same: so they have a share that is drawn once from the system's randomness.
@@ -51,8 +57,9 @@ impl Ids {
         text
     }
 
-    /// Never all zeros.
-    fn span(&self) -> [u8; 16] {
+    /// A new part of a trace.
+    #[must_use]
+    pub fn span(&self) -> SpanId {
         let mut text = [0; 16];
         write_hex(&mut text, self.rng.borrow_mut().u64(1..));
         text
@@ -86,20 +93,59 @@ pub(super) struct Trace {
     /// The whole trace.
     pub(super) id: [u8; 32],
     /// Our own part, of which the endpoint's will be one.
-    pub(super) span: [u8; 16],
+    pub(super) span: SpanId,
     flags: u8,
     /// Somebody else has begun it.
     is_continued: bool,
 }
 
+/// The trace that a request brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    id: [u8; 32],
+    /// The part of it that the request comes from.
+    pub span: SpanId,
+    flags: u8,
+}
+
+impl Parent {
+    /// What `headers` say of it; a `traceparent` that is wrong, or not the only one, says nothing (3.2).
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(TRACEPARENT).iter();
+        let only = values.next().filter(|_| values.next().is_none());
+        only.and_then(|value| parse(value.as_bytes()))
+    }
+}
+
+/// Whether the spans of a request are exported: as the trace that it belongs to says, or as `draw` does
+/// for one that begins here.
+pub(super) fn is_sampled(
+    sampling: Sampling,
+    headers: &HeaderMap,
+    draw: impl FnOnce() -> u32,
+) -> bool {
+    match Parent::of(headers) {
+        Some(parent) => parent.flags & SAMPLED != 0,
+        None => sampling.takes(draw()),
+    }
+}
+
 impl<'a> Marks<'a> {
     /// Takes over what `headers` have, or makes it. Ids are taken over only from who is `believed`;
-    /// traces from everybody, since they are made to cross borders.
-    pub(super) fn of(ids: &Ids, spec: &Headers, headers: &'a HeaderMap, believed: bool) -> Self {
+    /// traces from everybody, since they are made to cross borders. Where spans are exported, `sampled`
+    /// says whether those of this request are.
+    pub(super) fn of(
+        ids: &Ids,
+        spec: &Headers,
+        headers: &'a HeaderMap,
+        believed: bool,
+        sampled: Option<bool>,
+    ) -> Self {
         let given = || believed.then(|| request_id(headers)).flatten().map(RequestId::Given);
         let made = || RequestId::Made(ids.id());
         let request_id = spec.request_id.then(|| given().unwrap_or_else(made));
-        let trace = spec.traceparent.then(|| Trace::of(ids, headers));
+        let trace = spec.traceparent.then(|| Trace::of(ids, headers, sampled));
         Self { request_id, trace }
     }
 
@@ -127,40 +173,43 @@ impl<'a> Marks<'a> {
         }
     }
 
-    /// Writes the fields.
-    pub(super) fn write(&self, out: &mut BytesMut) {
+    /// Writes the fields; the endpoint's part of the trace is below `span`, if it is not ours.
+    pub(super) fn write(&self, out: &mut BytesMut, span: Option<&SpanId>) {
         if let Some(id) = self.request_id() {
             h1::write_header(out, REQUEST_ID.as_str(), id);
         }
         if let Some(trace) = &self.trace {
-            h1::write_header(out, TRACEPARENT, &trace.parent());
+            h1::write_header(out, TRACEPARENT, &trace.parent(span.unwrap_or(&trace.span)));
         }
     }
 }
 
 impl Trace {
-    fn of(ids: &Ids, headers: &HeaderMap) -> Self {
+    fn of(ids: &Ids, headers: &HeaderMap, sampled: Option<bool>) -> Self {
         let span = ids.span();
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let only = values.next().filter(|_| values.next().is_none());
-        match only.and_then(|value| parse(value.as_bytes())) {
-            Some((id, flags)) => Self { id, span, flags, is_continued: true },
-            // Whether it is looked at is not ours to say: not sampled.
+        let trace = match Parent::of(headers) {
+            Some(Parent { id, flags, .. }) => Self { id, span, flags, is_continued: true },
+            // Without an export, whether it is looked at is not ours to say: not sampled.
             None => Self { id: ids.id(), span, flags: 0, is_continued: false },
+        };
+        match sampled {
+            None => trace,
+            Some(true) => Self { flags: trace.flags | SAMPLED, ..trace },
+            Some(false) => Self { flags: trace.flags & !SAMPLED, ..trace },
         }
     }
 
-    fn parent(&self) -> [u8; TRACEPARENT_BYTES] {
+    fn parent(&self, span: &SpanId) -> [u8; TRACEPARENT_BYTES] {
         let mut text = *b"00-                                -                -00";
         text[3..35].copy_from_slice(&self.id);
-        text[36..52].copy_from_slice(&self.span);
+        text[36..52].copy_from_slice(span);
         text[54] = b'0' + self.flags;
         text
     }
 }
 
-/// A trace's id and flags. Later versions begin as the known one does, and are answered in it (3.2.4).
-fn parse(text: &[u8]) -> Option<([u8; 32], u8)> {
+/// Later versions begin as the known one does, and are answered in it (3.2.4).
+fn parse(text: &[u8]) -> Option<Parent> {
     let (known, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
     let is_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
@@ -178,7 +227,7 @@ fn parse(text: &[u8]) -> Option<([u8; 32], u8)> {
         return None;
     }
     let flags = u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()? & KNOWN_FLAGS;
-    Some((id.try_into().ok()?, flags))
+    Some(Parent { id: id.try_into().ok()?, span: parent.try_into().ok()?, flags })
 }
 
 /// An id that may be taken over: one, not long, and made of plain characters.
@@ -199,14 +248,23 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn written(fields: &[(&'static str, &str)], believed: bool) -> String {
+        exported(fields, believed, None, None)
+    }
+
+    fn exported(
+        fields: &[(&'static str, &str)],
+        believed: bool,
+        sampled: Option<bool>,
+        span: Option<&SpanId>,
+    ) -> String {
         let field = |(name, value): &(&'static str, &str)| {
             (HeaderName::from_static(name), value.parse().expect("a value"))
         };
         let headers: HeaderMap = fields.iter().map(field).collect();
         let spec = Headers { traceparent: true, ..Headers::default() };
-        let marks = Marks::of(&Ids::default(), &spec, &headers, believed);
+        let marks = Marks::of(&Ids::default(), &spec, &headers, believed, sampled);
         let mut out = BytesMut::new();
-        marks.write(&mut out);
+        marks.write(&mut out, span);
         let state = marks.replace(&HeaderName::from_static("tracestate"));
         format!("{}{}", String::from_utf8_lossy(&out), if state { "no state" } else { "state" })
     }
@@ -246,6 +304,30 @@ mod tests {
         let later = format!("cc{}-more", &PARENT[2..]);
         let text = written(&[("traceparent", &later)], false);
         assert_eq!(value(&text, "traceparent")[..36], PARENT[..36]);
+    }
+
+    #[test]
+    fn who_exports_says_what_is_sampled_and_each_try_is_a_part() {
+        let unsampled = PARENT.replace("-01", "-00");
+        for (given, sampled, flags) in [
+            (PARENT, Some(false), "-00"),
+            (&unsampled, Some(true), "-01"),
+            ("", Some(true), "-01"),
+            ("", Some(false), "-00"),
+        ] {
+            let text =
+                exported(&[("traceparent", given)], false, sampled, Some(b"00000000000000ab"));
+            let parent = value(&text, "traceparent");
+            assert_eq!(&parent[35..], format!("-00000000000000ab{flags}"), "{given}");
+        }
+        let half = Sampling::new(500_000).expect("a half");
+        let of = |given: &str, draw: u32| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, given.parse().expect("a value"));
+            is_sampled(half, &headers, || draw)
+        };
+        assert!(of(PARENT, 999_999) && !of(&unsampled, 0), "as the parent says");
+        assert!(of("", 499_999) && !of("", 500_000), "as chance has it");
     }
 
     #[test]

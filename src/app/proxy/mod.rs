@@ -35,7 +35,7 @@ mod wait;
 pub use body::ProxyBody;
 pub use client::Client;
 pub use fault::{REASON_HEADER, Reason};
-pub use marks::Ids;
+pub use marks::{Ids, Parent, SpanId};
 pub use mirror::Mirrors;
 pub use tunnel::{Running, Sequel, connected};
 
@@ -46,6 +46,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
+use crate::config::model::Sampling;
 use crate::logic::pressure::Level;
 use crate::logic::route::Ask;
 
@@ -75,7 +76,13 @@ pub fn handle<R>(
         Level::Shed | Level::Stop => Err(worker.overloaded()),
         Level::Calm | Level::Shrink => path::prepare(&mut request, &view.manners),
     };
-    let note = Note::begin(&worker, &view.manners, &client);
+    // Without the feature nothing is, and all that hangs on it is left out.
+    let is_sampled = cfg!(feature = "otlp")
+        && view.manners.headers.sampling.is_some_and(|sampling| {
+            let draw = || worker.chance(|rng| rng.u32(..Sampling::WHOLE));
+            marks::is_sampled(sampling, request.headers(), draw)
+        });
+    let note = Note::begin(&worker, &view.manners, &client, is_sampled);
     let wish = tunnel::asked(&mut request, || worker.chance(|rng| rng.u128(..)));
     let held = Held { request, note };
     async move {
@@ -144,6 +151,10 @@ async fn answer(
     let mut changed = changes::same(request);
     changes::apply(&mut changed, &rule.spec);
     let host = rule.spec.rewrite.host.as_deref().unwrap_or(&asked_host);
+    #[cfg(feature = "otlp")]
+    if let Some(note) = asker.note {
+        note.goes_on_as(changed.uri(), host);
+    }
     let admitted = &Admitted { host, asked_host: &asked_host, framing, length };
     let errand = Errand { worker, view, asker, request: &changed, admitted };
     actions::act(&errand, rule, body).await

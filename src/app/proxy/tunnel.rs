@@ -188,9 +188,11 @@ struct Over<'a> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        if let (Some(note), Some(ending)) = (self.note, self.ending) {
+        let Some(note) = self.note else { return };
+        if let Some(ending) = self.ending {
             note.ended(ending);
         }
+        note.over();
     }
 }
 

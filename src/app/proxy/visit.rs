@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::access::TryNote;
 use crate::app::meter::WayMeter;
+use crate::app::proxy::SpanId;
 use crate::app::shared::Report;
 use crate::app::worker::{Clock, Worker};
 use crate::logic::breaker::{Full, Limit, Permit, PoolRequest, Scope};
@@ -89,7 +90,17 @@ impl Visit {
 
     /// Where this try is written down, if it is.
     pub fn written_down(&mut self, note: Option<TryNote>) {
+        #[cfg(feature = "otlp")]
+        if let Some(note) = &note {
+            note.goes_by(self.home.scheme());
+        }
         self.note = note;
+    }
+
+    /// The span of this try, if it is exported.
+    #[must_use]
+    pub fn span(&self) -> Option<SpanId> {
+        self.note.as_ref().and_then(TryNote::span)
     }
 
     /// The connections to the endpoint.

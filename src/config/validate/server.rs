@@ -177,7 +177,8 @@ impl Check<'_> {
         let forwarded = self.setting(&key, default.forwarded, |text| forwarded_fields(text)).value;
         let request_id = self.switch(&given.request_id, default.request_id);
         let traceparent = self.switch(&given.traceparent, default.traceparent);
-        model::Headers { expose, via, underscores, forwarded, request_id, traceparent }
+        let sampling = None;
+        model::Headers { expose, via, underscores, forwarded, request_id, traceparent, sampling }
     }
 
     pub(super) fn paths(&mut self, paths: Option<Table<Paths>>) -> PathRules {
