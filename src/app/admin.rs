@@ -29,6 +29,7 @@ use crate::logic::pressure::Level;
 
 use super::api::{EndpointJson, PoolJson};
 use super::control::{Board, Phase};
+use super::discovery::json::found_by;
 use super::explain::json::ZoneJson;
 use super::explain::{self, Reply};
 use super::ledger;
@@ -141,6 +142,7 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/incidents" => incidents(board, request.uri().query(), None).await,
         "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
         "/api/v1/slo" => slo(board, request.uri().query()).await,
+        "/api/v1/discovery" => json(&board.discovery.borrow().json(&board.clock, Instant::now())),
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
         path if path.starts_with(drills::ROOT) => {
@@ -187,6 +189,7 @@ fn ready(board: &Board) -> Answer {
 fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
+    page.push_str(&board.discovery.borrow().gauges(Instant::now()));
     page.push_str(&gauges::load(&board.shared));
     page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
@@ -231,7 +234,10 @@ fn zones(board: &Board) -> Answer {
 }
 
 fn explain(board: &Board, query: &str) -> Answer {
-    match explain::answer(&board.director.borrow(), query, &board.clock, Instant::now()) {
+    let (director, discovery) = (board.director.borrow(), board.discovery.borrow());
+    let found_by =
+        |pool: &str, address| discovery.names_of(pool, address).into_iter().map(found_by).collect();
+    match explain::answer((&director, &found_by), query, &board.clock, Instant::now()) {
         Reply::Text(page) => text(StatusCode::OK, &page),
         Reply::Json(value) => json(&value),
         Reply::Senseless(why) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),

@@ -2,6 +2,7 @@
 //! always made, so that one run finds everything.
 
 mod check;
+mod dns;
 mod health;
 mod ledger;
 mod listen;
@@ -39,7 +40,7 @@ pub(super) fn validate(
     base: &Path,
     findings: &mut Findings,
 ) -> Option<Config> {
-    let mut check = Check { findings, gaps, base };
+    let mut check = Check { findings, gaps, base, names: Vec::new() };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
     let ledger = check.ledger(file.ledger);
@@ -55,11 +56,13 @@ pub(super) fn validate(
     let probes_per_second = check.probes_per_second(file.probes);
 
     let pools = check.pools(file.pool);
+    let dns = check.dns(file.dns);
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     check.unused(&pools, &routes);
     let practice = check.practice(file.practice.unwrap_or_default(), &pools);
-    let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
+    let specs = pools.read.iter().map(|(_, pool)| pool);
+    let needs = model::needs(workers, listeners.len(), specs, &dns.entries);
     check.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
     if check.findings.has_errors() {
@@ -80,6 +83,7 @@ pub(super) fn validate(
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
+        dns,
         practice,
     })
 }

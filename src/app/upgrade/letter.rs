@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::app::discovery::memory::AnswerNote;
 use crate::logic::director::{
     EndpointLegacy, Legacy, Piece, PoolLegacy, Sentence, Source, Withheld, ZoneLegacy, ZoneVerdict,
 };
@@ -20,6 +21,9 @@ use crate::net::listener::{Given, Side};
 pub(super) struct Letter {
     pub(super) sockets: Vec<SocketNote>,
     pub(super) pools: Vec<PoolNote>,
+    /// What names lead to.
+    #[serde(default)]
+    pub(super) names: Vec<AnswerNote>,
     /// Upgrades before this one.
     #[serde(default)]
     pub(super) upgrades: u64,
@@ -123,6 +127,7 @@ impl Letter {
         Self {
             sockets: sockets.iter().map(socket).collect(),
             pools: legacy.pools.iter().map(|pool| PoolNote::new(pool, now)).collect(),
+            names: Vec::new(),
             upgrades,
         }
     }

@@ -3,7 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::app::discovery::memory;
 use crate::logic::director::Legacy;
+use crate::logic::discovery::Remembered;
 use crate::net::handover::Handover;
 use crate::net::listener::{self, Stock};
 
@@ -19,6 +21,8 @@ pub struct Predecessor {
     handover: Handover,
     /// What it knew.
     pub legacy: Legacy,
+    /// What names led to.
+    pub names: Vec<Remembered>,
     /// Upgrades, this one included.
     pub upgrades: u64,
 }
@@ -44,7 +48,8 @@ impl Predecessor {
             stock.put(listener::adopt(socket.into(), Some(note.name), side, label)?);
         }
         let legacy = letter.legacy(Instant::now());
-        Ok(Some((Self { handover, legacy, upgrades: letter.upgrades + 1 }, stock)))
+        let names = memory::answers(&letter.names);
+        Ok(Some((Self { handover, legacy, names, upgrades: letter.upgrades + 1 }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

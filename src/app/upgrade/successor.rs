@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::app::discovery::memory::AnswerNote;
 use crate::app::notify;
 use crate::logic::director::Legacy;
 use crate::net::handover::{Breaker, Handover};
@@ -30,6 +31,8 @@ pub struct Estate {
     pub sockets: Vec<Given>,
     /// What is known.
     pub legacy: Legacy,
+    /// What names lead to.
+    pub names: Vec<AnswerNote>,
     /// Upgrades before this one.
     pub upgrades: u64,
 }
@@ -139,8 +142,8 @@ fn converse(
         RecvTimeoutError::Timeout => ErrorKind::TimedOut.into(),
         RecvTimeoutError::Disconnected => gone(),
     })??;
-    let Estate { sockets, legacy, upgrades } = estate;
-    let letter = Letter::new(&sockets, &legacy, upgrades, Instant::now());
+    let Estate { sockets, legacy, names, upgrades } = estate;
+    let letter = Letter { names, ..Letter::new(&sockets, &legacy, upgrades, Instant::now()) };
     handover.send(&serde_json::to_vec(&letter)?)?;
     let descriptors: Vec<_> = sockets.iter().map(|given| given.listener.as_fd()).collect();
     handover.send_descriptors(&descriptors)?;

@@ -252,6 +252,8 @@ impl ZoneState {
 pub(super) struct PoolState {
     pub(super) spec: Arc<PoolSpec>,
     pub(super) zones: Vec<ZoneState>,
+    /// When it was first configured.
+    pub(super) born: Instant,
     /// Zones by tier, nearest first.
     pub(super) tiers: Vec<Vec<usize>>,
     pub(super) counts: Counts,
@@ -293,6 +295,7 @@ impl PoolState {
         let fresh = Self {
             spec: Arc::clone(spec),
             zones,
+            born: now,
             tiers,
             counts: Counts::default(),
             view: None,
@@ -310,6 +313,7 @@ impl PoolState {
         match old {
             None => fresh,
             Some(old) => Self {
+                born: old.born,
                 view: old.view,
                 live: old.live,
                 recent: old.recent,

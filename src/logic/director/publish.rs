@@ -120,6 +120,7 @@ fn view(state: &mut PoolState, before: Option<&Arc<PoolView>>, now: Instant) -> 
     if let Some(before) = before
         && !before.tiers.is_empty()
         && state.counts.known == 0
+        && state.counts.all > 0
     {
         // A configuration that replaces every endpoint: the old ones serve until something is
         // known of the new, two round trips later.
