@@ -10,6 +10,7 @@ use gapless::config::report::{Report, Severity};
 use gapless::config::{self, LoadError, Loaded};
 use gapless::logic::affinity::{Affinity, OnReturn};
 use gapless::logic::balance::{Balance, Kind};
+use gapless::logic::discovery::Policy;
 use gapless::logic::probe::{ProbeKind, ProbeSpec};
 use gapless::logic::route::{
     Action, HostMatch, PathMatch, PathRules, RetrySpec, RouteSpec, Timeouts,
@@ -21,7 +22,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 9] = [
+const EXAMPLES: [&str; 10] = [
     "minimal.toml",
     "two-zones.toml",
     "multi-region.toml",
@@ -30,6 +31,7 @@ const EXAMPLES: [&str; 9] = [
     "balance.toml",
     "routes.toml",
     "steering.toml",
+    "names.toml",
     "full.toml",
 ];
 
@@ -114,6 +116,7 @@ fn the_full_example_states_the_defaults() {
     let config = parse(&example("full.toml")).unwrap().config;
     assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
     assert_eq!(config.ledger, LedgerBounds::default());
+    assert_eq!((config.dns.policy, config.dns.entries.len()), (Policy::default(), 2));
     assert_eq!((config.headers, config.paths), (Headers::default(), PathRules::default()));
     let route = &config.routes[0];
     assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
@@ -184,7 +187,7 @@ detect = { down_after = 0 }
 
 [[pool.web.zone]]
 name = "local/a" # ä
-endpoints = ["127.0.0.1:18081", "db.internal:5432"]
+endpoints = ["127.0.0.1:18081", "db..internal:543"]
 "#;
     let report = parse(text).unwrap_err();
     let expected = [
@@ -192,7 +195,7 @@ endpoints = ["127.0.0.1:18081", "db.internal:5432"]
         "6:8 there is no pool `wep`",
         "7:24 a duration needs its unit",
         "10:25 `down_after` must be from 1 to 1000, not 0",
-        "14:33 `db.internal` is a host name, and an ip:port is needed",
+        "14:33 `db..internal` has nothing between two dots",
     ];
     assert_eq!(places(&report), expected);
     let mends: Vec<&str> = report.diagnostics.iter().map(|d| d.mend.as_str()).collect();
@@ -299,7 +302,7 @@ fn check_says_what_a_good_file_has() {
     assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 0);
     let expected = json!({
         "file": file.to_string(), "ok": true, "listeners": 1, "routes": 1, "pools": 1,
-        "endpoints": 4, "zones": 2, "warnings": [],
+        "endpoints": 4, "zones": 2, "names": [], "warnings": [],
     });
     assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
 }

@@ -31,6 +31,7 @@ use crate::logic::pressure::Level;
 
 use super::api::{EndpointJson, PoolJson};
 use super::control::{Board, Phase};
+use super::discovery::json::found_by;
 use super::explain::json::ZoneJson;
 use super::explain::{self, Reply, query};
 use super::ledger;
@@ -147,6 +148,7 @@ async fn answer<B>(board: &Board, request: &Request<B>) -> Answer {
         "/api/v1/incidents.csv" => incidents(board, request.uri().query(), Some(Form::Csv)).await,
         "/api/v1/whatif" => what_if(board, request.uri().query().unwrap_or_default()).await,
         "/api/v1/slo" => slo(board, request.uri().query()).await,
+        "/api/v1/discovery" => json(&board.discovery.borrow().json(&board.clock, Instant::now())),
         "/api/v1/config" => json(&*board.config.borrow()),
         "/api/v1/process" => json(&*board.process.borrow()),
         "/api/v1/status" => status(board, request.uri().query()),
@@ -198,6 +200,7 @@ fn metrics(board: &Board) -> Answer {
     let mut page = observe::recorder().map(|recorder| recorder.render()).unwrap_or_default();
     page.push_str(&gauges::render(&board.director.borrow(), Instant::now()));
     page.push_str(&gauges::orders(&board.director.borrow(), &board.keeper));
+    page.push_str(&board.discovery.borrow().gauges(Instant::now()));
     page.push_str(&gauges::load(&board.shared));
     page.push_str(&gauges::drills(&board.drills.borrow(), &board.clock, Instant::now()));
     page.push_str(&board.shared.meters.render());
@@ -253,7 +256,10 @@ fn status(board: &Board, query: Option<&str>) -> Answer {
 }
 
 fn explain(board: &Board, query: &str) -> Answer {
-    match explain::answer(&board.director.borrow(), query, &board.clock, Instant::now()) {
+    let (director, discovery) = (board.director.borrow(), board.discovery.borrow());
+    let found_by =
+        |pool: &str, address| discovery.names_of(pool, address).into_iter().map(found_by).collect();
+    match explain::answer((&director, &found_by), query, &board.clock, Instant::now()) {
         Reply::Text(page) => text(StatusCode::OK, &page),
         Reply::Json(value) => json(&value),
         Reply::Senseless(why) => text(StatusCode::BAD_REQUEST, &format!("{why}\n")),

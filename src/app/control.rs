@@ -1,5 +1,6 @@
 //! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
 
+mod discover;
 mod drill;
 mod leave;
 mod orders;
@@ -12,13 +13,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::model::Config;
 use crate::config::{LoadError, Loaded};
 use crate::logic::director::{Director, Event, Input, Legacy, Output, Ticket};
+use crate::logic::discovery::Remembered;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
 use crate::logic::retry::Waiting;
@@ -26,6 +28,7 @@ use crate::logic::route::RouteTable;
 use crate::net::prober::{Kept, Prober};
 
 use super::api::{Clock, ConfigJson, ProcessJson, RefusedJson};
+use super::discovery::{Discovery, Heard, memory};
 use super::doors::Doors;
 use super::drill::{Drills, Refusal};
 use super::lag::Lag;
@@ -68,6 +71,8 @@ pub enum Phase {
 pub struct Board {
     /// The machine itself.
     pub director: RefCell<Director>,
+    /// Endpoints that are found by name.
+    pub discovery: RefCell<Discovery>,
     /// What runs.
     pub config: RefCell<ConfigJson>,
     /// The process itself.
@@ -140,6 +145,8 @@ pub struct Life {
     pub executable: Option<Executable>,
     /// What a predecessor knew.
     pub legacy: Option<Legacy>,
+    /// What names led to, as an earlier process knew it.
+    pub names: Vec<Remembered>,
     /// Upgrades so far.
     pub upgrades: u64,
     /// Who is told how things go.
@@ -163,6 +170,8 @@ pub struct Control {
     /// What each probe of an endpoint keeps, by its place in the pool's list.
     kept: HashMap<(EndpointId, u8), Rc<Kept>>,
     probes: (mpsc::UnboundedSender<Probed>, mpsc::UnboundedReceiver<Probed>),
+    /// What lookups bring.
+    heard: (mpsc::UnboundedSender<Heard>, mpsc::UnboundedReceiver<Heard>),
     inlets: Inlets,
     executable: Option<Executable>,
     notifier: Notifier,
@@ -173,7 +182,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes the checked configuration to its first snapshot. Probes start with [`Control::run`].
+    /// Takes the checked configuration to its first snapshot. Probes and lookups start with
+    /// [`Control::run`]. Must be called on a `LocalSet`.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
@@ -192,8 +202,14 @@ impl Control {
             generation: 1,
             ..ConfigJson::default()
         };
+        let memory = config.state_dir.clone().map(|directory| {
+            let (latest, kept) = watch::channel(Vec::new());
+            tokio::task::spawn_local(memory::keep(directory, kept, clock));
+            latest
+        });
         let board = Board {
             director: RefCell::new(Director::new(shared.epoch, seed)),
+            discovery: RefCell::new(Discovery::new(seed, life.names, memory)),
             config: RefCell::new(status),
             process: RefCell::new(ProcessJson::new(life.executable.as_ref(), life.upgrades)),
             phase: Cell::new(Phase::Serving),
@@ -216,6 +232,7 @@ impl Control {
             prober: Rc::default(),
             kept: HashMap::new(),
             probes: mpsc::unbounded_channel(),
+            heard: mpsc::unbounded_channel(),
             inlets,
             executable: life.executable,
             notifier: life.notifier,
@@ -260,6 +277,7 @@ impl Control {
                 }
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.inlets.reports.recv() => self.reported(report),
+                Some(heard) = self.heard.1.recv() => self.heard(heard),
                 Some(attempt) = self.inlets.attempts.recv() => self.reload(attempt),
                 drilled = self.drill.next() => self.drilled(drilled),
                 () = self.board.drill_wake.notified() => {}
@@ -308,13 +326,15 @@ impl Control {
         }
         self.board.director.borrow_mut().handle_timeout(Instant::now());
         self.obey();
+        self.discover();
         self.drill_turn();
     }
 
     /// When there is something to do next.
     fn due(&self) -> Option<Instant> {
         let due = self.board.director.borrow().poll_timeout();
-        [due, self.drill_due(Instant::now())].into_iter().flatten().min()
+        let look = self.board.discovery.borrow().poll_timeout();
+        [due, look, self.drill_due(Instant::now())].into_iter().flatten().min()
     }
 
     /// Does what the director says.
@@ -356,6 +376,7 @@ impl Control {
             }
             Output::Event(event) => {
                 observe::event(&event);
+                self.board.discovery.borrow_mut().hears(&event, Instant::now());
                 self.board.ledger.note(&event, &self.setup);
                 if matches!(event, Event::Order { .. }) {
                     self.keep_orders();
@@ -390,6 +411,7 @@ impl Control {
 
     /// Obeys a checked configuration.
     fn configure(&mut self, config: Config) {
+        let config = self.with_found(config);
         let names = config.topology.pools.iter().map(|pool| &*pool.name);
         let routes = Arc::new(RouteTable::compile(&config.routes, names));
         self.board.shared.manners.store(Arc::new(Manners::of(&config)));
@@ -400,6 +422,12 @@ impl Control {
         #[cfg(feature = "otlp")]
         super::otlp::aim(&self.board.shared, config.otlp.as_ref());
         let input = Input::Configure { topology: config.topology.clone(), routes };
+        self.arrange(input, config);
+        self.plan_practice();
+    }
+
+    /// Has the director obey, and all others know it.
+    fn arrange(&mut self, input: Input, config: Config) {
         let mut director = self.board.director.borrow_mut();
         director.handle(input, Instant::now());
         let endpoints = director.endpoints();
@@ -410,7 +438,6 @@ impl Control {
         self.setup = Arc::new(Setup::new(generation, &config));
         self.board.ledger.configure(&self.setup);
         self.running = config;
-        self.plan_practice();
     }
 
     /// Obeys what was loaded, or says why not and changes nothing.

@@ -19,6 +19,7 @@ use crate::net::listener::Stock;
 use super::access;
 use super::admin;
 use super::control::{Board, Control, Inlets, Life, Order, Phase};
+use super::discovery::memory;
 use super::doors::{BindError, Doors};
 use super::front;
 use super::ledger;
@@ -140,7 +141,13 @@ impl Instance {
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (ask_sender, asked) = mpsc::channel(1);
         let notifier = if signals { Notifier::start() } else { Notifier::default() };
+        let names = match (&mut predecessor, &config.state_dir) {
+            (Some(left), _) if !left.names.is_empty() => std::mem::take(&mut left.names),
+            (_, Some(directory)) if !config.dns.entries.is_empty() => memory::load(directory),
+            _ => Vec::new(),
+        };
         let life = Life {
+            names,
             executable,
             legacy: predecessor.as_mut().map(|left| std::mem::take(&mut left.legacy)),
             upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
@@ -310,7 +317,9 @@ impl ControlThread {
 /// Says when all pools can serve, or have had time to.
 async fn settling(board: Rc<Board>, settle: std::sync::mpsc::Sender<()>) {
     let end = Instant::now() + SETTLED_WITHIN;
-    while !board.director.borrow().is_settled() && Instant::now() < end {
+    let is_settled =
+        || board.discovery.borrow().is_settled() && board.director.borrow().is_settled();
+    while !is_settled() && Instant::now() < end {
         tokio::time::sleep(SETTLED_LOOK).await;
     }
     if board.phase.get() == Phase::Serving {

@@ -3,6 +3,7 @@
 pub mod instance;
 
 pub mod control;
+pub mod discovery;
 pub mod doors;
 pub mod drill;
 pub mod explain;

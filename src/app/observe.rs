@@ -8,6 +8,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::logic::director::{Divergence, Event, Fate, Withheld};
+use crate::logic::discovery::{Answer, Question, Record};
 use crate::logic::health::{Change, Health};
 use crate::logic::id::Place;
 use crate::logic::incident::{Incident, Subject};
@@ -239,6 +240,31 @@ pub fn probe(pool: &str, outcome: Outcome) {
         Outcome::Void => "void",
     };
     counter!("gapless_probes_total", "pool" => pool.to_owned(), "outcome" => word).increment(1);
+}
+
+/// Counts one lookup of a name.
+pub fn looked_up(question: &Question, answer: &Answer, took: Duration) {
+    let record = question.record.as_str();
+    histogram!("gapless_dns_lookup_duration_seconds", "record" => record).record(took);
+    counter!("gapless_dns_lookups_total", "record" => record, "result" => answer.as_str())
+        .increment(1);
+}
+
+/// Logs the first of a row of lookups that end alike.
+pub fn first_answer(question: &Question, answer: &Answer) {
+    let (name, record, result) = (&question.name, question.record.as_str(), answer.as_str());
+    match answer {
+        Answer::Failed(_) => {
+            tracing::warn!(%name, record, result, "a lookup failed; what was found last stays");
+        }
+        // Most hosts have addresses of one kind only.
+        Answer::Lacking { .. } if question.record != Record::Aaaa => {
+            tracing::warn!(%name, record, result, "DNS says that there is nothing");
+        }
+        Answer::Found { .. } | Answer::Lacking { .. } => {
+            tracing::debug!(%name, record, result, "looked up");
+        }
+    }
 }
 
 /// How late control woke up.

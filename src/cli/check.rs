@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::config::model::Config;
 use crate::config::report::{Report, Severity};
+use crate::config::suggest;
 use crate::config::{self, LoadError, Loaded};
+use crate::logic::discovery::STAND_INS;
 
 use super::{BAD_CONFIGURATION, OK};
 
@@ -31,6 +33,8 @@ struct Counts {
     pools: usize,
     endpoints: usize,
     zones: usize,
+    /// What endpoints are found by.
+    names: Vec<String>,
 }
 
 /// Checks the file at `path`, writes the result to `out`, and gives the exit code.
@@ -59,12 +63,13 @@ fn text(
             let c = Counts::of(config);
             writeln!(
                 out,
-                "{file}: ok, {}, {}, {}, {} in {}",
+                "{file}: ok, {}, {}, {}, {} in {}{}",
                 count(c.listeners, "listener"),
                 count(c.routes, "route"),
                 count(c.pools, "pool"),
                 count(c.endpoints, "endpoint"),
                 count(c.zones, "zone"),
+                looked_up(&c.names),
             )
         }
         Err(LoadError::Invalid(report)) => {
@@ -90,6 +95,7 @@ fn object(path: &Path, result: &Result<Loaded, LoadError>) -> Value {
                 "pools": c.pools,
                 "endpoints": c.endpoints,
                 "zones": c.zones,
+                "names": c.names,
                 "warnings": of(warnings, Severity::Warning),
             })
         }
@@ -125,7 +131,35 @@ impl Counts {
             pools: config.topology.pools.len(),
             endpoints: zones().map(|zone| zone.endpoints.len()).sum(),
             zones: places.len(),
+            names: config.dns.entries.iter().map(|entry| entry.wanted.to_string()).collect(),
         }
+    }
+}
+
+/// That names are not looked up here.
+fn looked_up(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        ", and {} to be looked up: {}",
+        count(names.len(), "name"),
+        suggest::list(names.iter().map(String::as_str))
+    )
+}
+
+/// Says, where it is so, that names are not looked up here.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub(super) fn stand_ins(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    match config.dns.entries.len() {
+        0 => Ok(()),
+        names => writeln!(
+            out,
+            "{} not looked up here: {STAND_INS} endpoints stand for each\n",
+            if names == 1 { "1 name is".to_owned() } else { format!("{names} names are") },
+        ),
     }
 }
 

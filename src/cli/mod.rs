@@ -245,14 +245,16 @@ fn dispatch(command: Command) -> std::io::Result<u8> {
                 Ok(loaded) => loaded,
                 Err(error) => return Ok(refuse(&error)),
             };
-            predict::run(&loaded.config, &arguments, output.format(), &mut out).map(|()| OK)
+            let config = loaded.config.with_stand_ins();
+            predict::run(&config, &arguments, output.format(), &mut out).map(|()| OK)
         }
         Command::Tune { config, arguments, output } => {
             let loaded = match crate::config::load(&config) {
                 Ok(loaded) => loaded,
                 Err(error) => return Ok(refuse(&error)),
             };
-            tune::run(&loaded.config, &arguments, output.format(), &mut out)
+            let config = loaded.config.with_stand_ins();
+            tune::run(&config, &arguments, output.format(), &mut out)
         }
         Command::Whatif { arguments, output } => whatif::run(&arguments, output.format(), &mut out),
         Command::Demo { options, output } => {

@@ -52,7 +52,7 @@ fn unreadable(text: &str, example: &str) -> Flaw {
     if letters && !host.contains(':') {
         return Flaw::new(
             format!("`{host}` is a host name, and an ip:port is needed"),
-            format!("{such_as}; names are not resolved here"),
+            format!("{such_as}; names are not looked up here"),
         );
     }
     Flaw::new(format!("`{text}` is not an ip:port"), such_as)

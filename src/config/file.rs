@@ -5,6 +5,7 @@
 
 mod action;
 mod balance;
+mod dns;
 mod health;
 mod listen;
 mod located;
@@ -26,6 +27,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
 pub(super) use self::balance::{Affinity, Balance, HashKey};
+pub(super) use self::dns::Dns;
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
 use self::located::Shape;
@@ -63,6 +65,8 @@ pub(super) struct File {
     pub(super) limits: Option<Table<Limits>>,
     /// How this instance probes, over all pools.
     pub(super) probes: Option<Table<ProbeBudget>>,
+    /// How names of endpoints are looked up.
+    pub(super) dns: Option<Table<Dns>>,
     /// How a stop goes.
     pub(super) shutdown: Option<Table<Shutdown>>,
     /// What may be added to messages, and what their header fields may be called.
@@ -285,7 +289,7 @@ pub(super) struct Zone {
     /// `region/zone`, unique in the pool.
     #[schemars(required)]
     pub(super) name: Option<Located<String>>,
-    /// Addresses, unique in the pool.
+    /// Addresses, or names that lead to them; unique in the pool.
     #[schemars(required, length(min = 1))]
     pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
     /// With the policy `weighted`: its share among the zones, 0 to 1000. Default: 1.
@@ -302,11 +306,12 @@ pub(super) struct Zone {
     pub(super) drain: Option<Located<bool>>,
 }
 
-/// `IP:PORT`, or a table that gives it a weight as well.
+/// `IP:PORT`, or `NAME:PORT` whose addresses (A and AAAA) are endpoints, or a table that gives it a weight
+/// as well.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(super) enum Endpoint {
-    /// `IP:PORT`.
+    /// `IP:PORT` or `NAME:PORT`.
     Address(String),
     /// An address and its weight.
     Table(EndpointTable),
@@ -316,10 +321,13 @@ pub(super) enum Endpoint {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EndpointTable {
-    /// `IP:PORT`.
-    #[schemars(required)]
+    /// `IP:PORT` or `NAME:PORT`. This or `srv` is required.
     pub(super) address: Option<Located<String>>,
-    /// Relative share of the zone's traffic, 1 to 1000. Default: 1.
+    /// The name of a service, such as `_http._tcp.web.example`: the targets of its SRV records are
+    /// endpoints. Those of the best priority serve; the others join when all of them are down.
+    pub(super) srv: Option<Located<String>>,
+    /// Relative share of the zone's traffic, 1 to 1000: of each address of a name; for `srv`, what the
+    /// weights of its records are multiplied by. Default: 1.
     pub(super) weight: Option<Located<Whole>>,
     /// It is to get no requests. Default: false.
     pub(super) drain: Option<Located<bool>>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::logic::descriptors::Needs;
+use crate::logic::discovery::{self, Entry, Policy, STAND_INS, UNDER_WAY};
 use crate::logic::drill::Practice;
 use crate::logic::front::ServerTls;
 use crate::logic::network::Network;
@@ -49,17 +50,27 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
-    /// Pools, and where this instance stands.
+    /// Pools, and where this instance stands. Zones whose endpoints are found by name may have none yet.
     pub topology: Topology,
+    /// Endpoints that are found by name.
+    pub dns: Dns,
     /// Drills that are run by themselves.
     pub practice: Vec<Practice>,
 }
 
 impl Config {
+    /// The same with made-up endpoints in place of what names lead to, for whoever looks nothing up.
+    #[must_use]
+    pub fn with_stand_ins(&self) -> Self {
+        let topology = discovery::with_stand_ins(&self.topology, &self.dns.entries);
+        Self { topology, ..self.clone() }
+    }
+
     /// What it needs descriptors for, besides connections of clients and to endpoints.
     #[must_use]
     pub fn needs(&self) -> Needs {
-        needs(self.workers, self.listen.len(), self.topology.pools.iter().map(|pool| &**pool))
+        let pools = self.topology.pools.iter().map(|pool| &**pool);
+        needs(self.workers, self.listen.len(), pools, &self.dns.entries)
     }
 }
 
@@ -68,10 +79,31 @@ pub(super) fn needs<'p>(
     workers: usize,
     listeners: usize,
     pools: impl Iterator<Item = &'p PoolSpec>,
+    names: &[Entry],
 ) -> Needs {
-    let endpoints = |pool: &PoolSpec| pool.zones.iter().map(|z| z.endpoints.len()).sum::<usize>();
-    let probes = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
-    Needs { workers, listeners, probes }
+    // Before it is known what a name leads to, it is taken for a few.
+    let expected = |pool: &PoolSpec| names.iter().filter(|one| one.pool == pool.name).count();
+    let endpoints = |pool: &PoolSpec| {
+        let known = pool.zones.iter().map(|zone| zone.endpoints.len()).sum::<usize>();
+        known.max(expected(pool) * STAND_INS)
+    };
+    let probes: usize = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
+    // Addresses of both families are asked for.
+    let lookups = (2 * names.len()).min(UNDER_WAY);
+    Needs { workers, listeners, probes: probes + lookups }
+}
+
+/// Names that lead to endpoints, and how they are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Who is asked; absent, those that the system names. Never empty.
+    pub servers: Option<Vec<SocketAddr>>,
+    /// An answer must be there by then.
+    pub timeout: Duration,
+    /// When names are looked up, and what is believed.
+    pub policy: Policy,
+    /// The names.
+    pub entries: Vec<Entry>,
 }
 
 /// How it is known where clients are.

@@ -3,6 +3,7 @@
 
 mod balance;
 mod check;
+mod dns;
 mod evacuate;
 mod health;
 mod ledger;
@@ -44,7 +45,7 @@ pub(super) fn validate(
     base: &Path,
     findings: &mut Findings,
 ) -> Option<Config> {
-    let mut check = Check { findings, gaps, base };
+    let mut check = Check { findings, gaps, base, names: Vec::new() };
     let workers = check.workers(&file.workers);
     let state_dir = check.state_dir(file.state_dir);
     let ledger = check.ledger(file.ledger);
@@ -63,13 +64,15 @@ pub(super) fn validate(
 
     let mut pools = check.pools(file.pool);
     check.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
+    let dns = check.dns(file.dns);
     let here = file.here.and_then(|given| check.here(&given, &pools));
     let routes = check.routes(file.route.unwrap_or_default(), &pools, &paths);
     let geo = check.geo(file.geo, &pools);
     lead(&routes, &mut pools);
     check.unused(&pools, &routes);
     let practice = check.practice(file.practice.unwrap_or_default(), &pools);
-    let needs = model::needs(workers, listeners.len(), pools.read.iter().map(|(_, pool)| pool));
+    let specs = pools.read.iter().map(|(_, pool)| pool);
+    let needs = model::needs(workers, listeners.len(), specs, &dns.entries);
     check.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
     if check.findings.has_errors() {
@@ -92,6 +95,7 @@ pub(super) fn validate(
         trusted_proxies,
         routes,
         topology: Topology { here, pools, probes_per_second },
+        dns,
         practice,
     })
 }

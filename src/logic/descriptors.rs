@@ -29,7 +29,7 @@ pub struct Needs {
     pub workers: usize,
     /// Addresses that are listened on, by each of them.
     pub listeners: usize,
-    /// Probes that may be under way at once.
+    /// Probes, and lookups of names, that may be under way at once.
     pub probes: usize,
 }
 

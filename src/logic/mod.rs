@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, opens a socket, spawns a task, locks or logs. The same code runs in
 //! production, in the simulator behind `predict`, and in the tests.
 
+pub mod discovery;
 pub mod front;
 pub mod id;
 pub mod network;

@@ -153,7 +153,7 @@ impl PoolSpec {
 pub struct ZoneSpec {
     /// `region/zone`, unique in its pool.
     pub place: Place,
-    /// Never empty; addresses are unique in the pool.
+    /// Addresses are unique in the pool. Empty while names that are to lead to them have not.
     pub endpoints: Vec<EndpointSpec>,
     /// What is said of it besides.
     pub terms: ZoneTerms,

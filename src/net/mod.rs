@@ -1,6 +1,7 @@
 //! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, what is kept on disk. No policy.
 
 pub mod client;
+pub mod dns;
 pub mod geo;
 pub mod h1;
 pub mod handover;

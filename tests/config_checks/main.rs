@@ -3,6 +3,7 @@
 mod health;
 mod instance;
 mod listeners;
+mod names;
 mod observe;
 mod pools;
 mod practice;

@@ -10,7 +10,7 @@ pub(crate) struct Config {
     tables: String,
     route: String,
     pool: String,
-    zones: Vec<(String, Vec<SocketAddr>)>,
+    zones: Vec<(String, String)>,
     listen: Vec<SocketAddr>,
 }
 
@@ -45,8 +45,14 @@ impl Config {
     }
 
     /// One more zone.
-    pub(crate) fn zone(mut self, name: &str, endpoints: &[SocketAddr]) -> Self {
-        self.zones.push((name.to_owned(), endpoints.to_vec()));
+    pub(crate) fn zone(self, name: &str, endpoints: &[SocketAddr]) -> Self {
+        let list: Vec<String> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
+        self.zone_of(name, &list.join(", "))
+    }
+
+    /// One more zone, with its endpoints as they are written.
+    pub(crate) fn zone_of(mut self, name: &str, endpoints: &str) -> Self {
+        self.zones.push((name.to_owned(), endpoints.to_owned()));
         self
     }
 
@@ -68,9 +74,8 @@ impl Config {
         writeln!(text, "[[route]]\npool = \"web\"\n{route}\n[pool.web]\n{probe}\n{pool}")
             .expect("text");
         for (name, endpoints) in zones {
-            let list: Vec<String> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
             writeln!(text, "[[pool.web.zone]]\nname = \"{name}\"").expect("text");
-            writeln!(text, "endpoints = [{}]", list.join(", ")).expect("text");
+            writeln!(text, "endpoints = [{endpoints}]").expect("text");
         }
         text
     }

@@ -112,6 +112,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Endpoint {
     /// Answers everything well.
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_on(name, HeldPort::take())
+    }
+
+    /// The same at this address; on any port if that is 0.
+    #[track_caller]
+    pub(crate) fn start_at(name: &str, address: SocketAddr) -> Self {
+        Self::start_on(name, HeldPort::at(address))
+    }
+
+    fn start_on(name: &str, port: HeldPort) -> Self {
         let state = State {
             name: name.to_owned(),
             traffic: Mutex::new(Mode::Ok),
@@ -122,8 +132,7 @@ impl Endpoint {
             accepted: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
         };
-        let endpoint =
-            Self { port: HeldPort::take(), state: Arc::new(state), door: Mutex::default() };
+        let endpoint = Self { port, state: Arc::new(state), door: Mutex::default() };
         endpoint.listen();
         endpoint
     }

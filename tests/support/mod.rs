@@ -59,9 +59,14 @@ pub(crate) struct HeldPort {
 
 impl HeldPort {
     pub(crate) fn take() -> Self {
-        let socket = reusable_socket();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        socket.bind(&any.into()).expect("a free port");
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// This one; any if it is 0.
+    #[track_caller]
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let socket = reusable_socket(address);
+        socket.bind(&address.into()).expect("a free port");
         Self { socket }
     }
 
@@ -72,15 +77,15 @@ impl HeldPort {
 
     /// Listens beside the holder.
     pub(crate) fn listen(&self) -> std::net::TcpListener {
-        let socket = reusable_socket();
+        let socket = reusable_socket(self.address());
         socket.bind(&self.address().into()).expect("the held port");
         socket.listen(1024).expect("listening");
         socket.into()
     }
 }
 
-fn reusable_socket() -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+fn reusable_socket(at: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
     socket.set_reuse_port(true).expect("SO_REUSEPORT");
     socket

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::app::api::FailedUpgradeJson;
+use crate::app::discovery::memory;
 use crate::app::observe;
 use crate::app::orders::keeper;
 use crate::app::shared::Command;
@@ -52,6 +53,7 @@ impl Control {
         // What is open goes on in the other process.
         self.see_open();
         self.board.ledger.release();
+        self.board.discovery.borrow_mut().forget_memory();
         self.doors.leave();
         let end = Instant::now() + lame_duck + drain;
         let last_call = end - LAST_CALL.min(drain / 2);
@@ -81,6 +83,7 @@ impl Control {
                 () = self.doors.all_closed(), if until_drained => return End::Over,
                 Some(probed) = self.probes.1.recv() => self.probed(probed),
                 Some(report) = self.inlets.reports.recv() => self.reported(report),
+                Some(heard) = self.heard.1.recv() => self.heard(heard),
                 () = tokio::time::sleep_until(wake.into()) => {
                     if Instant::now() >= deadline {
                         return End::Over;
@@ -136,6 +139,7 @@ impl Control {
         Ok(Estate {
             sockets: self.doors.copies()?,
             legacy: self.board.director.borrow().legacy(),
+            names: memory::notes(&self.board.discovery.borrow().remember(), &self.board.clock),
             upgrades: self.board.process.borrow().upgrades,
             orders: keeper::kept(self.board.director.borrow().orders(), &self.board.clock),
             secret: self.board.shared.secret.get().cloned(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::api::{Clock, PoolJson, outcome_text};
+use crate::app::explain::Names;
 use crate::app::observe::millis;
 use crate::app::orders::OrderJson;
 use crate::logic::director::{
@@ -14,6 +15,7 @@ use crate::logic::director::{
     Trial, ZoneFacts, ZoneStatus, ZoneVerdict,
 };
 use crate::logic::health::Health;
+use crate::logic::incident::Subject;
 use crate::logic::probe::Role;
 use crate::logic::ratio::{CLEARED, DOUBT, GUILTY};
 use crate::logic::recovery::FULL;
@@ -22,10 +24,20 @@ use super::text::reason;
 
 /// `/api/v1/explain`: everything that is called `of`, as of `now`.
 #[must_use]
-pub fn render(of: &str, explanations: &[Explanation], clock: &Clock, now: Instant) -> Value {
+pub fn render(
+    (of, explanations): (&str, &[Explanation]),
+    names: &Names<'_>,
+    clock: &Clock,
+    now: Instant,
+) -> Value {
     let at = At { clock, now };
     let one = |explanation: &Explanation| match explanation {
-        Explanation::Endpoint(facts) => endpoint(facts, &at),
+        Explanation::Endpoint(facts) => {
+            let mut told = endpoint(facts, &at);
+            let Subject { pool, address, .. } = &*facts.subject;
+            told["found_by"] = names(pool, *address).into();
+            told
+        }
         Explanation::Zone(facts) => zone(facts, &at),
         Explanation::Region(facts) => region(facts, &at),
     };

@@ -5,6 +5,7 @@ pub mod json;
 pub mod query;
 pub mod text;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::suggest;
@@ -26,9 +27,17 @@ pub enum Reply {
     Unknown(String),
 }
 
+/// Gives the names by which the endpoint of a pool was found.
+pub type Names<'n> = dyn Fn(&str, SocketAddr) -> Vec<String> + 'n;
+
 /// Answers what follows the question mark of a request's target.
 #[must_use]
-pub fn answer(director: &Director, query: &str, clock: &Clock, now: Instant) -> Reply {
+pub fn answer(
+    (director, names): (&Director, &Names<'_>),
+    query: &str,
+    clock: &Clock,
+    now: Instant,
+) -> Reply {
     let query = match Query::parse(query) {
         Ok(query) => query,
         Err(why) => return Reply::Senseless(why),
@@ -41,8 +50,8 @@ pub fn answer(director: &Director, query: &str, clock: &Clock, now: Instant) -> 
         return Reply::Unknown(unknown(director, &query, what.as_ref(), now));
     }
     match query.form {
-        Form::Text => Reply::Text(text::render(&explanations, clock, now)),
-        Form::Json => Reply::Json(json::render(&query.of, &explanations, clock, now)),
+        Form::Text => Reply::Text(text::render(&explanations, names, clock, now)),
+        Form::Json => Reply::Json(json::render((&query.of, &explanations), names, clock, now)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use crate::app::api::Clock;
+use crate::app::explain::Names;
 use crate::logic::director::{
     Explanation, Member, PoolStatus, RegionFacts, Standing, StateCounts, ZoneFacts, ZoneStatus,
     ZoneVerdict,
@@ -20,11 +21,16 @@ const LABEL: usize = 10;
 
 /// All explanations, one after the other, as of `now`.
 #[must_use]
-pub fn render(explanations: &[Explanation], clock: &Clock, now: Instant) -> String {
+pub fn render(
+    explanations: &[Explanation],
+    names: &Names<'_>,
+    clock: &Clock,
+    now: Instant,
+) -> String {
     let page = |explanation: &Explanation| {
         let mut page = Page { text: String::new(), now };
         match explanation {
-            Explanation::Endpoint(facts) => endpoint::render(facts, clock, &mut page),
+            Explanation::Endpoint(facts) => endpoint::render(facts, names, clock, &mut page),
             Explanation::Zone(facts) => zone(facts, clock, &mut page),
             Explanation::Region(facts) => region(facts, &mut page),
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::successor::Estate;
+use crate::app::discovery::memory::AnswerNote;
 use crate::app::orders::keeper::Kept;
 use crate::logic::affinity::Secrets;
 use crate::logic::director::{
@@ -24,6 +25,9 @@ use crate::net::listener::{Given, Side};
 pub(super) struct Letter {
     pub(super) sockets: Vec<SocketNote>,
     pub(super) pools: Vec<PoolNote>,
+    /// What names lead to.
+    #[serde(default)]
+    pub(super) names: Vec<AnswerNote>,
     /// Upgrades before this one.
     #[serde(default)]
     pub(super) upgrades: u64,
@@ -135,7 +139,7 @@ fn is_no(is: &bool) -> bool {
 
 impl Letter {
     pub(super) fn new(estate: &Estate, now: Instant) -> Self {
-        let Estate { sockets, legacy, upgrades, orders, .. } = estate;
+        let Estate { sockets, legacy, names, upgrades, orders, .. } = estate;
         let socket = |given: &Given| SocketNote {
             name: given.name,
             is_admin: given.side.map(|side| side == Side::Operator),
@@ -144,6 +148,7 @@ impl Letter {
         Self {
             sockets: sockets.iter().map(socket).collect(),
             pools: legacy.pools.iter().map(|pool| PoolNote::new(pool, now)).collect(),
+            names: names.clone(),
             upgrades: *upgrades,
             orders: orders.clone(),
             secret: None,
@@ -425,6 +430,7 @@ mod tests {
             sockets: Vec::new(),
             legacy: legacy(now),
             upgrades: 3,
+            names: Vec::new(),
             orders: Vec::new(),
             secret: None,
         };
@@ -442,6 +448,7 @@ mod tests {
             sockets: Vec::new(),
             legacy: legacy(now),
             upgrades: 0,
+            names: Vec::new(),
             orders: Vec::new(),
             secret: None,
         };

@@ -3,9 +3,11 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::app::discovery::memory;
 use crate::app::orders::keeper::Kept;
 use crate::logic::affinity::Secrets;
 use crate::logic::director::Legacy;
+use crate::logic::discovery::Remembered;
 use crate::net::handover::Handover;
 use crate::net::listener::{self, Stock};
 
@@ -21,6 +23,8 @@ pub struct Predecessor {
     handover: Handover,
     /// What it knew.
     pub legacy: Legacy,
+    /// What names led to.
+    pub names: Vec<Remembered>,
     /// Upgrades, this one included.
     pub upgrades: u64,
     /// What operators had ordered.
@@ -50,9 +54,10 @@ impl Predecessor {
             stock.put(listener::adopt(socket.into(), Some(note.name), side, label)?);
         }
         let legacy = letter.legacy(Instant::now());
+        let names = memory::answers(&letter.names);
         let (upgrades, secret) = (letter.upgrades + 1, letter.secret());
         let orders = letter.orders;
-        Ok(Some((Self { handover, legacy, upgrades, orders, secret }, stock)))
+        Ok(Some((Self { handover, legacy, names, upgrades, orders, secret }, stock)))
     }
 
     /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.

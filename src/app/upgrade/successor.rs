@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::app::discovery::memory::AnswerNote;
 use crate::app::notify;
 use crate::app::orders::keeper::Kept;
 use crate::logic::affinity::Secrets;
@@ -32,6 +33,8 @@ pub struct Estate {
     pub sockets: Vec<Given>,
     /// What is known.
     pub legacy: Legacy,
+    /// What names lead to.
+    pub names: Vec<AnswerNote>,
     /// Upgrades before this one.
     pub upgrades: u64,
     /// What operators have ordered.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::config::model::Config;
+use crate::logic::discovery::STAND_INS;
 use crate::logic::topology::PoolSpec;
 use crate::logic::window::Bounds;
 use crate::sim::latency::Latency;
@@ -72,6 +73,9 @@ pub fn run(
     let rtt = Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
     let latency = arguments.latency.clone();
     let options = Options { rate, trials, seed, rtt, latency, format };
+    if matches!(format, Format::Text { .. }) {
+        super::check::stand_ins(config, out)?;
+    }
     if !arguments.false_verdicts {
         return predict(config, &options, out);
     }
@@ -145,7 +149,8 @@ pub fn predict(config: &Config, options: &Options, out: &mut impl Write) -> io::
     match options.format {
         Format::Json => {
             let rows: Vec<Value> = predictions.flat_map(|(_, of_pool)| rows(&of_pool)).collect();
-            writeln!(out, "{}", json!({ "pools": rows }))
+            let stand_ins = config.dns.entries.len() * STAND_INS;
+            writeln!(out, "{}", json!({ "pools": rows, "stand_ins": stand_ins }))
         }
         Format::Text { .. } => {
             for (index, (pool, prediction)) in predictions.enumerate() {

@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::config::model::Config;
+use crate::logic::discovery::STAND_INS;
 use crate::logic::topology::{PoolSpec, Topology};
 use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Fault};
@@ -60,8 +61,15 @@ pub fn run(
     let answer = tune::tune(&asked.subjects, here, &asked.wishes, Instant::now(), &mut tell);
     progress.end();
     match format {
-        Format::Text { .. } => text::write(&asked, &answer, out)?,
-        Format::Json => writeln!(out, "{}", json::object(&asked, &answer))?,
+        Format::Text { .. } => {
+            super::check::stand_ins(config, out)?;
+            text::write(&asked, &answer, out)?;
+        }
+        Format::Json => {
+            let mut told = json::object(&asked, &answer);
+            told["stand_ins"] = (config.dns.entries.len() * STAND_INS).into();
+            writeln!(out, "{told}")?;
+        }
     }
     Ok(if answer.is_met { OK } else { FAILED })
 }

@@ -11,6 +11,7 @@ use crate::config::file::{DeadlineText, DurationText, Located, Scalar, SizeText,
 use crate::config::findings::{Findings, Flaw};
 use crate::config::read::Gaps;
 use crate::config::units;
+use crate::logic::discovery::Entry;
 
 /// Timers count in milliseconds.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
@@ -27,6 +28,8 @@ pub(super) struct Check<'a> {
     pub(super) gaps: &'a Gaps,
     /// Where relative paths of files begin.
     pub(super) base: &'a Path,
+    /// Names that lead to endpoints, as they are come upon.
+    pub(super) names: Vec<Entry>,
 }
 
 /// A value that is always usable, and whether it may be compared with others.

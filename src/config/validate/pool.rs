@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{self, Check, Key, Setting};
+use super::dns::{self, Target};
 use super::server::HEAD_BYTES;
 use super::steer;
-use crate::config::address;
 use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone};
 use crate::config::findings::Flaw;
 use crate::config::units;
 use crate::logic::breaker::{Breakers, Caps};
 use crate::logic::director::What;
+use crate::logic::discovery::{Entry, Wanted};
 use crate::logic::id::{Place, is_name};
 use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
 
@@ -31,6 +32,7 @@ struct Seen {
     places: HashMap<Place, Range<usize>>,
     addresses: HashMap<SocketAddr, Range<usize>>,
     drained: Vec<What>,
+    names: HashMap<Wanted, Range<usize>>,
 }
 
 impl Check<'_> {
@@ -50,8 +52,9 @@ impl Check<'_> {
             self.missing(&table, "zone", flaw);
         }
         let mut seen = Seen::default();
+        let pool: Arc<str> = Arc::from(name.value.as_str());
         let zones: Vec<ZoneSpec> =
-            zones.into_iter().filter_map(|zone| self.zone(zone, &mut seen)).collect();
+            zones.into_iter().filter_map(|zone| self.zone(zone, &pool, &mut seen)).collect();
         let said =
             steer::Said { steer: given.steer, capacity: given.capacity, region: given.region };
         let steer = self.steer(said, &zones);
@@ -65,7 +68,7 @@ impl Check<'_> {
             probe.proxy_protocol = speech.proxy_protocol;
         }
         PoolSpec {
-            name: Arc::from(name.value.as_str()),
+            name: pool,
             zones,
             probes,
             speech,
@@ -85,7 +88,7 @@ impl Check<'_> {
         }
     }
 
-    fn zone(&mut self, zone: Table<Zone>, seen: &mut Seen) -> Option<ZoneSpec> {
+    fn zone(&mut self, zone: Table<Zone>, pool: &Arc<str>, seen: &mut Seen) -> Option<ZoneSpec> {
         let Table { value: mut given, span: table } = zone;
         let terms = self.terms(&table, &mut given);
         let place = match &given.name {
@@ -111,42 +114,80 @@ impl Check<'_> {
                 Flaw::new("the zone has no endpoint", "add `endpoints = [\"10.0.1.11:9000\"]`");
             self.missing(&table, "endpoints", flaw);
         }
-        let endpoints = given.iter().filter_map(|one| self.endpoint(one, seen)).collect();
+        let mut endpoints = Vec::new();
+        for one in &given {
+            let Some((target, weight)) = self.endpoint(one, seen) else { continue };
+            match (target, &place) {
+                (Target::Address(address), _) => endpoints.push(EndpointSpec { address, weight }),
+                (Target::Name(wanted), Some(place)) => {
+                    let (pool, place) = (Arc::clone(pool), place.clone());
+                    self.names.push(Entry { pool, place, wanted, weight });
+                }
+                (Target::Name(_), None) => {}
+            }
+        }
         Some(ZoneSpec { place: place?, endpoints, terms })
     }
 
-    fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<EndpointSpec> {
-        let (text, span, weight, is_drained) = match &given.value {
-            Endpoint::Address(text) => (text, &given.span, 1, false),
+    fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<(Target, u32)> {
+        let mut drain = None;
+        let (read, span, weight) = match &given.value {
+            Endpoint::Address(text) => (dns::target(text), &given.span, 1),
             Endpoint::Table(table) => {
+                drain = table.drain.as_ref().filter(|drain| drain.value);
                 let weight =
                     self.whole(&Key::new(&given.span, "weight", &table.weight), &WEIGHT, 1);
-                let Some(address) = &table.address else {
-                    let mend = "add `address = \"10.0.1.11:9000\"`";
-                    let flaw = Flaw::new("an endpoint needs an address", mend);
-                    self.missing(&given.span, "address", flaw);
-                    return None;
-                };
-                let is_drained = self.switch(&table.drain, false);
-                (&address.value, &address.span, weight, is_drained)
+                match (&table.address, &table.srv) {
+                    (Some(address), None) => (dns::target(&address.value), &address.span, weight),
+                    (None, Some(srv)) => {
+                        (dns::service(&srv.value).map(Target::Name), &srv.span, weight)
+                    }
+                    (Some(_), Some(srv)) => {
+                        let mend = "list them apart: { address = … }, { srv = … }";
+                        let flaw = Flaw::new("an endpoint has an `address` or is a `srv`", mend);
+                        self.findings.error(&srv.span, flaw);
+                        return None;
+                    }
+                    (None, None) => {
+                        let mend = "add `address = \"10.0.1.11:9000\"`";
+                        let flaw = Flaw::new("an endpoint needs an address", mend);
+                        if !self.gaps.has(&given.span, "srv") {
+                            self.missing(&given.span, "address", flaw);
+                        }
+                        return None;
+                    }
+                }
             }
         };
-        let address = match address::socket(text, "10.0.1.11:9000").and_then(reachable) {
-            Ok(address) => address,
+        let mend = "list each once; use `weight` to give it more traffic";
+        let twice = |what: String| Flaw::new(format!("this pool already has {what}"), mend);
+        let is_new = match &read {
+            Ok(Target::Address(address)) => {
+                let flaw = twice(format!("the endpoint {address}"));
+                self.unique(&mut seen.addresses, *address, span, flaw)
+            }
+            Ok(Target::Name(wanted)) => {
+                let flaw = twice(format!("the name {wanted}"));
+                self.unique(&mut seen.names, wanted.clone(), span, flaw)
+            }
             Err(flaw) => {
-                self.findings.error(span, flaw);
-                return None;
+                self.findings.error(span, flaw.clone());
+                false
             }
         };
-        let mend = "list each address once; use `weight` to give it more traffic";
-        let flaw = Flaw::new(format!("this pool already has the endpoint {address}"), mend);
-        if !self.unique(&mut seen.addresses, address, span, flaw) {
-            return None;
+        match (read.ok().filter(|_| is_new)?, drain) {
+            (Target::Address(address), Some(_)) => {
+                seen.drained.push(What::Endpoint(address));
+                Some((Target::Address(address), weight))
+            }
+            (Target::Name(_), Some(drain)) => {
+                let mend = "drain its zone, or one of its addresses with `gapless drain`";
+                let flaw = Flaw::new("what a name leads to cannot be drained here", mend);
+                self.findings.error(&drain.span, flaw);
+                None
+            }
+            (target, None) => Some((target, weight)),
         }
-        if is_drained {
-            seen.drained.push(What::Endpoint(address));
-        }
-        Some(EndpointSpec { address, weight })
     }
 
     /// A `region/zone`, in a zone's name or in `self`.
@@ -274,7 +315,7 @@ impl Check<'_> {
 pub(super) const NAME_MEND: &str = "use letters, digits, `-`, `_` and `.`";
 
 /// An endpoint is connected to, so it needs one address and one port.
-fn reachable(address: SocketAddr) -> Result<SocketAddr, Flaw> {
+pub(super) fn reachable(address: SocketAddr) -> Result<SocketAddr, Flaw> {
     if address.port() == 0 {
         let mend = "write the port that the endpoint listens on";
         return Err(Flaw::new("nothing can be reached at port 0", mend));

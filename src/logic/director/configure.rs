@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Ended;
@@ -15,8 +15,23 @@ use super::pools::PoolState;
 use super::roster::Addresses;
 use super::{Director, Event};
 
+/// Names are looked up when a pool begins: endpoints that they lead to within this time are as if they had
+/// been there from the start, and their shares need not grow.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
+
 impl Director {
     pub(super) fn configure(&mut self, topology: Topology, routes: Arc<RouteTable>, now: Instant) {
+        self.arrange(topology, |_| true, now);
+        self.routes = routes;
+    }
+
+    /// Endpoints have come or gone by themselves.
+    pub(super) fn rearrange(&mut self, topology: Topology, now: Instant) {
+        self.arrange(topology, |old| now >= old.born + FOUND_WITHIN, now);
+    }
+
+    /// `is_late` says of a pool that there was before whether who joins it comes late.
+    fn arrange(&mut self, topology: Topology, is_late: impl Fn(&PoolState) -> bool, now: Instant) {
         self.tell_falls();
         let mut gone: BTreeSet<EndpointId> =
             self.roster.iter().map(|endpoint| endpoint.id).collect();
@@ -26,10 +41,10 @@ impl Director {
         let here = topology.here.as_ref();
         for (index, spec) in topology.pools.iter().enumerate() {
             let old = before.remove(&spec.name);
-            let is_new = old.is_none();
+            let is_late = old.as_ref().is_some_and(&is_late);
             let mut state = PoolState::new(spec, here, old, now);
             for zone in 0..spec.zones.len() {
-                let targets = self.seat_zone((index, zone), spec, (&known, is_new), now);
+                let targets = self.seat_zone((index, zone), spec, (&known, is_late), now);
                 state.counts.all += targets.len() as u32;
                 state.zones[zone].seat(targets, spec.tables());
             }
@@ -45,7 +60,6 @@ impl Director {
         }
         gone.into_iter().for_each(|id| self.retire(id, now));
         self.topology = topology;
-        self.routes = routes;
         self.resume(now);
     }
 
@@ -54,7 +68,7 @@ impl Director {
         &mut self,
         (pool, zone): (usize, usize),
         spec: &Arc<PoolSpec>,
-        (known, is_new): (&Addresses, bool),
+        (known, is_late): (&Addresses, bool),
         now: Instant,
     ) -> Vec<Target> {
         let declared = &spec.zones[zone];
@@ -70,7 +84,7 @@ impl Director {
                 }
                 None => self.roster.add(|id| {
                     let mut endpoint = Endpoint::new((id, one.address), seat, spec, now);
-                    endpoint.is_late_comer = !is_new;
+                    endpoint.is_late_comer = is_late;
                     endpoint
                 }),
             };

@@ -69,6 +69,8 @@ pub enum Input {
         /// Routes compiled against the same topology.
         routes: Arc<RouteTable>,
     },
+    /// Endpoints have come or gone; all else is as it was configured.
+    Rearrange(Topology),
     /// Another process leaves what it knows. Comes right after the first configuration, and before
     /// the first probe: who has proof of its own inherits nothing.
     Inherit(Legacy),
@@ -351,6 +353,7 @@ impl Director {
         self.now = now;
         match input {
             Input::Configure { topology, routes } => self.configure(topology, routes, now),
+            Input::Rearrange(topology) => self.rearrange(topology, now),
             Input::Inherit(legacy) => self.inherit(legacy, now),
             Input::Orders(orders) => self.orders = Orders::of(orders),
             Input::Probed { endpoint, ticket, outcome } => {

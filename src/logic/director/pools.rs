@@ -329,6 +329,8 @@ impl ZoneState {
 pub(super) struct PoolState {
     pub(super) spec: Arc<PoolSpec>,
     pub(super) zones: Vec<ZoneState>,
+    /// When it was first configured.
+    pub(super) born: Instant,
     /// For each way that requests are led: zones by tier, the first to serve first.
     pub(super) tiers: Vec<Vec<Vec<usize>>>,
     pub(super) counts: Counts,
@@ -381,6 +383,7 @@ impl PoolState {
         let fresh = Self {
             spec: Arc::clone(spec),
             zones,
+            born: now,
             tiers,
             counts: Counts::default(),
             view: None,
@@ -402,6 +405,7 @@ impl PoolState {
         match old {
             None => fresh,
             Some(old) => Self {
+                born: old.born,
                 view: old.view,
                 live: old.live,
                 recent: old.recent,

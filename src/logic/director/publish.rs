@@ -120,6 +120,7 @@ fn view(
     if let Some(before) = before
         && !before.led.tiers.is_empty()
         && state.counts.known == state.counts.drained
+        && state.counts.all > 0
         && before.targets().all(|target| !state.is_drained(target.id))
     {
         // A configuration that replaces every endpoint: the old ones serve until something is

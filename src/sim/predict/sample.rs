@@ -66,10 +66,7 @@ pub(super) struct Ended {
 
 /// The zone whose failure is predicted: the largest of the nearest tier, where traffic is.
 pub(super) fn zone(pool: &PoolSpec, here: Option<&Place>) -> usize {
-    let nearest = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let nearest = nearest_tier(pool, here);
     // The first of equals.
     let largest = nearest.into_iter().rev().max_by_key(|&zone| pool.zones[zone].endpoints.len());
     largest.unwrap_or(0)
@@ -88,7 +85,8 @@ impl Sample {
     pub(super) fn with(topology: &Topology, failing: usize, traffic_rps: Option<f64>) -> Self {
         let pool = &topology.pools[0];
         let here = topology.here.as_ref();
-        let others = (0..pool.zones.len()).filter(|&zone| zone != failing);
+        let is_other = |&zone: &usize| zone != failing && !pool.zones[zone].endpoints.is_empty();
+        let others = (0..pool.zones.len()).filter(is_other);
         let neighbours = if traffic_rps.is_some() { ZONES_AT_MOST - 1 } else { 1 };
         let mut kept: Vec<usize> = others.take(neighbours).collect();
         kept.push(failing);
@@ -213,12 +211,19 @@ fn is_verdict(what: &What, address: SocketAddr, zone: &Place) -> bool {
     }
 }
 
+/// The zones of the nearest tier that has any endpoint: what names lead to may not be known yet.
+fn nearest_tier(pool: &PoolSpec, here: Option<&Place>) -> Vec<usize> {
+    let has_some =
+        |tier: &Vec<usize>| tier.iter().any(|&zone| !pool.zones[zone].endpoints.is_empty());
+    let way = Way::By(pool.steer.policy);
+    steer::tiers(pool, &way, here, &[]).into_iter().find(has_some).unwrap_or_default()
+}
+
 fn nearest(pool: &PoolSpec, here: Option<&Place>) -> Vec<EndpointSpec> {
-    let tier = steer::tiers(pool, &Way::By(pool.steer.policy), here, &[])
+    nearest_tier(pool, here)
         .into_iter()
-        .next()
-        .unwrap_or_default();
-    tier.into_iter().flat_map(|zone| pool.zones[zone].endpoints.clone()).collect()
+        .flat_map(|zone| pool.zones[zone].endpoints.clone())
+        .collect()
 }
 
 fn nearest_weight(pool: &PoolSpec, here: Option<&Place>) -> u64 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::app::control::Control;
 use crate::logic::drill::{Fault, Forecast, Plan};
 use crate::logic::id::Place;
-use crate::logic::topology::PoolSpec;
+use crate::logic::topology::{PoolSpec, ZoneSpec};
 use crate::sim::latency::Latency;
 use crate::sim::predict::{self, Question, Row, Scope, Unseen, Window};
 
@@ -40,7 +40,9 @@ impl Control {
         let asked: Vec<Asked> = concerned
             .iter()
             .filter_map(|(_, pool)| {
-                let zone = pool.zones.iter().position(|zone| zone.place == plan.lose)?;
+                let is_lost =
+                    |zone: &ZoneSpec| zone.place == plan.lose && !zone.endpoints.is_empty();
+                let zone = pool.zones.iter().position(is_lost)?;
                 Some(Asked { pool: Arc::clone(pool), zone, rate_rps })
             })
             .collect();

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::app::api::Clock;
+use crate::app::explain::Names;
 use crate::app::orders::line;
 use crate::logic::director::{
     Cadence, EndpointFacts, Piece, ProbeFacts, Row, Source, Standing, Trial,
@@ -15,9 +16,10 @@ use crate::logic::recovery::FULL;
 
 use super::{Page, columns, counted, percent, span, thousandths, zone_outlook, zone_verdict};
 
-pub(super) fn render(facts: &EndpointFacts, clock: &Clock, page: &mut Page) {
+pub(super) fn render(facts: &EndpointFacts, names: &Names<'_>, clock: &Clock, page: &mut Page) {
     page.title(&title(facts, page));
     page.section("since", [clock.text(facts.since)]);
+    page.section("found by", names(&facts.subject.pool, facts.subject.address));
     page.section("traffic", traffic(facts, page));
     page.section("verdict", verdict(facts, page));
     let now = page.now;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::logic::casualty::{Casualty, Sight};
+use crate::logic::recovery::FULL;
 use crate::logic::schedule::BURST_GAP;
 use crate::logic::snapshot::Tally;
 use crate::logic::steer::WHOLE;
@@ -54,6 +55,32 @@ fn a_removed_endpoint_takes_its_incident_along_and_late_results_hit_nobody() {
     assert!(rig.said.is_empty());
     rig.configure(pool(&[("r/a", &[1, 2])]));
     assert_eq!(rig.status(2).health, Health::NEW, "what comes again is new");
+}
+
+#[test]
+fn a_zone_may_be_empty_until_it_is_known_who_is_in_it() {
+    let mut rig = Rig::cold(&[("r/a", &[]), ("r/b", &[])]);
+    let rearrange = |rig: &mut Rig, zones: &[(&str, &[u16])]| {
+        let pools = vec![Arc::new(pool(zones))];
+        rig.turn([Input::Rearrange(Topology { pools, ..Topology::default() })]);
+    };
+    assert!(!rig.director.is_routable() && rig.director.is_settled());
+    assert!(!rig.director.pools()[0].panic, "nothing has failed");
+    rearrange(&mut rig, &[("r/a", &[]), ("r/b", &[1, 2])]);
+    rig.all_answer(PASS);
+    assert!(rig.director.is_routable());
+    let grown = |rig: &Rig, port| rig.status(port).ramp == FULL;
+    assert!(grown(&rig, 1) && grown(&rig, 2), "neither comes late");
+    let before = rig.status(2);
+    rig.now += ms(11_000);
+    rearrange(&mut rig, &[("r/a", &[3]), ("r/b", &[2])]);
+    let after = rig.status(2);
+    assert_eq!((before.subject.endpoint, before.since), (after.subject.endpoint, after.since));
+    assert_eq!(serving(&rig.published()[0]), [2], "who is new serves when it has passed");
+    rig.all_answer(PASS);
+    assert!(!grown(&rig, 3), "its share grows");
+    rearrange(&mut rig, &[("r/a", &[]), ("r/b", &[])]);
+    assert!(!rig.director.is_routable(), "who is gone is not asked any more");
 }
 
 #[test]

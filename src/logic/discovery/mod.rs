@@ -1,0 +1,351 @@
+//! Endpoints that are found by name (DNS): when each name is looked up, what is believed of what DNS
+//! says, and which endpoints that makes.
+//!
+//! [`Lookups`] decides when to ask what, and keeps the last good answers. [`compose`] makes a topology of
+//! the declared one and of them. Neither asks anybody: that is the driver's part.
+
+mod compose;
+mod lookups;
+mod name;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use compose::{Composed, Found, Located, compose};
+pub use lookups::Lookups;
+pub use name::{NameError, check_name};
+pub use status::{Looked, Remembered, Standing, Status};
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::id::Place;
+use super::topology::{EndpointSpec, PoolSpec, Topology};
+
+/// What an operator has a zone's endpoints found by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wanted {
+    /// The addresses of a host (A and AAAA), with this port.
+    Host {
+        /// In lower case; with a dot at its end it is looked up as it is, and nowhere below.
+        name: Arc<str>,
+        /// The port of all its addresses.
+        port: u16,
+    },
+    /// The targets of a service (SRV, RFC 2782), with their ports.
+    Service {
+        /// As that of a host.
+        name: Arc<str>,
+    },
+}
+
+impl Wanted {
+    /// The name itself.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Host { name, .. } | Self::Service { name } => name,
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Service { name } => write!(f, "srv {name}"),
+        }
+    }
+}
+
+/// A name in a zone of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// The zone.
+    pub place: Place,
+    /// What is looked up.
+    pub wanted: Wanted,
+    /// The weight of each address of a host; what the weights of a service's records are multiplied by.
+    pub weight: u32,
+}
+
+/// Which addresses of a host are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    #[default]
+    Both,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl Family {
+    /// The records that hold them.
+    #[must_use]
+    pub fn records(self) -> &'static [Record] {
+        match self {
+            Self::Both => &[Record::A, Record::Aaaa],
+            Self::Ipv4 => &[Record::A],
+            Self::Ipv6 => &[Record::Aaaa],
+        }
+    }
+}
+
+/// What becomes of the endpoints of a name of which DNS says that there is nothing (any more).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Empty {
+    /// They stay, as long as probes and traffic find them well: an emptied zone is a mistake far more
+    /// often than it is the wish to serve nobody.
+    #[default]
+    Keep,
+    /// They go at once.
+    Obey,
+}
+
+/// How names are looked up (`dns` in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which addresses.
+    pub family: Family,
+    /// No record is asked for more often than this, whatever its TTL says.
+    pub min_ttl: Duration,
+    /// Nor more seldom.
+    pub max_ttl: Duration,
+    /// After a failed or empty lookup; doubled by each further one.
+    pub retry: Duration,
+    /// The longest that becomes.
+    pub retry_max: Duration,
+    /// What becomes of endpoints when nothing is found any more.
+    pub empty: Empty,
+    /// Addresses or targets taken of one answer; the rest is left out.
+    pub max_answers: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            family: Family::Both,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_mins(5),
+            retry: Duration::from_secs(1),
+            retry_max: Duration::from_secs(30),
+            empty: Empty::Keep,
+            max_answers: 1_000,
+        }
+    }
+}
+
+/// A kind of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Record {
+    /// An IPv4 address.
+    A,
+    /// An IPv6 address.
+    Aaaa,
+    /// A service's target.
+    Srv,
+}
+
+impl Record {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Srv => "SRV",
+        }
+    }
+
+    /// Reads that name.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::A, Self::Aaaa, Self::Srv].into_iter().find(|one| one.as_str() == word)
+    }
+}
+
+/// One thing to ask of DNS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Question {
+    /// Whose records.
+    pub name: Arc<str>,
+    /// Which.
+    pub record: Record,
+}
+
+/// A target of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Service {
+    /// Lower is better.
+    pub priority: u16,
+    /// Its share among its like.
+    pub weight: u16,
+    /// A host.
+    pub target: Arc<str>,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What records hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Addresses of a host.
+    Addresses(Vec<IpAddr>),
+    /// Targets of a service.
+    Services(Vec<Service>),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Self::Addresses(all) => all.len(),
+            Self::Services(all) => all.len(),
+        }
+    }
+
+    /// In order, without what is there twice or can be no endpoint, and no more than `at_most`; and how
+    /// many were left out.
+    fn tidy(self, at_most: usize) -> (Self, usize) {
+        let before = self.len();
+        let tidy = match self {
+            Self::Addresses(mut all) => {
+                all.sort_unstable();
+                all.dedup();
+                // A name that is blocked is often said to be at 0.0.0.0, which would be this machine.
+                all.retain(|ip| !ip.is_unspecified() && !ip.is_multicast());
+                all.truncate(at_most);
+                Self::Addresses(all)
+            }
+            Self::Services(mut all) => {
+                all.sort_unstable();
+                all.dedup();
+                // RFC 2782: the root as a target says that the service is not there.
+                all.retain(|one| !one.target.trim_end_matches('.').is_empty() && one.port > 0);
+                all.truncate(at_most);
+                Self::Services(all)
+            }
+        };
+        let left_out = before - tidy.len();
+        (tidy, left_out)
+    }
+}
+
+/// How DNS says that there is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The name does not exist.
+    NxDomain,
+    /// The name exists, but has no such records.
+    NoData,
+}
+
+impl Lack {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NxDomain => "nxdomain",
+            Self::NoData => "nodata",
+        }
+    }
+}
+
+/// Why there is no answer at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// None came in time.
+    Timeout,
+    /// The servers cannot be reached.
+    Unreachable,
+    /// SERVFAIL: the server could not find out.
+    ServerFailure,
+    /// REFUSED: the server does not answer us.
+    Refused,
+    /// Another error, or an answer that makes no sense.
+    Invalid,
+    /// How this machine resolves names cannot be found out.
+    NoServers,
+}
+
+impl Failure {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::ServerFailure => "servfail",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+            Self::NoServers => "no_servers",
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// There are records.
+    Found {
+        /// What they hold.
+        data: Data,
+        /// How long that may be believed.
+        ttl: Duration,
+    },
+    /// There are none.
+    Lacking {
+        /// In which way.
+        lack: Lack,
+        /// How long that may be believed, if it was said.
+        ttl: Option<Duration>,
+    },
+    /// It is not known.
+    Failed(Failure),
+}
+
+impl Answer {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Found { .. } => "found",
+            Self::Lacking { lack, .. } => lack.as_str(),
+            Self::Failed(failure) => failure.as_str(),
+        }
+    }
+}
+
+/// Lookups that may be under way at once; the others wait.
+pub const UNDER_WAY: usize = 64;
+
+/// Where names are not looked up, each stands for so many endpoints.
+pub const STAND_INS: usize = 2;
+
+/// The topology with made-up endpoints in place of what names stand for: [`STAND_INS`] each.
+#[must_use]
+pub fn with_stand_ins(declared: &Topology, entries: &[Entry]) -> Topology {
+    let mut next = 0u32;
+    let pools = declared.pools.iter().map(|pool| {
+        let mut pool = PoolSpec::clone(pool);
+        for entry in entries.iter().filter(|entry| entry.pool == pool.name) {
+            let zones = pool.zones.iter_mut().filter(|zone| zone.place == entry.place);
+            for zone in zones {
+                for _ in 0..STAND_INS {
+                    next += 1;
+                    // From 240.0.0.0/4, which nobody has.
+                    let ip = std::net::Ipv4Addr::from_bits(0xf000_0000 | (next & 0x0fff_ffff));
+                    let address = (ip, 9).into();
+                    zone.endpoints.push(EndpointSpec { address, weight: entry.weight });
+                }
+            }
+        }
+        Arc::new(pool)
+    });
+    Topology { pools: pools.collect(), ..declared.clone() }
+}
