@@ -1,7 +1,7 @@
 //! Endpoints that are found by name (DNS): when each name is looked up, what is believed of what DNS
 //! says, and which endpoints that makes.
 //!
-//! [`Lookups`] decides when to ask what, and keeps the last good answers. [`compose`] makes a topology of
+//! [`Lookups`] decides when to ask what, and keeps the last good answers. [`compose()`] makes a topology of
 //! the declared one and of them. Neither asks anybody: that is the driver's part.
 
 mod compose;
