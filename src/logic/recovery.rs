@@ -138,7 +138,8 @@ mod tests {
         assert_eq!(Ramp::Full.share(secs(10), t0), FULL);
         assert_eq!(ramp.share(Duration::ZERO, t0), FULL, "a ramp of no length");
         for share in [RAMP_FROM, 250, 999, FULL] {
-            assert_eq!(Ramp::from_share(share, secs(10), t0).share(secs(10), t0), share);
+            let begun = Ramp::from_share(share, secs(10), t0).share(secs(10), t0);
+            assert!(share - begun <= 1, "{begun} and not {share}");
         }
         assert_eq!(Ramp::from_share(0, secs(10), t0), Ramp::Since(t0));
     }

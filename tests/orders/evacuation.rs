@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::endpoint::{Mode, Next};
+use crate::support::endpoint::{Endpoint, Mode, Next};
 use crate::support::instance::Gapless;
 use crate::support::load::Load;
 use crate::support::{SOON, eventually};
@@ -121,7 +121,8 @@ fn a_zone_is_evacuated_under_load_and_restored_without_a_failure() {
     stop.store(true, SeqCst);
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{:?}", tally.failures);
-    assert!(tally.by_endpoint.contains_key("far0") && tally.by_endpoint.contains_key("near0"));
+    let met = |endpoint: &Endpoint| tally.by_endpoint.contains_key(&endpoint.address().to_string());
+    assert!(met(&world.near[0]) && met(&world.far[0]), "{tally:?}");
     for client in posts {
         let (sent, failures) = client.join().expect("a client");
         assert!(sent > 100 && failures.is_empty(), "{sent} sent: {failures:?}");
@@ -191,6 +192,9 @@ fn a_weight_moves_traffic() {
     let load = Load::start(gapless.address, 1, Duration::ZERO);
     eventually("load", SOON, || load.sent() > 1_000);
     let tally = load.stop();
-    assert!(tally.by_endpoint["near0"] > 4 * tally.by_endpoint["near1"], "{tally:?}");
-    assert!(!tally.by_endpoint.contains_key("far0"));
+    let of = |endpoint: &Endpoint| {
+        tally.by_endpoint.get(&endpoint.address().to_string()).copied().unwrap_or_default()
+    };
+    assert!(of(&world.near[0]) > 4 * of(&world.near[1]), "{tally:?}");
+    assert_eq!(of(&world.far[0]), 0);
 }

@@ -82,20 +82,20 @@ pub(super) async fn write(board: &Board, request: Request<Incoming>) -> Answer {
     };
     match granted {
         Ok(granted) => answer(board, &granted, is_text).await,
-        Err(refusal) => refusal,
+        Err((status, why)) => text(status, &format!("{why}\n")),
     }
 }
 
 fn change_it(
     board: &Board,
     change: impl FnOnce(&Board) -> Result<Granted, Denied>,
-) -> Result<Granted, Answer> {
+) -> Result<Granted, (StatusCode, String)> {
     if board.phase.get() == Phase::Stopping {
-        return Err(text(StatusCode::CONFLICT, "the process is on its way out\n"));
+        return Err((StatusCode::CONFLICT, "the process is on its way out".to_owned()));
     }
     if board.is_succeeded.get() {
-        let why = "another process is about to take over: ask again in a moment\n";
-        return Err(text(StatusCode::CONFLICT, why));
+        let why = "another process is about to take over: ask again in a moment";
+        return Err((StatusCode::CONFLICT, why.to_owned()));
     }
     let granted = change(board).map_err(|denied| {
         let status = match denied {
@@ -103,7 +103,7 @@ fn change_it(
             Denied::Senseless(_) => StatusCode::BAD_REQUEST,
             Denied::NoRoom(_) => StatusCode::CONFLICT,
         };
-        text(status, &format!("{denied}\n"))
+        (status, denied.to_string())
     });
     // Control obeys, also where nothing has come of it.
     board.drill_wake.notify_one();

@@ -313,7 +313,7 @@ impl Worker {
     fn drained(&self, endpoint: EndpointId, is_over: bool) {
         let _ = self.view();
         if let Some(pool) = self.homes.borrow().get(endpoint) {
-            pool.close_idle();
+            pool.leave();
             if is_over {
                 pool.end_lasting();
                 self.clock.wake_all();

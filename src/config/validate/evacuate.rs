@@ -13,15 +13,12 @@ impl Check<'_> {
     /// Has every pool know which of its zones and regions are evacuated.
     pub(super) fn evacuate(&mut self, given: &[Located<String>], pools: &mut Pools) {
         for one in given {
-            let what = match What::parse(&one.value) {
-                Some(what @ (What::Zone(_) | What::Region(_))) => what,
-                _ => {
-                    let mend = "write it as \"region/zone\" or \"region\"; an endpoint is drained \
-                                by `drain = true` beside its address";
-                    let message = format!("`{}` is neither a zone nor a region", one.value);
-                    self.findings.error(&one.span, Flaw::new(message, mend));
-                    continue;
-                }
+            let Some(what @ (What::Zone(_) | What::Region(_))) = What::parse(&one.value) else {
+                let mend = "write it as \"region/zone\" or \"region\"; an endpoint is drained by \
+                            `drain = true` beside its address";
+                let message = format!("`{}` is neither a zone nor a region", one.value);
+                self.findings.error(&one.span, Flaw::new(message, mend));
+                continue;
             };
             let mut is_known = false;
             for (_, pool) in &mut pools.read {

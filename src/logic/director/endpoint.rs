@@ -92,7 +92,7 @@ pub(super) enum Bond {
     Unproven(Instant),
 }
 
-/// What is remembered against an endpoint.
+/// What most endpoints never have: what is remembered against one, and what is ordered of it.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     pub(super) evidence: VecDeque<Piece>,
@@ -105,6 +105,8 @@ pub(super) struct Trouble {
     pub(super) held_until: Option<Instant>,
     /// When its live counters are looked at again.
     pub(super) watch_at: Option<Instant>,
+    /// What operators have ordered.
+    pub(super) bidden: Option<Box<Bidden>>,
 }
 
 impl Trouble {
@@ -138,7 +140,6 @@ pub(super) struct Endpoint {
     /// By what requests got.
     pub(super) trust: Trust,
     pub(super) bond: Bond,
-    /// Most endpoints never have any.
     trouble: Option<Box<Trouble>>,
     pub(super) pool: Arc<PoolSpec>,
     pub(super) live: Arc<Live>,
@@ -157,8 +158,6 @@ pub(super) struct Endpoint {
     pub(super) ratio: Ratio,
     /// What has been weighed of its live counters.
     pub(super) seen: Tries,
-    /// What operators have ordered.
-    pub(super) bidden: Option<Box<Bidden>>,
 }
 
 impl Endpoint {
@@ -192,7 +191,6 @@ impl Endpoint {
             since: now,
             ramp: Ramp::Full,
             past: Past::default(),
-            bidden: None,
             trouble: None,
             last_proof: None,
             baseline: Tally::default(),
@@ -353,6 +351,11 @@ impl Endpoint {
 
     pub(super) fn flaps(&self) -> Flaps {
         self.trouble.as_ref().map(|trouble| trouble.flaps).unwrap_or_default()
+    }
+
+    /// What operators have ordered.
+    pub(super) fn bidden(&self) -> Option<&Bidden> {
+        self.trouble.as_ref()?.bidden.as_deref()
     }
 
     /// What made the verdict, while it stands.

@@ -102,18 +102,16 @@ impl Bidden {
 impl Endpoint {
     /// What orders leave of its share, and of its capacity, in thousandths.
     pub(super) fn bidden_share(&self, now: Instant) -> (u32, u32) {
-        self.bidden
-            .as_ref()
-            .map_or((FULL, FULL), |bidden| (bidden.share(now), bidden.capacity(now)))
+        self.bidden().map_or((FULL, FULL), |bidden| (bidden.share(now), bidden.capacity(now)))
     }
 
     /// It gets nothing, because somebody has said so: whatever becomes of it is no failure.
     pub(super) fn is_drained(&self) -> bool {
-        self.bidden.as_ref().is_some_and(|bidden| bidden.stage != Stage::Going)
+        self.bidden().is_some_and(|bidden| bidden.stage != Stage::Going)
     }
 
     fn is_draining(&self) -> bool {
-        self.bidden.as_ref().is_some_and(|bidden| !bidden.drains.is_empty())
+        self.bidden().is_some_and(|bidden| !bidden.drains.is_empty())
     }
 }
 
@@ -384,13 +382,13 @@ impl Director {
 
     fn bid(&mut self, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.roster.get(id) else { return };
-        if endpoint.bidden.is_none() && self.orders.is_empty() {
+        if endpoint.bidden().is_none() && self.orders.is_empty() {
             return;
         }
         let Seat { pool, zone, position, weight } = endpoint.seat;
         let spec = &self.pools[pool].spec.zones[zone];
         let of = Of { pool: &endpoint.pool.name, place: &spec.place, address: endpoint.address };
-        let stage = endpoint.bidden.as_ref().map_or(Stage::Going, |bidden| bidden.stage);
+        let stage = endpoint.bidden().map_or(Stage::Going, |bidden| bidden.stage);
         let mut bidden = Bidden::of(&self.orders, of, stage);
         if bidden.share(now) > 0 {
             bidden.stage = Stage::Going;
@@ -403,7 +401,9 @@ impl Director {
             self.bidden.push(id);
         }
         let Some(endpoint) = self.roster.get_mut(id) else { return };
-        endpoint.bidden = if bidden.says_nothing() { None } else { Some(Box::new(bidden)) };
+        if endpoint.bidden().is_some() || !bidden.says_nothing() {
+            endpoint.trouble_mut().bidden = (!bidden.says_nothing()).then(|| Box::new(bidden));
+        }
         endpoint.seat.weight = weighs;
         self.pools[pool].zones[zone].reweigh(position, weighs);
         if share > before.0 {
@@ -447,7 +447,7 @@ impl Director {
             let Some(endpoint) = self.roster.get_mut(id).filter(|one| one.is_draining()) else {
                 continue;
             };
-            let Some(bidden) = &mut endpoint.bidden else { continue };
+            let Some(bidden) = &mut endpoint.trouble_mut().bidden else { continue };
             if bidden.stage == Stage::Going && bidden.share(now) == 0 {
                 bidden.stage = Stage::Empty;
                 self.outputs.push_back(Output::Drained { endpoint: id, is_over: false });

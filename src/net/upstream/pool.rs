@@ -84,6 +84,8 @@ pub struct Pool {
     cuts: Cell<Cuts>,
     cut: Notify,
     pub(super) lasting: Lasting,
+    /// Nobody is to come any more: what is given back is not kept.
+    is_left: Cell<bool>,
     is_watched: Cell<bool>,
 }
 
@@ -139,6 +141,7 @@ impl Pool {
             cuts: Cell::default(),
             cut: Notify::new(),
             lasting: Lasting::default(),
+            is_left: Cell::new(false),
             is_watched: Cell::new(false),
         })
     }
@@ -237,6 +240,8 @@ impl Pool {
     /// # Errors
     /// The limit that leaves no room.
     pub fn free(&self) -> Result<Free, Full> {
+        // Whoever comes has been told that it may.
+        self.is_left.set(false);
         if !self.queue.is_empty() {
             return Err(Full { scope: Scope::Endpoint, limit: Limit::Connections });
         }
@@ -349,7 +354,7 @@ impl Pool {
     pub fn check_in(self: &Rc<Self>, mut connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let is_old = connection.generation != self.generation.get();
-        if is_old || self.at_most.get() == 0 || self.gives_way() {
+        if is_old || self.is_left.get() || self.at_most.get() == 0 || self.gives_way() {
             return;
         }
         if idle.len() >= self.at_most.get() {

@@ -28,6 +28,13 @@ impl Pool {
         self.cut.notify_waiters();
     }
 
+    /// The endpoint is drained: idle connections are closed, and those in use are not kept afterwards,
+    /// until somebody comes again.
+    pub fn leave(&self) {
+        self.is_left.set(true);
+        self.close_idle();
+    }
+
     /// The endpoint is drained, and the time of what lasts is up: tunnels end, and answers on their
     /// way. Requests that wait for an answer leave if they may be sent again.
     pub fn end_lasting(&self) {
