@@ -225,3 +225,27 @@ fn a_full_endpoint_is_passed_by_for_once() {
     assert_eq!(held.text(), endpoint);
     assert_eq!(outcomes(&gapless, "away"), 1.0);
 }
+
+#[test]
+fn a_drained_endpoint_keeps_its_clients_for_a_time_and_gets_no_others() {
+    let world = World::new(3);
+    let drained = |drain: &str| {
+        let affinity = format!("affinity = {{ cookie = \"pin\", drain = \"{drain}\" }}");
+        let gapless = Gapless::start_ready(&world.config(&affinity));
+        let (cookie, endpoint) = pinned(&gapless);
+        let address = world.named(&endpoint).address();
+        let admin = gapless.admin.to_string();
+        let mut command = Command::new(BINARY);
+        command.args(["drain", &address.to_string(), "--force", "--admin", &admin]);
+        assert!(command.status().expect("a process").success());
+        eventually("drained", SOON, || gapless.endpoint(address)["standing"] == "drained");
+        (gapless, cookie, endpoint)
+    };
+    let (gapless, cookie, endpoint) = drained("1h");
+    stays(&gapless, &cookie, &endpoint);
+    assert!((0..20).all(|_| ask(&gapless, "").text() != endpoint));
+    let (gapless, cookie, endpoint) = drained("0s");
+    let answer = ask_with(&gapless, &cookie);
+    assert_ne!(answer.text(), endpoint);
+    stays(&gapless, &pin(&answer), &answer.text());
+}

@@ -66,6 +66,12 @@ impl Seating {
         }))
     }
 
+    /// Which table it has.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// For each member which part of its keys it takes, where these positions take traffic with their
     /// weights.
     pub(in crate::logic) fn parts(&self, active: &[(u32, u32)]) -> Box<[u16]> {

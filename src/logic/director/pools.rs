@@ -316,6 +316,9 @@ impl ZoneState {
             let mut targets = self.targets.to_vec();
             targets[position as usize].weight = weight;
             self.targets = targets.into();
+            self.seating = self.seating.take().and_then(|seating| {
+                Seating::of(seating.kind(), &self.place, &self.targets, Some(seating))
+            });
             self.is_stale = true;
         }
     }
