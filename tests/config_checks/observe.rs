@@ -157,7 +157,7 @@ fn objectives() {
 #[cfg(not(feature = "otlp"))]
 fn spans_need_a_program_that_can_export_them() {
     let table = "[otlp]\nendpoint = \"http://127.0.0.1:4318\"";
-    let expected = "3:1 this program was built without `otlp` | build it with `cargo build --release \
+    let expected = "2:1 this program was built without `otlp` | build it with `cargo build --release \
                     --features otlp`";
     line("[[listen]]", table, expected);
 }

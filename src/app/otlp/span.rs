@@ -64,7 +64,7 @@ fn server(story: &Story) -> Span {
     attributes.optional("gapless.pool", story.pool.as_deref());
     // Of the try that answered; where none did, of the last one.
     let answered = story.legs.iter().rfind(|leg| leg.status.is_some());
-    let zone = answered.or(story.legs.last()).map(|leg| leg.place.to_string());
+    let zone = answered.or_else(|| story.legs.last()).map(|leg| leg.place.to_string());
     attributes.optional("gapless.zone", zone.as_deref());
     if !story.request_id.is_empty() {
         attributes.text("gapless.request_id", &story.request_id);
