@@ -22,7 +22,7 @@ use super::control::{Board, Control, Inlets, Life, Order, Phase};
 use super::discovery::memory;
 use super::doors::{BindError, Doors};
 use super::front;
-use super::ledger;
+use super::ledger::{self, Ledger};
 use super::notify::Notifier;
 use super::orders::keeper::Keeper;
 use super::pressure;
@@ -116,6 +116,29 @@ pub struct Instance {
     keeper: ledger::Keeper,
 }
 
+/// What a process begins with: of a predecessor, of the state directory, or of nothing.
+fn life(
+    mut predecessor: Option<&mut Predecessor>,
+    config: &Config,
+    (executable, ledger, notifier): (Option<Executable>, Ledger, Notifier),
+) -> Result<Life, StartError> {
+    let names = match (&mut predecessor, &config.state_dir) {
+        (Some(left), _) if !left.names.is_empty() => std::mem::take(&mut left.names),
+        (_, Some(directory)) if !config.dns.entries.is_empty() => memory::load(directory),
+        _ => Vec::new(),
+    };
+    Ok(Life {
+        names,
+        executable,
+        legacy: predecessor.as_mut().map(|left| std::mem::take(&mut left.legacy)),
+        upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
+        notifier,
+        ledger,
+        keeper: Keeper::start(config.state_dir.clone())?,
+        orders: predecessor.map(|left| std::mem::take(&mut left.orders)),
+    })
+}
+
 impl Instance {
     /// Opens every listener, then starts control and, with its first snapshot, the workers. A process
     /// that takes over from another waits before that until it could serve, and is told to.
@@ -141,21 +164,8 @@ impl Instance {
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (ask_sender, asked) = mpsc::channel(1);
         let notifier = if signals { Notifier::start() } else { Notifier::default() };
-        let names = match (&mut predecessor, &config.state_dir) {
-            (Some(left), _) if !left.names.is_empty() => std::mem::take(&mut left.names),
-            (_, Some(directory)) if !config.dns.entries.is_empty() => memory::load(directory),
-            _ => Vec::new(),
-        };
-        let life = Life {
-            names,
-            executable,
-            legacy: predecessor.as_mut().map(|left| std::mem::take(&mut left.legacy)),
-            upgrades: predecessor.as_ref().map_or(0, |left| left.upgrades),
-            notifier: notifier.clone(),
-            ledger: keeper.ledger(),
-            keeper: Keeper::start(config.state_dir.clone())?,
-            orders: predecessor.as_mut().map(|left| std::mem::take(&mut left.orders)),
-        };
+        let before = (executable, keeper.ledger(), notifier.clone());
+        let life = life(predecessor.as_mut(), &config, before)?;
         let thread = ControlThread {
             inlets: Inlets { reports, orders, attempts },
             life,
