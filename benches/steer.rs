@@ -254,7 +254,7 @@ fn keys_moved(_: &mut Criterion) {
     for (name, kind) in [("ring_hash", Kind::default()), ("maglev", Kind::Maglev)] {
         let owners = |is_there: &dyn Fn(usize, u32) -> bool| {
             let cells = cells(Some(kind), (zones, endpoints, false), is_there);
-            owners(view(keyed(kind, None), vec![one_tier(cells)]))
+            owners(&view(keyed(kind, None), vec![one_tier(cells)]))
         };
         let before = owners(&|_, _| true);
         let row = |who: &str, is_gone: &dyn Fn(usize, u32) -> bool, after: &[u32]| {
@@ -299,10 +299,10 @@ fn one_tier(cells: Vec<Cell>) -> Tier {
 }
 
 fn owners_of(kind: Kind, cells: Vec<Cell>) -> Vec<u32> {
-    owners(view(keyed(kind, None), vec![one_tier(cells)]))
+    owners(&view(keyed(kind, None), vec![one_tier(cells)]))
 }
 
-fn owners(pool: PoolView) -> Vec<u32> {
+fn owners(pool: &PoolView) -> Vec<u32> {
     let mut rng = Rng::with_seed(1);
     let pick = |n: u64| {
         let key = Some(xxh64(&n.to_le_bytes()));

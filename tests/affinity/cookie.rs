@@ -83,7 +83,7 @@ fn a_reload_leaves_clients_where_they_are() {
     let config = world.config("affinity = { cookie = \"pin\" }");
     let gapless = Gapless::start_ready(&config);
     let (cookie, endpoint) = pinned(&gapless);
-    gapless.write(&config.clone().pool("late_after = \"1s\"").text());
+    gapless.write(&config.pool("late_after = \"1s\"").text());
     eventually("reloaded", SOON, || gapless.generation() == 2);
     stays(&gapless, &cookie, &endpoint);
 }
