@@ -4,6 +4,7 @@ mod discover;
 mod drill;
 mod leave;
 mod orders;
+mod probed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::model::Config;
 use crate::config::{LoadError, Loaded};
-use crate::logic::director::{Director, Event, Input, Legacy, Output, Ticket};
+use crate::logic::director::{Director, Event, Input, Legacy, Output};
 use crate::logic::discovery::Remembered;
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::Outcome;
@@ -40,6 +41,7 @@ use super::reload::{Attempt, Prepared};
 use super::shared::{Command, Manners, Report, Shared};
 use super::upgrade::{Executable, Step, Successor};
 use drill::DrillControl;
+use probed::{ProbeResult, Probed};
 
 /// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
 const TURN_INPUTS: usize = 4096;
@@ -99,32 +101,6 @@ pub struct Board {
     pub shared: Arc<Shared>,
     /// For times of day.
     pub clock: Clock,
-}
-
-#[derive(Clone, Copy)]
-struct Probed {
-    endpoint: EndpointId,
-    ticket: Ticket,
-    outcome: Outcome,
-}
-
-/// Hands the result in when dropped: a probe that ends in a panic is one without evidence, and its
-/// endpoint is probed again.
-struct ProbeResult {
-    probed: Probed,
-    done: mpsc::UnboundedSender<Probed>,
-}
-
-impl ProbeResult {
-    fn is(&mut self, outcome: Outcome) {
-        self.probed.outcome = outcome;
-    }
-}
-
-impl Drop for ProbeResult {
-    fn drop(&mut self) {
-        let _ = self.done.send(self.probed);
-    }
 }
 
 /// What reaches control from outside.

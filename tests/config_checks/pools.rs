@@ -179,7 +179,7 @@ fn what_the_file_drains() {
     );
     endpoints(
         "[{ address = \"127.0.0.1:18081\", drain = 1 }]",
-        "`drain` cannot be the whole number 1",
+        "`drain` cannot be the integer `1` | write a boolean",
     );
     let two = "[\"127.0.0.1:18081\", { address = \"127.0.0.1:18082\", drain = true }]";
     let text = with("[\"127.0.0.1:18081\"]", two);
