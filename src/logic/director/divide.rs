@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::logic::recovery::FULL;
 use crate::logic::snapshot::{Cell, Tier};
 use crate::logic::steer::{
@@ -22,7 +24,7 @@ const FINE: u64 = 1 << 20;
 /// The zones of a pool as its traffic is divided among them, at one moment.
 pub(super) struct Division {
     spec: Arc<PoolSpec>,
-    ways: Vec<(Way, Vec<Vec<usize>>)>,
+    ways: Vec<(Way, Arc<[Vec<usize>]>)>,
     parts: Vec<Part>,
     /// What is asked for, where capacity is stated and more than hardly anything is asked for.
     demand: Option<Demand>,
@@ -84,7 +86,7 @@ impl Division {
         for (position, choice) in choices.iter().enumerate().skip(first) {
             for (zones, &share) in tiers.iter().zip(&shares) {
                 let share = if position == first { share } else { 0 };
-                let serving: Vec<usize> = zones
+                let serving: SmallVec<[usize; 4]> = zones
                     .iter()
                     .copied()
                     .filter(|&zone| choice(&self.parts[zone].built).is_some())

@@ -332,7 +332,7 @@ pub(super) struct PoolState {
     /// When it was first configured.
     pub(super) born: Instant,
     /// For each way that requests are led: zones by tier, the first to serve first.
-    pub(super) tiers: Vec<Vec<Vec<usize>>>,
+    pub(super) tiers: Vec<Arc<[Vec<usize>]>>,
     pub(super) counts: Counts,
     pub(super) view: Option<Arc<PoolView>>,
     pub(super) members: Arc<[EndpointId]>,
@@ -452,9 +452,9 @@ pub(super) fn tiers(
     spec: &PoolSpec,
     here: Option<&Place>,
     nearness: &Nearness,
-) -> Vec<Vec<Vec<usize>>> {
+) -> Vec<Arc<[Vec<usize>]>> {
     let order = nearness.order();
-    spec.steer.ways().map(|way| steer::tiers(spec, &way, here, &order)).collect()
+    spec.steer.ways().map(|way| steer::tiers(spec, &way, here, &order).into()).collect()
 }
 
 /// A smoothed time from the start of one probe to the start of the next.
