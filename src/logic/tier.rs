@@ -79,6 +79,8 @@ pub struct Tier {
     unit: u64,
     /// The step of a round of the whole in units.
     stride: u64,
+    /// Sum of the endpoints' weights, whatever the cells weigh: those may be shares of traffic.
+    own: u64,
 }
 
 impl Sums {
@@ -229,8 +231,9 @@ impl Tier {
         let unit = units.fold(0, gcd).max(1);
         let homes = cells.iter().map_while(|(cell, weight)| Home::of(cell, *weight)).collect();
         let stride = stride(sums.last().copied().unwrap_or(1) / unit);
+        let own = cells.iter().map(|(cell, _)| cell.weight()).sum();
         let cells = cells.into_iter().map(|(cell, _)| cell).collect();
-        Self { share, cells, sums, homes, unit, stride }
+        Self { share, cells, sums, homes, unit, stride, own }
     }
 
     /// A tier of one cell with all of `targets`, by their declared weights.
@@ -268,9 +271,9 @@ impl Tier {
         self.cells.is_empty()
     }
 
-    /// Sum of the cells' weights, in parts of [`WEIGHT_ONE`].
-    pub(super) fn weight(&self) -> u64 {
-        self.sums.last().copied().unwrap_or(0)
+    /// Sum of the endpoints' weights, in parts of [`WEIGHT_ONE`].
+    pub(super) fn own_weight(&self) -> u64 {
+        self.own
     }
 
     /// Whether keys find their endpoints here.
@@ -309,7 +312,7 @@ impl Tier {
 
     /// Whose turn it is in the round of this tier, which is the pool's number `index`.
     pub(super) fn turn(&self, turns: &Turns, index: usize, rng: &mut Rng) -> &Target {
-        let whole = self.weight();
+        let whole = self.sums.last().copied().unwrap_or(0);
         let point = turns.next(index, self.stride, whole / self.unit, rng) * self.unit;
         let place = self.sums.partition_point(|&upto| upto <= point);
         let before = place.checked_sub(1).map_or(0, |before| self.sums[before]);

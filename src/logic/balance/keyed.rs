@@ -116,7 +116,7 @@ impl Bound {
         tier: &Tier,
     ) -> Option<Self> {
         let expected = (f64::from(in_flight) + 1.0) * share * f64::from(percent) / 100.0;
-        let per_weight = expected * f64::from(WEIGHT_ONE) / tier.weight().max(1) as f64;
+        let per_weight = expected * f64::from(WEIGHT_ONE) / tier.own_weight().max(1) as f64;
         (share > 0.0).then_some(Self { per_weight })
     }
 

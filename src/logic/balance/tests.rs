@@ -210,9 +210,11 @@ fn when_shares_change_only_those_keys_move_that_must() {
 
 #[test]
 fn a_bound_on_load_is_kept_while_others_have_room() {
-    for kind in [Kind::default(), Kind::Maglev] {
+    // Cells weigh what their endpoints do, or a share of all traffic.
+    for (kind, scale) in [(Kind::default(), 1_000), (Kind::Maglev, 1_000), (Kind::Maglev, 1 << 28)]
+    {
         let zones: Vec<Zone> = (0..3).map(|n| Zone::new(n, &[1, 2, 1], kind)).collect();
-        let cells = zones.iter().map(|zone| (zone.cell(|_| 1_000), 1_000));
+        let cells = zones.iter().map(|zone| (zone.cell(|_| 1_000), scale));
         let pool = view(keyed(kind, Some(125)), vec![tier(WHOLE, cells)]);
         let (mut rng, turns) = (Rng::with_seed(3), Turns::default());
         let mut counted = Vec::new();
