@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::app::explain::query::Form;
 use crate::app::whatif::query::{Query, loss};
 use crate::app::whatif::{holds, told};
+use crate::logic::director::What;
 use crate::logic::steer::Flow;
 use crate::logic::topology::Topology;
-use crate::sim::whatif::{Flows, Loss, Question, all_well, whatif};
+use crate::sim::whatif::{Flows, Question, all_well, is_known, whatif};
 
 use super::check::Format;
 use super::{FAILED, OK, USAGE, ask, refuse};
@@ -25,7 +26,7 @@ pub struct Arguments {
     /// An address such as 10.0.1.11:9000, a zone such as us-south/us-south-1, or a region; as often as
     /// needed
     #[arg(long, value_name = "WHAT", required = true, value_parser = loss)]
-    lose: Vec<Loss>,
+    lose: Vec<What>,
     /// Requests a second over each pool
     #[arg(long, value_name = "RATE", requires = "config", value_parser = rate)]
     rate: Option<f64>,
@@ -59,8 +60,9 @@ pub fn run(arguments: &Arguments, format: Format, out: &mut impl Write) -> io::R
         Ok(loaded) => loaded,
         Err(error) => return Ok(refuse(&error)),
     };
-    let topology = &loaded.config.topology;
-    if let Some(unknown) = arguments.lose.iter().find(|loss| !loss.is_in(topology)) {
+    let config = loaded.config.with_stand_ins();
+    let topology = &config.topology;
+    if let Some(unknown) = arguments.lose.iter().find(|what| !is_known(what, topology)) {
         eprintln!("gapless: no pool of {} has {unknown}", path.display());
         return Ok(USAGE);
     }
@@ -70,9 +72,13 @@ pub fn run(arguments: &Arguments, format: Format, out: &mut impl Write) -> io::R
         legacy: all_well(topology, now),
         orders: Vec::new(),
         flows: flows(topology, arguments),
+        nearness: Vec::new(),
         lose: &arguments.lose,
     };
     let outlooks = whatif(&question, now);
+    if form == Form::Text {
+        super::check::stand_ins(&config, out)?;
+    }
     out.write_all(told(&arguments.lose, &outlooks, form).as_bytes())?;
     Ok(if holds(&outlooks) { OK } else { FAILED })
 }

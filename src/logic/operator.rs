@@ -154,11 +154,7 @@ impl Order {
     #[must_use]
     pub fn covers(&self, of: &Of<'_>) -> bool {
         self.pool.as_deref().is_none_or(|pool| pool == of.pool)
-            && match &self.what {
-                What::Endpoint(address) => *address == of.address,
-                What::Zone(place) => place == of.place,
-                What::Region(region) => *region == of.place.region,
-            }
+            && self.what.covers(of.place, of.address)
     }
 
     /// Whether its time is up.

@@ -225,7 +225,7 @@ impl PoolView {
         among(&away).or_else(|| among(&fresh))
     }
 
-    /// Whether a request that is at `here` could go to another endpoint.
+    /// Whether a request that is at `here` could go to another endpoint, which is the same every way.
     #[must_use]
     pub fn has_other(&self, here: EndpointId, avoid: &Avoid, sending: Sending) -> bool {
         let mut targets = self.tiers_for(0, sending).iter().flat_map(Tier::targets);

@@ -2,71 +2,27 @@
 //!
 //! This is the steady state, once every verdict has been made and every ramp has ended.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::director::{
-    Director, EndpointLegacy, Input, Legacy, PoolLegacy, Sentence, ZoneLegacy, ZoneVerdict,
+    Director, EndpointLegacy, Input, Legacy, PoolLegacy, Sentence, What, ZoneLegacy, ZoneVerdict,
 };
 use crate::logic::health::Health;
-use crate::logic::id::{Place, is_name};
+use crate::logic::id::Place;
 use crate::logic::operator::Order;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::recovery::{Flaps, Ramp};
-use crate::logic::steer::{Capacity, Demand, Flow};
+use crate::logic::steer::{Capacity, Demand, Flow, Nearness};
 use crate::logic::topology::{PoolSpec, Topology, ZoneSpec};
 
-/// Something that is lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// One endpoint, in every pool that has it.
-    Endpoint(SocketAddr),
-    /// A zone, in every pool.
-    Zone(Place),
-    /// A region, in every pool.
-    Region(Arc<str>),
-}
-
-impl Loss {
-    /// Reads an address, a `region/zone` or a region.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        if let Ok(address) = text.parse() {
-            return Some(Self::Endpoint(address));
-        }
-        let zone = Place::parse(text).map(Self::Zone);
-        zone.or_else(|| is_name(text).then(|| Self::Region(text.into())))
-    }
-
-    /// Whether an endpoint at this place and address goes with it.
-    fn takes(&self, place: &Place, address: SocketAddr) -> bool {
-        match self {
-            Self::Endpoint(lost) => *lost == address,
-            Self::Zone(lost) => lost == place,
-            Self::Region(lost) => *lost == place.region,
-        }
-    }
-
-    /// Whether there is such a thing.
-    #[must_use]
-    pub fn is_in(&self, topology: &Topology) -> bool {
-        let zones = topology.pools.iter().flat_map(|pool| &pool.zones);
-        let mut all = zones.flat_map(|zone| zone.endpoints.iter().map(move |one| (zone, one)));
-        all.any(|(zone, one)| self.takes(&zone.place, one.address))
-    }
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint(address) => address.fmt(f),
-            Self::Zone(place) => place.fmt(f),
-            Self::Region(region) => f.write_str(region),
-        }
-    }
+/// Whether any pool has it.
+#[must_use]
+pub fn is_known(what: &What, topology: &Topology) -> bool {
+    let zones = topology.pools.iter().flat_map(|pool| &pool.zones);
+    let mut all = zones.flat_map(|zone| zone.endpoints.iter().map(move |one| (zone, one)));
+    all.any(|(zone, one)| what.covers(&zone.place, one.address))
 }
 
 /// Requests to the zones of a pool.
@@ -83,8 +39,10 @@ pub struct Question<'q> {
     pub orders: Vec<Order>,
     /// What is asked for.
     pub flows: Flows,
+    /// How soon regions answer, where that is known.
+    pub nearness: Vec<(Arc<str>, Nearness)>,
     /// What is lost.
-    pub lose: &'q [Loss],
+    pub lose: &'q [What],
 }
 
 /// One pool, before and after.
@@ -220,7 +178,7 @@ pub fn whatif(question: &Question<'_>, now: Instant) -> Vec<Outlook> {
     let gone = Health::Down { failure: Failure::connect(Reason::Refused) };
     for zone in lost.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
         for one in &mut zone.endpoints {
-            if question.lose.iter().any(|loss| loss.takes(&zone.place, one.address)) {
+            if question.lose.iter().any(|what| what.covers(&zone.place, one.address)) {
                 one.health = gone;
             }
         }
@@ -242,7 +200,7 @@ fn states(question: &Question<'_>, legacy: Legacy, now: Instant) -> Vec<State> {
     director.handle(Input::Orders(question.orders.clone()), now);
     director.handle(Input::Configure { topology, routes: Arc::default() }, now);
     director.handle(Input::Inherit(legacy), now);
-    director.presume(&question.flows);
+    director.presume(&question.flows, &question.nearness);
     while director.poll_output().is_some() {}
     let pools = director.pools();
     let zones = director.zones(now);
@@ -304,13 +262,20 @@ mod tests {
 
     fn ask(topology: &Topology, rate_rps: f64, lose: &[&str]) -> Outlook {
         let now = Instant::now();
-        let lose: Vec<Loss> = lose.iter().map(|text| Loss::parse(text).expect("known")).collect();
-        assert!(lose.iter().all(|loss| loss.is_in(topology)));
+        let lose: Vec<What> = lose.iter().map(|text| What::parse(text).expect("known")).collect();
+        assert!(lose.iter().all(|what| is_known(what, topology)));
         let pool = &topology.pools[0];
         let flow = Flow::stated(rate_rps, Duration::from_millis(10));
         let flows = vec![(Arc::clone(&pool.name), pool.zones[0].place.clone(), flow)];
         let legacy = all_well(topology, now);
-        let question = Question { topology, legacy, orders: Vec::new(), flows, lose: &lose };
+        let question = Question {
+            topology,
+            legacy,
+            orders: Vec::new(),
+            flows,
+            nearness: Vec::new(),
+            lose: &lose,
+        };
         whatif(&question, now).remove(0)
     }
 
@@ -329,8 +294,7 @@ mod tests {
         assert_eq!(shares(&ask(&topology, 0.0, &["a"]).after), [0.0, 0.0, 100.0]);
         let none = ask(&topology, 0.0, &["a", "b"]);
         assert!(none.after.panic && !none.holds());
-        assert!(!Loss::parse("c/1").expect("a place").is_in(&topology));
-        assert_eq!(Loss::parse("a/b/c"), None);
+        assert!(!is_known(&What::parse("c/1").expect("a place"), &topology));
     }
 
     #[test]

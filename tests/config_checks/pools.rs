@@ -193,3 +193,12 @@ fn what_the_file_drains() {
         config.topology.pools[0].drained.iter().map(ToString::to_string).collect();
     assert_eq!(drained, ["127.0.0.1:18082", "local/b"]);
 }
+
+/// Nobody knows yet what a name leads to.
+#[test]
+fn a_drained_endpoint_beside_a_name_is_not_all_of_its_pool() {
+    let both = "[{ address = \"127.0.0.1:18081\", drain = true }]";
+    let names = "[[pool.web.zone]]\nname = \"local/b\"\nendpoints = [\"web.example:80\"]\n";
+    let text = with("[\"127.0.0.1:18081\"]", both) + names;
+    assert_eq!(found(&text), [""; 0]);
+}

@@ -19,6 +19,9 @@ fn the_region_that_answers_soonest_is_learnt_and_left_when_it_becomes_slow() {
     zones[0].endpoints.iter().for_each(|one| one.set_all(ms(10)));
     let gapless = Gapless::start_ready(&config(&zones, "steer = \"latency\""));
     eventually("the near region is led to", SOON, || share_of(&gapless, "us/a") == 1.0);
+    let told = gapless.ask("/api/v1/whatif?lose=eu").text();
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["pools"][0]["before"]["zones"][1]["share"], 1.0, "it knows the order: {told}");
     let load = Load::start(gapless.address, 2, Duration::from_millis(2));
     // More than two looks at it.
     eventually("requests tell what they take", SOON * 2, || load.sent() > 1_500);

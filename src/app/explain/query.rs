@@ -34,9 +34,7 @@ impl Query {
     /// When it does not say what to explain, or says something that has no meaning.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value);
+        for (key, value) in pairs(text) {
             match key {
                 "of" => query.of = value,
                 "pool" => query.pool = Some(value).filter(|name| !name.is_empty()),
@@ -81,6 +79,14 @@ pub fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// Keys and values of a query, with the values decoded.
+pub(in crate::app) fn pairs(text: &str) -> impl Iterator<Item = (&str, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (key, decode(value)))
 }
 
 /// The reverse; what is not encoded well stays as it is.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::app::explain::query::{decode, encode};
+use crate::app::explain::query::{encode, pairs};
 use crate::config::units;
 
 use super::book::Told;
@@ -68,9 +68,7 @@ impl Query {
     /// When it says something that has no meaning.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value);
+        for (key, value) in pairs(text) {
             let number = || value.parse().map_err(|_| format!("`{key}` is a whole number"));
             match key {
                 "id" => query.id = Some(number()?),

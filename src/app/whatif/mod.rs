@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::logic::director::Director;
-use crate::sim::whatif::{Loss, Outlook, Overload, Question, State, ZoneState, whatif};
+use crate::logic::director::{Director, What};
+use crate::sim::whatif::{Outlook, Overload, Question, State, ZoneState, is_known, whatif};
 
 use super::explain::query::Form;
 use query::Query;
@@ -50,14 +50,15 @@ pub fn answer(
     query: Query,
 ) -> Result<oneshot::Receiver<(bool, String)>, String> {
     let topology = director.topology().clone();
-    if let Some(unknown) = query.lose.iter().find(|loss| !loss.is_in(&topology)) {
+    if let Some(unknown) = query.lose.iter().find(|what| !is_known(what, &topology)) {
         return Err(format!("no pool has {unknown}"));
     }
-    let (legacy, flows) = (director.legacy(), director.flows());
+    let (legacy, flows, nearness) = (director.legacy(), director.flows(), director.nearness());
     let orders = director.orders().iter().cloned().collect();
     let (tell, told_by) = oneshot::channel();
     let make = move || {
-        let question = Question { topology: &topology, legacy, orders, flows, lose: &query.lose };
+        let question =
+            Question { topology: &topology, legacy, orders, flows, nearness, lose: &query.lose };
         let outlooks = whatif(&question, Instant::now());
         let _ = tell.send((holds(&outlooks), told(&query.lose, &outlooks, query.form)));
     };
@@ -74,14 +75,14 @@ pub fn holds(outlooks: &[Outlook]) -> bool {
 
 /// The answer, as it was asked for.
 #[must_use]
-pub fn told(lost: &[Loss], outlooks: &[Outlook], form: Form) -> String {
+pub fn told(lost: &[What], outlooks: &[Outlook], form: Form) -> String {
     match form {
         Form::Json => format!("{:#}\n", as_json(lost, outlooks)),
         Form::Text => as_text(outlooks),
     }
 }
 
-fn as_json(lost: &[Loss], outlooks: &[Outlook]) -> serde_json::Value {
+fn as_json(lost: &[What], outlooks: &[Outlook]) -> serde_json::Value {
     let pool = |outlook: &Outlook| {
         let state = |state: &State| StateJson {
             panic: state.panic,

@@ -1,7 +1,7 @@
 //! What `/api/v1/whatif` is asked: `lose=…&lose=…&format=…`.
 
-use crate::app::explain::query::{Form, decode, encode};
-use crate::sim::whatif::Loss;
+use crate::app::explain::query::{Form, encode, pairs};
+use crate::logic::director::What;
 
 /// The keys of the query, for whoever got them wrong.
 const KEYS: &str = "`lose` (an address, a region/zone or a region; as often as needed) and `format` \
@@ -11,7 +11,7 @@ const KEYS: &str = "`lose` (an address, a region/zone or a region; as often as n
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// What is lost.
-    pub lose: Vec<Loss>,
+    pub lose: Vec<What>,
     /// How the answer is written.
     pub form: Form,
 }
@@ -23,9 +23,7 @@ impl Query {
     /// When it does not say what is lost, or says something that has no meaning.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value);
+        for (key, value) in pairs(text) {
             match (key, value.as_str()) {
                 ("lose", _) => query.lose.push(loss(&value)?),
                 ("format", "json") => query.form = Form::Json,
@@ -58,8 +56,8 @@ impl Query {
 ///
 /// # Errors
 /// When it is nothing of the kind.
-pub fn loss(text: &str) -> Result<Loss, String> {
-    Loss::parse(text).ok_or_else(|| {
+pub fn loss(text: &str) -> Result<What, String> {
+    What::parse(text).ok_or_else(|| {
         format!("`{text}` is no address such as 10.0.1.11:9000, no region/zone and no region")
     })
 }

@@ -7,7 +7,7 @@ use crate::config::findings::Flaw;
 use crate::config::suggest;
 use crate::logic::director::What;
 use crate::logic::id::Place;
-use crate::logic::topology::PoolSpec;
+use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 impl Check<'_> {
     /// Has every pool know which of its zones and regions are evacuated.
@@ -22,7 +22,7 @@ impl Check<'_> {
             };
             let mut is_known = false;
             for (_, pool) in &mut pools.read {
-                if pool.zones.iter().any(|zone| is_in(&zone.place, &what)) {
+                if pool.zones.iter().any(|zone| what.covers_zone(&zone.place)) {
                     is_known = true;
                     if !pool.drained.contains(&what) {
                         pool.drained.push(what.clone());
@@ -64,18 +64,14 @@ impl Check<'_> {
     }
 }
 
-fn is_in(place: &Place, what: &What) -> bool {
-    match what {
-        What::Endpoint(_) => false,
-        What::Zone(zone) => zone == place,
-        What::Region(region) => *region == place.region,
-    }
-}
-
 fn is_all_drained(pool: &PoolSpec) -> bool {
-    let is_out = |place: &Place| pool.drained.iter().any(|what| is_in(place, what));
-    pool.zones.iter().filter(|zone| !is_out(&zone.place)).all(|zone| {
-        let mut endpoints = zone.endpoints.iter();
-        endpoints.all(|one| pool.drained.contains(&What::Endpoint(one.address)))
+    let is_out = |zone: &ZoneSpec, address| {
+        pool.drained.iter().any(|what| what.covers(&zone.place, address))
+    };
+    pool.zones.iter().all(|zone| {
+        // What names lead to is not known here: such a zone is out as a whole, or not.
+        let has_endpoints = !zone.endpoints.is_empty();
+        pool.drained.iter().any(|what| what.covers_zone(&zone.place))
+            || has_endpoints && zone.endpoints.iter().all(|one| is_out(zone, one.address))
     })
 }

@@ -8,7 +8,7 @@ use super::divide::Division;
 use super::pools::{PoolState, tiers};
 use super::{Director, Event};
 use crate::logic::id::Place;
-use crate::logic::steer::{Flow, LOOK_EVERY, Seen, WHOLE};
+use crate::logic::steer::{Flow, LOOK_EVERY, Nearness, Seen, WHOLE};
 use crate::logic::topology::Topology;
 
 /// How often flows are looked at where something is said of what can be taken.
@@ -47,9 +47,25 @@ impl Director {
         self.pools.iter().flat_map(of).collect()
     }
 
-    /// Takes these flows for what is asked for.
-    pub fn presume(&mut self, flows: &[(Arc<str>, Place, Flow)]) {
+    /// How soon the regions of every pool answer.
+    #[must_use]
+    pub fn nearness(&self) -> Vec<(Arc<str>, Nearness)> {
+        let of = |pool: &PoolState| (Arc::clone(&pool.spec.name), pool.nearness.clone());
+        self.pools.iter().map(of).collect()
+    }
+
+    /// Takes these flows for what is asked for, and this for how soon regions answer.
+    pub fn presume(
+        &mut self,
+        flows: &[(Arc<str>, Place, Flow)],
+        nearness: &[(Arc<str>, Nearness)],
+    ) {
         for (index, pool) in self.pools.iter_mut().enumerate() {
+            let known = nearness.iter().find(|(name, _)| *name == pool.spec.name);
+            if let Some((_, known)) = known {
+                pool.nearness = known.clone();
+                pool.tiers = tiers(&pool.spec, self.topology.here.as_ref(), &pool.nearness);
+            }
             for zone in &mut pool.zones {
                 let known = flows
                     .iter()
@@ -97,6 +113,7 @@ impl Director {
         let is_news = bounds.len() != pool.bounds.len()
             || bounds.iter().zip(&pool.bounds).any(|(new, old)| new.abs_diff(*old) > NEWS);
         if is_news {
+            pool.bounds = bounds;
             self.stale.insert(index);
         }
     }

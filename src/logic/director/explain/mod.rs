@@ -19,7 +19,7 @@ use crate::logic::id::{Place, is_name};
 
 use super::Director;
 
-/// What is to be explained.
+/// An endpoint, a zone or a region, as operators name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// The endpoint at this address.
@@ -39,6 +39,25 @@ impl What {
         }
         let zone = || Place::parse(text).map(Self::Zone);
         zone().or_else(|| is_name(text).then(|| Self::Region(text.into())))
+    }
+
+    /// Whether it is an endpoint at this address of this zone, or has it.
+    #[must_use]
+    pub fn covers(&self, place: &Place, address: SocketAddr) -> bool {
+        match self {
+            Self::Endpoint(own) => *own == address,
+            Self::Zone(_) | Self::Region(_) => self.covers_zone(place),
+        }
+    }
+
+    /// Whether it is this zone, or has it.
+    #[must_use]
+    pub fn covers_zone(&self, place: &Place) -> bool {
+        match self {
+            Self::Endpoint(_) => false,
+            Self::Zone(own) => own == place,
+            Self::Region(region) => *region == place.region,
+        }
     }
 }
 

@@ -160,3 +160,22 @@ fn what_endpoints_can_take_in_flight_bounds_their_zone() {
     // 20 in flight, of which two endpoints of each zone take 10.
     assert_eq!(shares(&rig), [500, 500, 0]);
 }
+
+#[test]
+fn a_pool_in_panic_is_not_published_again_and_again_for_what_it_could_take() {
+    let stated = |spec: &mut PoolSpec| {
+        spec.steer.endpoint = Capacity { rate: Some(100), requests: None };
+    };
+    let mut rig = rig(Policy::Nearest, stated, &[("a/1", &[1, 2])]);
+    flow(&mut rig, 5, &[(1, 400)]);
+    rig.fell(&[1, 2]);
+    assert!(rig.view().panic);
+    // Until nothing is asked for any more.
+    let mut publications = 0;
+    for _ in 0..40 {
+        (0..100).for_each(|_| rig.live(1).answered());
+        rig.live_on(ms(250), |_| REFUSED);
+        publications += rig.published().len();
+    }
+    assert!(publications <= 2, "{publications}");
+}
