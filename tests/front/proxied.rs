@@ -1,5 +1,7 @@
 //! The PROXY protocol: who may speak it, what it says, and what is not one.
 
+use std::io::ErrorKind;
+
 use super::secure::{Secure, simple};
 use super::support::client::Client;
 use super::support::config::Config;
@@ -21,8 +23,13 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[command, family], &length, rest].concat()
 }
 
+/// The answer's status; none if the connection ended without one, as soon as
+/// it was accepted or later.
 fn status(gapless: &Gapless, bytes: &[u8]) -> Option<u16> {
-    let mut client = Client::open(gapless.address);
+    let mut client = match Client::connect(gapless.address) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+        connected => connected.expect("a connection"),
+    };
     client.send(bytes).ok()?;
     client.answer("GET").ok().map(|answer| answer.status)
 }
