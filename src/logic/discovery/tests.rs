@@ -353,6 +353,10 @@ fn a_failure_has_the_name_looked_up_at_once_and_again_but_never_too_often() {
     world.lookups.worry(std::iter::empty(), world.now);
     world.wait(20 * S, 30 * S);
     world.look("a", found(&[1], 300));
+    world.lookups.worry([&of_a].into_iter(), world.now);
+    world.wait(30 * S, 30 * S);
+    world.lookups.worry(std::iter::empty(), world.now);
+    world.look("a", found(&[1], 300));
     world.wait(200 * S, 300 * S);
 }
 
