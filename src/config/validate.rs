@@ -70,6 +70,7 @@ pub(super) fn validate(
     let geo = check.geo(file.geo, &pools);
     lead(&routes, &mut pools);
     check.unused(&pools, &routes);
+    check.rival_cookies(&pools, &routes);
     let practice = check.practice(file.practice.unwrap_or_default(), &pools);
     let specs = pools.read.iter().map(|(_, pool)| pool);
     let needs = model::needs(workers, listeners.len(), specs, &dns.entries);

@@ -71,3 +71,31 @@ fn what_cannot_be_meant_is_refused() {
         }
     }
 }
+
+#[test]
+fn pools_that_take_each_others_cookie_away_are_warned_of() {
+    let checked = |hosts: [&str; 2], cookie: &str| {
+        let pool = |name: &str, cookie: &str, host: &str| {
+            let host = if host.is_empty() { String::new() } else { format!("host = \"{host}\"\n") };
+            format!(
+                "[pool.{name}]\naffinity = {{ cookie = \"{cookie}\" }}\n\
+                 [[pool.{name}.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:1\"]\n\
+                 [[route]]\n{host}path = \"/{name}\"\npool = \"{name}\"\n"
+            )
+        };
+        let pools = pool("web", "pin", hosts[0]) + &pool("api", cookie, hosts[1]);
+        let text = format!("[[listen]]\naddress = \"127.0.0.1:0\"\n{pools}");
+        let loaded = gapless::config::parse("gapless.toml", &text).expect("a good file");
+        let warnings = loaded.warnings.diagnostics;
+        warnings.iter().map(|warning| warning.message.clone()).collect::<Vec<_>>()
+    };
+    let said =
+        "the pools `web` and `api` both set the cookie `pin`: whoever uses both stays nowhere";
+    for hosts in [["a.example", "a.example"], ["a.example", ""], ["*.example", "a.example"]] {
+        assert_eq!(checked(hosts, "pin"), [said], "{hosts:?}");
+        assert!(checked(hosts, "tack").is_empty());
+    }
+    for hosts in [["a.example", "b.example"], ["*.b.example", "b.example"]] {
+        assert!(checked(hosts, "pin").is_empty(), "{hosts:?}");
+    }
+}

@@ -1,14 +1,17 @@
 //! HTTP/1.1: bodies, bounds, deadlines, redirects, kept connections.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use gapless::logic::outcome::{Layer, Outcome, Reason};
+use gapless::net::prober::{Kept, Prober};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
-use super::support::server::{Io, Server, http1, ok, serving};
-use super::{ask, ask_often, ask_within, failed, ms, passes, spec};
+use super::support::eventually;
+use super::support::server::{Io, Serve, Server, http1, ok, serving};
+use super::{PATIENCE, ask, ask_often, ask_within, failed, ms, on_one_thread, passes, spec};
 
 const BODY: Outcome = failed_http(Reason::Body);
 
@@ -144,7 +147,7 @@ fn a_kept_connection_that_was_closed_meanwhile_says_nothing() {
 
 #[test]
 fn a_question_is_asked_as_it_is_written() {
-    let (said, heard) = std::sync::mpsc::channel();
+    let (said, heard) = mpsc::channel();
     let server = Server::plain(serving(move |mut io| {
         let said = said.clone();
         async move {
@@ -196,4 +199,43 @@ fn what_is_harmless_is_asked_again_until_somebody_answers() {
     let post = spec("{ http = \"/\", body = \"x\" }");
     assert_eq!(ask_within(server.address, &post, ms(300)), failed(Layer::Http, Reason::Timeout));
     assert_eq!(server.accepted(), 3);
+}
+
+/// Begins its answer, and writes the rest of it when it is told to.
+fn answers_in_two(go_on: &Arc<Notify>, told: &mpsc::Sender<bool>) -> Serve {
+    let (go_on, told) = (Arc::clone(go_on), told.clone());
+    Arc::new(move |mut io| {
+        let (go_on, told) = (Arc::clone(&go_on), told.clone());
+        Box::pin(async move {
+            request(&mut io).await;
+            io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
+            go_on.notified().await;
+            told.send(io.write_all(b"well").await.is_ok()).expect("heard");
+            // Until the probe's side closes.
+            let _ = io.read(&mut [0]).await;
+        })
+    })
+}
+
+#[test]
+fn who_still_writes_its_answer_is_not_cut_off() {
+    let (told, written) = mpsc::channel();
+    let go_on = Arc::new(Notify::new());
+    let server = Server::plain(answers_in_two(&go_on, &told));
+    let (prober, kept) = (Prober::default(), Kept::default());
+    let probe = |page: &str| {
+        let page = spec(page);
+        on_one_thread(async { prober.probe(server.address, &page, PATIENCE, &kept).await })
+    };
+    let goes_well = || {
+        go_on.notify_one();
+        written.recv_timeout(PATIENCE).expect("tried")
+    };
+    assert!(passes(probe("{ http = \"/\" }")) && goes_well());
+    let unwanted = probe("{ http = \"/\", expect_status = 204 }");
+    assert_eq!(unwanted, failed_http(Reason::Status(200)));
+    assert!(goes_well());
+    std::thread::sleep(ms(60));
+    probe("{ http = \"/\" }");
+    eventually("those of before to be closed", PATIENCE, || server.open() == 1);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use super::Pools;
 use super::check::{Check, Key};
 use crate::config::file::{self, AgeText, Located, Scalar, Table, WordOr};
 use crate::config::findings::Flaw;
@@ -13,6 +14,8 @@ use crate::config::suggest;
 use crate::config::units;
 use crate::logic::affinity::{Affinity, Cookie, DRAIN, OnReturn, Secrets};
 use crate::logic::balance::{Balance, HashKey, Keyed, Kind, POINTS};
+use crate::logic::route::{HostMatch, RouteSpec};
+use crate::logic::topology::PoolSpec;
 
 const METHODS: [&str; 6] =
     ["least_requests", "peak_ewma", "round_robin", "random", "ring_hash", "maglev"];
@@ -194,6 +197,40 @@ impl Check<'_> {
         let source = source.map(|source| (Affinity::Key(HashKey::Source), source.span));
         let names: &[&str] = &["cookie", "header", "source"];
         self.one_of([cookie, header, source], (&table, names)).map(Arc::new)
+    }
+
+    /// Warns of pools whose cookies take each other's place with a client that comes to both.
+    pub(super) fn rival_cookies(&mut self, pools: &Pools, routes: &[RouteSpec]) {
+        if self.findings.has_errors() {
+            return;
+        }
+        let cookie = |pool: &PoolSpec| match pool.affinity.as_deref() {
+            Some(Affinity::Cookie(cookie)) => Some(Arc::clone(&cookie.name)),
+            _ => None,
+        };
+        let hosts = |pool: &PoolSpec| -> Vec<&HostMatch> {
+            let is_led = |route: &&RouteSpec| route.pools().any(|name| *name == pool.name);
+            routes.iter().filter(is_led).map(|route| &route.host).collect()
+        };
+        let share_a_client = |one: &PoolSpec, other: &PoolSpec| {
+            hosts(one).iter().any(|host| hosts(other).iter().any(|another| host.meets(another)))
+        };
+        for (index, (span, pool)) in pools.read.iter().enumerate() {
+            let Some(name) = cookie(pool) else { continue };
+            let before = pools.read[..index].iter().map(|(_, other)| other);
+            let mut rivals = before.filter(|other| cookie(other).as_ref() == Some(&name));
+            if let Some(rival) = rivals.find(|other| share_a_client(pool, other)) {
+                let flaw = Flaw::new(
+                    format!(
+                        "the pools `{}` and `{}` both set the cookie `{name}`: whoever uses both \
+                         stays nowhere",
+                        rival.name, pool.name
+                    ),
+                    "give each pool a cookie of its own name",
+                );
+                self.findings.warning(span, flaw);
+            }
+        }
     }
 
     /// The secrets of a file, the first of which seals.

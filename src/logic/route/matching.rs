@@ -16,6 +16,26 @@ pub enum HostMatch {
     Under(String),
 }
 
+impl HostMatch {
+    /// Whether some host is of both.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let is_under = |host: &str, name: &str| {
+            host.strip_suffix(name).is_some_and(|labels| labels.ends_with('.'))
+        };
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::Exact(one), Self::Exact(another)) => one == another,
+            (Self::Exact(host), Self::Under(name)) | (Self::Under(name), Self::Exact(host)) => {
+                is_under(host, name)
+            }
+            (Self::Under(one), Self::Under(another)) => {
+                one == another || is_under(one, another) || is_under(another, one)
+            }
+        }
+    }
+}
+
 /// The paths that a route is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {

@@ -28,6 +28,25 @@ pub(super) async fn ask(
     tcp::write(&mut stream, progress, &request(question, probe)).await?;
     let mut wire = BytesMut::with_capacity(1024);
     let head = read_head(&mut stream, &mut wire, &probe.method, progress).await?;
+    let judged = judge(question, probe, &head, (&mut stream, &mut wire), progress).await;
+    let is_over = matches!(judged, Ok((_, true)));
+    if !is_over {
+        question.fading.put(stream);
+        return judged.map(|(is_degraded, _)| (is_degraded, None));
+    }
+    let keeps = spec.reuse && head.keep_alive && wire.is_empty();
+    judged.map(|(is_degraded, _)| (is_degraded, keeps.then_some(Line::Bytes(stream))))
+}
+
+/// Whether an answer that passes is a degraded one, and whether it was read to its end.
+async fn judge(
+    question: &Question<'_>,
+    probe: &HttpProbe,
+    head: &ResponseHead,
+    (stream, wire): (&mut Stream, &mut BytesMut),
+    progress: &Progress,
+) -> Result<(bool, bool), Ended> {
+    let spec = question.spec;
     let mut judge = Judge::new(probe, spec.degraded.as_ref(), spec.read_bytes);
     judge.head(head.status, &head.headers).map_err(|reason| progress.failed(reason))?;
     let mut is_over = false;
@@ -39,11 +58,10 @@ pub(super) async fn ask(
             at_most_bytes: spec.read_bytes,
             to_its_end: spec.reuse,
         };
-        is_over = body.read(&mut stream, &mut wire, &mut judge, progress).await?;
+        is_over = body.read(stream, wire, &mut judge, progress).await?;
     }
     let is_degraded = judge.end().map_err(|reason| progress.failed(reason))?;
-    let keeps = spec.reuse && is_over && head.keep_alive && wire.is_empty();
-    Ok((is_degraded, keeps.then_some(Line::Bytes(stream))))
+    Ok((is_degraded, is_over))
 }
 
 fn request(question: &Question<'_>, probe: &HttpProbe) -> BytesMut {

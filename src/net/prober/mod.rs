@@ -8,6 +8,7 @@ mod again;
 mod attended;
 mod connect;
 mod expect;
+mod fading;
 mod grpc;
 mod http1;
 mod http2;
@@ -35,6 +36,7 @@ use crate::net::tls_client;
 use crate::net::upstream::reason_of;
 
 use again::{Again, Race, Spare};
+use fading::Fading;
 use kept::{Line, Open};
 use wait::{Next, Wait};
 
@@ -51,11 +53,13 @@ type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 pub struct Prober {
     tls: tls::Configs,
     spare: Spare,
+    fading: Fading,
 }
 
 /// What is asked, of whom.
 struct Question<'a> {
     spare: &'a Spare,
+    fading: &'a Fading,
     spec: &'a ProbeSpec,
     /// The endpoint's own address, which is its name where it has no other.
     address: SocketAddr,
@@ -138,6 +142,7 @@ impl Prober {
         timeout: Duration,
         kept: &Kept,
     ) -> Outcome {
+        self.fading.close(Instant::now());
         let again = Again::of(spec, timeout);
         let target = SocketAddr::new(
             spec.address.unwrap_or_else(|| address.ip()),
@@ -155,7 +160,8 @@ impl Prober {
                 }
             },
         };
-        let question = Question { spare: &self.spare, spec, address, target, tls, openings };
+        let (spare, fading) = (&self.spare, &self.fading);
+        let question = Question { spare, fading, spec, address, target, tls, openings };
         let progress: [Progress; ATTEMPTS] = Default::default();
         let mut wait = Wait::new(timeout, spec.first_byte, &again.attempts);
         let mut race = Race::new();
