@@ -211,7 +211,7 @@ fn fault(failure: Failure, by_traffic: bool) -> Fault {
         Reason::Refused | Reason::Unreachable => Fault::Refused,
         Reason::Timeout if failure.layer == Layer::Connect => Fault::BlackHole,
         Reason::Timeout | Reason::Stall => Fault::Hang,
-        Reason::Slow => Fault::Slow,
+        Reason::Slow => Fault::SLOW,
         Reason::Reset | Reason::Closed => Fault::Reset,
         Reason::Cut => Fault::Cut,
         Reason::Certificate(_) | Reason::Handshake => Fault::Certificate,

@@ -8,9 +8,6 @@ use crate::logic::probe::ProbeSpec;
 
 use crate::sim::world::Behavior;
 
-/// How slow an endpoint becomes that becomes slow.
-const SLOW: Duration = Duration::from_secs(2);
-
 /// One way of failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
@@ -26,10 +23,16 @@ pub enum Fault {
     StatusAll,
     /// Every answer to traffic is a 503; the probe's is as it should be.
     StatusTraffic,
-    /// Everything takes two seconds.
-    Slow,
-    /// Three tenths of the answers to traffic are a 500.
-    Errors30,
+    /// Everything takes so long.
+    Slow {
+        /// How long.
+        delay: Duration,
+    },
+    /// Of the answers to traffic so many in a hundred are a 500.
+    Errors {
+        /// How many.
+        percent: u32,
+    },
     /// Answers to traffic end in the middle.
     Cut,
     /// What the probe asks for has the wrong body.
@@ -39,6 +42,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Slow as reports have it.
+    pub const SLOW: Self = Self::Slow { delay: Duration::from_secs(2) };
+
+    /// Errors as reports have them.
+    pub const ERRORS_30: Self = Self::Errors { percent: 30 };
+
     /// Every fault, in the order of reports.
     pub const ALL: [Self; 11] = [
         Self::Refused,
@@ -47,8 +56,8 @@ impl Fault {
         Self::BlackHole,
         Self::StatusAll,
         Self::StatusTraffic,
-        Self::Slow,
-        Self::Errors30,
+        Self::SLOW,
+        Self::ERRORS_30,
         Self::Cut,
         Self::WrongBody,
         Self::Certificate,
@@ -64,8 +73,9 @@ impl Fault {
             Self::BlackHole => "black_hole",
             Self::StatusAll => "status_all",
             Self::StatusTraffic => "status_traffic",
-            Self::Slow => "slow",
-            Self::Errors30 => "errors_30",
+            Self::Slow { .. } => "slow",
+            Self::Errors { percent: 30 } => "errors_30",
+            Self::Errors { .. } => "errors",
             Self::Cut => "cut",
             Self::WrongBody => "wrong_body",
             Self::Certificate => "certificate",
@@ -82,8 +92,10 @@ impl Fault {
             Self::BlackHole => Behavior::BlackHole,
             Self::StatusAll => Behavior::BadStatus { status: 503 },
             Self::StatusTraffic => Behavior::StatusTraffic { status: 503 },
-            Self::Slow => Behavior::Slow { latency: SLOW },
-            Self::Errors30 => Behavior::Errors { share: 0.3, status: 500 },
+            Self::Slow { delay } => Behavior::Slow { latency: delay },
+            Self::Errors { percent } => {
+                Behavior::Errors { share: f64::from(percent) / 100.0, status: 500 }
+            }
             Self::Cut => Behavior::Cut,
             Self::WrongBody => Behavior::WrongBody,
             Self::Certificate => Behavior::Certificate,
@@ -96,8 +108,8 @@ impl Fault {
         match self {
             Self::Refused => Class::Refused,
             Self::Reset | Self::Cut => Class::Reset,
-            Self::Hang | Self::BlackHole | Self::Slow => Class::Silent,
-            Self::StatusAll | Self::StatusTraffic | Self::Errors30 | Self::WrongBody => {
+            Self::Hang | Self::BlackHole | Self::Slow { .. } => Class::Silent,
+            Self::StatusAll | Self::StatusTraffic | Self::Errors { .. } | Self::WrongBody => {
                 Class::BadStatus
             }
             Self::Certificate => Class::Tls,
@@ -113,7 +125,7 @@ impl Fault {
     /// Whether no probe can see it, whatever it asks.
     #[must_use]
     pub fn spares_probes(self) -> bool {
-        matches!(self, Self::StatusTraffic | Self::Errors30 | Self::Cut)
+        matches!(self, Self::StatusTraffic | Self::Errors { .. } | Self::Cut)
     }
 
     /// Whether it can befall an endpoint that is probed so: who speaks no TLS has no certificate.

@@ -280,7 +280,7 @@ pub fn unseen_by_probes(
 pub fn falls_as_a_whole(pool: &PoolSpec, fault: Fault) -> bool {
     let is_connection = matches!(
         fault,
-        Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow
+        Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow { .. }
     );
     pool.correlate.quorum_percent <= 100 && is_connection
 }

@@ -154,7 +154,7 @@ fn unseen(prediction: &Prediction, fault: Fault) -> Option<Unseen> {
 fn what_the_probe_does_not_see_is_said_to_be_unseen() {
     let mut pool = pool(1, Detect::default());
     let prediction = ask(&pool, &question(20, None));
-    let needs_traffic = [Fault::StatusTraffic, Fault::Errors30, Fault::Cut];
+    let needs_traffic = [Fault::StatusTraffic, Fault::ERRORS_30, Fault::Cut];
     for row in &prediction.rows {
         let why = match row.fault {
             fault if needs_traffic.contains(&fault) => Some(Unseen::NeedsTraffic),
@@ -169,7 +169,7 @@ fn what_the_probe_does_not_see_is_said_to_be_unseen() {
     for fault in [Fault::Refused, Fault::BlackHole] {
         assert_eq!(unseen(&prediction, fault), None);
     }
-    for fault in [Fault::Reset, Fault::Hang, Fault::StatusAll, Fault::Slow, Fault::WrongBody] {
+    for fault in [Fault::Reset, Fault::Hang, Fault::StatusAll, Fault::SLOW, Fault::WrongBody] {
         assert_eq!(unseen(&prediction, fault), Some(Unseen::ProbePasses));
     }
 }
@@ -207,4 +207,22 @@ fn threads_change_nothing() {
     let run =
         |threads| predict(&pool, None, &Question { threads, ..question(20, Some(50.0)) }, base);
     assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn how_slow_and_how_many_errors_are_taken_as_they_are_said() {
+    let pool = pool(3, Detect::default());
+    let window = |fault, rate_rps| {
+        let asked = question(20, rate_rps);
+        predict_zone(&pool, None, &asked, (0, Scope::Endpoint, fault), Instant::now()).window
+    };
+    let median = |fault| match window(fault, Some(200.0)) {
+        Window::Seen { spread, .. } => spread.median,
+        Window::Unseen(why) => panic!("{fault:?} is unseen: {why:?}"),
+    };
+    let errors = |percent| median(Fault::Errors { percent });
+    assert!(errors(100) < errors(50) && errors(50) < errors(20));
+    let slow = |ms_| window(Fault::Slow { delay: ms(ms_) }, None);
+    assert_eq!(slow(100), Window::Unseen(Unseen::ProbePasses));
+    assert!(matches!(slow(600), Window::Seen { .. }));
 }

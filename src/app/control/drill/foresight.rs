@@ -62,18 +62,11 @@ impl Control {
 
 /// The largest over the pools.
 fn forecast(plan: &Plan, here: Option<&Place>, asked: &[Asked], base: Instant) -> Forecast {
-    let rate_rps = asked.iter().map(|one| one.rate_rps).sum();
-    let nothing = Forecast {
-        class: "none",
-        rate_rps,
-        median: None,
-        p99: None,
-        worst: None,
-        unseen: Some("not_predicted"),
-    };
-    let Some(fault) = class(plan.fault) else { return nothing };
+    let fault = fault(plan.fault);
     let scope = if plan.endpoint.is_some() { Scope::Endpoint } else { Scope::Zone };
-    let mut all = Forecast { class: fault.as_str(), unseen: None, ..nothing };
+    let rate_rps = asked.iter().map(|one| one.rate_rps).sum();
+    let (median, p99, worst) = (None, None, None);
+    let mut all = Forecast { class: fault.as_str(), rate_rps, median, p99, worst, unseen: None };
     for one in asked {
         let question = Question {
             trials: TRIALS,
@@ -116,16 +109,15 @@ fn larger(all: Forecast, row: &Row) -> Forecast {
     }
 }
 
-/// What `gapless predict` calls it, if it knows it.
-fn class(fault: Fault) -> Option<predict::Fault> {
+/// What `gapless predict` would be asked.
+fn fault(fault: Fault) -> predict::Fault {
     match fault {
-        Fault::Refused => Some(predict::Fault::Refused),
-        Fault::Reset => Some(predict::Fault::Reset),
-        Fault::Hang => Some(predict::Fault::Hang),
-        Fault::Slow { delay } if delay == Duration::from_secs(2) => Some(predict::Fault::Slow),
-        Fault::Status { .. } => Some(predict::Fault::StatusAll),
-        Fault::Errors { percent: 30 } => Some(predict::Fault::Errors30),
-        Fault::Cut => Some(predict::Fault::Cut),
-        Fault::Slow { .. } | Fault::Errors { .. } => None,
+        Fault::Refused => predict::Fault::Refused,
+        Fault::Reset => predict::Fault::Reset,
+        Fault::Hang => predict::Fault::Hang,
+        Fault::Slow { delay } => predict::Fault::Slow { delay },
+        Fault::Status { .. } => predict::Fault::StatusAll,
+        Fault::Errors { percent } => predict::Fault::Errors { percent },
+        Fault::Cut => predict::Fault::Cut,
     }
 }
