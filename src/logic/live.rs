@@ -266,6 +266,12 @@ impl Live {
         self.trial_at_us.store(from_us, Relaxed);
     }
 
+    /// Whether one is due that nobody has taken.
+    #[must_use]
+    pub fn is_trial_due(&self, now_us: u64) -> bool {
+        self.trial_at_us.load(Relaxed) <= now_us
+    }
+
     /// No more trials.
     pub fn end_trials(&self) {
         self.trial_at_us.store(NEVER_US, Relaxed);
@@ -329,6 +335,7 @@ mod tests {
         assert!(!live.take_trial(1_000_000), "none is wanted");
         live.want_trials(500, 100);
         assert!(!live.take_trial(499));
+        assert!(!live.is_trial_due(499) && live.is_trial_due(500));
         assert!(live.take_trial(500) && !live.take_trial(500));
         assert!(!live.take_trial(599) && live.take_trial(600));
         live.end_trials();

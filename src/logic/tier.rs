@@ -248,6 +248,13 @@ impl Tier {
         self.cells.iter().flat_map(Cell::targets)
     }
 
+    /// Whether endpoints of the pool's zone with this index get traffic by it.
+    #[must_use]
+    pub(super) fn reaches(&self, zone: usize) -> bool {
+        self.share > 0
+            && self.cells.iter().any(|cell| cell.targets().next().is_some_and(|t| t.zone == zone))
+    }
+
     /// The endpoints of the tier, each with the part of the tier's traffic that is drawn for it, in
     /// 0..1.
     pub fn parts(&self) -> impl Iterator<Item = (&Target, f64)> {

@@ -133,6 +133,8 @@ pub(super) struct Endpoint {
     pub(super) is_degraded: bool,
     /// What is known of it was found out by another process.
     pub(super) is_heir: bool,
+    /// It is back, and the first request is on its way to nobody yet.
+    pub(super) is_awaited: bool,
     /// It joined a pool that others served already.
     pub(super) is_late_comer: bool,
     /// It has fallen with its zone, and nobody has been told; see [`super::zones::Fall`].
@@ -180,6 +182,7 @@ impl Endpoint {
             is_contradicted: false,
             is_degraded: false,
             is_heir: false,
+            is_awaited: false,
             is_late_comer: false,
             is_untold: false,
             ratio: Ratio::new(now),

@@ -71,6 +71,8 @@ pub(super) struct Entry {
     pub(super) is_ready: bool,
     /// Traffic has put it down.
     pub(super) is_condemned: bool,
+    /// It is back, and the next request that can be sent again is its first.
+    pub(super) is_awaited: bool,
 }
 
 /// How many endpoints are in which state.
@@ -162,6 +164,8 @@ pub(super) struct Built {
     pub(super) suspects: Option<Cell>,
     pub(super) resort: Option<Cell>,
     pub(super) trials: Vec<Target>,
+    /// Those that are back and have had no request yet.
+    pub(super) awaited: Vec<Target>,
     /// Sum of the capacities of all that something is known of.
     pub(super) known: u64,
     pub(super) has_doubted: bool,
@@ -239,7 +243,7 @@ impl ZoneState {
     fn build(&self) -> Built {
         let mut open = Vec::with_capacity(self.entries.len());
         let (mut suspects, mut resort, mut trials) = (Vec::new(), Vec::new(), Vec::new());
-        let mut known = 0;
+        let (mut known, mut awaited) = (0, Vec::new());
         for (entry, position) in self.entries.iter().zip(0u32..) {
             let seat = (position, entry.weight);
             match entry.standing {
@@ -251,6 +255,9 @@ impl ZoneState {
                 Standing::Trial => trials.push(self.targets[position as usize].clone()),
             }
             known += u64::from(entry.capacity);
+            if entry.is_awaited {
+                awaited.push(self.targets[position as usize].clone());
+            }
         }
         if open.len() + suspects.len() < self.min_capacity as usize {
             // A pilot light that has yet to grow: better than nobody.
@@ -275,6 +282,7 @@ impl ZoneState {
             suspects: cell(&suspects),
             resort: cell(&resort),
             trials,
+            awaited,
             known,
             has_doubted,
         }

@@ -75,6 +75,7 @@ impl Director {
             let Some(state) = self.pools.get_mut(pool) else { continue };
             state.ramp_due = None;
             let length = state.spec.recover.ramp;
+            let now_us = now.saturating_duration_since(self.epoch).as_micros() as u64;
             let mut grows = false;
             let name = Arc::clone(&state.spec.name);
             let mut whole = Vec::new();
@@ -92,6 +93,7 @@ impl Director {
                 if let Some(endpoint) = self.roster.get_mut(id) {
                     endpoint.ramp.settle(length, now);
                     let still = endpoint.ramp.is_growing();
+                    endpoint.is_awaited &= still && endpoint.live.is_trial_due(now_us);
                     self.restand(id, now);
                     if still {
                         grows = true;
@@ -160,11 +162,14 @@ fn view(
     let clear: [Choice; 4] = [|zone| zone.clear.as_ref(), open[0], open[1], open[2]];
     let has_doubted = division.zones().any(|built| built.has_doubted);
     let any_clear = division.zones().any(|built| built.clear.is_some());
-    let trials: Vec<Target> = division.zones().flat_map(|built| built.trials.clone()).collect();
     let (led, others) = every_way(&spec, |way| Led {
         tiers: division.assemble(way, &open),
         proven: (has_doubted && any_clear).then(|| division.assemble(way, &clear)),
     });
+    // Nobody is fetched from a tier that gets nothing.
+    let is_led = |target: &&Target| led.tiers.iter().any(|tier| tier.reaches(target.zone));
+    let awaited = division.zones().flat_map(|built| &built.awaited).filter(is_led);
+    let trials = division.zones().flat_map(|built| &built.trials).chain(awaited).cloned().collect();
     state.bounds = division.bounds();
     Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live, pins })
 }

@@ -37,7 +37,8 @@ impl Director {
         }
         // Who is drained may have clients of its own yet.
         let is_lost = is_drained && old.is_down != entry.is_down;
-        if old.standing != entry.standing || old.weight != entry.weight || is_lost {
+        let is_news = old.is_awaited != entry.is_awaited;
+        if old.standing != entry.standing || old.weight != entry.weight || is_news || is_lost {
             zone.mark();
             // The last resort of a large zone that is down is published with whatever comes next: a
             // thousand verdicts in a zone that has left the traffic move nothing.
@@ -75,6 +76,7 @@ fn entry(endpoint: &Endpoint, now: Instant) -> Entry {
         is_down: endpoint.is_down() && left > 0,
         is_ready: endpoint.is_ready(now),
         is_condemned: matches!(endpoint.trust, Trust::Condemned(_)),
+        is_awaited: endpoint.is_awaited && standing == Standing::Clear,
     }
 }
 

@@ -370,7 +370,7 @@ impl Director {
                     trouble.held_until = Some(now + trouble.flaps.fell(&recover, now));
                 }
                 endpoint.ramp = Ramp::Full;
-                endpoint.is_late_comer = false;
+                (endpoint.is_late_comer, endpoint.is_awaited) = (false, false);
                 endpoint.checks.iter_mut().for_each(|check| check.timer.end_burst());
             }
             Change::Restored => {
@@ -408,6 +408,11 @@ impl Director {
             return;
         }
         endpoint.ramp = Ramp::Since(now);
+        // A small share of little traffic may be long in coming, and what comes first may be one that
+        // cannot be sent again.
+        let now_us = now.saturating_duration_since(self.epoch).as_micros() as u64;
+        endpoint.live.want_trials(now_us, u32::MAX);
+        endpoint.is_awaited = true;
         state.ramping.push(id);
         self.ramps(pool, now);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::logic::steer::{Capacity, Overprovisioning, Policy, Role};
+use crate::logic::topology::Recover;
 
 /// The share of each zone, in the order of the pool, in tenths of a per cent.
 fn shares(rig: &Rig) -> Vec<u32> {
@@ -178,4 +179,35 @@ fn a_pool_in_panic_is_not_published_again_and_again_for_what_it_could_take() {
         publications += rig.published().len();
     }
     assert!(publications <= 2, "{publications}");
+}
+
+#[test]
+fn who_is_back_gets_the_next_request_that_can_be_sent_again() {
+    let grows = |spec: &mut PoolSpec| spec.recover = Recover::default();
+    let mut rig = rig(Policy::Failover, grows, &[("r/a", &[1, 2, 3]), ("s/a", &[4, 5])]);
+    let returns = |rig: &mut Rig, port| {
+        rig.fell(&[port]);
+        for _ in 0..2 {
+            rig.now += ms(100);
+            let pass = rig.regular(rig.id(port), PASS);
+            rig.turn([pass]);
+        }
+        assert!(!rig.down().contains(&port));
+    };
+    let first = |rig: &Rig| {
+        let now_us = rig.now.saturating_duration_since(rig.director.epoch).as_micros() as u64;
+        rig.view().trial(now_us).map(|target| target.address.port())
+    };
+    returns(&mut rig, 4);
+    assert_eq!(first(&rig), None, "its zone gets nothing");
+    rig.live_on(ms(11_000), |_| PASS);
+    returns(&mut rig, 2);
+    assert_eq!(first(&rig), Some(2));
+    assert_eq!(first(&rig), None, "one is enough");
+    // Beyond what would count as one failure of the zone.
+    rig.live_on(ms(3_000), |_| PASS);
+    assert!(rig.view().trials.is_empty(), "nobody need be asked any more");
+    returns(&mut rig, 1);
+    rig.fell(&[1]);
+    assert_eq!(first(&rig), None, "it is gone again");
 }
