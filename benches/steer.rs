@@ -85,6 +85,7 @@ fn cells(
                 zone,
                 weight: if weighted { 1 + n % 4 } else { 1 },
                 live: Arc::default(),
+                kin: Arc::default(),
             }
         };
         let targets: Arc<[Target]> = (0..endpoints).map(target).collect();

@@ -293,6 +293,7 @@ mod tests {
             zone: 0,
             weight: 1,
             live: Arc::default(),
+            kin: Arc::default(),
         };
         let targets: Arc<[Target]> = (0..4).map(target).collect();
         let cell = |positions: &[u32]| {

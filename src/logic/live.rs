@@ -66,6 +66,25 @@ impl Default for Live {
     }
 }
 
+/// What the endpoints of one zone of a pool share, written by workers.
+#[derive(Debug, Default)]
+pub struct Kin {
+    erred_us: AtomicU64,
+}
+
+impl Kin {
+    /// One of them failed a request.
+    pub fn erred(&self, now_us: u64) {
+        self.erred_us.fetch_max(now_us, Relaxed);
+    }
+
+    /// When one of them did so last; zero if none has.
+    #[must_use]
+    pub fn erred_us(&self) -> u64 {
+        self.erred_us.load(Relaxed)
+    }
+}
+
 /// The counters of [`Live`] that the ledger reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -72,7 +72,8 @@ pub enum Sending {
     /// It may be sent again: a doubted endpoint can do it no harm.
     Repeatable,
     /// It must not run twice: only endpoints that nothing is said against, and if there is a
-    /// choice none that has kept others waiting since before then, in microseconds.
+    /// choice none that has kept others waiting since before then, in microseconds, and none that
+    /// may have what a neighbour has ([`Target::may_ail`]).
     Once {
         /// Longer ago than any answer takes.
         before_us: u64,
@@ -140,15 +141,24 @@ impl PoolView {
         let wish = wish.into();
         let picked = self.draw(rng, &wish)?;
         match wish.sending {
-            Sending::Once { before_us } if picked.live.waits_since_before(before_us) => {
+            Sending::Once { before_us } => {
                 // What was sent there may never be answered, and this could not be sent again.
                 let lives = |target: &Target| !target.live.waits_since_before(before_us);
-                let mut tiers = self.tiers_for(wish.way, wish.sending).iter();
-                Some(
-                    tiers.find_map(|tier| self.fitting(tier, rng, &wish, &lives)).unwrap_or(picked),
-                )
+                let is_proven = |target: &Target| lives(target) && !target.may_ail(wish.now_us);
+                if is_proven(picked) {
+                    return Some(picked);
+                }
+                let tiers = self.tiers_for(wish.way, wish.sending);
+                let mut among = |fits: &dyn Fn(&Target) -> bool| {
+                    tiers.iter().find_map(|tier| self.fitting(tier, rng, &wish, fits))
+                };
+                if let Some(proven) = among(&is_proven) {
+                    return Some(proven);
+                }
+                let living = if lives(picked) { None } else { among(&lives) };
+                Some(living.unwrap_or(picked))
             }
-            _ => Some(picked),
+            Sending::Repeatable => Some(picked),
         }
     }
 
@@ -255,9 +265,18 @@ mod tests {
 
     use std::net::SocketAddr;
 
+    use super::super::live::Kin;
+
     fn target(id: u32, zone: usize, weight: u32) -> Target {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000 + id as u16));
-        Target { id: EndpointId::new(id, 0), address, zone, weight, live: Arc::default() }
+        Target {
+            id: EndpointId::new(id, 0),
+            address,
+            zone,
+            weight,
+            live: Arc::default(),
+            kin: Arc::default(),
+        }
     }
 
     fn view(tiers: Vec<Tier>) -> PoolView {
@@ -348,5 +367,50 @@ mod tests {
         assert_eq!(next(&avoid), Some(1), "no other zone is left");
         avoid.leave(EndpointId::new(1, 0), 0);
         assert_eq!(next(&avoid), None);
+    }
+
+    #[test]
+    fn what_must_not_run_twice_waits_for_the_neighbours_of_a_failure_to_prove_themselves() {
+        let kin = Arc::<Kin>::default();
+        let near = |id| Target { kin: Arc::clone(&kin), ..target(id, 0, 1) };
+        let neighbours = [near(0), near(1), near(2)];
+        let pool =
+            view(vec![Tier::of(WHOLE, neighbours.to_vec()), Tier::of(0, vec![target(3, 1, 1)])]);
+        let mut rng = Rng::with_seed(7);
+        let mut picks = |sending, now_us| -> Vec<u32> {
+            let mut one = || pool.pick(&mut rng, Wish { now_us, ..Wish::from(sending) });
+            let mut slots: Vec<u32> = (0..200).filter_map(|_| Some(one()?.id.slot)).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            slots
+        };
+        let (once, again) = (Sending::Once { before_us: 0 }, Sending::Repeatable);
+        neighbours[1].live.good(900);
+        assert_eq!(picks(once, 1_000), [0, 1, 2]);
+        kin.erred(1_000);
+        assert_eq!(picks(once, 1_010), [3], "what ails one may ail all");
+        assert_eq!(picks(again, 1_010), [0, 1, 2]);
+        neighbours[1].live.good(1_020);
+        assert_eq!(picks(once, 1_030), [1]);
+        neighbours[0].live.good(1_040);
+        kin.erred(1_050);
+        neighbours[0].live.good(1_060);
+        assert_eq!(picks(once, 1_070), [0]);
+        assert_eq!(picks(once, 1_050 + 1_000_000), [0, 1, 2], "that was long ago");
+    }
+
+    #[test]
+    fn where_all_may_ail_the_living_are_asked() {
+        let kin = Arc::<Kin>::default();
+        let near = |id| Target { kin: Arc::clone(&kin), ..target(id, 0, 1) };
+        let neighbours = [near(0), near(1)];
+        let pool = view(vec![Tier::of(WHOLE, neighbours.to_vec())]);
+        let mut rng = Rng::with_seed(7);
+        kin.erred(1_000);
+        neighbours[0].live.enter(500);
+        let wish = Wish { now_us: 1_100, ..Wish::from(Sending::Once { before_us: 900 }) };
+        for _ in 0..50 {
+            assert_eq!(pool.pick(&mut rng, wish).expect("one").id.slot, 1, "the other one waits");
+        }
     }
 }

@@ -10,10 +10,14 @@ use super::balance::Seating;
 use super::balance::keyed::Home;
 use super::balance::turns::{Turns, gcd, stride};
 use super::id::EndpointId;
-use super::live::Live;
+use super::live::{Kin, Live};
 
 /// A weight of one, as [`Cell`] counts: fine enough for a ramp and a degraded endpoint.
 pub const WEIGHT_ONE: u32 = 1_000;
+
+/// For how long one endpoint's failure is held against its neighbours, in microseconds. Who is asked
+/// often has answered since; who is not need not be avoided for ever.
+const AILS_US: u64 = 1_000_000;
 
 /// Draws before all endpoints of a tier are gone through for one that fits.
 const DRAWS: usize = 16;
@@ -31,6 +35,20 @@ pub struct Target {
     pub weight: u32,
     /// What the workers write.
     pub live: Arc<Live>,
+    /// What they write of its zone.
+    pub kin: Arc<Kin>,
+}
+
+impl Target {
+    /// Whether a neighbour has failed a request of late, and this one has answered none well since:
+    /// what ails one of a zone may ail them all.
+    #[must_use]
+    pub fn may_ail(&self, now_us: u64) -> bool {
+        let erred_us = self.kin.erred_us();
+        erred_us != 0
+            && now_us.saturating_sub(erred_us) < AILS_US
+            && self.live.last_good_us() < erred_us
+    }
 }
 
 /// Those endpoints of one zone that take traffic.
@@ -370,6 +388,7 @@ mod tests {
             zone: 0,
             weight: 1,
             live: Arc::default(),
+            kin: Arc::default(),
         };
         let ids = first..first + weights.len() as u32;
         let active = (0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0);

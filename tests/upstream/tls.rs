@@ -159,7 +159,8 @@ const CALLER: Caller = Caller {
 fn connect(directory: &Path, lines: &str, address: SocketAddr) -> Result<(), TryError> {
     let spec = pool_spec(directory, lines, address);
     let id = EndpointId::new(0, 0);
-    let target = Target { id, address, zone: 0, weight: 1, live: Arc::default() };
+    let target =
+        Target { id, address, zone: 0, weight: 1, live: Arc::default(), kin: Arc::default() };
     on_one_thread(async {
         let pool =
             Pool::new(target, Default::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));
@@ -262,7 +263,8 @@ fn the_handshake_counts_into_the_connect_timeout() {
     let stage = Stage::default();
     let spec = pool_spec(directory.path(), &tls(directory.path(), ""), address);
     let id = EndpointId::new(0, 0);
-    let target = Target { id, address, zone: 0, weight: 1, live: Arc::default() };
+    let target =
+        Target { id, address, zone: 0, weight: 1, live: Arc::default(), kin: Arc::default() };
     on_one_thread(async {
         let pool =
             Pool::new(target, Default::default(), &spec.speech, &spec.limits, Rc::new(|_| ()));

@@ -190,6 +190,10 @@ impl Visit {
 
     /// Tells control.
     fn report(&self, failure: Failure) {
+        // Trials speak of nobody else.
+        if !self.is_trial && failure.reason != Reason::Stall {
+            self.home.target.kin.erred(self.worker.shared.micros(Instant::now()));
+        }
         let endpoint = self.home.target.id;
         let began = self.began;
         let report = match &self.home.staging {

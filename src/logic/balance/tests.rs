@@ -35,6 +35,7 @@ impl Zone {
             zone: number,
             weight,
             live: Arc::default(),
+            kin: Arc::default(),
         };
         let targets: Arc<[Target]> = weights.iter().zip(0..).map(target).collect();
         let place = Place::parse(&format!("r/z{number}")).expect("a place");

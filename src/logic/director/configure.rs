@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::logic::id::EndpointId;
 use crate::logic::incident::Ended;
+use crate::logic::live::Kin;
 use crate::logic::route::RouteTable;
 use crate::logic::snapshot::Target;
 use crate::logic::topology::{PoolSpec, Topology};
@@ -44,7 +45,8 @@ impl Director {
             let is_late = old.as_ref().is_some_and(&is_late);
             let mut state = PoolState::new(spec, here, old, now);
             for zone in 0..spec.zones.len() {
-                let targets = self.seat_zone((index, zone), spec, (&known, is_late), now);
+                let kin = &state.zones[zone].kin;
+                let targets = self.seat_zone((index, zone), spec, (&known, is_late), kin, now);
                 state.counts.all += targets.len() as u32;
                 state.zones[zone].seat(targets, spec.tables());
             }
@@ -69,6 +71,7 @@ impl Director {
         (pool, zone): (usize, usize),
         spec: &Arc<PoolSpec>,
         (known, is_late): (&Addresses, bool),
+        kin: &Arc<Kin>,
         now: Instant,
     ) -> Vec<Target> {
         let declared = &spec.zones[zone];
@@ -91,7 +94,8 @@ impl Director {
             let Some(live) = self.roster.get(id).map(|endpoint| Arc::clone(&endpoint.live)) else {
                 continue;
             };
-            targets.push(Target { id, address: one.address, zone, weight: one.weight, live });
+            let kin = Arc::clone(kin);
+            targets.push(Target { id, address: one.address, zone, weight: one.weight, live, kin });
         }
         targets
     }

@@ -8,6 +8,7 @@ use crate::logic::affinity::Affinity;
 use crate::logic::balance::hash::identity;
 use crate::logic::balance::{Kind, Seating};
 use crate::logic::id::{EndpointId, Place};
+use crate::logic::live::Kin;
 use crate::logic::outcome::Failure;
 use crate::logic::ratio::{Faded, Ratio};
 use crate::logic::recovery::{Flaps, Ramp};
@@ -150,6 +151,8 @@ pub(super) struct ZoneState {
     pub(super) strikes: VecDeque<(Instant, EndpointId)>,
     pub(super) struck: u32,
     targets: Arc<[Target]>,
+    /// What workers write of its endpoints.
+    pub(super) kin: Arc<Kin>,
     /// By what keys find `targets`, where the pool has any.
     seating: Option<Arc<Seating>>,
     built: Built,
@@ -188,6 +191,7 @@ impl ZoneState {
             ratio: Ratio::new(now),
             strikes: VecDeque::new(),
             struck: 0,
+            kin: Arc::default(),
             targets: Arc::from(Vec::new()),
             seating: None,
             built: Built::default(),
@@ -205,6 +209,7 @@ impl ZoneState {
                 ratio: before.ratio,
                 strikes: std::mem::take(&mut before.strikes),
                 struck: before.struck,
+                kin: Arc::clone(&before.kin),
                 seating: before.seating.take(),
                 ..fresh
             },

@@ -63,6 +63,9 @@ impl World {
     }
 
     fn report(&mut self, visit: &Visit, failure: Failure) {
+        if !visit.is_trial && failure.reason != Reason::Stall {
+            visit.target.kin.erred(self.micros(self.now));
+        }
         let endpoint = visit.target.id;
         self.tell(Input::Traffic { endpoint, failure, began: visit.began });
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::logic::id::EndpointId;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::{self, Reached, Waiting};
-use crate::logic::snapshot::{Avoid, Live, PoolView, Sending, Target};
+use crate::logic::snapshot::{Avoid, Live, PoolView, Sending, Target, Wish};
 use crate::logic::witness::Witness;
 
 use super::behavior::{Answer, Reply};
@@ -214,7 +214,10 @@ impl World {
                 target.live.tried();
                 Some((target.clone(), true))
             }
-            None => view.pick(&mut self.rng, sending).cloned().map(|target| (target, false)),
+            None => {
+                let wish = Wish { now_us, ..sending.into() };
+                view.pick(&mut self.rng, wish).cloned().map(|target| (target, false))
+            }
         }
     }
 
