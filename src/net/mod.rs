@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod gathered;
 pub mod geo;
 pub mod h1;
 pub mod handover;

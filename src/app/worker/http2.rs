@@ -9,11 +9,12 @@ use http::header::CONNECTION;
 use http::{Response, StatusCode};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::app::proxy::{self, Client, ProxyBody};
 use crate::config::model::Limits;
+use crate::net::gathered::{Gathered, Poured};
 
 use self::activity::{Activity, Answering, Streams};
 use super::Worker;
@@ -105,8 +106,10 @@ pub(super) async fn serve(
             },
         ))
     });
-    let connection =
-        builder(streams.clone(), limits.header_bytes).serve_connection(stream, service);
+    let stream = Gathered::new(TokioIo::new(stream));
+    let connection = builder(streams.clone(), limits.header_bytes)
+        .serve_connection(TokioIo::new(stream.clone()), service);
+    let connection = Poured::new(connection, stream);
     let mut connection = std::pin::pin!(connection);
     let mut phase = Phase::Serving;
     let mut look = activity.idle_until(header_timeout);
@@ -146,7 +149,7 @@ pub(super) async fn serve(
             Phase::Serving if activity.has_begun() => activity.idle_until(idle_timeout),
             Phase::Serving => activity.idle_until(header_timeout),
             Phase::Leaving { .. } => {
-                connection.as_mut().graceful_shutdown();
+                connection.as_mut().writer().graceful_shutdown();
                 activity.idle_until(FAREWELL).max(Instant::now() + FAREWELL)
             }
         };

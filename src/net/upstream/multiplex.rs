@@ -1,7 +1,7 @@
 //! One HTTP/2 connection to an endpoint, and who drives it.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::logic::outcome::{Failure, Layer, Reason};
 use crate::logic::retry::Reached;
+use crate::net::gathered::Gathered;
 use crate::net::tls_client;
 
 use super::connection::{TryError, reason_of};
@@ -59,10 +60,18 @@ pub(super) struct Passed {
     resets: Cell<bool>,
 }
 
-/// A connection's stream, with its bytes counted.
+impl Passed {
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.written_bytes.update(|sum| sum + *count as u64);
+        }
+    }
+}
+
+/// A connection's stream, with its bytes counted: what is gathered counts as written.
 #[derive(Debug)]
 pub(super) struct Counted {
-    stream: Stream,
+    stream: Gathered<Stream>,
     passed: Rc<Passed>,
 }
 
@@ -100,6 +109,7 @@ pub(super) enum Room {
 pub(super) struct Opened {
     send: SendRequest<Bytes>,
     connection: Connection<Counted, Bytes>,
+    stream: Gathered<Stream>,
     passed: Rc<Passed>,
 }
 
@@ -107,7 +117,8 @@ pub(super) struct Opened {
 /// a request is sent before: whoever fails here has seen none.
 pub(super) async fn begin(stream: Stream, head_bytes_at_most: usize) -> Result<Opened, TryError> {
     let passed = Rc::new(Passed::default());
-    let counted = Counted { stream, passed: Rc::clone(&passed) };
+    let stream = Gathered::new(stream);
+    let counted = Counted { stream: stream.clone(), passed: Rc::clone(&passed) };
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -122,6 +133,7 @@ pub(super) async fn begin(stream: Stream, head_bytes_at_most: usize) -> Result<O
     let (send, mut connection) = opened.map_err(|error| never_began(&error, &passed))?;
     std::future::poll_fn(|cx| {
         let over = Pin::new(&mut connection).poll(cx);
+        stream.pour(cx);
         if connection.max_concurrent_send_streams() > 0 {
             return Poll::Ready(Ok(()));
         }
@@ -131,7 +143,7 @@ pub(super) async fn begin(stream: Stream, head_bytes_at_most: usize) -> Result<O
     .map_err(|error| {
         error.map_or_else(|| unreached(Reason::Closed), |e| never_began(&e, &passed))
     })?;
-    Ok(Opened { send, connection, passed })
+    Ok(Opened { send, connection, stream, passed })
 }
 
 fn never_began(error: &h2::Error, passed: &Passed) -> TryError {
@@ -169,7 +181,7 @@ impl Opened {
         queue: &Rc<Queue>,
         slot: Slot,
     ) -> Rc<Multiplexed> {
-        let Self { send, mut connection, passed } = self;
+        let Self { send, mut connection, stream, passed } = self;
         let line = Rc::new(Multiplexed {
             send: RefCell::new(Some(send)),
             streams: Cell::new(0),
@@ -183,6 +195,7 @@ impl Opened {
         let driver = Driver {
             pings: connection.ping_pong(),
             connection,
+            stream,
             line: Rc::clone(&line),
             pulse: None,
             heard_bytes: 0,
@@ -317,6 +330,7 @@ impl Drop for Seat {
 /// Moves a connection's bytes; ends with it.
 struct Driver {
     connection: Connection<Counted, Bytes>,
+    stream: Gathered<Stream>,
     pings: Option<PingPong>,
     line: Rc<Multiplexed>,
     /// Runs while requests are under way.
@@ -345,7 +359,9 @@ impl Driver {
         if !known {
             self.line.driver.replace(Some(cx.waker().clone()));
         }
-        if Pin::new(&mut self.connection).poll(cx).is_ready() {
+        let is_over = Pin::new(&mut self.connection).poll(cx).is_ready();
+        self.stream.pour(cx);
+        if is_over {
             return Poll::Ready(());
         }
         if self.line.streams.get() > 0 {
@@ -397,7 +413,7 @@ impl Driver {
 impl Drop for Counted {
     fn drop(&mut self) {
         if self.passed.resets.get() {
-            self.stream.reset_on_drop();
+            self.stream.with(Stream::reset_on_drop);
         }
     }
 }
@@ -429,10 +445,22 @@ impl AsyncWrite for Counted {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = written {
-            self.passed.written_bytes.update(|sum| sum + count as u64);
-        }
+        self.passed.wrote(&written);
         written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.passed.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
