@@ -10,6 +10,7 @@ mod connections;
 mod errors;
 mod heads;
 mod hostile;
+mod interim;
 mod uploads;
 
 use support::config::Config;

@@ -12,7 +12,7 @@ use crate::app::worker::{PoolLocal, Worker};
 use crate::logic::breaker::Full;
 use crate::logic::outcome::{Failure, Reason};
 use crate::logic::retry::Reached;
-use crate::logic::route::Timeouts;
+use crate::logic::route::{HeaderChanges, Timeouts};
 use crate::net::h1::{Framing, ResponseHead};
 use crate::net::trailers;
 use crate::net::upstream::{
@@ -50,6 +50,8 @@ pub(super) struct Ask<'a> {
     pub(super) may_hedge: bool,
     /// The endpoint is asked to go on in another protocol.
     pub(super) switches: bool,
+    /// What its route changes of an answer's head.
+    pub(super) changes: &'a HeaderChanges,
 }
 
 /// Why a try gave no response.
@@ -161,7 +163,7 @@ pub(super) async fn attempt(
         (false, true) => Until::Stalled,
         (false, false) => Until::Timeout,
     };
-    match waiting.head(outgoing, visit, until).await? {
+    match waiting.head(Some(ask), outgoing, visit, until).await? {
         Some(head) => Ok(Progress::Begun(waiting.begun(head, local, visit))),
         None => Ok(Progress::Stalled(Box::new(waiting))),
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::early::Early;
 use super::tunnel::Sequel;
 use crate::net::inbound::tls::Session;
 use crate::net::upstream::Caller;
@@ -19,6 +20,8 @@ pub struct Client {
     pub tls: Option<Box<Session>>,
     /// What its connection goes on with when HTTP on it is over.
     pub sequel: Sequel,
+    /// What endpoints say to it before they answer.
+    pub early: Early,
 }
 
 impl Client {
@@ -26,7 +29,7 @@ impl Client {
     #[must_use]
     pub fn new(address: SocketAddr, local: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
-        Self { address, ip, local, tls: None, sequel: Sequel::default() }
+        Self { address, ip, local, tls: None, sequel: Sequel::default(), early: Early::default() }
     }
 
     /// On whose behalf a connection to an endpoint is opened.

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, VIA};
+use http::header::{
+    CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, VIA,
+};
 use http::{Request, Uri, Version};
 
 use crate::net::h1::{self, ConnectionOptions};
@@ -12,10 +14,24 @@ use crate::net::upstream::BodyFraming;
 
 use super::attempt::Ask;
 use super::forward;
-use super::marks::SpanId;
+use super::marks::{REQUEST_ID, SpanId, TRACEPARENT};
+use super::origin;
 
 /// Fields that are added, at most.
 const ADDED: usize = 8;
+
+/// The most usual of them: to make a name of bytes costs more than to find it.
+static KNOWN: [HeaderName; 6] = [
+    HeaderName::from_static(origin::FOR),
+    HeaderName::from_static(origin::PROTO),
+    HeaderName::from_static(origin::HOST),
+    HeaderName::from_static(TRACEPARENT),
+    REQUEST_ID,
+    FORWARDED,
+];
+
+/// What they are written in first; mostly it is enough.
+const ADDED_BYTES: usize = 512;
 
 /// The request that is asked of the endpoint at `address`; `None` if HTTP/2 cannot say it.
 ///
@@ -81,12 +97,16 @@ fn headers(ask: &Ask<'_>, span: Option<&SpanId>) -> Option<HeaderMap> {
 }
 
 fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>, span: Option<&SpanId>) -> Option<()> {
-    let mut lines = BytesMut::new();
+    let mut lines = BytesMut::with_capacity(ADDED_BYTES);
     ask.asker.write(&mut lines, ask.request.headers(), ask.admitted.asked_host, span);
-    for line in lines.as_ref().split(|&b| b == b'\n') {
+    let lines = lines.freeze();
+    for line in lines.split(|&b| b == b'\n') {
         let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
-        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+        let name = name(&line[..colon])?;
+        let value = lines.slice_ref(line[colon + 1..].trim_ascii());
+        let mut value = HeaderValue::from_maybe_shared(value).ok()?;
+        // No two requests have the same: in the table of either side it would only be in the way.
+        value.set_sensitive(name == REQUEST_ID || name == TRACEPARENT);
         headers.append(name, value);
     }
     for given in ask.request.headers().get_all(VIA) {
@@ -94,4 +114,10 @@ fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>, span: Option<&SpanId>) -> O
     }
     forward::add_via(headers, ask.via);
     Some(())
+}
+
+/// The name of a field that is added.
+fn name(bytes: &[u8]) -> Option<HeaderName> {
+    let known = KNOWN.iter().find(|name| name.as_str().as_bytes() == bytes);
+    known.cloned().or_else(|| HeaderName::from_bytes(bytes).ok())
 }

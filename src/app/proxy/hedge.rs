@@ -44,7 +44,7 @@ impl Trip<'_> {
     pub(super) async fn hedge(&mut self, view: Rc<View>, ask: &Ask<'_>, first: Stalled) -> Settled {
         let Stalled { visit, zone, mut waiting } = first;
         let Some((view, next)) = self.second(&view, &visit, zone) else {
-            let head = finish(&mut waiting, &visit).await;
+            let head = finish(&mut waiting, ask, &visit).await;
             let result = head.map(|head| waiting.begun(head, view.pool(self.route).1, &visit));
             return Settled { view, visit, zone, result };
         };
@@ -55,7 +55,7 @@ impl Trip<'_> {
         let mut second = Box::pin(run(self.worker, &local, ask, &other, (way, connect)));
         let lap = tokio::select! {
             biased;
-            head = finish(&mut waiting, &visit) => Lap::First(head),
+            head = finish(&mut waiting, ask, &visit) => Lap::First(head),
             result = &mut second => Lap::Second(Box::new(result)),
         };
         match lap {
@@ -79,7 +79,7 @@ impl Trip<'_> {
                 }
                 self.avoid.leave(other.home().target.id, other_zone);
                 self.lost(result, ask, &other);
-                let head = finish(&mut waiting, &visit).await;
+                let head = finish(&mut waiting, ask, &visit).await;
                 let result = head.map(|head| waiting.begun(head, &local, &visit));
                 Settled { view, visit, zone, result }
             }
@@ -135,17 +135,21 @@ async fn run(
     match attempt(worker, local, ask, &mut Outgoing::empty(), visit, way).await? {
         Progress::Begun(begun) => Ok(begun),
         Progress::Stalled(mut waiting) => {
-            let head = finish(&mut waiting, visit).await?;
+            let head = finish(&mut waiting, ask, visit).await?;
             Ok(waiting.begun(head, local, visit))
         }
     }
 }
 
 /// Waits on for as long as it takes.
-async fn finish(waiting: &mut Waiting, visit: &Visit) -> Result<ResponseHead, Ended> {
+async fn finish(
+    waiting: &mut Waiting,
+    ask: &Ask<'_>,
+    visit: &Visit,
+) -> Result<ResponseHead, Ended> {
     let mut outgoing = Outgoing::empty();
     loop {
-        if let Some(head) = waiting.head(&mut outgoing, visit, Until::Timeout).await? {
+        if let Some(head) = waiting.head(Some(ask), &mut outgoing, visit, Until::Timeout).await? {
             return Ok(head);
         }
     }

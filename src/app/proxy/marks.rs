@@ -15,7 +15,7 @@ use crate::net::h1;
 /// The request's id, on its way to the endpoint and on answers of our own.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// Longest id that is taken over.
 const ID_BYTES: usize = 128;

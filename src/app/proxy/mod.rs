@@ -14,6 +14,7 @@ mod changes;
 mod choose;
 mod client;
 mod drill;
+mod early;
 mod fault;
 mod forward;
 mod forward_h2;
@@ -34,6 +35,7 @@ mod wait;
 
 pub use body::ProxyBody;
 pub use client::Client;
+pub use early::Early;
 pub use fault::{REASON_HEADER, Reason};
 pub use marks::{Ids, Parent, SpanId};
 pub use mirror::Mirrors;

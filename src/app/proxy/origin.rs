@@ -21,9 +21,9 @@ use super::client::Client;
 /// Hops that are looked at, at most.
 const HOPS: usize = 64;
 
-const FOR: &str = "x-forwarded-for";
-const PROTO: &str = "x-forwarded-proto";
-const HOST: &str = "x-forwarded-host";
+pub(super) const FOR: &str = "x-forwarded-for";
+pub(super) const PROTO: &str = "x-forwarded-proto";
+pub(super) const HOST: &str = "x-forwarded-host";
 
 /// Where a request comes from.
 #[derive(Debug)]

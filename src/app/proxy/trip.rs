@@ -165,6 +165,7 @@ pub(super) async fn serve(
             && route.spec.retry.hedge
             && !switches,
         switches,
+        changes: &route.spec.response_headers,
     };
     local.budget.borrow_mut().earn(&route.spec.retry);
     let ended = match deadline(&route.spec, request) {

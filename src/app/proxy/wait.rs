@@ -10,7 +10,7 @@ use crate::logic::retry::Reached;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{ClientFault, Cuts, Exchange, Outgoing};
 
-use super::attempt::{Begun, Ended};
+use super::attempt::{Ask, Begun, Ended};
 use super::drill::Part;
 use super::patience::{Patience, Ring};
 use super::visit::Visit;
@@ -39,9 +39,10 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The head, or `None` if `until` says that this is the time to do something else as well; the
-    /// wait can then go on.
+    /// wait can then go on. Interim heads before it go to whoever asks.
     pub(super) async fn head(
         &mut self,
+        ask: Option<&Ask<'_>>,
         outgoing: &mut Outgoing,
         visit: &Visit,
         until: Until,
@@ -53,6 +54,10 @@ impl Waiting {
                 Part::Late(late) => late.poll_head(exchange, outgoing, visit.home(), cx),
                 Part::None | Part::Staged => exchange.poll_head(outgoing, cx),
             };
+            let interim = exchange.take_interim();
+            if let Some(ask) = ask.filter(|_| !interim.is_empty()) {
+                ask.asker.client.early.pass(interim, ask);
+            }
             if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map(Some).map_err(Ended::from));
             }
@@ -87,7 +92,7 @@ impl Waiting {
             return;
         }
         tokio::task::spawn_local(async move {
-            let _ = self.head(&mut Outgoing::empty(), &visit, Until::Slow).await;
+            let _ = self.head(None, &mut Outgoing::empty(), &visit, Until::Slow).await;
         });
     }
 

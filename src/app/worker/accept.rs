@@ -223,7 +223,7 @@ async fn serve_http1(
         })
     });
     guest.watch(since);
-    let stream = Guarded::new(stream, Arc::clone(guest.pulse()));
+    let stream = Guarded::new(stream, Arc::clone(guest.pulse()), client.early.share());
     let connection =
         http1_builder(limits, !is_late).serve_connection(stream, service).with_upgrades();
     let mut connection = pin!(connection);

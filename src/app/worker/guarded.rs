@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use crate::app::proxy::ProxyBody;
+use crate::app::proxy::{Early, ProxyBody};
 use crate::net::client::ClientStream;
 use crate::net::upstream::ResponseError;
 
@@ -24,17 +24,43 @@ const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     connection: close\r\n\r\n\
     header_timeout\n";
 
-/// A connection that feels what moves on it, and ends when a head is late.
+/// A connection that feels what moves on it, and ends when a head is late. Interim answers reach the
+/// client here.
 #[derive(Debug)]
 pub(super) struct Guarded {
     stream: ClientStream,
     pulse: Arc<Pulse>,
+    early: Early,
+    /// What is being written of them.
+    interim: BytesMut,
+    /// Nothing of another message is under way to the client.
+    is_clear: bool,
 }
 
 impl Guarded {
-    /// The connection whose pulse that is.
-    pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse }
+    /// The connection whose pulse that is, and where interim answers wait that are to go on it.
+    pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>, early: Early) -> Self {
+        Self { stream, pulse, early, interim: BytesMut::new(), is_clear: true }
+    }
+
+    /// Writes what waits of interim answers, before hyper writes anything more.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_any() {
+            let interim = self.early.take();
+            // Else the answer before is still on its way, and they would be a part of it.
+            if self.is_clear && self.interim.is_empty() {
+                self.interim = interim;
+            }
+        }
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.pulse.sent();
+            self.interim.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// As much of an answer as can be written at once: nobody waits for who is late.
@@ -66,9 +92,10 @@ impl Read for Guarded {
 }
 
 impl Guarded {
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(_)) = written {
             self.pulse.sent();
+            self.is_clear = false;
         }
     }
 }
@@ -79,6 +106,7 @@ impl Write for Guarded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_early(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(&written);
         written
@@ -89,6 +117,7 @@ impl Write for Guarded {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_early(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(&written);
         written
@@ -99,7 +128,9 @@ impl Write for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_early(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.is_clear = true;
         // hyper asks for that only when it has handed over all that it had.
         self.pulse.flushed();
         Poll::Ready(Ok(()))

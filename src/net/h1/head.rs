@@ -101,6 +101,15 @@ pub fn write_request_line(out: &mut BytesMut, method: &Method, target: &str) {
     out.put_slice(b" HTTP/1.1\r\n");
 }
 
+/// Writes `HTTP/1.1 status reason`.
+pub fn write_status_line(out: &mut BytesMut, status: StatusCode) {
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put_slice(b"\r\n");
+}
+
 /// Writes one field line.
 pub fn write_header(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);

@@ -13,7 +13,7 @@ mod head;
 pub use body::{BodyDecoder, Decoded, Malformed};
 pub use head::{
     ConnectionOptions, Framing, ResponseHead, is_hop_by_hop, parse_response, write_chunk,
-    write_header, write_request_line,
+    write_header, write_request_line, write_status_line,
 };
 
 /// Ends a chunked body that nothing follows.

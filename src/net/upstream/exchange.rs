@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 
 use crate::logic::retry::Reached;
 use crate::net::h1::ResponseHead;
@@ -16,8 +16,8 @@ use super::pool::Pool;
 use super::tunnel::Tunnel;
 use super::{over_h1, over_h2};
 
-/// Informational responses before the final one, at most (RFC 9110 15.2): they are read and dropped.
-pub(super) const MAX_INFORMATIONAL: u32 = 16;
+/// Interim answers before the final one, at most (RFC 9110 15.2).
+const MAX_INTERIM: u32 = 16;
 
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,42 @@ pub enum Line {
     H1(Connection),
     /// HTTP/2: room for one request among others.
     H2(Seat),
+}
+
+/// What may wait of interim answers until somebody takes them, by the length of their heads.
+const INTERIM_BYTES: usize = 16 * 1024;
+
+/// An interim answer (1xx): more is to come.
+#[derive(Debug)]
+pub struct Interim {
+    /// 100 to 199, and never 101.
+    pub status: StatusCode,
+    /// End-to-end fields only.
+    pub headers: HeaderMap,
+}
+
+/// The interim answers to one request: they are counted, and kept for who wants them.
+#[derive(Debug, Default)]
+pub(super) struct Interims {
+    count: u32,
+    bytes: usize,
+    kept: Vec<Interim>,
+}
+
+impl Interims {
+    /// Takes in one whose head is `bytes` long, about; whether it is not one too many.
+    pub(super) fn take_in(&mut self, interim: Interim, bytes: usize) -> bool {
+        self.count += 1;
+        self.bytes += bytes;
+        if self.bytes <= INTERIM_BYTES {
+            self.kept.push(interim);
+        }
+        self.count <= MAX_INTERIM
+    }
+
+    pub(super) fn take_out(&mut self) -> Vec<Interim> {
+        std::mem::take(&mut self.kept)
+    }
 }
 
 /// A request on its way and the response head that is awaited. Dropped before its end it is
@@ -141,7 +177,15 @@ impl Exchange {
         }
     }
 
-    /// Sends on and waits for the final response head.
+    /// Takes out what the endpoint has said before its answer.
+    pub fn take_interim(&mut self) -> Vec<Interim> {
+        match self {
+            Self::H1(exchange) => exchange.interims.take_out(),
+            Self::H2(exchange) => exchange.interims.take_out(),
+        }
+    }
+
+    /// Sends on and waits for the final response head. What comes before it can be taken out.
     pub fn poll_head(
         &mut self,
         body: &mut Outgoing,

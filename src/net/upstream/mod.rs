@@ -21,7 +21,7 @@ mod tunnel;
 
 pub use connection::{Connection, TryError, reason_of};
 pub use dial::{Caller, Stage};
-pub use exchange::{BodyFraming, Exchange, Line};
+pub use exchange::{BodyFraming, Exchange, Interim, Line};
 pub use lines::Opening;
 pub use multiplex::Seat;
 pub use outgoing::{ClientFault, Outgoing, drain};

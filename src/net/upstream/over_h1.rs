@@ -15,7 +15,7 @@ use crate::net::h1::{self, BodyDecoder, Decoded, Framing, ResponseHead};
 use crate::net::trailers::Trailers;
 
 use super::connection::{Connection, TryError};
-use super::exchange::{BodyFraming, MAX_INFORMATIONAL};
+use super::exchange::{BodyFraming, Interim, Interims};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::response::{CUT, ResponseError};
@@ -67,7 +67,7 @@ pub struct Exchange {
     sender: Sender,
     method: Method,
     head_bytes_at_most: usize,
-    informational: u32,
+    pub(super) interims: Interims,
     reached: Reached,
     /// The protocol that the endpoint was asked to switch to.
     pub(super) switch_to: Option<&'static str>,
@@ -105,7 +105,7 @@ impl Exchange {
             sender,
             method,
             head_bytes_at_most,
-            informational: 0,
+            interims: Interims::default(),
             reached,
             switch_to: None,
         })
@@ -187,7 +187,7 @@ impl Exchange {
         whole
     }
 
-    /// The final head, if all of it is there; informational ones before it are dropped.
+    /// The final head, if all of it is there; interim ones before it are taken in.
     fn take_head(&mut self) -> Result<Option<ResponseHead>, TryError> {
         let malformed = |this: &Self| this.connection.failed(Reason::Malformed, this.reached);
         loop {
@@ -206,8 +206,8 @@ impl Exchange {
                     return if is_switch { Ok(Some(head)) } else { Err(malformed(self)) };
                 }
                 Some(head) if head.status.is_informational() => {
-                    self.informational += 1;
-                    if self.informational > MAX_INFORMATIONAL {
+                    let interim = Interim { status: head.status, headers: head.headers };
+                    if !self.interims.take_in(interim, bytes) {
                         return Err(malformed(self));
                     }
                 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderMap, TRAILER};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 
 use crate::logic::outcome::{Failure, Reason};
@@ -17,7 +17,7 @@ use crate::net::h1::{Framing, ResponseHead};
 use crate::net::trailers::{self, Trailers};
 
 use super::connection::TryError;
-use super::exchange::MAX_INFORMATIONAL;
+use super::exchange::{Interim, Interims};
 use super::multiplex::Seat;
 use super::outgoing::{ClientFault, Outgoing};
 use super::response::{CUT, ResponseError};
@@ -35,7 +35,7 @@ pub struct Exchange {
     seat: Seat,
     /// What had been written to the connection before.
     written_before: u64,
-    informational: u32,
+    pub(super) interims: Interims,
 }
 
 /// The sending side; goes on while the response is read already.
@@ -67,7 +67,14 @@ impl Exchange {
     ) -> Self {
         let state = if has_body { Sending::Body } else { Sending::Done };
         let sender = Sender { stream, pending: Bytes::new(), state, sent_bytes: 0 };
-        Self { response, received: None, sender, seat, written_before, informational: 0 }
+        Self {
+            response,
+            received: None,
+            sender,
+            seat,
+            written_before,
+            interims: Interims::default(),
+        }
     }
 
     /// Whether anything may have been seen of the request: nothing, if the connection has written
@@ -102,9 +109,12 @@ impl Exchange {
         let failure = Failure::http(Reason::Malformed);
         let malformed = TryError::Endpoint { failure, reached: Reached::Something };
         // Left to itself the library would drop them without counting.
-        while let Poll::Ready(Some(Ok(_))) = self.response.poll_informational(cx) {
-            self.informational += 1;
-            if self.informational > MAX_INFORMATIONAL {
+        while let Poll::Ready(Some(Ok(response))) = self.response.poll_informational(cx) {
+            let Parts { status, headers, .. } = response.into_parts().0;
+            let length =
+                |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+            let bytes = headers.iter().map(length).sum();
+            if !self.interims.take_in(Interim { status, headers }, bytes) {
                 return Poll::Ready(Err(malformed));
             }
         }

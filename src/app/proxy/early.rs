@@ -1,0 +1,101 @@
+//! Interim answers (1xx) on their way to a client of HTTP/1.1. hyper knows of none but its own `100
+//! Continue`: they are written below it, where nothing of another message is under way.
+
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use http::header::CONTENT_LENGTH;
+use http::{StatusCode, Version};
+
+use crate::net::h1;
+use crate::net::upstream::Interim;
+
+use super::attempt::Ask;
+use super::forward;
+
+/// What may wait to be written of them; beyond that they are left out, as whoever sends one must expect.
+const AT_MOST_BYTES: usize = 16 * 1024;
+
+/// The interim answers that wait on one connection.
+#[derive(Default)]
+pub struct Early(Arc<Waiting>);
+
+/// One thread puts and takes them. It is locked only because a connection that becomes a tunnel might
+/// be moved to another one, as far as its type says.
+#[derive(Default)]
+struct Waiting {
+    is_any: AtomicBool,
+    text: Mutex<BytesMut>,
+}
+
+impl Early {
+    /// The same, for who writes them.
+    pub fn share(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// Whether there are any; costs as good as nothing.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.0.is_any.load(Relaxed)
+    }
+
+    /// Takes them out, as they are to be written.
+    #[must_use]
+    pub fn take(&self) -> BytesMut {
+        self.0.is_any.store(false, Relaxed);
+        mem::take(&mut *self.0.text.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Passes on what an endpoint says before its answer: to who can take it (RFC 9110 15.2), with the
+    /// same changes.
+    pub(super) fn pass(&self, interim: Vec<Interim>, ask: &Ask<'_>) {
+        if ask.request.version() != Version::HTTP_11 {
+            return;
+        }
+        let mut text = self.0.text.lock().unwrap_or_else(PoisonError::into_inner);
+        for Interim { status, mut headers } in interim {
+            // An endpoint is never asked to say so; the client is told by hyper.
+            if status == StatusCode::CONTINUE {
+                continue;
+            }
+            headers.remove(CONTENT_LENGTH);
+            ask.changes.apply(&mut headers);
+            forward::add_via(&mut headers, ask.via);
+            let before = text.len();
+            h1::write_status_line(&mut text, status);
+            for (name, value) in &headers {
+                h1::write_header(&mut text, name.as_str(), value.as_bytes());
+            }
+            text.extend_from_slice(b"\r\n");
+            if text.len() > AT_MOST_BYTES {
+                text.truncate(before);
+            }
+        }
+        self.0.is_any.store(!text.is_empty(), Relaxed);
+    }
+}
+
+impl Clone for Early {
+    /// Another connection has its own.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Early {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Early {}
+
+impl fmt::Debug for Early {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Early").field(&self.is_any()).finish()
+    }
+}
