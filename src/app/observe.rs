@@ -1,6 +1,6 @@
 //! What the operator is told: logs and metrics of verdicts, incidents, probes and reloads.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -265,6 +265,22 @@ pub fn first_answer(question: &Question, answer: &Answer) {
             tracing::debug!(%name, record, result, "looked up");
         }
     }
+}
+
+/// Addresses that one line of the log names.
+const SHOWN: usize = 10;
+
+/// DNS has named addresses that may be no endpoint's.
+pub fn refused(question: &Question, addresses: &[IpAddr]) {
+    let (name, record) = (&question.name, question.record.as_str());
+    let shown: Vec<String> = addresses.iter().take(SHOWN).map(ToString::to_string).collect();
+    tracing::warn!(
+        %name,
+        record,
+        addresses = shown.join(" "),
+        count = addresses.len(),
+        "addresses of this machine, or next to it, are no endpoints unless `dns.allow` has them"
+    );
 }
 
 /// How late control woke up.

@@ -60,15 +60,16 @@ fn unreadable(text: &str, example: &str) -> Flaw {
 
 /// Reads a network such as `10.0.0.0/8`, or one address. Bits beyond the prefix are a mistake.
 pub(super) fn network(text: &str) -> Result<Network, Flaw> {
+    let such_as = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address";
     Network::parse(text).map_err(|error| match error {
         NetworkError::HostBits(network) => Flaw::new(
             format!("`{text}` has bits set beyond its first {}", network.prefix),
             format!("write it as \"{network}\""),
         ),
-        NetworkError::Malformed | NetworkError::TooLong => Flaw::new(
-            format!("`{text}` is not a network"),
-            "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address",
-        ),
+        NetworkError::TooLong => {
+            Flaw::new(format!("the prefix of `{text}` is longer than its address"), such_as)
+        }
+        NetworkError::Malformed => Flaw::new(format!("`{text}` is not a network"), such_as),
     })
 }
 
@@ -194,8 +195,12 @@ mod tests {
         assert_eq!(read("10.0.0.0/8").as_deref(), Ok("10.0.0.0/8"));
         assert_eq!(read("::1").as_deref(), Ok("::1/128"));
         assert_eq!(network("10.1.0.0/8").unwrap_err().mend, "write it as \"10.0.0.0/8\"");
-        for bad in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "web", "::/129"] {
+        for bad in ["", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "web"] {
             assert!(network(bad).unwrap_err().message.ends_with("is not a network"), "{bad}");
+        }
+        for long in ["10.0.0.0/33", "::/129"] {
+            let message = network(long).unwrap_err().message;
+            assert!(message.ends_with("is longer than its address"), "{long}");
         }
     }
 }

@@ -65,6 +65,8 @@ fn how_names_are_looked_up() {
     dns("timeout = \"0s\"", "`timeout` cannot be zero");
     dns("family = \"ipv5\"", "`ipv5` is no family of addresses | write \"both\", \"ipv4\" or");
     dns("empty = \"drop\"", "`drop` is not what can be done when a name has no endpoints");
+    dns("allow = [\"127.0.0.1/8\"]", "`127.0.0.1/8` has bits set beyond its first 8");
+    dns("allow = [\"loopback\"]", "`loopback` is not a network");
     dns("max_answers = 0", "`max_answers` must be from 1 to 10000, not 0");
     dns("min = \"1s\"", "`min` is not known here");
 }

@@ -62,7 +62,7 @@ fn trusted_proxies_are_networks() {
         line("[[listen]]", &format!("trusted_proxies = [{text}]"), expected);
     };
     proxies("\"10.0.0.0/33\"", "2:20 the prefix of `10.0.0.0/33` is longer than its address");
-    proxies("\"10.1.2.3/8\"", "has bits set behind its prefix | write it as \"10.0.0.0/8\"");
+    proxies("\"10.1.2.3/8\"", "has bits set beyond its first 8 | write it as \"10.0.0.0/8\"");
     proxies("\"lb.internal\"", "`lb.internal` is not a network | write a network such as");
     proxies("\"::1\", \"0.0.0.0/0\"", "2:27 `0.0.0.0/0` believes every client");
     let text = with("[[listen]]", "trusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n[[listen]]");

@@ -1,7 +1,9 @@
 //! DNS that is dead, slow, empty or late.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::support::config::Config;
 use crate::support::endpoint::Endpoint;
 use crate::support::instance::Gapless;
 use crate::support::load::Load;
@@ -137,4 +139,27 @@ fn servers_that_refuse_and_servers_that_fail_are_told_apart() {
         eventually(reason, SOON, || lookup(&gapless, name, "A")["failing"]["reason"] == reason);
         assert_eq!(lookup(&gapless, name, "A")["state"], "pending");
     }
+}
+
+/// Who can write records cannot turn the proxy towards the machine that it runs on (DNS rebinding).
+#[test]
+fn a_name_that_leads_to_this_machine_leads_nowhere() {
+    let [one] = alike(["one"]);
+    let port = one.address().port();
+    let secret = Endpoint::start_at("secret", SocketAddr::from(([127, 0, 0, 1], port)));
+    let Some(mut knot) = Knot::start(&[a("web", &one), a("bad", &secret)]) else { return };
+    let only = format!("[dns]\nservers = [\"{}\"]\nallow = [\"127.0.0.2\"]\n", knot.address());
+    let config = Config::new().tables(&format!("{only}{QUICK}"));
+    let config = config.zone_of("here/a", &format!("\"web.example:{port}\""));
+    let config = config.zone_of("here/b", &format!("\"bad.example:{port}\""));
+    let gapless = Gapless::start(&config);
+    wait_for(&gapless, &[&one]);
+    knot.set(&[a("web", &secret), a("bad", &secret)]);
+    eventually("it is seen", SOON, || lookup(&gapless, "web.example", "A")["state"] == "forbidden");
+    assert_eq!(lookup(&gapless, "bad.example", "A")["refused"][0], "127.0.0.1");
+    wait_for(&gapless, &[&one]);
+    assert_eq!(gapless.get("/").text(), "one");
+    assert_eq!(secret.connections(), 0, "not even a probe");
+    let told = gapless.log();
+    assert!(told.contains("unless `dns.allow` has them"), "{told}");
 }

@@ -25,7 +25,8 @@ const QUICK: &str =
 
 /// Asks this server, with these keys.
 fn config(knot: &Knot, keys: &str) -> Config {
-    Config::new().tables(&format!("[dns]\nservers = [\"{}\"]\n{keys}", knot.address()))
+    let allow = "allow = [\"127.0.0.0/8\", \"::1\"]";
+    Config::new().tables(&format!("[dns]\nservers = [\"{}\"]\n{allow}\n{keys}", knot.address()))
 }
 
 /// Endpoints with one port, which a host has at several addresses.

@@ -131,6 +131,7 @@ fn lookup(status: &Status, clock: &Clock, now: Instant) -> Value {
         "kept": matches!(status.standing, Standing::Lacking(_)) && status.data.is_some(),
         "answers": answers,
         "left_out": status.left_out,
+        "refused": status.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "answered": status.good_at.map(|at| clock.text(at)),
         "answered_ago_ms": status.good_at.map(|at| millis(now.saturating_duration_since(at))),
         "failing": failing,

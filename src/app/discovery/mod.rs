@@ -82,7 +82,7 @@ impl Discovery {
             self.dns = Rc::new(Dns::new(servers));
             self.lookups.ask_anew(now);
         }
-        self.lookups.configure(&dns.entries, dns.policy, now);
+        self.lookups.configure(&dns.entries, &dns.policy, now);
         (self.declared, self.entries) = (declared, dns.entries.clone());
         self.compose(now);
         self.composed.topology.clone()
@@ -130,6 +130,9 @@ impl Discovery {
         let looked = self.lookups.answered(&question, answer.clone(), now);
         if looked.is_first_of_its_kind {
             observe::first_answer(&question, &answer);
+        }
+        if !looked.refused.is_empty() {
+            observe::refused(&question, &looked.refused);
         }
         if looked.has_changed {
             if looked.left_out > 0 {
@@ -270,6 +273,7 @@ fn standing(lookups: &Lookups, wanted: &Wanted) -> Standing {
     let order = [Standing::Found, Standing::Remembered, Standing::Pending];
     let first = order.into_iter().find(|one| all.contains(one));
     // That a name does not exist is said of all its records (RFC 2308 2.1).
-    let [gone, empty] = [Lack::NxDomain, Lack::NoData].map(Standing::Lacking);
-    first.unwrap_or_else(|| if all.contains(&gone) { gone } else { empty })
+    let lacks = [Lack::Forbidden, Lack::NxDomain].map(Standing::Lacking);
+    let worst = lacks.into_iter().find(|one| all.contains(one));
+    first.or(worst).unwrap_or(Standing::Lacking(Lack::NoData))
 }

@@ -33,6 +33,9 @@ pub(in crate::config) struct Dns {
     /// Addresses or targets taken of one answer, and endpoints of one name; the rest is left out.
     /// Default: 1000.
     pub(in crate::config) max_answers: Option<Located<Whole>>,
+    /// Networks such as `127.0.0.0/8` whose addresses may be endpoints' although they are this machine's
+    /// (loopback) or next to it (link-local, a cloud's metadata). Default: none; others need not be named.
+    pub(in crate::config) allow: Option<Vec<Located<String>>>,
 }
 
 impl Shape for Dns {

@@ -11,10 +11,12 @@ use crate::config::file::{Dns, Located, Table};
 use crate::config::findings::Flaw;
 use crate::config::{address, model};
 use crate::logic::discovery::{Empty, Family, NameError, Policy, Wanted, check_name};
+use crate::logic::network::Network;
 
 /// Where DNS is spoken.
 const PORT: u16 = 53;
 const MAX_ANSWERS: RangeInclusive<usize> = 1..=10_000;
+const MAX_ALLOWED: usize = 100;
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an endpoint is written as.
@@ -43,6 +45,7 @@ impl Check<'_> {
         let empty = self.setting(&key, default.empty, |text| what_of_empty(text)).value;
         let key = Key::new(&table, "max_answers", &given.max_answers);
         let max_answers = self.whole(&key, &MAX_ANSWERS, default.max_answers);
+        let allow = self.allowed(&given.allow.unwrap_or_default());
         let policy = Policy {
             family,
             min_ttl: min.value,
@@ -51,9 +54,25 @@ impl Check<'_> {
             retry_max: retry_max.value,
             empty,
             max_answers,
+            allow,
         };
         let servers = given.servers.map(|given| self.servers(&given, &table));
         model::Dns { servers, timeout, policy, entries: std::mem::take(&mut self.names) }
+    }
+
+    fn allowed(&mut self, given: &[Located<String>]) -> Arc<[Network]> {
+        if let Some(beyond) = given.get(MAX_ALLOWED) {
+            let message = format!("there are more than {MAX_ALLOWED} networks");
+            self.findings.error(&beyond.span, Flaw::new(message, "give larger ones"));
+        }
+        let read = |one: &Located<String>| match address::network(&one.value) {
+            Ok(network) => Some(network),
+            Err(flaw) => {
+                self.findings.error(&one.span, flaw);
+                None
+            }
+        };
+        given.iter().take(MAX_ALLOWED).filter_map(read).collect()
     }
 
     fn servers(&mut self, given: &[Located<String>], table: &Range<usize>) -> Vec<SocketAddr> {

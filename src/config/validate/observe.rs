@@ -7,8 +7,8 @@ use super::check::{Check, Key};
 use crate::config::file::{AccessLog, Located, Table};
 use crate::config::findings::Flaw;
 use crate::config::model::{self, Forwarded, LogLines, LogTarget};
-use crate::config::suggest;
-use crate::logic::network::{Network, NetworkError};
+use crate::config::{address, suggest};
+use crate::logic::network::Network;
 
 /// Fields that a line may have besides its own.
 const MAX_HEADERS: usize = 32;
@@ -55,7 +55,7 @@ impl Check<'_> {
         }
         let mut networks = Vec::new();
         for one in given.iter().take(MAX_NETWORKS) {
-            match network(&one.value) {
+            match address::network(&one.value) {
                 Ok(network) if network.prefix == 0 => {
                     let flaw = Flaw::new(
                         format!("`{network}` believes every client what it says of its address"),
@@ -118,21 +118,6 @@ pub(super) fn forwarded_fields(text: &str) -> Result<Forwarded, Flaw> {
     found.map(|(_, fields)| fields).ok_or_else(|| {
         let mend = "write \"x-forwarded\", \"forwarded\", \"both\" or \"off\"";
         Flaw::new(format!("`{text}` is no way to tell for whom a proxy asks"), mend)
-    })
-}
-
-/// Reads `10.0.0.0/8`.
-pub(super) fn network(text: &str) -> Result<Network, Flaw> {
-    let such_as = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
-    Network::parse(text).map_err(|error| match error {
-        NetworkError::Malformed => Flaw::new(format!("`{text}` is not a network"), such_as),
-        NetworkError::TooLong => {
-            Flaw::new(format!("the prefix of `{text}` is longer than its address"), such_as)
-        }
-        NetworkError::HostBits(meant) => Flaw::new(
-            format!("`{text}` has bits set behind its prefix"),
-            format!("write it as \"{meant}\""),
-        ),
     })
 }
 

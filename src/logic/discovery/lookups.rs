@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use crate::logic::network::Network;
+
+use super::guard::{guard, is_permitted};
 use super::{
     Answer, Data, Empty, Entry, Failure, Found, Lack, Looked, Policy, Question, Record, Remembered,
     Service, Standing, Status, UNDER_WAY, Wanted,
@@ -23,6 +26,7 @@ struct Asked {
     /// The last records that were found. Kept when they are gone, until the name has others.
     good: Option<(Data, Instant)>,
     left_out: usize,
+    refused: Vec<IpAddr>,
     failing: Option<(Failure, u32)>,
     empty_in_a_row: u32,
     asked_at: Option<Instant>,
@@ -44,11 +48,30 @@ impl Asked {
             said: Said::default(),
             good: remembered,
             left_out: 0,
+            refused: Vec::new(),
             failing: None,
             empty_in_a_row: 0,
             asked_at: None,
             is_under_way: false,
             due: now,
+        }
+    }
+
+    /// From now on these may be endpoints besides: what is known is brought in line, and asked for
+    /// anew where that makes a difference.
+    fn permit(&mut self, question: &Question, allow: &[Network], now: Instant) {
+        let may = |ip: &IpAddr| is_permitted(&question.name, *ip, allow);
+        let mut differs = self.refused.iter().any(may);
+        if let Some((Data::Addresses(all), _)) = &mut self.good {
+            let before = all.len();
+            all.retain(may);
+            differs |= all.len() < before;
+            if all.is_empty() {
+                self.good = None;
+            }
+        }
+        if differs {
+            self.due = now;
         }
     }
 
@@ -71,6 +94,7 @@ impl Asked {
             data: self.last_good().cloned(),
             good_at: self.good.as_ref().map(|&(_, at)| at),
             left_out: self.left_out,
+            refused: self.refused.clone(),
             failing: self.failing,
             asked_at: self.asked_at,
             due: Some(self.due).filter(|_| !self.is_under_way),
@@ -124,8 +148,11 @@ impl Lookups {
     }
 
     /// From now on these names are looked up, in this way. What is known of those that stay is kept.
-    pub fn configure(&mut self, entries: &[Entry], policy: Policy, now: Instant) {
-        self.policy = policy;
+    pub fn configure(&mut self, entries: &[Entry], policy: &Policy, now: Instant) {
+        self.policy = policy.clone();
+        self.asked.iter_mut().for_each(|(question, asked)| {
+            asked.permit(question, &self.policy.allow, now);
+        });
         let names: BTreeSet<&Wanted> = entries.iter().map(|entry| &entry.wanted).collect();
         self.names = names.into_iter().cloned().collect();
         let limit = now + policy.max_ttl.max(policy.retry_max);
@@ -177,8 +204,9 @@ impl Lookups {
 
     fn ask(&mut self, question: &Question, now: Instant) {
         if !self.asked.contains_key(question) {
-            let remembered = self.remembered.remove(question);
-            self.asked.insert(question.clone(), Asked::new(now, remembered));
+            let mut asked = Asked::new(now, self.remembered.remove(question));
+            asked.permit(question, &self.policy.allow, now);
+            self.asked.insert(question.clone(), asked);
         }
     }
 
@@ -211,11 +239,17 @@ impl Lookups {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(asked) = self.asked.get_mut(question) else {
             // Nobody wants to know any more.
-            return Looked { has_changed: false, left_out: 0, is_first_of_its_kind: false };
+            return Looked::default();
         };
         asked.is_under_way = false;
         let before = (asked.said, asked.last_good().cloned());
         let was_failing = asked.failing.map(|(failure, _)| failure);
+        let has_said = !matches!(answer, Answer::Failed(_));
+        let (answer, refused) = guard(&question.name, answer, &self.policy.allow);
+        let is_news = has_said && refused != asked.refused;
+        if is_news {
+            asked.refused.clone_from(&refused);
+        }
         let answer = tidied(answer, self.policy.max_answers);
         asked.left_out = answer.1;
         match answer.0 {
@@ -251,7 +285,8 @@ impl Lookups {
         if let Some(asked) = self.asked.get_mut(question) {
             asked.due = now + pause;
         }
-        Looked { has_changed, left_out, is_first_of_its_kind }
+        let refused = if is_news { refused } else { Vec::new() };
+        Looked { has_changed, left_out, refused, is_first_of_its_kind }
     }
 
     /// A host has lost its addresses of one kind: it may have got some of another since that was asked.

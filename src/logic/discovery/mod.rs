@@ -5,6 +5,7 @@
 //! the declared one and of them. Neither asks anybody: that is the driver's part.
 
 mod compose;
+mod guard;
 mod lookups;
 mod name;
 mod status;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::id::Place;
+use super::network::Network;
 use super::topology::{EndpointSpec, PoolSpec, Topology};
 
 /// What an operator has a zone's endpoints found by.
@@ -109,7 +111,7 @@ pub enum Empty {
 }
 
 /// How names are looked up (`dns` in the file).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Which addresses.
     pub family: Family,
@@ -125,6 +127,8 @@ pub struct Policy {
     pub empty: Empty,
     /// Addresses or targets taken of one answer; the rest is left out.
     pub max_answers: usize,
+    /// Networks whose addresses may be endpoints' although they are this machine's, or next to it.
+    pub allow: Arc<[Network]>,
 }
 
 impl Default for Policy {
@@ -137,6 +141,7 @@ impl Default for Policy {
             retry_max: Duration::from_secs(30),
             empty: Empty::Keep,
             max_answers: 1_000,
+            allow: Arc::default(),
         }
     }
 }
@@ -243,6 +248,8 @@ pub enum Lack {
     NxDomain,
     /// The name exists, but has no such records.
     NoData,
+    /// It has some, and none of them may be an endpoint's.
+    Forbidden,
 }
 
 impl Lack {
@@ -252,6 +259,7 @@ impl Lack {
         match self {
             Self::NxDomain => "nxdomain",
             Self::NoData => "nodata",
+            Self::Forbidden => "forbidden",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is told of lookups.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::{Data, Failure, Lack, Question};
@@ -54,6 +55,8 @@ pub struct Status {
     pub good_at: Option<Instant>,
     /// Parts of the last answer that were left out.
     pub left_out: usize,
+    /// Addresses in it that may be no endpoint's.
+    pub refused: Vec<IpAddr>,
     /// Why the last lookup failed, if it did, and how many in a row have.
     pub failing: Option<(Failure, u32)>,
     /// When it was last asked.
@@ -63,12 +66,14 @@ pub struct Status {
 }
 
 /// What an answer has led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Whether something else is known now than before.
     pub has_changed: bool,
     /// Parts of the answer that were left out.
     pub left_out: usize,
+    /// Addresses in it that may be no endpoint's, if they are others than before.
+    pub refused: Vec<IpAddr>,
     /// The first of a row of failures, or of empty answers.
     pub is_first_of_its_kind: bool,
 }

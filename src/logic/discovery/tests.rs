@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::logic::network::Network;
 use crate::logic::topology::{PoolSpec, ZoneSpec};
 
 const S: Duration = Duration::from_secs(1);
@@ -63,7 +64,7 @@ impl World {
         let now = Instant::now();
         let entries: Vec<Entry> = wanted.into_iter().map(entry).collect();
         let mut lookups = Lookups::new(1, Vec::new());
-        lookups.configure(&entries, policy, now);
+        lookups.configure(&entries, &policy, now);
         let (down, fixed) = (BTreeSet::new(), Vec::new());
         Self { lookups, entries, policy, now, down, fixed }
     }
@@ -336,6 +337,56 @@ fn what_can_be_no_endpoint_and_what_is_too_much_is_left_out() {
 }
 
 #[test]
+fn dns_cannot_make_an_endpoint_of_this_machine_or_of_what_is_next_to_it() {
+    let refused = ["127.0.0.1", "127.9.9.9", "169.254.169.254", "100.100.100.200", "168.63.129.16"];
+    let refused_6 = ["::1", "fe80::1", "febf::1", "fd00:ec2::254", "::ffff:127.0.0.1"];
+    let fine = ["10.0.0.1", "192.168.0.1", "100.100.100.201", "fd00::1", "2001:db8::1", "fec0::1"];
+    let none = Policy::default().allow;
+    let is_permitted = |name: &str, text: &str, allow: &[Network]| {
+        guard::is_permitted(name, text.parse().expect("an address"), allow)
+    };
+    let all: Vec<Network> =
+        ["0.0.0.0/0", "::/0"].iter().map(|text| Network::parse(text).expect("a network")).collect();
+    for text in refused.into_iter().chain(refused_6) {
+        assert!(!is_permitted("web.example", text, &none), "{text}");
+        assert!(is_permitted("web.example", text, &all), "{text}");
+    }
+    assert!(fine.iter().all(|text| is_permitted("web.example", text, &none)));
+    for name in ["localhost", "localhost.", "web.localhost", "web.localhost."] {
+        assert!(is_permitted(name, "127.0.0.1", &none) && is_permitted(name, "::1", &none));
+        assert!(!is_permitted(name, "169.254.169.254", &none));
+    }
+    assert!(!is_permitted("web.notlocalhost", "127.0.0.1", &none));
+}
+
+#[test]
+fn what_dns_may_not_say_changes_nothing_that_it_has_said() {
+    let this: IpAddr = [127, 0, 0, 1].into();
+    let both = |all: &[IpAddr]| Answer::Found { data: Data::Addresses(all.to_vec()), ttl: S };
+    let mut world = World::new(vec![host("a")]);
+    let looked = world.look("a", both(&[this, ip(1)]));
+    assert_eq!((looked.refused, world.addresses()), (vec![this], vec!["10.0.0.1:80".to_owned()]));
+    world.now += S;
+    let looked = world.look("a", both(&[this, ip(1)]));
+    assert!(looked.refused.is_empty(), "it is told once");
+    world.now += S;
+    world.look("a", both(&[this]));
+    assert_eq!(world.addresses(), ["10.0.0.1:80"], "as when there is nothing");
+    let status = world.lookups.statuses().next().expect("a question");
+    assert_eq!((status.standing.as_str(), status.refused), ("forbidden", vec![this]));
+
+    // The operator changes what may be: at once for what is known, and the rest is asked for.
+    let allow = Arc::from([Network::parse("127.0.0.0/8").expect("a network")]);
+    let policy = Policy { allow, ..world.policy.clone() };
+    world.lookups.configure(&world.entries, &policy, world.now);
+    world.look("a", both(&[this]));
+    assert_eq!(world.addresses(), ["127.0.0.1:80"]);
+    world.lookups.configure(&world.entries, &world.policy, world.now);
+    assert!(world.addresses().is_empty());
+    assert_eq!(world.asked(), ["a A"]);
+}
+
+#[test]
 fn a_failure_has_the_name_looked_up_at_once_and_again_but_never_too_often() {
     let mut world = World::new(vec![host("a"), host("b")]);
     world.asked();
@@ -368,11 +419,11 @@ fn names_that_stay_keep_what_they_lead_to_and_those_that_go_are_forgotten() {
     world.answer("a", Record::A, found(&[1], 100));
     world.answer("b", Record::A, found(&[2], 100));
     world.entries = vec![entry(host("b")), entry(host("c"))];
-    world.lookups.configure(&world.entries, world.policy, world.now);
+    world.lookups.configure(&world.entries, &world.policy, world.now);
     assert_eq!(world.addresses(), ["10.0.0.2:80"]);
     assert_eq!(world.asked(), ["c A"]);
     world.entries.remove(1);
-    world.lookups.configure(&world.entries, world.policy, world.now);
+    world.lookups.configure(&world.entries, &world.policy, world.now);
     let looked = world.answer("c", Record::A, found(&[3], 100));
     assert!(!looked.has_changed, "nobody wants to know any more");
     assert_eq!(world.addresses(), ["10.0.0.2:80"]);
@@ -391,7 +442,7 @@ fn what_an_earlier_process_knew_is_believed_until_dns_answers() {
     assert_eq!(known, ["10.0.0.1:8000", "10.0.0.2:80"]);
 
     world.lookups = Lookups::new(2, world.lookups.remember());
-    world.lookups.configure(&world.entries, world.policy, world.now);
+    world.lookups.configure(&world.entries, &world.policy, world.now);
     assert_eq!(world.addresses(), known);
     assert!(world.lookups.is_settled());
     assert_eq!(world.asked().len(), 3, "all is looked up at once all the same");
