@@ -1,5 +1,7 @@
 //! Copies of requests.
 
+use std::sync::{Mutex, mpsc};
+
 use super::{Client, World};
 use crate::support::endpoint::{Mode, Next};
 use crate::support::{SOON, eventually};
@@ -88,4 +90,35 @@ fn so_many_of_a_hundred() {
     }
     let copies = world.gapless.metric("gapless_mirrored_total{pool=\"shadow\"}");
     assert!((50.0..150.0).contains(&copies), "{copies} of 500, with 20 in 100");
+}
+
+/// Nor is what its endpoint says before its answer: the client is in the middle of another one.
+#[test]
+fn interim_answers_to_a_copy_reach_nobody() {
+    let world = World::new(&["shadow"], "", "mirror = { pool = \"shadow\" }");
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </secret>\r\n\r\n";
+    let failed = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+    world.other().set(Mode::Raw(format!("{hint}{failed}").into_bytes()));
+    let (go_on, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    world.web().set(Mode::script(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf")?;
+        let _ = gate.lock().expect("one at a time").recv();
+        wire.send("half")?;
+        Ok(Next::Keep)
+    }));
+    let mut client = Client::open(world.gapless.address);
+    for round in 1..=2 {
+        client
+            .send("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\n\r\n")
+            .expect("sent");
+        let head = client.wire.head().expect("read").expect("a head");
+        assert_eq!(head.word(1), "200");
+        assert_eq!(client.wire.exactly(4).expect("half of it"), b"half");
+        eventually("the copy is answered", SOON, || {
+            world.gapless.endpoint(world.other().address())["traffic"]["errors"] == round
+        });
+        go_on.send(()).expect("the endpoint waits");
+        assert_eq!(client.wire.exactly(4).expect("the rest"), b"half");
+    }
 }

@@ -246,7 +246,7 @@ fn resetting() -> Server {
 }
 
 /// Answers each request with so many interim answers, then with a good one.
-fn hinting(count: usize) -> Server {
+fn hinting(count: usize, status: &'static str) -> Server {
     Server::plain(serving(move |io| async move {
         let mut raw = Raw(io);
         if raw.greet().await.is_err() {
@@ -257,8 +257,9 @@ fn hinting(count: usize) -> Server {
                 continue;
             }
             for _ in 0..count {
-                // `:status: 103`, never indexed, and without an end.
-                if raw.send(1, 4, stream, b"\x18\x03103").await.is_err() {
+                // `:status`, never indexed, and without an end.
+                let head = [b"\x18\x03", status.as_bytes()].concat();
+                if raw.send(1, 4, stream, &head).await.is_err() {
                     return;
                 }
             }
@@ -272,13 +273,36 @@ fn hinting(count: usize) -> Server {
 #[test]
 fn a_few_interim_answers_do_no_harm_and_a_flood_is_cut() {
     for (count, status) in [(0, 200), (16, 200), (17, 502), (100_000, 502)] {
-        let server = hinting(count);
+        let server = hinting(count, "103");
         let gapless = start(server.address, None);
         let before = gapless.rss_kib();
         assert_eq!(gapless.get("/").status, status, "{count}");
         // What failed is also predicted meanwhile, which takes some memory; the flood would take 20 MiB.
         assert!(gapless.rss_kib() < before + 8 * 1024, "{count}: {before} {}", gapless.rss_kib());
     }
+}
+
+/// HTTP/2 has no other protocol to go on in (RFC 9113 8.6): a client that read it would wait for one.
+#[test]
+fn nobody_is_told_to_switch_by_an_endpoint_of_http2() {
+    let server = hinting(1, "101");
+    let gapless = start(server.address, None);
+    let mut client = Client::open(gapless.address);
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").expect("sent");
+    let head = client.wire.head().expect("read").expect("a head");
+    assert_eq!((head.word(1), head.field("x-gapless-reason")), ("502", Some("bad_response")));
+}
+
+#[test]
+fn an_endpoint_of_http2_hints_too() {
+    let server = hinting(1, "103");
+    let gapless = start(server.address, None);
+    let mut client = Client::open(gapless.address);
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").expect("sent");
+    let heads: Vec<String> = (0..2)
+        .map(|_| client.wire.head().expect("read").expect("a head").word(1).to_owned())
+        .collect();
+    assert_eq!(heads, ["103", "200"]);
 }
 
 #[test]

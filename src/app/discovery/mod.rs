@@ -83,9 +83,16 @@ impl Discovery {
             self.lookups.ask_anew(now);
         }
         self.lookups.configure(&dns.entries, &dns.policy, now);
+        self.tell_refused();
         (self.declared, self.entries) = (declared, dns.entries.clone());
         self.compose(now);
         self.composed.topology.clone()
+    }
+
+    fn tell_refused(&mut self) {
+        for (question, addresses) in self.lookups.take_refused() {
+            observe::refused(&question, &addresses);
+        }
     }
 
     fn compose(&mut self, now: Instant) {
@@ -131,9 +138,7 @@ impl Discovery {
         if looked.is_first_of_its_kind {
             observe::first_answer(&question, &answer);
         }
-        if !looked.refused.is_empty() {
-            observe::refused(&question, &looked.refused);
-        }
+        self.tell_refused();
         if looked.has_changed {
             if looked.left_out > 0 {
                 let (name, record) = (&question.name, question.record.as_str());

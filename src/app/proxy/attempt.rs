@@ -24,6 +24,7 @@ use super::admit::Admitted;
 use super::asker::Asker;
 use super::choose::Way;
 use super::drill::{self, Part as DrillPart};
+use super::early::Early;
 use super::patience::{Patience, Waits};
 use super::tunnel;
 use super::visit::Visit;
@@ -50,6 +51,8 @@ pub(super) struct Ask<'a> {
     pub(super) may_hedge: bool,
     /// The endpoint is asked to go on in another protocol.
     pub(super) switches: bool,
+    /// Where interim answers to it go, if anybody wants them.
+    pub(super) early: Option<&'a Early>,
     /// What its route changes of an answer's head.
     pub(super) changes: &'a HeaderChanges,
 }

@@ -103,10 +103,16 @@ fn forwarded(headers: &mut HeaderMap, ask: &Ask<'_>, span: Option<&SpanId>) -> O
     for line in lines.split(|&b| b == b'\n') {
         let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
         let name = name(&line[..colon])?;
-        let value = lines.slice_ref(line[colon + 1..].trim_ascii());
-        let mut value = HeaderValue::from_maybe_shared(value).ok()?;
-        // No two requests have the same: in the table of either side it would only be in the way.
-        value.set_sensitive(name == REQUEST_ID || name == TRACEPARENT);
+        let text = line[colon + 1..].trim_ascii();
+        let value = if name == REQUEST_ID || name == TRACEPARENT {
+            let mut value = HeaderValue::from_maybe_shared(lines.slice_ref(text)).ok()?;
+            // No two requests have the same: in the table of either side it would only be in the way.
+            value.set_sensitive(true);
+            value
+        } else {
+            // In a table it must not keep all of them.
+            HeaderValue::from_bytes(text).ok()?
+        };
         headers.append(name, value);
     }
     for given in ask.request.headers().get_all(VIA) {

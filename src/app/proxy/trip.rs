@@ -89,20 +89,20 @@ pub(super) struct Past {
     pub(super) began: Instant,
     /// The first endpoint that failed it.
     pub(super) first_met: Option<Rc<Pool>>,
-    /// A drill may take it.
-    pub(super) may_be_drilled: bool,
+    /// A client waits for the answer: a drill may take it, and interim answers go to that client.
+    pub(super) is_awaited: bool,
 }
 
 impl Past {
     /// Nothing was: the request has just arrived.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { arrived: now, began: now, first_met: None, may_be_drilled: true }
+        Self { arrived: now, began: now, first_met: None, is_awaited: true }
     }
 
-    /// A copy of a request begins, which no client waits for: no drill takes it.
+    /// A copy of a request begins, which no client waits for.
     pub(super) fn of_copy() -> Self {
-        Self { may_be_drilled: false, ..Self::new() }
+        Self { is_awaited: false, ..Self::new() }
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ProxyBody>, Unserved> {
     let Errand { worker, view, asker, request, admitted } = *errand;
     let view = match &view.lane {
-        Some(lane) if past.may_be_drilled => worker.takes_part(view, lane, route, request),
+        Some(lane) if past.is_awaited => worker.takes_part(view, lane, route, request),
         _ => view,
     };
     let (pool, local) = view.pool(route);
@@ -165,6 +165,7 @@ pub(super) async fn serve(
             && route.spec.retry.hedge
             && !switches,
         switches,
+        early: past.is_awaited.then_some(&asker.client.early),
         changes: &route.spec.response_headers,
     };
     local.budget.borrow_mut().earn(&route.spec.retry);
@@ -187,7 +188,7 @@ pub(super) async fn serve(
             first_met: trip.first_met.take(),
             arrived: trip.arrived,
             began: trip.began,
-            may_be_drilled: past.may_be_drilled,
+            is_awaited: past.is_awaited,
         },
         lane: view.drill.clone(),
     })

@@ -55,8 +55,10 @@ impl Waiting {
                 Part::None | Part::Staged => exchange.poll_head(outgoing, cx),
             };
             let interim = exchange.take_interim();
-            if let Some(ask) = ask.filter(|_| !interim.is_empty()) {
-                ask.asker.client.early.pass(interim, ask);
+            if let Some((ask, early)) = ask.and_then(|ask| Some((ask, ask.early?)))
+                && !interim.is_empty()
+            {
+                early.pass(interim, ask);
             }
             if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map(Some).map_err(Ended::from));

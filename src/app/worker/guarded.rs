@@ -93,9 +93,10 @@ impl Read for Guarded {
 
 impl Guarded {
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        // What could not be written waits in hyper, which is as good as on its way.
+        self.is_clear = false;
         if let Poll::Ready(Ok(_)) = written {
             self.pulse.sent();
-            self.is_clear = false;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::logic::topology::{EndpointSpec, PoolSpec, Topology};
 
+use super::guard::is_permitted;
 use super::{Entry, Lookups, Service, Wanted};
 
 /// Largest weight of an endpoint.
@@ -182,7 +183,9 @@ fn of_services<'e>(
     for (service, weight) in services.iter().zip(weights) {
         let belief = lookups.addresses(&service.target);
         let is_kept = is_kept || belief.is_kept;
-        all.extend(belief.all.into_iter().map(|ip| Candidate {
+        // That a target is called localhost is said by whoever writes records, not by the operator.
+        let permitted = belief.all.into_iter().filter(|&ip| is_permitted("", ip, lookups.allow()));
+        all.extend(permitted.map(|ip| Candidate {
             entry,
             address: SocketAddr::new(ip, service.port),
             weight,

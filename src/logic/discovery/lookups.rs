@@ -58,21 +58,22 @@ impl Asked {
     }
 
     /// From now on these may be endpoints besides: what is known is brought in line, and asked for
-    /// anew where that makes a difference.
-    fn permit(&mut self, question: &Question, allow: &[Network], now: Instant) {
+    /// anew where that makes a difference. Gives what may be none any more.
+    fn permit(&mut self, question: &Question, allow: &[Network], now: Instant) -> Vec<IpAddr> {
         let may = |ip: &IpAddr| is_permitted(&question.name, *ip, allow);
-        let mut differs = self.refused.iter().any(may);
+        let mut lost = Vec::new();
         if let Some((Data::Addresses(all), _)) = &mut self.good {
-            let before = all.len();
-            all.retain(may);
-            differs |= all.len() < before;
+            lost = all.extract_if(.., |ip| !may(ip)).collect();
             if all.is_empty() {
                 self.good = None;
             }
         }
-        if differs {
+        if !lost.is_empty() || self.refused.iter().any(may) {
             self.due = now;
         }
+        self.refused.extend_from_slice(&lost);
+        self.refused.sort_unstable();
+        lost
     }
 
     /// What it adds to what is known: before DNS has said anything, that is what is remembered.
@@ -129,6 +130,8 @@ pub struct Lookups {
     remembered: BTreeMap<Question, (Data, Instant)>,
     /// Questions that endpoints which are down were found by.
     uneasy: BTreeSet<Question>,
+    /// Addresses that may be no endpoint's, of which nobody has been told yet.
+    refused: Vec<(Question, Vec<IpAddr>)>,
 }
 
 impl Lookups {
@@ -144,15 +147,17 @@ impl Lookups {
             under_way: 0,
             remembered: remembered.collect(),
             uneasy: BTreeSet::new(),
+            refused: Vec::new(),
         }
     }
 
     /// From now on these names are looked up, in this way. What is known of those that stay is kept.
     pub fn configure(&mut self, entries: &[Entry], policy: &Policy, now: Instant) {
         self.policy = policy.clone();
-        self.asked.iter_mut().for_each(|(question, asked)| {
-            asked.permit(question, &self.policy.allow, now);
-        });
+        for (question, asked) in &mut self.asked {
+            let lost = asked.permit(question, &self.policy.allow, now);
+            self.refused.push((question.clone(), lost));
+        }
         let names: BTreeSet<&Wanted> = entries.iter().map(|entry| &entry.wanted).collect();
         self.names = names.into_iter().cloned().collect();
         let limit = now + policy.max_ttl.max(policy.retry_max);
@@ -205,7 +210,8 @@ impl Lookups {
     fn ask(&mut self, question: &Question, now: Instant) {
         if !self.asked.contains_key(question) {
             let mut asked = Asked::new(now, self.remembered.remove(question));
-            asked.permit(question, &self.policy.allow, now);
+            let lost = asked.permit(question, &self.policy.allow, now);
+            self.refused.push((question.clone(), lost));
             self.asked.insert(question.clone(), asked);
         }
     }
@@ -246,9 +252,9 @@ impl Lookups {
         let was_failing = asked.failing.map(|(failure, _)| failure);
         let has_said = !matches!(answer, Answer::Failed(_));
         let (answer, refused) = guard(&question.name, answer, &self.policy.allow);
-        let is_news = has_said && refused != asked.refused;
-        if is_news {
+        if has_said && refused != asked.refused {
             asked.refused.clone_from(&refused);
+            self.refused.push((question.clone(), refused));
         }
         let answer = tidied(answer, self.policy.max_answers);
         asked.left_out = answer.1;
@@ -285,8 +291,13 @@ impl Lookups {
         if let Some(asked) = self.asked.get_mut(question) {
             asked.due = now + pause;
         }
-        let refused = if is_news { refused } else { Vec::new() };
-        Looked { has_changed, left_out, refused, is_first_of_its_kind }
+        Looked { has_changed, left_out, is_first_of_its_kind }
+    }
+
+    /// Addresses that have turned out to be none that an endpoint may have, since this was last asked.
+    pub fn take_refused(&mut self) -> Vec<(Question, Vec<IpAddr>)> {
+        self.refused.retain(|(_, addresses)| !addresses.is_empty());
+        std::mem::take(&mut self.refused)
     }
 
     /// A host has lost its addresses of one kind: it may have got some of another since that was asked.
@@ -458,6 +469,11 @@ impl Lookups {
             Some(Remembered { question: question.clone(), data, at })
         };
         self.asked.iter().filter_map(one).collect()
+    }
+
+    /// Networks of which addresses may be endpoints' that else may not.
+    pub(super) fn allow(&self) -> &[Network] {
+        &self.policy.allow
     }
 
     /// Endpoints that one name may lead to.

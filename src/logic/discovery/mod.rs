@@ -223,7 +223,10 @@ impl Data {
                 all.sort_unstable();
                 all.dedup();
                 // A name that is blocked is often said to be at 0.0.0.0, which would be this machine.
-                all.retain(|ip| !ip.is_unspecified() && !ip.is_multicast());
+                all.retain(|ip| {
+                    let ip = ip.to_canonical();
+                    !ip.is_unspecified() && !ip.is_multicast()
+                });
                 all.truncate(at_most);
                 Self::Addresses(all)
             }

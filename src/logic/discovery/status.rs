@@ -72,8 +72,6 @@ pub struct Looked {
     pub has_changed: bool,
     /// Parts of the answer that were left out.
     pub left_out: usize,
-    /// Addresses in it that may be no endpoint's, if they are others than before.
-    pub refused: Vec<IpAddr>,
     /// The first of a row of failures, or of empty answers.
     pub is_first_of_its_kind: bool,
 }

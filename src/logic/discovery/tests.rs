@@ -324,9 +324,10 @@ fn what_can_be_no_endpoint_and_what_is_too_much_is_left_out() {
     let policy = Policy { max_answers: 3, family: Family::Ipv4, ..Policy::default() };
     let mut world = World::with(vec![host("a")], policy);
     let zero: IpAddr = [0, 0, 0, 0].into();
-    let all = vec![ip(1), zero, ip(2), ip(3), ip(4), [224, 0, 0, 1].into()];
+    let mapped: IpAddr = "::ffff:0.0.0.0".parse().expect("an address");
+    let all = vec![ip(1), zero, ip(2), ip(3), ip(4), mapped, [224, 0, 0, 1].into()];
     let looked = world.look("a", Answer::Found { data: Data::Addresses(all), ttl: S });
-    assert_eq!((looked.left_out, world.addresses().len()), (3, 3));
+    assert_eq!((looked.left_out, world.addresses().len()), (4, 3));
     world.now += S;
     let looked = world.look("a", Answer::Found { data: Data::Addresses(vec![zero]), ttl: S });
     assert_eq!(
@@ -363,12 +364,15 @@ fn dns_cannot_make_an_endpoint_of_this_machine_or_of_what_is_next_to_it() {
 fn what_dns_may_not_say_changes_nothing_that_it_has_said() {
     let this: IpAddr = [127, 0, 0, 1].into();
     let both = |all: &[IpAddr]| Answer::Found { data: Data::Addresses(all.to_vec()), ttl: S };
+    let told = |world: &mut World| -> Vec<IpAddr> {
+        world.lookups.take_refused().into_iter().flat_map(|(_, all)| all).collect()
+    };
     let mut world = World::new(vec![host("a")]);
-    let looked = world.look("a", both(&[this, ip(1)]));
-    assert_eq!((looked.refused, world.addresses()), (vec![this], vec!["10.0.0.1:80".to_owned()]));
+    world.look("a", both(&[this, ip(1)]));
+    assert_eq!((told(&mut world), world.addresses()), (vec![this], vec!["10.0.0.1:80".to_owned()]));
     world.now += S;
-    let looked = world.look("a", both(&[this, ip(1)]));
-    assert!(looked.refused.is_empty(), "it is told once");
+    world.look("a", both(&[this, ip(1)]));
+    assert!(told(&mut world).is_empty(), "it is told once");
     world.now += S;
     world.look("a", both(&[this]));
     assert_eq!(world.addresses(), ["10.0.0.1:80"], "as when there is nothing");
@@ -381,9 +385,24 @@ fn what_dns_may_not_say_changes_nothing_that_it_has_said() {
     world.lookups.configure(&world.entries, &policy, world.now);
     world.look("a", both(&[this]));
     assert_eq!(world.addresses(), ["127.0.0.1:80"]);
+    assert!(told(&mut world).is_empty());
     world.lookups.configure(&world.entries, &world.policy, world.now);
     assert!(world.addresses().is_empty());
+    assert_eq!(told(&mut world), [this]);
     assert_eq!(world.asked(), ["a A"]);
+}
+
+#[test]
+fn a_target_that_is_called_localhost_is_no_way_to_this_machine() {
+    let own = Answer::Found { data: Data::Addresses(vec![[127, 0, 0, 1].into()]), ttl: S };
+    let mut world = World::new(vec![service("s"), host("web.localhost")]);
+    world.asked();
+    let targets = Data::Services(vec![to(0, 1, "x.localhost."), to(0, 1, "web.localhost")]);
+    world.answer("s", Record::Srv, Answer::Found { data: targets, ttl: S });
+    world.asked();
+    world.answer("x.localhost.", Record::A, own.clone());
+    world.answer("web.localhost", Record::A, own);
+    assert_eq!(world.addresses(), ["127.0.0.1:80"], "as the operator has named it, with his port");
 }
 
 #[test]

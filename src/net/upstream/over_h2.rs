@@ -114,7 +114,10 @@ impl Exchange {
             let length =
                 |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
             let bytes = headers.iter().map(length).sum();
-            if !self.interims.take_in(Interim { status, headers }, bytes) {
+            // 101 has no place in HTTP/2 (RFC 9113 8.6).
+            if status == StatusCode::SWITCHING_PROTOCOLS
+                || !self.interims.take_in(Interim { status, headers }, bytes)
+            {
                 return Poll::Ready(Err(malformed));
             }
         }
