@@ -93,9 +93,10 @@ pub(super) fn is_replaced(name: &HeaderName) -> bool {
     )
 }
 
-/// Clients split their cookies for HTTP/2; elsewhere they are one field (RFC 9113 8.2.3).
+/// Clients split their cookies for HTTP/2; elsewhere they are one field (RFC 9113 8.2.3). Empty ones
+/// would only leave a blank at its end.
 fn write_cookies(out: &mut BytesMut, headers: &HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
+    let mut crumbs = headers.get_all(COOKIE).iter().filter(|crumb| !crumb.is_empty());
     let Some(first) = crumbs.next() else { return };
     out.extend_from_slice(b"cookie: ");
     out.extend_from_slice(first.as_bytes());

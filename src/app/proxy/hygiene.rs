@@ -262,7 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// What heads and their tricks are made of.
-    const TOKENS: [&str; 72] = [
+    const TOKENS: [&str; 73] = [
         "GET ",
         "POST ",
         "HEAD ",
@@ -316,6 +316,7 @@ mod tests {
         "via: 1.0 x",
         "cookie: a=1",
         "cookie: b=2",
+        "cookie:",
         "x: y",
         "x : y",
         ": y",
