@@ -38,7 +38,7 @@ fn has_test(text: &str, name: &str) -> bool {
     lines.iter().enumerate().any(|(at, line)| {
         let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
         let attributes: Vec<&&str> = above.collect();
-        line.starts_with(&begins)
+        line.trim_start_matches("async ").starts_with(&begins)
             && attributes.iter().any(|line| line.ends_with("test]"))
             && !attributes.iter().any(|line| line.contains("ignore"))
     })
@@ -65,6 +65,7 @@ fn every_class_has_its_tests() {
 fn a_test_is_known_by_its_attribute() {
     assert!(has_test("#[test]\nfn a() {", "a"));
     assert!(has_test("    #[tokio::test]\n    #[cfg(x)]\n    fn a() {", "a"));
+    assert!(has_test("#[tokio::test]\nasync fn a() {", "a"));
     assert!(!has_test("#[test]\nfn ab() {", "a"));
     assert!(!has_test("fn a() {", "a"));
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn a() {", "a"));

@@ -268,7 +268,7 @@ pub fn first_answer(question: &Question, answer: &Answer) {
 }
 
 /// Addresses that one line of the log names.
-const SHOWN: usize = 10;
+pub const SHOWN: usize = 10;
 
 /// DNS has named addresses that may be no endpoint's.
 pub fn refused(question: &Question, addresses: &[IpAddr]) {

@@ -26,9 +26,6 @@ use crate::net::dns::{Dns, Servers};
 
 use super::observe;
 
-/// Addresses that one line of the log names.
-const NAMED: usize = 10;
-
 /// What came of a lookup.
 #[derive(Debug)]
 pub struct Heard {
@@ -253,8 +250,8 @@ fn tell_change(entry: &Entry, before: &Composed, after: &Composed) {
     let (before, after) = (addresses(before), addresses(after));
     let list = |of: &BTreeSet<SocketAddr>, without: &BTreeSet<SocketAddr>| {
         let all: Vec<&SocketAddr> = of.difference(without).collect();
-        let more = all.len().saturating_sub(NAMED);
-        let shown: Vec<String> = all.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = all.len().saturating_sub(observe::SHOWN);
+        let shown: Vec<String> = all.iter().take(observe::SHOWN).map(ToString::to_string).collect();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("[{}{more}]", shown.join(", "))
     };

@@ -50,6 +50,13 @@ impl Early {
         mem::take(&mut *self.0.text.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has this be one of them.
+    #[cfg(test)]
+    pub(in crate::app) fn put(&self, text: &[u8]) {
+        self.0.text.lock().expect("one thread").extend_from_slice(text);
+        self.0.is_any.store(true, Relaxed);
+    }
+
     /// Passes on what an endpoint says before its answer: to who can take it (RFC 9110 15.2), with the
     /// same changes.
     pub(super) fn pass(&self, interim: Vec<Interim>, ask: &Ask<'_>) {

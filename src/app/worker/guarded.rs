@@ -174,3 +174,46 @@ impl Body for Served {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::net::client::Bounded;
+
+    #[tokio::test]
+    async fn an_interim_answer_waits_for_no_gap_inside_of_another_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let stream =
+            ClientStream::plain(Bounded::new(stream, Duration::from_mins(1)), Bytes::new());
+        let early = Early::default();
+        let pulse = Arc::new(Pulse::new(&Arc::new(AtomicU64::new(0))));
+        let mut guarded = Guarded::new(stream, pulse, early.share());
+        let write = async |guarded: &mut Guarded, text: &[u8]| {
+            let written = poll_fn(|cx| Pin::new(&mut *guarded).poll_write(cx, text)).await;
+            assert_eq!(written.expect("written"), text.len());
+        };
+        early.put(b"early1 ");
+        write(&mut guarded, b"half ").await;
+        early.put(b"late ");
+        write(&mut guarded, b"answer ").await;
+        poll_fn(|cx| Pin::new(&mut guarded).poll_flush(cx)).await.expect("flushed");
+        early.put(b"early2 ");
+        poll_fn(|cx| Pin::new(&mut guarded).poll_flush(cx)).await.expect("flushed");
+        write(&mut guarded, b"end").await;
+        drop(guarded);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.expect("read");
+        assert_eq!(text, "early1 half answer early2 end");
+    }
+}
