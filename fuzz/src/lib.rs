@@ -1,7 +1,7 @@
 //! What must hold of any bytes, one module a target: `holds` panics where it does not.
 //!
-//! The same functions are called by `tests/properties`, with bytes that are made there, and with all
-//! that ever broke them (`regressions`).
+//! The same functions are called by `tests/house/properties.rs`, with bytes that are made there, and
+//! with all that ever broke them (`regressions`).
 
 pub mod codec;
 pub mod config;

@@ -1,0 +1,44 @@
+//! The pure parts of the benches: one that misreads its figures or misjudges its runs is worse than none.
+//!
+//! The benches' files refer to each other by `crate::…`, so those are declared here and not beside
+//! the tests of them; files that more than one bench uses are compiled once.
+
+#[path = "../../benches/detection/calibration.rs"]
+mod calibration;
+#[path = "../../benches/detection/certificates.rs"]
+#[allow(dead_code, reason = "showing them is the endpoint's")]
+mod certificates;
+#[path = "../../benches/detection/class.rs"]
+#[allow(dead_code, reason = "how classes are brought about needs processes")]
+mod class;
+#[path = "../../benches/detection/judge.rs"]
+mod judge;
+#[path = "../../benches/detection/layout.rs"]
+#[allow(dead_code, reason = "the names are for the bench's rounds")]
+mod layout;
+#[path = "../support/pki.rs"]
+#[allow(dead_code, reason = "other tests need more kinds of certificates")]
+mod pki;
+#[path = "../../benches/soak/post.rs"]
+#[allow(dead_code, reason = "what is sent needs clients")]
+mod post;
+#[path = "../../benches/failover/posts.rs"]
+#[allow(dead_code, reason = "the file needs endpoints")]
+mod posts;
+#[path = "../../benches/detection/predicted.rs"]
+#[allow(dead_code, reason = "asking for a prediction needs the program")]
+mod predicted;
+#[path = "../../benches/detection/sample.rs"]
+#[allow(dead_code, reason = "who was sent late is no judgement")]
+mod sample;
+#[path = "../../benches/failover/scenario.rs"]
+#[allow(dead_code, reason = "how long clients wait needs clients")]
+mod scenario;
+#[path = "../../benches/soak/sent.rs"]
+#[allow(dead_code, reason = "how many clients there are is the bench's")]
+mod sent;
+
+mod dataplane;
+mod detection;
+mod failover;
+mod soak;

@@ -1,0 +1,12 @@
+//! What decides where requests go: probes, evidence, names, configurations, shares, drills.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod discovery;
+mod drill;
+mod evidence;
+mod health;
+mod probes;
+mod reload;
+mod steering;

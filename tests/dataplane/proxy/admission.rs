@@ -1,0 +1,179 @@
+//! Requests that could be read in two ways, or not at all, never reach an endpoint.
+
+use super::pair;
+use crate::support::client::{self, Client};
+
+/// Sends each, and asserts its status; nothing may arrive.
+#[track_caller]
+fn refused(cases: &[(&str, u16)]) {
+    let (endpoint, gapless) = pair();
+    for (wire, status) in cases {
+        let wire = wire.replace('\n', "\r\n");
+        let answer = client::raw(gapless.address, &wire);
+        assert_eq!(answer.status, *status, "{wire:?}");
+    }
+    let seen: Vec<_> = endpoint.seen().into_iter().map(|seen| seen.head.start).collect();
+    assert!(seen.is_empty(), "{seen:?}");
+    assert_eq!(gapless.get("/").status, 200);
+}
+
+#[test]
+fn hosts() {
+    refused(&[
+        ("GET / HTTP/1.1\n\n", 400),
+        ("GET / HTTP/1.1\nHost:\n\n", 400),
+        ("GET / HTTP/1.1\nHost: user@a.example\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example/path\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example, b.example\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example\nHost: a.example\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example:port\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a b\n\n", 400),
+    ]);
+}
+
+#[test]
+fn transfer_codings() {
+    let post = |fields: &str| format!("POST / HTTP/1.1\nHost: a\n{fields}\n0\n\n");
+    for (fields, statuses) in [
+        ("Transfer-Encoding: chunked, chunked\n", &[400][..]),
+        ("Transfer-Encoding: chunked\nTransfer-Encoding: chunked\n", &[400]),
+        ("Transfer-Encoding: ,chunked\n", &[400]),
+        ("Transfer-Encoding: gzip, chunked\n", &[400, 501]),
+        ("Transfer-Encoding: chunked, identity\n", &[400, 501]),
+        ("Transfer-Encoding: xchunked\n", &[400, 501]),
+        ("Transfer-Encoding: gzip\n", &[400, 501]),
+        ("Transfer-Encoding : chunked\n", &[400]),
+        ("Transfer-Encoding:\n chunked\n", &[400]),
+        ("Transfer-Encoding: \u{b}chunked\n", &[400]),
+    ] {
+        let (endpoint, gapless) = pair();
+        let wire = post(fields).replace('\n', "\r\n");
+        let answer = client::raw(gapless.address, &wire);
+        assert!(statuses.contains(&answer.status), "{fields:?} got {}", answer.status);
+        assert_eq!(endpoint.seen().len(), 0, "{fields:?}");
+    }
+}
+
+#[test]
+fn lengths() {
+    refused(&[
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 010\n\n0123456789", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: +1\n\nx", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: -1\n\nx", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length:\n\n", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 1, 1\n\nx", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nContent-Length: 2\n\nxx", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 18446744073709551616\n\n", 400),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 0x1\n\nx", 400),
+    ]);
+}
+
+/// RFC 9110 8.6 lets a recipient take a length that is repeated for one.
+#[test]
+fn a_repeated_length_is_refused_or_becomes_one() {
+    let (endpoint, gapless) = pair();
+    let wire = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\nx";
+    let answer = client::raw(gapless.address, wire);
+    assert!(answer.status == 400 || answer.status == 200, "{}", answer.status);
+    for seen in endpoint.seen() {
+        assert_eq!(seen.head.all("content-length").collect::<Vec<_>>(), ["1"]);
+    }
+}
+
+#[test]
+fn lines_and_names() {
+    refused(&[
+        ("GET / HTTP/1.1\nHost: a\nBad Name: x\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a\n: empty\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a\nX: a\0b\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a\nX : a\n\n", 400),
+        ("GET / HTTP/1.1\nHost: a\nX: a\n folded\n\n", 400),
+        ("GET /\u{e9} HTTP/1.1\nHost: a\n\n", 400),
+        ("G@T / HTTP/1.1\nHost: a\n\n", 400),
+        ("GET / HTTP/9.1\nHost: a\n\n", 400),
+    ]);
+}
+
+#[test]
+fn methods_and_forms_of_targets() {
+    refused(&[
+        ("GET * HTTP/1.1\nHost: a\n\n", 400),
+        ("CONNECT a:443 HTTP/1.1\nHost: a:443\n\n", 405),
+        ("OPTIONS * HTTP/1.1\nHost: a\n\n", 200),
+        ("GET http:// HTTP/1.1\nHost: a\n\n", 400),
+        ("GET relative HTTP/1.1\nHost: a\n\n", 400),
+    ]);
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_replaces_the_host() {
+    let (endpoint, gapless) = pair();
+    let wire = "GET http://real.example/p?q=1 HTTP/1.1\r\nHost: claimed.example\r\n\r\n";
+    assert_eq!(client::raw(gapless.address, wire).status, 200);
+    let head = endpoint.seen().pop().expect("a request").head;
+    assert_eq!(head.start, "GET /p?q=1 HTTP/1.1");
+    assert_eq!(head.all("host").collect::<Vec<_>>(), ["real.example"]);
+    assert_eq!(head.field("x-forwarded-host"), Some("real.example"));
+}
+
+#[test]
+fn a_target_without_a_path_gets_one() {
+    let (endpoint, gapless) = pair();
+    for (target, forwarded) in [("http://a.example?q=/", "/?q=/"), ("http://a.example", "/")] {
+        let wire = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(client::raw(gapless.address, wire).status, 200);
+        let head = endpoint.seen().pop().expect("a request").head;
+        assert_eq!(head.start, format!("GET {forwarded} HTTP/1.1"));
+    }
+    let wire = "GET ?q=1 HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    assert_eq!(client::raw(gapless.address, wire).status, 400);
+    assert_eq!(endpoint.seen().len(), 2);
+}
+
+/// Both framings in one request: refused, or read by its chunks with nothing after it believed.
+#[test]
+fn two_framings_smuggle_nothing() {
+    for fields in [
+        "content-length: 6\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 6\r\n",
+    ] {
+        let (endpoint, gapless) = pair();
+        let mut client = Client::open(gapless.address);
+        let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+        let wire = format!("POST /outer HTTP/1.1\r\nhost: a\r\n{fields}\r\n0\r\n\r\n{smuggled}");
+        client.send(wire).expect("sent");
+        let answer = client.answer("POST").expect("an answer");
+        assert!(answer.status == 400 || answer.status == 200, "{}", answer.status);
+        assert!(client.is_ended(), "the connection ends after it: {fields:?}");
+        let targets: Vec<_> = endpoint.seen().into_iter().map(|seen| seen.head.start).collect();
+        assert!(!targets.iter().any(|start| start.contains("smuggled")), "{targets:?}");
+    }
+}
+
+#[test]
+fn broken_chunks_end_the_connection_and_not_the_endpoint() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    for chunks in ["xyz\r\n", "3\r\nabcd\r\n0\r\n\r\n", "-1\r\n", "ffffffffffffffffff\r\n"] {
+        let (endpoint, gapless) = pair();
+        let mut client = Client::open(gapless.address);
+        client.send(format!("{head}{chunks}")).expect("sent");
+        if let Ok(answer) = client.answer("POST") {
+            assert_eq!(answer.status, 400, "{chunks:?}");
+        }
+        assert!(client.is_ended(), "{chunks:?}");
+        assert_eq!(endpoint.seen().len(), 0, "{chunks:?}: half a request is none");
+        assert_eq!(gapless.state(endpoint.address()), "up");
+    }
+}
+
+#[test]
+fn what_follows_an_unread_body_is_not_believed() {
+    let (endpoint, gapless) = pair();
+    let mut client = Client::open(gapless.address);
+    let wire = "POST / HTTP/1.1\r\nhost: a, b\r\ncontent-length: 38\r\n\r\n\
+                GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    client.send(wire).expect("sent");
+    assert_eq!(client.answer("POST").expect("an answer").status, 400);
+    assert!(client.is_ended());
+    assert_eq!(endpoint.seen().len(), 0);
+}

@@ -1,0 +1,94 @@
+//! Routes over real sockets: who is sent where, what is changed on the way, and what is refused before.
+
+mod answers;
+mod changes;
+mod fallback;
+mod matching;
+mod mirror;
+mod normalisation;
+
+use std::fmt::Write;
+
+use crate::support::client::{Answer, Client};
+use crate::support::config::Config;
+use crate::support::endpoint::Endpoint;
+use crate::support::instance::Gapless;
+
+/// A proxy with a pool of one endpoint for each of some names; the first of them has the last route.
+struct World {
+    endpoints: Vec<Endpoint>,
+    gapless: Gapless,
+}
+
+/// More pools of one endpoint each, on whom nothing is judged while a test lasts.
+fn pools(endpoints: &[Endpoint], names: &[&str]) -> String {
+    let mut text = String::new();
+    for (endpoint, name) in endpoints.iter().zip(names) {
+        let address = endpoint.address();
+        writeln!(text, "[pool.{name}]\nprobe = {{ http = \"/healthz\" }}").expect("text");
+        writeln!(text, "stall = {{ floor = \"20s\", ceiling = \"30s\" }}").expect("text");
+        writeln!(text, "detect = {{ down_after = 1000 }}").expect("text");
+        writeln!(text, "[[pool.{name}.zone]]\nname = \"here/a\"").expect("text");
+        writeln!(text, "endpoints = [\"{address}\"]").expect("text");
+    }
+    text
+}
+
+impl World {
+    /// The pool `web` has the last route, with these lines in it; `others` are further pools, and
+    /// `tables` come before the route.
+    #[track_caller]
+    fn new(others: &[&str], tables: &str, route: &str) -> Self {
+        Self::with(Config::new(), others, tables, route)
+    }
+
+    #[track_caller]
+    fn with(config: Config, others: &[&str], tables: &str, route: &str) -> Self {
+        let web = Endpoint::start("web");
+        let mut endpoints: Vec<_> = others.iter().map(|name| Endpoint::start(name)).collect();
+        let config = config
+            .tables(&pools(&endpoints, others))
+            .tables(tables)
+            .route(route)
+            .zone("here/a", &[web.address()]);
+        let gapless = Gapless::start_ready(&config);
+        endpoints.insert(0, web);
+        Self { endpoints, gapless }
+    }
+
+    fn web(&self) -> &Endpoint {
+        &self.endpoints[0]
+    }
+
+    /// The first of the other endpoints.
+    fn other(&self) -> &Endpoint {
+        &self.endpoints[1]
+    }
+
+    /// Sends these lines and a blank one, on a connection of its own.
+    #[track_caller]
+    fn raw(&self, lines: &[&str]) -> Answer {
+        let mut client = Client::open(self.gapless.address);
+        client.send(lines.join("\r\n") + "\r\n\r\n").expect("sent");
+        let method = lines[0].split(' ').next().unwrap_or_default();
+        client.answer(method).expect("an answer")
+    }
+
+    /// A GET of `target` at `host`, with further lines.
+    #[track_caller]
+    fn get(&self, host: &str, target: &str, lines: &[&str]) -> Answer {
+        let (start, host) = (format!("GET {target} HTTP/1.1"), format!("host: {host}"));
+        self.raw(&[&[start.as_str(), host.as_str()], lines].concat())
+    }
+
+    /// The target that the only request had at `web` since the last look.
+    #[track_caller]
+    fn forwarded(&self, target: &str) -> String {
+        let before = self.web().seen().len();
+        let answer = self.get("a.example", target, &[]);
+        assert_eq!(answer.status, 200, "{target}: {:?}", answer.verdict());
+        let seen = self.web().seen();
+        assert_eq!(seen.len(), before + 1, "{target}");
+        seen[before].head.word(1).to_owned()
+    }
+}

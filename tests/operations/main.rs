@@ -1,0 +1,11 @@
+//! What operators see and do: logs, incidents, orders, upgrades, the end.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod explain;
+mod ledger;
+mod observe;
+mod orders;
+mod stop;
+mod upgrade;
