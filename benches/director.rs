@@ -11,73 +11,79 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gapless::logic::director::{Director, Input, Output, Ticket};
-use gapless::logic::id::{EndpointId, Place};
-use gapless::logic::outcome::{Failure, Outcome, Reason};
-use gapless::logic::route::RouteTable;
-use gapless::logic::snapshot::Snapshot;
-use gapless::logic::steer::Policy;
-use gapless::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
+use gapless::logic::director::{Director, Input, Output, ProbeTicket};
+use gapless::logic::model::id::{EndpointId, Locality};
+use gapless::logic::model::outcome::{Failure, FailureReason, ProbeOutcome};
+use gapless::logic::model::snapshot::Snapshot;
+use gapless::logic::model::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
+use gapless::logic::routing::RouteTable;
+use gapless::logic::steering::SteeringPolicy;
 
-const PASS: Outcome = Outcome::Pass { latency: Duration::from_millis(1) };
-const REFUSED: Outcome = Outcome::Fail(Failure::connect(Reason::Refused));
+const PASS: ProbeOutcome = ProbeOutcome::Pass { latency: Duration::from_millis(1) };
+const REFUSED: ProbeOutcome = ProbeOutcome::Fail(Failure::connect(FailureReason::Refused));
 
 /// How often the control thread would wake.
-const STEP: Duration = Duration::from_millis(1);
+const TICK_INTERVAL: Duration = Duration::from_millis(1);
 
 const ZONES: usize = 3;
-const ENDPOINT_BYTES_AT_MOST: f64 = 1024.0;
-const CORE_SHARE_AT_MOST: f64 = 0.05;
-const ZONE_AT_MOST: Duration = Duration::from_millis(10);
-const SHARES_AT_MOST: Duration = Duration::from_millis(1);
+const MAX_ENDPOINT_BYTES: f64 = 1024.0;
+const MAX_CORE_FRACTION: f64 = 0.05;
+const MAX_ZONE_FAILURE_TIME: Duration = Duration::from_millis(10);
+const MAX_SHARE_UPDATE_TIME: Duration = Duration::from_millis(1);
 
 /// Zones whose shares are computed anew.
-const MANY_ZONES: usize = 1_000;
+const SHARE_UPDATE_ZONES: usize = 1_000;
 
 /// A director and its virtual time; counts what the director itself takes.
-struct Rig {
+struct DirectorHarness {
     director: Director,
     now: Instant,
-    asked: Vec<(EndpointId, Ticket)>,
+    pending_probes: Vec<(EndpointId, ProbeTicket)>,
     publications: u32,
     /// The CPU time when the last snapshot was handed out.
-    published_at: Duration,
+    last_publish_cpu_time: Duration,
 }
 
-impl Rig {
-    fn new(zones: usize, endpoints_per_zone: usize, change: impl FnOnce(&mut PoolSpec)) -> Self {
+impl DirectorHarness {
+    fn new(
+        zones: usize,
+        endpoints_per_zone: usize,
+        configure_pool: impl FnOnce(&mut PoolSpec),
+    ) -> Self {
         let now = Instant::now();
         let zone = |zone: usize| {
-            let place = Place::parse(&format!("region/zone-{zone}")).expect("a place");
+            let locality = Locality::parse(&format!("region/zone-{zone}")).expect("a place");
             let hosts = (0..endpoints_per_zone).map(|host| endpoint(zone, host));
-            ZoneSpec::new(place, hosts.collect())
+            ZoneSpec::new(locality, hosts.collect())
         };
         let mut pool = PoolSpec::new("web", (0..zones).map(zone).collect());
-        change(&mut pool);
+        configure_pool(&mut pool);
         let pools = vec![Arc::new(pool)];
         let topology = Topology { pools, probes_per_second: 1_000_000, ..Topology::default() };
-        let mut rig = Self {
+        let mut harness = Self {
             director: Director::new(now, 1),
-            now: now + STEP,
-            asked: Vec::new(),
+            now: now + TICK_INTERVAL,
+            pending_probes: Vec::new(),
             publications: 0,
-            published_at: Duration::ZERO,
+            last_publish_cpu_time: Duration::ZERO,
         };
         let routes = Arc::<RouteTable>::default();
-        rig.director.handle(Input::Configure { topology, routes }, rig.now);
-        rig.obey();
-        rig
+        harness.director.handle(Input::Configure { topology, routes }, harness.now);
+        harness.apply_outputs();
+        harness
     }
 
     /// Does what the director says, and gives the last snapshot that it published.
-    fn obey(&mut self) -> Option<Arc<Snapshot>> {
+    fn apply_outputs(&mut self) -> Option<Arc<Snapshot>> {
         let mut published = None;
         loop {
             match self.director.poll_output() {
-                Some(Output::Probe { endpoint, ticket, .. }) => self.asked.push((endpoint, ticket)),
+                Some(Output::StartProbe { endpoint, ticket, .. }) => {
+                    self.pending_probes.push((endpoint, ticket))
+                }
                 Some(Output::Publish(snapshot)) => {
                     self.publications += 1;
-                    self.published_at = cpu_time();
+                    self.last_publish_cpu_time = cpu_time();
                     published = Some(snapshot);
                     self.director.handle(Input::Published, self.now);
                 }
@@ -87,24 +93,24 @@ impl Rig {
         }
     }
 
-    fn step(&mut self) {
-        self.now += STEP;
+    fn tick(&mut self) {
+        self.now += TICK_INTERVAL;
         self.director.handle_timeout(self.now);
-        self.obey();
+        self.apply_outputs();
     }
 
     /// Lets virtual time pass; every probe is answered one step later.
-    fn pass(&mut self, time: Duration, outcome: impl Fn(EndpointId) -> Outcome) -> u64 {
-        let until = self.now + time;
+    fn run_for(&mut self, duration: Duration, outcome: impl Fn(EndpointId) -> ProbeOutcome) -> u64 {
+        let until = self.now + duration;
         let mut probes = 0;
         while self.now < until {
-            self.step();
-            probes += self.asked.len() as u64;
-            for (endpoint, ticket) in std::mem::take(&mut self.asked) {
+            self.tick();
+            probes += self.pending_probes.len() as u64;
+            for (endpoint, ticket) in std::mem::take(&mut self.pending_probes) {
                 let outcome = outcome(endpoint);
-                self.director.handle(Input::Probed { endpoint, ticket, outcome }, self.now);
+                self.director.handle(Input::ProbeFinished { endpoint, ticket, outcome }, self.now);
             }
-            self.obey();
+            self.apply_outputs();
         }
         probes
     }
@@ -112,15 +118,18 @@ impl Rig {
     /// The first zone's endpoints are refused one after the other, each in a turn of its own; the
     /// time from handing in the evidence that decides to having the snapshot without the zone, and
     /// to the end of the turn, when everything has been told.
-    fn zone_dies(&mut self, in_zone: impl Fn(EndpointId) -> bool) -> (Duration, Duration) {
+    fn measure_zone_failure(
+        &mut self,
+        is_in_zone: impl Fn(EndpointId) -> bool,
+    ) -> (Duration, Duration) {
         for _ in 0..3_000 {
-            self.step();
-            for (endpoint, ticket) in std::mem::take(&mut self.asked) {
-                let outcome = if in_zone(endpoint) { REFUSED } else { PASS };
+            self.tick();
+            for (endpoint, ticket) in std::mem::take(&mut self.pending_probes) {
+                let outcome = if is_in_zone(endpoint) { REFUSED } else { PASS };
                 let before = cpu_time();
-                self.director.handle(Input::Probed { endpoint, ticket, outcome }, self.now);
-                if self.obey().is_some_and(|snapshot| is_gone(&snapshot)) {
-                    return (self.published_at - before, cpu_time() - before);
+                self.director.handle(Input::ProbeFinished { endpoint, ticket, outcome }, self.now);
+                if self.apply_outputs().is_some_and(|snapshot| is_zone_empty(&snapshot)) {
+                    return (self.last_publish_cpu_time - before, cpu_time() - before);
                 }
             }
         }
@@ -134,8 +143,8 @@ fn endpoint(zone: usize, host: usize) -> EndpointSpec {
 }
 
 /// Whether the first zone takes no traffic.
-fn is_gone(snapshot: &Snapshot) -> bool {
-    let tiers = snapshot.pools[0].led.tiers.iter().filter(|tier| tier.share > 0);
+fn is_zone_empty(snapshot: &Snapshot) -> bool {
+    let tiers = snapshot.pools[0].primary.tiers.iter().filter(|tier| tier.share > 0);
     tiers.flat_map(|tier| tier.targets().next()).all(|target| target.zone != 0)
 }
 
@@ -153,26 +162,28 @@ fn resident_bytes() -> f64 {
 
 /// The median time from the evidence that puts an endpoint of one of many zones down to the snapshot
 /// with the new shares.
-fn shares_take(change: impl FnOnce(&mut PoolSpec)) -> Duration {
-    let mut rig = Rig::new(MANY_ZONES, 2, change);
-    rig.pass(Duration::from_secs(3), |_| PASS);
+fn measure_share_update(configure_pool: impl FnOnce(&mut PoolSpec)) -> Duration {
+    let mut harness = DirectorHarness::new(SHARE_UPDATE_ZONES, 2, configure_pool);
+    harness.run_for(Duration::from_secs(3), |_| PASS);
     let mut times = Vec::new();
     while times.len() < 21 {
-        rig.step();
-        let mut asked = std::mem::take(&mut rig.asked).into_iter();
-        let Some((endpoint, first)) = asked.next() else { continue };
-        for (endpoint, ticket) in asked {
+        harness.tick();
+        let mut pending = std::mem::take(&mut harness.pending_probes).into_iter();
+        let Some((endpoint, first_ticket)) = pending.next() else { continue };
+        for (endpoint, ticket) in pending {
             let outcome = PASS;
-            rig.director.handle(Input::Probed { endpoint, ticket, outcome }, rig.now);
+            harness
+                .director
+                .handle(Input::ProbeFinished { endpoint, ticket, outcome }, harness.now);
         }
-        let (ticket, outcome) = (first, REFUSED);
-        rig.director.handle(Input::Probed { endpoint, ticket, outcome }, rig.now);
-        rig.obey();
-        let ticket = Ticket { started: rig.now, ..first };
+        let (ticket, outcome) = (first_ticket, REFUSED);
+        harness.director.handle(Input::ProbeFinished { endpoint, ticket, outcome }, harness.now);
+        harness.apply_outputs();
+        let ticket = ProbeTicket { started: harness.now, ..first_ticket };
         let before = cpu_time();
-        rig.director.handle(Input::Probed { endpoint, ticket, outcome }, rig.now);
-        if rig.obey().is_some() {
-            times.push(rig.published_at - before);
+        harness.director.handle(Input::ProbeFinished { endpoint, ticket, outcome }, harness.now);
+        if harness.apply_outputs().is_some() {
+            times.push(harness.last_publish_cpu_time - before);
         }
     }
     times.sort();
@@ -181,52 +192,54 @@ fn shares_take(change: impl FnOnce(&mut PoolSpec)) -> Duration {
 
 fn main() -> ExitCode {
     let is_smoke = std::env::args().any(|argument| argument == "--smoke");
-    let per_zone = if is_smoke { 3_334 } else { 33_334 };
-    let endpoints = ZONES * per_zone;
-    let in_zone = |id: EndpointId| (id.slot as usize) < per_zone;
+    let endpoints_per_zone = if is_smoke { 3_334 } else { 33_334 };
+    let endpoints = ZONES * endpoints_per_zone;
+    let is_in_zone = |id: EndpointId| (id.slot as usize) < endpoints_per_zone;
 
     let before = resident_bytes();
-    let mut rig = Rig::new(ZONES, per_zone, |_| {});
-    rig.pass(Duration::from_secs(12), |_| PASS);
-    rig.asked.shrink_to_fit();
-    let each_bytes = (resident_bytes() - before) / endpoints as f64;
+    let mut harness = DirectorHarness::new(ZONES, endpoints_per_zone, |_| {});
+    harness.run_for(Duration::from_secs(12), |_| PASS);
+    harness.pending_probes.shrink_to_fit();
+    let bytes_per_endpoint = (resident_bytes() - before) / endpoints as f64;
     println!(
-        "{endpoints} endpoints, with what is remembered of their probes: {each_bytes:.0} bytes each"
+        "{endpoints} endpoints, with what is remembered of their probes: {bytes_per_endpoint:.0} bytes each"
     );
 
-    let (before, publications) = (cpu_time(), rig.publications);
-    let probes = rig.pass(Duration::from_secs(5), |_| PASS);
-    let spent = cpu_time() - before;
-    let core_share = spent.as_secs_f64() / 5.0;
+    let (before, publications) = (cpu_time(), harness.publications);
+    let probe_count = harness.run_for(Duration::from_secs(5), |_| PASS);
+    let cpu_spent = cpu_time() - before;
+    let core_fraction = cpu_spent.as_secs_f64() / 5.0;
     println!(
         "{:.0} probes a second: {:.2} % of a core, {:.0} ns each, {} publications",
-        probes as f64 / 5.0,
-        100.0 * core_share,
-        spent.as_nanos() as f64 / probes.max(1) as f64,
-        rig.publications - publications
+        probe_count as f64 / 5.0,
+        100.0 * core_fraction,
+        cpu_spent.as_nanos() as f64 / probe_count.max(1) as f64,
+        harness.publications - publications
     );
 
-    let (died, told) = rig.zone_dies(in_zone);
-    println!("a zone of {per_zone} dies: {died:?} from the last evidence to the publication");
-    println!("and {told:?} until everybody has been told");
-    let (began, before) = (cpu_time(), rig.publications);
-    rig.pass(Duration::from_secs(3), |id| if in_zone(id) { REFUSED } else { PASS });
+    let (publication_time, turn_time) = harness.measure_zone_failure(is_in_zone);
+    println!(
+        "a zone of {endpoints_per_zone} dies: {publication_time:?} from the last evidence to the publication"
+    );
+    println!("and {turn_time:?} until everybody has been told");
+    let (cpu_before, before) = (cpu_time(), harness.publications);
+    harness.run_for(Duration::from_secs(3), |id| if is_in_zone(id) { REFUSED } else { PASS });
     println!(
         "the verdicts on the rest of it: {:?} of CPU in three seconds, {} more publications",
-        cpu_time() - began,
-        rig.publications - before
+        cpu_time() - cpu_before,
+        harness.publications - before
     );
 
-    let zone_by_zone = shares_take(|_| {});
-    let by_weight = shares_take(|pool| pool.steer.policy = Policy::Weighted);
+    let ordered_time = measure_share_update(|_| {});
+    let weighted_time = measure_share_update(|pool| pool.steer.policy = SteeringPolicy::Weighted);
     println!(
-        "{MANY_ZONES} zones: {zone_by_zone:?} from the evidence against an endpoint to the shares without it, zone by \
-         zone; {by_weight:?} by weight"
+        "{SHARE_UPDATE_ZONES} zones: {ordered_time:?} from the evidence against an endpoint to the shares without it, zone by \
+         zone; {weighted_time:?} by weight"
     );
 
-    let holds = each_bytes <= ENDPOINT_BYTES_AT_MOST
-        && core_share <= CORE_SHARE_AT_MOST
-        && died <= ZONE_AT_MOST
-        && zone_by_zone.max(by_weight) <= SHARES_AT_MOST;
-    if is_smoke || holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_within_bounds = bytes_per_endpoint <= MAX_ENDPOINT_BYTES
+        && core_fraction <= MAX_CORE_FRACTION
+        && publication_time <= MAX_ZONE_FAILURE_TIME
+        && ordered_time.max(weighted_time) <= MAX_SHARE_UPDATE_TIME;
+    if is_smoke || is_within_bounds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

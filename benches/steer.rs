@@ -6,38 +6,45 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
-use gapless::logic::balance::hash::xxh64;
-use gapless::logic::balance::{Balance, HashKey, Keyed, Kind, Seating, Turns};
-use gapless::logic::id::{EndpointId, Place};
-use gapless::logic::route::{
-    Action, Ask, HostMatch, PathMatch, PathRules, Pattern, RouteSpec, RouteTable, Test, normalise,
+use gapless::logic::model::id::{EndpointId, Locality};
+use gapless::logic::model::snapshot::{
+    ExcludedTargets, PickRequest, PoolView, RetrySafety, SteeredTiers, Target, Tier, ZoneTargets,
 };
-use gapless::logic::snapshot::{Avoid, Cell, Led, PoolView, Sending, Target, Tier, Wish};
-use gapless::logic::steer::WHOLE;
-use gapless::logic::tier::WEIGHT_ONE;
-use gapless::logic::topology::PoolSpec;
+use gapless::logic::model::topology::PoolSpec;
+use gapless::logic::routing::{
+    HostMatch, PathMatch, PathNormalisation, Pattern, RouteAction, RouteRequest, RouteSpec,
+    RouteTable, ValueMatcher, normalise,
+};
+use gapless::logic::steering::FULL_SHARE;
+use gapless::logic::steering::balance::hash::xxh64;
+use gapless::logic::steering::balance::{
+    BalancePolicy, ConsistentHashConfig, HashKeySource, HashTableKind, RoundRobinState,
+    ZoneHashTable,
+};
+use gapless::logic::steering::tier::WEIGHT_ONE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// So many routes: most by prefix, some exact, some by a condition, a few by a pattern; one host in
 /// ten is a wildcard.
-fn table(routes: usize) -> RouteTable {
+fn route_table(routes: usize) -> RouteTable {
     let spec = |n: usize| {
         let service = n / 5;
         let name = format!("service-{service}.example.com");
-        let host = if service % 10 == 9 { HostMatch::Under(name) } else { HostMatch::Exact(name) };
+        let host =
+            if service % 10 == 9 { HostMatch::Wildcard(name) } else { HostMatch::Exact(name) };
         let path = match n % 5 {
             0 => PathMatch::Prefix("/".to_owned()),
             1 => PathMatch::Prefix("/v1/".to_owned()),
             2 => PathMatch::Prefix("/v1/users".to_owned()),
             3 => PathMatch::Exact("/v1/users/me".to_owned()),
             _ if service % 20 == 2 => {
-                PathMatch::Matches(Pattern::parse("/v[0-9]+/items/[0-9]+").expect("a pattern"))
+                PathMatch::Regex(Pattern::parse("/v[0-9]+/items/[0-9]+").expect("a pattern"))
             }
             _ => PathMatch::Prefix("/v1/users".to_owned()),
         };
-        let mut spec = RouteSpec::new(n.to_string(), host, path, Action::pool("web"));
+        let mut spec = RouteSpec::new(n.to_string(), host, path, RouteAction::to_pool("web"));
         if n % 5 == 4 {
-            let test = Test::Is(b"canary"[..].into());
+            let test = ValueMatcher::Exact(b"canary"[..].into());
             spec.conditions.headers.push((HeaderName::from_static("x-env"), test));
         }
         spec
@@ -47,35 +54,36 @@ fn table(routes: usize) -> RouteTable {
 }
 
 /// A pool whose zones are tiers of their own, of which the first has all of the traffic; or one tier.
-fn pool(zones: usize, endpoints: u32, weighted: bool) -> PoolView {
-    pool_of(Balance::LeastRequests, (zones, endpoints, weighted), false)
+fn least_requests_pool(zones: usize, endpoints: u32, weighted: bool) -> PoolView {
+    pool_with_balance(BalancePolicy::LeastRequests, (zones, endpoints, weighted), false)
 }
 
-fn pool_of(
-    balance: Balance,
+fn pool_with_balance(
+    balance: BalancePolicy,
     (zones, endpoints, weighted): (usize, u32, bool),
-    is_one_tier: bool,
+    has_single_tier: bool,
 ) -> PoolView {
-    let cells = cells(balance_kind(&balance), (zones, endpoints, weighted), |_, _| true);
-    let weighed = cells.into_iter().map(|cell| {
+    let zone_targets =
+        build_zones(hash_table_kind(&balance), (zones, endpoints, weighted), |_, _| true);
+    let weighted_zones = zone_targets.into_iter().map(|cell| {
         let weight = cell.weight();
         (cell, weight)
     });
-    let tiers = if is_one_tier {
-        vec![Tier::new(WHOLE, weighed.collect())]
+    let tiers = if has_single_tier {
+        vec![Tier::new(FULL_SHARE, weighted_zones.collect())]
     } else {
-        let share = |zone: usize| if zone == 0 { WHOLE } else { 0 };
-        weighed.enumerate().map(|(zone, cell)| Tier::new(share(zone), vec![cell])).collect()
+        let share = |zone: usize| if zone == 0 { FULL_SHARE } else { 0 };
+        weighted_zones.enumerate().map(|(zone, cell)| Tier::new(share(zone), vec![cell])).collect()
     };
-    view(balance, tiers)
+    build_pool_view(balance, tiers)
 }
 
 /// The zones' endpoints that are there.
-fn cells(
-    kind: Option<Kind>,
+fn build_zones(
+    kind: Option<HashTableKind>,
     (zones, endpoints, weighted): (usize, u32, bool),
-    is_there: impl Fn(usize, u32) -> bool,
-) -> Vec<Cell> {
+    is_present: impl Fn(usize, u32) -> bool,
+) -> Vec<ZoneTargets> {
     let zone = |zone: usize| {
         let target = |n: u32| {
             let id = zone as u32 * endpoints + n + 1;
@@ -84,76 +92,83 @@ fn cells(
                 address: SocketAddr::from(([10, 0, (id >> 8) as u8, id as u8], 9000)),
                 zone,
                 weight: if weighted { 1 + n % 4 } else { 1 },
-                live: Arc::default(),
-                kin: Arc::default(),
+                stats: Arc::default(),
+                zone_stats: Arc::default(),
             }
         };
         let targets: Arc<[Target]> = (0..endpoints).map(target).collect();
-        let place = Place::parse(&format!("r/z{zone}")).expect("a place");
-        let seating = kind.and_then(|kind| Seating::of(kind, &place, &targets, None));
-        let there = (0..endpoints).filter(|&n| is_there(zone, n));
+        let locality = Locality::parse(&format!("r/z{zone}")).expect("a place");
+        let hash_table =
+            kind.and_then(|kind| ZoneHashTable::build_or_reuse(kind, &locality, &targets, None));
+        let present = (0..endpoints).filter(|&n| is_present(zone, n));
         let active: Vec<(u32, u32)> =
-            there.map(|n| (n, targets[n as usize].weight * WEIGHT_ONE)).collect();
-        Cell::seated(&targets, seating.as_ref(), &active)
+            present.map(|n| (n, targets[n as usize].weight * WEIGHT_ONE)).collect();
+        ZoneTargets::with_hash_table(&targets, hash_table.as_ref(), &active)
     };
     (0..zones).filter_map(zone).collect()
 }
 
-fn view(balance: Balance, tiers: Vec<Tier>) -> PoolView {
+fn build_pool_view(balance: BalancePolicy, tiers: Vec<Tier>) -> PoolView {
     PoolView {
         spec: Arc::new(PoolSpec { balance, ..PoolSpec::new("web", Vec::new()) }),
-        led: Led { tiers, proven: None },
-        others: Vec::new(),
-        trials: Vec::new(),
+        primary: SteeredTiers { tiers, nonsuspect_tiers: None },
+        variants: Vec::new(),
+        trial_targets: Vec::new(),
         is_drained: false,
-        panic: false,
+        is_panicking: false,
         members: Arc::default(),
-        live: Arc::default(),
-        pins: None,
+        stats: Arc::default(),
+        affinity_index: None,
     }
 }
 
-fn balance_kind(balance: &Balance) -> Option<Kind> {
-    if let Balance::Keyed(keyed) = balance { Some(keyed.table) } else { None }
+fn hash_table_kind(balance: &BalancePolicy) -> Option<HashTableKind> {
+    if let BalancePolicy::ConsistentHash(keyed) = balance { Some(keyed.table) } else { None }
 }
 
-fn keyed(table: Kind, max_load_percent: Option<u32>) -> Balance {
-    Balance::Keyed(Keyed { table, key: HashKey::Source, max_load_percent })
+fn consistent_hash_balance(table: HashTableKind, max_load_percent: Option<u32>) -> BalancePolicy {
+    BalancePolicy::ConsistentHash(ConsistentHashConfig {
+        table,
+        key: HashKeySource::Source,
+        max_load_percent,
+    })
 }
 
 /// The same requests, whatever the number of routes.
-fn routes(criterion: &mut Criterion) {
+fn bench_routes(criterion: &mut Criterion) {
     let mut headers = HeaderMap::new();
     for (name, value) in [("accept", "*/*"), ("user-agent", "bench"), ("x-env", "live")] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     for count in [10, 1_000, 10_000] {
-        let table = table(count);
+        let table = route_table(count);
         // All that there is in the smallest table: one service in the middle, and one unknown.
         let service = (count / 10).min(500) / 20 * 20;
-        let known = format!("service-{service}.example.com");
+        let known_host = format!("service-{service}.example.com");
         for (kind, host, path) in [
-            ("prefix", known.as_str(), "/v1/users/42"),
-            ("exact", known.as_str(), "/v1/users/me"),
-            ("root", known.as_str(), "/elsewhere/x"),
+            ("prefix", known_host.as_str(), "/v1/users/42"),
+            ("exact", known_host.as_str(), "/v1/users/me"),
+            ("root", known_host.as_str(), "/elsewhere/x"),
             ("none", "www.nowhere.example", "/v1/users/42"),
         ] {
             let method = &Method::GET;
-            let ask = Ask { host, path, method, headers: &headers, query: "", is_tls: false };
+            let request =
+                RouteRequest { host, path, method, headers: &headers, query: "", is_tls: false };
             criterion.bench_function(&format!("route/{kind}/{count}"), |bench| {
-                bench.iter(|| table.find(black_box(&ask)).is_some());
+                bench.iter(|| table.find(black_box(&request)).is_some());
             });
         }
         if count >= 100 {
             let method = &Method::GET;
             let (host, path) = ("service-22.example.com", "/v2/items/7");
-            let ask = Ask { host, path, method, headers: &headers, query: "", is_tls: false };
+            let request =
+                RouteRequest { host, path, method, headers: &headers, query: "", is_tls: false };
             criterion.bench_function(&format!("route/pattern/{count}"), |bench| {
-                bench.iter(|| table.find(black_box(&ask)).is_some());
+                bench.iter(|| table.find(black_box(&request)).is_some());
             });
         }
     }
-    let rules = PathRules::default();
+    let rules = PathNormalisation::default();
     for (kind, path) in [("plain", "/v1/users/42/items"), ("dots", "/v1/x/../users/%34%32//items")]
     {
         criterion.bench_function(&format!("path/{kind}"), |bench| {
@@ -162,156 +177,175 @@ fn routes(criterion: &mut Criterion) {
     }
 }
 
-fn picks(criterion: &mut Criterion) {
+fn bench_picks(criterion: &mut Criterion) {
     for (name, pool) in [
-        ("pick/2x3", pool(2, 3, false)),
-        ("pick/2x3-weighted", pool(2, 3, true)),
-        ("pick/12x834", pool(12, 834, false)),
-        ("pick/12x834-weighted", pool(12, 834, true)),
+        ("pick/2x3", least_requests_pool(2, 3, false)),
+        ("pick/2x3-weighted", least_requests_pool(2, 3, true)),
+        ("pick/12x834", least_requests_pool(12, 834, false)),
+        ("pick/12x834-weighted", least_requests_pool(12, 834, true)),
     ] {
         let mut rng = Rng::with_seed(1);
         criterion.bench_function(name, |bench| {
             bench.iter(|| {
-                black_box(&pool).pick(&mut rng, Sending::Repeatable).map(|target| target.id)
+                black_box(&pool).pick(&mut rng, RetrySafety::Repeatable).map(|target| target.id)
             });
         });
     }
-    let pool = pool(4, 3, false);
+    let pool = least_requests_pool(4, 3, false);
     let mut rng = Rng::with_seed(1);
-    let mut avoid = Avoid::default();
+    let mut avoid = ExcludedTargets::default();
     avoid.endpoints.push(EndpointId::new(1, 0));
     avoid.zones.push(0);
     criterion.bench_function("pick_other/4x3", |bench| {
         bench.iter(|| {
             black_box(&pool)
-                .pick_other(&mut rng, black_box(&avoid), Sending::Repeatable)
+                .pick_alternative(&mut rng, black_box(&avoid), RetrySafety::Repeatable)
                 .map(|target| target.id)
         });
     });
 }
 
 /// Each method, at ten thousand endpoints in twelve zones that are one tier or twelve.
-fn methods(criterion: &mut Criterion) {
+fn bench_balance_policies(criterion: &mut Criterion) {
     let methods = [
-        ("least_requests", Balance::LeastRequests),
-        ("peak_ewma", Balance::PeakEwma),
-        ("round_robin", Balance::RoundRobin),
-        ("random", Balance::Random),
-        ("ring_hash", keyed(Kind::default(), None)),
-        ("ring_hash-bounded", keyed(Kind::default(), Some(125))),
-        ("maglev", keyed(Kind::Maglev, None)),
-        ("maglev-bounded", keyed(Kind::Maglev, Some(125))),
+        ("least_requests", BalancePolicy::LeastRequests),
+        ("peak_ewma", BalancePolicy::PeakEwma),
+        ("round_robin", BalancePolicy::RoundRobin),
+        ("random", BalancePolicy::Random),
+        ("ring_hash", consistent_hash_balance(HashTableKind::default(), None)),
+        ("ring_hash-bounded", consistent_hash_balance(HashTableKind::default(), Some(125))),
+        ("maglev", consistent_hash_balance(HashTableKind::Maglev, None)),
+        ("maglev-bounded", consistent_hash_balance(HashTableKind::Maglev, Some(125))),
     ];
     for (name, balance) in methods {
         for (kind, weighted, is_one_tier) in
             [("12x834", false, false), ("12x834-weighted", true, false), ("one-tier", false, true)]
         {
-            let pool = pool_of(balance.clone(), (12, 834, weighted), is_one_tier);
+            let pool = pool_with_balance(balance.clone(), (12, 834, weighted), is_one_tier);
             for target in pool.targets() {
-                target.live.took(5_000, 1);
+                target.stats.record_latency(5_000, 1);
             }
-            let (mut rng, turns) = (Rng::with_seed(1), Turns::default());
-            let is_keyed = balance_kind(&balance).is_some();
+            let (mut rng, turns) = (Rng::with_seed(1), RoundRobinState::default());
+            let has_key = hash_table_kind(&balance).is_some();
             let mut key = 0_u64;
             criterion.bench_function(&format!("pick/{name}/{kind}"), |bench| {
                 bench.iter(|| {
                     key = key.wrapping_add(0x9E37_79B9_7F4A_7C15);
-                    let (sending, key) = (Sending::Repeatable, is_keyed.then_some(key));
-                    let wish = Wish { sending, way: 0, key, now_us: 1_000, turns: Some(&turns) };
-                    black_box(&pool).pick(&mut rng, wish).map(|target| target.id)
+                    let (sending, key) = (RetrySafety::Repeatable, has_key.then_some(key));
+                    let pick_request = PickRequest {
+                        retry_safety: sending,
+                        variant: 0,
+                        hash_key: key,
+                        now_us: 1_000,
+                        round_robin: Some(&turns),
+                    };
+                    black_box(&pool).pick(&mut rng, pick_request).map(|target| target.id)
                 });
             });
         }
     }
-    for (name, kind) in [("ring", Kind::default()), ("maglev", Kind::Maglev)] {
+    for (name, kind) in [("ring", HashTableKind::default()), ("maglev", HashTableKind::Maglev)] {
         criterion.bench_function(&format!("table/{name}/834"), |bench| {
-            bench.iter(|| cells(Some(kind), (1, 834, false), |_, _| true).len());
+            bench.iter(|| build_zones(Some(kind), (1, 834, false), |_, _| true).len());
         });
     }
-    let pool = &pool(12, 834, false);
-    let every: Vec<(u32, u32)> = (0..834).map(|n| (n, WEIGHT_ONE)).collect();
-    let targets: Arc<[Target]> = pool.led.tiers[0].targets().cloned().collect();
-    let place = Place::parse("r/z").expect("a place");
-    let seating = Seating::of(Kind::Maglev, &place, &targets, None);
-    for (name, seating) in [("keyless", None), ("keyed", seating.as_ref())] {
+    let pool = &least_requests_pool(12, 834, false);
+    let active: Vec<(u32, u32)> = (0..834).map(|n| (n, WEIGHT_ONE)).collect();
+    let targets: Arc<[Target]> = pool.primary.tiers[0].targets().cloned().collect();
+    let locality = Locality::parse("r/z").expect("a place");
+    let hash_table =
+        ZoneHashTable::build_or_reuse(HashTableKind::Maglev, &locality, &targets, None);
+    for (name, seating) in [("keyless", None), ("keyed", hash_table.as_ref())] {
         criterion.bench_function(&format!("publish-zone/{name}/834"), |bench| {
-            bench.iter(|| Cell::seated(&targets, seating, black_box(&every)).is_some());
+            bench.iter(|| {
+                ZoneTargets::with_hash_table(&targets, seating, black_box(&active)).is_some()
+            });
         });
     }
 }
 
 /// So many keys are followed.
-const KEYS: u64 = 100_000;
+const KEY_COUNT: u64 = 100_000;
 
 /// Prints how many keys move when an endpoint or a zone goes, and when it is back; and when one is not
 /// declared any more.
-fn keys_moved(_: &mut Criterion) {
+fn report_moved_keys(_: &mut Criterion) {
     let (zones, endpoints) = (12, 834);
-    println!("keys moved of {KEYS}, {zones} zones of {endpoints} endpoints in one tier");
+    println!("keys moved of {KEY_COUNT}, {zones} zones of {endpoints} endpoints in one tier");
     println!(
         "{:<10} {:<24} {:>8} {:>8} {:>8} {:>8}",
         "table", "who goes", "own", "others'", "back", "gone"
     );
-    for (name, kind) in [("ring_hash", Kind::default()), ("maglev", Kind::Maglev)] {
-        let owners = |is_there: &dyn Fn(usize, u32) -> bool| {
-            let cells = cells(Some(kind), (zones, endpoints, false), is_there);
-            owners(&view(keyed(kind, None), vec![one_tier(cells)]))
+    for (name, kind) in [("ring_hash", HashTableKind::default()), ("maglev", HashTableKind::Maglev)]
+    {
+        let owners_when = |is_there: &dyn Fn(usize, u32) -> bool| {
+            let cells = build_zones(Some(kind), (zones, endpoints, false), is_there);
+            key_owners(&build_pool_view(
+                consistent_hash_balance(kind, None),
+                vec![single_tier(cells)],
+            ))
         };
-        let before = owners(&|_, _| true);
-        let row = |who: &str, is_gone: &dyn Fn(usize, u32) -> bool, after: &[u32]| {
-            let its = |slot: u32| is_gone((slot as usize - 1) / 834, (slot - 1) % 834);
+        let before = owners_when(&|_, _| true);
+        let row = |change: &str, is_gone: &dyn Fn(usize, u32) -> bool, after: &[u32]| {
+            let is_affected = |slot: u32| is_gone((slot as usize - 1) / 834, (slot - 1) % 834);
             let moved = before.iter().zip(after).filter(|(before, after)| before != after);
             let (own, others): (Vec<u32>, Vec<u32>) =
-                moved.map(|(slot, _)| *slot).partition(|&slot| its(slot));
-            let back = owners(&|_, _| true).iter().zip(&before).filter(|(a, b)| a == b).count();
-            let gone = after.iter().filter(|&&slot| its(slot)).count();
+                moved.map(|(slot, _)| *slot).partition(|&slot| is_affected(slot));
+            let back =
+                owners_when(&|_, _| true).iter().zip(&before).filter(|(a, b)| a == b).count();
+            let gone = after.iter().filter(|&&slot| is_affected(slot)).count();
             println!(
-                "{name:<10} {who:<24} {:>8} {:>8} {back:>8} {gone:>8}",
+                "{name:<10} {change:<24} {:>8} {:>8} {back:>8} {gone:>8}",
                 own.len(),
                 others.len()
             );
         };
-        for (who, is_gone) in [
+        for (change, is_gone) in [
             ("one endpoint", (|zone, n| (zone, n) == (3, 7)) as fn(usize, u32) -> bool),
             ("a hundred endpoints", |zone, n| zone == 3 && n < 100),
             ("one zone", |zone, _| zone == 3),
         ] {
-            row(who, &is_gone, &owners(&|zone, n| !is_gone(zone, n)));
+            row(change, &is_gone, &owners_when(&|zone, n| !is_gone(zone, n)));
         }
         // Declared anew without the last endpoint of the last zone.
-        let mut fewer = cells(Some(kind), (zones, endpoints, false), |_, _| true);
-        let last = fewer.pop().expect("a zone");
-        let targets: Arc<[Target]> = last.targets().take(833).cloned().collect();
-        let place = Place::parse("r/z11").expect("a place");
-        let seating = Seating::of(kind, &place, &targets, None);
+        let mut remaining_zones = build_zones(Some(kind), (zones, endpoints, false), |_, _| true);
+        let last_zone = remaining_zones.pop().expect("a zone");
+        let targets: Arc<[Target]> = last_zone.targets().take(833).cloned().collect();
+        let locality = Locality::parse("r/z11").expect("a place");
+        let hash_table = ZoneHashTable::build_or_reuse(kind, &locality, &targets, None);
         let active: Vec<(u32, u32)> = (0..833).map(|n| (n, WEIGHT_ONE)).collect();
-        fewer.extend(Cell::seated(&targets, seating.as_ref(), &active));
-        let after = owners_of(kind, fewer);
+        remaining_zones.extend(ZoneTargets::with_hash_table(
+            &targets,
+            hash_table.as_ref(),
+            &active,
+        ));
+        let after = key_owners_of_zones(kind, remaining_zones);
         row("one, from the file", &|zone, n| (zone, n) == (11, 833), &after);
     }
 }
 
-fn one_tier(cells: Vec<Cell>) -> Tier {
-    let weighed = cells.into_iter().map(|cell| {
+fn single_tier(cells: Vec<ZoneTargets>) -> Tier {
+    let weighted_zones = cells.into_iter().map(|cell| {
         let weight = cell.weight();
         (cell, weight)
     });
-    Tier::new(WHOLE, weighed.collect())
+    Tier::new(FULL_SHARE, weighted_zones.collect())
 }
 
-fn owners_of(kind: Kind, cells: Vec<Cell>) -> Vec<u32> {
-    owners(&view(keyed(kind, None), vec![one_tier(cells)]))
+fn key_owners_of_zones(kind: HashTableKind, cells: Vec<ZoneTargets>) -> Vec<u32> {
+    key_owners(&build_pool_view(consistent_hash_balance(kind, None), vec![single_tier(cells)]))
 }
 
-fn owners(pool: &PoolView) -> Vec<u32> {
+fn key_owners(pool: &PoolView) -> Vec<u32> {
     let mut rng = Rng::with_seed(1);
     let pick = |n: u64| {
         let key = Some(xxh64(&n.to_le_bytes()));
-        let wish = Wish { key, ..Wish::from(Sending::Repeatable) };
-        pool.pick(&mut rng, wish).map_or(0, |target| target.id.slot)
+        let pick_request =
+            PickRequest { hash_key: key, ..PickRequest::from(RetrySafety::Repeatable) };
+        pool.pick(&mut rng, pick_request).map_or(0, |target| target.id.slot)
     };
-    (0..KEYS).map(pick).collect()
+    (0..KEY_COUNT).map(pick).collect()
 }
 
-criterion_group!(benches, routes, picks, methods, keys_moved);
+criterion_group!(benches, bench_routes, bench_picks, bench_balance_policies, report_moved_keys);
 criterion_main!(benches);

@@ -8,13 +8,13 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 
 use crate::case::CASES;
-use crate::find::Peer;
+use crate::peer_program::Peer;
 
 /// CPU per request, throughput, latency and memory of gapless beside haproxy, nginx and Envoy, in
 /// one run.
 #[derive(Debug, Parser)]
 #[command(name = "dataplane")]
-pub(crate) struct Args {
+pub(crate) struct DataplaneArgs {
     /// Interleaved rounds of each proxy
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// A gapless to measure; may be repeated, as NAME=PATH, to compare several. The one just built
     /// by default
     #[arg(long, value_name = "[NAME=]PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
-    pub(crate) gapless: Vec<Named>,
+    pub(crate) gapless: Vec<NamedProgram>,
     /// Envoy, or the virtual environment that has PyPI's; by default what the PATH has, or else
     /// `target/envoy`
     #[arg(long, value_name = "PATH")]
@@ -53,14 +53,14 @@ pub(crate) struct Args {
 
 /// A program and what the table calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct NamedProgram {
     /// `gapless` where no name was given.
     pub(crate) name: String,
     /// The program.
     pub(crate) path: PathBuf,
 }
 
-impl FromStr for Named {
+impl FromStr for NamedProgram {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {

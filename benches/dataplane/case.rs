@@ -10,24 +10,24 @@ pub(crate) const H2_CONNECTIONS: u32 = 8;
 pub(crate) const H2_STREAMS: u32 = 32;
 
 /// What part of the slowest proxy's throughput is asked of all of them at a fixed rate.
-pub(crate) const SHARE_OF_CAPACITY: f64 = 0.4;
+pub(crate) const CAPACITY_FRACTION: f64 = 0.4;
 
 /// A body of this size or more is a matter of congestion control: see `namespace`.
-const BULK_BYTES: u64 = 16 * 1024;
+const MIN_BULK_BYTES: u64 = 16 * 1024;
 
 /// One kind of load, and the proxies that are measured under it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
+pub(crate) struct BenchCase {
     /// The name for `--case`.
     pub(crate) name: &'static str,
     /// What is measured, for the reader of the table.
-    pub(crate) about: &'static str,
+    pub(crate) description: &'static str,
     /// How requests come.
-    pub(crate) load: Load,
+    pub(crate) load: LoadProfile,
     /// Clients come over TLS 1.3.
-    pub(crate) tls: bool,
+    pub(crate) is_over_tls: bool,
     /// What the proxy speaks to the endpoint.
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: EndpointProtocol,
     /// GET or POST.
     pub(crate) method: &'static str,
     /// A location of `endpoint-nginx.conf`.
@@ -37,18 +37,18 @@ pub(crate) struct Case {
     /// Least length of the response's body.
     pub(crate) response_bytes: u64,
     /// Who is compared, and to whom.
-    pub(crate) compare: Compare,
+    pub(crate) compare: Comparison,
     /// Part of `--smoke`.
-    pub(crate) smoke: bool,
+    pub(crate) is_in_smoke: bool,
 }
 
 /// How requests come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Load {
+pub(crate) enum LoadProfile {
     /// From wrk over HTTP/1.1: the next one as soon as the last is answered.
     Wrk {
         /// A new client connection for every request.
-        reconnects: bool,
+        should_reconnect: bool,
     },
     /// From h2load over HTTP/2, the same way.
     H2load,
@@ -62,7 +62,7 @@ pub(crate) enum Load {
 
 /// What the proxy speaks to the endpoint, in cleartext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upstream {
+pub(crate) enum EndpointProtocol {
     /// HTTP/1.1, to nginx.
     Http1,
     /// HTTP/2 by prior knowledge, to a server of the bench's own.
@@ -71,153 +71,154 @@ pub(crate) enum Upstream {
 
 /// Who is compared, and what the ratio is taken to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Compare {
+pub(crate) enum Comparison {
     /// Everybody, one worker each, on one core; the ratio to the cheapest that is not gapless.
     Peers,
     /// gapless with one worker and with two, which may use every core, the load's too; the ratio
     /// to its one worker.
     Workers {
         /// The largest ratio that is good.
-        target: f64,
+        target_ratio: f64,
     },
 }
 
 /// How a proxy is started.
 #[derive(Debug)]
-pub(crate) struct SetUp {
+pub(crate) struct ProxySetup {
     /// What follows the proxy's name in the table.
-    pub(crate) suffix: &'static str,
+    pub(crate) label_suffix: &'static str,
     /// Its worker threads or processes.
     pub(crate) workers: u32,
     /// Held to the proxy's core.
-    pub(crate) pinned: bool,
+    pub(crate) is_pinned: bool,
 }
 
-const ONE_PINNED: &[SetUp] = &[SetUp { suffix: "", workers: 1, pinned: true }];
+const ONE_PINNED_WORKER: &[ProxySetup] =
+    &[ProxySetup { label_suffix: "", workers: 1, is_pinned: true }];
 
-const ONE_AND_TWO_WORKERS: &[SetUp] = &[
-    SetUp { suffix: ", 1 worker", workers: 1, pinned: false },
-    SetUp { suffix: ", 2 workers", workers: 2, pinned: false },
+const ONE_AND_TWO_WORKERS: &[ProxySetup] = &[
+    ProxySetup { label_suffix: ", 1 worker", workers: 1, is_pinned: false },
+    ProxySetup { label_suffix: ", 2 workers", workers: 2, is_pinned: false },
 ];
 
 /// The others are told by how they differ from this one.
-const KEEP_ALIVE: Case = Case {
+const KEEP_ALIVE_CASE: BenchCase = BenchCase {
     name: "keep-alive",
-    about: "1 KiB response, connections kept",
-    load: Load::Wrk { reconnects: false },
-    tls: false,
-    upstream: Upstream::Http1,
+    description: "1 KiB response, connections kept",
+    load: LoadProfile::Wrk { should_reconnect: false },
+    is_over_tls: false,
+    upstream: EndpointProtocol::Http1,
     method: "GET",
     path: "/1k",
     request_bytes: 0,
     response_bytes: 1024,
-    compare: Compare::Peers,
-    smoke: false,
+    compare: Comparison::Peers,
+    is_in_smoke: false,
 };
 
 /// All cases.
-pub(crate) const CASES: &[Case] = &[
-    Case { smoke: true, ..KEEP_ALIVE },
-    Case {
+pub(crate) const CASES: &[BenchCase] = &[
+    BenchCase { is_in_smoke: true, ..KEEP_ALIVE_CASE },
+    BenchCase {
         name: "reconnect",
-        about: "1 KiB response, a new connection per request",
-        load: Load::Wrk { reconnects: true },
-        ..KEEP_ALIVE
+        description: "1 KiB response, a new connection per request",
+        load: LoadProfile::Wrk { should_reconnect: true },
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "scaling",
-        about: "1 KiB response, one worker against two, no pinning",
-        compare: Compare::Workers { target: 1.1 },
-        ..KEEP_ALIVE
+        description: "1 KiB response, one worker against two, no pinning",
+        compare: Comparison::Workers { target_ratio: 1.1 },
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "response-64k",
-        about: "64 KiB response, connections kept",
+        description: "64 KiB response, connections kept",
         path: "/64k",
         response_bytes: 64 * 1024,
-        ..KEEP_ALIVE
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "response-1m",
-        about: "1 MiB response, connections kept",
+        description: "1 MiB response, connections kept",
         path: "/1m",
         response_bytes: 1024 * 1024,
-        ..KEEP_ALIVE
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "request-64k",
-        about: "64 KiB request body (POST), connections kept",
+        description: "64 KiB request body (POST), connections kept",
         method: "POST",
         path: "/upload",
         request_bytes: 64 * 1024,
         response_bytes: 1,
-        ..KEEP_ALIVE
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "tls",
-        about: "TLS 1.3, 1 KiB response, connections kept",
-        tls: true,
-        ..KEEP_ALIVE
+        description: "TLS 1.3, 1 KiB response, connections kept",
+        is_over_tls: true,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "tls-handshake",
-        about: "a new connection per request: full TLS 1.3 handshake (X25519, ECDSA P-256), 1 KiB response",
-        load: Load::Handshakes,
-        tls: true,
-        smoke: true,
-        ..KEEP_ALIVE
+        description: "a new connection per request: full TLS 1.3 handshake (X25519, ECDSA P-256), 1 KiB response",
+        load: LoadProfile::Handshakes,
+        is_over_tls: true,
+        is_in_smoke: true,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "h2-h1",
-        about: "HTTP/2 over TLS 1.3, 8 connections of 32 streams, 1 KiB response; HTTP/1.1 to the endpoint",
-        load: Load::H2load,
-        tls: true,
-        smoke: true,
-        ..KEEP_ALIVE
+        description: "HTTP/2 over TLS 1.3, 8 connections of 32 streams, 1 KiB response; HTTP/1.1 to the endpoint",
+        load: LoadProfile::H2load,
+        is_over_tls: true,
+        is_in_smoke: true,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "h2-h2",
-        about: "the same with cleartext HTTP/2 to the endpoint, which nginx does not speak",
-        load: Load::H2load,
-        tls: true,
-        upstream: Upstream::H2c,
-        smoke: true,
-        ..KEEP_ALIVE
+        description: "the same with cleartext HTTP/2 to the endpoint, which nginx does not speak",
+        load: LoadProfile::H2load,
+        is_over_tls: true,
+        upstream: EndpointProtocol::H2c,
+        is_in_smoke: true,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "fixed-rate",
-        about: "1 KiB response, connections kept, open loop: latency from when a request was due",
-        load: Load::FixedRate,
-        smoke: true,
-        ..KEEP_ALIVE
+        description: "1 KiB response, connections kept, open loop: latency from when a request was due",
+        load: LoadProfile::FixedRate,
+        is_in_smoke: true,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "idle",
-        about: "memory of connections that idle after one request",
-        load: Load::Idle,
-        ..KEEP_ALIVE
+        description: "memory of connections that idle after one request",
+        load: LoadProfile::Idle,
+        ..KEEP_ALIVE_CASE
     },
-    Case {
+    BenchCase {
         name: "idle-tls",
-        about: "memory of TLS 1.3 connections that idle after one request",
-        load: Load::Idle,
-        tls: true,
-        smoke: true,
-        ..KEEP_ALIVE
+        description: "memory of TLS 1.3 connections that idle after one request",
+        load: LoadProfile::Idle,
+        is_over_tls: true,
+        is_in_smoke: true,
+        ..KEEP_ALIVE_CASE
     },
 ];
 
-impl Case {
+impl BenchCase {
     /// Whether its bodies are large enough for congestion control to matter.
     pub(crate) fn is_bulk(&self) -> bool {
-        self.request_bytes.max(self.response_bytes) >= BULK_BYTES
+        self.request_bytes.max(self.response_bytes) >= MIN_BULK_BYTES
     }
 
     /// How each proxy is started, in this order in every round.
-    pub(crate) fn set_ups(&self) -> &'static [SetUp] {
+    pub(crate) fn set_ups(&self) -> &'static [ProxySetup] {
         match self.compare {
-            Compare::Peers => ONE_PINNED,
-            Compare::Workers { .. } => ONE_AND_TWO_WORKERS,
+            Comparison::Peers => ONE_PINNED_WORKER,
+            Comparison::Workers { .. } => ONE_AND_TWO_WORKERS,
         }
     }
 }

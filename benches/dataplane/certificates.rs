@@ -11,24 +11,24 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
 
-use crate::pki::{Authority, Valid};
+use crate::pki::{CertificateAuthority, CertificateValidity};
 
 /// The name in the certificate.
-pub(crate) const NAME: &str = "bench.example";
+pub(crate) const SERVER_NAME: &str = "bench.example";
 
 /// Writes `server.pem`, `server.key`, and both in one file, as haproxy wants them.
-pub(crate) fn write(dir: &Path) -> io::Result<Arc<ClientConfig>> {
-    let authority = Authority::new("gapless data-plane bench");
-    let identity = authority.server(&[NAME], Valid::Now);
+pub(crate) fn write_files(dir: &Path) -> io::Result<Arc<ClientConfig>> {
+    let authority = CertificateAuthority::new("gapless data-plane bench");
+    let identity = authority.server_certificate(&[SERVER_NAME], CertificateValidity::Current);
     fs::write(dir.join("server.pem"), &identity.chain_pem)?;
     fs::write(dir.join("server.key"), &identity.key_pem)?;
-    let both = identity.chain_pem + &identity.key_pem;
-    fs::write(dir.join("server-with-key.pem"), both)?;
+    let chain_and_key_pem = identity.chain_pem + &identity.key_pem;
+    fs::write(dir.join("server-with-key.pem"), chain_and_key_pem)?;
     client_config(&authority)
 }
 
 /// TLS 1.3 and the one key exchange that every proxy knows, never resumed: the same work for all.
-fn client_config(authority: &Authority) -> io::Result<Arc<ClientConfig>> {
+fn client_config(authority: &CertificateAuthority) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let der = CertificateDer::from_pem_slice(authority.pem().as_bytes());
     roots.add(der.map_err(io::Error::other)?).map_err(io::Error::other)?;

@@ -17,23 +17,23 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::case::CONNECTIONS;
-use crate::certificates::NAME;
-use crate::parse::{LoadReport, Percentiles, answer_head};
+use crate::certificates::SERVER_NAME;
+use crate::parse::{LoadReport, Percentiles, parse_response_head};
 
 /// From the connect to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are opened so many at a time.
-const OPENED_TOGETHER: usize = 16;
+const CONNECT_BATCH: usize = 16;
 /// An answer longer than this is read in several steps.
 const BUFFER_BYTES: usize = 4096;
 
 /// A connection, with or without TLS.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+pub(crate) trait BenchStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> BenchStream for S {}
 
 /// Where and how to ask.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub(crate) struct BenchClient {
     /// On loopback.
     pub(crate) port: u16,
     /// Over TLS, if so.
@@ -43,37 +43,37 @@ pub(crate) struct Client {
 }
 
 /// The head of a GET without anything that a server could want to look at twice.
-pub(crate) fn get(path: &str, connection: &str) -> Arc<str> {
-    format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: {connection}\r\n\r\n").into()
+pub(crate) fn get_request(path: &str, connection: &str) -> Arc<str> {
+    format!("GET {path} HTTP/1.1\r\nHost: {SERVER_NAME}\r\nConnection: {connection}\r\n\r\n").into()
 }
 
-impl Client {
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+impl BenchClient {
+    async fn connect(&self) -> io::Result<Box<dyn BenchStream>> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
         stream.set_nodelay(true)?;
         let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
-        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
         Ok(Box::new(stream))
     }
 
     /// Sends the request and reads the answer; returns the length of the latter.
-    async fn ask(&self, stream: &mut dyn Stream) -> io::Result<u64> {
+    async fn exchange(&self, stream: &mut dyn BenchStream) -> io::Result<u64> {
         stream.write_all(self.request.as_bytes()).await?;
         stream.flush().await?;
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
-        let answer_bytes = loop {
-            if let Some(head) = answer_head(&buffer) {
+        let response_bytes = loop {
+            if let Some(head) = parse_response_head(&buffer) {
                 let head = head.map_err(io::Error::other)?;
                 if head.status != 200 {
                     return Err(io::Error::other(format!("status {}", head.status)));
                 }
-                break head.answer_bytes;
+                break head.response_bytes;
             }
             read_more(stream, &mut buffer).await?;
         };
         let mut bytes = buffer.len();
-        while bytes < answer_bytes {
+        while bytes < response_bytes {
             buffer.clear();
             bytes += read_more(stream, &mut buffer).await?;
         }
@@ -81,24 +81,24 @@ impl Client {
     }
 
     /// One connection for one request, to the end that the proxy makes of it.
-    async fn ask_once(&self) -> io::Result<u64> {
+    async fn exchange_once(&self) -> io::Result<u64> {
         let mut stream = self.connect().await?;
-        let bytes = self.ask(&mut *stream).await?;
+        let bytes = self.exchange(&mut *stream).await?;
         // With or without TLS's own goodbye: the answer is complete.
         let _ = stream.read(&mut [0]).await;
         Ok(bytes)
     }
 
-    async fn ask_until(self, deadline: Instant) -> (Vec<u64>, u64, u64) {
+    async fn exchange_until(self, deadline: Instant) -> (Vec<u64>, u64, u64) {
         let (mut latencies_us, mut bytes, mut errors) = (Vec::new(), 0, 0);
         loop {
-            let began = Instant::now();
-            if began >= deadline {
+            let started = Instant::now();
+            if started >= deadline {
                 return (latencies_us, bytes, errors);
             }
-            match timeout(PATIENCE, self.ask_once()).await {
+            match timeout(REQUEST_TIMEOUT, self.exchange_once()).await {
                 Ok(Ok(length)) => {
-                    latencies_us.push(micros(began.elapsed()));
+                    latencies_us.push(micros(started.elapsed()));
                     bytes += length;
                 }
                 Ok(Err(_)) | Err(_) => errors += 1,
@@ -107,7 +107,7 @@ impl Client {
     }
 }
 
-async fn read_more(stream: &mut dyn Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+async fn read_more(stream: &mut dyn BenchStream, buffer: &mut BytesMut) -> io::Result<usize> {
     match stream.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         bytes => Ok(bytes),
@@ -120,63 +120,63 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 }
 
 /// Asks once per connection for so long, on as many connections as wrk holds in other cases.
-pub(crate) fn reconnect(client: &Client, seconds: u64) -> io::Result<LoadReport> {
+pub(crate) fn run_reconnects(client: &BenchClient, seconds: u64) -> io::Result<LoadReport> {
     runtime()?.block_on(async {
-        let began = Instant::now();
-        let deadline = began + Duration::from_secs(seconds);
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(seconds);
         let mut clients = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            clients.spawn(client.clone().ask_until(deadline));
+            clients.spawn(client.clone().exchange_until(deadline));
         }
         let (mut latencies_us, mut response_bytes, mut errors) = (Vec::new(), 0, 0);
-        while let Some(ended) = clients.join_next().await {
-            let (of_one_us, bytes, failed) = ended.map_err(io::Error::other)?;
-            latencies_us.extend(of_one_us);
+        while let Some(finished) = clients.join_next().await {
+            let (client_latencies_us, bytes, failed) = finished.map_err(io::Error::other)?;
+            latencies_us.extend(client_latencies_us);
             response_bytes += bytes;
             errors += failed;
         }
-        let duration_us = micros(began.elapsed());
+        let duration_us = micros(started.elapsed());
         let requests = latencies_us.len() as u64;
-        let latency = Percentiles::of(latencies_us);
+        let latency = Percentiles::from_latencies(latencies_us);
         Ok(LoadReport { requests, duration_us, response_bytes, errors, latency })
     })
 }
 
 /// Opens `count` connections, asks once on each, and holds them open for `meanwhile`.
-pub(crate) fn hold<T>(
-    client: &Client,
+pub(crate) fn hold_idle<T>(
+    client: &BenchClient,
     count: usize,
-    meanwhile: impl FnOnce() -> io::Result<T>,
+    while_held: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let runtime = runtime()?;
-    let held = runtime.block_on(async {
-        let mut held = Vec::with_capacity(count);
+    let connections = runtime.block_on(async {
+        let mut connections = Vec::with_capacity(count);
         let mut opening = JoinSet::new();
         for _ in 0..count {
-            if opening.len() >= OPENED_TOGETHER {
-                held.extend(opened(&mut opening).await?);
+            if opening.len() >= CONNECT_BATCH {
+                connections.extend(next_opened(&mut opening).await?);
             }
             let client = client.clone();
             opening.spawn(async move {
                 let mut stream = client.connect().await?;
-                client.ask(&mut *stream).await?;
+                client.exchange(&mut *stream).await?;
                 Ok(stream)
             });
         }
         while !opening.is_empty() {
-            held.extend(opened(&mut opening).await?);
+            connections.extend(next_opened(&mut opening).await?);
         }
-        Ok::<_, io::Error>(held)
+        Ok::<_, io::Error>(connections)
     })?;
-    let found = meanwhile();
-    drop(held);
-    found
+    let result = while_held();
+    drop(connections);
+    result
 }
 
-async fn opened(
-    opening: &mut JoinSet<io::Result<Box<dyn Stream>>>,
-) -> io::Result<Option<Box<dyn Stream>>> {
-    let next = timeout(PATIENCE, opening.join_next()).await?;
+async fn next_opened(
+    opening: &mut JoinSet<io::Result<Box<dyn BenchStream>>>,
+) -> io::Result<Option<Box<dyn BenchStream>>> {
+    let next = timeout(REQUEST_TIMEOUT, opening.join_next()).await?;
     next.transpose().map_err(io::Error::other)?.transpose()
 }
 

@@ -6,11 +6,11 @@ use std::thread::available_parallelism;
 
 use serde::Serialize;
 
-use crate::peer::Installed;
+use crate::peer::InstalledProxy;
 
 /// The machine and the programs.
 #[derive(Debug, Serialize)]
-pub(crate) struct Environment {
+pub(crate) struct BenchEnvironment {
     /// Release of the kernel.
     pub(crate) kernel: String,
     /// The processor's model.
@@ -27,25 +27,26 @@ pub(crate) struct Environment {
     pub(crate) versions: Vec<String>,
 }
 
-impl Environment {
+impl BenchEnvironment {
     /// Looks around.
-    pub(crate) fn read(
-        installed: &[Installed],
-        others: Vec<String>,
+    pub(crate) fn collect(
+        installed: &[InstalledProxy],
+        other_versions: Vec<String>,
         congestion_control: String,
         has_namespace: bool,
     ) -> io::Result<Self> {
-        let of_peers = installed.iter().map(|found| format!("{}: {}", found.label, found.version));
+        let peer_versions =
+            installed.iter().map(|found| format!("{}: {}", found.label, found.version));
         let averages = fs::read_to_string("/proc/loadavg")?;
-        let of_bodies = if has_namespace { "cubic" } else { &congestion_control };
+        let bulk_congestion_control = if has_namespace { "cubic" } else { &congestion_control };
         Ok(Self {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo")?),
             cores: available_parallelism()?.get(),
             load_averages: averages.split(' ').take(3).collect::<Vec<_>>().join(" "),
-            congestion_control_of_bodies: of_bodies.to_owned(),
+            congestion_control_of_bodies: bulk_congestion_control.to_owned(),
             congestion_control,
-            versions: of_peers.chain(others).collect(),
+            versions: peer_versions.chain(other_versions).collect(),
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::load_core::hold_to_load_core;
+use crate::load_core::pin_to_load_core;
 
 /// Streams on one connection, at most: as many as there are requests in flight.
 const STREAMS_MAX: u32 = 1024;
@@ -25,14 +25,14 @@ static KILOBYTE: [u8; 1024] = [b'x'; 1024];
 
 /// A running endpoint; it ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub(crate) struct H2cEndpoint {
     /// On loopback.
     pub(crate) port: u16,
     stop: Option<DropGuard>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Endpoint {
+impl H2cEndpoint {
     /// Starts one on the load's core, in the network namespace of the calling thread.
     pub(crate) fn start() -> io::Result<Self> {
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -41,7 +41,7 @@ impl Endpoint {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("endpoint".to_owned()).spawn(move || {
-            hold_to_load_core()?;
+            pin_to_load_core()?;
             let runtime = Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener)?;
@@ -52,7 +52,7 @@ impl Endpoint {
     }
 }
 
-impl Drop for Endpoint {
+impl Drop for H2cEndpoint {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
@@ -68,20 +68,20 @@ async fn serve(listener: TcpListener) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let connection = http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(STREAMS_MAX)
-            .serve_connection(TokioIo::new(stream), service_fn(answer));
+            .serve_connection(TokioIo::new(stream), service_fn(respond));
         tokio::spawn(connection);
     }
 }
 
 /// The same as `endpoint-nginx.conf` has at these paths.
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::new(Bytes::from_static(b"ok\n")));
     match request.uri().path() {
         "/1k" => *response.body_mut() = Full::new(Bytes::from_static(&KILOBYTE)),
         "/healthz" => {}
         "/check" => {
-            if let Some(seen) = request.headers().get("x-forwarded-for") {
-                response.headers_mut().insert("x-seen-forwarded-for", seen.clone());
+            if let Some(forwarded_for) = request.headers().get("x-forwarded-for") {
+                response.headers_mut().insert("x-seen-forwarded-for", forwarded_for.clone());
             }
         }
         _ => *response.status_mut() = StatusCode::NOT_FOUND,

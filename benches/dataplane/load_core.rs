@@ -8,9 +8,11 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::LOAD_CORE;
 
 /// Runs `work` on a thread of its own that is held to the load's core.
-pub(crate) fn on_load_core<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn run_on_load_core<T: Send>(
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     let in_thread = || {
-        hold_to_load_core()?;
+        pin_to_load_core()?;
         work()
     };
     thread::scope(|scope| scope.spawn(in_thread).join())
@@ -18,7 +20,7 @@ pub(crate) fn on_load_core<T: Send>(work: impl FnOnce() -> io::Result<T> + Send)
 }
 
 /// Holds the calling thread to the load's core.
-pub(crate) fn hold_to_load_core() -> io::Result<()> {
+pub(crate) fn pin_to_load_core() -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(LOAD_CORE as usize);
     Ok(sched_setaffinity(None, &cores)?)

@@ -20,21 +20,21 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 mod args;
 mod case;
 mod certificates;
-mod check;
 mod client;
 mod cpu;
 mod environment;
-mod find;
+mod fixed_rate;
 mod h2c;
-mod load;
+mod http_check;
 mod load_core;
+mod load_tools;
 mod measure;
 mod memory;
 mod namespace;
 mod parse;
 mod peer;
+mod peer_program;
 mod process;
-mod rate;
 mod report;
 mod stats;
 mod table;
@@ -44,14 +44,14 @@ mod template;
 #[allow(dead_code, reason = "the tests need more kinds of certificates")]
 mod pki;
 
-use args::Args;
-use case::{CASES, CONNECTIONS, Case, Load, Upstream};
-use environment::Environment;
-use find::Peer;
-use measure::Bench;
-use namespace::Namespace;
-use peer::Installed;
-use report::{CaseReport, Report};
+use args::DataplaneArgs;
+use case::{BenchCase, CASES, CONNECTIONS, EndpointProtocol, LoadProfile};
+use environment::BenchEnvironment;
+use measure::DataplaneBench;
+use namespace::CubicNamespace;
+use peer::InstalledProxy;
+use peer_program::Peer;
+use report::{CaseReport, DataplaneReport};
 
 /// The core of a pinned proxy.
 pub(crate) const PROXY_CORE: u32 = 0;
@@ -59,7 +59,7 @@ pub(crate) const PROXY_CORE: u32 = 0;
 pub(crate) const LOAD_CORE: u32 = 1;
 
 /// Requests over HTTP/2 in a second of warm-up, roughly.
-const FIRST_H2_RATE: f64 = 20_000.0;
+const INITIAL_H2_RATE: f64 = 20_000.0;
 /// As many in `--smoke`, which measures nothing.
 const SMOKE_H2_RATE: f64 = 2_000.0;
 
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     if !env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    match run(&Args::parse()) {
+    match run(&DataplaneArgs::parse()) {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -83,13 +83,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> io::Result<Report> {
-    let missing = |what: &str| io::Error::other(format!("{what} is not installed"));
-    let found = |name: &str, flag: &str| find::program(Path::new(name), flag);
-    let (_, wrk_version) = found("wrk", "-v").ok_or_else(|| missing("wrk (the load)"))?;
+fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
+    let not_installed = |what: &str| io::Error::other(format!("{what} is not installed"));
+    let find = |name: &str, flag: &str| peer_program::find_program(Path::new(name), flag);
+    let (_, wrk_version) = find("wrk", "-v").ok_or_else(|| not_installed("wrk (the load)"))?;
     let (nginx, nginx_version) =
-        found("nginx", "-v").ok_or_else(|| missing("nginx (the endpoint)"))?;
-    let h2load = found("h2load", "--version");
+        find("nginx", "-v").ok_or_else(|| not_installed("nginx (the endpoint)"))?;
+    let h2load = find("h2load", "--version");
     let (installed, mut missing) = find_peers(args)?;
     raise_file_limit()?;
 
@@ -98,25 +98,30 @@ fn run(args: &Args) -> io::Result<Report> {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     let script = dir.path().join("wrk.lua");
     fs::write(&script, include_str!("wrk.lua"))?;
-    let tls = certificates::write(dir.path())?;
+    let tls = certificates::write_files(dir.path())?;
 
-    let cases = wanted_cases(args, &installed, h2load.is_some(), &mut missing)?;
+    let selected = select_cases(args, &installed, h2load.is_some(), &mut missing)?;
     let congestion_control = namespace::congestion_control()?;
-    let cubic = if cases.iter().any(|case| case.is_bulk()) {
-        Namespace::for_bodies(&congestion_control)?
+    let cubic_namespace = if selected.iter().any(|case| case.is_bulk()) {
+        CubicNamespace::for_bulk_cases(&congestion_control)?
     } else {
         None
     };
-    let mut others = vec![wrk_version, format!("endpoint: {nginx_version}")];
-    others.extend(h2load.map(|(_, version)| version));
-    let environment = Environment::read(&installed, others, congestion_control, cubic.is_some())?;
+    let mut other_versions = vec![wrk_version, format!("endpoint: {nginx_version}")];
+    other_versions.extend(h2load.map(|(_, version)| version));
+    let environment = BenchEnvironment::collect(
+        &installed,
+        other_versions,
+        congestion_control,
+        cubic_namespace.is_some(),
+    )?;
 
     let (rounds, seconds) = if args.smoke { (1, 1) } else { (args.rounds, args.seconds) };
-    let bench = Bench {
+    let bench = DataplaneBench {
         rounds,
         seconds,
-        warms_up: !args.smoke,
-        first_h2_rate: if args.smoke { SMOKE_H2_RATE } else { FIRST_H2_RATE },
+        should_warm_up: !args.smoke,
+        initial_h2_rate: if args.smoke { SMOKE_H2_RATE } else { INITIAL_H2_RATE },
         idle_connections: if args.smoke { SMOKE_IDLE_CONNECTIONS } else { IDLE_CONNECTIONS },
         installed: &installed,
         nginx: &nginx,
@@ -125,11 +130,11 @@ fn run(args: &Args) -> io::Result<Report> {
         dir: dir.path(),
     };
     let mut reports = Vec::new();
-    for case in cases {
-        let namespace = cubic.as_ref().filter(|_| case.is_bulk());
-        reports.push(CaseReport::new(case, namespace::inside(namespace, || bench.run(case))?));
+    for case in selected {
+        let namespace = cubic_namespace.as_ref().filter(|_| case.is_bulk());
+        reports.push(CaseReport::new(case, namespace::run_inside(namespace, || bench.run(case))?));
     }
-    let report = Report {
+    let report = DataplaneReport {
         environment,
         rounds,
         window_seconds: seconds,
@@ -145,17 +150,17 @@ fn run(args: &Args) -> io::Result<Report> {
 }
 
 /// The proxies that are there, and a line about each that is not.
-fn find_peers(args: &Args) -> io::Result<(Vec<Installed>, Vec<String>)> {
+fn find_peers(args: &DataplaneArgs) -> io::Result<(Vec<InstalledProxy>, Vec<String>)> {
     let (mut installed, mut missing) = (Vec::new(), Vec::new());
     for &peer in &args.peers {
         if peer.is_gapless() {
             for named in &args.gapless {
-                let found = Installed::gapless(named).ok_or_else(|| {
+                let found = InstalledProxy::gapless(named).ok_or_else(|| {
                     io::Error::other(format!("{} does not run", named.path.display()))
                 })?;
                 installed.push(found);
             }
-        } else if let Some(found) = Installed::find(peer, args.envoy.as_deref()) {
+        } else if let Some(found) = InstalledProxy::find(peer, args.envoy.as_deref()) {
             installed.push(found);
         } else {
             missing.push(format!("{} is not installed", peer.name()));
@@ -165,34 +170,34 @@ fn find_peers(args: &Args) -> io::Result<(Vec<Installed>, Vec<String>)> {
 }
 
 /// The cases asked for that can be measured; what cannot be is told in `missing`.
-fn wanted_cases(
-    args: &Args,
-    installed: &[Installed],
+fn select_cases(
+    args: &DataplaneArgs,
+    installed: &[InstalledProxy],
     has_h2load: bool,
     missing: &mut Vec<String>,
-) -> io::Result<Vec<&'static Case>> {
-    let is_named = |case: &&Case| {
+) -> io::Result<Vec<&'static BenchCase>> {
+    let is_selected = |case: &&BenchCase| {
         if args.smoke {
-            case.smoke
+            case.is_in_smoke
         } else {
             args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)
         }
     };
-    let mut wanted = Vec::new();
-    for case in CASES.iter().filter(is_named) {
-        if case.load == Load::H2load && !has_h2load {
+    let mut selected = Vec::new();
+    for case in CASES.iter().filter(is_selected) {
+        if case.load == LoadProfile::H2load && !has_h2load {
             missing.push(format!("{}: h2load is not installed", case.name));
-        } else if installed.iter().any(|found| found.peer.is_in(case)) {
-            if case.upstream == Upstream::H2c && args.peers.contains(&Peer::Nginx) {
+        } else if installed.iter().any(|found| found.peer.is_measured_in(case)) {
+            if case.upstream == EndpointProtocol::H2c && args.peers.contains(&Peer::Nginx) {
                 missing.push(format!("{}: nginx asks endpoints over HTTP/1.1 only", case.name));
             }
-            wanted.push(case);
+            selected.push(case);
         }
     }
-    if wanted.is_empty() {
+    if selected.is_empty() {
         return Err(io::Error::other("none of the proxies asked for is in the cases asked for"));
     }
-    Ok(wanted)
+    Ok(selected)
 }
 
 /// Idle connections need a file each, here and in what is started from here.

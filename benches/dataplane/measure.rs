@@ -7,31 +7,31 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use serde::Serialize;
 
-use crate::case::{Case, Load, SHARE_OF_CAPACITY, SetUp, Upstream};
-use crate::client::{self, Client};
-use crate::load_core::on_load_core;
+use crate::case::{BenchCase, CAPACITY_FRACTION, EndpointProtocol, LoadProfile, ProxySetup};
+use crate::client::{self, BenchClient};
+use crate::load_core::run_on_load_core;
 use crate::parse::{LoadReport, Percentiles};
-use crate::peer::{Installed, Server, start_endpoint, start_proxy};
-use crate::{LOAD_CORE, PROXY_CORE, cpu, h2c, load, memory, rate};
+use crate::peer::{BenchServer, InstalledProxy, start_endpoint, start_proxy};
+use crate::{LOAD_CORE, PROXY_CORE, cpu, fixed_rate, h2c, load_tools, memory};
 
 /// Load before each measured window, to fill pools and caches.
 const WARM_UP_SECONDS: u64 = 1;
 
 /// What does not change from case to case.
 #[derive(Debug)]
-pub(crate) struct Bench<'a> {
+pub(crate) struct DataplaneBench<'a> {
     /// Rounds of every arm.
     pub(crate) rounds: u32,
     /// Length of a measured window.
     pub(crate) seconds: u64,
     /// Whether there is a load before it.
-    pub(crate) warms_up: bool,
+    pub(crate) should_warm_up: bool,
     /// h2load is told how much to ask for; before anything is known, so much for each second.
-    pub(crate) first_h2_rate: f64,
+    pub(crate) initial_h2_rate: f64,
     /// Connections of the cases that idle.
     pub(crate) idle_connections: u32,
     /// The proxies that are there.
-    pub(crate) installed: &'a [Installed],
+    pub(crate) installed: &'a [InstalledProxy],
     /// The endpoint's program.
     pub(crate) nginx: &'a Path,
     /// `wrk.lua`, on disk.
@@ -44,13 +44,13 @@ pub(crate) struct Bench<'a> {
 
 /// One measured window, or one crowd of idle connections.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Sample {
+pub(crate) struct RoundSample {
     /// What the proxy spent.
     #[serde(flatten)]
-    pub(crate) cost: Cost,
+    pub(crate) cost: ProxyCost,
     /// What its clients saw, where they asked for more than once.
     #[serde(flatten)]
-    pub(crate) traffic: Option<Traffic>,
+    pub(crate) traffic: Option<TrafficFigures>,
     /// Completed requests, whatever their status.
     pub(crate) requests: u64,
     /// Failed connects, reads and writes, statuses above 399, timeouts; the warm-up's too.
@@ -60,14 +60,14 @@ pub(crate) struct Sample {
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Cost {
+pub(crate) enum ProxyCost {
     /// User and system time of the proxy's process tree, per request.
     CpuUsPerRequest(f64),
     /// Memory of the proxy's process tree, per connection.
     BytesPerConnection(f64),
 }
 
-impl Cost {
+impl ProxyCost {
     /// The number alone.
     pub(crate) fn value(self) -> f64 {
         let (Self::CpuUsPerRequest(value) | Self::BytesPerConnection(value)) = self;
@@ -77,7 +77,7 @@ impl Cost {
 
 /// What clients saw.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Traffic {
+pub(crate) struct TrafficFigures {
     /// Completed requests.
     pub(crate) requests_per_second: f64,
     /// Closed loop: as wrk corrects it. Open loop: from when a request was due.
@@ -99,14 +99,14 @@ pub(crate) struct ArmRounds {
     /// Whether it is gapless.
     pub(crate) is_gapless: bool,
     /// One for each round that could be measured.
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: Vec<RoundSample>,
     /// Why a round could not be measured, or must not be trusted.
     pub(crate) problems: Vec<String>,
 }
 
 /// All rounds of all arms.
 #[derive(Debug)]
-pub(crate) struct Rounds {
+pub(crate) struct CaseRounds {
     /// In the order they were measured.
     pub(crate) arms: Vec<ArmRounds>,
     /// What was asked of all of them, in a case at a fixed rate.
@@ -115,12 +115,12 @@ pub(crate) struct Rounds {
 
 /// What stands behind the proxies.
 #[derive(Debug)]
-enum Endpoint {
-    Nginx(Server),
-    H2c(h2c::Endpoint),
+enum BenchEndpoint {
+    Nginx(BenchServer),
+    H2c(h2c::H2cEndpoint),
 }
 
-impl Endpoint {
+impl BenchEndpoint {
     fn port(&self) -> u16 {
         match self {
             Self::Nginx(server) => server.port,
@@ -131,44 +131,46 @@ impl Endpoint {
 
 /// One proxy in one set-up under one case.
 #[derive(Clone, Copy, Debug)]
-struct Arm<'a> {
-    case: &'a Case,
-    installed: &'a Installed,
-    set_up: &'static SetUp,
+struct BenchArm<'a> {
+    case: &'a BenchCase,
+    installed: &'a InstalledProxy,
+    set_up: &'static ProxySetup,
 }
 
-impl Bench<'_> {
+impl DataplaneBench<'_> {
     /// Measures a case, proxies interleaved. Proxies start afresh in each round, so that the range
     /// covers what differs from process to process.
-    pub(crate) fn run(&self, case: &Case) -> io::Result<Rounds> {
+    pub(crate) fn run(&self, case: &BenchCase) -> io::Result<CaseRounds> {
         let endpoint = match case.upstream {
-            Upstream::Http1 => Endpoint::Nginx(start_endpoint(self.nginx, self.dir)?),
-            Upstream::H2c => Endpoint::H2c(h2c::Endpoint::start()?),
+            EndpointProtocol::Http1 => BenchEndpoint::Nginx(start_endpoint(self.nginx, self.dir)?),
+            EndpointProtocol::H2c => BenchEndpoint::H2c(h2c::H2cEndpoint::start()?),
         };
         let mut measured = Vec::new();
-        for installed in self.installed.iter().filter(|installed| installed.peer.is_in(case)) {
+        for installed in
+            self.installed.iter().filter(|installed| installed.peer.is_measured_in(case))
+        {
             for set_up in case.set_ups() {
                 let rounds = ArmRounds {
-                    label: format!("{}{}", installed.label, set_up.suffix),
+                    label: format!("{}{}", installed.label, set_up.label_suffix),
                     program: installed.label.clone(),
                     is_gapless: installed.peer.is_gapless(),
                     samples: Vec::new(),
                     problems: Vec::new(),
                 };
-                measured.push((Arm { case, installed, set_up }, rounds));
+                measured.push((BenchArm { case, installed, set_up }, rounds));
             }
         }
         let mut fixed_rate = None;
-        if case.load == Load::FixedRate {
-            let mut least = f64::INFINITY;
+        if case.load == LoadProfile::FixedRate {
+            let mut min_capacity = f64::INFINITY;
             for (arm, rounds) in &mut measured {
                 eprintln!("{}: capacity of {}", case.name, rounds.label);
-                match self.capacity(*arm, endpoint.port()) {
-                    Ok(capacity) => least = least.min(capacity),
+                match self.measure_capacity(*arm, endpoint.port()) {
+                    Ok(capacity) => min_capacity = min_capacity.min(capacity),
                     Err(error) => rounds.problems.push(format!("capacity: {error}")),
                 }
             }
-            fixed_rate = Some(SHARE_OF_CAPACITY * least).filter(|rate| rate.is_finite());
+            fixed_rate = Some(CAPACITY_FRACTION * min_capacity).filter(|rate| rate.is_finite());
         }
         for round in 1..=self.rounds {
             for (arm, rounds) in &mut measured {
@@ -186,30 +188,30 @@ impl Bench<'_> {
             }
         }
         let arms = measured.into_iter().map(|(_, rounds)| rounds).collect();
-        Ok(Rounds { arms, fixed_rate })
+        Ok(CaseRounds { arms, fixed_rate })
     }
 
     /// How many requests a second a proxy serves when it is asked for as many as it can.
-    fn capacity(&self, arm: Arm<'_>, endpoint_port: u16) -> io::Result<f64> {
-        let Arm { case, installed, set_up } = arm;
+    fn measure_capacity(&self, arm: BenchArm<'_>, endpoint_port: u16) -> io::Result<f64> {
+        let BenchArm { case, installed, set_up } = arm;
         let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
-        let report = load::wrk(self.script, case, proxy.port, false, self.seconds)?;
+        let report = load_tools::wrk(self.script, case, proxy.port, false, self.seconds)?;
         Ok(report.requests_per_second())
     }
 
     fn measure(
         &self,
-        arm: Arm<'_>,
+        arm: BenchArm<'_>,
         endpoint_port: u16,
         fixed_rate: Option<f64>,
-    ) -> io::Result<Sample> {
-        let Arm { case, installed, set_up } = arm;
+    ) -> io::Result<RoundSample> {
+        let BenchArm { case, installed, set_up } = arm;
         let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
-        if case.tls {
+        if case.is_over_tls {
             // Nothing but TLS 1.3 will do, and the certificate is verified.
-            client::hold(&self.client(case, &proxy, "close"), 1, || Ok(()))?;
+            client::hold_idle(&self.build_client(case, &proxy, "close"), 1, || Ok(()))?;
         }
-        if case.load == Load::Idle {
+        if case.load == LoadProfile::Idle {
             self.measure_idle(case, &proxy)
         } else {
             self.measure_traffic(case, &proxy, fixed_rate)
@@ -218,25 +220,26 @@ impl Bench<'_> {
 
     fn measure_traffic(
         &self,
-        case: &Case,
-        proxy: &Server,
+        case: &BenchCase,
+        proxy: &BenchServer,
         fixed_rate: Option<f64>,
-    ) -> io::Result<Sample> {
-        let mut rate = fixed_rate.unwrap_or(self.first_h2_rate);
+    ) -> io::Result<RoundSample> {
+        let mut rate = fixed_rate.unwrap_or(self.initial_h2_rate);
         let mut errors = 0;
-        if self.warms_up {
-            let warm_up = self.load(case, proxy, rate, WARM_UP_SECONDS)?;
+        if self.should_warm_up {
+            let warm_up = self.run_load(case, proxy, rate, WARM_UP_SECONDS)?;
             errors += warm_up.errors;
             rate = fixed_rate.unwrap_or_else(|| warm_up.requests_per_second());
         }
 
-        let load_core = cpu::core(LOAD_CORE)?;
-        let proxy_core = cpu::core(PROXY_CORE)?;
-        let before_ns = cpu::tree_ns(proxy.process.pid())?;
-        let report = self.load(case, proxy, rate, self.seconds)?;
-        let spent_ns = cpu::tree_ns(proxy.process.pid())?.saturating_sub(before_ns);
-        let load_core_busy_percent = cpu::core(LOAD_CORE)?.busy_percent_since(load_core);
-        let proxy_core_busy_percent = cpu::core(PROXY_CORE)?.busy_percent_since(proxy_core);
+        let load_core = cpu::read_core_ticks(LOAD_CORE)?;
+        let proxy_core = cpu::read_core_ticks(PROXY_CORE)?;
+        let before_ns = cpu::process_tree_cpu_ns(proxy.process.pid())?;
+        let report = self.run_load(case, proxy, rate, self.seconds)?;
+        let cpu_spent_ns = cpu::process_tree_cpu_ns(proxy.process.pid())?.saturating_sub(before_ns);
+        let load_core_busy_percent = cpu::read_core_ticks(LOAD_CORE)?.busy_percent_since(load_core);
+        let proxy_core_busy_percent =
+            cpu::read_core_ticks(PROXY_CORE)?.busy_percent_since(proxy_core);
 
         errors += report.errors;
         if report.requests == 0 {
@@ -247,9 +250,9 @@ impl Bench<'_> {
             let problem = format!("responses are shorter than the endpoint's; {errors} errors");
             return Err(io::Error::other(problem));
         }
-        Ok(Sample {
-            cost: Cost::CpuUsPerRequest(spent_ns as f64 / 1e3 / report.requests as f64),
-            traffic: Some(Traffic {
+        Ok(RoundSample {
+            cost: ProxyCost::CpuUsPerRequest(cpu_spent_ns as f64 / 1e3 / report.requests as f64),
+            traffic: Some(TrafficFigures {
                 requests_per_second: report.requests_per_second(),
                 latency: report.latency,
                 load_core_busy_percent,
@@ -261,43 +264,54 @@ impl Bench<'_> {
     }
 
     /// `rate` is for those loads that do not find their own.
-    fn load(&self, case: &Case, proxy: &Server, rate: f64, seconds: u64) -> io::Result<LoadReport> {
-        let port = if case.tls { proxy.tls_port } else { proxy.port };
+    fn run_load(
+        &self,
+        case: &BenchCase,
+        proxy: &BenchServer,
+        rate: f64,
+        seconds: u64,
+    ) -> io::Result<LoadReport> {
+        let port = if case.is_over_tls { proxy.tls_port } else { proxy.port };
         match case.load {
-            Load::Wrk { reconnects } => load::wrk(self.script, case, port, reconnects, seconds),
-            Load::Idle => load::wrk(self.script, case, port, false, seconds),
-            Load::H2load => load::h2load(case, port, (rate * seconds as f64) as u64),
-            Load::Handshakes => {
-                let client = self.client(case, proxy, "close");
-                on_load_core(|| client::reconnect(&client, seconds))
+            LoadProfile::Wrk { should_reconnect: reconnects } => {
+                load_tools::wrk(self.script, case, port, reconnects, seconds)
             }
-            Load::FixedRate => on_load_core(|| rate::run(port, case.path, rate, seconds)),
+            LoadProfile::Idle => load_tools::wrk(self.script, case, port, false, seconds),
+            LoadProfile::H2load => load_tools::h2load(case, port, (rate * seconds as f64) as u64),
+            LoadProfile::Handshakes => {
+                let client = self.build_client(case, proxy, "close");
+                run_on_load_core(|| client::run_reconnects(&client, seconds))
+            }
+            LoadProfile::FixedRate => {
+                run_on_load_core(|| fixed_rate::run(port, case.path, rate, seconds))
+            }
         }
     }
 
-    fn measure_idle(&self, case: &Case, proxy: &Server) -> io::Result<Sample> {
+    fn measure_idle(&self, case: &BenchCase, proxy: &BenchServer) -> io::Result<RoundSample> {
         let pid = proxy.process.pid();
-        let warm_up = self.load(case, proxy, self.first_h2_rate, WARM_UP_SECONDS)?;
-        let before = memory::at_rest(pid)?;
-        let client = self.client(case, proxy, "keep-alive");
+        let warm_up = self.run_load(case, proxy, self.initial_h2_rate, WARM_UP_SECONDS)?;
+        let before = memory::settled_tree_bytes(pid)?;
+        let client = self.build_client(case, proxy, "keep-alive");
         let count = self.idle_connections;
-        let after =
-            on_load_core(|| client::hold(&client, count as usize, || memory::at_rest(pid)))?;
-        let grown = after.saturating_sub(before) as f64;
-        Ok(Sample {
-            cost: Cost::BytesPerConnection(grown / f64::from(count)),
+        let after = run_on_load_core(|| {
+            client::hold_idle(&client, count as usize, || memory::settled_tree_bytes(pid))
+        })?;
+        let growth_bytes = after.saturating_sub(before) as f64;
+        Ok(RoundSample {
+            cost: ProxyCost::BytesPerConnection(growth_bytes / f64::from(count)),
             traffic: None,
             requests: u64::from(count),
             errors: warm_up.errors,
         })
     }
 
-    fn client(&self, case: &Case, proxy: &Server, connection: &str) -> Client {
-        let request = client::get(case.path, connection);
-        if case.tls {
-            Client { port: proxy.tls_port, tls: Some(Arc::clone(self.tls)), request }
+    fn build_client(&self, case: &BenchCase, proxy: &BenchServer, connection: &str) -> BenchClient {
+        let request = client::get_request(case.path, connection);
+        if case.is_over_tls {
+            BenchClient { port: proxy.tls_port, tls: Some(Arc::clone(self.tls)), request }
         } else {
-            Client { port: proxy.port, tls: None, request }
+            BenchClient { port: proxy.port, tls: None, request }
         }
     }
 }

@@ -15,7 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::process::bound_command;
 
 /// Brings loopback up with cubic on its routes, says so, and keeps the namespace alive.
-const SET_UP: &str = "ip link set lo up \
+const SETUP_SCRIPT: &str = "ip link set lo up \
     && ip route replace local 127.0.0.1 dev lo table local congctl cubic \
     && echo ready && exec sleep infinity";
 
@@ -26,15 +26,15 @@ pub(crate) fn congestion_control() -> io::Result<String> {
 
 /// A namespace, held open by a process that sleeps in it.
 #[derive(Debug)]
-pub(crate) struct Namespace {
-    holder: Child,
-    link: File,
+pub(crate) struct CubicNamespace {
+    holder_process: Child,
+    namespace_file: File,
 }
 
-impl Namespace {
+impl CubicNamespace {
     /// Makes one where bodies need it: `None` when the default is harmless, or with a line about
     /// it when the user may not make namespaces.
-    pub(crate) fn for_bodies(congestion_control: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn for_bulk_cases(congestion_control: &str) -> io::Result<Option<Self>> {
         if matches!(congestion_control, "cubic" | "reno") {
             return Ok(None);
         }
@@ -50,14 +50,14 @@ impl Namespace {
 
     fn new() -> io::Result<Self> {
         let mut command = bound_command("unshare", None);
-        command.args(["--net", "sh", "-c", SET_UP]).stdout(Stdio::piped());
+        command.args(["--net", "sh", "-c", SETUP_SCRIPT]).stdout(Stdio::piped());
         let mut holder = command.spawn()?;
         let mut line = String::new();
         if let Some(output) = holder.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
         let link = File::open(format!("/proc/{}/ns/net", holder.id()))?;
-        let namespace = Self { holder, link };
+        let namespace = Self { holder_process: holder, namespace_file: link };
         if line.trim() == "ready" {
             Ok(namespace)
         } else {
@@ -66,23 +66,23 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for CubicNamespace {
     fn drop(&mut self) {
         // It cannot fail but for a process that has ended, and then there is nothing to do.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        let _ = self.holder_process.kill();
+        let _ = self.holder_process.wait();
     }
 }
 
 /// Runs `work` on a thread of its own, inside `namespace` where one is given; what it starts is
 /// inside too. A namespace belongs to a thread, so ending the thread is the way out.
-pub(crate) fn inside<T: Send>(
-    namespace: Option<&Namespace>,
+pub(crate) fn run_inside<T: Send>(
+    namespace: Option<&CubicNamespace>,
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
     let in_thread = || {
         if let Some(namespace) = namespace {
-            let link = namespace.link.as_fd();
+            let link = namespace.namespace_file.as_fd();
             move_into_link_name_space(link, Some(LinkNameSpaceType::Network))?;
         }
         work()

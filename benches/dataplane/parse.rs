@@ -39,7 +39,7 @@ pub(crate) struct Percentiles {
 
 impl Percentiles {
     /// By nearest rank; `None` when there was no response.
-    pub(crate) fn of(mut latencies_us: Vec<u64>) -> Option<Self> {
+    pub(crate) fn from_latencies(mut latencies_us: Vec<u64>) -> Option<Self> {
         latencies_us.sort_unstable();
         let count = latencies_us.len();
         let at = |per_mille: usize| {
@@ -81,16 +81,17 @@ pub(crate) fn wrk_report(output: &str) -> Option<LoadReport> {
 /// Reads h2load's output; `None` when something is missing, or when what was negotiated is not
 /// HTTP/2 over TLS 1.3. Of latency, h2load tells the mean only.
 pub(crate) fn h2load_report(output: &str) -> Option<LoadReport> {
-    let after = |label: &str| output.lines().find_map(|line| line.strip_prefix(label));
-    if after("TLS Protocol: ")? != "TLSv1.3" || after("Application protocol: ")? != "h2" {
+    let value_after = |label: &str| output.lines().find_map(|line| line.strip_prefix(label));
+    if value_after("TLS Protocol: ")? != "TLSv1.3" || value_after("Application protocol: ")? != "h2"
+    {
         return None;
     }
     let per_second: f64 =
-        after("finished in ")?.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
-    let counts = counts(after("requests: ")?)?;
+        value_after("finished in ")?.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
+    let counts = parse_counts(value_after("requests: ")?)?;
     let count = |what| counts.get(what).copied();
     let (total, done) = (count("total")?, count("done")?);
-    let (_, in_brackets) = after("traffic: ")?.rsplit_once('(')?;
+    let (_, in_brackets) = value_after("traffic: ")?.rsplit_once('(')?;
     Some(LoadReport {
         requests: done,
         duration_us: (done as f64 * 1e6 / per_second) as u64,
@@ -101,7 +102,7 @@ pub(crate) fn h2load_report(output: &str) -> Option<LoadReport> {
 }
 
 /// `2 total, 1 done` as a map from the words to the numbers.
-fn counts(text: &str) -> Option<HashMap<&str, u64>> {
+fn parse_counts(text: &str) -> Option<HashMap<&str, u64>> {
     text.split(", ")
         .map(|part| {
             let (number, what) = part.split_once(' ')?;
@@ -112,51 +113,51 @@ fn counts(text: &str) -> Option<HashMap<&str, u64>> {
 
 /// What the head of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AnswerHead {
+pub(crate) struct ParsedResponseHead {
     /// The status code.
     pub(crate) status: u16,
     /// Length of the whole answer, head and body.
-    pub(crate) answer_bytes: usize,
+    pub(crate) response_bytes: usize,
 }
 
 /// Reads the head of an HTTP/1.1 answer; `None` while it is incomplete, an error when it is none or
 /// does not say how long its body is.
-pub(crate) fn answer_head(bytes: &[u8]) -> Option<Result<AnswerHead, String>> {
+pub(crate) fn parse_response_head(bytes: &[u8]) -> Option<Result<ParsedResponseHead, String>> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut answer = httparse::Response::new(&mut fields);
-    let head_bytes = match answer.parse(bytes) {
+    let mut response = httparse::Response::new(&mut fields);
+    let head_bytes = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return None,
         Err(error) => return Some(Err(error.to_string())),
     };
     let length =
-        answer.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+        response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let body_bytes =
         length.and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok());
-    Some(match (answer.code, body_bytes) {
+    Some(match (response.code, body_bytes) {
         (Some(status), Some(body_bytes)) => {
             let body_bytes: usize = body_bytes;
-            Ok(AnswerHead { status, answer_bytes: head_bytes + body_bytes })
+            Ok(ParsedResponseHead { status, response_bytes: head_bytes + body_bytes })
         }
         _ => Err("an answer that does not say how long it is".to_owned()),
     })
 }
 
 /// The proportional share of memory in `/proc/PID/smaps_rollup`, in bytes.
-pub(crate) fn pss_bytes(smaps_rollup: &str) -> Option<u64> {
+pub(crate) fn parse_pss_bytes(smaps_rollup: &str) -> Option<u64> {
     let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
 
 /// Time on a CPU in nanoseconds: the first field of `/proc/PID/task/TID/schedstat`.
-pub(crate) fn schedstat_ns(text: &str) -> Option<u64> {
+pub(crate) fn parse_schedstat_ns(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
 /// The parent in `/proc/PID/stat`. The command's name may hold spaces and brackets, so what
 /// follows its last bracket is read: state, then parent.
-pub(crate) fn parent_pid(stat: &str) -> Option<u32> {
+pub(crate) fn parse_parent_pid(stat: &str) -> Option<u32> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_whitespace().nth(1)?.parse().ok()
 }
@@ -183,7 +184,7 @@ impl CoreTicks {
 
 /// The line of one core in `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
 /// The guest columns after these are part of user and nice already.
-pub(crate) fn core_ticks(proc_stat: &str, core: u32) -> Option<CoreTicks> {
+pub(crate) fn parse_core_ticks(proc_stat: &str, core: u32) -> Option<CoreTicks> {
     let label = format!("cpu{core}");
     let line = proc_stat.lines().find(|line| line.split_whitespace().next() == Some(&label))?;
     let ticks: Vec<u64> =

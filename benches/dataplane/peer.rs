@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::args::Named;
-use crate::case::{Case, Compare, SetUp, Upstream};
-use crate::find::{self, Peer};
-use crate::process::{Process, bound_command, free_ports};
-use crate::template::fill;
+use crate::args::NamedProgram;
+use crate::case::{BenchCase, Comparison, EndpointProtocol, ProxySetup};
+use crate::peer_program::{self, Peer};
+use crate::process::{ServerProcess, bound_command, free_ports};
+use crate::template::fill_template;
 use crate::{LOAD_CORE, PROXY_CORE};
 
 impl Peer {
@@ -19,13 +19,13 @@ impl Peer {
     }
 
     /// Whether it can be measured in `case`.
-    pub(crate) fn is_in(self, case: &Case) -> bool {
-        let is_compared = self.is_gapless() || matches!(case.compare, Compare::Peers);
+    pub(crate) fn is_measured_in(self, case: &BenchCase) -> bool {
+        let is_compared = self.is_gapless() || matches!(case.compare, Comparison::Peers);
         // Debian's nginx speaks HTTP/2 to gRPC servers only.
-        is_compared && !(self == Self::Nginx && case.upstream == Upstream::H2c)
+        is_compared && !(self == Self::Nginx && case.upstream == EndpointProtocol::H2c)
     }
 
-    fn template(self) -> &'static str {
+    fn config_template(self) -> &'static str {
         match self {
             Self::Gapless => include_str!("peers/gapless.toml"),
             Self::Haproxy => include_str!("peers/haproxy.cfg"),
@@ -60,7 +60,7 @@ impl Peer {
 
 /// A program that is there.
 #[derive(Clone, Debug)]
-pub(crate) struct Installed {
+pub(crate) struct InstalledProxy {
     /// Which proxy it is.
     pub(crate) peer: Peer,
     /// What the table calls it.
@@ -71,19 +71,19 @@ pub(crate) struct Installed {
     pub(crate) version: String,
 }
 
-impl Installed {
+impl InstalledProxy {
     /// The gapless that was named.
-    pub(crate) fn gapless(named: &Named) -> Option<Self> {
+    pub(crate) fn gapless(named: &NamedProgram) -> Option<Self> {
         let program = named.path.clone();
-        let version = find::version(&program, "--version")?;
+        let version = peer_program::read_version(&program, "--version")?;
         Some(Self { peer: Peer::Gapless, label: named.name.clone(), program, version })
     }
 
     /// Looks for the program of another; `envoy` is where Envoy is said to be.
     pub(crate) fn find(peer: Peer, envoy: Option<&Path>) -> Option<Self> {
         let (program, version) = match peer {
-            Peer::Envoy => find::envoy(envoy)?,
-            _ => find::program(Path::new(peer.name()), "-v")?,
+            Peer::Envoy => peer_program::find_envoy(envoy)?,
+            _ => peer_program::find_program(Path::new(peer.name()), "-v")?,
         };
         Some(Self { peer, label: peer.name().to_owned(), program, version })
     }
@@ -95,9 +95,9 @@ fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &
 
 /// A server and where it listens.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct BenchServer {
     /// Owns the process.
-    pub(crate) process: Process,
+    pub(crate) process: ServerProcess,
     /// In cleartext.
     pub(crate) port: u16,
     /// Over TLS; 0 if it has none.
@@ -105,7 +105,7 @@ pub(crate) struct Server {
 }
 
 /// Starts the endpoint on the load's core and waits until it serves.
-pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<Server> {
+pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<BenchServer> {
     let [port] = free_ports()?;
     fs::write(dir.join("64k"), vec![b'x'; 64 * 1024])?;
     fs::write(dir.join("1m"), vec![b'x'; 1024 * 1024])?;
@@ -115,27 +115,27 @@ pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<Server> {
         ("kilobyte", &"x".repeat(1024)),
     ];
     let config = dir.join("endpoint-nginx.conf");
-    write_filled(include_str!("peers/endpoint-nginx.conf"), &values, &config)?;
+    write_config(include_str!("peers/endpoint-nginx.conf"), &values, &config)?;
     let mut command = bound_command(nginx, Some(LOAD_CORE));
     nginx_arguments(&mut command, dir, &config);
-    let mut process = Process::start("endpoint", command, dir)?;
+    let mut process = ServerProcess::start("endpoint", command, dir)?;
     process.wait_until_serving(port)?;
-    Ok(Server { process, port, tls_port: 0 })
+    Ok(BenchServer { process, port, tls_port: 0 })
 }
 
 /// Starts a proxy as `set_up` and `case` have it and waits until it serves through to the endpoint.
 pub(crate) fn start_proxy(
-    installed: &Installed,
-    set_up: &SetUp,
-    case: &Case,
+    installed: &InstalledProxy,
+    set_up: &ProxySetup,
+    case: &BenchCase,
     endpoint_port: u16,
     dir: &Path,
-) -> io::Result<Server> {
+) -> io::Result<BenchServer> {
     let peer = installed.peer;
     let [port, tls_port, admin_port] = free_ports()?;
     let (upstream_version, upstream_http) = match case.upstream {
-        Upstream::Http1 => ("1", "http"),
-        Upstream::H2c => ("2", "http2"),
+        EndpointProtocol::Http1 => ("1", "http"),
+        EndpointProtocol::H2c => ("2", "http2"),
     };
     let values = [
         ("dir", &*dir.to_string_lossy()),
@@ -148,20 +148,20 @@ pub(crate) fn start_proxy(
         ("workers", &set_up.workers.to_string()),
     ];
     let config = dir.join(peer.config_name());
-    write_filled(peer.template(), &values, &config)?;
-    let mut command = bound_command(&installed.program, set_up.pinned.then_some(PROXY_CORE));
+    write_config(peer.config_template(), &values, &config)?;
+    let mut command = bound_command(&installed.program, set_up.is_pinned.then_some(PROXY_CORE));
     peer.add_arguments(&mut command, dir, &config, set_up.workers);
-    let mut process = Process::start(peer.name(), command, dir)?;
-    let answer = process.wait_until_serving(port)?;
-    if !answer.was_forwarded {
+    let mut process = ServerProcess::start(peer.name(), command, dir)?;
+    let response = process.wait_until_serving(port)?;
+    if !response.has_forwarded_for {
         let name = peer.name();
         return Err(io::Error::other(format!("{name} adds no X-Forwarded-For: not comparable")));
     }
-    Ok(Server { process, port, tls_port })
+    Ok(BenchServer { process, port, tls_port })
 }
 
-fn write_filled(template: &str, values: &[(&str, &str)], path: &Path) -> io::Result<()> {
-    let text = fill(template, values)
+fn write_config(template: &str, values: &[(&str, &str)], path: &Path) -> io::Result<()> {
+    let text = fill_template(template, values)
         .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
     fs::write(path, text)
 }

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{check, cpu};
+use crate::{cpu, http_check};
 
 /// How long a process has to serve its first request.
-const READY_WITHIN: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process has to end after SIGTERM.
-const END_WITHIN: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at a condition that is waited for.
-const POLL_EVERY: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How much of a process's log an error shows.
-const LOG_LINES_SHOWN: usize = 5;
+const LOG_TAIL_LINES: usize = 5;
 
 /// A command that gets SIGTERM when this thread dies, however that happens, and that is held to
 /// `core` where one is given.
@@ -36,13 +36,13 @@ pub(crate) fn bound_command(program: impl AsRef<OsStr>, core: Option<u32>) -> Co
 
 /// A running server. Dropped, it and its children end: SIGTERM first, SIGKILL if that is ignored.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ServerProcess {
     child: Child,
     label: String,
     log: PathBuf,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts `command` with its output in a log file of `dir`.
     pub(crate) fn start(label: &str, mut command: Command, dir: &Path) -> io::Result<Self> {
         let log = dir.join(format!("{label}.log"));
@@ -57,36 +57,39 @@ impl Process {
     }
 
     /// Waits until a request to `port` is answered with 200, and returns that answer.
-    pub(crate) fn wait_until_serving(&mut self, port: u16) -> io::Result<check::Answer> {
-        let deadline = Instant::now() + READY_WITHIN;
+    pub(crate) fn wait_until_serving(
+        &mut self,
+        port: u16,
+    ) -> io::Result<http_check::CheckResponse> {
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            let seen = match check::get(port, "/check") {
+            let last_result = match http_check::get(port, "/check") {
                 Ok(answer) if answer.status == 200 => return Ok(answer),
                 Ok(answer) => format!("status {}", answer.status),
                 Err(error) => error.to_string(),
             };
             if let Some(status) = self.child.try_wait()? {
-                return Err(self.failure(&format!("ended early ({status})")));
+                return Err(self.error_with_log(&format!("ended early ({status})")));
             }
             if Instant::now() >= deadline {
-                return Err(self.failure(&format!("does not serve: {seen}")));
+                return Err(self.error_with_log(&format!("does not serve: {last_result}")));
             }
-            thread::sleep(POLL_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    fn failure(&self, what: &str) -> io::Error {
+    fn error_with_log(&self, what: &str) -> io::Error {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join(" | ");
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | ");
         io::Error::other(format!("{} {what}; its log ends: {tail}", self.label))
     }
 
-    fn ends_in_time(&mut self) -> bool {
-        let deadline = Instant::now() + END_WITHIN;
+    fn has_exited_in_time(&mut self) -> bool {
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while Instant::now() < deadline {
             match self.child.try_wait() {
-                Ok(None) => thread::sleep(POLL_EVERY),
+                Ok(None) => thread::sleep(POLL_INTERVAL),
                 Ok(Some(_)) | Err(_) => return true,
             }
         }
@@ -94,17 +97,17 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
         // Failures below mean that the process is gone already, which is what is wanted.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        if self.ends_in_time() {
+        if self.has_exited_in_time() {
             return;
         }
-        for pid in cpu::tree(self.child.id()).unwrap_or_default() {
+        for pid in cpu::process_tree(self.child.id()).unwrap_or_default() {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::KILL);
             }
@@ -117,11 +120,11 @@ impl Drop for Process {
 pub(crate) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     let mut ports = [0; N];
     // All are held until the last is known, so that no two are the same.
-    let mut held = Vec::with_capacity(N);
+    let mut listeners = Vec::with_capacity(N);
     for port in &mut ports {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         *port = listener.local_addr()?.port();
-        held.push(listener);
+        listeners.push(listener);
     }
     Ok(ports)
 }

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::case::{CONNECTIONS, Case, Compare, Load, SHARE_OF_CAPACITY};
-use crate::environment::Environment;
-use crate::measure::{ArmRounds, Rounds, Sample, Traffic};
+use crate::case::{BenchCase, CAPACITY_FRACTION, CONNECTIONS, Comparison, LoadProfile};
+use crate::environment::BenchEnvironment;
+use crate::measure::{ArmRounds, CaseRounds, RoundSample, TrafficFigures};
 use crate::parse::Percentiles;
-use crate::stats::Summary;
+use crate::stats::RangeSummary;
 use crate::table;
 
 /// Everything that a run found.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct DataplaneReport {
     /// Where.
-    pub(crate) environment: Environment,
+    pub(crate) environment: BenchEnvironment,
     /// Interleaved rounds of each proxy.
     pub(crate) rounds: u32,
     /// Length of each measured window.
@@ -51,68 +51,72 @@ pub(crate) struct CaseReport {
 struct ArmReport {
     label: String,
     /// Absent when no round could be measured.
-    figures: Option<Figures>,
+    figures: Option<ArmFigures>,
     /// Its cost to that of the case's reference, medians.
     ratio: Option<f64>,
     problems: Vec<String>,
-    samples: Vec<Sample>,
+    samples: Vec<RoundSample>,
 }
 
 /// Medians and ranges over the rounds.
 #[derive(Debug, Serialize)]
-struct Figures {
+struct ArmFigures {
     /// CPU µs per request, or bytes per connection.
-    cost: Summary,
-    requests_per_second: Option<Summary>,
-    p50_us: Option<Summary>,
-    p99_us: Option<Summary>,
-    p999_us: Option<Summary>,
-    load_core_busy_percent: Option<Summary>,
-    proxy_core_busy_percent: Option<Summary>,
+    cost: RangeSummary,
+    requests_per_second: Option<RangeSummary>,
+    p50_us: Option<RangeSummary>,
+    p99_us: Option<RangeSummary>,
+    p999_us: Option<RangeSummary>,
+    load_core_busy_percent: Option<RangeSummary>,
+    proxy_core_busy_percent: Option<RangeSummary>,
 }
 
-impl Figures {
-    fn of(samples: &[Sample]) -> Option<Self> {
+impl ArmFigures {
+    fn from_samples(samples: &[RoundSample]) -> Option<Self> {
         let traffic = || samples.iter().filter_map(|sample| sample.traffic.as_ref());
-        let over = |figure: fn(&Traffic) -> f64| Summary::of(traffic().map(figure));
-        let latency = |figure: fn(Percentiles) -> u64| {
-            Summary::of(traffic().filter_map(|traffic| Some(figure(traffic.latency?) as f64)))
+        let summary_of =
+            |figure: fn(&TrafficFigures) -> f64| RangeSummary::from_values(traffic().map(figure));
+        let latency_summary = |figure: fn(Percentiles) -> u64| {
+            RangeSummary::from_values(
+                traffic().filter_map(|traffic| Some(figure(traffic.latency?) as f64)),
+            )
         };
         Some(Self {
-            cost: Summary::of(samples.iter().map(|sample| sample.cost.value()))?,
-            requests_per_second: over(|traffic| traffic.requests_per_second),
-            p50_us: latency(|percentiles| percentiles.p50_us),
-            p99_us: latency(|percentiles| percentiles.p99_us),
-            p999_us: latency(|percentiles| percentiles.p999_us),
-            load_core_busy_percent: over(|traffic| traffic.load_core_busy_percent),
-            proxy_core_busy_percent: over(|traffic| traffic.proxy_core_busy_percent),
+            cost: RangeSummary::from_values(samples.iter().map(|sample| sample.cost.value()))?,
+            requests_per_second: summary_of(|traffic| traffic.requests_per_second),
+            p50_us: latency_summary(|percentiles| percentiles.p50_us),
+            p99_us: latency_summary(|percentiles| percentiles.p99_us),
+            p999_us: latency_summary(|percentiles| percentiles.p999_us),
+            load_core_busy_percent: summary_of(|traffic| traffic.load_core_busy_percent),
+            proxy_core_busy_percent: summary_of(|traffic| traffic.proxy_core_busy_percent),
         })
     }
 }
 
 /// What each arm's cost is divided by, in their order.
-fn references(case: &Case, arms: &[ArmRounds]) -> Vec<Option<f64>> {
+fn reference_costs(case: &BenchCase, arms: &[ArmRounds]) -> Vec<Option<f64>> {
     let median = |arm: &ArmRounds| {
-        Summary::of(arm.samples.iter().map(|sample| sample.cost.value())).map(|cost| cost.median)
+        RangeSummary::from_values(arm.samples.iter().map(|sample| sample.cost.value()))
+            .map(|cost| cost.median)
     };
     match case.compare {
-        Compare::Peers => {
+        Comparison::Peers => {
             let peers = arms.iter().filter(|arm| !arm.is_gapless);
             vec![peers.filter_map(median).min_by(f64::total_cmp); arms.len()]
         }
-        Compare::Workers { .. } => {
-            let first_of = |own: &ArmRounds| arms.iter().find(|arm| arm.program == own.program);
-            arms.iter().map(|arm| median(first_of(arm)?)).collect()
+        Comparison::Workers { .. } => {
+            let first_arm_of = |own: &ArmRounds| arms.iter().find(|arm| arm.program == own.program);
+            arms.iter().map(|arm| median(first_arm_of(arm)?)).collect()
         }
     }
 }
 
 impl CaseReport {
     /// Sums up the rounds of a case.
-    pub(crate) fn new(case: &Case, rounds: Rounds) -> Self {
-        let references = references(case, &rounds.arms);
-        let summed_up = |(arm, reference): (ArmRounds, Option<f64>)| {
-            let figures = Figures::of(&arm.samples);
+    pub(crate) fn new(case: &BenchCase, rounds: CaseRounds) -> Self {
+        let references = reference_costs(case, &rounds.arms);
+        let arm_report = |(arm, reference): (ArmRounds, Option<f64>)| {
+            let figures = ArmFigures::from_samples(&arm.samples);
             let cost = figures.as_ref().map(|figures| figures.cost.median);
             ArmReport {
                 label: arm.label,
@@ -123,16 +127,16 @@ impl CaseReport {
             }
         };
         let target_ratio = match case.compare {
-            Compare::Peers => None,
-            Compare::Workers { target } => Some(target),
+            Comparison::Peers => None,
+            Comparison::Workers { target_ratio } => Some(target_ratio),
         };
         Self {
             name: case.name,
-            about: case.about,
-            is_memory: case.load == Load::Idle,
+            about: case.description,
+            is_memory: case.load == LoadProfile::Idle,
             target_ratio,
             fixed_rate: rounds.fixed_rate,
-            arms: rounds.arms.into_iter().zip(references).map(summed_up).collect(),
+            arms: rounds.arms.into_iter().zip(references).map(arm_report).collect(),
         }
     }
 
@@ -140,9 +144,9 @@ impl CaseReport {
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         self.arms.iter().map(|arm| {
             let figures = arm.figures.as_ref();
-            let text = |figure: fn(&Figures) -> Option<Summary>, decimals| {
+            let text = |figure: fn(&ArmFigures) -> Option<RangeSummary>, decimals| {
                 let summary = figures.and_then(figure);
-                summary.map_or_else(|| "–".to_owned(), |summary| summary.text(decimals))
+                summary.map_or_else(|| "–".to_owned(), |summary| summary.format(decimals))
             };
             let cost_decimals = if self.is_memory { 0 } else { 2 };
             let mut row = vec![self.name.to_owned(), arm.label.clone()];
@@ -163,7 +167,7 @@ impl CaseReport {
     fn print_notes(&self) {
         println!("- {}: {}", self.name, self.about);
         if let Some(rate) = self.fixed_rate {
-            let percent = 100.0 * SHARE_OF_CAPACITY;
+            let percent = 100.0 * CAPACITY_FRACTION;
             println!("  - {rate:.0} requests/s: {percent:.0} % of what the slowest can do");
         }
         for arm in &self.arms {
@@ -195,7 +199,7 @@ const CPU_HEADINGS: [&str; 10] = [
 
 const MEMORY_HEADINGS: [&str; 5] = ["case", "proxy", "bytes/connection", "ratio", "errors"];
 
-impl Report {
+impl DataplaneReport {
     /// Whether every round of every arm could be measured and was free of errors.
     pub(crate) fn is_clean(&self) -> bool {
         self.cases.iter().flat_map(|case| &case.arms).all(|arm| arm.problems.is_empty())

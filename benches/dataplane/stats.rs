@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// The middle of several rounds, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Summary {
+pub(crate) struct RangeSummary {
     /// The middle value; of an even number, the mean of the two in the middle.
     pub(crate) median: f64,
     /// The smallest.
@@ -15,9 +15,9 @@ pub(crate) struct Summary {
     pub(crate) max: f64,
 }
 
-impl Summary {
+impl RangeSummary {
     /// Sums up one figure over all rounds; `None` when there was no round.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn from_values(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -31,7 +31,7 @@ impl Summary {
     }
 
     /// `median (min–max)` with this many decimals.
-    pub(crate) fn text(self, decimals: usize) -> String {
+    pub(crate) fn format(self, decimals: usize) -> String {
         let Self { median, min, max } = self;
         format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
     }

@@ -8,28 +8,31 @@ pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
-    let mut table = line(&headings, &widths);
+    let mut table = format_row(&headings, &widths);
     for (column, &width) in widths.iter().enumerate() {
-        let end = if is_words(column) { '-' } else { ':' };
-        table.push_str(&format!("|{}{end}", "-".repeat(width + 1)));
+        let alignment = if is_text_column(column) { '-' } else { ':' };
+        table.push_str(&format!("|{}{alignment}", "-".repeat(width + 1)));
     }
     table.push_str("|\n");
     for row in rows {
-        table.push_str(&line(row, &widths));
+        table.push_str(&format_row(row, &widths));
     }
     table
 }
 
-fn line(cells: &[String], widths: &[usize]) -> String {
+fn format_row(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let padded =
-            if is_words(column) { format!("{cell:width$}") } else { format!("{cell:>width$}") };
+        let padded = if is_text_column(column) {
+            format!("{cell:width$}")
+        } else {
+            format!("{cell:>width$}")
+        };
         line.push_str(&format!("| {padded} "));
     }
     line + "|\n"
 }
 
-fn is_words(column: usize) -> bool {
+fn is_text_column(column: usize) -> bool {
     column < 2
 }

@@ -2,7 +2,7 @@
 
 /// Replaces every `{{key}}`; an unknown key or a bracket that is never closed is an error that
 /// names it.
-pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, String> {
+pub(crate) fn fill_template(template: &str, values: &[(&str, &str)]) -> Result<String, String> {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, from_key)) = rest.split_once("{{") {

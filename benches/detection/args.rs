@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 
-use crate::class::CLASSES;
+use crate::fault_class::CLASSES;
 use crate::layout::POOLS_MAX;
 
 /// Failures injected into real processes: is each detected as `gapless predict` says?
 #[derive(Debug, Parser)]
 #[command(name = "detection")]
-pub(crate) struct Args {
+pub(crate) struct DetectionArgs {
     /// Failures of each class, with and without traffic
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
     pub(crate) runs: u32,
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     pub(crate) classes: Vec<String>,
     /// Requests while the endpoint fails
     #[arg(long, value_enum, default_value = "both")]
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: TrafficMode,
     /// What fails
     #[arg(long, value_enum, default_value = "endpoint")]
-    pub(crate) scope: ScopeArg,
+    pub(crate) scope: DetectionScope,
     /// Five failures of two classes, or little of the kinds below: whether all of this still works
     #[arg(long, conflicts_with_all = ["runs", "classes"])]
     pub(crate) smoke: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     pub(crate) seed: u64,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
+    pub(crate) format: DetectionReportFormat,
     /// A class that is not predicted is no failure
     #[arg(long)]
     pub(crate) allow_missing: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Args {
 
 /// With or without requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Traffic {
+pub(crate) enum TrafficMode {
     /// Only with.
     With,
     /// Only without.
@@ -80,7 +80,7 @@ pub(crate) enum Traffic {
     Both,
 }
 
-impl Traffic {
+impl TrafficMode {
     /// The modes that it stands for.
     pub(crate) fn modes(self) -> &'static [bool] {
         match self {
@@ -93,7 +93,7 @@ impl Traffic {
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ScopeArg {
+pub(crate) enum DetectionScope {
     /// One endpoint.
     Endpoint,
     /// All endpoints of a zone at once; the last verdict counts.
@@ -102,7 +102,7 @@ pub(crate) enum ScopeArg {
     Both,
 }
 
-impl ScopeArg {
+impl DetectionScope {
     /// The scopes that it stands for, in the words of `gapless predict`.
     pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
@@ -115,7 +115,7 @@ impl ScopeArg {
 
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum DetectionReportFormat {
     /// A table.
     Text,
     /// One JSON object with every run in it.

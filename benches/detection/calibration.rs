@@ -7,41 +7,41 @@
 //! And half of the windows are below their own predicted median: the median of window / predicted
 //! median is 1, however the medians differ.
 
-use crate::judge::quantile;
+use crate::evaluation::quantile;
 
 /// One window with what was predicted of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Point {
+pub(crate) struct CalibrationPoint {
     /// Equal steps of the predicted distribution, from its least to its most.
-    pub(crate) steps_ms: Vec<f64>,
+    pub(crate) quantiles_ms: Vec<f64>,
     /// All but a hundredth.
     pub(crate) p99_ms: f64,
     /// What was measured; `None` if no verdict came.
     pub(crate) took_ms: Option<f64>,
 }
 
-impl Point {
+impl CalibrationPoint {
     /// The predicted median.
     pub(crate) fn median_ms(&self) -> f64 {
-        self.steps_ms[self.steps_ms.len() / 2]
+        self.quantiles_ms[self.quantiles_ms.len() / 2]
     }
 
     /// Whether it lies within the predicted 99th percentile.
-    pub(crate) fn is_inside(&self) -> bool {
+    pub(crate) fn is_within_p99(&self) -> bool {
         self.took_ms.is_some_and(|took_ms| took_ms <= self.p99_ms)
     }
 
     /// Where it lies in its prediction, 0 to 1.
     pub(crate) fn rank(&self) -> f64 {
         let Some(took_ms) = self.took_ms else { return 1.0 };
-        let steps = &self.steps_ms;
-        let above = steps.partition_point(|step| *step <= took_ms);
-        if above == 0 || above == steps.len() {
+        let quantiles = &self.quantiles_ms;
+        let above = quantiles.partition_point(|step| *step <= took_ms);
+        if above == 0 || above == quantiles.len() {
             return if above == 0 { 0.0 } else { 1.0 };
         }
-        let (low, high) = (steps[above - 1], steps[above]);
-        let part = (took_ms - low) / (high - low);
-        ((above - 1) as f64 + part) / (steps.len() - 1) as f64
+        let (low, high) = (quantiles[above - 1], quantiles[above]);
+        let fraction = (took_ms - low) / (high - low);
+        ((above - 1) as f64 + fraction) / (quantiles.len() - 1) as f64
     }
 }
 
@@ -49,40 +49,41 @@ impl Point {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Calibration {
     /// How many there are.
-    pub(crate) points: usize,
+    pub(crate) point_count: usize,
     /// Those within their 99th percentile.
-    pub(crate) inside: usize,
+    pub(crate) within_p99: usize,
     /// The median of window / predicted median.
     pub(crate) median_ratio: f64,
     /// The mean rank: a half, if predictions are right; more, if windows are longer.
     pub(crate) mean_rank: f64,
     /// The most by which the share of ranks up to some rank differs from it (Kolmogorov's
     /// distance); beyond 1.36 / √points once in twenty times, if predictions are right.
-    pub(crate) distance: f64,
+    pub(crate) kolmogorov_distance: f64,
 }
 
 impl Calibration {
     /// `None` of none.
-    pub(crate) fn of(points: &[Point]) -> Option<Self> {
-        let ratio =
-            |point: &Point| point.took_ms.map_or(f64::INFINITY, |took| took / point.median_ms());
-        let sorted = |value: &dyn Fn(&Point) -> f64| {
+    pub(crate) fn from_points(points: &[CalibrationPoint]) -> Option<Self> {
+        let ratio = |point: &CalibrationPoint| {
+            point.took_ms.map_or(f64::INFINITY, |took| took / point.median_ms())
+        };
+        let sorted = |value: &dyn Fn(&CalibrationPoint) -> f64| {
             let mut all: Vec<f64> = points.iter().map(value).collect();
             all.sort_by(f64::total_cmp);
             all
         };
-        let (ratios, ranks) = (sorted(&ratio), sorted(&Point::rank));
+        let (ratios, ranks) = (sorted(&ratio), sorted(&CalibrationPoint::rank));
         let count = points.len() as f64;
         let gap = |(index, rank): (usize, &f64)| {
             let (before, after) = (index as f64 / count, (index + 1) as f64 / count);
             (rank - before).abs().max((after - rank).abs())
         };
         Some(Self {
-            points: points.len(),
-            inside: points.iter().filter(|point| point.is_inside()).count(),
+            point_count: points.len(),
+            within_p99: points.iter().filter(|point| point.is_within_p99()).count(),
             median_ratio: quantile(&ratios, 0.5)?,
             mean_rank: ranks.iter().sum::<f64>() / count,
-            distance: ranks.iter().enumerate().map(gap).fold(0.0, f64::max),
+            kolmogorov_distance: ranks.iter().enumerate().map(gap).fold(0.0, f64::max),
         })
     }
 }

@@ -6,20 +6,21 @@ use std::path::Path;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::pki::{Authority, Clients, Identity, Valid};
+use crate::pki::{CertificateAuthority, CertificateValidity, ClientAuth, Identity};
 
 /// The name that all of them have.
-const NAME: &str = "bench.example";
+const SERVER_NAME: &str = "bench.example";
 
 /// The files' names, without what they end with.
-const FILES: [(&str, Valid); 2] = [("good", Valid::Now), ("expired", Valid::UntilLastYear)];
+const CERTIFICATE_FILES: [(&str, CertificateValidity); 2] =
+    [("good", CertificateValidity::Current), ("expired", CertificateValidity::Expired)];
 
 /// Writes an authority's certificate as `ca.pem`, and those that it issued with their keys.
-pub(crate) fn write(dir: &Path) -> io::Result<()> {
-    let authority = Authority::new("gapless detection bench");
+pub(crate) fn write_files(dir: &Path) -> io::Result<()> {
+    let authority = CertificateAuthority::new("gapless detection bench");
     fs::write(dir.join("ca.pem"), authority.pem())?;
-    for (file, valid) in FILES {
-        let identity = authority.server(&[NAME], valid);
+    for (file, valid) in CERTIFICATE_FILES {
+        let identity = authority.server_certificate(&[SERVER_NAME], valid);
         fs::write(dir.join(file).with_extension("pem"), identity.chain_pem)?;
         fs::write(dir.join(file).with_extension("key"), identity.key_pem)?;
     }
@@ -27,11 +28,11 @@ pub(crate) fn write(dir: &Path) -> io::Result<()> {
 }
 
 /// What an endpoint needs to show the good one, and the expired one.
-pub(crate) fn read(dir: &Path) -> io::Result<[TlsAcceptor; 2]> {
-    let [good, expired] = FILES.map(|(file, _)| {
+pub(crate) fn read_acceptors(dir: &Path) -> io::Result<[TlsAcceptor; 2]> {
+    let [good, expired] = CERTIFICATE_FILES.map(|(file, _)| {
         let chain_pem = fs::read_to_string(dir.join(file).with_extension("pem"))?;
         let key_pem = fs::read_to_string(dir.join(file).with_extension("key"))?;
-        let config = Identity { chain_pem, key_pem }.server_config(&Clients::Any, &[]);
+        let config = Identity { chain_pem, key_pem }.server_config(&ClientAuth::NotRequested, &[]);
         Ok::<_, io::Error>(TlsAcceptor::from(config))
     });
     Ok([good?, expired?])

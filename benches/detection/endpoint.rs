@@ -20,28 +20,28 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates;
-use crate::class::Fault;
+use crate::fault_class::EndpointFault;
+use crate::http1_message::{Http1Message, read_message};
 use crate::layout::TLS_PORT;
-use crate::wire::{Message, read_message};
 
 /// How long it takes one that is slow.
-const SLOW_TIME: Duration = Duration::from_secs(2);
+const SLOW_RESPONSE_TIME: Duration = Duration::from_secs(2);
 
 /// The share of bad answers of one that errs.
-const ERRORS_SHARE: f64 = 0.3;
+const ERROR_FRACTION: f64 = 0.3;
 
 /// The acknowledgement of an order, and of the start.
-pub(crate) const DONE: &str = "done";
+pub(crate) const ACKNOWLEDGEMENT: &str = "done";
 
 /// The field of an answer that says which endpoint gave it.
-pub(crate) const SERVED_BY: &str = "x-served-by";
+pub(crate) const SERVED_BY_HEADER: &str = "x-served-by";
 
 /// The word that makes this program an endpoint.
-pub(crate) const WORD: &str = "endpoint";
+pub(crate) const ENDPOINT_COMMAND: &str = "endpoint";
 
 /// What an endpoint is, besides its address and its faults.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Setting {
+pub(crate) struct EndpointSettings {
     /// How long a request takes.
     pub(crate) service: Duration,
     /// Where its certificates are, if it answers probes over TLS too.
@@ -52,21 +52,21 @@ pub(crate) struct Setting {
 }
 
 /// The fault in force, as its position in [`Fault::ALL`].
-type Current = Arc<AtomicUsize>;
+type CurrentFault = Arc<AtomicUsize>;
 
 /// What all connections of the endpoint share.
-struct Service {
+struct EndpointService {
     address: SocketAddr,
-    time: Duration,
-    posts: Option<File>,
-    current: Current,
+    service_time: Duration,
+    posts_file: Option<File>,
+    current_fault: CurrentFault,
 }
 
 /// Serves on `address` until standard input ends; `setting` is a [`Setting`] as JSON.
-pub(crate) fn main(address: &str, setting: &str) -> ExitCode {
+pub(crate) fn main(address: &str, settings_json: &str) -> ExitCode {
     // A stopped process does not see its input end.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    match serve(address, setting) {
+    match serve(address, settings_json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("endpoint {address}: {error}");
@@ -75,31 +75,36 @@ pub(crate) fn main(address: &str, setting: &str) -> ExitCode {
     }
 }
 
-fn serve(address: &str, setting: &str) -> io::Result<()> {
+fn serve(address: &str, settings_json: &str) -> io::Result<()> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
-    let setting: Setting = serde_json::from_str(setting)?;
+    let settings: EndpointSettings = serde_json::from_str(settings_json)?;
     let listen = |port: u16| {
         let listener = TcpListener::bind((address.ip(), port))?;
         listener.set_nonblocking(true)?;
         Ok::<_, io::Error>(listener)
     };
     let listener = listen(address.port())?;
-    let probed = setting
+    let tls = settings
         .certificates
-        .map(|dir| Ok::<_, io::Error>((listen(TLS_PORT)?, certificates::read(&dir)?)))
+        .map(|dir| Ok::<_, io::Error>((listen(TLS_PORT)?, certificates::read_acceptors(&dir)?)))
         .transpose()?;
     let append = |path: PathBuf| OpenOptions::new().create(true).append(true).open(path);
-    let posts = setting.posts.map(append).transpose()?;
-    let current = Current::default();
-    let orders = Arc::clone(&current);
-    std::thread::spawn(move || obey(&orders));
+    let posts_file = settings.posts.map(append).transpose()?;
+    let current_fault = CurrentFault::default();
+    let command_fault = Arc::clone(&current_fault);
+    std::thread::spawn(move || apply_commands(&command_fault));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let service = Rc::new(Service { address, time: setting.service, posts, current });
+    let service = Rc::new(EndpointService {
+        address,
+        service_time: settings.service,
+        posts_file,
+        current_fault,
+    });
     LocalSet::new().block_on(&runtime, async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        if let Some((probed, acceptors)) = probed {
-            let probed = tokio::net::TcpListener::from_std(probed)?;
-            tokio::task::spawn_local(serve_tls(probed, acceptors, Rc::clone(&service)));
+        if let Some((tls_listener, acceptors)) = tls {
+            let tls_listener = tokio::net::TcpListener::from_std(tls_listener)?;
+            tokio::task::spawn_local(serve_tls(tls_listener, acceptors, Rc::clone(&service)));
         }
         acknowledge();
         loop {
@@ -107,7 +112,7 @@ fn serve(address: &str, setting: &str) -> io::Result<()> {
             let service = Rc::clone(&service);
             tokio::task::spawn_local(async move {
                 // How a connection ends is the other side's to judge.
-                let _ = service.connection(stream).await;
+                let _ = service.serve_connection(stream).await;
             });
         }
     })
@@ -117,18 +122,18 @@ fn serve(address: &str, setting: &str) -> io::Result<()> {
 async fn serve_tls(
     listener: tokio::net::TcpListener,
     acceptors: [TlsAcceptor; 2],
-    service: Rc<Service>,
+    service: Rc<EndpointService>,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
-        let has_expired = service.fault() == Fault::Certificate;
+        let has_expired = service.fault() == EndpointFault::Certificate;
         let acceptor = acceptors[usize::from(has_expired)].clone();
         let service = Rc::clone(&service);
         tokio::task::spawn_local(async move {
             let mut stream = acceptor.accept(stream).await?;
             let mut buffer = BytesMut::new();
             while let Some(message) = read_message(&mut stream, &mut buffer).await? {
-                tokio::time::sleep(service.time).await;
-                if !service.write_answer(&mut stream, &message, "200 OK", "well\n").await? {
+                tokio::time::sleep(service.service_time).await;
+                if !service.write_response(&mut stream, &message, "200 OK", "well\n").await? {
                     stream.shutdown().await?;
                     break;
                 }
@@ -138,11 +143,11 @@ async fn serve_tls(
     }
 }
 
-fn obey(current: &Current) {
+fn apply_commands(current_fault: &CurrentFault) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
-        if let Some(fault) = Fault::ALL.iter().position(|fault| fault.word() == line) {
-            current.store(fault, SeqCst);
+        if let Some(fault) = EndpointFault::ALL.iter().position(|fault| fault.command() == line) {
+            current_fault.store(fault, SeqCst);
             acknowledge();
         }
     }
@@ -152,23 +157,23 @@ fn obey(current: &Current) {
 fn acknowledge() {
     let mut out = io::stdout().lock();
     // Nobody who reads it is nobody who waits for it.
-    let _ = writeln!(out, "{DONE}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{ACKNOWLEDGEMENT}").and_then(|()| out.flush());
 }
 
-impl Service {
-    fn fault(&self) -> Fault {
-        Fault::ALL[self.current.load(SeqCst)]
+impl EndpointService {
+    fn fault(&self) -> EndpointFault {
+        EndpointFault::ALL[self.current_fault.load(SeqCst)]
     }
 
-    async fn connection(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve_connection(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut buffer = BytesMut::new();
         while let Some(message) = read_message(&mut stream, &mut buffer).await? {
-            self.note(message.first_line())?;
-            if self.fault() == Fault::None {
-                tokio::time::sleep(self.time).await;
+            self.record_post(message.first_line())?;
+            if self.fault() == EndpointFault::None {
+                tokio::time::sleep(self.service_time).await;
             }
-            if !self.answer(&mut stream, &message).await? {
+            if !self.respond(&mut stream, &message).await? {
                 return Ok(());
             }
         }
@@ -176,8 +181,8 @@ impl Service {
     }
 
     /// Whoever has read a POST whole has begun to do what it asks for.
-    fn note(&self, request_line: &str) -> io::Result<()> {
-        let Some(mut posts) = self.posts.as_ref() else { return Ok(()) };
+    fn record_post(&self, request_line: &str) -> io::Result<()> {
+        let Some(mut posts) = self.posts_file.as_ref() else { return Ok(()) };
         let Some(path) = request_line.strip_prefix("POST ") else { return Ok(()) };
         let id = path.split(' ').next().and_then(|path| path.rsplit('/').next());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -188,53 +193,53 @@ impl Service {
     }
 
     /// Answers, and says whether the connection goes on.
-    async fn answer(&self, stream: &mut TcpStream, message: &Message) -> io::Result<bool> {
+    async fn respond(&self, stream: &mut TcpStream, message: &Http1Message) -> io::Result<bool> {
         let is_probe = message.first_line().contains(" /healthz ");
         let (status, body) = match self.fault() {
-            Fault::Reset => {
+            EndpointFault::Reset => {
                 stream.set_zero_linger()?;
                 return Ok(false);
             }
-            Fault::Cut if !is_probe => {
+            EndpointFault::Cut if !is_probe => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n").await?;
                 stream.write_all(&[b'.'; 32]).await?;
                 return Ok(false);
             }
-            Fault::StatusAll => ("503 Service Unavailable", "unwell\n"),
-            Fault::StatusTraffic if !is_probe => ("503 Service Unavailable", "unwell\n"),
-            Fault::Errors30 if !is_probe && fastrand::f64() < ERRORS_SHARE => {
+            EndpointFault::StatusAll => ("503 Service Unavailable", "unwell\n"),
+            EndpointFault::StatusTraffic if !is_probe => ("503 Service Unavailable", "unwell\n"),
+            EndpointFault::Errors30 if !is_probe && fastrand::f64() < ERROR_FRACTION => {
                 ("500 Internal Server Error", "unlucky\n")
             }
-            Fault::WrongBody if is_probe => ("200 OK", "maintenance\n"),
-            Fault::Slow => {
-                tokio::time::sleep(SLOW_TIME).await;
+            EndpointFault::WrongBody if is_probe => ("200 OK", "maintenance\n"),
+            EndpointFault::Slow => {
+                tokio::time::sleep(SLOW_RESPONSE_TIME).await;
                 ("200 OK", "well\n")
             }
-            Fault::None
-            | Fault::StatusTraffic
-            | Fault::Errors30
-            | Fault::Cut
-            | Fault::WrongBody
-            | Fault::Certificate => ("200 OK", "well\n"),
+            EndpointFault::None
+            | EndpointFault::StatusTraffic
+            | EndpointFault::Errors30
+            | EndpointFault::Cut
+            | EndpointFault::WrongBody
+            | EndpointFault::Certificate => ("200 OK", "well\n"),
         };
-        self.write_answer(stream, message, status, body).await
+        self.write_response(stream, message, status, body).await
     }
 
-    async fn write_answer(
+    async fn write_response(
         &self,
         stream: &mut (impl AsyncWrite + Unpin),
-        message: &Message,
+        message: &Http1Message,
         status: &str,
         body: &str,
     ) -> io::Result<bool> {
-        let connection = if message.keeps { "" } else { "connection: close\r\n" };
+        let connection = if message.is_keep_alive { "" } else { "connection: close\r\n" };
         let (length, address) = (body.len(), self.address);
-        let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{SERVED_BY}: {address}\r\n\
+        let response = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{SERVED_BY_HEADER}: {address}\r\n\
              {connection}\r\n{body}"
         );
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(response.as_bytes()).await?;
         stream.flush().await?;
-        Ok(message.keeps)
+        Ok(message.is_keep_alive)
     }
 }

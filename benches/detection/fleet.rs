@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::class::{Fault, Means};
-use crate::endpoint::{DONE, Setting, WORD};
+use crate::endpoint::{ACKNOWLEDGEMENT, ENDPOINT_COMMAND, EndpointSettings};
+use crate::fault_class::{EndpointFault, FaultMechanism};
 use crate::namespace;
 
 /// A failure that was brought about.
@@ -18,84 +18,93 @@ pub(crate) struct Injection {
     /// Just before. The fault came into force after this, and before `at + took`.
     pub(crate) at: Instant,
     /// Until it was known to be in force (for a signal: until it was sent).
-    pub(crate) took: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// All endpoints; their processes end when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Fleet {
-    members: Vec<Member>,
-    setting: Setting,
+pub(crate) struct BenchFleet {
+    members: Vec<FleetMember>,
+    settings: EndpointSettings,
 }
 
 #[derive(Debug)]
-struct Member {
+struct FleetMember {
     address: SocketAddr,
     process: Child,
-    orders: ChildStdin,
+    commands: ChildStdin,
     acknowledgements: BufReader<ChildStdout>,
     /// Its packets are dropped.
-    is_cut_off: bool,
+    is_blackholed: bool,
 }
 
-impl Fleet {
+impl BenchFleet {
     /// Starts one process for each address, and waits until all of them listen.
     pub(crate) fn start(
         addresses: impl Iterator<Item = SocketAddr>,
-        setting: Setting,
+        settings: EndpointSettings,
     ) -> io::Result<Self> {
-        let mut fleet = Self { members: Vec::new(), setting };
+        let mut fleet = Self { members: Vec::new(), settings };
         for address in addresses {
-            fleet.members.push(Member::start(address, &fleet.setting)?);
+            fleet.members.push(FleetMember::start(address, &fleet.settings)?);
         }
         Ok(fleet)
     }
 
     /// Makes an endpoint fail.
-    pub(crate) fn fail(&mut self, endpoint: usize, means: Means) -> io::Result<Injection> {
+    pub(crate) fn fail(
+        &mut self,
+        endpoint: usize,
+        mechanism: FaultMechanism,
+    ) -> io::Result<Injection> {
         let member = &mut self.members[endpoint];
-        let at = Instant::now();
-        match means {
-            Means::Kill => member.signal(Signal::KILL)?,
-            Means::Stop => member.signal(Signal::STOP)?,
-            Means::Drop => {
+        let started = Instant::now();
+        match mechanism {
+            FaultMechanism::Kill => member.signal(Signal::KILL)?,
+            FaultMechanism::Stop => member.signal(Signal::STOP)?,
+            FaultMechanism::DropPackets => {
                 namespace::drop_packets(member.address.ip())?;
-                member.is_cut_off = true;
+                member.is_blackholed = true;
             }
-            Means::Order(fault) => member.order(fault)?,
+            FaultMechanism::Misbehave(fault) => member.send_fault(fault)?,
         }
-        Ok(Injection { at, took: at.elapsed() })
+        Ok(Injection { at: started, duration: started.elapsed() })
     }
 
     /// Puts an end to it; when that was.
-    pub(crate) fn heal(&mut self, endpoint: usize, means: Means) -> io::Result<Instant> {
+    pub(crate) fn heal(
+        &mut self,
+        endpoint: usize,
+        mechanism: FaultMechanism,
+    ) -> io::Result<Instant> {
         let member = &mut self.members[endpoint];
-        match means {
-            Means::Kill => {
+        match mechanism {
+            FaultMechanism::Kill => {
                 member.process.wait()?;
-                *member = Member::start(member.address, &self.setting)?;
+                *member = FleetMember::start(member.address, &self.settings)?;
             }
-            Means::Stop => member.signal(Signal::CONT)?,
-            Means::Drop => {
-                namespace::pass_packets(member.address.ip())?;
-                member.is_cut_off = false;
+            FaultMechanism::Stop => member.signal(Signal::CONT)?,
+            FaultMechanism::DropPackets => {
+                namespace::allow_packets(member.address.ip())?;
+                member.is_blackholed = false;
             }
-            Means::Order(_) => member.order(Fault::None)?,
+            FaultMechanism::Misbehave(_) => member.send_fault(EndpointFault::None)?,
         }
         Ok(Instant::now())
     }
 }
 
-impl Member {
-    fn start(address: SocketAddr, setting: &Setting) -> io::Result<Self> {
+impl FleetMember {
+    fn start(address: SocketAddr, settings: &EndpointSettings) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.args([WORD, &address.to_string(), &serde_json::to_string(setting)?]);
+        command.args([ENDPOINT_COMMAND, &address.to_string(), &serde_json::to_string(settings)?]);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let lost = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let orders = process.stdin.take().ok_or_else(lost)?;
-        let acknowledgements = BufReader::new(process.stdout.take().ok_or_else(lost)?);
-        let mut member = Self { address, process, orders, acknowledgements, is_cut_off: false };
-        member.await_done()?;
+        let broken_pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let commands = process.stdin.take().ok_or_else(broken_pipe)?;
+        let acknowledgements = BufReader::new(process.stdout.take().ok_or_else(broken_pipe)?);
+        let mut member =
+            Self { address, process, commands, acknowledgements, is_blackholed: false };
+        member.await_acknowledgement()?;
         Ok(member)
     }
 
@@ -103,28 +112,28 @@ impl Member {
         Ok(kill_process(Pid::from_child(&self.process), signal)?)
     }
 
-    fn order(&mut self, fault: Fault) -> io::Result<()> {
-        self.orders.write_all(format!("{}\n", fault.word()).as_bytes())?;
-        self.await_done()
+    fn send_fault(&mut self, fault: EndpointFault) -> io::Result<()> {
+        self.commands.write_all(format!("{}\n", fault.command()).as_bytes())?;
+        self.await_acknowledgement()
     }
 
-    fn await_done(&mut self) -> io::Result<()> {
+    fn await_acknowledgement(&mut self) -> io::Result<()> {
         let mut line = String::new();
         self.acknowledgements.read_line(&mut line)?;
-        if line.trim() == DONE {
+        if line.trim() == ACKNOWLEDGEMENT {
             return Ok(());
         }
         Err(io::Error::other(format!("the endpoint {} does not obey", self.address)))
     }
 }
 
-impl Drop for Member {
+impl Drop for FleetMember {
     fn drop(&mut self) {
         // What fails here has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if self.is_cut_off {
-            let _ = namespace::pass_packets(self.address.ip());
+        if self.is_blackholed {
+            let _ = namespace::allow_packets(self.address.ip());
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const POOLS_MAX: i64 = 250;
 pub(crate) const FAILING_ZONE: &str = "bench/bench-1";
 
 /// Where the endpoint number `index` listens, all pools' endpoints in a row.
-pub(crate) fn address(index: usize) -> SocketAddr {
+pub(crate) fn endpoint_address(index: usize) -> SocketAddr {
     let (pool, member) = (index / POOL_ENDPOINTS, index % POOL_ENDPOINTS);
     let host = Ipv4Addr::new(127, 77, pool as u8 + 1, member as u8 + 1);
     SocketAddr::from((host, ENDPOINT_PORT))
@@ -39,53 +39,54 @@ pub(crate) fn pool_name(pool: usize) -> String {
 
 /// One pool.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
+pub(crate) struct PoolLayout {
     /// Its `probe`.
     pub(crate) probe: String,
     /// Lines of its `detect`, as `interval = "1s"`; none where everything is at its default.
     pub(crate) detect: Vec<String>,
     /// Endpoints of each zone that it has, of the three that there are.
-    pub(crate) zones: [usize; ZONES],
+    pub(crate) zone_sizes: [usize; ZONES],
 }
 
-impl Shape {
+impl PoolLayout {
     /// With everything at its default.
-    pub(crate) fn plain(probe: &str) -> Self {
+    pub(crate) fn with_defaults(probe: &str) -> Self {
         let probe = probe.to_owned();
-        Self { probe, detect: Vec::new(), zones: [ZONE_ENDPOINTS; ZONES] }
+        Self { probe, detect: Vec::new(), zone_sizes: [ZONE_ENDPOINTS; ZONES] }
     }
 }
 
 /// The configuration file with so many pools that are equal, everything else at its default.
-pub(crate) fn config(pools: usize, probe: &str, listen: u16, admin: u16) -> String {
-    config_of(&vec![Shape::plain(probe); pools], listen, admin)
+pub(crate) fn equal_pools_config(pools: usize, probe: &str, listen: u16, admin: u16) -> String {
+    pools_config(&vec![PoolLayout::with_defaults(probe); pools], listen, admin)
 }
 
 /// The configuration file with these pools.
-pub(crate) fn config_of(shapes: &[Shape], listen: u16, admin: u16) -> String {
+pub(crate) fn pools_config(layouts: &[PoolLayout], listen: u16, admin: u16) -> String {
     let mut text = format!(
         "[admin]\naddress = \"127.0.0.1:{admin}\"\n\n\
          [[listen]]\naddress = \"127.0.0.1:{listen}\"\n"
     );
-    let mut put = |lines: std::fmt::Arguments<'_>| {
+    let mut append = |lines: std::fmt::Arguments<'_>| {
         // Text takes whatever is written to it.
         let _ = text.write_fmt(lines);
     };
-    for pool in (0..shapes.len()).map(pool_name) {
-        put(format_args!("\n[[route]]\nhost = \"{pool}\"\npool = \"{pool}\"\n"));
+    for pool in (0..layouts.len()).map(pool_name) {
+        append(format_args!("\n[[route]]\nhost = \"{pool}\"\npool = \"{pool}\"\n"));
     }
-    for (pool, shape) in shapes.iter().enumerate() {
+    for (pool, layout) in layouts.iter().enumerate() {
         let name = pool_name(pool);
-        put(format_args!("\n[pool.{name}]\nprobe = {}\n", shape.probe));
-        if !shape.detect.is_empty() {
-            put(format_args!("\n[pool.{name}.detect]\n{}\n", shape.detect.join("\n")));
+        append(format_args!("\n[pool.{name}]\nprobe = {}\n", layout.probe));
+        if !layout.detect.is_empty() {
+            append(format_args!("\n[pool.{name}.detect]\n{}\n", layout.detect.join("\n")));
         }
-        for (zone, &endpoints) in shape.zones.iter().enumerate() {
+        for (zone, &endpoints) in layout.zone_sizes.iter().enumerate() {
             let first = pool * POOL_ENDPOINTS + zone * ZONE_ENDPOINTS;
-            let list: Vec<String> =
-                (first..first + endpoints).map(|one| format!("\"{}\"", address(one))).collect();
+            let list: Vec<String> = (first..first + endpoints)
+                .map(|index| format!("\"{}\"", endpoint_address(index)))
+                .collect();
             let list = list.join(", ");
-            put(format_args!(
+            append(format_args!(
                 "\n[[pool.{name}.zone]]\nname = \"bench/bench-{}\"\nendpoints = [{list}]\n",
                 zone + 1
             ));

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle, available_parallelism};
 use std::time::{Duration, Instant};
 
-use crate::parse::{CoreTicks, core_ticks};
+use crate::parse::{CoreTicks, parse_core_ticks};
 
 /// What all cores have done since boot.
 #[derive(Debug)]
-pub(crate) struct Cores(Vec<CoreTicks>);
+pub(crate) struct CpuSnapshot(Vec<CoreTicks>);
 
-impl Cores {
+impl CpuSnapshot {
     /// Reads `/proc/stat`.
     pub(crate) fn read() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         let cores = u32::try_from(available_parallelism()?.get()).unwrap_or(u32::MAX);
-        Ok(Self((0..cores).filter_map(|core| core_ticks(&stat, core)).collect()))
+        Ok(Self((0..cores).filter_map(|core| parse_core_ticks(&stat, core)).collect()))
     }
 
     /// The share of all cores' time that somebody used since then.
@@ -30,45 +30,45 @@ impl Cores {
 }
 
 /// How often the metronome beats.
-const BEAT: Duration = Duration::from_millis(5);
+const PAUSE_SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Wakes up all the time, and takes note of the longest delay: who measures is as late as that, and
 /// so is who is measured.
-pub(crate) struct Metronome {
+pub(crate) struct PauseMonitor {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Duration>>,
 }
 
-impl Metronome {
+impl PauseMonitor {
     /// Begins to beat.
     pub(crate) fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
-        let beat = move || {
+        let should_stop = Arc::clone(&stop);
+        let watch_pauses = move || {
             let mut longest = Duration::ZERO;
-            while !until.load(Relaxed) {
-                let began = Instant::now();
-                thread::sleep(BEAT);
-                longest = longest.max(began.elapsed().saturating_sub(BEAT));
+            while !should_stop.load(Relaxed) {
+                let started = Instant::now();
+                thread::sleep(PAUSE_SAMPLE_INTERVAL);
+                longest = longest.max(started.elapsed().saturating_sub(PAUSE_SAMPLE_INTERVAL));
             }
             longest
         };
-        Self { stop, thread: Some(thread::spawn(beat)) }
+        Self { stop, thread: Some(thread::spawn(watch_pauses)) }
     }
 
     /// The longest delay since the start.
     pub(crate) fn stop(mut self) -> Duration {
-        self.end()
+        self.stop_and_join()
     }
 
-    fn end(&mut self) -> Duration {
+    fn stop_and_join(&mut self) -> Duration {
         self.stop.store(true, Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
-impl Drop for Metronome {
+impl Drop for PauseMonitor {
     fn drop(&mut self) {
-        self.end();
+        self.stop_and_join();
     }
 }

@@ -23,29 +23,29 @@ use clap::Parser;
 use serde_json::Value;
 
 mod args;
+mod bench_main;
 mod calibration;
-mod cell;
+mod cell_outcome;
 mod certificates;
-mod class;
 mod endpoint;
+mod evaluation;
+mod fault_class;
 mod fleet;
-mod instance;
-mod judge;
-mod kept;
+mod gapless_process;
+mod http1_message;
+mod keep_alive_connections;
 mod layout;
-#[allow(dead_code, reason = "an even pace is for comparisons")]
-mod load;
 mod machine;
+mod measurement;
 mod namespace;
-mod outcome;
-mod predicted;
-mod program;
-mod random;
+#[allow(dead_code, reason = "an even pace is for comparisons")]
+mod open_loop_load;
+mod prediction;
+mod random_configs;
 mod report;
+mod run_deadline;
 #[allow(dead_code, reason = "only their number matters here")]
 mod sample;
-mod watch;
-mod wire;
 
 #[path = "../dataplane/parse.rs"]
 #[allow(dead_code, reason = "of what it reads, only cores matter here")]
@@ -57,155 +57,172 @@ mod pki;
 mod table;
 mod tuned;
 
-use args::{Args, Format};
-use cell::{Aim, Measured, Plan};
-use class::{CLASSES, Class, Means, SMOKE};
-use layout::Shape;
-use namespace::Namespace;
-use outcome::{Outcome, repeated};
-use predicted::Predicted;
-use report::Cell;
-use watch::Watch;
+use args::{DetectionArgs, DetectionReportFormat};
+use cell_outcome::{CellOutcome, measure_with_repeats};
+use fault_class::{CLASSES, FaultClass, FaultMechanism, SMOKE_CLASSES};
+use layout::PoolLayout;
+use measurement::{DetectionMeasurement, DetectionPlan, PlannedFault};
+use namespace::BenchNamespace;
+use prediction::ClassPrediction;
+use report::DetectionCell;
+use run_deadline::RunDeadline;
 
 /// The default period of probes.
-const INTERVAL: Duration = Duration::from_secs(1);
+const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Failures of each class in `--smoke`.
 const SMOKE_RUNS: usize = 5;
 
 fn main() -> ExitCode {
-    program::main("detection", || run(&Args::parse()))
+    bench_main::main("detection", || run(&DetectionArgs::parse()))
 }
 
 /// Whether every prediction held.
-fn run(args: &Args) -> io::Result<bool> {
-    let watch = Watch::start(Duration::from_secs(args.minutes * 60))?;
+fn run(args: &DetectionArgs) -> io::Result<bool> {
+    let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
-    certificates::write(dir.path())?;
-    let namespace = Namespace::new()?;
-    let bench = Bench {
+    certificates::write_files(dir.path())?;
+    let namespace = BenchNamespace::new()?;
+    let bench = DetectionBench {
         args,
         dir: dir.path(),
-        drops: namespace.as_ref().is_some_and(|namespace| namespace.drops),
-        watch: &watch,
+        can_drop_packets: namespace.as_ref().is_some_and(|namespace| namespace.can_drop_packets),
+        run_deadline: &run_deadline,
     };
     if args.tuned {
-        let is_good = namespace::inside(namespace.as_ref(), || tuned::run(&bench))?;
-        return Ok(is_good && !watch.is_over());
+        let is_good = namespace::run_inside(namespace.as_ref(), || tuned::run(&bench))?;
+        return Ok(is_good && !run_deadline.is_over());
     }
     if let Some(trials) = args.random {
-        let is_good = namespace::inside(namespace.as_ref(), || random::run(&bench, trials))?;
-        return Ok(is_good && !watch.is_over());
+        let is_good =
+            namespace::run_inside(namespace.as_ref(), || random_configs::run(&bench, trials))?;
+        return Ok(is_good && !run_deadline.is_over());
     }
-    let cells = namespace::inside(namespace.as_ref(), || bench.run())?;
+    let cells = namespace::run_inside(namespace.as_ref(), || bench.run())?;
     match args.format {
-        Format::Text => print!("{}", report::as_text(&cells)),
-        Format::Json => println!("{:#}", report::as_json(&cells)),
+        DetectionReportFormat::Text => print!("{}", report::as_text(&cells)),
+        DetectionReportFormat::Json => println!("{:#}", report::as_json(&cells)),
     }
-    Ok(report::is_good(&cells, args.allow_missing) && !watch.is_over())
+    Ok(report::is_good(&cells, args.allow_missing) && !run_deadline.is_over())
 }
 
 /// What all cells share.
-struct Bench<'a> {
-    args: &'a Args,
+struct DetectionBench<'a> {
+    args: &'a DetectionArgs,
     dir: &'a Path,
     /// Whether packets can be dropped.
-    drops: bool,
-    watch: &'a Watch,
+    can_drop_packets: bool,
+    run_deadline: &'a RunDeadline,
 }
 
-impl Bench<'_> {
-    fn run(&self) -> io::Result<Vec<Cell>> {
+impl DetectionBench<'_> {
+    fn run(&self) -> io::Result<Vec<DetectionCell>> {
         let args = self.args;
-        let is_wanted = |class: &&Class| {
+        let is_wanted = |class: &&FaultClass| {
             let is_named = |names: &[&str]| names.contains(&class.name);
             let named: Vec<&str> = args.classes.iter().map(String::as_str).collect();
-            if args.smoke { is_named(&SMOKE) } else { named.is_empty() || is_named(&named) }
+            if args.smoke { is_named(&SMOKE_CLASSES) } else { named.is_empty() || is_named(&named) }
         };
         let rtt_ms = self.rtt_ms()?;
         let mut predictions: HashMap<&str, Vec<Value>> = HashMap::new();
         let mut cells = Vec::new();
         for class in CLASSES.iter().filter(is_wanted) {
             let rows = match predictions.entry(class.probe) {
-                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::hash_map::Entry::Vacant(unknown) => {
-                    let question = (args.rate, rtt_ms);
+                std::collections::hash_map::Entry::Occupied(computed) => computed.into_mut(),
+                std::collections::hash_map::Entry::Vacant(vacant) => {
+                    let load_and_rtt = (args.rate, rtt_ms);
                     let program = &args.gapless;
-                    let shape = Shape::plain(class.probe);
-                    unknown.insert(predicted::predict(program, &shape, question, self.dir)?)
+                    let layout = PoolLayout::with_defaults(class.probe);
+                    vacant.insert(prediction::run_predict(
+                        program,
+                        &layout,
+                        load_and_rtt,
+                        self.dir,
+                    )?)
                 }
             };
             for &scope in args.scope.scopes() {
                 for &with_traffic in args.traffic.modes() {
-                    if self.watch.is_over() {
+                    if self.run_deadline.is_over() {
                         return Ok(cells);
                     }
-                    let predicted = predicted::row_of(rows, class, scope, with_traffic);
-                    cells.push(self.cell(class, scope, with_traffic, predicted));
+                    let predicted = prediction::find_prediction(rows, class, scope, with_traffic);
+                    cells.push(self.run_cell(class, scope, with_traffic, predicted));
                 }
             }
         }
         Ok(cells)
     }
 
-    fn cell(
+    fn run_cell(
         &self,
-        class: &'static Class,
+        class: &'static FaultClass,
         scope: &'static str,
         with_traffic: bool,
-        predicted: Predicted,
-    ) -> Cell {
+        predicted: ClassPrediction,
+    ) -> DetectionCell {
         let args = self.args;
         let runs = if args.smoke { SMOKE_RUNS } else { args.runs as usize };
         let traffic_rps = with_traffic.then_some(args.rate);
-        let shapes = vec![Shape::plain(class.probe); (args.pools as usize).min(runs)];
-        let plan = Plan {
-            shapes: &shapes,
-            rounds: rounds(shapes.len(), runs, |pool| {
-                Aim::new(pool, (class, scope), INTERVAL, &predicted)
+        let layouts = vec![PoolLayout::with_defaults(class.probe); (args.pools as usize).min(runs)];
+        let plan = DetectionPlan {
+            layouts: &layouts,
+            rounds: plan_rounds(layouts.len(), runs, |pool| {
+                PlannedFault::new(pool, (class, scope), DEFAULT_PROBE_INTERVAL, &predicted)
             }),
-            is_over_tls: class.is_over_tls(),
+            is_over_tls: class.has_tls_probe(),
             rate_rps: traffic_rps,
             // What is learnt from traffic tells of silence, which is none of the smoke's classes.
-            warm_up: if args.smoke { Duration::ZERO } else { cell::WARM_UP },
+            warm_up: if args.smoke { Duration::ZERO } else { measurement::WARM_UP },
             program: &args.gapless,
             dir: self.dir,
         };
-        let with = if with_traffic { "with" } else { "without" };
-        eprintln!("{} ({scope}), {with} traffic", class.name);
-        let outcome = match class.means {
-            Means::Drop if !self.drops => Outcome::Skipped("packets cannot be dropped here"),
-            Means::Kill | Means::Stop | Means::Drop | Means::Order(_) => self.measure(&plan).into(),
+        let traffic_word = if with_traffic { "with" } else { "without" };
+        eprintln!("{} ({scope}), {traffic_word} traffic", class.name);
+        let outcome = match class.mechanism {
+            FaultMechanism::DropPackets if !self.can_drop_packets => {
+                CellOutcome::Skipped("packets cannot be dropped here")
+            }
+            FaultMechanism::Kill
+            | FaultMechanism::Stop
+            | FaultMechanism::DropPackets
+            | FaultMechanism::Misbehave(_) => self.measure(&plan).into(),
         };
-        Cell { class: class.name, scope, traffic_rps, predicted, outcome }
+        DetectionCell { class: class.name, scope, traffic_rps, predicted, outcome }
     }
 
     /// What a probe takes here.
     fn rtt_ms(&self) -> io::Result<f64> {
         let rtt_ms = match self.args.rtt_ms {
             Some(rtt_ms) => rtt_ms,
-            None => cell::round_trip_ms(&self.args.gapless, self.dir, self.watch)?,
+            None => {
+                measurement::measure_round_trip_ms(&self.args.gapless, self.dir, self.run_deadline)?
+            }
         };
         eprintln!("a probe takes {rtt_ms:.2} ms");
         Ok(rtt_ms)
     }
 
-    fn measure(&self, plan: &Plan<'_>) -> io::Result<Measured> {
-        let at_most = if self.args.smoke { 0 } else { self.args.repeats };
-        let measure = || cell::measure(plan, self.watch);
-        let (measured, repeats) = repeated(self.args.pause_ms, at_most, measure)?;
-        Ok(Measured { repeats, ..measured })
+    fn measure(&self, plan: &DetectionPlan<'_>) -> io::Result<DetectionMeasurement> {
+        let max_repeats = if self.args.smoke { 0 } else { self.args.repeats };
+        let measure = || measurement::measure_detection(plan, self.run_deadline);
+        let (measured, repeats) = measure_with_repeats(self.args.pause_ms, max_repeats, measure)?;
+        Ok(DetectionMeasurement { repeats, ..measured })
     }
 }
 
 /// Failures in all, one in each pool at a time.
-fn rounds(pools: usize, runs: usize, aim: impl Fn(usize) -> Aim) -> Vec<Vec<Aim>> {
-    let mut left = runs;
+fn plan_rounds(
+    pools: usize,
+    runs: usize,
+    plan_fault: impl Fn(usize) -> PlannedFault,
+) -> Vec<Vec<PlannedFault>> {
+    let mut remaining = runs;
     let mut rounds = Vec::new();
-    while left > 0 {
-        let now = left.min(pools);
-        rounds.push((0..now).map(&aim).collect());
-        left -= now;
+    while remaining > 0 {
+        let now = remaining.min(pools);
+        rounds.push((0..now).map(&plan_fault).collect());
+        remaining -= now;
     }
     rounds
 }

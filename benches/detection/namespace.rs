@@ -15,11 +15,11 @@ use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The list, as whoever is in the namespace sees it. Not `/proc/net`: that is the main thread's.
-const LIST: &str = "/proc/thread-self/net/xt_recent/gapless";
+const DROP_LIST_PATH: &str = "/proc/thread-self/net/xt_recent/gapless";
 
 /// Brings loopback up, sets the rules, says how far it came, and keeps the namespace alive. What
 /// is lost is lost on its way in: a sender that knew of it would behave differently.
-const SET_UP: &str = "ip link set lo up || exit 1
+const SETUP_SCRIPT: &str = "ip link set lo up || exit 1
     iptables -A INPUT -m recent --name gapless --rcheck --rsource -j DROP \
     && iptables -A INPUT -m recent --name gapless --rcheck --rdest -j DROP \
     && echo drops || echo plain
@@ -27,14 +27,14 @@ const SET_UP: &str = "ip link set lo up || exit 1
 
 /// A namespace, held open by a process that sleeps in it.
 #[derive(Debug)]
-pub(crate) struct Namespace {
-    holder: Child,
-    link: File,
+pub(crate) struct BenchNamespace {
+    holder_process: Child,
+    namespace_file: File,
     /// Whether packets can be dropped in it.
-    pub(crate) drops: bool,
+    pub(crate) can_drop_packets: bool,
 }
 
-impl Namespace {
+impl BenchNamespace {
     /// Makes one; `None`, with a line about it, where that is not permitted.
     pub(crate) fn new() -> io::Result<Option<Self>> {
         if !geteuid().is_root() {
@@ -42,7 +42,10 @@ impl Namespace {
             return Ok(None);
         }
         let mut command = bound_command("unshare");
-        command.args(["--net", "sh", "-c", SET_UP]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(["--net", "sh", "-c", SETUP_SCRIPT])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut holder = command.spawn()?;
         let mut line = String::new();
         if let Some(output) = holder.stdout.take() {
@@ -61,15 +64,15 @@ impl Namespace {
             eprintln!("No packets can be dropped here (iptables, xt_recent): no black hole.");
         }
         let link = File::open(format!("/proc/{}/ns/net", holder.id()))?;
-        Ok(Some(Self { holder, link, drops }))
+        Ok(Some(Self { holder_process: holder, namespace_file: link, can_drop_packets: drops }))
     }
 }
 
-impl Drop for Namespace {
+impl Drop for BenchNamespace {
     fn drop(&mut self) {
         // It cannot fail but for a process that has ended, and then there is nothing to do.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        let _ = self.holder_process.kill();
+        let _ = self.holder_process.wait();
     }
 }
 
@@ -82,13 +85,13 @@ pub(crate) fn bound_command(program: &str) -> Command {
 
 /// Runs `work` on a thread of its own, inside `namespace` where there is one; what it starts is
 /// inside too.
-pub(crate) fn inside<T: Send>(
-    namespace: Option<&Namespace>,
+pub(crate) fn run_inside<T: Send>(
+    namespace: Option<&BenchNamespace>,
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
     let in_thread = || {
         if let Some(namespace) = namespace {
-            let link = namespace.link.as_fd();
+            let link = namespace.namespace_file.as_fd();
             move_into_link_name_space(link, Some(LinkNameSpaceType::Network))?;
         }
         work()
@@ -99,10 +102,10 @@ pub(crate) fn inside<T: Send>(
 
 /// Drops from now on what goes to `address` and what comes from it.
 pub(crate) fn drop_packets(address: IpAddr) -> io::Result<()> {
-    fs::write(LIST, format!("+{address}\n"))
+    fs::write(DROP_LIST_PATH, format!("+{address}\n"))
 }
 
 /// Lets them pass again.
-pub(crate) fn pass_packets(address: IpAddr) -> io::Result<()> {
-    fs::write(LIST, format!("-{address}\n"))
+pub(crate) fn allow_packets(address: IpAddr) -> io::Result<()> {
+    fs::write(DROP_LIST_PATH, format!("-{address}\n"))
 }

@@ -3,14 +3,14 @@
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cell::Measured;
-use crate::outcome::Outcome;
-use crate::predicted::Predicted;
-use crate::{judge, table};
+use crate::cell_outcome::CellOutcome;
+use crate::measurement::DetectionMeasurement;
+use crate::prediction::ClassPrediction;
+use crate::{evaluation, table};
 
 /// A cell with all that is known of it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Cell {
+pub(crate) struct DetectionCell {
     /// The class's name.
     pub(crate) class: &'static str,
     /// `endpoint` or `zone`.
@@ -18,22 +18,22 @@ pub(crate) struct Cell {
     /// Requests a second to each pool.
     pub(crate) traffic_rps: Option<f64>,
     /// What was to be expected.
-    pub(crate) predicted: Predicted,
+    pub(crate) predicted: ClassPrediction,
     /// What came of it.
-    pub(crate) outcome: Outcome<Measured>,
+    pub(crate) outcome: CellOutcome<DetectionMeasurement>,
 }
 
 /// What a cell comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum CellStatus {
     Ok,
     NotPredicted,
     Skipped,
     Failed,
 }
 
-impl Standing {
-    fn word(self) -> &'static str {
+impl CellStatus {
+    fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::NotPredicted => "not predicted",
@@ -43,23 +43,28 @@ impl Standing {
     }
 }
 
-impl Cell {
-    fn standing(&self) -> Standing {
+impl DetectionCell {
+    fn status(&self) -> CellStatus {
         match (&self.outcome, &self.predicted) {
-            (Outcome::Skipped(_), _) => Standing::Skipped,
-            (Outcome::Broken(_), _) => Standing::Failed,
-            (Outcome::Measured(_), Predicted::Missing) => Standing::NotPredicted,
-            (Outcome::Measured(measured), _) if judge::holds(&measured.took(), self.bound_ms()) => {
-                Standing::Ok
+            (CellOutcome::Skipped(_), _) => CellStatus::Skipped,
+            (CellOutcome::Broken(_), _) => CellStatus::Failed,
+            (CellOutcome::Measured(_), ClassPrediction::Missing) => CellStatus::NotPredicted,
+            (CellOutcome::Measured(measured), _)
+                if evaluation::is_prediction_met(
+                    &measured.detection_times_ms(),
+                    self.bound_ms(),
+                ) =>
+            {
+                CellStatus::Ok
             }
-            (Outcome::Measured(_), _) => Standing::Failed,
+            (CellOutcome::Measured(_), _) => CellStatus::Failed,
         }
     }
 
     fn bound_ms(&self) -> Option<f64> {
         match self.predicted {
-            Predicted::Seen { p99_ms, .. } => Some(p99_ms),
-            Predicted::Unseen(_) | Predicted::Missing => None,
+            ClassPrediction::Seen { p99_ms, .. } => Some(p99_ms),
+            ClassPrediction::Unseen(_) | ClassPrediction::Missing => None,
         }
     }
 
@@ -73,28 +78,29 @@ impl Cell {
     }
 }
 
-impl Measured {
-    fn took(&self) -> Vec<Option<f64>> {
+impl DetectionMeasurement {
+    fn detection_times_ms(&self) -> Vec<Option<f64>> {
         self.runs.iter().map(|run| run.took_ms).collect()
     }
 }
 
 /// Whether every cell is good.
-pub(crate) fn is_good(cells: &[Cell], allow_missing: bool) -> bool {
-    cells.iter().all(|cell| match cell.standing() {
-        Standing::Ok | Standing::Skipped => true,
-        Standing::NotPredicted => allow_missing,
-        Standing::Failed => false,
+pub(crate) fn is_good(cells: &[DetectionCell], allow_missing: bool) -> bool {
+    cells.iter().all(|cell| match cell.status() {
+        CellStatus::Ok | CellStatus::Skipped => true,
+        CellStatus::NotPredicted => allow_missing,
+        CellStatus::Failed => false,
     })
 }
 
 /// As one JSON object.
-pub(crate) fn as_json(cells: &[Cell]) -> serde_json::Value {
-    let cell = |cell: &Cell| {
+pub(crate) fn as_json(cells: &[DetectionCell]) -> serde_json::Value {
+    let cell = |cell: &DetectionCell| {
         let mut value = json!(cell);
-        value["standing"] = json!(cell.standing().word());
-        if let Outcome::Measured(measured) = &cell.outcome {
-            value["inside"] = json!(judge::inside(&measured.took(), cell.bound_ms()));
+        value["standing"] = json!(cell.status().label());
+        if let CellOutcome::Measured(measured) = &cell.outcome {
+            value["inside"] =
+                json!(evaluation::count_inside(&measured.detection_times_ms(), cell.bound_ms()));
         }
         value
     };
@@ -102,28 +108,28 @@ pub(crate) fn as_json(cells: &[Cell]) -> serde_json::Value {
 }
 
 /// As tables.
-pub(crate) fn as_text(cells: &[Cell]) -> String {
+pub(crate) fn as_text(cells: &[DetectionCell]) -> String {
     let mut text = String::from("From failure to verdict, in ms\n\n");
     let rows: Vec<Vec<String>> = cells.iter().map(result_row).collect();
-    text.push_str(&table::render(&RESULT, &rows));
+    text.push_str(&table::render(&RESULT_HEADINGS, &rows));
     text.push_str(
         "\nWhat it was measured with. An injection may have come into force that much later; a pause \
          kept everything waiting, and a cell with a long one was repeated\n\n",
     );
-    let rows: Vec<Vec<String>> = cells.iter().filter_map(setting_row).collect();
-    text.push_str(&table::render(&SETTING, &rows));
+    let rows: Vec<Vec<String>> = cells.iter().filter_map(condition_row).collect();
+    text.push_str(&table::render(&CONDITION_HEADINGS, &rows));
     for cell in cells {
-        let why = match &cell.outcome {
-            Outcome::Measured(_) => continue,
-            Outcome::Skipped(why) => why,
-            Outcome::Broken(why) => why.as_str(),
+        let reason = match &cell.outcome {
+            CellOutcome::Measured(_) => continue,
+            CellOutcome::Skipped(why) => why,
+            CellOutcome::Broken(why) => why.as_str(),
         };
-        text.push_str(&format!("\n{}, {} traffic: {why}\n", cell.name(), cell.traffic()));
+        text.push_str(&format!("\n{}, {} traffic: {reason}\n", cell.name(), cell.traffic()));
     }
     text
 }
 
-const RESULT: [&str; 11] = [
+const RESULT_HEADINGS: [&str; 11] = [
     "class",
     "traffic",
     "runs",
@@ -137,36 +143,38 @@ const RESULT: [&str; 11] = [
     "prediction",
 ];
 
-fn result_row(cell: &Cell) -> Vec<String> {
+fn result_row(cell: &DetectionCell) -> Vec<String> {
     let (median, p99) = match &cell.predicted {
-        Predicted::Seen { median_ms, p99_ms, .. } => {
-            (figure(Some(*median_ms)), figure(Some(*p99_ms)))
+        ClassPrediction::Seen { median_ms, p99_ms, .. } => {
+            (format_figure(Some(*median_ms)), format_figure(Some(*p99_ms)))
         }
-        Predicted::Unseen(_) => ("unseen".to_owned(), "unseen".to_owned()),
-        Predicted::Missing => (figure(None), figure(None)),
+        ClassPrediction::Unseen(_) => ("unseen".to_owned(), "unseen".to_owned()),
+        ClassPrediction::Missing => (format_figure(None), format_figure(None)),
     };
     let mut row = vec![cell.name(), cell.traffic()];
-    if let Outcome::Measured(measured) = &cell.outcome {
-        let took = measured.took();
-        let seen = sorted(took.iter().copied().flatten());
-        let back = sorted(measured.runs.iter().filter_map(|run| run.returned_ms));
-        row.push(took.len().to_string());
-        row.extend([0.5, 0.99, 1.0].map(|share| figure(judge::quantile(&seen, share))));
+    if let CellOutcome::Measured(measured) = &cell.outcome {
+        let times_ms = measured.detection_times_ms();
+        let detected_ms = sorted(times_ms.iter().copied().flatten());
+        let returned_ms = sorted(measured.runs.iter().filter_map(|run| run.returned_ms));
+        row.push(times_ms.len().to_string());
+        row.extend(
+            [0.5, 0.99, 1.0].map(|share| format_figure(evaluation::quantile(&detected_ms, share))),
+        );
         row.extend([median, p99]);
         row.push(match cell.predicted {
-            Predicted::Missing => figure(None),
-            _ => judge::inside(&took, cell.bound_ms()).to_string(),
+            ClassPrediction::Missing => format_figure(None),
+            _ => evaluation::count_inside(&times_ms, cell.bound_ms()).to_string(),
         });
-        row.push(figure(judge::quantile(&back, 0.5)));
+        row.push(format_figure(evaluation::quantile(&returned_ms, 0.5)));
     } else {
-        row.extend(std::iter::repeat_n(figure(None), 4));
-        row.extend([median, p99, figure(None), figure(None)]);
+        row.extend(std::iter::repeat_n(format_figure(None), 4));
+        row.extend([median, p99, format_figure(None), format_figure(None)]);
     }
-    row.push(cell.standing().word().to_owned());
+    row.push(cell.status().label().to_owned());
     row
 }
 
-const SETTING: [&str; 12] = [
+const CONDITION_HEADINGS: [&str; 12] = [
     "class",
     "traffic",
     "busy %",
@@ -181,18 +189,18 @@ const SETTING: [&str; 12] = [
     "clock drift",
 ];
 
-fn setting_row(cell: &Cell) -> Option<Vec<String>> {
-    let Outcome::Measured(measured) = &cell.outcome else { return None };
+fn condition_row(cell: &DetectionCell) -> Option<Vec<String>> {
+    let CellOutcome::Measured(measured) = &cell.outcome else { return None };
     let injection = measured.runs.iter().map(|run| run.injection_ms).fold(0.0, f64::max);
     let load = measured.load.as_ref();
     let count =
-        |count: Option<usize>| count.map_or_else(|| figure(None), |count| count.to_string());
+        |count: Option<usize>| count.map_or_else(|| format_figure(None), |count| count.to_string());
     Some(vec![
         cell.name(),
         cell.traffic(),
         format!("{:.0}", measured.busy_percent),
         format!("{injection:.2}"),
-        measured.probe_ms.map_or_else(|| figure(None), |probe_ms| format!("{probe_ms:.2}")),
+        measured.probe_ms.map_or_else(|| format_figure(None), |probe_ms| format!("{probe_ms:.2}")),
         format!("{:.1}", measured.pause_ms),
         measured.repeats.to_string(),
         count(load.map(|load| load.sent)),
@@ -203,7 +211,7 @@ fn setting_row(cell: &Cell) -> Option<Vec<String>> {
     ])
 }
 
-fn figure(value: Option<f64>) -> String {
+fn format_figure(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
 }
 

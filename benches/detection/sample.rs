@@ -8,14 +8,14 @@ use serde::Serialize;
 
 /// How one request went.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct ClientSample {
     /// Its number, and the last part of its path.
     pub(crate) number: u64,
     /// When it was to be sent. Its latency counts from then, so that a stall delays in the figures
     /// all that was due meanwhile.
     pub(crate) due: Instant,
     /// By how much later it was.
-    pub(crate) sent_late: Duration,
+    pub(crate) send_delay: Duration,
     /// When its answer was read to the end, or the client gave up.
     pub(crate) ended: Instant,
     /// The same by the clock that processes share.
@@ -23,14 +23,14 @@ pub(crate) struct Sample {
     /// It must not run twice.
     pub(crate) is_post: bool,
     /// What came of it.
-    pub(crate) end: End,
+    pub(crate) result: ClientResult,
     /// The endpoint that answered.
     pub(crate) served_by: Option<SocketAddr>,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum End {
+pub(crate) enum ClientResult {
     /// With a whole answer of this status.
     Answered(u16),
     /// Its connection could not be opened, or broke before the answer was whole.
@@ -39,7 +39,7 @@ pub(crate) enum End {
     TimedOut,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ClientResult {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answered(status) => status.fmt(out),
@@ -49,10 +49,10 @@ impl fmt::Display for End {
     }
 }
 
-impl Sample {
+impl ClientSample {
     /// Whether it has a whole answer below 500.
     pub(crate) fn is_good(&self) -> bool {
-        matches!(self.end, End::Answered(status) if status < 500)
+        matches!(self.result, ClientResult::Answered(status) if status < 500)
     }
 
     /// From when it was due to its end.
@@ -63,7 +63,7 @@ impl Sample {
 
 /// The same in numbers.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Tally {
+pub(crate) struct SampleCounts {
     /// Requests sent.
     pub(crate) sent: usize,
     /// GETs without an answer below 500.
@@ -74,13 +74,13 @@ pub(crate) struct Tally {
     pub(crate) late_ms: f64,
 }
 
-impl Tally {
+impl SampleCounts {
     /// Counts.
-    pub(crate) fn of(samples: &[Sample]) -> Self {
+    pub(crate) fn from_samples(samples: &[ClientSample]) -> Self {
         let failed = |is_post: bool| {
             samples.iter().filter(|sample| !sample.is_good() && sample.is_post == is_post).count()
         };
-        let late = samples.iter().map(|sample| sample.sent_late).max().unwrap_or_default();
+        let late = samples.iter().map(|sample| sample.send_delay).max().unwrap_or_default();
         Self {
             sent: samples.len(),
             failed_get: failed(false),

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::args::Format;
-use crate::cell::{Aim, Plan};
-use crate::class::{CLASSES, Class};
-use crate::layout::{self, Shape};
-use crate::predicted::{self, Predicted};
-use crate::{Bench, judge, rounds, table};
+use crate::args::DetectionReportFormat;
+use crate::fault_class::{CLASSES, FaultClass};
+use crate::layout::{self, PoolLayout};
+use crate::measurement::{DetectionPlan, PlannedFault};
+use crate::prediction::{self, ClassPrediction};
+use crate::{DetectionBench, evaluation, plan_rounds, table};
 
 /// What is asked for, in milliseconds.
 const TARGETS_MS: [u64; 3] = [1_000, 300, 150];
 
 /// What fails: at once, never, and with a word.
-const NAMES: [&str; 3] = ["refused", "hang", "status_all"];
+const CLASS_NAMES: [&str; 3] = ["refused", "hang", "status_all"];
 
 /// Of the target and its classes, in `--smoke`.
-const SMOKE: usize = 1;
+const SMOKE_COUNT: usize = 1;
 
 /// Failures of each target and class in `--smoke`.
 const SMOKE_RUNS: usize = 4;
@@ -30,81 +30,82 @@ const SMOKE_RUNS: usize = 4;
 const SERVICE_MS: f64 = 1.0;
 
 /// What came of one target and class.
-struct Row {
+struct TunedRow {
     target_ms: u64,
     class: &'static str,
     detect: String,
-    predicted: Predicted,
+    predicted: ClassPrediction,
     took_ms: Vec<Option<f64>>,
     pause_ms: f64,
-    strays: usize,
+    stray_verdicts: usize,
 }
 
-impl Row {
-    fn met(&self) -> usize {
-        judge::inside(&self.took_ms, Some(self.target_ms as f64))
+impl TunedRow {
+    fn met_count(&self) -> usize {
+        evaluation::count_inside(&self.took_ms, Some(self.target_ms as f64))
     }
 
     fn is_good(&self) -> bool {
-        judge::holds(&self.took_ms, Some(self.target_ms as f64))
+        evaluation::is_prediction_met(&self.took_ms, Some(self.target_ms as f64))
     }
 
     fn p99_ms(&self) -> Option<f64> {
         match self.predicted {
-            Predicted::Seen { p99_ms, .. } => Some(p99_ms),
-            Predicted::Unseen(_) | Predicted::Missing => None,
+            ClassPrediction::Seen { p99_ms, .. } => Some(p99_ms),
+            ClassPrediction::Unseen(_) | ClassPrediction::Missing => None,
         }
     }
 }
 
 /// Tunes, fails endpoints, and says whether every target was met often enough.
-pub(crate) fn run(bench: &Bench<'_>) -> io::Result<bool> {
+pub(crate) fn run(bench: &DetectionBench<'_>) -> io::Result<bool> {
     let args = bench.args;
     let probe_ms = bench.rtt_ms()?;
-    let targets = if args.smoke { &TARGETS_MS[..SMOKE] } else { &TARGETS_MS[..] };
-    let names = if args.smoke { &NAMES[..SMOKE] } else { &NAMES[..] };
+    let targets = if args.smoke { &TARGETS_MS[..SMOKE_COUNT] } else { &TARGETS_MS[..] };
+    let class_names = if args.smoke { &CLASS_NAMES[..SMOKE_COUNT] } else { &CLASS_NAMES[..] };
     let mut rows = Vec::new();
-    let mut beyond = Vec::new();
+    let mut unmet = Vec::new();
     for &target_ms in targets {
-        let shape = Shape::plain(CLASSES[0].probe);
-        let (detect, interval) = match tune(bench, &shape, target_ms, probe_ms)? {
-            Tuned::Met(detect, interval) => (detect, interval),
-            Tuned::Beyond(why) => {
-                beyond.push((target_ms, why));
+        let layout = PoolLayout::with_defaults(CLASSES[0].probe);
+        let (detect, interval) = match tune(bench, &layout, target_ms, probe_ms)? {
+            TuneOutcome::Met(detect, interval) => (detect, interval),
+            TuneOutcome::Unmet(reason) => {
+                unmet.push((target_ms, reason));
                 continue;
             }
         };
         eprintln!("target {target_ms} ms: {}", detect.join(", "));
-        let shape = Shape { detect, ..shape };
-        let question = (args.rate, probe_ms);
-        let predictions = predicted::predict(&args.gapless, &shape, question, bench.dir)?;
-        for class in CLASSES.iter().filter(|class| names.contains(&class.name)) {
-            let predicted = predicted::row_of(&predictions, class, "endpoint", false);
-            rows.push(measure(bench, &shape, (target_ms, interval), class, predicted)?);
+        let layout = PoolLayout { detect, ..layout };
+        let load_and_rtt = (args.rate, probe_ms);
+        let predictions = prediction::run_predict(&args.gapless, &layout, load_and_rtt, bench.dir)?;
+        for class in CLASSES.iter().filter(|class| class_names.contains(&class.name)) {
+            let predicted = prediction::find_prediction(&predictions, class, "endpoint", false);
+            rows.push(measure(bench, &layout, (target_ms, interval), class, predicted)?);
         }
     }
     match args.format {
-        Format::Text => print!("{}", as_text(&rows, &beyond)),
-        Format::Json => println!("{:#}", as_json(&rows, &beyond)),
+        DetectionReportFormat::Text => print!("{}", as_text(&rows, &unmet)),
+        DetectionReportFormat::Json => println!("{:#}", as_json(&rows, &unmet)),
     }
     // A few failures on a machine with other things to do say nothing of windows.
-    Ok(args.smoke || beyond.is_empty() && rows.iter().all(Row::is_good))
+    Ok(args.smoke || unmet.is_empty() && rows.iter().all(TunedRow::is_good))
 }
 
 fn measure(
-    bench: &Bench<'_>,
-    shape: &Shape,
+    bench: &DetectionBench<'_>,
+    layout: &PoolLayout,
     (target_ms, interval): (u64, Duration),
-    class: &'static Class,
-    predicted: Predicted,
-) -> io::Result<Row> {
+    class: &'static FaultClass,
+    predicted: ClassPrediction,
+) -> io::Result<TunedRow> {
     let args = bench.args;
     let runs = if args.smoke { SMOKE_RUNS } else { args.runs as usize };
-    let shapes = vec![shape.clone(); (args.pools as usize).min(runs)];
-    let aim = |pool: usize| Aim::new(pool, (class, "endpoint"), interval, &predicted);
-    let plan = Plan {
-        shapes: &shapes,
-        rounds: rounds(shapes.len(), runs, aim),
+    let layouts = vec![layout.clone(); (args.pools as usize).min(runs)];
+    let plan_fault =
+        |pool: usize| PlannedFault::new(pool, (class, "endpoint"), interval, &predicted);
+    let plan = DetectionPlan {
+        layouts: &layouts,
+        rounds: plan_rounds(layouts.len(), runs, plan_fault),
         is_over_tls: false,
         rate_rps: None,
         warm_up: Duration::ZERO,
@@ -113,47 +114,52 @@ fn measure(
     };
     eprintln!("  {}", class.name);
     let measured = bench.measure(&plan)?;
-    Ok(Row {
+    Ok(TunedRow {
         target_ms,
         class: class.name,
-        detect: shape.detect.join(", "),
+        detect: layout.detect.join(", "),
         predicted,
         took_ms: measured.runs.iter().map(|run| run.took_ms).collect(),
         pause_ms: measured.pause_ms,
-        strays: measured.stray_verdicts,
+        stray_verdicts: measured.stray_verdicts,
     })
 }
 
 /// What `gapless tune` says of a target.
-enum Tuned {
+enum TuneOutcome {
     /// The lines to paste, and the interval.
     Met(Vec<String>, Duration),
     /// It cannot be met here, and why.
-    Beyond(String),
+    Unmet(String),
 }
 
 /// Asks `gapless tune`.
-fn tune(bench: &Bench<'_>, shape: &Shape, target_ms: u64, probe_ms: f64) -> io::Result<Tuned> {
+fn tune(
+    bench: &DetectionBench<'_>,
+    layout: &PoolLayout,
+    target_ms: u64,
+    probe_ms: f64,
+) -> io::Result<TuneOutcome> {
     let config = bench.dir.join("tune.toml");
-    fs::write(&config, layout::config_of(std::slice::from_ref(shape), 1, 2))?;
+    fs::write(&config, layout::pools_config(std::slice::from_ref(layout), 1, 2))?;
     // A probe is two round trips and the endpoint's time.
     let rtt_ms = ((probe_ms - SERVICE_MS) / 2.0).max(0.05);
     let mut command = Command::new(&bench.args.gapless);
     command.arg("tune").arg(&config).args(["--format", "json"]);
     command.args(["--target", &format!("{target_ms}ms"), "--rtt-ms", &rtt_ms.to_string()]);
     let output = command.output()?;
-    let said: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        io::Error::other(format!("gapless tune: {}", said.trim()))
+    let report: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        io::Error::other(format!("gapless tune: {}", stderr.trim()))
     })?;
-    let pool = &said["pools"][0];
-    if said["met"] != true {
-        return Ok(Tuned::Beyond(pool["binding"].to_string()));
+    let pool = &report["pools"][0];
+    if report["met"] != true {
+        return Ok(TuneOutcome::Unmet(pool["binding"].to_string()));
     }
     // The table's head names the only pool of this configuration; its lines serve for all pools.
     let lines = pool["toml"].as_str().unwrap_or_default().lines().skip(1).map(str::to_owned);
     let interval_ms = pool["after"]["detect"]["interval_ms"].as_f64().unwrap_or(1_000.0);
-    Ok(Tuned::Met(lines.collect(), Duration::from_secs_f64(interval_ms / 1e3)))
+    Ok(TuneOutcome::Met(lines.collect(), Duration::from_secs_f64(interval_ms / 1e3)))
 }
 
 const HEADINGS: [&str; 10] = [
@@ -169,48 +175,50 @@ const HEADINGS: [&str; 10] = [
     "target met",
 ];
 
-fn as_text(rows: &[Row], beyond: &[(u64, String)]) -> String {
+fn as_text(rows: &[TunedRow], unmet: &[(u64, String)]) -> String {
     let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
-    let row = |row: &Row| {
-        let mut seen: Vec<f64> = row.took_ms.iter().copied().flatten().collect();
-        seen.sort_by(f64::total_cmp);
+    let row = |row: &TunedRow| {
+        let mut detected_ms: Vec<f64> = row.took_ms.iter().copied().flatten().collect();
+        detected_ms.sort_by(f64::total_cmp);
         let mut cells = vec![row.class.to_owned(), row.detect.clone(), row.target_ms.to_string()];
         cells.extend([figure(row.p99_ms()), row.took_ms.len().to_string()]);
-        cells.extend([0.5, 0.99, 1.0].map(|share| figure(judge::quantile(&seen, share))));
-        cells.push(row.met().to_string());
+        cells.extend(
+            [0.5, 0.99, 1.0].map(|share| figure(evaluation::quantile(&detected_ms, share))),
+        );
+        cells.push(row.met_count().to_string());
         cells.push(if row.is_good() { "ok" } else { "FAILED" }.to_owned());
         cells
     };
     let table = table::render(&HEADINGS, &rows.iter().map(row).collect::<Vec<_>>());
     let pause_ms = rows.iter().map(|row| row.pause_ms).fold(0.0, f64::max);
-    let strays: usize = rows.iter().map(|row| row.strays).sum();
-    let beyond: String = beyond
+    let stray_verdicts: usize = rows.iter().map(|row| row.stray_verdicts).sum();
+    let unmet_text: String = unmet
         .iter()
         .map(|(target_ms, why)| format!("A target of {target_ms} ms cannot be met here: {why}\n"))
         .collect();
     format!(
-        "From failure to verdict, in ms\n\n{table}\n{beyond}The machine paused for {pause_ms:.1} ms at most; \
-         {strays} verdicts on endpoints that had not failed\n"
+        "From failure to verdict, in ms\n\n{table}\n{unmet_text}The machine paused for {pause_ms:.1} ms at most; \
+         {stray_verdicts} verdicts on endpoints that had not failed\n"
     )
 }
 
-fn as_json(rows: &[Row], beyond: &[(u64, String)]) -> Value {
-    let row = |row: &Row| {
+fn as_json(rows: &[TunedRow], unmet: &[(u64, String)]) -> Value {
+    let row = |row: &TunedRow| {
         json!({
             "target_ms": row.target_ms,
             "class": row.class,
             "detect": row.detect,
             "predicted": row.predicted,
             "took_ms": row.took_ms,
-            "within_target": row.met(),
+            "within_target": row.met_count(),
             "pause_ms": row.pause_ms,
-            "stray_verdicts": row.strays,
+            "stray_verdicts": row.stray_verdicts,
             "met": row.is_good(),
         })
     };
-    let beyond = beyond.iter().map(|(ms, why)| json!({ "target_ms": ms, "why": why }));
+    let unmet_json = unmet.iter().map(|(ms, why)| json!({ "target_ms": ms, "why": why }));
     json!({
         "tuned": rows.iter().map(row).collect::<Vec<_>>(),
-        "cannot_be_met": beyond.collect::<Vec<_>>(),
+        "cannot_be_met": unmet_json.collect::<Vec<_>>(),
     })
 }

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 
-use crate::find::Peer;
-use crate::scenario::{SCENARIOS, Scope};
+use crate::peer_program::Peer;
+use crate::scenario::{FailoverScope, SCENARIOS};
 
 /// What clients see of a failure: gapless at its defaults beside tuned haproxy, nginx and Envoy.
 #[derive(Debug, Parser)]
 #[command(name = "failover")]
-pub(crate) struct Args {
+pub(crate) struct FailoverArgs {
     /// A failure to run, may be repeated; all by default
     #[arg(long = "class", value_name = "NAME", value_parser = scenario_names())]
     pub(crate) classes: Vec<String>,
     /// How much of a zone fails, may be repeated; both by default
     #[arg(long = "scope", value_name = "SCOPE")]
-    pub(crate) scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<FailoverScope>,
     /// A system to run, may be repeated; all that are installed by default
     #[arg(long = "peer", value_name = "NAME")]
     pub(crate) peers: Vec<Peer>,
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     pub(crate) smoke: bool,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
+    pub(crate) format: FailoverReportFormat,
     /// A cell during which the machine paused for longer than this is measured again
     #[arg(long, value_name = "MS", default_value_t = 50.0)]
     pub(crate) pause_ms: f64,
@@ -65,7 +65,7 @@ pub(crate) struct Args {
 
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum FailoverReportFormat {
     /// Tables.
     Text,
     /// One JSON object.

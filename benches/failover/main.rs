@@ -20,130 +20,130 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod args;
-mod cell;
-mod judge;
-mod peer;
+mod evaluation;
 #[allow(dead_code, reason = "whether is enough here, but for twice")]
-mod posts;
+mod executed_posts;
+mod measurement;
+mod peer;
 mod report;
 mod scenario;
 
+#[path = "../detection/bench_main.rs"]
+mod bench_main;
+#[path = "../detection/cell_outcome.rs"]
+mod cell_outcome;
 #[path = "../detection/certificates.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod certificates;
-#[path = "../dataplane/check.rs"]
-#[allow(dead_code, reason = "what a proxy adds to a request does not matter here")]
-mod check;
-#[path = "../detection/class.rs"]
-#[allow(dead_code, reason = "not every class of the detection bench is one here")]
-mod class;
 #[path = "../dataplane/cpu.rs"]
 #[allow(dead_code, reason = "only whose child a process is matters here")]
 mod cpu;
 #[path = "../detection/endpoint.rs"]
 mod endpoint;
-#[path = "../dataplane/find.rs"]
-mod find;
+#[path = "../detection/fault_class.rs"]
+#[allow(dead_code, reason = "not every class of the detection bench is one here")]
+mod fault_class;
 #[path = "../detection/fleet.rs"]
 #[allow(dead_code, reason = "a zone's injections are timed as one")]
 mod fleet;
-#[path = "../detection/instance.rs"]
+#[path = "../detection/gapless_process.rs"]
 #[allow(dead_code, reason = "of incidents only the verdict matters here")]
-mod instance;
-#[path = "../detection/kept.rs"]
-mod kept;
+mod gapless_process;
+#[path = "../detection/http1_message.rs"]
+mod http1_message;
+#[path = "../dataplane/http_check.rs"]
+#[allow(dead_code, reason = "what a proxy adds to a request does not matter here")]
+mod http_check;
+#[path = "../detection/keep_alive_connections.rs"]
+mod keep_alive_connections;
 #[path = "../detection/layout.rs"]
 #[allow(dead_code, reason = "one pool is enough here")]
 mod layout;
-#[path = "../detection/load.rs"]
-#[allow(dead_code, reason = "an uneven pace is for predictions")]
-mod load;
 #[path = "../detection/machine.rs"]
 mod machine;
 #[path = "../detection/namespace.rs"]
 mod namespace;
-#[path = "../detection/outcome.rs"]
-mod outcome;
+#[path = "../detection/open_loop_load.rs"]
+#[allow(dead_code, reason = "an uneven pace is for predictions")]
+mod open_loop_load;
 #[path = "../dataplane/parse.rs"]
 #[allow(dead_code, reason = "of what it reads, only cores and parents matter here")]
 mod parse;
+#[path = "../dataplane/peer_program.rs"]
+mod peer_program;
 #[path = "../../tests/support/pki.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod pki;
 #[path = "../dataplane/process.rs"]
 #[allow(dead_code, reason = "the process itself is not measured here")]
 mod process;
-#[path = "../detection/program.rs"]
-mod program;
+#[path = "../detection/run_deadline.rs"]
+mod run_deadline;
 #[path = "../detection/sample.rs"]
 mod sample;
 #[path = "../dataplane/table.rs"]
 mod table;
 #[path = "../dataplane/template.rs"]
 mod template;
-#[path = "../detection/watch.rs"]
-mod watch;
-#[path = "../detection/wire.rs"]
-mod wire;
 
-use args::{Args, Format};
-use cell::{Measured, Plan};
-use class::Means;
-use find::Peer;
-use namespace::Namespace;
-use outcome::{Outcome, repeated};
-use peer::Installed;
-use report::{Cell, Report};
-use scenario::{SCENARIOS, SMOKE, Scenario, Scope};
-use watch::Watch;
+use args::{FailoverArgs, FailoverReportFormat};
+use cell_outcome::{CellOutcome, measure_with_repeats};
+use fault_class::FaultMechanism;
+use measurement::{FailoverMeasurement, FailoverPlan};
+use namespace::BenchNamespace;
+use peer::InstalledPeer;
+use peer_program::Peer;
+use report::{FailoverCell, FailoverReport};
+use run_deadline::RunDeadline;
+use scenario::{FailoverScenario, FailoverScope, SCENARIOS, SMOKE_SCENARIO};
 
 /// Traffic before, during and after a failure in `--smoke`.
 const SMOKE_SECONDS: [u64; 3] = [3, 3, 3];
 
 fn main() -> ExitCode {
-    program::main("failover", || run(&Args::parse()))
+    bench_main::main("failover", || run(&FailoverArgs::parse()))
 }
 
 /// Whether gapless let no more through than it may.
-fn run(args: &Args) -> io::Result<bool> {
-    let watch = Watch::start(Duration::from_secs(args.minutes * 60))?;
+fn run(args: &FailoverArgs) -> io::Result<bool> {
+    let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
-    open_to_all(dir.path())?;
-    let (installed, missing) = find(args)?;
-    let namespace = Namespace::new()?;
-    let bench = Bench {
+    make_world_accessible(dir.path())?;
+    let (installed, missing) = find_peers(args)?;
+    let namespace = BenchNamespace::new()?;
+    let bench = FailoverBench {
         args,
         installed: &installed,
         dir: dir.path(),
-        drops: namespace.as_ref().is_some_and(|namespace| namespace.drops),
-        watch: &watch,
+        can_drop_packets: namespace.as_ref().is_some_and(|namespace| namespace.can_drop_packets),
+        run_deadline: &run_deadline,
     };
-    let cells = namespace::inside(namespace.as_ref(), || Ok(bench.run()))?;
+    let cells = namespace::run_inside(namespace.as_ref(), || Ok(bench.run()))?;
     let rate = args.rate;
-    let report = Report { rate, installed, missing, cells };
+    let report = FailoverReport { rate, installed, missing, cells };
     match args.format {
-        Format::Text => print!("{}", report.as_text()),
-        Format::Json => println!("{:#}", report.as_json()),
+        FailoverReportFormat::Text => print!("{}", report.as_text()),
+        FailoverReportFormat::Json => println!("{:#}", report.as_json()),
     }
-    Ok(report.is_good() && !watch.is_over())
+    Ok(report.is_good() && !run_deadline.is_over())
 }
 
 /// Servers that are started by root read and write there as other users.
-fn open_to_all(dir: &Path) -> io::Result<()> {
+fn make_world_accessible(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, Permissions::from_mode(0o755))
 }
 
 /// The systems that were asked for and are there, and the names of those that are not.
-fn find(args: &Args) -> io::Result<(Vec<Installed>, Vec<&'static str>)> {
-    let named: &[Peer] = match &*args.peers {
+fn find_peers(args: &FailoverArgs) -> io::Result<(Vec<InstalledPeer>, Vec<&'static str>)> {
+    let requested_peers: &[Peer] = match &*args.peers {
         // Which of the others stands beside it does not matter there.
         [] if args.smoke => &[Peer::Gapless, Peer::Haproxy],
         [] => Peer::value_variants(),
         named => named,
     };
     let (mut installed, mut missing) = (Vec::new(), Vec::new());
-    for &peer in named {
-        match Installed::find(peer, &args.gapless, args.envoy.as_deref()) {
+    for &peer in requested_peers {
+        match InstalledPeer::find(peer, &args.gapless, args.envoy.as_deref()) {
             Some(found) => installed.push(found),
             None if peer == Peer::Gapless => {
                 return Err(io::Error::other(format!("{} does not run", args.gapless.display())));
@@ -155,37 +155,37 @@ fn find(args: &Args) -> io::Result<(Vec<Installed>, Vec<&'static str>)> {
 }
 
 /// What all cells share.
-struct Bench<'a> {
-    args: &'a Args,
-    installed: &'a [Installed],
+struct FailoverBench<'a> {
+    args: &'a FailoverArgs,
+    installed: &'a [InstalledPeer],
     dir: &'a Path,
     /// Whether packets can be dropped.
-    drops: bool,
-    watch: &'a Watch,
+    can_drop_packets: bool,
+    run_deadline: &'a RunDeadline,
 }
 
-impl Bench<'_> {
-    fn run(&self) -> Vec<Cell> {
+impl FailoverBench<'_> {
+    fn run(&self) -> Vec<FailoverCell> {
         let args = self.args;
-        let scopes: &[Scope] = match &*args.scopes {
-            [] if args.smoke => &[Scope::Zone],
-            [] => &Scope::ALL,
+        let scopes: &[FailoverScope] = match &*args.scopes {
+            [] if args.smoke => &[FailoverScope::Zone],
+            [] => &FailoverScope::ALL,
             named => named,
         };
-        let is_wanted = |scenario: &&Scenario| match &*args.classes {
-            [] => !args.smoke || scenario.name == SMOKE,
+        let is_wanted = |scenario: &&FailoverScenario| match &*args.classes {
+            [] => !args.smoke || scenario.name == SMOKE_SCENARIO,
             named => named.iter().any(|name| name == scenario.name),
         };
         let mut cells = Vec::new();
         for &scope in scopes {
-            let in_scope = SCENARIOS.iter().filter(is_wanted).filter(|one| one.is_in(scope));
+            let in_scope = SCENARIOS.iter().filter(is_wanted).filter(|one| one.is_run_in(scope));
             for scenario in in_scope {
                 for installed in self.installed {
                     for _ in 0..args.runs {
-                        if self.watch.is_over() {
+                        if self.run_deadline.is_over() {
                             return cells;
                         }
-                        cells.push(self.cell(scope, scenario, installed));
+                        cells.push(self.run_cell(scope, scenario, installed));
                     }
                 }
             }
@@ -193,12 +193,19 @@ impl Bench<'_> {
         cells
     }
 
-    fn cell(&self, scope: Scope, scenario: &'static Scenario, installed: &Installed) -> Cell {
+    fn run_cell(
+        &self,
+        scope: FailoverScope,
+        scenario: &'static FailoverScenario,
+        installed: &InstalledPeer,
+    ) -> FailoverCell {
         eprintln!("{scope:?} {}: {}", scenario.name, installed.peer.name());
         let outcome = match scenario.class() {
-            None => Outcome::Broken("no such class".to_owned()),
-            Some(class) if class.means == Means::Drop && !self.drops => {
-                Outcome::Skipped("packets cannot be dropped here")
+            None => CellOutcome::Broken("no such class".to_owned()),
+            Some(class)
+                if class.mechanism == FaultMechanism::DropPackets && !self.can_drop_packets =>
+            {
+                CellOutcome::Skipped("packets cannot be dropped here")
             }
             Some(class) => {
                 let args = self.args;
@@ -206,16 +213,25 @@ impl Bench<'_> {
                 let seconds = if args.smoke { SMOKE_SECONDS } else { seconds };
                 let times = seconds.map(Duration::from_secs);
                 let (rate, dir) = (args.rate, self.dir);
-                let plan = Plan { installed, scenario, class, scope, rate, times, dir };
+                let plan = FailoverPlan {
+                    installed,
+                    scenario,
+                    class,
+                    scope,
+                    rate,
+                    phase_durations: times,
+                    dir,
+                };
                 self.measure(&plan).into()
             }
         };
-        Cell { scope, scenario, peer: installed.peer, outcome }
+        FailoverCell { scope, scenario, peer: installed.peer, outcome }
     }
 
-    fn measure(&self, plan: &Plan<'_>) -> io::Result<Measured> {
-        let measure = || cell::measure(plan, self.watch);
-        let (measured, repeats) = repeated(self.args.pause_ms, self.args.repeats, measure)?;
-        Ok(Measured { repeats, ..measured })
+    fn measure(&self, plan: &FailoverPlan<'_>) -> io::Result<FailoverMeasurement> {
+        let measure = || measurement::measure_failover(plan, self.run_deadline);
+        let (measured, repeats) =
+            measure_with_repeats(self.args.pause_ms, self.args.repeats, measure)?;
+        Ok(FailoverMeasurement { repeats, ..measured })
     }
 }

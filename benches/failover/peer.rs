@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::find::{self, Peer};
-use crate::instance::{Incident, Instance};
-use crate::layout::{self, POOL_ENDPOINTS, address};
-use crate::process::{Process, bound_command, free_ports};
-use crate::template::fill;
-use crate::watch::Watch;
+use crate::gapless_process::{GaplessProcess, ReportedIncident};
+use crate::layout::{self, POOL_ENDPOINTS, endpoint_address};
+use crate::peer_program::{self, Peer};
+use crate::process::{ServerProcess, bound_command, free_ports};
+use crate::run_deadline::RunDeadline;
+use crate::template::fill_template;
 
 /// A system that is there.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Installed {
+pub(crate) struct InstalledPeer {
     /// Which one.
     pub(crate) peer: Peer,
     /// How to start it.
@@ -25,26 +25,36 @@ pub(crate) struct Installed {
     pub(crate) version: String,
 }
 
-impl Installed {
+impl InstalledPeer {
     /// Looks for it; `gapless` is where that was built, `envoy` where Envoy is said to be.
     pub(crate) fn find(peer: Peer, gapless: &Path, envoy: Option<&Path>) -> Option<Self> {
         let (program, version) = match peer {
-            Peer::Gapless => (gapless.to_owned(), find::version(gapless, "--version")?),
-            Peer::Envoy => find::envoy(envoy)?,
-            Peer::Haproxy | Peer::Nginx => find::program(Path::new(peer.name()), "-v")?,
+            Peer::Gapless => {
+                (gapless.to_owned(), peer_program::read_version(gapless, "--version")?)
+            }
+            Peer::Envoy => peer_program::find_envoy(envoy)?,
+            Peer::Haproxy | Peer::Nginx => {
+                peer_program::find_program(Path::new(peer.name()), "-v")?
+            }
         };
         Some(Self { peer, program, version })
     }
 
     /// Starts it in front of the pool's endpoints, where gapless has `probe` for them, and waits
     /// until it serves.
-    pub(crate) fn start(&self, probe: &str, dir: &Path, watch: &Watch) -> io::Result<Proxy> {
+    pub(crate) fn start(
+        &self,
+        probe: &str,
+        dir: &Path,
+        run_deadline: &RunDeadline,
+    ) -> io::Result<RunningPeer> {
         let prefix = dir.to_string_lossy();
         let nginx_arguments = ["-e", "stderr", "-p", &*prefix, "-c"];
         let (template, name, arguments): (_, _, &[&str]) = match self.peer {
             Peer::Gapless => {
-                let config = |listen, admin| layout::config(1, probe, listen, admin);
-                return Instance::start(&self.program, config, dir, watch).map(Proxy::Gapless);
+                let config = |listen, admin| layout::equal_pools_config(1, probe, listen, admin);
+                return GaplessProcess::start(&self.program, config, dir, run_deadline)
+                    .map(RunningPeer::Gapless);
             }
             Peer::Haproxy => (include_str!("peers/haproxy.cfg"), "haproxy.cfg", &["-db", "-f"]),
             Peer::Nginx => (include_str!("peers/nginx.conf"), "nginx.conf", &nginx_arguments),
@@ -54,50 +64,50 @@ impl Installed {
             }
         };
         let [port] = free_ports()?;
-        let text = filled(template, port, dir)
+        let text = fill_peer_template(template, port, dir)
             .map_err(|what| io::Error::other(format!("{name}: {what}")))?;
         fs::write(dir.join(name), text)?;
         let mut command = bound_command(&self.program, None);
         command.args(arguments).arg(dir.join(name));
-        let mut process = Process::start(self.peer.name(), command, dir)?;
+        let mut process = ServerProcess::start(self.peer.name(), command, dir)?;
         process.wait_until_serving(port)?;
-        Ok(Proxy::Other { _process: process, port })
+        Ok(RunningPeer::Other { _process: process, port })
     }
 }
 
 /// Puts places and names into a template: `{{port}}`, `{{dir}}`, and `{{0}}` to `{{5}}`, which are
 /// the endpoints' hosts, those of the preferred zone first; `{{endpoint_port}}` is common to all.
-pub(crate) fn filled(template: &str, port: u16, dir: &Path) -> Result<String, String> {
-    let hosts =
-        (0..POOL_ENDPOINTS).map(|index| (index.to_string(), address(index).ip().to_string()));
+pub(crate) fn fill_peer_template(template: &str, port: u16, dir: &Path) -> Result<String, String> {
+    let hosts = (0..POOL_ENDPOINTS)
+        .map(|index| (index.to_string(), endpoint_address(index).ip().to_string()));
     let others = [
         ("port".to_owned(), port.to_string()),
         ("dir".to_owned(), dir.to_string_lossy().into_owned()),
-        ("endpoint_port".to_owned(), address(0).port().to_string()),
+        ("endpoint_port".to_owned(), endpoint_address(0).port().to_string()),
     ];
     let values: Vec<(String, String)> = hosts.chain(others).collect();
     let values: Vec<(&str, &str)> =
         values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    fill(template, &values)
+    fill_template(template, &values)
 }
 
 /// A running system; ended when dropped.
 #[derive(Debug)]
-pub(crate) enum Proxy {
+pub(crate) enum RunningPeer {
     /// With what its admin listener says.
-    Gapless(Instance),
+    Gapless(GaplessProcess),
     /// One that says nothing.
     Other {
         /// Held, for it ends with its owner.
-        _process: Process,
+        _process: ServerProcess,
         /// On loopback.
         port: u16,
     },
 }
 
-impl Proxy {
+impl RunningPeer {
     /// Where clients connect.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub(crate) fn client_address(&self) -> SocketAddr {
         match self {
             Self::Gapless(instance) => instance.listen,
             Self::Other { port, .. } => SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
@@ -105,7 +115,7 @@ impl Proxy {
     }
 
     /// Every verdict so far, where they can be asked for.
-    pub(crate) fn incidents(&self) -> io::Result<Vec<Incident>> {
+    pub(crate) fn incidents(&self) -> io::Result<Vec<ReportedIncident>> {
         match self {
             Self::Gapless(instance) => instance.incidents(),
             Self::Other { .. } => Ok(Vec::new()),

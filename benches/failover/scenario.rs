@@ -5,43 +5,43 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::class::{CLASSES, Class};
+use crate::fault_class::{CLASSES, FaultClass};
 use crate::layout::{POOL_ENDPOINTS, ZONE_ENDPOINTS};
 
 /// A client that has waited this long goes away.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A wrong body is seen by two probes: one within the interval of a second, and one soon after.
-const WRONG_BODY_SEEN_S: f64 = 1.2;
+const WRONG_BODY_DETECTION_S: f64 = 1.2;
 
 /// How long both zones stand still in a brown-out.
-const PAUSE: Duration = Duration::from_millis(1_300);
+const BROWN_OUT_DURATION: Duration = Duration::from_millis(1_300);
 
 /// One failure.
 #[derive(Debug)]
-pub(crate) struct Scenario {
+pub(crate) struct FailoverScenario {
     /// The name for `--class`; where `gapless predict` knows the failure, that of its row.
     pub(crate) name: &'static str,
     /// The class that says how it is brought about.
     class: &'static str,
     /// What may fail by it.
-    pub(crate) hits: Hits,
+    pub(crate) extent: FaultExtent,
     /// What of it a client of gapless may see.
-    pub(crate) bound: Bound,
+    pub(crate) bound: FailoverBound,
 }
 
 /// What a failure hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hits {
+pub(crate) enum FaultExtent {
     /// The preferred zone, or one endpoint of it, for as long as the bench is told to.
-    First,
+    PreferredZone,
     /// Both zones at once, for this long; nobody is left to ask.
-    Everybody(Duration),
+    AllEndpoints(Duration),
 }
 
 /// What a client of gapless may see.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Bound {
+pub(crate) struct FailoverBound {
     /// From the first failed request to the last.
     pub(crate) gap_s: f64,
     /// GETs without a good answer, at 60 requests a second.
@@ -53,57 +53,60 @@ pub(crate) struct Bound {
     pub(crate) left_s: Option<f64>,
 }
 
-impl Bound {
+impl FailoverBound {
     const fn new(gap_s: f64, failed_post: f64) -> Self {
         Self { gap_s, failed_get: 0.0, failed_post, left_s: None }
     }
 }
 
-const fn first(name: &'static str, bound: Bound) -> Scenario {
-    Scenario { name, class: name, hits: Hits::First, bound }
+const fn preferred_zone_fault(name: &'static str, bound: FailoverBound) -> FailoverScenario {
+    FailoverScenario { name, class: name, extent: FaultExtent::PreferredZone, bound }
 }
 
 /// All of them, in the order of reports.
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    first("refused", Bound::new(0.0, 0.0)),
-    first("hang", Bound::new(0.05, 1.0)),
-    first("black_hole", Bound::new(0.05, 1.0)),
-    first("status_all", Bound::new(0.0, 1.0)),
-    first("status_traffic", Bound::new(0.0, 1.0)),
-    first("slow", Bound::new(0.05, 1.0)),
-    first("errors_30", Bound::new(0.25, 3.0)),
-    first("cut", Bound::new(0.1, 2.0)),
+pub(crate) const SCENARIOS: &[FailoverScenario] = &[
+    preferred_zone_fault("refused", FailoverBound::new(0.0, 0.0)),
+    preferred_zone_fault("hang", FailoverBound::new(0.05, 1.0)),
+    preferred_zone_fault("black_hole", FailoverBound::new(0.05, 1.0)),
+    preferred_zone_fault("status_all", FailoverBound::new(0.0, 1.0)),
+    preferred_zone_fault("status_traffic", FailoverBound::new(0.0, 1.0)),
+    preferred_zone_fault("slow", FailoverBound::new(0.05, 1.0)),
+    preferred_zone_fault("errors_30", FailoverBound::new(0.25, 3.0)),
+    preferred_zone_fault("cut", FailoverBound::new(0.1, 2.0)),
     // Its traffic is answered well: what counts is when it gets none any more.
-    first("wrong_body", Bound { left_s: Some(WRONG_BODY_SEEN_S), ..Bound::new(0.0, 0.0) }),
-    Scenario {
+    preferred_zone_fault(
+        "wrong_body",
+        FailoverBound { left_s: Some(WRONG_BODY_DETECTION_S), ..FailoverBound::new(0.0, 0.0) },
+    ),
+    FailoverScenario {
         name: "brown_out",
         class: "hang",
-        hits: Hits::Everybody(PAUSE),
+        extent: FaultExtent::AllEndpoints(BROWN_OUT_DURATION),
         // Who comes in the first 0.3 s cannot be helped: 18 requests, and one at either end.
-        bound: Bound { gap_s: 0.35, failed_get: 16.0, failed_post: 4.0, left_s: None },
+        bound: FailoverBound { gap_s: 0.35, failed_get: 16.0, failed_post: 4.0, left_s: None },
     },
 ];
 
 /// The cells of `--smoke`, by their scenario.
-pub(crate) const SMOKE: &str = "refused";
+pub(crate) const SMOKE_SCENARIO: &str = "refused";
 
-impl Scenario {
+impl FailoverScenario {
     /// How it is brought about.
-    pub(crate) fn class(&self) -> Option<&'static Class> {
+    pub(crate) fn class(&self) -> Option<&'static FaultClass> {
         CLASSES.iter().find(|class| class.name == self.class)
     }
 
     /// The scopes in which it is run.
-    pub(crate) fn is_in(&self, scope: Scope) -> bool {
-        self.hits == Hits::First || scope == Scope::Zone
+    pub(crate) fn is_run_in(&self, scope: FailoverScope) -> bool {
+        self.extent == FaultExtent::PreferredZone || scope == FailoverScope::Zone
     }
 
     /// The endpoints that fail by it.
-    pub(crate) fn failing(&self, scope: Scope) -> std::ops::Range<usize> {
-        match (self.hits, scope) {
-            (Hits::Everybody(_), _) => 0..POOL_ENDPOINTS,
-            (Hits::First, Scope::Zone) => 0..ZONE_ENDPOINTS,
-            (Hits::First, Scope::Endpoint) => 0..1,
+    pub(crate) fn failing_endpoints(&self, scope: FailoverScope) -> std::ops::Range<usize> {
+        match (self.extent, scope) {
+            (FaultExtent::AllEndpoints(_), _) => 0..POOL_ENDPOINTS,
+            (FaultExtent::PreferredZone, FailoverScope::Zone) => 0..ZONE_ENDPOINTS,
+            (FaultExtent::PreferredZone, FailoverScope::Endpoint) => 0..1,
         }
     }
 }
@@ -111,19 +114,19 @@ impl Scenario {
 /// How much of the preferred zone fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Scope {
+pub(crate) enum FailoverScope {
     /// All of its endpoints.
     Zone,
     /// One of them.
     Endpoint,
 }
 
-impl Scope {
+impl FailoverScope {
     /// Both.
     pub(crate) const ALL: [Self; 2] = [Self::Zone, Self::Endpoint];
 
     /// What a report calls it.
-    pub(crate) fn about(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Zone => "The whole of the preferred zone fails (brown_out: both zones)",
             Self::Endpoint => "One of the preferred zone's three endpoints fails",

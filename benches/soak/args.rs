@@ -10,7 +10,7 @@ const SMOKE_COUNT: u64 = 20_000;
 /// Many mixed POSTs while endpoints are killed at random: none twice, none lost in silence.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
-pub(crate) struct Args {
+pub(crate) struct SoakArgs {
     /// POSTs to send
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     count: u64,
@@ -34,9 +34,9 @@ pub(crate) struct Args {
     bench: bool,
 }
 
-impl Args {
+impl SoakArgs {
     /// How many POSTs.
-    pub(crate) fn posts(&self) -> u64 {
+    pub(crate) fn post_count(&self) -> u64 {
         if self.smoke { SMOKE_COUNT } else { self.count }
     }
 }

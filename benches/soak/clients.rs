@@ -12,145 +12,151 @@ use std::time::Duration;
 
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::h2_client::Connection;
-use crate::kept::Kept;
+use crate::h2_client::SharedH2Connection;
+use crate::keep_alive_connections::KeepAliveConnections;
 use crate::layout::pool_name;
-use crate::post::{Post, Promise};
-use crate::sample::End;
-use crate::sent::{Kind, Sent};
+use crate::post::{IdempotencyPromise, Post};
+use crate::sample::ClientResult;
+use crate::sent_posts::{ClientKind, SentPost};
 
 /// A client that has waited this long goes away.
-const PATIENCE: Duration = Duration::from_secs(3);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Connections of HTTP/2.
-const CONNECTIONS: usize = 4;
+const H2_CONNECTIONS: usize = 4;
 
 /// Clients at work; told to end when dropped.
-pub(crate) struct Clients {
+pub(crate) struct SoakClients {
     /// Where the row of numbers is, and where it ends.
-    next: Arc<AtomicU64>,
-    count: u64,
-    thread: Option<JoinHandle<Vec<Sent>>>,
+    next_number: Arc<AtomicU64>,
+    post_count: u64,
+    thread: Option<JoinHandle<Vec<SentPost>>>,
 }
 
-impl Clients {
+impl SoakClients {
     /// Has `count` POSTs sent to `proxy`.
     pub(crate) fn start(proxy: SocketAddr, seed: u64, count: u64) -> io::Result<Self> {
-        let next = Arc::new(AtomicU64::new(0));
-        let row = Arc::clone(&next);
+        let next_number = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&next_number);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("clients".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, World { proxy, seed, count, row }.run())
+            LocalSet::new().block_on(
+                &runtime,
+                SoakWorkload { proxy, seed, post_count: count, next_number: counter }.run(),
+            )
         })?;
-        Ok(Self { next, count, thread: Some(thread) })
+        Ok(Self { next_number, post_count: count, thread: Some(thread) })
     }
 
     /// How many POSTs were begun.
-    pub(crate) fn begun(&self) -> u64 {
-        self.next.load(Relaxed).min(self.count)
+    pub(crate) fn started_count(&self) -> u64 {
+        self.next_number.load(Relaxed).min(self.post_count)
     }
 
     /// Whether all are done.
-    pub(crate) fn are_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Begins no more, waits for what is under way, and returns all there was.
-    pub(crate) fn stop(mut self) -> Vec<Sent> {
-        self.end()
+    pub(crate) fn stop(mut self) -> Vec<SentPost> {
+        self.stop_and_join()
     }
 
-    fn end(&mut self) -> Vec<Sent> {
-        self.next.fetch_max(self.count, Relaxed);
+    fn stop_and_join(&mut self) -> Vec<SentPost> {
+        self.next_number.fetch_max(self.post_count, Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
-impl Drop for Clients {
+impl Drop for SoakClients {
     fn drop(&mut self) {
-        self.end();
+        self.stop_and_join();
     }
 }
 
 /// What all clients share.
-struct World {
+struct SoakWorkload {
     proxy: SocketAddr,
     seed: u64,
-    count: u64,
-    row: Arc<AtomicU64>,
+    post_count: u64,
+    next_number: Arc<AtomicU64>,
 }
 
-impl World {
-    async fn run(self) -> Vec<Sent> {
-        let mut http1 = Vec::new();
-        for kind in [Kind::Kept, Kind::New] {
-            http1.push((kind, Rc::new(Kept::open(self.proxy, 0).await)));
+impl SoakWorkload {
+    async fn run(self) -> Vec<SentPost> {
+        let mut http1_connections = Vec::new();
+        for kind in [ClientKind::Kept, ClientKind::New] {
+            http1_connections
+                .push((kind, Rc::new(KeepAliveConnections::open(self.proxy, 0).await)));
         }
-        let (world, sent) = (Rc::new(self), Rc::new(RefCell::new(Vec::new())));
+        let (workload, sent) = (Rc::new(self), Rc::new(RefCell::new(Vec::new())));
         let mut clients = JoinSet::new();
-        let mut start = |kind: Kind, by: By| {
-            let (world, sent) = (Rc::clone(&world), Rc::clone(&sent));
+        let mut start = |kind: ClientKind, transport: PostTransport| {
+            let (world, sent) = (Rc::clone(&workload), Rc::clone(&sent));
             clients.spawn_local(async move {
-                while let Some(post) = world.next() {
-                    let end = by.send(kind, &post).await;
+                while let Some(post) = world.next_post() {
+                    let result = transport.send(kind, &post).await;
                     let (number, promise) = (post.number, post.promise);
-                    sent.borrow_mut().push(Sent { number, kind, promise, end });
+                    sent.borrow_mut().push(SentPost { number, kind, promise, result: result });
                 }
             });
         };
-        for (kind, kept) in &http1 {
-            for _ in 0..kind.clients() {
-                start(*kind, By::Http1(Rc::clone(kept)));
+        for (kind, connections) in &http1_connections {
+            for _ in 0..kind.client_count() {
+                start(*kind, PostTransport::Http1(Rc::clone(connections)));
             }
         }
-        for _ in 0..CONNECTIONS {
-            let connection = Rc::new(Connection::new(world.proxy));
-            for _ in 0..Kind::Http2.clients() / CONNECTIONS {
-                start(Kind::Http2, By::Http2(Rc::clone(&connection)));
+        for _ in 0..H2_CONNECTIONS {
+            let connection = Rc::new(SharedH2Connection::new(workload.proxy));
+            for _ in 0..ClientKind::Http2.client_count() / H2_CONNECTIONS {
+                start(ClientKind::Http2, PostTransport::Http2(Rc::clone(&connection)));
             }
         }
         while clients.join_next().await.is_some() {}
         sent.take()
     }
 
-    fn next(&self) -> Option<Post> {
-        let number = self.row.fetch_add(1, Relaxed);
-        (number < self.count).then(|| Post::of(self.seed, number))
+    fn next_post(&self) -> Option<Post> {
+        let number = self.next_number.fetch_add(1, Relaxed);
+        (number < self.post_count).then(|| Post::generate(self.seed, number))
     }
 }
 
 /// The client's means.
-enum By {
-    Http1(Rc<Kept>),
-    Http2(Rc<Connection>),
+enum PostTransport {
+    Http1(Rc<KeepAliveConnections>),
+    Http2(Rc<SharedH2Connection>),
 }
 
-impl By {
-    async fn send(&self, kind: Kind, post: &Post) -> End {
+impl PostTransport {
+    async fn send(&self, kind: ClientKind, post: &Post) -> ClientResult {
         let exchange = async {
             match self {
                 Self::Http1(kept) => {
-                    let answer = kept.exchange(&http1(kind, post)).await.ok().flatten();
+                    let answer = kept.exchange(&http1_request(kind, post)).await.ok().flatten();
                     answer.and_then(|answer| answer.status())
                 }
                 Self::Http2(connection) => connection.exchange(post).await.ok(),
             }
         };
-        match tokio::time::timeout(PATIENCE, exchange).await {
-            Ok(status) => status.map_or(End::Lost, End::Answered),
-            Err(_) => End::TimedOut,
+        match tokio::time::timeout(CLIENT_TIMEOUT, exchange).await {
+            Ok(status) => status.map_or(ClientResult::Lost, ClientResult::Answered),
+            Err(_) => ClientResult::TimedOut,
         }
     }
 }
 
 /// The request as it is sent over HTTP/1.1.
-fn http1(kind: Kind, post: &Post) -> Vec<u8> {
+fn http1_request(kind: ClientKind, post: &Post) -> Vec<u8> {
     let (path, host, number) = (post.path(), pool_name(0), post.number);
     let key = match post.promise {
-        Promise::None => String::new(),
-        Promise::Unheard | Promise::Keyed => format!("idempotency-key: \"{number}\"\r\n"),
+        IdempotencyPromise::None => String::new(),
+        IdempotencyPromise::Unheard | IdempotencyPromise::Keyed => {
+            format!("idempotency-key: \"{number}\"\r\n")
+        }
     };
-    let close = if kind == Kind::New { "connection: close\r\n" } else { "" };
+    let close = if kind == ClientKind::New { "connection: close\r\n" } else { "" };
     let length = post.body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n{key}{close}\r\n"

@@ -10,21 +10,21 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::layout::pool_name;
-use crate::post::{Post, Promise};
+use crate::post::{IdempotencyPromise, Post};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// One connection, opened when it is wanted, and anew when it has ended.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct SharedH2Connection {
     proxy: SocketAddr,
-    open: Mutex<Option<SendRequest<Bytes>>>,
+    sender: Mutex<Option<SendRequest<Bytes>>>,
 }
 
-impl Connection {
+impl SharedH2Connection {
     /// One to `proxy`.
     pub(crate) fn new(proxy: SocketAddr) -> Self {
-        Self { proxy, open: Mutex::default() }
+        Self { proxy, sender: Mutex::default() }
     }
 
     /// Sends `post`, and reads the whole answer: its status.
@@ -32,11 +32,11 @@ impl Connection {
         let uri = format!("http://{}{}", pool_name(0), post.path());
         let mut request = Request::builder().method(Method::POST).uri(uri);
         request = request.header(http::header::CONTENT_LENGTH, post.body.len());
-        if post.promise != Promise::None {
+        if post.promise != IdempotencyPromise::None {
             request = request.header(IDEMPOTENCY_KEY, format!("\"{}\"", post.number));
         }
         let request = request.body(()).map_err(io::Error::other)?;
-        let mut client = self.ready().await?;
+        let mut client = self.ready_sender().await?;
         let is_empty = post.body.is_empty();
         let (answer, mut body) =
             client.send_request(request, is_empty).map_err(io::Error::other)?;
@@ -54,9 +54,9 @@ impl Connection {
         Ok(status)
     }
 
-    async fn ready(&self) -> io::Result<SendRequest<Bytes>> {
-        let mut open = self.open.lock().await;
-        if let Some(client) = open.clone()
+    async fn ready_sender(&self) -> io::Result<SendRequest<Bytes>> {
+        let mut sender = self.sender.lock().await;
+        if let Some(client) = sender.clone()
             && let Ok(client) = client.ready().await
         {
             return Ok(client);
@@ -68,7 +68,7 @@ impl Connection {
             // How it ends is what its streams hear.
             let _ = connection.await;
         });
-        *open = Some(client.clone());
+        *sender = Some(client.clone());
         client.ready().await.map_err(io::Error::other)
     }
 }

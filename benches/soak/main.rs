@@ -15,30 +15,38 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 mod args;
+mod chaos;
 mod clients;
+mod evaluation;
 mod h2_client;
-mod havoc;
-mod judge;
 mod post;
 mod report;
-mod sent;
+mod sent_posts;
 
+#[path = "../detection/bench_main.rs"]
+mod bench_main;
 #[path = "../detection/certificates.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod certificates;
-#[path = "../detection/class.rs"]
-#[allow(dead_code, reason = "only some of the means are used here")]
-mod class;
 #[path = "../detection/endpoint.rs"]
 mod endpoint;
+#[path = "../failover/executed_posts.rs"]
+#[allow(dead_code, reason = "when a POST was executed does not matter here")]
+mod executed_posts;
+#[path = "../detection/fault_class.rs"]
+#[allow(dead_code, reason = "only some of the means are used here")]
+mod fault_class;
 #[path = "../detection/fleet.rs"]
 #[allow(dead_code, reason = "when a failure was in force does not matter here")]
 mod fleet;
-#[path = "../detection/instance.rs"]
+#[path = "../detection/gapless_process.rs"]
 #[allow(dead_code, reason = "verdicts do not matter here")]
-mod instance;
-#[path = "../detection/kept.rs"]
-mod kept;
+mod gapless_process;
+#[path = "../detection/http1_message.rs"]
+#[allow(dead_code, reason = "who answered does not matter here")]
+mod http1_message;
+#[path = "../detection/keep_alive_connections.rs"]
+mod keep_alive_connections;
 #[path = "../detection/layout.rs"]
 #[allow(dead_code, reason = "one pool is enough here, and zones do not matter")]
 mod layout;
@@ -48,91 +56,90 @@ mod namespace;
 #[path = "../../tests/support/pki.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod pki;
-#[path = "../failover/posts.rs"]
-#[allow(dead_code, reason = "when a POST was executed does not matter here")]
-mod posts;
-#[path = "../detection/program.rs"]
-mod program;
+#[path = "../detection/run_deadline.rs"]
+mod run_deadline;
 #[path = "../detection/sample.rs"]
 #[allow(dead_code, reason = "only how a request ends is used here")]
 mod sample;
 #[path = "../dataplane/table.rs"]
 mod table;
-#[path = "../detection/watch.rs"]
-mod watch;
-#[path = "../detection/wire.rs"]
-#[allow(dead_code, reason = "who answered does not matter here")]
-mod wire;
 
-use args::Args;
-use clients::Clients;
-use endpoint::Setting;
-use fleet::Fleet;
-use instance::Instance;
-use judge::Findings;
+use args::SoakArgs;
+use clients::SoakClients;
+use endpoint::EndpointSettings;
+use evaluation::SoakFindings;
+use executed_posts::ExecutedPosts;
+use fleet::BenchFleet;
+use gapless_process::GaplessProcess;
 use layout::POOL_ENDPOINTS;
-use namespace::Namespace;
-use posts::Executed;
-use report::Report;
-use watch::Watch;
+use namespace::BenchNamespace;
+use report::SoakReport;
+use run_deadline::RunDeadline;
 
 /// How long an endpoint takes for a request: kills meet many that have begun.
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
 /// How long everybody may take to serve again.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two lines of progress.
-const TELLS_EVERY: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pool's probe.
 const PROBE: &str = r#"{ http = "/healthz" }"#;
 
 fn main() -> ExitCode {
-    program::main("soak", || run(&Args::parse()))
+    bench_main::main("soak", || run(&SoakArgs::parse()))
 }
 
 /// Whether nothing was done twice, and nothing lost in silence.
-fn run(args: &Args) -> io::Result<bool> {
+fn run(args: &SoakArgs) -> io::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("seed {seed}");
-    let watch = Watch::start(Duration::from_secs(args.minutes * 60))?;
-    let namespace = Namespace::new()?;
-    let report = namespace::inside(namespace.as_ref(), || soak(args, seed, &watch))?;
+    let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
+    let namespace = BenchNamespace::new()?;
+    let report = namespace::run_inside(namespace.as_ref(), || run_soak(args, seed, &run_deadline))?;
     print!("{}", report.as_text());
     if let Some(file) = &args.json {
         fs::write(file, format!("{:#}\n", report.as_json()))?;
     }
-    Ok(report.is_good() && !watch.is_over())
+    Ok(report.is_good() && !run_deadline.is_over())
 }
 
-fn soak(args: &Args, seed: u64, watch: &Watch) -> io::Result<Report> {
+fn run_soak(args: &SoakArgs, seed: u64, run_deadline: &RunDeadline) -> io::Result<SoakReport> {
     let dir = tempfile::tempdir()?;
     let posts = dir.path().join("posts");
-    let setting = Setting { service: SERVICE_TIME, certificates: None, posts: Some(posts.clone()) };
-    let mut fleet = Fleet::start((0..POOL_ENDPOINTS).map(layout::address), setting)?;
-    let config = |listen, admin| layout::config(1, PROBE, listen, admin) + &post::tables();
-    let instance = Instance::start(&args.gapless, config, dir.path(), watch)?;
-    let (began, count) = (Instant::now(), args.posts());
-    let clients = Clients::start(instance.listen, seed, count)?;
-    let mut told = began;
-    let havoc = havoc::wreak(&mut fleet, seed, watch, || {
-        if told.elapsed() > TELLS_EVERY {
-            told = Instant::now();
-            eprintln!("{:.0} s: {} POSTs", began.elapsed().as_secs_f64(), clients.begun());
+    let setting =
+        EndpointSettings { service: SERVICE_TIME, certificates: None, posts: Some(posts.clone()) };
+    let mut fleet = BenchFleet::start((0..POOL_ENDPOINTS).map(layout::endpoint_address), setting)?;
+    let config =
+        |listen, admin| layout::equal_pools_config(1, PROBE, listen, admin) + &post::extra_config();
+    let instance = GaplessProcess::start(&args.gapless, config, dir.path(), run_deadline)?;
+    let (started, count) = (Instant::now(), args.post_count());
+    let clients = SoakClients::start(instance.listen, seed, count)?;
+    let mut last_progress = started;
+    let havoc = chaos::inject_random_faults(&mut fleet, seed, run_deadline, || {
+        if last_progress.elapsed() > PROGRESS_INTERVAL {
+            last_progress = Instant::now();
+            eprintln!(
+                "{:.0} s: {} POSTs",
+                started.elapsed().as_secs_f64(),
+                clients.started_count()
+            );
         }
-        clients.are_done()
+        clients.is_done()
     })?;
     let sent = clients.stop();
-    let took = began.elapsed();
-    let peace = Instant::now();
-    let is_up = watch.until(RECOVERS_WITHIN, || Ok(instance.are_all_up()?.then_some(())))?;
-    eprintln!("all serve again after {:.1} s", peace.elapsed().as_secs_f64());
+    let duration = started.elapsed();
+    let faults_ended = Instant::now();
+    let is_up =
+        run_deadline.poll_until(RECOVERY_TIMEOUT, || Ok(instance.is_all_up()?.then_some(())))?;
+    eprintln!("all serve again after {:.1} s", faults_ended.elapsed().as_secs_f64());
     // Whoever was stopped has by now read all that it had got.
-    let findings = Findings {
+    let findings = SoakFindings {
         havoc,
         has_recovered: is_up.is_some(),
-        ..Findings::of(&sent, &Executed::read(&posts)?)
+        ..SoakFindings::from_posts(&sent, &ExecutedPosts::read(&posts)?)
     };
-    Ok(Report { seed, count, took, findings })
+    Ok(SoakReport { seed, count, duration, findings })
 }

@@ -3,23 +3,23 @@
 use serde::Serialize;
 
 /// The path below which a route takes `Idempotency-Key` as a promise.
-const KEYED: &str = "/keyed";
+const KEYED_PATH: &str = "/keyed";
 
 /// The path of the other route.
-const PLAIN: &str = "/work";
+const PLAIN_PATH: &str = "/work";
 
 /// The largest body: as much as a route holds of one, by default.
-const LARGE_BYTES: usize = 64 * 1024;
+const LARGE_BODY_BYTES: usize = 64 * 1024;
 
 /// A middling one.
-const SMALL_BYTES: usize = 1024;
+const SMALL_BODY_BYTES: usize = 1024;
 
-static BODY: [u8; LARGE_BYTES] = [b'x'; LARGE_BYTES];
+static BODY: [u8; LARGE_BODY_BYTES] = [b'x'; LARGE_BODY_BYTES];
 
 /// Whether it may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Promise {
+pub(crate) enum IdempotencyPromise {
     /// Its client has promised nothing.
     None,
     /// It has a key, on a route that does not ask for one.
@@ -28,7 +28,7 @@ pub(crate) enum Promise {
     Keyed,
 }
 
-impl Promise {
+impl IdempotencyPromise {
     /// All of them, in the order of reports.
     pub(crate) const ALL: [Self; 3] = [Self::None, Self::Unheard, Self::Keyed];
 
@@ -48,40 +48,41 @@ pub(crate) struct Post {
     /// Its number; endpoints count by it.
     pub(crate) number: u64,
     /// What its client promises.
-    pub(crate) promise: Promise,
+    pub(crate) promise: IdempotencyPromise,
     /// Its body.
     pub(crate) body: &'static [u8],
 }
 
 impl Post {
     /// The one of this number, of a run with this seed.
-    pub(crate) fn of(seed: u64, number: u64) -> Self {
+    pub(crate) fn generate(seed: u64, number: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
         let promise = match random.u32(..100) {
-            ..70 => Promise::None,
-            70..80 => Promise::Unheard,
-            _ => Promise::Keyed,
+            ..70 => IdempotencyPromise::None,
+            70..80 => IdempotencyPromise::Unheard,
+            _ => IdempotencyPromise::Keyed,
         };
-        let bytes = match random.u32(..100) {
+        let body_bytes = match random.u32(..100) {
             ..40 => 0,
-            40..98 => SMALL_BYTES,
-            _ => LARGE_BYTES,
+            40..98 => SMALL_BODY_BYTES,
+            _ => LARGE_BODY_BYTES,
         };
-        Self { number, promise, body: &BODY[..bytes] }
+        Self { number, promise, body: &BODY[..body_bytes] }
     }
 
     /// Its path.
     pub(crate) fn path(&self) -> String {
-        let route = if self.promise == Promise::Keyed { KEYED } else { PLAIN };
-        format!("{route}/{}", self.number)
+        let path_prefix =
+            if self.promise == IdempotencyPromise::Keyed { KEYED_PATH } else { PLAIN_PATH };
+        format!("{path_prefix}/{}", self.number)
     }
 }
 
 /// What is appended to a configuration of one pool, `pool-0`: the route that heeds keys, and endpoints
 /// that are soon trusted again, so that there is always somebody to kill.
-pub(crate) fn tables() -> String {
+pub(crate) fn extra_config() -> String {
     format!(
-        "\n[[route]]\nhost = \"pool-0\"\npath = \"{KEYED}/\"\npool = \"pool-0\"\n\
+        "\n[[route]]\nhost = \"pool-0\"\npath = \"{KEYED_PATH}/\"\npool = \"pool-0\"\n\
          retry = {{ idempotency_key = true }}\n\n\
          [pool.pool-0.recover]\nhold_down = \"100ms\"\nhold_down_max = \"500ms\"\nramp = \"1s\"\n"
     )

@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::judge::{Findings, Row};
+use crate::evaluation::{SoakFindings, SoakRow};
 use crate::table;
 
 /// A run.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct SoakReport {
     /// What decided over it.
     pub(crate) seed: u64,
     /// POSTs that were to be sent.
     pub(crate) count: u64,
     /// How long that took.
-    pub(crate) took: Duration,
+    pub(crate) duration: Duration,
     /// What came of it.
-    pub(crate) findings: Findings,
+    pub(crate) findings: SoakFindings,
 }
 
 const HEADINGS: [&str; 8] =
     ["client", "promise", "sent", "2xx", "executed", "executed, error", "twice", "lost"];
 
-impl Report {
+impl SoakReport {
     /// Whether all was as it must be.
     pub(crate) fn is_good(&self) -> bool {
         self.findings.breaches(self.count).is_empty()
@@ -35,7 +35,7 @@ impl Report {
         json!({
             "seed": self.seed,
             "count": self.count,
-            "seconds": self.took.as_secs_f64(),
+            "seconds": self.duration.as_secs_f64(),
             "findings": self.findings,
             "breaches": self.findings.breaches(self.count),
         })
@@ -43,9 +43,9 @@ impl Report {
 
     /// As a table.
     pub(crate) fn as_text(&self) -> String {
-        let Findings { rows, failures, havoc, .. } = &self.findings;
-        let cells = |names: [&str; 2], row: &dyn Fn(fn(&Row) -> usize) -> usize| {
-            let figures: [fn(&Row) -> usize; 6] = [
+        let SoakFindings { rows, failures, havoc, .. } = &self.findings;
+        let cells = |names: [&str; 2], row: &dyn Fn(fn(&SoakRow) -> usize) -> usize| {
+            let figures: [fn(&SoakRow) -> usize; 6] = [
                 |row| row.sent,
                 |row| row.good,
                 |row| row.executed,
@@ -61,15 +61,15 @@ impl Report {
             .map(|row| cells([row.client.name(), row.promise.name()], &|figure| figure(row)))
             .collect();
         lines.push(cells(["all", ""], &|figure| self.findings.sum(figure)));
-        let seconds = self.took.as_secs_f64();
+        let seconds = self.duration.as_secs_f64();
         let mut text = format!(
-            "{}\n{:.0} s, {:.0} POSTs a second, seed {}\nerrors at clients: {}\nendpoints: {}\n{NOTES}",
+            "{}\n{:.0} s, {:.0} POSTs a second, seed {}\nerrors at clients: {}\nendpoints: {}\n{LEGEND}",
             table::render(&HEADINGS, &lines),
             seconds,
             self.findings.sum(|row| row.sent) as f64 / seconds,
             self.seed,
-            listed(failures),
-            listed(havoc),
+            format_counts(failures),
+            format_counts(havoc),
         );
         for breach in self.findings.breaches(self.count) {
             text.push_str(&format!("BROKEN: {breach}\n"));
@@ -78,14 +78,14 @@ impl Report {
     }
 }
 
-const NOTES: &str = "
+const LEGEND: &str = "
 executed: written down by an endpoint that had read it whole, before it answered
 executed, error: its client was not told, and knows that it does not know
 twice: executed more than once, which only a heeded key permits
 lost: its client was told 2xx, and nobody has executed it
 ";
 
-fn listed(counts: &BTreeMap<impl std::fmt::Display, usize>) -> String {
-    let each = counts.iter().map(|(what, count)| format!("{count} {what}"));
-    each.collect::<Vec<_>>().join(", ")
+fn format_counts(counts: &BTreeMap<impl std::fmt::Display, usize>) -> String {
+    let entries = counts.iter().map(|(what, count)| format!("{count} {what}"));
+    entries.collect::<Vec<_>>().join(", ")
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| gapless::app::proxy::hygiene::holds(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gapless::app::dataplane::proxy::fuzz_support::check_forwarding(data));

@@ -1,4 +1,4 @@
-//! What must hold of any bytes, one module a target: `holds` panics where it does not.
+//! What must hold of any bytes, one module a target: `check` panics where it does not.
 //!
 //! The same functions are called by `tests/house/properties.rs`, with bytes that are made there, and
 //! with all that ever broke them (`regressions`).

@@ -6,15 +6,15 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use gapless::net::inbound::preface::sniff;
+use gapless::net::inbound::preface::sniff_http_version;
 use tokio::io::{AsyncRead, ReadBuf};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes that come in pieces.
-struct Pieces(VecDeque<Vec<u8>>);
+struct ChunkedReader(VecDeque<Vec<u8>>);
 
-impl AsyncRead for Pieces {
+impl AsyncRead for ChunkedReader {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -32,22 +32,22 @@ impl AsyncRead for Pieces {
 }
 
 /// Panics if `data` breaks it: a length for the pieces, then what comes.
-pub fn holds(data: &[u8]) {
-    let Some((&step, wire)) = data.split_first() else { return };
-    let pieces = wire.chunks(usize::from(step) + 1).map(<[u8]>::to_vec).collect();
-    let mut stream = Pieces(pieces);
-    let begun = {
-        let mut sniffing = pin!(sniff(&mut stream));
-        let Poll::Ready(begun) = sniffing.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+pub fn check(data: &[u8]) {
+    let Some((&piece_size, wire)) = data.split_first() else { return };
+    let pieces = wire.chunks(usize::from(piece_size) + 1).map(<[u8]>::to_vec).collect();
+    let mut stream = ChunkedReader(pieces);
+    let sniffed = {
+        let mut sniffing = pin!(sniff_http_version(&mut stream));
+        let Poll::Ready(sniffed) = sniffing.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         else {
             panic!("it waits although all is there");
         };
-        begun.expect("no error")
+        sniffed.expect("no error")
     };
-    let is_unclear = PREFACE.len() > wire.len() && PREFACE.starts_with(wire);
-    assert_eq!(begun.is_none(), is_unclear);
-    let Some(begun) = begun else { return };
-    assert_eq!(begun.is_http2, wire.starts_with(PREFACE));
+    let is_undecided = PREFACE.len() > wire.len() && PREFACE.starts_with(wire);
+    assert_eq!(sniffed.is_none(), is_undecided);
+    let Some(sniffed) = sniffed else { return };
+    assert_eq!(sniffed.is_http2, wire.starts_with(PREFACE));
     let rest: Vec<u8> = stream.0.into_iter().flatten().collect();
-    assert_eq!([&begun.read[..], &rest].concat(), wire, "a byte is lost");
+    assert_eq!([&sniffed.prefix[..], &rest].concat(), wire, "a byte is lost");
 }

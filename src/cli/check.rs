@@ -7,16 +7,16 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::config::model::Config;
-use crate::config::report::{Report, Severity};
+use crate::config::report::{ConfigReport, Severity};
 use crate::config::suggest;
-use crate::config::{self, LoadError, Loaded};
-use crate::logic::discovery::STAND_INS;
+use crate::config::{self, LoadError, LoadedConfig};
+use crate::logic::discovery::PLACEHOLDERS_PER_NAME;
 
-use super::{BAD_CONFIGURATION, OK};
+use super::{EXIT_BAD_CONFIGURATION, EXIT_OK};
 
 /// How the result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people.
     Text {
         /// With the colours of a terminal.
@@ -27,7 +27,7 @@ pub enum Format {
 }
 
 /// What a configuration has, counted.
-struct Counts {
+struct ConfigCounts {
     listeners: usize,
     routes: usize,
     pools: usize,
@@ -41,52 +41,54 @@ struct Counts {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn check(path: &Path, format: Format, out: &mut impl Write) -> io::Result<u8> {
+pub fn check(path: &Path, format: OutputFormat, out: &mut impl Write) -> io::Result<u8> {
     let result = config::load(path);
     match format {
-        Format::Text { color } => text(path, &result, color, out)?,
-        Format::Json => writeln!(out, "{}", object(path, &result))?,
+        OutputFormat::Text { color } => write_text(path, &result, color, out)?,
+        OutputFormat::Json => writeln!(out, "{}", json_report(path, &result))?,
     }
-    Ok(if result.is_ok() { OK } else { BAD_CONFIGURATION })
+    Ok(if result.is_ok() { EXIT_OK } else { EXIT_BAD_CONFIGURATION })
 }
 
-fn text(
+fn write_text(
     path: &Path,
-    result: &Result<Loaded, LoadError>,
+    result: &Result<LoadedConfig, LoadError>,
     color: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let file = path.display();
     match result {
-        Ok(Loaded { config, warnings }) => {
+        Ok(LoadedConfig { config, warnings }) => {
             write!(out, "{}", warnings.render(color))?;
-            let c = Counts::of(config);
+            let c = ConfigCounts::from_config(config);
             writeln!(
                 out,
                 "{file}: ok, {}, {}, {}, {} in {}{}",
-                count(c.listeners, "listener"),
-                count(c.routes, "route"),
-                count(c.pools, "pool"),
-                count(c.endpoints, "endpoint"),
-                count(c.zones, "zone"),
-                looked_up(&c.names),
+                plural(c.listeners, "listener"),
+                plural(c.routes, "route"),
+                plural(c.pools, "pool"),
+                plural(c.endpoints, "endpoint"),
+                plural(c.zones, "zone"),
+                dns_names_text(&c.names),
             )
         }
         Err(LoadError::Invalid(report)) => {
             write!(out, "{}", report.render(color))?;
-            let errors = report.of(Severity::Error).count() + report.omitted;
-            writeln!(out, "{file}: {}", count(errors, "error"))
+            let errors = report.with_severity(Severity::Error).count() + report.omitted;
+            writeln!(out, "{file}: {}", plural(errors, "error"))
         }
         Err(error @ LoadError::Unreadable { .. }) => writeln!(out, "error: {error}"),
     }
 }
 
-fn object(path: &Path, result: &Result<Loaded, LoadError>) -> Value {
+fn json_report(path: &Path, result: &Result<LoadedConfig, LoadError>) -> Value {
     let file = path.display().to_string();
-    let of = |report: &Report, severity| report.of(severity).map(|d| json!(d)).collect::<Vec<_>>();
+    let of = |report: &ConfigReport, severity| {
+        report.with_severity(severity).map(|d| json!(d)).collect::<Vec<_>>()
+    };
     match result {
-        Ok(Loaded { config, warnings }) => {
-            let c = Counts::of(config);
+        Ok(LoadedConfig { config, warnings }) => {
+            let c = ConfigCounts::from_config(config);
             json!({
                 "file": file,
                 "ok": true,
@@ -121,30 +123,35 @@ fn object(path: &Path, result: &Result<Loaded, LoadError>) -> Value {
     }
 }
 
-impl Counts {
-    fn of(config: &Config) -> Self {
+impl ConfigCounts {
+    fn from_config(config: &Config) -> Self {
         let zones = || config.topology.pools.iter().flat_map(|pool| &pool.zones);
-        let places: HashSet<_> = zones().map(|zone| &zone.place).collect();
+        let places: HashSet<_> = zones().map(|zone| &zone.locality).collect();
         Self {
-            listeners: config.listen.len(),
+            listeners: config.listeners.len(),
             routes: config.routes.len(),
             pools: config.topology.pools.len(),
             endpoints: zones().map(|zone| zone.endpoints.len()).sum(),
             zones: places.len(),
-            names: config.dns.entries.iter().map(|entry| entry.wanted.to_string()).collect(),
+            names: config
+                .dns
+                .entries
+                .iter()
+                .map(|entry| entry.discovery_name.to_string())
+                .collect(),
         }
     }
 }
 
 /// That names are not looked up here.
-fn looked_up(names: &[String]) -> String {
+fn dns_names_text(names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
     }
     format!(
         ", and {} to be looked up: {}",
-        count(names.len(), "name"),
-        suggest::list(names.iter().map(String::as_str))
+        plural(names.len(), "name"),
+        suggest::quoted_list(names.iter().map(String::as_str))
     )
 }
 
@@ -152,17 +159,17 @@ fn looked_up(names: &[String]) -> String {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub(super) fn stand_ins(config: &Config, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_placeholder_note(config: &Config, out: &mut impl Write) -> io::Result<()> {
     match config.dns.entries.len() {
         0 => Ok(()),
         names => writeln!(
             out,
-            "{} not looked up here: {STAND_INS} endpoints stand for each\n",
+            "{} not looked up here: {PLACEHOLDERS_PER_NAME} endpoints stand for each\n",
             if names == 1 { "1 name is".to_owned() } else { format!("{names} names are") },
         ),
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+fn plural(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

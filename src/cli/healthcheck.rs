@@ -2,21 +2,21 @@
 
 use std::net::SocketAddr;
 
-use super::{FAILED, OK, ask};
+use super::{EXIT_FAILED, EXIT_OK, admin_client};
 
 /// Asks `/healthz` (or `/readyz`) at `admin`; the exit code.
 #[must_use]
 pub fn healthcheck(admin: SocketAddr, ready: bool) -> u8 {
     let path = if ready { "/readyz" } else { "/healthz" };
-    match ask::get(admin, path) {
-        Ok(answer) if answer.status == 200 => OK,
+    match admin_client::get(admin, path) {
+        Ok(answer) if answer.status == 200 => EXIT_OK,
         Ok(answer) => {
             eprintln!("gapless: {admin}{path}: {} {}", answer.status, answer.body.trim_end());
-            FAILED
+            EXIT_FAILED
         }
         Err(error) => {
             eprintln!("gapless: {admin}{path}: {error}");
-            FAILED
+            EXIT_FAILED
         }
     }
 }

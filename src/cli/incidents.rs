@@ -4,14 +4,15 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::app::ledger::query::{Form, Query};
-use crate::app::ledger::{self, Reply};
+use crate::app::ops::ledger;
+use crate::app::ops::ledger::LedgerReply;
+use crate::app::ops::ledger::query::{IncidentFormat, IncidentQuery};
 
-use super::{FAILED, OK, USAGE, ask};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client};
 
 /// How incidents are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum FormName {
+enum IncidentsFormat {
     /// A table, or with an ID its story
     Text,
     /// One JSON object
@@ -22,7 +23,7 @@ enum FormName {
 
 /// What is asked on the command line.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub struct IncidentsArguments {
     /// The number of an incident, to see its story
     id: Option<u64>,
     /// Of this pool only
@@ -48,24 +49,24 @@ pub struct Arguments {
     limit: Option<usize>,
     /// How they are printed
     #[arg(long, value_enum, default_value = "text")]
-    format: FormName,
+    format: IncidentsFormat,
     /// The instance's admin listener
-    #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::admin_address)]
+    #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::parse_admin_address)]
     admin: SocketAddr,
     /// Read this state directory, and ask no instance
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
-impl Arguments {
-    fn query(self) -> Query {
+impl IncidentsArguments {
+    fn query(self) -> IncidentQuery {
         let Self { id, pool, zone, region, class, since, until, limit, format, .. } = self;
         let form = match format {
-            FormName::Text => Form::Text,
-            FormName::Json => Form::Json,
-            FormName::Csv => Form::Csv,
+            IncidentsFormat::Text => IncidentFormat::Text,
+            IncidentsFormat::Json => IncidentFormat::Json,
+            IncidentsFormat::Csv => IncidentFormat::Csv,
         };
-        Query { id, pool, zone, region, class, since, until, limit, form }
+        IncidentQuery { id, pool, zone, region, class, since, until, limit, format: form }
     }
 }
 
@@ -73,37 +74,37 @@ impl Arguments {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn incidents(arguments: Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Result<u8> {
     let (admin, state_dir) = (arguments.admin, arguments.state_dir.clone());
     let query = arguments.query();
     if let Some(directory) = state_dir {
-        return match ledger::read(&directory, &query) {
-            Ok(Reply::Page(_, page)) => out.write_all(page.as_bytes()).map(|()| OK),
-            Ok(Reply::Senseless(why)) => {
+        return match ledger::query_directory(&directory, &query) {
+            Ok(LedgerReply::Rendered(_, page)) => out.write_all(page.as_bytes()).map(|()| EXIT_OK),
+            Ok(LedgerReply::BadQuery(why)) => {
                 eprintln!("gapless: {why}");
-                Ok(USAGE)
+                Ok(EXIT_USAGE)
             }
             Err(error) => {
                 eprintln!("gapless: no ledger to read in {}: {error}", directory.display());
-                Ok(FAILED)
+                Ok(EXIT_FAILED)
             }
         };
     }
-    match ask::get(admin, &query.target()) {
+    match admin_client::get(admin, &query.to_request_target()) {
         Ok(answer) if answer.status == 200 => {
             out.write_all(answer.body.as_bytes())?;
-            Ok(OK)
+            Ok(EXIT_OK)
         }
         Ok(answer) => {
             eprintln!("gapless: {}", answer.body.trim_end());
-            Ok(if answer.status == 400 { USAGE } else { FAILED })
+            Ok(if answer.status == 400 { EXIT_USAGE } else { EXIT_FAILED })
         }
         Err(error) => {
             eprintln!(
                 "gapless: nobody to ask at {admin}: {error}; `--admin` says where the admin listener \
                  is, and `--state-dir` reads what an instance has left"
             );
-            Ok(FAILED)
+            Ok(EXIT_FAILED)
         }
     }
 }

@@ -6,24 +6,24 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 
-use super::ask;
-use super::check::Format;
-use super::{FAILED, Instance, OK, USAGE};
-use crate::app::orders::Asked;
+use super::admin_client;
+use super::check::OutputFormat;
+use super::{AdminArguments, EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::app::control::orders::OrderRequestBody;
 
 /// An order, and to whom it is given.
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
+pub(super) enum OrderCommand {
     /// No new requests for an endpoint: what runs there ends by itself, or at a deadline
     Drain {
         /// Its address, such as 10.0.1.11:9000
         endpoint: String,
         #[command(flatten)]
-        drain: Drain,
+        drain: DrainArguments,
         #[command(flatten)]
-        common: Common,
+        common: OrderArguments,
         #[command(flatten)]
-        instance: Instance,
+        instance: AdminArguments,
     },
     /// Another weight for an endpoint than the declared one
     Weight {
@@ -32,38 +32,38 @@ pub(super) enum Action {
         /// From 1 to 1000
         weight: u32,
         #[command(flatten)]
-        common: Common,
+        common: OrderArguments,
         #[command(flatten)]
-        instance: Instance,
+        instance: AdminArguments,
     },
     /// No new requests for a zone or a region, unless too little would be left
     Evacuate {
         /// A zone such as us-south/us-south-1, or a region
         place: String,
         #[command(flatten)]
-        drain: Drain,
+        drain: DrainArguments,
         #[command(flatten)]
-        common: Common,
+        common: OrderArguments,
         #[command(flatten)]
-        instance: Instance,
+        instance: AdminArguments,
     },
     /// Take back what was ordered of an endpoint, a zone or a region
     Restore {
         /// As it was drained, weighed or evacuated
         what: String,
         #[command(flatten)]
-        common: Common,
+        common: OrderArguments,
         #[command(flatten)]
-        instance: Instance,
+        instance: AdminArguments,
     },
 }
 
-const ROOT: &str = "/api/v1/orders";
+const ORDERS_PATH: &str = "/api/v1/orders";
 
 /// What every order may have.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Common {
+pub(super) struct OrderArguments {
     /// In this pool only; otherwise in every pool that has it
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
@@ -78,7 +78,7 @@ pub(super) struct Common {
 /// What an order may have by which something is drained.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Drain {
+pub(super) struct DrainArguments {
     /// Its share goes to nothing over this time, such as 30s; otherwise at once
     #[arg(long, value_name = "TIME")]
     over: Option<String>,
@@ -94,47 +94,68 @@ pub(super) struct Drain {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub(super) fn order(action: Action, out: &mut impl Write) -> io::Result<u8> {
-    let (asked, Instance { admin, output }) = match action {
-        Action::Drain { endpoint, drain, common, instance } => {
-            (drained("drain", endpoint, drain, common), instance)
+pub(super) fn order(action: OrderCommand, out: &mut impl Write) -> io::Result<u8> {
+    let (request, AdminArguments { admin, output }) = match action {
+        OrderCommand::Drain { endpoint, drain, common, instance } => {
+            (drain_request("drain", endpoint, drain, common), instance)
         }
-        Action::Weight { endpoint, weight, common, instance } => {
-            (Asked { weight: Some(weight), ..plain("weight", endpoint, common) }, instance)
+        OrderCommand::Weight { endpoint, weight, common, instance } => (
+            OrderRequestBody { weight: Some(weight), ..order_request("weight", endpoint, common) },
+            instance,
+        ),
+        OrderCommand::Evacuate { place, drain, common, instance } => {
+            (drain_request("evacuate", place, drain, common), instance)
         }
-        Action::Evacuate { place, drain, common, instance } => {
-            (drained("evacuate", place, drain, common), instance)
+        OrderCommand::Restore { what, common, instance } => {
+            (order_request("restore", what, common), instance)
         }
-        Action::Restore { what, common, instance } => (plain("restore", what, common), instance),
     };
-    give(admin, &asked, output.format(), out)
+    send_order(admin, &request, output.format(), out)
 }
 
-fn plain(word: &str, of: String, common: Common) -> Asked {
-    let Common { pool, length, note } = common;
-    Asked { order: word.to_owned(), of, pool, length, note, ..Asked::default() }
-}
-
-fn drained(word: &str, of: String, drain: Drain, common: Common) -> Asked {
-    let Drain { over, deadline, force } = drain;
-    Asked { over, deadline, force, ..plain(word, of, common) }
-}
-
-fn give(admin: SocketAddr, asked: &Asked, format: Format, out: &mut impl Write) -> io::Result<u8> {
-    if let Err(why) = asked.wish(Instant::now()) {
-        eprintln!("gapless: {why}");
-        return Ok(USAGE);
+fn order_request(word: &str, of: String, common: OrderArguments) -> OrderRequestBody {
+    let OrderArguments { pool, length, note } = common;
+    OrderRequestBody {
+        order: word.to_owned(),
+        of,
+        pool,
+        length,
+        note,
+        ..OrderRequestBody::default()
     }
-    let body = serde_json::to_string(asked)?;
-    let query = if format == Format::Json { "" } else { "?format=text" };
-    let answer = ask::send(admin, "POST", &format!("{ROOT}{query}"), &body);
+}
+
+fn drain_request(
+    word: &str,
+    of: String,
+    drain: DrainArguments,
+    common: OrderArguments,
+) -> OrderRequestBody {
+    let DrainArguments { over, deadline, force } = drain;
+    OrderRequestBody { over, deadline, force, ..order_request(word, of, common) }
+}
+
+fn send_order(
+    admin: SocketAddr,
+    request: &OrderRequestBody,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    if let Err(why) = request.to_command(Instant::now()) {
+        eprintln!("gapless: {why}");
+        return Ok(EXIT_USAGE);
+    }
+    let body = serde_json::to_string(request)?;
+    let query = if format == OutputFormat::Json { "" } else { "?format=text" };
+    let response = admin_client::send(admin, "POST", &format!("{ORDERS_PATH}{query}"), &body);
     // By 409 the instance says that too little would be left, or that this is not the time.
-    let is_short = answer.as_ref().is_ok_and(|one| one.status == 409 && one.body.contains("left"));
-    let Some(answer) = ask::heard(admin, answer) else {
-        if is_short {
+    let is_capacity_refusal =
+        response.as_ref().is_ok_and(|one| one.status == 409 && one.body.contains("left"));
+    let Some(response) = admin_client::success_or_report(admin, response) else {
+        if is_capacity_refusal {
             eprintln!("gapless: `--force` does it all the same");
         }
-        return Ok(FAILED);
+        return Ok(EXIT_FAILED);
     };
-    out.write_all(answer.body.as_bytes()).map(|()| OK)
+    out.write_all(response.body.as_bytes()).map(|()| EXIT_OK)
 }

@@ -4,23 +4,23 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::app::reload::Watched;
-use crate::app::upgrade::{Executable, Predecessor};
-use crate::app::{Instance, Options, Origin};
+use crate::app::control::reload::WatchedConfigFile;
+use crate::app::runtime::upgrade::{Executable, Predecessor};
+use crate::app::{Instance, InstanceOptions, ProcessOrigin};
 use crate::config::model::Config;
 use crate::config::{self, LoadError};
-use crate::logic::descriptors;
-use crate::logic::outcome::Class;
-use crate::logic::window;
-use crate::net::listener::Stock;
+use crate::logic::model::outcome::FailureClass;
+use crate::logic::overload::descriptor_pool;
+use crate::logic::probing::detection_window;
+use crate::net::listener::InheritedListeners;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
-use super::{FAILED, OK, refuse};
+use super::{EXIT_FAILED, EXIT_OK, report_load_error};
 
 /// What a round trip to an endpoint is taken to cost where nothing was measured yet.
-const ROUND_TRIP: Duration = Duration::from_millis(1);
+const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(1);
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -36,34 +36,35 @@ pub enum LogFormat {
 pub fn run(path: &Path, log: LogFormat) -> u8 {
     // What runs may be replaced on the disk later, and sockets are taken before there are threads.
     let executable = Executable::of_this_process();
-    let (sockets, faults) = Stock::of_service_manager();
+    let (sockets, faults) = InheritedListeners::from_service_manager();
     let read = config::read(path).and_then(|bytes| {
         let loaded = config::parse_bytes(&path.display().to_string(), &bytes);
         Ok((loaded.map_err(LoadError::Invalid)?, bytes))
     });
     let (loaded, bytes) = match read {
         Ok(read) => read,
-        Err(error) => return refuse(&error),
+        Err(error) => return report_load_error(&error),
     };
     // Written out when dropped, at the very end.
     let _log = start_log(log);
     raise_descriptor_limit(&loaded.config);
-    crate::app::observe::recorder();
+    crate::app::ops::event_log::recorder();
     if !loaded.warnings.is_empty() {
         tracing::warn!("\n{}", loaded.warnings.render(false));
     }
     faults.iter().for_each(|fault| tracing::warn!("{fault}"));
-    say_windows(&loaded.config);
-    let origin = match origin(executable, sockets) {
+    log_detection_windows(&loaded.config);
+    let origin = match start_origin(executable, sockets) {
         Ok(origin) => origin,
         Err(error) => {
             eprintln!("gapless: cannot take over: {error}");
-            return FAILED;
+            return EXIT_FAILED;
         }
     };
     let files = loaded.warnings.files;
-    let file = Some(Watched { path: path.to_owned(), bytes, files });
-    let options = Options { config: loaded.config, file, signals: true, origin };
+    let file = Some(WatchedConfigFile { path: path.to_owned(), bytes, files });
+    let options =
+        InstanceOptions { config: loaded.config, file, should_handle_signals: true, origin };
     match Instance::start(options) {
         Ok(instance) => {
             for address in &instance.addresses {
@@ -74,20 +75,23 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
             }
             if !instance.wait() {
                 tracing::error!("a thread has panicked: this is a defect of gapless");
-                return FAILED;
+                return EXIT_FAILED;
             }
             tracing::info!("stopped");
-            OK
+            EXIT_OK
         }
         Err(error) => {
             eprintln!("gapless: {error}");
-            FAILED
+            EXIT_FAILED
         }
     }
 }
 
 /// What comes from the processes before this one and around it.
-fn origin(executable: io::Result<Executable>, mut sockets: Stock) -> io::Result<Origin> {
+fn start_origin(
+    executable: io::Result<Executable>,
+    mut sockets: InheritedListeners,
+) -> io::Result<ProcessOrigin> {
     let executable = match executable {
         Ok(executable) => Some(executable),
         Err(error) => {
@@ -95,11 +99,11 @@ fn origin(executable: io::Result<Executable>, mut sockets: Stock) -> io::Result<
             None
         }
     };
-    let predecessor = Predecessor::meet()?.map(|(predecessor, handed)| {
-        sockets.merge(handed);
+    let predecessor = Predecessor::connect()?.map(|(predecessor, inherited)| {
+        sockets.merge(inherited);
         predecessor
     });
-    Ok(Origin { executable, sockets, predecessor })
+    Ok(ProcessOrigin { executable, inherited_sockets: sockets, predecessor })
 }
 
 /// Uses all descriptors that the system grants, and says so if they cannot suffice.
@@ -109,13 +113,13 @@ fn raise_descriptor_limit(config: &Config) {
     let _ = setrlimit(Resource::Nofile, limit);
     let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let granted = usize::try_from(granted).unwrap_or(usize::MAX);
-    let clients = descriptors::for_clients(config.needs().left(granted));
-    let wanted = config.limits.connections.saturating_mul(config.listen.len());
+    let clients = descriptor_pool::max_clients(config.descriptor_needs().available(granted));
+    let wanted = config.limits.connections.saturating_mul(config.listeners.len());
     if clients < wanted {
         tracing::warn!(
             granted,
             clients,
-            needed = config.needs().granted_for(wanted),
+            needed = config.descriptor_needs().required_limit(wanted),
             "fewer clients than `limits.connections` can connect at once: raise LimitNOFILE"
         );
     }
@@ -125,7 +129,7 @@ fn raise_descriptor_limit(config: &Config) {
 /// or gone costs lines, which are counted, and never holds up a verdict or a request.
 fn start_log(format: LogFormat) -> WorkerGuard {
     let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
-    crate::app::observe::count_lost_lines(lines.error_counter());
+    crate::app::ops::event_log::count_lost_lines(lines.error_counter());
     let filter = tracing_subscriber::EnvFilter::try_from_env("GAPLESS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
@@ -141,13 +145,17 @@ fn start_log(format: LogFormat) -> WorkerGuard {
 }
 
 /// Says at the start how long a failure can go unseen, so that nobody has to find out by hand.
-fn say_windows(config: &Config) {
+fn log_detection_windows(config: &Config) {
     for pool in &config.topology.pools {
-        let worst = |class| window::bounds(class, &pool.detect, ROUND_TRIP).worst.as_millis();
+        let worst = |class| {
+            detection_window::detection_bounds(class, &pool.detect, ASSUMED_ROUND_TRIP)
+                .worst
+                .as_millis()
+        };
         tracing::info!(
             pool = %pool.name,
-            refused_ms = worst(Class::Refused),
-            silent_ms = worst(Class::Silent),
+            refused_ms = worst(FailureClass::Refused),
+            silent_ms = worst(FailureClass::Silent),
             "worst detection window by probes alone"
         );
     }

@@ -4,18 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::uri::Authority;
 
-use super::findings::Flaw;
-use crate::logic::network::{Network, NetworkError};
-use crate::logic::route::HostMatch;
+use super::diagnostics::Problem;
+use crate::logic::model::network::{Network, NetworkError};
+use crate::logic::routing::HostMatch;
 
 /// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
-pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
+pub(super) fn parse_socket_address(text: &str, example: &str) -> Result<SocketAddr, Problem> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     if let Some((_, rest)) = text.split_once("://") {
         let rest = rest.split('/').next().unwrap_or(rest);
-        return Err(Flaw::new(
+        return Err(Problem::new(
             format!("`{text}` is a URL, not an address"),
             if rest.parse::<SocketAddr>().is_ok() {
                 format!("write it as \"{rest}\"")
@@ -26,7 +26,7 @@ pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let port = example.rsplit(':').next().unwrap_or_default();
-        return Err(Flaw::new(
+        return Err(Problem::new(
             format!("`{text}` has no port"),
             format!(
                 "write it with one, such as \"{}\"",
@@ -34,58 +34,58 @@ pub(super) fn socket(text: &str, example: &str) -> Result<SocketAddr, Flaw> {
             ),
         ));
     }
-    Err(unreadable(text, example))
+    Err(socket_address_problem(text, example))
 }
 
-fn unreadable(text: &str, example: &str) -> Flaw {
+fn socket_address_problem(text: &str, example: &str) -> Problem {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let numeric_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let has_numeric_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     let such_as = format!("write an ip:port such as \"{example}\"");
-    if numeric_port && port.parse::<u16>().is_err() {
-        return Flaw::new(format!("the port {port} is too large"), "write a port up to 65535");
+    if has_numeric_port && port.parse::<u16>().is_err() {
+        return Problem::new(format!("the port {port} is too large"), "write a port up to 65535");
     }
-    if host.is_empty() && numeric_port {
+    if host.is_empty() && has_numeric_port {
         let any = format!("write it as \"0.0.0.0:{port}\" for every address of this machine");
-        return Flaw::new(format!("`{text}` has no IP address"), any);
+        return Problem::new(format!("`{text}` has no IP address"), any);
     }
-    let letters = host.bytes().any(|b| b.is_ascii_alphabetic());
-    if letters && !host.contains(':') {
-        return Flaw::new(
+    let has_letter = host.bytes().any(|b| b.is_ascii_alphabetic());
+    if has_letter && !host.contains(':') {
+        return Problem::new(
             format!("`{host}` is a host name, and an ip:port is needed"),
             format!("{such_as}; names are not looked up here"),
         );
     }
-    Flaw::new(format!("`{text}` is not an ip:port"), such_as)
+    Problem::new(format!("`{text}` is not an ip:port"), such_as)
 }
 
 /// Reads a network such as `10.0.0.0/8`, or one address. Bits beyond the prefix are a mistake.
-pub(super) fn network(text: &str) -> Result<Network, Flaw> {
+pub(super) fn parse_network(text: &str) -> Result<Network, Problem> {
     let such_as = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address";
     Network::parse(text).map_err(|error| match error {
-        NetworkError::HostBits(network) => Flaw::new(
+        NetworkError::HostBits(network) => Problem::new(
             format!("`{text}` has bits set beyond its first {}", network.prefix),
             format!("write it as \"{network}\""),
         ),
-        NetworkError::TooLong => {
-            Flaw::new(format!("the prefix of `{text}` is longer than its address"), such_as)
+        NetworkError::PrefixTooLong => {
+            Problem::new(format!("the prefix of `{text}` is longer than its address"), such_as)
         }
-        NetworkError::Malformed => Flaw::new(format!("`{text}` is not a network"), such_as),
+        NetworkError::Malformed => Problem::new(format!("`{text}` is not a network"), such_as),
     })
 }
 
 /// Reads the hosts of a route: one, or with `*.` in front all below it.
-pub(super) fn hosts(text: &str) -> Result<HostMatch, Flaw> {
-    let Some(name) = text.strip_prefix("*.") else { return host(text).map(HostMatch::Exact) };
-    let name = host(name)?;
+pub(super) fn parse_host_match(text: &str) -> Result<HostMatch, Problem> {
+    let Some(name) = text.strip_prefix("*.") else { return parse_host(text).map(HostMatch::Exact) };
+    let name = parse_host(name)?;
     if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() {
-        let mend = "write the address, or a name such as \"*.example.com\"";
-        return Err(Flaw::new(format!("nothing is below the address {name}"), mend));
+        let help = "write the address, or a name such as \"*.example.com\"";
+        return Err(Problem::new(format!("nothing is below the address {name}"), help));
     }
-    Ok(HostMatch::Under(name))
+    Ok(HostMatch::Wildcard(name))
 }
 
 /// Reads a host: lower case, without a port.
-fn host(text: &str) -> Result<String, Flaw> {
+fn parse_host(text: &str) -> Result<String, Problem> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if bare.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
@@ -95,13 +95,13 @@ fn host(text: &str) -> Result<String, Flaw> {
         && port.bytes().all(|b| b.is_ascii_digit())
         && is_dns_name(name)
     {
-        return Err(Flaw::new(
+        return Err(Problem::new(
             "a route's host is matched without its port",
             format!("write it as \"{name}\""),
         ));
     }
     if lower.contains('*') {
-        return Err(Flaw::new(
+        return Err(Problem::new(
             format!("the `*` in `{text}` does not stand for all labels in front of a name"),
             "write it as \"*.example.com\", or leave `host` away to match all",
         ));
@@ -110,7 +110,7 @@ fn host(text: &str) -> Result<String, Flaw> {
         return Ok(lower);
     }
     let trimmed = lower.trim().trim_end_matches('.');
-    Err(Flaw::new(
+    Err(Problem::new(
         format!("`{text}` is not a host name"),
         if is_dns_name(trimmed) {
             format!("write it as \"{trimmed}\"")
@@ -121,10 +121,10 @@ fn host(text: &str) -> Result<String, Flaw> {
 }
 
 /// Reads what can be a Host header: a name or an address, with a port or without.
-pub(super) fn authority(text: &str) -> Result<String, Flaw> {
+pub(super) fn parse_authority(text: &str) -> Result<String, Problem> {
     match text.parse::<Authority>() {
         Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
-        _ => Err(Flaw::new(
+        _ => Err(Problem::new(
             format!("`{text}` cannot be a Host header"),
             "write a name such as \"web.internal\", with `:port` if need be",
         )),
@@ -150,56 +150,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_an_ip_and_a_port() {
-        assert!(socket("10.0.1.11:9000", "").is_ok());
-        assert!(socket("[::1]:9000", "").is_ok());
+    fn ip_with_port_parses_as_socket_address() {
+        assert!(parse_socket_address("10.0.1.11:9000", "").is_ok());
+        assert!(parse_socket_address("[::1]:9000", "").is_ok());
     }
 
     #[test]
-    fn what_is_no_address_says_how_to_write_it() {
-        let flaw = |text| socket(text, "10.0.1.11:9000").unwrap_err();
-        assert!(flaw("db.internal:9000").message.contains("host name"));
-        assert!(flaw("localhost").message.contains("host name"));
-        assert_eq!(flaw("10.0.0.1").mend, "write it with one, such as \"10.0.0.1:9000\"");
-        assert_eq!(flaw("::1").mend, "write it with one, such as \"[::1]:9000\"");
-        assert!(flaw(":8080").mend.contains("\"0.0.0.0:8080\""));
-        assert_eq!(flaw("10.0.0.1:99999").message, "the port 99999 is too large");
-        assert_eq!(flaw("http://10.0.0.1:80/x").mend, "write it as \"10.0.0.1:80\"");
-        assert!(flaw("http://web/").mend.contains("10.0.1.11:9000"));
-        assert!(flaw("").message.contains("not an ip:port"));
-        assert!(flaw("10.0.0.256:80").message.contains("not an ip:port"));
+    fn bad_socket_address_explains_the_syntax() {
+        let problem_for = |text| parse_socket_address(text, "10.0.1.11:9000").unwrap_err();
+        assert!(problem_for("db.internal:9000").message.contains("host name"));
+        assert!(problem_for("localhost").message.contains("host name"));
+        assert_eq!(problem_for("10.0.0.1").help, "write it with one, such as \"10.0.0.1:9000\"");
+        assert_eq!(problem_for("::1").help, "write it with one, such as \"[::1]:9000\"");
+        assert!(problem_for(":8080").help.contains("\"0.0.0.0:8080\""));
+        assert_eq!(problem_for("10.0.0.1:99999").message, "the port 99999 is too large");
+        assert_eq!(problem_for("http://10.0.0.1:80/x").help, "write it as \"10.0.0.1:80\"");
+        assert!(problem_for("http://web/").help.contains("10.0.1.11:9000"));
+        assert!(problem_for("").message.contains("not an ip:port"));
+        assert!(problem_for("10.0.0.256:80").message.contains("not an ip:port"));
     }
 
     #[test]
-    fn a_host_is_lower_case_and_without_a_port() {
-        assert_eq!(host("API.Example.com").as_deref(), Ok("api.example.com"));
-        assert_eq!(host("[::1]").as_deref(), Ok("[::1]"));
-        assert_eq!(host("10.0.0.1").as_deref(), Ok("10.0.0.1"));
-        let mend = |text| host(text).unwrap_err().mend;
-        assert_eq!(mend("example.com:8080"), "write it as \"example.com\"");
-        assert_eq!(mend("example.com."), "write it as \"example.com\"");
-        assert!(mend("a*.example.com").starts_with("write it as \"*.example.com\""));
-        assert!(mend("*").ends_with("leave `host` away to match all"));
-        assert_eq!(hosts("*.Example.com"), Ok(HostMatch::Under("example.com".to_owned())));
-        assert_eq!(hosts("a.b"), Ok(HostMatch::Exact("a.b".to_owned())));
+    fn host_is_lowercased_and_port_is_rejected() {
+        assert_eq!(parse_host("API.Example.com").as_deref(), Ok("api.example.com"));
+        assert_eq!(parse_host("[::1]").as_deref(), Ok("[::1]"));
+        assert_eq!(parse_host("10.0.0.1").as_deref(), Ok("10.0.0.1"));
+        let help_for = |text| parse_host(text).unwrap_err().help;
+        assert_eq!(help_for("example.com:8080"), "write it as \"example.com\"");
+        assert_eq!(help_for("example.com."), "write it as \"example.com\"");
+        assert!(help_for("a*.example.com").starts_with("write it as \"*.example.com\""));
+        assert!(help_for("*").ends_with("leave `host` away to match all"));
+        assert_eq!(
+            parse_host_match("*.Example.com"),
+            Ok(HostMatch::Wildcard("example.com".to_owned()))
+        );
+        assert_eq!(parse_host_match("a.b"), Ok(HostMatch::Exact("a.b".to_owned())));
         for bad in ["*.", "*.*.b", "*.10.0.0.1", "*.[::1]", "*.b:80"] {
-            assert!(hosts(bad).is_err(), "{bad}");
+            assert!(parse_host_match(bad).is_err(), "{bad}");
         }
-        assert!(mend("").starts_with("write a name"));
-        assert!(mend("exämple.com").starts_with("write a name"));
+        assert!(help_for("").starts_with("write a name"));
+        assert!(help_for("exämple.com").starts_with("write a name"));
     }
 
     #[test]
-    fn a_network_is_written_without_surplus_bits() {
-        let read = |text| network(text).map(|network| network.to_string());
+    fn network_with_host_bits_is_rejected() {
+        let read = |text| parse_network(text).map(|network| network.to_string());
         assert_eq!(read("10.0.0.0/8").as_deref(), Ok("10.0.0.0/8"));
         assert_eq!(read("::1").as_deref(), Ok("::1/128"));
-        assert_eq!(network("10.1.0.0/8").unwrap_err().mend, "write it as \"10.0.0.0/8\"");
+        assert_eq!(parse_network("10.1.0.0/8").unwrap_err().help, "write it as \"10.0.0.0/8\"");
         for bad in ["", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "web"] {
-            assert!(network(bad).unwrap_err().message.ends_with("is not a network"), "{bad}");
+            assert!(parse_network(bad).unwrap_err().message.ends_with("is not a network"), "{bad}");
         }
         for long in ["10.0.0.0/33", "::/129"] {
-            let message = network(long).unwrap_err().message;
+            let message = parse_network(long).unwrap_err().message;
             assert!(message.ends_with("is longer than its address"), "{long}");
         }
     }

@@ -30,8 +30,8 @@ pub(super) use self::balance::{Affinity, Balance, HashKey};
 pub(super) use self::dns::Dns;
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
 pub(super) use self::listen::{CertificateFiles, Listen, ListenTls, ProxyProtocol};
-use self::located::Shape;
-pub(super) use self::located::{Entries, Located, Table};
+use self::located::TableShape;
+pub(super) use self::located::{Entries, Located, LocatedTable};
 pub(super) use self::matching::{Paths, ValueTest};
 pub(super) use self::observe::{AccessLog, Ledger, Rate, Slo, SloLatency};
 pub(super) use self::otlp::Otlp;
@@ -39,8 +39,8 @@ pub(super) use self::practice::Practice;
 pub(super) use self::probe::{Degraded, JsonTest, Probe, Probes, Switch, Talk, Tls};
 pub(super) use self::route::{Retry, Route, RouteLimits, Timeouts};
 pub(super) use self::scalar::{
-    AgeText, BoundText, CapText, DeadlineText, DurationText, PercentText, Scalar, SizeText,
-    StatusText, Whole,
+    AgeText, DeadlineText, DurationText, LimitText, MemoryLimitText, PercentText, Scalar, SizeText,
+    StatusText, WholeNumber,
 };
 pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
 
@@ -48,53 +48,53 @@ pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "gapless configuration")]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     /// Where this instance stands, as `region/zone`. Absent, the listed order of zones is the
     /// preference.
     #[serde(rename = "self")]
     pub(super) here: Option<Located<String>>,
     /// Data-plane threads. Default: the cores that this process may use.
-    pub(super) workers: Option<Located<Whole>>,
+    pub(super) workers: Option<Located<WholeNumber>>,
     /// A directory for state that outlives the process. Default: none is kept.
     pub(super) state_dir: Option<Located<String>>,
     /// How much of the past is kept.
-    pub(super) ledger: Option<Table<Ledger>>,
+    pub(super) ledger: Option<LocatedTable<Ledger>>,
     /// The operator's listener.
-    pub(super) admin: Option<Table<Admin>>,
+    pub(super) admin: Option<LocatedTable<Admin>>,
     /// Bounds on clients.
-    pub(super) limits: Option<Table<Limits>>,
+    pub(super) limits: Option<LocatedTable<Limits>>,
     /// How this instance probes, over all pools.
-    pub(super) probes: Option<Table<ProbeBudget>>,
+    pub(super) probes: Option<LocatedTable<ProbeBudget>>,
     /// How names of endpoints are looked up.
-    pub(super) dns: Option<Table<Dns>>,
+    pub(super) dns: Option<LocatedTable<Dns>>,
     /// How a stop goes.
-    pub(super) shutdown: Option<Table<Shutdown>>,
+    pub(super) shutdown: Option<LocatedTable<Shutdown>>,
     /// What may be added to messages, and what their header fields may be called.
-    pub(super) headers: Option<Table<Headers>>,
+    pub(super) headers: Option<LocatedTable<Headers>>,
     /// Proxies in front of this one that are believed when they say for whom they ask: networks
     /// such as `10.0.0.0/8`. Default: none.
     pub(super) trusted_proxies: Option<Vec<Located<String>>>,
     /// How it is known where clients are, for pools that are led by that.
-    pub(super) geo: Option<Table<Geo>>,
+    pub(super) geo: Option<LocatedTable<Geo>>,
     /// One line for each request, written when it is over.
-    pub(super) access_log: Option<Table<AccessLog>>,
+    pub(super) access_log: Option<LocatedTable<AccessLog>>,
     /// Where spans of requests go.
-    pub(super) otlp: Option<Table<Otlp>>,
+    pub(super) otlp: Option<LocatedTable<Otlp>>,
     /// How paths are brought to the one form in which they are matched and forwarded.
-    pub(super) paths: Option<Table<Paths>>,
+    pub(super) paths: Option<LocatedTable<Paths>>,
     /// Zones (`region/zone`) and regions that are to get no requests, in every pool.
     pub(super) evacuate: Option<Vec<Located<String>>>,
     /// Drills that are run by themselves.
-    pub(super) practice: Option<Vec<Table<Practice>>>,
+    pub(super) practice: Option<Vec<LocatedTable<Practice>>>,
     /// Where clients connect.
     #[schemars(required, length(min = 1))]
-    pub(super) listen: Option<Vec<Table<Listen>>>,
+    pub(super) listen: Option<Vec<LocatedTable<Listen>>>,
     /// Which requests go to which pool.
     #[schemars(required, length(min = 1))]
-    pub(super) route: Option<Vec<Table<Route>>>,
+    pub(super) route: Option<Vec<LocatedTable<Route>>>,
     /// The endpoints, over all zones and regions, that can serve the same request; by name.
     #[schemars(required)]
-    pub(super) pool: Option<Located<Entries<Table<Pool>>>>,
+    pub(super) pool: Option<Located<Entries<LocatedTable<Pool>>>>,
 }
 
 /// The operator's listener.
@@ -110,11 +110,11 @@ pub(super) struct Admin {
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
     /// Client connections, per listener and over all workers. Default: 10000.
-    pub(super) connections: Option<Located<Whole>>,
+    pub(super) connections: Option<Located<WholeNumber>>,
     /// Size of a request head, line and headers together; at least 8 KiB. Default: 60 KiB.
     pub(super) header: Option<Located<SizeText>>,
     /// Header fields in a request. Default: 100.
-    pub(super) header_count: Option<Located<Whole>>,
+    pub(super) header_count: Option<Located<WholeNumber>>,
     /// From the opening of a connection, or a request's first byte on one that was used before, to
     /// the end of the request's head. Default: 10s.
     pub(super) header_timeout: Option<Located<DurationText>>,
@@ -129,7 +129,7 @@ pub(super) struct Limits {
     /// Memory that this process may use, or `unlimited`, or `system`: the bound of the control group, or
     /// 80 % of the machine's memory if that is less. At 92 % of it idle connections are closed, at 95 %
     /// new requests are answered 503, at 98 % no connections are accepted. Default: `system`.
-    pub(super) memory: Option<Located<BoundText>>,
+    pub(super) memory: Option<Located<MemoryLimitText>>,
 }
 
 /// How a stop goes.
@@ -175,24 +175,24 @@ pub(super) struct Pool {
     /// How an endpoint is probed: one probe, or a list of them. Default: `{ tcp = true }`.
     pub(super) probe: Option<Located<Probes>>,
     /// The parameters of the detection window.
-    pub(super) detect: Option<Table<Detect>>,
+    pub(super) detect: Option<LocatedTable<Detect>>,
     /// When a request that waits for its answer becomes evidence.
-    pub(super) stall: Option<Table<Stall>>,
+    pub(super) stall: Option<LocatedTable<Stall>>,
     /// When a zone is down as a whole.
-    pub(super) correlate: Option<Table<Correlate>>,
+    pub(super) correlate: Option<LocatedTable<Correlate>>,
     /// How what was down comes back.
-    pub(super) recover: Option<Table<Recover>>,
+    pub(super) recover: Option<LocatedTable<Recover>>,
     /// How much may be down at once.
-    pub(super) evict: Option<Table<Evict>>,
+    pub(super) evict: Option<LocatedTable<Evict>>,
     /// What is promised of the pool, over all its routes.
-    pub(super) slo: Option<Table<Slo>>,
+    pub(super) slo: Option<LocatedTable<Slo>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
     /// Default: 250ms.
     pub(super) late_after: Option<Located<DurationText>>,
     /// Bounds on what is kept and under way.
-    pub(super) limits: Option<Table<PoolLimits>>,
+    pub(super) limits: Option<LocatedTable<PoolLimits>>,
     /// Send requests over TLS: `true`, or a table with its options. Default: in cleartext.
     pub(super) tls: Option<Located<Switch<Tls>>>,
     /// What requests are sent over: `http1`; `http2`, in cleartext with prior knowledge; or `auto`,
@@ -205,16 +205,16 @@ pub(super) struct Pool {
     /// How traffic is led: a policy, or a table that says more. Default: `nearest`.
     pub(super) steer: Option<Located<WordOr<Steer>>>,
     /// What an endpoint of weight 1 can take before traffic spills to others. Default: no bound.
-    pub(super) capacity: Option<Table<Capacity>>,
+    pub(super) capacity: Option<LocatedTable<Capacity>>,
     /// What is said of a region, by its name.
-    pub(super) region: Option<Entries<Table<Region>>>,
+    pub(super) region: Option<Entries<LocatedTable<Region>>>,
     /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
     pub(super) balance: Option<Located<WordOr<Balance>>>,
     /// By what requests stay with an endpoint. Default: they do not.
-    pub(super) affinity: Option<Table<Affinity>>,
+    pub(super) affinity: Option<LocatedTable<Affinity>>,
     /// The zones that the endpoints stand in.
     #[schemars(required, length(min = 1))]
-    pub(super) zone: Option<Vec<Table<Zone>>>,
+    pub(super) zone: Option<Vec<LocatedTable<Zone>>>,
 }
 
 /// The parameters of the detection window.
@@ -230,9 +230,9 @@ pub(super) struct Detect {
     /// Period while an endpoint is down. Default: 1s.
     pub(super) down_interval: Option<Located<DurationText>>,
     /// Strikes in a row that make a verdict down. Default: 2.
-    pub(super) down_after: Option<Located<Whole>>,
+    pub(super) down_after: Option<Located<WholeNumber>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
-    pub(super) up_after: Option<Located<Whole>>,
+    pub(super) up_after: Option<Located<WholeNumber>>,
     /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
     /// worst case of the window stays within this. Default: they never are.
     pub(super) target: Option<Located<DurationText>>,
@@ -255,16 +255,16 @@ pub(super) struct Stall {
 #[serde(deny_unknown_fields)]
 pub(super) struct PoolLimits {
     /// Idle connections kept for reuse, per worker and endpoint. Default: 256.
-    pub(super) idle_connections: Option<Located<Whole>>,
+    pub(super) idle_connections: Option<Located<WholeNumber>>,
     /// How long an idle connection is kept; keep it below the endpoint's own timeout.
     /// Default: 30s.
     pub(super) idle_timeout: Option<Located<DurationText>>,
     /// Largest response head that is accepted; at least 8 KiB. Default: 64 KiB.
     pub(super) response_head: Option<Located<SizeText>>,
     /// For each endpoint, over all workers. Who finds one at a limit goes to another.
-    pub(super) endpoint: Option<Table<Caps>>,
+    pub(super) endpoint: Option<LocatedTable<Caps>>,
     /// For all endpoints of the pool together, over all workers.
-    pub(super) pool: Option<Table<Caps>>,
+    pub(super) pool: Option<LocatedTable<Caps>>,
 }
 
 /// Circuit breakers: what may be under way at once.
@@ -272,14 +272,14 @@ pub(super) struct PoolLimits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Caps {
     /// Open connections, idle ones included. Default: `unlimited`.
-    pub(super) connections: Option<Located<CapText>>,
+    pub(super) connections: Option<Located<LimitText>>,
     /// Requests in flight, those that wait for a connection included. Default: `unlimited`.
-    pub(super) requests: Option<Located<CapText>>,
+    pub(super) requests: Option<Located<LimitText>>,
     /// Requests that wait, for `timeouts.connect` at most, until one of `connections` is free.
     /// Default: `unlimited`.
-    pub(super) pending: Option<Located<CapText>>,
+    pub(super) pending: Option<Located<LimitText>>,
     /// Requests in flight that another endpoint has got before. Default: `unlimited`.
-    pub(super) retries: Option<Located<CapText>>,
+    pub(super) retries: Option<Located<LimitText>>,
 }
 
 /// The endpoints of one pool in one zone.
@@ -293,15 +293,15 @@ pub(super) struct Zone {
     #[schemars(required, length(min = 1))]
     pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
     /// With the policy `weighted`: its share among the zones, 0 to 1000. Default: 1.
-    pub(super) weight: Option<Located<Whole>>,
+    pub(super) weight: Option<Located<WholeNumber>>,
     /// `active`: serves with all other active zones, before the rest. `standby`: serves after all
     /// others. Default: as the policy has it.
     pub(super) role: Option<Located<String>>,
     /// So many of its endpoints must be able to serve before it gets traffic, unless nobody else can.
     /// Default: 0.
-    pub(super) min_capacity: Option<Located<Whole>>,
+    pub(super) min_capacity: Option<Located<WholeNumber>>,
     /// What it can take with all of its endpoints before traffic spills. Default: no bound.
-    pub(super) capacity: Option<Table<Capacity>>,
+    pub(super) capacity: Option<LocatedTable<Capacity>>,
     /// The zone is to get no requests of this pool. Default: false.
     pub(super) drain: Option<Located<bool>>,
 }
@@ -328,44 +328,44 @@ pub(super) struct EndpointTable {
     pub(super) srv: Option<Located<String>>,
     /// Relative share of the zone's traffic, 1 to 1000: of each address of a name; for `srv`, what the
     /// weights of its records are multiplied by. Default: 1.
-    pub(super) weight: Option<Located<Whole>>,
+    pub(super) weight: Option<Located<WholeNumber>>,
     /// It is to get no requests. Default: false.
     pub(super) drain: Option<Located<bool>>,
 }
 
-impl Shape for Admin {
+impl TableShape for Admin {
     const EXPECTED: &str = "a table such as { address = \"127.0.0.1:9900\" }";
 }
 
-impl Shape for Limits {}
+impl TableShape for Limits {}
 
-impl Shape for Shutdown {
+impl TableShape for Shutdown {
     const EXPECTED: &str = "a table such as { drain = \"30s\" }";
 }
 
-impl Shape for Headers {
+impl TableShape for Headers {
     const EXPECTED: &str = "a table such as { expose = true }";
 }
 
-impl Shape for Pool {}
+impl TableShape for Pool {}
 
-impl Shape for Detect {
+impl TableShape for Detect {
     const EXPECTED: &str = "a table such as { interval = \"1s\" }";
 }
 
-impl Shape for Stall {
+impl TableShape for Stall {
     const EXPECTED: &str = "a table such as { floor = \"50ms\" }";
 }
 
-impl Shape for PoolLimits {
+impl TableShape for PoolLimits {
     const EXPECTED: &str = "a table such as { idle_connections = 256 }";
 }
 
-impl Shape for Caps {
+impl TableShape for Caps {
     const EXPECTED: &str = "a table such as { requests = 1000 }";
 }
 
-impl Shape for Zone {
+impl TableShape for Zone {
     const EXPECTED: &str = "a table with `name` and `endpoints`";
 }
 

@@ -5,30 +5,30 @@
 //! `report` shows what was found. A configuration with an error is never used in part.
 
 mod address;
+mod deserialize;
+mod diagnostics;
 mod file;
-mod findings;
 pub mod model;
-mod named;
-mod read;
+mod redact;
+mod referenced_file;
 pub mod report;
 mod schema;
-mod source;
+mod source_text;
 pub(crate) mod suggest;
 pub(crate) mod units;
 mod validate;
-mod veil;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use self::findings::{Findings, Flaw};
+use self::diagnostics::{Diagnostics, Problem};
 use self::model::Config;
-use self::report::Report;
-use self::source::Source;
+use self::report::ConfigReport;
+use self::source_text::SourceText;
 
-pub use self::named::NamedFile;
+pub use self::referenced_file::ReferencedFile;
 pub use self::schema::schema;
 
 /// Largest file that is read.
@@ -36,11 +36,11 @@ pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A configuration that passed every check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What to run with.
     pub config: Config,
     /// What is probably not meant; no errors.
-    pub warnings: Report,
+    pub warnings: ConfigReport,
 }
 
 /// Why a file gave no configuration.
@@ -54,7 +54,7 @@ pub enum LoadError {
         error: io::Error,
     },
     /// It was read, and is wrong.
-    Invalid(Report),
+    Invalid(ConfigReport),
 }
 
 impl fmt::Display for LoadError {
@@ -81,7 +81,7 @@ impl std::error::Error for LoadError {
 ///
 /// # Errors
 /// When it cannot be read, is larger than [`MAX_FILE_BYTES`], or has any error in it.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub fn load(path: &Path) -> Result<LoadedConfig, LoadError> {
     let bytes = read(path)?;
     parse_bytes(&path.display().to_string(), &bytes).map_err(LoadError::Invalid)
 }
@@ -91,17 +91,17 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 /// [`LoadError::Unreadable`] when it cannot be read or is larger than [`MAX_FILE_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
+    let read_error = |error| LoadError::Unreadable { path: path.to_owned(), error };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let file = File::open(path).map_err(read_error)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        let limit = units::size_text(MAX_FILE_BYTES);
+        let limit = units::format_size(MAX_FILE_BYTES);
         let error = io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it is larger than {limit}, too large for a configuration"),
         );
-        return Err(unreadable(error));
+        return Err(read_error(error));
     }
     Ok(bytes)
 }
@@ -110,10 +110,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 ///
 /// # Errors
 /// As [`parse`], and when the bytes are not UTF-8.
-pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<Loaded, Report> {
+pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<LoadedConfig, ConfigReport> {
     match std::str::from_utf8(bytes) {
         Ok(text) => parse(name, text),
-        Err(error) => Err(not_utf8(name, bytes, error.valid_up_to())),
+        Err(error) => Err(utf8_error_report(name, bytes, error.valid_up_to())),
     }
 }
 
@@ -122,23 +122,23 @@ pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<Loaded, Report> {
 ///
 /// # Errors
 /// When there is any error in it; the report then has all of them, and the warnings too.
-pub fn parse(name: &str, text: &str) -> Result<Loaded, Report> {
-    let mut findings = Findings::default();
-    let source = Source::new(name, text);
+pub fn parse(name: &str, text: &str) -> Result<LoadedConfig, ConfigReport> {
+    let mut diagnostics = Diagnostics::default();
+    let source = SourceText::new(name, text);
     let base = Path::new(name).parent().unwrap_or_else(|| Path::new(""));
-    let config = read::read(&source, &mut findings)
-        .and_then(|(file, gaps)| validate::validate(file, &gaps, base, &mut findings));
-    let report = source.report(findings);
+    let config = deserialize::read_config_file(&source, &mut diagnostics)
+        .and_then(|(file, gaps)| validate::validate(file, &gaps, base, &mut diagnostics));
+    let report = source.report(diagnostics);
     match config {
-        Some(config) => Ok(Loaded { config, warnings: report }),
+        Some(config) => Ok(LoadedConfig { config, warnings: report }),
         None => Err(report),
     }
 }
 
-fn not_utf8(name: &str, bytes: &[u8], valid_up_to: usize) -> Report {
+fn utf8_error_report(name: &str, bytes: &[u8], valid_up_to: usize) -> ConfigReport {
     let text = String::from_utf8_lossy(bytes);
-    let mut findings = Findings::default();
-    let flaw = Flaw::new("the file is not UTF-8 text from here on", "save it as UTF-8");
-    findings.error(&(valid_up_to..valid_up_to + 1), flaw);
-    Source::new(name, &text).report(findings)
+    let mut diagnostics = Diagnostics::default();
+    let problem = Problem::new("the file is not UTF-8 text from here on", "save it as UTF-8");
+    diagnostics.error(&(valid_up_to..valid_up_to + 1), problem);
+    SourceText::new(name, &text).report(diagnostics)
 }

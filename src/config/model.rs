@@ -9,43 +9,45 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::logic::descriptors::Needs;
-use crate::logic::discovery::{self, Entry, Policy, STAND_INS, UNDER_WAY};
-use crate::logic::drill::Practice;
-use crate::logic::front::ServerTls;
-use crate::logic::network::Network;
-use crate::logic::route::{PathRules, RouteSpec};
-use crate::logic::topology::{PoolSpec, Topology};
+use crate::logic::discovery::{
+    self, DiscoveryEntry, LookupPolicy, MAX_LOOKUPS_IN_FLIGHT, PLACEHOLDERS_PER_NAME,
+};
+use crate::logic::drill::PracticeSchedule;
+use crate::logic::model::network::Network;
+use crate::logic::model::server_tls::ServerTls;
+use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::logic::overload::descriptor_pool::DescriptorDemand;
+use crate::logic::routing::{PathNormalisation, RouteSpec};
 
-pub use self::otlp::{Otlp, Sampling};
+pub use self::otlp::{OtlpConfig, TraceSampling};
 
 /// A whole configuration that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients connect; never empty.
-    pub listen: Vec<Listen>,
+    pub listeners: Vec<ListenerSpec>,
     /// Data-plane threads; at least 1.
     pub workers: usize,
     /// Where state that outlives the process is kept.
     pub state_dir: Option<PathBuf>,
     /// How much of the past is kept.
-    pub ledger: LedgerBounds,
+    pub ledger: LedgerRetention,
     /// The operator's listener.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Bounds on clients.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// How a stop goes.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownConfig,
     /// What may be added to messages, and what their fields may be called.
-    pub headers: Headers,
+    pub headers: HeaderPolicy,
     /// What is written down of each request.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogConfig,
     /// Where spans of requests go; always `None` without the feature `otlp`.
-    pub otlp: Option<Otlp>,
+    pub otlp: Option<OtlpConfig>,
     /// How paths are brought to one form.
-    pub paths: PathRules,
+    pub paths: PathNormalisation,
     /// How it is known where clients are.
-    pub geo: Geo,
+    pub geo: GeoConfig,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
@@ -53,62 +55,62 @@ pub struct Config {
     /// Pools, and where this instance stands. Zones whose endpoints are found by name may have none yet.
     pub topology: Topology,
     /// Endpoints that are found by name.
-    pub dns: Dns,
+    pub dns: DnsConfig,
     /// Drills that are run by themselves.
-    pub practice: Vec<Practice>,
+    pub practice: Vec<PracticeSchedule>,
 }
 
 impl Config {
     /// The same with made-up endpoints in place of what names lead to, for whoever looks nothing up.
     #[must_use]
-    pub fn with_stand_ins(&self) -> Self {
-        let topology = discovery::with_stand_ins(&self.topology, &self.dns.entries);
+    pub fn with_placeholder_endpoints(&self) -> Self {
+        let topology = discovery::with_placeholder_endpoints(&self.topology, &self.dns.entries);
         Self { topology, ..self.clone() }
     }
 
     /// What it needs descriptors for, besides connections of clients and to endpoints.
     #[must_use]
-    pub fn needs(&self) -> Needs {
+    pub fn descriptor_needs(&self) -> DescriptorDemand {
         let pools = self.topology.pools.iter().map(|pool| &**pool);
-        needs(self.workers, self.listen.len(), pools, &self.dns.entries)
+        descriptor_needs(self.workers, self.listeners.len(), pools, &self.dns.entries)
     }
 }
 
 /// What such a configuration needs descriptors for.
-pub(super) fn needs<'p>(
+pub(super) fn descriptor_needs<'p>(
     workers: usize,
     listeners: usize,
     pools: impl Iterator<Item = &'p PoolSpec>,
-    names: &[Entry],
-) -> Needs {
+    dns_entries: &[DiscoveryEntry],
+) -> DescriptorDemand {
     // Before it is known what a name leads to, it is taken for a few.
-    let expected = |pool: &PoolSpec| names.iter().filter(|one| one.pool == pool.name).count();
+    let pending = |pool: &PoolSpec| dns_entries.iter().filter(|one| one.pool == pool.name).count();
     let endpoints = |pool: &PoolSpec| {
-        let known = pool.zones.iter().map(|zone| zone.endpoints.len()).sum::<usize>();
-        known.max(expected(pool) * STAND_INS)
+        let resolved = pool.zones.iter().map(|zone| zone.endpoints.len()).sum::<usize>();
+        resolved.max(pending(pool) * PLACEHOLDERS_PER_NAME)
     };
     let probes: usize = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
     // Addresses of both families are asked for.
-    let lookups = (2 * names.len()).min(UNDER_WAY);
-    Needs { workers, listeners, probes: probes + lookups }
+    let lookups = (2 * dns_entries.len()).min(MAX_LOOKUPS_IN_FLIGHT);
+    DescriptorDemand { workers, listeners, max_concurrent_probes: probes + lookups }
 }
 
 /// Names that lead to endpoints, and how they are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
+pub struct DnsConfig {
     /// Who is asked; absent, those that the system names. Never empty.
     pub servers: Option<Vec<SocketAddr>>,
     /// An answer must be there by then.
     pub timeout: Duration,
     /// When names are looked up, and what is believed.
-    pub policy: Policy,
+    pub policy: LookupPolicy,
     /// The names.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<DiscoveryEntry>,
 }
 
 /// How it is known where clients are.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Geo {
+pub struct GeoConfig {
     /// The bytes of a database in MaxMind's format.
     pub database: Option<Arc<[u8]>>,
     /// A header in which trusted proxies name the client's country; it wins.
@@ -117,11 +119,11 @@ pub struct Geo {
 
 /// One client-facing listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenerSpec {
     /// Port 0 takes any free port.
     pub address: SocketAddr,
     /// Whether HTTP/2 is served too.
-    pub http2: bool,
+    pub has_http2: bool,
     /// How TLS is spoken; absent, all is cleartext.
     pub tls: Option<Arc<ServerTls>>,
     /// The proxies that connect here, and say for whom; absent, clients connect themselves.
@@ -130,29 +132,29 @@ pub struct Listen {
 
 /// The operator's listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Loopback only; port 0 takes any free port; absent switches it off.
     pub address: Option<SocketAddr>,
 }
 
 /// How many incidents are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LedgerBounds {
+pub struct LedgerRetention {
     /// What has been over for longer is forgotten.
-    pub keep: Duration,
+    pub retention: Duration,
     /// The oldest are forgotten beyond this many.
-    pub at_most: usize,
+    pub max_incidents: usize,
 }
 
-impl Default for LedgerBounds {
+impl Default for LedgerRetention {
     fn default() -> Self {
-        Self { keep: Duration::from_hours(90 * 24), at_most: 10_000 }
+        Self { retention: Duration::from_hours(90 * 24), max_incidents: 10_000 }
     }
 }
 
 /// Bounds on clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Client connections, per listener and over all workers.
     pub connections: usize,
     /// Request head in bytes, line and headers together.
@@ -165,16 +167,16 @@ pub struct Limits {
     /// A connection on which nothing is asked for this long is closed.
     pub idle_timeout: Duration,
     /// Bytes of a request's body in a second, at least; zero is no bound.
-    pub body_rate: u64,
+    pub min_body_rate_bytes: u64,
     /// A client that takes nothing of a response for this long is cut.
     pub write_timeout: Duration,
     /// What this process may use.
-    pub memory: Memory,
+    pub memory: MemoryLimit,
 }
 
 /// How much memory may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Memory {
+pub enum MemoryLimit {
     /// As much as the control group allows, and no more than most of the machine's.
     #[default]
     System,
@@ -184,7 +186,7 @@ pub enum Memory {
     Unlimited,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
@@ -192,9 +194,9 @@ impl Default for Limits {
             header_count: 100,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(5),
-            body_rate: 500,
+            min_body_rate_bytes: 500,
             write_timeout: Duration::from_secs(60),
-            memory: Memory::System,
+            memory: MemoryLimit::System,
         }
     }
 }
@@ -202,7 +204,7 @@ impl Default for Limits {
 /// How a stop goes: readiness fails, new connections still served for `lame_duck`, then no new
 /// ones, and running requests have until `drain` to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shutdown {
+pub struct ShutdownConfig {
     /// Time between failing readiness and closing the listeners.
     pub lame_duck: Duration,
     /// Time that running requests have after that.
@@ -211,7 +213,7 @@ pub struct Shutdown {
     pub upgrade_timeout: Duration,
 }
 
-impl Default for Shutdown {
+impl Default for ShutdownConfig {
     fn default() -> Self {
         Self {
             lame_duck: Duration::ZERO,
@@ -223,28 +225,28 @@ impl Default for Shutdown {
 
 /// What the proxy may add to messages, and what their header fields may be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Headers {
+pub struct HeaderPolicy {
     /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses.
-    pub expose: bool,
+    pub should_expose: bool,
     /// The pseudonym in `Via`; empty adds none.
-    pub via: String,
+    pub via_pseudonym: String,
     /// What becomes of fields of requests with `_` in their names.
-    pub underscores: Underscores,
+    pub underscores: UnderscorePolicy,
     /// How endpoints are told for whom they are asked, and which fields of trusted proxies are
     /// believed.
-    pub forwarded: Forwarded,
+    pub forwarded: ForwardedHeaders,
     /// Give each request an `x-request-id`.
-    pub request_id: bool,
+    pub should_set_request_id: bool,
     /// Take part in traces: a new parent in `traceparent`.
-    pub traceparent: bool,
+    pub should_set_traceparent: bool,
     /// Spans are exported: the share of them where a trace begins here.
-    pub sampling: Option<Sampling>,
+    pub sampling: Option<TraceSampling>,
 }
 
 /// What becomes of header fields with `_` in their names: applications may take it for `-`, and so
 /// for a field that they trust.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Underscores {
+pub enum UnderscorePolicy {
     /// The request is refused.
     #[default]
     Reject,
@@ -256,7 +258,7 @@ pub enum Underscores {
 
 /// The fields that say for whom a proxy asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Forwarded {
+pub enum ForwardedHeaders {
     /// `X-Forwarded-For`, `-Proto` and `-Host`.
     #[default]
     XForwarded,
@@ -268,15 +270,15 @@ pub enum Forwarded {
     Off,
 }
 
-impl Default for Headers {
+impl Default for HeaderPolicy {
     fn default() -> Self {
         Self {
-            expose: false,
-            via: "gapless".to_owned(),
-            underscores: Underscores::default(),
-            forwarded: Forwarded::default(),
-            request_id: true,
-            traceparent: false,
+            should_expose: false,
+            via_pseudonym: "gapless".to_owned(),
+            underscores: UnderscorePolicy::default(),
+            forwarded: ForwardedHeaders::default(),
+            should_set_request_id: true,
+            should_set_traceparent: false,
             sampling: None,
         }
     }
@@ -284,34 +286,39 @@ impl Default for Headers {
 
 /// What is written down of each request, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
+pub struct AccessLogConfig {
     /// Where lines go.
-    pub to: LogTarget,
+    pub target: AccessLogTarget,
     /// How lines look.
-    pub lines: LogLines,
+    pub format: AccessLogFormat,
     /// Write the names of a query's parts without their values.
-    pub redact_query: bool,
+    pub should_redact_query: bool,
     /// Fields of the request that are written too, in their order.
     pub headers: Vec<HeaderName>,
 }
 
-impl AccessLog {
+impl AccessLogConfig {
     /// Whether anything is written at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.to != LogTarget::Off
+        self.target != AccessLogTarget::Off
     }
 }
 
-impl Default for AccessLog {
+impl Default for AccessLogConfig {
     fn default() -> Self {
-        Self { to: LogTarget::Off, lines: LogLines::Json, redact_query: true, headers: Vec::new() }
+        Self {
+            target: AccessLogTarget::Off,
+            format: AccessLogFormat::Json,
+            should_redact_query: true,
+            headers: Vec::new(),
+        }
     }
 }
 
 /// Where lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LogTarget {
+pub enum AccessLogTarget {
     /// Nowhere.
     #[default]
     Off,
@@ -323,7 +330,7 @@ pub enum LogTarget {
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLines {
+pub enum AccessLogFormat {
     /// One JSON object each.
     Json,
     /// The combined format of Apache and nginx.

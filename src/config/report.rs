@@ -9,7 +9,7 @@ use annotate_snippets::{
 };
 use serde::Serialize;
 
-use super::named::NamedFile;
+use super::referenced_file::ReferencedFile;
 
 /// Whether a diagnostic stops a configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub enum Severity {
 
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Location {
+pub struct SourceLocation {
     /// Counted from 1.
     pub line: usize,
     /// Counted in characters, from 1.
@@ -38,10 +38,10 @@ pub struct Location {
 
 /// A second place that belongs to a diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Related {
+pub struct RelatedLocation {
     /// Where.
     #[serde(flatten)]
-    pub at: Location,
+    pub at: SourceLocation,
     /// What it has to do with it.
     pub label: String,
 }
@@ -55,29 +55,30 @@ pub struct Diagnostic {
     pub file: String,
     /// Where.
     #[serde(flatten)]
-    pub at: Location,
+    pub at: SourceLocation,
     /// What is wrong.
     pub message: String,
-    /// What to write instead.
-    pub mend: String,
+    /// What to write instead. The JSON key stays `mend`.
+    #[serde(rename = "mend")]
+    pub help: String,
     /// Further places, for example the first of two that clash.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<Related>,
+    pub also: Vec<RelatedLocation>,
 }
 
 /// Everything found in one file, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ConfigReport {
     /// At most [`Report::MAX_DIAGNOSTICS`].
     pub diagnostics: Vec<Diagnostic>,
     /// How many more there were.
     pub omitted: usize,
     /// The files that it names and that were read, good or bad.
     #[serde(skip)]
-    pub files: Vec<NamedFile>,
+    pub files: Vec<ReferencedFile>,
 }
 
-impl Report {
+impl ConfigReport {
     /// Diagnostics that a report holds; what is beyond is only counted.
     pub const MAX_DIAGNOSTICS: usize = 100;
 
@@ -88,7 +89,7 @@ impl Report {
     }
 
     /// The diagnostics of one severity.
-    pub fn of(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
+    pub fn with_severity(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
         self.diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity)
     }
 
@@ -108,13 +109,13 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render(false).trim_end())
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for ConfigReport {}
 
 impl Diagnostic {
     fn group(&self) -> Group<'_> {
@@ -127,14 +128,14 @@ impl Diagnostic {
             AnnotationKind::Primary,
             None,
         ));
-        for Related { at, label } in &self.also {
+        for RelatedLocation { at, label } in &self.also {
             group = group.elements(at.elements(&self.file, AnnotationKind::Context, Some(label)));
         }
-        group.element(Level::HELP.message(normalize_untrusted_str(&self.mend)))
+        group.element(Level::HELP.message(normalize_untrusted_str(&self.help)))
     }
 }
 
-impl Location {
+impl SourceLocation {
     fn elements<'a>(
         &'a self,
         file: &'a str,

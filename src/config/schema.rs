@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::Value;
 
-use super::file::File;
+use super::file::ConfigFile;
 
 /// The JSON Schema (2020-12) of a configuration file, with every key described. It knows the shape
 /// of a file; what it cannot know, such as whether a route's pool exists, is checked by
@@ -13,14 +13,14 @@ use super::file::File;
 #[must_use]
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
-    let mut schema = generator.into_root_schema_for::<File>();
-    RecursiveTransform(without_null).transform(&mut schema);
+    let mut schema = generator.into_root_schema_for::<ConfigFile>();
+    RecursiveTransform(remove_null_types).transform(&mut schema);
     schema.to_value()
 }
 
 /// A key that may be left away is an `Option` in the mirror, which JSON would write as `null`; TOML
 /// has no such value.
-fn without_null(schema: &mut Schema) {
+fn remove_null_types(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else {
         return;
     };

@@ -1,10 +1,10 @@
 //! "Did you mean …?"
 
 /// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered for the other.
-const ALIKE: f64 = 0.8;
+const MIN_SIMILARITY: f64 = 0.8;
 
 /// Below this length, a slip makes another word.
-const SHORTEST_WITH_SLIP: usize = 3;
+const MIN_TYPO_LENGTH: usize = 3;
 
 /// Candidates that are compared, and words that are listed: a file may have thousands of pools.
 const MAX_CANDIDATES: usize = 1_000;
@@ -19,22 +19,23 @@ pub(crate) fn nearest<'a>(
     candidates
         .into_iter()
         .take(MAX_CANDIDATES)
-        .map(|candidate| (likeness(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > ALIKE)
+        .map(|candidate| (similarity(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }
 
 /// One slip (a letter too many, too few, wrong, or two swapped) counts whatever the word's length;
 /// short words are otherwise too unlike after any slip.
-fn likeness(a: &str, b: &str) -> f64 {
-    let one_slip = a.len().min(b.len()) >= SHORTEST_WITH_SLIP && strsim::osa_distance(a, b) == 1;
-    let alike = strsim::jaro_winkler(a, b);
-    if one_slip { alike.max(0.9) } else { alike }
+fn similarity(a: &str, b: &str) -> f64 {
+    let is_one_edit_apart =
+        a.len().min(b.len()) >= MIN_TYPO_LENGTH && strsim::osa_distance(a, b) == 1;
+    let similarity = strsim::jaro_winkler(a, b);
+    if is_one_edit_apart { similarity.max(0.9) } else { similarity }
 }
 
 /// The words in backticks with commas between them, for "one of …".
-pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn quoted_list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let mut words = words.into_iter();
     let mut quoted: Vec<String> =
         words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();
@@ -46,10 +47,10 @@ pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{list, nearest};
+    use super::{nearest, quoted_list};
 
     #[test]
-    fn a_slip_finds_its_word_and_nonsense_finds_none() {
+    fn typo_finds_its_word_and_nonsense_finds_none() {
         let keys = ["interval", "timeout", "fast_interval", "address", "endpoints"];
         assert_eq!(nearest("intervall", keys), Some("interval"));
         assert_eq!(nearest("Timeout", keys), Some("timeout"));
@@ -62,8 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_cut() {
-        assert_eq!(list(["a", "b"]), "`a`, `b`");
-        assert!(list(["a"; 100]).ends_with("`a`, …"));
+    fn long_list_is_truncated() {
+        assert_eq!(quoted_list(["a", "b"]), "`a`, `b`");
+        assert!(quoted_list(["a"; 100]).ends_with("`a`, …"));
     }
 }

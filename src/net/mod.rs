@@ -1,19 +1,19 @@
 //! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, what is kept on disk. No policy.
 
-pub mod client;
-pub mod dns;
-pub mod gathered;
-pub mod geo;
+pub mod client_stream;
+pub mod dns_client;
+pub mod geo_database;
 pub mod h1;
-pub mod handover;
+pub mod handover_socket;
 pub mod inbound;
+pub mod ledger_store;
 pub mod listener;
 #[cfg(feature = "otlp")]
-pub mod post;
+pub mod post_client;
 pub mod prober;
-pub mod state;
-pub mod store;
+pub mod state_files;
 mod tls_client;
 pub mod trailers;
 pub mod upstream;
 pub mod websocket;
+pub mod write_coalescer;

@@ -13,22 +13,22 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::logic::outcome::{CertificateFault, Reason};
-use crate::logic::speech::TlsClient;
+use crate::logic::model::outcome::{CertificateProblem, FailureReason};
+use crate::logic::model::upstream_protocol::UpstreamTls;
 
 /// The system's roots, read once.
-static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 /// What to speak TLS with; sessions are resumed as the library's default has it.
 ///
 /// # Errors
 /// If a certificate or key cannot be used; the configuration has checked them.
-pub(super) async fn config(tls: &TlsClient) -> Result<ClientConfig, Error> {
+pub(super) async fn client_config(tls: &UpstreamTls) -> Result<ClientConfig, Error> {
     let roots = match &tls.roots {
-        Some(pem) => Arc::new(roots_of(pem)),
+        Some(pem) => Arc::new(parse_roots(pem)),
         None => system_roots().await?,
     };
-    make(tls, roots)
+    build_config(tls, roots)
 }
 
 /// The name that is asked for: the given one, or the address.
@@ -39,22 +39,24 @@ pub(super) fn server_name(name: Option<&str>, address: IpAddr) -> Option<ServerN
     }
 }
 
-fn make(tls: &TlsClient, roots: Arc<RootCertStore>) -> Result<ClientConfig, Error> {
+fn build_config(tls: &UpstreamTls, roots: Arc<RootCertStore>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
-    let builder = if tls.verify {
+    let builder = if tls.is_verification_enabled {
         builder.with_root_certificates(roots)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified { provider }))
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(NoCertificateVerification { provider }))
     };
-    let mut config = match &tls.client {
+    let mut config = match &tls.client_certificate {
         None => builder.with_no_client_auth(),
         Some(client) => {
-            let broken = |_| Error::General("the client certificate cannot be read".to_owned());
+            let unreadable = |_| Error::General("the client certificate cannot be read".to_owned());
             let chain = CertificateDer::pem_slice_iter(&client.chain);
-            let chain = chain.collect::<Result<_, _>>().map_err(broken)?;
-            let key = PrivateKeyDer::from_pem_slice(&client.key).map_err(broken)?;
+            let chain = chain.collect::<Result<_, _>>().map_err(unreadable)?;
+            let key = PrivateKeyDer::from_pem_slice(&client.key).map_err(unreadable)?;
             builder.with_client_auth_cert(chain, key)?
         }
     };
@@ -62,54 +64,54 @@ fn make(tls: &TlsClient, roots: Arc<RootCertStore>) -> Result<ClientConfig, Erro
     Ok(config)
 }
 
-fn roots_of(pem: &[u8]) -> RootCertStore {
+fn parse_roots(pem: &[u8]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
     roots
 }
 
 async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
-    if let Some(roots) = SYSTEM.get() {
+    if let Some(roots) = SYSTEM_ROOTS.get() {
         return Ok(Arc::clone(roots));
     }
     // Hundreds of files, perhaps: nobody else must wait for them.
     let read = tokio::task::spawn_blocking(|| {
-        let found = rustls_native_certs::load_native_certs();
+        let loaded = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(found.certs);
+        roots.add_parsable_certificates(loaded.certs);
         if roots.is_empty() {
-            tracing::warn!(errors = ?found.errors, "the system has no certificates to trust");
+            tracing::warn!(errors = ?loaded.errors, "the system has no certificates to trust");
         }
         Arc::new(roots)
     });
     let roots = read.await.map_err(|error| Error::General(error.to_string()))?;
-    Ok(Arc::clone(SYSTEM.get_or_init(|| roots)))
+    Ok(Arc::clone(SYSTEM_ROOTS.get_or_init(|| roots)))
 }
 
 /// The reason that an error of TLS gives; `None` for an error of anything else.
-pub(super) fn reason_of(error: &io::Error) -> Option<Reason> {
+pub(super) fn tls_failure_reason(error: &io::Error) -> Option<FailureReason> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
-    let Error::InvalidCertificate(error) = error else { return Some(Reason::Handshake) };
-    Some(Reason::Certificate(match error {
+    let Error::InvalidCertificate(error) = error else { return Some(FailureReason::Handshake) };
+    Some(FailureReason::Certificate(match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            CertificateFault::Expired
+            CertificateProblem::Expired
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            CertificateFault::NotYetValid
+            CertificateProblem::NotYetValid
         }
-        CertificateError::UnknownIssuer => CertificateFault::UnknownIssuer,
+        CertificateError::UnknownIssuer => CertificateProblem::UnknownIssuer,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            CertificateFault::WrongName
+            CertificateProblem::WrongName
         }
-        CertificateError::Revoked => CertificateFault::Revoked,
-        _ => CertificateFault::Invalid,
+        CertificateError::Revoked => CertificateProblem::Revoked,
+        _ => CertificateProblem::Invalid,
     }))
 }
 
 /// Whether an error says that the other side refused us in the handshake, whenever it is heard: in
 /// TLS 1.3 our handshake is over before the other side has seen our certificate, or the lack of it.
 /// Nothing that was sent after it has been read.
-pub(super) fn is_refusal(error: &io::Error) -> bool {
+pub(super) fn is_handshake_refusal(error: &io::Error) -> bool {
     let Some(Error::AlertReceived(alert)) = error.get_ref().and_then(|error| error.downcast_ref())
     else {
         return false;
@@ -131,11 +133,11 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
 
 /// Takes any certificate. That the endpoint has the key to it is still checked.
 #[derive(Debug)]
-struct Unverified {
+struct NoCertificateVerification {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for NoCertificateVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

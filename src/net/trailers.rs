@@ -11,7 +11,7 @@ pub type Trailers = Option<Box<HeaderMap>>;
 
 /// What may be passed on of `fields`.
 #[must_use]
-pub fn passed(mut fields: HeaderMap) -> Trailers {
+pub fn strip_forbidden(mut fields: HeaderMap) -> Trailers {
     let forbidden: Vec<HeaderName> =
         fields.keys().filter(|name| is_forbidden(name)).cloned().collect();
     for name in forbidden {
@@ -22,7 +22,7 @@ pub fn passed(mut fields: HeaderMap) -> Trailers {
 
 /// Whether a request with these headers says that trailers can be taken (RFC 9110 10.1.4).
 #[must_use]
-pub fn are_accepted(headers: &HeaderMap) -> bool {
+pub fn has_te_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         let mut codings = value.split(',').map(|coding| coding.split(';').next());
         codings.any(|coding| coding.is_some_and(|c| c.trim().eq_ignore_ascii_case("trailers")))
@@ -35,13 +35,14 @@ fn is_forbidden(name: &HeaderName) -> bool {
     let name = name.as_str();
     // Many readers take the one sign for the other.
     if name.contains('_') {
-        let same = HeaderName::try_from(name.replace('_', "-"));
-        return same.is_ok_and(|name| is_forbidden(&name));
+        let normalized = HeaderName::try_from(name.replace('_', "-"));
+        return normalized.is_ok_and(|name| is_forbidden(&name));
     }
-    let is_said_after = matches!(name, "content-digest");
-    let begins = ["content-", "proxy-", "x-forwarded-", "x-gapless-", "if-", "access-control-"];
-    if begins.iter().any(|start| name.starts_with(start)) {
-        return !is_said_after;
+    let is_allowed = matches!(name, "content-digest");
+    let forbidden_prefixes =
+        ["content-", "proxy-", "x-forwarded-", "x-gapless-", "if-", "access-control-"];
+    if forbidden_prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+        return !is_allowed;
     }
     matches!(
         name,
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_into_a_head_is_dropped() {
+    fn forbidden_trailer_fields_are_dropped() {
         let all = fields(&[
             "grpc-status",
             "content-length",
@@ -105,23 +106,27 @@ mod tests {
             "x_forwarded_for",
             "content_length",
         ]);
-        let left = passed(all).expect("some");
-        let mut left: Vec<&str> = left.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-digest", "grpc-status"]);
-        assert_eq!(passed(fields(&["trailer"])), None);
-        assert_eq!(passed(HeaderMap::new()), None);
+        let kept = strip_forbidden(all).expect("some");
+        let mut kept: Vec<&str> = kept.keys().map(HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["content-digest", "grpc-status"]);
+        assert_eq!(strip_forbidden(fields(&["trailer"])), None);
+        assert_eq!(strip_forbidden(HeaderMap::new()), None);
     }
 
     #[test]
-    fn who_takes_trailers_says_so() {
-        let with = |value| {
+    fn te_trailers_is_recognized_by_token() {
+        let has_trailers = |value| {
             let mut headers = HeaderMap::new();
             headers.append(TE, HeaderValue::from_static("gzip"));
             headers.append(TE, HeaderValue::from_static(value));
-            are_accepted(&headers)
+            has_te_trailers(&headers)
         };
-        assert!(with("trailers") && with("deflate, Trailers;q=1"));
-        assert!(!with("trailer") && !with("x-trailers") && !are_accepted(&HeaderMap::new()));
+        assert!(has_trailers("trailers") && has_trailers("deflate, Trailers;q=1"));
+        assert!(
+            !has_trailers("trailer")
+                && !has_trailers("x-trailers")
+                && !has_te_trailers(&HeaderMap::new())
+        );
     }
 }

@@ -5,49 +5,49 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT};
 
 /// What every accepted key is followed by, so that nobody grants by accident (RFC 6455 1.3).
-const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What an endpoint has to answer to show that it speaks WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(String);
+pub struct WebSocketKey(String);
 
-impl Key {
+impl WebSocketKey {
     /// The key of a connection; no two should be the same, but nobody need be unable to guess one.
     #[must_use]
     pub fn new(nonce: u128) -> Self {
-        Self(base64(&nonce.to_be_bytes()))
+        Self(encode_base64(&nonce.to_be_bytes()))
     }
 
     /// As `sec-websocket-key` says it.
     #[must_use]
-    pub fn value(&self) -> HeaderValue {
+    pub fn header_value(&self) -> HeaderValue {
         HeaderValue::try_from(self.0.as_str()).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// Whether an answer with these headers is one to this key.
     #[must_use]
-    pub fn is_accepted(&self, headers: &HeaderMap) -> bool {
+    pub fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
-        let only = values.next().filter(|_| values.next().is_none());
-        only.is_some_and(|value| value.as_bytes() == self.accept().as_bytes())
+        let single = values.next().filter(|_| values.next().is_none());
+        single.is_some_and(|value| value.as_bytes() == self.accept_value().as_bytes())
     }
 
-    fn accept(&self) -> String {
-        let text = format!("{}{MAGIC}", self.0);
-        base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
+    fn accept_value(&self) -> String {
+        let text = format!("{}{ACCEPT_GUID}", self.0);
+        encode_base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
     }
 }
 
 /// RFC 4648 4, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+fn encode_base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
+    for chunk in bytes.chunks(3) {
+        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
         let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= three.len() { char::from(letter) } else { '=' });
+        for position in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * position) & 63) as usize];
+            text.push(if position <= chunk.len() { char::from(letter) } else { '=' });
         }
     }
     text
@@ -58,26 +58,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_standard() {
-        let key = Key("dGhlIHNhbXBsZSBub25jZQ==".to_owned());
-        assert_eq!(key.accept(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    fn rfc_6455_example_key_is_accepted() {
+        let key = WebSocketKey("dGhlIHNhbXBsZSBub25jZQ==".to_owned());
+        assert_eq!(key.accept_value(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let mut headers = HeaderMap::new();
-        assert!(!key.is_accepted(&headers));
+        assert!(!key.is_accepted_by(&headers));
         headers
             .append(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        assert!(key.is_accepted(&headers));
+        assert!(key.is_accepted_by(&headers));
         headers
             .append(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        assert!(!key.is_accepted(&headers), "one is enough");
+        assert!(!key.is_accepted_by(&headers), "one is enough");
     }
 
     #[test]
-    fn texts_of_rfc_4648() {
+    fn base64_matches_rfc_4648_vectors() {
         let pairs =
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
         for (bytes, text) in pairs {
-            assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(encode_base64(bytes.as_bytes()), text);
         }
-        assert_eq!(Key::new(0).value(), "AAAAAAAAAAAAAAAAAAAAAA==");
+        assert_eq!(WebSocketKey::new(0).header_value(), "AAAAAAAAAAAAAAAAAAAAAA==");
     }
 }

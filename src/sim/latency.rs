@@ -7,65 +7,65 @@ use fastrand::Rng;
 
 /// The time from a request's arrival at an endpoint to its answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Latency {
+pub enum LatencyModel {
     /// Always the same.
     Fixed(Duration),
     /// Each answer for itself.
-    Drawn(Arc<Distribution>),
+    Distributed(Arc<LatencyDistribution>),
 }
 
-impl Latency {
+impl LatencyModel {
     /// The time of one answer.
     #[must_use]
-    pub fn draw(&self, rng: &mut Rng) -> Duration {
+    pub fn sample(&self, rng: &mut Rng) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
-            Self::Drawn(distribution) => distribution.exceeded_by(1.0 - rng.f64()),
+            Self::Distributed(distribution) => distribution.upper_quantile(1.0 - rng.f64()),
         }
     }
 
     /// The latency that this share of all answers, in 0..=1, exceeds: of 0 the longest, of 1 the
     /// shortest.
     #[must_use]
-    pub fn exceeded_by(&self, share: f64) -> Duration {
+    pub fn upper_quantile(&self, share: f64) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
-            Self::Drawn(distribution) => distribution.exceeded_by(share),
+            Self::Distributed(distribution) => distribution.upper_quantile(share),
         }
     }
 
     /// The share of answers, in 0..=1, that take longer than `bound`.
     #[must_use]
-    pub fn beyond(&self, bound: Duration) -> f64 {
+    pub fn share_above(&self, bound: Duration) -> f64 {
         match self {
             Self::Fixed(latency) => f64::from(u8::from(*latency > bound)),
-            Self::Drawn(distribution) => distribution.beyond(bound),
+            Self::Distributed(distribution) => distribution.share_above(bound),
         }
     }
 }
 
 /// No answer takes longer, whatever its distribution.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const MAX_LATENCY: Duration = Duration::from_secs(3_600);
 
 /// A distribution of latencies.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Distribution(Shape);
+pub struct LatencyDistribution(DistributionShape);
 
 #[derive(Clone, Debug, PartialEq)]
-enum Shape {
+enum DistributionShape {
     /// Log-normal between given quantiles: (standard score, logarithm of the seconds), rising.
     Parametric { points: Vec<(f64, f64)>, max: Duration },
     /// As counted: (share of the answers that take longer, latency), the shares falling to zero.
-    Counted(Vec<(f64, Duration)>),
+    Empirical(Vec<(f64, Duration)>),
 }
 
-impl Distribution {
+impl LatencyDistribution {
     /// A distribution with these quantiles, (share in 0..1, latency): log-normal between two of
     /// them and on beyond the last, but never longer than `max` (an
     /// hour unless it is given). `None` unless there are two at
     /// least, and shares and latencies rise.
     #[must_use]
-    pub fn parametric(quantiles: &[(f64, Duration)], max: Option<Duration>) -> Option<Self> {
+    pub fn from_quantiles(quantiles: &[(f64, Duration)], max: Option<Duration>) -> Option<Self> {
         let rise = |pair: &[(f64, Duration)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
         let inside =
             quantiles.iter().all(|(share, at)| 0.0 < *share && *share < 1.0 && !at.is_zero());
@@ -75,13 +75,13 @@ impl Distribution {
         let point =
             |(share, at): &(f64, Duration)| (normal_quantile(*share), at.as_secs_f64().ln());
         let points = quantiles.iter().map(point).collect();
-        Some(Self(Shape::Parametric { points, max: max.unwrap_or(LONGEST) }))
+        Some(Self(DistributionShape::Parametric { points, max: max.unwrap_or(MAX_LATENCY) }))
     }
 
     /// The distribution of answers that were counted, (latency, how many), in any order. `None` if
     /// there are none.
     #[must_use]
-    pub fn counted(counts: &[(Duration, u64)]) -> Option<Self> {
+    pub fn from_counts(counts: &[(Duration, u64)]) -> Option<Self> {
         let mut sorted: Vec<(Duration, u64)> =
             counts.iter().copied().filter(|(_, count)| *count > 0).collect();
         sorted.sort_unstable();
@@ -91,27 +91,27 @@ impl Distribution {
             left -= count;
             (left as f64 / total as f64, *at)
         };
-        (total > 0).then(|| Self(Shape::Counted(sorted.iter().map(step).collect())))
+        (total > 0).then(|| Self(DistributionShape::Empirical(sorted.iter().map(step).collect())))
     }
 
     /// The distribution whose quantiles are these steps, (share of the answers that take at most as
     /// long, latency), both rising; the last share counts as all. `None` if there are none.
     #[must_use]
-    pub fn stepped(quantiles: &[(f64, Duration)]) -> Option<Self> {
+    pub fn from_steps(quantiles: &[(f64, Duration)]) -> Option<Self> {
         let mut steps: Vec<_> = quantiles.iter().map(|(share, at)| (1.0 - share, *at)).collect();
         steps.last_mut()?.0 = 0.0;
-        Some(Self(Shape::Counted(steps)))
+        Some(Self(DistributionShape::Empirical(steps)))
     }
 
     /// The latency that this share of all answers, in 0..=1, exceeds.
     #[must_use]
-    pub fn exceeded_by(&self, share: f64) -> Duration {
+    pub fn upper_quantile(&self, share: f64) -> Duration {
         match &self.0 {
-            Shape::Counted(steps) => {
+            DistributionShape::Empirical(steps) => {
                 let index = steps.partition_point(|(beyond, _)| *beyond >= share && *beyond > 0.0);
                 steps.get(index).or_else(|| steps.last()).map_or(Duration::ZERO, |(_, at)| *at)
             }
-            Shape::Parametric { points, max } => {
+            DistributionShape::Parametric { points, max } => {
                 let score = -normal_quantile(share);
                 let index = points.partition_point(|(known, _)| *known < score);
                 let from = index.clamp(1, points.len() - 1) - 1;
@@ -124,13 +124,13 @@ impl Distribution {
 
     /// The share of answers, in 0..=1, that take longer than `bound`.
     #[must_use]
-    pub fn beyond(&self, bound: Duration) -> f64 {
+    pub fn share_above(&self, bound: Duration) -> f64 {
         match &self.0 {
-            Shape::Counted(steps) => {
+            DistributionShape::Empirical(steps) => {
                 let below = steps.partition_point(|(_, at)| *at <= bound);
                 below.checked_sub(1).map_or(1.0, |last| steps[last].0)
             }
-            Shape::Parametric { points, max } => {
+            DistributionShape::Parametric { points, max } => {
                 if bound >= *max || bound.is_zero() {
                     return f64::from(u8::from(bound < *max));
                 }
@@ -216,13 +216,13 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn share_beyond(latency: &Latency, bound: Duration) -> f64 {
+    fn sampled_share_above(latency: &LatencyModel, bound: Duration) -> f64 {
         let mut rng = Rng::with_seed(5);
-        (0..200_000).filter(|_| latency.draw(&mut rng) > bound).count() as f64 / 200_000.0
+        (0..200_000).filter(|_| latency.sample(&mut rng) > bound).count() as f64 / 200_000.0
     }
 
     #[test]
-    fn the_normal_quantile_is_that_of_the_tables() {
+    fn normal_quantile_matches_reference_values() {
         for (share, score) in
             [(0.5, 0.0), (0.975, 1.959_964), (0.999, 3.090_232), (1e-9, -5.997_807)]
         {
@@ -233,47 +233,54 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_quantiles_that_were_asked_for() {
+    fn samples_follow_the_given_quantiles() {
         let quantiles = [(0.5, ms(2)), (0.99, ms(20)), (0.999, ms(100))];
-        let latency = Distribution::parametric(&quantiles, Some(ms(150)));
-        let latency = Latency::Drawn(Arc::new(latency.expect("rising")));
+        let latency = LatencyDistribution::from_quantiles(&quantiles, Some(ms(150)));
+        let latency = LatencyModel::Distributed(Arc::new(latency.expect("rising")));
         for (share, at) in quantiles {
-            let beyond = share_beyond(&latency, at);
+            let beyond = sampled_share_above(&latency, at);
             assert!((beyond / (1.0 - share) - 1.0).abs() < 0.2, "{share} {beyond}");
-            assert!((latency.beyond(at) / (1.0 - share) - 1.0).abs() < 1e-6, "{share}");
+            assert!((latency.share_above(at) / (1.0 - share) - 1.0).abs() < 1e-6, "{share}");
         }
-        assert_eq!((share_beyond(&latency, ms(150)), latency.beyond(ms(150))), (0.0, 0.0));
-        assert!(latency.beyond(ms(149)) > 0.0 && latency.beyond(Duration::ZERO) > 0.999);
+        assert_eq!(
+            (sampled_share_above(&latency, ms(150)), latency.share_above(ms(150))),
+            (0.0, 0.0)
+        );
+        assert!(latency.share_above(ms(149)) > 0.0 && latency.share_above(Duration::ZERO) > 0.999);
     }
 
     #[test]
-    fn what_was_counted_comes_as_often_as_it_was() {
+    fn samples_follow_the_given_counts() {
         let counts = [(ms(9), 25), (ms(1), 50), (ms(3), 25), (ms(5), 0)];
-        let latency = Latency::Drawn(Arc::new(Distribution::counted(&counts).expect("some")));
+        let latency = LatencyModel::Distributed(Arc::new(
+            LatencyDistribution::from_counts(&counts).expect("some"),
+        ));
         for (bound, beyond) in [(ms(0), 1.0), (ms(1), 0.5), (ms(3), 0.25), (ms(8), 0.25)] {
-            assert_eq!(latency.beyond(bound), beyond, "{bound:?}");
-            assert!((share_beyond(&latency, bound) - beyond).abs() < 0.01, "{bound:?}");
+            assert_eq!(latency.share_above(bound), beyond, "{bound:?}");
+            assert!((sampled_share_above(&latency, bound) - beyond).abs() < 0.01, "{bound:?}");
         }
-        assert_eq!((latency.beyond(ms(9)), share_beyond(&latency, ms(9))), (0.0, 0.0));
+        assert_eq!((latency.share_above(ms(9)), sampled_share_above(&latency, ms(9))), (0.0, 0.0));
     }
 
     #[test]
-    fn steps_are_taken_as_they_are_given() {
+    fn samples_follow_the_given_steps() {
         let steps = [(0.0, ms(1)), (0.9, ms(2)), (0.99, ms(7))];
-        let latency = Latency::Drawn(Arc::new(Distribution::stepped(&steps).expect("some")));
-        assert!((latency.beyond(ms(2)) - 0.1).abs() < 1e-9);
-        assert!((share_beyond(&latency, ms(2)) - 0.1).abs() < 0.01);
-        assert_eq!(latency.beyond(ms(7)), 0.0);
+        let latency = LatencyModel::Distributed(Arc::new(
+            LatencyDistribution::from_steps(&steps).expect("some"),
+        ));
+        assert!((latency.share_above(ms(2)) - 0.1).abs() < 1e-9);
+        assert!((sampled_share_above(&latency, ms(2)) - 0.1).abs() < 0.01);
+        assert_eq!(latency.share_above(ms(7)), 0.0);
     }
 
     #[test]
-    fn quantiles_that_do_not_rise_are_none() {
+    fn non_increasing_quantiles_are_rejected() {
         for bad in
             [&[(0.5, ms(2))][..], &[(0.9, ms(2)), (0.5, ms(3))], &[(0.5, ms(2)), (0.9, ms(2))]]
         {
-            assert_eq!(Distribution::parametric(bad, None), None);
+            assert_eq!(LatencyDistribution::from_quantiles(bad, None), None);
         }
-        assert_eq!(Distribution::counted(&[(ms(1), 0)]), None);
-        assert_eq!(Distribution::stepped(&[]), None);
+        assert_eq!(LatencyDistribution::from_counts(&[(ms(1), 0)]), None);
+        assert_eq!(LatencyDistribution::from_steps(&[]), None);
     }
 }

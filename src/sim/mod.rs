@@ -4,9 +4,9 @@
 //! chance is drawn from a seed. What `predict` says of a configuration is therefore what the
 //! director itself did, thousands of times over, and equal seeds give equal runs.
 
+mod event_queue;
 pub mod latency;
 mod parallel;
-mod queue;
 pub mod world;
 
 pub mod predict;

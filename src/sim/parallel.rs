@@ -4,21 +4,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 /// What `work` makes of each item, in their order, on this many threads.
-pub(super) fn map<T: Sync, R: Send>(
+pub(super) fn parallel_map<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
     let next = AtomicUsize::new(0);
-    let take_turns = || {
+    let run_worker = || {
         let indices = std::iter::repeat_with(|| next.fetch_add(1, Relaxed));
         let mine = indices.map_while(|index| Some((index, work(items.get(index)?))));
         mine.collect::<Vec<(usize, R)>>()
     };
     let mut done = thread::scope(|scope| {
         let others: Vec<_> =
-            (1..threads.min(items.len())).map(|_| scope.spawn(take_turns)).collect();
-        let mut done = take_turns();
+            (1..threads.min(items.len())).map(|_| scope.spawn(run_worker)).collect();
+        let mut done = run_worker();
         for other in others {
             match other.join() {
                 Ok(more) => done.extend(more),
@@ -36,10 +36,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_the_order_of_the_items() {
+    fn parallel_map_keeps_the_order_of_items() {
         let items: Vec<u64> = (0..1_000).collect();
         for threads in [0, 1, 7] {
-            let doubled = map(&items, threads, |item| 2 * item);
+            let doubled = parallel_map(&items, threads, |item| 2 * item);
             assert!(doubled.iter().zip(&items).all(|(double, item)| *double == 2 * item));
             assert_eq!(doubled.len(), items.len());
         }

@@ -7,119 +7,124 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::director::{
-    Director, EndpointLegacy, Input, Legacy, PoolLegacy, Sentence, What, ZoneLegacy, ZoneVerdict,
+    Director, EndpointHealthExport, HealthExport, Input, OutlierExport, PoolHealthExport,
+    TopologySelector, ZoneHealthExport, ZoneVerdict,
 };
-use crate::logic::health::Health;
-use crate::logic::id::Place;
-use crate::logic::operator::Order;
-use crate::logic::outcome::{Failure, Reason};
-use crate::logic::recovery::{Flaps, Ramp};
-use crate::logic::steer::{Capacity, Demand, Flow, Nearness};
-use crate::logic::topology::{PoolSpec, Topology, ZoneSpec};
+use crate::logic::health::health::Health;
+use crate::logic::health::recovery::{FlapHistory, Ramp};
+use crate::logic::model::id::Locality;
+use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
+use crate::logic::orders::operator_orders::OperatorOrder;
+use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};
 
 /// Whether any pool has it.
 #[must_use]
-pub fn is_known(what: &What, topology: &Topology) -> bool {
+pub fn has_target_in_topology(what: &TopologySelector, topology: &Topology) -> bool {
     let zones = topology.pools.iter().flat_map(|pool| &pool.zones);
     let mut all = zones.flat_map(|zone| zone.endpoints.iter().map(move |one| (zone, one)));
-    all.any(|(zone, one)| what.covers(&zone.place, one.address))
+    all.any(|(zone, one)| what.covers(&zone.locality, one.address))
 }
 
 /// Requests to the zones of a pool.
-pub type Flows = Vec<(Arc<str>, Place, Flow)>;
+pub type ZoneLoads = Vec<(Arc<str>, Locality, ZoneLoad)>;
 
 /// How things are, and what is lost.
 #[derive(Clone, Debug)]
-pub struct Question<'q> {
+pub struct WhatIfInput<'q> {
     /// Pools, and where the instance stands.
     pub topology: &'q Topology,
     /// What is believed of their endpoints.
-    pub legacy: Legacy,
+    pub health: HealthExport,
     /// What operators have ordered, besides what the configuration says.
-    pub orders: Vec<Order>,
+    pub orders: Vec<OperatorOrder>,
     /// What is asked for.
-    pub flows: Flows,
+    pub zone_loads: ZoneLoads,
     /// How soon regions answer, where that is known.
-    pub nearness: Vec<(Arc<str>, Nearness)>,
+    pub latency_orders: Vec<(Arc<str>, LatencyOrder)>,
     /// What is lost.
-    pub lose: &'q [What],
+    pub lost_targets: &'q [TopologySelector],
 }
 
 /// One pool, before and after.
 #[derive(Clone, Debug)]
-pub struct Outlook {
+pub struct PoolOutlook {
     /// As declared.
     pub pool: Arc<PoolSpec>,
     /// Requests a second, if there are any that are known of.
     pub rate_rps: Option<f64>,
     /// As it is.
-    pub before: State,
+    pub before: PoolTraffic,
     /// As it would be.
-    pub after: State,
+    pub after: PoolTraffic,
 }
 
 /// Where the traffic of a pool goes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct State {
+pub struct PoolTraffic {
     /// Too little is healthy: everything gets traffic, what is lost too.
-    pub panic: bool,
+    pub is_panic: bool,
     /// In the order of the pool.
-    pub zones: Vec<ZoneState>,
+    pub zones: Vec<ZoneTraffic>,
 }
 
 /// What a zone gets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ZoneState {
+pub struct ZoneTraffic {
     /// Which.
-    pub place: Place,
+    pub place: Locality,
     /// Of the pool's traffic, in 0..1.
     pub share: f64,
     /// Endpoints that can serve.
-    pub serving: u32,
+    pub serving_count: u32,
     /// All of them.
-    pub endpoints: u32,
+    pub endpoint_count: u32,
     /// Requests a second that what serves of it can take by its own statement.
     pub capacity_rps: Option<f64>,
 }
 
 /// More than there is room for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Overload {
+pub struct CapacityOverload {
     /// A zone or a region.
-    pub what: String,
+    pub subject: String,
     /// What it would get, in requests a second.
     pub rate_rps: f64,
     /// What it can take.
     pub capacity_rps: f64,
 }
 
-impl State {
+impl PoolTraffic {
     /// Whether there is somebody to serve.
     #[must_use]
-    pub fn serves(&self) -> bool {
-        self.zones.iter().any(|zone| zone.serving > 0)
+    pub fn has_serving_endpoint(&self) -> bool {
+        self.zones.iter().any(|zone| zone.serving_count > 0)
     }
 }
 
-impl Outlook {
+impl PoolOutlook {
     /// Zones and regions that would get more than they can take.
     #[must_use]
-    pub fn overloads(&self) -> Vec<Overload> {
+    pub fn overloads(&self) -> Vec<CapacityOverload> {
         let rate_rps = self.rate_rps.unwrap_or(0.0);
         let of = |what: String, share: f64, capacity_rps: Option<f64>| {
             let capacity_rps = capacity_rps?;
             // Shares are exact, rates are measured: a hair over is not over.
             let is_over = share * rate_rps > capacity_rps * 1.001;
-            is_over.then_some(Overload { what, rate_rps: share * rate_rps, capacity_rps })
+            is_over.then_some(CapacityOverload {
+                subject: what,
+                rate_rps: share * rate_rps,
+                capacity_rps,
+            })
         };
         let zones = self.after.zones.iter();
         let zones = zones.map(|zone| of(zone.place.to_string(), zone.share, zone.capacity_rps));
-        let regions = self.pool.steer.regions.iter().map(|(name, capacity)| {
+        let regions = self.pool.steer.region_capacities.iter().map(|(name, capacity)| {
             let inside = || self.after.zones.iter().filter(|zone| zone.place.region == *name);
-            let serving: u32 = inside().map(|zone| zone.serving).sum();
-            let all: u32 = inside().map(|zone| zone.endpoints).sum();
+            let serving: u32 = inside().map(|zone| zone.serving_count).sum();
+            let all: u32 = inside().map(|zone| zone.endpoint_count).sum();
             let part = f64::from(serving) / f64::from(all.max(1));
-            let capacity_rps = capacity.rate.map(|rate| f64::from(rate) * part);
+            let capacity_rps = capacity.rate_rps.map(|rate| f64::from(rate) * part);
             of(name.to_string(), inside().map(|zone| zone.share).sum(), capacity_rps)
         });
         zones.chain(regions).flatten().collect()
@@ -127,22 +132,22 @@ impl Outlook {
 
     /// Whether the pool serves all the same, and nothing is asked for more than it can take.
     #[must_use]
-    pub fn holds(&self) -> bool {
-        self.after.serves() && !self.after.panic && self.overloads().is_empty()
+    pub fn can_carry_load(&self) -> bool {
+        self.after.has_serving_endpoint() && !self.after.is_panic && self.overloads().is_empty()
     }
 }
 
 /// Everything is healthy.
 #[must_use]
-pub fn all_well(topology: &Topology, now: Instant) -> Legacy {
-    let endpoint = |address: SocketAddr| EndpointLegacy {
+pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
+    let endpoint = |address: SocketAddr| EndpointHealthExport {
         address,
         health: Health::Up,
-        sentence: Sentence::Sound,
+        outlier: OutlierExport::Normal,
         since: now,
-        last_proof: Some(now),
+        last_success: Some(now),
         held_until: None,
-        flaps: Flaps::default(),
+        flaps: FlapHistory::default(),
         ramp: Ramp::Full,
         unproven_since: None,
         is_degraded: false,
@@ -151,94 +156,106 @@ pub fn all_well(topology: &Topology, now: Instant) -> Legacy {
         cause: None,
         evidence: Vec::new(),
     };
-    let zone = |zone: &ZoneSpec| ZoneLegacy {
-        place: zone.place.clone(),
+    let zone = |zone: &ZoneSpec| ZoneHealthExport {
+        place: zone.locality.clone(),
         verdict: ZoneVerdict::Up,
-        flaps: Flaps::default(),
+        flaps: FlapHistory::default(),
         ramp: Ramp::Full,
         endpoints: zone.endpoints.iter().map(|one| endpoint(one.address)).collect(),
     };
-    let pool = |pool: &Arc<PoolSpec>| PoolLegacy {
+    let pool = |pool: &Arc<PoolSpec>| PoolHealthExport {
         name: Arc::clone(&pool.name),
-        diverges: false,
+        is_diverging: false,
         zones: pool.zones.iter().map(zone).collect(),
     };
-    Legacy { pools: topology.pools.iter().map(pool).collect() }
+    HealthExport { pools: topology.pools.iter().map(pool).collect() }
 }
 
 /// What becomes of every pool.
 #[must_use]
-pub fn whatif(question: &Question<'_>, now: Instant) -> Vec<Outlook> {
-    let mut settled = question.legacy.clone();
-    for zone in settled.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
+pub fn whatif(question: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
+    let mut steady = question.health.clone();
+    for zone in steady.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
         zone.ramp = Ramp::Full;
         zone.endpoints.iter_mut().for_each(|one| one.ramp = Ramp::Full);
     }
-    let mut lost = settled.clone();
-    let gone = Health::Down { failure: Failure::connect(Reason::Refused) };
+    let mut lost = steady.clone();
+    let gone = Health::Down { failure: Failure::connect(FailureReason::Refused) };
     for zone in lost.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
         for one in &mut zone.endpoints {
-            if question.lose.iter().any(|what| what.covers(&zone.place, one.address)) {
+            if question.lost_targets.iter().any(|what| what.covers(&zone.place, one.address)) {
                 one.health = gone;
             }
         }
     }
-    let before = states(question, settled, now);
-    let after = states(question, lost, now);
+    let before = steady_traffic(question, steady, now);
+    let after = steady_traffic(question, lost, now);
     let pools = question.topology.pools.iter().zip(before.into_iter().zip(after));
-    let outlook = |(pool, (before, after)): (&Arc<PoolSpec>, (State, State))| {
-        let own = question.flows.iter().filter(|(name, ..)| *name == pool.name);
-        let demand = Demand::of(own.map(|(.., flow)| flow));
-        Outlook { pool: Arc::clone(pool), rate_rps: demand.rate_rps(), before, after }
+    let pool_outlook = |(pool, (before, after)): (&Arc<PoolSpec>, (PoolTraffic, PoolTraffic))| {
+        let pool_loads = question.zone_loads.iter().filter(|(name, ..)| *name == pool.name);
+        let demand = PoolDemand::sum(pool_loads.map(|(.., flow)| flow));
+        PoolOutlook { pool: Arc::clone(pool), rate_rps: demand.rate_rps(), before, after }
     };
-    pools.map(outlook).collect()
+    pools.map(pool_outlook).collect()
 }
 
-fn states(question: &Question<'_>, legacy: Legacy, now: Instant) -> Vec<State> {
+fn steady_traffic(
+    question: &WhatIfInput<'_>,
+    legacy: HealthExport,
+    now: Instant,
+) -> Vec<PoolTraffic> {
     let mut director = Director::new(now, 1);
     let topology = question.topology.clone();
-    director.handle(Input::Orders(question.orders.clone()), now);
+    director.handle(Input::LoadOrders(question.orders.clone()), now);
     director.handle(Input::Configure { topology, routes: Arc::default() }, now);
-    director.handle(Input::Inherit(legacy), now);
-    director.presume(&question.flows, &question.nearness);
+    director.handle(Input::ImportHealth(legacy), now);
+    director.seed_estimates(&question.zone_loads, &question.latency_orders);
     while director.poll_output().is_some() {}
     let pools = director.pools();
     let zones = director.zones(now);
-    let state = |(spec, panic): (&Arc<PoolSpec>, bool)| State {
-        panic,
+    let state = |(spec, panic): (&Arc<PoolSpec>, bool)| PoolTraffic {
+        is_panic: panic,
         zones: zones
             .iter()
             .filter(|zone| zone.pool == spec.name)
             .zip(&spec.zones)
             .map(|(zone, declared)| {
                 let serving = zone.counts.up + zone.counts.suspect;
-                let rates = Rates { steer: spec.steer.endpoint, declared, serving };
-                ZoneState {
+                let rates =
+                    ZoneRates { per_endpoint: spec.steer.endpoint_capacity, declared, serving };
+                ZoneTraffic {
                     place: zone.place.clone(),
                     share: zone.share,
-                    serving,
-                    endpoints: zone.counts.all,
+                    serving_count: serving,
+                    endpoint_count: zone.counts.all,
                     capacity_rps: rates.capacity_rps(),
                 }
             })
             .collect(),
     };
-    question.topology.pools.iter().zip(pools.iter().map(|pool| pool.panic)).map(state).collect()
+    question
+        .topology
+        .pools
+        .iter()
+        .zip(pools.iter().map(|pool| pool.is_in_panic))
+        .map(state)
+        .collect()
 }
 
 /// What is said of a zone's rate.
-struct Rates<'z> {
-    steer: Capacity,
+struct ZoneRates<'z> {
+    per_endpoint: CapacityLimits,
     declared: &'z ZoneSpec,
     serving: u32,
 }
 
-impl Rates<'_> {
+impl ZoneRates<'_> {
     fn capacity_rps(&self) -> Option<f64> {
         let part = f64::from(self.serving) / self.declared.endpoints.len().max(1) as f64;
-        let zone = self.declared.terms.capacity.rate.map(|rate| f64::from(rate) * part);
+        let zone = self.declared.settings.capacity.rate_rps.map(|rate| f64::from(rate) * part);
         let weight: u32 = self.declared.endpoints.iter().map(|one| one.weight).sum();
-        let each = self.steer.rate.map(|rate| f64::from(rate) * f64::from(weight) * part);
+        let each =
+            self.per_endpoint.rate_rps.map(|rate| f64::from(rate) * f64::from(weight) * part);
         [zone, each].into_iter().flatten().min_by(f64::total_cmp)
     }
 }
@@ -246,13 +263,13 @@ impl Rates<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::topology::EndpointSpec;
+    use crate::logic::model::topology::EndpointSpec;
     use std::time::Duration;
 
     fn topology(change: impl FnOnce(&mut PoolSpec)) -> Topology {
         let zone = |(name, ports): (&str, [u16; 2])| {
             let endpoint = |port| EndpointSpec { address: ([10, 0, 0, 1], port).into(), weight: 1 };
-            ZoneSpec::new(Place::parse(name).expect("a place"), ports.map(endpoint).into())
+            ZoneSpec::new(Locality::parse(name).expect("a place"), ports.map(endpoint).into())
         };
         let zones = [("a/1", [1, 2]), ("a/2", [3, 4]), ("b/1", [5, 6])].map(zone);
         let mut pool = PoolSpec::new("web", zones.into());
@@ -260,52 +277,62 @@ mod tests {
         Topology { pools: vec![Arc::new(pool)], ..Topology::default() }
     }
 
-    fn ask(topology: &Topology, rate_rps: f64, lose: &[&str]) -> Outlook {
+    fn lose_from_healthy(topology: &Topology, rate_rps: f64, lose: &[&str]) -> PoolOutlook {
         let now = Instant::now();
-        let lose: Vec<What> = lose.iter().map(|text| What::parse(text).expect("known")).collect();
-        assert!(lose.iter().all(|what| is_known(what, topology)));
+        let lose: Vec<TopologySelector> =
+            lose.iter().map(|text| TopologySelector::parse(text).expect("known")).collect();
+        assert!(lose.iter().all(|what| has_target_in_topology(what, topology)));
         let pool = &topology.pools[0];
-        let flow = Flow::stated(rate_rps, Duration::from_millis(10));
-        let flows = vec![(Arc::clone(&pool.name), pool.zones[0].place.clone(), flow)];
-        let legacy = all_well(topology, now);
-        let question = Question {
+        let flow = ZoneLoad::declared(rate_rps, Duration::from_millis(10));
+        let flows = vec![(Arc::clone(&pool.name), pool.zones[0].locality.clone(), flow)];
+        let legacy = all_healthy(topology, now);
+        let question = WhatIfInput {
             topology,
-            legacy,
+            health: legacy,
             orders: Vec::new(),
-            flows,
-            nearness: Vec::new(),
-            lose: &lose,
+            zone_loads: flows,
+            latency_orders: Vec::new(),
+            lost_targets: &lose,
         };
         whatif(&question, now).remove(0)
     }
 
-    fn shares(state: &State) -> Vec<f64> {
+    fn percent_shares(state: &PoolTraffic) -> Vec<f64> {
         state.zones.iter().map(|zone| (zone.share * 1_000.0).round() / 10.0).collect()
     }
 
     #[test]
-    fn shares_are_told_before_and_after() {
+    fn shares_before_and_after_a_loss_are_reported() {
         let topology = topology(|_| {});
-        let outlook = ask(&topology, 0.0, &["10.0.0.1:1"]);
-        assert_eq!(shares(&outlook.before), [100.0, 0.0, 0.0]);
-        assert_eq!(shares(&outlook.after), [70.0, 30.0, 0.0]);
-        assert_eq!(outlook.after.zones[0].serving, 1);
-        assert_eq!(shares(&ask(&topology, 0.0, &["a/1"]).after), [0.0, 100.0, 0.0]);
-        assert_eq!(shares(&ask(&topology, 0.0, &["a"]).after), [0.0, 0.0, 100.0]);
-        let none = ask(&topology, 0.0, &["a", "b"]);
-        assert!(none.after.panic && !none.holds());
-        assert!(!is_known(&What::parse("c/1").expect("a place"), &topology));
+        let outlook = lose_from_healthy(&topology, 0.0, &["10.0.0.1:1"]);
+        assert_eq!(percent_shares(&outlook.before), [100.0, 0.0, 0.0]);
+        assert_eq!(percent_shares(&outlook.after), [70.0, 30.0, 0.0]);
+        assert_eq!(outlook.after.zones[0].serving_count, 1);
+        assert_eq!(
+            percent_shares(&lose_from_healthy(&topology, 0.0, &["a/1"]).after),
+            [0.0, 100.0, 0.0]
+        );
+        assert_eq!(
+            percent_shares(&lose_from_healthy(&topology, 0.0, &["a"]).after),
+            [0.0, 0.0, 100.0]
+        );
+        let none = lose_from_healthy(&topology, 0.0, &["a", "b"]);
+        assert!(none.after.is_panic && !none.can_carry_load());
+        assert!(!has_target_in_topology(
+            &TopologySelector::parse("c/1").expect("a place"),
+            &topology
+        ));
     }
 
     #[test]
-    fn what_is_too_much_is_told() {
-        let topology = topology(|pool| pool.steer.endpoint.rate = Some(100));
-        let outlook = ask(&topology, 500.0, &["a/1"]);
-        assert_eq!(shares(&outlook.before), [40.0, 40.0, 20.0]);
-        assert_eq!(shares(&outlook.after), [0.0, 50.0, 50.0]);
-        let over: Vec<String> = outlook.overloads().into_iter().map(|over| over.what).collect();
+    fn overload_after_a_loss_is_reported() {
+        let topology = topology(|pool| pool.steer.endpoint_capacity.rate_rps = Some(100));
+        let outlook = lose_from_healthy(&topology, 500.0, &["a/1"]);
+        assert_eq!(percent_shares(&outlook.before), [40.0, 40.0, 20.0]);
+        assert_eq!(percent_shares(&outlook.after), [0.0, 50.0, 50.0]);
+        let over: Vec<String> = outlook.overloads().into_iter().map(|over| over.subject).collect();
         assert_eq!(over, ["a/2", "b/1"]);
-        assert!(!outlook.holds());
-        assert!(ask(&topology, 390.0, &["a/1"]).holds());
+        assert!(!outlook.can_carry_load());
+        assert!(lose_from_healthy(&topology, 390.0, &["a/1"]).can_carry_load());
     }
 }

@@ -8,11 +8,14 @@ mod calibration;
 #[path = "../../benches/detection/certificates.rs"]
 #[allow(dead_code, reason = "showing them is the endpoint's")]
 mod certificates;
-#[path = "../../benches/detection/class.rs"]
+#[path = "../../benches/detection/evaluation.rs"]
+mod evaluation;
+#[path = "../../benches/failover/executed_posts.rs"]
+#[allow(dead_code, reason = "the file needs endpoints")]
+mod executed_posts;
+#[path = "../../benches/detection/fault_class.rs"]
 #[allow(dead_code, reason = "how classes are brought about needs processes")]
-mod class;
-#[path = "../../benches/detection/judge.rs"]
-mod judge;
+mod fault_class;
 #[path = "../../benches/detection/layout.rs"]
 #[allow(dead_code, reason = "the names are for the bench's rounds")]
 mod layout;
@@ -22,21 +25,18 @@ mod pki;
 #[path = "../../benches/soak/post.rs"]
 #[allow(dead_code, reason = "what is sent needs clients")]
 mod post;
-#[path = "../../benches/failover/posts.rs"]
-#[allow(dead_code, reason = "the file needs endpoints")]
-mod posts;
-#[path = "../../benches/detection/predicted.rs"]
+#[path = "../../benches/detection/prediction.rs"]
 #[allow(dead_code, reason = "asking for a prediction needs the program")]
-mod predicted;
+mod prediction;
 #[path = "../../benches/detection/sample.rs"]
 #[allow(dead_code, reason = "who was sent late is no judgement")]
 mod sample;
 #[path = "../../benches/failover/scenario.rs"]
 #[allow(dead_code, reason = "how long clients wait needs clients")]
 mod scenario;
-#[path = "../../benches/soak/sent.rs"]
+#[path = "../../benches/soak/sent_posts.rs"]
 #[allow(dead_code, reason = "how many clients there are is the bench's")]
-mod sent;
+mod sent_posts;
 
 mod dataplane;
 mod detection;

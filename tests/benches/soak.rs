@@ -1,76 +1,85 @@
 //! The judgement of the soak bench: one that overlooks a POST that was done twice is worse than none.
 
-#[path = "../../benches/soak/judge.rs"]
-mod judge;
+#[path = "../../benches/soak/evaluation.rs"]
+mod evaluation;
 
 use std::collections::BTreeMap;
 
-use judge::Findings;
+use evaluation::SoakFindings;
 
-use crate::post::{Post, Promise};
-use crate::posts::Executed;
-use crate::sample::End;
-use crate::sent::{Kind, Sent};
+use crate::executed_posts::ExecutedPosts;
+use crate::post::{IdempotencyPromise, Post};
+use crate::sample::ClientResult;
+use crate::sent_posts::{ClientKind, SentPost};
 
 /// A run in which everything went well, and enough happened: the numbers from 0 on.
-struct Run {
-    sent: Vec<Sent>,
+struct SoakRun {
+    sent: Vec<SentPost>,
     executed: Vec<u64>,
 }
 
-const COUNT: u64 = 100;
+const POST_COUNT: u64 = 100;
 
-impl Run {
+impl SoakRun {
     fn new() -> Self {
-        let promise = |number| if number < 50 { Promise::Keyed } else { Promise::Unheard };
-        let sent = |number| {
-            let (kind, promise) = (Kind::ALL[number as usize % 3], promise(number));
-            Sent { number, kind, promise, end: End::Answered(201) }
+        let promise = |number| {
+            if number < 50 { IdempotencyPromise::Keyed } else { IdempotencyPromise::Unheard }
         };
-        let mut run = Self { sent: (0..COUNT).map(sent).collect(), executed: Vec::new() };
+        let sent = |number| {
+            let (kind, promise) = (ClientKind::ALL[number as usize % 3], promise(number));
+            SentPost { number, kind, promise, result: ClientResult::Answered(201) }
+        };
+        let mut run = Self { sent: (0..POST_COUNT).map(sent).collect(), executed: Vec::new() };
         // A key is heeded, and a client is cut off.
-        run.executed.extend((0..COUNT).chain([0]));
-        run.end(99, End::Lost);
+        run.executed.extend((0..POST_COUNT).chain([0]));
+        run.set_end(99, ClientResult::Lost);
         run
     }
 
-    fn end(&mut self, number: usize, end: End) -> &mut Self {
-        self.sent[number].end = end;
+    fn set_end(&mut self, number: usize, end: ClientResult) -> &mut Self {
+        self.sent[number].result = end;
         self
     }
 
-    fn never_executed(&mut self, number: u64) -> &mut Self {
+    fn remove_execution(&mut self, number: u64) -> &mut Self {
         self.executed.retain(|&executed| executed != number);
         self
     }
 
-    fn executed_too(&mut self, number: u64) -> &mut Self {
+    fn add_execution(&mut self, number: u64) -> &mut Self {
         self.executed.push(number);
         self
     }
 
-    fn findings(&self) -> Findings {
+    fn findings(&self) -> SoakFindings {
         let lines = self.executed.iter().map(|number| format!("{number:010} {:020}\n", 1_000));
-        let executed = Executed::parse(&lines.collect::<String>()).expect("lines about POSTs");
+        let executed = ExecutedPosts::parse(&lines.collect::<String>()).expect("lines about POSTs");
         let havoc = BTreeMap::from([("killed", 3)]);
-        Findings { havoc, has_recovered: true, ..Findings::of(&self.sent, &executed) }
+        SoakFindings {
+            havoc,
+            has_recovered: true,
+            ..SoakFindings::from_posts(&self.sent, &executed)
+        }
     }
 
     fn breaches(&self) -> Vec<String> {
-        self.findings().breaches(COUNT)
+        self.findings().breaches(POST_COUNT)
     }
 }
 
 #[track_caller]
-fn only(breaches: &[String], words: &str) {
+fn assert_only_breach(breaches: &[String], words: &str) {
     assert!(matches!(breaches, [one] if one.contains(words)), "{breaches:?}");
 }
 
 #[test]
-fn what_is_done_once_or_known_to_have_failed_is_well() {
-    let mut run = Run::new();
+fn post_executed_once_or_reported_failed_is_no_breach() {
+    let mut run = SoakRun::new();
     assert_eq!(run.breaches(), Vec::<String>::new());
-    run.end(60, End::Answered(502)).end(61, End::TimedOut).never_executed(60).never_executed(61);
+    run.set_end(60, ClientResult::Answered(502))
+        .set_end(61, ClientResult::TimedOut)
+        .remove_execution(60)
+        .remove_execution(61);
     assert_eq!(run.breaches(), Vec::<String>::new());
     let findings = run.findings();
     assert_eq!(findings.failures.values().sum::<usize>(), 3);
@@ -86,52 +95,69 @@ fn what_is_done_once_or_known_to_have_failed_is_well() {
 }
 
 #[test]
-fn twice_is_once_too_often_whoever_heard_of_it() {
-    only(&Run::new().executed_too(60).breaches(), "1 POSTs executed twice");
-    let mut failed = Run::new();
-    only(&failed.end(60, End::TimedOut).executed_too(60).breaches(), "1 POSTs executed twice");
-    assert!(Run::new().executed_too(7).breaches().is_empty(), "its key is heeded");
+fn post_executed_twice_without_key_is_a_breach() {
+    assert_only_breach(&SoakRun::new().add_execution(60).breaches(), "1 POSTs executed twice");
+    let mut failed = SoakRun::new();
+    assert_only_breach(
+        &failed.set_end(60, ClientResult::TimedOut).add_execution(60).breaches(),
+        "1 POSTs executed twice",
+    );
+    assert!(SoakRun::new().add_execution(7).breaches().is_empty(), "its key is heeded");
 }
 
 #[test]
-fn done_for_the_client_and_for_nobody_else_is_lost() {
-    only(&Run::new().never_executed(60).breaches(), "1 POSTs lost");
-    only(&Run::new().never_executed(7).breaches(), "1 POSTs lost");
-    only(&Run::new().executed_too(COUNT).breaches(), "1 POSTs executed that nobody sent");
-    let mut short = Run::new();
+fn post_answered_but_not_executed_is_lost() {
+    assert_only_breach(&SoakRun::new().remove_execution(60).breaches(), "1 POSTs lost");
+    assert_only_breach(&SoakRun::new().remove_execution(7).breaches(), "1 POSTs lost");
+    assert_only_breach(
+        &SoakRun::new().add_execution(POST_COUNT).breaches(),
+        "1 POSTs executed that nobody sent",
+    );
+    let mut short = SoakRun::new();
     short.sent.remove(60);
-    short.never_executed(60);
-    only(&short.breaches(), "1 POSTs not sent");
+    short.remove_execution(60);
+    assert_only_breach(&short.breaches(), "1 POSTs not sent");
 }
 
 #[test]
-fn errors_for_everybody_and_a_run_without_danger_prove_nothing() {
-    let mut refusing = Run::new();
+fn run_of_mostly_errors_or_without_faults_is_a_breach() {
+    let mut refusing = SoakRun::new();
     for number in 10..30 {
-        refusing.end(number, End::Answered(503)).never_executed(number as u64);
+        refusing.set_end(number, ClientResult::Answered(503)).remove_execution(number as u64);
     }
-    only(&refusing.breaches(), "only 79.0 %");
-    only(&Run::new().end(99, End::Answered(200)).breaches(), "cut off");
-    only(&Run::new().never_executed(0).executed_too(0).breaches(), "executed again");
-    let calm = Findings { havoc: BTreeMap::from([("killed", 0)]), ..Run::new().findings() };
-    only(&calm.breaches(COUNT), "nobody was killed");
-    let dead = Findings { has_recovered: false, ..Run::new().findings() };
-    only(&dead.breaches(COUNT), "serves again");
+    assert_only_breach(&refusing.breaches(), "only 79.0 %");
+    assert_only_breach(
+        &SoakRun::new().set_end(99, ClientResult::Answered(200)).breaches(),
+        "cut off",
+    );
+    assert_only_breach(
+        &SoakRun::new().remove_execution(0).add_execution(0).breaches(),
+        "executed again",
+    );
+    let without_kills =
+        SoakFindings { havoc: BTreeMap::from([("killed", 0)]), ..SoakRun::new().findings() };
+    assert_only_breach(&without_kills.breaches(POST_COUNT), "nobody was killed");
+    let not_recovered = SoakFindings { has_recovered: false, ..SoakRun::new().findings() };
+    assert_only_breach(&not_recovered.breaches(POST_COUNT), "serves again");
 }
 
 #[test]
-fn a_number_and_a_seed_say_what_is_sent() {
-    let kind = |seed, number| {
-        let post = Post::of(seed, number);
+fn post_is_determined_by_seed_and_number() {
+    let promise_and_size = |seed, number| {
+        let post = Post::generate(seed, number);
         (post.promise, post.body.len())
     };
-    let all = |seed| (0..1_000).map(|number| kind(seed, number)).collect::<Vec<_>>();
+    let all = |seed| (0..1_000).map(|number| promise_and_size(seed, number)).collect::<Vec<_>>();
     assert_eq!(all(7), all(7));
     assert_ne!(all(7), all(8));
-    for promise in Promise::ALL {
+    for promise in IdempotencyPromise::ALL {
         for bytes in [0, 1024, 64 * 1024] {
             assert!(all(7).contains(&(promise, bytes)), "{promise:?} of {bytes} bytes");
         }
     }
-    assert!(Post { promise: Promise::Keyed, ..Post::of(7, 3) }.path().starts_with("/keyed/3"));
+    assert!(
+        Post { promise: IdempotencyPromise::Keyed, ..Post::generate(7, 3) }
+            .path()
+            .starts_with("/keyed/3")
+    );
 }

@@ -2,34 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Answer, Client};
-use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode, Next};
+use crate::support::client::{TestClient, TestResponse};
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually};
+use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 /// Whatever becomes evidence, the verdict stays out of it.
-const PATIENT: &str = "detect = { down_after = 1000 }";
+const NEVER_DOWN: &str = "detect = { down_after = 1000 }";
 
 /// An endpoint that is preferred, and one behind it.
-struct World {
-    near: Endpoint,
-    far: Endpoint,
+struct EvidenceFixture {
+    near: TestEndpoint,
+    far: TestEndpoint,
     gapless: Gapless,
 }
 
 /// What an endpoint is known for: answered, errors, failed, rescued.
-type Counts = (u64, u64, u64, u64);
+type TrafficCounts = (u64, u64, u64, u64);
 
-impl World {
+impl EvidenceFixture {
     fn new() -> Self {
-        Self::with(Config::new())
+        Self::with_config(ConfigBuilder::new())
     }
 
-    fn with(config: Config) -> Self {
-        let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
+    fn with_config(config: ConfigBuilder) -> Self {
+        let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
         let config = config
-            .pool(PATIENT)
+            .pool(NEVER_DOWN)
             .zone("here/near", &[near.address()])
             .zone("here/far", &[far.address()]);
         let gapless = Gapless::start_ready(&config);
@@ -37,13 +37,13 @@ impl World {
     }
 
     #[track_caller]
-    fn ask(&self, method: &str, body: &[u8]) -> Answer {
-        let mut client = Client::open(self.gapless.address);
+    fn send_request(&self, method: &str, body: &[u8]) -> TestResponse {
+        let mut client = TestClient::open(self.gapless.address);
         client.exchange(method, "/", &[], body).expect("an answer")
     }
 
     #[track_caller]
-    fn counts(&self, endpoint: &Endpoint) -> Counts {
+    fn traffic_counts(&self, endpoint: &TestEndpoint) -> TrafficCounts {
         let status = self.gapless.endpoint(endpoint.address());
         let count = |key: &str| status["traffic"][key].as_u64().expect("a number");
         (count("answered"), count("errors"), count("failed"), count("rescued"))
@@ -51,11 +51,11 @@ impl World {
 
     /// The last of an answer may be counted a moment after its client has it.
     #[track_caller]
-    fn wait_counts(&self, endpoint: &Endpoint, expected: Counts) {
-        let mut last = Counts::default();
+    fn wait_for_counts(&self, endpoint: &TestEndpoint, expected: TrafficCounts) {
+        let mut last = TrafficCounts::default();
         let start = Instant::now();
-        while start.elapsed() < SOON {
-            last = self.counts(endpoint);
+        while start.elapsed() < DEFAULT_TIMEOUT {
+            last = self.traffic_counts(endpoint);
             if last == expected {
                 return;
             }
@@ -64,210 +64,213 @@ impl World {
         assert_eq!(last, expected, "answered, errors, failed, rescued");
     }
 
-    fn requests(&self) -> (usize, usize) {
-        (self.near.seen().len(), self.far.seen().len())
+    fn request_counts(&self) -> (usize, usize) {
+        (self.near.requests().len(), self.far.requests().len())
     }
 }
 
 #[test]
-fn a_server_error_is_asked_for_elsewhere_if_it_may_be() {
+fn server_error_of_repeatable_request_is_retried() {
     for status in [500, 502, 503, 504] {
-        let world = World::new();
-        world.near.set(Mode::Status(status));
-        let put = world.ask("PUT", b"whole");
+        let fixture = EvidenceFixture::new();
+        fixture.near.set_mode(ResponseMode::Status(status));
+        let put = fixture.send_request("PUT", b"whole");
         assert_eq!((put.status, put.text()), (200, "far".to_owned()), "{status}");
-        assert_eq!(world.far.seen()[0].body, b"whole");
-        world.wait_counts(&world.near, (0, 1, 0, 1));
-        world.wait_counts(&world.far, (1, 0, 0, 0));
+        assert_eq!(fixture.far.requests()[0].body, b"whole");
+        fixture.wait_for_counts(&fixture.near, (0, 1, 0, 1));
+        fixture.wait_for_counts(&fixture.far, (1, 0, 0, 0));
     }
 }
 
 #[test]
-fn a_server_error_of_what_may_have_been_executed_is_passed_on() {
-    let world = World::new();
-    world.near.set(Mode::Status(503));
-    let post = world.ask("POST", b"pay 5");
+fn server_error_of_post_is_passed_through() {
+    let fixture = EvidenceFixture::new();
+    fixture.near.set_mode(ResponseMode::Status(503));
+    let post = fixture.send_request("POST", b"pay 5");
     assert_eq!((post.status, post.text()), (503, "near".to_owned()));
-    assert_eq!(world.requests(), (1, 0));
-    world.wait_counts(&world.near, (0, 1, 1, 0));
+    assert_eq!(fixture.request_counts(), (1, 0));
+    fixture.wait_for_counts(&fixture.near, (0, 1, 1, 0));
 }
 
 /// One failed request is no verdict, but reason enough to send nothing there that cannot be sent
 /// again.
 #[test]
-fn what_must_not_run_twice_avoids_an_endpoint_that_is_doubted() {
-    let world = World::new();
-    world.near.set(Mode::Status(503));
-    assert_eq!(world.ask("GET", b"").text(), "far");
-    eventually("it is doubted", SOON, || world.gapless.state(world.near.address()) == "suspect");
+fn post_avoids_suspect_endpoint() {
+    let fixture = EvidenceFixture::new();
+    fixture.near.set_mode(ResponseMode::Status(503));
+    assert_eq!(fixture.send_request("GET", b"").text(), "far");
+    eventually("it is doubted", DEFAULT_TIMEOUT, || {
+        fixture.gapless.endpoint_state(fixture.near.address()) == "suspect"
+    });
     for _ in 0..10 {
-        let post = world.ask("POST", b"pay 5");
+        let post = fixture.send_request("POST", b"pay 5");
         assert_eq!((post.status, post.text()), (200, "far".to_owned()));
     }
-    assert_eq!(world.near.seen().len(), 1);
+    assert_eq!(fixture.near.requests().len(), 1);
 }
 
 /// Probes pass all the time: requests alone put it down, and bring it back.
 #[test]
-fn who_is_down_for_its_answers_is_tried_again_at_nobodys_cost() {
-    let world = World::new();
-    let state = || world.gapless.state(world.near.address());
-    let get = |until: &dyn Fn() -> bool, what: &str| {
-        eventually(what, SOON, || {
-            assert_eq!(world.ask("GET", b"").status, 200);
+fn endpoint_down_by_traffic_recovers_through_trials() {
+    let fixture = EvidenceFixture::new();
+    let state = || fixture.gapless.endpoint_state(fixture.near.address());
+    let get_until = |until: &dyn Fn() -> bool, what: &str| {
+        eventually(what, DEFAULT_TIMEOUT, || {
+            assert_eq!(fixture.send_request("GET", b"").status, 200);
             until()
         });
     };
-    world.near.set(Mode::Status(503));
-    get(&|| state() == "down", "a verdict");
-    let before = world.near.seen().len();
-    get(&|| world.near.seen().len() > before + 1, "trials that fail");
+    fixture.near.set_mode(ResponseMode::Status(503));
+    get_until(&|| state() == "down", "a verdict");
+    let before = fixture.near.requests().len();
+    get_until(&|| fixture.near.requests().len() > before + 1, "trials that fail");
     assert_eq!(state(), "down");
-    world.near.set(Mode::Ok);
-    get(&|| state() == "up", "trials that go well bring it back");
-    assert_eq!(world.counts(&world.near).2, 0, "no client saw a failure");
+    fixture.near.set_mode(ResponseMode::Ok);
+    get_until(&|| state() == "up", "trials that go well bring it back");
+    assert_eq!(fixture.traffic_counts(&fixture.near).2, 0, "no client saw a failure");
 }
 
 #[test]
-fn the_connection_of_an_unwanted_answer_is_kept() {
-    let world = World::new();
-    world.near.set(Mode::script(|head, wire| {
+fn connection_of_retried_response_is_reused() {
+    let fixture = EvidenceFixture::new();
+    fixture.near.set_mode(ResponseMode::script(|head, wire| {
         let status = if head.field("x-id").is_some() { "503 Busy" } else { "200 OK" };
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 10\r\n\r\nsome words");
-        wire.send(answer).map(|()| Next::Keep)
+        wire.send(answer).map(|()| ConnectionAction::Keep)
     }));
-    let mut client = Client::open(world.gapless.address);
-    let unwanted = client.exchange("GET", "/", &[("x-id", "bad")], b"").expect("an answer");
-    assert_eq!(unwanted.text(), "far");
+    let mut client = TestClient::open(fixture.gapless.address);
+    let retried_response = client.exchange("GET", "/", &[("x-id", "bad")], b"").expect("an answer");
+    assert_eq!(retried_response.text(), "far");
     assert_eq!(client.get("/").text(), "some words");
-    assert_eq!(world.near.connections(), 1);
+    assert_eq!(fixture.near.used_connection_count(), 1);
 }
 
 #[test]
-fn where_all_answer_badly_the_last_answer_is_passed_on() {
-    let world = World::new();
-    world.near.set(Mode::Status(500));
-    world.far.set(Mode::Status(503));
-    let answer = world.ask("GET", b"");
+fn last_response_is_passed_through_when_all_fail() {
+    let fixture = EvidenceFixture::new();
+    fixture.near.set_mode(ResponseMode::Status(500));
+    fixture.far.set_mode(ResponseMode::Status(503));
+    let answer = fixture.send_request("GET", b"");
     assert_eq!((answer.status, answer.text()), (503, "far".to_owned()));
     assert_eq!(answer.field("x-gapless-reason"), None, "it is no answer of the proxy's own");
     assert_eq!(answer.field("x-gapless-attempts"), Some("2"));
-    world.wait_counts(&world.near, (0, 1, 0, 0));
-    world.wait_counts(&world.far, (0, 1, 1, 0));
+    fixture.wait_for_counts(&fixture.near, (0, 1, 0, 0));
+    fixture.wait_for_counts(&fixture.far, (0, 1, 1, 0));
 }
 
 #[test]
-fn which_statuses_are_asked_for_elsewhere_is_configured() {
-    for (statuses, asked, elsewhere) in
+fn retry_statuses_are_configurable() {
+    for (statuses, sent_status, is_retried) in
         [("none", 503, false), ("", 500, false), ("507", 503, false), ("507", 507, true)]
     {
-        let world =
-            World::with(Config::new().route(&format!("retry = {{ statuses = \"{statuses}\" }}")));
-        world.near.set(Mode::Status(asked));
-        let status = world.ask("GET", b"").status;
-        assert_eq!(status == 200, elsewhere, "{asked} with \"{statuses}\"");
-        world.wait_counts(&world.near, (0, 1, 0, u64::from(elsewhere)));
+        let fixture = EvidenceFixture::with_config(
+            ConfigBuilder::new().route(&format!("retry = {{ statuses = \"{statuses}\" }}")),
+        );
+        fixture.near.set_mode(ResponseMode::Status(sent_status));
+        let status = fixture.send_request("GET", b"").status;
+        assert_eq!(status == 200, is_retried, "{sent_status} with \"{statuses}\"");
+        fixture.wait_for_counts(&fixture.near, (0, 1, 0, u64::from(is_retried)));
     }
 }
 
 #[test]
-fn what_speaks_of_the_request_is_passed_on_and_counts_nothing() {
-    let world = World::new();
+fn statuses_caused_by_request_are_not_evidence() {
+    let fixture = EvidenceFixture::new();
     for status in [501, 505] {
-        world.near.set(Mode::Status(status));
-        assert_eq!(world.ask("GET", b"").status, status);
+        fixture.near.set_mode(ResponseMode::Status(status));
+        assert_eq!(fixture.send_request("GET", b"").status, status);
     }
-    world.near.set(Mode::Status(404));
-    assert_eq!(world.ask("GET", b"").status, 404);
-    world.wait_counts(&world.near, (1, 0, 0, 0));
-    assert_eq!(world.requests(), (3, 0));
+    fixture.near.set_mode(ResponseMode::Status(404));
+    assert_eq!(fixture.send_request("GET", b"").status, 404);
+    fixture.wait_for_counts(&fixture.near, (1, 0, 0, 0));
+    assert_eq!(fixture.request_counts(), (3, 0));
 }
 
 #[test]
-fn a_small_answer_that_is_cut_is_counted_where_it_was_cut_and_asked_for_elsewhere() {
-    let world = World::new();
-    world.near.set(Mode::truncated());
-    assert_eq!(world.ask("GET", b"").text(), "far");
-    world.wait_counts(&world.near, (0, 1, 0, 1));
-    world.wait_counts(&world.far, (1, 0, 0, 0));
+fn truncated_small_response_is_counted_and_retried() {
+    let fixture = EvidenceFixture::new();
+    fixture.near.set_mode(ResponseMode::truncated());
+    assert_eq!(fixture.send_request("GET", b"").text(), "far");
+    fixture.wait_for_counts(&fixture.near, (0, 1, 0, 1));
+    fixture.wait_for_counts(&fixture.far, (1, 0, 0, 0));
 }
 
 #[test]
-fn a_streamed_answer_counts_when_it_has_passed_or_was_cut() {
-    let world = World::new();
+fn streamed_response_counts_when_complete_or_cut() {
+    let fixture = EvidenceFixture::new();
     let whole = "x".repeat(200_000);
-    world.near.set(Mode::Body(whole.clone()));
-    assert_eq!(world.ask("GET", b"").text(), whole);
-    world.wait_counts(&world.near, (1, 0, 0, 0));
+    fixture.near.set_mode(ResponseMode::Body(whole.clone()));
+    assert_eq!(fixture.send_request("GET", b"").text(), whole);
+    fixture.wait_for_counts(&fixture.near, (1, 0, 0, 0));
     let chunk = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nword\r\n";
-    world.near.set(Mode::Raw(format!("{chunk}0\r\n\r\n").into_bytes()));
-    assert_eq!(world.ask("GET", b"").text(), "word");
-    world.wait_counts(&world.near, (2, 0, 0, 0));
+    fixture.near.set_mode(ResponseMode::Raw(format!("{chunk}0\r\n\r\n").into_bytes()));
+    assert_eq!(fixture.send_request("GET", b"").text(), "word");
+    fixture.wait_for_counts(&fixture.near, (2, 0, 0, 0));
     for cut in [chunk.to_owned(), format!("{chunk}zz\r\n")] {
-        let world = World::new();
-        world.near.set(Mode::RawClose(cut.into_bytes()));
-        let mut client = Client::open(world.gapless.address);
+        let fixture = EvidenceFixture::new();
+        fixture.near.set_mode(ResponseMode::RawClose(cut.into_bytes()));
+        let mut client = TestClient::open(fixture.gapless.address);
         let answer = client.exchange("GET", "/", &[], b"");
         assert!(answer.is_err(), "{answer:?}");
-        world.wait_counts(&world.near, (0, 1, 1, 0));
+        fixture.wait_for_counts(&fixture.near, (0, 1, 1, 0));
     }
 }
 
 #[test]
-fn a_wait_beyond_the_slow_bound_counts_once_and_its_answer_neither_way() {
-    for (hedge, who, rescued) in [(false, "near", 0), (true, "far", 1)] {
-        let config = Config::new()
+fn wait_beyond_stall_bound_counts_one_error() {
+    for (hedge, responder, rescued) in [(false, "near", 0), (true, "far", 1)] {
+        let config = ConfigBuilder::new()
             .route(&format!("retry = {{ hedge = {hedge} }}"))
             .pool("stall = { floor = \"20ms\", ceiling = \"60ms\" }");
-        let world = World::with(config);
-        world.near.set(Mode::Slow(Duration::from_millis(400)));
-        let answer = world.ask("GET", b"");
-        assert_eq!((answer.status, answer.text()), (200, who.to_owned()));
-        world.wait_counts(&world.near, (0, 1, 0, rescued));
+        let fixture = EvidenceFixture::with_config(config);
+        fixture.near.set_mode(ResponseMode::Slow(Duration::from_millis(400)));
+        let answer = fixture.send_request("GET", b"");
+        assert_eq!((answer.status, answer.text()), (200, responder.to_owned()));
+        fixture.wait_for_counts(&fixture.near, (0, 1, 0, rescued));
     }
 }
 
 #[test]
-fn what_the_client_breaks_off_counts_nothing() {
-    let world = World::new();
-    let in_flight = |expected: u64| {
-        eventually("requests in flight", SOON, || {
-            world.gapless.endpoint(world.near.address())["in_flight"] == expected
+fn client_abort_is_not_evidence() {
+    let fixture = EvidenceFixture::new();
+    let wait_for_in_flight = |expected: u64| {
+        eventually("requests in flight", DEFAULT_TIMEOUT, || {
+            fixture.gapless.endpoint(fixture.near.address())["in_flight"] == expected
         });
     };
-    let ask = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     // Before there is an answer, and in the middle of one.
     let parts = ["", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nfirst"];
     for part in parts {
-        world.near.set(Mode::script(move |_, wire| {
+        fixture.near.set_mode(ResponseMode::script(move |_, wire| {
             wire.send(part)?;
-            wire.rest().map(|_| Next::Close)
+            wire.read_to_end().map(|_| ConnectionAction::Close)
         }));
-        let mut client = Client::open(world.gapless.address);
-        client.send(ask).expect("sent");
-        in_flight(1);
+        let mut client = TestClient::open(fixture.gapless.address);
+        client.send(request).expect("sent");
+        wait_for_in_flight(1);
         if !part.is_empty() {
-            assert!(client.wire.head().expect("a head").is_some());
+            assert!(client.wire.read_head().expect("a head").is_some());
         }
         drop(client);
-        in_flight(0);
+        wait_for_in_flight(0);
     }
     // In the middle of what it sends.
-    let mut client = Client::open(world.gapless.address);
+    let mut client = TestClient::open(fixture.gapless.address);
     client.send("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf!").expect("sent");
-    in_flight(1);
+    wait_for_in_flight(1);
     drop(client);
-    in_flight(0);
-    world.wait_counts(&world.near, (0, 0, 0, 0));
-    assert_eq!(world.gapless.state(world.near.address()), "up");
+    wait_for_in_flight(0);
+    fixture.wait_for_counts(&fixture.near, (0, 0, 0, 0));
+    assert_eq!(fixture.gapless.endpoint_state(fixture.near.address()), "up");
 }
 
 #[test]
-fn a_lost_connection_counts_once() {
-    for mode in [Mode::Reset, Mode::Close, Mode::malformed()] {
-        let world = World::new();
-        world.near.set(mode);
-        assert_eq!(world.ask("GET", b"").text(), "far");
-        world.wait_counts(&world.near, (0, 1, 0, 1));
+fn lost_connection_counts_once() {
+    for mode in [ResponseMode::Reset, ResponseMode::Close, ResponseMode::malformed()] {
+        let fixture = EvidenceFixture::new();
+        fixture.near.set_mode(mode);
+        assert_eq!(fixture.send_request("GET", b"").text(), "far");
+        fixture.wait_for_counts(&fixture.near, (0, 1, 0, 1));
     }
 }

@@ -2,153 +2,161 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::client::Client;
-use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode};
+use crate::support::client::TestClient;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually, until};
+use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 /// Probes often enough for a test that waits for verdicts.
-const QUICK: &str = "detect = { interval = \"200ms\", timeout = \"150ms\", fast_interval = \"50ms\", \
+const FAST_DETECTION: &str = "detect = { interval = \"200ms\", timeout = \"150ms\", fast_interval = \"50ms\", \
                      down_interval = \"200ms\" }";
 
 /// Probes so seldom that only traffic can tell within a test.
-const SELDOM: &str = "detect = { interval = \"10m\" }";
+const RARE_PROBES: &str = "detect = { interval = \"10m\" }";
 
-fn one(config: Config) -> (Endpoint, Gapless) {
-    let endpoint = Endpoint::start("one");
+fn start_single_endpoint(config: ConfigBuilder) -> (TestEndpoint, Gapless) {
+    let endpoint = TestEndpoint::start("one");
     let gapless = Gapless::start_ready(&config.zone("here/a", &[endpoint.address()]));
     (endpoint, gapless)
 }
 
 #[track_caller]
-fn wait_for(gapless: &Gapless, endpoint: &Endpoint, state: &str) {
-    eventually(state, SOON, || gapless.state(endpoint.address()) == state);
+fn wait_for_state(gapless: &Gapless, endpoint: &TestEndpoint, state: &str) {
+    eventually(state, DEFAULT_TIMEOUT, || gapless.endpoint_state(endpoint.address()) == state);
 }
 
 #[test]
-fn a_tcp_probe_asks_for_a_connection_only() {
-    let quick = format!("probe = {{ tcp = true }}\n{QUICK}");
-    let (endpoint, gapless) = one(Config::new().pool(&quick));
-    endpoint.set_all(Mode::Status(500));
+fn tcp_probe_needs_only_a_connection() {
+    let fast_tcp_probe = format!("probe = {{ tcp = true }}\n{FAST_DETECTION}");
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(&fast_tcp_probe));
+    endpoint.set_all_modes(ResponseMode::Status(500));
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(gapless.state(endpoint.address()), "up", "a bad status is none of its business");
+    assert_eq!(
+        gapless.endpoint_state(endpoint.address()),
+        "up",
+        "a bad status is none of its business"
+    );
     assert_eq!(endpoint.probes().len(), 0);
-    endpoint.die();
-    wait_for(&gapless, &endpoint, "down");
+    endpoint.kill();
+    wait_for_state(&gapless, &endpoint, "down");
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "connect refused");
     endpoint.listen();
-    wait_for(&gapless, &endpoint, "up");
+    wait_for_state(&gapless, &endpoint, "up");
 }
 
 #[test]
-fn an_http_probe_asks_as_it_is_told() {
+fn http_probe_uses_configured_method_host_and_headers() {
     let probe = "probe = { http = \"/status?deep=1\", method = \"OPTIONS\", host = \"web.internal\", \
                  headers = { x-probe = \"p\", user-agent = \"gapless-probe\" } }";
-    let (endpoint, _gapless) = one(Config::new().pool(probe));
+    let (endpoint, _gapless) = start_single_endpoint(ConfigBuilder::new().pool(probe));
     let head = endpoint.probes().swap_remove(0).head;
-    assert_eq!(head.start, "OPTIONS /status?deep=1 HTTP/1.1");
-    assert_eq!(head.all("host").collect::<Vec<_>>(), ["web.internal"]);
+    assert_eq!(head.start_line, "OPTIONS /status?deep=1 HTTP/1.1");
+    assert_eq!(head.field_values("host").collect::<Vec<_>>(), ["web.internal"]);
     assert_eq!(head.field("x-probe"), Some("p"));
-    assert_eq!(head.all("user-agent").count(), 1);
-    assert_eq!(endpoint.seen().len(), 0);
+    assert_eq!(head.field_values("user-agent").count(), 1);
+    assert_eq!(endpoint.requests().len(), 0);
 }
 
 #[test]
-fn a_probe_says_who_it_is_and_whom_it_asks() {
-    let (endpoint, _gapless) = one(Config::new());
+fn default_http_probe_sends_host_and_user_agent() {
+    let (endpoint, _gapless) = start_single_endpoint(ConfigBuilder::new());
     let head = endpoint.probes().swap_remove(0).head;
-    assert_eq!(head.start, "GET /healthz HTTP/1.1");
+    assert_eq!(head.start_line, "GET /healthz HTTP/1.1");
     assert_eq!(head.field("host"), Some(&*endpoint.address().to_string()));
     assert_eq!(head.field("user-agent"), Some("gapless-probe"));
 }
 
 #[test]
-fn a_probe_can_ask_at_another_port() {
-    let (endpoint, health) = (Endpoint::start("one"), Endpoint::start("health"));
+fn probe_port_overrides_endpoint_port() {
+    let (endpoint, health) = (TestEndpoint::start("one"), TestEndpoint::start("health"));
     let port = health.address().port();
-    let probe = format!("probe = {{ http = \"/healthz\", port = {port} }}\n{QUICK}");
-    let config = Config::new().pool(&probe).zone("here/a", &[endpoint.address()]);
+    let probe = format!("probe = {{ http = \"/healthz\", port = {port} }}\n{FAST_DETECTION}");
+    let config = ConfigBuilder::new().pool(&probe).zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
     assert_eq!(gapless.get("/").text(), "one");
     assert!(!health.probes().is_empty() && endpoint.probes().is_empty());
-    health.set_probe(Mode::Status(503));
-    wait_for(&gapless, &endpoint, "down");
+    health.set_probe_mode(ResponseMode::Status(503));
+    wait_for_state(&gapless, &endpoint, "down");
 }
 
 #[test]
-fn the_body_of_an_answer_is_looked_at() {
-    let probe =
-        format!("probe = {{ http = \"/healthz\", expect_body = \"all is well\" }}\n{QUICK}");
-    let endpoint = Endpoint::start("one");
-    endpoint.set_probe(Mode::Body("so far all is well here".to_owned()));
-    let config = Config::new().pool(&probe).zone("here/a", &[endpoint.address()]);
+fn http_probe_checks_response_body() {
+    let probe = format!(
+        "probe = {{ http = \"/healthz\", expect_body = \"all is well\" }}\n{FAST_DETECTION}"
+    );
+    let endpoint = TestEndpoint::start("one");
+    endpoint.set_probe_mode(ResponseMode::Body("so far all is well here".to_owned()));
+    let config = ConfigBuilder::new().pool(&probe).zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
-    endpoint.set_probe(Mode::Body("all is lost".to_owned()));
-    wait_for(&gapless, &endpoint, "down");
+    endpoint.set_probe_mode(ResponseMode::Body("all is lost".to_owned()));
+    wait_for_state(&gapless, &endpoint, "down");
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "http wrong body");
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
                    4\r\nall \r\n7\r\nis well\r\n0\r\n\r\n";
-    endpoint.set_probe(Mode::RawClose(chunked.into()));
-    wait_for(&gapless, &endpoint, "up");
+    endpoint.set_probe_mode(ResponseMode::RawClose(chunked.into()));
+    wait_for_state(&gapless, &endpoint, "up");
 }
 
 #[test]
-fn statuses_are_taken_as_declared() {
-    let probe =
-        format!("probe = {{ http = \"/healthz\", expect_status = \"204,300-399\" }}\n{QUICK}");
-    let endpoint = Endpoint::start("one");
-    endpoint.set_probe(Mode::Status(204));
-    let config = Config::new().pool(&probe).zone("here/a", &[endpoint.address()]);
+fn http_probe_accepts_only_expected_statuses() {
+    let probe = format!(
+        "probe = {{ http = \"/healthz\", expect_status = \"204,300-399\" }}\n{FAST_DETECTION}"
+    );
+    let endpoint = TestEndpoint::start("one");
+    endpoint.set_probe_mode(ResponseMode::Status(204));
+    let config = ConfigBuilder::new().pool(&probe).zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
-    endpoint.set_probe(Mode::Status(200));
-    wait_for(&gapless, &endpoint, "down");
+    endpoint.set_probe_mode(ResponseMode::Status(200));
+    wait_for_state(&gapless, &endpoint, "down");
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "http status 200");
-    endpoint.set_probe(Mode::Status(302));
-    wait_for(&gapless, &endpoint, "up");
+    endpoint.set_probe_mode(ResponseMode::Status(302));
+    wait_for_state(&gapless, &endpoint, "up");
 }
 
 #[test]
-fn every_way_to_fail_a_probe_has_its_reason() {
-    let (endpoint, gapless) = one(Config::new().pool(QUICK));
+fn each_probe_failure_reports_its_reason() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(FAST_DETECTION));
     for (mode, reason) in [
-        (Mode::Hang, "http timeout"),
-        (Mode::Close, "http closed"),
-        (Mode::Reset, "http reset"),
-        (Mode::malformed(), "http malformed"),
-        (Mode::Status(503), "http status 503"),
+        (ResponseMode::Hang, "http timeout"),
+        (ResponseMode::Close, "http closed"),
+        (ResponseMode::Reset, "http reset"),
+        (ResponseMode::malformed(), "http malformed"),
+        (ResponseMode::Status(503), "http status 503"),
     ] {
-        endpoint.set_probe(mode);
-        wait_for(&gapless, &endpoint, "down");
+        endpoint.set_probe_mode(mode);
+        wait_for_state(&gapless, &endpoint, "down");
         let status = gapless.endpoint(endpoint.address());
         assert_eq!(status["reason"], reason);
         let probes = status["probes"].as_array().expect("a list");
         assert!(probes.iter().any(|probe| probe["result"] == reason), "{status:#}");
-        endpoint.set_probe(Mode::Ok);
-        wait_for(&gapless, &endpoint, "up");
+        endpoint.set_probe_mode(ResponseMode::Ok);
+        wait_for_state(&gapless, &endpoint, "up");
     }
 }
 
 #[test]
-fn a_verdict_moves_traffic_and_a_return_brings_it_back() {
-    let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
-    let config = Config::new()
-        .pool(QUICK)
+fn verdict_moves_traffic_and_recovery_returns_it() {
+    let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
+    let config = ConfigBuilder::new()
+        .pool(FAST_DETECTION)
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
     let gapless = Gapless::start_ready(&config);
     assert_eq!(gapless.get("/").text(), "near");
-    near.set_probe(Mode::Status(500));
-    wait_for(&gapless, &near, "down");
+    near.set_probe_mode(ResponseMode::Status(500));
+    wait_for_state(&gapless, &near, "down");
     assert_eq!(gapless.get("/").text(), "far");
     let status = gapless.endpoint(near.address());
     assert_eq!(status["in_service"], false);
     assert_eq!(gapless.pool()["serving"], 1);
     assert_eq!(gapless.pool()["tiers"][0]["zones"][0], "here/far");
-    assert_eq!(gapless.ask("/readyz").status, 200);
-    near.set_probe(Mode::Ok);
-    wait_for(&gapless, &near, "up");
-    eventually("a request for what returned", SOON, || gapless.get("/").text() == "near");
+    assert_eq!(gapless.admin_get("/readyz").status, 200);
+    near.set_probe_mode(ResponseMode::Ok);
+    wait_for_state(&gapless, &near, "up");
+    eventually("a request for what returned", DEFAULT_TIMEOUT, || {
+        gapless.get("/").text() == "near"
+    });
     let incident = gapless.incidents("endpoints").swap_remove(0);
     assert_eq!(incident["class"], "bad_status");
     assert_eq!(incident["endpoint"], near.address().to_string());
@@ -156,118 +164,120 @@ fn a_verdict_moves_traffic_and_a_return_brings_it_back() {
 }
 
 #[test]
-fn one_strike_makes_a_suspect_that_still_serves() {
+fn single_strike_makes_suspect_that_still_serves() {
     let detect = "detect = { interval = \"200ms\", timeout = \"150ms\", down_after = 1000 }";
-    let (endpoint, gapless) = one(Config::new().pool(detect));
-    endpoint.set_probe(Mode::Status(500));
-    wait_for(&gapless, &endpoint, "suspect");
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(detect));
+    endpoint.set_probe_mode(ResponseMode::Status(500));
+    wait_for_state(&gapless, &endpoint, "suspect");
     assert_eq!(gapless.get("/").status, 200);
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "http status 500");
-    endpoint.set_probe(Mode::Ok);
-    wait_for(&gapless, &endpoint, "up");
+    endpoint.set_probe_mode(ResponseMode::Ok);
+    wait_for_state(&gapless, &endpoint, "up");
     assert_eq!(gapless.incidents("endpoints").len(), 0, "a suspicion is no incident");
 }
 
 #[test]
-fn when_all_are_down_all_are_tried() {
-    let endpoints = [Endpoint::start("a"), Endpoint::start("b")];
-    let addresses = endpoints.each_ref().map(Endpoint::address);
-    let gapless = Gapless::start_ready(&Config::new().pool(QUICK).zone("here/a", &addresses));
+fn all_endpoints_down_enters_panic_and_spreads_requests() {
+    let endpoints = [TestEndpoint::start("a"), TestEndpoint::start("b")];
+    let addresses = endpoints.each_ref().map(TestEndpoint::address);
+    let gapless =
+        Gapless::start_ready(&ConfigBuilder::new().pool(FAST_DETECTION).zone("here/a", &addresses));
     assert_eq!(gapless.pool()["panic"], false);
-    endpoints.iter().for_each(|endpoint| endpoint.set_probe(Mode::Status(500)));
-    eventually("panic", SOON, || gapless.pool()["panic"] == true);
+    endpoints.iter().for_each(|endpoint| endpoint.set_probe_mode(ResponseMode::Status(500)));
+    eventually("panic", DEFAULT_TIMEOUT, || gapless.pool()["panic"] == true);
     assert_eq!(gapless.pool()["serving"], 0);
-    assert_eq!(gapless.ask("/readyz").status, 200, "there is somewhere to send a request");
+    assert_eq!(gapless.admin_get("/readyz").status, 200, "there is somewhere to send a request");
     for _ in 0..20 {
         assert_eq!(gapless.get("/").status, 200, "what answers well is not refused");
     }
-    assert!(endpoints.iter().all(|endpoint| !endpoint.seen().is_empty()), "spread over all");
-    eventually("the log says so", SOON, || gapless.log().contains("panic"));
-    endpoints[0].set_probe(Mode::Ok);
-    eventually("no panic", SOON, || gapless.pool()["panic"] == false);
+    assert!(endpoints.iter().all(|endpoint| !endpoint.requests().is_empty()), "spread over all");
+    eventually("the log says so", DEFAULT_TIMEOUT, || gapless.log().contains("panic"));
+    endpoints[0].set_probe_mode(ResponseMode::Ok);
+    eventually("no panic", DEFAULT_TIMEOUT, || gapless.pool()["panic"] == false);
     assert_eq!(gapless.get("/").text(), "a");
 }
 
 #[test]
-fn nothing_known_is_not_panic() {
-    let endpoint = Endpoint::start("one");
-    endpoint.set_probe(Mode::Hang);
+fn unknown_endpoint_state_is_not_panic() {
+    let endpoint = TestEndpoint::start("one");
+    endpoint.set_probe_mode(ResponseMode::Hang);
     let slow = "detect = { interval = \"30s\", timeout = \"30s\", down_interval = \"30s\" }";
-    let config = Config::new().pool(slow).zone("here/a", &[endpoint.address()]);
+    let config = ConfigBuilder::new().pool(slow).zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start(&config);
-    eventually("it is being probed", SOON, || !endpoint.probes().is_empty());
-    assert_eq!(gapless.state(endpoint.address()), "unknown");
+    eventually("it is being probed", DEFAULT_TIMEOUT, || !endpoint.probes().is_empty());
+    assert_eq!(gapless.endpoint_state(endpoint.address()), "unknown");
     assert_eq!(gapless.pool()["panic"], false);
 }
 
 /// The dying endpoint's FIN on a pooled connection is a reason to look at once.
 #[test]
-fn an_idle_connection_that_closes_gives_a_death_away() {
-    let (endpoint, gapless) = one(Config::new().pool(SELDOM));
+fn closed_idle_connection_triggers_probe_of_dead_endpoint() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(RARE_PROBES));
     assert_eq!(gapless.get("/").status, 200);
-    let before = Instant::now();
-    endpoint.die();
-    wait_for(&gapless, &endpoint, "down");
-    assert!(before.elapsed() < Duration::from_secs(8), "the next probe was minutes away");
+    let started = Instant::now();
+    endpoint.kill();
+    wait_for_state(&gapless, &endpoint, "down");
+    assert!(started.elapsed() < Duration::from_secs(8), "the next probe was minutes away");
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "connect refused");
 }
 
 /// Closing what is idle is an endpoint's right.
 #[test]
-fn an_idle_connection_that_closes_is_no_evidence_by_itself() {
-    let (endpoint, gapless) = one(Config::new().pool(SELDOM));
-    endpoint.set(Mode::CloseAfter);
-    let probed = endpoint.probes().len();
+fn closed_idle_connection_alone_is_not_evidence() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(RARE_PROBES));
+    endpoint.set_mode(ResponseMode::CloseAfter);
+    let probe_count = endpoint.probes().len();
     for _ in 0..5 {
         assert_eq!(gapless.get("/").status, 200);
         std::thread::sleep(Duration::from_millis(150));
     }
-    eventually("it is looked at", SOON, || endpoint.probes().len() > probed);
-    assert_eq!(gapless.state(endpoint.address()), "up");
+    eventually("it is looked at", DEFAULT_TIMEOUT, || endpoint.probes().len() > probe_count);
+    assert_eq!(gapless.endpoint_state(endpoint.address()), "up");
     assert_eq!(gapless.incidents("endpoints").len(), 0);
 }
 
 #[test]
-fn a_failing_request_gives_a_death_away_between_probes() {
-    let (endpoint, gapless) = one(Config::new().pool(SELDOM));
-    endpoint.die();
+fn failed_request_reveals_dead_endpoint_between_probes() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(RARE_PROBES));
+    endpoint.kill();
     assert_eq!(gapless.get("/").status, 502);
-    wait_for(&gapless, &endpoint, "down");
+    wait_for_state(&gapless, &endpoint, "down");
     let incident = gapless.incidents("endpoints").swap_remove(0);
     assert_eq!(incident["class"], "refused");
     assert_eq!(incident["requests"]["failed"], 1);
 }
 
 #[test]
-fn silence_is_told_from_refusal() {
+fn silent_and_refused_failures_have_distinct_classes() {
     let detect = "detect = { interval = \"5s\", timeout = \"300ms\" }";
-    let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
+    let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
     // In panic a request may be tried at the silent one, where only this bound ends it.
-    let config = Config::new()
+    let config = ConfigBuilder::new()
         .route("timeouts = { response = \"3s\" }")
         .pool(detect)
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
     let gapless = Gapless::start_ready(&config);
-    near.set_all(Mode::Hang);
+    near.set_all_modes(ResponseMode::Hang);
     assert_eq!(gapless.get("/").text(), "far", "a stalled request is rescued");
-    let silent = until("an incident", SOON, || gapless.incidents("endpoints").pop());
+    let silent =
+        poll_until("an incident", DEFAULT_TIMEOUT, || gapless.incidents("endpoints").pop());
     assert_eq!(silent["class"], "silent");
     assert_eq!(silent["requests"]["rescued"], 1);
     assert_eq!(silent["requests"]["failed"], 0);
     assert_eq!(silent["gap_ms"], 0.0, "no client saw it");
-    far.die();
-    let mut client = Client::open(gapless.address);
+    far.kill();
+    let mut client = TestClient::open(gapless.address);
     let _ = client.exchange("GET", "/", &[], b"");
-    let refused = until("another incident", SOON, || {
+    let refused = poll_until("another incident", DEFAULT_TIMEOUT, || {
         gapless.incidents("endpoints").into_iter().find(|incident| incident["class"] == "refused")
     });
     assert_eq!(refused["endpoint"], far.address().to_string());
 }
 
 #[test]
-fn probes_are_steady_and_counted() {
-    let (endpoint, gapless) = one(Config::new().pool(QUICK));
+fn probes_keep_their_interval_and_are_counted() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(FAST_DETECTION));
     let before = endpoint.probes().len();
     std::thread::sleep(Duration::from_secs(2));
     let probes = endpoint.probes().len() - before;
@@ -277,17 +287,17 @@ fn probes_are_steady_and_counted() {
 
 /// An answer that breaks the rules may be the request's own doing.
 #[test]
-fn malformed_answers_of_the_only_endpoint_make_no_verdict() {
-    let (endpoint, gapless) = one(Config::new());
-    let both = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+fn malformed_responses_of_only_endpoint_make_no_verdict() {
+    let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new());
+    let conflicting_framing = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
                 0\r\n\r\n";
-    endpoint.set(Mode::RawClose(both.into()));
+    endpoint.set_mode(ResponseMode::RawClose(conflicting_framing.into()));
     for _ in 0..4 {
-        assert_eq!(gapless.get("/").verdict(), (502, Some("bad_response")));
-        assert_ne!(gapless.state(endpoint.address()), "down");
+        assert_eq!(gapless.get("/").status_and_reason(), (502, Some("bad_response")));
+        assert_ne!(gapless.endpoint_state(endpoint.address()), "down");
     }
-    assert_eq!(gapless.state(endpoint.address()), "suspect", "but it is doubted");
+    assert_eq!(gapless.endpoint_state(endpoint.address()), "suspect", "but it is doubted");
     assert_eq!(gapless.incidents("endpoints").len(), 0);
-    endpoint.set(Mode::Ok);
+    endpoint.set_mode(ResponseMode::Ok);
     assert_eq!(gapless.get("/").status, 200);
 }

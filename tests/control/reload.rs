@@ -6,60 +6,64 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::client::{self, Client};
-use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode};
+use crate::support::client::{self, TestClient};
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
-use crate::support::load::Load;
-use crate::support::{HeldPort, SOON, eventually};
+use crate::support::load::SteadyLoad;
+use crate::support::{DEFAULT_TIMEOUT, ReservedPort, eventually};
 
 /// Reloads under load.
-const MANY: u64 = 1_000;
+const RELOAD_COUNT: u64 = 1_000;
 
 /// Reloads before memory is measured: caches and allocators have taken what they need by then.
-const WARM_UP: u64 = 200;
+const WARMUP_RELOADS: u64 = 200;
 
-fn to(endpoint: &Endpoint) -> Config {
-    Config::new().zone("here/a", &[endpoint.address()])
+fn config_for(endpoint: &TestEndpoint) -> ConfigBuilder {
+    ConfigBuilder::new().zone("here/a", &[endpoint.address()])
 }
 
 #[track_caller]
-fn wait_for_answer(gapless: &Gapless, name: &str) {
-    eventually(name, SOON, || gapless.get("/").text() == name);
+fn wait_for_response(gapless: &Gapless, name: &str) {
+    eventually(name, DEFAULT_TIMEOUT, || gapless.get("/").text() == name);
 }
 
 #[test]
-fn a_file_that_is_written_is_obeyed() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
+fn rewritten_file_is_applied() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
     assert_eq!(gapless.get("/").text(), "one");
-    gapless.write(&to(&two).text());
-    wait_for_answer(&gapless, "two");
+    gapless.write_config(&config_for(&two).text());
+    wait_for_response(&gapless, "two");
     assert_eq!(gapless.generation(), 2);
     assert_eq!(gapless.endpoints().len(), 1);
 }
 
 #[test]
-fn a_file_that_is_replaced_is_obeyed() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
+fn replaced_file_is_applied() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
     for endpoint in [&two, &one, &two] {
-        let aside = gapless.file().with_extension("new");
-        std::fs::write(&aside, to(endpoint).text()).expect("written");
-        std::fs::rename(&aside, gapless.file()).expect("renamed");
-        wait_for_answer(&gapless, if endpoint.address() == one.address() { "one" } else { "two" });
+        let aside = gapless.config_file().with_extension("new");
+        std::fs::write(&aside, config_for(endpoint).text()).expect("written");
+        std::fs::rename(&aside, gapless.config_file()).expect("renamed");
+        wait_for_response(
+            &gapless,
+            if endpoint.address() == one.address() { "one" } else { "two" },
+        );
     }
 }
 
 /// As Kubernetes mounts a config map: file → `..data` → a directory per version.
 #[test]
-fn a_symlink_that_is_swapped_is_obeyed() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
+fn swapped_symlink_is_applied() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
     let directory = TempDir::new().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     for (version, endpoint) in [("..v1", &one), ("..v2", &two)] {
         std::fs::create_dir(at(version)).expect("made");
-        std::fs::write(at(version).join("gapless.toml"), to(endpoint).text()).expect("written");
+        std::fs::write(at(version).join("gapless.toml"), config_for(endpoint).text())
+            .expect("written");
     }
     let link = |target: &str, name: &str| {
         std::os::unix::fs::symlink(target, at(name)).expect("linked");
@@ -69,34 +73,36 @@ fn a_symlink_that_is_swapped_is_obeyed() {
     let file = at("gapless.toml");
     let (temporary, data) = (at("..data_tmp"), at("..data"));
     link("..v2", "..data_tmp");
-    let gapless = Gapless::start_with(directory, file);
-    wait_for_answer(&gapless, "one");
+    let gapless = Gapless::start_with_file(directory, file);
+    wait_for_response(&gapless, "one");
     std::fs::rename(temporary, data).expect("swapped");
-    wait_for_answer(&gapless, "two");
+    wait_for_response(&gapless, "two");
 }
 
 #[test]
-fn a_signal_reloads_even_what_has_not_changed() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&to(&one));
+fn sighup_reloads_unchanged_file() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(&one));
     for generation in 2..5 {
         gapless.signal(Signal::HUP);
-        eventually("a reload", SOON, || gapless.generation() == generation);
+        eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == generation);
     }
     assert_eq!(gapless.get("/").status, 200);
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_says_where_it_is_bad() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
-    assert!(gapless.api("/api/v1/config")["refused"].is_null());
+fn invalid_file_is_refused_with_error_locations() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
+    assert!(gapless.api_json("/api/v1/config")["refused"].is_null());
     let bad = "nonsense = 1\n[[listen]]\naddress = \"nowhere\"\n[[route]]\npool = \"wbe\"\n\
                [pool.web]\nprobe = { http = \"healthz\" }\ndetect = { interval = \"1x\" }\n\
                [[pool.web.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:1\"]\n";
-    gapless.write(bad);
-    eventually("a refusal", SOON, || gapless.api("/api/v1/config")["refused"].is_object());
-    let config = gapless.api("/api/v1/config");
+    gapless.write_config(bad);
+    eventually("a refusal", DEFAULT_TIMEOUT, || {
+        gapless.api_json("/api/v1/config")["refused"].is_object()
+    });
+    let config = gapless.api_json("/api/v1/config");
     assert_eq!(config["generation"], 1);
     let refused = &config["refused"];
     let errors = refused["errors"].as_array().expect("a list");
@@ -108,197 +114,209 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_bad() {
     assert!(refused["report"].as_str().expect("text").contains("nowhere"));
     assert_eq!(gapless.get("/").text(), "one");
     assert_eq!(gapless.metric("gapless_config_last_reload_ok"), 0.0);
-    gapless.write(&to(&two).text());
-    wait_for_answer(&gapless, "two");
-    assert!(gapless.api("/api/v1/config")["refused"].is_null());
+    gapless.write_config(&config_for(&two).text());
+    wait_for_response(&gapless, "two");
+    assert!(gapless.api_json("/api/v1/config")["refused"].is_null());
     assert_eq!(gapless.metric("gapless_config_last_reload_ok"), 1.0);
 }
 
 #[test]
-fn a_file_that_is_gone_changes_nothing() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&to(&one));
-    std::fs::remove_file(gapless.file()).expect("removed");
-    eventually("a refusal", SOON, || gapless.api("/api/v1/config")["refused"].is_object());
+fn missing_file_keeps_running_config() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(&one));
+    std::fs::remove_file(gapless.config_file()).expect("removed");
+    eventually("a refusal", DEFAULT_TIMEOUT, || {
+        gapless.api_json("/api/v1/config")["refused"].is_object()
+    });
     assert_eq!(gapless.get("/").text(), "one");
-    gapless.write(&to(&one).text());
-    eventually("all is well", SOON, || gapless.api("/api/v1/config")["refused"].is_null());
+    gapless.write_config(&config_for(&one).text());
+    eventually("all is well", DEFAULT_TIMEOUT, || {
+        gapless.api_json("/api/v1/config")["refused"].is_null()
+    });
 }
 
 #[test]
-fn a_down_endpoint_stays_down_through_reloads() {
-    let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
-    near.set_probe(Mode::Status(500));
+fn down_endpoint_stays_down_across_reloads() {
+    let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
+    near.set_probe_mode(ResponseMode::Status(500));
     // Probed so seldom after its verdict that a reload would be seen to absolve it.
     let detect = "detect = { interval = \"30s\", down_interval = \"30s\" }";
-    let config = Config::new()
+    let config = ConfigBuilder::new()
         .pool(detect)
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
     let gapless = Gapless::start(&config);
-    eventually("its verdict", SOON, || gapless.state(near.address()) == "down");
-    near.set_probe(Mode::Ok);
+    eventually("its verdict", DEFAULT_TIMEOUT, || gapless.endpoint_state(near.address()) == "down");
+    near.set_probe_mode(ResponseMode::Ok);
     for (generation, late) in (2..6).zip(["1s", "2s", "3s", "4s"]) {
-        gapless.write(&config.clone().pool(&format!("late_after = \"{late}\"")).text());
-        eventually("a reload", SOON, || gapless.generation() == generation);
-        assert_eq!(gapless.state(near.address()), "down");
+        gapless.write_config(&config.clone().pool(&format!("late_after = \"{late}\"")).text());
+        eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == generation);
+        assert_eq!(gapless.endpoint_state(near.address()), "down");
         assert_eq!(gapless.get("/").text(), "far");
     }
 }
 
 #[test]
-fn a_new_endpoint_serves_after_its_first_pass_only() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    two.set_probe(Mode::Hang);
+fn new_endpoint_serves_only_after_first_pass() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    two.set_probe_mode(ResponseMode::Hang);
     let detect = "detect = { interval = \"30s\", timeout = \"30s\", down_interval = \"30s\" }";
-    let base = Config::new().pool(detect);
+    let base = ConfigBuilder::new().pool(detect);
     let gapless = Gapless::start_ready(&base.clone().zone("here/a", &[one.address()]));
     let both = base.zone("here/new", &[two.address()]).zone("here/a", &[one.address()]);
-    gapless.write(&both.text());
-    eventually("a reload", SOON, || gapless.generation() == 2);
-    assert_eq!(gapless.state(two.address()), "unknown");
-    assert_eq!(gapless.state(one.address()), "up", "what stays keeps its health");
+    gapless.write_config(&both.text());
+    eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == 2);
+    assert_eq!(gapless.endpoint_state(two.address()), "unknown");
+    assert_eq!(gapless.endpoint_state(one.address()), "up", "what stays keeps its health");
     for _ in 0..10 {
         assert_eq!(gapless.get("/").text(), "one");
     }
 }
 
 #[test]
-fn listeners_come_and_go() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&to(&one));
-    let port = HeldPort::take();
+fn listeners_are_added_and_removed_by_reload() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(&one));
+    let port = ReservedPort::reserve();
     let added = port.address();
     drop(port);
-    assert!(Client::connect(added).is_err());
-    gapless.write(&to(&one).listen(added).text());
-    eventually("it listens", SOON, || Client::connect(added).is_ok());
+    assert!(TestClient::connect(added).is_err());
+    gapless.write_config(&config_for(&one).listen(added).text());
+    eventually("it listens", DEFAULT_TIMEOUT, || TestClient::connect(added).is_ok());
     assert_eq!(client::get(added, "/").text(), "one");
-    let mut kept = Client::open(added);
-    assert_eq!(kept.get("/").status, 200);
-    gapless.write(&to(&one).text());
-    eventually("it listens no more", SOON, || Client::connect(added).is_err());
-    assert_eq!(kept.get("/").status, 200, "a running connection goes on");
+    let mut connection = TestClient::open(added);
+    assert_eq!(connection.get("/").status, 200);
+    gapless.write_config(&config_for(&one).text());
+    eventually("it listens no more", DEFAULT_TIMEOUT, || TestClient::connect(added).is_err());
+    assert_eq!(connection.get("/").status, 200, "a running connection goes on");
     assert_eq!(gapless.get("/").status, 200, "and so does the other listener");
 }
 
 #[test]
-fn a_listener_that_cannot_be_had_changes_nothing() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
+fn unavailable_listen_address_is_refused() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().map(|address| (taken, address)).expect("bound");
-    gapless.write(&to(&two).listen(taken.1).text());
-    eventually("a refusal", SOON, || gapless.api("/api/v1/config")["refused"].is_object());
-    let refused = gapless.api("/api/v1/config");
+    gapless.write_config(&config_for(&two).listen(taken.1).text());
+    eventually("a refusal", DEFAULT_TIMEOUT, || {
+        gapless.api_json("/api/v1/config")["refused"].is_object()
+    });
+    let refused = gapless.api_json("/api/v1/config");
     assert!(refused["refused"]["report"].as_str().expect("text").contains("another process"));
     assert_eq!(gapless.get("/").text(), "one");
 }
 
 #[test]
-fn what_only_a_start_can_change_is_said() {
-    let one = Endpoint::start("one");
-    let config = Config::default().keys("workers = 1").zone("here/a", &[one.address()]);
+fn restart_only_changes_are_reported() {
+    let one = TestEndpoint::start("one");
+    let config = ConfigBuilder::default().keys("workers = 1").zone("here/a", &[one.address()]);
     let gapless = Gapless::start_ready(&config);
     let text = config.text().replace("workers = 1", "workers = 2");
-    gapless.write(&text);
-    eventually("a reload", SOON, || gapless.generation() == 2);
-    assert_eq!(gapless.api("/api/v1/config")["needs_restart"], serde_json::json!(["workers"]));
-    gapless.write(&config.text());
-    eventually("a reload", SOON, || gapless.generation() == 3);
-    assert_eq!(gapless.api("/api/v1/config")["needs_restart"], serde_json::json!([]));
+    gapless.write_config(&text);
+    eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == 2);
+    assert_eq!(gapless.api_json("/api/v1/config")["needs_restart"], serde_json::json!(["workers"]));
+    gapless.write_config(&config.text());
+    eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == 3);
+    assert_eq!(gapless.api_json("/api/v1/config")["needs_restart"], serde_json::json!([]));
 }
 
 #[test]
-fn connections_and_running_requests_do_not_notice_a_reload() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let config = to(&one);
+fn reload_keeps_client_connections_and_running_requests() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let config = config_for(&one);
     let gapless = Gapless::start_ready(&config);
-    let mut client = Client::open(gapless.address);
+    let mut client = TestClient::open(gapless.address);
     assert_eq!(client.get("/").status, 200);
-    one.set(Mode::Slow(Duration::from_secs(2)));
-    let mut waiting = Client::open(gapless.address);
+    one.set_mode(ResponseMode::Slow(Duration::from_secs(2)));
+    let mut waiting = TestClient::open(gapless.address);
     // A GET would not wait for so long: another endpoint would be asked.
     waiting.send("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").expect("sent");
-    eventually("it is under way", SOON, || one.seen().len() == 2);
-    gapless.write(&to(&two).text());
-    eventually("a reload", SOON, || gapless.generation() == 2);
+    eventually("it is under way", DEFAULT_TIMEOUT, || one.requests().len() == 2);
+    gapless.write_config(&config_for(&two).text());
+    eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == 2);
     gapless.wait_all_up();
     assert_eq!(client.get("/").text(), "two", "on the same connection");
-    let answer = waiting.answer("POST").expect("an answer");
+    let answer = waiting.read_response("POST").expect("an answer");
     assert_eq!((answer.status, answer.text()), (200, "one".to_owned()));
 }
 
 #[test]
-fn connections_to_endpoints_outlive_a_reload() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&to(&one));
+fn upstream_connections_survive_reload() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(&one));
     for generation in 2..8 {
         assert_eq!(gapless.get("/").status, 200);
         gapless.signal(Signal::HUP);
-        eventually("a reload", SOON, || gapless.generation() == generation);
+        eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() == generation);
     }
-    assert_eq!(one.connections(), 1);
+    assert_eq!(one.used_connection_count(), 1);
 }
 
 #[test]
-fn a_thousand_reloads_under_load_cost_nothing() {
+fn thousand_reloads_under_load_fail_no_request_and_no_leak() {
     let names = ["near-a", "near-b", "far-a", "dead"];
-    let endpoints = names.map(Endpoint::start);
-    let [near_a, near_b, far_a, dead] = endpoints.each_ref().map(Endpoint::address);
-    endpoints[3].die();
-    let config = Config::new()
+    let endpoints = names.map(TestEndpoint::start);
+    let [near_a, near_b, far_a, dead] = endpoints.each_ref().map(TestEndpoint::address);
+    endpoints[3].kill();
+    let config = ConfigBuilder::new()
         .pool("detect = { interval = \"1s\" }")
         .zone("here/near", &[near_a, near_b, dead])
         .zone("here/far", &[far_a]);
     let gapless = Gapless::start(&config);
-    eventually("verdicts", SOON, || {
-        let up = [near_a, near_b, far_a].iter().all(|&address| gapless.state(address) == "up");
-        up && gapless.state(dead) == "down"
+    eventually("verdicts", DEFAULT_TIMEOUT, || {
+        let are_others_up =
+            [near_a, near_b, far_a].iter().all(|&address| gapless.endpoint_state(address) == "up");
+        are_others_up && gapless.endpoint_state(dead) == "down"
     });
-    let load = Load::start(gapless.address, 4, Duration::from_millis(2));
+    let load = SteadyLoad::start(gapless.address, 4, Duration::from_millis(2));
     let mut warm_kib = 0;
-    for reload in 1..=MANY {
+    for reload in 1..=RELOAD_COUNT {
         let before = gapless.generation();
         if reload % 50 == 0 {
             // Another text now and then, so that not only nothing changes.
-            gapless.write(&config.clone().pool(&format!("late_after = \"{reload}ms\"")).text());
+            gapless
+                .write_config(&config.clone().pool(&format!("late_after = \"{reload}ms\"")).text());
         } else {
             gapless.signal(Signal::HUP);
         }
-        eventually("a reload", SOON, || gapless.generation() > before);
-        assert_eq!(gapless.state(dead), "down", "after {reload} reloads");
-        if reload == WARM_UP {
+        eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() > before);
+        assert_eq!(gapless.endpoint_state(dead), "down", "after {reload} reloads");
+        if reload == WARMUP_RELOADS {
             warm_kib = gapless.rss_kib();
         }
     }
     let end_kib = gapless.rss_kib();
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent, tally);
-    assert!(tally.sent > MANY, "{} requests are no load", tally.sent);
+    assert!(tally.sent > RELOAD_COUNT, "{} requests are no load", tally.sent);
     assert!(end_kib < warm_kib + warm_kib / 10, "{warm_kib} KiB grew to {end_kib} KiB");
     assert_eq!(tally.by_endpoint.get(&dead.to_string()), None);
 }
 
 /// The old addresses serve until something is known of the new ones.
 #[test]
-fn new_addresses_for_all_endpoints_cost_no_request() {
-    let sets = [["a", "b"], ["c", "d"]].map(|names| names.map(Endpoint::start));
+fn replacing_all_endpoints_fails_no_request() {
+    let sets = [["a", "b"], ["c", "d"]].map(|names| names.map(TestEndpoint::start));
     // Long enough to be noticed.
-    let knowing = Mode::Slow(Duration::from_millis(300));
-    sets.iter().flatten().for_each(|endpoint| endpoint.set_probe(knowing.clone()));
-    let config =
-        |set: &[Endpoint; 2]| Config::new().zone("here/a", &set.each_ref().map(Endpoint::address));
+    let slow_probe = ResponseMode::Slow(Duration::from_millis(300));
+    sets.iter().flatten().for_each(|endpoint| endpoint.set_probe_mode(slow_probe.clone()));
+    let config = |set: &[TestEndpoint; 2]| {
+        ConfigBuilder::new().zone("here/a", &set.each_ref().map(TestEndpoint::address))
+    };
     let gapless = Gapless::start_ready(&config(&sets[0]));
-    let load = Load::start(gapless.address, 4, Duration::from_millis(2));
+    let load = SteadyLoad::start(gapless.address, 4, Duration::from_millis(2));
     for set in [&sets[1], &sets[0], &sets[1]] {
         let before = gapless.generation();
-        gapless.write(&config(set).text());
-        eventually("a reload", SOON, || gapless.generation() > before);
+        gapless.write_config(&config(set).text());
+        eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() > before);
         gapless.wait_all_up();
-        let served = set.each_ref().map(|endpoint| endpoint.seen().len());
-        let serves = |(endpoint, before): (&Endpoint, usize)| endpoint.seen().len() > before;
-        eventually("the new ones serve", SOON, || set.iter().zip(served).all(serves));
+        let served = set.each_ref().map(|endpoint| endpoint.requests().len());
+        let has_served =
+            |(endpoint, before): (&TestEndpoint, usize)| endpoint.requests().len() > before;
+        eventually("the new ones serve", DEFAULT_TIMEOUT, || {
+            set.iter().zip(served).all(has_served)
+        });
     }
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent, tally);
@@ -306,60 +324,65 @@ fn new_addresses_for_all_endpoints_cost_no_request() {
 
 /// Somebody else writes in the same directory all the time.
 #[test]
-fn a_directory_that_is_never_left_alone_is_looked_at() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
-    let other = gapless.file().with_file_name("other");
-    let over = AtomicBool::new(false);
+fn busy_config_directory_still_reloads() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
+    let other = gapless.config_file().with_file_name("other");
+    let should_stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !over.load(SeqCst) {
+            while !should_stop.load(SeqCst) {
                 let _ = std::fs::write(&other, "something");
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        eventually("it writes", SOON, || other.exists());
-        gapless.write(&to(&two).text());
-        let seen = obeyed(&gapless, 2);
+        eventually("it writes", DEFAULT_TIMEOUT, || other.exists());
+        gapless.write_config(&config_for(&two).text());
+        let is_change_applied = is_applied_in_time(&gapless, 2);
         gapless.signal(Signal::HUP);
-        let heard = obeyed(&gapless, 3);
-        over.store(true, SeqCst);
-        assert!(seen && heard, "the change was seen: {seen}, the signal was heard: {heard}");
+        let is_signal_applied = is_applied_in_time(&gapless, 3);
+        should_stop.store(true, SeqCst);
+        assert!(
+            is_change_applied && is_signal_applied,
+            "the change was seen: {is_change_applied}, the signal was heard: {is_signal_applied}"
+        );
     });
     assert_eq!(gapless.get("/").text(), "two");
 }
 
 /// Whether the configuration of this number is obeyed soon.
-fn obeyed(gapless: &Gapless, generation: u64) -> bool {
-    let end = Instant::now() + Duration::from_secs(6);
-    while gapless.generation() < generation && Instant::now() < end {
+fn is_applied_in_time(gapless: &Gapless, generation: u64) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(6);
+    while gapless.generation() < generation && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
     gapless.generation() >= generation
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_nothing() {
+fn unread_log_pipe_does_not_block_reload() {
     /// More than a pipe holds.
     const LOG_BYTES: usize = 256 * 1024;
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&to(&one));
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&config_for(&one));
     let refusals = || gapless.metric("gapless_config_reloads_total{result=\"refused\"}");
-    gapless.write(&"nonsense = 1\n".repeat(500));
-    eventually("a refusal", SOON, || gapless.api("/api/v1/config")["refused"].is_object());
-    eventually("it is told", SOON, || gapless.log().contains("refused"));
-    let report = gapless.api("/api/v1/config")["refused"]["report"].as_str().map(str::len);
-    gapless.ignore_log();
-    let mut told = 0;
-    while told < LOG_BYTES {
+    gapless.write_config(&"nonsense = 1\n".repeat(500));
+    eventually("a refusal", DEFAULT_TIMEOUT, || {
+        gapless.api_json("/api/v1/config")["refused"].is_object()
+    });
+    eventually("it is told", DEFAULT_TIMEOUT, || gapless.log().contains("refused"));
+    let report = gapless.api_json("/api/v1/config")["refused"]["report"].as_str().map(str::len);
+    gapless.stop_reading_log();
+    let mut logged_bytes = 0;
+    while logged_bytes < LOG_BYTES {
         let before = refusals();
         gapless.signal(Signal::HUP);
-        eventually("a refusal", SOON, || refusals() > before);
-        told += report.expect("text");
+        eventually("a refusal", DEFAULT_TIMEOUT, || refusals() > before);
+        logged_bytes += report.expect("text");
     }
-    assert!(gapless.is_log_ignored());
+    assert!(gapless.has_stopped_reading_log());
     assert_eq!(gapless.get("/").text(), "one");
-    gapless.write(&to(&two).text());
-    wait_for_answer(&gapless, "two");
+    gapless.write_config(&config_for(&two).text());
+    wait_for_response(&gapless, "two");
     assert!(gapless.metric("gapless_log_lines_dropped_total") >= 0.0);
 }

@@ -5,10 +5,10 @@ mod support;
 
 mod affinity;
 mod breakers;
-mod front;
 mod independent;
+mod listener;
 mod overload;
 mod proxy;
-mod resend;
+mod retry;
 mod routing;
 mod upstream;

@@ -6,25 +6,25 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::alone;
+use crate::serialize_tests;
 use crate::support::instance::BINARY;
 
-fn demo(arguments: &[&str]) -> Output {
-    let _alone = alone();
+fn run_demo(arguments: &[&str]) -> Output {
+    let _serial_guard = serialize_tests();
     // Two demos that start at once find the same ports free: another run of these tests waits.
-    let ports = std::env::temp_dir().join("gapless-demo.lock");
-    let ports = File::options().create(true).append(true).open(ports).expect("a file");
-    ports.lock().expect("the demo's ports");
+    let lock_path = std::env::temp_dir().join("gapless-demo.lock");
+    let lock_file = File::options().create(true).append(true).open(lock_path).expect("a file");
+    lock_file.lock().expect("the demo's ports");
     let mut command = Command::new(BINARY);
     command.args(["demo", "--seconds", "6", "--rate", "100"]).args(arguments);
     command.output().expect("the demo runs")
 }
 
-fn result(output: &Output) -> Value {
+fn demo_result(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
-    let beside = String::from_utf8_lossy(&output.stderr);
-    let last = text.lines().last().unwrap_or_else(|| panic!("no result:\n{beside}"));
-    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}\n{beside}"))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().last().unwrap_or_else(|| panic!("no result:\n{stderr}"));
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}\n{stderr}"))
 }
 
 fn number(result: &Value, path: &str) -> f64 {
@@ -33,7 +33,7 @@ fn number(result: &Value, path: &str) -> f64 {
 
 /// What holds whatever the fault: it was seen no later than probes alone see it, the zone came
 /// back, and the names that scripts rely on are there.
-fn check(result: &Value, fault: &str) {
+fn check_result(result: &Value, fault: &str) {
     assert_eq!(result["fault"], fault);
     assert_eq!(result["scope"], "zone");
     for path in
@@ -51,40 +51,41 @@ fn check(result: &Value, fault: &str) {
 }
 
 #[test]
-fn a_zone_dies_and_no_get_fails() {
-    let output = demo(&["--fault", "refused", "--format", "json"]);
+fn zone_that_refuses_connections_fails_no_get() {
+    let output = run_demo(&["--fault", "refused", "--format", "json"]);
     assert!(output.status.success());
-    let result = result(&output);
-    check(&result, "refused");
+    let result = demo_result(&output);
+    check_result(&result, "refused");
     assert_eq!(number(&result, "/requests/failed_get"), 0.0, "{result}");
-    let beside = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for word in
         ["[pool.web]", "us-south/us-south-1 fails: refused", "down (connect refused)", "is healed"]
     {
-        assert!(beside.contains(word), "{word:?} in\n{beside}");
+        assert!(stderr.contains(word), "{word:?} in\n{stderr}");
     }
 }
 
 #[test]
-fn a_zone_hangs_and_no_get_fails() {
-    let result = result(&demo(&["--fault", "hang", "--format", "json"]));
-    check(&result, "hang");
+fn zone_that_hangs_fails_no_get() {
+    let result = demo_result(&run_demo(&["--fault", "hang", "--format", "json"]));
+    check_result(&result, "hang");
     assert_eq!(number(&result, "/requests/failed_get"), 0.0, "{result}");
     assert!(number(&result, "/requests/rescued") > 0.0, "{result}");
 }
 
 #[test]
-fn it_works_where_its_ports_are_taken() {
+fn demo_with_occupied_ports_uses_others() {
     // Whether this test or another process has them does not matter.
-    let _taken = ["127.0.0.1:18800", "127.0.0.1:18900", "127.0.0.1:18811"].map(TcpListener::bind);
-    let result = result(&demo(&["--fault", "reset", "--format", "json"]));
-    check(&result, "reset");
+    let _occupied =
+        ["127.0.0.1:18800", "127.0.0.1:18900", "127.0.0.1:18811"].map(TcpListener::bind);
+    let result = demo_result(&run_demo(&["--fault", "reset", "--format", "json"]));
+    check_result(&result, "reset");
     assert_eq!(number(&result, "/requests/failed_get"), 0.0, "{result}");
 }
 
 #[test]
-fn for_people_it_ends_with_a_table() {
-    let output = demo(&["--fault", "bad-status"]);
+fn text_output_ends_with_a_table() {
+    let output = run_demo(&["--fault", "bad-status"]);
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stdout);
     for word in

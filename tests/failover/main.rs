@@ -5,12 +5,12 @@
 mod support;
 
 mod demo;
-mod zones;
+mod zone_failures;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held by each test here while it runs.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn serialize_tests() -> MutexGuard<'static, ()> {
+    static TEST_LOCK: Mutex<()> = Mutex::new(());
+    TEST_LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }

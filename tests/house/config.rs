@@ -4,20 +4,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gapless::cli::check::{Format, check};
-use gapless::config::model::{Headers, LedgerBounds, Limits, Shutdown, Underscores};
-use gapless::config::report::{Report, Severity};
-use gapless::config::{self, LoadError, Loaded};
-use gapless::logic::affinity::{Affinity, OnReturn};
-use gapless::logic::balance::{Balance, Kind};
-use gapless::logic::discovery::Policy;
-use gapless::logic::probe::{ProbeKind, ProbeSpec};
-use gapless::logic::route::{
-    Action, HostMatch, PathMatch, PathRules, RetrySpec, RouteSpec, Timeouts,
+use gapless::cli::check::{OutputFormat, check};
+use gapless::config::model::{
+    HeaderPolicy, LedgerRetention, ServerLimits, ShutdownConfig, UnderscorePolicy,
 };
-use gapless::logic::topology::{
-    Correlate, Detect, Evict, PROBES_PER_SECOND, PoolLimits, Recover, Topology,
+use gapless::config::report::{ConfigReport, Severity};
+use gapless::config::{self, LoadError, LoadedConfig};
+use gapless::logic::discovery::LookupPolicy;
+use gapless::logic::model::topology::{
+    CorrelationSpec, DetectionSpec, EvictionSpec, PROBES_PER_SECOND, PoolLimitSpec, RecoverySpec,
+    Topology,
 };
+use gapless::logic::probing::probe::{ProbeKind, ProbeSpec};
+use gapless::logic::routing::{
+    HostMatch, PathMatch, PathNormalisation, RetrySpec, RouteAction, RouteSpec, RouteTimeouts,
+};
+use gapless::logic::steering::affinity::{FailbackPolicy, SessionAffinity};
+use gapless::logic::steering::balance::{BalancePolicy, HashTableKind};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -39,120 +42,144 @@ fn example_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
-fn example(name: &str) -> String {
+fn example_text(name: &str) -> String {
     std::fs::read_to_string(example_path(name)).expect("the example is there")
 }
 
-fn parse(text: &str) -> Result<Loaded, Report> {
+fn parse(text: &str) -> Result<LoadedConfig, ConfigReport> {
     config::parse("test.toml", text)
 }
 
 /// `line:column message` of everything that is wrong.
-fn places(report: &Report) -> Vec<String> {
-    let place =
+fn located_messages(report: &ConfigReport) -> Vec<String> {
+    let format_located =
         |d: &config::report::Diagnostic| format!("{}:{} {}", d.at.line, d.at.column, d.message);
-    report.diagnostics.iter().map(place).collect()
+    report.diagnostics.iter().map(format_located).collect()
 }
 
 #[test]
-fn every_example_is_good_and_fits_the_schema() {
+fn every_example_config_loads_and_fits_the_schema() {
     let validator = jsonschema::validator_for(&config::schema()).unwrap();
     for name in EXAMPLES {
         let loaded = config::load(&example_path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(loaded.warnings.is_empty(), "{name}: {}", loaded.warnings);
-        let instance: Value = toml::from_str(&example(name)).unwrap();
+        let instance: Value = toml::from_str(&example_text(name)).unwrap();
         assert!(validator.is_valid(&instance), "{name}: {:?}", validator.validate(&instance));
     }
 }
 
 #[test]
-fn the_smallest_example_takes_every_default() {
-    let config = parse(&example("minimal.toml")).unwrap().config;
+fn minimal_example_takes_every_default() {
+    let config = parse(&example_text("minimal.toml")).unwrap().config;
     assert_eq!(config.admin.address, Some("127.0.0.1:9900".parse().unwrap()));
-    assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
+    assert_eq!(
+        (config.limits, config.shutdown),
+        (ServerLimits::default(), ShutdownConfig::default())
+    );
     assert!(config.workers >= 1);
-    assert_eq!(config.headers.via, "gapless");
+    assert_eq!(config.headers.via_pseudonym, "gapless");
 
     let route = &config.routes[0];
-    let expected = RouteSpec::new("*/", HostMatch::Any, PathMatch::default(), Action::pool("web"));
+    let expected =
+        RouteSpec::new("*/", HostMatch::Any, PathMatch::default(), RouteAction::to_pool("web"));
     assert_eq!(*route, expected);
-    assert_eq!(config.paths, PathRules::default());
-    assert_eq!(config.headers.underscores, Underscores::Reject);
-    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
-    assert_eq!(route.body_bytes, None);
+    assert_eq!(config.paths, PathNormalisation::default());
+    assert_eq!(config.headers.underscores, UnderscorePolicy::Reject);
+    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), RouteTimeouts::default()));
+    assert_eq!(route.max_body_bytes, None);
 
     let pool = &config.topology.pools[0];
     assert_eq!(pool.probes, [ProbeSpec::tcp()]);
-    assert_eq!((pool.detect, pool.limits), (Detect::default(), PoolLimits::default()));
-    assert_eq!((pool.optimistic, pool.late_after), (false, Duration::from_millis(250)));
+    assert_eq!((pool.detect, pool.limits), (DetectionSpec::default(), PoolLimitSpec::default()));
+    assert_eq!((pool.is_optimistic, pool.late_after), (false, Duration::from_millis(250)));
     assert_eq!(pool.zones[0].endpoints[0].weight, 1);
-    assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
-    assert_eq!(pool.evict, Evict::default());
-    assert_eq!((&pool.balance, &pool.affinity), (&Balance::LeastRequests, &None));
+    assert_eq!(
+        (pool.correlation, pool.recovery),
+        (CorrelationSpec::default(), RecoverySpec::default())
+    );
+    assert_eq!(pool.eviction, EvictionSpec::default());
+    assert_eq!((&pool.balance, &pool.affinity), (&BalancePolicy::LeastRequests, &None));
     assert_eq!(config.topology.probes_per_second, Topology::default().probes_per_second);
 }
 
 #[test]
-fn the_example_of_verdicts_says_what_it_says() {
-    let config = parse(&example("verdicts.toml")).unwrap().config;
+fn verdicts_example_is_parsed_as_written() {
+    let config = parse(&example_text("verdicts.toml")).unwrap().config;
     assert_eq!(config.topology.probes_per_second, 2_000);
     let pool = &config.topology.pools[0];
     let secs = Duration::from_secs;
-    assert_eq!(pool.detect, Detect { target: Some(secs(5)), ..Detect::default() });
-    let correlate = Correlate { quorum_percent: 66, window: secs(1), return_percent: 50 };
-    assert_eq!(pool.correlate, correlate);
-    let recover = Recover { hold_down: secs(2), hold_down_max: secs(60), ramp: secs(30) };
-    assert_eq!(pool.recover, recover);
-    let evict = Evict { endpoints: 4, percent: 70, zone_percent: 100, panic_percent: 20 };
-    assert_eq!(pool.evict, evict);
-    let off = example("verdicts.toml").replace("quorum_percent = 66", "quorum_percent = \"off\"");
-    let config = parse(&off).unwrap().config;
-    assert_eq!(config.topology.pools[0].correlate.quorum_percent, Correlate::OFF_PERCENT);
+    assert_eq!(pool.detect, DetectionSpec { target: Some(secs(5)), ..DetectionSpec::default() });
+    let correlate = CorrelationSpec { quorum_percent: 66, window: secs(1), return_percent: 50 };
+    assert_eq!(pool.correlation, correlate);
+    let recover = RecoverySpec { hold_down: secs(2), hold_down_max: secs(60), ramp: secs(30) };
+    assert_eq!(pool.recovery, recover);
+    let evict = EvictionSpec {
+        max_down_endpoints: 4,
+        max_down_percent: 70,
+        max_zone_down_percent: 100,
+        panic_percent: 20,
+    };
+    assert_eq!(pool.eviction, evict);
+    let without_quorum =
+        example_text("verdicts.toml").replace("quorum_percent = 66", "quorum_percent = \"off\"");
+    let config = parse(&without_quorum).unwrap().config;
+    assert_eq!(config.topology.pools[0].correlation.quorum_percent, CorrelationSpec::OFF_PERCENT);
 }
 
 /// The full example says what it says about defaults truly.
 #[test]
-fn the_full_example_states_the_defaults() {
-    let config = parse(&example("full.toml")).unwrap().config;
-    assert_eq!((config.limits, config.shutdown), (Limits::default(), Shutdown::default()));
-    assert_eq!(config.ledger, LedgerBounds::default());
-    assert_eq!((config.dns.policy, config.dns.entries.len()), (Policy::default(), 2));
-    assert_eq!((config.headers, config.paths), (Headers::default(), PathRules::default()));
+fn full_example_states_the_defaults() {
+    let config = parse(&example_text("full.toml")).unwrap().config;
+    assert_eq!(
+        (config.limits, config.shutdown),
+        (ServerLimits::default(), ShutdownConfig::default())
+    );
+    assert_eq!(config.ledger, LedgerRetention::default());
+    assert_eq!((config.dns.policy, config.dns.entries.len()), (LookupPolicy::default(), 2));
+    assert_eq!(
+        (config.headers, config.paths),
+        (HeaderPolicy::default(), PathNormalisation::default())
+    );
     let route = &config.routes[0];
-    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), Timeouts::default()));
-    assert_eq!(route.body_bytes, Some(10 << 20));
+    assert_eq!((route.retry, route.timeouts), (RetrySpec::default(), RouteTimeouts::default()));
+    assert_eq!(route.max_body_bytes, Some(10 << 20));
     assert_eq!(config.topology.probes_per_second, PROBES_PER_SECOND);
     let pool = &config.topology.pools[0];
     let target = Some(Duration::from_secs(5));
-    assert_eq!(pool.detect, Detect { target, ..Detect::default() });
-    assert_eq!((pool.correlate, pool.recover), (Correlate::default(), Recover::default()));
-    assert_eq!(pool.evict, Evict { endpoints: 100, ..Evict::default() });
-    assert_eq!(pool.limits, PoolLimits::default());
-    let Balance::Keyed(keyed) = &pool.balance else { panic!("{:?}", pool.balance) };
-    assert_eq!((keyed.table, keyed.max_load_percent), (Kind::default(), Some(125)));
-    let Some(Affinity::Cookie(cookie)) = pool.affinity.as_deref() else { panic!("no cookie") };
-    assert_eq!((cookie.on_return, &cookie.secrets), (OnReturn::default(), &None));
-    let ProbeKind::Http(probe) = &pool.primary().kind else { panic!("{:?}", pool.probes) };
+    assert_eq!(pool.detect, DetectionSpec { target, ..DetectionSpec::default() });
+    assert_eq!(
+        (pool.correlation, pool.recovery),
+        (CorrelationSpec::default(), RecoverySpec::default())
+    );
+    assert_eq!(pool.eviction, EvictionSpec { max_down_endpoints: 100, ..EvictionSpec::default() });
+    assert_eq!(pool.limits, PoolLimitSpec::default());
+    let BalancePolicy::ConsistentHash(keyed) = &pool.balance else { panic!("{:?}", pool.balance) };
+    assert_eq!((keyed.table, keyed.max_load_percent), (HashTableKind::default(), Some(125)));
+    let Some(SessionAffinity::Cookie(cookie)) = pool.affinity.as_deref() else {
+        panic!("no cookie")
+    };
+    assert_eq!((cookie.failback, &cookie.secrets), (FailbackPolicy::default(), &None));
+    let ProbeKind::Http(probe) = &pool.primary_probe().kind else { panic!("{:?}", pool.probes) };
     assert_eq!(probe.expect_status, [200..=299]);
     assert_eq!(probe.headers["x-probe"], "gapless");
-    assert_eq!(pool.primary().port, Some(18310));
+    assert_eq!(pool.primary_probe().port, Some(18310));
 }
 
 /// A key that joins the file joins the full example too.
 #[test]
-fn the_full_example_has_every_key() {
+fn full_example_contains_every_schema_key() {
     let schema = config::schema();
-    let text = example("full.toml");
+    let text = example_text("full.toml");
     let tables = schema["$defs"].as_object().unwrap().values().chain([&schema]);
     let keys = tables.filter_map(|table| table["properties"].as_object()).flat_map(|p| p.keys());
     for key in keys {
-        let given = ["{} = ", "[{}", ".{}]", ".{}."].map(|form| form.replace("{}", key));
-        assert!(given.iter().any(|form| text.contains(form)), "full.toml has no `{key}`");
+        let spellings = ["{} = ", "[{}", ".{}]", ".{}."].map(|form| form.replace("{}", key));
+        assert!(spellings.iter().any(|form| text.contains(form)), "full.toml has no `{key}`");
     }
 }
 
 #[test]
-fn the_schema_describes_every_key_and_knows_no_others() {
+fn schema_describes_every_key_and_rejects_unknown_keys() {
     let schema = config::schema();
     for table in schema["$defs"].as_object().unwrap().values().chain([&schema]) {
         let Some(properties) = table["properties"].as_object() else {
@@ -164,7 +191,7 @@ fn the_schema_describes_every_key_and_knows_no_others() {
         }
     }
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let good: Value = toml::from_str(&example("minimal.toml")).unwrap();
+    let good: Value = toml::from_str(&example_text("minimal.toml")).unwrap();
     for path in ["", "/route/0", "/pool/web", "/pool/web/zone/0", "/listen/0"] {
         let mut instance = good.clone();
         instance.pointer_mut(path).unwrap()["unknown"] = json!(1);
@@ -173,7 +200,7 @@ fn the_schema_describes_every_key_and_knows_no_others() {
 }
 
 #[test]
-fn five_mistakes_are_five_errors_in_one_go() {
+fn file_with_five_mistakes_reports_all_five() {
     let text = r#"
 [[listen]]
 adress = "127.0.0.1:18080"
@@ -197,10 +224,10 @@ endpoints = ["127.0.0.1:18081", "db..internal:543"]
         "10:25 `down_after` must be from 1 to 1000, not 0",
         "14:33 `db..internal` has nothing between two dots",
     ];
-    assert_eq!(places(&report), expected);
-    let mends: Vec<&str> = report.diagnostics.iter().map(|d| d.mend.as_str()).collect();
-    assert_eq!(mends[..2], ["did you mean `address`?", "did you mean `web`?"]);
-    assert_eq!(mends[2], "write it as \"500ms\" or \"500s\"");
+    assert_eq!(located_messages(&report), expected);
+    let helps: Vec<&str> = report.diagnostics.iter().map(|d| d.help.as_str()).collect();
+    assert_eq!(helps[..2], ["did you mean `address`?", "did you mean `web`?"]);
+    assert_eq!(helps[2], "write it as \"500ms\" or \"500s\"");
 
     let rendered = report.render(false);
     assert!(rendered.contains("--> test.toml:14:33"), "{rendered}");
@@ -211,7 +238,7 @@ endpoints = ["127.0.0.1:18081", "db..internal:543"]
 }
 
 #[test]
-fn what_could_not_be_read_is_not_blamed_twice() {
+fn unreadable_value_causes_no_follow_up_error() {
     let text = r#"
 self = "local/a"
 [[listen]]
@@ -235,71 +262,71 @@ pool = "api"
         "11:1 `endpoint` is not known here",
         "13:7 `api` cannot be the integer `5`",
     ];
-    assert_eq!(places(&parse(text).unwrap_err()), expected);
+    assert_eq!(located_messages(&parse(text).unwrap_err()), expected);
 }
 
 #[test]
-fn what_is_not_toml_is_reported_all_at_once() {
+fn toml_syntax_errors_are_reported_together() {
     let text = "a = \nb = 1\nb = 2\n[[listen]\n";
     let expected = [
         "1:5 a value is missing",
         "3:1 `b` is given twice",
         "4:10 unclosed array table, expected `]`",
     ];
-    assert_eq!(places(&parse(text).unwrap_err()), expected);
+    assert_eq!(located_messages(&parse(text).unwrap_err()), expected);
 }
 
 #[test]
-fn a_key_given_twice_does_not_hide_other_errors() {
-    let text =
-        example("minimal.toml").replace("pool = \"web\"", "pool = \"web\"\npool = \"b\"\nx = 1");
+fn duplicate_key_does_not_hide_other_errors() {
+    let text = example_text("minimal.toml")
+        .replace("pool = \"web\"", "pool = \"web\"\npool = \"b\"\nx = 1");
     let expected = ["6:1 `pool` is given twice", "7:1 `x` is not known here"];
-    assert_eq!(places(&parse(&text).unwrap_err()), expected);
+    assert_eq!(located_messages(&parse(&text).unwrap_err()), expected);
 }
 
 #[test]
-fn a_pool_without_a_route_is_a_warning() {
+fn pool_without_route_is_a_warning() {
     let text = format!(
         "{}[[pool.spare.zone]]\nname = \"local/a\"\nendpoints = [\"127.0.0.1:1\"]\n",
-        example("minimal.toml")
+        example_text("minimal.toml")
     );
     let loaded = parse(&text).unwrap();
-    assert_eq!(places(&loaded.warnings), ["10:8 no route leads to the pool `spare`"]);
+    assert_eq!(located_messages(&loaded.warnings), ["10:8 no route leads to the pool `spare`"]);
     assert_eq!(loaded.warnings.diagnostics[0].severity, Severity::Warning);
     let names: Vec<&str> = loaded.config.topology.pools.iter().map(|p| &*p.name).collect();
     assert_eq!(names, ["web", "spare"], "pools keep the order of the file");
 }
 
 #[test]
-fn a_report_is_bounded() {
+fn report_of_many_errors_is_bounded() {
     let unknown: String = (0..300).map(|i| format!("key-{i} = 1\n")).collect();
     let report = parse(&unknown).unwrap_err();
-    assert!(report.diagnostics.len() <= Report::MAX_DIAGNOSTICS);
+    assert!(report.diagnostics.len() <= ConfigReport::MAX_DIAGNOSTICS);
     let zones: String = "[[pool.web.zone]]\n".repeat(300);
     let report = parse(&format!("[[route]]\npool = \"web\"\n{zones}")).unwrap_err();
-    assert_eq!(report.diagnostics.len(), Report::MAX_DIAGNOSTICS);
+    assert_eq!(report.diagnostics.len(), ConfigReport::MAX_DIAGNOSTICS);
     assert_eq!(report.omitted, 501);
     assert!(report.render(false).contains("and 501 more"));
 }
 
 #[test]
-fn what_is_written_cannot_steer_a_terminal() {
+fn control_characters_in_config_are_not_printed() {
     let text = "\"\\u001b[31m\" = 1\n[[route]]\npool = \"\\u001b]0;x\\u0007\"\n";
     let rendered = parse(text).unwrap_err().render(false);
     assert!(!rendered.contains(['\x1b', '\x07']), "{rendered:?}");
 }
 
 #[test]
-fn check_says_what_a_good_file_has() {
+fn check_of_valid_file_prints_counts() {
     let path = example_path("two-zones.toml");
     let file = path.display();
     let mut out = Vec::new();
-    assert_eq!(check(&path, Format::Text { color: false }, &mut out).unwrap(), 0);
+    assert_eq!(check(&path, OutputFormat::Text { color: false }, &mut out).unwrap(), 0);
     let expected = format!("{file}: ok, 1 listener, 1 route, 1 pool, 4 endpoints in 2 zones\n");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 
     let mut out = Vec::new();
-    assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 0);
+    assert_eq!(check(&path, OutputFormat::Json, &mut out).unwrap(), 0);
     let expected = json!({
         "file": file.to_string(), "ok": true, "listeners": 1, "routes": 1, "pools": 1,
         "endpoints": 4, "zones": 2, "names": [], "warnings": [],
@@ -308,12 +335,12 @@ fn check_says_what_a_good_file_has() {
 }
 
 #[test]
-fn check_says_what_is_wrong_and_exits_with_64() {
+fn check_of_invalid_file_prints_errors_and_returns_64() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.toml");
-    std::fs::write(&path, example("minimal.toml").replace("endpoints", "endpoint")).unwrap();
+    std::fs::write(&path, example_text("minimal.toml").replace("endpoints", "endpoint")).unwrap();
     let mut out = Vec::new();
-    assert_eq!(check(&path, Format::Json, &mut out).unwrap(), 64);
+    assert_eq!(check(&path, OutputFormat::Json, &mut out).unwrap(), 64);
     let expected = json!({
         "file": path, "ok": false, "warnings": [], "omitted": 0,
         "errors": [{
@@ -324,19 +351,19 @@ fn check_says_what_is_wrong_and_exits_with_64() {
     assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
 
     let mut out = Vec::new();
-    assert_eq!(check(&path, Format::Text { color: false }, &mut out).unwrap(), 64);
+    assert_eq!(check(&path, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
     let text = String::from_utf8(out).unwrap();
     assert!(text.ends_with("bad.toml: 1 error\n"), "{text}");
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_clean_error() {
+fn unreadable_file_is_a_load_error() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.toml");
     assert!(matches!(config::load(&missing), Err(LoadError::Unreadable { .. })));
     assert!(matches!(config::load(dir.path()), Err(LoadError::Unreadable { .. })));
     let mut out = Vec::new();
-    assert_eq!(check(&missing, Format::Text { color: false }, &mut out).unwrap(), 64);
+    assert_eq!(check(&missing, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
     assert!(String::from_utf8(out).unwrap().starts_with("error: cannot read"));
 
     let huge = dir.path().join("huge.toml");
@@ -347,11 +374,11 @@ fn a_file_that_cannot_be_read_is_a_clean_error() {
     let latin1 = dir.path().join("latin1.toml");
     std::fs::write(&latin1, b"a = 1\nb = \"\xe9\"\n").unwrap();
     let Err(LoadError::Invalid(report)) = config::load(&latin1) else { panic!("not refused") };
-    assert_eq!(places(&report), ["2:6 the file is not UTF-8 text from here on"]);
+    assert_eq!(located_messages(&report), ["2:6 the file is not UTF-8 text from here on"]);
 }
 
 /// An example with one piece cut out, doubled, or replaced by something else.
-fn mutated() -> impl Strategy<Value = String> {
+fn mutated_example() -> impl Strategy<Value = String> {
     let insert = prop_oneof![
         Just(String::new()),
         Just("\"".to_owned()),
@@ -364,7 +391,7 @@ fn mutated() -> impl Strategy<Value = String> {
     let cut = (any::<Index>(), 0_usize..40);
     (0..EXAMPLES.len(), proptest::collection::vec((cut, insert), 1..6)).prop_map(
         |(which, edits)| {
-            let mut chars: Vec<char> = example(EXAMPLES[which]).chars().collect();
+            let mut chars: Vec<char> = example_text(EXAMPLES[which]).chars().collect();
             for ((at, length), insert) in edits {
                 let at = at.index(chars.len() + 1);
                 let end = (at + length).min(chars.len());
@@ -379,22 +406,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused(text in "(?s).{0,200}") {
+    fn arbitrary_text_is_parsed_or_rejected(text in "(?s).{0,200}") {
         if let Err(report) = parse(&text) {
-            prop_assert!(report.of(Severity::Error).next().is_some());
+            prop_assert!(report.with_severity(Severity::Error).next().is_some());
             prop_assert!(!report.render(true).is_empty());
         }
     }
 
     #[test]
-    fn any_mutation_of_an_example_is_read_or_refused(text in mutated()) {
+    fn mutated_example_is_parsed_or_rejected(text in mutated_example()) {
         match parse(&text) {
-            Ok(loaded) => prop_assert!(loaded.warnings.of(Severity::Error).next().is_none()),
+            Ok(loaded) => prop_assert!(loaded.warnings.with_severity(Severity::Error).next().is_none()),
             Err(report) => {
-                prop_assert!(report.of(Severity::Error).next().is_some());
+                prop_assert!(report.with_severity(Severity::Error).next().is_some());
                 for diagnostic in &report.diagnostics {
                     prop_assert!(diagnostic.at.line <= text.split('\n').count());
-                    prop_assert!(!diagnostic.mend.is_empty() && !diagnostic.message.is_empty());
+                    prop_assert!(!diagnostic.help.is_empty() && !diagnostic.message.is_empty());
                 }
                 prop_assert!(!report.render(false).is_empty());
             }

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 /// Lines of a source file, at most.
-const MAX_LINES: usize = 500;
+const MAX_FILE_LINES: usize = 500;
 
 /// What each layer may use besides itself.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const ALLOWED_DEPENDENCIES: [(&str, &[&str]); 7] = [
     ("logic", &[]),
     ("net", &["logic"]),
     ("config", &["logic"]),
@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
 ];
 
 /// What would make the core impure: async, sockets, files, clock, environment, locks, logging.
-const IMPURE: [&str; 15] = [
+const IMPURE_WORDS: [&str; 15] = [
     "tokio",
     "TcpStream",
     "TcpListener",
@@ -37,12 +37,12 @@ const IMPURE: [&str; 15] = [
 ];
 
 /// A source file: its path below `src`, and its text.
-struct Source {
+struct SourceFile {
     path: PathBuf,
     text: String,
 }
 
-impl Source {
+impl SourceFile {
     fn new(path: &str, text: &str) -> Self {
         Self { path: path.into(), text: text.to_owned() }
     }
@@ -54,14 +54,14 @@ impl Source {
     }
 
     /// How many `super` lead from the top of this file to the crate.
-    fn depth(&self) -> usize {
+    fn super_depth(&self) -> usize {
         let folders = self.path.iter().count() - 1;
         if self.path.ends_with("mod.rs") { folders } else { folders + 1 }
     }
 
     /// Lines of code with their numbers: no comments, no literals, no modules of tests.
-    fn code(&self) -> Vec<(usize, String)> {
-        let mut kept = Vec::new();
+    fn code_lines(&self) -> Vec<(usize, String)> {
+        let mut lines = Vec::new();
         let mut test_indent: Option<String> = None;
         let mut is_test_next = false;
         for (index, line) in self.text.lines().enumerate() {
@@ -82,17 +82,17 @@ impl Source {
                 }
                 continue;
             }
-            kept.push((index + 1, without_literals(line)));
+            lines.push((index + 1, strip_literals_and_comment(line)));
         }
-        kept
+        lines
     }
 
     /// Layers that the code names, with the line.
-    fn uses(&self) -> Vec<(usize, String)> {
-        let code = self.code();
+    fn layer_uses(&self) -> Vec<(usize, String)> {
+        let code = self.code_lines();
         let text: String = code.iter().map(|(_, line)| format!("{line}\n")).collect();
         let line_of = |offset: usize| code[text[..offset].matches('\n').count()].0;
-        let to_crate = "super::".repeat(self.depth());
+        let to_crate = "super::".repeat(self.super_depth());
         let mut found = Vec::new();
         for root in ["crate::", "gapless::", &to_crate] {
             for (offset, _) in text.match_indices(root) {
@@ -102,7 +102,7 @@ impl Source {
                 {
                     continue;
                 }
-                for name in first_names(&text[offset + root.len()..]) {
+                for name in first_path_segments(&text[offset + root.len()..]) {
                     found.push((line_of(offset), name));
                 }
             }
@@ -112,20 +112,20 @@ impl Source {
 }
 
 /// `a` of `a::b`, and `a` and `c` of `{a::b, c}`.
-fn first_names(path: &str) -> Vec<String> {
+fn first_path_segments(path: &str) -> Vec<String> {
     let path = path.trim_start();
-    let name = |text: &str| -> String {
+    let leading_identifier = |text: &str| -> String {
         text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
-    let Some(list) = path.strip_prefix('{') else { return vec![name(path)] };
+    let Some(list) = path.strip_prefix('{') else { return vec![leading_identifier(path)] };
     let mut depth = 0;
-    let mut names = vec![name(list)];
+    let mut names = vec![leading_identifier(list)];
     for (index, c) in list.char_indices() {
         match c {
             '{' => depth += 1,
             '}' if depth == 0 => break,
             '}' => depth -= 1,
-            ',' if depth == 0 => names.push(name(&list[index + 1..])),
+            ',' if depth == 0 => names.push(leading_identifier(&list[index + 1..])),
             _ => {}
         }
     }
@@ -133,7 +133,7 @@ fn first_names(path: &str) -> Vec<String> {
 }
 
 /// The line up to a comment, with the insides of its strings left out.
-fn without_literals(line: &str) -> String {
+fn strip_literals_and_comment(line: &str) -> String {
     let mut out = String::new();
     let mut chars = line.chars().peekable();
     let mut in_string = false;
@@ -160,36 +160,37 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Every breach of the layers.
-fn layer_breaches(sources: &[Source]) -> Vec<String> {
-    let mut breaches = Vec::new();
+fn layer_violations(sources: &[SourceFile]) -> Vec<String> {
+    let mut violations = Vec::new();
     for source in sources {
         let layer = source.layer();
-        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == layer) else {
+        let Some((_, allowed)) = ALLOWED_DEPENDENCIES.iter().find(|(name, _)| *name == layer)
+        else {
             if layer != "lib" {
-                breaches.push(format!("{}: {layer} is no layer", source.path.display()));
+                violations.push(format!("{}: {layer} is no layer", source.path.display()));
             }
             continue;
         };
-        for (line, used) in source.uses() {
-            let is_layer = MAY_USE.iter().any(|(name, _)| *name == used);
+        for (line, used) in source.layer_uses() {
+            let is_layer = ALLOWED_DEPENDENCIES.iter().any(|(name, _)| *name == used);
             if is_layer && used != layer && !allowed.contains(&used.as_str()) {
-                breaches.push(format!("{}:{line}: {layer} uses {used}", source.path.display()));
+                violations.push(format!("{}:{line}: {layer} uses {used}", source.path.display()));
             }
         }
     }
-    breaches
+    violations
 }
 
 /// Every line of the core's own code that does or knows more than it should.
-fn impurities(sources: &[Source]) -> Vec<String> {
+fn impure_uses(sources: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
-    let is_core = |source: &&Source| {
+    let is_core = |source: &&SourceFile| {
         let is_test = source.path.iter().any(|part| part == "tests" || part == "tests.rs");
         source.layer() == "logic" && !is_test
     };
     for source in sources.iter().filter(is_core) {
-        for (number, line) in source.code() {
-            for word in IMPURE.iter().filter(|word| has_word(&line, word)) {
+        for (number, line) in source.code_lines() {
+            for word in IMPURE_WORDS.iter().filter(|word| has_word(&line, word)) {
                 found.push(format!("{}:{number}: {word}", source.path.display()));
             }
         }
@@ -197,7 +198,7 @@ fn impurities(sources: &[Source]) -> Vec<String> {
     found
 }
 
-fn sources() -> Vec<Source> {
+fn read_source_files() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
     let mut sources = Vec::new();
@@ -209,7 +210,7 @@ fn sources() -> Vec<Source> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).expect("text");
                 let path = path.strip_prefix(&root).expect("below src").to_owned();
-                sources.push(Source { path, text });
+                sources.push(SourceFile { path, text });
             }
         }
     }
@@ -218,38 +219,38 @@ fn sources() -> Vec<Source> {
 }
 
 #[test]
-fn arrows_point_down_only() {
-    let breaches = layer_breaches(&sources());
-    assert!(breaches.is_empty(), "{breaches:#?}");
+fn layers_depend_only_on_lower_layers() {
+    let violations = layer_violations(&read_source_files());
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]
-fn the_core_is_pure() {
-    let found = impurities(&sources());
+fn logic_layer_is_pure() {
+    let found = impure_uses(&read_source_files());
     assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
-fn files_can_be_read_in_one_sitting() {
-    let long: Vec<_> = sources()
+fn source_files_stay_below_line_limit() {
+    let long: Vec<_> = read_source_files()
         .into_iter()
-        .filter(|source| source.text.lines().count() > MAX_LINES)
+        .filter(|source| source.text.lines().count() > MAX_FILE_LINES)
         .map(|source| source.path)
         .collect();
     assert!(long.is_empty(), "{long:#?}");
 }
 
 #[test]
-fn nothing_is_unsafe() {
-    for source in sources() {
-        for (number, line) in source.code() {
+fn sources_contain_no_unsafe_code() {
+    for source in read_source_files() {
+        for (number, line) in source.code_lines() {
             assert!(!has_word(&line, "unsafe"), "{}:{number}", source.path.display());
         }
     }
 }
 
 #[test]
-fn planted_breaches_are_caught() {
+fn planted_violations_are_reported() {
     for (path, text) in [
         ("logic/health.rs", "use crate::net::prober;"),
         ("logic/director/mod.rs", "use super::super::config::model;"),
@@ -261,7 +262,7 @@ fn planted_breaches_are_caught() {
         ("main.rs", "use gapless::app::Instance;"),
         ("extra/mod.rs", ""),
     ] {
-        assert_eq!(layer_breaches(&[Source::new(path, text)]).len(), 1, "{path}: {text}");
+        assert_eq!(layer_violations(&[SourceFile::new(path, text)]).len(), 1, "{path}: {text}");
     }
     for text in [
         "use tokio::time::sleep;",
@@ -270,12 +271,12 @@ fn planted_breaches_are_caught() {
         "    tracing::info!(\"up\");",
         "#[cfg(test)]\nmod tests {\n    use super::*;\n}\nuse std::fs::read;",
     ] {
-        assert_eq!(impurities(&[Source::new("logic/health.rs", text)]).len(), 1, "{text}");
+        assert_eq!(impure_uses(&[SourceFile::new("logic/health.rs", text)]).len(), 1, "{text}");
     }
 }
 
 #[test]
-fn what_is_allowed_is_not_caught() {
+fn allowed_uses_are_not_reported() {
     for (path, text) in [
         ("logic/health.rs", "use super::evidence::Evidence;\nuse crate::logic::id::Place;"),
         ("logic/health.rs", "// crate::net is not for us\nlet s = \"crate::net::x\";"),
@@ -285,15 +286,15 @@ fn what_is_allowed_is_not_caught() {
         ("main.rs", "gapless::cli::main()"),
         ("lib.rs", "pub mod logic;"),
     ] {
-        let breaches = layer_breaches(&[Source::new(path, text)]);
-        assert!(breaches.is_empty(), "{breaches:?}");
+        let violations = layer_violations(&[SourceFile::new(path, text)]);
+        assert!(violations.is_empty(), "{violations:?}");
     }
     for text in [
         "use std::time::Instant; // Instant::now is the driver's",
         "#[cfg(test)]\nmod tests {\n    fn f() { let t0 = Instant::now(); }\n}",
         "#[cfg(test)]\nmod tests;",
     ] {
-        let found = impurities(&[Source::new("logic/health.rs", text)]);
+        let found = impure_uses(&[SourceFile::new("logic/health.rs", text)]);
         assert!(found.is_empty(), "{found:?}");
     }
 }

@@ -4,9 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod attacks;
 mod cli;
 mod config;
 mod config_checks;
 mod layers;
 mod properties;
+mod security_table;

@@ -12,20 +12,20 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// A target by its name.
-fn holds(target: &str, data: &[u8]) {
+fn check_target(target: &str, data: &[u8]) {
     match target {
-        "codec" => fuzzed::codec::holds(data),
-        "config" => fuzzed::config::holds(data),
-        "preface" => fuzzed::preface::holds(data),
-        "proxy_header" => fuzzed::proxy_header::holds(data),
-        "routes" => fuzzed::routes::holds(data),
+        "codec" => fuzzed::codec::check(data),
+        "config" => fuzzed::config::check(data),
+        "preface" => fuzzed::preface::check(data),
+        "proxy_header" => fuzzed::proxy_header::check(data),
+        "routes" => fuzzed::routes::check(data),
         other => panic!("no target {other}"),
     }
 }
 
 const TARGETS: [&str; 5] = ["codec", "config", "preface", "proxy_header", "routes"];
 
-fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
+fn read_files(directory: &str) -> Vec<(String, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let Ok(entries) = std::fs::read_dir(&directory) else { return Vec::new() };
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -36,24 +36,24 @@ fn files(directory: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn what_once_broke_one_breaks_none_any_more() {
+fn seeds_and_regressions_satisfy_their_properties() {
     for target in TARGETS {
         for kind in ["seeds", "regressions"] {
-            for (name, data) in files(&format!("fuzz/{kind}/{target}")) {
+            for (name, data) in read_files(&format!("fuzz/{kind}/{target}")) {
                 println!("{name}");
-                holds(target, &data);
+                check_target(target, &data);
             }
         }
-        assert!(!files(&format!("fuzz/seeds/{target}")).is_empty() || target == "config");
+        assert!(!read_files(&format!("fuzz/seeds/{target}")).is_empty() || target == "config");
     }
-    for (name, data) in files("config") {
+    for (name, data) in read_files("config") {
         println!("{name}");
-        fuzzed::config::holds(&data);
+        fuzzed::config::check(&data);
     }
 }
 
 /// What answers of endpoints and their tricks are made of.
-const ANSWERS: [&str; 44] = [
+const RESPONSE_FRAGMENTS: [&str; 44] = [
     "HTTP/1.1 200 OK\r\n",
     "HTTP/1.1 103 Early Hints\r\n\r\n",
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n",
@@ -101,7 +101,7 @@ const ANSWERS: [&str; 44] = [
 ];
 
 /// What headers of the PROXY protocol are made of.
-const HEADERS: [&[u8]; 30] = [
+const PROXY_HEADER_FRAGMENTS: [&[u8]; 30] = [
     b"PROXY ",
     b"TCP4 ",
     b"TCP6 ",
@@ -135,7 +135,7 @@ const HEADERS: [&[u8]; 30] = [
 ];
 
 /// What to write into a configuration that was good.
-const SPOILS: [&str; 40] = [
+const TOML_FRAGMENTS: [&str; 40] = [
     "",
     "\"",
     "'",
@@ -182,29 +182,29 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn an_answer_says_the_same_however_it_is_cut(first: u8, parts in prop::collection::vec(select(&ANSWERS[..]), 0..12)) {
-        fuzzed::codec::holds(&[&[first], parts.concat().as_bytes()].concat());
+    fn response_parses_the_same_at_every_split(first: u8, parts in prop::collection::vec(select(&RESPONSE_FRAGMENTS[..]), 0..12)) {
+        fuzzed::codec::check(&[&[first], parts.concat().as_bytes()].concat());
     }
 
     #[test]
-    fn a_good_head_is_followed_by_anything(
+    fn valid_response_head_with_any_body_satisfies_codec(
         first: u8,
-        fields in prop::collection::vec(select(&ANSWERS[14..26]), 0..4),
-        body in prop::collection::vec(select(&ANSWERS[28..]), 0..6),
+        fields in prop::collection::vec(select(&RESPONSE_FRAGMENTS[14..26]), 0..4),
+        body in prop::collection::vec(select(&RESPONSE_FRAGMENTS[28..]), 0..6),
     ) {
         let wire = format!("HTTP/1.1 200 OK\r\n{}\r\n{}", fields.concat(), body.concat());
-        fuzzed::codec::holds(&[&[first], wire.as_bytes()].concat());
+        fuzzed::codec::check(&[&[first], wire.as_bytes()].concat());
     }
 
     #[test]
-    fn a_header_of_the_proxy_protocol_says_one_thing(parts in prop::collection::vec(select(&HEADERS[..]), 0..10)) {
-        fuzzed::proxy_header::holds(&parts.concat());
+    fn proxy_protocol_header_parses_unambiguously(parts in prop::collection::vec(select(&PROXY_HEADER_FRAGMENTS[..]), 0..10)) {
+        fuzzed::proxy_header::check(&parts.concat());
     }
 
     #[test]
-    fn the_first_bytes_tell_what_is_spoken(step: u8, known in 0..=24_usize, rest: Vec<u8>) {
+    fn connection_preface_identifies_the_protocol(step: u8, known in 0..=24_usize, rest: Vec<u8>) {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        fuzzed::preface::holds(&[&[step], &preface[..known], &rest].concat());
+        fuzzed::preface::check(&[&[step], &preface[..known], &rest].concat());
     }
 
 }
@@ -213,23 +213,23 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
-    fn a_table_of_routes_finds_what_is_found_slowly(data in prop::collection::vec(any::<u8>(), 0..400)) {
-        fuzzed::routes::holds(&data);
+    fn route_table_agrees_with_linear_search(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        fuzzed::routes::check(&data);
     }
 
     #[test]
-    fn any_configuration_is_accepted_or_told_where_it_is_wrong(
+    fn arbitrary_config_is_accepted_or_error_is_located(
         which: prop::sample::Index,
-        spoils in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, select(&SPOILS[..])), 0..6),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, select(&TOML_FRAGMENTS[..])), 0..6),
     ) {
-        let mut examples = files("config");
+        let mut examples = read_files("config");
         examples.sort();
         let mut text = which.get(&examples).1.clone();
-        for (at, length, with) in spoils {
+        for (at, length, with) in edits {
             let from = at.index(text.len() + 1);
             let to = (from + length).min(text.len());
             text.splice(from..to, with.bytes());
         }
-        fuzzed::config::holds(&text);
+        fuzzed::config::check(&text);
     }
 }

@@ -7,17 +7,17 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::client::Client;
-use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode};
+use crate::support::client::TestClient;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::{BINARY, Gapless};
-use crate::support::{SOON, eventually, until};
+use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-const QUICK: &str = "detect = { interval = \"200ms\", timeout = \"150ms\", fast_interval = \"50ms\", \
+const FAST_DETECTION: &str = "detect = { interval = \"200ms\", timeout = \"150ms\", fast_interval = \"50ms\", \
                      down_interval = \"200ms\" }";
 
 /// Exit code, standard output and standard error of `gapless explain`.
-fn explain(admin: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
+fn run_explain(admin: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
     let admin = format!("http://{admin}/");
     let mut command = Command::new(BINARY);
     let output = command.args(["explain", "--admin", &admin]).args(arguments).output();
@@ -26,19 +26,19 @@ fn explain(admin: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
 }
 
-fn text(gapless: &Gapless, of: &str) -> String {
-    let answer = gapless.ask(&format!("/api/v1/explain?of={of}&format=text"));
+fn explain_text(gapless: &Gapless, target: &str) -> String {
+    let answer = gapless.admin_get(&format!("/api/v1/explain?of={target}&format=text"));
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.field("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
     answer.text()
 }
 
-fn first(gapless: &Gapless, of: &str) -> Value {
-    gapless.api(&format!("/api/v1/explain?of={of}"))["explanations"][0].take()
+fn first_explanation(gapless: &Gapless, target: &str) -> Value {
+    gapless.api_json(&format!("/api/v1/explain?of={target}"))["explanations"][0].take()
 }
 
 /// What stays the same from one moment to the next: neither times nor what is in flight.
-fn shape(text: &str) -> String {
+fn without_numbers(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let letters: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
         let words: Vec<&str> = letters.split_whitespace().filter(|word| word.len() > 2).collect();
@@ -47,11 +47,11 @@ fn shape(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn two_zones(keys: &str, zones: [&[&Endpoint]; 2]) -> Gapless {
-    let addresses = |zone: &[&Endpoint]| -> Vec<SocketAddr> {
+fn start_two_zones(keys: &str, zones: [&[&TestEndpoint]; 2]) -> Gapless {
+    let addresses = |zone: &[&TestEndpoint]| -> Vec<SocketAddr> {
         zone.iter().map(|endpoint| endpoint.address()).collect()
     };
-    let config = Config::new()
+    let config = ConfigBuilder::new()
         .pool(keys)
         .zone("here/a", &addresses(zones[0]))
         .zone("here/b", &addresses(zones[1]));
@@ -59,13 +59,13 @@ fn two_zones(keys: &str, zones: [&[&Endpoint]; 2]) -> Gapless {
 }
 
 #[test]
-fn an_endpoint_that_is_refused() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = two_zones(QUICK, [&[&one], &[&two]]);
+fn refused_endpoint_is_explained() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = start_two_zones(FAST_DETECTION, [&[&one], &[&two]]);
     let address = one.address().to_string();
-    one.die();
-    eventually("down", SOON, || gapless.state(one.address()) == "down");
-    let page = text(&gapless, &address);
+    one.kill();
+    eventually("down", DEFAULT_TIMEOUT, || gapless.endpoint_state(one.address()) == "down");
+    let page = explain_text(&gapless, &address);
     let title = page.lines().next().expect("a line");
     assert!(
         title.starts_with(&format!("{address} in here/a, pool web: DOWN for "))
@@ -83,49 +83,51 @@ fn an_endpoint_that_is_refused() {
     }
     assert!(page.contains("0.0 % of the pool's") && page.contains("gets none"), "{page}");
     assert!(page.contains("every 200 ms: down"), "{page}");
-    let facts = first(&gapless, &address);
-    assert_eq!((&facts["kind"], &facts["state"]), (&"endpoint".into(), &"down".into()));
-    assert_eq!(facts["reason"], "connect refused");
-    assert_eq!(facts["row"]["needed"], 2);
-    assert_eq!(facts["traffic"]["share"], 0.0);
-    assert_eq!(facts["probes"].as_array().expect("a list")[0]["protocol"], "http");
-    assert_eq!(facts["zone_state"]["endpoints"]["down"], 1);
-    assert_eq!(facts["pool_state"]["down"], 1);
+    let explanation = first_explanation(&gapless, &address);
+    assert_eq!((&explanation["kind"], &explanation["state"]), (&"endpoint".into(), &"down".into()));
+    assert_eq!(explanation["reason"], "connect refused");
+    assert_eq!(explanation["row"]["needed"], 2);
+    assert_eq!(explanation["traffic"]["share"], 0.0);
+    assert_eq!(explanation["probes"].as_array().expect("a list")[0]["protocol"], "http");
+    assert_eq!(explanation["zone_state"]["endpoints"]["down"], 1);
+    assert_eq!(explanation["pool_state"]["down"], 1);
     let status = gapless.endpoint(one.address());
     assert_eq!((&status["standing"], &status["withheld"]), (&"out".into(), &Value::Null));
-    assert_eq!(status["source"], facts["source"]);
+    assert_eq!(status["source"], explanation["source"]);
 }
 
 #[test]
-fn an_endpoint_whose_probe_says_503() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = two_zones(QUICK, [&[&one], &[&two]]);
-    one.set_probe(Mode::Status(503));
-    eventually("down", SOON, || gapless.state(one.address()) == "down");
+fn endpoint_with_failing_probe_status_is_explained() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = start_two_zones(FAST_DETECTION, [&[&one], &[&two]]);
+    one.set_probe_mode(ResponseMode::Status(503));
+    eventually("down", DEFAULT_TIMEOUT, || gapless.endpoint_state(one.address()) == "down");
     let address = one.address().to_string();
-    let page = text(&gapless, &address);
+    let page = explain_text(&gapless, &address);
     let title = page.lines().next().expect("a line");
     assert!(title.ends_with(" — http status 503, by probe"), "{title}");
-    let facts = first(&gapless, &address);
-    assert_eq!((&facts["source"], &facts["withheld"]), (&"probe".into(), &Value::Null));
-    let evidence = facts["evidence"].as_array().expect("a list");
+    let explanation = first_explanation(&gapless, &address);
+    assert_eq!((&explanation["source"], &explanation["withheld"]), (&"probe".into(), &Value::Null));
+    let evidence = explanation["evidence"].as_array().expect("a list");
     assert_eq!(evidence.len(), 2, "two strikes made the verdict: {evidence:?}");
-    one.set_probe(Mode::Ok);
-    eventually("up", SOON, || gapless.state(one.address()) == "up");
-    let page = text(&gapless, &address);
+    one.set_probe_mode(ResponseMode::Ok);
+    eventually("up", DEFAULT_TIMEOUT, || gapless.endpoint_state(one.address()) == "up");
+    let page = explain_text(&gapless, &address);
     assert!(page.starts_with(&format!("{address} in here/a, pool web: UP for ")), "{page}");
     assert!(page.contains("its share has grown to "), "{page}");
     assert!(gapless.endpoint(one.address())["ramp_share"].as_f64().expect("a number") < 1.0);
 }
 
 #[test]
-fn a_verdict_that_is_withheld() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let keys = format!("{QUICK}\nevict = {{ percent = 0 }}");
-    let gapless = two_zones(&keys, [&[&one], &[&two]]);
-    one.set_probe(Mode::Status(503));
-    eventually("withheld", SOON, || gapless.endpoint(one.address())["withheld"] == "budget");
-    let page = text(&gapless, &one.address().to_string());
+fn withheld_verdict_is_explained() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let keys = format!("{FAST_DETECTION}\nevict = {{ percent = 0 }}");
+    let gapless = start_two_zones(&keys, [&[&one], &[&two]]);
+    one.set_probe_mode(ResponseMode::Status(503));
+    eventually("withheld", DEFAULT_TIMEOUT, || {
+        gapless.endpoint(one.address())["withheld"] == "budget"
+    });
+    let page = explain_text(&gapless, &one.address().to_string());
     let title = page.lines().next().expect("a line");
     assert!(title.contains(": SUSPECT for "), "{title}");
     assert!(
@@ -138,92 +140,97 @@ fn a_verdict_that_is_withheld() {
 }
 
 #[test]
-fn a_zone_that_is_down() {
-    let near: Vec<Endpoint> = ["a", "b", "c"].map(Endpoint::start).into();
-    let far = Endpoint::start("far");
-    let near_refs: Vec<&Endpoint> = near.iter().collect();
-    let gapless = two_zones(QUICK, [&near_refs, &[&far]]);
+fn down_zone_is_explained() {
+    let near: Vec<TestEndpoint> = ["a", "b", "c"].map(TestEndpoint::start).into();
+    let far = TestEndpoint::start("far");
+    let near_refs: Vec<&TestEndpoint> = near.iter().collect();
+    let gapless = start_two_zones(FAST_DETECTION, [&near_refs, &[&far]]);
     assert_eq!(gapless.metric("gapless_zone_up{pool=\"web\",zone=\"here/a\"}"), 1.0);
-    let zones = gapless.api("/api/v1/zones");
+    let zones = gapless.api_json("/api/v1/zones");
     assert_eq!(
         (&zones["zones"][0]["state"], &zones["zones"][0]["quorum"]["needed"]),
         (&"up".into(), &2.into())
     );
-    near.iter().for_each(Endpoint::die);
-    let down = || gapless.api("/api/v1/zones")["zones"][0]["state"] == "down";
-    eventually("the zone is down", SOON, down);
-    let page = text(&gapless, "here/a");
+    near.iter().for_each(TestEndpoint::kill);
+    let is_zone_down = || gapless.api_json("/api/v1/zones")["zones"][0]["state"] == "down";
+    eventually("the zone is down", DEFAULT_TIMEOUT, is_zone_down);
+    let page = explain_text(&gapless, "here/a");
     let title = page.lines().next().expect("a line");
     assert!(title.starts_with("zone here/a, pool web: DOWN for "), "{title}");
     assert!(title.contains(" — connect refused, by correlation; "), "{title}");
     assert!(page.contains("returns with 2 endpoints that pass"), "{page}");
     let listed = near.iter().filter(|one| page.contains(&one.address().to_string())).count();
     assert_eq!(listed, 3, "{page}");
-    assert!(text(&gapless, "here%2Fb").starts_with("zone here/b, pool web: UP; 1 up of 1"));
-    let page = text(&gapless, "here");
+    assert!(explain_text(&gapless, "here%2Fb").starts_with("zone here/b, pool web: UP; 1 up of 1"));
+    let page = explain_text(&gapless, "here");
     assert!(page.starts_with("region here, pool web: UP; 1 of 2 zones down\n"), "{page}");
     assert_eq!(gapless.metric("gapless_zone_up{pool=\"web\",zone=\"here/a\"}"), 0.0);
-    let page = text(&gapless, &near[0].address().to_string());
+    let page = explain_text(&gapless, &near[0].address().to_string());
     assert!(page.contains("here/a: DOWN for "), "{page}");
 }
 
 #[test]
-fn the_command_line_prints_what_the_api_gives() {
-    let (one, two) = (Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = two_zones("detect = { interval = \"10m\" }", [&[&one], &[&two]]);
+fn cli_output_matches_api() {
+    let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = start_two_zones("detect = { interval = \"10m\" }", [&[&one], &[&two]]);
     let address = one.address().to_string();
-    for of in [address.as_str(), "here/a", "here"] {
-        let (code, out, error) = explain(gapless.admin, &[of]);
-        assert_eq!((code, error.as_str()), (0, ""), "{of}");
-        assert_eq!(shape(&out), shape(&text(&gapless, of)), "{of}");
-        let (code, out, _) = explain(gapless.admin, &[of, "--format", "json", "--pool", "web"]);
+    for target in [address.as_str(), "here/a", "here"] {
+        let (code, out, error) = run_explain(gapless.admin, &[target]);
+        assert_eq!((code, error.as_str()), (0, ""), "{target}");
+        assert_eq!(
+            without_numbers(&out),
+            without_numbers(&explain_text(&gapless, target)),
+            "{target}"
+        );
+        let (code, out, _) =
+            run_explain(gapless.admin, &[target, "--format", "json", "--pool", "web"]);
         let object: Value = serde_json::from_str(&out).expect("one object");
-        assert_eq!((code, &object["of"]), (0, &of.into()));
-        assert_eq!(object["explanations"][0]["kind"], first(&gapless, of)["kind"]);
+        assert_eq!((code, &object["of"]), (0, &target.into()));
+        assert_eq!(object["explanations"][0]["kind"], first_explanation(&gapless, target)["kind"]);
     }
 }
 
 #[test]
-fn what_is_unknown_is_said_with_what_may_be_meant() {
-    let one = Endpoint::start("one");
+fn unknown_name_is_refused_with_suggestions() {
+    let one = TestEndpoint::start("one");
     let gapless =
-        Gapless::start_ready(&Config::new().zone("us-south/us-south-1", &[one.address()]));
-    for (arguments, said) in [
+        Gapless::start_ready(&ConfigBuilder::new().zone("us-south/us-south-1", &[one.address()]));
+    for (arguments, expected_error) in [
         (&["us-south/us-suoth-1"][..], "did you mean `us-south/us-south-1`?"),
         (&["us-suoth"], "did you mean `us-south`?"),
         (&["a/b/c"], "no endpoint, zone or region is called `a/b/c`; there are `us-south`, "),
         (&["us-south", "--pool", "wbe"], "there is no pool `wbe`; did you mean `web`?"),
     ] {
-        let (code, out, error) = explain(gapless.admin, arguments);
+        let (code, out, error) = run_explain(gapless.admin, arguments);
         assert_eq!((code, out.as_str()), (1, ""), "{arguments:?}");
-        assert!(error.starts_with("gapless: ") && error.contains(said), "{error}");
+        assert!(error.starts_with("gapless: ") && error.contains(expected_error), "{error}");
     }
-    let status = |path: &str| gapless.ask(path).status;
+    let status = |path: &str| gapless.admin_get(path).status;
     assert_eq!(status("/api/v1/explain?of=nowhere"), 404);
     assert_eq!((status("/api/v1/explain"), status("/api/v1/explain?of=here&x=1")), (400, 400));
-    let nobody = crate::support::HeldPort::take();
-    let (code, _, error) = explain(nobody.address(), &["us-south"]);
+    let unused_port = crate::support::ReservedPort::reserve();
+    let (code, _, error) = run_explain(unused_port.address(), &["us-south"]);
     assert!(code == 1 && error.contains("nobody to ask at 127.0.0.1:"), "{error}");
 }
 
 #[test]
-fn an_address_in_two_pools_is_explained_in_both() {
-    let one = Endpoint::start("one");
+fn address_in_two_pools_is_explained_for_both() {
+    let one = TestEndpoint::start("one");
     let other = format!(
         "[[pool.api.zone]]\nname = \"here/b\"\nendpoints = [\"{}\"]\n[[route]]\nhost = \"api\"\n\
          pool = \"api\"",
         one.address()
     );
     let gapless =
-        Gapless::start_ready(&Config::new().tables(&other).zone("here/a", &[one.address()]));
-    let page = text(&gapless, &one.address().to_string());
+        Gapless::start_ready(&ConfigBuilder::new().tables(&other).zone("here/a", &[one.address()]));
+    let page = explain_text(&gapless, &one.address().to_string());
     assert!(
         page.contains("in here/a, pool web: UP") && page.contains("in here/b, pool api: UP"),
         "{page}"
     );
-    let (_, page, _) = explain(gapless.admin, &[&one.address().to_string(), "--pool", "api"]);
+    let (_, page, _) = run_explain(gapless.admin, &[&one.address().to_string(), "--pool", "api"]);
     assert!(!page.contains("pool web") && page.contains("pool api: UP"), "{page}");
-    let (code, _, error) = explain(gapless.admin, &["here/a", "--pool", "api"]);
+    let (code, _, error) = run_explain(gapless.admin, &["here/a", "--pool", "api"]);
     assert!(
         code == 1 && error.contains("here/a is not in the pool `api`, but in `web`"),
         "{error}"
@@ -231,9 +238,11 @@ fn an_address_in_two_pools_is_explained_in_both() {
 }
 
 #[test]
-fn gauges_are_there_from_the_start() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&Config::new().pool(QUICK).zone("here/a", &[one.address()]));
+fn gauges_exist_from_startup() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(
+        &ConfigBuilder::new().pool(FAST_DETECTION).zone("here/a", &[one.address()]),
+    );
     for (gauge, value) in [
         ("gapless_blind", 0.0),
         ("gapless_probe_stretch", 1.0),
@@ -244,45 +253,51 @@ fn gauges_are_there_from_the_start() {
     ] {
         assert_eq!(gapless.metric(gauge), value, "{gauge}");
     }
-    let page = || gapless.ask("/metrics").text();
-    eventually("two probes", SOON, || {
+    let page = || gapless.admin_get("/metrics").text();
+    eventually("two probes", DEFAULT_TIMEOUT, || {
         page().contains("gapless_probe_period_seconds{pool=\"web\"} 0.")
     });
 }
 
 /// The process sleeps for a while, as when its machine has no time for it.
 #[test]
-fn control_that_was_late_is_not_ready_for_a_while() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&Config::new().pool(QUICK).zone("here/a", &[one.address()]));
-    assert_eq!(gapless.ask("/readyz").status, 200);
+fn late_control_loop_is_temporarily_not_ready() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(
+        &ConfigBuilder::new().pool(FAST_DETECTION).zone("here/a", &[one.address()]),
+    );
+    assert_eq!(gapless.admin_get("/readyz").status, 200);
     gapless.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(1_800));
     gapless.signal(Signal::CONT);
-    let said = until("it is not ready", SOON, || {
-        let answer = gapless.ask("/readyz");
+    let reason = poll_until("it is not ready", DEFAULT_TIMEOUT, || {
+        let answer = gapless.admin_get("/readyz");
         (answer.status == 503).then(|| answer.text())
     });
-    assert!(said.starts_with("control is late: it woke "), "{said}");
-    eventually("it is ready again", SOON, || gapless.ask("/readyz").status == 200);
+    assert!(reason.starts_with("control is late: it woke "), "{reason}");
+    eventually("it is ready again", DEFAULT_TIMEOUT, || gapless.admin_get("/readyz").status == 200);
 }
 
 /// Without a descriptor to probe with, nothing is known any more.
 #[test]
-fn who_cannot_see_is_not_ready() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&Config::new().pool(QUICK).zone("here/a", &[one.address()]));
-    let mut operator = Client::open(gapless.admin);
-    let mut ready = || {
-        operator.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
-        let answer = operator.answer("GET").expect("an answer");
+fn blind_instance_is_not_ready() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(
+        &ConfigBuilder::new().pool(FAST_DETECTION).zone("here/a", &[one.address()]),
+    );
+    let mut admin_client = TestClient::open(gapless.admin);
+    let mut readiness = || {
+        admin_client.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+        let answer = admin_client.read_response("GET").expect("an answer");
         (answer.status, answer.text())
     };
-    assert_eq!(ready().0, 200);
-    gapless.limit_descriptors(Some(3));
-    let blind = until("it is blind", SOON, || Some(ready()).filter(|(status, _)| *status == 503));
-    assert!(blind.1.starts_with("blind: "), "{}", blind.1);
-    gapless.limit_descriptors(None);
-    eventually("it sees again", SOON, || ready().0 == 200);
-    assert_eq!(gapless.state(one.address()), "up", "nobody was judged meanwhile");
+    assert_eq!(readiness().0, 200);
+    gapless.set_descriptor_limit(Some(3));
+    let blind_response = poll_until("it is blind", DEFAULT_TIMEOUT, || {
+        Some(readiness()).filter(|(status, _)| *status == 503)
+    });
+    assert!(blind_response.1.starts_with("blind: "), "{}", blind_response.1);
+    gapless.set_descriptor_limit(None);
+    eventually("it sees again", DEFAULT_TIMEOUT, || readiness().0 == 200);
+    assert_eq!(gapless.endpoint_state(one.address()), "up", "nobody was judged meanwhile");
 }

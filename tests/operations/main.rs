@@ -7,5 +7,5 @@ mod explain;
 mod ledger;
 mod observe;
 mod orders;
-mod stop;
+mod shutdown;
 mod upgrade;

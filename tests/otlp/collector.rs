@@ -10,21 +10,21 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use prost::Message;
 
-use crate::support::endpoint::{Endpoint, Mode, Seen};
-use crate::support::{SOON, until};
+use crate::support::endpoint::{ReceivedRequest, ResponseMode, TestEndpoint};
+use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
 /// What a collector answers that has taken everything.
-pub(crate) const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+pub(crate) const ACCEPTED_RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// Takes every post, unless told otherwise.
-pub(crate) struct Collector {
-    pub(crate) endpoint: Endpoint,
+pub(crate) struct SpanCollector {
+    pub(crate) endpoint: TestEndpoint,
 }
 
-impl Collector {
+impl SpanCollector {
     pub(crate) fn start() -> Self {
-        let endpoint = Endpoint::start("collector");
-        endpoint.set(Mode::Raw(TAKEN.into()));
+        let endpoint = TestEndpoint::start("collector");
+        endpoint.set_mode(ResponseMode::Raw(ACCEPTED_RESPONSE.into()));
         Self { endpoint }
     }
 
@@ -32,39 +32,41 @@ impl Collector {
         format!("http://{}", self.endpoint.address())
     }
 
-    pub(crate) fn posts(&self) -> Vec<Seen> {
-        self.endpoint.seen()
+    pub(crate) fn posts(&self) -> Vec<ReceivedRequest> {
+        self.endpoint.requests()
     }
 
     /// Every span that came, in its order; a batch that came twice is there twice.
     pub(crate) fn spans(&self) -> Vec<Span> {
-        spans(&self.posts())
+        decode_spans(&self.posts())
     }
 
     /// All spans of the request for `path`, when the first of them are there: its own comes first, and
     /// those of its tries come with it.
     #[track_caller]
-    pub(crate) fn request(&self, path: &str) -> (Span, Vec<Span>) {
-        let server = until(&format!("a span of {path}"), SOON, || {
+    pub(crate) fn spans_of_request(&self, path: &str) -> (Span, Vec<Span>) {
+        let server = poll_until(&format!("a span of {path}"), DEFAULT_TIMEOUT, || {
             let mut spans = self.spans().into_iter();
-            spans.find(|span| is(span, SpanKind::Server) && text(span, "url.path") == path)
+            spans.find(|span| {
+                has_kind(span, SpanKind::Server) && attribute(span, "url.path") == path
+            })
         });
-        let below = |span: &Span| span.parent_span_id == server.span_id;
-        let tries = self.spans().into_iter().filter(below).collect();
-        (server, tries)
+        let is_child = |span: &Span| span.parent_span_id == server.span_id;
+        let attempts = self.spans().into_iter().filter(is_child).collect();
+        (server, attempts)
     }
 }
 
-pub(crate) fn spans(posts: &[Seen]) -> Vec<Span> {
-    let all = posts.iter().flat_map(|post| resources(&post.body));
+pub(crate) fn decode_spans(posts: &[ReceivedRequest]) -> Vec<Span> {
+    let all = posts.iter().flat_map(|post| decode_resources(&post.body));
     all.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
 }
 
-pub(crate) fn resources(body: &[u8]) -> Vec<ResourceSpans> {
+pub(crate) fn decode_resources(body: &[u8]) -> Vec<ResourceSpans> {
     ExportTraceServiceRequest::decode(body).expect("an export request").resource_spans
 }
 
-pub(crate) fn is(span: &Span, kind: SpanKind) -> bool {
+pub(crate) fn has_kind(span: &Span, kind: SpanKind) -> bool {
     span.kind() == kind
 }
 
@@ -73,11 +75,11 @@ pub(crate) fn is_error(span: &Span) -> bool {
 }
 
 /// An attribute as text; empty where there is none.
-pub(crate) fn text(span: &Span, key: &str) -> String {
-    value(&span.attributes, key)
+pub(crate) fn attribute(span: &Span, key: &str) -> String {
+    attribute_value(&span.attributes, key)
 }
 
-pub(crate) fn value(attributes: &[KeyValue], key: &str) -> String {
+pub(crate) fn attribute_value(attributes: &[KeyValue], key: &str) -> String {
     let found = attributes.iter().find(|attribute| attribute.key == key);
     match found.and_then(|found| found.value.as_ref()?.value.as_ref()) {
         Some(Value::StringValue(text)) => text.clone(),

@@ -5,34 +5,36 @@
 mod support;
 
 mod collector;
+mod collector_failures;
 mod config;
-mod sampled;
-mod spans;
-mod told;
-mod trouble;
+mod sampling;
+mod span_content;
+mod span_conversion;
 
-use support::config::Config;
-use support::endpoint::Endpoint;
+use support::config::ConfigBuilder;
+use support::endpoint::TestEndpoint;
 use support::instance::Gapless;
 
-use self::collector::Collector;
+use self::collector::SpanCollector;
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// What a client sends of its trace, with flags.
-fn parent(flags: &str) -> String {
-    format!("00-{TRACE}-00f067aa0ba902b7-{flags}")
+fn client_traceparent(flags: &str) -> String {
+    format!("00-{TRACE_ID}-00f067aa0ba902b7-{flags}")
 }
 
 /// Plain defaults, and a collector at `url`.
-fn exporting(url: &str, keys: &str) -> Config {
-    Config::default().keys("workers = 1").tables(&format!("[otlp]\nendpoint = \"{url}\"\n{keys}"))
+fn otlp_config(url: &str, keys: &str) -> ConfigBuilder {
+    ConfigBuilder::default()
+        .keys("workers = 1")
+        .tables(&format!("[otlp]\nendpoint = \"{url}\"\n{keys}"))
 }
 
 /// One endpoint, a proxy in front of it, and the collector of its spans.
-fn traced(keys: &str) -> (Endpoint, Gapless, Collector) {
-    let (endpoint, collector) = (Endpoint::start("one"), Collector::start());
-    let config = exporting(&collector.url(), keys).zone("here/a", &[endpoint.address()]);
+fn start_traced(keys: &str) -> (TestEndpoint, Gapless, SpanCollector) {
+    let (endpoint, collector) = (TestEndpoint::start("one"), SpanCollector::start());
+    let config = otlp_config(&collector.url(), keys).zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
     (endpoint, gapless, collector)
 }

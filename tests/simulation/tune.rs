@@ -7,24 +7,24 @@ use tempfile::TempDir;
 
 use gapless::config;
 
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
-use crate::support::{SOON, until};
+use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
-const POOL: &str = "[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\npool = \"web\"\n\
+const POOL_TOML: &str = "[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\npool = \"web\"\n\
                     [pool.web]\nprobe = { http = \"/healthz\" }\n";
 
-const ZONES: &str = "[[pool.web.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
+const ZONES_TOML: &str = "[[pool.web.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
                      [[pool.web.zone]]\nname = \"here/b\"\nendpoints = [\"127.0.0.1:4\"]\n";
 
 /// A configuration in a directory of its own, and what `tune` makes of it.
-struct Case {
+struct TuneFixture {
     _directory: TempDir,
     path: String,
 }
 
-impl Case {
+impl TuneFixture {
     fn new(text: &str) -> Self {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("gapless.toml");
@@ -39,13 +39,13 @@ impl Case {
         command.args(arguments.split_whitespace()).output().expect("the program runs")
     }
 
-    fn json(&self, arguments: &str) -> (i32, Value) {
+    fn tune_json(&self, arguments: &str) -> (i32, Value) {
         let output = self.tune(&format!("{arguments} --format json"));
-        (code(&output), serde_json::from_slice(&output.stdout).unwrap_or_default())
+        (exit_code(&output), serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 }
 
-fn code(output: &Output) -> i32 {
+fn exit_code(output: &Output) -> i32 {
     output.status.code().expect("an exit code")
 }
 
@@ -58,11 +58,11 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn what_it_prints_can_be_pasted_and_says_what_it_costs() {
-    let case = Case::new(&format!("{POOL}{ZONES}"));
-    let output = case.tune("--target 300ms");
+fn text_output_is_valid_config_with_cost_estimate() {
+    let fixture = TuneFixture::new(&format!("{POOL_TOML}{ZONES_TOML}"));
+    let output = fixture.tune("--target 300ms");
     let text = stdout(&output);
-    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "{text}");
+    assert_eq!((exit_code(&output), stderr(&output).as_str()), (0, ""), "{text}");
     for part in [
         "target 300ms: the 99th percentile of every class that probes notice, without any traffic",
         "interval 1s → ",
@@ -74,80 +74,84 @@ fn what_it_prints_can_be_pasted_and_says_what_it_costs() {
         assert!(text.contains(part), "{part:?} in {text}");
     }
     let table = &text[text.find("[pool.web.detect]").expect("a table")..];
-    let pasted = Case::new(&format!("{POOL}{ZONES}\n{table}"));
-    let loaded = config::load(pasted.path.as_ref()).expect("a good configuration");
+    let pasted_fixture = TuneFixture::new(&format!("{POOL_TOML}{ZONES_TOML}\n{table}"));
+    let loaded = config::load(pasted_fixture.path.as_ref()).expect("a good configuration");
     let detect = loaded.config.topology.pools[0].detect;
     assert!(detect.interval.as_millis() < 300 && detect.down_after >= 2, "{detect:?}");
     // It is as good as it can be already.
-    let (code, again) = pasted.json("--target 300ms");
-    let pool = &again["pools"][0];
+    let (code, rerun) = pasted_fixture.tune_json("--target 300ms");
+    let pool = &rerun["pools"][0];
     assert_eq!((code, &pool["before"]["detect"]), (0, &pool["after"]["detect"]));
 }
 
 #[test]
-fn json_has_both_windows_with_their_rows_and_equal_seeds_give_equal_answers() {
-    let case = Case::new(&format!("{POOL}{ZONES}"));
-    let (code, said) = case.json("--target 500ms --rate 50 --false-verdicts 0.1/year");
-    assert_eq!((code, &said["met"], &said["with_traffic"]), (0, &true.into(), &false.into()));
-    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {said}"));
-    let pool = &said["pools"][0];
+fn json_has_both_windows_and_equal_seeds_give_equal_output() {
+    let fixture = TuneFixture::new(&format!("{POOL_TOML}{ZONES_TOML}"));
+    let (code, report) = fixture.tune_json("--target 500ms --rate 50 --false-verdicts 0.1/year");
+    assert_eq!((code, &report["met"], &report["with_traffic"]), (0, &true.into(), &false.into()));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {report}"));
+    let pool = &report["pools"][0];
     for (name, window) in [("before", &pool["before"]), ("after", &pool["after"])] {
         let rows = window["rows"].as_array().expect("rows");
         assert!(rows.iter().any(|row| row["traffic_rps"] == 50.0), "{name}");
-        assert_eq!(number(&window["probes_per_second"]), number(&said["probes_per_second"][name]));
+        assert_eq!(
+            number(&window["probes_per_second"]),
+            number(&report["probes_per_second"][name])
+        );
     }
     let after = &pool["after"];
     assert!(number(&after["slowest"]["p99_ms"]) <= 500.0);
-    assert!(number(&said["false_verdicts_per_year"]["after"]) < 0.1);
+    assert!(number(&report["false_verdicts_per_year"]["after"]) < 0.1);
     assert!(pool["toml"].as_str().is_some_and(|text| text.starts_with("[pool.web.detect]\n")));
-    let again = case.json("--target 500ms --rate 50 --false-verdicts 0.1/year");
-    assert_eq!(again, (code, said.clone()));
+    let rerun = fixture.tune_json("--target 500ms --rate 50 --false-verdicts 0.1/year");
+    assert_eq!(rerun, (code, report.clone()));
 }
 
 #[test]
-fn a_target_that_cannot_be_met_is_1_and_says_why_and_what_can() {
-    let case = Case::new(&format!("{POOL}{ZONES}"));
+fn unreachable_target_exits_with_1_and_names_constraint() {
+    let fixture = TuneFixture::new(&format!("{POOL_TOML}{ZONES_TOML}"));
     for (arguments, constraint, word) in [
         ("--target 300ms --observed 50ms", "timeout", "timeout: a probe must wait 624ms"),
         ("--target 300ms --loss 30%", "false_verdicts", "false verdicts: "),
         ("--target 300ms --class wrong_body", "probe", "wrong_body is not noticed by any probe"),
     ] {
-        let output = case.tune(arguments);
+        let output = fixture.tune(arguments);
         let text = stdout(&output);
-        assert_eq!(code(&output), 1, "{text}");
+        assert_eq!(exit_code(&output), 1, "{text}");
         assert!(text.contains("The target of 300ms cannot be met:"), "{text}");
         assert!(text.contains(word), "{word:?} in {text}");
-        let (_, said) = case.json(arguments);
-        assert_eq!(said["pools"][0]["binding"][0]["constraint"], constraint);
-        let has_another = constraint != "probe";
-        assert_eq!(said["reachable_ms"].as_f64().is_some_and(|ms| ms > 300.0), has_another);
-        assert_eq!(text.contains("The best that can be had is "), has_another);
-        assert_eq!(text.contains("[pool.web.detect]"), has_another);
+        let (_, report) = fixture.tune_json(arguments);
+        assert_eq!(report["pools"][0]["binding"][0]["constraint"], constraint);
+        let has_alternative = constraint != "probe";
+        assert_eq!(report["reachable_ms"].as_f64().is_some_and(|ms| ms > 300.0), has_alternative);
+        assert_eq!(text.contains("The best that can be had is "), has_alternative);
+        assert_eq!(text.contains("[pool.web.detect]"), has_alternative);
     }
-    let (code, said) = case.json("--target 300ms --probe-budget 6/s");
-    assert_eq!((code, &said["probes_per_second"]["budget"]), (1, &6.0.into()));
-    assert!(said["probes_per_second"]["needed"].as_f64().is_some_and(|needed| needed > 6.0));
-    assert!(said["probes_per_second"]["after"].as_f64().is_some_and(|after| after <= 6.0));
+    let (code, report) = fixture.tune_json("--target 300ms --probe-budget 6/s");
+    assert_eq!((code, &report["probes_per_second"]["budget"]), (1, &6.0.into()));
+    assert!(report["probes_per_second"]["needed"].as_f64().is_some_and(|needed| needed > 6.0));
+    assert!(report["probes_per_second"]["after"].as_f64().is_some_and(|after| after <= 6.0));
 }
 
 #[test]
-fn one_pool_is_tuned_and_the_probes_of_others_count() {
-    let other = ZONES.replace("pool.web", "pool.\"a.b\"");
-    let case =
-        Case::new(&format!("{POOL}{ZONES}[pool.\"a.b\"]\nprobe = {{ tcp = true }}\n{other}"));
-    let (code, said) = case.json("--target 400ms --pool a.b");
-    let pools = said["pools"].as_array().expect("pools");
+fn single_pool_tuning_counts_probes_of_other_pools() {
+    let other_zones = ZONES_TOML.replace("pool.web", "pool.\"a.b\"");
+    let fixture = TuneFixture::new(&format!(
+        "{POOL_TOML}{ZONES_TOML}[pool.\"a.b\"]\nprobe = {{ tcp = true }}\n{other_zones}"
+    ));
+    let (code, report) = fixture.tune_json("--target 400ms --pool a.b");
+    let pools = report["pools"].as_array().expect("pools");
     assert_eq!((code, pools.len(), &pools[0]["pool"]), (0, 1, &"a.b".into()));
     assert!(
         pools[0]["toml"].as_str().is_some_and(|text| text.starts_with("[pool.\"a.b\".detect]"))
     );
-    let before = said["probes_per_second"]["before"].as_f64().expect("a rate");
+    let before = report["probes_per_second"]["before"].as_f64().expect("a rate");
     assert!((before - 6.0 / 0.95).abs() < 1e-6, "{before}");
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_2_and_a_bad_configuration_is_64() {
-    let case = Case::new(&format!("{POOL}{ZONES}"));
+fn invalid_arguments_exit_with_2_and_invalid_config_with_64() {
+    let fixture = TuneFixture::new(&format!("{POOL_TOML}{ZONES_TOML}"));
     for (arguments, word) in [
         ("", "--target"),
         ("--target 300", "300ms or 1s"),
@@ -156,32 +160,32 @@ fn arguments_that_make_no_sense_are_2_and_a_bad_configuration_is_64() {
         ("--target 300ms --false-verdicts never", "1/year"),
         ("--target 300ms --observed http://127.0.0.1:1", "nobody to ask"),
     ] {
-        let output = case.tune(arguments);
-        assert_eq!(code(&output), 2, "{arguments}");
+        let output = fixture.tune(arguments);
+        assert_eq!(exit_code(&output), 2, "{arguments}");
         assert!(stderr(&output).contains(word), "{arguments}: {}", stderr(&output));
     }
-    assert_eq!(code(&Case::new("[[listen]]\n").tune("--target 300ms")), 64);
+    assert_eq!(exit_code(&TuneFixture::new("[[listen]]\n").tune("--target 300ms")), 64);
 }
 
 #[test]
-fn a_running_instance_is_asked_what_it_has_observed() {
-    let endpoint = Endpoint::start("one");
-    let config = Config::new().zone("here/a", &[endpoint.address()]);
+fn observed_values_are_read_from_running_instance() {
+    let endpoint = TestEndpoint::start("one");
+    let config = ConfigBuilder::new().zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
-    let case = Case::new(&config.text());
+    let fixture = TuneFixture::new(&config.text());
     let admin = gapless.admin;
-    let said = until("probes were observed", SOON, || {
-        let (_, said) = case.json(&format!("--target 2s --observed http://{admin}"));
-        (said != Value::Null).then_some(said)
+    let report = poll_until("probes were observed", DEFAULT_TIMEOUT, || {
+        let (_, report) = fixture.tune_json(&format!("--target 2s --observed http://{admin}"));
+        (report != Value::Null).then_some(report)
     });
-    let pool = &said["pools"][0];
-    assert_eq!(said["not_observed"], Value::Array(Vec::new()), "{said}");
+    let pool = &report["pools"][0];
+    assert_eq!(report["not_observed"], Value::Array(Vec::new()), "{report}");
     assert!(pool["rtt_ms"].as_f64().is_some_and(|rtt_ms| rtt_ms > 0.0 && rtt_ms != 1.0), "{pool}");
     // A page that was kept says the same as the instance that gave it.
-    let page = gapless.ask("/metrics").body;
-    let file = case.path.replace("gapless.toml", "metrics");
-    std::fs::write(&file, page).expect("written");
-    let (code, said) = case.json(&format!("--target 2s --observed {file} --loss 0.1%"));
-    assert_eq!((code, &said["met"]), (0, &true.into()), "{said}");
-    assert_eq!(said["pools"][0]["probe_loss"], 0.001);
+    let metrics_text = gapless.admin_get("/metrics").body;
+    let file = fixture.path.replace("gapless.toml", "metrics");
+    std::fs::write(&file, metrics_text).expect("written");
+    let (code, report) = fixture.tune_json(&format!("--target 2s --observed {file} --loss 0.1%"));
+    assert_eq!((code, &report["met"]), (0, &true.into()), "{report}");
+    assert_eq!(report["pools"][0]["probe_loss"], 0.001);
 }

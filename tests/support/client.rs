@@ -5,20 +5,20 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::wire::{Head, Wire};
+use super::wire::{MessageHead, WireStream};
 
 /// Longest silence that a client bears.
-const PATIENCE: Duration = Duration::from_secs(20);
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A complete answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
-    pub(crate) head: Head,
+    pub(crate) head: MessageHead,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.field(name)
     }
@@ -28,23 +28,23 @@ impl Answer {
     }
 
     /// The status, and the proxy's word for why it answered itself.
-    pub(crate) fn verdict(&self) -> (u16, Option<&str>) {
+    pub(crate) fn status_and_reason(&self) -> (u16, Option<&str>) {
         (self.status, self.field("x-gapless-reason"))
     }
 }
 
 /// One connection to a server.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) wire: Wire,
+pub(crate) struct TestClient {
+    pub(crate) wire: WireStream,
 }
 
-impl Client {
+impl TestClient {
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { wire: Wire::new(Arc::new(stream)) })
+        let stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        Ok(Self { wire: WireStream::new(Arc::new(stream)) })
     }
 
     /// Connects; for tests that cannot go on without.
@@ -58,23 +58,24 @@ impl Client {
     }
 
     /// The next final answer; `method` says whether a body follows.
-    pub(crate) fn answer(&mut self, method: &str) -> io::Result<Answer> {
+    pub(crate) fn read_response(&mut self, method: &str) -> io::Result<TestResponse> {
         loop {
-            let head = self.wire.head()?.ok_or(ErrorKind::UnexpectedEof)?;
-            let status: u16 = head.word(1).parse().map_err(|_| ErrorKind::InvalidData)?;
+            let head = self.wire.read_head()?.ok_or(ErrorKind::UnexpectedEof)?;
+            let status: u16 =
+                head.start_line_word(1).parse().map_err(|_| ErrorKind::InvalidData)?;
             if status < 200 {
                 continue;
             }
-            let bodiless = method == "HEAD" || status == 204 || status == 304;
+            let has_no_body = method == "HEAD" || status == 204 || status == 304;
             let framed = head.field("content-length").or_else(|| head.field("transfer-encoding"));
-            let body = if bodiless {
+            let body = if has_no_body {
                 Vec::new()
             } else if framed.is_none() {
-                self.wire.rest()?
+                self.wire.read_to_end()?
             } else {
-                self.wire.body(&head)?
+                self.wire.read_body(&head)?
             };
-            return Ok(Answer { status, head, body });
+            return Ok(TestResponse { status, head, body });
         }
     }
 
@@ -85,7 +86,7 @@ impl Client {
         target: &str,
         fields: &[(&str, &str)],
         body: &[u8],
-    ) -> io::Result<Answer> {
+    ) -> io::Result<TestResponse> {
         let mut wire = format!("{method} {target} HTTP/1.1\r\nhost: test.example\r\n");
         for (name, value) in fields {
             wire.push_str(&format!("{name}: {value}\r\n"));
@@ -95,17 +96,17 @@ impl Client {
         }
         wire.push_str("\r\n");
         self.send([wire.as_bytes(), body].concat())?;
-        self.answer(method)
+        self.read_response(method)
     }
 
     #[track_caller]
-    pub(crate) fn get(&mut self, target: &str) -> Answer {
+    pub(crate) fn get(&mut self, target: &str) -> TestResponse {
         self.exchange("GET", target, &[], b"").expect("an answer")
     }
 
     /// Whether the server ends the connection, without another byte.
-    pub(crate) fn is_ended(&mut self) -> bool {
-        match self.wire.fill() {
+    pub(crate) fn is_closed_by_server(&mut self) -> bool {
+        match self.wire.read_some() {
             Ok(read) => read == 0,
             Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
@@ -114,20 +115,25 @@ impl Client {
 
 /// One request on a connection of its own.
 #[track_caller]
-pub(crate) fn request(address: SocketAddr, method: &str, target: &str, body: &[u8]) -> Answer {
-    Client::open(address).exchange(method, target, &[], body).expect("an answer")
+pub(crate) fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    body: &[u8],
+) -> TestResponse {
+    TestClient::open(address).exchange(method, target, &[], body).expect("an answer")
 }
 
 /// One GET on a connection of its own.
 #[track_caller]
-pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, target: &str) -> TestResponse {
     request(address, "GET", target, b"")
 }
 
 /// Sends these bytes on a connection of its own and reads the answer.
 #[track_caller]
-pub(crate) fn raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
-    let mut client = Client::open(address);
+pub(crate) fn send_raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> TestResponse {
+    let mut client = TestClient::open(address);
     client.send(bytes).expect("sent");
-    client.answer("GET").expect("an answer")
+    client.read_response("GET").expect("an answer")
 }

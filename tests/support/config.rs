@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 /// A configuration in the making.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Config {
+pub(crate) struct ConfigBuilder {
     keys: String,
     tables: String,
     route: String,
@@ -14,7 +14,7 @@ pub(crate) struct Config {
     listen: Vec<SocketAddr>,
 }
 
-impl Config {
+impl ConfigBuilder {
     /// One worker, exposed endpoints, and probes that ask `/healthz`.
     pub(crate) fn new() -> Self {
         Self::default().keys("workers = 1").tables("[headers]\nexpose = true")
@@ -47,11 +47,11 @@ impl Config {
     /// One more zone.
     pub(crate) fn zone(self, name: &str, endpoints: &[SocketAddr]) -> Self {
         let list: Vec<String> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
-        self.zone_of(name, &list.join(", "))
+        self.zone_with_entries(name, &list.join(", "))
     }
 
     /// One more zone, with its endpoints as they are written.
-    pub(crate) fn zone_of(mut self, name: &str, endpoints: &str) -> Self {
+    pub(crate) fn zone_with_entries(mut self, name: &str, endpoints: &str) -> Self {
         self.zones.push((name.to_owned(), endpoints.to_owned()));
         self
     }

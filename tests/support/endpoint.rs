@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::HeldPort;
-use super::wire::{Head, Wire};
+use super::ReservedPort;
+use super::wire::{MessageHead, WireStream};
 
 /// How an endpoint meets a request.
 #[derive(Clone)]
-pub(crate) enum Mode {
+pub(crate) enum ResponseMode {
     /// 200, with the endpoint's name as body and in `x-endpoint`.
     Ok,
     /// The same with another status.
@@ -37,22 +37,26 @@ pub(crate) enum Mode {
     /// Reads the request, and no more.
     Hang,
     /// Anything: gets the head, with the body still unread.
-    Script(Arc<Script>),
+    Script(Arc<ResponseScript>),
 }
 
-type Script = dyn Fn(&Head, &mut Wire) -> io::Result<Next> + Send + Sync;
+type ResponseScript =
+    dyn Fn(&MessageHead, &mut WireStream) -> io::Result<ConnectionAction> + Send + Sync;
 
 /// What happens to a connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum ConnectionAction {
     Keep,
     Close,
     Reset,
 }
 
-impl Mode {
+impl ResponseMode {
     pub(crate) fn script(
-        script: impl Fn(&Head, &mut Wire) -> io::Result<Next> + Send + Sync + 'static,
+        script: impl Fn(&MessageHead, &mut WireStream) -> io::Result<ConnectionAction>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self::Script(Arc::new(script))
     }
@@ -75,32 +79,32 @@ impl Mode {
 
 /// A request as the endpoint got it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) head: Head,
+pub(crate) struct ReceivedRequest {
+    pub(crate) head: MessageHead,
     pub(crate) body: Vec<u8>,
     /// Counts the endpoint's connections.
     pub(crate) connection: usize,
 }
 
-struct State {
+struct TestEndpointState {
     name: String,
-    traffic: Mutex<Mode>,
-    probe: Mutex<Mode>,
-    seen: Mutex<Vec<Seen>>,
-    probes: Mutex<Vec<Seen>>,
+    request_mode: Mutex<ResponseMode>,
+    probe_mode: Mutex<ResponseMode>,
+    requests: Mutex<Vec<ReceivedRequest>>,
+    probes: Mutex<Vec<ReceivedRequest>>,
     connections: Mutex<Vec<Weak<TcpStream>>>,
     accepted: AtomicUsize,
     resets: AtomicUsize,
 }
 
 /// An endpoint; gone when dropped.
-pub(crate) struct Endpoint {
-    port: HeldPort,
-    state: Arc<State>,
-    door: Mutex<Option<Door>>,
+pub(crate) struct TestEndpoint {
+    port: ReservedPort,
+    state: Arc<TestEndpointState>,
+    accept_thread: Mutex<Option<AcceptThread>>,
 }
 
-struct Door {
+struct AcceptThread {
     listener: Arc<TcpListener>,
     thread: JoinHandle<()>,
 }
@@ -109,30 +113,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Endpoint {
+impl TestEndpoint {
     /// Answers everything well.
     pub(crate) fn start(name: &str) -> Self {
-        Self::start_on(name, HeldPort::take())
+        Self::start_on(name, ReservedPort::reserve())
     }
 
     /// The same at this address; on any port if that is 0.
     #[track_caller]
     pub(crate) fn start_at(name: &str, address: SocketAddr) -> Self {
-        Self::start_on(name, HeldPort::at(address))
+        Self::start_on(name, ReservedPort::reserve_at(address))
     }
 
-    fn start_on(name: &str, port: HeldPort) -> Self {
-        let state = State {
+    fn start_on(name: &str, port: ReservedPort) -> Self {
+        let state = TestEndpointState {
             name: name.to_owned(),
-            traffic: Mutex::new(Mode::Ok),
-            probe: Mutex::new(Mode::Ok),
-            seen: Mutex::default(),
+            request_mode: Mutex::new(ResponseMode::Ok),
+            probe_mode: Mutex::new(ResponseMode::Ok),
+            requests: Mutex::default(),
             probes: Mutex::default(),
             connections: Mutex::default(),
             accepted: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
         };
-        let endpoint = Self { port, state: Arc::new(state), door: Mutex::default() };
+        let endpoint = Self { port, state: Arc::new(state), accept_thread: Mutex::default() };
         endpoint.listen();
         endpoint
     }
@@ -142,58 +146,58 @@ impl Endpoint {
     }
 
     /// How requests are met from now on; probes are not touched.
-    pub(crate) fn set(&self, mode: Mode) {
-        *lock(&self.state.traffic) = mode;
+    pub(crate) fn set_mode(&self, mode: ResponseMode) {
+        *lock(&self.state.request_mode) = mode;
     }
 
     /// How probes are met from now on.
-    pub(crate) fn set_probe(&self, mode: Mode) {
-        *lock(&self.state.probe) = mode;
+    pub(crate) fn set_probe_mode(&self, mode: ResponseMode) {
+        *lock(&self.state.probe_mode) = mode;
     }
 
     /// Requests and probes alike.
-    pub(crate) fn set_all(&self, mode: Mode) {
-        self.set_probe(mode.clone());
-        self.set(mode);
+    pub(crate) fn set_all_modes(&self, mode: ResponseMode) {
+        self.set_probe_mode(mode.clone());
+        self.set_mode(mode);
     }
 
     /// Requests so far, without probes; those of a script as soon as their head was there.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        lock(&self.state.seen).clone()
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        lock(&self.state.requests).clone()
     }
 
-    pub(crate) fn probes(&self) -> Vec<Seen> {
+    pub(crate) fn probes(&self) -> Vec<ReceivedRequest> {
         lock(&self.state.probes).clone()
     }
 
     /// How often a request with this `x-id` came.
-    pub(crate) fn count(&self, id: &str) -> usize {
-        lock(&self.state.seen).iter().filter(|seen| seen.head.field("x-id") == Some(id)).count()
+    pub(crate) fn count_with_id(&self, id: &str) -> usize {
+        lock(&self.state.requests).iter().filter(|seen| seen.head.field("x-id") == Some(id)).count()
     }
 
     /// Connections on which requests came.
-    pub(crate) fn connections(&self) -> usize {
-        let used: HashSet<usize> =
-            lock(&self.state.seen).iter().map(|seen| seen.connection).collect();
-        used.len()
+    pub(crate) fn used_connection_count(&self) -> usize {
+        let used_connections: HashSet<usize> =
+            lock(&self.state.requests).iter().map(|seen| seen.connection).collect();
+        used_connections.len()
     }
 
     /// Connections that are open, those of probes counted too.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn open_connection_count(&self) -> usize {
         lock(&self.state.connections).iter().filter(|known| known.strong_count() > 0).count()
     }
 
     /// Connections that the other side reset, those of probes not counted.
-    pub(crate) fn resets(&self) -> usize {
+    pub(crate) fn reset_count(&self) -> usize {
         self.state.resets.load(SeqCst)
     }
 
     /// Connecting is refused from now on; open connections are not touched.
-    pub(crate) fn refuse(&self) {
-        let Some(door) = lock(&self.door).take() else { return };
+    pub(crate) fn refuse_connections(&self) {
+        let Some(accept_thread) = lock(&self.accept_thread).take() else { return };
         // On Linux this ends a blocked accept, and the listening with it.
-        let _ = SockRef::from(&*door.listener).shutdown(Shutdown::Both);
-        let _ = door.thread.join();
+        let _ = SockRef::from(&*accept_thread.listener).shutdown(Shutdown::Both);
+        let _ = accept_thread.thread.join();
     }
 
     /// Accepts connections (again).
@@ -201,25 +205,25 @@ impl Endpoint {
         let listener = Arc::new(self.port.listen());
         let (accepting, state) = (Arc::clone(&listener), Arc::clone(&self.state));
         let thread = std::thread::spawn(move || accept(&accepting, &state));
-        *lock(&self.door) = Some(Door { listener, thread });
+        *lock(&self.accept_thread) = Some(AcceptThread { listener, thread });
     }
 
     /// As if the process had been killed: nothing listens, and every connection ends.
-    pub(crate) fn die(&self) {
-        self.refuse();
+    pub(crate) fn kill(&self) {
+        self.refuse_connections();
         for stream in lock(&self.state.connections).drain(..).filter_map(|known| known.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-impl Drop for Endpoint {
+impl Drop for TestEndpoint {
     fn drop(&mut self) {
-        self.die();
+        self.kill();
     }
 }
 
-fn accept(listener: &TcpListener, state: &Arc<State>) {
+fn accept(listener: &TcpListener, state: &Arc<TestEndpointState>) {
     while let Ok((stream, _)) = listener.accept() {
         let stream = Arc::new(stream);
         let mut connections = lock(&state.connections);
@@ -232,22 +236,22 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
     }
 }
 
-fn serve(state: &State, stream: &Arc<TcpStream>, number: usize) {
-    let mut wire = Wire::new(Arc::clone(stream));
+fn serve(state: &TestEndpointState, stream: &Arc<TcpStream>, number: usize) {
+    let mut wire = WireStream::new(Arc::clone(stream));
     loop {
         match serve_one(state, &mut wire, number) {
-            Ok(Next::Keep) => {}
-            Ok(Next::Close) => return,
+            Ok(ConnectionAction::Keep) => {}
+            Ok(ConnectionAction::Close) => return,
             Err(error) => {
-                let carried = |seen: &Seen| seen.connection == number;
+                let has_request = |seen: &ReceivedRequest| seen.connection == number;
                 if error.kind() == io::ErrorKind::ConnectionReset
-                    && lock(&state.seen).iter().any(carried)
+                    && lock(&state.requests).iter().any(has_request)
                 {
                     state.resets.fetch_add(1, SeqCst);
                 }
                 return;
             }
-            Ok(Next::Reset) => {
+            Ok(ConnectionAction::Reset) => {
                 let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
                 return;
             }
@@ -255,47 +259,68 @@ fn serve(state: &State, stream: &Arc<TcpStream>, number: usize) {
     }
 }
 
-fn serve_one(state: &State, wire: &mut Wire, connection: usize) -> io::Result<Next> {
-    let Some(head) = wire.head()? else { return Ok(Next::Close) };
-    let is_probe = head.word(1) == "/healthz" || head.field("user-agent") == Some("gapless-probe");
-    let (mode, log) =
-        if is_probe { (&state.probe, &state.probes) } else { (&state.traffic, &state.seen) };
+fn serve_one(
+    state: &TestEndpointState,
+    wire: &mut WireStream,
+    connection: usize,
+) -> io::Result<ConnectionAction> {
+    let Some(head) = wire.read_head()? else { return Ok(ConnectionAction::Close) };
+    let is_probe =
+        head.start_line_word(1) == "/healthz" || head.field("user-agent") == Some("gapless-probe");
+    let (mode, log) = if is_probe {
+        (&state.probe_mode, &state.probes)
+    } else {
+        (&state.request_mode, &state.requests)
+    };
     if !is_probe && head.field("expect").is_some() {
         wire.send("HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let early = lock(mode).clone();
-    if let Mode::Script(script) = early {
-        lock(log).push(Seen { head: head.clone(), body: Vec::new(), connection });
+    let current_mode = lock(mode).clone();
+    if let ResponseMode::Script(script) = current_mode {
+        lock(log).push(ReceivedRequest { head: head.clone(), body: Vec::new(), connection });
         return script(&head, wire);
     }
-    let body = wire.body(&head)?;
-    let method = head.word(0).to_owned();
-    lock(log).push(Seen { head, body, connection });
-    let chosen = lock(mode).clone();
-    react(chosen, &state.name, &method, wire)
+    let body = wire.read_body(&head)?;
+    let method = head.start_line_word(0).to_owned();
+    lock(log).push(ReceivedRequest { head, body, connection });
+    let response_mode = lock(mode).clone();
+    respond(response_mode, &state.name, &method, wire)
 }
 
-fn react(mode: Mode, name: &str, method: &str, wire: &mut Wire) -> io::Result<Next> {
+fn respond(
+    mode: ResponseMode,
+    name: &str,
+    method: &str,
+    wire: &mut WireStream,
+) -> io::Result<ConnectionAction> {
     match mode {
-        Mode::Ok => wire.send(answer(200, name, name, method)).map(|()| Next::Keep),
-        Mode::Status(status) => wire.send(answer(status, name, name, method)).map(|()| Next::Keep),
-        Mode::Body(body) => wire.send(answer(200, name, &body, method)).map(|()| Next::Keep),
-        Mode::Slow(pause) => {
-            std::thread::sleep(pause);
-            wire.send(answer(200, name, name, method)).map(|()| Next::Keep)
+        ResponseMode::Ok => {
+            wire.send(response_text(200, name, name, method)).map(|()| ConnectionAction::Keep)
         }
-        Mode::CloseAfter => wire.send(answer(200, name, name, method)).map(|()| Next::Close),
-        Mode::Raw(bytes) => wire.send(bytes).map(|()| Next::Keep),
-        Mode::RawClose(bytes) => wire.send(bytes).map(|()| Next::Close),
-        Mode::Close => Ok(Next::Close),
-        Mode::Reset => Ok(Next::Reset),
-        Mode::Hang => wire.rest().map(|_| Next::Close),
-        Mode::Script(_) => Ok(Next::Close),
+        ResponseMode::Status(status) => {
+            wire.send(response_text(status, name, name, method)).map(|()| ConnectionAction::Keep)
+        }
+        ResponseMode::Body(body) => {
+            wire.send(response_text(200, name, &body, method)).map(|()| ConnectionAction::Keep)
+        }
+        ResponseMode::Slow(pause) => {
+            std::thread::sleep(pause);
+            wire.send(response_text(200, name, name, method)).map(|()| ConnectionAction::Keep)
+        }
+        ResponseMode::CloseAfter => {
+            wire.send(response_text(200, name, name, method)).map(|()| ConnectionAction::Close)
+        }
+        ResponseMode::Raw(bytes) => wire.send(bytes).map(|()| ConnectionAction::Keep),
+        ResponseMode::RawClose(bytes) => wire.send(bytes).map(|()| ConnectionAction::Close),
+        ResponseMode::Close => Ok(ConnectionAction::Close),
+        ResponseMode::Reset => Ok(ConnectionAction::Reset),
+        ResponseMode::Hang => wire.read_to_end().map(|_| ConnectionAction::Close),
+        ResponseMode::Script(_) => Ok(ConnectionAction::Close),
     }
 }
 
 /// A plain answer.
-pub(crate) fn answer(status: u16, name: &str, body: &str, method: &str) -> String {
+pub(crate) fn response_text(status: u16, name: &str, body: &str, method: &str) -> String {
     let head = format!(
         "HTTP/1.1 {status} Status\r\nx-endpoint: {name}\r\ncontent-length: {}\r\n\r\n",
         body.len()

@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::config::Config;
-use super::successors::running;
-use super::{SOON, eventually, until};
+use super::config::ConfigBuilder;
+use super::upgrade::running_pids;
+use super::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_gapless");
@@ -26,7 +26,7 @@ pub(crate) struct Gapless {
     /// Where the operator connects.
     pub(crate) admin: SocketAddr,
     child: Child,
-    log: Arc<Log>,
+    log: Arc<StderrLog>,
     /// Gives back the open pipe when it has stopped reading.
     reader: JoinHandle<BufReader<ChildStderr>>,
     file: PathBuf,
@@ -35,17 +35,17 @@ pub(crate) struct Gapless {
 
 /// What was read of standard error.
 #[derive(Default)]
-struct Log {
+struct StderrLog {
     lines: Mutex<Vec<String>>,
-    is_ignored: AtomicBool,
+    should_stop: AtomicBool,
 }
 
-impl Log {
+impl StderrLog {
     /// Reads until the end, or until nobody wants to know.
     fn read(&self, stderr: ChildStderr) -> BufReader<ChildStderr> {
         let mut reader = BufReader::new(stderr);
         let mut line = String::new();
-        while !self.is_ignored.load(SeqCst) && reader.read_line(&mut line).is_ok_and(|n| n > 0) {
+        while !self.should_stop.load(SeqCst) && reader.read_line(&mut line).is_ok_and(|n| n > 0) {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.push(std::mem::take(&mut line).trim_end().to_owned());
         }
@@ -56,59 +56,59 @@ impl Log {
 impl Gapless {
     /// Starts, and waits until the listeners are open.
     #[track_caller]
-    pub(crate) fn start(config: &Config) -> Self {
+    pub(crate) fn start(config: &ConfigBuilder) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        Self::start_with(directory, file)
+        Self::start_with_file(directory, file)
     }
 
     /// Starts with a file that lies in `directory` already.
     #[track_caller]
-    pub(crate) fn start_with(directory: TempDir, file: PathBuf) -> Self {
-        Self::start_writing_to(Stdio::null(), directory, file, "info")
+    pub(crate) fn start_with_file(directory: TempDir, file: PathBuf) -> Self {
+        Self::start_with_output(Stdio::null(), directory, file, "info")
     }
 
     /// Starts, and has it say all that it can.
     #[track_caller]
-    pub(crate) fn start_talkative(config: &Config) -> Self {
+    pub(crate) fn start_verbose(config: &ConfigBuilder) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        Self::start_writing_to(Stdio::null(), directory, file, "debug")
+        Self::start_with_output(Stdio::null(), directory, file, "debug")
     }
 
     /// Starts under this limit of descriptors.
     #[track_caller]
-    pub(crate) fn start_limited(config: &Config, descriptors: u64) -> Self {
+    pub(crate) fn start_with_descriptor_limit(config: &ConfigBuilder, descriptors: u64) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        let command = to_run(limited(descriptors), &file, Stdio::null());
-        Self::start_by(command, directory, file)
+        let command = run_command(command_with_descriptor_limit(descriptors), &file, Stdio::null());
+        Self::start_command(command, directory, file)
     }
 
     /// Starts; what it writes to standard output can be read.
     #[track_caller]
-    pub(crate) fn start_piped(config: &Config) -> (Self, ChildStdout) {
+    pub(crate) fn start_with_piped_stdout(config: &ConfigBuilder) -> (Self, ChildStdout) {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        let mut gapless = Self::start_writing_to(Stdio::piped(), directory, file, "info");
+        let mut gapless = Self::start_with_output(Stdio::piped(), directory, file, "info");
         let stdout = gapless.child.stdout.take().expect("piped");
         (gapless, stdout)
     }
 
     #[track_caller]
-    fn start_writing_to(stdout: Stdio, directory: TempDir, file: PathBuf, level: &str) -> Self {
-        let mut command = to_run(Command::new(BINARY), &file, stdout);
+    fn start_with_output(stdout: Stdio, directory: TempDir, file: PathBuf, level: &str) -> Self {
+        let mut command = run_command(Command::new(BINARY), &file, stdout);
         command.env("GAPLESS_LOG", level);
-        Self::start_by(command, directory, file)
+        Self::start_command(command, directory, file)
     }
 
     /// Starts by a command that leads to `gapless run` with this file.
     #[track_caller]
-    pub(crate) fn start_by(command: Command, directory: TempDir, file: PathBuf) -> Self {
+    pub(crate) fn start_command(command: Command, directory: TempDir, file: PathBuf) -> Self {
         let (child, log, reader) = spawn(command);
         let mut gapless = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -121,18 +121,21 @@ impl Gapless {
         };
         // The line of the admin listener is the last one.
         let find = |gapless: &mut Self| {
-            let ended = gapless.child.try_wait().expect("a child");
-            assert!(ended.is_none(), "ended with {ended:?}:\n{}", gapless.log());
-            Some((gapless.said("listening address=")?, gapless.said("admin address=")?))
+            let exit_status = gapless.child.try_wait().expect("a child");
+            assert!(exit_status.is_none(), "ended with {exit_status:?}:\n{}", gapless.log());
+            Some((
+                gapless.logged_address("listening address=")?,
+                gapless.logged_address("admin address=")?,
+            ))
         };
         (gapless.address, gapless.admin) =
-            until("the listeners are open", SOON, || find(&mut gapless));
+            poll_until("the listeners are open", DEFAULT_TIMEOUT, || find(&mut gapless));
         gapless
     }
 
     /// Starts, and waits until every endpoint is up.
     #[track_caller]
-    pub(crate) fn start_ready(config: &Config) -> Self {
+    pub(crate) fn start_ready(config: &ConfigBuilder) -> Self {
         let gapless = Self::start(config);
         gapless.wait_all_up();
         gapless
@@ -140,14 +143,14 @@ impl Gapless {
 
     #[track_caller]
     pub(crate) fn wait_all_up(&self) {
-        eventually("every endpoint is up", SOON, || {
+        eventually("every endpoint is up", DEFAULT_TIMEOUT, || {
             self.endpoints().iter().all(|endpoint| endpoint["state"] == "up")
         });
     }
 
-    fn said(&self, words: &str) -> Option<SocketAddr> {
+    fn logged_address(&self, text: &str) -> Option<SocketAddr> {
         let log = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = log.iter().find(|line| line.contains(words))?;
+        let line = log.iter().find(|line| line.contains(text))?;
         line.rsplit('=').next()?.trim().parse().ok()
     }
 
@@ -157,22 +160,22 @@ impl Gapless {
     }
 
     /// Reads no more of the log than its next line; the pipe stays open.
-    pub(crate) fn ignore_log(&self) {
-        self.log.is_ignored.store(true, SeqCst);
+    pub(crate) fn stop_reading_log(&self) {
+        self.log.should_stop.store(true, SeqCst);
     }
 
     /// Whether the log is not read any more.
-    pub(crate) fn is_log_ignored(&self) -> bool {
+    pub(crate) fn has_stopped_reading_log(&self) -> bool {
         self.reader.is_finished()
     }
 
     /// The configuration file.
-    pub(crate) fn file(&self) -> &Path {
+    pub(crate) fn config_file(&self) -> &Path {
         &self.file
     }
 
     /// Writes the configuration in place.
-    pub(crate) fn write(&self, text: &str) {
+    pub(crate) fn write_config(&self, text: &str) {
         std::fs::write(&self.file, text).expect("written");
     }
 
@@ -181,7 +184,7 @@ impl Gapless {
     }
 
     /// Lets it open no descriptor with this number or a higher one; `None` lifts that.
-    pub(crate) fn limit_descriptors(&self, below: Option<u64>) {
+    pub(crate) fn set_descriptor_limit(&self, below: Option<u64>) {
         let own = getrlimit(Resource::Nofile);
         let limit = Rlimit { current: below.or(own.current), maximum: own.maximum };
         prlimit(Some(pid(&self.child)), Resource::Nofile, limit).expect("a new limit");
@@ -189,8 +192,8 @@ impl Gapless {
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn wait(&mut self, timeout: Duration) -> ExitStatus {
-        until("gapless ends", timeout, || self.child.try_wait().expect("a child"))
+    pub(crate) fn wait_for_exit(&mut self, timeout: Duration) -> ExitStatus {
+        poll_until("gapless ends", timeout, || self.child.try_wait().expect("a child"))
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -198,13 +201,13 @@ impl Gapless {
     }
 
     /// Descriptors that are open.
-    pub(crate) fn descriptors(&self) -> u64 {
+    pub(crate) fn open_descriptor_count(&self) -> u64 {
         let all = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         all.expect("a running process").count() as u64
     }
 
     /// Time that it has spent on a processor.
-    pub(crate) fn cpu(&self) -> Duration {
+    pub(crate) fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).expect("a running process");
         // What follows the name, which may have anything in it.
@@ -228,7 +231,7 @@ impl Drop for Gapless {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // Who has taken over is no child of this process.
-        for pid in running(&self.file) {
+        for pid in running_pids(&self.file) {
             let _ = kill_process(pid, Signal::KILL);
         }
         if std::thread::panicking() {
@@ -238,7 +241,7 @@ impl Drop for Gapless {
 }
 
 /// The program, in a shell that lets it have no more than so many descriptors.
-pub(crate) fn limited(descriptors: u64) -> Command {
+pub(crate) fn command_with_descriptor_limit(descriptors: u64) -> Command {
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {descriptors} && exec {BINARY} \"$@\"");
     command.args(["-c", &script, "gapless"]);
@@ -246,15 +249,15 @@ pub(crate) fn limited(descriptors: u64) -> Command {
 }
 
 /// Has `command` run `file`.
-fn to_run(mut command: Command, file: &Path, stdout: Stdio) -> Command {
+fn run_command(mut command: Command, file: &Path, stdout: Stdio) -> Command {
     command.arg("run").arg(file).stdout(stdout);
     command
 }
 
-fn spawn(mut command: Command) -> (Child, Arc<Log>, JoinHandle<BufReader<ChildStderr>>) {
+fn spawn(mut command: Command) -> (Child, Arc<StderrLog>, JoinHandle<BufReader<ChildStderr>>) {
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
     let stderr = child.stderr.take().expect("piped");
-    let log = Arc::new(Log::default());
+    let log = Arc::new(StderrLog::default());
     let lines = Arc::clone(&log);
     let reader = std::thread::spawn(move || lines.read(stderr));
     (child, log, reader)

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use super::client::TestClient;
 
 /// Clients that GET one after the other until told to stop.
-pub(crate) struct Load {
+pub(crate) struct SteadyLoad {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<Tally>>,
+    clients: Vec<JoinHandle<LoadSummary>>,
 }
 
 /// What they met.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct LoadSummary {
     /// Requests sent.
     pub(crate) sent: u64,
     /// Everything that was not a 200 on a connection that stayed open.
@@ -29,13 +29,13 @@ pub(crate) struct Tally {
     pub(crate) slowest: Duration,
 }
 
-impl Load {
+impl SteadyLoad {
     /// `clients` connections, each with a `pause` between its requests.
     pub(crate) fn start(address: SocketAddr, clients: usize, pause: Duration) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = |_| {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
-            std::thread::spawn(move || run(address, pause, &stop, &sent))
+            std::thread::spawn(move || run_client(address, pause, &stop, &sent))
         };
         let clients = (0..clients).map(client).collect();
         Self { stop, sent, clients }
@@ -47,9 +47,9 @@ impl Load {
     }
 
     /// Ends the load.
-    pub(crate) fn stop(self) -> Tally {
+    pub(crate) fn stop(self) -> LoadSummary {
         self.stop.store(true, SeqCst);
-        let mut all = Tally::default();
+        let mut all = LoadSummary::default();
         for client in self.clients {
             let one = client.join().expect("a client that did not panic");
             all.sent += one.sent;
@@ -63,14 +63,19 @@ impl Load {
     }
 }
 
-fn run(address: SocketAddr, pause: Duration, stop: &AtomicBool, sent: &AtomicU64) -> Tally {
-    let mut tally = Tally::default();
+fn run_client(
+    address: SocketAddr,
+    pause: Duration,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+) -> LoadSummary {
+    let mut tally = LoadSummary::default();
     let mut connection = None;
     while !stop.load(SeqCst) {
         tally.sent += 1;
         sent.fetch_add(1, SeqCst);
         let started = Instant::now();
-        let opened = connection.take().map_or_else(|| Client::connect(address), Ok);
+        let opened = connection.take().map_or_else(|| TestClient::connect(address), Ok);
         let result = opened.and_then(|mut client| {
             let answer = client.exchange("GET", "/", &[], b"")?;
             Ok((client, answer))
@@ -84,7 +89,7 @@ fn run(address: SocketAddr, pause: Duration, stop: &AtomicBool, sent: &AtomicU64
             }
             Ok((client, answer)) => {
                 connection = Some(client);
-                tally.failures.push(format!("{:?}", answer.verdict()));
+                tally.failures.push(format!("{:?}", answer.status_and_reason()));
             }
             Err(error) => tally.failures.push(format!("{error:?} after {:?}", started.elapsed())),
         }

@@ -11,7 +11,7 @@ pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod pki;
 pub(crate) mod server;
-pub(crate) mod successors;
+pub(crate) mod upgrade;
 pub(crate) mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 /// How long things may take that are expected to happen at once: the machine may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Looks until `condition` holds.
 ///
@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// If it does not within `timeout`.
 #[track_caller]
 pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
-    until(what, timeout, || condition().then_some(()));
+    poll_until(what, timeout, || condition().then_some(()));
 }
 
 /// Looks until `find` finds something.
@@ -39,32 +39,36 @@ pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMu
 /// # Panics
 /// If it does not within `timeout`.
 #[track_caller]
-pub(crate) fn until<T>(what: &str, timeout: Duration, mut find: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn poll_until<T>(
+    what: &str,
+    timeout: Duration,
+    mut find: impl FnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = find() {
             return found;
         }
         assert!(started.elapsed() < timeout, "not within {timeout:?}: {what}");
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// A port that is held for as long as this lives: bound, so that nobody else gets it, and not
 /// listening, so that connecting to it is refused until somebody listens beside it.
 #[derive(Debug)]
-pub(crate) struct HeldPort {
+pub(crate) struct ReservedPort {
     socket: Socket,
 }
 
-impl HeldPort {
-    pub(crate) fn take() -> Self {
-        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+impl ReservedPort {
+    pub(crate) fn reserve() -> Self {
+        Self::reserve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
     /// This one; any if it is 0.
     #[track_caller]
-    pub(crate) fn at(address: SocketAddr) -> Self {
+    pub(crate) fn reserve_at(address: SocketAddr) -> Self {
         let socket = reusable_socket(address);
         socket.bind(&address.into()).expect("a free port");
         Self { socket }

@@ -7,35 +7,35 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::TestClient;
 use super::instance::pid;
-use super::{HeldPort, SOON, eventually};
+use super::{DEFAULT_TIMEOUT, ReservedPort, eventually};
 
 /// An nginx on a port that stays its own while it is dead; killed when dropped.
 pub(crate) struct Nginx {
-    port: HeldPort,
+    port: ReservedPort,
     child: Option<Child>,
     directory: TempDir,
 }
 
 /// Says loudly what keeps a test from running here.
-pub(crate) fn is_missing(program: &str) -> bool {
+pub(crate) fn is_program_missing(program: &str) -> bool {
     let found =
         Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let missing = found.is_err();
-    if missing {
+    let is_absent = found.is_err();
+    if is_absent {
         eprintln!("SKIPPED: {program} is not installed, nothing was tested");
     }
-    missing
+    is_absent
 }
 
 impl Nginx {
     /// Answers `/healthz` and everything else with 200.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        let port = HeldPort::take();
+        let port = ReservedPort::reserve();
         let directory = TempDir::new().expect("a directory");
-        let text = config(directory.path(), port.address());
+        let text = nginx_config(directory.path(), port.address());
         std::fs::write(directory.path().join("nginx.conf"), text).expect("written");
         let mut nginx = Self { port, child: None, directory };
         nginx.restart();
@@ -61,9 +61,9 @@ impl Nginx {
             .expect("nginx starts");
         self.child = Some(child);
         let address = self.address();
-        eventually("nginx answers", SOON, || {
-            let asked = Client::connect(address);
-            asked.and_then(|mut client| client.exchange("GET", "/healthz", &[], b"")).is_ok()
+        eventually("nginx answers", DEFAULT_TIMEOUT, || {
+            let connected = TestClient::connect(address);
+            connected.and_then(|mut client| client.exchange("GET", "/healthz", &[], b"")).is_ok()
         });
     }
 
@@ -97,14 +97,14 @@ impl Drop for Nginx {
     }
 }
 
-fn config(directory: &Path, address: SocketAddr) -> String {
-    let place = directory.display();
+fn nginx_config(directory: &Path, address: SocketAddr) -> String {
+    let root = directory.display();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
-        .map(|kind| format!("    {kind}_temp_path {place}/{kind};\n"))
+        .map(|kind| format!("    {kind}_temp_path {root}/{kind};\n"))
         .collect();
     format!(
-        "daemon off;\nmaster_process off;\npid {place}/nginx.pid;\nerror_log {place}/error.log;\n\
+        "daemon off;\nmaster_process off;\npid {root}/nginx.pid;\nerror_log {root}/error.log;\n\
          events {{ worker_connections 1024; }}\nhttp {{\n{paths}    access_log off;\n\
          \x20   keepalive_requests 1000000;\n    server {{\n        listen {address} reuseport;\n\
          \x20       location / {{ return 200 \"well\\n\"; }}\n    }}\n}}\n"

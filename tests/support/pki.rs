@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, version};
 
 /// Who issues certificates.
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -27,19 +27,19 @@ pub(crate) struct Identity {
 
 /// From when until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Valid {
-    Now,
-    UntilLastYear,
-    FromNextCentury,
+pub(crate) enum CertificateValidity {
+    Current,
+    Expired,
+    NotYetValid,
 }
 
 /// Whether a server asks for a certificate.
-pub(crate) enum Clients<'a> {
-    Any,
-    Of(&'a Authority),
+pub(crate) enum ClientAuth<'a> {
+    NotRequested,
+    Required(&'a CertificateAuthority),
 }
 
-impl Authority {
+impl CertificateAuthority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -56,23 +56,32 @@ impl Authority {
     }
 
     /// A server's certificate for these names and addresses.
-    pub(crate) fn server(&self, names: &[&str], valid: Valid) -> Identity {
+    pub(crate) fn server_certificate(
+        &self,
+        names: &[&str],
+        valid: CertificateValidity,
+    ) -> Identity {
         self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, valid)
     }
 
     /// A client's certificate.
-    pub(crate) fn client(&self, name: &str) -> Identity {
-        self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth, Valid::Now)
+    pub(crate) fn client_certificate(&self, name: &str) -> Identity {
+        self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth, CertificateValidity::Current)
     }
 
-    fn issue(&self, names: &[&str], usage: ExtendedKeyUsagePurpose, valid: Valid) -> Identity {
+    fn issue(
+        &self,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        valid: CertificateValidity,
+    ) -> Identity {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages = vec![usage];
         let (from, until) = match valid {
-            Valid::Now => (2020, 2900),
-            Valid::UntilLastYear => (2020, 2025),
-            Valid::FromNextCentury => (2100, 2900),
+            CertificateValidity::Current => (2020, 2900),
+            CertificateValidity::Expired => (2020, 2025),
+            CertificateValidity::NotYetValid => (2100, 2900),
         };
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
@@ -91,15 +100,19 @@ impl Authority {
 
 impl Identity {
     /// What a server needs to show it.
-    pub(crate) fn server_config(&self, clients: &Clients<'_>, alpn: &[&str]) -> Arc<ServerConfig> {
+    pub(crate) fn server_config(
+        &self,
+        clients: &ClientAuth<'_>,
+        alpn: &[&str],
+    ) -> Arc<ServerConfig> {
         let versions = [&version::TLS13, &version::TLS12];
-        self.server_config_of(clients, alpn, &versions)
+        self.server_config_with_versions(clients, alpn, &versions)
     }
 
     /// The same with chosen versions of TLS.
-    pub(crate) fn server_config_of(
+    pub(crate) fn server_config_with_versions(
         &self,
-        clients: &Clients<'_>,
+        clients: &ClientAuth<'_>,
         alpn: &[&str],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
@@ -108,8 +121,8 @@ impl Identity {
             .with_protocol_versions(versions)
             .expect("known versions");
         let builder = match clients {
-            Clients::Any => builder.with_no_client_auth(),
-            Clients::Of(authority) => {
+            ClientAuth::NotRequested => builder.with_no_client_auth(),
+            ClientAuth::Required(authority) => {
                 let roots = Arc::new(authority.roots());
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 builder.with_client_cert_verifier(verifier.build().expect("a verifier"))

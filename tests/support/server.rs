@@ -20,16 +20,16 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 /// What bytes go through.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
+pub(crate) trait ConnectionIo: AsyncRead + AsyncWrite + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ConnectionIo for T {}
 
-type Serving = Pin<Box<dyn Future<Output = ()>>>;
+type ServeFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What is done with a connection; called on the server's thread.
-pub(crate) type Serve = Arc<dyn Fn(Box<dyn Io>) -> Serving + Send + Sync>;
+pub(crate) type ConnectionHandler = Arc<dyn Fn(Box<dyn ConnectionIo>) -> ServeFuture + Send + Sync>;
 
 /// A server; ends when dropped.
-pub(crate) struct Server {
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
@@ -37,18 +37,18 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
+impl TestServer {
     /// Serves in cleartext.
-    pub(crate) fn plain(serve: Serve) -> Self {
+    pub(crate) fn start_cleartext(serve: ConnectionHandler) -> Self {
         Self::start(None, serve)
     }
 
     /// Serves over TLS.
-    pub(crate) fn tls(config: Arc<ServerConfig>, serve: Serve) -> Self {
+    pub(crate) fn start_tls(config: Arc<ServerConfig>, serve: ConnectionHandler) -> Self {
         Self::start(Some(config.into()), serve)
     }
 
-    fn start(tls: Option<TlsAcceptor>, serve: Serve) -> Self {
+    fn start(tls: Option<TlsAcceptor>, serve: ConnectionHandler) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("nonblocking");
         let address = listener.local_addr().expect("bound");
@@ -68,7 +68,7 @@ impl Server {
                     let (tls, serve) = (tls.clone(), Arc::clone(&serve));
                     let opened = Arc::clone(&opened);
                     tokio::task::spawn_local(async move {
-                        connection(stream, tls, serve).await;
+                        serve_connection(stream, tls, serve).await;
                         opened.fetch_sub(1, SeqCst);
                     });
                 }
@@ -84,17 +84,17 @@ impl Server {
     }
 
     /// Connections accepted so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub(crate) fn accepted_count(&self) -> usize {
         self.accepted.load(SeqCst)
     }
 
     /// Connections that are open now.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn open_connection_count(&self) -> usize {
         self.open.load(SeqCst)
     }
 }
 
-impl Drop for Server {
+impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -103,7 +103,7 @@ impl Drop for Server {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, serve: Serve) {
+async fn serve_connection(stream: TcpStream, tls: Option<TlsAcceptor>, serve: ConnectionHandler) {
     let _ = stream.set_nodelay(true);
     match tls {
         None => serve(Box::new(stream)).await,
@@ -116,18 +116,18 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, serve: Serve) {
 }
 
 /// Any handler of a connection.
-pub(crate) fn serving<F, Fut>(serve: F) -> Serve
+pub(crate) fn connection_handler<F, Fut>(serve: F) -> ConnectionHandler
 where
-    F: Fn(Box<dyn Io>) -> Fut + Send + Sync + 'static,
+    F: Fn(Box<dyn ConnectionIo>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     Arc::new(move |io| Box::pin(serve(io)))
 }
 
 /// Reads one request without a body after another, and answers each with these bytes.
-pub(crate) fn http1(answer: &str) -> Serve {
+pub(crate) fn http1_handler(answer: &str) -> ConnectionHandler {
     let answer: Arc<[u8]> = answer.as_bytes().into();
-    serving(move |mut io| {
+    connection_handler(move |mut io| {
         let answer = Arc::clone(&answer);
         async move {
             let mut input = BytesMut::new();
@@ -147,23 +147,23 @@ pub(crate) fn http1(answer: &str) -> Serve {
 }
 
 /// A 200 over HTTP/1.1 with this body and these further header lines.
-pub(crate) fn ok(headers: &str, body: &str) -> String {
+pub(crate) fn ok_response(headers: &str, body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 /// An HTTP/2 server by hyper.
-pub(crate) fn http2(
+pub(crate) fn http2_handler(
     answer: impl Fn(Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
-) -> Serve {
+) -> ConnectionHandler {
     let answer = Arc::new(answer);
-    serving(move |io| {
+    connection_handler(move |io| {
         let answer = Arc::clone(&answer);
         async move {
             let service = hyper::service::service_fn(move |request| {
                 let response = answer(request);
                 async move { Ok::<_, Infallible>(response) }
             });
-            let builder = hyper::server::conn::http2::Builder::new(Local);
+            let builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
             let _ = builder.serve_connection(TokioIo::new(io), service).await;
         }
     })
@@ -171,9 +171,9 @@ pub(crate) fn http2(
 
 /// Runs tasks on the thread at hand.
 #[derive(Clone, Copy)]
-struct Local;
+struct LocalExecutor;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(async move { drop(future.await) });
     }
@@ -181,27 +181,27 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 
 /// How a gRPC server answers a health check.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Health {
+pub(crate) enum GrpcHealth {
     /// A message with this `ServingStatus`.
-    Status(u8),
+    ServingStatus(u8),
     /// No message, and this status of the call.
-    Call(&'static str),
+    CallStatus(&'static str),
 }
 
 /// A gRPC health server by hand: `health` says how a service is, by its name.
-pub(crate) fn grpc(health: fn(&str) -> Health) -> Serve {
-    serving(move |io| async move {
+pub(crate) fn grpc_health_handler(health: fn(&str) -> GrpcHealth) -> ConnectionHandler {
+    connection_handler(move |io| async move {
         let Ok(mut connection) = h2::server::handshake(io).await else { return };
         while let Some(Ok((request, respond))) = connection.accept().await {
-            tokio::task::spawn_local(check(request, respond, health));
+            tokio::task::spawn_local(serve_health_check(request, respond, health));
         }
     })
 }
 
-async fn check(
+async fn serve_health_check(
     request: Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    health: fn(&str) -> Health,
+    health: fn(&str) -> GrpcHealth,
 ) {
     let is_check = request.uri().path() == "/grpc.health.v1.Health/Check"
         && request.headers()["content-type"] == "application/grpc"
@@ -218,7 +218,7 @@ async fn check(
     let mut response = Response::new(());
     *response.headers_mut() = headers;
     match health(&service.unwrap_or_default()) {
-        Health::Status(status) if is_check => {
+        GrpcHealth::ServingStatus(status) if is_check => {
             let Ok(mut stream) = respond.send_response(response, false) else { return };
             let mut message = BytesMut::new();
             message.put_slice(&[0, 0, 0, 0, 2, 8, status]);
@@ -227,8 +227,8 @@ async fn check(
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let _ = stream.send_trailers(trailers);
         }
-        Health::Status(_) => drop(respond.send_response(Response::new(()), true)),
-        Health::Call(status) => {
+        GrpcHealth::ServingStatus(_) => drop(respond.send_response(Response::new(()), true)),
+        GrpcHealth::CallStatus(status) => {
             response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
             let _ = respond.send_response(response, true);
         }

@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 /// A message head.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Head {
+pub(crate) struct MessageHead {
     /// The request line or status line.
-    pub(crate) start: String,
+    pub(crate) start_line: String,
     /// Fields in their order, as they were sent.
     pub(crate) fields: Vec<(String, String)>,
 }
 
 /// One side of a connection.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct WireStream {
     stream: Arc<TcpStream>,
     buffer: Vec<u8>,
 }
 
-impl Head {
+impl MessageHead {
     /// The first value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.iter();
@@ -29,14 +29,14 @@ impl Head {
     }
 
     /// All values of a field.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let same = move |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).map(|(_, value)| value.as_str())
+    pub(crate) fn field_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let has_same_name = move |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
+        self.fields.iter().filter(has_same_name).map(|(_, value)| value.as_str())
     }
 
     /// Word number `index` of the start line.
-    pub(crate) fn word(&self, index: usize) -> &str {
-        self.start.split(' ').nth(index).unwrap_or_default()
+    pub(crate) fn start_line_word(&self, index: usize) -> &str {
+        self.start_line.split(' ').nth(index).unwrap_or_default()
     }
 
     fn parse(bytes: &[u8]) -> io::Result<Self> {
@@ -50,18 +50,18 @@ impl Head {
                 Ok((name.to_owned(), value.trim().to_owned()))
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { start, fields })
+        Ok(Self { start_line: start, fields })
     }
 }
 
-impl Wire {
+impl WireStream {
     pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
         let _ = stream.set_nodelay(true);
         Self { stream, buffer: Vec::new() }
     }
 
     /// Another hold on the same connection, for a second thread.
-    pub(crate) fn twin(&self) -> Self {
+    pub(crate) fn shared_handle(&self) -> Self {
         Self { stream: Arc::clone(&self.stream), buffer: Vec::new() }
     }
 
@@ -74,50 +74,50 @@ impl Wire {
     }
 
     /// Reads once; 0 at the end.
-    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+    pub(crate) fn read_some(&mut self) -> io::Result<usize> {
         let mut piece = [0; 64 * 1024];
         let read = (&*self.stream).read(&mut piece)?;
         self.buffer.extend_from_slice(&piece[..read]);
         Ok(read)
     }
 
-    fn fill_some(&mut self) -> io::Result<()> {
-        if self.fill()? == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    fn read_some_or_eof(&mut self) -> io::Result<()> {
+        if self.read_some()? == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     /// The next head; `None` if the other side closed before its first byte.
-    pub(crate) fn head(&mut self) -> io::Result<Option<Head>> {
+    pub(crate) fn read_head(&mut self) -> io::Result<Option<MessageHead>> {
         loop {
-            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+            if let Some(end) = find_bytes(&self.buffer, b"\r\n\r\n") {
                 let bytes: Vec<u8> = self.buffer.drain(..end + 4).collect();
-                return Head::parse(&bytes[..end]).map(Some);
+                return MessageHead::parse(&bytes[..end]).map(Some);
             }
-            if self.fill()? == 0 {
-                let nothing = self.buffer.is_empty();
-                return if nothing { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
+            if self.read_some()? == 0 {
+                let is_empty = self.buffer.is_empty();
+                return if is_empty { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
             }
         }
     }
 
     /// Exactly this many bytes.
-    pub(crate) fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_exact(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
-            self.fill_some()?;
+            self.read_some_or_eof()?;
         }
         Ok(self.buffer.drain(..length).collect())
     }
 
     /// The next chunk; `None` after the last one and its trailers.
-    pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let line = self.line()?;
+    pub(crate) fn read_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.read_line()?;
         let digits = line.split(';').next().unwrap_or_default();
         let size = usize::from_str_radix(digits, 16).map_err(|_| ErrorKind::InvalidData)?;
         if size == 0 {
-            while !self.line()?.is_empty() {}
+            while !self.read_line()?.is_empty() {}
             return Ok(None);
         }
-        let data = self.exactly(size)?;
-        if self.exactly(2)? == b"\r\n" {
+        let data = self.read_exact(size)?;
+        if self.read_exact(2)? == b"\r\n" {
             Ok(Some(data))
         } else {
             Err(ErrorKind::InvalidData.into())
@@ -125,35 +125,35 @@ impl Wire {
     }
 
     /// Everything up to the end of the stream.
-    pub(crate) fn rest(&mut self) -> io::Result<Vec<u8>> {
-        while self.fill()? > 0 {}
+    pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        while self.read_some()? > 0 {}
         Ok(std::mem::take(&mut self.buffer))
     }
 
     /// A body framed as the head says; none without framing.
-    pub(crate) fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_body(&mut self, head: &MessageHead) -> io::Result<Vec<u8>> {
         if head.field("transfer-encoding").is_some_and(|te| te.eq_ignore_ascii_case("chunked")) {
             let mut body = Vec::new();
-            while let Some(chunk) = self.chunk()? {
+            while let Some(chunk) = self.read_chunk()? {
                 body.extend(chunk);
             }
             return Ok(body);
         }
         let length = head.field("content-length").map_or(Ok(0), str::parse);
-        self.exactly(length.map_err(|_| ErrorKind::InvalidData)?)
+        self.read_exact(length.map_err(|_| ErrorKind::InvalidData)?)
     }
 
-    pub(crate) fn line(&mut self) -> io::Result<String> {
+    pub(crate) fn read_line(&mut self) -> io::Result<String> {
         loop {
-            if let Some(end) = find(&self.buffer, b"\r\n") {
+            if let Some(end) = find_bytes(&self.buffer, b"\r\n") {
                 let bytes: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 return Ok(String::from_utf8_lossy(&bytes[..end]).into_owned());
             }
-            self.fill_some()?;
+            self.read_some_or_eof()?;
         }
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+fn find_bytes(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }

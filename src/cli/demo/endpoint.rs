@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::cli::OK;
+use crate::cli::EXIT_OK;
 
 /// How long a request takes.
 const SERVICE_TIME: Duration = Duration::from_millis(3);
@@ -28,8 +28,8 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// What the endpoint does to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Well,
+enum EndpointMode {
+    Healthy,
     Reset,
     BadStatus,
 }
@@ -38,59 +38,60 @@ enum Mode {
 ///
 /// # Errors
 /// If the address cannot be had.
-pub fn endpoint(address: SocketAddr) -> io::Result<u8> {
+pub fn run_endpoint(address: SocketAddr) -> io::Result<u8> {
     // A stopped process does not see its input end.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let listener = crate::net::listener::bind(address, 1)?.pop().ok_or(io::ErrorKind::AddrInUse)?;
+    let listener =
+        crate::net::listener::bind_reuse_port(address, 1)?.pop().ok_or(io::ErrorKind::AddrInUse)?;
     println!("{}", listener.local_addr()?);
-    let (orders, mode) = watch::channel(Mode::Well);
-    std::thread::spawn(move || obey(&orders));
+    let (mode_sender, mode) = watch::channel(EndpointMode::Healthy);
+    std::thread::spawn(move || apply_commands(&mode_sender));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(listener, mode))?;
-    Ok(OK)
+    Ok(EXIT_OK)
 }
 
-fn obey(orders: &watch::Sender<Mode>) {
+fn apply_commands(mode_sender: &watch::Sender<EndpointMode>) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         match line.as_str() {
-            "well" => orders.send_replace(Mode::Well),
-            "reset" => orders.send_replace(Mode::Reset),
-            "bad-status" => orders.send_replace(Mode::BadStatus),
+            "well" => mode_sender.send_replace(EndpointMode::Healthy),
+            "reset" => mode_sender.send_replace(EndpointMode::Reset),
+            "bad-status" => mode_sender.send_replace(EndpointMode::BadStatus),
             _ => continue,
         };
     }
     std::process::exit(0);
 }
 
-async fn serve(listener: TcpListener, mode: watch::Receiver<Mode>) -> io::Result<()> {
+async fn serve(listener: TcpListener, mode: watch::Receiver<EndpointMode>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::task::spawn_local(connection(stream, mode.clone()));
+        tokio::task::spawn_local(serve_connection(stream, mode.clone()));
     }
 }
 
 /// Serves one connection, or resets it as soon as the mode says so.
-async fn connection(stream: TcpStream, mut mode: watch::Receiver<Mode>) {
+async fn serve_connection(stream: TcpStream, mut mode: watch::Receiver<EndpointMode>) {
     let Ok(stream) = stream.into_std() else { return };
     let Ok(handle) = stream.try_clone() else { return };
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
-    let answers = mode.clone();
-    let service = service_fn(move |request| answer(request, *answers.borrow()));
+    let modes = mode.clone();
+    let service = service_fn(move |request| respond(request, *modes.borrow()));
     let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        _ = mode.wait_for(|mode| *mode == Mode::Reset) => {
+        _ = mode.wait_for(|mode| *mode == EndpointMode::Reset) => {
             let _ = socket2::SockRef::from(&handle).set_linger(Some(Duration::ZERO));
         }
         _ = serving => {}
     }
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
-    mode: Mode,
+    mode: EndpointMode,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_probe = request.uri().path() == "/healthz";
     let _ = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
@@ -98,7 +99,7 @@ async fn answer(
         tokio::time::sleep(SERVICE_TIME).await;
     }
     let mut response = Response::new(Full::new(Bytes::from_static(b"well\n")));
-    if mode == Mode::BadStatus {
+    if mode == EndpointMode::BadStatus {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         *response.body_mut() = Full::new(Bytes::from_static(b"unwell\n"));
     }

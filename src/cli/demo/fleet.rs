@@ -7,26 +7,26 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Fault;
+use super::DemoFault;
 
 /// All endpoints of the demo.
-pub(super) struct Fleet {
-    members: Vec<Member>,
+pub(super) struct EndpointFleet {
+    members: Vec<EndpointProcess>,
 }
 
-struct Member {
+struct EndpointProcess {
     zone: String,
     address: SocketAddr,
     process: Child,
-    orders: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
 }
 
-impl Fleet {
+impl EndpointFleet {
     /// Starts one process for each address.
     pub(super) fn start(places: Vec<(String, SocketAddr)>) -> io::Result<Self> {
         let start = |(zone, address)| {
             let (process, orders) = spawn(address)?;
-            Ok(Member { zone, address, process, orders })
+            Ok(EndpointProcess { zone, address, process, stdin: orders })
         };
         Ok(Self { members: places.into_iter().map(start).collect::<io::Result<_>>()? })
     }
@@ -38,50 +38,50 @@ impl Fleet {
     }
 
     /// Fails every endpoint of `zone`; when that was done.
-    pub(super) fn fail(&mut self, zone: &str, fault: Fault) -> io::Result<Instant> {
-        let began = Instant::now();
+    pub(super) fn fail(&mut self, zone: &str, fault: DemoFault) -> io::Result<Instant> {
+        let failed_at = Instant::now();
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {
             match fault {
-                Fault::Refused => member.signal(Signal::KILL)?,
-                Fault::Hang => member.signal(Signal::STOP)?,
-                Fault::Reset => member.order("reset")?,
-                Fault::BadStatus => member.order("bad-status")?,
+                DemoFault::Refused => member.signal(Signal::KILL)?,
+                DemoFault::Hang => member.signal(Signal::STOP)?,
+                DemoFault::Reset => member.send_command("reset")?,
+                DemoFault::BadStatus => member.send_command("bad-status")?,
             }
         }
-        Ok(began)
+        Ok(failed_at)
     }
 
     /// Heals every endpoint of `zone`; when that was done.
-    pub(super) fn heal(&mut self, zone: &str, fault: Fault) -> io::Result<Instant> {
+    pub(super) fn restore(&mut self, zone: &str, fault: DemoFault) -> io::Result<Instant> {
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {
             match fault {
-                Fault::Refused => {
+                DemoFault::Refused => {
                     member.process.wait()?;
-                    (member.process, member.orders) = spawn(member.address)?;
+                    (member.process, member.stdin) = spawn(member.address)?;
                 }
-                Fault::Hang => member.signal(Signal::CONT)?,
-                Fault::Reset | Fault::BadStatus => member.order("well")?,
+                DemoFault::Hang => member.signal(Signal::CONT)?,
+                DemoFault::Reset | DemoFault::BadStatus => member.send_command("well")?,
             }
         }
         Ok(Instant::now())
     }
 }
 
-impl Member {
+impl EndpointProcess {
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
         Ok(kill_process(pid, signal)?)
     }
 
-    fn order(&mut self, word: &str) -> io::Result<()> {
-        let orders = self.orders.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+    fn send_command(&mut self, word: &str) -> io::Result<()> {
+        let orders = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         writeln!(orders, "{word}")?;
         orders.flush()
     }
 }
 
-impl Drop for Fleet {
+impl Drop for EndpointFleet {
     fn drop(&mut self) {
         for member in &mut self.members {
             let _ = member.process.kill();
@@ -111,7 +111,7 @@ fn spawn(address: SocketAddr) -> io::Result<(Child, Option<ChildStdin>)> {
 pub(super) fn with_free_ports(text: &str) -> io::Result<String> {
     let mut out = String::with_capacity(text.len());
     // Held until all are chosen, so that none is handed out twice.
-    let mut held = Vec::new();
+    let mut reserved_listeners = Vec::new();
     for (index, part) in text.split('"').enumerate() {
         if index > 0 {
             out.push('"');
@@ -121,7 +121,7 @@ pub(super) fn with_free_ports(text: &str) -> io::Result<String> {
                 let listener = TcpListener::bind(wanted)
                     .or_else(|_| TcpListener::bind(SocketAddr::new(wanted.ip(), 0)))?;
                 out.push_str(&listener.local_addr()?.to_string());
-                held.push(listener);
+                reserved_listeners.push(listener);
             }
             _ => out.push_str(part),
         }
@@ -134,15 +134,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn taken_ports_are_replaced_and_free_ones_kept() {
+    fn taken_ports_are_replaced_and_free_ports_kept() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("address").to_string();
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let kept = free.local_addr().expect("address").to_string();
+        let free_address = free.local_addr().expect("address").to_string();
         drop(free);
-        let text = format!("address = \"{address}\" # \"x\"\nendpoints = [\"{kept}\", \"a/b\"]\n");
+        let text =
+            format!("address = \"{address}\" # \"x\"\nendpoints = [\"{free_address}\", \"a/b\"]\n");
         let changed = with_free_ports(&text).expect("ports");
         assert!(!changed.contains(&address), "{changed}");
-        assert!(changed.contains(&kept) && changed.contains("\"a/b\"]\n"), "{changed}");
+        assert!(changed.contains(&free_address) && changed.contains("\"a/b\"]\n"), "{changed}");
     }
 }

@@ -5,40 +5,40 @@
 
 mod endpoint;
 mod fleet;
-mod load;
+mod load_generator;
 mod report;
 mod screen;
 
-pub use endpoint::endpoint;
+pub use endpoint::run_endpoint;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::app::reload::Watched;
-use crate::app::{Instance, Options as InstanceOptions, Origin};
-use crate::config::{self, Loaded};
+use crate::app::control::reload::WatchedConfigFile;
+use crate::app::{Instance, InstanceOptions, ProcessOrigin};
+use crate::config::{self, LoadedConfig};
 use crate::sim::predict;
 
-use super::{FAILED, OK, ask};
-use fleet::Fleet;
-use load::Load;
-use report::{Moments, Report};
-use screen::Screen;
+use super::{EXIT_FAILED, EXIT_OK, admin_client};
+use fleet::EndpointFleet;
+use load_generator::LoadGenerator;
+use report::{DemoReport, FaultTimes};
+use screen::DemoScreen;
 
 /// The configuration that is run; also an example under `config/`.
-const CONFIGURATION: &str = include_str!("../../../config/demo.toml");
+const DEMO_CONFIGURATION: &str = include_str!("../../../config/demo.toml");
 
 /// The zone that fails: the proxy's own, which takes all traffic while it is well.
-const ZONE: &str = "us-south/us-south-1";
+const FAILED_ZONE: &str = "us-south/us-south-1";
 
 /// Everything is up by then, or the demo gives up.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What happens to the zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
+pub enum DemoFault {
     /// Its processes are killed: connections are refused.
     Refused,
     /// Its processes are stopped: connections are taken, and nothing comes back.
@@ -49,14 +49,14 @@ pub enum Fault {
     BadStatus,
 }
 
-impl Fault {
+impl DemoFault {
     /// The fault whose detection window applies.
-    fn predicted(self) -> predict::Fault {
+    fn simulated_fault(self) -> predict::FaultKind {
         match self {
-            Self::Refused => predict::Fault::Refused,
-            Self::Hang => predict::Fault::Hang,
-            Self::Reset => predict::Fault::Reset,
-            Self::BadStatus => predict::Fault::StatusAll,
+            Self::Refused => predict::FaultKind::Refused,
+            Self::Hang => predict::FaultKind::Hang,
+            Self::Reset => predict::FaultKind::Reset,
+            Self::BadStatus => predict::FaultKind::StatusAll,
         }
     }
 
@@ -72,10 +72,10 @@ impl Fault {
 
 /// How the demo goes.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Options {
+pub struct DemoOptions {
     /// What happens to the zone
     #[arg(long, value_enum, default_value = "refused")]
-    pub fault: Fault,
+    pub fault: DemoFault,
     /// How long the demo runs in all, in seconds
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(6..=600))]
     pub seconds: u32,
@@ -91,45 +91,46 @@ pub struct Options {
 ///
 /// # Errors
 /// If something cannot be started, or the output cannot be written to.
-pub fn demo(options: Options, json: bool, color: bool) -> io::Result<u8> {
+pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     // In JSON the last line of standard output is the result; what happens meanwhile goes beside.
-    let mut screen = Screen::new(json, color);
-    let directory = Directory::new()?;
+    let mut screen = DemoScreen::new(json, color);
+    let directory = TempDirectory::new()?;
     let path = directory.0.join("demo.toml");
-    let text = fleet::with_free_ports(CONFIGURATION)?;
+    let text = fleet::with_free_ports(DEMO_CONFIGURATION)?;
     std::fs::write(&path, &text)?;
     let loaded = config::load(&path).map_err(|error| io::Error::other(error.to_string()))?;
     screen.configuration(&path, &text)?;
-    let mut fleet = Fleet::start(places(&loaded))?;
+    let mut fleet = EndpointFleet::start(endpoint_addresses(&loaded))?;
     let config = loaded.config.clone();
-    let instance = start(loaded, &path, text)?;
+    let instance = start_instance(loaded, &path, text)?;
     let (Some(&proxy), Some(admin)) = (instance.addresses.first(), instance.admin) else {
         return Err(io::Error::other("the demo's configuration has no listener"));
     };
     await_ready(admin)?;
-    screen.begins(proxy, admin, options)?;
-    let mut load = Load::start(proxy, options.rate)?;
-    let (moments, before) = play(options, &mut fleet, &load, admin, &mut screen)?;
+    screen.write_start(proxy, admin, options)?;
+    let mut load = LoadGenerator::start(proxy, options.rate)?;
+    let (fault_times, before) = run_scenario(options, &mut fleet, &load, admin, &mut screen)?;
     load.stop();
     let prediction = report::predict(&config, options, &before)?;
-    let incidents = ask::get(admin, "/api/v1/incidents")?.body;
-    let report = Report::new(options, prediction, moments, &load.samples(0), &fleet, &incidents);
-    screen.table(&report)?;
+    let incidents = admin_client::get(admin, "/api/v1/incidents")?.body;
+    let report =
+        DemoReport::new(options, prediction, fault_times, &load.samples(0), &fleet, &incidents);
+    screen.write_report(&report)?;
     if options.keep {
-        screen.keeps(proxy, admin, &path)?;
+        screen.write_keep_running(proxy, admin, &path)?;
         wait_for_interrupt()?;
     }
     if json {
         let mut out = io::stdout().lock();
         writeln!(out, "{}", report.json())?;
     }
-    Ok(if report.was_detected() { OK } else { FAILED })
+    Ok(if report.is_detected() { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// A directory of its own, removed at the end.
-struct Directory(PathBuf);
+struct TempDirectory(PathBuf);
 
-impl Directory {
+impl TempDirectory {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("gapless-demo-{}", std::process::id()));
         std::fs::create_dir_all(&path)?;
@@ -137,34 +138,42 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for TempDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-fn places(loaded: &Loaded) -> Vec<(String, SocketAddr)> {
+fn endpoint_addresses(loaded: &LoadedConfig) -> Vec<(String, SocketAddr)> {
     let zones = loaded.config.topology.pools.iter().flat_map(|pool| &pool.zones);
-    let endpoints = |zone: &crate::logic::topology::ZoneSpec| {
-        let name = zone.place.to_string();
+    let endpoints = |zone: &crate::logic::model::topology::ZoneSpec| {
+        let name = zone.locality.to_string();
         zone.endpoints.iter().map(move |one| (name.clone(), one.address)).collect::<Vec<_>>()
     };
     zones.flat_map(endpoints).collect()
 }
 
-fn start(loaded: Loaded, path: &Path, text: String) -> io::Result<Instance> {
-    crate::app::observe::recorder();
-    let file = Some(Watched { path: path.to_owned(), bytes: text.into_bytes(), files: Vec::new() });
-    let options =
-        InstanceOptions { config: loaded.config, file, signals: false, origin: Origin::default() };
+fn start_instance(loaded: LoadedConfig, path: &Path, text: String) -> io::Result<Instance> {
+    crate::app::ops::event_log::recorder();
+    let file = Some(WatchedConfigFile {
+        path: path.to_owned(),
+        bytes: text.into_bytes(),
+        files: Vec::new(),
+    });
+    let options = InstanceOptions {
+        config: loaded.config,
+        file,
+        should_handle_signals: false,
+        origin: ProcessOrigin::default(),
+    };
     Instance::start(options).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Waits until every endpoint serves: a failure before that would not be the demo's.
 fn await_ready(admin: SocketAddr) -> io::Result<()> {
-    let deadline = Instant::now() + READY_WITHIN;
+    let deadline = Instant::now() + READY_TIMEOUT;
     while Instant::now() < deadline {
-        if let Ok(answer) = ask::get(admin, "/api/v1/endpoints")
+        if let Ok(answer) = admin_client::get(admin, "/api/v1/endpoints")
             && let Ok(status) = serde_json::from_str::<serde_json::Value>(&answer.body)
             && let Some(endpoints) = status["endpoints"].as_array()
             && endpoints.iter().all(|endpoint| endpoint["state"] == "up")
@@ -177,23 +186,23 @@ fn await_ready(admin: SocketAddr) -> io::Result<()> {
 }
 
 /// Traffic, then the fault, then its end; the moments, and the endpoints' state before them.
-fn play(
-    options: Options,
-    fleet: &mut Fleet,
-    load: &Load,
+fn run_scenario(
+    options: DemoOptions,
+    fleet: &mut EndpointFleet,
+    load: &LoadGenerator,
     admin: SocketAddr,
-    screen: &mut Screen,
-) -> io::Result<(Moments, String)> {
+    screen: &mut DemoScreen,
+) -> io::Result<(FaultTimes, String)> {
     let part = |share: f64| Duration::from_secs(u64::from(options.seconds)).mul_f64(share);
-    screen.watch(part(0.25), load, fleet, admin)?;
-    let before = ask::get(admin, "/api/v1/endpoints")?.body;
-    let failed = fleet.fail(ZONE, options.fault)?;
-    screen.moment(&format!("{ZONE} fails: {}", options.fault.as_str()))?;
-    screen.watch(part(0.40), load, fleet, admin)?;
-    let healed = fleet.heal(ZONE, options.fault)?;
-    screen.moment(&format!("{ZONE} is healed"))?;
-    screen.watch(part(0.35), load, fleet, admin)?;
-    Ok((Moments { failed, healed }, before))
+    screen.show_for(part(0.25), load, fleet, admin)?;
+    let endpoints_before = admin_client::get(admin, "/api/v1/endpoints")?.body;
+    let failed = fleet.fail(FAILED_ZONE, options.fault)?;
+    screen.write_event(&format!("{FAILED_ZONE} fails: {}", options.fault.as_str()))?;
+    screen.show_for(part(0.40), load, fleet, admin)?;
+    let healed = fleet.restore(FAILED_ZONE, options.fault)?;
+    screen.write_event(&format!("{FAILED_ZONE} is healed"))?;
+    screen.show_for(part(0.35), load, fleet, admin)?;
+    Ok((FaultTimes { failed_at: failed, restored_at: healed }, endpoints_before))
 }
 
 fn wait_for_interrupt() -> io::Result<()> {

@@ -5,88 +5,95 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::app::observe::millis;
+use crate::app::ops::event_log::millis;
 use crate::config::model::Config;
-use crate::sim::latency::Latency;
-use crate::sim::predict::{self, Question, Scope, Spread, Window};
+use crate::sim::latency::LatencyModel;
+use crate::sim::predict::{self, FaultScope, PredictedWindow, PredictionInput, WindowSpread};
 
-use super::fleet::Fleet;
-use super::load::Sample;
-use super::{Fault, Options, ZONE};
+use super::fleet::EndpointFleet;
+use super::load_generator::RequestSample;
+use super::{DemoFault, DemoOptions, FAILED_ZONE};
 
 /// Trials of the prediction.
-const TRIALS: u32 = 500;
+const PREDICTION_TRIALS: u32 = 500;
 
 /// A good answer later than this is counted.
-const LATE: Duration = Duration::from_millis(250);
+const LATE_THRESHOLD: Duration = Duration::from_millis(250);
 
 /// When the zone failed and when it was healed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moments {
-    pub(super) failed: Instant,
-    pub(super) healed: Instant,
+pub(super) struct FaultTimes {
+    pub(super) failed_at: Instant,
+    pub(super) restored_at: Instant,
 }
 
 /// The result.
 #[derive(Debug)]
-pub(super) struct Report {
-    fault: Fault,
-    prediction: Spread,
+pub(super) struct DemoReport {
+    fault: DemoFault,
+    prediction: WindowSpread,
     detection: Option<Duration>,
-    gap: Duration,
-    restored: Option<Duration>,
-    requests: Requests,
+    failover_gap: Duration,
+    return_time: Option<Duration>,
+    requests: RequestCounts,
 }
 
 #[derive(Debug, Default)]
-struct Requests {
+struct RequestCounts {
     sent: usize,
     failed_get: usize,
     failed_post: usize,
     rescued: usize,
-    late: usize,
+    late_count: usize,
 }
 
-impl Report {
+impl DemoReport {
     pub(super) fn new(
-        options: Options,
-        prediction: Spread,
-        moments: Moments,
-        samples: &[Sample],
-        fleet: &Fleet,
+        options: DemoOptions,
+        prediction: WindowSpread,
+        fault_times: FaultTimes,
+        samples: &[RequestSample],
+        fleet: &EndpointFleet,
         incidents: &str,
     ) -> Self {
-        let count =
-            |of: &dyn Fn(&Sample) -> bool| samples.iter().filter(|sample| of(sample)).count();
-        let requests = Requests {
+        let count = |of: &dyn Fn(&RequestSample) -> bool| {
+            samples.iter().filter(|sample| of(sample)).count()
+        };
+        let requests = RequestCounts {
             sent: samples.len(),
-            failed_get: count(&|sample| !sample.is_good && !sample.is_post),
-            failed_post: count(&|sample| !sample.is_good && sample.is_post),
-            rescued: count(&|sample| sample.is_good && sample.is_resent),
-            late: count(&|sample| sample.is_good && sample.latency > LATE),
+            failed_get: count(&|sample| !sample.is_success && !sample.is_post),
+            failed_post: count(&|sample| !sample.is_success && sample.is_post),
+            rescued: count(&|sample| sample.is_success && sample.is_retried),
+            late_count: count(&|sample| sample.is_success && sample.latency > LATE_THRESHOLD),
         };
-        let seen =
-            samples.iter().filter(|sample| !sample.is_good && sample.ended >= moments.failed);
-        let last_failure = seen.map(|sample| sample.ended).max();
-        let from_zone = |sample: &&Sample| {
-            sample.is_good
-                && sample.endpoint.as_deref().and_then(|e| fleet.zone_of(e)) == Some(ZONE)
+        let failures = samples
+            .iter()
+            .filter(|sample| !sample.is_success && sample.ended >= fault_times.failed_at);
+        let last_failure = failures.map(|sample| sample.ended).max();
+        let from_zone = |sample: &&RequestSample| {
+            sample.is_success
+                && sample.endpoint.as_deref().and_then(|e| fleet.zone_of(e)) == Some(FAILED_ZONE)
         };
-        let back = samples.iter().filter(|sample| sample.ended > moments.healed).filter(from_zone);
-        let first_back = back.map(|sample| sample.ended).min();
+        let zone_successes = samples
+            .iter()
+            .filter(|sample| sample.ended > fault_times.restored_at)
+            .filter(from_zone);
+        let first_back = zone_successes.map(|sample| sample.ended).min();
         Self {
             fault: options.fault,
             prediction,
-            detection: last_verdict(incidents, moments.failed),
-            gap: last_failure
-                .map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.failed)),
-            restored: first_back.map(|first| first.saturating_duration_since(moments.healed)),
+            detection: last_verdict(incidents, fault_times.failed_at),
+            failover_gap: last_failure.map_or(Duration::ZERO, |last| {
+                last.saturating_duration_since(fault_times.failed_at)
+            }),
+            return_time: first_back
+                .map(|first| first.saturating_duration_since(fault_times.restored_at)),
             requests,
         }
     }
 
     /// Whether the zone got its verdict at all.
-    pub(super) fn was_detected(&self) -> bool {
+    pub(super) fn is_detected(&self) -> bool {
         self.detection.is_some()
     }
 
@@ -95,15 +102,16 @@ impl Report {
         let ms = |duration: Duration| format!("{:.1} ms", millis(duration));
         let optional =
             |duration: Option<Duration>| duration.map_or_else(|| "not seen".to_owned(), ms);
-        let Spread { median, p99, worst, .. } = self.prediction;
+        let WindowSpread { median, p99, worst, .. } = self.prediction;
         let verdict = match self.detection {
             Some(detection) if detection <= worst => "inside what was predicted",
             Some(_) => "OUTSIDE what was predicted",
             None => "no verdict",
         };
-        let Requests { sent, failed_get, failed_post, rescued, late } = self.requests;
+        let RequestCounts { sent, failed_get, failed_post, rescued, late_count: late } =
+            self.requests;
         let rows = [
-            ("fault", format!("{} in the whole zone {ZONE}", self.fault.as_str())),
+            ("fault", format!("{} in the whole zone {FAILED_ZONE}", self.fault.as_str())),
             (
                 "predicted window",
                 format!("median {}, p99 {}, worst {}", ms(median), ms(p99), ms(worst)),
@@ -111,11 +119,17 @@ impl Report {
             ("measured window", format!("{}   ({verdict})", optional(self.detection))),
             (
                 "measured gap",
-                format!("{}   (onset to the last failure that a client saw)", ms(self.gap)),
+                format!(
+                    "{}   (onset to the last failure that a client saw)",
+                    ms(self.failover_gap)
+                ),
             ),
             (
                 "return",
-                format!("{}   (healed to the first answer from the zone)", optional(self.restored)),
+                format!(
+                    "{}   (healed to the first answer from the zone)",
+                    optional(self.return_time)
+                ),
             ),
             ("requests", format!("{sent} sent, {rescued} rescued, {late} good but late")),
             ("failed", format!("{failed_get} GET, {failed_post} POST")),
@@ -129,7 +143,7 @@ impl Report {
         json!({
             "fault": self.fault.as_str(),
             "scope": "zone",
-            "zone": ZONE,
+            "zone": FAILED_ZONE,
             "predicted": {
                 "best_ms": millis(self.prediction.best),
                 "median_ms": millis(self.prediction.median),
@@ -138,15 +152,15 @@ impl Report {
             },
             "measured": {
                 "detection_ms": optional(self.detection),
-                "gap_ms": millis(self.gap),
-                "return_ms": optional(self.restored),
+                "gap_ms": millis(self.failover_gap),
+                "return_ms": optional(self.return_time),
             },
             "requests": {
                 "sent": self.requests.sent,
                 "failed_get": self.requests.failed_get,
                 "failed_post": self.requests.failed_post,
                 "rescued": self.requests.rescued,
-                "late": self.requests.late,
+                "late": self.requests.late_count,
             },
         })
     }
@@ -157,11 +171,13 @@ fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
     let incidents: Value = serde_json::from_str(incidents).ok()?;
     let all = incidents["endpoints"].as_array()?;
     let onset = jiff::Timestamp::try_from(SystemTime::now() - failed.elapsed()).ok()?;
-    let verdicts = all.iter().filter(|incident| incident["zone"] == ZONE).filter_map(|incident| {
-        let verdict: jiff::Timestamp = incident["timeline"]["verdict"].as_str()?.parse().ok()?;
-        let microseconds = verdict.as_microsecond() - onset.as_microsecond();
-        u64::try_from(microseconds).ok().map(Duration::from_micros)
-    });
+    let verdicts =
+        all.iter().filter(|incident| incident["zone"] == FAILED_ZONE).filter_map(|incident| {
+            let verdict: jiff::Timestamp =
+                incident["timeline"]["verdict"].as_str()?.parse().ok()?;
+            let microseconds = verdict.as_microsecond() - onset.as_microsecond();
+            u64::try_from(microseconds).ok().map(Duration::from_micros)
+        });
     let verdicts: Vec<Duration> = verdicts.collect();
     // Three endpoints to a zone; a verdict that is missing is no detection of the zone.
     (verdicts.len() >= 3).then(|| verdicts.into_iter().max()).flatten()
@@ -172,22 +188,26 @@ fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
 ///
 /// # Errors
 /// If the simulator says that this fault is never noticed.
-pub(super) fn predict(config: &Config, options: Options, endpoints: &str) -> io::Result<Spread> {
+pub(super) fn predict(
+    config: &Config,
+    options: DemoOptions,
+    endpoints: &str,
+) -> io::Result<WindowSpread> {
     let unseen = || io::Error::other("no verdict is predicted for this fault");
     let pool = config.topology.pools.first().ok_or_else(unseen)?;
-    let question = Question {
-        trials: TRIALS,
+    let question = PredictionInput {
+        trials: PREDICTION_TRIALS,
         seed: 1,
         round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
         rate_rps: Some(f64::from(options.rate)),
-        latency: Latency::Fixed(predict::SERVICE),
-        threads: crate::cli::predict::threads(),
+        latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        threads: crate::cli::predict::thread_count(),
     };
-    let here = config.topology.here.as_ref();
-    let asked = (Scope::Zone, options.fault.predicted());
-    match predict::predict_one(pool, here, &question, asked, Instant::now()).window {
-        Window::Seen { spread, .. } => Ok(spread),
-        Window::Unseen(_) => Err(unseen()),
+    let here = config.topology.local.as_ref();
+    let scenario = (FaultScope::Zone, options.fault.simulated_fault());
+    match predict::predict_row(pool, here, &question, scenario, Instant::now()).window {
+        PredictedWindow::Detected { spread, .. } => Ok(spread),
+        PredictedWindow::Undetected(_) => Err(unseen()),
     }
 }
 

@@ -8,36 +8,36 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::ask;
+use crate::cli::admin_client;
 
-use super::Options;
-use super::fleet::Fleet;
-use super::load::{Load, Sample};
-use super::report::Report;
+use super::DemoOptions;
+use super::fleet::EndpointFleet;
+use super::load_generator::{LoadGenerator, RequestSample};
+use super::report::DemoReport;
 
 /// Time from line to line.
-const STEP: Duration = Duration::from_millis(500);
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two looks at the verdicts.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest bar of a zone.
-const BAR_CELLS: usize = 20;
+const BAR_WIDTH: usize = 20;
 
 /// The terminal, or standard error where standard output is for JSON.
-pub(super) struct Screen {
+pub(super) struct DemoScreen {
     out: Box<dyn Write>,
     color: bool,
-    began: Instant,
-    shown: usize,
+    started_at: Instant,
+    shown_samples: usize,
     states: HashMap<String, String>,
 }
 
-impl Screen {
+impl DemoScreen {
     pub(super) fn new(json: bool, color: bool) -> Self {
         let out: Box<dyn Write> =
             if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
-        Self { out, color, began: Instant::now(), shown: 0, states: HashMap::new() }
+        Self { out, color, started_at: Instant::now(), shown_samples: 0, states: HashMap::new() }
     }
 
     pub(super) fn configuration(&mut self, path: &Path, text: &str) -> io::Result<()> {
@@ -48,13 +48,13 @@ impl Screen {
         writeln!(self.out)
     }
 
-    pub(super) fn begins(
+    pub(super) fn write_start(
         &mut self,
         proxy: SocketAddr,
         admin: SocketAddr,
-        options: Options,
+        options: DemoOptions,
     ) -> io::Result<()> {
-        self.began = Instant::now();
+        self.started_at = Instant::now();
         writeln!(
             self.out,
             "proxy http://{proxy}   admin http://{admin}   {} requests/s, one in five a POST\n",
@@ -63,72 +63,80 @@ impl Screen {
     }
 
     /// Shows what happens for `duration`.
-    pub(super) fn watch(
+    pub(super) fn show_for(
         &mut self,
         duration: Duration,
-        load: &Load,
-        fleet: &Fleet,
+        load: &LoadGenerator,
+        fleet: &EndpointFleet,
         admin: SocketAddr,
     ) -> io::Result<()> {
         let end = Instant::now() + duration;
-        let mut next_line = Instant::now() + STEP;
+        let mut next_line = Instant::now() + LINE_INTERVAL;
         while Instant::now() < end {
-            std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
-            self.verdicts(admin)?;
+            std::thread::sleep(POLL_INTERVAL.min(end.saturating_duration_since(Instant::now())));
+            self.write_verdict_changes(admin)?;
             if Instant::now() >= next_line {
-                next_line += STEP;
-                self.traffic(load, fleet)?;
+                next_line += LINE_INTERVAL;
+                self.write_traffic(load, fleet)?;
             }
         }
         Ok(())
     }
 
     /// One line about what was done.
-    pub(super) fn moment(&mut self, text: &str) -> io::Result<()> {
-        let line = format!("{} ▶ {text}", self.time());
+    pub(super) fn write_event(&mut self, text: &str) -> io::Result<()> {
+        let line = format!("{} ▶ {text}", self.elapsed_text());
         writeln!(self.out, "{}", self.bold(&line))
     }
 
     /// Says which endpoints have changed their state since the last look.
-    fn verdicts(&mut self, admin: SocketAddr) -> io::Result<()> {
-        let Ok(answer) = ask::get(admin, "/api/v1/endpoints") else { return Ok(()) };
+    fn write_verdict_changes(&mut self, admin: SocketAddr) -> io::Result<()> {
+        let Ok(answer) = admin_client::get(admin, "/api/v1/endpoints") else { return Ok(()) };
         let status: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         for endpoint in status["endpoints"].as_array().into_iter().flatten() {
             let text = |key: &str| endpoint[key].as_str().unwrap_or_default().to_owned();
             let (address, state) = (text("address"), text("state"));
-            let before = self.states.insert(address.clone(), state.clone());
-            if before.is_some_and(|before| before != state) {
+            let previous = self.states.insert(address.clone(), state.clone());
+            if previous.is_some_and(|before| before != state) {
                 let reason =
                     endpoint["reason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
-                writeln!(self.out, "{}   {} {address} {state}{reason}", self.time(), text("zone"))?;
+                writeln!(
+                    self.out,
+                    "{}   {} {address} {state}{reason}",
+                    self.elapsed_text(),
+                    text("zone")
+                )?;
             }
         }
         self.out.flush()
     }
 
     /// One line about the requests since the last.
-    fn traffic(&mut self, load: &Load, fleet: &Fleet) -> io::Result<()> {
-        let fresh = load.samples(self.shown);
-        self.shown += fresh.len();
+    fn write_traffic(&mut self, load: &LoadGenerator, fleet: &EndpointFleet) -> io::Result<()> {
+        let new_samples = load.samples(self.shown_samples);
+        self.shown_samples += new_samples.len();
         let mut by_zone: Vec<(&str, usize)> = Vec::new();
-        for zone in fresh.iter().filter_map(|sample| fleet.zone_of(sample.endpoint.as_deref()?)) {
+        for zone in
+            new_samples.iter().filter_map(|sample| fleet.zone_of(sample.endpoint.as_deref()?))
+        {
             match by_zone.iter_mut().find(|(name, _)| *name == zone) {
                 Some((_, count)) => *count += 1,
                 None => by_zone.push((zone, 1)),
             }
         }
         by_zone.sort_unstable();
-        let total = fresh.len().max(1);
+        let total = new_samples.len().max(1);
         let bars: Vec<String> = by_zone
             .iter()
             .map(|(zone, count)| {
-                let bar = "█".repeat((count * BAR_CELLS).div_ceil(total));
-                format!("{} {} {count}", short(zone), self.green(&bar))
+                let bar = "█".repeat((count * BAR_WIDTH).div_ceil(total));
+                format!("{} {} {count}", zone_name(zone), self.green(&bar))
             })
             .collect();
-        let count = |of: fn(&Sample) -> bool| fresh.iter().filter(|sample| of(sample)).count();
-        let failed = count(|sample| !sample.is_good);
-        let rescued = count(|sample| sample.is_good && sample.is_resent);
+        let count =
+            |of: fn(&RequestSample) -> bool| new_samples.iter().filter(|sample| of(sample)).count();
+        let failed = count(|sample| !sample.is_success);
+        let rescued = count(|sample| sample.is_success && sample.is_retried);
         let mut notes = String::new();
         if rescued > 0 {
             notes.push_str(&format!("  rescued {rescued}"));
@@ -136,15 +144,15 @@ impl Screen {
         if failed > 0 {
             notes.push_str(&self.red(&format!("  failed {failed}")));
         }
-        writeln!(self.out, "{} │ {}{notes}", self.time(), bars.join("   "))?;
+        writeln!(self.out, "{} │ {}{notes}", self.elapsed_text(), bars.join("   "))?;
         self.out.flush()
     }
 
-    pub(super) fn table(&mut self, report: &Report) -> io::Result<()> {
+    pub(super) fn write_report(&mut self, report: &DemoReport) -> io::Result<()> {
         writeln!(self.out, "\n{}", report.text())
     }
 
-    pub(super) fn keeps(
+    pub(super) fn write_keep_running(
         &mut self,
         proxy: SocketAddr,
         admin: SocketAddr,
@@ -159,8 +167,8 @@ impl Screen {
         self.out.flush()
     }
 
-    fn time(&self) -> String {
-        format!("{:6.2}s", self.began.elapsed().as_secs_f64())
+    fn elapsed_text(&self) -> String {
+        format!("{:6.2}s", self.started_at.elapsed().as_secs_f64())
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -185,6 +193,6 @@ impl Screen {
 }
 
 /// The zone without its region.
-fn short(zone: &str) -> &str {
+fn zone_name(zone: &str) -> &str {
     zone.split_once('/').map_or(zone, |(_, zone)| zone)
 }

@@ -11,21 +11,22 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::ask::{self, Answer};
-use super::check::Format;
-use super::{FAILED, OK, USAGE};
-use crate::app::drill::Asked;
+use super::admin_client;
+use super::admin_client::ApiResponse;
+use super::check::OutputFormat;
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
+use crate::app::ops::drill::DrillRequest;
 
-const ROOT: &str = "/api/v1/drills";
+const DRILLS_PATH: &str = "/api/v1/drills";
 
 /// What is to be done with drills.
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub enum DrillCommand {
     /// Begin one, and watch it to its end
     Start {
         /// Which
         #[command(flatten)]
-        start: Start,
+        start: DrillStartArguments,
         /// Write the report as a page of HTML too
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
@@ -49,7 +50,7 @@ pub enum Action {
 /// A drill.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct Start {
+pub struct DrillStartArguments {
     /// The zone that is to seem to fail, as region/zone
     #[arg(long, value_name = "ZONE")]
     lose: String,
@@ -76,9 +77,18 @@ pub struct Start {
     abort_budget: Option<String>,
 }
 
-impl From<Start> for Asked {
-    fn from(start: Start) -> Self {
-        let Start { lose, fault, share, length, matching, pool, endpoint, abort_budget } = start;
+impl From<DrillStartArguments> for DrillRequest {
+    fn from(start: DrillStartArguments) -> Self {
+        let DrillStartArguments {
+            lose,
+            fault,
+            share,
+            length,
+            matching,
+            pool,
+            endpoint,
+            abort_budget,
+        } = start;
         Self { lose, fault, share, length, pool, endpoint, matching, abort_budget }
     }
 }
@@ -89,98 +99,116 @@ impl From<Start> for Asked {
 /// When `out` or a file cannot be written to.
 pub fn drill(
     admin: SocketAddr,
-    action: Action,
-    format: Format,
+    action: DrillCommand,
+    format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
     match action {
-        Action::Start { start, html } => {
-            let asked = Asked::from(start);
-            if let Err(why) = asked.plan() {
-                eprintln!("gapless: {why}");
-                return Ok(USAGE);
+        DrillCommand::Start { start, html } => {
+            let request = DrillRequest::from(start);
+            if let Err(error) = request.to_plan() {
+                eprintln!("gapless: {error}");
+                return Ok(EXIT_USAGE);
             }
-            let body = serde_json::to_string(&asked)?;
-            let Some(begun) = ask::heard(admin, ask::send(admin, "POST", ROOT, &body)) else {
-                return Ok(FAILED);
+            let body = serde_json::to_string(&request)?;
+            let Some(started) = admin_client::success_or_report(
+                admin,
+                admin_client::send(admin, "POST", DRILLS_PATH, &body),
+            ) else {
+                return Ok(EXIT_FAILED);
             };
-            let id = value(&begun)["id"].as_u64().unwrap_or_default();
-            let Some(is_good) = watch::watch(admin, id, format, out)? else { return Ok(FAILED) };
-            report(admin, id, format, html, out)?;
-            Ok(if is_good { OK } else { FAILED })
+            let id = parse_json(&started)["id"].as_u64().unwrap_or_default();
+            let Some(is_good) = watch::watch_drill(admin, id, format, out)? else {
+                return Ok(EXIT_FAILED);
+            };
+            print_report(admin, id, format, html, out)?;
+            Ok(if is_good { EXIT_OK } else { EXIT_FAILED })
         }
-        Action::Report { id, html } => match id.or_else(|| last(admin)) {
-            Some(id) => report(admin, id, format, html, out),
+        DrillCommand::Report { id, html } => match id.or_else(|| last_drill(admin)) {
+            Some(id) => print_report(admin, id, format, html, out),
             None => {
                 eprintln!("gapless: no drill is remembered at {admin}");
-                Ok(FAILED)
+                Ok(EXIT_FAILED)
             }
         },
-        Action::Status => match running(admin) {
-            Ok(Some(id)) => report(admin, id, format, None, out),
-            Ok(None) if format == Format::Json => writeln!(out, "null").map(|()| OK),
-            Ok(None) => writeln!(out, "no drill is under way").map(|()| OK),
-            Err(()) => Ok(FAILED),
+        DrillCommand::Status => match running_drill(admin) {
+            Ok(Some(id)) => print_report(admin, id, format, None, out),
+            Ok(None) if format == OutputFormat::Json => writeln!(out, "null").map(|()| EXIT_OK),
+            Ok(None) => writeln!(out, "no drill is under way").map(|()| EXIT_OK),
+            Err(()) => Ok(EXIT_FAILED),
         },
-        Action::Stop => match running(admin) {
+        DrillCommand::Stop => match running_drill(admin) {
             Ok(Some(id)) => {
-                let stopped = ask::send(admin, "DELETE", &format!("{ROOT}/{id}"), "");
-                if ask::heard(admin, stopped).is_none() {
-                    return Ok(FAILED);
+                let stopped =
+                    admin_client::send(admin, "DELETE", &format!("{DRILLS_PATH}/{id}"), "");
+                if admin_client::success_or_report(admin, stopped).is_none() {
+                    return Ok(EXIT_FAILED);
                 }
-                report(admin, id, format, None, out)
+                print_report(admin, id, format, None, out)
             }
             Ok(None) => {
                 eprintln!("gapless: no drill is under way");
-                Ok(FAILED)
+                Ok(EXIT_FAILED)
             }
-            Err(()) => Ok(FAILED),
+            Err(()) => Ok(EXIT_FAILED),
         },
-        Action::List => show(admin, ROOT, format, out),
+        DrillCommand::List => print_path(admin, DRILLS_PATH, format, out),
     }
 }
 
 /// A good answer; what else came is said on standard error.
-fn value(answer: &Answer) -> Value {
+fn parse_json(answer: &ApiResponse) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }
 
-fn all(admin: SocketAddr) -> Result<Vec<Value>, ()> {
-    let answer = ask::heard(admin, ask::get(admin, ROOT)).ok_or(())?;
-    Ok(value(&answer)["drills"].as_array().cloned().unwrap_or_default())
+fn list_drills(admin: SocketAddr) -> Result<Vec<Value>, ()> {
+    let answer =
+        admin_client::success_or_report(admin, admin_client::get(admin, DRILLS_PATH)).ok_or(())?;
+    Ok(parse_json(&answer)["drills"].as_array().cloned().unwrap_or_default())
 }
 
-fn running(admin: SocketAddr) -> Result<Option<u64>, ()> {
-    let all = all(admin)?;
+fn running_drill(admin: SocketAddr) -> Result<Option<u64>, ()> {
+    let all = list_drills(admin)?;
     let running = all.iter().find(|drill| drill["outcome"].is_null());
     Ok(running.and_then(|drill| drill["id"].as_u64()))
 }
 
-fn last(admin: SocketAddr) -> Option<u64> {
-    all(admin).ok()?.last()?["id"].as_u64()
+fn last_drill(admin: SocketAddr) -> Option<u64> {
+    list_drills(admin).ok()?.last()?["id"].as_u64()
 }
 
-fn show(admin: SocketAddr, path: &str, format: Format, out: &mut impl Write) -> io::Result<u8> {
-    let query = if format == Format::Json { "" } else { "?format=text" };
-    match ask::heard(admin, ask::get(admin, &format!("{path}{query}"))) {
-        Some(answer) => out.write_all(answer.body.as_bytes()).map(|()| OK),
-        None => Ok(FAILED),
+fn print_path(
+    admin: SocketAddr,
+    path: &str,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let query = if format == OutputFormat::Json { "" } else { "?format=text" };
+    match admin_client::success_or_report(
+        admin,
+        admin_client::get(admin, &format!("{path}{query}")),
+    ) {
+        Some(answer) => out.write_all(answer.body.as_bytes()).map(|()| EXIT_OK),
+        None => Ok(EXIT_FAILED),
     }
 }
 
-fn report(
+fn print_report(
     admin: SocketAddr,
     id: u64,
-    format: Format,
+    format: OutputFormat,
     html: Option<PathBuf>,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let path = format!("{ROOT}/{id}");
+    let path = format!("{DRILLS_PATH}/{id}");
     if let Some(file) = html {
-        let Some(page) = ask::heard(admin, ask::get(admin, &format!("{path}.html"))) else {
-            return Ok(FAILED);
+        let Some(page) = admin_client::success_or_report(
+            admin,
+            admin_client::get(admin, &format!("{path}.html")),
+        ) else {
+            return Ok(EXIT_FAILED);
         };
         std::fs::write(file, page.body)?;
     }
-    show(admin, &path, format, out)
+    print_path(admin, &path, format, out)
 }

@@ -6,43 +6,47 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Format, ROOT, value};
-use crate::cli::ask;
+use super::{DRILLS_PATH, OutputFormat, parse_json};
+use crate::cli::admin_client;
 
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows progress until it is over; whether it succeeded, or `None` if the instance is gone.
-pub(super) fn watch(
+pub(super) fn watch_drill(
     admin: SocketAddr,
     id: u64,
-    format: Format,
+    format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<Option<bool>> {
-    let mut shown = None;
+    let mut last_shown = None;
     loop {
-        let Some(answer) = ask::heard(admin, ask::get(admin, &format!("{ROOT}/{id}"))) else {
+        let Some(answer) = admin_client::success_or_report(
+            admin,
+            admin_client::get(admin, &format!("{DRILLS_PATH}/{id}")),
+        ) else {
             return Ok(None);
         };
-        let drill = value(&answer);
+        let drill = parse_json(&answer);
         if let Some(outcome) = drill["outcome"].as_str() {
             return Ok(Some(outcome == "SUCCEEDED"));
         }
         // A line a second, and one for what is new.
-        let left_s = drill["left_ms"].as_f64().unwrap_or_default() as u64 / 1_000;
-        let new = (drill["stage"].clone(), drill["measured"]["detection_ms"].is_null(), left_s);
-        if format != Format::Json && shown.as_ref() != Some(&new) {
-            writeln!(out, "{}", progress(&drill))?;
+        let remaining_s = drill["left_ms"].as_f64().unwrap_or_default() as u64 / 1_000;
+        let progress_key =
+            (drill["stage"].clone(), drill["measured"]["detection_ms"].is_null(), remaining_s);
+        if format != OutputFormat::Json && last_shown.as_ref() != Some(&progress_key) {
+            writeln!(out, "{}", progress_line(&drill))?;
             out.flush()?;
-            shown = Some(new);
+            last_shown = Some(progress_key);
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-fn progress(drill: &Value) -> String {
+fn progress_line(drill: &Value) -> String {
     let stage = drill["stage"].as_str().unwrap_or_default();
-    let left_s = drill["left_ms"].as_f64().unwrap_or_default() / 1e3;
+    let remaining_s = drill["left_ms"].as_f64().unwrap_or_default() / 1e3;
     let (zone, requests) = (drill["zone"].as_str().unwrap_or_default(), &drill["requests"]);
     let count = |name: &str| requests[name].as_u64().unwrap_or_default();
     match stage {
@@ -56,7 +60,7 @@ fn progress(drill: &Value) -> String {
                 |took| format!("verdict after {took:.0} ms"),
             );
             format!(
-                "{left_s:5.1} s left: {} taken, {} failed, {} rescued, {verdict}",
+                "{remaining_s:5.1} s left: {} taken, {} failed, {} rescued, {verdict}",
                 count("taken"),
                 count("failed"),
                 count("rescued")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::sim::latency::{Distribution, Latency};
+use crate::sim::latency::{LatencyDistribution, LatencyModel};
 
 /// The first word of the line above the percentiles of HdrHistogram.
 const HDR_HEADING: &str = "Value";
@@ -18,25 +18,25 @@ const HDR_HEADING: &str = "Value";
 ///
 /// # Errors
 /// Says what is wrong where, and how to write it.
-pub(in crate::cli) fn latency(given: &str) -> Result<Latency, String> {
+pub(in crate::cli) fn parse_latency(given: &str) -> Result<LatencyModel, String> {
     if given.contains('=') {
-        return parametric(given);
+        return parse_quantiles(given);
     }
-    if let Some(fixed) = duration(given) {
-        return Ok(Latency::Fixed(fixed));
+    if let Some(fixed) = parse_duration(given) {
+        return Ok(LatencyModel::Fixed(fixed));
     }
     let text = std::fs::read_to_string(Path::new(given)).map_err(|error| {
         format!("{given}: {error}; write a file's name, or quantiles such as p50=2ms,p99=20ms")
     })?;
-    file(&text).map_err(|(line, what)| format!("{given}:{line}: {what}"))
+    parse_latency_file(&text).map_err(|(line, what)| format!("{given}:{line}: {what}"))
 }
 
-fn parametric(given: &str) -> Result<Latency, String> {
+fn parse_quantiles(given: &str) -> Result<LatencyModel, String> {
     let mut quantiles: Vec<(f64, Duration)> = Vec::new();
     let mut max = None;
     for part in given.split(',') {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        let at = duration(value)
+        let at = parse_duration(value)
             .filter(|at| !at.is_zero())
             .ok_or_else(|| format!("`{value}` is not a duration; write it as {name}=20ms"))?;
         if name.trim() == "max" {
@@ -50,57 +50,57 @@ fn parametric(given: &str) -> Result<Latency, String> {
         quantiles.push((percent / 100.0, at));
     }
     quantiles.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let drawn = Distribution::parametric(&quantiles, max);
-    drawn.map(|drawn| Latency::Drawn(Arc::new(drawn))).ok_or_else(|| {
+    let distribution = LatencyDistribution::from_quantiles(&quantiles, max);
+    distribution.map(|drawn| LatencyModel::Distributed(Arc::new(drawn))).ok_or_else(|| {
         "two quantiles at least, the higher one longer: write p50=2ms,p99=20ms,max=1s".to_owned()
     })
 }
 
 /// A distribution from a file's text, or the line that is wrong and what is wrong with it.
-fn file(text: &str) -> Result<Latency, (usize, String)> {
+fn parse_latency_file(text: &str) -> Result<LatencyModel, (usize, String)> {
     let is_hdr = text.lines().any(|line| line.trim_start().starts_with(HDR_HEADING));
-    let distribution = if is_hdr { percentiles(text)? } else { counts(text)? };
-    let drawn = distribution.ok_or_else(|| (1, "no answer is counted here".to_owned()))?;
-    Ok(Latency::Drawn(Arc::new(drawn)))
+    let distribution = if is_hdr { parse_percentiles(text)? } else { parse_counts(text)? };
+    let distribution = distribution.ok_or_else(|| (1, "no answer is counted here".to_owned()))?;
+    Ok(LatencyModel::Distributed(Arc::new(distribution)))
 }
 
 /// Lines with their numbers, without comments and empty ones.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-fn counts(text: &str) -> Result<Option<Distribution>, (usize, String)> {
+fn parse_counts(text: &str) -> Result<Option<LatencyDistribution>, (usize, String)> {
     let mut all = Vec::new();
-    for (number, line) in lines(text) {
-        let flaw = |what: String| (number, what);
+    for (number, line) in numbered_lines(text) {
+        let line_error = |what: String| (number, what);
         let columns: Vec<&str> = line.split_whitespace().collect();
         let [latency, count] = columns[..] else {
             let found = columns.len();
-            return Err(flaw(format!(
+            return Err(line_error(format!(
                 "{found} columns; write two, milliseconds and how many: `2.5 1000`"
             )));
         };
-        let at = milliseconds(latency)
-            .ok_or_else(|| flaw(format!("`{latency}` is not a number of milliseconds")))?;
+        let at = parse_milliseconds(latency)
+            .ok_or_else(|| line_error(format!("`{latency}` is not a number of milliseconds")))?;
         let count: u64 = count
             .parse()
-            .map_err(|_| flaw(format!("`{count}` is not a whole number of answers")))?;
+            .map_err(|_| line_error(format!("`{count}` is not a whole number of answers")))?;
         all.push((at, count));
     }
-    Ok(Distribution::counted(&all))
+    Ok(LatencyDistribution::from_counts(&all))
 }
 
 /// The first two columns, milliseconds and the share of the answers that took at most as long.
-fn percentiles(text: &str) -> Result<Option<Distribution>, (usize, String)> {
+fn parse_percentiles(text: &str) -> Result<Option<LatencyDistribution>, (usize, String)> {
     let mut steps: Vec<(f64, Duration)> = Vec::new();
-    let body = lines(text).skip_while(|(_, line)| !line.starts_with(HDR_HEADING)).skip(1);
+    let body = numbered_lines(text).skip_while(|(_, line)| !line.starts_with(HDR_HEADING)).skip(1);
     for (number, line) in body {
         let mut columns = line.split_whitespace();
         let (Some(latency), Some(share)) = (columns.next(), columns.next()) else {
             return Err((number, "one column; write milliseconds and the percentile".to_owned()));
         };
-        let at = milliseconds(latency)
+        let at = parse_milliseconds(latency)
             .ok_or_else(|| (number, format!("`{latency}` is not a number of milliseconds")))?;
         let share: f64 =
             share.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
@@ -111,15 +111,15 @@ fn percentiles(text: &str) -> Result<Option<Distribution>, (usize, String)> {
         }
         steps.push((share, at));
     }
-    Ok(Distribution::stepped(&steps))
+    Ok(LatencyDistribution::from_steps(&steps))
 }
 
-fn milliseconds(text: &str) -> Option<Duration> {
+fn parse_milliseconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse::<f64>().ok()? / 1e3).ok()
 }
 
 /// Reads `250ms`, `1s`.
-pub(in crate::cli) fn duration(text: &str) -> Option<Duration> {
+pub(in crate::cli) fn parse_duration(text: &str) -> Option<Duration> {
     text.trim().parse::<SignedDuration>().ok()?.try_into().ok()
 }
 
@@ -127,7 +127,7 @@ pub(in crate::cli) fn duration(text: &str) -> Option<Duration> {
 ///
 /// # Errors
 /// Says how to write it.
-pub(in crate::cli) fn percent(given: &str) -> Result<f64, String> {
+pub(in crate::cli) fn parse_percent(given: &str) -> Result<f64, String> {
     let number = given.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     let share = number.map(|percent| percent / 100.0).filter(|share| (0.0..1.0).contains(share));
     share.ok_or_else(|| "write a share from 0% to below 100%, as 1% or 0.5%".to_owned())
@@ -137,19 +137,19 @@ pub(in crate::cli) fn percent(given: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    fn beyond(latency: &Latency, ms: u64) -> f64 {
-        latency.beyond(Duration::from_millis(ms))
+    fn share_beyond(latency: &LatencyModel, ms: u64) -> f64 {
+        latency.share_above(Duration::from_millis(ms))
     }
 
     #[test]
-    fn quantiles_are_read_in_any_order() {
-        let read = latency("p99=20ms,p50=2ms,max=1s").expect("good");
-        assert!((beyond(&read, 20) - 0.01).abs() < 1e-6 && beyond(&read, 1_000) == 0.0);
-        assert_eq!(latency("3ms"), Ok(Latency::Fixed(Duration::from_millis(3))));
+    fn quantiles_are_parsed_in_any_order() {
+        let read = parse_latency("p99=20ms,p50=2ms,max=1s").expect("good");
+        assert!((share_beyond(&read, 20) - 0.01).abs() < 1e-6 && share_beyond(&read, 1_000) == 0.0);
+        assert_eq!(parse_latency("3ms"), Ok(LatencyModel::Fixed(Duration::from_millis(3))));
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_mend() {
+    fn bad_latency_explains_the_syntax() {
         for (given, word) in [
             ("p50=2", "`2` is not a duration"),
             ("q50=2ms", "`q50` is not a quantile"),
@@ -157,17 +157,24 @@ mod tests {
             ("p50=20ms,p99=2ms", "two quantiles"),
             ("/no/such/file", "/no/such/file"),
         ] {
-            let error = latency(given).expect_err(given);
+            let error = parse_latency(given).expect_err(given);
             assert!(error.contains(word), "{error}");
         }
-        assert!(percent("1").is_err() && percent("100%").is_err() && percent("-1%").is_err());
-        assert_eq!(percent("0.5%"), Ok(0.005));
+        assert!(
+            parse_percent("1").is_err()
+                && parse_percent("100%").is_err()
+                && parse_percent("-1%").is_err()
+        );
+        assert_eq!(parse_percent("0.5%"), Ok(0.005));
     }
 
     #[test]
-    fn counts_are_read_and_their_errors_have_a_line() {
-        let read = file("# ms count\n1 50\n2.5 25\n\n9 25\n").expect("good");
-        assert_eq!((beyond(&read, 1), beyond(&read, 2), beyond(&read, 9)), (0.5, 0.5, 0.0));
+    fn counts_are_parsed_and_errors_name_the_line() {
+        let read = parse_latency_file("# ms count\n1 50\n2.5 25\n\n9 25\n").expect("good");
+        assert_eq!(
+            (share_beyond(&read, 1), share_beyond(&read, 2), share_beyond(&read, 9)),
+            (0.5, 0.5, 0.0)
+        );
         for (text, line, word) in [
             ("1 50\n2.5\n", 2, "1 columns"),
             ("1 50\nx 3\n", 2, "`x` is not a number"),
@@ -176,22 +183,24 @@ mod tests {
             ("1 0\n", 1, "no answer"),
             ("", 1, "no answer"),
         ] {
-            let (at, what) = file(text).expect_err(text);
+            let (at, what) = parse_latency_file(text).expect_err(text);
             assert!(at == line && what.contains(word), "{text:?}: {at} {what}");
         }
     }
 
     #[test]
-    fn percentiles_of_hdr_histogram_are_read() {
+    fn hdr_histogram_percentiles_are_parsed() {
         let text = "  Detailed Percentile spectrum:\n       Value   Percentile   TotalCount \
                     1/(1-Percentile)\n\n       0.921     0.000000            1         1.00\n      \
                     1.500     0.900000          900        10.00\n       7.000     1.000000         \
                     1000          inf\n#[Mean    =        1.110, StdDeviation   =        0.52]\n";
-        let read = file(text).expect("good");
-        assert!((beyond(&read, 2) - 0.1).abs() < 1e-9 && beyond(&read, 7) == 0.0);
-        let (line, what) = file("Value Percentile\n1.0 0.5\n2.0 50\n").expect_err("a percentile");
+        let read = parse_latency_file(text).expect("good");
+        assert!((share_beyond(&read, 2) - 0.1).abs() < 1e-9 && share_beyond(&read, 7) == 0.0);
+        let (line, what) =
+            parse_latency_file("Value Percentile\n1.0 0.5\n2.0 50\n").expect_err("a percentile");
         assert!(line == 3 && what.contains("`50` is not a percentile"), "{what}");
-        let (line, what) = file("Value Percentile\n1.0 0.5\n0.5 0.9\n").expect_err("unsorted");
+        let (line, what) =
+            parse_latency_file("Value Percentile\n1.0 0.5\n0.5 0.9\n").expect_err("unsorted");
         assert!(line == 3 && what.contains("sort the lines"), "{what}");
     }
 }

@@ -1,7 +1,7 @@
 //! `gapless predict`: how long will each kind of failure stay unnoticed, and how often is a healthy
 //! endpoint put down?
 
-pub mod falsely;
+pub mod false_positives;
 pub(in crate::cli) mod latency;
 pub mod observed;
 pub(in crate::cli) mod text;
@@ -12,18 +12,21 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::config::model::Config;
-use crate::logic::discovery::STAND_INS;
-use crate::logic::topology::PoolSpec;
-use crate::logic::window::Bounds;
-use crate::sim::latency::Latency;
-use crate::sim::predict::{self, Prediction, Question, Row, Spread, Unseen, Window};
+use crate::logic::discovery::PLACEHOLDERS_PER_NAME;
+use crate::logic::model::topology::PoolSpec;
+use crate::logic::probing::detection_window::DetectionBounds;
+use crate::sim::latency::LatencyModel;
+use crate::sim::predict::{
+    self, PredictedWindow, Prediction, PredictionInput, PredictionRow, UndetectedReason,
+    WindowSpread,
+};
 
-use super::check::Format;
-use observed::Observed;
+use super::check::OutputFormat;
+use observed::ObservedLatency;
 
 /// What is asked on the command line.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub struct PredictArguments {
     /// Predict with this much traffic too, in requests per second over each pool
     #[arg(long)]
     rate: Option<f64>,
@@ -40,21 +43,21 @@ pub struct Arguments {
     #[arg(long)]
     false_verdicts: bool,
     /// The share of packets that are lost, of probes and of traffic
-    #[arg(long, requires = "false_verdicts", default_value = "0%", value_parser = latency::percent)]
+    #[arg(long, requires = "false_verdicts", default_value = "0%", value_parser = latency::parse_percent)]
     loss: f64,
     /// The same of traffic, if it is another
-    #[arg(long, requires = "false_verdicts", value_parser = latency::percent)]
+    #[arg(long, requires = "false_verdicts", value_parser = latency::parse_percent)]
     traffic_loss: Option<f64>,
     /// What endpoints take to answer: p50=2ms,p99=20ms,max=1s, a file with a histogram or a page of
     /// metrics, or the admin listener of a running instance (http://127.0.0.1:9900)
-    #[arg(long, default_value = "1ms", value_parser = observed::observed)]
-    latency: Observed,
+    #[arg(long, default_value = "1ms", value_parser = observed::parse_observed)]
+    latency: ObservedLatency,
     /// Virtual hours of each pool [default: as many as take some seconds]
-    #[arg(long, requires = "false_verdicts", value_parser = hours)]
+    #[arg(long, requires = "false_verdicts", value_parser = parse_hours)]
     hours: Option<f64>,
 }
 
-fn hours(given: &str) -> Result<f64, String> {
+fn parse_hours(given: &str) -> Result<f64, String> {
     let hours = given.parse().ok().filter(|hours: &f64| (1e-3..=1e7).contains(hours));
     hours.ok_or_else(|| "write a number of hours, as 1000".to_owned())
 }
@@ -65,36 +68,36 @@ fn hours(given: &str) -> Result<f64, String> {
 /// When `out` cannot be written to.
 pub fn run(
     config: &Config,
-    arguments: &Arguments,
-    format: Format,
+    arguments: &PredictArguments,
+    format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Arguments { rate, trials, seed, rtt_ms, .. } = *arguments;
+    let PredictArguments { rate, trials, seed, rtt_ms, .. } = *arguments;
     let rtt = Duration::try_from_secs_f64(rtt_ms / 1e3).unwrap_or_default();
     let latency = arguments.latency.clone();
-    let options = Options { rate, trials, seed, rtt, latency, format };
-    if matches!(format, Format::Text { .. }) {
-        super::check::stand_ins(config, out)?;
+    let options = PredictOptions { rate, trials, seed, rtt, latency, format };
+    if matches!(format, OutputFormat::Text { .. }) {
+        super::check::write_placeholder_note(config, out)?;
     }
     if !arguments.false_verdicts {
         return predict(config, &options, out);
     }
-    let world = falsely::World {
+    let assumptions = false_positives::LossAssumptions {
         hours: arguments.hours,
         probe_loss: arguments.loss,
         traffic_loss: arguments.traffic_loss.unwrap_or(arguments.loss),
     };
-    falsely::false_verdicts(config, &options, &world, out)
+    false_positives::predict_false_verdicts(config, &options, &assumptions, out)
 }
 
 /// Worlds that run side by side.
-pub(in crate::cli) fn threads() -> usize {
+pub(in crate::cli) fn thread_count() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What is to be predicted, and how it is written.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PredictOptions {
     /// Requests a second over each pool.
     pub rate: Option<f64>,
     /// Trials of each fault and scope.
@@ -104,34 +107,34 @@ pub struct Options {
     /// From here to an endpoint and back.
     pub rtt: Duration,
     /// What endpoints take to answer.
-    pub latency: Observed,
+    pub latency: ObservedLatency,
     /// How it is written.
-    pub format: Format,
+    pub format: OutputFormat,
 }
 
-impl Options {
+impl PredictOptions {
     /// What is asked when nothing else is said.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: OutputFormat) -> Self {
         let rtt = Duration::from_millis(1);
-        let latency = Latency::Fixed(predict::SERVICE).into();
+        let latency = LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME).into();
         Self { rate: None, trials: predict::DEFAULT_TRIALS, seed: 1, rtt, latency, format }
     }
 
     /// What endpoints of a pool take to answer; the usual where nothing is known.
-    fn latency_of(&self, pool: &PoolSpec) -> Latency {
+    fn pool_latency(&self, pool: &PoolSpec) -> LatencyModel {
         let known = self.latency.latency(&pool.name);
-        known.cloned().unwrap_or(Latency::Fixed(predict::SERVICE))
+        known.cloned().unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME))
     }
 
-    fn question(&self, pool: &PoolSpec) -> Question {
-        Question {
+    fn question(&self, pool: &PoolSpec) -> PredictionInput {
+        PredictionInput {
             trials: self.trials,
             seed: self.seed,
             round_trip: self.rtt,
             rate_rps: self.rate.filter(|rate| *rate > 0.0),
-            latency: self.latency_of(pool),
-            threads: threads(),
+            latency: self.pool_latency(pool),
+            threads: thread_count(),
         }
     }
 }
@@ -140,24 +143,25 @@ impl Options {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn predict(config: &Config, options: &Options, out: &mut impl Write) -> io::Result<()> {
-    let here = config.topology.here.as_ref();
+pub fn predict(config: &Config, options: &PredictOptions, out: &mut impl Write) -> io::Result<()> {
+    let here = config.topology.local.as_ref();
     let base = Instant::now();
     let pools = config.topology.pools.iter();
     let predictions =
         pools.map(|pool| (pool, predict::predict(pool, here, &options.question(pool), base)));
     match options.format {
-        Format::Json => {
-            let rows: Vec<Value> = predictions.flat_map(|(_, of_pool)| rows(&of_pool)).collect();
-            let stand_ins = config.dns.entries.len() * STAND_INS;
+        OutputFormat::Json => {
+            let rows: Vec<Value> =
+                predictions.flat_map(|(_, prediction)| rows_json(&prediction)).collect();
+            let stand_ins = config.dns.entries.len() * PLACEHOLDERS_PER_NAME;
             writeln!(out, "{}", json!({ "pools": rows, "stand_ins": stand_ins }))
         }
-        Format::Text { .. } => {
+        OutputFormat::Text { .. } => {
             for (index, (pool, prediction)) in predictions.enumerate() {
                 if index > 0 {
                     writeln!(out)?;
                 }
-                text::pool(pool, &prediction, out)?;
+                text::write_pool(pool, &prediction, out)?;
             }
             Ok(())
         }
@@ -165,17 +169,16 @@ pub fn predict(config: &Config, options: &Options, out: &mut impl Write) -> io::
 }
 
 /// The rows of one pool as JSON.
-pub(in crate::cli) fn rows(prediction: &Prediction) -> Vec<Value> {
+pub(in crate::cli) fn rows_json(prediction: &Prediction) -> Vec<Value> {
     let zone = prediction.zone.to_string();
-    let row = |row: &Row| {
-        let spread = spread(row);
-        let ms_of = |part: fn(&Spread) -> Duration| spread.map(|spread| ms(part(spread)));
+    let row = |row: &PredictionRow| {
+        let spread = seen_spread(row);
+        let ms_of = |part: fn(&WindowSpread) -> Duration| spread.map(|spread| to_ms(part(spread)));
         let (within, unseen) = match row.window {
-            Window::Seen { within_closed_form, .. } => (within_closed_form, None),
-            Window::Unseen(why) => (None, Some(word(why))),
+            PredictedWindow::Detected { within_closed_form, .. } => (within_closed_form, None),
+            PredictedWindow::Undetected(why) => (None, Some(unseen_word(why))),
         };
-        let closed_form =
-            |Bounds { best, worst }: Bounds| json!({ "best_ms": ms(best), "worst_ms": ms(worst) });
+        let closed_form = |DetectionBounds { best, worst }: DetectionBounds| json!({ "best_ms": to_ms(best), "worst_ms": to_ms(worst) });
         json!({
             "pool": *prediction.pool,
             "scope": row.scope.as_str(),
@@ -186,35 +189,35 @@ pub(in crate::cli) fn rows(prediction: &Prediction) -> Vec<Value> {
             "median_ms": ms_of(|s| s.median),
             "p99_ms": ms_of(|s| s.p99),
             "worst_ms": ms_of(|s| s.worst),
-            "quantiles_ms": spread.map(|spread| spread.quantiles.map(ms)),
+            "quantiles_ms": spread.map(|spread| spread.quantiles.map(to_ms)),
             "closed_form": row.closed_form.map(closed_form),
             "within_closed_form": within,
             "unseen": unseen,
             "trials": spread.map_or(0, |spread| spread.trials),
-            "unnoticed": spread.map(|spread| spread.unnoticed),
+            "unnoticed": spread.map(|spread| spread.undetected_trials),
         })
     };
     prediction.rows.iter().map(row).collect()
 }
 
 /// Why there is no window, in a word.
-pub(in crate::cli) fn word(why: Unseen) -> &'static str {
+pub(in crate::cli) fn unseen_word(why: UndetectedReason) -> &'static str {
     match why {
-        Unseen::ProbePasses => "probe_passes",
-        Unseen::NeedsTraffic => "needs_traffic",
-        Unseen::NotNoticed => "not_noticed",
-        Unseen::NeverUp => "never_up",
+        UndetectedReason::ProbePasses => "probe_passes",
+        UndetectedReason::NeedsTraffic => "needs_traffic",
+        UndetectedReason::NoVerdict => "not_noticed",
+        UndetectedReason::NeverUp => "never_up",
     }
 }
 
-fn spread(row: &Row) -> Option<&Spread> {
+fn seen_spread(row: &PredictionRow) -> Option<&WindowSpread> {
     match &row.window {
-        Window::Seen { spread, .. } => Some(spread),
-        Window::Unseen(_) => None,
+        PredictedWindow::Detected { spread, .. } => Some(spread),
+        PredictedWindow::Undetected(_) => None,
     }
 }
 
 /// Milliseconds, to the microsecond.
-pub(in crate::cli) fn ms(duration: Duration) -> f64 {
+pub(in crate::cli) fn to_ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -5,48 +5,48 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::latency::latency;
-use crate::cli::{admin_address, ask};
-use crate::logic::outcome::Class;
-use crate::sim::latency::{Distribution, Latency};
+use super::latency::parse_latency;
+use crate::cli::{admin_client, parse_admin_address};
+use crate::logic::model::outcome::FailureClass;
+use crate::sim::latency::{LatencyDistribution, LatencyModel};
 use crate::sim::world::attempt_after;
 
 /// The histogram of what probes took that passed.
-const PROBES: &str = "gapless_probe_duration_seconds_bucket";
+const PROBE_DURATION_METRIC: &str = "gapless_probe_duration_seconds_bucket";
 
 /// Probes by how they ended.
-const OUTCOMES: &str = "gapless_probes_total";
+const PROBES_METRIC: &str = "gapless_probes_total";
 
 /// Failures that were found.
-const INCIDENTS: &str = "gapless_incidents_total";
+const INCIDENTS_METRIC: &str = "gapless_incidents_total";
 
 /// A bucket of a histogram is taken for so many equal ones.
-const STEPS: u32 = 10;
+const STEPS_PER_BUCKET: u32 = 10;
 
 /// A round trip is this part of the quickest probe: one opens the connection, one asks, and the
 /// endpoint needs time too.
-const ROUND_TRIPS_OF_A_PROBE: u32 = 3;
+const ROUND_TRIPS_PER_PROBE: u32 = 3;
 
 /// Round trips of a probe that are its way.
-const ROUND_TRIPS_OF_THE_WAY: u32 = 2;
+const NETWORK_ROUND_TRIPS: u32 = 2;
 
 /// What is above the last bound of a histogram took this long.
-const BEYOND: Duration = Duration::from_secs(3_600);
+const OVERFLOW_BOUND: Duration = Duration::from_secs(3_600);
 
 /// What endpoints take to answer, for all pools or each for itself.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Observed {
+pub enum ObservedLatency {
     /// The same for every pool.
-    Told(Latency),
+    Assumed(LatencyModel),
     /// As an instance has measured it.
-    Measured(BTreeMap<String, Measured>),
+    Measured(BTreeMap<String, MeasuredPool>),
 }
 
 /// What an instance has measured of one pool.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct MeasuredPool {
     /// What its endpoints took to answer probes that passed, without the way.
-    pub latency: Latency,
+    pub latency: LatencyModel,
     /// From here to an endpoint and back.
     pub round_trip: Duration,
     /// Probes that ended.
@@ -57,37 +57,37 @@ pub struct Measured {
     pub has_failed: bool,
 }
 
-impl From<Latency> for Observed {
-    fn from(latency: Latency) -> Self {
-        Self::Told(latency)
+impl From<LatencyModel> for ObservedLatency {
+    fn from(latency: LatencyModel) -> Self {
+        Self::Assumed(latency)
     }
 }
 
-impl Observed {
+impl ObservedLatency {
     /// What was measured of a pool.
     #[must_use]
-    pub fn measured(&self, pool: &str) -> Option<&Measured> {
+    pub fn measured(&self, pool: &str) -> Option<&MeasuredPool> {
         match self {
-            Self::Told(_) => None,
+            Self::Assumed(_) => None,
             Self::Measured(pools) => pools.get(pool),
         }
     }
 
     /// What endpoints of a pool take to answer; `None` if nothing is known of this one.
     #[must_use]
-    pub fn latency(&self, pool: &str) -> Option<&Latency> {
+    pub fn latency(&self, pool: &str) -> Option<&LatencyModel> {
         match self {
-            Self::Told(latency) => Some(latency),
+            Self::Assumed(latency) => Some(latency),
             Self::Measured(_) => self.measured(pool).map(|measured| &measured.latency),
         }
     }
 }
 
-impl Measured {
+impl MeasuredPool {
     /// The share of a probe's attempts that get no answer, if the silence of probes tells: they had
     /// this timeout, nothing ever failed, and some were silent.
     #[must_use]
-    pub fn loss(&self, timeout: Duration) -> Option<f64> {
+    pub fn probe_loss(&self, timeout: Duration) -> Option<f64> {
         if self.has_failed || self.silent == 0 || self.probes == 0 {
             return None;
         }
@@ -102,37 +102,37 @@ impl Measured {
 ///
 /// # Errors
 /// Says what is wrong where, and how to write it.
-pub(in crate::cli) fn observed(given: &str) -> Result<Observed, String> {
+pub(in crate::cli) fn parse_observed(given: &str) -> Result<ObservedLatency, String> {
     if given.starts_with("http://") {
         let address = given.trim_end_matches('/').trim_end_matches("/metrics");
-        let admin = admin_address(address).map_err(|_| {
+        let admin = parse_admin_address(address).map_err(|_| {
             format!("`{given}` is not an admin listener; write http://127.0.0.1:9900")
         })?;
-        let answer = ask::get(admin, "/metrics")
+        let answer = admin_client::get(admin, "/metrics")
             .map_err(|error| format!("nobody to ask at {admin}: {error}"))?;
-        return page(&answer.body).ok_or_else(|| nothing(given));
+        return parse_metrics(&answer.body).ok_or_else(|| no_probes_error(given));
     }
     let is_file = !given.contains('=') && Path::new(given).is_file();
     let text = if is_file { std::fs::read_to_string(given).ok() } else { None };
-    match text.filter(|text| text.contains(OUTCOMES) || text.contains(PROBES)) {
-        Some(text) => page(&text).ok_or_else(|| nothing(given)),
-        None => latency(given).map(Observed::Told),
+    match text.filter(|text| text.contains(PROBES_METRIC) || text.contains(PROBE_DURATION_METRIC)) {
+        Some(text) => parse_metrics(&text).ok_or_else(|| no_probes_error(given)),
+        None => parse_latency(given).map(ObservedLatency::Assumed),
     }
 }
 
-fn nothing(given: &str) -> String {
+fn no_probes_error(given: &str) -> String {
     format!("no probe has passed at {given}; let it run for a while")
 }
 
 /// One line of a page of metrics: its name, its labels and its value.
-struct Line<'a> {
+struct MetricLine<'a> {
     name: &'a str,
     labels: &'a str,
     value: f64,
 }
 
-impl<'a> Line<'a> {
-    fn read(line: &'a str) -> Option<Self> {
+impl<'a> MetricLine<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ')?;
         let (name, labels) = series.split_once('{')?;
         Some(Self { name, labels: labels.strip_suffix('}')?, value: value.parse().ok()? })
@@ -146,73 +146,77 @@ impl<'a> Line<'a> {
 }
 
 /// Reads a page of metrics; `None` if no probe of any pool is on it.
-fn page(text: &str) -> Option<Observed> {
+fn parse_metrics(text: &str) -> Option<ObservedLatency> {
     #[derive(Default)]
-    struct Seen {
+    struct PoolSamples {
         /// Probes that took at most so many seconds.
-        at_most: Vec<(f64, u64)>,
+        buckets: Vec<(f64, u64)>,
         probes: u64,
         silent: u64,
         has_failed: bool,
     }
-    let mut pools: BTreeMap<String, Seen> = BTreeMap::new();
-    for line in text.lines().filter_map(Line::read) {
+    let mut pools: BTreeMap<String, PoolSamples> = BTreeMap::new();
+    for line in text.lines().filter_map(MetricLine::parse) {
         let Some(pool) = line.label("pool") else { continue };
         let seen = pools.entry(pool.to_owned()).or_default();
         match line.name {
-            PROBES => {
+            PROBE_DURATION_METRIC => {
                 // The bound above all others is `+Inf`, which is a number too.
                 let bound = line.label("le").and_then(|bound| bound.parse().ok());
-                seen.at_most.extend(bound.map(|bound: f64| (bound, line.value as u64)));
+                seen.buckets.extend(bound.map(|bound: f64| (bound, line.value as u64)));
             }
-            OUTCOMES if line.label("outcome") == Some("void") => {}
-            OUTCOMES => {
-                let is_silent = line.label("outcome") == Some(Class::Silent.as_str());
+            PROBES_METRIC if line.label("outcome") == Some("void") => {}
+            PROBES_METRIC => {
+                let is_silent = line.label("outcome") == Some(FailureClass::Silent.as_str());
                 seen.probes += line.value as u64;
                 seen.silent += if is_silent { line.value as u64 } else { 0 };
             }
-            INCIDENTS => seen.has_failed |= line.value > 0.0,
+            INCIDENTS_METRIC => seen.has_failed |= line.value > 0.0,
             _ => {}
         }
     }
     let measured = pools.into_iter().filter_map(|(pool, seen)| {
-        let counts = counts(seen.at_most);
-        let round_trip = counts.iter().find(|(_, count)| *count > 0)?.0 / ROUND_TRIPS_OF_A_PROBE;
-        let way = round_trip * ROUND_TRIPS_OF_THE_WAY;
-        let answers: Vec<(Duration, u64)> =
-            counts.into_iter().map(|(took, count)| (took.saturating_sub(way), count)).collect();
-        let latency = Latency::Drawn(Arc::new(Distribution::counted(&answers)?));
-        let Seen { probes, silent, has_failed, .. } = seen;
-        Some((pool, Measured { latency, round_trip, probes, silent, has_failed }))
+        let counts = bucket_counts(seen.buckets);
+        let round_trip = counts.iter().find(|(_, count)| *count > 0)?.0 / ROUND_TRIPS_PER_PROBE;
+        let network_time = round_trip * NETWORK_ROUND_TRIPS;
+        let answers: Vec<(Duration, u64)> = counts
+            .into_iter()
+            .map(|(took, count)| (took.saturating_sub(network_time), count))
+            .collect();
+        let latency =
+            LatencyModel::Distributed(Arc::new(LatencyDistribution::from_counts(&answers)?));
+        let PoolSamples { probes, silent, has_failed, .. } = seen;
+        Some((pool, MeasuredPool { latency, round_trip, probes, silent, has_failed }))
     });
-    let measured: BTreeMap<String, Measured> = measured.collect();
-    (!measured.is_empty()).then_some(Observed::Measured(measured))
+    let measured: BTreeMap<String, MeasuredPool> = measured.collect();
+    (!measured.is_empty()).then_some(ObservedLatency::Measured(measured))
 }
 
 /// How many took how long: those of a bucket are spread evenly over it, the odd ones at its end.
-fn counts(mut at_most: Vec<(f64, u64)>) -> Vec<(Duration, u64)> {
-    at_most.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut below, mut lower) = (0, Duration::ZERO);
+fn bucket_counts(mut buckets: Vec<(f64, u64)>) -> Vec<(Duration, u64)> {
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut below_count, mut lower) = (0, Duration::ZERO);
     let bucket = |(bound, count): (f64, u64)| {
-        let within = count.saturating_sub(below);
-        below = count;
-        let upper = Duration::try_from_secs_f64(bound).unwrap_or(BEYOND);
+        let within = count.saturating_sub(below_count);
+        below_count = count;
+        let upper = Duration::try_from_secs_f64(bound).unwrap_or(OVERFLOW_BOUND);
         let from = std::mem::replace(&mut lower, upper);
-        let (each, odd) = (within / u64::from(STEPS), within % u64::from(STEPS));
+        let (per_step, remainder) =
+            (within / u64::from(STEPS_PER_BUCKET), within % u64::from(STEPS_PER_BUCKET));
         let step = move |step: u32| {
-            let at = from + upper.saturating_sub(from) * step / STEPS;
-            (at, each + if step == STEPS { odd } else { 0 })
+            let at = from + upper.saturating_sub(from) * step / STEPS_PER_BUCKET;
+            (at, per_step + if step == STEPS_PER_BUCKET { remainder } else { 0 })
         };
-        (1..=STEPS).map(step)
+        (1..=STEPS_PER_BUCKET).map(step)
     };
-    at_most.into_iter().flat_map(bucket).collect()
+    buckets.into_iter().flat_map(bucket).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PAGE: &str = "\
+    const METRICS_PAGE: &str = "\
 # TYPE gapless_probes_total counter
 gapless_probes_total{pool=\"web\",outcome=\"pass\"} 990
 gapless_probes_total{pool=\"web\",outcome=\"silent\"} 10
@@ -228,38 +232,38 @@ gapless_snapshot_version 3
 ";
 
     #[test]
-    fn a_page_of_metrics_tells_what_probes_took_and_how_many_were_silent() {
-        let observed = page(PAGE).expect("a pool");
+    fn metrics_page_yields_latency_and_silent_probes() {
+        let observed = parse_metrics(METRICS_PAGE).expect("a pool");
         let web = observed.measured("web").expect("seen");
         let ms = Duration::from_millis;
         assert_eq!((web.probes, web.silent, web.has_failed), (1_000, 10, false));
         // The quickest took 1.15 ms, two thirds of which are the way.
         assert_eq!(web.round_trip, Duration::from_micros(1_150) / 3);
-        assert!((web.latency.beyond(ms(2)) - 90.0 / 990.0).abs() < 1e-9);
-        assert!((web.latency.beyond(ms(26)) - 45.0 / 990.0).abs() < 1e-9);
-        assert_eq!(web.latency.beyond(ms(50)), 0.0);
+        assert!((web.latency.share_above(ms(2)) - 90.0 / 990.0).abs() < 1e-9);
+        assert!((web.latency.share_above(ms(26)) - 45.0 / 990.0).abs() < 1e-9);
+        assert_eq!(web.latency.share_above(ms(50)), 0.0);
         // Two attempts: a tenth of each.
-        assert!((web.loss(ms(60)).expect("some") - 0.1).abs() < 1e-9);
+        assert!((web.probe_loss(ms(60)).expect("some") - 0.1).abs() < 1e-9);
         assert_eq!(observed.latency("api"), None);
-        assert_eq!(Measured { has_failed: true, ..web.clone() }.loss(ms(60)), None);
-        assert_eq!(page("gapless_snapshot_version 3\n"), None);
+        assert_eq!(MeasuredPool { has_failed: true, ..web.clone() }.probe_loss(ms(60)), None);
+        assert_eq!(parse_metrics("gapless_snapshot_version 3\n"), None);
     }
 
     #[test]
-    fn a_file_may_be_a_page_of_metrics_or_a_histogram() {
+    fn file_is_read_as_metrics_page_or_histogram() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("observed");
         let read = |text: &str| {
             std::fs::write(&path, text).expect("written");
-            observed(path.to_str().expect("a plain path"))
+            parse_observed(path.to_str().expect("a plain path"))
         };
-        assert!(matches!(read(PAGE), Ok(Observed::Measured(_))));
-        assert!(matches!(read("1 50\n2.5 25\n"), Ok(Observed::Told(_))));
+        assert!(matches!(read(METRICS_PAGE), Ok(ObservedLatency::Measured(_))));
+        assert!(matches!(read("1 50\n2.5 25\n"), Ok(ObservedLatency::Assumed(_))));
         assert!(
             read("gapless_probes_total{pool=\"a\"} 1\n").is_err_and(|why| why.contains("no probe"))
         );
-        let told = Observed::Told(Latency::Fixed(Duration::from_millis(3)));
-        assert_eq!(observed("3ms"), Ok(told));
-        assert!(observed("http://nowhere").is_err_and(|why| why.contains("admin listener")));
+        let assumed = ObservedLatency::Assumed(LatencyModel::Fixed(Duration::from_millis(3)));
+        assert_eq!(parse_observed("3ms"), Ok(assumed));
+        assert!(parse_observed("http://nowhere").is_err_and(|why| why.contains("admin listener")));
     }
 }

@@ -2,95 +2,102 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, pairs, toml};
-use crate::cli::predict::{ms, rows, word};
-use crate::logic::topology::Detect;
-use crate::sim::tune::{Answer, Constraint, State};
+use super::{TuningRequest, subjects_with_results, toml};
+use crate::cli::predict::{rows_json, to_ms, unseen_word};
+use crate::logic::model::topology::DetectionSpec;
+use crate::sim::tune::{TuneConstraint, TuneResult, WindowEvaluation};
 
 /// The whole answer.
-pub(super) fn object(asked: &Asked<'_>, answer: &Answer) -> Value {
-    let wishes = &asked.wishes;
-    let pools = pairs(asked, answer).map(|(subject, tuned)| {
-        let binding: Vec<Value> = tuned.binding.iter().map(constraint).collect();
+pub(super) fn tuning_json(request: &TuningRequest<'_>, result: &TuneResult) -> Value {
+    let requirements = &request.requirements;
+    let pools = subjects_with_results(request, result).map(|(subject, tuned)| {
+        let binding: Vec<Value> = tuned.constraints.iter().map(constraint_json).collect();
         json!({
             "pool": *tuned.pool,
-            "rtt_ms": ms(subject.question.round_trip),
+            "rtt_ms": to_ms(subject.input.round_trip),
             "probe_loss": subject.probe_loss,
             "binding": binding,
-            "before": state(&tuned.before),
-            "after": tuned.after.as_ref().map(state),
-            "toml": tuned.after.as_ref().map(|after| toml::table(&tuned.pool, &after.detect)),
+            "before": window_json(&tuned.before),
+            "after": tuned.after.as_ref().map(window_json),
+            "toml": tuned.after.as_ref().map(|after| toml::detect_table(&tuned.pool, &after.detect)),
         })
     });
-    let sum = |of: &dyn Fn(&State) -> f64| {
-        let before: f64 = answer.pools.iter().map(|pool| of(&pool.before)).sum();
-        let after: Option<f64> = answer.pools.iter().map(|pool| pool.after.as_ref().map(of)).sum();
+    let sum = |of: &dyn Fn(&WindowEvaluation) -> f64| {
+        let before: f64 = result.pools.iter().map(|pool| of(&pool.before)).sum();
+        let after: Option<f64> = result.pools.iter().map(|pool| pool.after.as_ref().map(of)).sum();
         (before, after)
     };
     let probes = sum(&|state| state.probes_per_second);
-    let falsely = sum(&|state| state.false_yearly);
-    let others = asked.others;
+    let false_verdicts = sum(&|state| state.false_verdicts_yearly);
+    let others = request.other_probes_per_second;
     json!({
-        "target_ms": ms(wishes.target),
+        "target_ms": to_ms(requirements.target),
         "with_traffic": false,
-        "met": answer.is_met,
-        "reachable_ms": answer.reachable.map(ms),
+        "met": result.is_met,
+        "reachable_ms": result.reachable.map(to_ms),
         "probes_per_second": {
             "before": probes.0 + others,
             "after": probes.1.map(|after| after + others),
-            "budget": answer.budget + others,
-            "needed": answer.over_budget.map(|needed| needed + others),
+            "budget": result.budget_probes_per_second + others,
+            "needed": result.required_probes_per_second.map(|needed| needed + others),
         },
         "false_verdicts_per_year": {
-            "before": falsely.0,
-            "after": falsely.1,
-            "bound": wishes.false_yearly,
+            "before": false_verdicts.0,
+            "after": false_verdicts.1,
+            "bound": requirements.false_verdicts_yearly,
         },
-        "not_observed": asked.unknown,
+        "not_observed": request.unobserved_pools,
         "pools": pools.collect::<Vec<_>>(),
     })
 }
 
-fn state(state: &State) -> Value {
-    let Detect { interval, timeout, fast_interval, down_interval, down_after, up_after, target } =
-        state.detect;
+fn window_json(state: &WindowEvaluation) -> Value {
+    let DetectionSpec {
+        interval,
+        timeout,
+        fast_interval,
+        down_interval,
+        down_after,
+        up_after,
+        target,
+    } = state.detect;
     let slowest = state.slowest.map(|slowest| {
         json!({
             "scope": slowest.row.scope.as_str(),
             "class": slowest.row.fault.as_str(),
-            "p99_ms": ms(slowest.p99),
+            "p99_ms": to_ms(slowest.p99),
         })
     });
     json!({
         "detect": {
-            "interval_ms": ms(interval),
-            "timeout_ms": ms(timeout),
-            "fast_interval_ms": ms(fast_interval),
-            "down_interval_ms": ms(down_interval),
+            "interval_ms": to_ms(interval),
+            "timeout_ms": to_ms(timeout),
+            "fast_interval_ms": to_ms(fast_interval),
+            "down_interval_ms": to_ms(down_interval),
             "down_after": down_after,
             "up_after": up_after,
-            "target_ms": target.map(ms),
+            "target_ms": target.map(to_ms),
         },
         "probes_per_second": state.probes_per_second,
-        "false_verdicts_per_year": state.false_yearly,
+        "false_verdicts_per_year": state.false_verdicts_yearly,
         "slowest": slowest,
-        "rows": rows(&state.prediction),
+        "rows": rows_json(&state.prediction),
     })
 }
 
-fn constraint(constraint: &Constraint) -> Value {
+fn constraint_json(constraint: &TuneConstraint) -> Value {
     match constraint {
-        Constraint::Unseen(fault, why) => {
-            json!({ "constraint": "probe", "class": fault.as_str(), "unseen": word(*why) })
+        TuneConstraint::Undetected(fault, why) => {
+            json!({ "constraint": "probe", "class": fault.as_str(), "unseen": unseen_word(*why) })
         }
-        Constraint::Timeout(least) => {
-            json!({ "constraint": "timeout", "least_ms": ms(*least) })
+        TuneConstraint::Timeout(least) => {
+            json!({ "constraint": "timeout", "least_ms": to_ms(*least) })
         }
-        Constraint::FalseVerdicts(least) => {
+        TuneConstraint::FalseVerdicts(least) => {
             json!({ "constraint": "false_verdicts", "least_per_year": least })
         }
-        Constraint::Simulation(p99) => {
-            json!({ "constraint": "simulation", "p99_ms": ms(*p99) })
+        TuneConstraint::Simulation(p99) => {
+            json!({ "constraint": "simulation", "p99_ms": to_ms(*p99) })
         }
     }
 }

@@ -9,32 +9,32 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::config::model::Config;
-use crate::logic::discovery::STAND_INS;
-use crate::logic::topology::{PoolSpec, Topology};
-use crate::sim::latency::Latency;
-use crate::sim::predict::{self, Fault};
-use crate::sim::tune::{self, Answer, Subject, Wishes};
+use crate::logic::discovery::PLACEHOLDERS_PER_NAME;
+use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::sim::latency::LatencyModel;
+use crate::sim::predict::{self, FaultKind};
+use crate::sim::tune::{self, TuneGoals, TuneResult, TuneSubject};
 
-use super::check::Format;
-use super::predict::threads;
-use super::{FAILED, OK, USAGE};
+use super::check::OutputFormat;
+use super::predict::thread_count;
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 
-pub use arguments::Arguments;
+pub use arguments::TuneArguments;
 
 /// A round trip where nothing is known of it.
-const ROUND_TRIP: Duration = Duration::from_millis(1);
+const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(1);
 
 /// A year, in hours.
 const YEAR_HOURS: f64 = 24.0 * 365.25;
 
 /// What is written beside the answer itself.
-struct Asked<'a> {
-    wishes: Wishes,
-    subjects: Vec<Subject<'a>>,
+struct TuningRequest<'a> {
+    requirements: TuneGoals,
+    subjects: Vec<TuneSubject<'a>>,
     /// Pools of which nothing was observed, though something was of others.
-    unknown: Vec<&'a str>,
+    unobserved_pools: Vec<&'a str>,
     /// Probes a second of the pools that are not tuned.
-    others: f64,
+    other_probes_per_second: f64,
 }
 
 /// Answers what the command line asks, writes it to `out`, and gives the exit code: [`FAILED`] if
@@ -44,37 +44,46 @@ struct Asked<'a> {
 /// When `out` cannot be written to.
 pub fn run(
     config: &Config,
-    arguments: &Arguments,
-    format: Format,
+    arguments: &TuneArguments,
+    format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let asked = match asked(&config.topology, arguments) {
+    let request = match tuning_request(&config.topology, arguments) {
         Ok(asked) => asked,
-        Err(why) => {
-            eprintln!("gapless: {why}");
-            return Ok(USAGE);
+        Err(error) => {
+            eprintln!("gapless: {error}");
+            return Ok(EXIT_USAGE);
         }
     };
-    let here = config.topology.here.as_ref();
-    let mut progress = Progress { is_shown: io::stderr().is_terminal() };
-    let mut tell = |what: &str| progress.tell(what);
-    let answer = tune::tune(&asked.subjects, here, &asked.wishes, Instant::now(), &mut tell);
-    progress.end();
+    let here = config.topology.local.as_ref();
+    let mut progress = ProgressLine { is_shown: io::stderr().is_terminal() };
+    let mut show_progress = |what: &str| progress.show(what);
+    let result = tune::tune(
+        &request.subjects,
+        here,
+        &request.requirements,
+        Instant::now(),
+        &mut show_progress,
+    );
+    progress.clear();
     match format {
-        Format::Text { .. } => {
-            super::check::stand_ins(config, out)?;
-            text::write(&asked, &answer, out)?;
+        OutputFormat::Text { .. } => {
+            super::check::write_placeholder_note(config, out)?;
+            text::write_text(&request, &result, out)?;
         }
-        Format::Json => {
-            let mut told = json::object(&asked, &answer);
-            told["stand_ins"] = (config.dns.entries.len() * STAND_INS).into();
-            writeln!(out, "{told}")?;
+        OutputFormat::Json => {
+            let mut report = json::tuning_json(&request, &result);
+            report["stand_ins"] = (config.dns.entries.len() * PLACEHOLDERS_PER_NAME).into();
+            writeln!(out, "{report}")?;
         }
     }
-    Ok(if answer.is_met { OK } else { FAILED })
+    Ok(if result.is_met { EXIT_OK } else { EXIT_FAILED })
 }
 
-fn asked<'a>(topology: &'a Topology, arguments: &Arguments) -> Result<Asked<'a>, String> {
+fn tuning_request<'a>(
+    topology: &'a Topology,
+    arguments: &TuneArguments,
+) -> Result<TuningRequest<'a>, String> {
     let is_wanted =
         |pool: &PoolSpec| arguments.pool.as_deref().is_none_or(|name| *pool.name == *name);
     let mut subjects = Vec::new();
@@ -92,72 +101,77 @@ fn asked<'a>(topology: &'a Topology, arguments: &Arguments) -> Result<Asked<'a>,
     }
     if subjects.is_empty() {
         let names: Vec<&str> = topology.pools.iter().map(|pool| &*pool.name).collect();
-        let asked = arguments.pool.as_deref().unwrap_or_default();
-        return Err(format!("there is no pool `{asked}`; there is {}", names.join(", ")));
+        let pool_name = arguments.pool.as_deref().unwrap_or_default();
+        return Err(format!("there is no pool `{pool_name}`; there is {}", names.join(", ")));
     }
     // The director spends no more than this in any case: it would stretch the periods.
     let configured = f64::from(topology.probes_per_second);
     let budget = arguments.probe_budget.unwrap_or(configured).min(configured);
     let faults = match &*arguments.classes {
-        [] => Fault::ALL.to_vec(),
-        some => some.to_vec(),
+        [] => FaultKind::ALL.to_vec(),
+        classes => classes.to_vec(),
     };
-    let wishes = Wishes {
+    let requirements = TuneGoals {
         target: arguments.target,
         faults,
-        must_see_all: !arguments.classes.is_empty(),
-        false_yearly: arguments.false_verdicts,
+        should_detect_all: !arguments.classes.is_empty(),
+        false_verdicts_yearly: arguments.false_verdicts,
         probes_per_second: budget - others,
     };
-    Ok(Asked { wishes, subjects, unknown, others })
+    Ok(TuningRequest {
+        requirements,
+        subjects,
+        unobserved_pools: unknown,
+        other_probes_per_second: others,
+    })
 }
 
-fn subject<'a>(pool: &'a PoolSpec, arguments: &Arguments) -> Subject<'a> {
+fn subject<'a>(pool: &'a PoolSpec, arguments: &TuneArguments) -> TuneSubject<'a> {
     let measured = arguments.observed.measured(&pool.name);
     let round_trip = arguments.round_trip.or_else(|| measured.map(|measured| measured.round_trip));
     let latency = arguments.observed.latency(&pool.name).cloned();
-    let seen = measured.and_then(|measured| measured.loss(pool.detect.timeout));
-    Subject {
+    let observed_loss = measured.and_then(|measured| measured.probe_loss(pool.detect.timeout));
+    TuneSubject {
         pool,
-        question: predict::Question {
+        input: predict::PredictionInput {
             trials: arguments.trials,
             seed: arguments.seed,
-            round_trip: round_trip.unwrap_or(ROUND_TRIP),
+            round_trip: round_trip.unwrap_or(DEFAULT_ROUND_TRIP),
             rate_rps: arguments.rate.filter(|rate| *rate > 0.0),
-            latency: latency.unwrap_or(Latency::Fixed(predict::SERVICE)),
-            threads: threads(),
+            latency: latency.unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME)),
+            threads: thread_count(),
         },
         // What was seen makes it worse, never better: an hour without a loss promises nothing.
-        probe_loss: seen.unwrap_or(0.0).max(arguments.loss),
+        probe_loss: observed_loss.unwrap_or(0.0).max(arguments.loss),
     }
 }
 
 /// The pool as it would be.
-fn tuned_pool(subject: &Subject<'_>, state: &tune::State) -> PoolSpec {
+fn with_tuned_window(subject: &TuneSubject<'_>, state: &tune::WindowEvaluation) -> PoolSpec {
     PoolSpec { detect: state.detect, ..subject.pool.clone() }
 }
 
 /// All that was found, pool by pool.
-fn pairs<'a>(
-    asked: &'a Asked<'_>,
-    answer: &'a Answer,
-) -> impl Iterator<Item = (&'a Subject<'a>, &'a tune::Tuned)> {
-    asked.subjects.iter().zip(&answer.pools)
+fn subjects_with_results<'a>(
+    request: &'a TuningRequest<'_>,
+    result: &'a TuneResult,
+) -> impl Iterator<Item = (&'a TuneSubject<'a>, &'a tune::TunedPool)> {
+    request.subjects.iter().zip(&result.pools)
 }
 
 /// One line on a terminal that says what takes so long.
-struct Progress {
+struct ProgressLine {
     is_shown: bool,
 }
 
-impl Progress {
-    fn tell(&mut self, what: &str) {
+impl ProgressLine {
+    fn show(&mut self, what: &str) {
         if self.is_shown {
             eprint!("\r\x1b[K{what}");
         }
     }
 
-    fn end(&mut self) {
+    fn clear(&mut self) {
         if self.is_shown {
             eprint!("\r\x1b[K");
         }

@@ -3,75 +3,90 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::toml::{table, words};
-use super::{Asked, pairs, tuned_pool};
-use crate::cli::predict::falsely::number;
-use crate::cli::predict::{ms, word};
-use crate::logic::topology::{Detect, PoolSpec};
-use crate::sim::predict::{Fault, Row, Window};
-use crate::sim::tune::{self, Answer, Constraint, State, Subject, Tuned};
+use super::toml::{detect_table, format_duration};
+use super::{TuningRequest, subjects_with_results, with_tuned_window};
+use crate::cli::predict::false_positives::format_number;
+use crate::cli::predict::{to_ms, unseen_word};
+use crate::logic::model::topology::{DetectionSpec, PoolSpec};
+use crate::sim::predict::{FaultKind, PredictedWindow, PredictionRow};
+use crate::sim::tune::{
+    self, TuneConstraint, TuneResult, TuneSubject, TunedPool, WindowEvaluation,
+};
 
 /// Writes it all: what was asked, what comes of it, what it costs, what is to be pasted.
-pub(super) fn write(asked: &Asked<'_>, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
-    let wishes = &asked.wishes;
+pub(super) fn write_text(
+    request: &TuningRequest<'_>,
+    result: &TuneResult,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let requirements = &request.requirements;
     writeln!(
         out,
         "target {}: the 99th percentile of every class that probes notice, without any traffic",
-        words(wishes.target)
+        format_duration(requirements.target)
     )?;
-    for (subject, tuned) in pairs(asked, answer) {
-        observed(asked, subject, out)?;
-        before_and_after(subject, tuned, out)?;
+    for (subject, tuned) in subjects_with_results(request, result) {
+        write_observed(request, subject, out)?;
+        write_comparison(subject, tuned, out)?;
         if let Some(after) = &tuned.after {
-            given_up(subject, &tuned.before, after, out)?;
+            write_changes(subject, &tuned.before, after, out)?;
         }
     }
     writeln!(out)?;
-    totals(asked, answer, out)?;
-    if !answer.is_met {
-        unmet(asked, answer, out)?;
+    write_totals(request, result, out)?;
+    if !result.is_met {
+        write_unmet(request, result, out)?;
     }
-    for tuned in &answer.pools {
+    for tuned in &result.pools {
         if let Some(after) = &tuned.after {
-            write!(out, "\n{}", table(&tuned.pool, &after.detect))?;
+            write!(out, "\n{}", detect_table(&tuned.pool, &after.detect))?;
         }
     }
     Ok(())
 }
 
 /// What the pool was taken for.
-fn observed(asked: &Asked<'_>, subject: &Subject<'_>, out: &mut impl Write) -> io::Result<()> {
-    let latency = &subject.question.latency;
-    let of = |share: f64| words(micros(latency.exceeded_by(1.0 - share)));
+fn write_observed(
+    request: &TuningRequest<'_>,
+    subject: &TuneSubject<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let latency = &subject.input.latency;
+    let quantile =
+        |share: f64| format_duration(truncate_to_micros(latency.upper_quantile(1.0 - share)));
     let name = &subject.pool.name;
-    let loss = number(subject.probe_loss * 1e2);
-    let trip = words(micros(subject.question.round_trip));
-    write!(out, "\npool {name}: answers take {} (99 %: {}), ", of(0.5), of(0.99))?;
-    writeln!(out, "a round trip {trip}, {loss} % of a probe's attempts are lost")?;
-    if asked.unknown.contains(&&**name) {
+    let loss = format_number(subject.probe_loss * 1e2);
+    let round_trip = format_duration(truncate_to_micros(subject.input.round_trip));
+    write!(out, "\npool {name}: answers take {} (99 %: {}), ", quantile(0.5), quantile(0.99))?;
+    writeln!(out, "a round trip {round_trip}, {loss} % of a probe's attempts are lost")?;
+    if request.unobserved_pools.contains(&&**name) {
         writeln!(out, "  nothing was observed of this pool: these are assumptions")?;
     }
     Ok(())
 }
 
 /// As long, to the microsecond.
-fn micros(duration: Duration) -> Duration {
+fn truncate_to_micros(duration: Duration) -> Duration {
     Duration::from_micros(duration.as_micros() as u64)
 }
 
 /// The rows of both windows side by side.
-fn before_and_after(subject: &Subject<'_>, tuned: &Tuned, out: &mut impl Write) -> io::Result<()> {
+fn write_comparison(
+    subject: &TuneSubject<'_>,
+    tuned: &TunedPool,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let heading = "from onset to verdict, in ms";
     writeln!(out, "  {heading:<29} {:>17} {:>19}", "as it is", "as it would be")?;
     writeln!(out, "  {:<29} {:>8} {:>8}   {:>8} {:>8}", "", "median", "p99", "median", "p99")?;
     let after = tuned.after.as_ref().map(|after| &after.prediction.rows);
     let mut traffic = None;
-    let (mut unseen, mut why): (Vec<Fault>, &str) = (Vec::new(), "");
+    let (mut unseen, mut unseen_reason): (Vec<FaultKind>, &str) = (Vec::new(), "");
     for (index, row) in tuned.before.prediction.rows.iter().enumerate() {
-        if let Window::Unseen(reason) = row.window {
+        if let PredictedWindow::Undetected(reason) = row.window {
             if row.traffic_rps.is_none() && !unseen.contains(&row.fault) {
                 unseen.push(row.fault);
-                why = word(reason);
+                unseen_reason = unseen_word(reason);
             }
             continue;
         }
@@ -80,59 +95,73 @@ fn before_and_after(subject: &Subject<'_>, tuned: &Tuned, out: &mut impl Write) 
             writeln!(out, "  with {rate} req/s")?;
         }
         let name = format!("{} {}", row.scope.as_str(), row.fault);
-        let then = after.and_then(|rows| rows.get(index)).map_or_else(String::new, figures);
-        writeln!(out, "  {name:<29} {}   {then}", figures(row))?;
+        let after_text =
+            after.and_then(|rows| rows.get(index)).map_or_else(String::new, window_figures);
+        writeln!(out, "  {name:<29} {}   {after_text}", window_figures(row))?;
     }
     if !unseen.is_empty() {
         let names: Vec<&str> = unseen.iter().map(|fault| fault.as_str()).collect();
-        let reasons = if unseen.len() == 1 { why } else { "see `gapless predict`" };
+        let reasons = if unseen.len() == 1 { unseen_reason } else { "see `gapless predict`" };
         writeln!(out, "  not noticed by its probes: {} ({reasons})", names.join(", "))?;
     }
-    let costs = |state: &State| format!("{:>17}", number(state.probes_per_second) + " probes/s");
-    let falsely = |state: &State| format!("{:>17}", yearly(state.false_yearly));
-    let then = |of: &dyn Fn(&State) -> String| {
+    let probe_rate = |state: &WindowEvaluation| {
+        format!("{:>17}", format_number(state.probes_per_second) + " probes/s")
+    };
+    let false_verdict_rate =
+        |state: &WindowEvaluation| format!("{:>17}", yearly_rate(state.false_verdicts_yearly));
+    let after_text = |of: &dyn Fn(&WindowEvaluation) -> String| {
         tuned.after.as_ref().map_or_else(String::new, |after| format!("   {}", of(after)))
     };
     let endpoints: usize = subject.pool.zones.iter().map(|zone| zone.endpoints.len()).sum();
     let name = format!("{endpoints} endpoints");
-    writeln!(out, "  {name:<29} {}{}", costs(&tuned.before), then(&costs))?;
-    writeln!(out, "  {:<29} {}{}", "false verdicts", falsely(&tuned.before), then(&falsely))
+    writeln!(out, "  {name:<29} {}{}", probe_rate(&tuned.before), after_text(&probe_rate))?;
+    writeln!(
+        out,
+        "  {:<29} {}{}",
+        "false verdicts",
+        false_verdict_rate(&tuned.before),
+        after_text(&false_verdict_rate)
+    )
 }
 
-fn figures(row: &Row) -> String {
+fn window_figures(row: &PredictionRow) -> String {
     match row.window {
-        Window::Seen { spread, .. } => {
-            format!("{:>8.1} {:>8.1}", ms(spread.median), ms(spread.p99))
+        PredictedWindow::Detected { spread, .. } => {
+            format!("{:>8.1} {:>8.1}", to_ms(spread.median), to_ms(spread.p99))
         }
-        Window::Unseen(_) => format!("{:>8} {0:>8}", "-"),
+        PredictedWindow::Undetected(_) => format!("{:>8} {0:>8}", "-"),
     }
 }
 
 /// What was given up for what.
-fn given_up(
-    subject: &Subject<'_>,
-    before: &State,
-    after: &State,
+fn write_changes(
+    subject: &TuneSubject<'_>,
+    before: &WindowEvaluation,
+    after: &WindowEvaluation,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let (old, new) = (before.detect, after.detect);
-    let change = |from: Duration, to: Duration| format!("{} → {}", words(from), words(to));
+    let change = |from: Duration, to: Duration| {
+        format!("{} → {}", format_duration(from), format_duration(to))
+    };
     if old.interval != new.interval {
-        let factor = number(after.probes_per_second / before.probes_per_second);
+        let factor = format_number(after.probes_per_second / before.probes_per_second);
         let what = change(old.interval, new.interval);
         writeln!(out, "  interval {what}: {factor} times the probes")?;
     }
     if old.timeout != new.timeout {
-        let pool = tuned_pool(subject, after);
+        let pool = with_tuned_window(subject, after);
         let [then, now] = [subject.pool, &pool].map(|pool| tune::strike_chance(pool, subject));
         let what = change(old.timeout, new.timeout);
-        let (then, now) = (often(then), often(now));
+        let (then, now) = (chance_text(then), chance_text(now));
         writeln!(
             out,
             "  timeout {what}: a probe of a healthy endpoint fails {now} instead of {then}"
         )?;
     }
-    let silence = |detect: Detect| format!("{} × {}", detect.down_after, words(detect.timeout));
+    let silence = |detect: DetectionSpec| {
+        format!("{} × {}", detect.down_after, format_duration(detect.timeout))
+    };
     if silence(old) != silence(new) {
         writeln!(
             out,
@@ -142,14 +171,14 @@ fn given_up(
         )?;
     }
     if new.down_after > 2 {
-        strikes(subject, after, out)?;
+        write_strike_change(subject, after, out)?;
     } else if new.down_after != old.down_after {
         let (from, to) = (old.down_after, new.down_after);
         writeln!(out, "  down_after {from} → {to}: so many strikes are enough with these losses")?;
     }
     if old.fast_interval != new.fast_interval {
         let what = change(old.fast_interval, new.fast_interval);
-        let back = words(new.fast_interval * new.up_after.saturating_sub(1));
+        let back = format_duration(new.fast_interval * new.up_after.saturating_sub(1));
         let up_after = new.up_after;
         writeln!(
             out,
@@ -165,98 +194,115 @@ fn given_up(
 }
 
 /// What the last of many strikes is worth.
-fn strikes(subject: &Subject<'_>, after: &State, out: &mut impl Write) -> io::Result<()> {
+fn write_strike_change(
+    subject: &TuneSubject<'_>,
+    after: &WindowEvaluation,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let new = after.detect;
-    let fewer = PoolSpec {
-        detect: Detect { down_after: new.down_after - 1, ..new },
+    let one_fewer = PoolSpec {
+        detect: DetectionSpec { down_after: new.down_after - 1, ..new },
         ..subject.pool.clone()
     };
-    let without = yearly(tune::false_yearly(&fewer, subject));
+    let without = yearly_rate(tune::false_verdicts_yearly(&one_fewer, subject));
     writeln!(
         out,
         "  down_after {} instead of {}: false verdicts {without} → {}, {} slower",
         new.down_after,
-        fewer.detect.down_after,
-        yearly(after.false_yearly),
-        words(new.timeout.max(new.fast_interval)),
+        one_fewer.detect.down_after,
+        yearly_rate(after.false_verdicts_yearly),
+        format_duration(new.timeout.max(new.fast_interval)),
     )
 }
 
-fn yearly(rate: f64) -> String {
+fn yearly_rate(rate: f64) -> String {
     match rate {
         0.0 => "never".to_owned(),
         rate if rate < 1e-6 => "< 1.0e-6/year".to_owned(),
-        rate => number(rate) + "/year",
+        rate => format_number(rate) + "/year",
     }
 }
 
-fn often(chance: f64) -> String {
+fn chance_text(chance: f64) -> String {
     match chance {
         0.0 => "never".to_owned(),
         chance if chance >= 0.5 => "nearly always".to_owned(),
-        chance => format!("once in {}", number(1.0 / chance)),
+        chance => format!("once in {}", format_number(1.0 / chance)),
     }
 }
 
-fn totals(asked: &Asked<'_>, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
-    let others = asked.others;
-    let before: f64 = answer.pools.iter().map(|pool| pool.before.probes_per_second).sum();
+fn write_totals(
+    request: &TuningRequest<'_>,
+    result: &TuneResult,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let others = request.other_probes_per_second;
+    let before: f64 = result.pools.iter().map(|pool| pool.before.probes_per_second).sum();
     let after: Option<f64> =
-        answer.pools.iter().map(|pool| Some(pool.after.as_ref()?.probes_per_second)).sum();
-    let after = after.map_or_else(|| "-".to_owned(), |after| number(after + others));
+        result.pools.iter().map(|pool| Some(pool.after.as_ref()?.probes_per_second)).sum();
+    let after = after.map_or_else(|| "-".to_owned(), |after| format_number(after + others));
     writeln!(
         out,
         "whole configuration: {} → {after} probes/s (at most {})",
-        number(before + others),
-        number(answer.budget + others),
+        format_number(before + others),
+        format_number(result.budget_probes_per_second + others),
     )
 }
 
 /// Why the target cannot be met, and what can.
-fn unmet(asked: &Asked<'_>, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
-    let target = words(asked.wishes.target);
+fn write_unmet(
+    request: &TuningRequest<'_>,
+    result: &TuneResult,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let target = format_duration(request.requirements.target);
     writeln!(out, "\nThe target of {target} cannot be met:")?;
-    for tuned in &answer.pools {
-        for constraint in &tuned.binding {
-            writeln!(out, "  pool {}: {}", tuned.pool, in_the_way(asked, constraint))?;
+    for tuned in &result.pools {
+        for constraint in &tuned.constraints {
+            writeln!(out, "  pool {}: {}", tuned.pool, constraint_text(request, constraint))?;
         }
     }
-    if let Some(needed) = answer.over_budget {
-        let (needed, budget) =
-            (number(needed + asked.others), number(answer.budget + asked.others));
+    if let Some(needed) = result.required_probes_per_second {
+        let (needed, budget) = (
+            format_number(needed + request.other_probes_per_second),
+            format_number(result.budget_probes_per_second + request.other_probes_per_second),
+        );
         writeln!(
             out,
             "  probe budget: it takes {needed} probes/s, and {budget} are allowed; --probe-budget and \
              probes.per_second say so"
         )?;
     }
-    match answer.reachable {
+    match result.reachable {
         Some(reachable) => {
-            writeln!(out, "  The best that can be had is {}:", words(reachable))
+            writeln!(out, "  The best that can be had is {}:", format_duration(reachable))
         }
         None => writeln!(out, "  No other window would do either."),
     }
 }
 
-fn in_the_way(asked: &Asked<'_>, constraint: &Constraint) -> String {
+fn constraint_text(request: &TuningRequest<'_>, constraint: &TuneConstraint) -> String {
     match *constraint {
-        Constraint::Unseen(fault, why) => {
-            let why = word(why);
+        TuneConstraint::Undetected(fault, why) => {
+            let why = unseen_word(why);
             format!("probe: {fault} is not noticed by any probe ({why}), whatever the window")
         }
-        Constraint::Timeout(least) => format!(
+        TuneConstraint::Timeout(least) => format!(
             "timeout: a probe must wait {}, twelve times as long as an answer takes (and 25ms at \
              least), twice, and no more often than that",
-            words(least)
+            format_duration(least)
         ),
-        Constraint::FalseVerdicts(least) => format!(
+        TuneConstraint::FalseVerdicts(least) => format!(
             "false verdicts: {} are the fewest within the target, and fewer than {} are wished; \
              --false-verdicts says so",
-            yearly(least),
-            yearly(asked.wishes.false_yearly)
+            yearly_rate(least),
+            yearly_rate(request.requirements.false_verdicts_yearly)
         ),
-        Constraint::Simulation(p99) => {
-            format!("simulation: it finds {} at least, whatever is tried", words(micros(p99)))
+        TuneConstraint::Simulation(p99) => {
+            format!(
+                "simulation: it finds {} at least, whatever is tried",
+                format_duration(truncate_to_micros(p99))
+            )
         }
     }
 }

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Entries, Located, Shape, Table};
-use super::scalar::Whole;
+use super::located::{Entries, Located, LocatedTable, TableShape};
+use super::scalar::WholeNumber;
 
 /// A pool and its part of a route's requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -14,7 +14,7 @@ pub(in crate::config) struct Share {
     #[schemars(required)]
     pub(in crate::config) pool: Option<Located<String>>,
     /// Its part, relative to the others', 0 to 1000. Default: 1.
-    pub(in crate::config) weight: Option<Located<Whole>>,
+    pub(in crate::config) weight: Option<Located<WholeNumber>>,
 }
 
 /// Where a client is sent. What is not said stays as it was asked for.
@@ -32,7 +32,7 @@ pub(in crate::config) struct Redirect {
     /// To the path with this in place of the route's own `path`.
     pub(in crate::config) replace_prefix: Option<Located<String>>,
     /// 301, 302, 303, 307 or 308. Default: 302.
-    pub(in crate::config) status: Option<Located<Whole>>,
+    pub(in crate::config) status: Option<Located<WholeNumber>>,
 }
 
 /// A fixed answer.
@@ -40,7 +40,7 @@ pub(in crate::config) struct Redirect {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Respond {
     /// 200 to 599. Default: 200; in a `fallback`, that of the error.
-    pub(in crate::config) status: Option<Located<Whole>>,
+    pub(in crate::config) status: Option<Located<WholeNumber>>,
     /// The body, 64 KiB at most. Default: empty.
     pub(in crate::config) body: Option<Located<String>>,
     /// What the body is. Default: `text/plain; charset=utf-8`.
@@ -81,7 +81,7 @@ pub(in crate::config) struct Mirror {
     #[schemars(required)]
     pub(in crate::config) pool: Option<Located<String>>,
     /// Of a hundred requests, so many. Default: 100.
-    pub(in crate::config) percent: Option<Located<Whole>>,
+    pub(in crate::config) percent: Option<Located<WholeNumber>>,
 }
 
 /// What is left when the route's own pool has nothing left to try: one of `pool`, `respond` and
@@ -92,36 +92,36 @@ pub(in crate::config) struct Fallback {
     /// Another pool, by its name, for requests that may be sent again.
     pub(in crate::config) pool: Option<Located<String>>,
     /// A fixed answer.
-    pub(in crate::config) respond: Option<Table<Respond>>,
+    pub(in crate::config) respond: Option<LocatedTable<Respond>>,
     /// A file with the body of a fixed answer, 64 KiB at most, relative to the configuration file. It
     /// is read when the configuration is; its ending says what it is.
     pub(in crate::config) file: Option<Located<String>>,
 }
 
-impl Shape for Share {
+impl TableShape for Share {
     const EXPECTED: &str = "a table such as { pool = \"web\", weight = 95 }";
 }
 
-impl Shape for Redirect {
+impl TableShape for Redirect {
     const EXPECTED: &str = "a table such as { to_https = true }";
 }
 
-impl Shape for Respond {
+impl TableShape for Respond {
     const EXPECTED: &str = "a table such as { status = 503, body = \"sorry\" }";
 }
 
-impl Shape for Rewrite {
+impl TableShape for Rewrite {
     const EXPECTED: &str = "a table such as { prefix = \"/v2/\" }";
 }
 
-impl Shape for HeaderChanges {
+impl TableShape for HeaderChanges {
     const EXPECTED: &str = "a table such as { set = { x-env = \"live\" } }";
 }
 
-impl Shape for Mirror {
+impl TableShape for Mirror {
     const EXPECTED: &str = "a table such as { pool = \"shadow\", percent = 10 }";
 }
 
-impl Shape for Fallback {
+impl TableShape for Fallback {
     const EXPECTED: &str = "a table such as { pool = \"other\" }";
 }

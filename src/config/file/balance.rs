@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape, Table};
-use super::scalar::{AgeText, DurationText, Whole};
+use super::located::{Located, LocatedTable, TableShape};
+use super::scalar::{AgeText, DurationText, WholeNumber};
 
 /// A method and its options.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -17,13 +17,13 @@ pub(in crate::config) struct Balance {
     pub(in crate::config) method: Option<Located<String>>,
     /// With `ring_hash` and `maglev`: what of a request says where it goes. A request that has none
     /// goes as by `least_requests`.
-    pub(in crate::config) key: Option<Table<HashKey>>,
+    pub(in crate::config) key: Option<LocatedTable<HashKey>>,
     /// With `ring_hash` and `maglev`: an endpoint that has this part of the mean in flight takes no more
     /// keys, in per cent, from 101 to 1000. Default: there is no such bound.
-    pub(in crate::config) max_load_percent: Option<Located<Whole>>,
+    pub(in crate::config) max_load_percent: Option<Located<WholeNumber>>,
     /// With `ring_hash`: points on the ring for a unit of weight. More make shares more even, and the
     /// ring larger: beyond 131072 in a zone each unit has fewer. Default: 512.
-    pub(in crate::config) points: Option<Located<Whole>>,
+    pub(in crate::config) points: Option<Located<WholeNumber>>,
 }
 
 /// What of a request says where it goes; one of these.
@@ -64,14 +64,14 @@ pub(in crate::config) struct Affinity {
     pub(in crate::config) secret_file: Option<Located<String>>,
 }
 
-impl Shape for Balance {
+impl TableShape for Balance {
     const EXPECTED: &str = "a method such as \"round_robin\", or { method = \"ring_hash\", key = { header = \"x-user\" } }";
 }
 
-impl Shape for HashKey {
+impl TableShape for HashKey {
     const EXPECTED: &str = "a table such as { header = \"x-user\" }";
 }
 
-impl Shape for Affinity {
+impl TableShape for Affinity {
     const EXPECTED: &str = "a table such as { cookie = \"gapless\" }";
 }

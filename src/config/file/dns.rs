@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape};
-use super::scalar::{DurationText, Whole};
+use super::located::{Located, TableShape};
+use super::scalar::{DurationText, WholeNumber};
 
 /// How names of endpoints are looked up.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -32,12 +32,12 @@ pub(in crate::config) struct Dns {
     pub(in crate::config) empty: Option<Located<String>>,
     /// Addresses or targets taken of one answer, and endpoints of one name; the rest is left out.
     /// Default: 1000.
-    pub(in crate::config) max_answers: Option<Located<Whole>>,
+    pub(in crate::config) max_answers: Option<Located<WholeNumber>>,
     /// Networks such as `127.0.0.0/8` whose addresses may be endpoints' although they are this machine's
     /// (loopback) or next to it (link-local, a cloud's metadata). Default: none; others need not be named.
     pub(in crate::config) allow: Option<Vec<Located<String>>>,
 }
 
-impl Shape for Dns {
+impl TableShape for Dns {
     const EXPECTED: &str = "a table such as { servers = [\"10.0.0.53:53\"] }";
 }

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape};
-use super::scalar::{DurationText, PercentText, Whole};
+use super::located::{Located, TableShape};
+use super::scalar::{DurationText, PercentText, WholeNumber};
 
 /// How this instance probes, over all pools.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -12,7 +12,7 @@ use super::scalar::{DurationText, PercentText, Whole};
 pub(in crate::config) struct ProbeBudget {
     /// ProbeBudget that may start in a second, over all pools. When the periods ask for more, all of them
     /// stretch alike; a suspect is probed whatever this says. Default: 10000.
-    pub(in crate::config) per_second: Option<Located<Whole>>,
+    pub(in crate::config) per_second: Option<Located<WholeNumber>>,
 }
 
 /// When a zone is down as a whole, and when it returns. A region is down when that share of its
@@ -26,7 +26,7 @@ pub(in crate::config) struct Correlate {
     /// The time within which they must fail. Default: 2s.
     pub(in crate::config) window: Option<Located<DurationText>>,
     /// The zone returns when this share of its endpoints is healthy, as a percentage. Default: 50.
-    pub(in crate::config) return_percent: Option<Located<Whole>>,
+    pub(in crate::config) return_percent: Option<Located<WholeNumber>>,
 }
 
 /// How what was down comes back.
@@ -48,28 +48,28 @@ pub(in crate::config) struct Recover {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Evict {
     /// Endpoints of the pool. Default: no limit.
-    pub(in crate::config) endpoints: Option<Located<Whole>>,
+    pub(in crate::config) endpoints: Option<Located<WholeNumber>>,
     /// Of all endpoints of the pool, as a percentage; at least one, unless it is 0. Default: 100.
-    pub(in crate::config) percent: Option<Located<Whole>>,
+    pub(in crate::config) percent: Option<Located<WholeNumber>>,
     /// Of the endpoints of one zone, as a percentage; at least one, unless it is 0. Default: 100.
-    pub(in crate::config) zone_percent: Option<Located<Whole>>,
+    pub(in crate::config) zone_percent: Option<Located<WholeNumber>>,
     /// When less than this share of the pool serves, all of it does (panic), as a percentage. With 0
     /// that is so only when nothing is left. Default: 0.
-    pub(in crate::config) panic_percent: Option<Located<Whole>>,
+    pub(in crate::config) panic_percent: Option<Located<WholeNumber>>,
 }
 
-impl Shape for ProbeBudget {
+impl TableShape for ProbeBudget {
     const EXPECTED: &str = "a table such as { per_second = 10000 }";
 }
 
-impl Shape for Correlate {
+impl TableShape for Correlate {
     const EXPECTED: &str = "a table such as { quorum_percent = 60 }";
 }
 
-impl Shape for Recover {
+impl TableShape for Recover {
     const EXPECTED: &str = "a table such as { ramp = \"10s\" }";
 }
 
-impl Shape for Evict {
+impl TableShape for Evict {
     const EXPECTED: &str = "a table such as { percent = 50 }";
 }

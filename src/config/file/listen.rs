@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::Shape;
-use super::{DurationText, Located, Table};
+use super::located::TableShape;
+use super::{DurationText, Located, LocatedTable};
 
 /// One client-facing listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -17,10 +17,10 @@ pub(in crate::config) struct Listen {
     /// Default: true.
     pub(in crate::config) http2: Option<Located<bool>>,
     /// Serve over TLS, and only so. Default: cleartext.
-    pub(in crate::config) tls: Option<Table<ListenTls>>,
+    pub(in crate::config) tls: Option<LocatedTable<ListenTls>>,
     /// Take connections only from proxies that say, in the PROXY protocol, for whom. Default:
     /// clients connect themselves.
-    pub(in crate::config) proxy_protocol: Option<Table<ProxyProtocol>>,
+    pub(in crate::config) proxy_protocol: Option<LocatedTable<ProxyProtocol>>,
 }
 
 /// How a listener speaks TLS.
@@ -29,7 +29,7 @@ pub(in crate::config) struct Listen {
 pub(in crate::config) struct ListenTls {
     /// The names in each certificate decide whom it answers; the first answers where none matches.
     #[schemars(required, length(min = 1))]
-    pub(in crate::config) certificates: Option<Vec<Table<CertificateFiles>>>,
+    pub(in crate::config) certificates: Option<Vec<LocatedTable<CertificateFiles>>>,
     /// The lowest version that is spoken, `1.2` or `1.3`. Default: `1.2`.
     pub(in crate::config) min_version: Option<Located<String>>,
     /// A file of certificates in PEM: clients are asked for a certificate that one of these issued.
@@ -64,19 +64,19 @@ pub(in crate::config) struct ProxyProtocol {
     pub(in crate::config) from: Option<Vec<Located<String>>>,
 }
 
-impl Shape for Listen {
+impl TableShape for Listen {
     const EXPECTED: &str = "a table such as { address = \"0.0.0.0:8080\" }";
 }
 
-impl Shape for ListenTls {
+impl TableShape for ListenTls {
     const EXPECTED: &str =
         "a table such as { certificates = [{ certificate = \"a.pem\", key = \"a.key\" }] }";
 }
 
-impl Shape for CertificateFiles {
+impl TableShape for CertificateFiles {
     const EXPECTED: &str = "a table such as { certificate = \"a.pem\", key = \"a.key\" }";
 }
 
-impl Shape for ProxyProtocol {
+impl TableShape for ProxyProtocol {
     const EXPECTED: &str = "a table such as { from = [\"10.0.0.0/8\"] }";
 }

@@ -50,7 +50,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 /// A derived struct would also be read from a list, field by field in the order of the source; here
 /// a list is an error like any other wrong type.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::config) struct Table<T> {
+pub(in crate::config) struct LocatedTable<T> {
     /// What was read.
     pub(in crate::config) value: T,
     /// Its header line, or its braces and what is between them.
@@ -58,12 +58,12 @@ pub(in crate::config) struct Table<T> {
 }
 
 /// How a table is said to be written where something else stands.
-pub(in crate::config) trait Shape {
+pub(in crate::config) trait TableShape {
     /// Follows "write".
     const EXPECTED: &str = "a table";
 }
 
-impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for Table<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for LocatedTable<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Located { value: OnlyMap(value), span } = Located::deserialize(deserializer)?;
         Ok(Self { value, span })
@@ -72,7 +72,7 @@ impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for Table<T> {
 
 struct OnlyMap<T>(T);
 
-impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for OnlyMap<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for OnlyMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(OnlyMapVisitor(PhantomData)).map(Self)
     }
@@ -80,7 +80,7 @@ impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for OnlyMap<T> {
 
 struct OnlyMapVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + Shape> Visitor<'de> for OnlyMapVisitor<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for OnlyMapVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +92,7 @@ impl<'de, T: Deserialize<'de> + Shape> Visitor<'de> for OnlyMapVisitor<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Table<T> {
+impl<T: JsonSchema> JsonSchema for LocatedTable<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }

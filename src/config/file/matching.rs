@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::located::{Located, Shape};
+use super::located::{Located, TableShape};
 
 /// How paths are brought to the one form in which they are matched and forwarded.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -46,11 +46,11 @@ pub(in crate::config) struct TestTable {
     pub(in crate::config) regex: Option<Located<String>>,
 }
 
-impl Shape for Paths {
+impl TableShape for Paths {
     const EXPECTED: &str = "a table such as { encoded_slash = \"reject\" }";
 }
 
-const TEST_EXPECTED: &str = "a text, or a table such as { present = true }";
+const VALUE_TEST_EXPECTED: &str = "a text, or a table such as { present = true }";
 
 impl<'de> Deserialize<'de> for ValueTest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -65,7 +65,7 @@ impl<'de> Visitor<'de> for ValueTestVisitor {
     type Value = ValueTest;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(TEST_EXPECTED)
+        f.write_str(VALUE_TEST_EXPECTED)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<ValueTest, E> {

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape, Table};
-use super::scalar::{AgeText, DurationText, Whole};
+use super::located::{Located, LocatedTable, TableShape};
+use super::scalar::{AgeText, DurationText, WholeNumber};
 
 /// One line for each request, written when it is over.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub(in crate::config) struct Ledger {
     /// How long an incident is kept after its end, at least 1h. Default: 90d.
     pub(in crate::config) keep: Option<Located<AgeText>>,
     /// Incidents that are kept; beyond them the oldest go. Default: 10000.
-    pub(in crate::config) max: Option<Located<Whole>>,
+    pub(in crate::config) max: Option<Located<WholeNumber>>,
 }
 
 /// A service level objective: what is promised over thirty days. Budgets and burn rates are in
@@ -40,7 +40,7 @@ pub(in crate::config) struct Slo {
     /// Default: none is promised.
     pub(in crate::config) availability: Option<Located<String>>,
     /// How fast the others are answered. Default: nothing is promised.
-    pub(in crate::config) latency: Option<Table<SloLatency>>,
+    pub(in crate::config) latency: Option<LocatedTable<SloLatency>>,
 }
 
 /// How fast requests are answered that do not fail.
@@ -61,32 +61,32 @@ pub(in crate::config) struct SloLatency {
 pub(in crate::config) struct Rate {
     /// Requests in each `per`, in the long run.
     #[schemars(required)]
-    pub(in crate::config) requests: Option<Located<Whole>>,
+    pub(in crate::config) requests: Option<Located<WholeNumber>>,
     /// The time in which they may come. Default: 1s.
     pub(in crate::config) per: Option<Located<DurationText>>,
     /// Requests that may come at once, where none came before. Default: `requests`.
-    pub(in crate::config) burst: Option<Located<Whole>>,
+    pub(in crate::config) burst: Option<Located<WholeNumber>>,
     /// Who shares them: each `client` has its own (an IPv4 address, or the /64 of an IPv6 one), or
     /// all of the `route` together. Default: `client`.
     pub(in crate::config) by: Option<Located<String>>,
 }
 
-impl Shape for Rate {
+impl TableShape for Rate {
     const EXPECTED: &str = "a table such as { requests = 100, per = \"1s\" }";
 }
 
-impl Shape for Slo {
+impl TableShape for Slo {
     const EXPECTED: &str = "a table such as { availability = \"99.9%\" }";
 }
 
-impl Shape for SloLatency {
+impl TableShape for SloLatency {
     const EXPECTED: &str = "a table such as { share = \"99%\", under = \"300ms\" }";
 }
 
-impl Shape for Ledger {
+impl TableShape for Ledger {
     const EXPECTED: &str = "a table such as { keep = \"90d\" }";
 }
 
-impl Shape for AccessLog {
+impl TableShape for AccessLog {
     const EXPECTED: &str = "a table such as { to = \"stdout\" }";
 }

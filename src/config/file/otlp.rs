@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Entries, Located, Shape, Table};
+use super::located::{Entries, Located, LocatedTable, TableShape};
 use super::probe::Tls;
-use super::scalar::{DurationText, Whole};
+use super::scalar::{DurationText, WholeNumber};
 
 /// Spans of requests and of their tries, for a collector that speaks OpenTelemetry's protocol over
 /// HTTP; in programs that are built with the feature `otlp`. `headers.traceparent` is then on.
@@ -26,15 +26,15 @@ pub(in crate::config) struct Otlp {
     /// configuration file.
     pub(in crate::config) headers_file: Option<Located<String>>,
     /// How TLS is spoken to an endpoint with `https`. Default: as the system trusts.
-    pub(in crate::config) tls: Option<Table<Tls>>,
+    pub(in crate::config) tls: Option<LocatedTable<Tls>>,
     /// How long the collector may take for a batch. Default: 10s.
     pub(in crate::config) timeout: Option<Located<DurationText>>,
     /// Requests whose spans wait to be exported; what is more is dropped, and counted. Default: 2048.
-    pub(in crate::config) queue: Option<Located<Whole>>,
+    pub(in crate::config) queue: Option<Located<WholeNumber>>,
     /// Spans that are sent at once. Default: 512.
-    pub(in crate::config) batch: Option<Located<Whole>>,
+    pub(in crate::config) batch: Option<Located<WholeNumber>>,
 }
 
-impl Shape for Otlp {
+impl TableShape for Otlp {
     const EXPECTED: &str = "a table such as { endpoint = \"http://127.0.0.1:4318\" }";
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::located::{Located, Shape};
+use super::located::{Located, TableShape};
 use super::scalar::DurationText;
 
 /// A drill that is run by itself, one zone at a time, so that a failover never happens for the first
@@ -40,6 +40,6 @@ pub(in crate::config) struct Practice {
     pub(in crate::config) blocked: Option<Vec<Located<String>>>,
 }
 
-impl Shape for Practice {
+impl TableShape for Practice {
     const EXPECTED: &str = "a table with `zones` and `every` or `at`";
 }

@@ -10,8 +10,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::located::Shape;
-use super::{DurationText, Entries, Located, SizeText, StatusText, Table, Whole};
+use super::located::TableShape;
+use super::{DurationText, Entries, Located, LocatedTable, SizeText, StatusText, WholeNumber};
 
 /// One probe, or several.
 #[derive(Clone, Debug, JsonSchema)]
@@ -20,7 +20,7 @@ pub(in crate::config) enum Probes {
     /// The only probe.
     One(Box<Probe>),
     /// Several, all of whose gates must pass.
-    Many(Vec<Table<Probe>>),
+    Many(Vec<LocatedTable<Probe>>),
 }
 
 /// How an endpoint is probed. What is asked is one of `http`, `http2`, `grpc`, `tcp` and `tls`;
@@ -43,7 +43,7 @@ pub(in crate::config) struct Probe {
     /// Probe this IP address instead of the endpoint's own.
     pub(in crate::config) address: Option<Located<String>>,
     /// Probe this port instead of the endpoint's own.
-    pub(in crate::config) port: Option<Located<Whole>>,
+    pub(in crate::config) port: Option<Located<WholeNumber>>,
     /// `gate`: the endpoint serves only while this probe passes. `watch`: it is reported, and
     /// decides nothing. Default: `gate`.
     pub(in crate::config) role: Option<Located<String>>,
@@ -70,10 +70,10 @@ pub(in crate::config) struct Probe {
     /// With `http` or `http2`: a regular expression that the body must match. Default: none.
     pub(in crate::config) expect_body_regex: Option<Located<String>>,
     /// With `http` or `http2`: a value that the body, which is JSON, must have. Default: none.
-    pub(in crate::config) expect_json: Option<Table<JsonTest>>,
+    pub(in crate::config) expect_json: Option<LocatedTable<JsonTest>>,
     /// With `http` or `http2`: what in an answer that passes means that the endpoint should get
     /// less. Default: nothing.
-    pub(in crate::config) degraded: Option<Table<Degraded>>,
+    pub(in crate::config) degraded: Option<LocatedTable<Degraded>>,
 }
 
 /// What is said to an endpoint over TCP, and what it must answer.
@@ -124,28 +124,28 @@ pub(in crate::config) struct Degraded {
     /// A header with its value, such as `"x-health: degraded"`.
     pub(in crate::config) header: Option<Located<String>>,
     /// A value in a body that is JSON.
-    pub(in crate::config) json: Option<Table<JsonTest>>,
+    pub(in crate::config) json: Option<LocatedTable<JsonTest>>,
     /// The share of its weight that the endpoint keeps meanwhile, 1 to 99. Default: 50.
-    pub(in crate::config) weight_percent: Option<Located<Whole>>,
+    pub(in crate::config) weight_percent: Option<Located<WholeNumber>>,
 }
 
-impl Shape for Probe {
+impl TableShape for Probe {
     const EXPECTED: &str = "a table such as { http = \"/healthz\" } or { tcp = true }";
 }
 
-impl Shape for Talk {
+impl TableShape for Talk {
     const EXPECTED: &str = "true, or a table such as { send = \"PING\\r\\n\", expect = \"+PONG\" }";
 }
 
-impl Shape for Tls {
+impl TableShape for Tls {
     const EXPECTED: &str = "true, or a table such as { ca_file = \"ca.pem\" }";
 }
 
-impl Shape for JsonTest {
+impl TableShape for JsonTest {
     const EXPECTED: &str = "a table such as { pointer = \"/status\", equals = \"ok\" }";
 }
 
-impl Shape for Degraded {
+impl TableShape for Degraded {
     const EXPECTED: &str = "a table such as { header = \"x-health: degraded\" }";
 }
 
@@ -187,7 +187,7 @@ pub(in crate::config) enum Switch<T> {
     Table(T),
 }
 
-impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for Switch<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for Switch<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(SwitchVisitor(PhantomData))
     }
@@ -195,7 +195,7 @@ impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for Switch<T> {
 
 struct SwitchVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + Shape> Visitor<'de> for SwitchVisitor<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for SwitchVisitor<T> {
     type Value = Switch<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
-use super::located::{Entries, Located, Shape, Table};
+use super::located::{Entries, Located, LocatedTable, TableShape};
 use super::matching::ValueTest;
 use super::observe::{Rate, Slo};
-use super::scalar::{DeadlineText, DurationText, ErrorText, SizeText, Whole};
+use super::scalar::{DeadlineText, DurationText, ServerErrorsText, SizeText, WholeNumber};
 
 /// Which requests go where; with neither host nor path, all of them. What answers is one of `pool`,
 /// `pools`, `redirect` and `respond`.
@@ -39,27 +39,27 @@ pub(in crate::config) struct Route {
     /// The name of the pool that serves it.
     pub(in crate::config) pool: Option<Located<String>>,
     /// Several pools and their parts. A request that is sent again stays in its pool.
-    pub(in crate::config) pools: Option<Located<Vec<Table<Share>>>>,
+    pub(in crate::config) pools: Option<Located<Vec<LocatedTable<Share>>>>,
     /// The client is sent elsewhere.
-    pub(in crate::config) redirect: Option<Table<Redirect>>,
+    pub(in crate::config) redirect: Option<LocatedTable<Redirect>>,
     /// A fixed answer.
-    pub(in crate::config) respond: Option<Table<Respond>>,
+    pub(in crate::config) respond: Option<LocatedTable<Respond>>,
     /// How endpoints are asked for something else than the client asked for.
-    pub(in crate::config) rewrite: Option<Table<Rewrite>>,
+    pub(in crate::config) rewrite: Option<LocatedTable<Rewrite>>,
     /// What is done to a request's header fields on its way to an endpoint.
-    pub(in crate::config) request_headers: Option<Table<HeaderChanges>>,
+    pub(in crate::config) request_headers: Option<LocatedTable<HeaderChanges>>,
     /// What is done to a response's header fields on its way to the client, whoever it comes from.
-    pub(in crate::config) response_headers: Option<Table<HeaderChanges>>,
+    pub(in crate::config) response_headers: Option<LocatedTable<HeaderChanges>>,
     /// The value of `strict-transport-security` in responses over TLS. Default: none is added.
     pub(in crate::config) hsts: Option<Located<String>>,
     /// A pool that gets copies of requests.
-    pub(in crate::config) mirror: Option<Table<Mirror>>,
+    pub(in crate::config) mirror: Option<LocatedTable<Mirror>>,
     /// What is left when the pool has nothing left to try. Default: an error.
-    pub(in crate::config) fallback: Option<Table<Fallback>>,
+    pub(in crate::config) fallback: Option<LocatedTable<Fallback>>,
     /// When and how often a request is sent again.
-    pub(in crate::config) retry: Option<Table<Retry>>,
+    pub(in crate::config) retry: Option<LocatedTable<Retry>>,
     /// How long each step of a request may take.
-    pub(in crate::config) timeouts: Option<Table<Timeouts>>,
+    pub(in crate::config) timeouts: Option<LocatedTable<Timeouts>>,
     /// Protocols that clients may go on in (RFC 9110 7.8): `websocket`, or none. Default:
     /// `["websocket"]`.
     pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
@@ -67,9 +67,9 @@ pub(in crate::config) struct Route {
     /// has it.
     pub(in crate::config) steer: Option<Located<String>>,
     /// What is promised of the route.
-    pub(in crate::config) slo: Option<Table<Slo>>,
+    pub(in crate::config) slo: Option<LocatedTable<Slo>>,
     /// Bounds on requests.
-    pub(in crate::config) limits: Option<Table<RouteLimits>>,
+    pub(in crate::config) limits: Option<LocatedTable<RouteLimits>>,
 }
 
 /// When and how often a request is sent again.
@@ -77,16 +77,16 @@ pub(in crate::config) struct Route {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Retry {
     /// Tries in all, the first included; 1 switches sending again off. Default: 3.
-    pub(in crate::config) attempts: Option<Located<Whole>>,
+    pub(in crate::config) attempts: Option<Located<WholeNumber>>,
     /// Largest request body that is held for a second try. Default: 64 KiB.
     pub(in crate::config) buffer: Option<Located<SizeText>>,
     /// Resends, as a percentage of the requests of the last ten seconds. Default: 20.
-    pub(in crate::config) budget_percent: Option<Located<Whole>>,
+    pub(in crate::config) budget_percent: Option<Located<WholeNumber>>,
     /// Resends per second that are allowed whatever the traffic. Default: 10.
-    pub(in crate::config) budget_floor: Option<Located<Whole>>,
+    pub(in crate::config) budget_floor: Option<Located<WholeNumber>>,
     /// Server errors for which a request is sent to another endpoint, or `none`. What may have
     /// been executed and is not idempotent never is. Default: `500,502-504`.
-    pub(in crate::config) statuses: Option<Located<ErrorText>>,
+    pub(in crate::config) statuses: Option<Located<ServerErrorsText>>,
     /// Ask a second endpoint as well when the first keeps a request waiting for longer than the
     /// pool's stall bound; the first good answer wins. For requests without a body. Default: true.
     pub(in crate::config) hedge: Option<Located<bool>>,
@@ -118,21 +118,21 @@ pub(in crate::config) struct RouteLimits {
     /// Largest request body. Default: unlimited.
     pub(in crate::config) body: Option<Located<SizeText>>,
     /// How many requests may come. Default: any number.
-    pub(in crate::config) rate: Option<Table<Rate>>,
+    pub(in crate::config) rate: Option<LocatedTable<Rate>>,
 }
 
-impl Shape for Route {
+impl TableShape for Route {
     const EXPECTED: &str = "a table such as { pool = \"web\" }";
 }
 
-impl Shape for Retry {
+impl TableShape for Retry {
     const EXPECTED: &str = "a table such as { attempts = 3 }";
 }
 
-impl Shape for Timeouts {
+impl TableShape for Timeouts {
     const EXPECTED: &str = "a table such as { connect = \"1s\" }";
 }
 
-impl Shape for RouteLimits {
+impl TableShape for RouteLimits {
     const EXPECTED: &str = "a table such as { body = \"10MiB\" }";
 }

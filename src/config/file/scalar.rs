@@ -13,7 +13,7 @@ pub(in crate::config) enum Scalar {
     /// A string.
     Text(String),
     /// An integer.
-    Whole(i64),
+    Integer(i64),
 }
 
 struct ScalarVisitor {
@@ -32,11 +32,11 @@ impl Visitor<'_> for ScalarVisitor {
     }
 
     fn visit_i64<E: Error>(self, whole: i64) -> Result<Scalar, E> {
-        Ok(Scalar::Whole(whole))
+        Ok(Scalar::Integer(whole))
     }
 }
 
-fn scalar<'de, D: Deserializer<'de>>(
+fn deserialize_scalar<'de, D: Deserializer<'de>>(
     deserializer: D,
     expecting: &'static str,
 ) -> Result<Scalar, D::Error> {
@@ -49,7 +49,7 @@ pub(in crate::config) struct DurationText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a duration such as \"500ms\"").map(Self)
+        deserialize_scalar(deserializer, "a duration such as \"500ms\"").map(Self)
     }
 }
 
@@ -74,7 +74,7 @@ pub(in crate::config) struct AgeText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for AgeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a length of time such as \"90d\"").map(Self)
+        deserialize_scalar(deserializer, "a length of time such as \"90d\"").map(Self)
     }
 }
 
@@ -99,7 +99,7 @@ pub(in crate::config) struct DeadlineText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for DeadlineText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a duration such as \"30s\", or \"unlimited\"").map(Self)
+        deserialize_scalar(deserializer, "a duration such as \"30s\", or \"unlimited\"").map(Self)
     }
 }
 
@@ -124,7 +124,7 @@ pub(in crate::config) struct SizeText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for SizeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a size such as \"64KiB\"").map(Self)
+        deserialize_scalar(deserializer, "a size such as \"64KiB\"").map(Self)
     }
 }
 
@@ -146,15 +146,16 @@ impl JsonSchema for SizeText {
 
 /// A number of bytes, `"unlimited"`, or what the `"system"` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct BoundText(pub(in crate::config) Scalar);
+pub(in crate::config) struct MemoryLimitText(pub(in crate::config) Scalar);
 
-impl<'de> Deserialize<'de> for BoundText {
+impl<'de> Deserialize<'de> for MemoryLimitText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a size such as \"512MiB\", \"unlimited\" or \"system\"").map(Self)
+        deserialize_scalar(deserializer, "a size such as \"512MiB\", \"unlimited\" or \"system\"")
+            .map(Self)
     }
 }
 
-impl JsonSchema for BoundText {
+impl JsonSchema for MemoryLimitText {
     fn schema_name() -> Cow<'static, str> {
         "Bound".into()
     }
@@ -172,15 +173,15 @@ impl JsonSchema for BoundText {
 
 /// A whole number; that it is one, and inside its bounds, is checked later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct Whole(pub(in crate::config) Scalar);
+pub(in crate::config) struct WholeNumber(pub(in crate::config) Scalar);
 
-impl<'de> Deserialize<'de> for Whole {
+impl<'de> Deserialize<'de> for WholeNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a whole number").map(Self)
+        deserialize_scalar(deserializer, "a whole number").map(Self)
     }
 }
 
-impl JsonSchema for Whole {
+impl JsonSchema for WholeNumber {
     fn inline_schema() -> bool {
         true
     }
@@ -200,7 +201,7 @@ pub(in crate::config) struct PercentText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for PercentText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a percentage such as 60, or \"off\"").map(Self)
+        deserialize_scalar(deserializer, "a percentage such as 60, or \"off\"").map(Self)
     }
 }
 
@@ -227,7 +228,7 @@ pub(in crate::config) struct StatusText(pub(in crate::config) Scalar);
 
 impl<'de> Deserialize<'de> for StatusText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "statuses such as \"200-299\" or \"200,204\"").map(Self)
+        deserialize_scalar(deserializer, "statuses such as \"200-299\" or \"200,204\"").map(Self)
     }
 }
 
@@ -250,15 +251,15 @@ impl JsonSchema for StatusText {
 
 /// Server errors, such as `"500,502-504"`, or `"none"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct ErrorText(pub(in crate::config) Scalar);
+pub(in crate::config) struct ServerErrorsText(pub(in crate::config) Scalar);
 
-impl<'de> Deserialize<'de> for ErrorText {
+impl<'de> Deserialize<'de> for ServerErrorsText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "statuses such as \"500,502-504\"").map(Self)
+        deserialize_scalar(deserializer, "statuses such as \"500,502-504\"").map(Self)
     }
 }
 
-impl JsonSchema for ErrorText {
+impl JsonSchema for ServerErrorsText {
     fn schema_name() -> Cow<'static, str> {
         "ServerErrors".into()
     }
@@ -277,15 +278,15 @@ impl JsonSchema for ErrorText {
 
 /// A whole number, or `"unlimited"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct CapText(pub(in crate::config) Scalar);
+pub(in crate::config) struct LimitText(pub(in crate::config) Scalar);
 
-impl<'de> Deserialize<'de> for CapText {
+impl<'de> Deserialize<'de> for LimitText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a whole number or \"unlimited\"").map(Self)
+        deserialize_scalar(deserializer, "a whole number or \"unlimited\"").map(Self)
     }
 }
 
-impl JsonSchema for CapText {
+impl JsonSchema for LimitText {
     fn schema_name() -> Cow<'static, str> {
         "Cap".into()
     }

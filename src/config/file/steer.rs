@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::located::{Entries, Located, Shape, Table};
-use super::scalar::Whole;
+use super::located::{Entries, Located, LocatedTable, TableShape};
+use super::scalar::WholeNumber;
 
 /// How a pool's traffic is led.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -33,9 +33,9 @@ pub(in crate::config) struct Steer {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Capacity {
     /// Requests in flight.
-    pub(in crate::config) requests: Option<Located<Whole>>,
+    pub(in crate::config) requests: Option<Located<WholeNumber>>,
     /// Requests a second.
-    pub(in crate::config) rate: Option<Located<Whole>>,
+    pub(in crate::config) rate: Option<Located<WholeNumber>>,
 }
 
 /// What is said of a region of a pool.
@@ -43,7 +43,7 @@ pub(in crate::config) struct Capacity {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Region {
     /// What it can take with all of its endpoints. Default: no bound.
-    pub(in crate::config) capacity: Option<Table<Capacity>>,
+    pub(in crate::config) capacity: Option<LocatedTable<Capacity>>,
     /// Where it is, as latitude and longitude in degrees: clients whose country is not named go to the
     /// nearest region first.
     pub(in crate::config) location: Option<Located<Vec<Decimal>>>,
@@ -62,20 +62,20 @@ pub(in crate::config) struct Geo {
 /// Which regions come first for clients of a country: two letters (ISO 3166-1) and a list of regions.
 pub(in crate::config) type Countries = Entries<Located<Vec<Located<String>>>>;
 
-impl Shape for Geo {
+impl TableShape for Geo {
     const EXPECTED: &str = "a table such as { database = \"GeoLite2-City.mmdb\" }";
 }
 
-impl Shape for Steer {
+impl TableShape for Steer {
     const EXPECTED: &str =
         "a policy such as \"nearest\", or a table such as { policy = \"nearest\" }";
 }
 
-impl Shape for Capacity {
+impl TableShape for Capacity {
     const EXPECTED: &str = "a table such as { rate = 500 }";
 }
 
-impl Shape for Region {
+impl TableShape for Region {
     const EXPECTED: &str = "a table such as { capacity = { rate = 500 } }";
 }
 
@@ -88,7 +88,7 @@ pub(in crate::config) enum WordOr<T> {
     Table(T),
 }
 
-impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for WordOr<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for WordOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(WordOrVisitor(PhantomData))
     }
@@ -96,7 +96,7 @@ impl<'de, T: Deserialize<'de> + Shape> Deserialize<'de> for WordOr<T> {
 
 struct WordOrVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + Shape> Visitor<'de> for WordOrVisitor<T> {
+impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for WordOrVisitor<T> {
     type Value = WordOr<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

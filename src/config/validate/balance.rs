@@ -6,144 +6,168 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
-use super::Pools;
-use super::check::{Check, Key};
-use crate::config::file::{self, AgeText, Located, Scalar, Table, WordOr};
-use crate::config::findings::Flaw;
+use super::ValidatedPools;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{self, AgeText, Located, LocatedTable, Scalar, WordOr};
 use crate::config::suggest;
 use crate::config::units;
-use crate::logic::affinity::{Affinity, Cookie, DRAIN, OnReturn, Secrets};
-use crate::logic::balance::{Balance, HashKey, Keyed, Kind, POINTS};
-use crate::logic::route::{HostMatch, RouteSpec};
-use crate::logic::topology::PoolSpec;
+use crate::logic::model::topology::PoolSpec;
+use crate::logic::routing::{HostMatch, RouteSpec};
+use crate::logic::steering::affinity::{
+    AffinityCookie, CookieSecrets, DEFAULT_DRAIN_TIMEOUT, FailbackPolicy, SessionAffinity,
+};
+use crate::logic::steering::balance::{
+    BalancePolicy, ConsistentHashConfig, DEFAULT_RING_POINTS, HashKeySource, HashTableKind,
+};
 
-const METHODS: [&str; 6] =
+const BALANCE_METHODS: [&str; 6] =
     ["least_requests", "peak_ewma", "round_robin", "random", "ring_hash", "maglev"];
-const MAX_LOAD_PERCENT: RangeInclusive<u32> = 101..=1_000;
-const POINTS_BOUNDS: RangeInclusive<u32> = 1..=65_536;
+const MAX_LOAD_PERCENT_RANGE: RangeInclusive<u32> = 101..=1_000;
+const POINTS_RANGE: RangeInclusive<u32> = 1..=65_536;
 /// Browsers keep nothing for longer.
-const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(400 * 24);
-const SECRET_MEND: &str = "write one secret a line, each of 64 hexadecimal digits, as \
+const TTL_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(400 * 24);
+const SECRET_HELP: &str = "write one secret a line, each of 64 hexadecimal digits, as \
                            `openssl rand -hex 32` makes them";
 
-impl Check<'_> {
-    pub(super) fn balance(&mut self, given: Option<Located<WordOr<file::Balance>>>) -> Balance {
-        let Some(Located { value, span }) = given else { return Balance::default() };
+impl Validator<'_> {
+    pub(super) fn balance(
+        &mut self,
+        given: Option<Located<WordOr<file::Balance>>>,
+    ) -> BalancePolicy {
+        let Some(Located { value, span }) = given else { return BalancePolicy::default() };
         match value {
             WordOr::Word(word) => {
                 let method = Some(Located { value: word, span: span.clone() });
-                self.method(file::Balance { method, ..file::Balance::default() }, &span)
+                self.balance_method(file::Balance { method, ..file::Balance::default() }, &span)
             }
-            WordOr::Table(table) => self.method(table, &span),
+            WordOr::Table(table) => self.balance_method(table, &span),
         }
     }
 
-    fn method(&mut self, given: file::Balance, table: &Range<usize>) -> Balance {
+    fn balance_method(&mut self, given: file::Balance, table: &Range<usize>) -> BalancePolicy {
         let Some(method) = &given.method else {
-            let flaw = Flaw::new("no method is named", "add `method = \"ring_hash\"`");
-            self.missing(table, "method", flaw);
-            return Balance::default();
+            let problem = Problem::new("no method is named", "add `method = \"ring_hash\"`");
+            self.report_missing(table, "method", problem);
+            return BalancePolicy::default();
         };
-        let points = self.whole(&Key::new(table, "points", &given.points), &POINTS_BOUNDS, POINTS);
+        let points = self.integer(
+            &SettingKey::new(table, "points", &given.points),
+            &POINTS_RANGE,
+            DEFAULT_RING_POINTS,
+        );
         let kind = match method.value.as_str() {
-            "ring_hash" => Ok(Kind::Ring { points }),
-            "maglev" => Ok(Kind::Maglev),
-            "least_requests" => Err(Balance::LeastRequests),
-            "peak_ewma" => Err(Balance::PeakEwma),
-            "round_robin" => Err(Balance::RoundRobin),
-            "random" => Err(Balance::Random),
+            "ring_hash" => Ok(HashTableKind::Ring { points }),
+            "maglev" => Ok(HashTableKind::Maglev),
+            "least_requests" => Err(BalancePolicy::LeastRequests),
+            "peak_ewma" => Err(BalancePolicy::PeakEwma),
+            "round_robin" => Err(BalancePolicy::RoundRobin),
+            "random" => Err(BalancePolicy::Random),
             other => {
-                let mend = match suggest::nearest(other, METHODS) {
-                    Some(meant) => format!("did you mean \"{meant}\"?"),
+                let help = match suggest::nearest(other, BALANCE_METHODS) {
+                    Some(suggestion) => format!("did you mean \"{suggestion}\"?"),
                     None => {
-                        format!("write one of {}", METHODS.map(|m| format!("\"{m}\"")).join(", "))
+                        format!(
+                            "write one of {}",
+                            BALANCE_METHODS.map(|m| format!("\"{m}\"")).join(", ")
+                        )
                     }
                 };
                 let message = format!("`{other}` is no method of balancing");
-                self.findings.error(&method.span, Flaw::new(message, mend));
-                return Balance::default();
+                self.diagnostics.error(&method.span, Problem::new(message, help));
+                return BalancePolicy::default();
             }
         };
         let word = &method.value;
-        if !matches!(kind, Ok(Kind::Ring { .. })) {
-            self.has_no_meaning(&given.points, "points", &format!("`{word}`"));
+        if !matches!(kind, Ok(HashTableKind::Ring { .. })) {
+            self.reject_unused_key(&given.points, "points", &format!("`{word}`"));
         }
         let kind = match kind {
             Ok(kind) => kind,
-            Err(keyless) => {
+            Err(unkeyed) => {
                 let key = given.key.map(|key| Located { value: (), span: key.span });
-                self.has_no_meaning(&key, "key", &format!("`{word}`"));
+                self.reject_unused_key(&key, "key", &format!("`{word}`"));
                 let bound = &given.max_load_percent;
-                self.has_no_meaning(bound, "max_load_percent", &format!("`{word}`"));
-                return keyless;
+                self.reject_unused_key(bound, "max_load_percent", &format!("`{word}`"));
+                return unkeyed;
             }
         };
-        let key = Key::new(table, "max_load_percent", &given.max_load_percent);
-        let read = |text: &file::Whole| {
-            super::check::whole_from(&text.0, "max_load_percent", &MAX_LOAD_PERCENT).map(Some)
+        let key = SettingKey::new(table, "max_load_percent", &given.max_load_percent);
+        let read = |text: &file::WholeNumber| {
+            super::validator::parse_integer(&text.0, "max_load_percent", &MAX_LOAD_PERCENT_RANGE)
+                .map(Some)
         };
         let max_load_percent = self.setting(&key, None, read).value;
         let Some(key) = given.key else {
-            let mend = "add `key = { header = \"x-user\" }`, or one of `cookie`, `path`, `source`";
-            self.missing(table, "key", Flaw::new(format!("`{word}` needs a `key`"), mend));
-            return Balance::default();
+            let help = "add `key = { header = \"x-user\" }`, or one of `cookie`, `path`, `source`";
+            self.report_missing(
+                table,
+                "key",
+                Problem::new(format!("`{word}` needs a `key`"), help),
+            );
+            return BalancePolicy::default();
         };
         match self.hash_key(key) {
-            Some(key) => Balance::Keyed(Keyed { table: kind, key, max_load_percent }),
-            None => Balance::default(),
+            Some(key) => BalancePolicy::ConsistentHash(ConsistentHashConfig {
+                table: kind,
+                key,
+                max_load_percent,
+            }),
+            None => BalancePolicy::default(),
         }
     }
 
-    fn hash_key(&mut self, key: Table<file::HashKey>) -> Option<HashKey> {
-        let Table { value: given, span: table } = key;
-        let header = given.header.and_then(|name| Some((self.field(&name)?, name.span)));
+    fn hash_key(&mut self, key: LocatedTable<file::HashKey>) -> Option<HashKeySource> {
+        let LocatedTable { value: given, span: table } = key;
+        let header = given.header.and_then(|name| Some((self.header_field(&name)?, name.span)));
         let cookie = given.cookie.and_then(|name| Some((self.cookie_name(&name)?, name.span)));
         let path = given.path.filter(|path| path.value);
         let source = given.source.filter(|source| source.value);
         let keys = [
-            header.map(|(name, span)| (HashKey::Header(name), span)),
-            cookie.map(|(name, span)| (HashKey::Cookie(name), span)),
-            path.map(|path| (HashKey::Path, path.span)),
-            source.map(|source| (HashKey::Source, source.span)),
+            header.map(|(name, span)| (HashKeySource::Header(name), span)),
+            cookie.map(|(name, span)| (HashKeySource::Cookie(name), span)),
+            path.map(|path| (HashKeySource::Path, path.span)),
+            source.map(|source| (HashKeySource::Source, source.span)),
         ];
-        self.one_of(keys, (&table, &["header", "cookie", "path", "source"]))
+        self.exactly_one(keys, (&table, &["header", "cookie", "path", "source"]))
     }
 
     /// The only one of several that is given.
-    fn one_of<T, const N: usize>(
+    fn exactly_one<T, const N: usize>(
         &mut self,
         given: [Option<(T, Range<usize>)>; N],
         (table, names): (&Range<usize>, &[&str]),
     ) -> Option<T> {
         let mut given = given.into_iter().flatten();
         let Some((first, span)) = given.next() else {
-            let is_unread = names.iter().any(|name| self.gaps.has(table, name));
-            if !is_unread && !self.findings.has_errors() {
+            let is_unread = names.iter().any(|name| self.unread.has_key(table, name));
+            if !is_unread && !self.diagnostics.has_errors() {
                 let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-                let mend = format!("give one of {}", names.join(", "));
-                self.findings.error(table, Flaw::new("it is not said by what", mend));
+                let help = format!("give one of {}", names.join(", "));
+                self.diagnostics.error(table, Problem::new("it is not said by what", help));
             }
             return None;
         };
         for (_, second) in given {
-            let flaw = Flaw::new("only one of them can decide", "leave one of them away");
-            self.findings.error(&second, flaw).also(&span, "this is given too");
+            let problem = Problem::new("only one of them can decide", "leave one of them away");
+            self.diagnostics.error(&second, problem).add_related(&span, "this is given too");
         }
         Some(first)
     }
 
-    fn has_no_meaning<T>(&mut self, given: &Option<Located<T>>, name: &str, beside: &str) {
+    fn reject_unused_key<T>(&mut self, given: &Option<Located<T>>, name: &str, beside: &str) {
         if let Some(given) = given {
             let message = format!("`{name}` has no meaning with {beside}");
-            self.findings.error(&given.span, Flaw::new(message, "leave it away"));
+            self.diagnostics.error(&given.span, Problem::new(message, "leave it away"));
         }
     }
 
-    fn field(&mut self, given: &Located<String>) -> Option<HeaderName> {
+    fn header_field(&mut self, given: &Located<String>) -> Option<HeaderName> {
         let name = HeaderName::from_bytes(given.value.as_bytes());
         if name.is_err() {
             let message = format!("`{}` cannot be the name of a header field", given.value);
-            self.findings.error(&given.span, Flaw::new(message, "write a name such as \"x-user\""));
+            self.diagnostics
+                .error(&given.span, Problem::new(message, "write a name such as \"x-user\""));
         }
         name.ok()
     }
@@ -153,111 +177,124 @@ impl Check<'_> {
         let is_token = HeaderName::from_bytes(given.value.as_bytes()).is_ok();
         if !is_token {
             let message = format!("`{}` cannot be the name of a cookie", given.value);
-            self.findings
-                .error(&given.span, Flaw::new(message, "write a name such as \"session\""));
+            self.diagnostics
+                .error(&given.span, Problem::new(message, "write a name such as \"session\""));
         }
         is_token.then(|| given.value.as_str().into())
     }
 
     pub(super) fn affinity(
         &mut self,
-        given: Option<Table<file::Affinity>>,
-    ) -> Option<Arc<Affinity>> {
-        let Table { value: given, span: table } = given?;
-        let ttl = Key::new(&table, "ttl", &given.ttl);
-        let ttl = self.setting(&ttl, None, |AgeText(text)| ttl_from(text).map(Some)).value;
-        let on_return = Key::new(&table, "on_return", &given.on_return);
-        let on_return = self.setting(&on_return, OnReturn::default(), |word| match word.as_str() {
-            "first" => Ok(OnReturn::First),
-            "stay" => Ok(OnReturn::Stay),
-            other => Err(Flaw::new(
-                format!("clients cannot return by `{other}`"),
-                "write \"first\" or \"stay\"",
-            )),
-        });
-        let drain = Key::new(&table, "drain", &given.drain);
-        let drain = self.duration_or_zero(&drain, DRAIN);
-        let secrets = given.secret_file.as_ref().and_then(|path| self.secrets(path));
+        given: Option<LocatedTable<file::Affinity>>,
+    ) -> Option<Arc<SessionAffinity>> {
+        let LocatedTable { value: given, span: table } = given?;
+        let ttl = SettingKey::new(&table, "ttl", &given.ttl);
+        let ttl = self.setting(&ttl, None, |AgeText(text)| parse_ttl(text).map(Some)).value;
+        let on_return = SettingKey::new(&table, "on_return", &given.on_return);
+        let on_return =
+            self.setting(&on_return, FailbackPolicy::default(), |word| match word.as_str() {
+                "first" => Ok(FailbackPolicy::ReturnToPreferred),
+                "stay" => Ok(FailbackPolicy::StayOnCurrent),
+                other => Err(Problem::new(
+                    format!("clients cannot return by `{other}`"),
+                    "write \"first\" or \"stay\"",
+                )),
+            });
+        let drain = SettingKey::new(&table, "drain", &given.drain);
+        let drain = self.zeroable_duration(&drain, DEFAULT_DRAIN_TIMEOUT);
+        let secrets = given.secret_file.as_ref().and_then(|path| self.affinity_secrets(path));
         if given.cookie.is_none() {
             let beside = "affinity that has no `cookie`: what leads to an endpoint is not kept";
-            self.has_no_meaning(&given.ttl, "ttl", beside);
-            self.has_no_meaning(&given.on_return, "on_return", beside);
-            self.has_no_meaning(&given.drain, "drain", beside);
-            self.has_no_meaning(&given.secret_file, "secret_file", beside);
+            self.reject_unused_key(&given.ttl, "ttl", beside);
+            self.reject_unused_key(&given.on_return, "on_return", beside);
+            self.reject_unused_key(&given.drain, "drain", beside);
+            self.reject_unused_key(&given.secret_file, "secret_file", beside);
         }
         let cookie = given.cookie.and_then(|name| {
             let on_return = on_return.value;
-            let cookie = Cookie { name: self.cookie_name(&name)?, ttl, on_return, drain, secrets };
-            Some((Affinity::Cookie(cookie), name.span))
+            let cookie = AffinityCookie {
+                name: self.cookie_name(&name)?,
+                ttl,
+                failback: on_return,
+                drain_timeout: drain,
+                secrets,
+            };
+            Some((SessionAffinity::Cookie(cookie), name.span))
         });
-        let header = given
-            .header
-            .and_then(|name| Some((Affinity::Key(HashKey::Header(self.field(&name)?)), name.span)));
+        let header = given.header.and_then(|name| {
+            Some((
+                SessionAffinity::Key(HashKeySource::Header(self.header_field(&name)?)),
+                name.span,
+            ))
+        });
         let source = given.source.filter(|source| source.value);
-        let source = source.map(|source| (Affinity::Key(HashKey::Source), source.span));
+        let source =
+            source.map(|source| (SessionAffinity::Key(HashKeySource::Source), source.span));
         let names: &[&str] = &["cookie", "header", "source"];
-        self.one_of([cookie, header, source], (&table, names)).map(Arc::new)
+        self.exactly_one([cookie, header, source], (&table, names)).map(Arc::new)
     }
 
     /// Warns of pools whose cookies take each other's place with a client that comes to both.
-    pub(super) fn rival_cookies(&mut self, pools: &Pools, routes: &[RouteSpec]) {
-        if self.findings.has_errors() {
+    pub(super) fn warn_shared_cookies(&mut self, pools: &ValidatedPools, routes: &[RouteSpec]) {
+        if self.diagnostics.has_errors() {
             return;
         }
         let cookie = |pool: &PoolSpec| match pool.affinity.as_deref() {
-            Some(Affinity::Cookie(cookie)) => Some(Arc::clone(&cookie.name)),
+            Some(SessionAffinity::Cookie(cookie)) => Some(Arc::clone(&cookie.name)),
             _ => None,
         };
         let hosts = |pool: &PoolSpec| -> Vec<&HostMatch> {
-            let is_led = |route: &&RouteSpec| route.pools().any(|name| *name == pool.name);
-            routes.iter().filter(is_led).map(|route| &route.host).collect()
+            let is_routed = |route: &&RouteSpec| route.pool_names().any(|name| *name == pool.name);
+            routes.iter().filter(is_routed).map(|route| &route.host).collect()
         };
-        let share_a_client = |one: &PoolSpec, other: &PoolSpec| {
-            hosts(one).iter().any(|host| hosts(other).iter().any(|another| host.meets(another)))
+        let has_shared_host = |one: &PoolSpec, other: &PoolSpec| {
+            hosts(one)
+                .iter()
+                .any(|host| hosts(other).iter().any(|another| host.has_overlap_with(another)))
         };
-        for (index, (span, pool)) in pools.read.iter().enumerate() {
+        for (index, (span, pool)) in pools.specs.iter().enumerate() {
             let Some(name) = cookie(pool) else { continue };
-            let before = pools.read[..index].iter().map(|(_, other)| other);
-            let mut rivals = before.filter(|other| cookie(other).as_ref() == Some(&name));
-            if let Some(rival) = rivals.find(|other| share_a_client(pool, other)) {
-                let flaw = Flaw::new(
+            let before = pools.specs[..index].iter().map(|(_, other)| other);
+            let mut others = before.filter(|other| cookie(other).as_ref() == Some(&name));
+            if let Some(other) = others.find(|other| has_shared_host(pool, other)) {
+                let problem = Problem::new(
                     format!(
                         "the pools `{}` and `{}` both set the cookie `{name}`: whoever uses both \
                          stays nowhere",
-                        rival.name, pool.name
+                        other.name, pool.name
                     ),
                     "give each pool a cookie of its own name",
                 );
-                self.findings.warning(span, flaw);
+                self.diagnostics.warning(span, problem);
             }
         }
     }
 
     /// The secrets of a file, the first of which seals.
-    fn secrets(&mut self, path: &Located<String>) -> Option<Secrets> {
-        let bytes = self.file_of(path)?;
+    fn affinity_secrets(&mut self, path: &Located<String>) -> Option<CookieSecrets> {
+        let bytes = self.read_file(path)?;
         let text = str::from_utf8(&bytes).map_err(|_| "is no text".to_owned());
-        match text.and_then(Secrets::read) {
+        match text.and_then(CookieSecrets::parse) {
             Ok(secrets) => Some(secrets),
-            Err(what) => {
+            Err(reason) => {
                 // What is in the file is shown to nobody.
-                let message = format!("`{}` {what}", path.value);
-                self.findings.error(&path.span, Flaw::new(message, SECRET_MEND));
+                let message = format!("`{}` {reason}", path.value);
+                self.diagnostics.error(&path.span, Problem::new(message, SECRET_HELP));
                 None
             }
         }
     }
 }
 
-fn ttl_from(given: &Scalar) -> Result<Duration, Flaw> {
-    let mend = "write it as \"8h\" or \"30d\"";
+fn parse_ttl(given: &Scalar) -> Result<Duration, Problem> {
+    let help = "write it as \"8h\" or \"30d\"";
     let Scalar::Text(text) = given else {
-        return Err(Flaw::new("a length of time needs its unit", mend));
+        return Err(Problem::new("a length of time needs its unit", help));
     };
-    let ttl = units::age(text.trim());
-    let ttl = ttl.ok_or_else(|| Flaw::new(format!("`{text}` is not a length of time"), mend))?;
-    if TTL.contains(&ttl) {
+    let ttl = units::parse_age(text.trim());
+    let ttl = ttl.ok_or_else(|| Problem::new(format!("`{text}` is not a length of time"), help))?;
+    if TTL_RANGE.contains(&ttl) {
         return Ok(ttl);
     }
-    Err(Flaw::new("`ttl` must be from 1s to 400d", mend))
+    Err(Problem::new("`ttl` must be from 1s to 400d", help))
 }

@@ -1,77 +1,86 @@
 //! Checks of what the file drains.
 
-use super::Pools;
-use super::check::Check;
+use super::ValidatedPools;
+use super::validator::Validator;
+use crate::config::diagnostics::Problem;
 use crate::config::file::Located;
-use crate::config::findings::Flaw;
 use crate::config::suggest;
-use crate::logic::director::What;
-use crate::logic::id::Place;
-use crate::logic::topology::{PoolSpec, ZoneSpec};
+use crate::logic::director::TopologySelector;
+use crate::logic::model::id::Locality;
+use crate::logic::model::topology::{PoolSpec, ZoneSpec};
 
-impl Check<'_> {
+impl Validator<'_> {
     /// Has every pool know which of its zones and regions are evacuated.
-    pub(super) fn evacuate(&mut self, given: &[Located<String>], pools: &mut Pools) {
+    pub(super) fn evacuate(&mut self, given: &[Located<String>], pools: &mut ValidatedPools) {
         for one in given {
-            let Some(what @ (What::Zone(_) | What::Region(_))) = What::parse(&one.value) else {
-                let mend = "write it as \"region/zone\" or \"region\"; an endpoint is drained by \
+            let Some(target @ (TopologySelector::Zone(_) | TopologySelector::Region(_))) =
+                TopologySelector::parse(&one.value)
+            else {
+                let help = "write it as \"region/zone\" or \"region\"; an endpoint is drained by \
                             `drain = true` beside its address";
                 let message = format!("`{}` is neither a zone nor a region", one.value);
-                self.findings.error(&one.span, Flaw::new(message, mend));
+                self.diagnostics.error(&one.span, Problem::new(message, help));
                 continue;
             };
             let mut is_known = false;
-            for (_, pool) in &mut pools.read {
-                if pool.zones.iter().any(|zone| what.covers_zone(&zone.place)) {
+            for (_, pool) in &mut pools.specs {
+                if pool.zones.iter().any(|zone| target.covers_zone(&zone.locality)) {
                     is_known = true;
-                    if !pool.drained.contains(&what) {
-                        pool.drained.push(what.clone());
+                    if !pool.drained_scopes.contains(&target) {
+                        pool.drained_scopes.push(target.clone());
                     }
                 }
             }
-            if !is_known && self.gaps.is_empty() {
-                self.nowhere(one, &what, pools);
+            if !is_known && self.unread.is_empty() {
+                self.report_unknown_target(one, &target, pools);
             }
         }
-        self.emptied(pools);
+        self.warn_fully_drained_pools(pools);
     }
 
-    fn nowhere(&mut self, given: &Located<String>, what: &What, pools: &Pools) {
-        let known: Vec<String> = match what {
-            What::Region(_) => pools.places().map(|place| place.region.to_string()).collect(),
-            _ => pools.places().map(Place::to_string).collect(),
+    fn report_unknown_target(
+        &mut self,
+        given: &Located<String>,
+        target: &TopologySelector,
+        pools: &ValidatedPools,
+    ) {
+        let known: Vec<String> = match target {
+            TopologySelector::Region(_) => {
+                pools.zone_names().map(|place| place.region.to_string()).collect()
+            }
+            _ => pools.zone_names().map(Locality::to_string).collect(),
         };
-        let near = suggest::nearest(&given.value, known.iter().map(String::as_str));
-        let mend = near.map_or_else(
+        let suggestion = suggest::nearest(&given.value, known.iter().map(String::as_str));
+        let help = suggestion.map_or_else(
             || "name a zone or a region that the zones of a pool are in".to_owned(),
-            |near| format!("did you mean `{near}`?"),
+            |suggestion| format!("did you mean `{suggestion}`?"),
         );
-        let message = format!("no pool has an endpoint in {what}");
-        self.findings.error(&given.span, Flaw::new(message, mend));
+        let message = format!("no pool has an endpoint in {target}");
+        self.diagnostics.error(&given.span, Problem::new(message, help));
     }
 
     /// Warns of pools of which nothing is left.
-    fn emptied(&mut self, pools: &Pools) {
-        for (span, pool) in &pools.read {
-            if !pool.drained.is_empty() && is_all_drained(pool) {
-                let flaw = Flaw::new(
+    fn warn_fully_drained_pools(&mut self, pools: &ValidatedPools) {
+        for (span, pool) in &pools.specs {
+            if !pool.drained_scopes.is_empty() && is_fully_drained(pool) {
+                let problem = Problem::new(
                     format!("every endpoint of the pool `{}` is drained", pool.name),
                     "its requests are answered 503 until something of it is restored",
                 );
-                self.findings.warning(span, flaw);
+                self.diagnostics.warning(span, problem);
             }
         }
     }
 }
 
-fn is_all_drained(pool: &PoolSpec) -> bool {
-    let is_out = |zone: &ZoneSpec, address| {
-        pool.drained.iter().any(|what| what.covers(&zone.place, address))
+fn is_fully_drained(pool: &PoolSpec) -> bool {
+    let is_drained = |zone: &ZoneSpec, address| {
+        pool.drained_scopes.iter().any(|what| what.covers(&zone.locality, address))
     };
     pool.zones.iter().all(|zone| {
         // What names lead to is not known here: such a zone is out as a whole, or not.
         let has_endpoints = !zone.endpoints.is_empty();
-        pool.drained.iter().any(|what| what.covers_zone(&zone.place))
-            || has_endpoints && zone.endpoints.iter().all(|one| is_out(zone, one.address))
+        pool.drained_scopes.iter().any(|what| what.covers_zone(&zone.locality))
+            || has_endpoints && zone.endpoints.iter().all(|one| is_drained(zone, one.address))
     })
 }

@@ -3,67 +3,73 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::check::{Check, Key};
-use crate::config::file::{Ledger, Located, Scalar, Slo, SloLatency, Table};
-use crate::config::findings::Flaw;
-use crate::config::model::LedgerBounds;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{Ledger, Located, LocatedTable, Scalar, Slo, SloLatency};
+use crate::config::model::LedgerRetention;
 use crate::config::units;
-use crate::logic::slo::{self, LatencyObjective};
+use crate::logic::incident::slo;
+use crate::logic::incident::slo::LatencyObjective;
 
-const KEEP: RangeInclusive<Duration> =
+const RETENTION_RANGE: RangeInclusive<Duration> =
     Duration::from_hours(1)..=Duration::from_hours(10 * 365 * 24);
 
 /// All of them are held in memory too: about a kilobyte each.
-const MAX: RangeInclusive<usize> = 1..=1_000_000;
+const MAX_INCIDENTS_RANGE: RangeInclusive<usize> = 1..=1_000_000;
 
 /// What is shown of `under`, which has no default.
-const UNDER: Duration = Duration::from_millis(300);
+const DEFAULT_LATENCY: Duration = Duration::from_millis(300);
 
-impl Check<'_> {
-    pub(super) fn ledger(&mut self, given: Option<Table<Ledger>>) -> LedgerBounds {
-        let Table { value: given, span: table } = given.unwrap_or_default();
-        let default = LedgerBounds::default();
-        let key = Key::new(&table, "keep", &given.keep);
-        let keep = self.setting(&key, default.keep, |text| keep(&text.0)).value;
-        let at_most = self.whole(&Key::new(&table, "max", &given.max), &MAX, default.at_most);
-        LedgerBounds { keep, at_most }
+impl Validator<'_> {
+    pub(super) fn ledger(&mut self, given: Option<LocatedTable<Ledger>>) -> LedgerRetention {
+        let LocatedTable { value: given, span: table } = given.unwrap_or_default();
+        let default = LedgerRetention::default();
+        let key = SettingKey::new(&table, "keep", &given.keep);
+        let keep = self.setting(&key, default.retention, |text| parse_retention(&text.0)).value;
+        let at_most = self.integer(
+            &SettingKey::new(&table, "max", &given.max),
+            &MAX_INCIDENTS_RANGE,
+            default.max_incidents,
+        );
+        LedgerRetention { retention: keep, max_incidents: at_most }
     }
 
-    pub(super) fn slo(&mut self, given: Option<Table<Slo>>) -> Option<slo::Slo> {
-        let Table { value: given, span: table } = given?;
+    pub(super) fn slo(&mut self, given: Option<LocatedTable<Slo>>) -> Option<slo::SloObjectives> {
+        let LocatedTable { value: given, span: table } = given?;
         if given.availability.is_none()
             && given.latency.is_none()
-            && !["availability", "latency"].iter().any(|key| self.gaps.has(&table, key))
+            && !["availability", "latency"].iter().any(|key| self.unread.has_key(&table, key))
         {
-            let mend = "add `availability = \"99.9%\"`, `latency = { … }` or both";
-            self.findings.error(&table, Flaw::new("an objective without a promise", mend));
+            let help = "add `availability = \"99.9%\"`, `latency = { … }` or both";
+            self.diagnostics.error(&table, Problem::new("an objective without a promise", help));
         }
         let availability = given.availability.and_then(|given| self.objective(&given));
-        let latency = given.latency.and_then(|latency| self.latency(latency));
-        Some(slo::Slo { availability, latency })
+        let latency = given.latency.and_then(|latency| self.latency_objective(latency));
+        Some(slo::SloObjectives { availability, latency })
     }
 
-    fn latency(&mut self, given: Table<SloLatency>) -> Option<LatencyObjective> {
-        let Table { value: given, span: table } = given;
+    fn latency_objective(&mut self, given: LocatedTable<SloLatency>) -> Option<LatencyObjective> {
+        let LocatedTable { value: given, span: table } = given;
         for (key, is_missing) in
             [("share", given.share.is_none()), ("under", given.under.is_none())]
         {
             if is_missing {
-                let mend = "write it as `{ share = \"99%\", under = \"300ms\" }`";
+                let help = "write it as `{ share = \"99%\", under = \"300ms\" }`";
                 let message = format!("a promise of latency needs `{key}`");
-                self.missing(&table, key, Flaw::new(message, mend));
+                self.report_missing(&table, key, Problem::new(message, help));
             }
         }
         let share = given.share.and_then(|given| self.objective(&given));
-        let under = self.duration(&Key::new(&table, "under", &given.under), UNDER).value;
-        Some(LatencyObjective { share: share?, under })
+        let under =
+            self.duration(&SettingKey::new(&table, "under", &given.under), DEFAULT_LATENCY).value;
+        Some(LatencyObjective { target_ratio: share?, threshold: under })
     }
 
     fn objective(&mut self, given: &Located<String>) -> Option<f64> {
-        match objective(&given.value) {
+        match parse_objective(&given.value) {
             Ok(share) => Some(share),
-            Err(flaw) => {
-                self.findings.error(&given.span, flaw);
+            Err(problem) => {
+                self.diagnostics.error(&given.span, problem);
                 None
             }
         }
@@ -71,42 +77,42 @@ impl Check<'_> {
 }
 
 /// Reads `99.95%`.
-fn objective(text: &str) -> Result<f64, Flaw> {
-    let such_as = "write a share such as \"99.9%\"";
+fn parse_objective(text: &str) -> Result<f64, Problem> {
+    let example = "write a share such as \"99.9%\"";
     let Some(number) = text.trim().strip_suffix('%') else {
         let is_number = text.trim().parse::<f64>().is_ok();
-        let mend =
-            if is_number { format!("write it as \"{}%\"", text.trim()) } else { such_as.into() };
-        return Err(Flaw::new(format!("`{text}` is not a share"), mend));
+        let help =
+            if is_number { format!("write it as \"{}%\"", text.trim()) } else { example.into() };
+        return Err(Problem::new(format!("`{text}` is not a share"), help));
     };
     let percent: f64 = number
         .trim()
         .parse()
-        .map_err(|_| Flaw::new(format!("`{text}` is not a share"), such_as))?;
+        .map_err(|_| Problem::new(format!("`{text}` is not a share"), example))?;
     if percent == 100.0 {
         let message = "an objective of 100% leaves no budget: the first failure breaks it";
-        return Err(Flaw::new(message, "write one that can be kept, such as \"99.99%\""));
+        return Err(Problem::new(message, "write one that can be kept, such as \"99.99%\""));
     }
     if (50.0..100.0).contains(&percent) {
         return Ok(percent / 100.0);
     }
-    Err(Flaw::new("an objective must be from 50% to below 100%", such_as))
+    Err(Problem::new("an objective must be from 50% to below 100%", example))
 }
 
-fn keep(given: &Scalar) -> Result<Duration, Flaw> {
+fn parse_retention(given: &Scalar) -> Result<Duration, Problem> {
     let shown = match given {
-        Scalar::Whole(number) => {
-            let mend = format!("write it as \"{}d\"", number.unsigned_abs());
-            return Err(Flaw::new("a length of time needs its unit", mend));
+        Scalar::Integer(number) => {
+            let help = format!("write it as \"{}d\"", number.unsigned_abs());
+            return Err(Problem::new("a length of time needs its unit", help));
         }
         Scalar::Text(text) => text.trim(),
     };
-    let mend = "write it as \"90d\" or \"36h\"";
-    let Some(keep) = units::age(shown) else {
-        return Err(Flaw::new(format!("`{shown}` is not a length of time"), mend));
+    let help = "write it as \"90d\" or \"36h\"";
+    let Some(keep) = units::parse_age(shown) else {
+        return Err(Problem::new(format!("`{shown}` is not a length of time"), help));
     };
-    if KEEP.contains(&keep) {
+    if RETENTION_RANGE.contains(&keep) {
         return Ok(keep);
     }
-    Err(Flaw::new("`keep` must be from 1h to 3650d", mend))
+    Err(Problem::new("`keep` must be from 1h to 3650d", help))
 }

@@ -5,16 +5,18 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::check::{Check, Key};
-use super::server::overlap;
+use super::server::is_overlapping;
+use super::validator::{SettingKey, Validator};
 use crate::config::address;
-use crate::config::file::{CertificateFiles, Listen, ListenTls, ProxyProtocol, Table};
-use crate::config::findings::Flaw;
+use crate::config::deserialize::ROOT_SPAN;
+use crate::config::diagnostics::Problem;
+use crate::config::file::{CertificateFiles, Listen, ListenTls, LocatedTable, ProxyProtocol};
 use crate::config::model;
-use crate::config::read::ROOT;
-use crate::logic::front::{ClientAuthority, HANDSHAKE_TIMEOUT, ServerTls, TlsVersion};
-use crate::logic::network::Network;
-use crate::logic::speech::ClientCertificate;
+use crate::logic::model::network::Network;
+use crate::logic::model::server_tls::{
+    ClientAuthority, DEFAULT_HANDSHAKE_TIMEOUT, ServerTls, TlsVersion,
+};
+use crate::logic::model::upstream_protocol::CertificateAndKey;
 
 const MAX_LISTENERS: usize = 256;
 
@@ -24,75 +26,84 @@ const MAX_CERTIFICATES: usize = 1_000;
 /// Networks that one listener looks through for each connection.
 const MAX_NETWORKS: usize = 256;
 
-impl Check<'_> {
-    pub(super) fn listen(
+impl Validator<'_> {
+    pub(super) fn listeners(
         &mut self,
-        listen: &[Table<Listen>],
-    ) -> Vec<(model::Listen, Range<usize>)> {
-        let mut listeners: Vec<(model::Listen, Range<usize>)> = Vec::new();
+        listen: &[LocatedTable<Listen>],
+    ) -> Vec<(model::ListenerSpec, Range<usize>)> {
+        let mut listeners: Vec<(model::ListenerSpec, Range<usize>)> = Vec::new();
         if let Some(beyond) = listen.get(MAX_LISTENERS) {
             let message = format!("there are more than {MAX_LISTENERS} listeners");
-            self.findings.error(&beyond.span, Flaw::new(message, "leave some away"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
         }
-        for one in listen.iter().take(MAX_LISTENERS) {
-            let manners = self.manners(&one.value);
-            let Some((address, span)) = self.listen_address(one) else { continue };
-            match listeners.iter().find(|(other, _)| overlap(other.address, address)) {
+        for entry in listen.iter().take(MAX_LISTENERS) {
+            let http_settings = self.http_settings(&entry.value);
+            let Some((address, span)) = self.listen_address(entry) else { continue };
+            match listeners.iter().find(|(other, _)| is_overlapping(other.address, address)) {
                 Some((other, first)) => {
-                    let flaw = Flaw::new(
+                    let problem = Problem::new(
                         format!("{address} is already listened on, as {}", other.address),
                         "listen on each address and port once",
                     );
-                    self.findings.error(&span, flaw).also(first, "first here");
+                    self.diagnostics.error(&span, problem).add_related(first, "first here");
                 }
-                None => listeners.push((model::Listen { address, ..manners }, span)),
+                None => listeners.push((model::ListenerSpec { address, ..http_settings }, span)),
             }
         }
         if listen.is_empty() {
-            let mend = "add `[[listen]]` with `address = \"0.0.0.0:8080\"`";
-            self.missing(&ROOT, "listen", Flaw::new("there is no listener", mend));
+            let help = "add `[[listen]]` with `address = \"0.0.0.0:8080\"`";
+            self.report_missing(&ROOT_SPAN, "listen", Problem::new("there is no listener", help));
         }
         listeners
     }
 
-    fn listen_address(&mut self, one: &Table<Listen>) -> Option<(SocketAddr, Range<usize>)> {
+    fn listen_address(&mut self, one: &LocatedTable<Listen>) -> Option<(SocketAddr, Range<usize>)> {
         let Some(given) = &one.value.address else {
-            let mend = "add `address = \"0.0.0.0:8080\"`";
-            self.missing(&one.span, "address", Flaw::new("a listener needs an address", mend));
+            let help = "add `address = \"0.0.0.0:8080\"`";
+            self.report_missing(
+                &one.span,
+                "address",
+                Problem::new("a listener needs an address", help),
+            );
             return None;
         };
-        match address::socket(&given.value, "0.0.0.0:8080") {
+        match address::parse_socket_address(&given.value, "0.0.0.0:8080") {
             Ok(address) => Some((address, given.span.clone())),
-            Err(flaw) => {
-                self.findings.error(&given.span, flaw);
+            Err(problem) => {
+                self.diagnostics.error(&given.span, problem);
                 None
             }
         }
     }
 
     /// Everything but the address.
-    fn manners(&mut self, given: &Listen) -> model::Listen {
-        let http2 = self.switch(&given.http2, true);
+    fn http_settings(&mut self, given: &Listen) -> model::ListenerSpec {
+        let http2 = self.bool_or(&given.http2, true);
         let tls = given.tls.as_ref().and_then(|tls| self.listen_tls(tls));
-        let proxy_protocol = given.proxy_protocol.as_ref().map(|given| self.proxies(given));
-        model::Listen {
+        let proxy_protocol =
+            given.proxy_protocol.as_ref().map(|given| self.trusted_networks(given));
+        model::ListenerSpec {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            http2,
+            has_http2: http2,
             tls: tls.map(Arc::new),
             proxy_protocol,
         }
     }
 
-    fn listen_tls(&mut self, given: &Table<ListenTls>) -> Option<ServerTls> {
-        let Table { value: tls, span: table } = given;
+    fn listen_tls(&mut self, given: &LocatedTable<ListenTls>) -> Option<ServerTls> {
+        let LocatedTable { value: tls, span: table } = given;
         let files = tls.certificates.as_deref().unwrap_or_default();
         if files.is_empty() {
-            let mend = "add `certificates = [{ certificate = \"a.pem\", key = \"a.key\" }]`";
-            self.missing(table, "certificates", Flaw::new("TLS needs a certificate", mend));
+            let help = "add `certificates = [{ certificate = \"a.pem\", key = \"a.key\" }]`";
+            self.report_missing(
+                table,
+                "certificates",
+                Problem::new("TLS needs a certificate", help),
+            );
         }
         if let Some(beyond) = files.get(MAX_CERTIFICATES) {
             let message = format!("there are more than {MAX_CERTIFICATES} certificates");
-            self.findings.error(&beyond.span, Flaw::new(message, "leave some away"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
         }
         let mut seen = HashMap::new();
         let mut certificates = Vec::new();
@@ -100,33 +111,36 @@ impl Check<'_> {
             let certificate = self.listen_certificate(one);
             if let Some(name) = &one.value.certificate {
                 let message = format!("`{}` is listed twice", name.value);
-                let flaw = Flaw::new(message, "list each certificate once");
-                self.unique(&mut seen, name.value.as_str(), &name.span, flaw);
+                let problem = Problem::new(message, "list each certificate once");
+                self.is_unique(&mut seen, name.value.as_str(), &name.span, problem);
             }
             certificates.extend(certificate);
         }
-        let key = Key::new(table, "min_version", &tls.min_version);
-        let least = self.setting(&key, TlsVersion::V12, |text| version(text)).value;
-        let key = Key::new(table, "handshake_timeout", &tls.handshake_timeout);
-        let handshake_timeout = self.duration(&key, HANDSHAKE_TIMEOUT).value;
+        let key = SettingKey::new(table, "min_version", &tls.min_version);
+        let min_version = self.setting(&key, TlsVersion::V12, |text| parse_tls_version(text)).value;
+        let key = SettingKey::new(table, "handshake_timeout", &tls.handshake_timeout);
+        let handshake_timeout = self.duration(&key, DEFAULT_HANDSHAKE_TIMEOUT).value;
         let clients = self.client_authority(tls, table);
         (!certificates.is_empty()).then_some(ServerTls {
             certificates,
-            least,
-            clients,
+            min_version,
+            client_authority: clients,
             handshake_timeout,
         })
     }
 
-    fn listen_certificate(&mut self, one: &Table<CertificateFiles>) -> Option<ClientCertificate> {
+    fn listen_certificate(
+        &mut self,
+        one: &LocatedTable<CertificateFiles>,
+    ) -> Option<CertificateAndKey> {
         let CertificateFiles { certificate, key } = &one.value;
         if certificate.is_none() {
-            let flaw = Flaw::new("`certificate` is missing", "name the file that it is in");
-            self.missing(&one.span, "certificate", flaw);
+            let problem = Problem::new("`certificate` is missing", "name the file that it is in");
+            self.report_missing(&one.span, "certificate", problem);
         }
         if key.is_none() {
-            let flaw = Flaw::new("`key` is missing", "name the file with the private key");
-            self.missing(&one.span, "key", flaw);
+            let problem = Problem::new("`key` is missing", "name the file with the private key");
+            self.report_missing(&one.span, "key", problem);
         }
         self.key_pair(certificate.as_ref()?, key.as_ref()?)
     }
@@ -136,48 +150,49 @@ impl Check<'_> {
         tls: &ListenTls,
         table: &Range<usize>,
     ) -> Option<ClientAuthority> {
-        let key = Key::new(table, "client_auth", &tls.client_auth);
-        let is_required = self.setting(&key, true, |text| client_auth(text)).value;
+        let key = SettingKey::new(table, "client_auth", &tls.client_auth);
+        let is_required = self.setting(&key, true, |text| parse_client_auth(text)).value;
         let Some(file) = &tls.client_ca else {
             if let Some(given) = &tls.client_auth
-                && !self.gaps.has(table, "client_ca")
+                && !self.unread.has_key(table, "client_ca")
             {
-                let mend = "add `client_ca`, the file with who issues clients' certificates";
-                let flaw = Flaw::new("`client_auth` has no meaning without `client_ca`", mend);
-                self.findings.error(&given.span, flaw);
+                let help = "add `client_ca`, the file with who issues clients' certificates";
+                let problem =
+                    Problem::new("`client_auth` has no meaning without `client_ca`", help);
+                self.diagnostics.error(&given.span, problem);
             }
             return None;
         };
-        Some(ClientAuthority { roots: self.roots(file)?, is_required })
+        Some(ClientAuthority { roots: self.trusted_roots(file)?, is_required })
     }
 
-    fn proxies(&mut self, given: &Table<ProxyProtocol>) -> Arc<[Network]> {
+    fn trusted_networks(&mut self, given: &LocatedTable<ProxyProtocol>) -> Arc<[Network]> {
         let from = given.value.from.as_deref().unwrap_or_default();
         if from.is_empty() {
-            let mend = "add `from = [\"10.0.0.0/8\"]`, the networks that they connect from";
-            let flaw = Flaw::new("it is not said which proxies may connect", mend);
-            self.missing(&given.span, "from", flaw);
+            let help = "add `from = [\"10.0.0.0/8\"]`, the networks that they connect from";
+            let problem = Problem::new("it is not said which proxies may connect", help);
+            self.report_missing(&given.span, "from", problem);
         }
         if let Some(beyond) = from.get(MAX_NETWORKS) {
             let message = format!("there are more than {MAX_NETWORKS} networks");
-            self.findings.error(&beyond.span, Flaw::new(message, "write larger ones"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "write larger ones"));
         }
         let mut networks = Vec::new();
         for one in from.iter().take(MAX_NETWORKS) {
-            match address::network(&one.value) {
+            match address::parse_network(&one.value) {
                 Ok(network) => networks.push(network),
-                Err(flaw) => drop(self.findings.error(&one.span, flaw)),
+                Err(problem) => drop(self.diagnostics.error(&one.span, problem)),
             }
         }
         networks.into()
     }
 }
 
-fn version(text: &str) -> Result<TlsVersion, Flaw> {
+fn parse_tls_version(text: &str) -> Result<TlsVersion, Problem> {
     match text {
         "1.2" => Ok(TlsVersion::V12),
         "1.3" => Ok(TlsVersion::V13),
-        _ => Err(Flaw::new(
+        _ => Err(Problem::new(
             format!("`{text}` is not a version of TLS that is spoken here"),
             "write \"1.2\" or \"1.3\"",
         )),
@@ -185,11 +200,11 @@ fn version(text: &str) -> Result<TlsVersion, Flaw> {
 }
 
 /// Whether a certificate is required.
-fn client_auth(text: &str) -> Result<bool, Flaw> {
+fn parse_client_auth(text: &str) -> Result<bool, Problem> {
     match text {
         "required" => Ok(true),
         "optional" => Ok(false),
-        _ => Err(Flaw::new(
+        _ => Err(Problem::new(
             format!("`{text}` does not say whether clients must have a certificate"),
             "write \"required\" or \"optional\"",
         )),

@@ -11,117 +11,148 @@ use http::header::{
 use http::{HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
-use super::check::{Check, Key};
-use crate::config::file::{Entries, Located, Otlp, Table, Tls};
-use crate::config::findings::Flaw;
-use crate::config::model::{self, Sampling};
-use crate::logic::speech::TlsClient;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{Entries, Located, LocatedTable, Otlp, Tls};
+use crate::config::model::{self, TraceSampling};
+use crate::logic::model::upstream_protocol::UpstreamTls;
 
 /// Requests whose spans wait: a few kilobytes each.
-const QUEUE: RangeInclusive<usize> = 1..=65_536;
-const QUEUE_DEFAULT: usize = 2_048;
+const QUEUE_RANGE: RangeInclusive<usize> = 1..=65_536;
+const DEFAULT_QUEUE: usize = 2_048;
 
-const BATCH: RangeInclusive<usize> = 1..=8_192;
-const BATCH_DEFAULT: usize = 512;
+const BATCH_RANGE: RangeInclusive<usize> = 1..=8_192;
+const DEFAULT_BATCH: usize = 512;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One percent.
-const SAMPLE: u32 = Sampling::WHOLE / 100;
+const DEFAULT_SAMPLE_MILLIONTHS: u32 = TraceSampling::MAX_MILLIONTHS / 100;
 
 /// Fields besides those that every post has.
 const MAX_HEADERS: usize = 64;
 
 /// What is put behind the URL of a collector (OTLP 1.7, "OTLP/HTTP Request").
-const PATH: &str = "v1/traces";
+const TRACES_PATH: &str = "v1/traces";
 
 /// Where collectors listen for gRPC, which is not spoken here.
 const GRPC_PORT: u16 = 4317;
 
-const SERVICE: &str = "gapless";
+const DEFAULT_SERVICE: &str = "gapless";
 
-const SUCH_AS: &str = "write a URL such as \"http://127.0.0.1:4318\"";
+const URL_HELP: &str = "write a URL such as \"http://127.0.0.1:4318\"";
 
 /// Fields that are this program's to write.
-const OWN: [HeaderName; 7] =
+const RESERVED_HEADERS: [HeaderName; 7] =
     [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING, UPGRADE];
 
-impl Check<'_> {
+impl Validator<'_> {
     /// The collector, if there is one; then `headers` take part in traces, which `traceparent` of the
     /// file must not forbid.
     pub(super) fn otlp(
         &mut self,
-        given: Option<Table<Otlp>>,
+        given: Option<LocatedTable<Otlp>>,
         traceparent: Option<Located<bool>>,
-        headers: &mut model::Headers,
-    ) -> Option<model::Otlp> {
-        let Table { value: given, span: table } = given?;
+        headers: &mut model::HeaderPolicy,
+    ) -> Option<model::OtlpConfig> {
+        let LocatedTable { value: given, span: table } = given?;
         if !cfg!(feature = "otlp") {
-            let mend =
+            let help =
                 "build it with `cargo build --release --features otlp`, or leave `[otlp]` away";
-            let flaw = Flaw::new("this program was built without `otlp`", mend);
-            self.findings.error(&table, flaw);
+            let problem = Problem::new("this program was built without `otlp`", help);
+            self.diagnostics.error(&table, problem);
             return None;
         }
         if let Some(given) = traceparent.filter(|given| !given.value) {
-            let mend = "leave `traceparent` away: `[otlp]` switches it on";
-            let flaw = Flaw::new("spans need `traceparent` to be parts of traces", mend);
-            self.findings.error(&given.span, flaw).also(&table, "spans are exported");
+            let help = "leave `traceparent` away: `[otlp]` switches it on";
+            let problem = Problem::new("spans need `traceparent` to be parts of traces", help);
+            self.diagnostics.error(&given.span, problem).add_related(&table, "spans are exported");
         }
-        let key = Key::new(&table, "sample", &given.sample);
-        let sampling = self.setting(&key, Sampling::new(SAMPLE)?, |text| sampling(text)).value;
-        (headers.traceparent, headers.sampling) = (true, Some(sampling));
-        let key = Key::new(&table, "service", &given.service);
-        let service = self.setting(&key, SERVICE.to_owned(), |text| service(text)).value;
-        let timeout = self.duration(&Key::new(&table, "timeout", &given.timeout), TIMEOUT).value;
-        let queue = self.whole(&Key::new(&table, "queue", &given.queue), &QUEUE, QUEUE_DEFAULT);
-        let batch = self.whole(&Key::new(&table, "batch", &given.batch), &BATCH, BATCH_DEFAULT);
-        let fields = self.fields_for_collector(given.headers.as_ref(), given.headers_file.as_ref());
-        let endpoint = self.collector(&table, given.endpoint.as_ref())?;
-        let tls = self.tls_to_collector(&endpoint, given.tls.as_ref());
+        let key = SettingKey::new(&table, "sample", &given.sample);
+        let sampling = self
+            .setting(&key, TraceSampling::new(DEFAULT_SAMPLE_MILLIONTHS)?, |text| {
+                parse_sampling(text)
+            })
+            .value;
+        (headers.should_set_traceparent, headers.sampling) = (true, Some(sampling));
+        let key = SettingKey::new(&table, "service", &given.service);
+        let service =
+            self.setting(&key, DEFAULT_SERVICE.to_owned(), |text| parse_service_name(text)).value;
+        let timeout = self
+            .duration(&SettingKey::new(&table, "timeout", &given.timeout), DEFAULT_TIMEOUT)
+            .value;
+        let queue = self.integer(
+            &SettingKey::new(&table, "queue", &given.queue),
+            &QUEUE_RANGE,
+            DEFAULT_QUEUE,
+        );
+        let batch = self.integer(
+            &SettingKey::new(&table, "batch", &given.batch),
+            &BATCH_RANGE,
+            DEFAULT_BATCH,
+        );
+        let fields = self.collector_headers(given.headers.as_ref(), given.headers_file.as_ref());
+        let endpoint = self.collector_uri(&table, given.endpoint.as_ref())?;
+        let tls = self.collector_tls(&endpoint, given.tls.as_ref());
         let is_local = matches!(endpoint.host(), Some("localhost" | "[::1]"))
             || endpoint.host().is_some_and(|host| host.starts_with("127."));
         if let Some(file) = given.headers_file.filter(|_| tls.is_none() && !is_local) {
-            let flaw = Flaw::new(
+            let problem = Problem::new(
                 "what is in this file goes to the collector in cleartext",
                 "write the endpoint with `https`",
             );
-            self.findings.warning(&file.span, flaw);
+            self.diagnostics.warning(&file.span, problem);
         }
-        Some(model::Otlp { endpoint, headers: fields, tls, service, timeout, queue, batch })
+        Some(model::OtlpConfig {
+            endpoint,
+            headers: fields,
+            tls,
+            service,
+            timeout,
+            queue_spans: queue,
+            batch_spans: batch,
+        })
     }
 
-    fn collector(&mut self, table: &Range<usize>, given: Option<&Located<String>>) -> Option<Uri> {
+    fn collector_uri(
+        &mut self,
+        table: &Range<usize>,
+        given: Option<&Located<String>>,
+    ) -> Option<Uri> {
         let Some(given) = given else {
-            self.missing(table, "endpoint", Flaw::new("the collector has no `endpoint`", SUCH_AS));
+            self.report_missing(
+                table,
+                "endpoint",
+                Problem::new("the collector has no `endpoint`", URL_HELP),
+            );
             return None;
         };
-        match collector(&given.value) {
+        match parse_collector_uri(&given.value) {
             Ok(uri) => {
                 if uri.port_u16() == Some(GRPC_PORT) {
                     let message = "4317 is the port for gRPC, and this is HTTP";
-                    let flaw = Flaw::new(message, "collectors listen for HTTP on port 4318");
-                    self.findings.warning(&given.span, flaw);
+                    let problem = Problem::new(message, "collectors listen for HTTP on port 4318");
+                    self.diagnostics.warning(&given.span, problem);
                 }
                 Some(uri)
             }
-            Err(flaw) => {
-                self.findings.error(&given.span, flaw);
+            Err(problem) => {
+                self.diagnostics.error(&given.span, problem);
                 None
             }
         }
     }
 
-    fn tls_to_collector(
+    fn collector_tls(
         &mut self,
         endpoint: &Uri,
-        given: Option<&Table<Tls>>,
-    ) -> Option<Arc<TlsClient>> {
+        given: Option<&LocatedTable<Tls>>,
+    ) -> Option<Arc<UpstreamTls>> {
         if endpoint.scheme_str() != Some("https") {
             if let Some(given) = given {
-                let mend = "write the endpoint with `https`, or leave `tls` away";
-                let flaw = Flaw::new("`tls` has no meaning with an endpoint of `http`", mend);
-                self.findings.error(&given.span, flaw);
+                let help = "write the endpoint with `https`, or leave `tls` away";
+                let problem = Problem::new("`tls` has no meaning with an endpoint of `http`", help);
+                self.diagnostics.error(&given.span, problem);
             }
             return None;
         }
@@ -136,24 +167,24 @@ impl Check<'_> {
         Some(tls)
     }
 
-    fn fields_for_collector(
+    fn collector_headers(
         &mut self,
         given: Option<&Located<Entries<Located<String>>>>,
         file: Option<&Located<String>>,
     ) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+        let mut headers = HeaderMap::new();
         for (name, value) in given.iter().flat_map(|given| &given.value.0) {
-            if let Err(flaw) = add(&mut fields, &name.value, &value.value) {
-                self.findings.error(&name.span, flaw);
+            if let Err(problem) = add_header(&mut headers, &name.value, &value.value) {
+                self.diagnostics.error(&name.span, problem);
             }
         }
-        let Some(file) = file else { return fields };
-        let Some(bytes) = self.file_of(file) else { return fields };
+        let Some(file) = file else { return headers };
+        let Some(bytes) = self.read_file(file) else { return headers };
         let Ok(text) = std::str::from_utf8(&bytes) else {
-            let mend = "write one `name: value` on a line, as text";
+            let help = "write one `name: value` on a line, as text";
             let message = format!("`{}` is not UTF-8 text", file.value);
-            self.findings.error(&file.span, Flaw::new(message, mend));
-            return fields;
+            self.diagnostics.error(&file.span, Problem::new(message, help));
+            return headers;
         };
         // Its lines are never shown.
         for (index, line) in text.lines().enumerate() {
@@ -162,99 +193,99 @@ impl Check<'_> {
                 continue;
             }
             let added = match line.split_once(':') {
-                Some((name, value)) => add(&mut fields, name.trim(), value.trim()),
-                None => Err(Flaw::new("this is no field", "write it as `name: value`")),
+                Some((name, value)) => add_header(&mut headers, name.trim(), value.trim()),
+                None => Err(Problem::new("this is no field", "write it as `name: value`")),
             };
-            if let Err(Flaw { message, mend }) = added {
+            if let Err(Problem { message, help }) = added {
                 let message = format!("line {} of `{}`: {message}", index + 1, file.value);
-                self.findings.error(&file.span, Flaw::new(message, mend));
+                self.diagnostics.error(&file.span, Problem::new(message, help));
             }
         }
-        fields
+        headers
     }
 }
 
 /// Adds a field; what is said of a wrong one does not have its value.
-fn add(fields: &mut HeaderMap, name: &str, value: &str) -> Result<(), Flaw> {
+fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Problem> {
     let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
         // In a file, what stands before the first colon may be anything.
-        return Err(Flaw::new("the name is not one of a header", "write it as `name: value`"));
+        return Err(Problem::new("the name is not one of a header", "write it as `name: value`"));
     };
-    if OWN.contains(&known) {
-        return Err(Flaw::new(format!("`{known}` is written by gapless"), "leave it away"));
+    if RESERVED_HEADERS.contains(&known) {
+        return Err(Problem::new(format!("`{known}` is written by gapless"), "leave it away"));
     }
     let Ok(mut value) = HeaderValue::from_str(value) else {
         let message = format!("the value of `{known}` cannot stand in a header");
-        return Err(Flaw::new(message, "use visible characters only, on one line"));
+        return Err(Problem::new(message, "use visible characters only, on one line"));
     };
-    if fields.contains_key(&known) {
-        return Err(Flaw::new(format!("the header `{known}` is given twice"), "give it once"));
+    if headers.contains_key(&known) {
+        return Err(Problem::new(format!("the header `{known}` is given twice"), "give it once"));
     }
-    if fields.len() == MAX_HEADERS {
+    if headers.len() == MAX_HEADERS {
         let message = format!("there are more than {MAX_HEADERS} headers");
-        return Err(Flaw::new(message, "leave some away"));
+        return Err(Problem::new(message, "leave some away"));
     }
     value.set_sensitive(true);
-    fields.insert(known, value);
+    headers.insert(known, value);
     Ok(())
 }
 
 /// Reads the URL of a collector, and puts the path of traces behind it.
-fn collector(text: &str) -> Result<Uri, Flaw> {
-    let bad = || Flaw::new(format!("`{text}` is not a URL"), SUCH_AS);
+fn parse_collector_uri(text: &str) -> Result<Uri, Problem> {
+    let url_problem = || Problem::new(format!("`{text}` is not a URL"), URL_HELP);
     let Some((scheme, rest)) = text.split_once("://") else {
         let is_host = text.parse::<http::uri::Authority>().is_ok();
-        let mend = if is_host { format!("write it as \"http://{text}\"") } else { SUCH_AS.into() };
-        return Err(Flaw::new(format!("`{text}` is not a URL"), mend));
+        let help = if is_host { format!("write it as \"http://{text}\"") } else { URL_HELP.into() };
+        return Err(Problem::new(format!("`{text}` is not a URL"), help));
     };
     if rest.contains('@') {
-        let mend = "leave them away, and write a field into `headers_file`";
-        return Err(Flaw::new("the URL of a collector has no credentials", mend));
+        let help = "leave them away, and write a field into `headers_file`";
+        return Err(Problem::new("the URL of a collector has no credentials", help));
     }
     if scheme != "http" && scheme != "https" {
-        let mend = "write it with `http` or `https`; gRPC is not spoken";
-        return Err(Flaw::new(format!("`{scheme}` is no way to speak to a collector"), mend));
+        let help = "write it with `http` or `https`; gRPC is not spoken";
+        return Err(Problem::new(format!("`{scheme}` is no way to speak to a collector"), help));
     }
     if rest.contains(['?', '#']) {
-        let mend = "end it with the path";
-        return Err(Flaw::new(format!("`{text}` has more than a path"), mend));
+        let help = "end it with the path";
+        return Err(Problem::new(format!("`{text}` has more than a path"), help));
     }
     let base = text.trim_end_matches('/');
-    let whole = if base.ends_with(&format!("/{PATH}")) {
+    let full_url = if base.ends_with(&format!("/{TRACES_PATH}")) {
         base.to_owned()
     } else {
-        format!("{base}/{PATH}")
+        format!("{base}/{TRACES_PATH}")
     };
-    let uri: Uri = whole.parse().map_err(|_| bad())?;
+    let uri: Uri = full_url.parse().map_err(|_| url_problem())?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_readable = ServerName::try_from(host).is_ok();
-    if is_readable && uri.port_u16() != Some(0) { Ok(uri) } else { Err(bad()) }
+    let is_valid_host = ServerName::try_from(host).is_ok();
+    if is_valid_host && uri.port_u16() != Some(0) { Ok(uri) } else { Err(url_problem()) }
 }
 
 /// Reads `0.1%`.
-fn sampling(text: &str) -> Result<Sampling, Flaw> {
-    let flaw = || {
+fn parse_sampling(text: &str) -> Result<TraceSampling, Problem> {
+    let problem = || {
         let is_number = text.trim().parse::<f64>().is_ok();
-        let mend = if is_number {
+        let help = if is_number {
             format!("write it as \"{}%\"", text.trim())
         } else {
             "write it as \"0%\" to \"100%\", such as \"0.1%\"".to_owned()
         };
-        Flaw::new(format!("`{text}` is no share of traces"), mend)
+        Problem::new(format!("`{text}` is no share of traces"), help)
     };
-    let number = text.trim().strip_suffix('%').ok_or_else(flaw)?;
-    let percent: f64 = number.trim().parse().map_err(|_| flaw())?;
+    let number = text.trim().strip_suffix('%').ok_or_else(problem)?;
+    let percent: f64 = number.trim().parse().map_err(|_| problem())?;
     if !(0.0..=100.0).contains(&percent) {
-        return Err(flaw());
+        return Err(problem());
     }
-    let millionths = (percent * f64::from(Sampling::WHOLE / 100)).round();
-    Sampling::new(millionths as u32).ok_or_else(flaw)
+    let millionths = (percent * f64::from(TraceSampling::MAX_MILLIONTHS / 100)).round();
+    TraceSampling::new(millionths as u32).ok_or_else(problem)
 }
 
-fn service(text: &str) -> Result<String, Flaw> {
+fn parse_service_name(text: &str) -> Result<String, Problem> {
     let is_plain = |c: char| !c.is_control();
     if (1..=255).contains(&text.len()) && text.chars().all(is_plain) {
         return Ok(text.to_owned());
     }
-    Err(Flaw::new("`service` is not a name", "write a name such as \"gapless\""))
+    Err(Problem::new("`service` is not a name", "write a name such as \"gapless\""))
 }

@@ -6,184 +6,218 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{self, Check, Key, Setting};
-use super::dns::{self, Target};
-use super::server::HEAD_BYTES;
+use super::dns::{self, EndpointTarget};
+use super::server::HEADER_BYTES_RANGE;
 use super::steer;
-use crate::config::file::{self, CapText, Endpoint, Located, Scalar, Table, Zone};
-use crate::config::findings::Flaw;
+use super::validator;
+use super::validator::{SettingKey, ValidatedSetting, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{self, Endpoint, LimitText, Located, LocatedTable, Scalar, Zone};
 use crate::config::units;
-use crate::logic::breaker::{Breakers, Caps};
-use crate::logic::director::What;
-use crate::logic::discovery::{Entry, Wanted};
-use crate::logic::id::{Place, is_name};
-use crate::logic::topology::{Detect, EndpointSpec, PoolLimits, PoolSpec, StallBounds, ZoneSpec};
+use crate::logic::director::TopologySelector;
+use crate::logic::discovery::{DiscoveryEntry, DiscoveryName};
+use crate::logic::model::id::{Locality, is_valid_name};
+use crate::logic::model::topology::{
+    DetectionSpec, EndpointSpec, PoolLimitSpec, PoolSpec, StallBounds, ZoneSpec,
+};
+use crate::logic::request::breaker::{BreakerLimits, CircuitBreakers};
 
-const WEIGHT: RangeInclusive<u32> = 1..=1_000;
-const IN_A_ROW: RangeInclusive<u32> = 1..=1_000;
-const IDLE_CONNECTIONS: RangeInclusive<usize> = 0..=100_000;
+const WEIGHT_RANGE: RangeInclusive<u32> = 1..=1_000;
+const CONSECUTIVE_RANGE: RangeInclusive<u32> = 1..=1_000;
+const IDLE_CONNECTIONS_RANGE: RangeInclusive<usize> = 0..=100_000;
 /// Far more than one process can hold.
-const CAP: u32 = 10_000_000;
-const LATE_AFTER: Duration = Duration::from_millis(250);
+const MAX_LIMIT: u32 = 10_000_000;
+const DEFAULT_LATE_AFTER: Duration = Duration::from_millis(250);
 
 /// The first place of every zone name and endpoint address of one pool.
 #[derive(Default)]
-struct Seen {
-    places: HashMap<Place, Range<usize>>,
+struct SeenInPool {
+    zones: HashMap<Locality, Range<usize>>,
     addresses: HashMap<SocketAddr, Range<usize>>,
-    drained: Vec<What>,
-    names: HashMap<Wanted, Range<usize>>,
+    drained: Vec<TopologySelector>,
+    dns_names: HashMap<DiscoveryName, Range<usize>>,
 }
 
-impl Check<'_> {
-    pub(super) fn pool(&mut self, name: &Located<String>, pool: Table<file::Pool>) -> PoolSpec {
-        let Table { value: given, span: table } = pool;
-        if !is_name(&name.value) {
+impl Validator<'_> {
+    pub(super) fn pool(
+        &mut self,
+        name: &Located<String>,
+        pool: LocatedTable<file::Pool>,
+    ) -> PoolSpec {
+        let LocatedTable { value: given, span: table } = pool;
+        if !is_valid_name(&name.value) {
             let message = format!("`{}` cannot name a pool", name.value);
-            self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
+            self.diagnostics.error(&name.span, Problem::new(message, NAME_HELP));
         }
-        let speech = self.speech(&given, &table);
+        let protocol = self.upstream_protocol(&given, &table);
         let zones = given.zone.unwrap_or_default();
         if zones.is_empty() {
-            let flaw = Flaw::new(
+            let problem = Problem::new(
                 format!("the pool `{}` has no zone", name.value),
                 format!("add `[[pool.{}.zone]]` with `name` and `endpoints`", name.value),
             );
-            self.missing(&table, "zone", flaw);
+            self.report_missing(&table, "zone", problem);
         }
-        let mut seen = Seen::default();
+        let mut seen = SeenInPool::default();
         let pool: Arc<str> = Arc::from(name.value.as_str());
         let zones: Vec<ZoneSpec> =
             zones.into_iter().filter_map(|zone| self.zone(zone, &pool, &mut seen)).collect();
-        let said =
-            steer::Said { steer: given.steer, capacity: given.capacity, region: given.region };
-        let steer = self.steer(said, &zones);
+        let steering = steer::SteeringSettings {
+            steer: given.steer,
+            capacity: given.capacity,
+            region: given.region,
+        };
+        let steer = self.steer(steering, &zones);
         let detect = self.detect(given.detect);
-        let optimistic = self.switch(&given.optimistic, false);
-        let key = Key::new(&table, "late_after", &given.late_after);
-        let late_after = self.duration(&key, LATE_AFTER).value;
+        let optimistic = self.bool_or(&given.optimistic, false);
+        let key = SettingKey::new(&table, "late_after", &given.late_after);
+        let late_after = self.duration(&key, DEFAULT_LATE_AFTER).value;
         let mut probes = self.probes(given.probe, &table, detect.timeout);
         // What listens elsewhere may know nothing of PROXY headers.
-        for probe in probes.iter_mut().filter(|probe| probe.asks_the_endpoint()) {
-            probe.proxy_protocol = speech.proxy_protocol;
+        for probe in probes.iter_mut().filter(|probe| probe.is_at_endpoint_address()) {
+            probe.proxy_protocol = protocol.proxy_protocol;
         }
         PoolSpec {
             name: pool,
             zones,
             probes,
-            speech,
+            upstream_protocol: protocol,
             steer,
             detect,
             stall: self.stall(given.stall),
-            optimistic,
+            is_optimistic: optimistic,
             late_after,
             limits: self.pool_limits(given.limits),
-            correlate: self.correlate(given.correlate),
-            recover: self.recover(given.recover),
-            evict: self.evict(given.evict),
+            correlation: self.correlate(given.correlate),
+            recovery: self.recover(given.recover),
+            eviction: self.evict(given.evict),
             slo: self.slo(given.slo),
-            drained: seen.drained,
+            drained_scopes: seen.drained,
             balance: self.balance(given.balance),
             affinity: self.affinity(given.affinity),
         }
     }
 
-    fn zone(&mut self, zone: Table<Zone>, pool: &Arc<str>, seen: &mut Seen) -> Option<ZoneSpec> {
-        let Table { value: mut given, span: table } = zone;
-        let terms = self.terms(&table, &mut given);
+    fn zone(
+        &mut self,
+        zone: LocatedTable<Zone>,
+        pool: &Arc<str>,
+        seen: &mut SeenInPool,
+    ) -> Option<ZoneSpec> {
+        let LocatedTable { value: mut given, span: table } = zone;
+        let terms = self.zone_terms(&table, &mut given);
         let place = match &given.name {
-            Some(name) => self.place(name).filter(|place| {
-                let flaw = Flaw::new(
+            Some(name) => self.zone_name(name).filter(|place| {
+                let problem = Problem::new(
                     format!("this pool already has the zone {place}"),
                     "list all endpoints of a zone together",
                 );
-                self.unique(&mut seen.places, place.clone(), &name.span, flaw)
+                self.is_unique(&mut seen.zones, place.clone(), &name.span, problem)
             }),
             None => {
-                let mend = "add `name = \"region/zone\"`";
-                self.missing(&table, "name", Flaw::new("a zone needs a name", mend));
+                let help = "add `name = \"region/zone\"`";
+                self.report_missing(&table, "name", Problem::new("a zone needs a name", help));
                 None
             }
         };
-        if self.switch(&given.drain, false) {
-            seen.drained.extend(place.clone().map(What::Zone));
+        if self.bool_or(&given.drain, false) {
+            seen.drained.extend(place.clone().map(TopologySelector::Zone));
         }
         let given = given.endpoints.unwrap_or_default();
         if given.is_empty() {
-            let flaw =
-                Flaw::new("the zone has no endpoint", "add `endpoints = [\"10.0.1.11:9000\"]`");
-            self.missing(&table, "endpoints", flaw);
+            let problem =
+                Problem::new("the zone has no endpoint", "add `endpoints = [\"10.0.1.11:9000\"]`");
+            self.report_missing(&table, "endpoints", problem);
         }
         let mut endpoints = Vec::new();
         for one in &given {
             let Some((target, weight)) = self.endpoint(one, seen) else { continue };
             match (target, &place) {
-                (Target::Address(address), _) => endpoints.push(EndpointSpec { address, weight }),
-                (Target::Name(wanted), Some(place)) => {
-                    let (pool, place) = (Arc::clone(pool), place.clone());
-                    self.names.push(Entry { pool, place, wanted, weight });
+                (EndpointTarget::Address(address), _) => {
+                    endpoints.push(EndpointSpec { address, weight })
                 }
-                (Target::Name(_), None) => {}
+                (EndpointTarget::Name(wanted), Some(place)) => {
+                    let (pool, place) = (Arc::clone(pool), place.clone());
+                    self.dns_entries.push(DiscoveryEntry {
+                        pool,
+                        place,
+                        discovery_name: wanted,
+                        weight,
+                    });
+                }
+                (EndpointTarget::Name(_), None) => {}
             }
         }
-        Some(ZoneSpec { place: place?, endpoints, terms })
+        Some(ZoneSpec { locality: place?, endpoints, settings: terms })
     }
 
-    fn endpoint(&mut self, given: &Located<Endpoint>, seen: &mut Seen) -> Option<(Target, u32)> {
+    fn endpoint(
+        &mut self,
+        given: &Located<Endpoint>,
+        seen: &mut SeenInPool,
+    ) -> Option<(EndpointTarget, u32)> {
         let mut drain = None;
-        let (read, span, weight) = match &given.value {
-            Endpoint::Address(text) => (dns::target(text), &given.span, 1),
+        let (target, span, weight) = match &given.value {
+            Endpoint::Address(text) => (dns::parse_target(text), &given.span, 1),
             Endpoint::Table(table) => {
                 drain = table.drain.as_ref().filter(|drain| drain.value);
-                let weight =
-                    self.whole(&Key::new(&given.span, "weight", &table.weight), &WEIGHT, 1);
+                let weight = self.integer(
+                    &SettingKey::new(&given.span, "weight", &table.weight),
+                    &WEIGHT_RANGE,
+                    1,
+                );
                 match (&table.address, &table.srv) {
-                    (Some(address), None) => (dns::target(&address.value), &address.span, weight),
-                    (None, Some(srv)) => {
-                        (dns::service(&srv.value).map(Target::Name), &srv.span, weight)
+                    (Some(address), None) => {
+                        (dns::parse_target(&address.value), &address.span, weight)
                     }
+                    (None, Some(srv)) => (
+                        dns::parse_service(&srv.value).map(EndpointTarget::Name),
+                        &srv.span,
+                        weight,
+                    ),
                     (Some(_), Some(srv)) => {
-                        let mend = "list them apart: { address = … }, { srv = … }";
-                        let flaw = Flaw::new("an endpoint has an `address` or is a `srv`", mend);
-                        self.findings.error(&srv.span, flaw);
+                        let help = "list them apart: { address = … }, { srv = … }";
+                        let problem =
+                            Problem::new("an endpoint has an `address` or is a `srv`", help);
+                        self.diagnostics.error(&srv.span, problem);
                         return None;
                     }
                     (None, None) => {
-                        let mend = "add `address = \"10.0.1.11:9000\"`";
-                        let flaw = Flaw::new("an endpoint needs an address", mend);
-                        if !self.gaps.has(&given.span, "srv") {
-                            self.missing(&given.span, "address", flaw);
+                        let help = "add `address = \"10.0.1.11:9000\"`";
+                        let problem = Problem::new("an endpoint needs an address", help);
+                        if !self.unread.has_key(&given.span, "srv") {
+                            self.report_missing(&given.span, "address", problem);
                         }
                         return None;
                     }
                 }
             }
         };
-        let mend = "list each once; use `weight` to give it more traffic";
-        let twice = |what: String| Flaw::new(format!("this pool already has {what}"), mend);
-        let is_new = match &read {
-            Ok(Target::Address(address)) => {
-                let flaw = twice(format!("the endpoint {address}"));
-                self.unique(&mut seen.addresses, *address, span, flaw)
+        let help = "list each once; use `weight` to give it more traffic";
+        let duplicate = |what: String| Problem::new(format!("this pool already has {what}"), help);
+        let is_new = match &target {
+            Ok(EndpointTarget::Address(address)) => {
+                let problem = duplicate(format!("the endpoint {address}"));
+                self.is_unique(&mut seen.addresses, *address, span, problem)
             }
-            Ok(Target::Name(wanted)) => {
-                let flaw = twice(format!("the name {wanted}"));
-                self.unique(&mut seen.names, wanted.clone(), span, flaw)
+            Ok(EndpointTarget::Name(wanted)) => {
+                let problem = duplicate(format!("the name {wanted}"));
+                self.is_unique(&mut seen.dns_names, wanted.clone(), span, problem)
             }
-            Err(flaw) => {
-                self.findings.error(span, flaw.clone());
+            Err(problem) => {
+                self.diagnostics.error(span, problem.clone());
                 false
             }
         };
-        match (read.ok().filter(|_| is_new)?, drain) {
-            (Target::Address(address), Some(_)) => {
-                seen.drained.push(What::Endpoint(address));
-                Some((Target::Address(address), weight))
+        match (target.ok().filter(|_| is_new)?, drain) {
+            (EndpointTarget::Address(address), Some(_)) => {
+                seen.drained.push(TopologySelector::Endpoint(address));
+                Some((EndpointTarget::Address(address), weight))
             }
-            (Target::Name(_), Some(drain)) => {
-                let mend = "drain its zone, or one of its addresses with `gapless drain`";
-                let flaw = Flaw::new("what a name leads to cannot be drained here", mend);
-                self.findings.error(&drain.span, flaw);
+            (EndpointTarget::Name(_), Some(drain)) => {
+                let help = "drain its zone, or one of its addresses with `gapless drain`";
+                let problem = Problem::new("what a name leads to cannot be drained here", help);
+                self.diagnostics.error(&drain.span, problem);
                 None
             }
             (target, None) => Some((target, weight)),
@@ -191,39 +225,39 @@ impl Check<'_> {
     }
 
     /// A `region/zone`, in a zone's name or in `self`.
-    pub(super) fn place(&mut self, given: &Located<String>) -> Option<Place> {
-        let place = Place::parse(&given.value);
+    pub(super) fn zone_name(&mut self, given: &Located<String>) -> Option<Locality> {
+        let place = Locality::parse(&given.value);
         if place.is_none() {
             let message = format!("`{}` is not a region and a zone", given.value);
-            let mend = "write it as \"region/zone\", such as \"us-south/us-south-1\"; \
+            let help = "write it as \"region/zone\", such as \"us-south/us-south-1\"; \
                         names are letters, digits, `-`, `_` and `.`";
-            self.findings.error(&given.span, Flaw::new(message, mend));
+            self.diagnostics.error(&given.span, Problem::new(message, help));
         }
         place
     }
 
-    fn detect(&mut self, detect: Option<Table<file::Detect>>) -> Detect {
-        let Table { value: given, span: table } = detect.unwrap_or_default();
-        let default = Detect::default();
-        let key = Key::new(&table, "interval", &given.interval);
+    fn detect(&mut self, detect: Option<LocatedTable<file::Detect>>) -> DetectionSpec {
+        let LocatedTable { value: given, span: table } = detect.unwrap_or_default();
+        let default = DetectionSpec::default();
+        let key = SettingKey::new(&table, "interval", &given.interval);
         let interval = self.duration(&key, default.interval);
-        let key = Key::new(&table, "timeout", &given.timeout);
+        let key = SettingKey::new(&table, "timeout", &given.timeout);
         let timeout = self.duration(&key, default.timeout);
-        let key = Key::new(&table, "fast_interval", &given.fast_interval);
+        let key = SettingKey::new(&table, "fast_interval", &given.fast_interval);
         let fast_interval = self.duration(&key, default.fast_interval);
-        let key = Key::new(&table, "down_interval", &given.down_interval);
+        let key = SettingKey::new(&table, "down_interval", &given.down_interval);
         let down_interval = self.duration(&key, default.down_interval);
-        let key = Key::new(&table, "down_after", &given.down_after);
-        let down_after = self.whole(&key, &IN_A_ROW, default.down_after);
-        let key = Key::new(&table, "up_after", &given.up_after);
-        let up_after = self.whole(&key, &IN_A_ROW, default.up_after);
+        let key = SettingKey::new(&table, "down_after", &given.down_after);
+        let down_after = self.integer(&key, &CONSECUTIVE_RANGE, default.down_after);
+        let key = SettingKey::new(&table, "up_after", &given.up_after);
+        let up_after = self.integer(&key, &CONSECUTIVE_RANGE, default.up_after);
 
         // Periods are counted from start to start, and an endpoint has one probe at a time: a probe
         // that may outlast its period would stretch it without a word.
-        self.not_longer(("timeout", &timeout), ("interval", &interval));
-        self.not_longer(("timeout", &timeout), ("down_interval", &down_interval));
-        self.not_longer(("fast_interval", &fast_interval), ("interval", &interval));
-        let detect = Detect {
+        self.check_not_longer(("timeout", &timeout), ("interval", &interval));
+        self.check_not_longer(("timeout", &timeout), ("down_interval", &down_interval));
+        self.check_not_longer(("fast_interval", &fast_interval), ("interval", &interval));
+        let detect = DetectionSpec {
             interval: interval.value,
             timeout: timeout.value,
             fast_interval: fast_interval.value,
@@ -232,98 +266,111 @@ impl Check<'_> {
             up_after,
             target: None,
         };
-        let key = Key::new(&table, "target", &given.target);
-        let target = self.target(&key, &detect, &[&interval, &timeout, &fast_interval]);
-        Detect { target, ..detect }
+        let key = SettingKey::new(&table, "target", &given.target);
+        let target = self.detection_target(&key, &detect, &[&interval, &timeout, &fast_interval]);
+        DetectionSpec { target, ..detect }
     }
 
-    fn stall(&mut self, stall: Option<Table<file::Stall>>) -> StallBounds {
-        let Table { value: given, span: table } = stall.unwrap_or_default();
+    fn stall(&mut self, stall: Option<LocatedTable<file::Stall>>) -> StallBounds {
+        let LocatedTable { value: given, span: table } = stall.unwrap_or_default();
         let default = StallBounds::default();
-        let floor = self.duration(&Key::new(&table, "floor", &given.floor), default.floor);
-        let ceiling = self.duration(&Key::new(&table, "ceiling", &given.ceiling), default.ceiling);
-        self.not_longer(("floor", &floor), ("ceiling", &ceiling));
+        let floor = self.duration(&SettingKey::new(&table, "floor", &given.floor), default.floor);
+        let ceiling =
+            self.duration(&SettingKey::new(&table, "ceiling", &given.ceiling), default.ceiling);
+        self.check_not_longer(("floor", &floor), ("ceiling", &ceiling));
         StallBounds { floor: floor.value, ceiling: ceiling.value }
     }
 
     /// Reports a duration that is longer than one that it must fit into.
-    pub(super) fn not_longer(
+    pub(super) fn check_not_longer(
         &mut self,
-        (inner_name, inner): (&str, &Setting<Duration>),
-        (outer_name, outer): (&str, &Setting<Duration>),
+        (inner_name, inner): (&str, &ValidatedSetting<Duration>),
+        (outer_name, outer): (&str, &ValidatedSetting<Duration>),
     ) {
         if inner.value <= outer.value {
             return;
         }
-        let Some((span, second)) = inner.clash(outer) else {
+        let Some((span, second)) = inner.conflicting_spans(outer) else {
             return;
         };
-        let flaw = Flaw::new(
+        let problem = Problem::new(
             format!(
                 "`{inner_name}` ({}) is longer than `{outer_name}` ({})",
-                inner.shown(),
-                outer.shown()
+                inner.display_text(),
+                outer.display_text()
             ),
             format!(
                 "set `{inner_name}` to \"{}\" or less, or `{outer_name}` to \"{}\" or more",
-                units::duration_text(outer.value),
-                units::duration_text(inner.value)
+                units::format_duration(outer.value),
+                units::format_duration(inner.value)
             ),
         );
-        let finding = self.findings.error(&span, flaw);
+        let finding = self.diagnostics.error(&span, problem);
         if let Some(second) = second {
-            finding.also(&second, "longer than this");
+            finding.add_related(&second, "longer than this");
         }
     }
 
-    fn pool_limits(&mut self, limits: Option<Table<file::PoolLimits>>) -> PoolLimits {
-        let Table { value: given, span: table } = limits.unwrap_or_default();
-        let default = PoolLimits::default();
-        let key = Key::new(&table, "idle_connections", &given.idle_connections);
-        let idle_connections = self.whole(&key, &IDLE_CONNECTIONS, default.idle_connections);
-        let key = Key::new(&table, "idle_timeout", &given.idle_timeout);
+    fn pool_limits(&mut self, limits: Option<LocatedTable<file::PoolLimits>>) -> PoolLimitSpec {
+        let LocatedTable { value: given, span: table } = limits.unwrap_or_default();
+        let default = PoolLimitSpec::default();
+        let key = SettingKey::new(&table, "idle_connections", &given.idle_connections);
+        let idle_connections =
+            self.integer(&key, &IDLE_CONNECTIONS_RANGE, default.max_idle_connections);
+        let key = SettingKey::new(&table, "idle_timeout", &given.idle_timeout);
         let idle_timeout = self.duration(&key, default.idle_timeout).value;
-        let key = Key::new(&table, "response_head", &given.response_head);
-        let response_head_bytes = self.size(&key, &HEAD_BYTES, default.response_head_bytes);
-        let breakers =
-            Breakers { endpoint: self.caps(given.endpoint), pool: self.caps(given.pool) };
-        PoolLimits { idle_connections, idle_timeout, response_head_bytes, breakers }
-    }
-
-    fn caps(&mut self, caps: Option<Table<file::Caps>>) -> Caps {
-        let Table { value: given, span: table } = caps.unwrap_or_default();
-        Caps {
-            connections: self.cap(&Key::new(&table, "connections", &given.connections), 1),
-            requests: self.cap(&Key::new(&table, "requests", &given.requests), 1),
-            pending: self.cap(&Key::new(&table, "pending", &given.pending), 0),
-            retries: self.cap(&Key::new(&table, "retries", &given.retries), 0),
+        let key = SettingKey::new(&table, "response_head", &given.response_head);
+        let response_head_bytes =
+            self.size(&key, &HEADER_BYTES_RANGE, default.max_response_head_bytes);
+        let breakers = CircuitBreakers {
+            endpoint: self.breaker_limits(given.endpoint),
+            pool: self.breaker_limits(given.pool),
+        };
+        PoolLimitSpec {
+            max_idle_connections: idle_connections,
+            idle_timeout,
+            max_response_head_bytes: response_head_bytes,
+            circuit_breakers: breakers,
         }
     }
 
-    fn cap(&mut self, key: &Key<'_, CapText>, least: u32) -> Option<u32> {
-        let read = |CapText(given): &CapText| match given {
+    fn breaker_limits(&mut self, caps: Option<LocatedTable<file::Caps>>) -> BreakerLimits {
+        let LocatedTable { value: given, span: table } = caps.unwrap_or_default();
+        BreakerLimits {
+            connections: self.limit(&SettingKey::new(&table, "connections", &given.connections), 1),
+            requests: self.limit(&SettingKey::new(&table, "requests", &given.requests), 1),
+            pending: self.limit(&SettingKey::new(&table, "pending", &given.pending), 0),
+            retries: self.limit(&SettingKey::new(&table, "retries", &given.retries), 0),
+        }
+    }
+
+    fn limit(&mut self, key: &SettingKey<'_, LimitText>, least: u32) -> Option<u32> {
+        let read = |LimitText(given): &LimitText| match given {
             Scalar::Text(text) if text == "unlimited" => Ok(None),
-            _ => check::whole_from(given, key.name, &(least..=CAP))
-                .map(Some)
-                .map_err(|flaw| Flaw { mend: format!("{}, or \"unlimited\"", flaw.mend), ..flaw }),
+            _ => validator::parse_integer(given, key.name, &(least..=MAX_LIMIT)).map(Some).map_err(
+                |problem| Problem {
+                    help: format!("{}, or \"unlimited\"", problem.help),
+                    ..problem
+                },
+            ),
         };
         self.setting(key, None, read).value
     }
 }
 
 /// What names may be made of.
-pub(super) const NAME_MEND: &str = "use letters, digits, `-`, `_` and `.`";
+pub(super) const NAME_HELP: &str = "use letters, digits, `-`, `_` and `.`";
 
 /// An endpoint is connected to, so it needs one address and one port.
-pub(super) fn reachable(address: SocketAddr) -> Result<SocketAddr, Flaw> {
+pub(super) fn check_reachable(address: SocketAddr) -> Result<SocketAddr, Problem> {
     if address.port() == 0 {
-        let mend = "write the port that the endpoint listens on";
-        return Err(Flaw::new("nothing can be reached at port 0", mend));
+        let help = "write the port that the endpoint listens on";
+        return Err(Problem::new("nothing can be reached at port 0", help));
     }
     if address.ip().is_unspecified() {
-        let mend =
+        let help =
             format!("write the endpoint's own address, such as \"127.0.0.1:{}\"", address.port());
-        return Err(Flaw::new(format!("{} stands for every address", address.ip()), mend));
+        return Err(Problem::new(format!("{} stands for every address", address.ip()), help));
     }
     Ok(address)
 }

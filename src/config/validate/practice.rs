@@ -4,190 +4,209 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pools;
-use super::check::{Check, Key};
-use crate::config::file::{self, DurationText, Located, Table};
-use crate::config::findings::Flaw;
+use super::ValidatedPools;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{self, DurationText, Located, LocatedTable};
 use crate::config::suggest;
 use crate::logic::drill::{
-    Allowance, Fault, LENGTHS, Matching, Moment, Plan, Practice, Rhythm, Share, Timetable, Window,
+    DrillFault, DrillPlan, FailureBudget, HeaderMatch, LENGTH_RANGE, PracticeCalendar,
+    PracticeSchedule, Recurrence, SharePercent, WeeklyTime, WeeklyWindow,
 };
-use crate::logic::id::Place;
+use crate::logic::model::id::Locality;
 
 /// The shortest rhythm.
-const EVERY_LEAST: Duration = Duration::from_mins(1);
+const MIN_PERIOD: Duration = Duration::from_mins(1);
 
-const LENGTH: Duration = Duration::from_secs(30);
-const SHARE_PERCENT: u32 = 10;
+const DEFAULT_LENGTH: Duration = Duration::from_secs(30);
+const DEFAULT_SHARE_PERCENT: u32 = 10;
 
-impl Check<'_> {
-    pub(super) fn practice(
+impl Validator<'_> {
+    pub(super) fn scheduled_drills(
         &mut self,
-        given: Vec<Table<file::Practice>>,
-        pools: &Pools,
-    ) -> Vec<Practice> {
-        given.into_iter().filter_map(|one| self.one_practice(one, pools)).collect()
+        given: Vec<LocatedTable<file::Practice>>,
+        pools: &ValidatedPools,
+    ) -> Vec<PracticeSchedule> {
+        given.into_iter().filter_map(|one| self.scheduled_drill(one, pools)).collect()
     }
 
-    fn one_practice(&mut self, given: Table<file::Practice>, pools: &Pools) -> Option<Practice> {
-        let Table { value: given, span: table } = given;
-        let key = Key::new(&table, "fault", &given.fault);
-        let fault = self.setting(&key, Fault::Refused, |text| {
-            Fault::parse(text).map_err(|message| Flaw::new(message, "write `fault = \"refused\"`"))
+    fn scheduled_drill(
+        &mut self,
+        given: LocatedTable<file::Practice>,
+        pools: &ValidatedPools,
+    ) -> Option<PracticeSchedule> {
+        let LocatedTable { value: given, span: table } = given;
+        let key = SettingKey::new(&table, "fault", &given.fault);
+        let fault = self.setting(&key, DrillFault::Refused, |text| {
+            DrillFault::parse(text)
+                .map_err(|message| Problem::new(message, "write `fault = \"refused\"`"))
         });
-        let share = Share::new(SHARE_PERCENT)?;
-        let key = Key::new(&table, "share", &given.share);
+        let share = SharePercent::new(DEFAULT_SHARE_PERCENT)?;
+        let key = SettingKey::new(&table, "share", &given.share);
         let share = self.setting(&key, share, |text| {
-            Share::parse(text).ok_or_else(|| {
-                Flaw::new(format!("`{text}` is no share"), "write it as \"1%\" to \"100%\"")
+            SharePercent::parse(text).ok_or_else(|| {
+                Problem::new(format!("`{text}` is no share"), "write it as \"1%\" to \"100%\"")
             })
         });
-        let length = self.length(&table, &given.length);
-        let key = Key::new(&table, "match", &given.matching);
+        let length = self.drill_length(&table, &given.length);
+        let key = SettingKey::new(&table, "match", &given.matching);
         let matching = self.setting(&key, None, |text| {
-            let flaw = || Flaw::new(format!("`{text}` is no header"), "write it as \"name=value\"");
-            Matching::parse(text).map(Some).ok_or_else(flaw)
+            let problem =
+                || Problem::new(format!("`{text}` is no header"), "write it as \"name=value\"");
+            HeaderMatch::parse(text).map(Some).ok_or_else(problem)
         });
-        let key = Key::new(&table, "abort_budget", &given.abort_budget);
-        let allowance = self.setting(&key, Allowance::default(), |text| {
-            let flaw = || Flaw::new(format!("`{text}` is no budget"), "write \"1%\" or \"20\"");
-            Allowance::parse(text).ok_or_else(flaw)
+        let key = SettingKey::new(&table, "abort_budget", &given.abort_budget);
+        let allowance = self.setting(&key, FailureBudget::default(), |text| {
+            let problem =
+                || Problem::new(format!("`{text}` is no budget"), "write \"1%\" or \"20\"");
+            FailureBudget::parse(text).ok_or_else(problem)
         });
-        let pool = given.pool.as_ref().and_then(|pool| self.practised_pool(pool, pools));
-        let plan = |lose: Place| Plan {
-            lose,
+        let pool = given.pool.as_ref().and_then(|pool| self.drill_pool(pool, pools));
+        let plan = |lose: Locality| DrillPlan {
+            zone: lose,
             endpoint: None,
             pool: pool.clone(),
             fault: fault.value,
             share: share.value,
             length,
-            matching: matching.value.clone(),
-            allowance: allowance.value,
-            by_hand: false,
+            header_match: matching.value.clone(),
+            failure_budget: allowance.value,
+            is_manual: false,
         };
-        let zones = self.practised_zones(&table, &given.zones.unwrap_or_default(), pools);
+        let zones = self.drill_zones(&table, &given.zones.unwrap_or_default(), pools);
         let plans = zones.into_iter().map(plan).collect();
-        let timetable = Timetable {
-            rhythm: self.rhythm(&table, &given.every, given.at)?,
+        let timetable = PracticeCalendar {
+            recurrence: self.schedule(&table, &given.every, given.at)?,
             allowed: self.windows(given.allowed.unwrap_or_default()),
             blocked: self.windows(given.blocked.unwrap_or_default()),
         };
         // From any Monday.
-        if timetable.next(0, length.as_secs()).is_none() {
-            let mend = "give `allowed` more room, or `blocked` less";
-            let flaw = Flaw::new("this never comes: no time is open when it is due", mend);
-            self.findings.warning(&table, flaw);
+        if timetable.next_start_s(0, length.as_secs()).is_none() {
+            let help = "give `allowed` more room, or `blocked` less";
+            let problem = Problem::new("this never comes: no time is open when it is due", help);
+            self.diagnostics.warning(&table, problem);
         }
-        Some(Practice { plans, timetable })
+        Some(PracticeSchedule { plans, calendar: timetable })
     }
 
-    fn length(&mut self, table: &Range<usize>, given: &Option<Located<DurationText>>) -> Duration {
-        let length = self.duration(&Key::new(table, "for", given), LENGTH).value;
-        if !LENGTHS.contains(&length)
+    fn drill_length(
+        &mut self,
+        table: &Range<usize>,
+        given: &Option<Located<DurationText>>,
+    ) -> Duration {
+        let length = self.duration(&SettingKey::new(table, "for", given), DEFAULT_LENGTH).value;
+        if !LENGTH_RANGE.contains(&length)
             && let Some(given) = given
         {
-            let flaw = Flaw::new("`for` must be from 1s to 1h", "write a duration such as \"30s\"");
-            self.findings.error(&given.span, flaw);
+            let problem =
+                Problem::new("`for` must be from 1s to 1h", "write a duration such as \"30s\"");
+            self.diagnostics.error(&given.span, problem);
         }
         length
     }
 
-    fn practised_zones(
+    fn drill_zones(
         &mut self,
         table: &Range<usize>,
         given: &[Located<String>],
-        pools: &Pools,
-    ) -> Vec<Place> {
+        pools: &ValidatedPools,
+    ) -> Vec<Locality> {
         if given.is_empty() {
-            let mend = "write `zones = [\"region/zone\"]`";
-            self.missing(table, "zones", Flaw::new("practice needs zones to lose", mend));
+            let help = "write `zones = [\"region/zone\"]`";
+            self.report_missing(table, "zones", Problem::new("practice needs zones to lose", help));
         }
-        let known: Vec<String> = pools.places().map(Place::to_string).collect();
+        let known: Vec<String> = pools.zone_names().map(Locality::to_string).collect();
         let mut places = Vec::new();
         for one in given {
-            let Some(place) = self.place(one) else { continue };
-            if !known.is_empty() && !pools.places().any(|other| *other == place) {
-                let near = suggest::nearest(&one.value, known.iter().map(String::as_str));
-                let mend = near.map_or_else(
+            let Some(place) = self.zone_name(one) else { continue };
+            if !known.is_empty() && !pools.zone_names().any(|other| *other == place) {
+                let suggestion = suggest::nearest(&one.value, known.iter().map(String::as_str));
+                let help = suggestion.map_or_else(
                     || "name a zone that a pool has".to_owned(),
-                    |near| format!("did you mean `{near}`?"),
+                    |suggestion| format!("did you mean `{suggestion}`?"),
                 );
-                self.findings
-                    .error(&one.span, Flaw::new(format!("no pool has the zone {place}"), mend));
+                self.diagnostics
+                    .error(&one.span, Problem::new(format!("no pool has the zone {place}"), help));
             }
             places.push(place);
         }
         places
     }
 
-    fn practised_pool(&mut self, given: &Located<String>, pools: &Pools) -> Option<Arc<str>> {
-        if pools.has(&given.value) {
+    fn drill_pool(&mut self, given: &Located<String>, pools: &ValidatedPools) -> Option<Arc<str>> {
+        if pools.has_pool(&given.value) {
             return Some(given.value.as_str().into());
         }
-        let mend = suggest::nearest(&given.value, pools.names()).map_or_else(
+        let help = suggest::nearest(&given.value, pools.names()).map_or_else(
             || "name a pool of this file, or leave `pool` away".to_owned(),
-            |near| format!("did you mean `{near}`?"),
+            |suggestion| format!("did you mean `{suggestion}`?"),
         );
-        let flaw = Flaw::new(format!("there is no pool `{}`", given.value), mend);
-        self.findings.error(&given.span, flaw);
+        let problem = Problem::new(format!("there is no pool `{}`", given.value), help);
+        self.diagnostics.error(&given.span, problem);
         None
     }
 
-    fn rhythm(
+    fn schedule(
         &mut self,
         table: &Range<usize>,
         every: &Option<Located<DurationText>>,
         at: Option<Vec<Located<String>>>,
-    ) -> Option<Rhythm> {
-        let mend = "write `every = \"24h\"`, or `at = [\"Wed 10:30\"]`";
+    ) -> Option<Recurrence> {
+        let help = "write `every = \"24h\"`, or `at = [\"Wed 10:30\"]`";
         match (every, at) {
             (Some(given), None) => {
-                let every = self.duration(&Key::new(table, "every", every), LENGTH).value;
-                if every < EVERY_LEAST {
-                    let flaw = Flaw::new("`every` must be from 1m to 7 days", mend);
-                    self.findings.error(&given.span, flaw);
+                let every =
+                    self.duration(&SettingKey::new(table, "every", every), DEFAULT_LENGTH).value;
+                if every < MIN_PERIOD {
+                    let problem = Problem::new("`every` must be from 1m to 7 days", help);
+                    self.diagnostics.error(&given.span, problem);
                     return None;
                 }
-                Some(Rhythm::Every { seconds: every.as_secs() })
+                Some(Recurrence::Every { seconds: every.as_secs() })
             }
             (None, Some(at)) => {
                 let moments = at.iter().map(|one| {
-                    let moment = Moment::parse(&one.value);
+                    let moment = WeeklyTime::parse(&one.value);
                     if moment.is_none() {
                         let message = format!("`{}` is no moment of the week", one.value);
-                        let flaw =
-                            Flaw::new(message, "write it as \"Wed 10:30\" or \"Mon-Fri 10:30\"");
-                        self.findings.error(&one.span, flaw);
+                        let problem =
+                            Problem::new(message, "write it as \"Wed 10:30\" or \"Mon-Fri 10:30\"");
+                        self.diagnostics.error(&one.span, problem);
                     }
                     moment
                 });
                 // All are looked at; without one of them the rest says nothing of when it is due.
                 let moments: Vec<_> = moments.collect();
-                moments.into_iter().collect::<Option<_>>().map(Rhythm::At)
+                moments.into_iter().collect::<Option<_>>().map(Recurrence::Weekly)
             }
             (Some(given), Some(_)) => {
-                let flaw = Flaw::new("practice is due by `every` or by `at`, not by both", mend);
-                self.findings.error(&given.span, flaw);
+                let problem =
+                    Problem::new("practice is due by `every` or by `at`, not by both", help);
+                self.diagnostics.error(&given.span, problem);
                 None
             }
             (None, None) => {
-                if !self.gaps.has(table, "every") {
-                    self.missing(table, "at", Flaw::new("nothing says when practice is due", mend));
+                if !self.unread.has_key(table, "every") {
+                    self.report_missing(
+                        table,
+                        "at",
+                        Problem::new("nothing says when practice is due", help),
+                    );
                 }
                 None
             }
         }
     }
 
-    fn windows(&mut self, given: Vec<Located<String>>) -> Vec<Window> {
+    fn windows(&mut self, given: Vec<Located<String>>) -> Vec<WeeklyWindow> {
         let mut windows = Vec::new();
         for one in given {
-            match Window::parse(&one.value) {
+            match WeeklyWindow::parse(&one.value) {
                 Some(window) => windows.push(window),
                 None => {
                     let message = format!("`{}` is no part of a week", one.value);
-                    let mend = "write it as \"Mon-Fri 09:00-17:00\"";
-                    self.findings.error(&one.span, Flaw::new(message, mend));
+                    let help = "write it as \"Mon-Fri 09:00-17:00\"";
+                    self.diagnostics.error(&one.span, Problem::new(message, help));
                 }
             }
         }

@@ -8,71 +8,71 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, Key};
-use crate::config::file::{Located, Probe, Probes, Switch, Table, Talk, Tls};
-use crate::config::findings::Flaw;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{Located, LocatedTable, Probe, Probes, Switch, Talk, Tls};
 use crate::config::units;
-use crate::logic::probe::{GrpcProbe, HttpVersion, ProbeKind, ProbeSpec, Role};
-use crate::logic::speech::TlsClient;
+use crate::logic::model::upstream_protocol::UpstreamTls;
+use crate::logic::probing::probe::{GrpcProbe, ProbeHttpVersion, ProbeKind, ProbeRole, ProbeSpec};
 
-const PORT: RangeInclusive<u16> = 1..=u16::MAX;
+const PORT_RANGE: RangeInclusive<u16> = 1..=u16::MAX;
 
 /// Probes of one pool.
 const MAX_PROBES: usize = 8;
 
 /// How much of a body a probe may read: all probes share a thread.
-const READ: RangeInclusive<usize> = 1..=1024 * 1024;
+const READ_BYTES_RANGE: RangeInclusive<usize> = 1..=1024 * 1024;
 
 /// Bytes that are sent or expected.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 
-const ONE_OF: &str = "write one of `http = \"/healthz\"`, `http2 = \"/healthz\"`, `grpc = \"\"`, \
+const PROBE_KINDS_HELP: &str = "write one of `http = \"/healthz\"`, `http2 = \"/healthz\"`, `grpc = \"\"`, \
                       `tcp = true` and `tls = true`";
 
 /// What a probe asks, with the place where the file says so.
 #[derive(Clone, Copy, Debug)]
-enum Asked<'a> {
-    Http(&'a Located<String>, HttpVersion),
+enum ProbeRequest<'a> {
+    Http(&'a Located<String>, ProbeHttpVersion),
     Grpc(&'a Located<String>),
     Connection,
-    Talk(&'a Talk),
+    Exchange(&'a Talk),
     Handshake,
 }
 
-impl Asked<'_> {
+impl ProbeRequest<'_> {
     fn key(self) -> &'static str {
         match self {
-            Self::Http(_, HttpVersion::H1) => "http",
-            Self::Http(_, HttpVersion::H2) => "http2",
+            Self::Http(_, ProbeHttpVersion::H1) => "http",
+            Self::Http(_, ProbeHttpVersion::H2) => "http2",
             Self::Grpc(_) => "grpc",
-            Self::Connection | Self::Talk(_) => "tcp",
+            Self::Connection | Self::Exchange(_) => "tcp",
             Self::Handshake => "tls",
         }
     }
 
-    fn hears(self) -> bool {
+    fn can_receive(self) -> bool {
         match self {
             Self::Http(..) | Self::Grpc(_) => true,
-            Self::Talk(talk) => talk.expect.is_some(),
+            Self::Exchange(talk) => talk.expect.is_some(),
             Self::Connection | Self::Handshake => false,
         }
     }
 
     /// Whether `key` says something about such a probe.
-    fn takes(self, key: &str) -> bool {
+    fn can_use_key(self, key: &str) -> bool {
         match (key, self) {
             ("host", Self::Grpc(_)) => true,
-            ("first_byte", asked) => asked.hears(),
+            ("first_byte", request) => request.can_receive(),
             ("read", Self::Grpc(_)) => false,
-            ("read", asked) => asked.hears(),
-            ("reuse", Self::Grpc(_) | Self::Talk(_)) => true,
+            ("read", request) => request.can_receive(),
+            ("reuse", Self::Grpc(_) | Self::Exchange(_)) => true,
             (_, Self::Http(..)) => true,
             _ => false,
         }
     }
 }
 
-impl Check<'_> {
+impl Validator<'_> {
     /// The probes of the pool at `table`, gates first; never empty. `timeout` bounds each of them.
     pub(super) fn probes(
         &mut self,
@@ -82,66 +82,66 @@ impl Check<'_> {
     ) -> Vec<ProbeSpec> {
         let Some(Located { value, span }) = given else { return vec![ProbeSpec::tcp()] };
         let given = match value {
-            Probes::One(probe) => vec![Table { value: *probe, span: span.clone() }],
+            Probes::One(probe) => vec![LocatedTable { value: *probe, span: span.clone() }],
             Probes::Many(probes) => probes,
         };
         // What could not be read may be what is missing.
-        let is_whole = !self.gaps.has(table, "probe");
-        if given.is_empty() && is_whole {
-            let flaw = Flaw::new("the list of probes is empty", "add one, or leave it away");
-            self.findings.error(&span, flaw);
+        let is_fully_read = !self.unread.has_key(table, "probe");
+        if given.is_empty() && is_fully_read {
+            let problem = Problem::new("the list of probes is empty", "add one, or leave it away");
+            self.diagnostics.error(&span, problem);
         }
         if given.len() > MAX_PROBES {
             let message = format!("a pool has at most {MAX_PROBES} probes, not {}", given.len());
-            self.findings.error(&span, Flaw::new(message, "leave some away"));
+            self.diagnostics.error(&span, Problem::new(message, "leave some away"));
         }
         let mut probes: Vec<_> = given.iter().map(|probe| self.probe(probe, timeout)).collect();
-        probes.sort_by_key(|probe| probe.role == Role::Watch);
-        if is_whole && probes.first().is_some_and(|probe| probe.role == Role::Watch) {
-            let mend = "leave `role` away from one that says whether the endpoint can serve";
-            self.findings.error(&span, Flaw::new("no probe of the pool is a gate", mend));
+        probes.sort_by_key(|probe| probe.role == ProbeRole::Watch);
+        if is_fully_read && probes.first().is_some_and(|probe| probe.role == ProbeRole::Watch) {
+            let help = "leave `role` away from one that says whether the endpoint can serve";
+            self.diagnostics.error(&span, Problem::new("no probe of the pool is a gate", help));
         }
         probes
     }
 
-    fn probe(&mut self, probe: &Table<Probe>, timeout: Duration) -> ProbeSpec {
-        let Table { value: given, span: table } = probe;
-        let Some(asked) = self.asked(given, table) else { return ProbeSpec::tcp() };
-        self.only_with(asked, given);
-        let key = Key::new(table, "address", &given.address);
-        let address = self.setting(&key, None, |text| address(text).map(Some)).value;
-        let key = Key::new(table, "port", &given.port);
-        let port = given.port.is_some().then(|| self.whole(&key, &PORT, 1));
-        let key = Key::new(table, "role", &given.role);
-        let role = self.setting(&key, Role::Gate, |text| role(text)).value;
+    fn probe(&mut self, probe: &LocatedTable<Probe>, timeout: Duration) -> ProbeSpec {
+        let LocatedTable { value: given, span: table } = probe;
+        let Some(request) = self.requested_kind(given, table) else { return ProbeSpec::tcp() };
+        self.reject_unused_keys(request, given);
+        let key = SettingKey::new(table, "address", &given.address);
+        let address = self.setting(&key, None, |text| parse_address(text).map(Some)).value;
+        let key = SettingKey::new(table, "port", &given.port);
+        let port = given.port.is_some().then(|| self.integer(&key, &PORT_RANGE, 1));
+        let key = SettingKey::new(table, "role", &given.role);
+        let role = self.setting(&key, ProbeRole::Gate, |text| parse_role(text)).value;
         let first_byte = self.first_byte(given, table, timeout);
-        let key = Key::new(table, "read", &given.read);
-        let read_bytes = self.size(&key, &READ, ProbeSpec::READ_BYTES);
-        let tls = self.probe_tls(asked, given);
-        let kind = match asked {
-            Asked::Http(path, version) => {
+        let key = SettingKey::new(table, "read", &given.read);
+        let read_bytes = self.size(&key, &READ_BYTES_RANGE, ProbeSpec::DEFAULT_MAX_BODY_BYTES);
+        let tls = self.probe_tls(request, given);
+        let kind = match request {
+            ProbeRequest::Http(path, version) => {
                 let http = self.http_probe(path, version, given, table, read_bytes);
                 ProbeKind::Http(Box::new(http))
             }
-            Asked::Grpc(service) => {
+            ProbeRequest::Grpc(service) => {
                 let authority = self.authority(given, table);
                 ProbeKind::Grpc(Box::new(GrpcProbe { service: service.value.clone(), authority }))
             }
-            Asked::Connection => ProbeKind::Tcp { send: None, expect: None },
-            Asked::Talk(talk) => self.talk(talk),
-            Asked::Handshake => ProbeKind::Tls,
+            ProbeRequest::Connection => ProbeKind::Tcp { send: None, expect: None },
+            ProbeRequest::Exchange(talk) => self.exchange_probe(talk),
+            ProbeRequest::Handshake => ProbeKind::Tls,
         };
         let degraded =
             given.degraded.as_ref().and_then(|degraded| self.degraded(degraded, &kind, role));
-        let reuse = self.switch(&given.reuse, false);
+        let reuse = self.bool_or(&given.reuse, false);
         let proxy_protocol = None;
         ProbeSpec {
             address,
             port,
             role,
-            first_byte,
-            reuse,
-            read_bytes,
+            first_byte_timeout: first_byte,
+            is_connection_reused: reuse,
+            max_body_bytes: read_bytes,
             degraded,
             tls,
             proxy_protocol,
@@ -150,65 +150,79 @@ impl Check<'_> {
     }
 
     /// What the probe asks; reports it if that is nothing or too much.
-    fn asked<'a>(&mut self, given: &'a Probe, table: &Range<usize>) -> Option<Asked<'a>> {
-        self.not_off("tcp", &given.tcp);
-        self.not_off("tls", &given.tls);
+    fn requested_kind<'a>(
+        &mut self,
+        given: &'a Probe,
+        table: &Range<usize>,
+    ) -> Option<ProbeRequest<'a>> {
+        self.reject_disabled("tcp", &given.tcp);
+        self.reject_disabled("tls", &given.tls);
         let tcp = given.tcp.as_ref().map(|tcp| {
-            let asked = match &tcp.value {
-                Switch::Plain(_) => Asked::Connection,
-                Switch::Table(talk) => Asked::Talk(talk),
+            let request = match &tcp.value {
+                Switch::Plain(_) => ProbeRequest::Connection,
+                Switch::Table(talk) => ProbeRequest::Exchange(talk),
             };
-            (asked, &tcp.span)
+            (request, &tcp.span)
         });
-        let http = given.http.as_ref().map(|path| (Asked::Http(path, HttpVersion::H1), &path.span));
-        let http2 =
-            given.http2.as_ref().map(|path| (Asked::Http(path, HttpVersion::H2), &path.span));
-        let grpc = given.grpc.as_ref().map(|service| (Asked::Grpc(service), &service.span));
-        let mut asked = [http, http2, grpc, tcp].into_iter().flatten();
-        let Some((first, first_span)) = asked.next() else {
+        let http = given
+            .http
+            .as_ref()
+            .map(|path| (ProbeRequest::Http(path, ProbeHttpVersion::H1), &path.span));
+        let http2 = given
+            .http2
+            .as_ref()
+            .map(|path| (ProbeRequest::Http(path, ProbeHttpVersion::H2), &path.span));
+        let grpc = given.grpc.as_ref().map(|service| (ProbeRequest::Grpc(service), &service.span));
+        let mut request = [http, http2, grpc, tcp].into_iter().flatten();
+        let Some((first, first_span)) = request.next() else {
             let known = ["http", "http2", "grpc", "tcp", "tls"];
-            if given.tls.is_none() && !known.iter().any(|key| self.gaps.has(table, key)) {
-                let flaw = Flaw::new("the probe does not say what to ask", ONE_OF);
-                self.findings.error(table, flaw);
+            if given.tls.is_none() && !known.iter().any(|key| self.unread.has_key(table, key)) {
+                let problem = Problem::new("the probe does not say what to ask", PROBE_KINDS_HELP);
+                self.diagnostics.error(table, problem);
             }
-            return given.tls.as_ref().map(|_| Asked::Handshake);
+            return given.tls.as_ref().map(|_| ProbeRequest::Handshake);
         };
-        if let Some((second, span)) = asked.next() {
+        if let Some((second, span)) = request.next() {
             let (first, second) = (first.key(), second.key());
             let message = format!("a probe is either `{first}` or `{second}`, not both");
-            let mend = "make two probes of it, as a list in []";
-            self.findings.error(span, Flaw::new(message, mend)).also(first_span, "the other one");
+            let help = "make two probes of it, as a list in []";
+            self.diagnostics
+                .error(span, Problem::new(message, help))
+                .add_related(first_span, "the other one");
             return None;
         }
-        if let (Asked::Connection, Some(tls)) = (first, &given.tls) {
-            let mend = "leave `tcp` away: `tls` alone asks for a handshake";
-            let flaw = Flaw::new("`tcp = true` asks for nothing beside `tls`", mend);
-            self.findings.error(first_span, flaw).also(&tls.span, "this connects as well");
+        if let (ProbeRequest::Connection, Some(tls)) = (first, &given.tls) {
+            let help = "leave `tcp` away: `tls` alone asks for a handshake";
+            let problem = Problem::new("`tcp = true` asks for nothing beside `tls`", help);
+            self.diagnostics
+                .error(first_span, problem)
+                .add_related(&tls.span, "this connects as well");
         }
         Some(first)
     }
 
-    fn probe_tls(&mut self, asked: Asked<'_>, given: &Probe) -> Option<Arc<TlsClient>> {
+    fn probe_tls(&mut self, request: ProbeRequest<'_>, given: &Probe) -> Option<Arc<UpstreamTls>> {
         let options = match &given.tls.as_ref()?.value {
             Switch::Plain(_) => &Tls::default(),
             Switch::Table(options) => options,
         };
-        let alpn: &[&[u8]] = match asked {
-            Asked::Http(_, HttpVersion::H1) => &[b"http/1.1"],
-            Asked::Http(_, HttpVersion::H2) | Asked::Grpc(_) => &[b"h2"],
-            Asked::Connection | Asked::Talk(_) | Asked::Handshake => &[],
+        let alpn: &[&[u8]] = match request {
+            ProbeRequest::Http(_, ProbeHttpVersion::H1) => &[b"http/1.1"],
+            ProbeRequest::Http(_, ProbeHttpVersion::H2) | ProbeRequest::Grpc(_) => &[b"h2"],
+            ProbeRequest::Connection | ProbeRequest::Exchange(_) | ProbeRequest::Handshake => &[],
         };
         Some(self.tls_client(options, given.host.as_ref(), alpn))
     }
 
-    fn not_off<T>(&mut self, key: &str, given: &Option<Located<Switch<T>>>) {
+    fn reject_disabled<T>(&mut self, key: &str, given: &Option<Located<Switch<T>>>) {
         if let Some(Located { value: Switch::Plain(false), span }) = given {
-            let flaw = Flaw::new(format!("`{key} = false` asks for nothing"), ONE_OF);
-            self.findings.error(span, flaw);
+            let problem =
+                Problem::new(format!("`{key} = false` asks for nothing"), PROBE_KINDS_HELP);
+            self.diagnostics.error(span, problem);
         }
     }
 
-    fn only_with(&mut self, asked: Asked<'_>, given: &Probe) {
+    fn reject_unused_keys(&mut self, request: ProbeRequest<'_>, given: &Probe) {
         let spans = [
             ("first_byte", given.first_byte.as_ref().map(|key| &key.span)),
             ("reuse", given.reuse.as_ref().map(|key| &key.span)),
@@ -224,10 +238,10 @@ impl Check<'_> {
             ("degraded", given.degraded.as_ref().map(|key| &key.span)),
         ];
         for (name, span) in spans {
-            let Some(span) = span.filter(|_| !asked.takes(name)) else { continue };
-            let message = format!("`{name}` has no meaning with `{}`", asked.key());
-            let mend = format!("leave `{name}` away, or probe with `http = \"/healthz\"`");
-            self.findings.error(span, Flaw::new(message, mend));
+            let Some(span) = span.filter(|_| !request.can_use_key(name)) else { continue };
+            let message = format!("`{name}` has no meaning with `{}`", request.key());
+            let help = format!("leave `{name}` away, or probe with `http = \"/healthz\"`");
+            self.diagnostics.error(span, Problem::new(message, help));
         }
     }
 
@@ -238,64 +252,67 @@ impl Check<'_> {
         timeout: Duration,
     ) -> Option<Duration> {
         let span = given.first_byte.as_ref().map(|given| &given.span)?;
-        let first_byte = self.duration(&Key::new(table, "first_byte", &given.first_byte), timeout);
+        let first_byte =
+            self.duration(&SettingKey::new(table, "first_byte", &given.first_byte), timeout);
         if first_byte.value > timeout {
             let (longer, bound) =
-                (units::duration_text(first_byte.value), units::duration_text(timeout));
-            let flaw = Flaw::new(
+                (units::format_duration(first_byte.value), units::format_duration(timeout));
+            let problem = Problem::new(
                 format!("`first_byte` ({longer}) is longer than `detect.timeout` ({bound})"),
                 format!(
                     "set `first_byte` to \"{bound}\" or less, or `detect.timeout` to \"{longer}\" \
                      or more"
                 ),
             );
-            self.findings.error(span, flaw);
+            self.diagnostics.error(span, problem);
         }
         Some(first_byte.value)
     }
 
-    fn talk(&mut self, talk: &Talk) -> ProbeKind {
-        let send = talk.send.as_ref().map(|text| self.bytes(text, "send"));
-        let expect = talk.expect.as_ref().map(|text| self.bytes(text, "expect"));
+    fn exchange_probe(&mut self, talk: &Talk) -> ProbeKind {
+        let send = talk.send.as_ref().map(|text| self.text_bytes(text, "send"));
+        let expect = talk.expect.as_ref().map(|text| self.text_bytes(text, "expect"));
         ProbeKind::Tcp { send, expect }
     }
 
-    fn bytes(&mut self, text: &Located<String>, key: &str) -> Vec<u8> {
+    fn text_bytes(&mut self, text: &Located<String>, key: &str) -> Vec<u8> {
         if text.value.is_empty() {
-            let flaw = Flaw::new(format!("`{key}` is empty"), "leave it away, or write what it is");
-            self.findings.error(&text.span, flaw);
+            let problem =
+                Problem::new(format!("`{key}` is empty"), "leave it away, or write what it is");
+            self.diagnostics.error(&text.span, problem);
         }
-        self.not_too_long(text, key, MAX_TEXT_BYTES);
+        self.check_text_length(text, key, MAX_TEXT_BYTES);
         text.value.clone().into_bytes()
     }
 
-    fn not_too_long(&mut self, text: &Located<String>, key: &str, most: usize) {
-        if text.value.len() > most {
-            let most = units::size_text(most as u64);
-            let flaw = Flaw::new(format!("`{key}` is longer than {most}"), "write a shorter text");
-            self.findings.error(&text.span, flaw);
+    fn check_text_length(&mut self, text: &Located<String>, key: &str, max_bytes: usize) {
+        if text.value.len() > max_bytes {
+            let most = units::format_size(max_bytes as u64);
+            let problem =
+                Problem::new(format!("`{key}` is longer than {most}"), "write a shorter text");
+            self.diagnostics.error(&text.span, problem);
         }
     }
 }
 
-fn role(text: &str) -> Result<Role, Flaw> {
+fn parse_role(text: &str) -> Result<ProbeRole, Problem> {
     match text {
-        "gate" => Ok(Role::Gate),
-        "watch" => Ok(Role::Watch),
-        _ => Err(Flaw::new(
+        "gate" => Ok(ProbeRole::Gate),
+        "watch" => Ok(ProbeRole::Watch),
+        _ => Err(Problem::new(
             format!("`{text}` is not the role of a probe"),
             "write \"gate\" if the endpoint serves only while it passes, or \"watch\"",
         )),
     }
 }
 
-fn address(text: &str) -> Result<IpAddr, Flaw> {
-    let mend = "write an IP address such as \"10.0.1.11\"; `port` is a key of its own";
+fn parse_address(text: &str) -> Result<IpAddr, Problem> {
+    let help = "write an IP address such as \"10.0.1.11\"; `port` is a key of its own";
     let Ok(address) = text.parse::<IpAddr>() else {
-        return Err(Flaw::new(format!("`{text}` is not an IP address"), mend));
+        return Err(Problem::new(format!("`{text}` is not an IP address"), help));
     };
     if address.is_unspecified() {
-        return Err(Flaw::new(format!("{address} stands for every address"), mend));
+        return Err(Problem::new(format!("{address} stands for every address"), help));
     }
     Ok(address)
 }

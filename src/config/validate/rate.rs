@@ -4,25 +4,25 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::check::{Check, Key};
-use crate::config::file::{Located, Rate, Table};
-use crate::config::findings::Flaw;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{Located, LocatedTable, Rate};
 use crate::config::units;
-use crate::logic::rate::{RateKey, RateSpec};
+use crate::logic::request::rate_limit::{RateLimitKey, RateLimitSpec};
 
-const REQUESTS: RangeInclusive<u32> = 1..=100_000_000;
-const BURST: RangeInclusive<u32> = 1..=100_000_000;
-const PER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+const REQUESTS_RANGE: RangeInclusive<u32> = 1..=100_000_000;
+const BURST_RANGE: RangeInclusive<u32> = 1..=100_000_000;
+const PER_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_PERIOD;
 
 /// Beyond a day a rate is no rate any more.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_PERIOD: Duration = Duration::from_hours(24);
 
 /// The finest that can be counted closely.
-const MOST_PER_SECOND: u128 = 100_000;
+const MAX_PER_SECOND: u128 = 100_000;
 
-impl Check<'_> {
+impl Validator<'_> {
     /// Whether clients may go on in WebSocket.
-    pub(super) fn upgrade(&mut self, given: Option<&[Located<String>]>) -> bool {
+    pub(super) fn is_websocket_allowed(&mut self, given: Option<&[Located<String>]>) -> bool {
         let Some(given) = given else { return true };
         let mut has_websocket = false;
         for one in given {
@@ -30,59 +30,61 @@ impl Check<'_> {
                 "websocket" => has_websocket = true,
                 "h2c" => {
                     let message = "`h2c` is never passed on: requests could be smuggled in it";
-                    self.findings.error(&one.span, Flaw::new(message, "leave it away"));
+                    self.diagnostics.error(&one.span, Problem::new(message, "leave it away"));
                 }
                 other => {
                     let message = format!("`{other}` is no protocol that is passed on");
-                    let mend = "write \"websocket\", or an empty list for none";
-                    self.findings.error(&one.span, Flaw::new(message, mend));
+                    let help = "write \"websocket\", or an empty list for none";
+                    self.diagnostics.error(&one.span, Problem::new(message, help));
                 }
             }
         }
         has_websocket
     }
 
-    pub(super) fn rate(&mut self, given: &Option<Table<Rate>>) -> Option<RateSpec> {
-        let Table { value: given, span: table } = given.as_ref()?;
+    pub(super) fn rate(&mut self, given: &Option<LocatedTable<Rate>>) -> Option<RateLimitSpec> {
+        let LocatedTable { value: given, span: table } = given.as_ref()?;
         if given.requests.is_none() {
-            let flaw = Flaw::new("a rate needs a number of requests", "add `requests = 100`");
-            self.missing(table, "requests", flaw);
+            let problem = Problem::new("a rate needs a number of requests", "add `requests = 100`");
+            self.report_missing(table, "requests", problem);
         }
-        let requests = self.whole(&Key::new(table, "requests", &given.requests), &REQUESTS, 1);
-        let key = Key::new(table, "per", &given.per);
+        let requests =
+            self.integer(&SettingKey::new(table, "requests", &given.requests), &REQUESTS_RANGE, 1);
+        let key = SettingKey::new(table, "per", &given.per);
         let per = self.setting(&key, Duration::from_secs(1), |text| {
-            let per = units::duration(&text.0)?;
-            if PER.contains(&per) {
+            let per = units::parse_duration(&text.0)?;
+            if PER_RANGE.contains(&per) {
                 return Ok(per);
             }
             let message = "`per` must be from 1ms to 24h";
-            Err(Flaw::new(message, "write a duration such as \"1s\" or \"1m\""))
+            Err(Problem::new(message, "write a duration such as \"1s\" or \"1m\""))
         });
-        let burst = self.whole(&Key::new(table, "burst", &given.burst), &BURST, requests);
-        let key = Key::new(table, "by", &given.by);
-        let by = self.setting(&key, RateKey::Client, |text| match text.as_str() {
-            "client" => Ok(RateKey::Client),
-            "route" => Ok(RateKey::Route),
-            other => Err(Flaw::new(
+        let burst =
+            self.integer(&SettingKey::new(table, "burst", &given.burst), &BURST_RANGE, requests);
+        let key = SettingKey::new(table, "by", &given.by);
+        let by = self.setting(&key, RateLimitKey::Client, |text| match text.as_str() {
+            "client" => Ok(RateLimitKey::Client),
+            "route" => Ok(RateLimitKey::Route),
+            other => Err(Problem::new(
                 format!("requests cannot be counted by `{other}`"),
                 "write \"client\" or \"route\"",
             )),
         });
         let per_us = per.value.as_micros().max(1);
-        if u128::from(requests) * 1_000_000 / per_us > MOST_PER_SECOND {
-            let message = format!("a rate of more than {MOST_PER_SECOND} a second cannot be kept");
-            let flaw = Flaw::new(message, "ask for less, or leave `rate` away");
-            self.findings.error(table, flaw);
+        if u128::from(requests) * 1_000_000 / per_us > MAX_PER_SECOND {
+            let message = format!("a rate of more than {MAX_PER_SECOND} a second cannot be kept");
+            let problem = Problem::new(message, "ask for less, or leave `rate` away");
+            self.diagnostics.error(table, problem);
         }
         let burst_us = per_us * u128::from(burst) / u128::from(requests);
-        if burst_us > LONGEST.as_micros() {
-            let flaw = Flaw::new(
+        if burst_us > MAX_PERIOD.as_micros() {
+            let problem = Problem::new(
                 "the burst is more than the rate gives in a day",
                 "write a smaller `burst`, or leave it away",
             );
-            self.findings.error(table, flaw);
+            self.diagnostics.error(table, problem);
         }
         let (requests, burst) = (NonZeroU32::new(requests)?, NonZeroU32::new(burst)?);
-        Some(RateSpec { requests, per: per.value, burst, by: by.value })
+        Some(RateLimitSpec { requests, per: per.value, burst, key: by.value })
     }
 }

@@ -1,9 +1,9 @@
 //! Checks of routes.
 
 mod action;
-mod fields;
+mod fixed_response;
+mod header_changes;
 mod matching;
-mod page;
 
 use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
@@ -11,141 +11,143 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::Pools;
-use super::check::{Check, Key};
-use super::pool::NAME_MEND;
-use crate::config::file::{self, Located, Retry, RouteLimits, Scalar, Table};
-use crate::config::findings::Flaw;
-use crate::config::read::ROOT;
+use super::ValidatedPools;
+use super::pool::NAME_HELP;
+use super::validator::{SettingKey, Validator};
+use crate::config::deserialize::ROOT_SPAN;
+use crate::config::diagnostics::Problem;
+use crate::config::file::{self, Located, LocatedTable, Retry, RouteLimits, Scalar};
 use crate::config::{suggest, units};
-use crate::logic::id::is_name;
-use crate::logic::route::{
-    Action, BadPath, Conditions, HostMatch, PathChange, PathMatch, PathRules, RetrySpec, RouteSpec,
-    Timeouts, normalise,
+use crate::logic::model::id::is_valid_name;
+use crate::logic::request::server_errors::{SERVER_ERRORS, ServerErrors};
+use crate::logic::routing::{
+    Conditions, HostMatch, InvalidPath, PathChange, PathMatch, PathNormalisation, RetrySpec,
+    RouteAction, RouteSpec, RouteTimeouts, normalise,
 };
-use crate::logic::statuses::{SERVER_ERRORS, ServerErrors};
 
-use self::fields::Message;
+use self::header_changes::MessageKind;
 
-const ATTEMPTS: RangeInclusive<u32> = 1..=10;
-const BUFFER_BYTES: RangeInclusive<usize> = 0..=64 * 1024 * 1024;
-const BUDGET_PERCENT: RangeInclusive<u32> = 0..=100;
-const BUDGET_FLOOR: RangeInclusive<u32> = 0..=100_000;
+const ATTEMPTS_RANGE: RangeInclusive<u32> = 1..=10;
+const BUFFER_BYTES_RANGE: RangeInclusive<usize> = 0..=64 * 1024 * 1024;
+const BUDGET_PERCENT_RANGE: RangeInclusive<u32> = 0..=100;
+const BUDGET_FLOOR_RANGE: RangeInclusive<u32> = 0..=100_000;
 
 /// Routes with `path_regex` of one host: all of them are searched for at once.
 const MAX_PATTERNS: usize = 1_000;
 
 /// What a route may refer to.
 #[derive(Clone, Copy)]
-struct Known<'a> {
-    pools: &'a Pools,
-    paths: &'a PathRules,
+struct RouteContext<'a> {
+    pools: &'a ValidatedPools,
+    paths: &'a PathNormalisation,
 }
 
 /// The first place of every route's name and of what it matches.
 #[derive(Default)]
-struct Seen {
+struct SeenRoutes {
     names: HashMap<Arc<str>, Range<usize>>,
     matches: HashMap<(HostMatch, PathMatch, String), Range<usize>>,
     /// How many routes have been named by their host and path.
-    made: HashMap<String, usize>,
+    generated_names: HashMap<String, usize>,
     /// How many patterns each host has.
     patterns: HashMap<HostMatch, usize>,
 }
 
-impl Check<'_> {
+impl Validator<'_> {
     pub(super) fn routes(
         &mut self,
-        given: Vec<Table<file::Route>>,
-        pools: &Pools,
-        paths: &PathRules,
+        given: Vec<LocatedTable<file::Route>>,
+        pools: &ValidatedPools,
+        paths: &PathNormalisation,
     ) -> Vec<RouteSpec> {
         if given.is_empty() {
-            let mend = "add `[[route]]` with `pool = \"…\"`";
-            self.missing(&ROOT, "route", Flaw::new("there is no route", mend));
+            let help = "add `[[route]]` with `pool = \"…\"`";
+            self.report_missing(&ROOT_SPAN, "route", Problem::new("there is no route", help));
         }
-        let mut seen = Seen::default();
+        let mut seen = SeenRoutes::default();
         given.into_iter().filter_map(|route| self.route(route, pools, paths, &mut seen)).collect()
     }
 
     fn route(
         &mut self,
-        route: Table<file::Route>,
-        pools: &Pools,
-        paths: &PathRules,
-        seen: &mut Seen,
+        route: LocatedTable<file::Route>,
+        pools: &ValidatedPools,
+        paths: &PathNormalisation,
+        seen: &mut SeenRoutes,
     ) -> Option<RouteSpec> {
-        let Table { value: given, span: table } = route;
-        let asked = self.matching(&given, &table, paths);
-        let path = asked.path.as_ref();
-        let answer = self.answer(&given, &table, path, Known { pools, paths });
-        let mut conditions = asked.conditions;
-        if let Some(Action::Redirect(redirect)) = &answer.action {
+        let LocatedTable { value: given, span: table } = route;
+        let matching = self.matching(&given, &table, paths);
+        let path = matching.path.as_ref();
+        let actions = self.route_actions(&given, &table, path, RouteContext { pools, paths });
+        let mut conditions = matching.conditions;
+        if let Some(RouteAction::Redirect(redirect)) = &actions.action {
             // Who is there already is not sent there.
-            let is_all = redirect.host.is_none() && redirect.path == PathChange::Keep;
+            let is_https_upgrade = redirect.host.is_none() && redirect.path == PathChange::Keep;
             if let Some(conditions) = &mut conditions {
-                conditions.cleartext = redirect.to_https && is_all;
+                conditions.is_cleartext_only = redirect.should_use_https && is_https_upgrade;
             }
         }
-        let matched = asked.host.zip(asked.path).zip(conditions);
-        let matched = matched.filter(|matched| self.is_new_match(matched, &given, &table, seen));
-        let request_headers = self.header_changes(&given.request_headers, Message::Request);
-        let response_headers = self.header_changes(&given.response_headers, Message::Response);
-        let key = Key::new(&table, "hsts", &given.hsts);
-        let hsts = self.setting(&key, None, |text| hsts(text).map(Some)).value;
+        let matched = matching.host.zip(matching.path).zip(conditions);
+        let matched = matched.filter(|matched| self.is_unique_match(matched, &given, &table, seen));
+        let request_headers = self.header_changes(&given.request_headers, MessageKind::Request);
+        let response_headers = self.header_changes(&given.response_headers, MessageKind::Response);
+        let key = SettingKey::new(&table, "hsts", &given.hsts);
+        let hsts = self.setting(&key, None, |text| parse_hsts(text).map(Some)).value;
         let name = given.name.and_then(|name| self.route_name(name, seen));
         let retry = self.retry(given.retry);
         let timeouts = self.timeouts(given.timeouts);
-        let websocket = self.upgrade(given.upgrade.as_deref());
+        let websocket = self.is_websocket_allowed(given.upgrade.as_deref());
         let rate = given.limits.as_ref().and_then(|limits| self.rate(&limits.value.rate));
         let steer = given.steer.map(|word| self.policy(&word));
         let slo = self.slo(given.slo);
         let body_bytes = self.body_limit(given.limits);
         let ((host, path), conditions) = matched?;
-        let name = name.unwrap_or_else(|| seen.made_name(&host, &path));
+        let name = name.unwrap_or_else(|| seen.generated_name(&host, &path));
         Some(RouteSpec {
             name,
             host,
             path,
             conditions,
-            action: answer.action?,
-            rewrite: answer.rewrite,
+            action: actions.action?,
+            rewrite: actions.rewrite,
             request_headers,
             response_headers,
             hsts,
-            mirror: answer.mirror,
-            fallback: answer.fallback,
+            mirror: actions.mirror,
+            fallback: actions.fallback,
             retry,
             timeouts,
-            body_bytes,
-            rate,
+            max_body_bytes: body_bytes,
+            rate_limit: rate,
             steer,
             slo,
-            websocket,
+            is_websocket_allowed: websocket,
         })
     }
 
     /// Reports a route that an earlier one leaves no request to, and too many patterns.
-    fn is_new_match(
+    fn is_unique_match(
         &mut self,
         ((host, path), conditions): &((HostMatch, PathMatch), Conditions),
         given: &file::Route,
         table: &Range<usize>,
-        seen: &mut Seen,
+        seen: &mut SeenRoutes,
     ) -> bool {
         let keys = [&given.path, &given.path_exact, &given.path_regex, &given.host];
         let first = keys.into_iter().flatten().next().map_or(table, |key| &key.span);
-        if let PathMatch::Matches(_) = path {
+        if let PathMatch::Regex(_) = path {
             let count = seen.patterns.entry(host.clone()).or_default();
             *count += 1;
             if *count == MAX_PATTERNS + 1 {
                 let message = format!("there are more than {MAX_PATTERNS} patterns for {host}");
-                self.findings.error(first, Flaw::new(message, "use `path` where that will do"));
+                self.diagnostics
+                    .error(first, Problem::new(message, "use `path` where that will do"));
             }
         }
-        let conditioned = if conditions.count() > 0 { ", under the same conditions" } else { "" };
-        let flaw = Flaw::new(
-            format!("an earlier route matches {host}{path} already{conditioned}"),
+        let condition_suffix =
+            if conditions.count() > 0 { ", under the same conditions" } else { "" };
+        let problem = Problem::new(
+            format!("an earlier route matches {host}{path} already{condition_suffix}"),
             "give them different hosts, paths or conditions, or leave one away",
         );
         // Their order in the file says nothing.
@@ -154,82 +156,85 @@ impl Check<'_> {
         conditions.headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         conditions.query.sort_by(|(a, _), (b, _)| a.cmp(b));
         let key = (host.clone(), path.clone(), format!("{conditions:?}"));
-        self.unique(&mut seen.matches, key, first, flaw)
+        self.is_unique(&mut seen.matches, key, first, problem)
     }
 
     /// The pool that `given` names; reports it if there is none.
-    fn known_pool(&mut self, given: &Located<String>, pools: &Pools) -> Arc<str> {
-        if !pools.has(&given.value) {
-            let mend = suggest::nearest(&given.value, pools.names()).map_or_else(
-                || match suggest::list(pools.names()) {
+    fn known_pool(&mut self, given: &Located<String>, pools: &ValidatedPools) -> Arc<str> {
+        if !pools.has_pool(&given.value) {
+            let help = suggest::nearest(&given.value, pools.names()).map_or_else(
+                || match suggest::quoted_list(pools.names()) {
                     names if names.is_empty() => format!("add `[pool.{}]`", given.value),
                     names => format!("the pools are {names}"),
                 },
                 |name| format!("did you mean `{name}`?"),
             );
             let message = format!("there is no pool `{}`", given.value);
-            self.findings.error(&given.span, Flaw::new(message, mend));
+            self.diagnostics.error(&given.span, Problem::new(message, help));
         }
         Arc::from(given.value.as_str())
     }
 
-    fn route_name(&mut self, name: Located<String>, seen: &mut Seen) -> Option<Arc<str>> {
-        if !is_name(&name.value) {
+    fn route_name(&mut self, name: Located<String>, seen: &mut SeenRoutes) -> Option<Arc<str>> {
+        if !is_valid_name(&name.value) {
             let message = format!("`{}` cannot name a route", name.value);
-            self.findings.error(&name.span, Flaw::new(message, NAME_MEND));
+            self.diagnostics.error(&name.span, Problem::new(message, NAME_HELP));
             return None;
         }
         let given: Arc<str> = Arc::from(name.value);
         let message = format!("there is already a route `{given}`");
-        let flaw = Flaw::new(message, "give each route a name of its own");
-        self.unique(&mut seen.names, Arc::clone(&given), &name.span, flaw).then_some(given)
+        let problem = Problem::new(message, "give each route a name of its own");
+        self.is_unique(&mut seen.names, Arc::clone(&given), &name.span, problem).then_some(given)
     }
 
-    fn retry(&mut self, retry: Option<Table<Retry>>) -> RetrySpec {
-        let Table { value: given, span: table } = retry.unwrap_or_default();
+    fn retry(&mut self, retry: Option<LocatedTable<Retry>>) -> RetrySpec {
+        let LocatedTable { value: given, span: table } = retry.unwrap_or_default();
         let default = RetrySpec::default();
-        let key = Key::new(&table, "attempts", &given.attempts);
-        let attempts = self.whole(&key, &ATTEMPTS, default.attempts);
-        let key = Key::new(&table, "buffer", &given.buffer);
-        let buffer_bytes = self.size(&key, &BUFFER_BYTES, default.buffer_bytes);
-        let key = Key::new(&table, "budget_percent", &given.budget_percent);
-        let budget_percent = self.whole(&key, &BUDGET_PERCENT, default.budget_percent);
-        let key = Key::new(&table, "budget_floor", &given.budget_floor);
-        let budget_floor = self.whole(&key, &BUDGET_FLOOR, default.budget_floor);
-        let key = Key::new(&table, "statuses", &given.statuses);
-        let statuses = self.setting(&key, default.statuses, |text| server_errors(&text.0)).value;
-        let hedge = self.switch(&given.hedge, default.hedge);
-        let idempotency_key = self.switch(&given.idempotency_key, default.idempotency_key);
+        let key = SettingKey::new(&table, "attempts", &given.attempts);
+        let attempts = self.integer(&key, &ATTEMPTS_RANGE, default.attempts);
+        let key = SettingKey::new(&table, "buffer", &given.buffer);
+        let buffer_bytes = self.size(&key, &BUFFER_BYTES_RANGE, default.max_buffer_bytes);
+        let key = SettingKey::new(&table, "budget_percent", &given.budget_percent);
+        let budget_percent = self.integer(&key, &BUDGET_PERCENT_RANGE, default.budget_percent);
+        let key = SettingKey::new(&table, "budget_floor", &given.budget_floor);
+        let budget_floor = self.integer(&key, &BUDGET_FLOOR_RANGE, default.budget_floor_per_second);
+        let key = SettingKey::new(&table, "statuses", &given.statuses);
+        let statuses =
+            self.setting(&key, default.statuses, |text| parse_server_errors(&text.0)).value;
+        let hedge = self.bool_or(&given.hedge, default.is_hedged);
+        let idempotency_key =
+            self.bool_or(&given.idempotency_key, default.is_idempotency_key_trusted);
         RetrySpec {
             attempts,
-            buffer_bytes,
+            max_buffer_bytes: buffer_bytes,
             budget_percent,
-            budget_floor,
+            budget_floor_per_second: budget_floor,
             statuses,
-            hedge,
-            idempotency_key,
+            is_hedged: hedge,
+            is_idempotency_key_trusted: idempotency_key,
         }
     }
 
-    fn timeouts(&mut self, timeouts: Option<Table<file::Timeouts>>) -> Timeouts {
-        let Table { value: given, span: table } = timeouts.unwrap_or_default();
-        let default = Timeouts::default();
-        let connect = self.duration(&Key::new(&table, "connect", &given.connect), default.connect);
+    fn timeouts(&mut self, timeouts: Option<LocatedTable<file::Timeouts>>) -> RouteTimeouts {
+        let LocatedTable { value: given, span: table } = timeouts.unwrap_or_default();
+        let default = RouteTimeouts::default();
+        let connect =
+            self.duration(&SettingKey::new(&table, "connect", &given.connect), default.connect);
         let response =
-            self.duration(&Key::new(&table, "response", &given.response), default.response);
-        let idle = self.duration(&Key::new(&table, "idle", &given.idle), default.idle).value;
+            self.duration(&SettingKey::new(&table, "response", &given.response), default.response);
+        let idle = self.duration(&SettingKey::new(&table, "idle", &given.idle), default.idle).value;
         let tunnel =
-            self.duration(&Key::new(&table, "tunnel", &given.tunnel), default.tunnel).value;
-        self.not_longer(("connect", &connect), ("response", &response));
-        let total = self.duration_or_unlimited(&Key::new(&table, "total", &given.total));
-        Timeouts { connect: connect.value, response: response.value, idle, total, tunnel }
+            self.duration(&SettingKey::new(&table, "tunnel", &given.tunnel), default.tunnel).value;
+        self.check_not_longer(("connect", &connect), ("response", &response));
+        let total = self.duration_or_unlimited(&SettingKey::new(&table, "total", &given.total));
+        RouteTimeouts { connect: connect.value, response: response.value, idle, total, tunnel }
     }
 
-    fn body_limit(&mut self, limits: Option<Table<RouteLimits>>) -> Option<u64> {
-        let Table { value: given, span: table } = limits.unwrap_or_default();
-        let key = Key::new(&table, "body", &given.body);
-        self.setting(&key, None, |text| match units::size(&text.0)? {
-            0 => Err(Flaw::new(
+    fn body_limit(&mut self, limits: Option<LocatedTable<RouteLimits>>) -> Option<u64> {
+        let LocatedTable { value: given, span: table } = limits.unwrap_or_default();
+        let key = SettingKey::new(&table, "body", &given.body);
+        self.setting(&key, None, |text| match units::parse_size(&text.0)? {
+            0 => Err(Problem::new(
                 "`body` cannot be zero",
                 "leave it away for no limit, or write a size such as \"10MiB\"",
             )),
@@ -239,35 +244,36 @@ impl Check<'_> {
     }
 }
 
-impl Seen {
+impl SeenRoutes {
     /// A name made of host and path; of those that are alike, the later ones are counted.
-    fn made_name(&mut self, host: &HostMatch, path: &PathMatch) -> Arc<str> {
+    fn generated_name(&mut self, host: &HostMatch, path: &PathMatch) -> Arc<str> {
         let name = format!("{host}{path}");
-        let count = self.made.entry(name.clone()).or_default();
+        let count = self.generated_names.entry(name.clone()).or_default();
         *count += 1;
         if *count == 1 { name.into() } else { format!("{name}#{count}").into() }
     }
 }
 
 /// Server errors; an empty text or `none` stands for none.
-fn server_errors(given: &Scalar) -> Result<ServerErrors, Flaw> {
+fn parse_server_errors(given: &Scalar) -> Result<ServerErrors, Problem> {
     if let Scalar::Text(text) = given
         && matches!(text.trim(), "" | "none")
     {
         return Ok(ServerErrors::NONE);
     }
-    let mend = "write statuses from 500 to 599, such as \"500,502-504\", or \"none\"";
-    let ranges = units::statuses(given).map_err(|flaw| Flaw { mend: mend.to_owned(), ..flaw })?;
-    let other = ranges.iter().flat_map(|range| [range.start(), range.end()]);
-    if let Some(other) = other.into_iter().find(|status| !SERVER_ERRORS.contains(status)) {
+    let help = "write statuses from 500 to 599, such as \"500,502-504\", or \"none\"";
+    let ranges = units::parse_statuses(given)
+        .map_err(|problem| Problem { help: help.to_owned(), ..problem })?;
+    let out_of_range = ranges.iter().flat_map(|range| [range.start(), range.end()]);
+    if let Some(other) = out_of_range.into_iter().find(|status| !SERVER_ERRORS.contains(status)) {
         let message = format!("{other} is not a server error");
-        return Err(Flaw::new(message, mend));
+        return Err(Problem::new(message, help));
     }
-    Ok(ServerErrors::of(ranges))
+    Ok(ServerErrors::from_ranges(ranges))
 }
 
 /// Strict-Transport-Security begins with its one directive that is required (RFC 6797 6.1).
-fn hsts(text: &str) -> Result<HeaderValue, Flaw> {
+fn parse_hsts(text: &str) -> Result<HeaderValue, Problem> {
     let mut directives = text.split(';').map(str::trim);
     let has_age = directives.any(|directive| {
         let age = directive.strip_prefix("max-age=");
@@ -276,33 +282,33 @@ fn hsts(text: &str) -> Result<HeaderValue, Flaw> {
     match HeaderValue::from_str(text) {
         Ok(value) if has_age => Ok(value),
         _ => {
-            let mend = "write it as \"max-age=31536000; includeSubDomains\"";
-            Err(Flaw::new(format!("`{text}` does not say for how many seconds"), mend))
+            let help = "write it as \"max-age=31536000; includeSubDomains\"";
+            Err(Problem::new(format!("`{text}` does not say for how many seconds"), help))
         }
     }
 }
 
 /// A path that is compared with those of requests, or takes the place of one: in the one form that
 /// they are brought to.
-fn plain_path(text: &str, rules: &PathRules) -> Result<(), Flaw> {
+fn check_normalised_path(text: &str, rules: &PathNormalisation) -> Result<(), Problem> {
     if let Some(at) = text.find(['?', '#']) {
         let message = "a route matches paths, without query or fragment";
-        return Err(Flaw::new(message, format!("write it as \"{}\"", &text[..at])));
+        return Err(Problem::new(message, format!("write it as \"{}\"", &text[..at])));
     }
     if !text.starts_with('/') {
         let message = format!("the path `{text}` does not begin with `/`");
-        return Err(Flaw::new(message, format!("write it as \"/{text}\"")));
+        return Err(Problem::new(message, format!("write it as \"/{text}\"")));
     }
     let not_normalised = format!("the path `{text}` is not normalised");
     match normalise(text, rules) {
         Ok(one) if one == text => Ok(()),
-        Ok(one) => Err(Flaw::new(not_normalised, format!("write it as \"{one}\""))),
-        Err(BadPath) if text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err(Flaw::new(not_normalised, "no request has such a path: leave it away"))
+        Ok(one) => Err(Problem::new(not_normalised, format!("write it as \"{one}\""))),
+        Err(InvalidPath) if text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Err(Problem::new(not_normalised, "no request has such a path: leave it away"))
         }
-        Err(BadPath) => {
-            let mend = "percent-encode what is not a plain character, such as \"%20\" for a space";
-            Err(Flaw::new(format!("`{text}` cannot stand in a request line"), mend))
+        Err(InvalidPath) => {
+            let help = "percent-encode what is not a plain character, such as \"%20\" for a space";
+            Err(Problem::new(format!("`{text}` cannot stand in a request line"), help))
         }
     }
 }

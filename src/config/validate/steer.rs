@@ -3,208 +3,237 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::Pools;
-use super::check::{Check, Key};
-use crate::config::file::{self, Decimal, Entries, Located, Table, WordOr, Zone};
-use crate::config::findings::Flaw;
-use crate::config::model::Geo;
+use super::ValidatedPools;
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{self, Decimal, Entries, Located, LocatedTable, WordOr, Zone};
+use crate::config::model::GeoConfig;
 use crate::config::suggest;
-use crate::logic::steer::{
-    Capacity, Country, Location, Overprovisioning, Policy, Role, Steer, Way, ZoneTerms,
+use crate::logic::model::topology::ZoneSpec;
+use crate::logic::steering::{
+    CapacityLimits, Country, Location, Overprovisioning, SteeringConfig, SteeringPolicy,
+    SteeringVariant, ZoneRole, ZoneSettings,
 };
-use crate::logic::topology::ZoneSpec;
 
-const WEIGHT: RangeInclusive<u32> = 0..=1_000;
-const STATED: RangeInclusive<u32> = 1..=100_000_000;
-const MIN_CAPACITY: RangeInclusive<u32> = 0..=1_000_000;
+const WEIGHT_RANGE: RangeInclusive<u32> = 0..=1_000;
+const CAPACITY_RANGE: RangeInclusive<u32> = 1..=100_000_000;
+const MIN_CAPACITY_RANGE: RangeInclusive<u32> = 0..=1_000_000;
 
 /// Largest database: those of all cities take a tenth of it.
 const MAX_DATABASE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// What a pool says of it.
-pub(super) struct Said {
+pub(super) struct SteeringSettings {
     pub(super) steer: Option<Located<WordOr<file::Steer>>>,
-    pub(super) capacity: Option<Table<file::Capacity>>,
-    pub(super) region: Option<Entries<Table<file::Region>>>,
+    pub(super) capacity: Option<LocatedTable<file::Capacity>>,
+    pub(super) region: Option<Entries<LocatedTable<file::Region>>>,
 }
 
-impl Check<'_> {
-    pub(super) fn steer(&mut self, said: Said, zones: &[ZoneSpec]) -> Steer {
-        let mut steer = Steer { endpoint: self.capacity(said.capacity), ..Steer::default() };
+impl Validator<'_> {
+    pub(super) fn steer(
+        &mut self,
+        settings: SteeringSettings,
+        zones: &[ZoneSpec],
+    ) -> SteeringConfig {
+        let mut steer = SteeringConfig {
+            endpoint_capacity: self.capacity(settings.capacity),
+            ..SteeringConfig::default()
+        };
         let mut countries = None;
-        match said.steer {
+        match settings.steer {
             None => {}
             Some(Located { value: WordOr::Word(value), span }) => {
                 steer.policy = self.policy(&Located { value, span });
             }
             Some(Located { value: WordOr::Table(table), span }) => {
                 steer.policy = table.policy.map(|word| self.policy(&word)).unwrap_or_default();
-                let key = Key::new(&span, "overprovisioning", &table.overprovisioning);
+                let key = SettingKey::new(&span, "overprovisioning", &table.overprovisioning);
                 let default = Overprovisioning::default();
-                steer.overprovisioning = self.setting(&key, default, overprovisioning).value;
+                steer.overprovisioning = self.setting(&key, default, parse_overprovisioning).value;
                 countries = table.countries;
             }
         }
-        for (name, Table { value, span }) in said.region.map(|all| all.0).unwrap_or_default() {
+        for (name, LocatedTable { value, span }) in
+            settings.region.map(|all| all.0).unwrap_or_default()
+        {
             let capacity = self.capacity(value.capacity);
-            let key = Key::new(&span, "location", &value.location);
-            let location = self.setting(&key, None, |degrees| location(degrees).map(Some)).value;
-            if let Some(region) = self.region(&name, zones) {
-                steer.geography.regions.extend(location.map(|at| (Arc::clone(&region), at)));
-                steer.regions.push((region, capacity));
+            let key = SettingKey::new(&span, "location", &value.location);
+            let location =
+                self.setting(&key, None, |degrees| parse_location(degrees).map(Some)).value;
+            if let Some(region) = self.known_region(&name, zones) {
+                steer
+                    .geography
+                    .region_locations
+                    .extend(location.map(|at| (Arc::clone(&region), at)));
+                steer.region_capacities.push((region, capacity));
             }
         }
         for (name, regions) in countries.map(|all| all.0).unwrap_or_default() {
             let Some(country) = Country::parse(&name.value) else {
                 let message = format!("`{}` is no country", name.value);
-                let mend = "write its two letters (ISO 3166-1), such as DE";
-                self.findings.error(&name.span, Flaw::new(message, mend));
+                let help = "write its two letters (ISO 3166-1), such as DE";
+                self.diagnostics.error(&name.span, Problem::new(message, help));
                 continue;
             };
-            let regions = regions.value.iter().filter_map(|region| self.region(region, zones));
-            steer.geography.countries.insert(country, regions.collect());
+            let regions =
+                regions.value.iter().filter_map(|region| self.known_region(region, zones));
+            steer.geography.regions_by_country.insert(country, regions.collect());
         }
-        for order in steer.geography.orders() {
-            steer.add(Way::Regions(order));
+        for order in steer.geography.region_orders() {
+            steer.add_variant(SteeringVariant::RegionOrder(order));
         }
         steer
     }
 
     /// The name of a region that some zone is in.
-    fn region(&mut self, name: &Located<String>, zones: &[ZoneSpec]) -> Option<Arc<str>> {
-        let known = zones.iter().map(|zone| &*zone.place.region);
+    fn known_region(&mut self, name: &Located<String>, zones: &[ZoneSpec]) -> Option<Arc<str>> {
+        let known = zones.iter().map(|zone| &*zone.locality.region);
         if zones.is_empty() || known.clone().any(|region| region == name.value) {
             return Some(Arc::from(name.value.as_str()));
         }
-        let mend = suggest::nearest(&name.value, known).map_or_else(
+        let help = suggest::nearest(&name.value, known).map_or_else(
             || "name the region of one of its zones".to_owned(),
-            |near| format!("did you mean `{near}`?"),
+            |suggestion| format!("did you mean `{suggestion}`?"),
         );
         let message = format!("no zone of this pool is in the region `{}`", name.value);
-        self.findings.error(&name.span, Flaw::new(message, mend));
+        self.diagnostics.error(&name.span, Problem::new(message, help));
         None
     }
 
     /// How it is known where clients are. Pools that are led by that need it.
-    pub(super) fn geo(&mut self, geo: Option<Table<file::Geo>>, pools: &Pools) -> Geo {
-        let mut known = Geo::default();
-        if let Some(Table { value: given, span: table }) = geo {
-            known.database = given.database.as_ref().and_then(|path| self.database(path));
-            let key = Key::new(&table, "country_header", &given.country_header);
+    pub(super) fn geo(
+        &mut self,
+        geo: Option<LocatedTable<file::Geo>>,
+        pools: &ValidatedPools,
+    ) -> GeoConfig {
+        let mut config = GeoConfig::default();
+        if let Some(LocatedTable { value: given, span: table }) = geo {
+            config.database = given.database.as_ref().and_then(|path| self.geo_database(path));
+            let key = SettingKey::new(&table, "country_header", &given.country_header);
             let name = |name: &String| {
                 name.parse().map(Some).map_err(|_| {
-                    Flaw::new(
+                    Problem::new(
                         format!("`{name}` is no name of a header"),
                         "write a name such as \"cf-ipcountry\"",
                     )
                 })
             };
-            known.country_header = self.setting(&key, None, name).value;
+            config.country_header = self.setting(&key, None, name).value;
             if given.database.is_none() && given.country_header.is_none() {
-                let mend = "add `database` or `country_header`";
-                self.findings.error(&table, Flaw::new("nothing tells where clients are", mend));
+                let help = "add `database` or `country_header`";
+                self.diagnostics
+                    .error(&table, Problem::new("nothing tells where clients are", help));
             }
-            return known;
+            return config;
         }
-        for (span, pool) in pools.read.iter().filter(|(_, pool)| !pool.steer.geography.is_empty()) {
+        for (span, pool) in pools.specs.iter().filter(|(_, pool)| !pool.steer.geography.is_empty())
+        {
             let message = format!("nothing tells where clients of the pool `{}` are", pool.name);
-            let mend = "add `[geo]` with `database` or `country_header`";
-            self.findings.error(span, Flaw::new(message, mend));
+            let help = "add `[geo]` with `database` or `country_header`";
+            self.diagnostics.error(span, Problem::new(message, help));
         }
-        known
+        config
     }
 
-    fn database(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
-        let bytes = self.file_within(path, MAX_DATABASE_BYTES)?;
+    fn geo_database(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
+        let bytes = self.read_file_within(path, MAX_DATABASE_BYTES)?;
         if let Err(error) = maxminddb::Reader::from_source(&*bytes) {
             let message = format!("`{}` is no database in MaxMind's format: {error}", path.value);
-            let mend = "name a file such as GeoLite2-City.mmdb";
-            self.findings.error(&path.span, Flaw::new(message, mend));
+            let help = "name a file such as GeoLite2-City.mmdb";
+            self.diagnostics.error(&path.span, Problem::new(message, help));
             return None;
         }
         Some(bytes)
     }
 
     /// What a zone says beside its name and its endpoints.
-    pub(super) fn terms(&mut self, table: &std::ops::Range<usize>, zone: &mut Zone) -> ZoneTerms {
-        let default = ZoneTerms::default();
-        let weight = self.whole(&Key::new(table, "weight", &zone.weight), &WEIGHT, default.weight);
-        let key = Key::new(table, "role", &zone.role);
+    pub(super) fn zone_terms(
+        &mut self,
+        table: &std::ops::Range<usize>,
+        zone: &mut Zone,
+    ) -> ZoneSettings {
+        let default = ZoneSettings::default();
+        let weight = self.integer(
+            &SettingKey::new(table, "weight", &zone.weight),
+            &WEIGHT_RANGE,
+            default.weight,
+        );
+        let key = SettingKey::new(table, "role", &zone.role);
         let role = self.setting(&key, default.role, |word| match word.as_str() {
-            "active" => Ok(Role::Active),
-            "standby" => Ok(Role::Standby),
-            _ => Err(Flaw::new(
+            "active" => Ok(ZoneRole::Active),
+            "standby" => Ok(ZoneRole::Standby),
+            _ => Err(Problem::new(
                 format!("`{word}` is no role"),
                 "write \"active\" or \"standby\", or leave it out",
             )),
         });
-        let key = Key::new(table, "min_capacity", &zone.min_capacity);
-        let min_capacity = self.whole(&key, &MIN_CAPACITY, default.min_capacity);
+        let key = SettingKey::new(table, "min_capacity", &zone.min_capacity);
+        let min_capacity = self.integer(&key, &MIN_CAPACITY_RANGE, default.min_capacity);
         let capacity = self.capacity(zone.capacity.take());
-        ZoneTerms { weight, role: role.value, min_capacity, capacity }
+        ZoneSettings { weight, role: role.value, min_capacity, capacity }
     }
 
     /// A policy, in a pool or in a route.
-    pub(super) fn policy(&mut self, given: &Located<String>) -> Policy {
-        Policy::parse(&given.value).unwrap_or_else(|| {
-            let known = Policy::ALL.map(Policy::as_str);
-            let mend = suggest::nearest(&given.value, known).map_or_else(
-                || format!("write one of {}", suggest::list(known)),
-                |near| format!("did you mean \"{near}\"?"),
+    pub(super) fn policy(&mut self, given: &Located<String>) -> SteeringPolicy {
+        SteeringPolicy::parse(&given.value).unwrap_or_else(|| {
+            let known = SteeringPolicy::ALL.map(SteeringPolicy::as_str);
+            let help = suggest::nearest(&given.value, known).map_or_else(
+                || format!("write one of {}", suggest::quoted_list(known)),
+                |suggestion| format!("did you mean \"{suggestion}\"?"),
             );
-            let flaw = Flaw::new(format!("`{}` is no policy", given.value), mend);
-            self.findings.error(&given.span, flaw);
-            Policy::default()
+            let problem = Problem::new(format!("`{}` is no policy", given.value), help);
+            self.diagnostics.error(&given.span, problem);
+            SteeringPolicy::default()
         })
     }
 
-    fn capacity(&mut self, capacity: Option<Table<file::Capacity>>) -> Capacity {
-        let Table { value: given, span: table } = capacity.unwrap_or_default();
-        let mut stated = |name, given: &Option<Located<file::Whole>>| {
-            let key = Key::new(&table, name, given);
-            given.is_some().then(|| self.whole(&key, &STATED, 1))
+    fn capacity(&mut self, capacity: Option<LocatedTable<file::Capacity>>) -> CapacityLimits {
+        let LocatedTable { value: given, span: table } = capacity.unwrap_or_default();
+        let mut capacity_of = |name, given: &Option<Located<file::WholeNumber>>| {
+            let key = SettingKey::new(&table, name, given);
+            given.is_some().then(|| self.integer(&key, &CAPACITY_RANGE, 1))
         };
-        Capacity {
-            requests: stated("requests", &given.requests),
-            rate: stated("rate", &given.rate),
+        CapacityLimits {
+            requests: capacity_of("requests", &given.requests),
+            rate_rps: capacity_of("rate", &given.rate),
         }
     }
 }
 
 /// Two numbers, in degrees.
-fn location(degrees: &Vec<Decimal>) -> Result<Location, Flaw> {
-    let place = match degrees.as_slice() {
+fn parse_location(degrees: &Vec<Decimal>) -> Result<Location, Problem> {
+    let parsed = match degrees.as_slice() {
         &[Decimal::Number(latitude), Decimal::Number(longitude)] => {
             Location::new(latitude, longitude)
         }
         _ => None,
     };
-    place.ok_or_else(|| {
-        Flaw::new(
+    parsed.ok_or_else(|| {
+        Problem::new(
             "this is no place",
             "write latitude and longitude in degrees, such as [50.11, 8.68]",
         )
     })
 }
 
-fn overprovisioning(given: &Decimal) -> Result<Overprovisioning, Flaw> {
-    let mend = "write a number from 1 to 100, such as 1.4";
+fn parse_overprovisioning(given: &Decimal) -> Result<Overprovisioning, Problem> {
+    let help = "write a number from 1 to 100, such as 1.4";
     match given {
         Decimal::Text(text) => Err(match text.trim().parse::<f64>() {
-            Ok(number) => Flaw::new(
+            Ok(number) => Problem::new(
                 "`overprovisioning` is a number, without quotes",
                 format!("write it as {number}"),
             ),
-            Err(_) => Flaw::new(format!("`{text}` is not a number"), mend),
+            Err(_) => Problem::new(format!("`{text}` is not a number"), help),
         }),
         Decimal::Number(number) => {
             let hundredths = (number * 100.0).round();
             let is_exact = (number * 100.0 - hundredths).abs() < 1e-6;
-            let fitting = is_exact.then(|| Overprovisioning::new(hundredths as u32)).flatten();
-            fitting.ok_or_else(|| {
+            let in_range = is_exact.then(|| Overprovisioning::new(hundredths as u32)).flatten();
+            in_range.ok_or_else(|| {
                 let why =
                     if is_exact { "must be from 1 to 100" } else { "has two decimals at most" };
-                Flaw::new(format!("`overprovisioning` {why}, not {number}"), mend)
+                Problem::new(format!("`overprovisioning` {why}, not {number}"), help)
             })
         }
     }

@@ -11,45 +11,47 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 
-use super::check::Check;
+use super::validator::Validator;
+use crate::config::diagnostics::Problem;
 use crate::config::file::{Located, Tls};
-use crate::config::findings::Flaw;
-use crate::config::named::NamedFile;
+use crate::config::referenced_file::ReferencedFile;
 use crate::config::units;
-use crate::logic::speech::{ClientCertificate, TlsClient};
+use crate::logic::model::upstream_protocol::{CertificateAndKey, UpstreamTls};
 
 /// Largest file of certificates or keys.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-const NAME_A_FILE: &str =
+const READABLE_FILE_HELP: &str =
     "name a file that can be read; a relative path begins where the configuration file is";
 
-impl Check<'_> {
+impl Validator<'_> {
     /// How TLS is spoken as `options` say; without a name of their own, `host` names the endpoint.
     pub(super) fn tls_client(
         &mut self,
         options: &Tls,
         host: Option<&Located<String>>,
         alpn: &[&[u8]],
-    ) -> Arc<TlsClient> {
-        let verify = self.switch(&options.verify, true);
+    ) -> Arc<UpstreamTls> {
+        let verify = self.bool_or(&options.verify, true);
         if let Some(key) = options.verify.as_ref().filter(|_| !verify) {
-            let flaw = Flaw::new(
+            let problem = Problem::new(
                 "the certificate of an endpoint is not checked",
                 "leave `verify` away, and give `ca_file` if the issuer is your own",
             );
-            self.findings.warning(&key.span, flaw);
+            self.diagnostics.warning(&key.span, problem);
             if let Some(ca_file) = &options.ca_file {
-                let mend = "leave one of them away";
-                let flaw = Flaw::new("`ca_file` has no meaning with `verify = false`", mend);
-                self.findings.error(&ca_file.span, flaw).also(&key.span, "nothing is checked");
+                let help = "leave one of them away";
+                let problem = Problem::new("`ca_file` has no meaning with `verify = false`", help);
+                self.diagnostics
+                    .error(&ca_file.span, problem)
+                    .add_related(&key.span, "nothing is checked");
             }
         }
-        Arc::new(TlsClient {
+        Arc::new(UpstreamTls {
             server_name: self.server_name(options, host),
-            roots: options.ca_file.as_ref().and_then(|path| self.roots(path)),
-            client: self.client_certificate(options),
-            verify,
+            roots: options.ca_file.as_ref().and_then(|path| self.trusted_roots(path)),
+            client_certificate: self.client_certificate(options),
+            is_verification_enabled: verify,
             alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         })
     }
@@ -58,8 +60,8 @@ impl Check<'_> {
         if let Some(name) = &options.server_name {
             if ServerName::try_from(name.value.as_str()).is_err() {
                 let message = format!("`{}` cannot be the name in a certificate", name.value);
-                let mend = "write a name such as \"web.internal\", or an IP address";
-                self.findings.error(&name.span, Flaw::new(message, mend));
+                let help = "write a name such as \"web.internal\", or an IP address";
+                self.diagnostics.error(&name.span, Problem::new(message, help));
             }
             return Some(name.value.clone());
         }
@@ -68,14 +70,14 @@ impl Check<'_> {
         let authority = host.value.parse::<Authority>().ok()?;
         if ServerName::try_from(authority.host().trim_matches(['[', ']'])).is_err() {
             let message = format!("`{}` cannot be the name in a certificate", authority.host());
-            let mend = "add `server_name` to `tls`, with the name that is in it";
-            self.findings.error(&host.span, Flaw::new(message, mend));
+            let help = "add `server_name` to `tls`, with the name that is in it";
+            self.diagnostics.error(&host.span, Problem::new(message, help));
         }
         None
     }
 
     /// The file of issuers, in PEM.
-    pub(in crate::config::validate) fn roots(
+    pub(in crate::config::validate) fn trusted_roots(
         &mut self,
         path: &Located<String>,
     ) -> Option<Arc<[u8]>> {
@@ -84,26 +86,28 @@ impl Check<'_> {
         for certificate in certificates {
             if let Err(error) = roots.add(certificate) {
                 let message = format!("`{}` has a certificate that is broken: {error}", path.value);
-                let mend = "give certificates of issuers, in PEM";
-                self.findings.error(&path.span, Flaw::new(message, mend));
+                let help = "give certificates of issuers, in PEM";
+                self.diagnostics.error(&path.span, Problem::new(message, help));
                 return None;
             }
         }
         Some(pem)
     }
 
-    fn client_certificate(&mut self, options: &Tls) -> Option<ClientCertificate> {
+    fn client_certificate(&mut self, options: &Tls) -> Option<CertificateAndKey> {
         let (chain_file, key_file) = match (&options.certificate, &options.key) {
             (Some(certificate), Some(key)) => (certificate, key),
             (None, None) => return None,
             (Some(only), None) => {
-                let mend = "add `key`, the file with its private key";
-                self.findings.error(&only.span, Flaw::new("`certificate` needs its `key`", mend));
+                let help = "add `key`, the file with its private key";
+                self.diagnostics
+                    .error(&only.span, Problem::new("`certificate` needs its `key`", help));
                 return None;
             }
             (None, Some(only)) => {
-                let mend = "add `certificate`, the file with what it is the key to";
-                self.findings.error(&only.span, Flaw::new("`key` needs its `certificate`", mend));
+                let help = "add `certificate`, the file with what it is the key to";
+                self.diagnostics
+                    .error(&only.span, Problem::new("`key` needs its `certificate`", help));
                 return None;
             }
         };
@@ -115,24 +119,26 @@ impl Check<'_> {
         &mut self,
         chain_file: &Located<String>,
         key_file: &Located<String>,
-    ) -> Option<ClientCertificate> {
+    ) -> Option<CertificateAndKey> {
         let chain = self.certificates(chain_file);
         let key = self.private_key(key_file);
         let ((chain_pem, chain), (key_pem, key)) = (chain?, key?);
-        let flaw = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+        let problem = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
             Ok(_) => {
-                return Some(ClientCertificate { chain: chain_pem, key: key_pem });
+                return Some(CertificateAndKey { chain: chain_pem, key: key_pem });
             }
-            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Flaw::new(
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Problem::new(
                 format!("`{}` is not the key to `{}`", key_file.value, chain_file.value),
                 "give the two that belong together; the own certificate comes first in its file",
             ),
-            Err(error) => Flaw::new(
+            Err(error) => Problem::new(
                 format!("`{}` cannot be used with its certificate: {error}", key_file.value),
                 "give an RSA, ECDSA or Ed25519 key in PEM",
             ),
         };
-        self.findings.error(&key_file.span, flaw).also(&chain_file.span, "the certificate");
+        self.diagnostics
+            .error(&key_file.span, problem)
+            .add_related(&chain_file.span, "the certificate");
         None
     }
 
@@ -140,15 +146,15 @@ impl Check<'_> {
         &mut self,
         path: &Located<String>,
     ) -> Option<(Arc<[u8]>, Vec<CertificateDer<'static>>)> {
-        let pem = self.file_of(path)?;
+        let pem = self.read_file(path)?;
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         let message = match read {
             Ok(certificates) if !certificates.is_empty() => return Some((pem, certificates)),
             Ok(_) => format!("`{}` holds no certificate", path.value),
             Err(error) => format!("`{}` cannot be read as PEM: {error}", path.value),
         };
-        let mend = "give a file with `-----BEGIN CERTIFICATE-----` in it";
-        self.findings.error(&path.span, Flaw::new(message, mend));
+        let help = "give a file with `-----BEGIN CERTIFICATE-----` in it";
+        self.diagnostics.error(&path.span, Problem::new(message, help));
         None
     }
 
@@ -156,52 +162,52 @@ impl Check<'_> {
         &mut self,
         path: &Located<String>,
     ) -> Option<(Arc<[u8]>, PrivateKeyDer<'static>)> {
-        let pem = self.file_of(path)?;
+        let pem = self.read_file(path)?;
         match PrivateKeyDer::from_pem_slice(&pem) {
             Ok(key) => Some((pem, key)),
             Err(_) => {
-                let flaw = Flaw::new(
+                let problem = Problem::new(
                     format!("`{}` holds no private key", path.value),
                     "give a file with `-----BEGIN PRIVATE KEY-----` in it, without a passphrase",
                 );
-                self.findings.error(&path.span, flaw);
+                self.diagnostics.error(&path.span, problem);
                 None
             }
         }
     }
 
     /// What is in a file that the configuration names.
-    pub(in crate::config::validate) fn file_of(
+    pub(in crate::config::validate) fn read_file(
         &mut self,
         path: &Located<String>,
     ) -> Option<Arc<[u8]>> {
-        self.file_within(path, MAX_FILE_BYTES)
+        self.read_file_within(path, MAX_FILE_BYTES)
     }
 
     /// The same, if it is no larger than that.
-    pub(in crate::config::validate) fn file_within(
+    pub(in crate::config::validate) fn read_file_within(
         &mut self,
         path: &Located<String>,
-        bytes_at_most: u64,
+        max_bytes: u64,
     ) -> Option<Arc<[u8]>> {
-        let full = self.base.join(&path.value);
-        let named = NamedFile::look(&full);
-        self.findings.named(named);
+        let full_path = self.base_dir.join(&path.value);
+        let file = ReferencedFile::stat(&full_path);
+        self.diagnostics.add_file(file);
         let mut bytes = Vec::new();
-        let read = File::open(&full)
-            .and_then(|file| file.take(bytes_at_most + 1).read_to_end(&mut bytes))
+        let read = File::open(&full_path)
+            .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
             .and_then(|length| {
-                if length as u64 <= bytes_at_most {
+                if length as u64 <= max_bytes {
                     return Ok(());
                 }
-                let limit = units::size_text(bytes_at_most);
+                let limit = units::format_size(max_bytes);
                 Err(io::Error::other(format!("it is larger than {limit}")))
             });
         match read {
             Ok(()) => Some(bytes.into()),
             Err(error) => {
-                let message = format!("cannot read `{}`: {error}", full.display());
-                self.findings.error(&path.span, Flaw::new(message, NAME_A_FILE));
+                let message = format!("cannot read `{}`: {error}", full_path.display());
+                self.diagnostics.error(&path.span, Problem::new(message, READABLE_FILE_HELP));
                 None
             }
         }

@@ -5,38 +5,41 @@
 //! [`Director::poll_timeout`]. All inputs handed in before the outputs are drained are one turn:
 //! however many verdicts fall in it, one snapshot is published.
 
+mod aborts;
+mod apply_evidence;
+mod capacity_check;
 mod configure;
-mod cuts;
-mod divide;
+mod eligibility;
 mod endpoint;
+mod endpoint_slab;
 mod explain;
-mod flow;
-mod inherit;
-mod legacy;
+mod health_export;
+mod health_import;
+mod load;
 mod orders;
-mod pace;
-mod past;
+mod outlier;
 mod pools;
+mod probe_history;
+mod probe_scheduler;
 mod publish;
-mod room;
-mod roster;
-mod stand;
 mod status;
 #[cfg(test)]
 mod tests;
-mod trust;
-mod weigh;
-mod wheel;
+mod timing_wheel;
+mod traffic_split;
 mod zones;
 
-pub use endpoint::{Piece, Withheld};
+pub use endpoint::{EvidenceRecord, WithheldReason};
 pub use explain::{
-    Budget, Cadence, Doubt, EndpointFacts, Explanation, Hold, Member, ProbeFacts, Quorum,
-    RegionFacts, Row, StateCounts, Trial, What, ZoneFacts, ZoneStatus,
+    Cadence, EjectionTrial, EndpointFacts, EvictionBudget, Explanation, HealthCounts, HoldDown,
+    OutlierScore, ProbeFacts, ProbeStreak, Quorum, RegionFacts, TopologySelector, ZoneFacts,
+    ZoneMemberStatus, ZoneStatus,
 };
-pub use legacy::{EndpointLegacy, Legacy, PoolLegacy, Sentence, ZoneLegacy};
-pub use orders::{Denied, Fate, Granted, Verb, Wish};
-pub use pools::{Standing, ZoneVerdict};
+pub use health_export::{
+    EndpointHealthExport, HealthExport, OutlierExport, PoolHealthExport, ZoneHealthExport,
+};
+pub use orders::{AppliedCommand, CommandError, OperatorAction, OperatorCommand, OrderChange};
+pub use pools::{Eligibility, ZoneVerdict};
 pub use status::{EndpointStatus, PoolStatus};
 
 use std::collections::{BTreeSet, VecDeque};
@@ -46,18 +49,18 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::health::{Change, Health};
-use super::id::{EndpointId, Place};
-use super::incident::{Ended, Incident, Ledger, Ruling, Subject};
-use super::operator::{Order, Orders};
-use super::outcome::{Failure, Outcome};
-use super::route::RouteTable;
-use super::schedule::ProbeRow;
-use super::snapshot::Snapshot;
-use super::topology::{PoolSpec, Topology};
-use pace::Pace;
+use super::health::health::{Health, HealthTransition};
+use super::incident::{Incident, IncidentEnd, IncidentLedger, IncidentSubject, VerdictCause};
+use super::model::id::{EndpointId, Locality};
+use super::model::outcome::{Failure, ProbeOutcome};
+use super::model::snapshot::Snapshot;
+use super::model::topology::{PoolSpec, Topology};
+use super::orders::operator_orders::{OperatorOrder, OperatorOrders};
+use super::probing::probe_schedule::ProbeTrigger;
+use super::routing::RouteTable;
+use endpoint_slab::EndpointSlab;
 use pools::PoolState;
-use roster::Roster;
+use probe_scheduler::ProbeScheduler;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -70,29 +73,29 @@ pub enum Input {
         routes: Arc<RouteTable>,
     },
     /// Endpoints have come or gone; all else is as it was configured.
-    Rearrange(Topology),
+    UpdateEndpoints(Topology),
     /// Another process leaves what it knows. Comes right after the first configuration, and before
     /// the first probe: who has proof of its own inherits nothing.
-    Inherit(Legacy),
+    ImportHealth(HealthExport),
     /// These orders were in force before. Comes before the first configuration.
-    Orders(Vec<Order>),
+    LoadOrders(Vec<OperatorOrder>),
     /// A probe ended.
-    Probed {
+    ProbeFinished {
         /// Whose.
         endpoint: EndpointId,
         /// As handed out with the probe.
-        ticket: Ticket,
+        ticket: ProbeTicket,
         /// How it ended.
-        outcome: Outcome,
+        outcome: ProbeOutcome,
     },
     /// A request met a failure.
-    Traffic {
+    TrafficFailed {
         /// Whose.
         endpoint: EndpointId,
         /// Which.
         failure: Failure,
         /// When that try began.
-        began: Instant,
+        attempt_started: Instant,
     },
     /// The endpoint closed an idle connection. By itself no evidence, but a good time to look.
     IdleClosed {
@@ -105,11 +108,11 @@ pub enum Input {
 
 /// Names one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct ProbeTicket {
     /// Which of the pool's probes it is.
     pub probe: u8,
     /// Which row it belongs to.
-    pub row: ProbeRow,
+    pub trigger: ProbeTrigger,
     /// When it started.
     pub started: Instant,
 }
@@ -118,11 +121,11 @@ pub struct Ticket {
 #[derive(Debug)]
 pub enum Output {
     /// Start a probe.
-    Probe {
+    StartProbe {
         /// Whose.
         endpoint: EndpointId,
         /// To be handed back with its outcome; says which of the pool's probes it is.
-        ticket: Ticket,
+        ticket: ProbeTicket,
         /// The endpoint's address.
         address: SocketAddr,
         /// Says how.
@@ -136,7 +139,7 @@ pub enum Output {
     /// and have requests that wait for it sent again if the failure is one of the connection. Comes
     /// after the snapshot that no longer holds the endpoint, and not at all in panic, when there is
     /// nowhere better to go.
-    Cut {
+    AbortRequests {
         /// Whose.
         endpoint: EndpointId,
         /// What the verdict was made for.
@@ -149,7 +152,7 @@ pub enum Output {
         endpoint: EndpointId,
         /// The time of what lasts there is up: end tunnels and answers that are on their way, and have
         /// requests that wait sent again if they can be.
-        is_over: bool,
+        is_deadline_passed: bool,
     },
     /// Tell the operator.
     Event(Event),
@@ -157,7 +160,7 @@ pub enum Output {
 
 /// Where evidence comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum EvidenceSource {
     /// An active probe.
     Probe,
     /// A live request.
@@ -166,7 +169,7 @@ pub enum Source {
     Correlation,
 }
 
-impl Source {
+impl EvidenceSource {
     /// The word used in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -192,12 +195,12 @@ pub enum Divergence {
         /// The pool's name.
         pool: Arc<str>,
         /// Whether it began or ended.
-        on: bool,
+        is_active: bool,
     },
     /// Probes pass while traffic fails: traffic's verdict stands.
     TrafficFails {
         /// Whose.
-        subject: Arc<Subject>,
+        subject: Arc<IncidentSubject>,
         /// What requests got.
         failure: Failure,
     },
@@ -207,45 +210,45 @@ pub enum Divergence {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The state of an endpoint changed.
-    Health {
+    HealthChanged {
         /// Whose.
-        subject: Arc<Subject>,
+        subject: Arc<IncidentSubject>,
         /// How.
-        change: Change,
+        change: HealthTransition,
         /// To what.
         health: Health,
     },
     /// The state of an endpoint, as another process has left it.
-    Inherited {
+    HealthImported {
         /// Whose.
-        subject: Arc<Subject>,
+        subject: Arc<IncidentSubject>,
         /// What.
         health: Health,
     },
     /// The verdict on a zone changed.
-    Zone {
+    ZoneVerdictChanged {
         /// The pool's name.
         pool: Arc<str>,
         /// The zone.
-        place: Place,
+        place: Locality,
         /// Down for this, by so many witnesses; or up again.
         verdict: Option<(Failure, u32)>,
     },
     /// A verdict was due and is not obeyed.
-    Withheld {
+    VerdictWithheld {
         /// Whose.
-        subject: Arc<Subject>,
+        subject: Arc<IncidentSubject>,
         /// What it would have been made for.
         failure: Failure,
         /// Why not.
-        why: Withheld,
+        reason: WithheldReason,
     },
     /// Probes and traffic disagree.
     Divergence(Divergence),
     /// Probes end without evidence for want of this process's own resources (or do so no longer).
-    Blind {
+    ProbingImpaired {
         /// Whether it began or ended.
-        on: bool,
+        is_active: bool,
     },
     /// A verdict began an incident.
     IncidentBegan(Box<Incident>),
@@ -256,35 +259,35 @@ pub enum Event {
         /// The pool's name.
         pool: Arc<str>,
         /// The zone.
-        place: Place,
+        place: Locality,
         /// The endpoint; `None` for all of the zone.
         address: Option<SocketAddr>,
     },
     /// The regions of a pool that is led by latency, the soonest first, when that has changed.
-    Regions {
+    RegionOrderChanged {
         /// The pool's name.
         pool: Arc<str>,
         /// The regions' names.
         order: Vec<Arc<str>>,
     },
     /// Something has become of an order.
-    Order {
+    OrderChanged {
         /// Which.
-        order: Order,
+        order: OperatorOrder,
         /// What.
-        fate: Fate,
+        change: OrderChange,
     },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         /// The pool's name.
         pool: Arc<str>,
         /// Whether it began or ended.
-        on: bool,
+        is_active: bool,
     },
 }
 
 /// Room for outputs that is kept after a turn that had very many.
-const OUTPUTS_KEPT: usize = 1_024;
+const MAX_RETAINED_OUTPUTS: usize = 1_024;
 
 /// The machine.
 #[derive(Debug)]
@@ -294,31 +297,31 @@ pub struct Director {
     rng: Rng,
     topology: Topology,
     routes: Arc<RouteTable>,
-    roster: Roster,
+    endpoints: EndpointSlab,
     pools: Vec<PoolState>,
-    pace: Pace,
-    nominal_per_second: f64,
+    probe_scheduler: ProbeScheduler,
+    nominal_probes_per_second: f64,
     /// Endpoints whose live counters are looked at again.
-    watched: BTreeSet<(Instant, EndpointId)>,
-    ramp_dues: BTreeSet<(Instant, usize)>,
-    flow_dues: BTreeSet<(Instant, usize)>,
-    ledger: Ledger,
-    stale: BTreeSet<usize>,
-    must_publish: bool,
+    outlier_checks: BTreeSet<(Instant, EndpointId)>,
+    ramp_timers: BTreeSet<(Instant, usize)>,
+    load_timers: BTreeSet<(Instant, usize)>,
+    ledger: IncidentLedger,
+    dirty_pools: BTreeSet<usize>,
+    should_publish: bool,
     version: u64,
-    cuts: Vec<(EndpointId, Failure)>,
-    falls: Vec<zones::Fall>,
-    sight: pace::Sight,
+    pending_aborts: Vec<(EndpointId, Failure)>,
+    unreported_zone_failures: Vec<zones::ZoneFailure>,
+    probing_state: probe_scheduler::ProbingState,
     outputs: VecDeque<Output>,
-    orders: Orders,
+    orders: OperatorOrders,
     /// Endpoints whose share is going, or that something lasts at.
-    bidden: Vec<EndpointId>,
-    order_due: Option<Instant>,
+    draining: Vec<EndpointId>,
+    order_timer: Option<Instant>,
 }
 
 impl Director {
     /// A director without any pool. `epoch` is the zero of the times in
-    /// [`super::snapshot::Live`]; equal seeds and inputs give equal outputs.
+    /// [`super::model::snapshot::Live`]; equal seeds and inputs give equal outputs.
     #[must_use]
     pub fn new(epoch: Instant, seed: u64) -> Self {
         Self {
@@ -327,24 +330,24 @@ impl Director {
             rng: Rng::with_seed(seed),
             topology: Topology::default(),
             routes: Arc::default(),
-            roster: Roster::default(),
+            endpoints: EndpointSlab::default(),
             pools: Vec::new(),
-            pace: Pace::new(epoch),
-            nominal_per_second: 0.0,
-            watched: BTreeSet::new(),
-            ramp_dues: BTreeSet::new(),
-            flow_dues: BTreeSet::new(),
-            ledger: Ledger::default(),
-            stale: BTreeSet::new(),
-            must_publish: false,
+            probe_scheduler: ProbeScheduler::new(epoch),
+            nominal_probes_per_second: 0.0,
+            outlier_checks: BTreeSet::new(),
+            ramp_timers: BTreeSet::new(),
+            load_timers: BTreeSet::new(),
+            ledger: IncidentLedger::default(),
+            dirty_pools: BTreeSet::new(),
+            should_publish: false,
             version: 0,
-            cuts: Vec::new(),
-            falls: Vec::new(),
-            sight: pace::Sight::default(),
+            pending_aborts: Vec::new(),
+            unreported_zone_failures: Vec::new(),
+            probing_state: probe_scheduler::ProbingState::default(),
             outputs: VecDeque::new(),
-            orders: Orders::default(),
-            bidden: Vec::new(),
-            order_due: None,
+            orders: OperatorOrders::default(),
+            draining: Vec::new(),
+            order_timer: None,
         }
     }
 
@@ -353,98 +356,101 @@ impl Director {
         self.now = now;
         match input {
             Input::Configure { topology, routes } => self.configure(topology, routes, now),
-            Input::Rearrange(topology) => self.rearrange(topology, now),
-            Input::Inherit(legacy) => self.inherit(legacy, now),
-            Input::Orders(orders) => self.orders = Orders::of(orders),
-            Input::Probed { endpoint, ticket, outcome } => {
-                self.probed(endpoint, ticket, outcome, now);
+            Input::UpdateEndpoints(topology) => self.update_endpoints(topology, now),
+            Input::ImportHealth(legacy) => self.import_health(legacy, now),
+            Input::LoadOrders(orders) => self.orders = OperatorOrders::from_orders(orders),
+            Input::ProbeFinished { endpoint, ticket, outcome } => {
+                self.on_probe_result(endpoint, ticket, outcome, now);
             }
-            Input::Traffic { endpoint, failure, began } => {
-                self.traffic(endpoint, failure, began, now);
+            Input::TrafficFailed { endpoint, failure, attempt_started: began } => {
+                self.on_traffic_failure(endpoint, failure, began, now);
             }
-            Input::IdleClosed { endpoint } => self.burst(endpoint, now),
-            Input::Published => self.ledger.shifted(now),
+            Input::IdleClosed { endpoint } => self.start_probe_burst(endpoint, now),
+            Input::Published => self.ledger.record_shift(now),
         }
     }
 
     /// Does what is due: starts probes, looks at live counters, moves ramps on.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        self.watch_due(now);
-        if self.order_due.is_some_and(|due| due <= now) {
-            self.orders_on(now);
+        self.run_outlier_checks(now);
+        if self.order_timer.is_some_and(|due| due <= now) {
+            self.advance_orders(now);
         }
-        self.ramp_on(now);
-        self.look_at_flows(now);
+        self.advance_ramps(now);
+        self.sample_loads(now);
         self.start_probes(now);
     }
 
     /// When [`Director::handle_timeout`] is to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let watch = self.watched.first().map(|&(due, _)| due);
-        let ramp = self.ramp_dues.first().map(|&(due, _)| due);
-        let flow = self.flow_dues.first().map(|&(due, _)| due);
-        [self.pace.due(), watch, ramp, flow, self.order_due].into_iter().flatten().min()
+        let outlier_check = self.outlier_checks.first().map(|&(due, _)| due);
+        let ramp = self.ramp_timers.first().map(|&(due, _)| due);
+        let load = self.load_timers.first().map(|&(due, _)| due);
+        [self.probe_scheduler.next_timeout(), outlier_check, ramp, load, self.order_timer]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to be done; `None` ends the turn.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if !self.stale.is_empty() || self.must_publish {
-            self.must_publish = false;
+        if !self.dirty_pools.is_empty() || self.should_publish {
+            self.should_publish = false;
             // Traffic moves before anybody is told.
-            return Some(Output::Publish(self.rebuild()));
+            return Some(Output::Publish(self.rebuild_snapshot()));
         }
-        self.tell_falls();
-        if self.outputs.is_empty() && self.outputs.capacity() > OUTPUTS_KEPT {
-            self.outputs.shrink_to(OUTPUTS_KEPT);
+        self.report_zone_failures();
+        if self.outputs.is_empty() && self.outputs.capacity() > MAX_RETAINED_OUTPUTS {
+            self.outputs.shrink_to(MAX_RETAINED_OUTPUTS);
         }
-        self.outputs.pop_front().or_else(|| self.next_cut())
+        self.outputs.pop_front().or_else(|| self.next_abort())
     }
 
     /// Keeps the ledger: `times` are the last good evidence, the begin of this one, and now.
-    fn record(
+    fn record_incident(
         &mut self,
-        subject: &Arc<Subject>,
+        subject: &Arc<IncidentSubject>,
         health: Health,
-        change: Change,
+        change: HealthTransition,
         (last_good, began, now): (Instant, Instant, Instant),
     ) {
         let id = subject.endpoint;
-        let is_drained = self.roster.get(id).is_some_and(endpoint::Endpoint::is_drained);
+        let is_drained = self.endpoints.get(id).is_some_and(endpoint::EndpointState::is_drained);
         match (change, health) {
             // Nobody can have met it: who is drained is about to be stopped, or repaired.
-            (Change::Suspected, _) if is_drained => {}
-            (Change::WentDown, Health::Down { failure }) if is_drained => {
-                self.cuts.push((id, failure));
+            (HealthTransition::Suspected, _) if is_drained => {}
+            (HealthTransition::WentDown, Health::Down { failure }) if is_drained => {
+                self.pending_aborts.push((id, failure));
             }
-            (Change::Suspected, Health::Suspect { failure, .. }) => {
-                self.ledger.suspect(subject, failure, last_good, began, now);
+            (HealthTransition::Suspected, Health::Suspect { failure, .. }) => {
+                self.ledger.open_suspicion(subject, failure, last_good, began, now);
             }
-            (Change::Cleared, _) => self.ledger.clear(id),
-            (Change::WentDown, Health::Down { failure }) => {
+            (HealthTransition::Cleared, _) => self.ledger.clear_suspicion(id),
+            (HealthTransition::WentDown, Health::Down { failure }) => {
                 // With `down_after = 1` the first strike is the verdict.
-                if self.roster.get(id).is_some_and(endpoint::Endpoint::was_up) {
-                    if !self.ledger.is_watching(id) {
-                        self.ledger.suspect(subject, failure, last_good, began, now);
+                if self.endpoints.get(id).is_some_and(endpoint::EndpointState::has_been_up) {
+                    if !self.ledger.is_tracking(id) {
+                        self.ledger.open_suspicion(subject, failure, last_good, began, now);
                     }
-                    let ruling = self.ruling(id, failure);
-                    self.ledger.verdict(id, ruling, now);
-                    if self.stale.is_empty() {
+                    let verdict_cause = self.verdict_cause(id, failure);
+                    self.ledger.record_verdict(id, verdict_cause, now);
+                    if self.dirty_pools.is_empty() {
                         // Its traffic has moved before, with its zone's.
-                        self.ledger.shifted(self.now);
+                        self.ledger.record_shift(self.now);
                     }
                 }
-                self.cuts.push((id, failure));
-                self.tally(id);
-                if let Some(incident) = self.ledger.open(id).cloned() {
-                    self.event(Event::IncidentBegan(Box::new(incident)));
+                self.pending_aborts.push((id, failure));
+                self.update_incident_counts(id);
+                if let Some(incident) = self.ledger.open_incident(id).cloned() {
+                    self.push_event(Event::IncidentBegan(Box::new(incident)));
                 }
             }
-            (Change::Restored, _) => {
-                self.tally(id);
-                if let Some(incident) = self.ledger.close(id, Ended::Restored, now) {
-                    self.event(Event::IncidentEnded(Box::new(incident)));
+            (HealthTransition::Restored, _) => {
+                self.update_incident_counts(id);
+                if let Some(incident) = self.ledger.close(id, IncidentEnd::Restored, now) {
+                    self.push_event(Event::IncidentEnded(Box::new(incident)));
                 }
             }
             _ => {}
@@ -452,24 +458,24 @@ impl Director {
     }
 
     /// What is known of a verdict besides its time.
-    fn ruling(&self, id: EndpointId, failure: Failure) -> Ruling {
-        let endpoint = self.roster.get(id);
-        let cause = endpoint.and_then(endpoint::Endpoint::cause);
-        Ruling {
+    fn verdict_cause(&self, id: EndpointId, failure: Failure) -> VerdictCause {
+        let endpoint = self.endpoints.get(id);
+        let cause = endpoint.and_then(endpoint::EndpointState::cause);
+        VerdictCause {
             failure,
-            by_traffic: cause.is_some_and(|cause| cause.source == Source::Traffic),
+            is_by_traffic: cause.is_some_and(|cause| cause.source == EvidenceSource::Traffic),
             round_trip: endpoint.and_then(|endpoint| endpoint.round_trip(self.epoch)),
         }
     }
 
     /// Brings the counts of an endpoint's open incident up to date.
-    fn tally(&mut self, id: EndpointId) {
-        if let Some(endpoint) = self.roster.get(id) {
-            self.ledger.count(id, endpoint.touched(self.epoch));
+    fn update_incident_counts(&mut self, id: EndpointId) {
+        if let Some(endpoint) = self.endpoints.get(id) {
+            self.ledger.update_impact(id, endpoint.incident_impact(self.epoch));
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn push_event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }
 }

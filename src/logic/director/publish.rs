@@ -6,29 +6,29 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::affinity::{Affinity, PinZone, Pins};
-use crate::logic::recovery::ramp_step;
-use crate::logic::snapshot::{Led, PoolView, Snapshot, Target};
-use crate::logic::topology::PoolSpec;
+use crate::logic::health::recovery::ramp_update_interval;
+use crate::logic::model::snapshot::{PoolView, Snapshot, SteeredTiers, Target};
+use crate::logic::model::topology::PoolSpec;
+use crate::logic::steering::affinity::{AffinityIndex, AffinityZone, SessionAffinity};
 
-use super::divide::{Choice, Division};
-use super::endpoint::Endpoint;
-use super::pools::{Built, PoolState, ZoneState};
+use super::endpoint::EndpointState;
+use super::pools::{PoolState, ZoneState, ZoneSubsets};
+use super::traffic_split::{SubsetSelector, TrafficSplit};
 use super::{Director, Event};
 
 impl Director {
     /// Builds what has become stale, and keeps the rest of the last snapshot.
-    pub(super) fn rebuild(&mut self) -> Arc<Snapshot> {
+    pub(super) fn rebuild_snapshot(&mut self) -> Arc<Snapshot> {
         let now = self.now;
-        for pool in std::mem::take(&mut self.stale) {
+        for pool in std::mem::take(&mut self.dirty_pools) {
             if let Some(state) = self.pools.get_mut(pool) {
                 let before = state.view.take();
-                let view = view(state, before.as_ref(), (self.epoch, now));
-                let was_panic = before.is_some_and(|before| before.panic);
-                let is_panic = view.panic;
+                let view = build_view(state, before.as_ref(), (self.epoch, now));
+                let was_panic = before.is_some_and(|before| before.is_panicking);
+                let is_panic = view.is_panicking;
                 state.view = Some(view);
                 if was_panic != is_panic {
-                    self.panic_changed(pool, is_panic, now);
+                    self.on_panic_change(pool, is_panic, now);
                 }
             }
         }
@@ -38,89 +38,91 @@ impl Director {
         Arc::new(Snapshot { version: self.version, routes, pools, drill: None })
     }
 
-    fn panic_changed(&mut self, pool: usize, on: bool, now: Instant) {
+    fn on_panic_change(&mut self, pool: usize, is_active: bool, now: Instant) {
         let name = Arc::clone(&self.pools[pool].spec.name);
         let members = Arc::clone(&self.pools[pool].members);
         for &id in &*members {
-            let Some(endpoint) = self.roster.get_mut(id) else { continue };
-            if let Some(verdict) = endpoint.down_for() {
-                endpoint.repace(now, on);
-                if !on {
+            let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
+            if let Some(verdict) = endpoint.down_failure() {
+                endpoint.reschedule_probes(now, is_active);
+                if !is_active {
                     // Nobody was cut while there was nowhere better to go. Now there is.
-                    self.cuts.push(verdict);
+                    self.pending_aborts.push(verdict);
                 }
-                self.arm(id);
+                self.schedule_probe(id);
             }
         }
-        self.event(Event::Panic { pool: name, on });
+        self.push_event(Event::Panic { pool: name, is_active });
     }
 
     /// Has the shares of what grows in a pool computed again and again.
-    pub(super) fn ramps(&mut self, pool: usize, now: Instant) {
+    pub(super) fn schedule_ramp(&mut self, pool: usize, now: Instant) {
         let state = &mut self.pools[pool];
         if state.ramp_due.is_none() {
-            let due = now + ramp_step(state.spec.recover.ramp);
+            let due = now + ramp_update_interval(state.spec.recovery.ramp);
             state.ramp_due = Some(due);
-            self.ramp_dues.insert((due, pool));
+            self.ramp_timers.insert((due, pool));
         }
     }
 
     /// Computes the shares of what grows.
-    pub(super) fn ramp_on(&mut self, now: Instant) {
-        while let Some(&(due, pool)) = self.ramp_dues.first() {
+    pub(super) fn advance_ramps(&mut self, now: Instant) {
+        while let Some(&(due, pool)) = self.ramp_timers.first() {
             if due > now {
                 break;
             }
-            self.ramp_dues.pop_first();
+            self.ramp_timers.pop_first();
             let Some(state) = self.pools.get_mut(pool) else { continue };
             state.ramp_due = None;
-            let length = state.spec.recover.ramp;
+            let length = state.spec.recovery.ramp;
             let now_us = now.saturating_duration_since(self.epoch).as_micros() as u64;
-            let mut grows = false;
+            let mut has_growing = false;
             let name = Arc::clone(&state.spec.name);
-            let mut whole = Vec::new();
+            let mut completed = Vec::new();
             for zone in state.zones.iter_mut().filter(|zone| zone.ramp.is_growing()) {
-                zone.ramp.settle(length, now);
+                zone.ramp.finish_if_full(length, now);
                 if zone.ramp.is_growing() {
-                    grows = true;
+                    has_growing = true;
                 } else {
-                    whole.push((zone.place.clone(), None));
+                    completed.push((zone.place.clone(), None));
                 }
             }
             let ramping = std::mem::take(&mut state.ramping);
-            self.stale.insert(pool);
+            self.dirty_pools.insert(pool);
             for id in ramping {
-                if let Some(endpoint) = self.roster.get_mut(id) {
-                    endpoint.ramp.settle(length, now);
-                    let still = endpoint.ramp.is_growing();
-                    endpoint.is_awaited &= still && endpoint.live.is_trial_due(now_us);
-                    self.restand(id, now);
-                    if still {
-                        grows = true;
+                if let Some(endpoint) = self.endpoints.get_mut(id) {
+                    endpoint.ramp.finish_if_full(length, now);
+                    let is_growing = endpoint.ramp.is_growing();
+                    endpoint.is_awaiting_first_request &=
+                        is_growing && endpoint.stats.is_trial_due(now_us);
+                    self.update_eligibility(id, now);
+                    if is_growing {
+                        has_growing = true;
                         self.pools[pool].ramping.push(id);
-                    } else if self.roster.get(id).is_some_and(|one| one.health.serves(false)) {
-                        let subject = self.roster.get(id).map(Endpoint::subject);
-                        whole.extend(subject.map(|s| (s.place.clone(), Some(s.address))));
+                    } else if self.endpoints.get(id).is_some_and(|one| one.health.can_serve(false))
+                    {
+                        let subject = self.endpoints.get(id).map(EndpointState::subject);
+                        completed.extend(subject.map(|s| (s.locality.clone(), Some(s.address))));
                     }
                 }
             }
-            for (place, address) in whole {
-                self.event(Event::RampEnded { pool: Arc::clone(&name), place, address });
+            for (place, address) in completed {
+                self.push_event(Event::RampEnded { pool: Arc::clone(&name), place, address });
             }
-            if grows {
-                self.ramps(pool, now);
+            if has_growing {
+                self.schedule_ramp(pool, now);
             }
         }
     }
 }
 
-fn view(
+fn build_view(
     state: &mut PoolState,
     before: Option<&Arc<PoolView>>,
     (epoch, now): (Instant, Instant),
 ) -> Arc<PoolView> {
     if let Some(before) = before
-        && !before.led.tiers.is_empty()
+        && !before.primary.tiers.is_empty()
         && state.counts.known == state.counts.drained
         && state.counts.all > 0
         && before.targets().all(|target| !state.is_drained(target.id))
@@ -129,78 +131,111 @@ fn view(
         // known of the new, two round trips later.
         return Arc::clone(before);
     }
-    let division = Division::of(state, now);
-    let PoolState { spec, zones, counts, members, live, pins, .. } = state;
+    let split = TrafficSplit::new(state, now);
+    let PoolState { spec, zones, counts, members, stats: live, pins, .. } = state;
     // What is drained is neither healthy nor not.
     let known = u64::from(counts.known - counts.drained);
     let is_drained = counts.drained == counts.all && counts.all > 0;
-    let has_resort = division.zones().any(|built| built.resort.is_some());
-    let floor = u64::from(spec.evict.panic_percent) * known;
-    let is_short = counts.serving == 0 && !has_resort
+    let has_last_resort = split.zone_subsets().any(|built| built.last_resort.is_some());
+    let floor = u64::from(spec.eviction.panic_percent) * known;
+    let is_below_threshold = counts.serving == 0 && !has_last_resort
         || counts.serving > 0 && u64::from(counts.serving) * 100 < floor;
     // Endpoints that nothing is known of are no reason to panic: their first probe is under way.
-    let panic = known > 0 && is_short;
+    let panic = known > 0 && is_below_threshold;
     let (spec, members, live) = (Arc::clone(spec), Arc::clone(members), Arc::clone(live));
-    let pins = pins.as_ref().map(|seats| Pins::new(seats, pin_zones(zones, &spec, panic, epoch)));
+    let pins = pins
+        .as_ref()
+        .map(|seats| AffinityIndex::new(seats, build_pin_zones(zones, &spec, panic, epoch)));
     if panic {
-        let lead = |way| Led { tiers: division.everybody(way, state), proven: None };
-        let (led, others) = every_way(&spec, lead);
+        let build_variant =
+            |way| SteeredTiers { tiers: split.panic_tiers(way, state), nonsuspect_tiers: None };
+        let (led, others) = build_all_variants(&spec, build_variant);
         return Arc::new(PoolView {
             spec,
-            led,
-            others,
-            trials: Vec::new(),
-            panic,
+            primary: led,
+            variants: others,
+            trial_targets: Vec::new(),
+            is_panicking: panic,
             is_drained,
             members,
-            live,
-            pins,
+            stats: live,
+            affinity_index: pins,
         });
     }
-    let open: [Choice; 3] =
-        [|zone| zone.open.as_ref(), |zone| zone.suspects.as_ref(), |zone| zone.resort.as_ref()];
-    let clear: [Choice; 4] = [|zone| zone.clear.as_ref(), open[0], open[1], open[2]];
-    let has_doubted = division.zones().any(|built| built.has_doubted);
-    let any_clear = division.zones().any(|built| built.clear.is_some());
-    let (led, others) = every_way(&spec, |way| Led {
-        tiers: division.assemble(way, &open),
-        proven: (has_doubted && any_clear).then(|| division.assemble(way, &clear)),
+    let eligible: [SubsetSelector; 3] = [
+        |zone| zone.eligible.as_ref(),
+        |zone| zone.suspects.as_ref(),
+        |zone| zone.last_resort.as_ref(),
+    ];
+    let clear: [SubsetSelector; 4] =
+        [|zone| zone.clear.as_ref(), eligible[0], eligible[1], eligible[2]];
+    let has_doubted = split.zone_subsets().any(|built| built.has_doubted);
+    let has_clear = split.zone_subsets().any(|built| built.clear.is_some());
+    let (led, others) = build_all_variants(&spec, |way| SteeredTiers {
+        tiers: split.build_tiers(way, &eligible),
+        nonsuspect_tiers: (has_doubted && has_clear).then(|| split.build_tiers(way, &clear)),
     });
     // Nobody is fetched from a tier that gets nothing.
-    let is_led = |target: &&Target| led.tiers.iter().any(|tier| tier.reaches(target.zone));
-    let awaited = division.zones().flat_map(|built| &built.awaited).filter(is_led);
-    let trials = division.zones().flat_map(|built| &built.trials).chain(awaited).cloned().collect();
-    state.bounds = division.bounds();
-    Arc::new(PoolView { spec, led, others, trials, panic, is_drained, members, live, pins })
+    let is_reachable =
+        |target: &&Target| led.tiers.iter().any(|tier| tier.has_traffic_for_zone(target.zone));
+    let awaiting_first_request =
+        split.zone_subsets().flat_map(|built| &built.awaiting_first_request).filter(is_reachable);
+    let trials = split
+        .zone_subsets()
+        .flat_map(|built| &built.trials)
+        .chain(awaiting_first_request)
+        .cloned()
+        .collect();
+    state.capacity_bounds = split.capacity_bounds();
+    Arc::new(PoolView {
+        spec,
+        primary: led,
+        variants: others,
+        trial_targets: trials,
+        is_panicking: panic,
+        is_drained,
+        members,
+        stats: live,
+        affinity_index: pins,
+    })
 }
 
 /// Who takes requests that are pinned to it.
-fn pin_zones(
+fn build_pin_zones(
     zones: &mut [ZoneState],
     spec: &PoolSpec,
     panic: bool,
     epoch: Instant,
-) -> Vec<PinZone> {
-    let stay = match spec.affinity.as_deref() {
-        Some(Affinity::Cookie(cookie)) => cookie.drain,
+) -> Vec<AffinityZone> {
+    let drain_timeout = match spec.affinity.as_deref() {
+        Some(SessionAffinity::Cookie(cookie)) => cookie.drain_timeout,
         _ => Duration::ZERO,
     };
     let of = |zone: &mut ZoneState| {
-        let until_us = |since: Instant| (since + stay).saturating_duration_since(epoch).as_micros();
+        let until_us =
+            |since: Instant| (since + drain_timeout).saturating_duration_since(epoch).as_micros();
         let drained =
-            zone.drained().map(|(target, since)| (target.clone(), until_us(since) as u64));
+            zone.drained_targets().map(|(target, since)| (target.clone(), until_us(since) as u64));
         let drained = drained.collect();
         if panic {
-            let all = zone.everybody();
-            return PinZone { clear: all.clone(), open: all, suspects: None, drained };
+            let all = zone.undrained_cell();
+            return AffinityZone {
+                any_request: all.clone(),
+                repeatable_only: all,
+                suspects: None,
+                draining: drained,
+            };
         }
-        let Built { clear, open, suspects, .. } = zone.built().clone();
-        PinZone { clear, open, suspects, drained }
+        let ZoneSubsets { clear, eligible: open, suspects, .. } = zone.subsets().clone();
+        AffinityZone { any_request: clear, repeatable_only: open, suspects, draining: drained }
     };
     zones.iter_mut().map(of).collect()
 }
 
 /// By the policy of the pool, and by every other way that its requests are led.
-fn every_way(spec: &PoolSpec, lead: impl Fn(usize) -> Led) -> (Led, Vec<Led>) {
-    (lead(0), (1..=spec.steer.others.len()).map(lead).collect())
+fn build_all_variants(
+    spec: &PoolSpec,
+    build_variant: impl Fn(usize) -> SteeredTiers,
+) -> (SteeredTiers, Vec<SteeredTiers>) {
+    (build_variant(0), (1..=spec.steer.extra_variants.len()).map(build_variant).collect())
 }

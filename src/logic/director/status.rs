@@ -4,25 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::health::Health;
-use crate::logic::id::{EndpointId, Place};
-use crate::logic::incident::{Incident, Subject};
-use crate::logic::live::{Tally, Tries};
-use crate::logic::outcome::Outcome;
-use crate::logic::snapshot::{PoolView, Tier};
-use crate::logic::steer::{Policy, WHOLE};
+use crate::logic::health::health::Health;
+use crate::logic::incident::{Incident, IncidentSubject};
+use crate::logic::model::endpoint_stats::{AttemptCounts, FailoverCounts};
+use crate::logic::model::id::{EndpointId, Locality};
+use crate::logic::model::outcome::ProbeOutcome;
+use crate::logic::model::snapshot::{PoolView, Tier};
+use crate::logic::steering::{FULL_SHARE, SteeringPolicy};
 
 use super::Director;
-use super::endpoint::{Endpoint, Piece, Withheld};
-use super::explain::{Budget, parts};
-use super::pools::{PoolState, Standing, ZoneState};
-use super::weigh::part;
+use super::apply_evidence::percent_limit;
+use super::endpoint::{EndpointState, EvidenceRecord, WithheldReason};
+use super::explain::{EvictionBudget, endpoint_shares};
+use super::pools::{Eligibility, PoolState, ZoneState};
 
 /// One endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointStatus {
     /// Who.
-    pub subject: Arc<Subject>,
+    pub subject: Arc<IncidentSubject>,
     /// Its weight.
     pub weight: u32,
     /// What is believed of it.
@@ -32,21 +32,21 @@ pub struct EndpointStatus {
     /// When the next probe starts; `None` while it waits for the running one.
     pub next_probe: Option<Instant>,
     /// The last probes with their starts, oldest first.
-    pub probes: Vec<(Instant, Outcome)>,
+    pub probes: Vec<(Instant, ProbeOutcome)>,
     /// Requests in flight.
     pub in_flight: u32,
     /// How tries ended since it is known.
-    pub tries: Tries,
+    pub attempts: AttemptCounts,
     /// What became of requests that it failed.
-    pub tally: Tally,
+    pub failover_counts: FailoverCounts,
     /// Whether the current snapshot sends it traffic.
-    pub in_service: bool,
+    pub is_in_service: bool,
     /// What it may be given.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// What made its verdict, while that is down.
-    pub cause: Option<Piece>,
+    pub cause: Option<EvidenceRecord>,
     /// Why it is in service in spite of enough strikes.
-    pub withheld: Option<Withheld>,
+    pub withheld: Option<WithheldReason>,
     /// What its ramp gives it of its weight, in thousandths.
     pub ramp: u32,
     /// Its probe passes, and says that it should get less.
@@ -61,9 +61,9 @@ pub struct PoolStatus {
     /// How an endpoint is chosen among those that are equally near.
     pub balance: &'static str,
     /// Nothing is healthy: traffic goes everywhere.
-    pub panic: bool,
+    pub is_in_panic: bool,
     /// Which zones come first.
-    pub policy: Policy,
+    pub policy: SteeringPolicy,
     /// The parts of the traffic by tier, nearest first, in 0..1, with the tier's zones.
     pub tiers: Vec<(f64, Vec<String>)>,
     /// What a request to each region takes by what is known, in microseconds, the soonest first; empty
@@ -80,44 +80,48 @@ pub struct PoolStatus {
     /// Verdicts that were due and withheld, since the start.
     pub withheld: u64,
     /// Probes fail in much of the pool while its traffic succeeds.
-    pub diverges: bool,
+    pub is_diverging: bool,
     /// The period of probes of endpoints that are up, as it is; `None` before the second probe.
     pub achieved_period: Option<Duration>,
     /// How many times longer than configured periods are, because of the budget of probes.
     pub stretch: f64,
     /// Endpoints that are down, and that may be.
-    pub evict: Budget,
+    pub evict: EvictionBudget,
 }
 
 impl Director {
     /// All endpoints, in the order of their identities.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let of = |endpoint: &Endpoint| EndpointStatus {
+        let of = |endpoint: &EndpointState| EndpointStatus {
             subject: endpoint.subject(),
-            weight: endpoint.seat.weight,
+            weight: endpoint.location.weight,
             health: endpoint.verdict(),
             since: endpoint.since,
-            next_probe: endpoint.due(),
-            probes: endpoint.past.iter(self.epoch).map(|(at, _, outcome)| (at, outcome)).collect(),
-            in_flight: endpoint.live.in_flight(),
-            tries: endpoint.live.tries(),
-            tally: endpoint.live.tally(),
-            in_service: !endpoint.is_drained()
-                && (endpoint.serves() || self.pools[endpoint.seat.pool].in_panic()),
-            standing: self.entry_of(endpoint).standing,
+            next_probe: endpoint.next_probe_at(),
+            probes: endpoint
+                .probe_history
+                .iter(self.epoch)
+                .map(|(at, _, outcome)| (at, outcome))
+                .collect(),
+            in_flight: endpoint.stats.in_flight(),
+            attempts: endpoint.stats.attempts(),
+            failover_counts: endpoint.stats.failover_counts(),
+            is_in_service: !endpoint.is_drained()
+                && (endpoint.can_serve() || self.pools[endpoint.location.pool].is_in_panic()),
+            eligibility: self.member_state_of(endpoint).eligibility,
             cause: endpoint.cause(),
             withheld: endpoint.withheld,
-            ramp: endpoint.ramp.share(endpoint.pool.recover.ramp, self.now),
+            ramp: endpoint.ramp.share_permille(endpoint.pool.recovery.ramp, self.now),
             is_degraded: endpoint.is_degraded,
         };
-        self.roster.iter().map(of).collect()
+        self.endpoints.iter().map(of).collect()
     }
 
     /// What each endpoint that is sent anything gets of its pool's traffic, in 0..1.
     #[must_use]
-    pub fn shares(&self) -> HashMap<EndpointId, f64> {
-        self.pools.iter().flat_map(parts).collect()
+    pub fn traffic_shares(&self) -> HashMap<EndpointId, f64> {
+        self.pools.iter().flat_map(endpoint_shares).collect()
     }
 
     /// All pools, in the order of the configuration.
@@ -131,37 +135,40 @@ impl Director {
             let mut zones: Vec<usize> = tier.targets().map(|target| target.zone).collect();
             zones.sort_unstable();
             zones.dedup();
-            let places = zones.iter().map(|&zone| view.spec.zones[zone].place.to_string());
-            (tier.share as f64 / WHOLE as f64, places.collect())
+            let places = zones.iter().map(|&zone| view.spec.zones[zone].locality.to_string());
+            (tier.share as f64 / FULL_SHARE as f64, places.collect())
         };
-        let tiers =
-            pool.view.as_ref().map(|view| view.led.tiers.iter().map(|t| tier(view, t)).collect());
-        let evict = &pool.spec.evict;
-        let allowed = evict.endpoints.min(part(pool.counts.all, evict.percent));
+        let tiers = pool
+            .view
+            .as_ref()
+            .map(|view| view.primary.tiers.iter().map(|t| tier(view, t)).collect());
+        let evict = &pool.spec.eviction;
+        let allowed =
+            evict.max_down_endpoints.min(percent_limit(pool.counts.all, evict.max_down_percent));
         PoolStatus {
             name: Arc::clone(&pool.spec.name),
             balance: pool.spec.balance.as_str(),
-            panic: pool.in_panic(),
+            is_in_panic: pool.is_in_panic(),
             policy: pool.spec.steer.policy,
             tiers: tiers.unwrap_or_default(),
-            regions: self.regions(pool),
+            regions: self.region_estimates(pool),
             endpoints: pool.counts.all as usize,
             serving: pool.counts.serving as usize,
             down: pool.counts.down as usize,
             drained: pool.counts.drained as usize,
             withheld: pool.withheld,
-            diverges: pool.diverges,
-            achieved_period: pool.achieved.period,
+            is_diverging: pool.is_diverging,
+            achieved_period: pool.achieved_period.period,
             stretch: self.stretch(),
-            evict: Budget { used: pool.counts.down, allowed: allowed.min(pool.counts.all) },
+            evict: EvictionBudget { used: pool.counts.down, allowed: allowed.min(pool.counts.all) },
         }
     }
 
-    fn regions(&self, pool: &PoolState) -> Vec<(String, Option<f64>)> {
-        if !pool.spec.steer.is_timed() {
+    fn region_estimates(&self, pool: &PoolState) -> Vec<(String, Option<f64>)> {
+        if !pool.spec.steer.has_latency_variant() {
             return Vec::new();
         }
-        let known = pool.nearness.estimates(self.now).into_iter();
+        let known = pool.latency_order.estimates(self.now).into_iter();
         known.map(|(name, us)| (name.to_owned(), us)).collect()
     }
 
@@ -169,24 +176,25 @@ impl Director {
     #[must_use]
     pub fn is_routable(&self) -> bool {
         let mut views = self.pools.iter().filter_map(|pool| pool.view.as_ref());
-        views.any(|view| !view.led.tiers.is_empty())
+        views.any(|view| !view.primary.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.
     #[must_use]
     pub fn incidents(&mut self) -> Vec<Incident> {
-        self.ledger.watching().into_iter().for_each(|id| self.tally(id));
-        self.ledger.incidents()
+        self.ledger.tracked_endpoints().into_iter().for_each(|id| self.update_incident_counts(id));
+        self.ledger.all_incidents()
     }
 
     /// How tries ended in every zone that is known, of pools with an objective.
     #[must_use]
-    pub fn zone_tries(&self) -> Vec<(Arc<str>, Place, Tries)> {
+    pub fn zone_attempts(&self) -> Vec<(Arc<str>, Locality, AttemptCounts)> {
         let pools = self.pools.iter().filter(|pool| pool.spec.slo.is_some());
         let zones = pools.flat_map(|pool| pool.zones.iter().map(move |zone| (pool, zone)));
         let sum = |members: &[EndpointId]| {
-            let tries = members.iter().filter_map(|&id| Some(self.roster.get(id)?.live.tries()));
-            tries.fold(Tries::default(), |sum, one| Tries {
+            let tries =
+                members.iter().filter_map(|&id| Some(self.endpoints.get(id)?.stats.attempts()));
+            tries.fold(AttemptCounts::default(), |sum, one| AttemptCounts {
                 good: sum.good + one.good,
                 bad: sum.bad + one.bad,
             })
@@ -200,7 +208,7 @@ impl Director {
     /// The same of those that are open.
     #[must_use]
     pub fn open_incidents(&mut self) -> Vec<Incident> {
-        self.ledger.watching().into_iter().for_each(|id| self.tally(id));
+        self.ledger.tracked_endpoints().into_iter().for_each(|id| self.update_incident_counts(id));
         self.ledger.open_incidents()
     }
 }

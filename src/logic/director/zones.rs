@@ -3,200 +3,209 @@
 
 use std::time::Instant;
 
-use crate::logic::health::{Change, Health};
-use crate::logic::id::EndpointId;
-use crate::logic::outcome::Failure;
-use crate::logic::recovery::Ramp;
+use crate::logic::health::health::{Health, HealthTransition};
+use crate::logic::health::recovery::Ramp;
+use crate::logic::model::id::EndpointId;
+use crate::logic::model::outcome::Failure;
 
-use super::endpoint::{Bond, Seat};
+use super::endpoint::{EndpointLocation, ZoneRecovery};
+use super::endpoint_slab::PREFETCH_BATCH;
+use super::outlier::OutlierState;
 use super::pools::ZoneVerdict;
-use super::roster::AT_ONCE;
-use super::trust::Trust;
-use super::{Director, Event, Source};
+use super::{Director, Event, EvidenceSource};
 
 /// A zone that falls needs at least this many witnesses.
-pub(super) const WITNESSES: u32 = 2;
+pub(super) const MIN_ZONE_STRIKES: u32 = 2;
 
 /// Those who fell with their zone, of whom that has yet to be told: a large zone has many, and its
 /// traffic moves before anybody is told.
 #[derive(Debug)]
-pub(super) struct Fall {
-    fallen: Vec<Fallen>,
+pub(super) struct ZoneFailure {
+    transitions: Vec<EndpointTransition>,
     at: Instant,
 }
 
 /// How the verdict on an endpoint has changed, and to what.
-type Fallen = (EndpointId, Change, Health);
+type EndpointTransition = (EndpointId, HealthTransition, Health);
 
 impl Director {
     /// The connection of one more endpoint has failed: does its zone fall?
     pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
         // What is drained may be stopped by whoever has drained it.
-        let Some(endpoint) = self.roster.get_mut(id).filter(|one| !one.is_drained()) else {
+        let Some(endpoint) = self.endpoints.get_mut(id).filter(|one| !one.is_drained()) else {
             return;
         };
-        let seat = endpoint.seat;
-        let correlate = endpoint.pool.correlate;
-        let is_first = endpoint.struck().is_none();
+        let location = endpoint.location;
+        let correlate = endpoint.pool.correlation;
+        let is_first = endpoint.first_connection_failure().is_none();
         if is_first {
-            endpoint.trouble_mut().struck = Some(now);
+            endpoint.rare_mut().first_connection_failure = Some(now);
         }
-        let zone = &mut self.pools[seat.pool].zones[seat.zone];
+        let zone = &mut self.pools[location.pool].zones[location.zone];
         if is_first {
             zone.strikes.push_back((now, id));
-            zone.struck += 1;
+            zone.active_strikes += 1;
         }
         while let Some(&(at, old)) = zone.strikes.front() {
             if at + correlate.window >= now {
                 break;
             }
             zone.strikes.pop_front();
-            let stands = self.roster.get(old).is_some_and(|other| other.struck() == Some(at));
-            zone.struck -= u32::from(stands);
+            let is_active = self
+                .endpoints
+                .get(old)
+                .is_some_and(|other| other.first_connection_failure() == Some(at));
+            zone.active_strikes -= u32::from(is_active);
         }
-        let needed = quorum(zone.counts.all, correlate.quorum_percent).max(WITNESSES);
-        if zone.struck < needed || zone.is_down() {
+        let needed = quorum(zone.counts.all, correlate.quorum_percent).max(MIN_ZONE_STRIKES);
+        if zone.active_strikes < needed || zone.is_down() {
             return;
         }
-        let clear_elsewhere = self.pools[seat.pool].counts.clear
-            > self.pools[seat.pool].zones[seat.zone].counts.clear;
-        if clear_elsewhere && self.may_evict_zone(seat.pool, seat.zone) {
-            self.zone_falls(seat.pool, seat.zone, failure, Source::Correlation, now);
-            self.region_falls(seat.pool, seat.zone, failure, now);
+        let has_clear_elsewhere = self.pools[location.pool].counts.clear
+            > self.pools[location.pool].zones[location.zone].counts.clear;
+        if has_clear_elsewhere && self.can_evict_zone(location.pool, location.zone) {
+            self.fail_zone(location.pool, location.zone, failure, EvidenceSource::Correlation, now);
+            self.correlate_region(location.pool, location.zone, failure, now);
         }
     }
 
     /// An endpoint has shown that its connections work again.
-    pub(super) fn uncorrelate(&mut self, id: EndpointId) {
-        let Some(endpoint) = self.roster.get_mut(id) else { return };
-        let seat = endpoint.seat;
-        if endpoint.struck().is_some()
-            && let Some(struck) = endpoint.trouble_mut().struck.take()
+    pub(super) fn clear_connection_strike(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+        let location = endpoint.location;
+        if endpoint.first_connection_failure().is_some()
+            && let Some(struck_at) = endpoint.rare_mut().first_connection_failure.take()
         {
-            let zone = &mut self.pools[seat.pool].zones[seat.zone];
-            let position = zone.strikes.iter().rposition(|strike| *strike == (struck, id));
+            let zone = &mut self.pools[location.pool].zones[location.zone];
+            let position = zone.strikes.iter().rposition(|strike| *strike == (struck_at, id));
             if position.and_then(|position| zone.strikes.remove(position)).is_some() {
-                zone.struck -= 1;
+                zone.active_strikes -= 1;
             }
         }
     }
 
     /// The zone's verdict is down. Who has evidence against it falls with it; the rest is the last
     /// resort until each proves itself.
-    pub(super) fn zone_falls(
+    pub(super) fn fail_zone(
         &mut self,
         pool: usize,
         zone: usize,
         failure: Failure,
-        source: Source,
+        source: EvidenceSource,
         now: Instant,
     ) {
-        let recover = self.pools[pool].spec.recover;
+        let recover = self.pools[pool].spec.recovery;
         let state = &mut self.pools[pool].zones[zone];
         if state.is_down() {
             return;
         }
-        let hold = recover.hold_down.max(state.flaps.fell(&recover, now));
+        let hold = recover.hold_down.max(state.flaps.record_down(&recover, now));
         state.verdict = ZoneVerdict::Down { failure, source, since: now, held_until: now + hold };
         state.ramp = Ramp::Full;
         state.ratio.restart(0.0);
-        let (members, struck, place) = (state.members.clone(), state.struck, state.place.clone());
+        let (members, struck, place) =
+            (state.members.clone(), state.active_strikes, state.place.clone());
         let name = self.pools[pool].spec.name.clone();
-        let mut fallen = Vec::with_capacity(struck as usize);
-        for some in members.chunks(AT_ONCE) {
-            self.roster.warm(some.iter().copied());
-            for &id in some {
-                fallen.extend(self.fall_with_zone(id, (failure, source), now));
+        let mut transitions = Vec::with_capacity(struck as usize);
+        for batch in members.chunks(PREFETCH_BATCH) {
+            self.endpoints.prefetch(batch.iter().copied());
+            for &id in batch {
+                transitions.extend(self.fail_with_zone(id, (failure, source), now));
             }
         }
-        self.falls.push(Fall { fallen, at: now });
+        self.unreported_zone_failures.push(ZoneFailure { transitions, at: now });
         // Requests that are told to leave must find a snapshot that knows of this, even where everybody
         // in the zone had been out before.
-        self.stale.insert(pool);
-        self.event(Event::Zone { pool: name, place, verdict: Some((failure, struck)) });
+        self.dirty_pools.insert(pool);
+        self.push_event(Event::ZoneVerdictChanged {
+            pool: name,
+            place,
+            verdict: Some((failure, struck)),
+        });
     }
 
     /// What its zone's fall does to one endpoint; gives what is to be told of it.
-    fn fall_with_zone(
+    fn fail_with_zone(
         &mut self,
         id: EndpointId,
-        (failure, source): (Failure, Source),
+        (failure, source): (Failure, EvidenceSource),
         now: Instant,
-    ) -> Option<Fallen> {
-        let endpoint = self.roster.get_mut(id)?;
+    ) -> Option<EndpointTransition> {
+        let endpoint = self.endpoints.get_mut(id)?;
         let before = endpoint.verdict();
-        let falls_too = endpoint.struck().is_some();
+        let is_struck = endpoint.first_connection_failure().is_some();
         match endpoint.health {
-            Health::Suspect { failure, .. } if falls_too => {
+            Health::Suspect { failure, .. } if is_struck => {
                 endpoint.health = Health::Down { failure };
-                endpoint.blame(now, source, failure);
+                endpoint.record_cause(now, source, failure);
             }
             Health::Up | Health::Suspect { .. } => {
-                endpoint.bond = Bond::Unproven(now);
-                self.cuts.push((id, failure));
+                endpoint.zone_recovery = ZoneRecovery::Unproven(now);
+                self.pending_aborts.push((id, failure));
             }
             Health::Unknown { .. } | Health::Down { .. } | Health::Returning { .. } => {}
         }
-        let (change, health) = self.take_effect(id, before, now)?;
-        if falls_too {
-            self.acquit(id, now);
+        let (change, health) = self.apply_transition(id, before, now)?;
+        if is_struck {
+            self.clear_outlier_state(id, now);
         }
-        self.restand(id, now);
-        if change == Change::None {
+        self.update_eligibility(id, now);
+        if change == HealthTransition::None {
             return None;
         }
-        self.roster.get_mut(id)?.is_untold = true;
+        self.endpoints.get_mut(id)?.is_report_pending = true;
         Some((id, change, health))
     }
 
     /// Makes up for what zones that fell have left untold.
-    pub(super) fn tell_falls(&mut self) {
-        for Fall { fallen, at } in std::mem::take(&mut self.falls) {
-            for some in fallen.chunks(AT_ONCE) {
-                self.roster.warm(some.iter().map(|&(id, ..)| id));
-                for &(id, change, health) in some {
-                    let Some(endpoint) = self.roster.get_mut(id) else { continue };
-                    endpoint.is_untold = false;
-                    self.tell(id, (change, health), at, at);
-                    self.arm(id);
+    pub(super) fn report_zone_failures(&mut self) {
+        for ZoneFailure { transitions, at } in std::mem::take(&mut self.unreported_zone_failures) {
+            for batch in transitions.chunks(PREFETCH_BATCH) {
+                self.endpoints.prefetch(batch.iter().map(|&(id, ..)| id));
+                for &(id, change, health) in batch {
+                    let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
+                    endpoint.is_report_pending = false;
+                    self.report_transition(id, (change, health), at, at);
+                    self.schedule_probe(id);
                 }
             }
         }
     }
 
     /// When enough zones of a region are down, the others are the last resort too.
-    fn region_falls(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
+    fn correlate_region(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
         let state = &self.pools[pool];
         let region = state.zones[zone].place.region.clone();
-        let inside: Vec<usize> =
+        let region_zones: Vec<usize> =
             (0..state.zones.len()).filter(|&z| state.zones[z].place.region == region).collect();
-        let down = inside.iter().filter(|&&z| state.zones[z].is_down()).count() as u32;
-        let needed = quorum(inside.len() as u32, state.spec.correlate.quorum_percent);
-        let clear_inside: u32 = inside.iter().map(|&z| state.zones[z].counts.clear).sum();
-        if down < needed.max(WITNESSES) || state.counts.clear <= clear_inside {
+        let down = region_zones.iter().filter(|&&z| state.zones[z].is_down()).count() as u32;
+        let needed = quorum(region_zones.len() as u32, state.spec.correlation.quorum_percent);
+        let clear_inside: u32 = region_zones.iter().map(|&z| state.zones[z].counts.clear).sum();
+        if down < needed.max(MIN_ZONE_STRIKES) || state.counts.clear <= clear_inside {
             return;
         }
-        for zone in inside {
-            if self.may_evict_zone(pool, zone) {
-                self.zone_falls(pool, zone, failure, Source::Correlation, now);
+        for zone in region_zones {
+            if self.can_evict_zone(pool, zone) {
+                self.fail_zone(pool, zone, failure, EvidenceSource::Correlation, now);
             }
         }
     }
 
     /// Whether an endpoint that is ready may serve: if its zone is down, only with the zone.
-    pub(super) fn may_return(&mut self, id: EndpointId, now: Instant) -> bool {
-        self.restand(id, now);
-        let Some(Seat { pool, zone, .. }) = self.roster.get(id).map(|endpoint| endpoint.seat)
+    pub(super) fn can_return(&mut self, id: EndpointId, now: Instant) -> bool {
+        self.update_eligibility(id, now);
+        let Some(EndpointLocation { pool, zone, .. }) =
+            self.endpoints.get(id).map(|endpoint| endpoint.location)
         else {
             return false;
         };
-        !self.pools[pool].zones[zone].is_down() || self.zone_returns(pool, zone, now)
+        !self.pools[pool].zones[zone].is_down() || self.try_restore_zone(pool, zone, now)
     }
 
     /// Brings a zone back if its hold-down is over and enough of it is ready.
-    pub(super) fn zone_returns(&mut self, pool: usize, zone: usize, now: Instant) -> bool {
-        let share = self.pools[pool].spec.correlate.return_percent;
-        let length = self.pools[pool].spec.recover.ramp;
+    pub(super) fn try_restore_zone(&mut self, pool: usize, zone: usize, now: Instant) -> bool {
+        let share = self.pools[pool].spec.correlation.return_percent;
+        let length = self.pools[pool].spec.recovery.ramp;
         let state = &mut self.pools[pool].zones[zone];
         let ZoneVerdict::Down { held_until, .. } = state.verdict else { return true };
         if now < held_until || state.counts.ready < quorum(state.counts.all, share).max(1) {
@@ -204,33 +213,34 @@ impl Director {
         }
         state.verdict = ZoneVerdict::Up;
         // Those that have proved themselves serve already: their traffic does not go and come back.
-        let part = f64::from(state.counts.serving) / f64::from(state.counts.ready.max(1));
-        state.ramp = Ramp::part(part, length, now);
+        let serving_fraction =
+            f64::from(state.counts.serving) / f64::from(state.counts.ready.max(1));
+        state.ramp = Ramp::at_fraction(serving_fraction, length, now);
         state.ratio.restart(0.0);
-        state.mark();
+        state.mark_dirty();
         let (members, place) = (state.members.clone(), state.place.clone());
         let name = self.pools[pool].spec.name.clone();
         for (index, &id) in members.iter().enumerate() {
-            if index % AT_ONCE == 0 {
-                let some = members[index..].iter().take(AT_ONCE);
-                self.roster.warm(some.copied());
+            if index % PREFETCH_BATCH == 0 {
+                let batch = members[index..].iter().take(PREFETCH_BATCH);
+                self.endpoints.prefetch(batch.copied());
             }
-            let Some(endpoint) = self.roster.get_mut(id) else { continue };
+            let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
             let before = endpoint.verdict();
             if matches!(endpoint.health, Health::Returning { .. }) && endpoint.is_ready(now) {
-                endpoint.health.release();
+                endpoint.health.mark_up();
             }
-            endpoint.bond = Bond::Free;
-            let is_acquitted =
-                matches!(endpoint.trust, Trust::Condemned(case) if case.is_proven(now));
-            self.settle(id, before, now);
-            if is_acquitted {
-                self.readmit(id, now);
+            endpoint.zone_recovery = ZoneRecovery::Independent;
+            let is_ejection_over =
+                matches!(endpoint.outlier, OutlierState::Ejected(case) if case.is_proven(now));
+            self.apply_verdict_change(id, before, now);
+            if is_ejection_over {
+                self.uneject(id, now);
             }
         }
-        self.stale.insert(pool);
-        self.ramps(pool, now);
-        self.event(Event::Zone { pool: name, place, verdict: None });
+        self.dirty_pools.insert(pool);
+        self.schedule_ramp(pool, now);
+        self.push_event(Event::ZoneVerdictChanged { pool: name, place, verdict: None });
         true
     }
 }

@@ -4,31 +4,31 @@
 //! [`Lookups`] decides when to ask what, and keeps the last good answers. [`compose()`] makes a topology of
 //! the declared one and of them. Neither asks anybody: that is the driver's part.
 
+mod address_filter;
 mod compose;
-mod guard;
-mod lookups;
-mod name;
-mod status;
+mod dns_name;
+mod lookup_scheduler;
+mod lookup_status;
 #[cfg(test)]
 mod tests;
 
-pub use compose::{Composed, Found, Located, compose};
-pub use lookups::Lookups;
-pub use name::{NameError, check_name};
-pub use status::{Looked, Remembered, Standing, Status};
+pub use compose::{ComposedTopology, EndpointOrigin, PoolAddress, compose};
+pub use dns_name::{DnsNameError, normalise_dns_name};
+pub use lookup_scheduler::LookupScheduler;
+pub use lookup_status::{CachedLookup, LookupChange, LookupState, LookupStatus};
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::Place;
-use super::network::Network;
-use super::topology::{EndpointSpec, PoolSpec, Topology};
+use super::model::id::Locality;
+use super::model::network::Network;
+use super::model::topology::{EndpointSpec, PoolSpec, Topology};
 
 /// What an operator has a zone's endpoints found by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Wanted {
+pub enum DiscoveryName {
     /// The addresses of a host (A and AAAA), with this port.
     Host {
         /// In lower case; with a dot at its end it is looked up as it is, and nowhere below.
@@ -43,7 +43,7 @@ pub enum Wanted {
     },
 }
 
-impl Wanted {
+impl DiscoveryName {
     /// The name itself.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
@@ -53,7 +53,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for DiscoveryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host { name, port } => write!(f, "{name}:{port}"),
@@ -64,20 +64,20 @@ impl fmt::Display for Wanted {
 
 /// A name in a zone of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DiscoveryEntry {
     /// The pool's name.
     pub pool: Arc<str>,
     /// The zone.
-    pub place: Place,
+    pub place: Locality,
     /// What is looked up.
-    pub wanted: Wanted,
+    pub discovery_name: DiscoveryName,
     /// The weight of each address of a host; what the weights of a service's records are multiplied by.
     pub weight: u32,
 }
 
 /// Which addresses of a host are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
+pub enum AddressFamily {
     /// IPv4 and IPv6.
     #[default]
     Both,
@@ -87,68 +87,68 @@ pub enum Family {
     Ipv6,
 }
 
-impl Family {
+impl AddressFamily {
     /// The records that hold them.
     #[must_use]
-    pub fn records(self) -> &'static [Record] {
+    pub fn record_types(self) -> &'static [DnsRecordType] {
         match self {
-            Self::Both => &[Record::A, Record::Aaaa],
-            Self::Ipv4 => &[Record::A],
-            Self::Ipv6 => &[Record::Aaaa],
+            Self::Both => &[DnsRecordType::A, DnsRecordType::Aaaa],
+            Self::Ipv4 => &[DnsRecordType::A],
+            Self::Ipv6 => &[DnsRecordType::Aaaa],
         }
     }
 }
 
 /// What becomes of the endpoints of a name of which DNS says that there is nothing (any more).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Empty {
+pub enum EmptyAnswerPolicy {
     /// They stay, as long as probes and traffic find them well: an emptied zone is a mistake far more
     /// often than it is the wish to serve nobody.
     #[default]
     Keep,
     /// They go at once.
-    Obey,
+    Remove,
 }
 
 /// How names are looked up (`dns` in the file).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct LookupPolicy {
     /// Which addresses.
-    pub family: Family,
+    pub family: AddressFamily,
     /// No record is asked for more often than this, whatever its TTL says.
     pub min_ttl: Duration,
     /// Nor more seldom.
     pub max_ttl: Duration,
     /// After a failed or empty lookup; doubled by each further one.
-    pub retry: Duration,
+    pub retry_min: Duration,
     /// The longest that becomes.
     pub retry_max: Duration,
     /// What becomes of endpoints when nothing is found any more.
-    pub empty: Empty,
+    pub on_empty: EmptyAnswerPolicy,
     /// Addresses or targets taken of one answer; the rest is left out.
     pub max_answers: usize,
     /// Networks whose addresses may be endpoints' although they are this machine's, or next to it.
-    pub allow: Arc<[Network]>,
+    pub allowed_networks: Arc<[Network]>,
 }
 
-impl Default for Policy {
+impl Default for LookupPolicy {
     fn default() -> Self {
         Self {
-            family: Family::Both,
+            family: AddressFamily::Both,
             min_ttl: Duration::from_secs(1),
             max_ttl: Duration::from_mins(5),
-            retry: Duration::from_secs(1),
+            retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
-            empty: Empty::Keep,
+            on_empty: EmptyAnswerPolicy::Keep,
             max_answers: 1_000,
-            allow: Arc::default(),
+            allowed_networks: Arc::default(),
         }
     }
 }
 
 /// A kind of record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Record {
+pub enum DnsRecordType {
     /// An IPv4 address.
     A,
     /// An IPv6 address.
@@ -157,7 +157,7 @@ pub enum Record {
     Srv,
 }
 
-impl Record {
+impl DnsRecordType {
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -177,16 +177,16 @@ impl Record {
 
 /// One thing to ask of DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Question {
+pub struct LookupQuestion {
     /// Whose records.
     pub name: Arc<str>,
     /// Which.
-    pub record: Record,
+    pub record_type: DnsRecordType,
 }
 
 /// A target of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Service {
+pub struct SrvTarget {
     /// Lower is better.
     pub priority: u16,
     /// Its share among its like.
@@ -199,24 +199,24 @@ pub struct Service {
 
 /// What records hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum LookupRecords {
     /// Addresses of a host.
     Addresses(Vec<IpAddr>),
     /// Targets of a service.
-    Services(Vec<Service>),
+    SrvTargets(Vec<SrvTarget>),
 }
 
-impl Data {
+impl LookupRecords {
     fn len(&self) -> usize {
         match self {
             Self::Addresses(all) => all.len(),
-            Self::Services(all) => all.len(),
+            Self::SrvTargets(all) => all.len(),
         }
     }
 
     /// In order, without what is there twice or can be no endpoint, and no more than `at_most`; and how
     /// many were left out.
-    fn tidy(self, at_most: usize) -> (Self, usize) {
+    fn normalise(self, max_records: usize) -> (Self, usize) {
         let before = self.len();
         let tidy = match self {
             Self::Addresses(mut all) => {
@@ -227,26 +227,26 @@ impl Data {
                     let ip = ip.to_canonical();
                     !ip.is_unspecified() && !ip.is_multicast()
                 });
-                all.truncate(at_most);
+                all.truncate(max_records);
                 Self::Addresses(all)
             }
-            Self::Services(mut all) => {
+            Self::SrvTargets(mut all) => {
                 all.sort_unstable();
                 all.dedup();
                 // RFC 2782: the root as a target says that the service is not there.
                 all.retain(|one| !one.target.trim_end_matches('.').is_empty() && one.port > 0);
-                all.truncate(at_most);
-                Self::Services(all)
+                all.truncate(max_records);
+                Self::SrvTargets(all)
             }
         };
-        let left_out = before - tidy.len();
-        (tidy, left_out)
+        let omitted_count = before - tidy.len();
+        (tidy, omitted_count)
     }
 }
 
 /// How DNS says that there is nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum NegativeReason {
     /// The name does not exist.
     NxDomain,
     /// The name exists, but has no such records.
@@ -255,7 +255,7 @@ pub enum Lack {
     Forbidden,
 }
 
-impl Lack {
+impl NegativeReason {
     /// The word used in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -269,7 +269,7 @@ impl Lack {
 
 /// Why there is no answer at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum LookupFailure {
     /// None came in time.
     Timeout,
     /// The servers cannot be reached.
@@ -284,7 +284,7 @@ pub enum Failure {
     NoServers,
 }
 
-impl Failure {
+impl LookupFailure {
     /// The word used in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -301,53 +301,53 @@ impl Failure {
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum LookupAnswer {
     /// There are records.
     Found {
         /// What they hold.
-        data: Data,
+        records: LookupRecords,
         /// How long that may be believed.
         ttl: Duration,
     },
     /// There are none.
-    Lacking {
+    Negative {
         /// In which way.
-        lack: Lack,
+        reason: NegativeReason,
         /// How long that may be believed, if it was said.
         ttl: Option<Duration>,
     },
     /// It is not known.
-    Failed(Failure),
+    Failed(LookupFailure),
 }
 
-impl Answer {
+impl LookupAnswer {
     /// The word used in output.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Found { .. } => "found",
-            Self::Lacking { lack, .. } => lack.as_str(),
+            Self::Negative { reason: lack, .. } => lack.as_str(),
             Self::Failed(failure) => failure.as_str(),
         }
     }
 }
 
 /// Lookups that may be under way at once; the others wait.
-pub const UNDER_WAY: usize = 64;
+pub const MAX_LOOKUPS_IN_FLIGHT: usize = 64;
 
 /// Where names are not looked up, each stands for so many endpoints.
-pub const STAND_INS: usize = 2;
+pub const PLACEHOLDERS_PER_NAME: usize = 2;
 
 /// The topology with made-up endpoints in place of what names stand for: [`STAND_INS`] each.
 #[must_use]
-pub fn with_stand_ins(declared: &Topology, entries: &[Entry]) -> Topology {
+pub fn with_placeholder_endpoints(declared: &Topology, entries: &[DiscoveryEntry]) -> Topology {
     let mut next = 0u32;
     let pools = declared.pools.iter().map(|pool| {
         let mut pool = PoolSpec::clone(pool);
         for entry in entries.iter().filter(|entry| entry.pool == pool.name) {
-            let zones = pool.zones.iter_mut().filter(|zone| zone.place == entry.place);
+            let zones = pool.zones.iter_mut().filter(|zone| zone.locality == entry.place);
             for zone in zones {
-                for _ in 0..STAND_INS {
+                for _ in 0..PLACEHOLDERS_PER_NAME {
                     next += 1;
                     // From 240.0.0.0/4, which nobody has.
                     let ip = std::net::Ipv4Addr::from_bits(0xf000_0000 | (next & 0x0fff_ffff));

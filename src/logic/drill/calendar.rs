@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::plan::Plan;
+use super::plan::DrillPlan;
 
 const DAY_S: u64 = 24 * 3600;
 const WEEK_S: u64 = 7 * DAY_S;
@@ -19,69 +19,69 @@ const HORIZON_S: u64 = 5 * WEEK_S;
 
 /// Drills that are run by themselves.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Practice {
+pub struct PracticeSchedule {
     /// One for each zone, run in turn.
-    pub plans: Vec<Plan>,
+    pub plans: Vec<DrillPlan>,
     /// When.
-    pub timetable: Timetable,
+    pub calendar: PracticeCalendar,
 }
 
 /// When practice begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timetable {
+pub struct PracticeCalendar {
     /// Its rhythm.
-    pub rhythm: Rhythm,
+    pub recurrence: Recurrence,
     /// Begins and ends inside one of these, if there are any.
-    pub allowed: Vec<Window>,
+    pub allowed: Vec<WeeklyWindow>,
     /// Neither begins nor ends inside one of these.
-    pub blocked: Vec<Window>,
+    pub blocked: Vec<WeeklyWindow>,
 }
 
 /// How often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rhythm {
+pub enum Recurrence {
     /// Once in each of the equal parts that all time since 1970 is divided into, as early as may be.
     Every {
         /// How long those are, in seconds.
         seconds: u64,
     },
     /// At these moments of each week.
-    At(Vec<Moment>),
+    Weekly(Vec<WeeklyTime>),
 }
 
 /// Days of the week as bits, Monday first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Days(u8);
+struct Weekdays(u8);
 
 /// A minute on some days of each week, such as `Wed 10:30`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    days: Days,
+pub struct WeeklyTime {
+    days: Weekdays,
     minute: u32,
 }
 
 /// A part of some days of each week, such as `Mon-Fri 09:00-17:00`; one that ends before it begins ends
 /// on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    days: Days,
+pub struct WeeklyWindow {
+    days: Weekdays,
     from: u32,
     to: u32,
 }
 
-impl Practice {
+impl PracticeSchedule {
     /// Whose turn it is at that time: a restart does not begin anew.
     #[must_use]
-    pub fn plan_at(&self, at_s: u64) -> Option<&Plan> {
-        let turn = match &self.timetable.rhythm {
-            Rhythm::Every { seconds } => at_s / seconds.max(&1),
-            Rhythm::At(_) => at_s / DAY_S,
+    pub fn plan_at(&self, at_s: u64) -> Option<&DrillPlan> {
+        let turn = match &self.calendar.recurrence {
+            Recurrence::Every { seconds } => at_s / seconds.max(&1),
+            Recurrence::Weekly(_) => at_s / DAY_S,
         };
         self.plans.get(turn as usize % self.plans.len().max(1))
     }
 }
 
-impl Days {
+impl Weekdays {
     const ALL: Self = Self(0x7f);
 
     /// Reads `Mon`, `Mon-Fri`, `Sat,Sun`.
@@ -110,44 +110,44 @@ fn minute(text: &str) -> Option<u32> {
     (minutes < 60 && minute <= DAY_MINUTES).then_some(minute)
 }
 
-fn parts(text: &str) -> Option<(Days, &str)> {
+fn split_days(text: &str) -> Option<(Weekdays, &str)> {
     match text.trim().rsplit_once(' ') {
-        None => Some((Days::ALL, text.trim())),
-        Some((days, times)) => Some((Days::parse(days)?, times)),
+        None => Some((Weekdays::ALL, text.trim())),
+        Some((days, times)) => Some((Weekdays::parse(days)?, times)),
     }
 }
 
 /// The day of the week and the minute of the day.
-fn place(at_s: u64) -> (u64, u32) {
+fn weekday_and_minute(at_s: u64) -> (u64, u32) {
     ((at_s / DAY_S + EPOCH_WEEKDAY) % 7, (at_s % DAY_S / 60) as u32)
 }
 
-impl Moment {
+impl WeeklyTime {
     /// Reads `Wed 10:30`, or `10:30` for every day.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (days, time) = parts(text)?;
+        let (days, time) = split_days(text)?;
         Some(Self { days, minute: minute(time).filter(|minute| *minute < DAY_MINUTES)? })
     }
 
     fn is_at(self, at_s: u64) -> bool {
-        let (day, minute) = place(at_s);
+        let (day, minute) = weekday_and_minute(at_s);
         self.days.has(day) && self.minute == minute
     }
 }
 
-impl Window {
+impl WeeklyWindow {
     /// Reads `Mon-Fri 09:00-17:00`, or `09:00-17:00` for every day.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (days, times) = parts(text)?;
+        let (days, times) = split_days(text)?;
         let (from, to) = times.split_once('-')?;
         let (from, to) = (minute(from)?, minute(to)?);
         (from != to && from < DAY_MINUTES).then_some(Self { days, from, to })
     }
 
-    fn has(self, at_s: u64) -> bool {
-        let (day, minute) = place(at_s);
+    fn contains(self, at_s: u64) -> bool {
+        let (day, minute) = weekday_and_minute(at_s);
         if self.from < self.to {
             return self.days.has(day) && (self.from..self.to).contains(&minute);
         }
@@ -155,7 +155,7 @@ impl Window {
     }
 }
 
-impl fmt::Display for Window {
+impl fmt::Display for WeeklyWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days: Vec<&str> =
             (0..7).filter(|day| self.days.has(*day)).map(|day| DAYS[day as usize]).collect();
@@ -164,13 +164,14 @@ impl fmt::Display for Window {
     }
 }
 
-impl Timetable {
+impl PracticeCalendar {
     /// Whether something that begins then, and lasts so long, may.
     #[must_use]
-    pub fn is_open(&self, from_s: u64, lasting_s: u64) -> bool {
-        let is_in = |windows: &[Window], at_s| windows.iter().any(|window| window.has(at_s));
+    pub fn is_allowed_at(&self, from_s: u64, duration_s: u64) -> bool {
+        let is_in =
+            |windows: &[WeeklyWindow], at_s| windows.iter().any(|window| window.contains(at_s));
         let is_allowed = |at_s| self.allowed.is_empty() || is_in(&self.allowed, at_s);
-        [from_s, from_s + lasting_s]
+        [from_s, from_s + duration_s]
             .into_iter()
             .all(|at| is_allowed(at) && !is_in(&self.blocked, at))
     }
@@ -178,18 +179,18 @@ impl Timetable {
     /// When something that lasts so long is due next after `after_s`, in seconds since 1970; `None` if
     /// that is weeks away, or never.
     #[must_use]
-    pub fn next(&self, after_s: u64, lasting_s: u64) -> Option<u64> {
+    pub fn next_start_s(&self, after_s: u64, duration_s: u64) -> Option<u64> {
         let minutes =
             |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);
-        match &self.rhythm {
-            Rhythm::At(moments) => minutes(after_s + 1, after_s + HORIZON_S)
+        match &self.recurrence {
+            Recurrence::Weekly(moments) => minutes(after_s + 1, after_s + HORIZON_S)
                 .filter(|at| moments.iter().any(|moment| moment.is_at(*at)))
-                .find(|at| self.is_open(*at, lasting_s)),
-            Rhythm::Every { seconds } => {
+                .find(|at| self.is_allowed_at(*at, duration_s)),
+            Recurrence::Every { seconds } => {
                 let last = (after_s + HORIZON_S.max(2 * seconds)) / seconds;
                 (after_s / seconds..=last).find_map(|part| {
                     let (begin, end) = (part * seconds, (part + 1) * seconds);
-                    let first = minutes(begin, end).find(|at| self.is_open(*at, lasting_s));
+                    let first = minutes(begin, end).find(|at| self.is_allowed_at(*at, duration_s));
                     first.filter(|at| *at > after_s)
                 })
             }

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::duration;
+use super::plan::parse_duration;
 
 /// How endpoints seem to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DrillFault {
     /// Connections are refused.
     Refused,
     /// The connection is reset once the request's head is out.
@@ -28,7 +28,7 @@ pub enum Fault {
         status: u16,
     },
     /// A share of the answers has the status 500.
-    Errors {
+    ErrorRate {
         /// From 1 to 100.
         percent: u32,
     },
@@ -38,27 +38,27 @@ pub enum Fault {
 
 /// What one try meets in the connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meets {
+pub enum FaultEffect {
     /// No connection: nothing has left.
     Refused,
     /// A connection that leads nowhere, and is reset when the head has been written to it.
     Reset,
     /// One that leads nowhere and stays silent.
-    Silence,
+    Silent,
     /// One that leads nowhere and answers with this status.
     Status(u16),
     /// One that leads nowhere and begins an answer that it does not end.
-    Cut,
+    Truncated,
     /// The endpoint, whose answer is held back for this long.
-    Late(Duration),
+    Delayed(Duration),
     /// The endpoint, as ever; nothing that the drill leads to takes the request from it.
-    Endpoint,
+    Passthrough,
 }
 
-const FAULTS: &str =
+const FAULT_SYNTAX: &str =
     "`refused`, `reset`, `hang`, `slow=2s`, `status=503`, `error-rate=30%` or `cut`";
 
-impl Fault {
+impl DrillFault {
     /// Reads `refused`, `slow=2s`, `status=503`, `error-rate=30%` and so on.
     ///
     /// # Errors
@@ -68,14 +68,14 @@ impl Fault {
             Some((word, value)) => (word, Some(value)),
             None => (text, None),
         };
-        let unknown = || format!("`{text}` is no fault: write {FAULTS}");
+        let unknown = || format!("`{text}` is no fault: write {FAULT_SYNTAX}");
         match (word, value) {
             ("refused", None) => Ok(Self::Refused),
             ("reset", None) => Ok(Self::Reset),
             ("hang", None) => Ok(Self::Hang),
             ("cut", None) => Ok(Self::Cut),
             ("slow", Some(value)) => {
-                let delay = duration(value).filter(|delay| !delay.is_zero());
+                let delay = parse_duration(value).filter(|delay| !delay.is_zero());
                 let delay = delay.ok_or("how slow is said by a duration: write `slow=2s`")?;
                 Ok(Self::Slow { delay })
             }
@@ -89,7 +89,7 @@ impl Fault {
                 let percent = value.strip_suffix('%').and_then(|percent| percent.parse().ok());
                 let percent = percent.filter(|percent| (1..=100).contains(percent));
                 let percent = percent.ok_or("a rate is from 1% to 100%: write `error-rate=30%`")?;
-                Ok(Self::Errors { percent })
+                Ok(Self::ErrorRate { percent })
             }
             _ => Err(unknown()),
         }
@@ -103,23 +103,25 @@ impl Fault {
     /// to nobody but a GET, of which it is thrown away: half a 200 to a POST that never ran would be a
     /// lie, and so that one meets a reset.
     #[must_use]
-    pub fn meets(self, is_repeatable: bool, is_plain_get: bool, chance: f64) -> Meets {
+    pub fn effect(self, is_retryable: bool, is_plain_get: bool, sample: f64) -> FaultEffect {
         match self {
-            Self::Refused => Meets::Refused,
-            Self::Reset => Meets::Reset,
-            Self::Hang => Meets::Silence,
-            Self::Slow { delay } if is_repeatable => Meets::Late(delay),
-            Self::Slow { .. } => Meets::Endpoint,
-            Self::Status { status } => Meets::Status(status),
-            Self::Errors { percent } if chance * 100.0 < f64::from(percent) => Meets::Status(500),
-            Self::Errors { .. } => Meets::Endpoint,
-            Self::Cut if is_plain_get => Meets::Cut,
-            Self::Cut => Meets::Reset,
+            Self::Refused => FaultEffect::Refused,
+            Self::Reset => FaultEffect::Reset,
+            Self::Hang => FaultEffect::Silent,
+            Self::Slow { delay } if is_retryable => FaultEffect::Delayed(delay),
+            Self::Slow { .. } => FaultEffect::Passthrough,
+            Self::Status { status } => FaultEffect::Status(status),
+            Self::ErrorRate { percent } if sample * 100.0 < f64::from(percent) => {
+                FaultEffect::Status(500)
+            }
+            Self::ErrorRate { .. } => FaultEffect::Passthrough,
+            Self::Cut if is_plain_get => FaultEffect::Truncated,
+            Self::Cut => FaultEffect::Reset,
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for DrillFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("refused"),
@@ -127,7 +129,7 @@ impl fmt::Display for Fault {
             Self::Hang => f.write_str("hang"),
             Self::Slow { delay } => write!(f, "slow={delay:?}"),
             Self::Status { status } => write!(f, "status={status}"),
-            Self::Errors { percent } => write!(f, "error-rate={percent}%"),
+            Self::ErrorRate { percent } => write!(f, "error-rate={percent}%"),
             Self::Cut => f.write_str("cut"),
         }
     }

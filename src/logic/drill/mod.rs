@@ -8,15 +8,18 @@
 mod calendar;
 mod capacity;
 mod fault;
-mod lane;
 mod plan;
 mod run;
 #[cfg(test)]
 mod tests;
+mod view;
 
-pub use calendar::{Moment, Practice, Rhythm, Timetable, Window};
-pub use capacity::{GROWTH_AT_MOST, PoolRoom, Room, limit};
-pub use fault::{Fault, Meets};
-pub use lane::{Counts, Lane, Lot, Tallies};
-pub use plan::{Allowance, LENGTHS, Matching, Plan, Share, duration};
-pub use run::{End, Forecast, LATE_BY, Mark, Outcome, Run, Sample, Stage, Timeline, Todo};
+pub use calendar::{PracticeCalendar, PracticeSchedule, Recurrence, WeeklyTime, WeeklyWindow};
+pub use capacity::{DrillCapacity, MAX_LOAD_GROWTH, PoolCapacity, in_flight_limit};
+pub use fault::{DrillFault, FaultEffect};
+pub use plan::{DrillPlan, FailureBudget, HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration};
+pub use run::{
+    DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillMilestone, DrillOutcome,
+    DrillPrediction, DrillRun, DrillSample, DrillStage, DrillTimeline,
+};
+pub use view::{DrillCounters, DrillCounts, DrillView, ShareSampler};

@@ -9,41 +9,41 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::logic::id::Place;
+use crate::logic::model::id::Locality;
 
-use super::fault::Fault;
+use super::fault::DrillFault;
 
 /// How long a drill may be.
-pub const LENGTHS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+pub const LENGTH_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 /// Everything that is said of a drill before it begins.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct DrillPlan {
     /// The zone that seems to fail.
-    pub lose: Place,
+    pub zone: Locality,
     /// Of it, this endpoint only.
     pub endpoint: Option<SocketAddr>,
     /// In this pool only; otherwise in every pool that has the zone.
     pub pool: Option<Arc<str>>,
     /// How.
-    pub fault: Fault,
+    pub fault: DrillFault,
     /// Of how many requests.
-    pub share: Share,
+    pub share: SharePercent,
     /// For how long.
     pub length: Duration,
     /// Of those only that have this header.
-    pub matching: Option<Matching>,
+    pub header_match: Option<HeaderMatch>,
     /// What it may cost.
-    pub allowance: Allowance,
+    pub failure_budget: FailureBudget,
     /// Somebody asked for it; otherwise it is practice.
-    pub by_hand: bool,
+    pub is_manual: bool,
 }
 
 /// A share of requests in whole percent, from 1 to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share(u32);
+pub struct SharePercent(u32);
 
-impl Share {
+impl SharePercent {
     /// `None` unless it is from 1 to 100.
     #[must_use]
     pub fn new(percent: u32) -> Option<Self> {
@@ -64,19 +64,19 @@ impl Share {
 
     /// From 0 to 1.
     #[must_use]
-    pub fn part(self) -> f64 {
+    pub fn fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 }
 
 /// A header that requests have that are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matching {
+pub struct HeaderMatch {
     name: HeaderName,
     value: HeaderValue,
 }
 
-impl Matching {
+impl HeaderMatch {
     /// Reads `name=value`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -87,12 +87,12 @@ impl Matching {
 
     /// Whether these headers have it.
     #[must_use]
-    pub fn is_met(&self, headers: &HeaderMap) -> bool {
+    pub fn is_match(&self, headers: &HeaderMap) -> bool {
         headers.get_all(&self.name).iter().any(|value| *value == self.value)
     }
 }
 
-impl fmt::Display for Matching {
+impl fmt::Display for HeaderMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.name, String::from_utf8_lossy(self.value.as_bytes()))
     }
@@ -100,20 +100,20 @@ impl fmt::Display for Matching {
 
 /// How many requests may fail before a drill is given up.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Allowance {
+pub enum FailureBudget {
     /// This part of those that the drill is expected to take, from 0 to 1; always one request.
-    Part(f64),
+    Fraction(f64),
     /// So many.
     Requests(u64),
 }
 
-impl Default for Allowance {
+impl Default for FailureBudget {
     fn default() -> Self {
-        Self::Part(0.01)
+        Self::Fraction(0.01)
     }
 }
 
-impl Allowance {
+impl FailureBudget {
     /// Reads `1%`, `0.5%` or `20`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -122,23 +122,23 @@ impl Allowance {
             return text.parse().ok().map(Self::Requests);
         };
         let percent: f64 = percent.parse().ok()?;
-        (0.0..=100.0).contains(&percent).then_some(Self::Part(percent / 100.0))
+        (0.0..=100.0).contains(&percent).then_some(Self::Fraction(percent / 100.0))
     }
 
     /// How many of `expected` requests may fail.
     #[must_use]
-    pub fn of(self, expected: f64) -> u64 {
+    pub fn allowed_failures(self, expected: f64) -> u64 {
         match self {
-            Self::Part(part) => ((part * expected) as u64).max(1),
+            Self::Fraction(part) => ((part * expected) as u64).max(1),
             Self::Requests(requests) => requests,
         }
     }
 }
 
-impl fmt::Display for Allowance {
+impl fmt::Display for FailureBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Part(part) => write!(f, "{}%", (part * 1e6).round() / 1e4),
+            Self::Fraction(part) => write!(f, "{}%", (part * 1e6).round() / 1e4),
             Self::Requests(requests) => write!(f, "{requests}"),
         }
     }
@@ -146,10 +146,10 @@ impl fmt::Display for Allowance {
 
 /// Reads `250ms`, `20s`, `5m`, `1h`.
 #[must_use]
-pub fn duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(digits);
+    let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit_start);
     let number: f64 = number.parse().ok()?;
     let seconds = match unit.trim() {
         "ms" => number / 1e3,
@@ -158,5 +158,5 @@ pub fn duration(text: &str) -> Option<Duration> {
         "h" => number * 3600.0,
         _ => return None,
     };
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= *LENGTHS.end())
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= *LENGTH_RANGE.end())
 }

@@ -5,33 +5,33 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::capacity::Room;
-use super::lane::Counts;
-use super::plan::Plan;
+use super::capacity::DrillCapacity;
+use super::plan::DrillPlan;
+use super::view::DrillCounts;
 
 /// How long the load is looked at before anything happens.
-const LOOK: Duration = Duration::from_secs(1);
+const LOAD_MEASUREMENT_TIME: Duration = Duration::from_secs(1);
 
 /// How long a lane takes its share before the zone seems to fail: so its workers and its director have
 /// something of their own to compare with.
-const WARM: Duration = Duration::from_secs(1);
+const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
 /// The prediction is waited for this long after the end.
-const JUDGED_WITHIN: Duration = Duration::from_secs(60);
+const PREDICTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often counts are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Samples kept, at most.
-const SAMPLES: u32 = 300;
+const MAX_SAMPLES: u32 = 300;
 
 /// A verdict that is later than predicted by no more than this has not left the prediction: the
 /// simulated world has neither a scheduler nor neighbours.
-pub const LATE_BY: Duration = Duration::from_millis(100);
+pub const DETECTION_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// How a drill ended, in the words of AWS for practice runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DrillOutcome {
     /// It lasted as long as it should, and all was as predicted.
     Succeeded,
     /// What was measured left the prediction, clients saw failures of requests that could have been
@@ -43,7 +43,7 @@ pub enum Outcome {
     CapacityCheckFailed,
 }
 
-impl Outcome {
+impl DrillOutcome {
     /// All of them.
     pub const ALL: [Self; 4] =
         [Self::Succeeded, Self::Failed, Self::Interrupted, Self::CapacityCheckFailed];
@@ -62,18 +62,18 @@ impl Outcome {
 
 /// An outcome, and why it is that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct DrillConclusion {
     /// Which.
-    pub outcome: Outcome,
+    pub outcome: DrillOutcome,
     /// Why, in a sentence.
-    pub why: String,
+    pub reason: String,
 }
 
 /// How far a drill has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum DrillStage {
     /// The load is looked at.
-    Looking {
+    Measuring {
         /// Until then.
         until: Instant,
     },
@@ -88,31 +88,31 @@ pub enum Stage {
         until: Instant,
     },
     /// It is over but for the prediction, which is still being made.
-    Judging {
+    Evaluating {
         /// Not after then.
-        by: Instant,
+        deadline: Instant,
     },
     /// It is over.
-    Over(End),
+    Finished(DrillConclusion),
 }
 
-impl Stage {
+impl DrillStage {
     /// The word used in output.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Looking { .. } => "looking",
+            Self::Measuring { .. } => "looking",
             Self::Warming { .. } => "warming",
             Self::Failing { .. } => "failing",
-            Self::Judging { .. } => "judging",
-            Self::Over(_) => "over",
+            Self::Evaluating { .. } => "judging",
+            Self::Finished(_) => "over",
         }
     }
 }
 
 /// When what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeline {
+pub struct DrillTimeline {
     /// It was asked for.
     pub began: Instant,
     /// The zone began to seem to fail: the onset, which here is known and not estimated.
@@ -129,7 +129,7 @@ pub struct Timeline {
     pub ended: Option<Instant>,
 }
 
-impl Timeline {
+impl DrillTimeline {
     /// From onset to verdict.
     #[must_use]
     pub fn detection(&self) -> Option<Duration> {
@@ -138,7 +138,7 @@ impl Timeline {
 
     /// From onset to the last failure that a client saw; zero if none did.
     #[must_use]
-    pub fn gap(&self) -> Option<Duration> {
+    pub fn failover_gap(&self) -> Option<Duration> {
         let onset = self.onset?;
         Some(self.last_failure.map_or(Duration::ZERO, |last| last.saturating_duration_since(onset)))
     }
@@ -146,7 +146,7 @@ impl Timeline {
 
 /// What a lane's director showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum DrillMilestone {
     /// An endpoint is suspect.
     Suspect,
     /// All that seems to fail has a verdict.
@@ -157,7 +157,7 @@ pub enum Mark {
 
 /// What was predicted: the largest over the pools that are concerned.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Forecast {
+pub struct DrillPrediction {
     /// The kind of failure, as `gapless predict` calls it.
     pub class: &'static str,
     /// Requests a second with which it was predicted.
@@ -169,64 +169,64 @@ pub struct Forecast {
     /// All.
     pub worst: Option<Duration>,
     /// Why there is no window, in a word.
-    pub unseen: Option<&'static str>,
+    pub unpredicted_reason: Option<&'static str>,
 }
 
 /// Counts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct DrillSample {
     /// When.
     pub at: Instant,
     /// Since the onset.
-    pub counts: Counts,
+    pub counts: DrillCounts,
 }
 
 /// What is to be done for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Todo {
+pub enum DrillAction {
     /// See how much room there is, and say so by [`Run::looked`].
-    Look,
+    CheckCapacity,
     /// Open the lane, and make the prediction.
-    Open,
+    Start,
     /// Have the zone seem to fail.
-    Fail,
+    InjectFault,
     /// Close the lane.
-    Close,
+    Stop,
     /// It is over: keep it.
-    File,
+    Store,
 }
 
 /// A drill.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct DrillRun {
     /// Counts up from 1.
     pub id: u64,
     /// What was asked for.
-    pub plan: Arc<Plan>,
+    pub plan: Arc<DrillPlan>,
     /// How far it is.
-    pub stage: Stage,
+    pub stage: DrillStage,
     /// When what happened.
-    pub timeline: Timeline,
+    pub timeline: DrillTimeline,
     /// The load, in requests a second over the pools that are concerned.
     pub rate_rps: f64,
     /// Failures that clients may see.
     pub allowed: u64,
     /// Since the onset.
-    pub counts: Counts,
+    pub counts: DrillCounts,
     /// Over its time.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<DrillSample>,
     /// What was predicted.
-    pub forecast: Option<Forecast>,
-    before: Counts,
-    end: Option<End>,
-    todo: VecDeque<Todo>,
+    pub prediction: Option<DrillPrediction>,
+    baseline: DrillCounts,
+    conclusion: Option<DrillConclusion>,
+    actions: VecDeque<DrillAction>,
 }
 
-impl Run {
+impl DrillRun {
     /// Begins.
     #[must_use]
-    pub fn begin(id: u64, plan: Arc<Plan>, now: Instant) -> Self {
-        let timeline = Timeline {
+    pub fn new(id: u64, plan: Arc<DrillPlan>, now: Instant) -> Self {
+        let timeline = DrillTimeline {
             began: now,
             onset: None,
             suspect: None,
@@ -238,16 +238,16 @@ impl Run {
         Self {
             id,
             plan,
-            stage: Stage::Looking { until: now + LOOK },
+            stage: DrillStage::Measuring { until: now + LOAD_MEASUREMENT_TIME },
             timeline,
             rate_rps: 0.0,
             allowed: 0,
-            counts: Counts::default(),
+            counts: DrillCounts::default(),
             samples: Vec::new(),
-            forecast: None,
-            before: Counts::default(),
-            end: None,
-            todo: VecDeque::new(),
+            prediction: None,
+            baseline: DrillCounts::default(),
+            conclusion: None,
+            actions: VecDeque::new(),
         }
     }
 
@@ -256,73 +256,79 @@ impl Run {
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.stage {
             // Who has not seen enough looks on.
-            Stage::Looking { .. } => Some(now + LOOK_EVERY),
-            Stage::Warming { until } | Stage::Failing { until } => {
-                Some(until.min(now + LOOK_EVERY))
+            DrillStage::Measuring { .. } => Some(now + COUNT_INTERVAL),
+            DrillStage::Warming { until } | DrillStage::Failing { until } => {
+                Some(until.min(now + COUNT_INTERVAL))
             }
-            Stage::Judging { by } => Some(by),
-            Stage::Over(_) => None,
+            DrillStage::Evaluating { deadline: by } => Some(by),
+            DrillStage::Finished(_) => None,
         }
     }
 
     /// What is to be done next.
-    pub fn poll_todo(&mut self) -> Option<Todo> {
-        self.todo.pop_front()
+    pub fn poll_action(&mut self) -> Option<DrillAction> {
+        self.actions.pop_front()
     }
 
     /// Goes on if it is time.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.stage {
-            Stage::Looking { until } if until <= now && self.todo.is_empty() => {
-                self.todo.push_back(Todo::Look);
+            DrillStage::Measuring { until } if until <= now && self.actions.is_empty() => {
+                self.actions.push_back(DrillAction::CheckCapacity);
             }
-            Stage::Warming { until } if until <= now => {
-                self.stage = Stage::Failing { until: now + self.plan.length };
+            DrillStage::Warming { until } if until <= now => {
+                self.stage = DrillStage::Failing { until: now + self.plan.length };
                 self.timeline.onset = Some(now);
-                self.before = self.counts;
-                self.counts = Counts::default();
-                self.samples.push(Sample { at: now, counts: self.counts });
-                self.todo.push_back(Todo::Fail);
+                self.baseline = self.counts;
+                self.counts = DrillCounts::default();
+                self.samples.push(DrillSample { at: now, counts: self.counts });
+                self.actions.push_back(DrillAction::InjectFault);
             }
-            Stage::Failing { until } if until <= now => self.close(None, now),
-            Stage::Judging { by } if by <= now => self.judge(),
+            DrillStage::Failing { until } if until <= now => self.finish(None, now),
+            DrillStage::Evaluating { deadline: by } if by <= now => self.conclude(),
             _ => {}
         }
     }
 
     /// There is so much room, and so much load in requests a second.
-    pub fn looked(&mut self, room: &Room, rate_rps: f64, now: Instant) {
-        if !matches!(self.stage, Stage::Looking { .. }) {
+    pub fn on_capacity_measured(&mut self, capacity: &DrillCapacity, rate_rps: f64, now: Instant) {
+        if !matches!(self.stage, DrillStage::Measuring { .. }) {
             return;
         }
         let share = self.plan.share;
         self.rate_rps = rate_rps;
-        let expected = rate_rps * share.part() * self.plan.length.as_secs_f64();
-        self.allowed = self.plan.allowance.of(expected);
-        if let Some(why) = room.shortage(share) {
-            let end = End { outcome: Outcome::CapacityCheckFailed, why };
-            return self.close(Some(end), now);
+        let expected = rate_rps * share.fraction() * self.plan.length.as_secs_f64();
+        self.allowed = self.plan.failure_budget.allowed_failures(expected);
+        if let Some(why) = capacity.shortage(share) {
+            let conclusion =
+                DrillConclusion { outcome: DrillOutcome::CapacityCheckFailed, reason: why };
+            return self.finish(Some(conclusion), now);
         }
-        self.stage = Stage::Warming { until: now + WARM };
-        self.todo.push_back(Todo::Open);
+        self.stage = DrillStage::Warming { until: now + WARM_UP_TIME };
+        self.actions.push_back(DrillAction::Start);
     }
 
     /// The lane's requests since it was opened, and when a client last saw one fail.
-    pub fn count(&mut self, counts: Counts, last_failure: Option<Instant>, now: Instant) {
+    pub fn update_counts(
+        &mut self,
+        counts: DrillCounts,
+        last_failure: Option<Instant>,
+        now: Instant,
+    ) {
         match self.stage {
-            Stage::Warming { .. } => {
+            DrillStage::Warming { .. } => {
                 self.counts = counts;
                 if counts.failed > self.allowed {
                     let why = "clients saw failures before anything was made to fail".to_owned();
                     self.interrupt(why, now);
                 }
             }
-            Stage::Failing { .. } => {
-                self.counts = counts.since(self.before);
+            DrillStage::Failing { .. } => {
+                self.counts = counts.since(self.baseline);
                 if self.counts.failed > 0 {
                     self.timeline.last_failure = last_failure;
                 }
-                self.sample(now);
+                self.record_sample(now);
                 if self.counts.failed > self.allowed {
                     let why = format!(
                         "{} requests failed, and {} may (`abort-budget`)",
@@ -331,97 +337,99 @@ impl Run {
                     self.interrupt(why, now);
                 }
             }
-            Stage::Looking { .. } | Stage::Judging { .. } | Stage::Over(_) => {}
+            DrillStage::Measuring { .. }
+            | DrillStage::Evaluating { .. }
+            | DrillStage::Finished(_) => {}
         }
     }
 
-    fn sample(&mut self, now: Instant) {
-        let apart = (self.plan.length / SAMPLES).max(LOOK_EVERY);
-        if self.samples.last().is_none_or(|last| now >= last.at + apart) {
-            self.samples.push(Sample { at: now, counts: self.counts });
+    fn record_sample(&mut self, now: Instant) {
+        let min_interval = (self.plan.length / MAX_SAMPLES).max(COUNT_INTERVAL);
+        if self.samples.last().is_none_or(|last| now >= last.at + min_interval) {
+            self.samples.push(DrillSample { at: now, counts: self.counts });
         }
     }
 
     /// The lane's director showed this.
-    pub fn mark(&mut self, mark: Mark, now: Instant) {
-        if !matches!(self.stage, Stage::Failing { .. }) {
+    pub fn record_milestone(&mut self, mark: DrillMilestone, now: Instant) {
+        if !matches!(self.stage, DrillStage::Failing { .. }) {
             return;
         }
-        let Timeline { suspect, verdict, shift, .. } = &mut self.timeline;
+        let DrillTimeline { suspect, verdict, shift, .. } = &mut self.timeline;
         match mark {
-            Mark::Suspect => _ = suspect.get_or_insert(now),
-            Mark::Verdict => _ = verdict.get_or_insert(now),
-            Mark::Published if verdict.is_some() => _ = shift.get_or_insert(now),
-            Mark::Published => {}
+            DrillMilestone::Suspect => _ = suspect.get_or_insert(now),
+            DrillMilestone::Verdict => _ = verdict.get_or_insert(now),
+            DrillMilestone::Published if verdict.is_some() => _ = shift.get_or_insert(now),
+            DrillMilestone::Published => {}
         }
     }
 
     /// Something that is no drill came in between, somebody stopped it, or it costs too much.
     pub fn interrupt(&mut self, why: String, now: Instant) {
-        self.close(Some(End { outcome: Outcome::Interrupted, why }), now);
+        self.finish(Some(DrillConclusion { outcome: DrillOutcome::Interrupted, reason: why }), now);
     }
 
     /// The prediction is made.
-    pub fn foretold(&mut self, forecast: Forecast) {
-        self.forecast = Some(forecast);
-        if matches!(self.stage, Stage::Judging { .. }) {
-            self.judge();
+    pub fn on_prediction(&mut self, prediction: DrillPrediction) {
+        self.prediction = Some(prediction);
+        if matches!(self.stage, DrillStage::Evaluating { .. }) {
+            self.conclude();
         }
     }
 
     /// The end of everything that anybody else notices.
-    fn close(&mut self, end: Option<End>, now: Instant) {
-        let is_open = match self.stage {
-            Stage::Looking { .. } => false,
-            Stage::Warming { .. } | Stage::Failing { .. } => true,
-            Stage::Judging { .. } | Stage::Over(_) => return,
+    fn finish(&mut self, conclusion: Option<DrillConclusion>, now: Instant) {
+        let is_active = match self.stage {
+            DrillStage::Measuring { .. } => false,
+            DrillStage::Warming { .. } | DrillStage::Failing { .. } => true,
+            DrillStage::Evaluating { .. } | DrillStage::Finished(_) => return,
         };
-        self.todo.clear();
-        if is_open {
-            self.todo.push_back(Todo::Close);
+        self.actions.clear();
+        if is_active {
+            self.actions.push_back(DrillAction::Stop);
         }
         if self.timeline.onset.is_some() {
-            self.samples.push(Sample { at: now, counts: self.counts });
+            self.samples.push(DrillSample { at: now, counts: self.counts });
         }
         self.timeline.ended = Some(now);
-        self.end = end;
-        self.stage = Stage::Judging { by: now + JUDGED_WITHIN };
-        if self.end.is_some() || self.forecast.is_some() {
-            self.judge();
+        self.conclusion = conclusion;
+        self.stage = DrillStage::Evaluating { deadline: now + PREDICTION_TIMEOUT };
+        if self.conclusion.is_some() || self.prediction.is_some() {
+            self.conclude();
         }
     }
 
-    fn judge(&mut self) {
-        let end = self.end.take().unwrap_or_else(|| self.verdict());
-        self.stage = Stage::Over(end);
-        self.todo.push_back(Todo::File);
+    fn conclude(&mut self) {
+        let conclusion = self.conclusion.take().unwrap_or_else(|| self.evaluate());
+        self.stage = DrillStage::Finished(conclusion);
+        self.actions.push_back(DrillAction::Store);
     }
 
     /// It lasted as long as it should: was it as predicted?
-    fn verdict(&self) -> End {
-        let failed = |why: String| End { outcome: Outcome::Failed, why };
-        let resendable = self.counts.resendable;
+    fn evaluate(&self) -> DrillConclusion {
+        let failure = |why: String| DrillConclusion { outcome: DrillOutcome::Failed, reason: why };
+        let resendable = self.counts.retryable;
         if resendable > 0 {
-            return failed(format!(
+            return failure(format!(
                 "clients saw {resendable} failures of requests that could have been sent again"
             ));
         }
-        let predicted = self.forecast.as_ref().and_then(|forecast| forecast.worst);
-        let limit = predicted.map(|worst| worst + LATE_BY);
+        let predicted = self.prediction.as_ref().and_then(|forecast| forecast.worst);
+        let limit = predicted.map(|worst| worst + DETECTION_TOLERANCE);
         match (self.timeline.detection(), limit) {
-            (Some(took), Some(limit)) if took > limit => failed(format!(
+            (Some(took), Some(limit)) if took > limit => failure(format!(
                 "the verdict took {took:.0?}, and {limit:.0?} was the most predicted"
             )),
             (None, Some(limit)) if self.plan.length > limit => {
-                failed(format!("no verdict came, and one was predicted within {limit:.0?}"))
+                failure(format!("no verdict came, and one was predicted within {limit:.0?}"))
             }
             (Some(took), Some(_)) => {
                 let why = format!("the verdict took {took:.1?}, as predicted");
-                End { outcome: Outcome::Succeeded, why }
+                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
             }
             (Some(took), None) => {
                 let why = format!("the verdict took {took:.1?}; nothing was predicted");
-                End { outcome: Outcome::Succeeded, why }
+                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
             }
             (None, limit) => {
                 let why = match limit {
@@ -429,7 +437,7 @@ impl Run {
                     None => "no verdict came, and none was predicted",
                 };
                 let why = why.to_owned();
-                End { outcome: Outcome::Succeeded, why }
+                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
             }
         }
     }

@@ -18,17 +18,17 @@ const MAX_LINE_BYTES: usize = 4 * 1024;
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
 /// Fields in them, at most.
-const MAX_TRAILERS: usize = 100;
+const MAX_TRAILER_FIELDS: usize = 100;
 
 /// Takes a body out of the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
-    state: State,
+    state: BodyDecoderState,
     trailers: Trailers,
 }
 
 #[derive(Debug)]
-enum State {
+enum BodyDecoderState {
     Length(u64),
     ChunkSize,
     ChunkData(u64),
@@ -45,7 +45,7 @@ pub enum Decoded {
     /// A piece of the body; never empty.
     Data(Bytes),
     /// The buffer holds nothing that could be decoded.
-    More,
+    NeedMore,
     /// The body is complete.
     End,
 }
@@ -55,10 +55,10 @@ impl BodyDecoder {
     #[must_use]
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
-            Framing::None => State::Done,
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::ChunkSize,
-            Framing::UntilClose => State::UntilClose,
+            Framing::None => BodyDecoderState::Done,
+            Framing::Length(length) => BodyDecoderState::Length(length),
+            Framing::Chunked => BodyDecoderState::ChunkSize,
+            Framing::UntilClose => BodyDecoderState::UntilClose,
         };
         Self { state, trailers: None }
     }
@@ -67,8 +67,8 @@ impl BodyDecoder {
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::Length(left) => Some(left),
-            State::Done => Some(0),
+            BodyDecoderState::Length(left) => Some(left),
+            BodyDecoderState::Done => Some(0),
             _ => None,
         }
     }
@@ -80,54 +80,58 @@ impl BodyDecoder {
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
             match &mut self.state {
-                State::Done => return Ok(Decoded::End),
-                State::Length(0) => self.state = State::Done,
-                State::Length(left) | State::ChunkData(left) if *left > 0 => {
-                    let Some(data) = take(buf, *left) else { return Ok(Decoded::More) };
+                BodyDecoderState::Done => return Ok(Decoded::End),
+                BodyDecoderState::Length(0) => self.state = BodyDecoderState::Done,
+                BodyDecoderState::Length(left) | BodyDecoderState::ChunkData(left) if *left > 0 => {
+                    let Some(data) = take_up_to(buf, *left) else { return Ok(Decoded::NeedMore) };
                     *left -= data.len() as u64;
                     return Ok(Decoded::Data(data));
                 }
-                State::UntilClose => {
-                    let data = take(buf, u64::MAX);
-                    return Ok(data.map_or(Decoded::More, Decoded::Data));
+                BodyDecoderState::UntilClose => {
+                    let data = take_up_to(buf, u64::MAX);
+                    return Ok(data.map_or(Decoded::NeedMore, Decoded::Data));
                 }
-                State::Length(_) | State::ChunkData(_) => self.state = State::ChunkEnd,
+                BodyDecoderState::Length(_) | BodyDecoderState::ChunkData(_) => {
+                    self.state = BodyDecoderState::ChunkEnd
+                }
                 // The parser takes a line without any digit for a zero.
-                State::ChunkSize if buf.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) => {
+                BodyDecoderState::ChunkSize
+                    if buf.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) =>
+                {
                     return Err(Malformed);
                 }
-                State::ChunkSize => match httparse::parse_chunk_size(buf) {
+                BodyDecoderState::ChunkSize => match httparse::parse_chunk_size(buf) {
                     Ok(httparse::Status::Complete((line, size))) if line <= MAX_LINE_BYTES => {
                         buf.advance(line);
                         self.state = if size == 0 {
-                            State::Trailers(Vec::new())
+                            BodyDecoderState::Trailers(Vec::new())
                         } else {
-                            State::ChunkData(size)
+                            BodyDecoderState::ChunkData(size)
                         };
                     }
                     Ok(httparse::Status::Partial) if buf.len() < MAX_LINE_BYTES => {
-                        return Ok(Decoded::More);
+                        return Ok(Decoded::NeedMore);
                     }
                     _ => return Err(Malformed),
                 },
-                State::ChunkEnd => match buf.get(..2) {
+                BodyDecoderState::ChunkEnd => match buf.get(..2) {
                     Some(b"\r\n") => {
                         buf.advance(2);
-                        self.state = State::ChunkSize;
+                        self.state = BodyDecoderState::ChunkSize;
                     }
                     Some(_) => return Err(Malformed),
-                    None => return Ok(Decoded::More),
+                    None => return Ok(Decoded::NeedMore),
                 },
-                State::Trailers(lines) => match take_line(buf)? {
+                BodyDecoderState::Trailers(lines) => match take_line(buf)? {
                     Some(line) if line.len() == 2 => {
                         self.trailers = parse_trailers(lines)?;
-                        self.state = State::Done;
+                        self.state = BodyDecoderState::Done;
                     }
                     Some(line) if lines.len() + line.len() > MAX_TRAILER_BYTES => {
                         return Err(Malformed);
                     }
                     Some(line) => lines.extend_from_slice(&line),
-                    None => return Ok(Decoded::More),
+                    None => return Ok(Decoded::NeedMore),
                 },
             }
         }
@@ -141,16 +145,19 @@ impl BodyDecoder {
 
     /// The connection closed: whether the body was complete.
     #[must_use]
-    pub fn ends_at_close(&self) -> bool {
-        matches!(self.state, State::UntilClose | State::Done | State::Length(0))
+    pub fn is_complete_at_close(&self) -> bool {
+        matches!(
+            self.state,
+            BodyDecoderState::UntilClose | BodyDecoderState::Done | BodyDecoderState::Length(0)
+        )
     }
 }
 
-fn take(buf: &mut BytesMut, most: u64) -> Option<Bytes> {
+fn take_up_to(buf: &mut BytesMut, max_bytes: u64) -> Option<Bytes> {
     if buf.is_empty() {
         return None;
     }
-    let length = buf.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    let length = buf.len().min(usize::try_from(max_bytes).unwrap_or(usize::MAX));
     Some(buf.split_to(length).freeze())
 }
 
@@ -172,8 +179,8 @@ fn parse_trailers(lines: &mut Vec<u8>) -> Result<Trailers, Malformed> {
         return Ok(None);
     }
     lines.extend_from_slice(b"\r\n");
-    let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let parsed = httparse::parse_headers(lines, &mut slots).map_err(|_| Malformed)?;
+    let mut headers = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
+    let parsed = httparse::parse_headers(lines, &mut headers).map_err(|_| Malformed)?;
     let httparse::Status::Complete((_, fields)) = parsed else { return Err(Malformed) };
     let mut trailers = HeaderMap::with_capacity(fields.len());
     for field in fields {
@@ -181,7 +188,7 @@ fn parse_trailers(lines: &mut Vec<u8>) -> Result<Trailers, Malformed> {
         let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed)?;
         trailers.append(name, value);
     }
-    Ok(trailers::passed(trailers))
+    Ok(trailers::strip_forbidden(trailers))
 }
 
 #[cfg(test)]
@@ -190,7 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Feeds `wire` in pieces of `step` bytes; the body, whether it ended, and what is left over.
-    fn feed(
+    fn decode_in_steps(
         framing: Framing,
         wire: &[u8],
         step: usize,
@@ -205,9 +212,9 @@ mod tests {
                     buf.extend(pieces.flatten());
                     return Ok((body, true, buf.to_vec()));
                 }
-                Decoded::More => match pieces.next() {
+                Decoded::NeedMore => match pieces.next() {
                     Some(piece) => buf.extend_from_slice(piece),
-                    None => return Ok((body, decoder.ends_at_close(), Vec::new())),
+                    None => return Ok((body, decoder.is_complete_at_close(), Vec::new())),
                 },
             }
         }
@@ -215,43 +222,49 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunked_bodies_come_out_whole_however_they_are_cut(
+        fn chunked_body_decodes_at_every_split(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8), step in 1usize..64
         ) {
             let mut wire = BytesMut::new();
-            chunks.iter().for_each(|chunk| super::super::write_chunk(&mut wire, chunk));
-            wire.extend_from_slice(super::super::LAST_CHUNK);
+            chunks.iter().for_each(|chunk| crate::net::h1::write_chunk(&mut wire, chunk));
+            wire.extend_from_slice(crate::net::h1::LAST_CHUNK);
             wire.extend_from_slice(b"NEXT");
-            let (body, ended, rest) = feed(Framing::Chunked, &wire, step).expect("valid");
+            let (body, ended, rest) = decode_in_steps(Framing::Chunked, &wire, step).expect("valid");
             prop_assert!(ended);
             prop_assert_eq!(body, chunks.concat());
             prop_assert_eq!(rest, b"NEXT");
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(wire in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..9) {
+        fn arbitrary_bytes_do_not_panic(wire in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..9) {
             for framing in [Framing::Chunked, Framing::Length(50), Framing::UntilClose, Framing::None] {
-                let _ = feed(framing, &wire, step);
+                let _ = decode_in_steps(framing, &wire, step);
             }
         }
     }
 
     #[test]
-    fn a_cut_body_is_told_from_a_whole_one() {
-        assert_eq!(feed(Framing::Length(5), b"abc", 9), Ok((b"abc".to_vec(), false, vec![])));
+    fn truncated_body_is_not_complete() {
         assert_eq!(
-            feed(Framing::Length(3), b"abcd", 9),
+            decode_in_steps(Framing::Length(5), b"abc", 9),
+            Ok((b"abc".to_vec(), false, vec![]))
+        );
+        assert_eq!(
+            decode_in_steps(Framing::Length(3), b"abcd", 9),
             Ok((b"abc".to_vec(), true, b"d".to_vec()))
         );
         assert_eq!(
-            feed(Framing::Chunked, b"3\r\nabc\r\n", 1),
+            decode_in_steps(Framing::Chunked, b"3\r\nabc\r\n", 1),
             Ok((b"abc".to_vec(), false, vec![]))
         );
-        assert_eq!(feed(Framing::UntilClose, b"abc", 2), Ok((b"abc".to_vec(), true, vec![])));
+        assert_eq!(
+            decode_in_steps(Framing::UntilClose, b"abc", 2),
+            Ok((b"abc".to_vec(), true, vec![]))
+        );
     }
 
     #[test]
-    fn broken_chunks_are_malformed() {
+    fn invalid_chunks_are_malformed() {
         for wire in [
             &b"x\r\n"[..],
             b"\r\n",
@@ -261,10 +274,14 @@ mod tests {
             b"ffffffffffffffffff\r\n",
             b"0\r\nA: b\n\r\n",
         ] {
-            assert_eq!(feed(Framing::Chunked, wire, 64).err(), Some(Malformed), "{wire:?}");
+            assert_eq!(
+                decode_in_steps(Framing::Chunked, wire, 64).err(),
+                Some(Malformed),
+                "{wire:?}"
+            );
         }
         let endless = [b"1;".as_slice(), &vec![b'x'; MAX_LINE_BYTES]].concat();
-        assert_eq!(feed(Framing::Chunked, &endless, 1024).err(), Some(Malformed));
+        assert_eq!(decode_in_steps(Framing::Chunked, &endless, 1024).err(), Some(Malformed));
         // However much of it comes at once.
         let long = vec![b'x'; MAX_LINE_BYTES];
         for wire in [
@@ -272,7 +289,11 @@ mod tests {
             [b"0\r\nA: ", &*long, b"\r\n\r\n"].concat(),
         ] {
             for step in [7, 1024, wire.len()] {
-                assert_eq!(feed(Framing::Chunked, &wire, step).err(), Some(Malformed), "{step}");
+                assert_eq!(
+                    decode_in_steps(Framing::Chunked, &wire, step).err(),
+                    Some(Malformed),
+                    "{step}"
+                );
             }
         }
     }
@@ -280,17 +301,20 @@ mod tests {
     #[test]
     fn trailers_are_bounded() {
         let wire = b"1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\nrest";
-        assert_eq!(feed(Framing::Chunked, wire, 3), Ok((b"a".to_vec(), true, b"rest".to_vec())));
+        assert_eq!(
+            decode_in_steps(Framing::Chunked, wire, 3),
+            Ok((b"a".to_vec(), true, b"rest".to_vec()))
+        );
         let many = [b"0\r\n".as_slice(), &b"A: bbbbbbbbbbbb\r\n".repeat(2_000)].concat();
-        assert_eq!(feed(Framing::Chunked, &many, 1024).err(), Some(Malformed));
+        assert_eq!(decode_in_steps(Framing::Chunked, &many, 1024).err(), Some(Malformed));
         let fields = [b"0\r\n".as_slice(), &b"A: b\r\n".repeat(101), b"\r\n"].concat();
-        assert_eq!(feed(Framing::Chunked, &fields, 1024).err(), Some(Malformed));
+        assert_eq!(decode_in_steps(Framing::Chunked, &fields, 1024).err(), Some(Malformed));
         let odd = b"0\r\nno colon\r\n\r\n";
-        assert_eq!(feed(Framing::Chunked, odd, 1024).err(), Some(Malformed));
+        assert_eq!(decode_in_steps(Framing::Chunked, odd, 1024).err(), Some(Malformed));
     }
 
     #[test]
-    fn trailers_come_out_however_they_are_cut() {
+    fn trailers_decode_at_every_split() {
         let wire = b"1\r\na\r\n0\r\nX-Sum: y\r\nx-sum: z\r\nContent-Length: 9\r\n\r\n";
         for step in 1..wire.len() {
             let mut decoder = BodyDecoder::new(Framing::Chunked);

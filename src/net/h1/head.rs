@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::Malformed;
 
 /// Header fields in a response; more is malformed.
-const MAX_FIELDS: usize = 100;
+const MAX_RESPONSE_FIELDS: usize = 100;
 
 /// How a response's body ends (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct ResponseHead {
     /// How the body ends.
     pub framing: Framing,
     /// The connection may carry another exchange after this one.
-    pub keep_alive: bool,
+    pub is_keep_alive: bool,
     /// The protocol that a 101 switches to, where it names one.
     pub upgrade: Option<HeaderValue>,
 }
@@ -59,7 +59,7 @@ impl<'a> ConnectionOptions<'a> {
 
     /// All options of a message.
     #[must_use]
-    pub fn of(headers: &'a HeaderMap) -> Self {
+    pub fn from_headers(headers: &'a HeaderMap) -> Self {
         let mut options = Self::default();
         for value in headers.get_all(CONNECTION) {
             if let Ok(text) = value.to_str() {
@@ -76,7 +76,7 @@ impl<'a> ConnectionOptions<'a> {
 
     /// Whether `name` is nominated.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has_option(&self, name: &str) -> bool {
         self.names.iter().any(|nominated| nominated.eq_ignore_ascii_case(name))
     }
 }
@@ -129,14 +129,14 @@ pub fn write_chunk(out: &mut BytesMut, data: &[u8]) {
 }
 
 /// Where one field line lies in its head.
-struct Field {
+struct FieldRange {
     name: Range<usize>,
     value: Range<usize>,
 }
 
-impl Field {
+impl FieldRange {
     /// The place of `header`, which was parsed out of what begins at `base`.
-    fn of(header: &httparse::Header<'_>, base: *const u8) -> Self {
+    fn from_parsed(header: &httparse::Header<'_>, base: *const u8) -> Self {
         let range = |part: &[u8]| {
             let start = part.as_ptr() as usize - base as usize;
             start..start + part.len()
@@ -144,11 +144,11 @@ impl Field {
         Self { name: range(header.name.as_bytes()), value: range(header.value) }
     }
 
-    fn is(&self, name: &HeaderName, head: &[u8]) -> bool {
+    fn has_name(&self, name: &HeaderName, head: &[u8]) -> bool {
         head[self.name.clone()].eq_ignore_ascii_case(name.as_str().as_bytes())
     }
 
-    fn value(&self, head: &Bytes) -> Result<HeaderValue, Malformed> {
+    fn header_value(&self, head: &Bytes) -> Result<HeaderValue, Malformed> {
         HeaderValue::from_maybe_shared(head.slice(self.value.clone())).map_err(|_| Malformed)
     }
 }
@@ -164,52 +164,56 @@ pub fn parse_response(
     if buf.is_empty() {
         return Ok(None);
     }
-    let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_RESPONSE_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let status = config.parse_response_with_uninit_headers(&mut parsed, buf, &mut slots);
+    let status = config.parse_response_with_uninit_headers(&mut parsed, buf, &mut headers);
     let length = match status.map_err(|_| Malformed)? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
-    let is_1_1 = parsed.version == Some(1);
-    let fields = parsed.headers.iter().map(|header| Field::of(header, buf.as_ptr()));
-    let fields: SmallVec<[Field; 16]> = fields.collect();
+    let is_http11 = parsed.version == Some(1);
+    let fields = parsed.headers.iter().map(|header| FieldRange::from_parsed(header, buf.as_ptr()));
+    let fields: SmallVec<[FieldRange; 16]> = fields.collect();
     let head = buf.split_to(length).freeze();
-    read_fields(&fields, &head, status, is_1_1)?.head(method).map(Some)
+    parse_fields(&fields, &head, status, is_http11)?.into_head(method).map(Some)
 }
 
 /// What the fields of a response say.
-struct Fields {
+struct ResponseFields {
     status: StatusCode,
-    is_1_1: bool,
+    is_http11: bool,
     /// Those that are passed on.
     headers: HeaderMap,
     has_trailer: bool,
-    keep_alive: bool,
-    chunked: Chunked,
+    is_keep_alive: bool,
+    transfer_encoding: TransferEncoding,
     length: Option<u64>,
     upgrade: Option<HeaderValue>,
 }
 
-fn read_fields(
-    fields: &[Field],
+fn parse_fields(
+    fields: &[FieldRange],
     head: &Bytes,
     status: StatusCode,
-    is_1_1: bool,
-) -> Result<Fields, Malformed> {
+    is_http11: bool,
+) -> Result<ResponseFields, Malformed> {
     let mut options = ConnectionOptions::default();
-    for field in fields.iter().filter(|field| field.is(&CONNECTION, head)) {
+    for field in fields.iter().filter(|field| field.has_name(&CONNECTION, head)) {
         options.add(std::str::from_utf8(&head[field.value.clone()]).map_err(|_| Malformed)?);
     }
-    let mut read = Fields {
+    let mut parsed = ResponseFields {
         status,
-        is_1_1,
+        is_http11,
         headers: HeaderMap::with_capacity(fields.len() + 2),
         has_trailer: false,
-        keep_alive: if is_1_1 { !options.has("close") } else { options.has("keep-alive") },
-        chunked: Chunked::Absent,
+        is_keep_alive: if is_http11 {
+            !options.has_option("close")
+        } else {
+            options.has_option("keep-alive")
+        },
+        transfer_encoding: TransferEncoding::Absent,
         length: None,
         upgrade: None,
     };
@@ -221,34 +225,35 @@ fn read_fields(
             if has_length {
                 return Err(Malformed);
             }
-            read.length = Some(content_length(&head[field.value.clone()])?);
+            parsed.length = Some(parse_content_length(&head[field.value.clone()])?);
             has_length = true;
-            read.headers.append(name, field.value(head)?);
+            parsed.headers.append(name, field.header_value(head)?);
             continue;
         }
         if name == TRANSFER_ENCODING {
-            read.chunked = read.chunked.and(&head[field.value.clone()])?;
+            parsed.transfer_encoding =
+                parsed.transfer_encoding.add_value(&head[field.value.clone()])?;
         } else if name == UPGRADE {
             upgrades += 1;
-            read.upgrade = Some(field.value(head)?).filter(|_| upgrades == 1);
+            parsed.upgrade = Some(field.header_value(head)?).filter(|_| upgrades == 1);
         }
-        read.has_trailer |= name == TRAILER;
-        let is_left_out = is_hop_by_hop(&name) && name != TRAILER;
-        if !is_left_out && !options.has(name.as_str()) {
-            read.headers.append(name, field.value(head)?);
+        parsed.has_trailer |= name == TRAILER;
+        let is_removed = is_hop_by_hop(&name) && name != TRAILER;
+        if !is_removed && !options.has_option(name.as_str()) {
+            parsed.headers.append(name, field.header_value(head)?);
         }
     }
-    Ok(read)
+    Ok(parsed)
 }
 
-impl Fields {
-    fn head(self, method: &Method) -> Result<ResponseHead, Malformed> {
+impl ResponseFields {
+    fn into_head(self, method: &Method) -> Result<ResponseHead, Malformed> {
         // RFC 9112 6.1: a transfer coding in HTTP/1.0 is faulty framing.
-        if self.chunked == Chunked::Final && !self.is_1_1 {
+        if self.transfer_encoding == TransferEncoding::Chunked && !self.is_http11 {
             return Err(Malformed);
         }
         let framing = self.framing(method)?;
-        let Self { status, mut headers, keep_alive, upgrade, .. } = self;
+        let Self { status, mut headers, is_keep_alive, upgrade, .. } = self;
         if status.is_informational() || status == StatusCode::NO_CONTENT {
             headers.remove(CONTENT_LENGTH);
         }
@@ -256,14 +261,15 @@ impl Fields {
             headers.remove(TRAILER);
         }
         let upgrade = upgrade.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
-        let keep_alive = keep_alive && framing != Framing::UntilClose;
-        Ok(ResponseHead { status, headers, framing, keep_alive, upgrade })
+        let is_keep_alive = is_keep_alive && framing != Framing::UntilClose;
+        Ok(ResponseHead { status, headers, framing, is_keep_alive, upgrade })
     }
 
     /// RFC 9112 6.3.
     fn framing(&self, method: &Method) -> Result<Framing, Malformed> {
-        let (chunked, status) = (self.chunked == Chunked::Final, self.status);
-        if chunked && self.length.is_some() {
+        let (is_chunked, status) =
+            (self.transfer_encoding == TransferEncoding::Chunked, self.status);
+        if is_chunked && self.length.is_some() {
             return Err(Malformed);
         }
         if status.is_informational()
@@ -274,7 +280,7 @@ impl Fields {
             return Ok(Framing::None);
         }
         Ok(match self.length {
-            _ if chunked => Framing::Chunked,
+            _ if is_chunked => Framing::Chunked,
             Some(0) => Framing::None,
             Some(length) => Framing::Length(length),
             None => Framing::UntilClose,
@@ -283,17 +289,17 @@ impl Fields {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Chunked {
+enum TransferEncoding {
     Absent,
-    Final,
+    Chunked,
 }
 
-impl Chunked {
+impl TransferEncoding {
     /// Exactly one `chunked`, and nothing else (RFC 9112 6.1).
-    fn and(self, value: &[u8]) -> Result<Self, Malformed> {
-        let first = self == Self::Absent;
-        if first && value.eq_ignore_ascii_case(b"chunked") {
-            Ok(Self::Final)
+    fn add_value(self, value: &[u8]) -> Result<Self, Malformed> {
+        let is_first = self == Self::Absent;
+        if is_first && value.eq_ignore_ascii_case(b"chunked") {
+            Ok(Self::Chunked)
         } else {
             Err(Malformed)
         }
@@ -301,7 +307,7 @@ impl Chunked {
 }
 
 /// Digits; several lengths that are equal are refused too: nobody needs them (RFC 9110 8.6).
-fn content_length(digits: &[u8]) -> Result<u64, Malformed> {
+fn parse_content_length(digits: &[u8]) -> Result<u64, Malformed> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);
     }
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_malformed() {
+    fn ambiguous_framing_is_malformed() {
         for fields in [
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
@@ -365,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_and_nominated_fields_are_left_out() {
+    fn hop_by_hop_and_nominated_fields_are_removed() {
         let head = parse(
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: x-a, Keep-Alive\r\nX-A: 1\r\nX-B: 2\r\n\
              Keep-Alive: timeout=5\r\nUpgrade: h2c\r\nProxy-Connection: close\r\n\r\n",
@@ -374,11 +380,11 @@ mod tests {
         .expect("complete");
         let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-length", "x-b"]);
-        assert!(head.keep_alive);
+        assert!(head.is_keep_alive);
     }
 
     #[test]
-    fn neither_nomination_nor_version_changes_the_framing() {
+    fn nominated_content_length_still_frames_the_body() {
         let nominated =
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: content-length\r\n\r\n";
         assert_eq!(framing_of(nominated), Framing::Length(5));
@@ -387,17 +393,22 @@ mod tests {
     }
 
     #[test]
-    fn keep_alive_by_version_and_option() {
-        let keeps = |text: &str| parse(text).expect("valid").expect("complete").keep_alive;
-        assert!(keeps("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"));
-        assert!(!keeps("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: Close\r\n\r\n"));
-        assert!(!keeps("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n"));
-        assert!(keeps("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"));
-        assert!(!keeps("HTTP/1.1 200 OK\r\n\r\n"), "a body until close");
+    fn keep_alive_follows_version_and_connection_option() {
+        let is_keep_alive =
+            |text: &str| parse(text).expect("valid").expect("complete").is_keep_alive;
+        assert!(is_keep_alive("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"));
+        assert!(!is_keep_alive(
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: Close\r\n\r\n"
+        ));
+        assert!(!is_keep_alive("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n"));
+        assert!(is_keep_alive(
+            "HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"
+        ));
+        assert!(!is_keep_alive("HTTP/1.1 200 OK\r\n\r\n"), "a body until close");
     }
 
     #[test]
-    fn a_partial_head_waits() {
+    fn partial_head_gives_none() {
         let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         for cut in 0..whole.len() {
             assert!(parse(&whole[..cut]).expect("valid so far").is_none(), "{cut}");

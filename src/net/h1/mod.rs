@@ -20,7 +20,7 @@ pub use head::{
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Ends a chunked body with what follows it.
-pub fn write_end(out: &mut BytesMut, trailers: &Trailers) {
+pub fn write_last_chunk(out: &mut BytesMut, trailers: &Trailers) {
     let Some(trailers) = trailers else { return out.extend_from_slice(LAST_CHUNK) };
     out.extend_from_slice(b"0\r\n");
     for (name, value) in &**trailers {

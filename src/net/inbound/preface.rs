@@ -6,18 +6,18 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What a client sends first that knows that HTTP/2 is spoken here (RFC 9113 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Most request heads fit.
 const READ_BYTES: usize = 2 * 1024;
 
 /// What a client began with.
 #[derive(Debug)]
-pub struct Begun {
+pub struct SniffedHttp {
     /// Whether it was the preface of HTTP/2.
     pub is_http2: bool,
     /// What was read, to be read again.
-    pub read: Bytes,
+    pub prefix: Bytes,
 }
 
 /// Reads until it is clear what is spoken: one read for nearly everybody, and never more than are
@@ -25,16 +25,18 @@ pub struct Begun {
 ///
 /// # Errors
 /// As reading has them.
-pub async fn sniff(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Begun>> {
-    let mut read = BytesMut::with_capacity(READ_BYTES);
+pub async fn sniff_http_version(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<SniffedHttp>> {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
     loop {
-        if stream.read_buf(&mut read).await? == 0 {
+        if stream.read_buf(&mut buffer).await? == 0 {
             return Ok(None);
         }
-        let known = read.len().min(PREFACE.len());
-        let is_http2 = read[..known] == PREFACE[..known];
-        if !is_http2 || known == PREFACE.len() {
-            return Ok(Some(Begun { is_http2, read: read.freeze() }));
+        let compared = buffer.len().min(HTTP2_PREFACE.len());
+        let is_http2 = buffer[..compared] == HTTP2_PREFACE[..compared];
+        if !is_http2 || compared == HTTP2_PREFACE.len() {
+            return Ok(Some(SniffedHttp { is_http2, prefix: buffer.freeze() }));
         }
     }
 }
@@ -43,27 +45,27 @@ pub async fn sniff(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<B
 mod tests {
     use super::*;
 
-    async fn sniffed(mut pieces: &[&[u8]]) -> Option<(bool, Vec<u8>)> {
-        let (mut near, mut far) = tokio::io::duplex(8);
+    async fn sniff_pieces(mut pieces: &[&[u8]]) -> Option<(bool, Vec<u8>)> {
+        let (mut server, mut client) = tokio::io::duplex(8);
         let sending = async {
             while let Some((piece, rest)) = pieces.split_first() {
-                tokio::io::AsyncWriteExt::write_all(&mut far, piece).await.expect("sent");
+                tokio::io::AsyncWriteExt::write_all(&mut client, piece).await.expect("sent");
                 tokio::task::yield_now().await;
                 pieces = rest;
             }
-            drop(far);
+            drop(client);
         };
-        let (begun, ()) = tokio::join!(sniff(&mut near), sending);
-        begun.expect("read").map(|begun| (begun.is_http2, begun.read.to_vec()))
+        let (sniffed_http, ()) = tokio::join!(sniff_http_version(&mut server), sending);
+        sniffed_http.expect("read").map(|begun| (begun.is_http2, begun.prefix.to_vec()))
     }
 
     #[tokio::test]
-    async fn the_first_byte_that_differs_decides() {
-        assert_eq!(sniffed(&[b"P", b"O"]).await, Some((false, b"PO".to_vec())));
-        assert_eq!(sniffed(&[b"G"]).await, Some((false, b"G".to_vec())));
-        let preface: Vec<&[u8]> = PREFACE.chunks(1).collect();
-        assert_eq!(sniffed(&preface).await, Some((true, PREFACE.to_vec())));
-        assert_eq!(sniffed(&preface[..23]).await, None);
-        assert_eq!(sniffed(&[]).await, None);
+    async fn first_differing_byte_decides_http_version() {
+        assert_eq!(sniff_pieces(&[b"P", b"O"]).await, Some((false, b"PO".to_vec())));
+        assert_eq!(sniff_pieces(&[b"G"]).await, Some((false, b"G".to_vec())));
+        let preface: Vec<&[u8]> = HTTP2_PREFACE.chunks(1).collect();
+        assert_eq!(sniff_pieces(&preface).await, Some((true, HTTP2_PREFACE.to_vec())));
+        assert_eq!(sniff_pieces(&preface[..23]).await, None);
+        assert_eq!(sniff_pieces(&[]).await, None);
     }
 }

@@ -10,40 +10,40 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::{Error, ProtocolVersion, RootCertStore, ServerConfig, version};
 use tokio_rustls::TlsAcceptor;
 
-use super::certificates::Certificates;
-use super::identity;
-use crate::logic::front::{ServerTls, TlsVersion};
-use crate::net::client::{Bounded, ClientStream};
+use super::certificate_resolver::CertificateResolver;
+use super::forwarded_client_cert;
+use crate::logic::model::server_tls::{ServerTls, TlsVersion};
+use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
 
-const H2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+const ALPN_H2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Seals the tickets of all listeners and workers, so that a session that one worker began can be
 /// resumed at another, and after a reload.
-static TICKETS: OnceLock<Arc<dyn ProducesTickets>> = OnceLock::new();
+static SHARED_TICKETER: OnceLock<Arc<dyn ProducesTickets>> = OnceLock::new();
 
-fn tickets() -> Result<Arc<dyn ProducesTickets>, Error> {
-    if let Some(tickets) = TICKETS.get() {
-        return Ok(Arc::clone(tickets));
+fn shared_ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
+    if let Some(ticketer) = SHARED_TICKETER.get() {
+        return Ok(Arc::clone(ticketer));
     }
-    let made = Ticketer::new()?;
-    Ok(Arc::clone(TICKETS.get_or_init(|| made)))
+    let ticketer = Ticketer::new()?;
+    Ok(Arc::clone(SHARED_TICKETER.get_or_init(|| ticketer)))
 }
 
 /// What connections are accepted with.
 ///
 /// # Errors
 /// When a certificate or key cannot be used, or chance cannot be had from the system.
-pub fn server_config(tls: &ServerTls, http2: bool) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(tls: &ServerTls, is_http2_enabled: bool) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions = match tls.least {
+    let versions = match tls.min_version {
         TlsVersion::V12 => rustls::ALL_VERSIONS,
         TlsVersion::V13 => &[&version::TLS13],
     };
-    let certificates = Certificates::new(&tls.certificates, &provider)?;
+    let certificates = CertificateResolver::new(&tls.certificates, &provider)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)?;
-    let builder = match &tls.clients {
+    let builder = match &tls.client_authority {
         None => builder.with_no_client_auth(),
         Some(clients) => {
             let mut roots = RootCertStore::empty();
@@ -58,59 +58,67 @@ pub fn server_config(tls: &ServerTls, http2: bool) -> Result<Arc<ServerConfig>, 
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols =
-        if http2 { vec![H2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
+    config.alpn_protocols = if is_http2_enabled {
+        vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()]
+    } else {
+        vec![ALPN_HTTP1.to_vec()]
+    };
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Early data can be replayed (RFC 8470).
     config.max_early_data_size = 0;
-    if tls.clients.is_some() {
+    if tls.client_authority.is_some() {
         // Who resumes a session does not show its certificate again, which may be revoked or its
         // issuer no longer trusted.
         config.send_tls13_tickets = 0;
     } else {
-        config.ticketer = tickets()?;
+        config.ticketer = shared_ticketer()?;
     }
     Ok(Arc::new(config))
 }
 
 /// A connection after its handshake.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct AcceptedTls {
     /// What the client sends from now on.
     pub stream: ClientStream,
     /// Whether HTTP/2 was agreed on (RFC 7301).
     pub is_http2: bool,
     /// What else was agreed on.
-    pub session: Session,
+    pub session: TlsSession,
 }
 
 /// What a handshake has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Session {
+pub struct TlsSession {
     /// The version of TLS, as OpenSSL names it: `TLSv1.3`.
     pub version: &'static str,
     /// Whom the client asked for (RFC 6066 3), in lower case.
     pub server_name: Option<Box<str>>,
     /// What the client's certificate says, where one was asked for and shown.
-    pub identity: Option<Box<str>>,
+    pub client_identity: Option<Box<str>>,
 }
 
 /// Shakes hands with a client; as long as the client likes.
 ///
 /// # Errors
 /// When the client does not speak TLS, or not in a way that is accepted here, or goes away.
-pub async fn accept(config: Arc<ServerConfig>, stream: Bounded) -> io::Result<Accepted> {
+pub async fn accept(
+    config: Arc<ServerConfig>,
+    stream: WriteTimeoutStream,
+) -> io::Result<AcceptedTls> {
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let (_, session) = stream.get_ref();
-    let is_http2 = session.alpn_protocol() == Some(H2);
+    let is_http2 = session.alpn_protocol() == Some(ALPN_H2);
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    let identity = certificate.and_then(identity::of).map(String::into_boxed_str);
+    let client_identity = certificate
+        .and_then(forwarded_client_cert::forwarded_client_cert)
+        .map(String::into_boxed_str);
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         _ => "-",
     };
     let server_name = session.server_name().map(Box::from);
-    let session = Session { version, server_name, identity };
-    Ok(Accepted { stream: ClientStream::tls(stream), is_http2, session })
+    let session = TlsSession { version, server_name, client_identity };
+    Ok(AcceptedTls { stream: ClientStream::tls(stream), is_http2, session })
 }

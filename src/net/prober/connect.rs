@@ -9,54 +9,57 @@ use tokio::time::Instant;
 
 use crate::net::upstream::proxy_header;
 
-use super::again::Race;
-use super::{Question, is_ours};
+use super::retry_schedule::FutureRace;
+use super::{ProbeContext, is_local_error};
 
 /// Which opening of a connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
+enum ConnectAttempt {
     First,
-    Further,
+    Repeated,
 }
 
 /// The first connection that is accepted, or the first definite failure.
-pub(super) async fn connect(question: &Question<'_>) -> io::Result<TcpStream> {
+pub(super) async fn connect(context: &ProbeContext<'_>) -> io::Result<TcpStream> {
     let began = Instant::now();
-    let mut marks = question.openings.iter().copied();
-    let mut mark = marks.next();
-    let mut race = Race::new();
-    race.add(open(question, Opening::First));
+    let mut repeat_delays = context.connect_delays.iter().copied();
+    let mut next_delay = repeat_delays.next();
+    let mut race = FutureRace::new();
+    race.add(connect_once(context, ConnectAttempt::First));
     loop {
-        let next = began + mark.unwrap_or(Duration::ZERO);
+        let next_connect = began + next_delay.unwrap_or(Duration::ZERO);
         tokio::select! {
             biased;
-            (opening, result) = race.next() => match result {
+            (attempt, result) = race.next() => match result {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                Err(error) if opening == Opening::Further && is_ours(&error) => {}
+                Err(error) if attempt == ConnectAttempt::Repeated && is_local_error(&error) => {}
                 Err(error) => return Err(error),
             },
-            () = tokio::time::sleep_until(next), if mark.is_some() => {
-                mark = marks.next();
-                if let Some(taken) = question.spare.take() {
-                    race.add(taken.during(open(question, Opening::Further)));
+            () = tokio::time::sleep_until(next_connect), if next_delay.is_some() => {
+                next_delay = repeat_delays.next();
+                if let Some(permit) = context.extra_connections.try_acquire() {
+                    race.add(permit.hold_during(connect_once(context, ConnectAttempt::Repeated)));
                 }
             }
         }
     }
 }
 
-async fn open(question: &Question<'_>, opening: Opening) -> (Opening, io::Result<TcpStream>) {
-    (opening, begin(question).await)
+async fn connect_once(
+    context: &ProbeContext<'_>,
+    attempt: ConnectAttempt,
+) -> (ConnectAttempt, io::Result<TcpStream>) {
+    (attempt, open_stream(context).await)
 }
 
-async fn begin(question: &Question<'_>) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(question.target).await?;
+async fn open_stream(context: &ProbeContext<'_>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(context.target).await?;
     // A probe leaves no connection waiting behind, on either side, and no small write waits.
     let _ = stream.set_zero_linger();
     let _ = stream.set_nodelay(true);
-    if let Some(version) = question.spec.proxy_protocol {
-        stream.write_all(&proxy_header::local(version)).await?;
+    if let Some(version) = context.spec.proxy_protocol {
+        stream.write_all(&proxy_header::encode_local(version)).await?;
     }
     Ok(stream)
 }

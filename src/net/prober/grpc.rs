@@ -7,20 +7,20 @@ use bytes::{BufMut, Bytes};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use http::{Method, StatusCode};
 
-use crate::logic::outcome::{Layer, Reason};
-use crate::logic::probe::GrpcProbe;
+use crate::logic::model::outcome::{FailureLayer, FailureReason};
+use crate::logic::probing::probe::GrpcProbe;
 
-use super::http2::{self, Received, Session};
-use super::kept::Line;
-use super::{Passed, Progress, Question};
+use super::connection_cache::ProbeTransport;
+use super::http2::{self, H2ProbeResponse, H2ProbeSession};
+use super::{CheckResult, ProbeContext, ProbeProgress};
 
-const PATH: &str = "/grpc.health.v1.Health/Check";
+const CHECK_PATH: &str = "/grpc.health.v1.Health/Check";
 
 /// Where the status of a call stands, among the trailers or, if there is no message, the headers.
-const STATUS: &str = "grpc-status";
+const GRPC_STATUS: &str = "grpc-status";
 
 /// Largest answer; a healthy one has seven bytes.
-const ANSWER_BYTES: usize = 4 * 1024;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// A message has its compression flag and its length before it.
 const PREFIX_BYTES: usize = 5;
@@ -28,72 +28,72 @@ const PREFIX_BYTES: usize = 5;
 /// `ServingStatus::SERVING`.
 const SERVING: u64 = 1;
 
-pub(super) async fn ask(
-    question: &Question<'_>,
+pub(super) async fn run_probe(
+    context: &ProbeContext<'_>,
     probe: &GrpcProbe,
-    progress: &Progress,
-    mut session: Box<Session>,
-) -> Passed {
+    progress: &ProbeProgress,
+    mut session: Box<H2ProbeSession>,
+) -> CheckResult {
     let mut headers = HeaderMap::new();
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let authority = probe.authority.as_deref();
-    let request = http2::request(question, &Method::POST, authority, PATH, &headers)?;
-    let body = Some(Bytes::from(check_request(&probe.service)));
-    let Received { head, mut body } = session.send(progress, request, body).await?;
+    let request = http2::build_request(context, &Method::POST, authority, CHECK_PATH, &headers)?;
+    let body = Some(Bytes::from(encode_check_request(&probe.service)));
+    let H2ProbeResponse { head, mut body } = session.send_request(progress, request, body).await?;
     if head.status() != StatusCode::OK {
-        return Err(progress.failed(Reason::Status(head.status().as_u16())));
+        return Err(progress.failure(FailureReason::Status(head.status().as_u16())));
     }
-    let kind = head.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    if !kind.starts_with(b"application/grpc") {
-        return Err(progress.failed(Reason::Malformed));
+    let content_type = head.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if !content_type.starts_with(b"application/grpc") {
+        return Err(progress.failure(FailureReason::Malformed));
     }
-    progress.layer.set(Layer::Grpc);
-    let failed = |reason| progress.failed(reason);
-    if head.headers().contains_key(STATUS) {
-        call_status(head.headers()).map_err(failed)?;
+    progress.layer.set(FailureLayer::Grpc);
+    let failed = |reason| progress.failure(reason);
+    if head.headers().contains_key(GRPC_STATUS) {
+        check_grpc_status(head.headers()).map_err(failed)?;
     }
-    let answer = read_answer(progress, &mut session, &mut body).await?;
+    let message = read_message(progress, &mut session, &mut body).await?;
     let trailers = session.trailers(progress, &mut body).await?;
-    call_status(trailers.as_ref().unwrap_or_else(|| head.headers())).map_err(failed)?;
-    match serving_status(&answer) {
-        Some(SERVING) => Ok((false, Some(Line::H2(session)))),
-        Some(_) => Err(failed(Reason::NotServing)),
-        None => Err(failed(Reason::Malformed)),
+    check_grpc_status(trailers.as_ref().unwrap_or_else(|| head.headers())).map_err(failed)?;
+    match decode_serving_status(&message) {
+        Some(SERVING) => Ok((false, Some(ProbeTransport::H2(session)))),
+        Some(_) => Err(failed(FailureReason::NotServing)),
+        None => Err(failed(FailureReason::Malformed)),
     }
 }
 
-async fn read_answer(
-    progress: &Progress,
-    session: &mut Session,
+async fn read_message(
+    progress: &ProbeProgress,
+    session: &mut H2ProbeSession,
     body: &mut h2::RecvStream,
-) -> Result<Vec<u8>, super::Ended> {
-    let mut answer = Vec::new();
-    while let Some(piece) = session.piece(progress, body).await? {
-        answer.extend_from_slice(&piece);
-        if answer.len() > ANSWER_BYTES {
-            return Err(progress.failed(Reason::Malformed));
+) -> Result<Vec<u8>, super::AttemptFailure> {
+    let mut message = Vec::new();
+    while let Some(chunk) = session.next_chunk(progress, body).await? {
+        message.extend_from_slice(&chunk);
+        if message.len() > MAX_MESSAGE_BYTES {
+            return Err(progress.failure(FailureReason::Malformed));
         }
     }
-    Ok(answer)
+    Ok(message)
 }
 
 /// Whether the call itself went well.
-fn call_status(fields: &HeaderMap) -> Result<(), Reason> {
-    let status = fields.get(STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
+fn check_grpc_status(fields: &HeaderMap) -> Result<(), FailureReason> {
+    let status = fields.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
     match status {
         Some(0) => Ok(()),
-        Some(code) => Err(Reason::GrpcStatus(code)),
-        None => Err(Reason::Malformed),
+        Some(code) => Err(FailureReason::GrpcStatus(code)),
+        None => Err(FailureReason::Malformed),
     }
 }
 
 /// `HealthCheckRequest { string service = 1 }`, as a message.
-fn check_request(service: &str) -> Vec<u8> {
+fn encode_check_request(service: &str) -> Vec<u8> {
     let mut message = Vec::with_capacity(service.len() + 4);
     if !service.is_empty() {
         message.put_u8(1 << 3 | 2);
-        put_varint(&mut message, service.len() as u64);
+        write_varint(&mut message, service.len() as u64);
         message.put_slice(service.as_bytes());
     }
     let mut framed = Vec::with_capacity(message.len() + PREFIX_BYTES);
@@ -103,7 +103,7 @@ fn check_request(service: &str) -> Vec<u8> {
     framed
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -112,8 +112,8 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// `HealthCheckResponse { ServingStatus status = 1 }` out of a message; `None` if it is not one.
-fn serving_status(answer: &[u8]) -> Option<u64> {
-    let (prefix, mut message) = answer.split_at_checked(PREFIX_BYTES)?;
+fn decode_serving_status(framed: &[u8]) -> Option<u64> {
+    let (prefix, mut message) = framed.split_at_checked(PREFIX_BYTES)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
     if prefix[0] != 0 || message.len() != usize::try_from(length).ok()? {
         return None;
@@ -121,13 +121,13 @@ fn serving_status(answer: &[u8]) -> Option<u64> {
     // A field that is left out has the value zero.
     let mut status = 0;
     while !message.is_empty() {
-        let key = varint(&mut message)?;
+        let key = read_varint(&mut message)?;
         match (key >> 3, key & 7) {
-            (1, 0) => status = varint(&mut message)?,
-            (_, 0) => drop(varint(&mut message)?),
+            (1, 0) => status = read_varint(&mut message)?,
+            (_, 0) => drop(read_varint(&mut message)?),
             (_, 1) => message = message.get(8..)?,
             (_, 2) => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
+                let length = usize::try_from(read_varint(&mut message)?).ok()?;
                 message = message.get(length..)?;
             }
             (_, 5) => message = message.get(4..)?,
@@ -137,7 +137,7 @@ fn serving_status(answer: &[u8]) -> Option<u64> {
     Some(status)
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -155,25 +155,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_is_as_protobuf_has_it() {
-        assert_eq!(check_request(""), [0, 0, 0, 0, 0]);
-        assert_eq!(check_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        let long = check_request(&"s".repeat(300));
+    fn check_request_is_encoded_as_protobuf() {
+        assert_eq!(encode_check_request(""), [0, 0, 0, 0, 0]);
+        assert_eq!(encode_check_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        let long = encode_check_request(&"s".repeat(300));
         assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
     }
 
     #[test]
-    fn the_answer_is_read_or_refused() {
-        assert_eq!(serving_status(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
-        assert_eq!(serving_status(&[0, 0, 0, 0, 2, 8, 2]), Some(2));
-        assert_eq!(serving_status(&[0, 0, 0, 0, 0]), Some(0), "left out");
+    fn check_response_is_decoded_or_rejected() {
+        assert_eq!(decode_serving_status(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
+        assert_eq!(decode_serving_status(&[0, 0, 0, 0, 2, 8, 2]), Some(2));
+        assert_eq!(decode_serving_status(&[0, 0, 0, 0, 0]), Some(0), "left out");
         let unknown = [0, 0, 0, 0, 9, 0x12, 1, b'x', 8, 1, 0x1d, 0, 0, 0];
-        assert_eq!(serving_status(&unknown), None, "cut short");
+        assert_eq!(decode_serving_status(&unknown), None, "cut short");
         let unknown = [0, 0, 0, 0, 10, 0x12, 1, b'x', 8, 1, 0x1d, 0, 0, 0, 0];
-        assert_eq!(serving_status(&unknown), Some(1), "unknown fields are skipped");
-        assert_eq!(serving_status(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed");
-        assert_eq!(serving_status(&[0, 0, 0, 0, 3, 8, 1]), None, "another length");
-        assert_eq!(serving_status(&[0, 0, 0, 0, 2, 8, 0x80]), None, "no end");
-        assert_eq!(serving_status(b""), None);
+        assert_eq!(decode_serving_status(&unknown), Some(1), "unknown fields are skipped");
+        assert_eq!(decode_serving_status(&[1, 0, 0, 0, 2, 8, 1]), None, "compressed");
+        assert_eq!(decode_serving_status(&[0, 0, 0, 0, 3, 8, 1]), None, "another length");
+        assert_eq!(decode_serving_status(&[0, 0, 0, 0, 2, 8, 0x80]), None, "no end");
+        assert_eq!(decode_serving_status(b""), None);
     }
 }

@@ -4,72 +4,76 @@ use bytes::BytesMut;
 use http::header::USER_AGENT as USER_AGENT_FIELD;
 use http::{Method, StatusCode};
 
-use crate::logic::outcome::Reason;
-use crate::logic::probe::HttpProbe;
+use crate::logic::model::outcome::FailureReason;
+use crate::logic::probing::probe::HttpProbe;
 use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
 
-use super::expect::Judge;
-use super::kept::Line;
-use super::{Ended, Passed, Progress, Question, Stream, USER_AGENT, tcp};
+use super::connection_cache::ProbeTransport;
+use super::response_check::ResponseCheck;
+use super::{
+    AttemptFailure, CheckResult, ProbeContext, ProbeProgress, ProbeStream, USER_AGENT, tcp,
+};
 
 /// Largest head that a probe reads.
-const HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Informational responses before the final one, at most.
 const MAX_INFORMATIONAL: u32 = 16;
 
-pub(super) async fn ask(
-    question: &Question<'_>,
+pub(super) async fn run_probe(
+    context: &ProbeContext<'_>,
     probe: &HttpProbe,
-    progress: &Progress,
-    mut stream: Box<Stream>,
-) -> Passed {
-    let spec = question.spec;
-    tcp::write(&mut stream, progress, &request(question, probe)).await?;
-    let mut wire = BytesMut::with_capacity(1024);
-    let head = read_head(&mut stream, &mut wire, &probe.method, progress).await?;
-    let judged = judge(question, probe, &head, (&mut stream, &mut wire), progress).await;
-    let is_over = matches!(judged, Ok((_, true)));
-    if !is_over {
-        question.fading.put(stream);
-        return judged.map(|(is_degraded, _)| (is_degraded, None));
+    progress: &ProbeProgress,
+    mut stream: Box<ProbeStream>,
+) -> CheckResult {
+    let spec = context.spec;
+    tcp::write_all(&mut stream, progress, &encode_request(context, probe)).await?;
+    let mut buffer = BytesMut::with_capacity(1024);
+    let head = read_head(&mut stream, &mut buffer, &probe.method, progress).await?;
+    let checked = check_response(context, probe, &head, (&mut stream, &mut buffer), progress).await;
+    let is_body_complete = matches!(checked, Ok((_, true)));
+    if !is_body_complete {
+        context.lingering.add(stream);
+        return checked.map(|(is_degraded, _)| (is_degraded, None));
     }
-    let keeps = spec.reuse && head.keep_alive && wire.is_empty();
-    judged.map(|(is_degraded, _)| (is_degraded, keeps.then_some(Line::Bytes(stream))))
+    let can_reuse = spec.is_connection_reused && head.is_keep_alive && buffer.is_empty();
+    checked.map(|(is_degraded, _)| {
+        (is_degraded, can_reuse.then_some(ProbeTransport::ByteStream(stream)))
+    })
 }
 
 /// Whether an answer that passes is a degraded one, and whether it was read to its end.
-async fn judge(
-    question: &Question<'_>,
+async fn check_response(
+    context: &ProbeContext<'_>,
     probe: &HttpProbe,
     head: &ResponseHead,
-    (stream, wire): (&mut Stream, &mut BytesMut),
-    progress: &Progress,
-) -> Result<(bool, bool), Ended> {
-    let spec = question.spec;
-    let mut judge = Judge::new(probe, spec.degraded.as_ref(), spec.read_bytes);
-    judge.head(head.status, &head.headers).map_err(|reason| progress.failed(reason))?;
-    let mut is_over = false;
+    (stream, buffer): (&mut ProbeStream, &mut BytesMut),
+    progress: &ProbeProgress,
+) -> Result<(bool, bool), AttemptFailure> {
+    let spec = context.spec;
+    let mut check = ResponseCheck::new(probe, spec.degraded.as_ref(), spec.max_body_bytes);
+    check.check_head(head.status, &head.headers).map_err(|reason| progress.failure(reason))?;
+    let mut is_body_complete = false;
     if probe.method == Method::HEAD {
-        is_over = true;
-    } else if judge.wants_body() || spec.reuse {
-        let mut body = Body {
+        is_body_complete = true;
+    } else if check.should_read_body() || spec.is_connection_reused {
+        let mut body = BodyReader {
             decoder: BodyDecoder::new(head.framing),
-            at_most_bytes: spec.read_bytes,
-            to_its_end: spec.reuse,
+            max_body_bytes: spec.max_body_bytes,
+            should_read_to_end: spec.is_connection_reused,
         };
-        is_over = body.read(stream, wire, &mut judge, progress).await?;
+        is_body_complete = body.read_into(stream, buffer, &mut check, progress).await?;
     }
-    let is_degraded = judge.end().map_err(|reason| progress.failed(reason))?;
-    Ok((is_degraded, is_over))
+    let is_degraded = check.finish().map_err(|reason| progress.failure(reason))?;
+    Ok((is_degraded, is_body_complete))
 }
 
-fn request(question: &Question<'_>, probe: &HttpProbe) -> BytesMut {
+fn encode_request(context: &ProbeContext<'_>, probe: &HttpProbe) -> BytesMut {
     let mut wire = BytesMut::with_capacity(1024);
     h1::write_request_line(&mut wire, &probe.method, &probe.path);
     match &probe.host {
         Some(host) => h1::write_header(&mut wire, "host", host.as_bytes()),
-        None => h1::write_header(&mut wire, "host", question.address.to_string().as_bytes()),
+        None => h1::write_header(&mut wire, "host", context.address.to_string().as_bytes()),
     }
     if !probe.headers.contains_key(USER_AGENT_FIELD) {
         h1::write_header(&mut wire, "user-agent", USER_AGENT.as_bytes());
@@ -80,7 +84,7 @@ fn request(question: &Question<'_>, probe: &HttpProbe) -> BytesMut {
     if let Some(body) = &probe.body {
         h1::write_header(&mut wire, "content-length", body.len().to_string().as_bytes());
     }
-    if !question.spec.reuse {
+    if !context.spec.is_connection_reused {
         h1::write_header(&mut wire, "connection", b"close");
     }
     wire.extend_from_slice(b"\r\n");
@@ -89,73 +93,75 @@ fn request(question: &Question<'_>, probe: &HttpProbe) -> BytesMut {
 }
 
 async fn read_head(
-    stream: &mut Stream,
-    wire: &mut BytesMut,
+    stream: &mut ProbeStream,
+    buffer: &mut BytesMut,
     method: &Method,
-    progress: &Progress,
-) -> Result<ResponseHead, Ended> {
+    progress: &ProbeProgress,
+) -> Result<ResponseHead, AttemptFailure> {
     let mut informational = 0;
     loop {
-        match h1::parse_response(wire, method) {
-            Err(_) => return Err(progress.failed(Reason::Malformed)),
+        match h1::parse_response(buffer, method) {
+            Err(_) => return Err(progress.failure(FailureReason::Malformed)),
             Ok(Some(head))
                 if head.status.is_informational()
                     && head.status != StatusCode::SWITCHING_PROTOCOLS =>
             {
                 informational += 1;
                 if informational > MAX_INFORMATIONAL {
-                    return Err(progress.failed(Reason::Malformed));
+                    return Err(progress.failure(FailureReason::Malformed));
                 }
             }
             Ok(Some(head)) => return Ok(head),
-            Ok(None) if wire.len() > HEAD_BYTES => return Err(progress.failed(Reason::Malformed)),
+            Ok(None) if buffer.len() > MAX_HEAD_BYTES => {
+                return Err(progress.failure(FailureReason::Malformed));
+            }
             Ok(None) => {
-                if tcp::read(stream, wire, progress).await? == 0 {
-                    return Err(progress.failed(Reason::Closed));
+                if tcp::read_some(stream, buffer, progress).await? == 0 {
+                    return Err(progress.failure(FailureReason::Closed));
                 }
             }
         }
     }
 }
 
-struct Body {
+struct BodyReader {
     decoder: BodyDecoder,
-    at_most_bytes: usize,
+    max_body_bytes: usize,
     /// Read on when the judge has seen enough.
-    to_its_end: bool,
+    should_read_to_end: bool,
 }
 
-impl Body {
+impl BodyReader {
     /// Hands the body to `judge`; whether all of it was read.
-    async fn read(
+    async fn read_into(
         &mut self,
-        stream: &mut Stream,
-        wire: &mut BytesMut,
-        judge: &mut Judge<'_>,
-        progress: &Progress,
-    ) -> Result<bool, Ended> {
-        let mut left = self.at_most_bytes;
+        stream: &mut ProbeStream,
+        buffer: &mut BytesMut,
+        check: &mut ResponseCheck<'_>,
+        progress: &ProbeProgress,
+    ) -> Result<bool, AttemptFailure> {
+        let mut remaining_bytes = self.max_body_bytes;
         loop {
-            match self.decoder.decode(wire) {
-                Err(_) => return Err(progress.failed(Reason::Malformed)),
+            match self.decoder.decode(buffer) {
+                Err(_) => return Err(progress.failure(FailureReason::Malformed)),
                 Ok(Decoded::End) => return Ok(true),
-                Ok(Decoded::Data(piece)) => {
-                    let wants_more = judge.take(&piece);
-                    left = left.saturating_sub(piece.len());
-                    if !wants_more && !self.to_its_end {
+                Ok(Decoded::Data(chunk)) => {
+                    let should_read_more = check.push_body(&chunk);
+                    remaining_bytes = remaining_bytes.saturating_sub(chunk.len());
+                    if !should_read_more && !self.should_read_to_end {
                         return Ok(false);
                     }
                     // What was read already may hold the end.
-                    if left == 0 && self.decoder.remaining() != Some(0) {
+                    if remaining_bytes == 0 && self.decoder.remaining() != Some(0) {
                         return Ok(false);
                     }
                 }
-                Ok(Decoded::More) => {
-                    if tcp::read(stream, wire, progress).await? == 0 {
-                        if self.decoder.ends_at_close() {
+                Ok(Decoded::NeedMore) => {
+                    if tcp::read_some(stream, buffer, progress).await? == 0 {
+                        if self.decoder.is_complete_at_close() {
                             return Ok(false);
                         }
-                        return Err(progress.failed(Reason::Closed));
+                        return Err(progress.failure(FailureReason::Closed));
                     }
                 }
             }

@@ -4,20 +4,20 @@
 //! the probe pass; any that meets a definite failure ends it; silence is what all of them heard, in
 //! time that this process attended to (`attended`). What goes wrong on this side is void.
 
-mod again;
-mod attended;
+mod attempt_schedule;
 mod connect;
-mod expect;
-mod fading;
+mod connection_cache;
 mod grpc;
 mod http1;
 mod http2;
-mod kept;
+mod lingering_close;
+mod response_check;
+mod retry_schedule;
+mod stall_aware_timeout;
 mod tcp;
 mod tls;
-mod wait;
 
-pub use kept::Kept;
+pub use connection_cache::ProbeConnectionCache;
 
 use std::cell::Cell;
 use std::io;
@@ -30,36 +30,36 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::logic::outcome::{Failure, Layer, Outcome, Reason};
-use crate::logic::probe::{ProbeKind, ProbeSpec};
+use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason, ProbeOutcome};
+use crate::logic::probing::probe::{ProbeKind, ProbeSpec};
 use crate::net::tls_client;
-use crate::net::upstream::reason_of;
+use crate::net::upstream::io_failure_reason;
 
-use again::{Again, Race, Spare};
-use fading::Fading;
-use kept::{Line, Open};
-use wait::{Next, Wait};
+use attempt_schedule::{AttemptSchedule, ProbeStep};
+use connection_cache::{ProbeConnection, ProbeTransport};
+use lingering_close::LingeringStreams;
+use retry_schedule::{ExtraConnections, FutureRace, ProbeRetrySchedule};
 
 /// What a probe calls itself.
 const USER_AGENT: &str = "gapless-probe";
 
 /// Attempts of one probe, at most.
-const ATTEMPTS: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
-type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+type ProbeStream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// What all probes of one thread share.
 #[derive(Debug, Default)]
 pub struct Prober {
-    tls: tls::Configs,
-    spare: Spare,
-    fading: Fading,
+    tls_configs: tls::TlsConfigCache,
+    extra_connections: ExtraConnections,
+    lingering: LingeringStreams,
 }
 
 /// What is asked, of whom.
-struct Question<'a> {
-    spare: &'a Spare,
-    fading: &'a Fading,
+struct ProbeContext<'a> {
+    extra_connections: &'a ExtraConnections,
+    lingering: &'a LingeringStreams,
     spec: &'a ProbeSpec,
     /// The endpoint's own address, which is its name where it has no other.
     address: SocketAddr,
@@ -68,68 +68,68 @@ struct Question<'a> {
     /// What the spec says of TLS, made ready.
     tls: Option<Arc<ClientConfig>>,
     /// When the opening of a connection is repeated.
-    openings: &'a [Duration],
+    connect_delays: &'a [Duration],
 }
 
 /// How far an attempt has come.
 #[derive(Debug)]
-struct Progress {
-    layer: Cell<Layer>,
+struct ProbeProgress {
+    layer: Cell<FailureLayer>,
     /// How long the handshake took.
-    handshake: Cell<Duration>,
+    handshake_time: Cell<Duration>,
     /// A byte of the answer has come.
-    is_heard: Cell<bool>,
+    has_response: Cell<bool>,
 }
 
 /// An attempt that passed.
-struct Answer {
+struct PassedAttempt {
     is_degraded: bool,
-    open: Option<Open>,
+    connection: Option<ProbeConnection>,
 }
 
 /// A pass, and whether it is a degraded one; with the connection, if it can carry another probe.
-type Passed = Result<(bool, Option<Line>), Ended>;
+type CheckResult = Result<(bool, Option<ProbeTransport>), AttemptFailure>;
 
 /// An attempt that did not pass.
 #[derive(Debug)]
-enum Ended {
+enum AttemptFailure {
     Failed(Failure),
     /// This process lacks descriptors, ports or memory, or its network is down.
-    Ours,
+    Local,
 }
 
-impl Default for Progress {
+impl Default for ProbeProgress {
     fn default() -> Self {
         Self {
-            layer: Cell::new(Layer::Connect),
-            handshake: Cell::default(),
-            is_heard: Cell::default(),
+            layer: Cell::new(FailureLayer::Connect),
+            handshake_time: Cell::default(),
+            has_response: Cell::default(),
         }
     }
 }
 
-impl Progress {
-    fn failed(&self, reason: Reason) -> Ended {
-        Ended::Failed(Failure { layer: self.layer.get(), reason })
+impl ProbeProgress {
+    fn failure(&self, reason: FailureReason) -> AttemptFailure {
+        AttemptFailure::Failed(Failure { layer: self.layer.get(), reason })
     }
 
-    fn broken(&self, error: &io::Error) -> Ended {
-        if let Some(reason) = tls_client::reason_of(error) {
+    fn io_failure(&self, error: &io::Error) -> AttemptFailure {
+        if let Some(reason) = tls_client::tls_failure_reason(error) {
             // A refusal of our certificate comes only when the handshake is over on our side.
-            return Ended::Failed(Failure { layer: Layer::Tls, reason });
+            return AttemptFailure::Failed(Failure { layer: FailureLayer::Tls, reason });
         }
-        if is_ours(error) {
-            return Ended::Ours;
+        if is_local_error(error) {
+            return AttemptFailure::Local;
         }
-        reason_of(error).map_or(Ended::Ours, |reason| self.failed(reason))
+        io_failure_reason(error).map_or(AttemptFailure::Local, |reason| self.failure(reason))
     }
 }
 
 /// Whether an error says something of this process or its network and nothing of the endpoint.
-fn is_ours(error: &io::Error) -> bool {
+fn is_local_error(error: &io::Error) -> bool {
     let is_down =
         matches!(error.kind(), io::ErrorKind::NetworkDown | io::ErrorKind::NetworkUnreachable);
-    is_down || reason_of(error).is_none()
+    is_down || io_failure_reason(error).is_none()
 }
 
 impl Prober {
@@ -140,146 +140,175 @@ impl Prober {
         address: SocketAddr,
         spec: &ProbeSpec,
         timeout: Duration,
-        kept: &Kept,
-    ) -> Outcome {
-        self.fading.close(Instant::now());
-        let again = Again::of(spec, timeout);
+        cache: &ProbeConnectionCache,
+    ) -> ProbeOutcome {
+        self.lingering.close_expired(Instant::now());
+        let retries = ProbeRetrySchedule::for_probe(spec, timeout);
         let target = SocketAddr::new(
             spec.address.unwrap_or_else(|| address.ip()),
             spec.port.unwrap_or_else(|| address.port()),
         );
-        let openings = &again.openings;
+        let connect_delays = &retries.connect_delays;
         // Made before the clock runs: the first one reads the system's certificates.
         let tls = match &spec.tls {
             None => None,
-            Some(tls) => match self.tls.of(tls).await {
+            Some(tls) => match self.tls_configs.get_or_build(tls).await {
                 Ok(config) => Some(config),
                 Err(error) => {
                     tracing::error!(%error, "no TLS for a probe");
-                    return Outcome::Void;
+                    return ProbeOutcome::Inconclusive;
                 }
             },
         };
-        let (spare, fading) = (&self.spare, &self.fading);
-        let question = Question { spare, fading, spec, address, target, tls, openings };
-        let progress: [Progress; ATTEMPTS] = Default::default();
-        let mut wait = Wait::new(timeout, spec.first_byte, &again.attempts);
-        let mut race = Race::new();
-        race.add(attempt(&question, &progress, 0, kept.take(&question)));
-        let is_heard = || progress.iter().any(|attempt| attempt.is_heard.get());
+        let (extra_connections, lingering) = (&self.extra_connections, &self.lingering);
+        let context = ProbeContext {
+            extra_connections,
+            lingering,
+            spec,
+            address,
+            target,
+            tls,
+            connect_delays,
+        };
+        let progress: [ProbeProgress; MAX_ATTEMPTS] = Default::default();
+        let mut schedule =
+            AttemptSchedule::new(timeout, spec.first_byte_timeout, &retries.attempt_delays);
+        let mut race = FutureRace::new();
+        race.add(run_attempt(&context, &progress, 0, cache.take(&context)));
+        let has_response = || progress.iter().any(|attempt| attempt.has_response.get());
         loop {
-            let ring = wait.plan(is_heard());
-            let next = tokio::select! {
+            let wakeup = schedule.next_wakeup(has_response());
+            let step = tokio::select! {
                 biased;
-                ended = race.next() => Next::Ended(ended),
-                () = tokio::time::sleep_until(ring.into()) => wait.rang(is_heard()),
+                ended = race.next() => ProbeStep::AttemptEnded(ended),
+                () = tokio::time::sleep_until(wakeup.into()) => schedule.on_timer(has_response()),
             };
-            match next {
-                Next::Ended((number, Ok(answer))) => {
-                    let outcome = answer.outcome(wait.since_begin_of(number));
-                    kept.put(&question, answer.open);
+            match step {
+                ProbeStep::AttemptEnded((number, Ok(passed))) => {
+                    let outcome = passed.outcome(schedule.attempt_elapsed(number));
+                    cache.put(&context, passed.connection);
                     return outcome;
                 }
                 // The kernel has given up: that attempt heard nothing, and others may.
-                Next::Ended((_, Err(Ended::Failed(Failure { reason: Reason::Timeout, .. })))) => {}
-                Next::Ended((_, Err(Ended::Failed(failure)))) => return Outcome::Fail(failure),
-                Next::Ended((0, Err(Ended::Ours))) | Next::Lost => return Outcome::Void,
-                Next::Ended((_, Err(Ended::Ours))) | Next::On => {}
-                Next::Attempt(number) => {
-                    if let Some(taken) = self.spare.take() {
-                        let attempt = attempt(&question, &progress, number, None);
-                        race.add(taken.during(attempt));
+                ProbeStep::AttemptEnded((
+                    _,
+                    Err(AttemptFailure::Failed(Failure { reason: FailureReason::Timeout, .. })),
+                )) => {}
+                ProbeStep::AttemptEnded((_, Err(AttemptFailure::Failed(failure)))) => {
+                    return ProbeOutcome::Fail(failure);
+                }
+                ProbeStep::AttemptEnded((0, Err(AttemptFailure::Local)))
+                | ProbeStep::Unattended => return ProbeOutcome::Inconclusive,
+                ProbeStep::AttemptEnded((_, Err(AttemptFailure::Local)))
+                | ProbeStep::KeepWaiting => {}
+                ProbeStep::StartAttempt(number) => {
+                    if let Some(permit) = self.extra_connections.try_acquire() {
+                        let retry = run_attempt(&context, &progress, number, None);
+                        race.add(permit.hold_during(retry));
                     }
                 }
-                Next::Silent => {
+                ProbeStep::TimedOut => {
                     let furthest = progress.iter().map(|attempt| attempt.layer.get()).max();
-                    let layer = furthest.unwrap_or(Layer::Connect);
-                    return Outcome::Fail(Failure { layer, reason: Reason::Timeout });
+                    let layer = furthest.unwrap_or(FailureLayer::Connect);
+                    return ProbeOutcome::Fail(Failure { layer, reason: FailureReason::Timeout });
                 }
             }
         }
     }
 }
 
-impl Answer {
-    fn outcome(&self, latency: Duration) -> Outcome {
-        if self.is_degraded { Outcome::Degraded { latency } } else { Outcome::Pass { latency } }
+impl PassedAttempt {
+    fn outcome(&self, latency: Duration) -> ProbeOutcome {
+        if self.is_degraded {
+            ProbeOutcome::Degraded { latency }
+        } else {
+            ProbeOutcome::Pass { latency }
+        }
     }
 }
 
 /// One attempt, on the kept connection if there is one, with its number.
-async fn attempt(
-    question: &Question<'_>,
-    progress: &[Progress; ATTEMPTS],
+async fn run_attempt(
+    context: &ProbeContext<'_>,
+    progress: &[ProbeProgress; MAX_ATTEMPTS],
     number: usize,
-    kept: Option<Open>,
-) -> (usize, Result<Answer, Ended>) {
+    cached: Option<ProbeConnection>,
+) -> (usize, Result<PassedAttempt, AttemptFailure>) {
     let progress = &progress[number];
-    if let Some(open) = kept {
-        let answer = ask(question, progress, open).await;
+    if let Some(connection) = cached {
+        let result = run_check(context, progress, connection).await;
         // What became of a connection while nobody used it says nothing of its owner.
-        let is_stale = matches!(answer, Err(Ended::Failed(_))) && !progress.is_heard.get();
+        let is_stale =
+            matches!(result, Err(AttemptFailure::Failed(_))) && !progress.has_response.get();
         if !is_stale {
-            return (number, answer);
+            return (number, result);
         }
     }
-    (number, anew(question, progress).await)
+    (number, attempt_on_new_connection(context, progress).await)
 }
 
 /// One attempt on a new connection.
-async fn anew(question: &Question<'_>, progress: &Progress) -> Result<Answer, Ended> {
-    progress.layer.set(Layer::Connect);
-    let stream = connect::connect(question).await.map_err(|error| progress.broken(&error))?;
-    let stream = match &question.tls {
+async fn attempt_on_new_connection(
+    context: &ProbeContext<'_>,
+    progress: &ProbeProgress,
+) -> Result<PassedAttempt, AttemptFailure> {
+    progress.layer.set(FailureLayer::Connect);
+    let stream = connect::connect(context).await.map_err(|error| progress.io_failure(&error))?;
+    let stream = match &context.tls {
         Some(tls) => {
-            progress.layer.set(Layer::Tls);
-            Either::Right(tls::shake_hands(question, progress, tls, stream).await?)
+            progress.layer.set(FailureLayer::Tls);
+            Either::Right(tls::tls_handshake(context, progress, tls, stream).await?)
         }
         None => Either::Left(stream),
     };
-    let line = if question.spec.speaks_h2() {
-        progress.layer.set(Layer::Http);
-        Line::H2(Box::new(http2::Session::open(progress, stream).await?))
+    let transport = if context.spec.is_http2() {
+        progress.layer.set(FailureLayer::Http);
+        ProbeTransport::H2(Box::new(http2::H2ProbeSession::open(progress, stream).await?))
     } else {
-        Line::Bytes(Box::new(stream))
+        ProbeTransport::ByteStream(Box::new(stream))
     };
-    ask(question, progress, Open { since: Instant::now(), line }).await
+    run_check(context, progress, ProbeConnection { opened_at: Instant::now(), transport }).await
 }
 
 /// Asks on an open connection.
-async fn ask(
-    question: &Question<'_>,
-    progress: &Progress,
-    Open { since, line }: Open,
-) -> Result<Answer, Ended> {
-    let at = |layer| progress.layer.set(layer);
-    let (is_degraded, line) = match (&question.spec.kind, line) {
-        (ProbeKind::Tcp { send, expect }, Line::Bytes(stream)) => {
+async fn run_check(
+    context: &ProbeContext<'_>,
+    progress: &ProbeProgress,
+    ProbeConnection { opened_at, transport }: ProbeConnection,
+) -> Result<PassedAttempt, AttemptFailure> {
+    let set_layer = |layer| progress.layer.set(layer);
+    let (is_degraded, transport) = match (&context.spec.kind, transport) {
+        (ProbeKind::Tcp { send, expect }, ProbeTransport::ByteStream(stream)) => {
             if send.is_some() || expect.is_some() {
-                at(Layer::Tcp);
+                set_layer(FailureLayer::Tcp);
             }
-            tcp::ask(question, send.as_deref(), expect.as_deref(), progress, stream).await
+            tcp::run_probe(context, send.as_deref(), expect.as_deref(), progress, stream).await
         }
-        (ProbeKind::Tls, Line::Bytes(stream)) => {
-            at(Layer::Tls);
+        (ProbeKind::Tls, ProbeTransport::ByteStream(stream)) => {
+            set_layer(FailureLayer::Tls);
             tls::await_refusal(progress, stream).await
         }
-        (ProbeKind::Http(http), Line::Bytes(stream)) => {
-            at(Layer::Http);
-            http1::ask(question, http, progress, stream).await
+        (ProbeKind::Http(http), ProbeTransport::ByteStream(stream)) => {
+            set_layer(FailureLayer::Http);
+            http1::run_probe(context, http, progress, stream).await
         }
-        (ProbeKind::Http(http), Line::H2(session)) => {
-            at(Layer::Http);
-            http2::ask(question, http, progress, session).await
+        (ProbeKind::Http(http), ProbeTransport::H2(session)) => {
+            set_layer(FailureLayer::Http);
+            http2::run_probe(context, http, progress, session).await
         }
-        (ProbeKind::Grpc(grpc), Line::H2(session)) => {
-            at(Layer::Http);
-            grpc::ask(question, grpc, progress, session).await
+        (ProbeKind::Grpc(grpc), ProbeTransport::H2(session)) => {
+            set_layer(FailureLayer::Http);
+            grpc::run_probe(context, grpc, progress, session).await
         }
         // What was opened or kept for a probe is of its protocol.
-        (_, Line::H2(_)) | (ProbeKind::Grpc(_), Line::Bytes(_)) => Err(Ended::Ours),
+        (_, ProbeTransport::H2(_)) | (ProbeKind::Grpc(_), ProbeTransport::ByteStream(_)) => {
+            Err(AttemptFailure::Local)
+        }
     }?;
-    Ok(Answer { is_degraded, open: line.map(|line| Open { since, line }) })
+    Ok(PassedAttempt {
+        is_degraded,
+        connection: transport.map(|line| ProbeConnection { opened_at, transport: line }),
+    })
 }
 
 #[cfg(test)]
@@ -288,9 +317,9 @@ mod tests {
     use rustix::io::Errno;
 
     #[test]
-    fn what_this_side_lacks_is_void() {
-        let progress = Progress::default();
-        let ended = |errno: Errno| progress.broken(&io::Error::from(errno));
+    fn local_errors_are_not_endpoint_failures() {
+        let progress = ProbeProgress::default();
+        let failure_of = |errno: Errno| progress.io_failure(&io::Error::from(errno));
         for errno in [
             Errno::MFILE,
             Errno::NFILE,
@@ -301,16 +330,16 @@ mod tests {
             Errno::NETUNREACH,
             Errno::PERM,
         ] {
-            assert!(matches!(ended(errno), Ended::Ours), "{errno:?}");
+            assert!(matches!(failure_of(errno), AttemptFailure::Local), "{errno:?}");
         }
         for (errno, reason) in [
-            (Errno::CONNREFUSED, Reason::Refused),
-            (Errno::HOSTUNREACH, Reason::Unreachable),
-            (Errno::CONNRESET, Reason::Reset),
-            (Errno::TIMEDOUT, Reason::Timeout),
+            (Errno::CONNREFUSED, FailureReason::Refused),
+            (Errno::HOSTUNREACH, FailureReason::Unreachable),
+            (Errno::CONNRESET, FailureReason::Reset),
+            (Errno::TIMEDOUT, FailureReason::Timeout),
         ] {
-            let Ended::Failed(failure) = ended(errno) else { panic!("{errno:?}") };
-            assert_eq!(failure, Failure { layer: Layer::Connect, reason });
+            let AttemptFailure::Failed(failure) = failure_of(errno) else { panic!("{errno:?}") };
+            assert_eq!(failure, Failure { layer: FailureLayer::Connect, reason });
         }
     }
 }

@@ -13,82 +13,88 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::logic::probe::ProbeKind;
-use crate::logic::speech::TlsClient;
+use crate::logic::model::upstream_protocol::UpstreamTls;
+use crate::logic::probing::probe::ProbeKind;
 use crate::net::tls_client;
 
-use super::{Ended, Passed, Progress, Question, Stream};
+use super::{AttemptFailure, CheckResult, ProbeContext, ProbeProgress, ProbeStream};
 
 /// A refusal that comes after the handshake is waited for as long as the handshake took, within
 /// these bounds.
-const REFUSAL_AT_LEAST: Duration = Duration::from_millis(2);
-const REFUSAL_AT_MOST: Duration = Duration::from_millis(100);
+const MIN_REFUSAL_WAIT: Duration = Duration::from_millis(2);
+const MAX_REFUSAL_WAIT: Duration = Duration::from_millis(100);
 
 /// What was made of each probe's TLS, for as long as the probe lives.
 #[derive(Debug, Default)]
-pub(super) struct Configs {
-    made: RefCell<Vec<(Weak<TlsClient>, Arc<ClientConfig>)>>,
+pub(super) struct TlsConfigCache {
+    configs: RefCell<Vec<(Weak<UpstreamTls>, Arc<ClientConfig>)>>,
 }
 
-impl Configs {
+impl TlsConfigCache {
     /// What to speak TLS with.
-    pub(super) async fn of(&self, probe: &Arc<TlsClient>) -> Result<Arc<ClientConfig>, Error> {
+    pub(super) async fn get_or_build(
+        &self,
+        probe: &Arc<UpstreamTls>,
+    ) -> Result<Arc<ClientConfig>, Error> {
         if let Some(config) = self.find(probe) {
             return Ok(config);
         }
-        let mut config = tls_client::config(probe).await?;
+        let mut config = tls_client::client_config(probe).await?;
         // Who resumes a session does not show its certificate again.
         config.resumption = Resumption::disabled();
         let config = Arc::new(config);
-        let mut made = self.made.borrow_mut();
-        made.retain(|(probe, _)| probe.strong_count() > 0);
-        made.push((Arc::downgrade(probe), Arc::clone(&config)));
+        let mut configs = self.configs.borrow_mut();
+        configs.retain(|(probe, _)| probe.strong_count() > 0);
+        configs.push((Arc::downgrade(probe), Arc::clone(&config)));
         Ok(config)
     }
 
-    fn find(&self, probe: &Arc<TlsClient>) -> Option<Arc<ClientConfig>> {
-        let made = self.made.borrow();
-        let found = made.iter().find(|(known, _)| known.as_ptr() == Arc::as_ptr(probe));
+    fn find(&self, probe: &Arc<UpstreamTls>) -> Option<Arc<ClientConfig>> {
+        let configs = self.configs.borrow();
+        let found = configs.iter().find(|(owner, _)| owner.as_ptr() == Arc::as_ptr(probe));
         found.map(|(_, config)| Arc::clone(config))
     }
 }
 
 /// Shakes hands on a new connection.
-pub(super) async fn shake_hands(
-    question: &Question<'_>,
-    progress: &Progress,
+pub(super) async fn tls_handshake(
+    context: &ProbeContext<'_>,
+    progress: &ProbeProgress,
     config: &Arc<ClientConfig>,
     stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, Ended> {
-    let name = server_name(question).ok_or(Ended::Ours)?;
+) -> Result<TlsStream<TcpStream>, AttemptFailure> {
+    let name = probe_server_name(context).ok_or(AttemptFailure::Local)?;
     let began = Instant::now();
     let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
-    progress.handshake.set(began.elapsed());
-    connected.map_err(|error| progress.broken(&error))
+    progress.handshake_time.set(began.elapsed());
+    connected.map_err(|error| progress.io_failure(&error))
 }
 
 /// The name that is asked for: its own, that of the host, or the address.
-fn server_name(question: &Question<'_>) -> Option<ServerName<'static>> {
-    let host = match &question.spec.kind {
+fn probe_server_name(context: &ProbeContext<'_>) -> Option<ServerName<'static>> {
+    let host = match &context.spec.kind {
         ProbeKind::Http(http) => http.host.as_deref(),
         ProbeKind::Grpc(grpc) => grpc.authority.as_deref(),
         ProbeKind::Tcp { .. } | ProbeKind::Tls => None,
     };
     let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
     let host = host.as_ref().map(|authority| authority.host().trim_matches(['[', ']']));
-    let own = question.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-    tls_client::server_name(own.or(host), question.target.ip())
+    let own = context.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    tls_client::server_name(own.or(host), context.target.ip())
 }
 
 /// Waits a moment after the handshake: in TLS 1.3 an endpoint that refuses our certificate, or the
 /// lack of one, says so only when the handshake is over on our side.
-pub(super) async fn await_refusal(progress: &Progress, mut stream: Box<Stream>) -> Passed {
-    let patience = progress.handshake.get().clamp(REFUSAL_AT_LEAST, REFUSAL_AT_MOST);
-    let mut word = [0; 1];
-    if let Ok(Err(error)) = timeout(patience, stream.read(&mut word)).await
-        && tls_client::reason_of(&error).is_some()
+pub(super) async fn await_refusal(
+    progress: &ProbeProgress,
+    mut stream: Box<ProbeStream>,
+) -> CheckResult {
+    let refusal_wait = progress.handshake_time.get().clamp(MIN_REFUSAL_WAIT, MAX_REFUSAL_WAIT);
+    let mut byte = [0; 1];
+    if let Ok(Err(error)) = timeout(refusal_wait, stream.read(&mut byte)).await
+        && tls_client::tls_failure_reason(&error).is_some()
     {
-        return Err(progress.broken(&error));
+        return Err(progress.io_failure(&error));
     }
     Ok((false, None))
 }

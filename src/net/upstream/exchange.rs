@@ -6,15 +6,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 
-use crate::logic::retry::Reached;
+use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 
-use super::connection::{Connection, TryError};
-use super::multiplex::Seat;
-use super::outgoing::Outgoing;
-use super::pool::Pool;
-use super::tunnel::Tunnel;
-use super::{over_h1, over_h2};
+use super::connection::{H1Connection, UpstreamError};
+use super::h2_connection::StreamPermit;
+use super::pool::ConnectionPool;
+use super::request_body::RequestBody;
+use super::tunnel::UpstreamTunnel;
+use super::{h1_exchange, h2_exchange};
 
 /// Interim answers before the final one, at most (RFC 9110 15.2).
 const MAX_INTERIM: u32 = 16;
@@ -30,19 +30,19 @@ pub enum BodyFraming {
 
 /// A way to an endpoint that is open.
 #[derive(Debug)]
-pub enum Line {
+pub enum ReadyConnection {
     /// HTTP/1.1: a connection carries one request at a time.
-    H1(Connection),
+    H1(H1Connection),
     /// HTTP/2: room for one request among others.
-    H2(Seat),
+    H2(StreamPermit),
 }
 
 /// What may wait of interim answers until somebody takes them, by the length of their heads.
-const INTERIM_BYTES: usize = 16 * 1024;
+const MAX_INTERIM_BYTES: usize = 16 * 1024;
 
 /// An interim answer (1xx): more is to come.
 #[derive(Debug)]
-pub struct Interim {
+pub struct InterimResponse {
     /// 100 to 199, and never 101.
     pub status: StatusCode,
     /// End-to-end fields only.
@@ -51,25 +51,25 @@ pub struct Interim {
 
 /// The interim answers to one request: they are counted, and kept for who wants them.
 #[derive(Debug, Default)]
-pub(super) struct Interims {
+pub(super) struct InterimBuffer {
     count: u32,
     bytes: usize,
-    kept: Vec<Interim>,
+    responses: Vec<InterimResponse>,
 }
 
-impl Interims {
+impl InterimBuffer {
     /// Takes in one whose head is `bytes` long, about; whether it is not one too many.
-    pub(super) fn take_in(&mut self, interim: Interim, bytes: usize) -> bool {
+    pub(super) fn try_push(&mut self, interim: InterimResponse, bytes: usize) -> bool {
         self.count += 1;
         self.bytes += bytes;
-        if self.bytes <= INTERIM_BYTES {
-            self.kept.push(interim);
+        if self.bytes <= MAX_INTERIM_BYTES {
+            self.responses.push(interim);
         }
         self.count <= MAX_INTERIM
     }
 
-    pub(super) fn take_out(&mut self) -> Vec<Interim> {
-        std::mem::take(&mut self.kept)
+    pub(super) fn take_all(&mut self) -> Vec<InterimResponse> {
+        std::mem::take(&mut self.responses)
     }
 }
 
@@ -79,9 +79,9 @@ impl Interims {
 #[derive(Debug)]
 pub enum Exchange {
     /// Over HTTP/1.1.
-    H1(Box<over_h1::Exchange>),
+    H1(Box<h1_exchange::H1Exchange>),
     /// Over HTTP/2.
-    H2(Box<over_h2::Exchange>),
+    H2(Box<h2_exchange::H2Exchange>),
 }
 
 impl Exchange {
@@ -91,23 +91,23 @@ impl Exchange {
     ///
     /// # Errors
     /// [`TryError`]; nothing has been reached if the socket refused the first byte.
-    pub fn begin(
-        connection: Connection,
+    pub fn begin_h1(
+        connection: H1Connection,
         head: &[u8],
         method: Method,
         framing: Option<BodyFraming>,
-        head_bytes_at_most: usize,
+        max_head_bytes: usize,
         switch_to: Option<&'static str>,
-    ) -> Result<Self, TryError> {
+    ) -> Result<Self, UpstreamError> {
         let mut exchange =
-            over_h1::Exchange::begin(connection, head, method, framing, head_bytes_at_most)?;
+            h1_exchange::H1Exchange::begin(connection, head, method, framing, max_head_bytes)?;
         exchange.switch_to = switch_to;
         Ok(Self::H1(Box::new(exchange)))
     }
 
     /// After a 101: the connection, for anything. `None` over HTTP/2, which has none.
     #[must_use]
-    pub fn into_tunnel(self) -> Option<Tunnel> {
+    pub fn into_tunnel(self) -> Option<UpstreamTunnel> {
         match self {
             Self::H1(exchange) => Some(exchange.into_tunnel()),
             Self::H2(_) => None,
@@ -118,13 +118,17 @@ impl Exchange {
     ///
     /// # Errors
     /// [`TryError`] with nothing reached.
-    pub fn begin_h2(seat: Seat, request: Request<()>, has_body: bool) -> Result<Self, TryError> {
-        seat.begin(request, has_body).map(|exchange| Self::H2(Box::new(exchange)))
+    pub fn begin_h2(
+        permit: StreamPermit,
+        request: Request<()>,
+        has_body: bool,
+    ) -> Result<Self, UpstreamError> {
+        permit.send_request(request, has_body).map(|exchange| Self::H2(Box::new(exchange)))
     }
 
     /// How much of the request may have been seen.
     #[must_use]
-    pub fn reached(&self) -> Reached {
+    pub fn reached(&self) -> RequestExposure {
         match self {
             Self::H1(exchange) => exchange.reached(),
             Self::H2(exchange) => exchange.reached(),
@@ -151,18 +155,18 @@ impl Exchange {
 
     /// Whether the client is to send more before the endpoint can be expected to answer.
     #[must_use]
-    pub fn waits_for_client(&self) -> bool {
+    pub fn is_waiting_for_client(&self) -> bool {
         match self {
-            Self::H1(exchange) => exchange.waits_for_client(),
-            Self::H2(exchange) => exchange.waits_for_client(),
+            Self::H1(exchange) => exchange.is_waiting_for_client(),
+            Self::H2(exchange) => exchange.is_waiting_for_client(),
         }
     }
 
     /// Whether all of the body that follows `head` has come with it.
     #[must_use]
-    pub fn has_whole(&self, head: &ResponseHead) -> bool {
+    pub fn has_complete_body(&self, head: &ResponseHead) -> bool {
         match self {
-            Self::H1(exchange) => exchange.has_whole(head),
+            Self::H1(exchange) => exchange.has_complete_body(head),
             Self::H2(_) => false,
         }
     }
@@ -170,27 +174,27 @@ impl Exchange {
     /// That body, if there is one; the connection goes back to `home`. Only if
     /// [`Exchange::has_whole`].
     #[must_use]
-    pub fn into_whole(self, head: &ResponseHead, home: &Rc<Pool>) -> Bytes {
+    pub fn into_complete_body(self, head: &ResponseHead, pool: &Rc<ConnectionPool>) -> Bytes {
         match self {
-            Self::H1(exchange) => exchange.into_whole(head, home),
+            Self::H1(exchange) => exchange.into_complete_body(head, pool),
             Self::H2(_) => Bytes::new(),
         }
     }
 
     /// Takes out what the endpoint has said before its answer.
-    pub fn take_interim(&mut self) -> Vec<Interim> {
+    pub fn take_interim_responses(&mut self) -> Vec<InterimResponse> {
         match self {
-            Self::H1(exchange) => exchange.interims.take_out(),
-            Self::H2(exchange) => exchange.interims.take_out(),
+            Self::H1(exchange) => exchange.interims.take_all(),
+            Self::H2(exchange) => exchange.interims.take_all(),
         }
     }
 
     /// Sends on and waits for the final response head. What comes before it can be taken out.
     pub fn poll_head(
         &mut self,
-        body: &mut Outgoing,
+        body: &mut RequestBody,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, TryError>> {
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         match self {
             Self::H1(exchange) => exchange.poll_head(body, cx),
             Self::H2(exchange) => exchange.poll_head(body, cx),

@@ -3,60 +3,61 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::logic::speech::ProxyProtocol;
+use crate::logic::model::upstream_protocol::ProxyProtocolVersion;
 
-use super::dial::Caller;
+use super::connector::DownstreamAddresses;
 
 /// Begins a header of version 2.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Version 2, a connection on somebody's behalf.
-const PROXY: u8 = 0x21;
+const V2_COMMAND_PROXY: u8 = 0x21;
 
 /// The same, a connection of our own.
-const LOCAL: u8 = 0x20;
+const V2_COMMAND_LOCAL: u8 = 0x20;
 
 /// TCP over IPv4, and over IPv6.
-const TCP4: u8 = 0x11;
-const TCP6: u8 = 0x21;
+const V2_FAMILY_TCP4: u8 = 0x11;
+const V2_FAMILY_TCP6: u8 = 0x21;
 
 /// The header for a connection on behalf of `caller`.
-pub(super) fn of(version: ProxyProtocol, caller: Caller) -> Vec<u8> {
-    let (from, to) = alike(caller);
+pub(super) fn encode(version: ProxyProtocolVersion, downstream: DownstreamAddresses) -> Vec<u8> {
+    let (from, to) = to_same_family(downstream);
     match version {
-        ProxyProtocol::V1 => {
+        ProxyProtocolVersion::V1 => {
             let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
             let (source, target) = (from.ip(), to.ip());
             format!("PROXY {family} {source} {target} {} {}\r\n", from.port(), to.port())
                 .into_bytes()
         }
-        ProxyProtocol::V2 => binary(from, to),
+        ProxyProtocolVersion::V2 => encode_v2(from, to),
     }
 }
 
 /// The header for a connection on nobody's behalf, such as a probe's.
-pub(in crate::net) fn local(version: ProxyProtocol) -> Vec<u8> {
+pub(in crate::net) fn encode_local(version: ProxyProtocolVersion) -> Vec<u8> {
     match version {
-        ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
-        ProxyProtocol::V2 => [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat(),
+        ProxyProtocolVersion::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        ProxyProtocolVersion::V2 => [&V2_SIGNATURE[..], &[V2_COMMAND_LOCAL, 0, 0, 0]].concat(),
     }
 }
 
 /// Both addresses in one family: as IPv4 if both are, else as IPv6.
-fn alike(caller: Caller) -> (SocketAddr, SocketAddr) {
-    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let (from, to) = (plain(caller.address), plain(caller.local));
+fn to_same_family(downstream: DownstreamAddresses) -> (SocketAddr, SocketAddr) {
+    let to_canonical =
+        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let (from, to) = (to_canonical(downstream.remote), to_canonical(downstream.local));
     if from.is_ipv4() == to.is_ipv4() {
         return (from, to);
     }
-    let wide = |address: SocketAddr| match address.ip() {
+    let to_ipv6 = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
         IpAddr::V6(_) => address,
     };
-    (wide(from), wide(to))
+    (to_ipv6(from), to_ipv6(to))
 }
 
-fn binary(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+fn encode_v2(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let mut addresses = Vec::with_capacity(36);
     for address in [from, to] {
         match address.ip() {
@@ -67,10 +68,10 @@ fn binary(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     for address in [from, to] {
         addresses.extend_from_slice(&address.port().to_be_bytes());
     }
-    let family = if from.is_ipv4() { TCP4 } else { TCP6 };
+    let family = if from.is_ipv4() { V2_FAMILY_TCP4 } else { V2_FAMILY_TCP6 };
     let mut header = Vec::with_capacity(52);
-    header.extend_from_slice(SIGNATURE);
-    header.extend_from_slice(&[PROXY, family, 0, addresses.len() as u8]);
+    header.extend_from_slice(V2_SIGNATURE);
+    header.extend_from_slice(&[V2_COMMAND_PROXY, family, 0, addresses.len() as u8]);
     header.extend_from_slice(&addresses);
     header
 }
@@ -79,47 +80,49 @@ fn binary(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn caller(address: &str, local: &str) -> Caller {
-        let read = |text: &str| text.parse().expect("an address");
-        Caller { address: read(address), local: read(local) }
+    fn downstream(address: &str, local: &str) -> DownstreamAddresses {
+        let parse = |text: &str| text.parse().expect("an address");
+        DownstreamAddresses { remote: parse(address), local: parse(local) }
     }
 
     #[test]
-    fn text() {
-        let line = |address, local| {
-            String::from_utf8(of(ProxyProtocol::V1, caller(address, local))).expect("text")
+    fn v1_header_has_family_addresses_and_ports() {
+        let header = |address, local| {
+            String::from_utf8(encode(ProxyProtocolVersion::V1, downstream(address, local)))
+                .expect("text")
         };
         assert_eq!(
-            line("192.0.2.7:5000", "192.0.2.1:80"),
+            header("192.0.2.7:5000", "192.0.2.1:80"),
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000 80\r\n"
         );
         assert_eq!(
-            line("[2001:db8::7]:5000", "[2001:db8::1]:443"),
+            header("[2001:db8::7]:5000", "[2001:db8::1]:443"),
             "PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n"
         );
         assert_eq!(
-            line("[::ffff:192.0.2.7]:5000", "[::ffff:192.0.2.1]:80"),
+            header("[::ffff:192.0.2.7]:5000", "[::ffff:192.0.2.1]:80"),
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000 80\r\n"
         );
         assert_eq!(
-            line("192.0.2.7:5000", "[2001:db8::1]:80"),
+            header("192.0.2.7:5000", "[2001:db8::1]:80"),
             "PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 5000 80\r\n"
         );
     }
 
     #[test]
-    fn on_nobodys_behalf() {
-        assert_eq!(local(ProxyProtocol::V1), b"PROXY UNKNOWN\r\n");
-        assert_eq!(local(ProxyProtocol::V2), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+    fn local_header_has_no_addresses() {
+        assert_eq!(encode_local(ProxyProtocolVersion::V1), b"PROXY UNKNOWN\r\n");
+        assert_eq!(encode_local(ProxyProtocolVersion::V2), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
     }
 
     #[test]
-    fn binary() {
-        let four = of(ProxyProtocol::V2, caller("192.0.2.7:5000", "192.0.2.1:80"));
+    fn v2_header_has_family_addresses_and_ports() {
+        let four = encode(ProxyProtocolVersion::V2, downstream("192.0.2.7:5000", "192.0.2.1:80"));
         let expected =
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x01\x13\x88\0\x50";
         assert_eq!(four, expected);
-        let six = of(ProxyProtocol::V2, caller("[2001:db8::7]:5000", "[2001:db8::1]:80"));
+        let six =
+            encode(ProxyProtocolVersion::V2, downstream("[2001:db8::7]:5000", "[2001:db8::1]:80"));
         assert_eq!((six.len(), &six[12..16]), (52, &[0x21, 0x21, 0, 36][..]));
         assert_eq!(six[48..], [0x13, 0x88, 0, 80]);
     }

@@ -8,33 +8,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::staged::Act;
+use super::fault_injection::InjectedReply;
 
 /// An open stream. In cleartext the path is as direct as can be.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum UpstreamStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     /// It leads nowhere.
-    Staged(Box<Act>),
+    Injected(Box<InjectedReply>),
 }
 
 /// What a look at a stream shows that is to be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    Quiet,
+pub(super) enum IdleState {
+    Silent,
     /// The endpoint hung up.
     Closed,
     /// The endpoint spoke without being asked.
-    Noisy,
+    UnexpectedData,
 }
 
-impl Stream {
+impl UpstreamStream {
     /// Writes what is taken at once.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.try_write(bytes),
-            Self::Staged(_) => Ok(bytes.len()),
+            Self::Injected(_) => Ok(bytes.len()),
             Self::Tls(stream) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 match Pin::new(stream).poll_write(cx, bytes) {
@@ -48,7 +48,7 @@ impl Stream {
     /// Whether everything written was handed to the kernel.
     pub(super) fn try_flush(&mut self) -> bool {
         match self {
-            Self::Plain(_) | Self::Staged(_) => true,
+            Self::Plain(_) | Self::Injected(_) => true,
             Self::Tls(stream) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 matches!(Pin::new(stream).poll_flush(cx), Poll::Ready(Ok(())))
@@ -58,30 +58,30 @@ impl Stream {
 
     /// Looks at a stream on which nothing is awaited; the waker hears when something happens. In
     /// cleartext this costs no system call until then.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Look {
+    pub(super) fn check_idle(&mut self, cx: &mut Context<'_>) -> IdleState {
         let stream = match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => return look_inside(stream, cx),
+            Self::Tls(stream) => return check_idle_tls(stream, cx),
             // Nobody keeps it.
-            Self::Staged(_) => return Look::Closed,
+            Self::Injected(_) => return IdleState::Closed,
         };
         while stream.poll_read_ready(cx).is_ready() {
             match stream.try_read(&mut [0; 1]) {
-                Ok(0) => return Look::Closed,
-                Ok(_) => return Look::Noisy,
+                Ok(0) => return IdleState::Closed,
+                Ok(_) => return IdleState::UnexpectedData,
                 // Clears the readiness: the next turn registers the waker.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Look::Closed,
+                Err(_) => return IdleState::Closed,
             }
         }
-        Look::Quiet
+        IdleState::Silent
     }
 
     /// What the endpoint chose to speak inside TLS (RFC 7301), empty if it did not choose; `None` in
     /// cleartext.
     pub(super) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Plain(_) | Self::Staged(_) => None,
+            Self::Plain(_) | Self::Injected(_) => None,
             Self::Tls(stream) => Some(stream.get_ref().1.alpn_protocol().unwrap_or_default()),
         }
     }
@@ -91,7 +91,7 @@ impl Stream {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
-            Self::Staged(_) => return,
+            Self::Injected(_) => return,
         };
         let _ = stream.set_zero_linger();
     }
@@ -99,18 +99,18 @@ impl Stream {
 
 /// Not every byte on a TLS connection is one of its application: new session tickets come at any
 /// time and mean nothing, and its end is said before the connection's.
-fn look_inside(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Look {
-    let mut word = [0; 1];
-    let mut word = ReadBuf::new(&mut word);
-    match Pin::new(stream).poll_read(cx, &mut word) {
-        Poll::Pending => Look::Quiet,
-        Poll::Ready(Ok(())) if word.filled().is_empty() => Look::Closed,
-        Poll::Ready(Ok(())) => Look::Noisy,
-        Poll::Ready(Err(_)) => Look::Closed,
+fn check_idle_tls(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> IdleState {
+    let mut byte = [0; 1];
+    let mut buf = ReadBuf::new(&mut byte);
+    match Pin::new(stream).poll_read(cx, &mut buf) {
+        Poll::Pending => IdleState::Silent,
+        Poll::Ready(Ok(())) if buf.filled().is_empty() => IdleState::Closed,
+        Poll::Ready(Ok(())) => IdleState::UnexpectedData,
+        Poll::Ready(Err(_)) => IdleState::Closed,
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for UpstreamStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -119,12 +119,12 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Staged(act) => act.poll_read(buf),
+            Self::Injected(reply) => reply.poll_read(buf),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for UpstreamStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -133,7 +133,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Staged(_) => Poll::Ready(Ok(bytes.len())),
+            Self::Injected(_) => Poll::Ready(Ok(bytes.len())),
         }
     }
 
@@ -145,7 +145,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Staged(_) => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
+            Self::Injected(_) => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
         }
     }
 
@@ -157,7 +157,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Staged(_) => Poll::Ready(Ok(())),
+            Self::Injected(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -165,7 +165,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Staged(_) => Poll::Ready(Ok(())),
+            Self::Injected(_) => Poll::Ready(Ok(())),
         }
     }
 }

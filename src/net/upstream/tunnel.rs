@@ -7,28 +7,28 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection::Connection;
+use super::connection::H1Connection;
 
 /// The endpoint's side of a tunnel. Dropped before [`Tunnel::finish`] it is reset.
 #[derive(Debug)]
-pub struct Tunnel {
-    connection: Connection,
+pub struct UpstreamTunnel {
+    connection: H1Connection,
     /// What the endpoint has sent behind its head already.
     input: BytesMut,
 }
 
-impl Tunnel {
-    pub(super) fn new(connection: Connection, input: BytesMut) -> Self {
+impl UpstreamTunnel {
+    pub(super) fn new(connection: H1Connection, input: BytesMut) -> Self {
         Self { connection, input }
     }
 
     /// Both sides have ended it in good order.
     pub fn finish(mut self) {
-        self.connection.busy = false;
+        self.connection.is_in_exchange = false;
     }
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for UpstreamTunnel {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -44,7 +44,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for UpstreamTunnel {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

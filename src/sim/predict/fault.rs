@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::logic::outcome::Class;
-use crate::logic::probe::ProbeSpec;
+use crate::logic::model::outcome::FailureClass;
+use crate::logic::probing::probe::ProbeSpec;
 
-use crate::sim::world::Behavior;
+use crate::sim::world::EndpointBehavior;
 
 /// One way of failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fault {
+pub enum FaultKind {
     /// The process is gone: connections are refused.
     Refused,
     /// Every connection is reset.
@@ -41,7 +41,7 @@ pub enum Fault {
     Certificate,
 }
 
-impl Fault {
+impl FaultKind {
     /// Slow as reports have it.
     pub const SLOW: Self = Self::Slow { delay: Duration::from_secs(2) };
 
@@ -84,58 +84,58 @@ impl Fault {
 
     /// What an endpoint does that fails so.
     #[must_use]
-    pub fn behavior(self) -> Behavior {
+    pub fn behavior(self) -> EndpointBehavior {
         match self {
-            Self::Refused => Behavior::Refused,
-            Self::Reset => Behavior::Reset,
-            Self::Hang => Behavior::Hang,
-            Self::BlackHole => Behavior::BlackHole,
-            Self::StatusAll => Behavior::BadStatus { status: 503 },
-            Self::StatusTraffic => Behavior::StatusTraffic { status: 503 },
-            Self::Slow { delay } => Behavior::Slow { latency: delay },
+            Self::Refused => EndpointBehavior::Refused,
+            Self::Reset => EndpointBehavior::Reset,
+            Self::Hang => EndpointBehavior::Hang,
+            Self::BlackHole => EndpointBehavior::BlackHole,
+            Self::StatusAll => EndpointBehavior::BadStatus { status: 503 },
+            Self::StatusTraffic => EndpointBehavior::StatusTraffic { status: 503 },
+            Self::Slow { delay } => EndpointBehavior::Slow { latency: delay },
             Self::Errors { percent } => {
-                Behavior::Errors { share: f64::from(percent) / 100.0, status: 500 }
+                EndpointBehavior::Errors { share: f64::from(percent) / 100.0, status: 500 }
             }
-            Self::Cut => Behavior::Cut,
-            Self::WrongBody => Behavior::WrongBody,
-            Self::Certificate => Behavior::Certificate,
+            Self::Cut => EndpointBehavior::Cut,
+            Self::WrongBody => EndpointBehavior::WrongBody,
+            Self::Certificate => EndpointBehavior::Certificate,
         }
     }
 
     /// What it costs a probe to see it, as the closed form has it.
     #[must_use]
-    pub fn class(self) -> Class {
+    pub fn class(self) -> FailureClass {
         match self {
-            Self::Refused => Class::Refused,
-            Self::Reset | Self::Cut => Class::Reset,
-            Self::Hang | Self::BlackHole | Self::Slow { .. } => Class::Silent,
+            Self::Refused => FailureClass::Refused,
+            Self::Reset | Self::Cut => FailureClass::Reset,
+            Self::Hang | Self::BlackHole | Self::Slow { .. } => FailureClass::Silent,
             Self::StatusAll | Self::StatusTraffic | Self::Errors { .. } | Self::WrongBody => {
-                Class::BadStatus
+                FailureClass::BadStatus
             }
-            Self::Certificate => Class::Tls,
+            Self::Certificate => FailureClass::Tls,
         }
     }
 
     /// Whether requests meet it.
     #[must_use]
-    pub fn is_met_by_traffic(self) -> bool {
+    pub fn is_visible_to_traffic(self) -> bool {
         !matches!(self, Self::WrongBody | Self::Certificate)
     }
 
     /// Whether no probe can see it, whatever it asks.
     #[must_use]
-    pub fn spares_probes(self) -> bool {
+    pub fn is_invisible_to_probes(self) -> bool {
         matches!(self, Self::StatusTraffic | Self::Errors { .. } | Self::Cut)
     }
 
     /// Whether it can befall an endpoint that is probed so: who speaks no TLS has no certificate.
     #[must_use]
-    pub fn concerns(self, probe: &ProbeSpec) -> bool {
+    pub fn is_applicable_to(self, probe: &ProbeSpec) -> bool {
         self != Self::Certificate || probe.tls.is_some()
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -1,27 +1,28 @@
 //! How long a failure stays unnoticed: a pool's detection window for every kind of failure, from
 //! simulation, with the closed form beside it. And how often a healthy endpoint is put down.
 
-pub mod falsely;
+pub mod false_positives;
 mod fault;
-mod sample;
+mod pool_sample;
 #[cfg(test)]
 mod tests;
 
-pub use fault::Fault;
+pub use fault::FaultKind;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::logic::id::Place;
-use crate::logic::topology::{PoolSpec, Topology};
-use crate::logic::window::{self, Bounds};
+use crate::logic::model::id::Locality;
+use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::logic::probing::detection_window;
+use crate::logic::probing::detection_window::DetectionBounds;
 
-use super::latency::Latency;
+use super::latency::LatencyModel;
 use super::parallel;
-use super::world::{Behavior, Finding, Meeting, Settings};
-use sample::{Ended, Onset, Sample};
+use super::world::{EndpointBehavior, ProbeFinding, ProbeResponse, SimulationSettings};
+use pool_sample::{FaultOnset, PoolSample, TrialResult};
 
 /// Trials of each fault and scope, unless said otherwise.
 pub const DEFAULT_TRIALS: u32 = 1_000;
@@ -29,23 +30,23 @@ pub const DEFAULT_TRIALS: u32 = 1_000;
 /// Turns of the director that all trials of one fault and scope may take together: what needs very
 /// many for one trial (hundreds of strikes in a row, a flood of requests that notice nothing) gets
 /// fewer trials.
-const TURNS_AT_MOST: u64 = 200_000;
+const MAX_STEPS: u64 = 200_000;
 
 /// Fewer trials than this tell nothing of a tail.
-const TRIALS_AT_LEAST: u32 = 50;
+const MIN_TRIALS: u32 = 50;
 
 /// If none of so many trials ends with a verdict (or of so few as take all those turns), none will.
-const TRIALS_IN_VAIN: u32 = 10;
+const MAX_UNDETECTED_TRIALS: u32 = 10;
 
 /// What a healthy endpoint takes to answer, unless said otherwise.
-pub const SERVICE: Duration = Duration::from_millis(1);
+pub const DEFAULT_SERVICE_TIME: Duration = Duration::from_millis(1);
 
 /// What only traffic can see is waited for this long.
-const TRAFFIC_PATIENCE: Duration = Duration::from_secs(30);
+const TRAFFIC_DETECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is to be predicted.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct PredictionInput {
     /// Trials of each fault and scope.
     pub trials: u32,
     /// Equal seeds give equal predictions.
@@ -55,21 +56,21 @@ pub struct Question {
     /// Requests a second over the whole pool, to be predicted with as well as without.
     pub rate_rps: Option<f64>,
     /// What endpoints take to answer while they are well.
-    pub latency: Latency,
+    pub latency: LatencyModel,
     /// How many worlds may run side by side. The answer does not depend on it.
     pub threads: usize,
 }
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum FaultScope {
     /// One endpoint.
     Endpoint,
     /// A whole zone: the window ends with the verdict on its last endpoint.
     Zone,
 }
 
-impl Scope {
+impl FaultScope {
     /// The word used in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -86,42 +87,42 @@ pub struct Prediction {
     /// The pool's name.
     pub pool: Arc<str>,
     /// The zone that fails, or whose endpoint does: the largest of those that get traffic first.
-    pub zone: Place,
+    pub zone: Locality,
     /// Its endpoints.
     pub zone_endpoints: usize,
     /// By traffic, scope and fault, in this order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<PredictionRow>,
 }
 
 /// The prediction for one kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
+pub struct PredictionRow {
     /// What fails.
-    pub scope: Scope,
+    pub scope: FaultScope,
     /// How.
-    pub fault: Fault,
+    pub fault: FaultKind,
     /// Requests a second over the pool; `None`: active probes alone.
     pub traffic_rps: Option<f64>,
     /// From onset to verdict.
-    pub window: Window,
+    pub window: PredictedWindow,
     /// What the configuration's periods add up to, for active probes alone, if they see it.
-    pub closed_form: Option<Bounds>,
+    pub closed_form: Option<DetectionBounds>,
 }
 
 /// A detection window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are seen, and there are few")]
-pub enum Window {
+pub enum PredictedWindow {
     /// From the trials.
-    Seen {
+    Detected {
         /// How long it took.
-        spread: Spread,
+        spread: WindowSpread,
         /// Whether it lies within the closed form, which holds for active probes alone, where every
         /// answer takes as long as every other.
         within_closed_form: Option<bool>,
     },
     /// Never noticed.
-    Unseen(Unseen),
+    Undetected(UndetectedReason),
 }
 
 /// Steps of [`Spread::quantiles`].
@@ -129,7 +130,7 @@ pub const QUANTILES: usize = 20;
 
 /// How the trials are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spread {
+pub struct WindowSpread {
     /// The least.
     pub best: Duration,
     /// Half of the trials took at most this long.
@@ -144,18 +145,18 @@ pub struct Spread {
     pub trials: u32,
     /// Those of them in which no verdict had come when waiting ended, and that count as having
     /// taken until then.
-    pub unnoticed: u32,
+    pub undetected_trials: u32,
 }
 
 /// Why a failure is never noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unseen {
+pub enum UndetectedReason {
     /// The pool's probe passes all the same; another one would not.
     ProbePasses,
     /// No probe sees it: only requests that meet it do.
     NeedsTraffic,
     /// Requests meet it, and no verdict comes of it for half a minute at least.
-    NotNoticed,
+    NoVerdict,
     /// The probe's timeout is shorter than an answer takes: no endpoint is ever up.
     NeverUp,
 }
@@ -164,28 +165,31 @@ pub enum Unseen {
 #[must_use]
 pub fn predict(
     pool: &PoolSpec,
-    here: Option<&Place>,
-    question: &Question,
+    local_zone: Option<&Locality>,
+    question: &PredictionInput,
     base: Instant,
 ) -> Prediction {
-    let topology = alone(pool, here);
+    let topology = single_pool_topology(pool, local_zone);
     let rates = std::iter::once(None).chain(question.rate_rps.map(Some));
-    let samples: Vec<_> = rates.map(|rate| (rate, Sample::of(&topology, rate))).collect();
-    let faults = || Fault::ALL.into_iter().filter(|fault| fault.concerns(pool.primary()));
-    let mut asked = Vec::new();
+    let samples: Vec<_> =
+        rates.map(|rate| (rate, PoolSample::from_topology(&topology, rate))).collect();
+    let faults =
+        || FaultKind::ALL.into_iter().filter(|fault| fault.is_applicable_to(pool.primary_probe()));
+    let mut fault_trials = Vec::new();
     for (rate_rps, sample) in &samples {
-        for scope in [Scope::Endpoint, Scope::Zone] {
-            asked
-                .extend(faults().map(|fault| {
-                    (*rate_rps, Trial { pool, sample, question, scope, fault, base })
-                }));
+        for scope in [FaultScope::Endpoint, FaultScope::Zone] {
+            fault_trials.extend(faults().map(|fault| {
+                (*rate_rps, FaultTrial { pool, sample, question, scope, fault, base })
+            }));
         }
     }
-    let rows = parallel::map(&asked, question.threads, |(rate_rps, trial)| trial.row(*rate_rps));
-    let zone = &pool.zones[sample::zone(pool, here)];
+    let rows = parallel::parallel_map(&fault_trials, question.threads, |(rate_rps, trial)| {
+        trial.predict_row(*rate_rps)
+    });
+    let zone = &pool.zones[pool_sample::default_failing_zone(pool, local_zone)];
     Prediction {
         pool: Arc::clone(&pool.name),
-        zone: zone.place.clone(),
+        zone: zone.locality.clone(),
         zone_endpoints: zone.endpoints.len(),
         rows,
     }
@@ -193,28 +197,35 @@ pub fn predict(
 
 /// One row of [`predict`]: this fault and scope, with the question's traffic if it has any.
 #[must_use]
-pub fn predict_one(
+pub fn predict_row(
     pool: &PoolSpec,
-    here: Option<&Place>,
-    question: &Question,
-    (scope, fault): (Scope, Fault),
+    local_zone: Option<&Locality>,
+    question: &PredictionInput,
+    (scope, fault): (FaultScope, FaultKind),
     base: Instant,
-) -> Row {
-    let sample = Sample::of(&alone(pool, here), question.rate_rps);
-    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
+) -> PredictionRow {
+    let sample =
+        PoolSample::from_topology(&single_pool_topology(pool, local_zone), question.rate_rps);
+    FaultTrial { pool, sample: &sample, question, scope, fault, base }
+        .predict_row(question.rate_rps)
 }
 
 /// The same for the zone at this place in the pool's list, whichever gets traffic first.
 #[must_use]
-pub fn predict_zone(
+pub fn predict_zone_row(
     pool: &PoolSpec,
-    here: Option<&Place>,
-    question: &Question,
-    (zone, scope, fault): (usize, Scope, Fault),
+    local_zone: Option<&Locality>,
+    question: &PredictionInput,
+    (zone, scope, fault): (usize, FaultScope, FaultKind),
     base: Instant,
-) -> Row {
-    let sample = Sample::with(&alone(pool, here), zone, question.rate_rps);
-    Trial { pool, sample: &sample, question, scope, fault, base }.row(question.rate_rps)
+) -> PredictionRow {
+    let sample = PoolSample::with_failing_zone(
+        &single_pool_topology(pool, local_zone),
+        zone,
+        question.rate_rps,
+    );
+    FaultTrial { pool, sample: &sample, question, scope, fault, base }
+        .predict_row(question.rate_rps)
 }
 
 /// What the configuration's periods add up to for this fault and scope, by active probes alone: at
@@ -223,239 +234,260 @@ pub fn predict_zone(
 pub fn closed_form(
     pool: &PoolSpec,
     round_trip: Duration,
-    (scope, fault): (Scope, Fault),
-) -> Option<Bounds> {
-    let cost = probe_cost(pool, fault, round_trip, SERVICE)?;
-    Some(bounds(pool, (scope, fault), (cost, cost)))
+    (scope, fault): (FaultScope, FaultKind),
+) -> Option<DetectionBounds> {
+    let cost = probe_cost(pool, fault, round_trip, DEFAULT_SERVICE_TIME)?;
+    Some(closed_form_bounds(pool, (scope, fault), (cost, cost)))
 }
 
 /// What a probe of this pool needs to find out, in round trips and the endpoint's own time (`service`,
 /// if it answers as it should); `None` if it never does.
 fn probe_cost(
     pool: &PoolSpec,
-    fault: Fault,
+    fault: FaultKind,
     round_trip: Duration,
     service: Duration,
 ) -> Option<Duration> {
     let timeout = pool.detect.timeout;
-    match fault.behavior().meets_probe(pool.primary(), service) {
-        Meeting::Answer { round_trips, service, finding } => {
+    match fault.behavior().probe_response(pool.primary_probe(), service) {
+        ProbeResponse::Answer { round_trips, service_time: service, finding } => {
             let cost = round_trip * round_trips + service;
-            (matches!(finding, Finding::Fail(_)) || cost > timeout).then_some(cost.min(timeout))
+            (matches!(finding, ProbeFinding::Fail(_)) || cost > timeout)
+                .then_some(cost.min(timeout))
         }
-        Meeting::Silence(_) => Some(timeout),
+        ProbeResponse::Silence(_) => Some(timeout),
     }
 }
 
 /// The closed form, where a probe costs so much at least and at most.
-fn bounds(
+fn closed_form_bounds(
     pool: &PoolSpec,
-    (scope, fault): (Scope, Fault),
+    (scope, fault): (FaultScope, FaultKind),
     (least, most): (Duration, Duration),
-) -> Bounds {
-    let of = |cost| window::bounds(fault.class(), &pool.detect, cost);
+) -> DetectionBounds {
+    let of = |cost| detection_window::detection_bounds(fault.class(), &pool.detect, cost);
     let worst = of(most).worst;
-    if scope == Scope::Zone && falls_as_a_whole(pool, fault) {
+    if scope == FaultScope::Zone && has_zone_verdict(pool, fault) {
         // The first strikes of enough of its endpoints are its verdict.
-        return Bounds { best: least, worst };
+        return DetectionBounds { best: least, worst };
     }
-    Bounds { best: of(least).best, worst }
+    DetectionBounds { best: of(least).best, worst }
 }
 
 /// Why no probe of this pool will ever notice this fault; `None` if one does. `base` is any instant.
 #[must_use]
-pub fn unseen_by_probes(
+pub fn undetected_by_probes(
     pool: &PoolSpec,
-    question: &Question,
-    fault: Fault,
+    question: &PredictionInput,
+    fault: FaultKind,
     base: Instant,
-) -> Option<Unseen> {
-    let sample = Sample::of(&alone(pool, None), None);
-    Trial { pool, sample: &sample, question, scope: Scope::Endpoint, fault, base }.unseen(false)
+) -> Option<UndetectedReason> {
+    let sample = PoolSample::from_topology(&single_pool_topology(pool, None), None);
+    FaultTrial { pool, sample: &sample, question, scope: FaultScope::Endpoint, fault, base }
+        .undetected_reason(false)
 }
 
 /// Whether a whole zone falls to this fault by its own verdict, before each of its endpoints has
 /// one, by active probes alone.
 #[must_use]
-pub fn falls_as_a_whole(pool: &PoolSpec, fault: Fault) -> bool {
-    let is_connection = matches!(
+pub fn has_zone_verdict(pool: &PoolSpec, fault: FaultKind) -> bool {
+    let is_connection_fault = matches!(
         fault,
-        Fault::Refused | Fault::Reset | Fault::Hang | Fault::BlackHole | Fault::Slow { .. }
+        FaultKind::Refused
+            | FaultKind::Reset
+            | FaultKind::Hang
+            | FaultKind::BlackHole
+            | FaultKind::Slow { .. }
     );
-    pool.correlate.quorum_percent <= 100 && is_connection
+    pool.correlation.quorum_percent <= 100 && is_connection_fault
 }
 
 /// A topology of this pool only: pools do not touch each other.
-fn alone(pool: &PoolSpec, here: Option<&Place>) -> Topology {
-    Topology { here: here.cloned(), pools: vec![Arc::new(pool.clone())], ..Topology::default() }
+fn single_pool_topology(pool: &PoolSpec, local_zone: Option<&Locality>) -> Topology {
+    Topology {
+        local: local_zone.cloned(),
+        pools: vec![Arc::new(pool.clone())],
+        ..Topology::default()
+    }
 }
 
 /// One kind of failure, tried many times.
-struct Trial<'a> {
+struct FaultTrial<'a> {
     pool: &'a PoolSpec,
-    sample: &'a Sample,
-    question: &'a Question,
-    scope: Scope,
-    fault: Fault,
+    sample: &'a PoolSample,
+    question: &'a PredictionInput,
+    scope: FaultScope,
+    fault: FaultKind,
     base: Instant,
 }
 
-impl Trial<'_> {
-    fn row(&self, traffic_rps: Option<f64>) -> Row {
-        let closed_form = self.is_probed().then(|| self.closed_form(1.0));
-        let window = self.window(traffic_rps.is_some());
-        Row { scope: self.scope, fault: self.fault, traffic_rps, window, closed_form }
+impl FaultTrial<'_> {
+    fn predict_row(&self, traffic_rps: Option<f64>) -> PredictionRow {
+        let closed_form = self.is_visible_to_probes().then(|| self.closed_form(1.0));
+        let window = self.predict_window(traffic_rps.is_some());
+        PredictionRow { scope: self.scope, fault: self.fault, traffic_rps, window, closed_form }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> SimulationSettings {
         let round_trip = self.question.round_trip;
-        Settings { round_trip, latency: self.question.latency.clone(), ..Settings::default() }
+        SimulationSettings {
+            round_trip,
+            latency: self.question.latency.clone(),
+            ..SimulationSettings::default()
+        }
     }
 
-    fn is_probed(&self) -> bool {
-        self.probe_cost(1.0, self.question.latency.exceeded_by(0.5)).is_some()
+    fn is_visible_to_probes(&self) -> bool {
+        self.probe_cost(1.0, self.question.latency.upper_quantile(0.5)).is_some()
     }
 
-    fn probe_cost(&self, stretch: f64, service: Duration) -> Option<Duration> {
-        let round_trip = self.question.round_trip.mul_f64(stretch);
+    fn probe_cost(&self, jitter_factor: f64, service: Duration) -> Option<Duration> {
+        let round_trip = self.question.round_trip.mul_f64(jitter_factor);
         probe_cost(self.pool, self.fault, round_trip, service)
     }
 
-    fn closed_form(&self, stretch: f64) -> Bounds {
+    fn closed_form(&self, jitter_factor: f64) -> DetectionBounds {
         // The quickest answer bounds the best case, the slowest one the worst.
         let cost = |exceeded_by: f64| {
-            let service = self.question.latency.exceeded_by(exceeded_by);
-            self.probe_cost(stretch, service).unwrap_or(self.question.round_trip)
+            let service = self.question.latency.upper_quantile(exceeded_by);
+            self.probe_cost(jitter_factor, service).unwrap_or(self.question.round_trip)
         };
-        bounds(self.pool, (self.scope, self.fault), (cost(1.0), cost(0.0)))
+        closed_form_bounds(self.pool, (self.scope, self.fault), (cost(1.0), cost(0.0)))
     }
 
-    fn falls_as_a_whole(&self, with_traffic: bool) -> bool {
-        falls_as_a_whole(self.pool, self.fault)
+    fn has_zone_verdict(&self, with_traffic: bool) -> bool {
+        has_zone_verdict(self.pool, self.fault)
             || with_traffic
-                && self.fault.is_met_by_traffic()
-                && self.pool.correlate.quorum_percent <= 100
+                && self.fault.is_visible_to_traffic()
+                && self.pool.correlation.quorum_percent <= 100
     }
 
     /// Why it is clear beforehand that it will never be noticed, if it is.
-    fn unseen(&self, with_traffic: bool) -> Option<Unseen> {
-        if !self.starts() {
-            return Some(Unseen::NeverUp);
+    fn undetected_reason(&self, with_traffic: bool) -> Option<UndetectedReason> {
+        if !self.can_pass_probe() {
+            return Some(UndetectedReason::NeverUp);
         }
-        let is_met = with_traffic && self.fault.is_met_by_traffic();
-        if self.is_probed() || is_met {
+        let is_seen_by_traffic = with_traffic && self.fault.is_visible_to_traffic();
+        if self.is_visible_to_probes() || is_seen_by_traffic {
             return None;
         }
-        let needs_traffic = self.fault.spares_probes();
-        Some(if needs_traffic { Unseen::NeedsTraffic } else { Unseen::ProbePasses })
+        let needs_traffic = self.fault.is_invisible_to_probes();
+        Some(if needs_traffic {
+            UndetectedReason::NeedsTraffic
+        } else {
+            UndetectedReason::ProbePasses
+        })
     }
 
-    fn window(&self, with_traffic: bool) -> Window {
-        if let Some(why) = self.unseen(with_traffic) {
-            return Window::Unseen(why);
+    fn predict_window(&self, with_traffic: bool) -> PredictedWindow {
+        if let Some(why) = self.undetected_reason(with_traffic) {
+            return PredictedWindow::Undetected(why);
         }
-        let patience = if self.is_probed() {
+        let timeout = if self.is_visible_to_probes() {
             2 * self.closed_form(2.0).worst + Duration::from_secs(1)
         } else {
-            TRAFFIC_PATIENCE
+            TRAFFIC_DETECTION_TIMEOUT
         };
-        let is_each_for_itself = !self.falls_as_a_whole(with_traffic);
-        match self.spread(&self.run_all(patience), patience, is_each_for_itself) {
-            None => Window::Unseen(Unseen::NotNoticed),
+        let is_per_endpoint = !self.has_zone_verdict(with_traffic);
+        match self.window_spread(&self.run_trials(timeout), timeout, is_per_endpoint) {
+            None => PredictedWindow::Undetected(UndetectedReason::NoVerdict),
             Some(spread) => {
                 let is_bounded =
-                    !with_traffic && matches!(self.question.latency, Latency::Fixed(_));
-                let within_closed_form = is_bounded.then(|| self.is_within(&spread));
-                Window::Seen { spread, within_closed_form }
+                    !with_traffic && matches!(self.question.latency, LatencyModel::Fixed(_));
+                let within_closed_form = is_bounded.then(|| self.is_within_closed_form(&spread));
+                PredictedWindow::Detected { spread, within_closed_form }
             }
         }
     }
 
     /// Whether an endpoint's usual answer is fast enough for the probe.
-    fn starts(&self) -> bool {
-        let usual = self.question.latency.exceeded_by(0.5);
-        let healthy = Behavior::Healthy { latency: Latency::Fixed(usual) };
-        let meeting = healthy.meets_probe(self.pool.primary(), usual);
-        let Meeting::Answer { round_trips, service, .. } = meeting else { return false };
+    fn can_pass_probe(&self) -> bool {
+        let usual = self.question.latency.upper_quantile(0.5);
+        let healthy = EndpointBehavior::Healthy { latency: LatencyModel::Fixed(usual) };
+        let meeting = healthy.probe_response(self.pool.primary_probe(), usual);
+        let ProbeResponse::Answer { round_trips, service_time: service, .. } = meeting else {
+            return false;
+        };
         let jitter = self.settings().round_trip_jitter;
         let longest = self.question.round_trip.mul_f64(1.0 + jitter) * round_trips;
         longest + service <= self.pool.detect.timeout
     }
 
     /// How long each trial took; `None` if it was longer than `patience`.
-    fn run_all(&self, patience: Duration) -> Vec<Option<Duration>> {
+    fn run_trials(&self, timeout: Duration) -> Vec<Option<Duration>> {
         let mut rng = Rng::with_seed(self.question.seed);
-        let mut turns = 0;
-        let mut took = Vec::new();
+        let mut steps = 0;
+        let mut detection_times = Vec::new();
         for trial in 0..self.question.trials.max(1) {
-            let is_dear = turns > TURNS_AT_MOST && trial >= TRIALS_AT_LEAST;
-            let is_vain = turns > TURNS_AT_MOST || trial >= TRIALS_IN_VAIN;
-            if is_dear || is_vain && took.iter().all(Option::is_none) {
+            let is_over_budget = steps > MAX_STEPS && trial >= MIN_TRIALS;
+            let is_hopeless = steps > MAX_STEPS || trial >= MAX_UNDETECTED_TRIALS;
+            if is_over_budget || is_hopeless && detection_times.iter().all(Option::is_none) {
                 break;
             }
-            let ended = self.run(patience, &mut rng);
-            turns += ended.turns;
-            took.push(ended.took);
+            let ended = self.run_trial(timeout, &mut rng);
+            steps += ended.steps;
+            detection_times.push(ended.detection_time);
         }
-        took
+        detection_times
     }
 
     /// One trial in a world of its own, warmed up; the failure begins at a random phase.
-    fn run(&self, patience: Duration, rng: &mut Rng) -> Ended {
-        let settings = Settings { seed: rng.u64(..), ..self.settings() };
-        let failure = Onset {
+    fn run_trial(&self, timeout: Duration, rng: &mut Rng) -> TrialResult {
+        let settings = SimulationSettings { seed: rng.u64(..), ..self.settings() };
+        let failure = FaultOnset {
             scope: self.scope,
             fault: self.fault,
             phase: self.pool.detect.interval.mul_f64(rng.f64()),
-            patience,
+            timeout,
         };
-        self.sample.trial(settings, self.base, &failure, rng)
+        self.sample.run_trial(settings, self.base, &failure, rng)
     }
 
     /// The quantiles of the whole zone from those of the sample. Where each endpoint falls for
     /// itself, the last of n is the last of n/k groups of k, and the distribution a power of the
     /// sample's; where the zone does as a whole, it is the sample's: the larger the zone, the less
     /// it strays. `None` if most trials ended without a verdict.
-    fn spread(
+    fn window_spread(
         &self,
-        took: &[Option<Duration>],
-        patience: Duration,
-        is_each_for_itself: bool,
-    ) -> Option<Spread> {
-        let unnoticed = took.iter().filter(|took| took.is_none()).count();
-        if 2 * unnoticed > took.len() {
+        detection_times: &[Option<Duration>],
+        timeout: Duration,
+        is_per_endpoint: bool,
+    ) -> Option<WindowSpread> {
+        let undetected_trials = detection_times.iter().filter(|took| took.is_none()).count();
+        if 2 * undetected_trials > detection_times.len() {
             return None;
         }
-        let mut sorted: Vec<Duration> = took.iter().map(|took| took.unwrap_or(patience)).collect();
+        let mut sorted: Vec<Duration> =
+            detection_times.iter().map(|took| took.unwrap_or(timeout)).collect();
         sorted.sort_unstable();
         let groups = match self.scope {
-            Scope::Zone if is_each_for_itself => self.sample.zone_groups,
-            Scope::Endpoint | Scope::Zone => 1.0,
+            FaultScope::Zone if is_per_endpoint => self.sample.zone_groups,
+            FaultScope::Endpoint | FaultScope::Zone => 1.0,
         };
-        let at = |share: f64| {
+        let quantile = |share: f64| {
             let rank = (share.powf(1.0 / groups) * sorted.len() as f64).ceil() as usize;
             sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
         };
-        Some(Spread {
+        Some(WindowSpread {
             best: *sorted.first()?,
-            median: at(0.5)?,
-            p99: at(0.99)?,
+            median: quantile(0.5)?,
+            p99: quantile(0.99)?,
             worst: *sorted.last()?,
             quantiles: std::array::from_fn(|step| {
-                at(step as f64 / QUANTILES as f64).unwrap_or_default()
+                quantile(step as f64 / QUANTILES as f64).unwrap_or_default()
             }),
             trials: sorted.len() as u32,
-            unnoticed: unnoticed as u32,
+            undetected_trials: undetected_trials as u32,
         })
     }
 
     /// The closed form counts from the probe's start with a round trip of fixed length. The least
     /// counts from its arrival, the most has the longest round trips.
-    fn is_within(&self, spread: &Spread) -> bool {
-        let stretch = 1.0 + self.settings().round_trip_jitter;
-        let slowest = self.question.latency.exceeded_by(0.0);
-        let on_the_way = self.question.round_trip.mul_f64(stretch) * 2 + slowest;
+    fn is_within_closed_form(&self, spread: &WindowSpread) -> bool {
+        let jitter_factor = 1.0 + self.settings().round_trip_jitter;
+        let slowest = self.question.latency.upper_quantile(0.0);
+        let on_the_way = self.question.round_trip.mul_f64(jitter_factor) * 2 + slowest;
         let least = self.closed_form(1.0).best.saturating_sub(on_the_way);
-        least <= spread.best && spread.worst <= self.closed_form(stretch).worst
+        least <= spread.best && spread.worst <= self.closed_form(jitter_factor).worst
     }
 }

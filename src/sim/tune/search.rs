@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::logic::outcome::Class;
-use crate::logic::schedule::{BURST_PATIENCE, BURST_TIMEOUT_FLOOR};
-use crate::logic::topology::{Detect, PoolSpec};
-use crate::logic::window;
+use crate::logic::model::outcome::FailureClass;
+use crate::logic::model::topology::{DetectionSpec, PoolSpec};
+use crate::logic::probing::detection_window;
+use crate::logic::probing::probe_schedule::{BURST_TIMEOUT_FLOOR, BURST_TIMEOUT_RTTS};
 
-use super::{Constraint, Fault, Subject, Unseen, Wishes, predict};
-use crate::sim::world::{Behavior, Meeting};
+use super::{FaultKind, TuneConstraint, TuneGoals, TuneSubject, UndetectedReason, predict};
+use crate::sim::world::{EndpointBehavior, ProbeResponse};
 
 /// Strikes in a row that are tried. Never one: a single refused connection is no outage, and what is
 /// known of losses says nothing of those.
@@ -16,106 +16,134 @@ const DOWN_AFTER: std::ops::RangeInclusive<u32> = 2..=5;
 
 /// The share of failures that the closed form aims at: beyond the 99th percentile, so that the
 /// simulator's, which is drawn, is below the target in nearly every case.
-const AIM: f64 = 0.995;
+const TARGET_SHARE: f64 = 0.995;
 
 /// The share of the interval that is spent on patience: a window may probe as much more as it takes
 /// to wait for longer before silence is a verdict. A pause is in no chance of a loss.
-const PATIENCE: f64 = 0.1;
+const TIMEOUT_SLACK: f64 = 0.1;
 
 /// First digits of the timeouts that are tried.
-const DIGITS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
+const TIMEOUT_DIGITS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
 
 /// The interval that is never exceeded, whatever the target.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A window that meets a goal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Choice {
-    pub(super) detect: Detect,
+pub(super) struct WindowChoice {
+    pub(super) detect: DetectionSpec,
     pub(super) probes_per_second: f64,
-    false_yearly: f64,
+    false_verdicts_yearly: f64,
 }
 
 /// All windows of one pool.
-pub(super) struct Space<'a> {
-    subject: &'a Subject<'a>,
+pub(super) struct SearchSpace<'a> {
+    subject: &'a TuneSubject<'a>,
     /// What must be noticed in time: how it is seen, and the share to aim at for one endpoint.
-    kinds: Vec<(Class, f64)>,
+    fault_classes: Vec<(FailureClass, f64)>,
     /// What is asked for and never noticed.
-    unseen: Vec<(Fault, Unseen)>,
-    must_see_all: bool,
-    false_yearly: f64,
+    undetected: Vec<(FaultKind, UndetectedReason)>,
+    should_detect_all: bool,
+    max_false_verdicts_yearly: f64,
     /// What a probe takes that is answered.
-    answer: Duration,
+    probe_time: Duration,
     timeouts: Vec<Duration>,
 }
 
-impl<'a> Space<'a> {
+impl<'a> SearchSpace<'a> {
     /// `false_yearly` is what this pool may have of false verdicts.
-    pub(super) fn of(
-        subject: &'a Subject<'a>,
-        wishes: &Wishes,
-        false_yearly: f64,
+    pub(super) fn new(
+        subject: &'a TuneSubject<'a>,
+        goals: &TuneGoals,
+        max_false_verdicts_yearly: f64,
         base: Instant,
     ) -> Self {
-        let (pool, question) = (subject.pool, &subject.question);
-        let mut kinds: Vec<(Class, f64)> = Vec::new();
+        let (pool, question) = (subject.pool, &subject.input);
+        let mut kinds: Vec<(FailureClass, f64)> = Vec::new();
         let mut unseen = Vec::new();
         let largest = pool.zones.iter().map(|zone| zone.endpoints.len()).max().unwrap_or(1);
-        for &fault in wishes.faults.iter().filter(|fault| fault.concerns(pool.primary())) {
-            if let Some(why) = predict::unseen_by_probes(pool, question, fault, base) {
+        for &fault in
+            goals.faults.iter().filter(|fault| fault.is_applicable_to(pool.primary_probe()))
+        {
+            if let Some(why) = predict::undetected_by_probes(pool, question, fault, base) {
                 unseen.push((fault, why));
                 continue;
             }
             // Of endpoints that fall each for itself the last one counts.
-            let is_whole = predict::falls_as_a_whole(pool, fault);
-            let together = if is_whole { 1.0 } else { largest.max(1) as f64 };
-            kinds.push((fault.class(), AIM.powf(1.0 / together)));
+            let has_zone_verdict = predict::has_zone_verdict(pool, fault);
+            let independent_endpoints = if has_zone_verdict { 1.0 } else { largest.max(1) as f64 };
+            kinds.push((fault.class(), TARGET_SHARE.powf(1.0 / independent_endpoints)));
         }
-        let answer = usual_probe(pool, question);
-        let least = least_timeout(answer);
-        let timeouts = timeouts(least, pool.detect.timeout);
-        let must_see_all = wishes.must_see_all;
-        Self { subject, kinds, unseen, must_see_all, false_yearly, answer, timeouts }
+        let answer = typical_probe_time(pool, question);
+        let least = min_timeout(answer);
+        let timeouts = candidate_timeouts(least, pool.detect.timeout);
+        let must_see_all = goals.should_detect_all;
+        Self {
+            subject,
+            fault_classes: kinds,
+            undetected: unseen,
+            should_detect_all: must_see_all,
+            max_false_verdicts_yearly,
+            probe_time: answer,
+            timeouts,
+        }
     }
 
     /// The window that meets `goal` at the least probing but for [`PATIENCE`], or what is in the way.
-    pub(super) fn choose(&self, goal: Duration) -> Result<Choice, Vec<Constraint>> {
-        if self.kinds.is_empty() || self.must_see_all && !self.unseen.is_empty() {
-            let in_the_way = |&(fault, why): &(Fault, Unseen)| Constraint::Unseen(fault, why);
-            return Err(self.unseen.iter().map(in_the_way).collect());
+    pub(super) fn choose_window(
+        &self,
+        goal: Duration,
+    ) -> Result<WindowChoice, Vec<TuneConstraint>> {
+        if self.fault_classes.is_empty() || self.should_detect_all && !self.undetected.is_empty() {
+            let undetected_constraint = |&(fault, why): &(FaultKind, UndetectedReason)| {
+                TuneConstraint::Undetected(fault, why)
+            };
+            return Err(self.undetected.iter().map(undetected_constraint).collect());
         }
-        let in_time: Vec<Choice> = DOWN_AFTER
+        let candidates: Vec<WindowChoice> = DOWN_AFTER
             .flat_map(|down_after| self.timeouts.iter().map(move |&timeout| (down_after, timeout)))
-            .filter_map(|(down_after, timeout)| self.fit(goal, down_after, timeout))
+            .filter_map(|(down_after, timeout)| self.fit_interval(goal, down_after, timeout))
             .collect();
-        if in_time.is_empty() {
-            return Err(vec![Constraint::Timeout(self.timeouts[0])]);
+        if candidates.is_empty() {
+            return Err(vec![TuneConstraint::Timeout(self.timeouts[0])]);
         }
-        let quiet = |choice: &Choice| choice.false_yearly < self.false_yearly;
-        let frugal = in_time.iter().filter(|choice| quiet(choice));
-        let Some(frugal) = frugal.max_by_key(|choice| choice.detect.interval) else {
-            let least = in_time.iter().map(|choice| choice.false_yearly).fold(f64::MAX, f64::min);
-            return Err(vec![Constraint::FalseVerdicts(least)]);
+        let is_within_false_limit =
+            |choice: &WindowChoice| choice.false_verdicts_yearly < self.max_false_verdicts_yearly;
+        let acceptable = candidates.iter().filter(|choice| is_within_false_limit(choice));
+        let Some(frugal) = acceptable.max_by_key(|choice| choice.detect.interval) else {
+            let least = candidates
+                .iter()
+                .map(|choice| choice.false_verdicts_yearly)
+                .fold(f64::MAX, f64::min);
+            return Err(vec![TuneConstraint::FalseVerdicts(least)]);
         };
         // An interval is never shorter than its timeout.
-        let Detect { interval, timeout, .. } = frugal.detect;
-        let interval = plain(interval.mul_f64(1.0 - PATIENCE)).max(timeout);
-        let at_pace = in_time.iter().filter(|choice| {
+        let DetectionSpec { interval, timeout, .. } = frugal.detect;
+        let interval = round_down_two_digits(interval.mul_f64(1.0 - TIMEOUT_SLACK)).max(timeout);
+        let with_interval = candidates.iter().filter(|choice| {
             choice.detect.interval >= interval && choice.detect.timeout <= interval
         });
-        let patient = at_pace.map(|choice| self.choice(goal, Detect { interval, ..choice.detect }));
-        let better = |a: &Choice, b: &Choice| {
-            let silence = |choice: &Choice| choice.detect.timeout * choice.detect.down_after;
-            silence(a).cmp(&silence(b)).then(b.false_yearly.total_cmp(&a.false_yearly))
+        let with_longer_timeout = with_interval
+            .map(|choice| self.evaluate_choice(goal, DetectionSpec { interval, ..choice.detect }));
+        let better = |a: &WindowChoice, b: &WindowChoice| {
+            let silent_time =
+                |choice: &WindowChoice| choice.detect.timeout * choice.detect.down_after;
+            silent_time(a)
+                .cmp(&silent_time(b))
+                .then(b.false_verdicts_yearly.total_cmp(&a.false_verdicts_yearly))
         };
-        Ok(patient.filter(quiet).max_by(better).unwrap_or(*frugal))
+        Ok(with_longer_timeout.filter(is_within_false_limit).max_by(better).unwrap_or(*frugal))
     }
 
     /// The longest interval that meets `goal` with this timeout and so many strikes, if any does.
-    fn fit(&self, goal: Duration, down_after: u32, timeout: Duration) -> Option<Choice> {
+    fn fit_interval(
+        &self,
+        goal: Duration,
+        down_after: u32,
+        timeout: Duration,
+    ) -> Option<WindowChoice> {
         let configured = self.subject.pool.detect;
-        let detect = Detect {
+        let detect = DetectionSpec {
             timeout,
             // Faster than the timeout is never needed: an endpoint has one probe at a time.
             fast_interval: configured.fast_interval.min(timeout),
@@ -123,52 +151,60 @@ impl<'a> Space<'a> {
             down_after,
             ..configured
         };
-        let longest = self.kinds.iter().map(|&(class, share)| {
-            let rest = goal.checked_sub(window::confirmation(class, &detect, self.answer))?;
-            Some(rest.div_f64(window::wait_share(share)))
+        let longest = self.fault_classes.iter().map(|&(class, share)| {
+            let rest = goal.checked_sub(detection_window::confirmation_time(
+                class,
+                &detect,
+                self.probe_time,
+            ))?;
+            Some(rest.div_f64(detection_window::probe_wait_quantile(share)))
         });
         let longest = longest.collect::<Option<Vec<_>>>()?.into_iter().min()?;
-        let interval = plain(longest.min(LONGEST_INTERVAL));
+        let interval = round_down_two_digits(longest.min(MAX_INTERVAL));
         if interval < timeout {
             return None;
         }
-        Some(self.choice(goal, Detect { interval, ..detect }))
+        Some(self.evaluate_choice(goal, DetectionSpec { interval, ..detect }))
     }
 
     /// What these parameters come to.
-    fn choice(&self, goal: Duration, detect: Detect) -> Choice {
-        let worst = window::bounds(Class::Silent, &detect, detect.timeout).worst;
+    fn evaluate_choice(&self, goal: Duration, detect: DetectionSpec) -> WindowChoice {
+        let worst =
+            detection_window::detection_bounds(FailureClass::Silent, &detect, detect.timeout).worst;
         let target = detect.target.map(|_| worst.max(goal));
-        let pool = PoolSpec { detect: Detect { target, ..detect }, ..self.subject.pool.clone() };
-        Choice {
+        let pool =
+            PoolSpec { detect: DetectionSpec { target, ..detect }, ..self.subject.pool.clone() };
+        WindowChoice {
             detect: pool.detect,
             probes_per_second: super::probes_per_second(&pool),
-            false_yearly: super::false_yearly(&pool, self.subject),
+            false_verdicts_yearly: super::false_verdicts_yearly(&pool, self.subject),
         }
     }
 }
 
 /// What a probe takes that an endpoint answers as usual.
-fn usual_probe(pool: &PoolSpec, question: &predict::Question) -> Duration {
-    let usual = question.latency.exceeded_by(0.5);
-    let healthy = Behavior::Healthy { latency: question.latency.clone() };
-    match healthy.meets_probe(pool.primary(), usual) {
-        Meeting::Answer { round_trips, service, .. } => question.round_trip * round_trips + service,
-        Meeting::Silence(_) => usual,
+fn typical_probe_time(pool: &PoolSpec, question: &predict::PredictionInput) -> Duration {
+    let usual = question.latency.upper_quantile(0.5);
+    let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };
+    match healthy.probe_response(pool.primary_probe(), usual) {
+        ProbeResponse::Answer { round_trips, service_time: service, .. } => {
+            question.round_trip * round_trips + service
+        }
+        ProbeResponse::Silence(_) => usual,
     }
 }
 
 /// What has become ten times slower is not dead: as in a burst.
-fn least_timeout(answer: Duration) -> Duration {
-    let least = (answer * BURST_PATIENCE).max(BURST_TIMEOUT_FLOOR);
+fn min_timeout(answer: Duration) -> Duration {
+    let least = (answer * BURST_TIMEOUT_RTTS).max(BURST_TIMEOUT_FLOOR);
     Duration::from_millis(least.as_secs_f64().mul_add(1e3, 0.999) as u64)
 }
 
 /// The timeouts from `least` up to the configured one, or the default's half a second: beyond that
 /// a probe would wait for what it is to call silence.
-fn timeouts(least: Duration, configured: Duration) -> Vec<Duration> {
-    let most = configured.max(Detect::default().timeout);
-    let steps = (0..8).flat_map(|power| DIGITS.map(|digit| digit * 10f64.powi(power)));
+fn candidate_timeouts(least: Duration, configured: Duration) -> Vec<Duration> {
+    let most = configured.max(DetectionSpec::default().timeout);
+    let steps = (0..8).flat_map(|power| TIMEOUT_DIGITS.map(|digit| digit * 10f64.powi(power)));
     let steps = steps.map(|ms| Duration::from_secs_f64(ms / 1e3));
     let mut all: Vec<Duration> = steps.chain([configured]).filter(|t| *t <= most).collect();
     all.push(least);
@@ -179,7 +215,7 @@ fn timeouts(least: Duration, configured: Duration) -> Vec<Duration> {
 }
 
 /// The same with two digits, in whole milliseconds, and never longer.
-fn plain(duration: Duration) -> Duration {
+fn round_down_two_digits(duration: Duration) -> Duration {
     let ms = duration.as_millis() as u64;
     let unit = 10u64.pow(ms.checked_ilog10().unwrap_or(0).saturating_sub(1));
     Duration::from_millis(ms / unit * unit)

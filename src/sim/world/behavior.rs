@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::logic::outcome::{CertificateFault, Failure, Layer, Reason};
-use crate::logic::probe::{ProbeKind, ProbeSpec};
+use crate::logic::model::outcome::{CertificateProblem, Failure, FailureLayer, FailureReason};
+use crate::logic::probing::probe::{ProbeKind, ProbeSpec};
 
-use crate::sim::latency::Latency;
+use crate::sim::latency::LatencyModel;
 
 /// What an endpoint does with whoever comes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Behavior {
+pub enum EndpointBehavior {
     /// Answers as expected.
     Healthy {
         /// From a request's arrival to its answer.
-        latency: Latency,
+        latency: LatencyModel,
     },
     /// The process is gone: what was in flight is reset, idle connections are closed, new ones are
     /// refused.
@@ -64,68 +64,79 @@ pub enum Behavior {
     Degraded,
 }
 
-impl Behavior {
+impl EndpointBehavior {
     /// How long a good answer takes of an endpoint that behaves so, when `usual` is as long as any.
-    pub(super) fn service(&self, usual: &Latency, rng: &mut Rng) -> Duration {
+    pub(super) fn sample_service_time(&self, usual: &LatencyModel, rng: &mut Rng) -> Duration {
         match self {
-            Self::Healthy { latency } => latency.draw(rng),
-            _ => usual.draw(rng),
+            Self::Healthy { latency } => latency.sample(rng),
+            _ => usual.sample(rng),
         }
     }
 
     /// What such a probe that arrives now will meet, if a good answer takes `service`.
     #[must_use]
-    pub fn meets_probe(&self, probe: &ProbeSpec, service: Duration) -> Meeting {
+    pub fn probe_response(&self, probe: &ProbeSpec, service: Duration) -> ProbeResponse {
         let round_trips = round_trips(probe);
-        let answer = |service, finding| Meeting::Answer { round_trips, service, finding };
-        let early = |layer, reason| {
-            let finding = Finding::Fail(Failure { layer, reason });
-            Meeting::Answer { round_trips: 2, service: Duration::ZERO, finding }
+        let answer = |service, finding| ProbeResponse::Answer {
+            round_trips,
+            service_time: service,
+            finding,
+        };
+        let handshake_failure = |layer, reason| {
+            let finding = ProbeFinding::Fail(Failure { layer, reason });
+            ProbeResponse::Answer { round_trips: 2, service_time: Duration::ZERO, finding }
         };
         // What is asked first after the connection is there; `None` if that is all there is to it.
-        let first_layer = match (&probe.tls, asks(probe)) {
-            (Some(_), _) => Some(Layer::Tls),
-            (None, true) => Some(Layer::Http),
+        let first_layer = match (&probe.tls, has_request(probe)) {
+            (Some(_), _) => Some(FailureLayer::Tls),
+            (None, true) => Some(FailureLayer::Http),
             (None, false) => None,
         };
         match (self, first_layer) {
-            (Self::Refused, _) => Meeting::Answer {
+            (Self::Refused, _) => ProbeResponse::Answer {
                 round_trips: 1,
-                service: Duration::ZERO,
-                finding: Finding::Fail(Failure::connect(Reason::Refused)),
+                service_time: Duration::ZERO,
+                finding: ProbeFinding::Fail(Failure::connect(FailureReason::Refused)),
             },
-            (Self::BlackHole, _) => Meeting::Silence(Layer::Connect),
-            (_, None) => answer(Duration::ZERO, Finding::Pass),
-            (Self::Hang, Some(layer)) => Meeting::Silence(layer),
-            (Self::Reset, Some(layer)) => early(layer, Reason::Reset),
-            (Self::Certificate, Some(Layer::Tls)) => {
-                early(Layer::Tls, Reason::Certificate(CertificateFault::Expired))
+            (Self::BlackHole, _) => ProbeResponse::Silence(FailureLayer::Connect),
+            (_, None) => answer(Duration::ZERO, ProbeFinding::Pass),
+            (Self::Hang, Some(layer)) => ProbeResponse::Silence(layer),
+            (Self::Reset, Some(layer)) => handshake_failure(layer, FailureReason::Reset),
+            (Self::Certificate, Some(FailureLayer::Tls)) => handshake_failure(
+                FailureLayer::Tls,
+                FailureReason::Certificate(CertificateProblem::Expired),
+            ),
+            _ if !has_request(probe) => answer(Duration::ZERO, ProbeFinding::Pass),
+            (Self::Slow { latency }, _) => answer(*latency, ProbeFinding::Pass),
+            (Self::BadStatus { status }, _) => {
+                answer(Duration::ZERO, finding_for_status(&probe.kind, *status))
             }
-            _ if !asks(probe) => answer(Duration::ZERO, Finding::Pass),
-            (Self::Slow { latency }, _) => answer(*latency, Finding::Pass),
-            (Self::BadStatus { status }, _) => answer(Duration::ZERO, judged(&probe.kind, *status)),
-            (Self::WrongBody, _) if expects_body(&probe.kind) => {
-                answer(service, Finding::Fail(Failure::http(Reason::Body)))
+            (Self::WrongBody, _) if has_body_check(&probe.kind) => {
+                answer(service, ProbeFinding::Fail(Failure::http(FailureReason::Body)))
             }
-            (Self::Degraded, _) if probe.degraded.is_some() => answer(service, Finding::Degraded),
-            _ => answer(service, Finding::Pass),
+            (Self::Degraded, _) if probe.degraded.is_some() => {
+                answer(service, ProbeFinding::Degraded)
+            }
+            _ => answer(service, ProbeFinding::Pass),
         }
     }
 
     /// What a request that arrives now will meet, if a good answer takes `service`.
-    pub(super) fn meets_request(&self, service: Duration, rng: &mut Rng) -> Reply {
-        let status =
-            |status| Reply::Answer { after: Duration::ZERO, answer: Answer::Status(status) };
-        let good = |after| Reply::Answer { after, answer: Answer::Good };
+    pub(super) fn request_response(&self, service: Duration, rng: &mut Rng) -> RequestResponse {
+        let status = |status| RequestResponse::Answer {
+            after: Duration::ZERO,
+            answer: SimulatedReply::Status(status),
+        };
+        let good = |after| RequestResponse::Answer { after, answer: SimulatedReply::Good };
         match self {
-            Self::Refused | Self::Reset => Reply::Reset,
-            Self::Hang | Self::BlackHole => Reply::Silence,
+            Self::Refused | Self::Reset => RequestResponse::Reset,
+            Self::Hang | Self::BlackHole => RequestResponse::Silence,
             Self::BadStatus { status: code } | Self::StatusTraffic { status: code } => {
                 status(*code)
             }
             Self::Errors { share, status: code } if rng.f64() < *share => status(*code),
             Self::Slow { latency } | Self::SlowTraffic { latency } => good(*latency),
-            Self::Cut => Reply::Answer { after: service, answer: Answer::Cut },
+            Self::Cut => RequestResponse::Answer { after: service, answer: SimulatedReply::Cut },
             Self::Healthy { .. }
             | Self::Errors { .. }
             | Self::WrongBody
@@ -136,7 +147,7 @@ impl Behavior {
 }
 
 /// Whether something is asked once the connection stands.
-fn asks(probe: &ProbeSpec) -> bool {
+fn has_request(probe: &ProbeSpec) -> bool {
     match &probe.kind {
         ProbeKind::Tcp { expect, .. } => expect.is_some(),
         ProbeKind::Tls => false,
@@ -146,21 +157,25 @@ fn asks(probe: &ProbeSpec) -> bool {
 
 /// One opens the connection, one shakes hands, one asks.
 fn round_trips(probe: &ProbeSpec) -> u32 {
-    1 + u32::from(probe.tls.is_some()) + u32::from(asks(probe))
+    1 + u32::from(probe.tls.is_some()) + u32::from(has_request(probe))
 }
 
 /// What a probe of this kind makes of an endpoint that answers everything with this status.
-fn judged(kind: &ProbeKind, status: u16) -> Finding {
-    let passes = match kind {
+fn finding_for_status(kind: &ProbeKind, status: u16) -> ProbeFinding {
+    let is_expected = match kind {
         ProbeKind::Http(http) => http.expect_status.iter().any(|range| range.contains(&status)),
         ProbeKind::Tcp { .. } | ProbeKind::Tls => true,
         ProbeKind::Grpc(_) => false,
     };
-    if passes { Finding::Pass } else { Finding::Fail(Failure::http(Reason::Status(status))) }
+    if is_expected {
+        ProbeFinding::Pass
+    } else {
+        ProbeFinding::Fail(Failure::http(FailureReason::Status(status)))
+    }
 }
 
 /// Whether a probe of this kind looks at what comes after the status.
-fn expects_body(kind: &ProbeKind) -> bool {
+fn has_body_check(kind: &ProbeKind) -> bool {
     match kind {
         ProbeKind::Http(http) => !http.expect_body.is_empty(),
         ProbeKind::Tcp { expect, .. } => expect.is_some(),
@@ -170,23 +185,23 @@ fn expects_body(kind: &ProbeKind) -> bool {
 
 /// What a probe meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meeting {
+pub enum ProbeResponse {
     /// An end after this many round trips and the endpoint's own time.
     Answer {
         /// One opens the connection, one shakes hands, one asks.
         round_trips: u32,
         /// What the endpoint takes to answer.
-        service: Duration,
+        service_time: Duration,
         /// What the probe makes of it.
-        finding: Finding,
+        finding: ProbeFinding,
     },
     /// Nothing, at this layer.
-    Silence(Layer),
+    Silence(FailureLayer),
 }
 
 /// What a probe makes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum ProbeFinding {
     /// As expected.
     Pass,
     /// As expected, and the endpoint should get less.
@@ -197,9 +212,9 @@ pub enum Finding {
 
 /// What a request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum RequestResponse {
     /// The head of an answer, after the endpoint's own time.
-    Answer { after: Duration, answer: Answer },
+    Answer { after: Duration, answer: SimulatedReply },
     /// The connection is torn down at once.
     Reset,
     /// Nothing.
@@ -208,7 +223,7 @@ pub(super) enum Reply {
 
 /// What a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum SimulatedReply {
     /// As it should be.
     Good,
     /// With this status.
@@ -222,8 +237,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::logic::probe::{BodyTest, HttpProbe};
-    use crate::logic::speech::TlsClient;
+    use crate::logic::model::upstream_protocol::UpstreamTls;
+    use crate::logic::probing::probe::{BodyMatcher, HttpProbe};
 
     const SERVICE: Duration = Duration::from_millis(3);
 
@@ -231,50 +246,57 @@ mod tests {
         HttpProbe::get("/")
     }
 
-    fn fails(behavior: &Behavior, probe: &ProbeSpec) -> bool {
-        match behavior.meets_probe(probe, SERVICE) {
-            Meeting::Answer { finding, .. } => matches!(finding, Finding::Fail(_)),
-            Meeting::Silence(_) => true,
+    fn has_probe_failure(behavior: &EndpointBehavior, probe: &ProbeSpec) -> bool {
+        match behavior.probe_response(probe, SERVICE) {
+            ProbeResponse::Answer { finding, .. } => matches!(finding, ProbeFinding::Fail(_)),
+            ProbeResponse::Silence(_) => true,
         }
     }
 
     #[test]
-    fn a_probe_sees_what_it_asks_for_and_no_more() {
-        let tls = TlsClient {
+    fn probe_detects_only_faults_within_its_checks() {
+        let tls = UpstreamTls {
             server_name: None,
             roots: None,
-            client: None,
-            verify: true,
+            client_certificate: None,
+            is_verification_enabled: true,
             alpn: Vec::new(),
         };
         let tls = ProbeSpec { tls: Some(Arc::new(tls)), ..ProbeSpec::new(ProbeKind::Tls) };
-        let body = HttpProbe { expect_body: vec![BodyTest::Contains("ok".into())], ..http() };
+        let body = HttpProbe { expect_body: vec![BodyMatcher::Contains("ok".into())], ..http() };
         let probes = [ProbeSpec::tcp(), tls, ProbeSpec::http(http()), ProbeSpec::http(body)];
-        let seen_by = |behavior: Behavior| probes.each_ref().map(|probe| fails(&behavior, probe));
-        assert_eq!(seen_by(Behavior::Refused), [true; 4]);
-        assert_eq!(seen_by(Behavior::BlackHole), [true; 4]);
-        assert_eq!(seen_by(Behavior::Hang), [false, true, true, true]);
-        assert_eq!(seen_by(Behavior::Reset), [false, true, true, true]);
-        assert_eq!(seen_by(Behavior::Certificate), [false, true, false, false]);
-        assert_eq!(seen_by(Behavior::BadStatus { status: 503 }), [false, false, true, true]);
-        assert_eq!(seen_by(Behavior::WrongBody), [false, false, false, true]);
+        let seen_by = |behavior: EndpointBehavior| {
+            probes.each_ref().map(|probe| has_probe_failure(&behavior, probe))
+        };
+        assert_eq!(seen_by(EndpointBehavior::Refused), [true; 4]);
+        assert_eq!(seen_by(EndpointBehavior::BlackHole), [true; 4]);
+        assert_eq!(seen_by(EndpointBehavior::Hang), [false, true, true, true]);
+        assert_eq!(seen_by(EndpointBehavior::Reset), [false, true, true, true]);
+        assert_eq!(seen_by(EndpointBehavior::Certificate), [false, true, false, false]);
+        assert_eq!(
+            seen_by(EndpointBehavior::BadStatus { status: 503 }),
+            [false, false, true, true]
+        );
+        assert_eq!(seen_by(EndpointBehavior::WrongBody), [false, false, false, true]);
         for unseen in [
-            Behavior::StatusTraffic { status: 503 },
-            Behavior::Errors { share: 1.0, status: 500 },
-            Behavior::SlowTraffic { latency: SERVICE * 1_000 },
-            Behavior::Cut,
-            Behavior::Degraded,
+            EndpointBehavior::StatusTraffic { status: 503 },
+            EndpointBehavior::Errors { share: 1.0, status: 500 },
+            EndpointBehavior::SlowTraffic { latency: SERVICE * 1_000 },
+            EndpointBehavior::Cut,
+            EndpointBehavior::Degraded,
         ] {
             assert_eq!(seen_by(unseen), [false; 4]);
         }
     }
 
     #[test]
-    fn a_share_of_errors_is_that_share() {
+    fn errors_behavior_fails_the_configured_share() {
         let mut rng = Rng::with_seed(3);
-        let errors = Behavior::Errors { share: 0.3, status: 500 };
-        let bad = Reply::Answer { after: Duration::ZERO, answer: Answer::Status(500) };
-        let count = (0..10_000).filter(|_| errors.meets_request(SERVICE, &mut rng) == bad).count();
+        let errors = EndpointBehavior::Errors { share: 0.3, status: 500 };
+        let bad =
+            RequestResponse::Answer { after: Duration::ZERO, answer: SimulatedReply::Status(500) };
+        let count =
+            (0..10_000).filter(|_| errors.request_response(SERVICE, &mut rng) == bad).count();
         assert!((2_850..3_150).contains(&count), "{count}");
     }
 }

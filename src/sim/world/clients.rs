@@ -4,34 +4,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::evidence::LatencyWindow;
-use crate::logic::retry::{self, Budget};
+use crate::logic::health::evidence::LatencyWindow;
+use crate::logic::request::retry;
+use crate::logic::request::retry::RetryBudget;
 
-use super::trip::{Request, Step};
-use super::{Happening, World};
+use super::requests::{RequestStep, SimulatedRequest};
+use super::{ScheduledEvent, Simulation};
 
 /// Requests of before that a pool has learnt its bounds from when clients come.
-const LEARNT_REQUESTS: u32 = 2_048;
+const WARMUP_SAMPLES: u32 = 2_048;
 
 /// The stall bound of a pool that has learnt nothing yet.
-const LEARNING: Duration = Duration::from_secs(1);
+const INITIAL_STALL_BOUND: Duration = Duration::from_secs(1);
 
 /// What clients ask of a pool: an open loop, which waits for nobody.
 #[derive(Clone, Debug)]
-pub struct Offer {
+pub struct OfferedLoad {
     /// The pool's name.
     pub pool: Arc<str>,
     /// Requests a second over the whole pool.
     pub rate_rps: f64,
     /// How they are spaced.
-    pub spacing: Spacing,
+    pub spacing: ArrivalSpacing,
     /// The share, in 0..1, of requests that must not run twice (POST).
     pub post_share: f64,
 }
 
 /// How requests are spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
+pub enum ArrivalSpacing {
     /// All gaps are equal.
     Even,
     /// As many independent clients make them.
@@ -40,13 +41,13 @@ pub enum Spacing {
 
 /// What became of all requests so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct SimulatedRequestCounts {
     /// Requests that clients sent.
     pub sent: u64,
     /// Answered well, the rescued ones included.
     pub answered: u64,
     /// Answered with an endpoint's 5xx.
-    pub answered_badly: u64,
+    pub error_responses: u64,
     /// Answered well by another endpoint than the first.
     pub rescued: u64,
     /// Rescued, but later than the pool's `late_after`.
@@ -56,101 +57,113 @@ pub struct Counts {
     /// Failed requests that are not.
     pub failed_post: u64,
     /// Tries beyond a request's first.
-    pub resent: u64,
+    pub resent_attempts: u64,
     /// Requests that an endpoint got because it was to prove itself.
     pub trials: u64,
     /// Requests that are not idempotent and were sent on after an endpoint had got them. The rule
-    /// of [`crate::logic::retry`] is that there are none.
+    /// of [`crate::logic::request::retry`] is that there are none.
     pub repeated_post: u64,
 }
 
 /// All clients and the requests that they wait for.
 #[derive(Debug, Default)]
-pub(super) struct Clients {
-    pub(super) streams: Vec<Stream>,
-    pub(super) requests: BTreeMap<u64, Request>,
+pub(super) struct SimulatedClients {
+    pub(super) streams: Vec<LoadStream>,
+    pub(super) requests: BTreeMap<u64, SimulatedRequest>,
     next_request: u64,
-    pub(super) counts: Counts,
+    pub(super) counts: SimulatedRequestCounts,
 }
 
 /// The clients of one offer, and what one worker keeps for their pool.
 #[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) offer: Offer,
+pub(super) struct LoadStream {
+    pub(super) load: OfferedLoad,
     ends_at: Option<Instant>,
-    pub(super) budget: Budget,
-    settled_at: Instant,
+    pub(super) budget: RetryBudget,
+    budget_settled_at: Instant,
     pub(super) latency: LatencyWindow,
 }
 
-impl Stream {
+impl LoadStream {
     /// The age at which a try counts as stalled, and the one at which it is as good as failed.
-    pub(super) fn bounds(&self) -> (Duration, Duration) {
+    pub(super) fn stall_and_slow_bounds(&self) -> (Duration, Duration) {
         (self.latency.stall_bound(), self.latency.slow_bound())
     }
 }
 
-impl World {
+impl Simulation {
     /// Lets clients come from now on. The pool's latencies are known already, as they are to a
     /// worker that has served for a while.
-    pub fn offer(&mut self, offer: Offer) {
+    pub fn add_load(&mut self, offer: OfferedLoad) {
         let pool = self.snapshot.pools.iter().find(|view| view.spec.name == offer.pool);
         let bounds = pool.map(|view| view.spec.stall).unwrap_or_default();
-        let mut latency = LatencyWindow::new(LEARNING, bounds);
-        for _ in 0..LEARNT_REQUESTS {
-            let service = self.settings.latency.draw(&mut self.rng);
+        let mut latency = LatencyWindow::new(INITIAL_STALL_BOUND, bounds);
+        for _ in 0..WARMUP_SAMPLES {
+            let service = self.settings.latency.sample(&mut self.rng);
             latency.record(self.settings.round_trip + service);
         }
-        let budget = Budget::new(&self.settings.retry, self.now);
+        let budget = RetryBudget::new(&self.settings.retry, self.now);
         let (settled_at, stream) = (self.now, self.clients.streams.len());
-        let first_gap = gap(&offer, self.rng.f64());
-        self.clients.streams.push(Stream { offer, ends_at: None, budget, settled_at, latency });
+        let first_gap = arrival_gap(&offer, self.rng.f64());
+        self.clients.streams.push(LoadStream {
+            load: offer,
+            ends_at: None,
+            budget,
+            budget_settled_at: settled_at,
+            latency,
+        });
         if let Some(first_gap) = first_gap {
-            self.add(self.now + first_gap, Happening::Client(Step::Comes { stream }));
+            self.schedule_event(
+                self.now + first_gap,
+                ScheduledEvent::Client(RequestStep::Arrives { stream }),
+            );
         }
     }
 
     /// Lets no new request come. Those under way go on.
-    pub fn end_offers(&mut self) {
+    pub fn stop_load(&mut self) {
         let now = self.now;
         self.clients.streams.iter_mut().for_each(|stream| stream.ends_at = Some(now));
     }
 
     /// What became of all requests so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn request_counts(&self) -> SimulatedRequestCounts {
         self.clients.counts
     }
 
-    pub(super) fn comes(&mut self, index: usize) {
+    pub(super) fn on_request_arrival(&mut self, index: usize) {
         let (random, post) = (self.rng.f64(), self.rng.f64());
         let (now, spec) = (self.now, self.settings.retry);
         let stream = &mut self.clients.streams[index];
         if stream.ends_at.is_some() {
             return;
         }
-        if now.saturating_duration_since(stream.settled_at) >= retry::SETTLE_EVERY {
-            stream.settled_at = now;
-            stream.budget.settle(&spec, now);
+        if now.saturating_duration_since(stream.budget_settled_at) >= retry::DECAY_INTERVAL {
+            stream.budget_settled_at = now;
+            stream.budget.decay(&spec, now);
         }
-        stream.budget.earn(&spec);
-        let idempotent = post >= stream.offer.post_share;
-        if let Some(gap) = gap(&stream.offer, random) {
-            self.add(now + gap, Happening::Client(Step::Comes { stream: index }));
+        stream.budget.deposit(&spec);
+        let idempotent = post >= stream.load.post_share;
+        if let Some(gap) = arrival_gap(&stream.load, random) {
+            self.schedule_event(
+                now + gap,
+                ScheduledEvent::Client(RequestStep::Arrives { stream: index }),
+            );
         }
         let id = self.clients.next_request;
         self.clients.next_request += 1;
         self.clients.counts.sent += 1;
-        self.send(id, Request::new(index, idempotent, now));
+        self.send_request(id, SimulatedRequest::new(index, idempotent, now));
     }
 }
 
 /// The time to the next request; `None` if none will ever come.
-fn gap(offer: &Offer, random: f64) -> Option<Duration> {
-    let mean_seconds = 1.0 / offer.rate_rps;
-    let seconds = match offer.spacing {
-        Spacing::Even => mean_seconds,
-        Spacing::Exponential => -mean_seconds * (1.0 - random).ln(),
+fn arrival_gap(load: &OfferedLoad, random: f64) -> Option<Duration> {
+    let mean_seconds = 1.0 / load.rate_rps;
+    let seconds = match load.spacing {
+        ArrivalSpacing::Even => mean_seconds,
+        ArrivalSpacing::Exponential => -mean_seconds * (1.0 - random).ln(),
     };
     Duration::try_from_secs_f64(seconds).ok()
 }

@@ -3,19 +3,19 @@
 //!
 //! It is a world of one worker. Of packets only losses are told, one for a whole exchange.
 
+mod attempt_outcome;
 mod behavior;
 mod clients;
 mod control;
-mod host;
-mod outcome;
-mod probing;
+mod hosts;
+mod probes;
+mod requests;
 #[cfg(test)]
 mod tests;
-mod trip;
 
-pub use behavior::{Behavior, Finding, Meeting};
-pub use clients::{Counts, Offer, Spacing};
-pub use probing::attempt_after;
+pub use behavior::{EndpointBehavior, ProbeFinding, ProbeResponse};
+pub use clients::{ArrivalSpacing, OfferedLoad, SimulatedRequestCounts};
+pub use probes::attempt_after;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,23 +24,23 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::logic::director::{Director, Event, Input, Ticket};
-use crate::logic::id::EndpointId;
-use crate::logic::outcome::{Failure, Outcome};
-use crate::logic::route::{RetrySpec, Timeouts};
-use crate::logic::snapshot::Snapshot;
+use crate::logic::director::{Director, Event, Input, ProbeTicket};
+use crate::logic::model::id::EndpointId;
+use crate::logic::model::outcome::{Failure, ProbeOutcome};
+use crate::logic::model::snapshot::Snapshot;
+use crate::logic::routing::{RetrySpec, RouteTimeouts};
 
-use super::latency::Latency;
-use super::queue::Queue;
-use clients::Clients;
-use control::Stall;
-use host::Host;
-use probing::Probe;
-use trip::Step;
+use super::event_queue::EventQueue;
+use super::latency::LatencyModel;
+use clients::SimulatedClients;
+use control::ControlStall;
+use hosts::SimulatedHost;
+use probes::SimulatedProbe;
+use requests::RequestStep;
 
 /// What holds for the whole of a world.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SimulationSettings {
     /// Equal seeds give equal runs.
     pub seed: u64,
     /// The least time from here to an endpoint and back.
@@ -48,7 +48,7 @@ pub struct Settings {
     /// A round trip takes longer by up to this share.
     pub round_trip_jitter: f64,
     /// How fast an endpoint answers of which nothing else was said.
-    pub latency: Latency,
+    pub latency: LatencyModel,
     /// The share, in 0..1, of a probe's attempts that get no answer.
     pub probe_loss: f64,
     /// The share, in 0..1, of the exchanges with clients' requests that lose a packet, which is
@@ -56,68 +56,68 @@ pub struct Settings {
     pub traffic_loss: f64,
     /// Results of probes wait for up to this long before the director hears of them, each for
     /// itself: they may overtake each other.
-    pub reorder: Duration,
+    pub max_report_delay: Duration,
     /// Times are rounded up to this: what happens within it is one turn of the director.
-    pub grain: Duration,
+    pub time_granularity: Duration,
     /// Of every client's route.
     pub retry: RetrySpec,
     /// Of every client's route.
-    pub timeouts: Timeouts,
+    pub timeouts: RouteTimeouts,
 }
 
-impl Default for Settings {
+impl Default for SimulationSettings {
     fn default() -> Self {
         Self {
             seed: 0,
             round_trip: Duration::from_millis(1),
             round_trip_jitter: 0.1,
-            latency: Latency::Fixed(Duration::from_millis(1)),
+            latency: LatencyModel::Fixed(Duration::from_millis(1)),
             probe_loss: 0.0,
             traffic_loss: 0.0,
-            reorder: Duration::ZERO,
-            grain: Duration::from_nanos(1),
+            max_report_delay: Duration::ZERO,
+            time_granularity: Duration::from_nanos(1),
             retry: RetrySpec::default(),
-            timeouts: Timeouts::default(),
+            timeouts: RouteTimeouts::default(),
         }
     }
 }
 
 /// Something that was seen, for whoever watches.
 #[derive(Clone, Debug)]
-pub struct Mark {
+pub struct SimulationRecord {
     /// When.
     pub at: Instant,
     /// In which turn of the director.
-    pub turn: u64,
+    pub step: u64,
     /// What.
-    pub what: What,
+    pub event: SimulationEvent,
 }
 
 /// What can be seen.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum SimulationEvent {
     /// The director heard how a probe had ended.
-    Probed {
+    ProbeFinished {
         /// Whose.
         endpoint: EndpointId,
         /// When it had started.
         started: Instant,
         /// How it ended.
-        outcome: Outcome,
+        outcome: ProbeOutcome,
     },
     /// The director heard of a failure that a request met.
-    Met {
+    TrafficFailed {
         /// Whose.
         endpoint: EndpointId,
         /// Which.
         failure: Failure,
     },
     /// The director told of something.
-    Event(Event),
+    Director(Event),
     /// A snapshot came into force.
-    Published(Arc<Snapshot>),
+    SnapshotPublished(Arc<Snapshot>),
     /// Connections were cut.
-    Cut {
+    ConnectionsCut {
         /// Whose.
         endpoint: EndpointId,
         /// What for.
@@ -127,73 +127,73 @@ pub enum What {
 
 /// Something that is yet to happen.
 #[derive(Debug)]
-enum Happening {
-    Behaves(Box<(SocketAddr, Behavior)>),
+enum ScheduledEvent {
+    BehaviorChange(Box<(SocketAddr, EndpointBehavior)>),
     ProbeArrives { probe: u64, attempt: usize },
-    ProbeAgain { probe: u64, attempt: usize, fate: u32 },
-    ProbeEnds { probe: u64, fate: u32, outcome: Outcome },
-    ProbeHeard(EndpointId, Ticket, Outcome),
+    ProbeRetry { probe: u64, attempt: usize, plan_version: u32 },
+    ProbeEnds { probe: u64, plan_version: u32, outcome: ProbeOutcome },
+    ProbeReport(EndpointId, ProbeTicket, ProbeOutcome),
     IdleClosed(EndpointId, SocketAddr),
-    ControlWakes,
-    Client(Step),
+    ControlResumes,
+    Client(RequestStep),
 }
 
 /// The world.
 #[derive(Debug)]
-pub struct World {
-    settings: Settings,
+pub struct Simulation {
+    settings: SimulationSettings,
     base: Instant,
     now: Instant,
-    turn: u64,
+    step_count: u64,
     rng: Rng,
     director: Director,
     snapshot: Arc<Snapshot>,
-    queue: Queue<Happening>,
-    hosts: BTreeMap<SocketAddr, Host>,
-    probes: BTreeMap<u64, Probe>,
+    events: EventQueue<ScheduledEvent>,
+    hosts: BTreeMap<SocketAddr, SimulatedHost>,
+    probes: BTreeMap<u64, SimulatedProbe>,
     next_probe: u64,
-    clients: Clients,
-    stall: Option<Stall>,
-    log: Vec<Mark>,
+    clients: SimulatedClients,
+    stall: Option<ControlStall>,
+    log: Vec<SimulationRecord>,
 }
 
-impl World {
+impl Simulation {
     /// A world without pools and clients, whose time begins at `base`.
     #[must_use]
-    pub fn new(base: Instant, settings: Settings) -> Self {
+    pub fn new(base: Instant, settings: SimulationSettings) -> Self {
         let mut rng = Rng::with_seed(settings.seed);
         Self {
             base,
             now: base,
-            turn: 0,
+            step_count: 0,
             director: Director::new(base, rng.u64(..)),
             rng,
             settings,
             snapshot: Arc::default(),
-            queue: Queue::new(),
+            events: EventQueue::new(),
             hosts: BTreeMap::new(),
             probes: BTreeMap::new(),
             next_probe: 0,
-            clients: Clients::default(),
+            clients: SimulatedClients::default(),
             stall: None,
             log: Vec::new(),
         }
     }
 
     /// Changes how an endpoint behaves at `at`, or now if that has passed.
-    pub fn schedule(&mut self, at: Instant, address: SocketAddr, behavior: Behavior) {
-        self.add(at, Happening::Behaves(Box::new((address, behavior))));
+    pub fn schedule(&mut self, at: Instant, address: SocketAddr, behavior: EndpointBehavior) {
+        self.schedule_event(at, ScheduledEvent::BehaviorChange(Box::new((address, behavior))));
     }
 
     /// Changes how many packets are lost from now on, as [`Settings`] has it.
-    pub fn lose(&mut self, probe_loss: f64, traffic_loss: f64) {
+    pub fn set_loss(&mut self, probe_loss: f64, traffic_loss: f64) {
         self.settings.probe_loss = probe_loss;
         self.settings.traffic_loss = traffic_loss;
     }
 
     /// Lets time go on to `until`.
     pub fn run_until(&mut self, until: Instant) {
-        while self.turn(until) {}
+        while self.step_until(until) {}
     }
 
     /// The simulated time.
@@ -204,8 +204,8 @@ impl World {
 
     /// Turns of the director so far.
     #[must_use]
-    pub fn turns(&self) -> u64 {
-        self.turn
+    pub fn step_count(&self) -> u64 {
+        self.step_count
     }
 
     /// What requests steer by.
@@ -221,103 +221,110 @@ impl World {
 
     /// How an endpoint behaves now.
     #[must_use]
-    pub fn behavior(&self, address: SocketAddr) -> Behavior {
+    pub fn behavior(&self, address: SocketAddr) -> EndpointBehavior {
         self.hosts.get(&address).map_or_else(|| self.healthy(), |host| host.behavior.clone())
     }
 
     /// What was seen since the last call.
-    pub fn take_log(&mut self) -> Vec<Mark> {
+    pub fn take_log(&mut self) -> Vec<SimulationRecord> {
         std::mem::take(&mut self.log)
     }
 
-    fn healthy(&self) -> Behavior {
-        Behavior::Healthy { latency: self.settings.latency.clone() }
+    fn healthy(&self) -> EndpointBehavior {
+        EndpointBehavior::Healthy { latency: self.settings.latency.clone() }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Behaves(change) => self.behaves(change.0, &change.1),
-            Happening::ProbeArrives { probe, attempt } => self.probe_arrives(probe, attempt),
-            Happening::ProbeAgain { probe, attempt, fate } if self.is_planned(probe, fate) => {
-                self.probe_again(probe, attempt);
+    fn process_event(&mut self, event: ScheduledEvent) {
+        match event {
+            ScheduledEvent::BehaviorChange(change) => self.change_behavior(change.0, &change.1),
+            ScheduledEvent::ProbeArrives { probe, attempt } => {
+                self.on_probe_arrival(probe, attempt)
             }
-            Happening::ProbeEnds { probe, fate, outcome } if self.is_planned(probe, fate) => {
-                self.probe_ends(probe, outcome);
+            ScheduledEvent::ProbeRetry { probe, attempt, plan_version: fate }
+                if self.has_current_plan(probe, fate) =>
+            {
+                self.retry_probe(probe, attempt);
             }
-            Happening::ProbeAgain { .. } | Happening::ProbeEnds { .. } => {}
-            Happening::ProbeHeard(endpoint, ticket, outcome) => {
-                self.tell(Input::Probed { endpoint, ticket, outcome });
+            ScheduledEvent::ProbeEnds { probe, plan_version: fate, outcome }
+                if self.has_current_plan(probe, fate) =>
+            {
+                self.on_probe_end(probe, outcome);
             }
-            Happening::IdleClosed(endpoint, address) => {
+            ScheduledEvent::ProbeRetry { .. } | ScheduledEvent::ProbeEnds { .. } => {}
+            ScheduledEvent::ProbeReport(endpoint, ticket, outcome) => {
+                self.deliver_input(Input::ProbeFinished { endpoint, ticket, outcome });
+            }
+            ScheduledEvent::IdleClosed(endpoint, address) => {
                 if let Some(host) = self.hosts.get_mut(&address) {
                     host.close_idle(endpoint);
                 }
-                self.tell(Input::IdleClosed { endpoint });
+                self.deliver_input(Input::IdleClosed { endpoint });
             }
-            Happening::ControlWakes => self.wake_control(),
-            Happening::Client(step) => self.client(step),
+            ScheduledEvent::ControlResumes => self.resume_control(),
+            ScheduledEvent::Client(step) => self.on_request_step(step),
         }
     }
 
-    fn behaves(&mut self, address: SocketAddr, behavior: &Behavior) {
+    fn change_behavior(&mut self, address: SocketAddr, behavior: &EndpointBehavior) {
         let now = self.now;
-        let host = self.hosts.entry(address).or_insert_with(|| Host::new(behavior.clone()));
+        let host =
+            self.hosts.entry(address).or_insert_with(|| SimulatedHost::new(behavior.clone()));
         host.behavior = behavior.clone();
-        if *behavior == Behavior::Refused {
-            for endpoint in host.watchers(now) {
+        if *behavior == EndpointBehavior::Refused {
+            for endpoint in host.endpoints_with_idle_connections(now) {
                 let at = now + self.one_way();
-                self.add(at, Happening::IdleClosed(endpoint, address));
+                self.schedule_event(at, ScheduledEvent::IdleClosed(endpoint, address));
             }
         }
-        self.turn_probes(address, behavior);
-        self.turn_requests(address, behavior);
+        self.apply_behavior_to_probes(address, behavior);
+        self.apply_behavior_to_requests(address, behavior);
     }
 
     /// The entry of an address; one that nothing was said of is healthy.
-    fn host(&mut self, address: SocketAddr) -> &mut Host {
+    fn host_mut(&mut self, address: SocketAddr) -> &mut SimulatedHost {
         let Self { hosts, settings, .. } = self;
-        let healthy = || Behavior::Healthy { latency: settings.latency.clone() };
-        hosts.entry(address).or_insert_with(|| Host::new(healthy()))
+        let healthy = || EndpointBehavior::Healthy { latency: settings.latency.clone() };
+        hosts.entry(address).or_insert_with(|| SimulatedHost::new(healthy()))
     }
 
     /// Asks whoever is at an address what it does now.
-    fn behave<T>(
+    fn with_behavior<T>(
         &mut self,
         address: SocketAddr,
-        ask: impl FnOnce(&Behavior, &Latency, &mut Rng) -> T,
+        evaluate: impl FnOnce(&EndpointBehavior, &LatencyModel, &mut Rng) -> T,
     ) -> T {
         let Self { hosts, settings, rng, .. } = self;
-        let healthy = || Behavior::Healthy { latency: settings.latency.clone() };
-        let host = hosts.entry(address).or_insert_with(|| Host::new(healthy()));
-        ask(&host.behavior, &settings.latency, rng)
+        let healthy = || EndpointBehavior::Healthy { latency: settings.latency.clone() };
+        let host = hosts.entry(address).or_insert_with(|| SimulatedHost::new(healthy()));
+        evaluate(&host.behavior, &settings.latency, rng)
     }
 
-    fn add(&mut self, at: Instant, happening: Happening) {
-        let grain_ns = self.settings.grain.as_nanos().max(1) as u64;
+    fn schedule_event(&mut self, at: Instant, event: ScheduledEvent) {
+        let grain_ns = self.settings.time_granularity.as_nanos().max(1) as u64;
         if grain_ns == 1 {
-            return self.queue.add(at.max(self.now), happening);
+            return self.events.push(at.max(self.now), event);
         }
         let since_ns = at.max(self.now).saturating_duration_since(self.base).as_nanos() as u64;
         let rounded_ns = since_ns.div_ceil(grain_ns) * grain_ns;
-        self.queue.add(self.base + Duration::from_nanos(rounded_ns), happening);
+        self.events.push(self.base + Duration::from_nanos(rounded_ns), event);
     }
 
-    fn mark(&mut self, what: What) {
-        self.log.push(Mark { at: self.now, turn: self.turn, what });
+    fn record(&mut self, event: SimulationEvent) {
+        self.log.push(SimulationRecord { at: self.now, step: self.step_count, event });
     }
 
     /// One round trip, with its jitter.
     fn round_trip(&mut self) -> Duration {
-        let stretch = 1.0 + self.settings.round_trip_jitter * self.rng.f64();
+        let jitter_factor = 1.0 + self.settings.round_trip_jitter * self.rng.f64();
         let least_ns = self.settings.round_trip.as_nanos() as f64;
-        Duration::from_nanos((least_ns * stretch) as u64)
+        Duration::from_nanos((least_ns * jitter_factor) as u64)
     }
 
     fn one_way(&mut self) -> Duration {
         self.round_trip() / 2
     }
 
-    fn micros(&self, at: Instant) -> u64 {
+    fn elapsed_us(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.base).as_micros() as u64
     }
 }

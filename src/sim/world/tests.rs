@@ -1,11 +1,11 @@
 use super::*;
-use crate::logic::health::Change;
-use crate::logic::id::Place;
+use crate::logic::health::health::HealthTransition;
 use crate::logic::incident::Incident;
-use crate::logic::live::Tries;
-use crate::logic::probe::{HttpProbe, ProbeSpec};
-use crate::logic::snapshot::{Led, PoolView, Target};
-use crate::logic::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
+use crate::logic::model::endpoint_stats::AttemptCounts;
+use crate::logic::model::id::Locality;
+use crate::logic::model::snapshot::{PoolView, SteeredTiers, Target};
+use crate::logic::model::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
+use crate::logic::probing::probe::{HttpProbe, ProbeSpec};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -16,61 +16,72 @@ fn address(port: u16) -> SocketAddr {
 }
 
 /// Two zones of one endpoint each, the first preferred, 1.5 s after the start.
-fn world() -> World {
-    world_with(Settings { seed: 5, ..Settings::default() })
+fn simulation() -> Simulation {
+    simulation_with(SimulationSettings { seed: 5, ..SimulationSettings::default() })
 }
 
-fn world_with(settings: Settings) -> World {
+fn simulation_with(settings: SimulationSettings) -> Simulation {
     let zone = |(name, port): (&str, u16)| {
         let endpoints = vec![EndpointSpec { address: address(port), weight: 1 }];
-        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
+        ZoneSpec::new(Locality::parse(name).expect("a place"), endpoints)
     };
     let pool = PoolSpec {
         probes: vec![ProbeSpec::http(HttpProbe::get("/"))],
         ..PoolSpec::new("web", [("r/a", 1), ("r/b", 2)].map(zone).into())
     };
-    let mut world = World::new(Instant::now(), settings);
+    let mut world = Simulation::new(Instant::now(), settings);
     world.configure(Topology { pools: vec![Arc::new(pool)], ..Topology::default() });
     world.run_until(world.now() + ms(1_500));
     world
 }
 
 /// The preferred endpoint, as requests see it.
-fn preferred(world: &World) -> Target {
+fn preferred_target(world: &Simulation) -> Target {
     let view = &world.snapshot().pools[0];
     view.targets().find(|target| target.address == address(1)).expect("in service").clone()
 }
 
 /// Tries that counted, so far.
-fn tries(target: &Target) -> Tries {
-    target.live.tries()
+fn counted_attempts(target: &Target) -> AttemptCounts {
+    target.stats.attempts()
 }
 
 /// Probes since the last look, and how many of them failed.
-fn probes(world: &mut World) -> (usize, usize) {
-    let is_probe = |mark: Mark| match mark.what {
-        What::Probed { outcome, .. } => Some(outcome),
+fn probe_counts(world: &mut Simulation) -> (usize, usize) {
+    let is_probe = |mark: SimulationRecord| match mark.event {
+        SimulationEvent::ProbeFinished { outcome, .. } => Some(outcome),
         _ => None,
     };
-    let outcomes: Vec<Outcome> = world.take_log().into_iter().filter_map(is_probe).collect();
-    let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Fail(_))).count();
+    let outcomes: Vec<ProbeOutcome> = world.take_log().into_iter().filter_map(is_probe).collect();
+    let failed = outcomes.iter().filter(|outcome| matches!(outcome, ProbeOutcome::Fail(_))).count();
     (outcomes.len(), failed)
 }
 
-fn went_down(world: &mut World) -> bool {
-    let is_verdict = |mark: &Mark| {
-        matches!(mark.what, What::Event(Event::Health { change: Change::WentDown, .. }))
+fn has_gone_down(world: &mut Simulation) -> bool {
+    let is_verdict = |mark: &SimulationRecord| {
+        matches!(
+            mark.event,
+            SimulationEvent::Director(Event::HealthChanged {
+                change: HealthTransition::WentDown,
+                ..
+            })
+        )
     };
     world.take_log().iter().any(is_verdict)
 }
 
-fn offer(world: &mut World, rate_rps: f64, post_share: f64) {
-    world.offer(Offer { pool: "web".into(), rate_rps, spacing: Spacing::Even, post_share });
+fn run_load(world: &mut Simulation, rate_rps: f64, post_share: f64) {
+    world.add_load(OfferedLoad {
+        pool: "web".into(),
+        rate_rps,
+        spacing: ArrivalSpacing::Even,
+        post_share,
+    });
     world.run_until(world.now() + ms(200));
 }
 
 /// Lets the preferred endpoint fail for two seconds.
-fn fail(world: &mut World, behavior: Behavior) -> Incident {
+fn fail_preferred(world: &mut Simulation, behavior: EndpointBehavior) -> Incident {
     let onset = world.now();
     world.schedule(onset, address(1), behavior);
     world.run_until(onset + ms(2_000));
@@ -82,27 +93,27 @@ fn fail(world: &mut World, behavior: Behavior) -> Incident {
 }
 
 #[test]
-fn gets_to_a_silent_endpoint_wait_for_the_verdict_and_are_rescued() {
-    let mut world = world();
-    offer(&mut world, 200.0, 0.0);
-    let incident = fail(&mut world, Behavior::Hang);
-    let counts = world.counts();
+fn gets_to_silent_endpoint_are_rescued_after_the_verdict() {
+    let mut world = simulation();
+    run_load(&mut world, 200.0, 0.0);
+    let incident = fail_preferred(&mut world, EndpointBehavior::Hang);
+    let counts = world.request_counts();
     assert_eq!(counts.failed_get, 0);
     assert!(counts.rescued > 10, "{counts:?}");
     assert_eq!(incident.counts.rescued, counts.rescued);
-    assert!(incident.timeline.detection().is_some_and(|took| took < ms(150)));
-    world.end_offers();
+    assert!(incident.timeline.detection_time().is_some_and(|took| took < ms(150)));
+    world.stop_load();
     world.run_until(world.now() + ms(100));
-    let counts = world.counts();
+    let counts = world.request_counts();
     assert_eq!(counts.sent, counts.answered, "nobody waits any more");
 }
 
 #[test]
-fn posts_that_were_received_fail_rather_than_run_twice() {
-    let mut world = world();
-    offer(&mut world, 200.0, 1.0);
-    let incident = fail(&mut world, Behavior::Hang);
-    let counts = world.counts();
+fn received_posts_fail_and_are_not_repeated() {
+    let mut world = simulation();
+    run_load(&mut world, 200.0, 1.0);
+    let incident = fail_preferred(&mut world, EndpointBehavior::Hang);
+    let counts = world.request_counts();
     // Only what got there before anybody had waited for long; the others went elsewhere.
     assert!((1..5).contains(&counts.failed_post), "{counts:?}");
     assert_eq!((counts.repeated_post, counts.rescued), (0, 0));
@@ -110,191 +121,200 @@ fn posts_that_were_received_fail_rather_than_run_twice() {
 }
 
 #[test]
-fn a_process_that_dies_is_noticed_by_its_idle_connections() {
-    let mut world = world();
-    offer(&mut world, 20.0, 0.0);
-    world.end_offers();
+fn dead_process_is_detected_by_closed_idle_connections() {
+    let mut world = simulation();
+    run_load(&mut world, 20.0, 0.0);
+    world.stop_load();
     world.run_until(world.now() + ms(50));
-    let incident = fail(&mut world, Behavior::Refused);
+    let incident = fail_preferred(&mut world, EndpointBehavior::Refused);
     assert!(incident.timeline.verdict.is_some());
     assert!(incident.timeline.suspect - incident.timeline.first_bad < ms(2));
-    assert_eq!(world.counts().sent, world.counts().answered);
+    assert_eq!(world.request_counts().sent, world.request_counts().answered);
 }
 
 #[test]
-fn what_was_in_flight_at_a_dying_process_is_reset_and_asked_again() {
-    let mut world = world();
-    world.schedule(world.now(), address(1), Behavior::Healthy { latency: Latency::Fixed(ms(40)) });
-    offer(&mut world, 100.0, 0.0);
-    fail(&mut world, Behavior::Refused);
-    let counts = world.counts();
+fn in_flight_gets_at_dead_process_are_reset_and_rescued() {
+    let mut world = simulation();
+    world.schedule(
+        world.now(),
+        address(1),
+        EndpointBehavior::Healthy { latency: LatencyModel::Fixed(ms(40)) },
+    );
+    run_load(&mut world, 100.0, 0.0);
+    fail_preferred(&mut world, EndpointBehavior::Refused);
+    let counts = world.request_counts();
     assert_eq!(counts.failed_get, 0);
     assert!((4..=8).contains(&counts.rescued), "40 ms at 100 req/s: {counts:?}");
 }
 
 #[test]
-fn a_bad_status_to_a_get_is_asked_elsewhere_and_to_a_post_passed_on() {
+fn gateway_error_is_retried_for_get_and_returned_for_post() {
     for (post_share, rescued) in [(0.0, true), (1.0, false)] {
-        let mut world = world();
-        offer(&mut world, 50.0, post_share);
-        let target = preferred(&world);
-        let before = tries(&target);
-        world.schedule(world.now(), address(1), Behavior::StatusTraffic { status: 503 });
+        let mut world = simulation();
+        run_load(&mut world, 50.0, post_share);
+        let target = preferred_target(&world);
+        let before = counted_attempts(&target);
+        world.schedule(world.now(), address(1), EndpointBehavior::StatusTraffic { status: 503 });
         world.run_until(world.now() + ms(30));
-        let (counts, bad) = (world.counts(), tries(&target).since(before).bad);
+        let (counts, bad) = (world.request_counts(), counted_attempts(&target).since(before).bad);
         assert!(bad > 0, "{counts:?}");
-        assert_eq!((counts.rescued > 0, counts.answered_badly > 0), (rescued, !rescued));
-        assert_eq!(if rescued { counts.rescued } else { counts.answered_badly }, bad);
+        assert_eq!((counts.rescued > 0, counts.error_responses > 0), (rescued, !rescued));
+        assert_eq!(if rescued { counts.rescued } else { counts.error_responses }, bad);
     }
 }
 
 #[test]
-fn a_status_that_is_no_gateways_is_passed_on_and_one_below_500_is_an_answer() {
+fn non_gateway_status_is_returned_without_retry() {
     for (status, answered_badly) in [(501, true), (404, false)] {
-        let mut world = world();
-        world.schedule(world.now(), address(1), Behavior::StatusTraffic { status });
-        offer(&mut world, 50.0, 0.0);
-        let counts = world.counts();
-        assert_eq!(counts.resent, 0);
-        assert_eq!(counts.answered_badly > 0, answered_badly, "{status} {counts:?}");
-        assert_eq!(tries(&preferred(&world)).bad, 0, "it speaks of the request");
+        let mut world = simulation();
+        world.schedule(world.now(), address(1), EndpointBehavior::StatusTraffic { status });
+        run_load(&mut world, 50.0, 0.0);
+        let counts = world.request_counts();
+        assert_eq!(counts.resent_attempts, 0);
+        assert_eq!(counts.error_responses > 0, answered_badly, "{status} {counts:?}");
+        assert_eq!(counted_attempts(&preferred_target(&world)).bad, 0, "it speaks of the request");
     }
 }
 
 #[test]
-fn what_is_cut_counts_and_is_asked_again() {
-    let mut world = world();
-    offer(&mut world, 50.0, 0.0);
-    let target = preferred(&world);
-    world.schedule(world.now(), address(1), Behavior::Cut);
+fn cut_response_is_evidence_and_is_retried() {
+    let mut world = simulation();
+    run_load(&mut world, 50.0, 0.0);
+    let target = preferred_target(&world);
+    world.schedule(world.now(), address(1), EndpointBehavior::Cut);
     world.run_until(world.now() + ms(30));
-    let counts = world.counts();
+    let counts = world.request_counts();
     assert!(counts.rescued > 0 && counts.failed_get == 0, "{counts:?}");
-    assert_eq!(tries(&target).bad, counts.rescued);
+    assert_eq!(counted_attempts(&target).bad, counts.rescued);
 }
 
 #[test]
-fn a_slow_try_counts_once_and_is_waited_for() {
-    let mut world = world();
-    offer(&mut world, 50.0, 0.0);
-    let target = preferred(&world);
-    let good = tries(&target).good;
-    world.schedule(world.now(), address(1), Behavior::SlowTraffic { latency: ms(600) });
+fn slow_attempt_counts_once_and_is_awaited() {
+    let mut world = simulation();
+    run_load(&mut world, 50.0, 0.0);
+    let target = preferred_target(&world);
+    let good = counted_attempts(&target).good;
+    world.schedule(world.now(), address(1), EndpointBehavior::SlowTraffic { latency: ms(600) });
     world.run_until(world.now() + ms(25));
-    let slow = world.counts().sent - world.counts().answered;
-    world.end_offers();
+    let slow = world.request_counts().sent - world.request_counts().answered;
+    world.stop_load();
     world.run_until(world.now() + ms(2_000));
-    let counts = world.counts();
+    let counts = world.request_counts();
     assert_eq!(counts.sent, counts.answered);
-    let tries = tries(&target);
+    let tries = counted_attempts(&target);
     assert!(slow > 0 && tries.bad == slow && tries.good == good, "{tries:?} {counts:?}");
 }
 
 #[test]
-fn new_connections_to_a_black_hole_time_out_and_even_posts_go_on() {
-    let mut world = world();
-    world.schedule(world.now(), address(1), Behavior::BlackHole);
-    offer(&mut world, 20.0, 1.0);
-    world.end_offers();
+fn connect_timeout_to_black_hole_rescues_posts_too() {
+    let mut world = simulation();
+    world.schedule(world.now(), address(1), EndpointBehavior::BlackHole);
+    run_load(&mut world, 20.0, 1.0);
+    world.stop_load();
     world.run_until(world.now() + ms(2_000));
-    let counts = world.counts();
+    let counts = world.request_counts();
     assert!(counts.rescued > 0, "{counts:?}");
     assert_eq!((counts.failed_post, counts.repeated_post), (0, 0), "no connection was ever there");
 }
 
 #[test]
-fn a_trial_goes_elsewhere_whatever_it_meets_and_costs_no_budget() {
+fn failed_trial_is_rescued_without_retry_budget() {
     let broken = [
-        Behavior::Refused,
-        Behavior::Reset,
-        Behavior::Hang,
-        Behavior::Cut,
-        Behavior::StatusTraffic { status: 505 },
-        Behavior::StatusTraffic { status: 599 },
+        EndpointBehavior::Refused,
+        EndpointBehavior::Reset,
+        EndpointBehavior::Hang,
+        EndpointBehavior::Cut,
+        EndpointBehavior::StatusTraffic { status: 505 },
+        EndpointBehavior::StatusTraffic { status: 599 },
     ];
     for behavior in broken {
-        let mut world = world_with(Settings {
-            retry: RetrySpec { budget_floor: 0, budget_percent: 0, ..RetrySpec::default() },
-            ..Settings::default()
+        let mut world = simulation_with(SimulationSettings {
+            retry: RetrySpec {
+                budget_floor_per_second: 0,
+                budget_percent: 0,
+                ..RetrySpec::default()
+            },
+            ..SimulationSettings::default()
         });
-        let suspect = preferred(&world);
+        let suspect = preferred_target(&world);
         world.schedule(world.now(), address(1), behavior.clone());
         let mut snapshot = Snapshot { version: 99, ..Snapshot::default() };
         let old = &world.snapshot.pools[0];
         snapshot.pools.push(Arc::new(PoolView {
             spec: Arc::clone(&old.spec),
-            led: Led {
-                tiers: vec![crate::logic::snapshot::Tier::of(
-                    crate::logic::steer::WHOLE,
+            primary: SteeredTiers {
+                tiers: vec![crate::logic::model::snapshot::Tier::from_targets(
+                    crate::logic::steering::FULL_SHARE,
                     old.targets().filter(|target| target.address != address(1)).cloned().collect(),
                 )],
-                proven: None,
+                nonsuspect_tiers: None,
             },
-            others: Vec::new(),
-            trials: vec![suspect.clone()],
+            variants: Vec::new(),
+            trial_targets: vec![suspect.clone()],
             is_drained: false,
-            panic: false,
+            is_panicking: false,
             members: Arc::clone(&old.members),
-            live: Arc::clone(&old.live),
-            pins: None,
+            stats: Arc::clone(&old.stats),
+            affinity_index: None,
         }));
         world.snapshot = Arc::new(snapshot);
         // What the director makes of it would end the trials.
         world.stall_control(ms(10_000));
-        suspect.live.want_trials(0, 50_000);
-        offer(&mut world, 100.0, 0.0);
-        world.end_offers();
+        suspect.stats.schedule_trials(0, 50_000);
+        run_load(&mut world, 100.0, 0.0);
+        world.stop_load();
         world.run_until(world.now() + ms(3_000));
-        let counts = world.counts();
+        let counts = world.request_counts();
         assert!((3..=5).contains(&counts.trials), "{behavior:?} {counts:?}");
         assert_eq!(counts.rescued, counts.trials, "{behavior:?}");
         assert_eq!(counts.answered, counts.sent, "{behavior:?}");
-        let accuses = behavior != Behavior::StatusTraffic { status: 505 };
+        let accuses = behavior != EndpointBehavior::StatusTraffic { status: 505 };
         let bad = if accuses { counts.trials } else { 0 };
-        assert_eq!(tries(&suspect).bad, bad, "{behavior:?}");
+        assert_eq!(counted_attempts(&suspect).bad, bad, "{behavior:?}");
     }
 }
 
 #[test]
-fn a_probe_is_silent_only_if_all_its_attempts_are_lost() {
-    let mut world = world_with(Settings { probe_loss: 0.4, ..Settings::default() });
+fn probe_times_out_only_when_all_attempts_are_lost() {
+    let mut world =
+        simulation_with(SimulationSettings { probe_loss: 0.4, ..SimulationSettings::default() });
     world.take_log();
     world.run_until(world.now() + Duration::from_secs(5_000));
-    let (all, failed) = probes(&mut world);
+    let (all, failed) = probe_counts(&mut world);
     // Two fifths to the fifth: about one in a hundred.
     let share = failed as f64 / all as f64;
     assert!(all > 10_000 && (0.007..0.014).contains(&share), "{failed} of {all}");
 }
 
 #[test]
-fn while_control_stands_still_nothing_is_heard_and_no_probe_grows_older() {
-    let mut world = world();
-    offer(&mut world, 100.0, 0.0);
-    let turns_of = |world: &mut World| probes(world).0;
+fn stalled_control_receives_nothing_and_pauses_probes() {
+    let mut world = simulation();
+    run_load(&mut world, 100.0, 0.0);
+    let turns_of = |world: &mut Simulation| probe_counts(world).0;
     turns_of(&mut world);
     let begins = world.now();
     world.stall_control(ms(3_000));
     world.run_until(begins + ms(2_999));
     assert_eq!(turns_of(&mut world), 0);
-    let sent = world.counts().sent;
+    let sent = world.request_counts().sent;
     assert!(sent > 290, "requests need no control: {sent}");
     world.run_until(begins + ms(3_020));
     assert!(turns_of(&mut world) > 0);
     world.run_until(begins + ms(10_000));
-    let counts = world.counts();
+    let counts = world.request_counts();
     assert_eq!((counts.rescued, counts.failed_get), (0, 0));
-    assert!(!went_down(&mut world));
+    assert!(!has_gone_down(&mut world));
 }
 
 #[test]
-fn an_endpoint_that_dies_while_control_stands_still_is_found_afterwards() {
-    let mut world = world();
+fn endpoint_failing_during_control_stall_goes_down_afterwards() {
+    let mut world = simulation();
     let begins = world.now();
     world.stall_control(ms(1_000));
     world.stall_control(ms(2_000));
-    world.schedule(begins + ms(100), address(1), Behavior::Refused);
+    world.schedule(begins + ms(100), address(1), EndpointBehavior::Refused);
     world.run_until(begins + ms(1_999));
-    assert!(!went_down(&mut world), "the longer stall counts");
+    assert!(!has_gone_down(&mut world), "the longer stall counts");
     world.run_until(begins + ms(3_500));
-    assert!(went_down(&mut world));
+    assert!(has_gone_down(&mut world));
 }

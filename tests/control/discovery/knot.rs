@@ -8,7 +8,7 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::instance::pid;
-use crate::support::{SOON, until};
+use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
 /// A server; killed when dropped.
 pub(crate) struct Knot {
@@ -35,8 +35,8 @@ impl Knot {
         }
         let directory = TempDir::new().expect("a directory");
         let mut knot = Self { child: None, directory, address: free_port(), serial: 0 };
-        knot.write(records);
-        knot.run();
+        knot.write_zone_file(records);
+        knot.start_process();
         Some(knot)
     }
 
@@ -46,18 +46,18 @@ impl Knot {
 
     /// Runs it (again), and waits until it answers.
     #[track_caller]
-    pub(crate) fn run(&mut self) {
-        let place = self.directory.path();
-        let (ip, port, shown) = (self.address.ip(), self.address.port(), place.display());
+    pub(crate) fn start_process(&mut self) {
+        let root = self.directory.path();
+        let (ip, port, root_display) = (self.address.ip(), self.address.port(), root.display());
         let text = format!(
-            "server:\n    rundir: \"{shown}\"\n    listen: {ip}@{port}\n    udp-workers: 1\n    \
-             tcp-workers: 1\n    background-workers: 1\ndatabase:\n    storage: \"{shown}\"\n\
-             control:\n    listen: \"{shown}/knot.sock\"\ntemplate:\n  - id: default\n    \
-             storage: \"{shown}\"\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
+            "server:\n    rundir: \"{root_display}\"\n    listen: {ip}@{port}\n    udp-workers: 1\n    \
+             tcp-workers: 1\n    background-workers: 1\ndatabase:\n    storage: \"{root_display}\"\n\
+             control:\n    listen: \"{root_display}/knot.sock\"\ntemplate:\n  - id: default\n    \
+             storage: \"{root_display}\"\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
              journal-content: none\nzone:\n  - domain: example\n    file: example.zone\n  \
              - domain: broken\n    file: nowhere.zone\n"
         );
-        let file = place.join("knot.conf");
+        let file = root.join("knot.conf");
         std::fs::write(&file, text).expect("written");
         let child = Command::new("/usr/sbin/knotd")
             .arg("-c")
@@ -72,19 +72,19 @@ impl Knot {
     }
 
     /// The same, for when it runs again.
-    pub(crate) fn set_while_dead(&mut self, records: &[String]) {
-        self.write(records);
+    pub(crate) fn set_records_while_stopped(&mut self, records: &[String]) {
+        self.write_zone_file(records);
     }
 
     /// Puts other records in place of those that there are.
     #[track_caller]
-    pub(crate) fn set(&mut self, records: &[String]) {
-        self.write(records);
+    pub(crate) fn set_records(&mut self, records: &[String]) {
+        self.write_zone_file(records);
         self.signal(Signal::HUP);
         self.wait_for_serial();
     }
 
-    fn write(&mut self, records: &[String]) {
+    fn write_zone_file(&mut self, records: &[String]) {
         self.serial += 1;
         let head = format!(
             "$ORIGIN example.\n$TTL 0\n@ 60 SOA ns admin {} 3600 600 86400 60\n@ 60 NS ns\n\
@@ -102,7 +102,7 @@ impl Knot {
         socket.connect(self.address).expect("an address");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
         let question = b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\x06\0\x01";
-        until("Knot serves what was written", SOON, || {
+        poll_until("Knot serves what was written", DEFAULT_TIMEOUT, || {
             socket.send(question).ok()?;
             let mut answer = [0; 512];
             let length = socket.recv(&mut answer).ok()?;

@@ -1,74 +1,75 @@
 //! Endpoints that are found by name, asked of a real server (Knot DNS) that is changed, killed and slowed.
 
-mod faulty;
-mod found;
+mod dns_failures;
+mod host_lookup;
 mod knot;
-mod remembered;
-mod services;
+mod persistence;
+mod srv_records;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually};
+use crate::support::{DEFAULT_TIMEOUT, eventually};
 use knot::Knot;
 
 /// Names are looked up often, so that tests need not wait.
-const QUICK: &str =
+const FAST_DNS: &str =
     "min_ttl = \"100ms\"\nretry = \"100ms\"\nretry_max = \"200ms\"\ntimeout = \"500ms\"";
 
 /// Asks this server, with these keys.
-fn config(knot: &Knot, keys: &str) -> Config {
+fn dns_config(knot: &Knot, keys: &str) -> ConfigBuilder {
     let allow = "allow = [\"127.0.0.0/8\", \"::1\"]";
-    Config::new().tables(&format!("[dns]\nservers = [\"{}\"]\n{allow}\n{keys}", knot.address()))
+    ConfigBuilder::new()
+        .tables(&format!("[dns]\nservers = [\"{}\"]\n{allow}\n{keys}", knot.address()))
 }
 
 /// Endpoints with one port, which a host has at several addresses.
-fn alike<const N: usize>(names: [&str; N]) -> [Endpoint; N] {
+fn endpoints_on_same_port<const N: usize>(names: [&str; N]) -> [TestEndpoint; N] {
     let mut port = 0;
     let mut host = 1;
     names.map(|name| {
         host += 1;
         let endpoint =
-            Endpoint::start_at(name, SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port)));
+            TestEndpoint::start_at(name, SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port)));
         port = endpoint.address().port();
         endpoint
     })
 }
 
 /// The record of a host with this endpoint's address.
-fn a(name: &str, endpoint: &Endpoint) -> String {
+fn a_record(name: &str, endpoint: &TestEndpoint) -> String {
     format!("{name} A {}", endpoint.address().ip())
 }
 
 /// What is known of the only name.
 #[track_caller]
-fn name(gapless: &Gapless) -> Value {
-    gapless.api("/api/v1/discovery")["names"][0].clone()
+fn first_name_status(gapless: &Gapless) -> Value {
+    gapless.api_json("/api/v1/discovery")["names"][0].clone()
 }
 
 /// How it stands with one lookup.
 #[track_caller]
-fn lookup(gapless: &Gapless, name: &str, record: &str) -> Value {
-    let told = gapless.api("/api/v1/discovery");
-    let all = told["lookups"].as_array().expect("a list");
+fn lookup_status(gapless: &Gapless, name: &str, record: &str) -> Value {
+    let discovery = gapless.api_json("/api/v1/discovery");
+    let all = discovery["lookups"].as_array().expect("a list");
     let one = all.iter().find(|one| one["name"] == name && one["record"] == record);
-    one.unwrap_or_else(|| panic!("no lookup of {name} {record} in {told:#}")).clone()
+    one.unwrap_or_else(|| panic!("no lookup of {name} {record} in {discovery:#}")).clone()
 }
 
 /// Waits until these endpoints are there, all of them up, and no others.
 #[track_caller]
-fn wait_for(gapless: &Gapless, wanted: &[&Endpoint]) {
-    let mut wanted: Vec<String> = wanted.iter().map(|one| one.address().to_string()).collect();
-    wanted.sort_unstable();
-    eventually(&format!("{wanted:?} are up"), SOON, || {
+fn wait_for_up_endpoints(gapless: &Gapless, expected: &[&TestEndpoint]) {
+    let mut expected: Vec<String> = expected.iter().map(|one| one.address().to_string()).collect();
+    expected.sort_unstable();
+    eventually(&format!("{expected:?} are up"), DEFAULT_TIMEOUT, || {
         let all = gapless.endpoints();
         let text = |one: &Value| one["address"].as_str().expect("text").to_owned();
         let mut found: Vec<String> = all.iter().map(text).collect();
         found.sort_unstable();
-        found == wanted && all.iter().all(|one| one["state"] == "up")
+        found == expected && all.iter().all(|one| one["state"] == "up")
     });
 }

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use super::World;
+use super::DrillFixture;
 use crate::support::instance::BINARY;
 
-impl World {
-    fn orders(&self, arguments: &[&str]) {
+impl DrillFixture {
+    fn run_order(&self, arguments: &[&str]) {
         let mut command = Command::new(BINARY);
         command.args(arguments).args(["--admin", &self.gapless.admin.to_string()]);
         assert!(command.status().expect("the program runs").success(), "{arguments:?}");
@@ -14,25 +14,25 @@ impl World {
 }
 
 #[test]
-fn a_drill_is_not_begun_where_something_is_drained() {
-    let world = World::new();
-    world.orders(&["evacuate", "here/a"]);
-    let refused = world.drill(&["start", "--lose", "here/a", "--fault", "refused"]);
+fn drill_in_drained_zone_is_refused() {
+    let fixture = DrillFixture::new();
+    fixture.run_order(&["evacuate", "here/a"]);
+    let refused = fixture.run_drill(&["start", "--lose", "here/a", "--fault", "refused"]);
     assert_eq!(refused.status.code(), Some(1));
-    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(why.contains("drain here/a (order 1)"), "{why}");
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(reason.contains("drain here/a (order 1)"), "{reason}");
 }
 
 #[test]
-fn an_order_ends_a_drill() {
-    let world = World::new();
+fn drain_order_interrupts_drill() {
+    let fixture = DrillFixture::new();
     let arguments = ["--fault", "refused", "--share", "100%", "--for", "60s"];
-    let mut shell = world.spawn(&arguments);
-    world.reaches("failing");
-    world.orders(&["drain", &world.near[0].address().to_string()]);
-    let drill = world.reaches("over");
+    let mut cli = fixture.spawn_drill(&arguments);
+    fixture.wait_for_stage("failing");
+    fixture.run_order(&["drain", &fixture.near[0].address().to_string()]);
+    let drill = fixture.wait_for_stage("over");
     assert_eq!(drill["outcome"], "INTERRUPTED");
-    let why = drill["why"].as_str().unwrap_or_default();
-    assert!(why.contains("an operator's order: drain"), "{drill:#}");
-    assert!(!shell.wait().expect("its end").success());
+    let reason = drill["why"].as_str().unwrap_or_default();
+    assert!(reason.contains("an operator's order: drain"), "{drill:#}");
+    assert!(!cli.wait().expect("its end").success());
 }

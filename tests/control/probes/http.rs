@@ -4,23 +4,31 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use gapless::logic::outcome::{Layer, Outcome, Reason};
-use gapless::net::prober::{Kept, Prober};
+use gapless::logic::model::outcome::{FailureLayer, FailureReason, ProbeOutcome};
+use gapless::net::prober::{ProbeConnectionCache, Prober};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use super::{PATIENCE, ask, ask_often, ask_within, failed, ms, on_one_thread, passes, spec};
+use super::{
+    PROBE_TIMEOUT, failed_outcome, is_pass, ms, probe_once, probe_repeatedly, probe_within,
+    run_on_one_thread, spec,
+};
 use crate::support::eventually;
-use crate::support::server::{Io, Serve, Server, http1, ok, serving};
+use crate::support::server::{
+    ConnectionHandler, ConnectionIo, TestServer, connection_handler, http1_handler, ok_response,
+};
 
-const BODY: Outcome = failed_http(Reason::Body);
+const WRONG_BODY: ProbeOutcome = http_failure(FailureReason::Body);
 
-const fn failed_http(reason: Reason) -> Outcome {
-    Outcome::Fail(gapless::logic::outcome::Failure { layer: Layer::Http, reason })
+const fn http_failure(reason: FailureReason) -> ProbeOutcome {
+    ProbeOutcome::Fail(gapless::logic::model::outcome::Failure {
+        layer: FailureLayer::Http,
+        reason,
+    })
 }
 
 /// Reads a head.
-async fn request(io: &mut Box<dyn Io>) -> String {
+async fn read_request_head(io: &mut Box<dyn ConnectionIo>) -> String {
     let mut text = Vec::new();
     while !text.windows(4).any(|window| window == b"\r\n\r\n") {
         if io.read_buf(&mut text).await.unwrap_or(0) == 0 {
@@ -31,77 +39,89 @@ async fn request(io: &mut Box<dyn Io>) -> String {
 }
 
 #[test]
-fn a_body_is_judged_by_text_pattern_and_field() {
-    let server = Server::plain(http1(&ok("", "{\"status\": \"ok\", \"peers\": [3, 4]}")));
-    let page = |keys: &str| ask(server.address, &spec(&format!("{{ http = \"/\", {keys} }}")));
-    assert!(passes(page("expect_body = \"peers\"")));
-    assert!(passes(page("expect_body_regex = '\"status\": \"(ok|good)\"'")));
-    assert!(passes(page("expect_json = { pointer = \"/status\", equals = \"ok\" }")));
-    assert!(passes(page("expect_json = { pointer = \"/peers/1\", equals = 4 }")));
-    assert_eq!(page("expect_body = \"pears\""), BODY);
-    assert_eq!(page("expect_body_regex = '^\"status\"'"), BODY);
-    assert_eq!(page("expect_json = { pointer = \"/peers/1\", equals = \"4\" }"), BODY);
-    assert_eq!(page("expect_json = { pointer = \"/none\", equals = 4 }"), BODY);
+fn body_is_matched_by_text_regex_and_json() {
+    let server = TestServer::start_cleartext(http1_handler(&ok_response(
+        "",
+        "{\"status\": \"ok\", \"peers\": [3, 4]}",
+    )));
+    let probe =
+        |keys: &str| probe_once(server.address, &spec(&format!("{{ http = \"/\", {keys} }}")));
+    assert!(is_pass(probe("expect_body = \"peers\"")));
+    assert!(is_pass(probe("expect_body_regex = '\"status\": \"(ok|good)\"'")));
+    assert!(is_pass(probe("expect_json = { pointer = \"/status\", equals = \"ok\" }")));
+    assert!(is_pass(probe("expect_json = { pointer = \"/peers/1\", equals = 4 }")));
+    assert_eq!(probe("expect_body = \"pears\""), WRONG_BODY);
+    assert_eq!(probe("expect_body_regex = '^\"status\"'"), WRONG_BODY);
+    assert_eq!(probe("expect_json = { pointer = \"/peers/1\", equals = \"4\" }"), WRONG_BODY);
+    assert_eq!(probe("expect_json = { pointer = \"/none\", equals = 4 }"), WRONG_BODY);
     let all = "expect_body = \"peers\", expect_body_regex = \"ok\", \
                expect_json = { pointer = \"/status\", equals = \"bad\" }";
-    assert_eq!(page(all), BODY, "all of them must hold");
+    assert_eq!(probe(all), WRONG_BODY, "all of them must hold");
 }
 
 #[test]
-fn a_pass_may_be_degraded() {
-    let server = Server::plain(http1(&ok("X-Health: degraded\r\n", "{\"load\": \"high\"}")));
-    let page = |by: &str| {
-        ask(server.address, &spec(&format!("{{ http = \"/\", degraded = {{ {by} }} }}")))
+fn passing_probe_can_be_degraded() {
+    let server = TestServer::start_cleartext(http1_handler(&ok_response(
+        "X-Health: degraded\r\n",
+        "{\"load\": \"high\"}",
+    )));
+    let probe_degraded = |by: &str| {
+        probe_once(server.address, &spec(&format!("{{ http = \"/\", degraded = {{ {by} }} }}")))
     };
-    let degraded = |outcome| matches!(outcome, Outcome::Degraded { .. });
-    assert!(degraded(page("header = \"x-health: degraded\"")));
-    assert!(degraded(page("json = { pointer = \"/load\", equals = \"high\" }")));
-    assert!(passes(page("header = \"x-health: fine\"")));
-    assert!(passes(page("json = { pointer = \"/load\", equals = \"low\" }")));
+    let is_degraded = |outcome| matches!(outcome, ProbeOutcome::Degraded { .. });
+    assert!(is_degraded(probe_degraded("header = \"x-health: degraded\"")));
+    assert!(is_degraded(probe_degraded("json = { pointer = \"/load\", equals = \"high\" }")));
+    assert!(is_pass(probe_degraded("header = \"x-health: fine\"")));
+    assert!(is_pass(probe_degraded("json = { pointer = \"/load\", equals = \"low\" }")));
     let failing =
         "{ http = \"/\", expect_status = 204, degraded = { header = \"x-health: degraded\" } }";
-    assert_eq!(ask(server.address, &spec(failing)), failed_http(Reason::Status(200)));
+    assert_eq!(
+        probe_once(server.address, &spec(failing)),
+        http_failure(FailureReason::Status(200))
+    );
 }
 
 #[test]
-fn redirects_are_answers_and_not_followed() {
-    let target = Server::plain(http1(&ok("", "")));
+fn redirects_are_not_followed() {
+    let target = TestServer::start_cleartext(http1_handler(&ok_response("", "")));
     let location = format!("location: http://{}/\r\n", target.address);
     let answer = format!("HTTP/1.1 302 Found\r\n{location}content-length: 0\r\n\r\n");
-    let server = Server::plain(http1(&answer));
-    let page = |keys: &str| ask(server.address, &spec(&format!("{{ http = \"/\"{keys} }}")));
-    assert_eq!(page(""), failed_http(Reason::Status(302)));
-    assert!(passes(page(", expect_status = 302")));
-    assert_eq!(target.accepted(), 0);
+    let server = TestServer::start_cleartext(http1_handler(&answer));
+    let probe =
+        |keys: &str| probe_once(server.address, &spec(&format!("{{ http = \"/\"{keys} }}")));
+    assert_eq!(probe(""), http_failure(FailureReason::Status(302)));
+    assert!(is_pass(probe(", expect_status = 302")));
+    assert_eq!(target.accepted_count(), 0);
 }
 
 #[test]
-fn an_endless_body_is_read_to_its_bound_only() {
+fn endless_body_is_read_only_up_to_limit() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let server = Server::plain(serving(move |mut io| {
+    let server = TestServer::start_cleartext(connection_handler(move |mut io| {
         let count = Arc::clone(&count);
         async move {
-            request(&mut io).await;
+            read_request_head(&mut io).await;
             let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000000\r\n\r\n").await;
             while io.write_all(&[b'.'; 16384]).await.is_ok() {
                 count.fetch_add(16384, SeqCst);
             }
         }
     }));
-    let page = |keys: &str| ask(server.address, &spec(&format!("{{ http = \"/\"{keys} }}")));
-    assert!(passes(page("")), "the head is enough");
-    assert_eq!(page(", expect_body = \"!\""), BODY);
-    assert!(passes(page(", expect_body_regex = '^\\.{1000}$', read = 1000")));
+    let probe =
+        |keys: &str| probe_once(server.address, &spec(&format!("{{ http = \"/\"{keys} }}")));
+    assert!(is_pass(probe("")), "the head is enough");
+    assert_eq!(probe(", expect_body = \"!\""), WRONG_BODY);
+    assert!(is_pass(probe(", expect_body_regex = '^\\.{1000}$', read = 1000")));
     // What the sockets hold was never read.
     assert!(sent.load(SeqCst) < 64 << 20, "{sent:?}");
 }
 
 #[test]
-fn the_first_byte_has_a_deadline_of_its_own() {
-    let slow = |head: Duration, body: Duration| {
-        Server::plain(serving(move |mut io| async move {
-            request(&mut io).await;
+fn first_byte_timeout_is_separate_from_probe_timeout() {
+    let slow_server = |head: Duration, body: Duration| {
+        TestServer::start_cleartext(connection_handler(move |mut io| async move {
+            read_request_head(&mut io).await;
             tokio::time::sleep(head).await;
             let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await;
             let _ = io.flush().await;
@@ -111,106 +131,113 @@ fn the_first_byte_has_a_deadline_of_its_own() {
         }))
     };
     let probe = spec("{ http = \"/\", first_byte = \"150ms\", expect_body = \"late\" }");
-    let began = Instant::now();
-    let mute = slow(ms(3_000), ms(0));
-    assert_eq!(ask(mute.address, &probe), failed_http(Reason::Timeout));
-    assert!(began.elapsed() < ms(2_000), "{:?}", began.elapsed());
-    let talkative = slow(ms(0), ms(400));
-    assert!(passes(ask(talkative.address, &probe)));
-    assert_eq!(ask_within(talkative.address, &probe, ms(250)), failed_http(Reason::Timeout));
+    let started = Instant::now();
+    let slow_head = slow_server(ms(3_000), ms(0));
+    assert_eq!(probe_once(slow_head.address, &probe), http_failure(FailureReason::Timeout));
+    assert!(started.elapsed() < ms(2_000), "{:?}", started.elapsed());
+    let slow_body = slow_server(ms(0), ms(400));
+    assert!(is_pass(probe_once(slow_body.address, &probe)));
+    assert_eq!(
+        probe_within(slow_body.address, &probe, ms(250)),
+        http_failure(FailureReason::Timeout)
+    );
 }
 
 #[test]
-fn a_kept_connection_is_one_connection() {
-    let server = Server::plain(http1(&ok("", "some text")));
-    let kept = spec("{ http = \"/\", reuse = true, expect_body = \"text\" }");
-    assert!(ask_often(server.address, &kept, 5).into_iter().all(passes));
-    assert_eq!(server.accepted(), 1);
-    let anew = spec("{ http = \"/\" }");
-    assert!(ask_often(server.address, &anew, 5).into_iter().all(passes));
-    assert_eq!(server.accepted(), 6);
+fn reused_connection_serves_all_probes() {
+    let server = TestServer::start_cleartext(http1_handler(&ok_response("", "some text")));
+    let reusing_probe = spec("{ http = \"/\", reuse = true, expect_body = \"text\" }");
+    assert!(probe_repeatedly(server.address, &reusing_probe, 5).into_iter().all(is_pass));
+    assert_eq!(server.accepted_count(), 1);
+    let fresh_probe = spec("{ http = \"/\" }");
+    assert!(probe_repeatedly(server.address, &fresh_probe, 5).into_iter().all(is_pass));
+    assert_eq!(server.accepted_count(), 6);
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_meanwhile_says_nothing() {
-    let server = Server::plain(serving(|mut io| async move {
-        request(&mut io).await;
-        let _ = io.write_all(ok("", "").as_bytes()).await;
+fn closed_reused_connection_is_not_a_failure() {
+    let server = TestServer::start_cleartext(connection_handler(|mut io| async move {
+        read_request_head(&mut io).await;
+        let _ = io.write_all(ok_response("", "").as_bytes()).await;
     }));
-    let kept = spec("{ http = \"/\", reuse = true }");
-    assert!(ask_often(server.address, &kept, 5).into_iter().all(passes));
-    assert_eq!(server.accepted(), 5);
-    let closing = Server::plain(http1(&ok("connection: close\r\n", "")));
-    assert!(ask_often(closing.address, &kept, 3).into_iter().all(passes));
-    assert_eq!(closing.accepted(), 3, "who says that it closes is believed");
+    let reusing_probe = spec("{ http = \"/\", reuse = true }");
+    assert!(probe_repeatedly(server.address, &reusing_probe, 5).into_iter().all(is_pass));
+    assert_eq!(server.accepted_count(), 5);
+    let closing =
+        TestServer::start_cleartext(http1_handler(&ok_response("connection: close\r\n", "")));
+    assert!(probe_repeatedly(closing.address, &reusing_probe, 3).into_iter().all(is_pass));
+    assert_eq!(closing.accepted_count(), 3, "who says that it closes is believed");
 }
 
 #[test]
-fn a_question_is_asked_as_it_is_written() {
-    let (said, heard) = mpsc::channel();
-    let server = Server::plain(serving(move |mut io| {
-        let said = said.clone();
+fn request_is_sent_exactly_as_configured() {
+    let (request_sender, request_receiver) = mpsc::channel();
+    let server = TestServer::start_cleartext(connection_handler(move |mut io| {
+        let request_sender = request_sender.clone();
         async move {
-            let mut text = request(&mut io).await;
+            let mut text = read_request_head(&mut io).await;
             if !text.contains("hello") && text.contains("content-length") {
                 let mut rest = [0; 5];
                 io.read_exact(&mut rest).await.expect("the body");
                 text.push_str(&String::from_utf8_lossy(&rest));
             }
-            let _ = io.write_all(ok("", "").as_bytes()).await;
-            said.send(text).expect("heard");
+            let _ = io.write_all(ok_response("", "").as_bytes()).await;
+            request_sender.send(text).expect("heard");
         }
     }));
     let probe = spec(
         "{ http = \"/a?b=c\", body = \"hello\", host = \"web:1\", headers = { x-a = \"1\" } }",
     );
-    assert!(passes(ask(server.address, &probe)));
-    let text = heard.recv().expect("a request");
+    assert!(is_pass(probe_once(server.address, &probe)));
+    let text = request_receiver.recv().expect("a request");
     assert_eq!(
         text,
         "POST /a?b=c HTTP/1.1\r\nhost: web:1\r\nuser-agent: gapless-probe\r\nx-a: 1\r\n\
          content-length: 5\r\nconnection: close\r\n\r\nhello"
     );
-    assert_eq!(server.accepted(), 1, "no second connection for what may count twice");
+    assert_eq!(server.accepted_count(), 1, "no second connection for what may count twice");
 }
 
 #[test]
-fn what_is_harmless_is_asked_again_until_somebody_answers() {
+fn silent_get_is_retried_on_new_connection_but_post_is_not() {
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
     // Every second connection is answered.
-    let server = Server::plain(serving(move |mut io| {
+    let server = TestServer::start_cleartext(connection_handler(move |mut io| {
         let number = count.fetch_add(1, SeqCst);
         async move {
-            request(&mut io).await;
+            read_request_head(&mut io).await;
             if number % 2 == 1 {
-                let _ = io.write_all(ok("", "").as_bytes()).await;
+                let _ = io.write_all(ok_response("", "").as_bytes()).await;
             }
             let _ = io.read(&mut [0; 1]).await;
         }
     }));
-    let Outcome::Pass { latency } =
-        ask_within(server.address, &spec("{ http = \"/\" }"), ms(2_000))
+    let ProbeOutcome::Pass { latency } =
+        probe_within(server.address, &spec("{ http = \"/\" }"), ms(2_000))
     else {
         panic!("no pass")
     };
     assert!(latency < ms(180), "{latency:?} is that of the second attempt, which began after 200");
-    assert_eq!(server.accepted(), 2);
+    assert_eq!(server.accepted_count(), 2);
     let post = spec("{ http = \"/\", body = \"x\" }");
-    assert_eq!(ask_within(server.address, &post, ms(300)), failed(Layer::Http, Reason::Timeout));
-    assert_eq!(server.accepted(), 3);
+    assert_eq!(
+        probe_within(server.address, &post, ms(300)),
+        failed_outcome(FailureLayer::Http, FailureReason::Timeout)
+    );
+    assert_eq!(server.accepted_count(), 3);
 }
 
 /// Begins its answer, and writes the rest of it when it is told to.
-fn answers_in_two(go_on: &Arc<Notify>, told: &mpsc::Sender<bool>) -> Serve {
-    let (go_on, told) = (Arc::clone(go_on), told.clone());
+fn two_part_response(resume: &Arc<Notify>, write_result: &mpsc::Sender<bool>) -> ConnectionHandler {
+    let (resume, write_result) = (Arc::clone(resume), write_result.clone());
     Arc::new(move |mut io| {
-        let (go_on, told) = (Arc::clone(&go_on), told.clone());
+        let (resume, write_result) = (Arc::clone(&resume), write_result.clone());
         Box::pin(async move {
-            request(&mut io).await;
+            read_request_head(&mut io).await;
             io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
-            go_on.notified().await;
-            told.send(io.write_all(b"well").await.is_ok()).expect("heard");
+            resume.notified().await;
+            write_result.send(io.write_all(b"well").await.is_ok()).expect("heard");
             // Until the probe's side closes.
             let _ = io.read(&mut [0]).await;
         })
@@ -218,24 +245,28 @@ fn answers_in_two(go_on: &Arc<Notify>, told: &mpsc::Sender<bool>) -> Serve {
 }
 
 #[test]
-fn who_still_writes_its_answer_is_not_cut_off() {
-    let (told, written) = mpsc::channel();
-    let go_on = Arc::new(Notify::new());
-    let server = Server::plain(answers_in_two(&go_on, &told));
-    let (prober, kept) = (Prober::default(), Kept::default());
+fn unfinished_response_is_not_cut_off() {
+    let (write_sender, write_receiver) = mpsc::channel();
+    let resume = Arc::new(Notify::new());
+    let server = TestServer::start_cleartext(two_part_response(&resume, &write_sender));
+    let (prober, cache) = (Prober::default(), ProbeConnectionCache::default());
     let probe = |page: &str| {
         let page = spec(page);
-        on_one_thread(async { prober.probe(server.address, &page, PATIENCE, &kept).await })
+        run_on_one_thread(async {
+            prober.probe(server.address, &page, PROBE_TIMEOUT, &cache).await
+        })
     };
-    let goes_well = || {
-        go_on.notify_one();
-        written.recv_timeout(PATIENCE).expect("tried")
+    let completes_write = || {
+        resume.notify_one();
+        write_receiver.recv_timeout(PROBE_TIMEOUT).expect("tried")
     };
-    assert!(passes(probe("{ http = \"/\" }")) && goes_well());
-    let unwanted = probe("{ http = \"/\", expect_status = 204 }");
-    assert_eq!(unwanted, failed_http(Reason::Status(200)));
-    assert!(goes_well());
+    assert!(is_pass(probe("{ http = \"/\" }")) && completes_write());
+    let wrong_status = probe("{ http = \"/\", expect_status = 204 }");
+    assert_eq!(wrong_status, http_failure(FailureReason::Status(200)));
+    assert!(completes_write());
     std::thread::sleep(ms(60));
     probe("{ http = \"/\" }");
-    eventually("those of before to be closed", PATIENCE, || server.open() == 1);
+    eventually("those of before to be closed", PROBE_TIMEOUT, || {
+        server.open_connection_count() == 1
+    });
 }

@@ -2,17 +2,22 @@
 
 use ::http::{Response, Version};
 use bytes::Bytes;
-use gapless::logic::outcome::{Class, Layer, Outcome, Reason};
+use gapless::logic::model::outcome::{FailureClass, FailureLayer, FailureReason, ProbeOutcome};
 use http_body_util::Full;
 use tempfile::TempDir;
 
-use super::{ask, ask_often, ask_with_pauses, failed, ms, passes, spec, spec_at};
-use crate::support::pki::{Authority, Clients, Valid};
-use crate::support::server::{Health, Serve, Server, grpc, http1, http2, ok, serving};
+use super::{
+    failed_outcome, is_pass, ms, probe_once, probe_repeatedly, probe_with_pauses, spec, spec_at,
+};
+use crate::support::pki::{CertificateAuthority, CertificateValidity, ClientAuth};
+use crate::support::server::{
+    ConnectionHandler, GrpcHealth, TestServer, connection_handler, grpc_health_handler,
+    http1_handler, http2_handler, ok_response,
+};
 
 /// Says how it was asked; `/bad` is a 503.
-fn echo() -> Serve {
-    http2(|request| {
+fn echo() -> ConnectionHandler {
+    http2_handler(|request| {
         let status = if request.uri().path() == "/bad" { 503 } else { 200 };
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let text = format!(
@@ -28,110 +33,123 @@ fn echo() -> Serve {
 }
 
 #[test]
-fn a_page_over_http2() {
-    let server = Server::plain(echo());
-    let page = |keys: &str| ask(server.address, &spec(&format!("{{ http2 = \"/\", {keys} }}")));
-    assert!(passes(page(&format!("expect_body = \"GET {} true -\"", server.address))));
-    assert!(passes(page(
+fn http2_probe_checks_request_and_response() {
+    let server = TestServer::start_cleartext(echo());
+    let page =
+        |keys: &str| probe_once(server.address, &spec(&format!("{{ http2 = \"/\", {keys} }}")));
+    assert!(is_pass(page(&format!("expect_body = \"GET {} true -\"", server.address))));
+    assert!(is_pass(page(
         "host = \"web\", headers = { x-probe = \"a\" }, expect_body = \"web true a\""
     )));
-    assert!(passes(page("body = \"question\", expect_body_regex = \"^POST \"")));
-    assert_eq!(page("expect_body = \"other\""), failed(Layer::Http, Reason::Body));
+    assert!(is_pass(page("body = \"question\", expect_body_regex = \"^POST \"")));
+    assert_eq!(
+        page("expect_body = \"other\""),
+        failed_outcome(FailureLayer::Http, FailureReason::Body)
+    );
     assert!(matches!(
         page("degraded = { header = \"x-health: degraded\" }"),
-        Outcome::Degraded { .. }
+        ProbeOutcome::Degraded { .. }
     ));
-    let bad = ask(server.address, &spec("{ http2 = \"/bad\" }"));
-    assert_eq!(bad, failed(Layer::Http, Reason::Status(503)));
-    let old = Server::plain(http1(&ok("", "")));
+    let bad = probe_once(server.address, &spec("{ http2 = \"/bad\" }"));
+    assert_eq!(bad, failed_outcome(FailureLayer::Http, FailureReason::Status(503)));
+    let http1_server = TestServer::start_cleartext(http1_handler(&ok_response("", "")));
     assert_eq!(
-        ask(old.address, &spec("{ http2 = \"/\" }")),
-        failed(Layer::Http, Reason::Malformed)
+        probe_once(http1_server.address, &spec("{ http2 = \"/\" }")),
+        failed_outcome(FailureLayer::Http, FailureReason::Malformed)
     );
 }
 
 #[test]
-fn http2_over_tls_is_agreed_on() {
-    let authority = Authority::new("tests");
+fn http2_over_tls_requires_alpn() {
+    let authority = CertificateAuthority::new("tests");
     let directory = TempDir::new().expect("a directory");
     std::fs::write(directory.path().join("ca.pem"), authority.pem()).expect("written");
-    let identity = authority.server(&["127.0.0.1"], Valid::Now);
-    let serving = |alpn: &[&str]| Server::tls(identity.server_config(&Clients::Any, alpn), echo());
+    let identity = authority.server_certificate(&["127.0.0.1"], CertificateValidity::Current);
+    let serving = |alpn: &[&str]| {
+        TestServer::start_tls(identity.server_config(&ClientAuth::NotRequested, alpn), echo())
+    };
     let page = spec_at(directory.path(), "{ http2 = \"/\", tls = { ca_file = \"ca.pem\" } }");
-    let both = serving(&["h2", "http/1.1"]);
-    assert!(passes(ask(both.address, &page)));
+    let h2_and_http1 = serving(&["h2", "http/1.1"]);
+    assert!(is_pass(probe_once(h2_and_http1.address, &page)));
     for other in [&["http/1.1"][..], &[]] {
         let server = serving(other);
-        assert_eq!(ask(server.address, &page), failed(Layer::Tls, Reason::Handshake), "{other:?}");
+        assert_eq!(
+            probe_once(server.address, &page),
+            failed_outcome(FailureLayer::Tls, FailureReason::Handshake),
+            "{other:?}"
+        );
     }
 }
 
 #[test]
-fn grpc_health() {
-    let server = Server::plain(grpc(|service| match service {
-        "" | "up" => Health::Status(1),
-        "down" => Health::Status(2),
-        "unset" => Health::Status(0),
-        "busy" => Health::Call("14"),
-        _ => Health::Call("5"),
+fn grpc_health_statuses_map_to_outcomes() {
+    let server = TestServer::start_cleartext(grpc_health_handler(|service| match service {
+        "" | "up" => GrpcHealth::ServingStatus(1),
+        "down" => GrpcHealth::ServingStatus(2),
+        "unset" => GrpcHealth::ServingStatus(0),
+        "busy" => GrpcHealth::CallStatus("14"),
+        _ => GrpcHealth::CallStatus("5"),
     }));
-    let health = |service: &str| ask(server.address, &spec(&format!("{{ grpc = \"{service}\" }}")));
-    assert!(passes(health("")));
-    assert!(passes(health("up")));
-    assert_eq!(health("down"), failed(Layer::Grpc, Reason::NotServing));
-    assert_eq!(health("unset"), failed(Layer::Grpc, Reason::NotServing));
-    assert_eq!(health("busy"), failed(Layer::Grpc, Reason::GrpcStatus(14)));
-    assert_eq!(health("who"), failed(Layer::Grpc, Reason::GrpcStatus(5)));
-    let page = Server::plain(echo());
-    let outcome = ask(page.address, &spec("{ grpc = \"\" }"));
-    assert_eq!(outcome, failed(Layer::Http, Reason::Malformed), "no gRPC");
-    let Outcome::Fail(failure) = health("down") else { panic!("no failure") };
+    let health =
+        |service: &str| probe_once(server.address, &spec(&format!("{{ grpc = \"{service}\" }}")));
+    assert!(is_pass(health("")));
+    assert!(is_pass(health("up")));
+    assert_eq!(health("down"), failed_outcome(FailureLayer::Grpc, FailureReason::NotServing));
+    assert_eq!(health("unset"), failed_outcome(FailureLayer::Grpc, FailureReason::NotServing));
+    assert_eq!(health("busy"), failed_outcome(FailureLayer::Grpc, FailureReason::GrpcStatus(14)));
+    assert_eq!(health("who"), failed_outcome(FailureLayer::Grpc, FailureReason::GrpcStatus(5)));
+    let page = TestServer::start_cleartext(echo());
+    let outcome = probe_once(page.address, &spec("{ grpc = \"\" }"));
+    assert_eq!(outcome, failed_outcome(FailureLayer::Http, FailureReason::Malformed), "no gRPC");
+    let ProbeOutcome::Fail(failure) = health("down") else { panic!("no failure") };
     assert_eq!(
         (failure.class(), failure.to_string().as_str()),
-        (Class::BadStatus, "grpc not serving")
+        (FailureClass::BadStatus, "grpc not serving")
     );
 }
 
 #[test]
-fn one_connection_carries_many_checks() {
-    let server = Server::plain(grpc(|_| Health::Status(1)));
-    let kept = spec("{ grpc = \"\", reuse = true }");
-    assert!(ask_often(server.address, &kept, 5).into_iter().all(passes));
-    assert_eq!(server.accepted(), 1);
-    let server = Server::plain(echo());
+fn reused_connection_carries_many_checks() {
+    let server = TestServer::start_cleartext(grpc_health_handler(|_| GrpcHealth::ServingStatus(1)));
+    let reusing_probe = spec("{ grpc = \"\", reuse = true }");
+    assert!(probe_repeatedly(server.address, &reusing_probe, 5).into_iter().all(is_pass));
+    assert_eq!(server.accepted_count(), 1);
+    let server = TestServer::start_cleartext(echo());
     assert!(
-        ask_often(server.address, &spec("{ http2 = \"/\", reuse = true }"), 5)
+        probe_repeatedly(server.address, &spec("{ http2 = \"/\", reuse = true }"), 5)
             .into_iter()
-            .all(passes)
+            .all(is_pass)
     );
-    assert_eq!(server.accepted(), 1);
-    assert!(ask_often(server.address, &spec("{ http2 = \"/\" }"), 5).into_iter().all(passes));
-    assert_eq!(server.accepted(), 6);
+    assert_eq!(server.accepted_count(), 1);
+    assert!(
+        probe_repeatedly(server.address, &spec("{ http2 = \"/\" }"), 5).into_iter().all(is_pass)
+    );
+    assert_eq!(server.accepted_count(), 6);
 }
 
 /// Answers one check, then closes: with a word of it, or without.
-fn one_check(with_a_word: bool) -> Serve {
-    serving(move |io| async move {
+fn single_check_server(should_send_goaway: bool) -> ConnectionHandler {
+    connection_handler(move |io| async move {
         let Ok(mut connection) = h2::server::handshake(io).await else { return };
         let Some(Ok((_, mut respond))) = connection.accept().await else { return };
         let _ = respond.send_response(Response::new(()), true);
-        if with_a_word {
+        if should_send_goaway {
             connection.graceful_shutdown();
         }
         // Sends what is left to send.
         let closed = tokio::time::timeout(ms(50), connection.accept()).await;
-        assert!(closed.is_err() || with_a_word);
+        assert!(closed.is_err() || should_send_goaway);
     })
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_meanwhile_says_nothing() {
-    for with_a_word in [true, false] {
-        let server = Server::plain(one_check(with_a_word));
-        let kept = spec("{ http2 = \"/\", reuse = true }");
-        for outcome in ask_with_pauses(server.address, &kept, 4) {
-            assert!(passes(outcome), "{outcome:?}");
+fn closed_reused_connection_is_not_a_failure() {
+    for should_send_goaway in [true, false] {
+        let server = TestServer::start_cleartext(single_check_server(should_send_goaway));
+        let reusing_probe = spec("{ http2 = \"/\", reuse = true }");
+        for outcome in probe_with_pauses(server.address, &reusing_probe, 4) {
+            assert!(is_pass(outcome), "{outcome:?}");
         }
-        assert_eq!(server.accepted(), 4);
+        assert_eq!(server.accepted_count(), 4);
     }
 }

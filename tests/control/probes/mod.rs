@@ -1,11 +1,11 @@
 //! Probes as they are written in a file, against real servers.
 
+mod blocked_thread;
 mod http;
 mod http2;
-mod loss;
-mod program;
+mod packet_loss;
+mod running_instance;
 mod tcp;
-mod time;
 mod tls;
 
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use gapless::config;
-use gapless::logic::outcome::{Failure, Layer, Outcome, Reason};
-use gapless::logic::probe::ProbeSpec;
-use gapless::net::prober::{Kept, Prober};
+use gapless::logic::model::outcome::{Failure, FailureLayer, FailureReason, ProbeOutcome};
+use gapless::logic::probing::probe::ProbeSpec;
+use gapless::net::prober::{ProbeConnectionCache, Prober};
 
 /// Long enough for any healthy answer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -44,47 +44,54 @@ fn spec(probe: &str) -> ProbeSpec {
 }
 
 /// Runs on one thread, as control does.
-fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
+fn run_on_one_thread<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), future)
 }
 
 /// Probes once.
-fn ask_within(address: SocketAddr, spec: &ProbeSpec, timeout: Duration) -> Outcome {
+fn probe_within(address: SocketAddr, spec: &ProbeSpec, timeout: Duration) -> ProbeOutcome {
     let prober = Rc::new(Prober::default());
-    on_one_thread(async { prober.probe(address, spec, timeout, &Kept::default()).await })
+    run_on_one_thread(async {
+        prober.probe(address, spec, timeout, &ProbeConnectionCache::default()).await
+    })
 }
 
-fn ask(address: SocketAddr, spec: &ProbeSpec) -> Outcome {
-    ask_within(address, spec, PATIENCE)
+fn probe_once(address: SocketAddr, spec: &ProbeSpec) -> ProbeOutcome {
+    probe_within(address, spec, PROBE_TIMEOUT)
 }
 
 /// Probes several times with what is kept between them.
-fn ask_often(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
-    ask_every(Duration::ZERO, address, spec, times)
+fn probe_repeatedly(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<ProbeOutcome> {
+    probe_at_intervals(Duration::ZERO, address, spec, times)
 }
 
 /// The same, with pauses in which a server may close what is kept.
-fn ask_with_pauses(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
-    ask_every(ms(100), address, spec, times)
+fn probe_with_pauses(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<ProbeOutcome> {
+    probe_at_intervals(ms(100), address, spec, times)
 }
 
-fn ask_every(pause: Duration, address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<Outcome> {
-    let (prober, kept) = (Prober::default(), Kept::default());
-    on_one_thread(async {
+fn probe_at_intervals(
+    pause: Duration,
+    address: SocketAddr,
+    spec: &ProbeSpec,
+    times: usize,
+) -> Vec<ProbeOutcome> {
+    let (prober, cache) = (Prober::default(), ProbeConnectionCache::default());
+    run_on_one_thread(async {
         let mut outcomes = Vec::new();
         for _ in 0..times {
-            outcomes.push(prober.probe(address, spec, PATIENCE, &kept).await);
+            outcomes.push(prober.probe(address, spec, PROBE_TIMEOUT, &cache).await);
             tokio::time::sleep(pause).await;
         }
         outcomes
     })
 }
 
-fn passes(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Pass { .. })
+fn is_pass(outcome: ProbeOutcome) -> bool {
+    matches!(outcome, ProbeOutcome::Pass { .. })
 }
 
-fn failed(layer: Layer, reason: Reason) -> Outcome {
-    Outcome::Fail(Failure { layer, reason })
+fn failed_outcome(layer: FailureLayer, reason: FailureReason) -> ProbeOutcome {
+    ProbeOutcome::Fail(Failure { layer, reason })
 }

@@ -5,247 +5,253 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{World, ask, ask_with};
-use crate::support::client::Answer;
+use super::{AffinityFixture, get_with_cookie, get_with_fields};
+use crate::support::client::TestResponse;
 use crate::support::instance::{BINARY, Gapless};
-use crate::support::{SOON, eventually, until};
+use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 const SECRET: &str = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9\n";
-const OTHER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\n";
+const OTHER_SECRET: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\n";
 
 /// The cookie that an answer sets, as it is sent back.
 #[track_caller]
-fn pin(answer: &Answer) -> String {
+fn affinity_cookie(answer: &TestResponse) -> String {
     let set = answer.field("set-cookie").expect("a cookie");
     set.split(';').next().expect("a value").to_owned()
 }
 
 /// A cookie for an endpoint, with the endpoint's name.
 #[track_caller]
-fn pinned(gapless: &Gapless) -> (String, String) {
-    let answer = ask(gapless, "");
-    (pin(&answer), answer.text())
+fn new_affinity_cookie(gapless: &Gapless) -> (String, String) {
+    let answer = get_with_fields(gapless, "");
+    (affinity_cookie(&answer), answer.text())
 }
 
 /// Asks often enough that chance would have gone elsewhere.
 #[track_caller]
-fn stays(gapless: &Gapless, cookie: &str, endpoint: &str) {
+fn assert_sticky(gapless: &Gapless, cookie: &str, endpoint: &str) {
     for _ in 0..20 {
-        let answer = ask_with(gapless, cookie);
+        let answer = get_with_cookie(gapless, cookie);
         assert_eq!((answer.text().as_str(), answer.field("set-cookie")), (endpoint, None));
     }
 }
 
-fn outcomes(gapless: &Gapless, outcome: &str) -> f64 {
+fn affinity_outcomes(gapless: &Gapless, outcome: &str) -> f64 {
     gapless.metric(&format!("gapless_affinity_total{{pool=\"web\",outcome=\"{outcome}\"}}"))
 }
 
 #[test]
-fn a_client_stays_with_its_endpoint() {
-    let world = World::new(4);
+fn cookie_keeps_the_client_on_its_endpoint() {
+    let fixture = AffinityFixture::new(4);
     let gapless =
-        Gapless::start_ready(&world.config("affinity = { cookie = \"pin\", ttl = \"1h\" }"));
-    let answer = ask(&gapless, "");
+        Gapless::start_ready(&fixture.config("affinity = { cookie = \"pin\", ttl = \"1h\" }"));
+    let answer = get_with_fields(&gapless, "");
     let set = answer.field("set-cookie").expect("a cookie").to_owned();
     let (value, attributes) = set.split_once("; ").expect("attributes");
     assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Lax; Max-Age=3600");
     assert_eq!(value.len(), "pin=".len() + 48, "and nothing of an address in it: {value}");
-    stays(&gapless, value, &answer.text());
-    assert_eq!(outcomes(&gapless, "new"), 1.0);
-    assert_eq!(outcomes(&gapless, "kept"), 20.0);
-    let everywhere = (0..60).map(|_| ask(&gapless, "").text());
-    let everywhere: std::collections::HashSet<String> = everywhere.collect();
-    assert_eq!(everywhere.len(), 4, "others are not kept there");
+    assert_sticky(&gapless, value, &answer.text());
+    assert_eq!(affinity_outcomes(&gapless, "new"), 1.0);
+    assert_eq!(affinity_outcomes(&gapless, "kept"), 20.0);
+    let endpoints = (0..60).map(|_| get_with_fields(&gapless, "").text());
+    let endpoints: std::collections::HashSet<String> = endpoints.collect();
+    assert_eq!(endpoints.len(), 4, "others are not kept there");
 }
 
 #[test]
-fn what_is_forged_leads_nowhere_and_is_counted() {
-    let world = World::new(3);
-    let gapless = Gapless::start_ready(&world.config("affinity = { cookie = \"pin\" }"));
-    let (cookie, endpoint) = pinned(&gapless);
+fn forged_cookie_is_refused_and_replaced() {
+    let fixture = AffinityFixture::new(3);
+    let gapless = Gapless::start_ready(&fixture.config("affinity = { cookie = \"pin\" }"));
+    let (cookie, endpoint) = new_affinity_cookie(&gapless);
     let mut forged = cookie.clone().into_bytes();
     let last = forged.len() - 1;
     forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
     let forged = String::from_utf8(forged).expect("text");
     for bad in [forged.as_str(), "pin=short", "pin=\"\"", "pin=%00%00"] {
-        let answer = ask_with(&gapless, bad);
+        let answer = get_with_cookie(&gapless, bad);
         assert!(answer.field("set-cookie").is_some(), "it gets one of its own: {bad}");
     }
-    assert_eq!(outcomes(&gapless, "refused"), 4.0);
+    assert_eq!(affinity_outcomes(&gapless, "refused"), 4.0);
     // A client may have others of that name, of other paths.
-    stays(&gapless, &format!("{forged}; {cookie}"), &endpoint);
-    assert_eq!(outcomes(&gapless, "refused"), 4.0);
+    assert_sticky(&gapless, &format!("{forged}; {cookie}"), &endpoint);
+    assert_eq!(affinity_outcomes(&gapless, "refused"), 4.0);
 }
 
 #[test]
-fn a_reload_leaves_clients_where_they_are() {
-    let world = World::new(4);
-    let config = world.config("affinity = { cookie = \"pin\" }");
+fn reload_keeps_affinity() {
+    let fixture = AffinityFixture::new(4);
+    let config = fixture.config("affinity = { cookie = \"pin\" }");
     let gapless = Gapless::start_ready(&config);
-    let (cookie, endpoint) = pinned(&gapless);
-    gapless.write(&config.pool("late_after = \"1s\"").text());
-    eventually("reloaded", SOON, || gapless.generation() == 2);
-    stays(&gapless, &cookie, &endpoint);
+    let (cookie, endpoint) = new_affinity_cookie(&gapless);
+    gapless.write_config(&config.pool("late_after = \"1s\"").text());
+    eventually("reloaded", DEFAULT_TIMEOUT, || gapless.generation() == 2);
+    assert_sticky(&gapless, &cookie, &endpoint);
 }
 
 #[test]
-fn secrets_of_a_file_outlive_the_process_and_can_be_exchanged() {
-    let world = World::new(4);
+fn secret_file_survives_restart_and_rotation() {
+    let fixture = AffinityFixture::new(4);
     let start = |secrets: &str| {
         let directory = TempDir::new().expect("a directory");
         std::fs::write(directory.path().join("secrets"), secrets).expect("written");
-        let config = world.config("affinity = { cookie = \"pin\", secret_file = \"secrets\" }");
+        let config = fixture.config("affinity = { cookie = \"pin\", secret_file = \"secrets\" }");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, config.text()).expect("written");
-        let gapless = Gapless::start_with(directory, file);
+        let gapless = Gapless::start_with_file(directory, file);
         gapless.wait_all_up();
         gapless
     };
     let first = start(SECRET);
-    let (cookie, endpoint) = pinned(&first);
+    let (cookie, endpoint) = new_affinity_cookie(&first);
     drop(first);
-    let second = start(&format!("# the new one first\n{OTHER}{SECRET}"));
-    let answer = ask_with(&second, &cookie);
+    let second = start(&format!("# the new one first\n{OTHER_SECRET}{SECRET}"));
+    let answer = get_with_cookie(&second, &cookie);
     assert_eq!(answer.text(), endpoint);
-    let renewed = pin(&answer);
-    stays(&second, &renewed, &endpoint);
-    let file = second.file().with_file_name("secrets");
-    std::fs::write(file, OTHER).expect("written");
-    eventually("reloaded", SOON, || second.generation() == 2);
-    stays(&second, &renewed, &endpoint);
-    let answer = ask_with(&second, &cookie);
+    let renewed = affinity_cookie(&answer);
+    assert_sticky(&second, &renewed, &endpoint);
+    let file = second.config_file().with_file_name("secrets");
+    std::fs::write(file, OTHER_SECRET).expect("written");
+    eventually("reloaded", DEFAULT_TIMEOUT, || second.generation() == 2);
+    assert_sticky(&second, &renewed, &endpoint);
+    let answer = get_with_cookie(&second, &cookie);
     assert!(answer.field("set-cookie").is_some(), "sealed by what is no secret any more");
     assert!(!second.log().contains("ffff"), "no log shows a secret");
 }
 
 #[test]
-fn the_instances_own_secret_is_kept_in_its_state_directory() {
-    let world = World::new(4);
+fn own_secret_persists_in_the_state_directory() {
+    let fixture = AffinityFixture::new(4);
     let state = TempDir::new().expect("a directory");
     let path = state.path().join("state");
     let keys = format!("state_dir = \"{}\"", path.display());
-    let config = world.config("affinity = { cookie = \"pin\" }").keys(&keys);
+    let config = fixture.config("affinity = { cookie = \"pin\" }").keys(&keys);
     let first = Gapless::start_ready(&config);
-    let (cookie, endpoint) = pinned(&first);
+    let (cookie, endpoint) = new_affinity_cookie(&first);
     drop(first);
-    assert_eq!(mode(&path.join("affinity.key")), 0o600);
-    stays(&Gapless::start_ready(&config), &cookie, &endpoint);
+    assert_eq!(file_mode(&path.join("affinity.key")), 0o600);
+    assert_sticky(&Gapless::start_ready(&config), &cookie, &endpoint);
 }
 
-fn mode(path: &Path) -> u32 {
+fn file_mode(path: &Path) -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).expect("a file").mode() & 0o777
 }
 
 #[test]
-fn the_process_that_takes_over_opens_what_the_old_one_sealed() {
-    let world = World::new(4);
+fn upgraded_process_accepts_cookies_of_its_predecessor() {
+    let fixture = AffinityFixture::new(4);
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("gapless.toml");
-    let config = world.config("affinity = { cookie = \"pin\" }");
+    let config = fixture.config("affinity = { cookie = \"pin\" }");
     std::fs::write(&file, config.text()).expect("written");
     let mut command = Command::new(BINARY);
     command.arg("run").arg(&file);
-    let mut gapless = Gapless::start_by(command, directory, file);
+    let mut gapless = Gapless::start_command(command, directory, file);
     gapless.wait_all_up();
-    let (cookie, endpoint) = pinned(&gapless);
+    let (cookie, endpoint) = new_affinity_cookie(&gapless);
     gapless.upgrade();
-    assert!(gapless.wait(SOON).success());
-    stays(&gapless, &cookie, &endpoint);
+    assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());
+    assert_sticky(&gapless, &cookie, &endpoint);
 }
 
 /// A client whose endpoint is gone; its cookie, and where it went.
-fn moved(gapless: &Gapless, world: &World, (cookie, endpoint): (&str, &str)) -> (String, String) {
-    world.named(endpoint).die();
+fn fail_endpoint_of_client(
+    gapless: &Gapless,
+    fixture: &AffinityFixture,
+    (cookie, endpoint): (&str, &str),
+) -> (String, String) {
+    fixture.endpoint_named(endpoint).kill();
     // While it is only suspected clients pass by, and keep their pins.
-    let answer = until("another pin", SOON, || {
-        let answer = ask_with(gapless, cookie);
+    let answer = poll_until("another pin", DEFAULT_TIMEOUT, || {
+        let answer = get_with_cookie(gapless, cookie);
         assert_eq!(answer.status, 200, "it is served elsewhere at once");
         assert_ne!(answer.text(), endpoint);
         answer.field("set-cookie").is_some().then_some(answer)
     });
-    let (moved, elsewhere) = (pin(&answer), answer.text());
-    let address = world.named(endpoint).address();
-    eventually("down", SOON, || gapless.state(address) == "down");
-    stays(gapless, &moved, &elsewhere);
-    (moved, elsewhere)
+    let (new_cookie, elsewhere) = (affinity_cookie(&answer), answer.text());
+    let address = fixture.endpoint_named(endpoint).address();
+    eventually("down", DEFAULT_TIMEOUT, || gapless.endpoint_state(address) == "down");
+    assert_sticky(gapless, &new_cookie, &elsewhere);
+    (new_cookie, elsewhere)
 }
 
-fn comes_back(gapless: &Gapless, world: &World, endpoint: &str) {
-    let endpoint = world.named(endpoint);
+fn recover_endpoint(gapless: &Gapless, fixture: &AffinityFixture, endpoint: &str) {
+    let endpoint = fixture.endpoint_named(endpoint);
     endpoint.listen();
-    eventually("up again", SOON, || gapless.state(endpoint.address()) == "up");
+    eventually("up again", DEFAULT_TIMEOUT, || gapless.endpoint_state(endpoint.address()) == "up");
 }
 
 #[test]
-fn a_client_whose_endpoint_fails_returns_to_it() {
-    let world = World::new(4);
-    let gapless = Gapless::start_ready(&world.config("affinity = { cookie = \"pin\" }"));
-    let (cookie, first) = pinned(&gapless);
-    let (moved, _) = moved(&gapless, &world, (&cookie, &first));
-    comes_back(&gapless, &world, &first);
-    let back = until("back at the first", SOON, || {
-        let answer = ask_with(&gapless, &moved);
-        (answer.text() == first).then(|| pin(&answer))
+fn client_returns_to_its_endpoint_after_recovery() {
+    let fixture = AffinityFixture::new(4);
+    let gapless = Gapless::start_ready(&fixture.config("affinity = { cookie = \"pin\" }"));
+    let (cookie, first) = new_affinity_cookie(&gapless);
+    let (new_cookie, _) = fail_endpoint_of_client(&gapless, &fixture, (&cookie, &first));
+    recover_endpoint(&gapless, &fixture, &first);
+    let back = poll_until("back at the first", DEFAULT_TIMEOUT, || {
+        let answer = get_with_cookie(&gapless, &new_cookie);
+        (answer.text() == first).then(|| affinity_cookie(&answer))
     });
-    stays(&gapless, &back, &first);
-    assert_eq!(outcomes(&gapless, "returned"), 1.0);
+    assert_sticky(&gapless, &back, &first);
+    assert_eq!(affinity_outcomes(&gapless, "returned"), 1.0);
 }
 
 #[test]
-fn or_it_stays_where_it_went() {
-    let world = World::new(4);
+fn on_return_stay_keeps_client_on_the_new_endpoint() {
+    let fixture = AffinityFixture::new(4);
     let affinity = "affinity = { cookie = \"pin\", on_return = \"stay\" }";
-    let gapless = Gapless::start_ready(&world.config(affinity));
-    let (cookie, first) = pinned(&gapless);
-    let (moved, elsewhere) = moved(&gapless, &world, (&cookie, &first));
-    comes_back(&gapless, &world, &first);
-    stays(&gapless, &moved, &elsewhere);
-    assert_eq!(outcomes(&gapless, "moved"), 1.0);
+    let gapless = Gapless::start_ready(&fixture.config(affinity));
+    let (cookie, first) = new_affinity_cookie(&gapless);
+    let (new_cookie, elsewhere) = fail_endpoint_of_client(&gapless, &fixture, (&cookie, &first));
+    recover_endpoint(&gapless, &fixture, &first);
+    assert_sticky(&gapless, &new_cookie, &elsewhere);
+    assert_eq!(affinity_outcomes(&gapless, "moved"), 1.0);
 }
 
 #[test]
-fn a_full_endpoint_is_passed_by_for_once() {
-    let world = World::new(2);
+fn endpoint_at_limit_is_skipped_without_a_new_cookie() {
+    let fixture = AffinityFixture::new(2);
     let lines = "affinity = { cookie = \"pin\" }\nlimits = { endpoint = { requests = 1 } }";
-    let config = world.config(lines).route("retry = { hedge = false }");
+    let config = fixture.config(lines).route("retry = { hedge = false }");
     let gapless = Gapless::start_ready(&config);
-    let (cookie, endpoint) = pinned(&gapless);
-    let hold = crate::support::endpoint::Mode::Slow(std::time::Duration::from_secs(2));
-    world.named(&endpoint).set(hold);
+    let (cookie, endpoint) = new_affinity_cookie(&gapless);
+    let slow = crate::support::endpoint::ResponseMode::Slow(std::time::Duration::from_secs(2));
+    fixture.endpoint_named(&endpoint).set_mode(slow);
     let held = std::thread::scope(|scope| {
-        let held = scope.spawn(|| ask_with(&gapless, &cookie));
-        let there = world.named(&endpoint);
-        eventually("it is there", SOON, || there.seen().len() == 2);
-        let answer = ask_with(&gapless, &cookie);
+        let held = scope.spawn(|| get_with_cookie(&gapless, &cookie));
+        let pinned_endpoint = fixture.endpoint_named(&endpoint);
+        eventually("it is there", DEFAULT_TIMEOUT, || pinned_endpoint.requests().len() == 2);
+        let answer = get_with_cookie(&gapless, &cookie);
         assert_ne!(answer.text(), endpoint);
         assert_eq!(answer.field("set-cookie"), None, "its pin stays");
         held.join().expect("answered")
     });
     assert_eq!(held.text(), endpoint);
-    assert_eq!(outcomes(&gapless, "away"), 1.0);
+    assert_eq!(affinity_outcomes(&gapless, "away"), 1.0);
 }
 
 #[test]
-fn a_drained_endpoint_keeps_its_clients_for_a_time_and_gets_no_others() {
-    let world = World::new(3);
+fn drained_endpoint_keeps_pinned_clients_for_drain_time() {
+    let fixture = AffinityFixture::new(3);
     let drained = |drain: &str| {
         let affinity = format!("affinity = {{ cookie = \"pin\", drain = \"{drain}\" }}");
-        let gapless = Gapless::start_ready(&world.config(&affinity));
-        let (cookie, endpoint) = pinned(&gapless);
-        let address = world.named(&endpoint).address();
+        let gapless = Gapless::start_ready(&fixture.config(&affinity));
+        let (cookie, endpoint) = new_affinity_cookie(&gapless);
+        let address = fixture.endpoint_named(&endpoint).address();
         let admin = gapless.admin.to_string();
         let mut command = Command::new(BINARY);
         command.args(["drain", &address.to_string(), "--force", "--admin", &admin]);
         assert!(command.status().expect("a process").success());
-        eventually("drained", SOON, || gapless.endpoint(address)["standing"] == "drained");
+        eventually("drained", DEFAULT_TIMEOUT, || {
+            gapless.endpoint(address)["standing"] == "drained"
+        });
         (gapless, cookie, endpoint)
     };
     let (gapless, cookie, endpoint) = drained("1h");
-    stays(&gapless, &cookie, &endpoint);
-    assert!((0..20).all(|_| ask(&gapless, "").text() != endpoint));
+    assert_sticky(&gapless, &cookie, &endpoint);
+    assert!((0..20).all(|_| get_with_fields(&gapless, "").text() != endpoint));
     let (gapless, cookie, endpoint) = drained("0s");
-    let answer = ask_with(&gapless, &cookie);
+    let answer = get_with_cookie(&gapless, &cookie);
     assert_ne!(answer.text(), endpoint);
-    stays(&gapless, &pin(&answer), &answer.text());
+    assert_sticky(&gapless, &affinity_cookie(&answer), &answer.text());
 }

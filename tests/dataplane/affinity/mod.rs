@@ -1,49 +1,49 @@
 //! Clients that stay with an endpoint, and keys that find theirs, through the real proxy.
 
+mod config_errors;
+mod consistent_hash;
 mod cookie;
-mod keyed;
-mod refused;
 
 use std::net::SocketAddr;
 
-use crate::support::client::{Answer, Client};
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::client::{TestClient, TestResponse};
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 
 /// Endpoints of one pool.
-struct World {
-    endpoints: Vec<Endpoint>,
+struct AffinityFixture {
+    endpoints: Vec<TestEndpoint>,
 }
 
-impl World {
+impl AffinityFixture {
     fn new(count: usize) -> Self {
-        let name = |n: usize| Endpoint::start(&format!("e{n}"));
+        let name = |n: usize| TestEndpoint::start(&format!("e{n}"));
         Self { endpoints: (0..count).map(name).collect() }
     }
 
     /// All of them in one zone, with these lines of the pool.
-    fn config(&self, pool: &str) -> Config {
-        let addresses: Vec<SocketAddr> = self.endpoints.iter().map(Endpoint::address).collect();
-        let quick = "detect = { interval = \"500ms\", timeout = \"500ms\", fast_interval = \"50ms\", \
+    fn config(&self, pool: &str) -> ConfigBuilder {
+        let addresses: Vec<SocketAddr> = self.endpoints.iter().map(TestEndpoint::address).collect();
+        let fast_detection = "detect = { interval = \"500ms\", timeout = \"500ms\", fast_interval = \"50ms\", \
                      down_interval = \"500ms\" }\nrecover = { hold_down = \"1ms\", ramp = \"1ms\" }";
-        Config::new().pool(quick).pool(pool).zone("here/a", &addresses)
+        ConfigBuilder::new().pool(fast_detection).pool(pool).zone("here/a", &addresses)
     }
 
-    fn named(&self, name: &str) -> &Endpoint {
+    fn endpoint_named(&self, name: &str) -> &TestEndpoint {
         let number: usize = name.trim_start_matches('e').parse().expect("a number");
         &self.endpoints[number]
     }
 }
 
 /// Asks with these lines of header fields.
-fn ask(gapless: &Gapless, fields: &str) -> Answer {
-    let mut client = Client::open(gapless.address);
+fn get_with_fields(gapless: &Gapless, fields: &str) -> TestResponse {
+    let mut client = TestClient::open(gapless.address);
     client.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n")).expect("sent");
-    client.answer("GET").expect("an answer")
+    client.read_response("GET").expect("an answer")
 }
 
 /// Asks as a browser would that has this cookie.
-fn ask_with(gapless: &Gapless, cookie: &str) -> Answer {
-    ask(gapless, &format!("cookie: theme=dark; {cookie}; lang=en\r\n"))
+fn get_with_cookie(gapless: &Gapless, cookie: &str) -> TestResponse {
+    get_with_fields(gapless, &format!("cookie: theme=dark; {cookie}; lang=en\r\n"))
 }

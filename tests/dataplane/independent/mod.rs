@@ -2,5 +2,5 @@
 //! grpcio, WebSocket by Python's websockets, each on both sides of gapless.
 
 mod grpc;
-mod peer;
+mod python_peer;
 mod websocket;

@@ -2,22 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::closed;
-use crate::support::client::Client;
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use super::closed_connections;
+use crate::support::client::TestClient;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually, until};
+use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 /// Has `gapless` use this share of what it may, in thousandths, as `config` says the rest, so that it
 /// comes to `level`; what it uses grows a little by that.
 #[track_caller]
-fn use_up(gapless: &Gapless, config: &Config, thousandths: u64, level: f64) {
-    until("the level is reached", SOON, || {
-        let bound = gapless.metric("gapless_memory_bytes") as u64 * 1_000 / thousandths;
+fn set_memory_pressure(gapless: &Gapless, config: &ConfigBuilder, used_permille: u64, level: f64) {
+    poll_until("the level is reached", DEFAULT_TIMEOUT, || {
+        let bound = gapless.metric("gapless_memory_bytes") as u64 * 1_000 / used_permille;
         let generation = gapless.generation();
-        gapless.write(&config.clone().tables(&format!("[limits]\nmemory = {bound}")).text());
-        eventually("it is loaded", SOON, || gapless.generation() > generation);
+        gapless.write_config(&config.clone().tables(&format!("[limits]\nmemory = {bound}")).text());
+        eventually("it is loaded", DEFAULT_TIMEOUT, || gapless.generation() > generation);
         // It is looked at ten times a second.
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(600) {
@@ -30,44 +30,44 @@ fn use_up(gapless: &Gapless, config: &Config, thousandths: u64, level: f64) {
 }
 
 #[test]
-fn each_step_is_taken_in_its_turn_and_none_is_an_endpoints_fault() {
-    let endpoint = Endpoint::start("one");
-    let config = Config::new().zone("here/a", &[endpoint.address()]);
+fn memory_pressure_sheds_idle_then_requests_then_accepts() {
+    let endpoint = TestEndpoint::start("one");
+    let config = ConfigBuilder::new().zone("here/a", &[endpoint.address()]);
     let gapless = Gapless::start_ready(&config);
     assert!(gapless.metric("gapless_memory_limit_bytes") > 0.0, "the system sets one");
-    let ready = || gapless.ask("/readyz");
-    let mut idle = Client::open(gapless.address);
+    let ready = || gapless.admin_get("/readyz");
+    let mut idle = TestClient::open(gapless.address);
     assert_eq!(idle.get("/").status, 200);
 
-    use_up(&gapless, &config, 935, 1.0);
-    assert!(idle.is_ended());
-    assert!(closed(&gapless, "memory") >= 1);
+    set_memory_pressure(&gapless, &config, 935, 1.0);
+    assert!(idle.is_closed_by_server());
+    assert!(closed_connections(&gapless, "memory") >= 1);
     assert_eq!((gapless.get("/").status, ready().status), (200, 200));
 
-    use_up(&gapless, &config, 965, 2.0);
-    let mut kept = Client::open(gapless.address);
-    assert_eq!(kept.get("/").verdict(), (503, Some("overload")));
-    let said = ready();
-    assert_eq!(said.status, 503);
-    assert!(said.text().starts_with("overloaded: 9"), "{}", said.text());
+    set_memory_pressure(&gapless, &config, 965, 2.0);
+    let mut kept = TestClient::open(gapless.address);
+    assert_eq!(kept.get("/").status_and_reason(), (503, Some("overload")));
+    let readiness = ready();
+    assert_eq!(readiness.status, 503);
+    assert!(readiness.text().starts_with("overloaded: 9"), "{}", readiness.text());
     assert!(gapless.metric("gapless_overload_refusals_total") >= 1.0);
 
     // From calm: what has stood still for a while would be eased in the middle of this.
-    gapless.write(&config.text());
-    eventually("it is calm", SOON, || gapless.metric("gapless_memory_pressure") == 0.0);
-    use_up(&gapless, &config, 1_100, 3.0);
+    gapless.write_config(&config.text());
+    eventually("it is calm", DEFAULT_TIMEOUT, || gapless.metric("gapless_memory_pressure") == 0.0);
+    set_memory_pressure(&gapless, &config, 1_100, 3.0);
     // One may have been accepted before it was seen.
-    let mut waiting: Vec<Client> = (0..3).map(|_| Client::open(gapless.address)).collect();
+    let mut waiting: Vec<TestClient> = (0..3).map(|_| TestClient::open(gapless.address)).collect();
     let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     waiting.iter_mut().for_each(|client| client.send(request).expect("sent"));
     let last = &mut waiting[2];
     last.wire.stream().set_read_timeout(Some(Duration::from_millis(700))).expect("a socket");
-    assert!(last.answer("GET").is_err(), "nobody is let in");
+    assert!(last.read_response("GET").is_err(), "nobody is let in");
 
-    gapless.write(&config.text());
+    gapless.write_config(&config.text());
     last.wire.stream().set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
-    assert_eq!(last.answer("GET").expect("an answer").status, 200, "the kernel held it");
+    assert_eq!(last.read_response("GET").expect("an answer").status, 200, "the kernel held it");
     assert_eq!((gapless.get("/").status, ready().status), (200, 200));
-    assert_eq!(gapless.state(endpoint.address()), "up");
+    assert_eq!(gapless.endpoint_state(endpoint.address()), "up");
     assert!(!gapless.log().contains("suspect"), "{}", gapless.log());
 }

@@ -1,31 +1,31 @@
 //! The request path over real sockets: what is passed on, what is refused, what is survived.
 
 mod admission;
-mod answers;
+mod bad_responses;
 mod bodies;
 mod connections;
-mod errors;
-mod heads;
-mod hostile;
-mod interim;
+mod error_responses;
+mod headers;
+mod hostile_peers;
+mod interim_responses;
 mod uploads;
 
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 
 /// One endpoint and a proxy in front of it; probes are so rare that they change nothing.
-fn pair() -> (Endpoint, Gapless) {
-    pair_with(Config::new())
+fn start_pair() -> (TestEndpoint, Gapless) {
+    start_pair_with(ConfigBuilder::new())
 }
 
 /// The same with more in the configuration.
-fn pair_with(config: Config) -> (Endpoint, Gapless) {
-    let endpoint = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&in_front_of(config, &endpoint));
+fn start_pair_with(config: ConfigBuilder) -> (TestEndpoint, Gapless) {
+    let endpoint = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(config, &endpoint));
     (endpoint, gapless)
 }
 
-fn in_front_of(config: Config, endpoint: &Endpoint) -> Config {
+fn config_for(config: ConfigBuilder, endpoint: &TestEndpoint) -> ConfigBuilder {
     config.zone("here/a", &[endpoint.address()])
 }

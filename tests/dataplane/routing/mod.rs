@@ -1,27 +1,27 @@
 //! Routes over real sockets: who is sent where, what is changed on the way, and what is refused before.
 
-mod answers;
-mod changes;
 mod fallback;
+mod fixed_responses;
 mod matching;
 mod mirror;
-mod normalisation;
+mod path_normalisation;
+mod rewrites;
 
 use std::fmt::Write;
 
-use crate::support::client::{Answer, Client};
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::client::{TestClient, TestResponse};
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 
 /// A proxy with a pool of one endpoint for each of some names; the first of them has the last route.
-struct World {
-    endpoints: Vec<Endpoint>,
+struct RoutingFixture {
+    endpoints: Vec<TestEndpoint>,
     gapless: Gapless,
 }
 
 /// More pools of one endpoint each, on whom nothing is judged while a test lasts.
-fn pools(endpoints: &[Endpoint], names: &[&str]) -> String {
+fn single_endpoint_pools(endpoints: &[TestEndpoint], names: &[&str]) -> String {
     let mut text = String::new();
     for (endpoint, name) in endpoints.iter().zip(names) {
         let address = endpoint.address();
@@ -34,20 +34,20 @@ fn pools(endpoints: &[Endpoint], names: &[&str]) -> String {
     text
 }
 
-impl World {
+impl RoutingFixture {
     /// The pool `web` has the last route, with these lines in it; `others` are further pools, and
     /// `tables` come before the route.
     #[track_caller]
     fn new(others: &[&str], tables: &str, route: &str) -> Self {
-        Self::with(Config::new(), others, tables, route)
+        Self::with_config(ConfigBuilder::new(), others, tables, route)
     }
 
     #[track_caller]
-    fn with(config: Config, others: &[&str], tables: &str, route: &str) -> Self {
-        let web = Endpoint::start("web");
-        let mut endpoints: Vec<_> = others.iter().map(|name| Endpoint::start(name)).collect();
+    fn with_config(config: ConfigBuilder, others: &[&str], tables: &str, route: &str) -> Self {
+        let web = TestEndpoint::start("web");
+        let mut endpoints: Vec<_> = others.iter().map(|name| TestEndpoint::start(name)).collect();
         let config = config
-            .tables(&pools(&endpoints, others))
+            .tables(&single_endpoint_pools(&endpoints, others))
             .tables(tables)
             .route(route)
             .zone("here/a", &[web.address()]);
@@ -56,39 +56,39 @@ impl World {
         Self { endpoints, gapless }
     }
 
-    fn web(&self) -> &Endpoint {
+    fn web(&self) -> &TestEndpoint {
         &self.endpoints[0]
     }
 
     /// The first of the other endpoints.
-    fn other(&self) -> &Endpoint {
+    fn other(&self) -> &TestEndpoint {
         &self.endpoints[1]
     }
 
     /// Sends these lines and a blank one, on a connection of its own.
     #[track_caller]
-    fn raw(&self, lines: &[&str]) -> Answer {
-        let mut client = Client::open(self.gapless.address);
+    fn send_lines(&self, lines: &[&str]) -> TestResponse {
+        let mut client = TestClient::open(self.gapless.address);
         client.send(lines.join("\r\n") + "\r\n\r\n").expect("sent");
         let method = lines[0].split(' ').next().unwrap_or_default();
-        client.answer(method).expect("an answer")
+        client.read_response(method).expect("an answer")
     }
 
     /// A GET of `target` at `host`, with further lines.
     #[track_caller]
-    fn get(&self, host: &str, target: &str, lines: &[&str]) -> Answer {
+    fn get(&self, host: &str, target: &str, lines: &[&str]) -> TestResponse {
         let (start, host) = (format!("GET {target} HTTP/1.1"), format!("host: {host}"));
-        self.raw(&[&[start.as_str(), host.as_str()], lines].concat())
+        self.send_lines(&[&[start.as_str(), host.as_str()], lines].concat())
     }
 
     /// The target that the only request had at `web` since the last look.
     #[track_caller]
-    fn forwarded(&self, target: &str) -> String {
-        let before = self.web().seen().len();
+    fn forwarded_target(&self, target: &str) -> String {
+        let before = self.web().requests().len();
         let answer = self.get("a.example", target, &[]);
-        assert_eq!(answer.status, 200, "{target}: {:?}", answer.verdict());
-        let seen = self.web().seen();
+        assert_eq!(answer.status, 200, "{target}: {:?}", answer.status_and_reason());
+        let seen = self.web().requests();
         assert_eq!(seen.len(), before + 1, "{target}");
-        seen[before].head.word(1).to_owned()
+        seen[before].head.start_line_word(1).to_owned()
     }
 }

@@ -2,7 +2,7 @@
 
 mod grpc;
 mod http2;
-mod peer;
+mod http2_endpoint;
 mod proxy_header;
 mod tls;
 mod trailers;
@@ -12,23 +12,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gapless::config;
-use gapless::logic::topology::PoolSpec;
+use gapless::logic::model::topology::PoolSpec;
 
 /// Nothing but requests makes evidence, and none of it a verdict.
-const QUIET: &str = "probe = { tcp = true }\n\
+const WITHOUT_VERDICTS: &str = "probe = { tcp = true }\n\
                      detect = { interval = \"60s\", down_interval = \"60s\", down_after = 1000 }";
 
 /// The only pool of a file with these lines for it, whose other files are in `directory`.
 #[track_caller]
 fn pool_spec(directory: &Path, lines: &str, endpoint: SocketAddr) -> Arc<PoolSpec> {
-    let text = crate::support::config::Config::new().pool(lines).zone("a/b", &[endpoint]).text();
+    let text =
+        crate::support::config::ConfigBuilder::new().pool(lines).zone("a/b", &[endpoint]).text();
     let name = directory.join("test.toml").display().to_string();
     let loaded = config::parse(&name, &text).unwrap_or_else(|report| panic!("{report}"));
     Arc::clone(&loaded.config.topology.pools[0])
 }
 
 /// Runs on one thread, as a worker does.
-fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
+fn block_on_local<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), future)
 }

@@ -5,59 +5,82 @@ use std::path::Path;
 use gapless::config;
 use tempfile::TempDir;
 
-use super::{GOOD, line, one};
-use crate::support::pki::{Authority, Valid};
+use super::{VALID_CONFIG, assert_line_diagnostic, assert_one_diagnostic};
+use crate::support::pki::{CertificateAuthority, CertificateValidity};
 
 const ADDRESS: &str = "address = \"127.0.0.1:18080\"";
 
 /// The good file with these lines in its listener.
-fn with(lines: &str) -> String {
-    GOOD.replacen(ADDRESS, &format!("{ADDRESS}\n{lines}"), 1)
+fn listener_config_with(lines: &str) -> String {
+    VALID_CONFIG.replacen(ADDRESS, &format!("{ADDRESS}\n{lines}"), 1)
 }
 
 #[track_caller]
-fn listen(lines: &str, expected: &str) {
-    one(&with(lines), expected);
+fn assert_listener_diagnostic(lines: &str, expected: &str) {
+    assert_one_diagnostic(&listener_config_with(lines), expected);
 }
 
 #[test]
-fn proxies_are_networks() {
-    listen("proxy_protocol = { from = [] }", "4:18 it is not said which proxies may connect");
-    listen("proxy_protocol = {}", "| add `from = [\"10.0.0.0/8\"]`");
-    listen("proxy_protocol = { from = [\"lb\"] }", "4:28 `lb` is not a network");
-    listen(
+fn invalid_proxy_protocol_sources_are_reported() {
+    assert_listener_diagnostic(
+        "proxy_protocol = { from = [] }",
+        "4:18 it is not said which proxies may connect",
+    );
+    assert_listener_diagnostic("proxy_protocol = {}", "| add `from = [\"10.0.0.0/8\"]`");
+    assert_listener_diagnostic(
+        "proxy_protocol = { from = [\"lb\"] }",
+        "4:28 `lb` is not a network",
+    );
+    assert_listener_diagnostic(
         "proxy_protocol = { from = [\"10.0.0.1/8\"] }",
         "`10.0.0.1/8` has bits set beyond its first 8 | write it as \"10.0.0.0/8\"",
     );
-    listen("proxy_protocol = true", "`proxy_protocol` cannot be the boolean `true`");
+    assert_listener_diagnostic(
+        "proxy_protocol = true",
+        "`proxy_protocol` cannot be the boolean `true`",
+    );
     let many = (0..300).map(|n| format!("\"10.0.{}.{}\"", n / 250, n % 250));
     let many = many.collect::<Vec<_>>().join(",");
-    listen(
+    assert_listener_diagnostic(
         &format!("proxy_protocol = {{ from = [{many}] }}"),
         "there are more than 256 networks | write larger ones",
     );
-    line("[[listen]]", "proxy_protocol = true", "`proxy_protocol` is not known here");
+    assert_line_diagnostic(
+        "[[listen]]",
+        "proxy_protocol = true",
+        "`proxy_protocol` is not known here",
+    );
 }
 
 #[test]
-fn tls_needs_certificates() {
-    listen("tls = {}", "4:7 TLS needs a certificate | add `certificates = [");
-    listen("tls = { certificates = [] }", "TLS needs a certificate");
-    listen("tls = { certificates = [{ key = \"none\" }] }", "`certificate` is missing");
-    listen("tls = { certificates = [{ certificate = \"none\" }] }", "`key` is missing");
-    listen("tls = true", "`tls` cannot be the boolean `true` | write a table such as");
-    listen("http2 = \"yes\"", "`http2` cannot be the string \"yes\"");
+fn tls_without_certificate_is_reported() {
+    assert_listener_diagnostic("tls = {}", "4:7 TLS needs a certificate | add `certificates = [");
+    assert_listener_diagnostic("tls = { certificates = [] }", "TLS needs a certificate");
+    assert_listener_diagnostic(
+        "tls = { certificates = [{ key = \"none\" }] }",
+        "`certificate` is missing",
+    );
+    assert_listener_diagnostic(
+        "tls = { certificates = [{ certificate = \"none\" }] }",
+        "`key` is missing",
+    );
+    assert_listener_diagnostic(
+        "tls = true",
+        "`tls` cannot be the boolean `true` | write a table such as",
+    );
+    assert_listener_diagnostic("http2 = \"yes\"", "`http2` cannot be the string \"yes\"");
 }
 
 /// What is wrong with a listener's TLS beside these files.
 #[track_caller]
-fn tls(directory: &Path, certificates: &str, lines: &str, expected: &str) {
-    let text = with(&format!("[listen.tls]\ncertificates = [{certificates}]\n{lines}"));
+fn assert_tls_diagnostic(directory: &Path, certificates: &str, lines: &str, expected: &str) {
+    let text =
+        listener_config_with(&format!("[listen.tls]\ncertificates = [{certificates}]\n{lines}"));
     let name = directory.join("test.toml").display().to_string();
     let found: Vec<String> = match config::parse(&name, &text) {
         Ok(_) => Vec::new(),
         Err(report) => {
-            report.diagnostics.iter().map(|d| format!("{} | {}", d.message, d.mend)).collect()
+            report.diagnostics.iter().map(|d| format!("{} | {}", d.message, d.help)).collect()
         }
     };
     match expected {
@@ -67,20 +90,21 @@ fn tls(directory: &Path, certificates: &str, lines: &str, expected: &str) {
 }
 
 #[test]
-fn files_are_read_and_must_fit() {
+fn certificate_files_must_be_readable_and_match() {
     let directory = TempDir::new().expect("a directory");
-    let put = |name: &str, text: &str| {
+    let write_file = |name: &str, text: &str| {
         std::fs::write(directory.path().join(name), text).expect("written");
     };
-    let authority = Authority::new("authority");
-    let [a, b] = ["a.example", "b.example"].map(|name| authority.server(&[name], Valid::Now));
-    put("ca.pem", authority.pem());
-    put("a.pem", &a.chain_pem);
-    put("a.key", &a.key_pem);
-    put("b.key", &b.key_pem);
-    put("half.pem", &a.chain_pem[..a.chain_pem.len() / 2]);
+    let authority = CertificateAuthority::new("authority");
+    let [a, b] = ["a.example", "b.example"]
+        .map(|name| authority.server_certificate(&[name], CertificateValidity::Current));
+    write_file("ca.pem", authority.pem());
+    write_file("a.pem", &a.chain_pem);
+    write_file("a.key", &a.key_pem);
+    write_file("b.key", &b.key_pem);
+    write_file("half.pem", &a.chain_pem[..a.chain_pem.len() / 2]);
     let check = |certificates: &str, lines: &str, expected: &str| {
-        tls(directory.path(), certificates, lines, expected);
+        assert_tls_diagnostic(directory.path(), certificates, lines, expected);
     };
     let good = "{ certificate = \"a.pem\", key = \"a.key\" }";
     check(good, "", "");

@@ -1,20 +1,20 @@
 //! Every check of the configuration, each with the place that it names and the mend that it offers.
 
+mod dns_names;
 mod health;
 mod instance;
 mod listeners;
-mod names;
-mod observe;
+mod observability;
 mod pools;
 mod practice;
 mod probes;
 mod routes;
-mod speech;
-mod steer;
+mod steering;
+mod upstream_protocol;
 use gapless::config;
 
 /// A good file; the tests spoil one thing at a time.
-const GOOD: &str = r#"
+const VALID_CONFIG: &str = r#"
 [[listen]]
 address = "127.0.0.1:18080"
 
@@ -30,52 +30,58 @@ endpoints = ["127.0.0.1:18081"]
 "#;
 
 /// `line:column message | mend` of all errors and warnings in `text`.
-fn found(text: &str) -> Vec<String> {
+fn diagnostics_of(text: &str) -> Vec<String> {
     let report = match config::parse("test.toml", text) {
         Ok(loaded) => loaded.warnings,
         Err(report) => report,
     };
     let diagnostics = report.diagnostics.iter();
     diagnostics
-        .map(|d| format!("{}:{} {} | {}", d.at.line, d.at.column, d.message, d.mend))
+        .map(|d| format!("{}:{} {} | {}", d.at.line, d.at.column, d.message, d.help))
         .collect()
 }
 
 /// The good file with the first `from` replaced.
-fn with(from: &str, to: &str) -> String {
-    assert!(GOOD.contains(from), "{from}");
-    GOOD.replacen(from, to, 1)
+fn valid_config_with(from: &str, to: &str) -> String {
+    assert!(VALID_CONFIG.contains(from), "{from}");
+    VALID_CONFIG.replacen(from, to, 1)
 }
 
 /// Asserts that `text` has exactly one error or warning, and that it contains `expected`.
 #[track_caller]
-fn one(text: &str, expected: &str) {
-    let found = found(text);
+fn assert_one_diagnostic(text: &str, expected: &str) {
+    let found = diagnostics_of(text);
     assert!(found.len() == 1 && found[0].contains(expected), "{found:#?}\nnot: {expected}");
 }
 
 /// Asserts that one line, put in front of `before`, is exactly one error.
 #[track_caller]
-fn line(before: &str, line: &str, expected: &str) {
-    one(&with(before, &format!("{line}\n{before}")), expected);
+fn assert_line_diagnostic(before: &str, line: &str, expected: &str) {
+    assert_one_diagnostic(&valid_config_with(before, &format!("{line}\n{before}")), expected);
 }
 
 #[track_caller]
-fn route(keys: &str, expected: &str) {
-    one(&with("pool = \"web\"", &format!("pool = \"web\"\n{keys}")), expected);
+fn assert_route_diagnostic(keys: &str, expected: &str) {
+    assert_one_diagnostic(
+        &valid_config_with("pool = \"web\"", &format!("pool = \"web\"\n{keys}")),
+        expected,
+    );
 }
 
 #[track_caller]
-fn pool(keys: &str, expected: &str) {
-    one(&with("[pool.web]", &format!("[pool.web]\n{keys}")), expected);
+fn assert_pool_diagnostic(keys: &str, expected: &str) {
+    assert_one_diagnostic(
+        &valid_config_with("[pool.web]", &format!("[pool.web]\n{keys}")),
+        expected,
+    );
 }
 
 #[track_caller]
-fn probe(probe: &str, expected: &str) {
-    one(&with("{ http = \"/healthz\" }", probe), expected);
+fn assert_probe_diagnostic(probe: &str, expected: &str) {
+    assert_one_diagnostic(&valid_config_with("{ http = \"/healthz\" }", probe), expected);
 }
 
 #[track_caller]
-fn endpoints(endpoints: &str, expected: &str) {
-    one(&with("[\"127.0.0.1:18081\"]", endpoints), expected);
+fn assert_endpoints_diagnostic(endpoints: &str, expected: &str) {
+    assert_one_diagnostic(&valid_config_with("[\"127.0.0.1:18081\"]", endpoints), expected);
 }

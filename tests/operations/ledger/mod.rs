@@ -1,9 +1,9 @@
 //! The ledger: what is kept of incidents, across restarts, crashes and upgrades, and how it is told.
 
 mod crash;
-mod full;
+mod disk_full;
+mod incident_reports;
 mod slo;
-mod told;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,30 +12,31 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
-use crate::support::{SOON, eventually, until};
+use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 /// A directory for a ledger, and one for its instances' files.
-struct Home {
+struct LedgerDirectory {
     directory: TempDir,
 }
 
-impl Home {
+impl LedgerDirectory {
     fn new() -> Self {
         Self { directory: TempDir::new().expect("a directory") }
     }
 
-    fn state(&self) -> PathBuf {
+    fn state_dir(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
     /// Two zones, fast probes, and a ledger on the disk.
-    fn config(&self, near: &[&Endpoint], far: &[&Endpoint]) -> Config {
-        let addresses = |all: &[&Endpoint]| all.iter().map(|one| one.address()).collect::<Vec<_>>();
-        let keys = format!("state_dir = \"{}\"", self.state().display());
-        let config = Config::new().keys(&keys).pool(
+    fn config(&self, near: &[&TestEndpoint], far: &[&TestEndpoint]) -> ConfigBuilder {
+        let addresses =
+            |all: &[&TestEndpoint]| all.iter().map(|one| one.address()).collect::<Vec<_>>();
+        let keys = format!("state_dir = \"{}\"", self.state_dir().display());
+        let config = ConfigBuilder::new().keys(&keys).pool(
             "detect = { interval = \"200ms\", timeout = \"100ms\", down_interval = \"100ms\" }\n\
              recover = { hold_down = \"0s\", ramp = \"200ms\" }",
         );
@@ -45,108 +46,122 @@ impl Home {
 }
 
 /// The program with these arguments.
-fn gapless(arguments: &[&str]) -> Output {
+fn run_gapless(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().expect("the program runs")
 }
 
 /// What `gapless incidents --state-dir` says, as JSON.
-fn read(state: &Path) -> Value {
-    let state = state.to_str().expect("text");
-    let output = gapless(&["incidents", "--state-dir", state, "--format", "json"]);
+fn read_incidents(state_dir: &Path) -> Value {
+    let state_dir = state_dir.to_str().expect("text");
+    let output = run_gapless(&["incidents", "--state-dir", state_dir, "--format", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// Waits until the newest incident of an endpoint has this text in this field.
 #[track_caller]
-fn wait_for(gapless: &Gapless, field: &str, text: &str) -> Value {
-    until(&format!("{field} is {text}"), SOON, || {
+fn wait_for_incident(gapless: &Gapless, field: &str, text: &str) -> Value {
+    poll_until(&format!("{field} is {text}"), DEFAULT_TIMEOUT, || {
         gapless.incidents("endpoints").pop().filter(|incident| incident[field] == text)
     })
 }
 
 #[track_caller]
-fn fall(gapless: &Gapless, endpoint: &Endpoint) {
+fn fail_endpoint(gapless: &Gapless, endpoint: &TestEndpoint) {
     let before = gapless.incidents("endpoints").len();
-    endpoint.refuse();
-    eventually("an incident", SOON, || gapless.incidents("endpoints").len() > before);
+    endpoint.refuse_connections();
+    eventually("an incident", DEFAULT_TIMEOUT, || gapless.incidents("endpoints").len() > before);
 }
 
 #[test]
-fn an_incident_outlives_a_restart() {
-    let (home, one, two) = (Home::new(), Endpoint::start("one"), Endpoint::start("two"));
-    let config = home.config(&[&one, &two], &[]);
+fn incident_survives_restart() {
+    let (ledger_dir, one, two) =
+        (LedgerDirectory::new(), TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let config = ledger_dir.config(&[&one, &two], &[]);
     let mut first = Gapless::start_ready(&config);
-    fall(&first, &one);
+    fail_endpoint(&first, &one);
     one.listen();
-    let told = wait_for(&first, "ended", "restored");
+    let incident = wait_for_incident(&first, "ended", "restored");
     first.signal(Signal::TERM);
-    assert!(first.wait(SOON).success());
-    assert_eq!(read(&home.state())["endpoints"][0]["timeline"], told["timeline"]);
+    assert!(first.wait_for_exit(DEFAULT_TIMEOUT).success());
+    assert_eq!(
+        read_incidents(&ledger_dir.state_dir())["endpoints"][0]["timeline"],
+        incident["timeline"]
+    );
     let second = Gapless::start_ready(&config);
-    assert_eq!(second.incidents("endpoints")[0]["timeline"], told["timeline"]);
+    assert_eq!(second.incidents("endpoints")[0]["timeline"], incident["timeline"]);
     assert_eq!(second.metric("gapless_ledger_durable"), 1.0);
-    fall(&second, &two);
+    fail_endpoint(&second, &two);
     let ids: Vec<_> = second.incidents("endpoints").iter().map(|one| one["id"].clone()).collect();
     assert_eq!(ids, [1, 2], "numbers go on");
 }
 
 #[test]
-fn what_was_open_in_a_crash_was_interrupted() {
-    let (home, one, two) = (Home::new(), Endpoint::start("one"), Endpoint::start("two"));
-    let config = home.config(&[&one, &two], &[]);
+fn incident_open_at_crash_ends_as_interrupted() {
+    let (ledger_dir, one, two) =
+        (LedgerDirectory::new(), TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let config = ledger_dir.config(&[&one, &two], &[]);
     let mut first = Gapless::start_ready(&config);
-    fall(&first, &one);
-    eventually("it is written", SOON, || !read(&home.state())["endpoints"][0].is_null());
+    fail_endpoint(&first, &one);
+    eventually("it is written", DEFAULT_TIMEOUT, || {
+        !read_incidents(&ledger_dir.state_dir())["endpoints"][0].is_null()
+    });
     first.signal(Signal::KILL);
-    first.wait(SOON);
+    first.wait_for_exit(DEFAULT_TIMEOUT);
     let second = Gapless::start(&config);
-    let told = wait_for(&second, "ended", "interrupted");
-    assert!(told["timeline"]["restored"].is_null() && told["timeline"]["verdict"].is_string());
-    assert_eq!(told["endpoint"], one.address().to_string());
+    let incident = wait_for_incident(&second, "ended", "interrupted");
+    assert!(
+        incident["timeline"]["restored"].is_null() && incident["timeline"]["verdict"].is_string()
+    );
+    assert_eq!(incident["endpoint"], one.address().to_string());
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_put_aside() {
-    let (home, one) = (Home::new(), Endpoint::start("one"));
-    std::fs::create_dir_all(home.state()).expect("made");
-    std::fs::write(home.state().join("ledger.redb"), b"no ledger at all").expect("written");
-    let gapless = Gapless::start_ready(&home.config(&[&one], &[]));
-    eventually("it says so", SOON, || gapless.log().contains("a new one begins"));
-    let names = std::fs::read_dir(home.state()).expect("readable").flatten();
+fn unreadable_ledger_file_is_moved_aside() {
+    let (ledger_dir, one) = (LedgerDirectory::new(), TestEndpoint::start("one"));
+    std::fs::create_dir_all(ledger_dir.state_dir()).expect("made");
+    std::fs::write(ledger_dir.state_dir().join("ledger.redb"), b"no ledger at all")
+        .expect("written");
+    let gapless = Gapless::start_ready(&ledger_dir.config(&[&one], &[]));
+    eventually("it says so", DEFAULT_TIMEOUT, || gapless.log().contains("a new one begins"));
+    let names = std::fs::read_dir(ledger_dir.state_dir()).expect("readable").flatten();
     let is_aside = |name: std::ffi::OsString| name.to_string_lossy().contains(".broken-");
     assert_eq!(names.filter(|entry| is_aside(entry.file_name())).count(), 1);
-    fall(&gapless, &one);
+    fail_endpoint(&gapless, &one);
 }
 
 #[test]
-fn who_cannot_keep_a_ledger_serves_all_the_same() {
-    let (home, one) = (Home::new(), Endpoint::start("one"));
-    std::fs::write(home.state(), b"a file where a directory should be").expect("written");
-    let gapless = Gapless::start_ready(&home.config(&[&one], &[]));
-    eventually("it says so", SOON, || gapless.log().contains("kept in memory"));
+fn instance_without_writable_ledger_still_serves() {
+    let (ledger_dir, one) = (LedgerDirectory::new(), TestEndpoint::start("one"));
+    std::fs::write(ledger_dir.state_dir(), b"a file where a directory should be").expect("written");
+    let gapless = Gapless::start_ready(&ledger_dir.config(&[&one], &[]));
+    eventually("it says so", DEFAULT_TIMEOUT, || gapless.log().contains("kept in memory"));
     assert_eq!(gapless.get("/").text(), "one");
     assert_eq!(gapless.metric("gapless_ledger_durable"), 0.0);
-    fall(&gapless, &one);
+    fail_endpoint(&gapless, &one);
 }
 
 #[test]
-fn an_incident_goes_on_in_the_process_that_takes_over() {
-    let (home, one, two) = (Home::new(), Endpoint::start("one"), Endpoint::start("two"));
-    let gapless = Gapless::start_ready(&home.config(&[&one, &two], &[]));
-    fall(&gapless, &one);
+fn open_incident_continues_after_upgrade() {
+    let (ledger_dir, one, two) =
+        (LedgerDirectory::new(), TestEndpoint::start("one"), TestEndpoint::start("two"));
+    let gapless = Gapless::start_ready(&ledger_dir.config(&[&one, &two], &[]));
+    fail_endpoint(&gapless, &one);
     let before = gapless.incidents("endpoints").remove(0);
     gapless.upgrade();
-    let open = until("it has the ledger", SOON, || gapless.incidents("endpoints").pop());
+    let open =
+        poll_until("it has the ledger", DEFAULT_TIMEOUT, || gapless.incidents("endpoints").pop());
     assert_eq!(open["timeline"]["verdict"], before["timeline"]["verdict"]);
     assert!(open["ended"].is_null(), "{open:#}");
     one.listen();
-    let told = wait_for(&gapless, "ended", "restored");
-    assert_eq!(told["id"], before["id"]);
+    let incident = wait_for_incident(&gapless, "ended", "restored");
+    assert_eq!(incident["id"], before["id"]);
     assert_eq!(gapless.incidents("endpoints").len(), 1);
-    eventually("it is durable", SOON, || gapless.metric("gapless_ledger_durable") == 1.0);
-    gapless.wait_alone(2 * SOON);
+    eventually("it is durable", DEFAULT_TIMEOUT, || {
+        gapless.metric("gapless_ledger_durable") == 1.0
+    });
+    gapless.wait_for_single_process(2 * DEFAULT_TIMEOUT);
     let pid = gapless.pid();
     kill_process(pid, Signal::KILL).expect("signalled");
-    assert_eq!(read(&home.state())["endpoints"][0]["ended"], "restored");
+    assert_eq!(read_incidents(&ledger_dir.state_dir())["endpoints"][0]["ended"], "restored");
 }

@@ -1,29 +1,29 @@
 //! What is told of requests: to the operator in the access log, to endpoints in fields, and to
 //! clients who ask for too much.
 
-mod fields;
-mod lines;
-mod log;
-mod rates;
-mod sinks;
-mod tunnels;
+mod access_log_lines;
+mod access_log_outcomes;
+mod access_log_sinks;
+mod forwarded_fields;
+mod rate_limits;
+mod websocket_tunnels;
 
 use std::path::PathBuf;
 
-use crate::support::config::Config;
-use crate::support::endpoint::Endpoint;
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
-use crate::support::{SOON, until};
+use crate::support::{DEFAULT_TIMEOUT, poll_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// An access log in a file of its own.
-struct LogFile {
+struct AccessLogFile {
     _directory: TempDir,
     path: PathBuf,
 }
 
-impl LogFile {
+impl AccessLogFile {
     fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("access.log");
@@ -31,7 +31,7 @@ impl LogFile {
     }
 
     /// The table that has it written, with more lines.
-    fn table(&self, more: &str) -> String {
+    fn config_table(&self, more: &str) -> String {
         format!("[access_log]\nto = \"{}\"\n{more}", self.path.display())
     }
 
@@ -47,12 +47,14 @@ impl LogFile {
 
     /// The first line about this path, when it is there.
     #[track_caller]
-    fn line_of(&self, path: &str) -> Value {
-        until(&format!("a line of {path}"), SOON, || self.lines_of(path).into_iter().next())
+    fn wait_for_line(&self, path: &str) -> Value {
+        poll_until(&format!("a line of {path}"), DEFAULT_TIMEOUT, || {
+            self.lines_for_path(path).into_iter().next()
+        })
     }
 
     /// All lines about this path.
-    fn lines_of(&self, path: &str) -> Vec<Value> {
+    fn lines_for_path(&self, path: &str) -> Vec<Value> {
         let lines = self.lines();
         let values = lines.iter().map(|line| serde_json::from_str(line).expect("JSON"));
         values.filter(|line: &Value| line["path"] == path).collect()
@@ -60,8 +62,11 @@ impl LogFile {
 }
 
 /// One endpoint, a proxy in front of it, and its log.
-fn logged(config: Config, more: &str) -> (Endpoint, Gapless, LogFile) {
-    let (endpoint, log) = (Endpoint::start("one"), LogFile::new());
-    let config = config.tables(&log.table(more)).zone("here/a", &[endpoint.address()]);
+fn start_with_access_log(
+    config: ConfigBuilder,
+    more: &str,
+) -> (TestEndpoint, Gapless, AccessLogFile) {
+    let (endpoint, log) = (TestEndpoint::start("one"), AccessLogFile::new());
+    let config = config.tables(&log.config_table(more)).zone("here/a", &[endpoint.address()]);
     (endpoint, Gapless::start_ready(&config), log)
 }

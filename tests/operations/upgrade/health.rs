@@ -2,31 +2,31 @@
 
 use std::time::Duration;
 
-use crate::support::config::Config;
-use crate::support::endpoint::{Endpoint, Mode};
+use crate::support::config::ConfigBuilder;
+use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually};
+use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 /// Probed so seldom that what is known was found out by another process; and so patiently that a
 /// probe that hears nothing finds out nothing in the time of a test.
-const DETECT: &str =
+const RARE_PROBES: &str =
     "detect = { interval = \"60s\", down_interval = \"60s\", timeout = \"50s\", down_after = 1 }";
 
 #[test]
-fn who_was_up_serves_before_any_probe_has_passed() {
-    let one = Endpoint::start("one");
-    let config = Config::new().pool(DETECT).zone("here/a", &[one.address()]);
+fn up_endpoint_serves_after_upgrade_before_any_probe() {
+    let one = TestEndpoint::start("one");
+    let config = ConfigBuilder::new().pool(RARE_PROBES).zone("here/a", &[one.address()]);
     let gapless = Gapless::start_ready(&config);
-    one.set_probe(Mode::Hang);
+    one.set_probe_mode(ResponseMode::Hang);
     let probes = one.probes().len();
     gapless.upgrade();
     for _ in 0..20 {
         assert_eq!(gapless.get("/").text(), "one");
     }
-    eventually("it is probed at once", SOON, || one.probes().len() > probes);
+    eventually("it is probed at once", DEFAULT_TIMEOUT, || one.probes().len() > probes);
     let status = gapless.endpoint(one.address());
     assert_eq!((&status["state"], &status["probes"]), (&"up".into(), &serde_json::json!([])));
-    assert_eq!(gapless.ask("/readyz").status, 200);
+    assert_eq!(gapless.admin_get("/readyz").status, 200);
     let gauge = format!(
         "gapless_endpoint_up{{pool=\"web\",zone=\"here/a\",endpoint=\"{}\"}}",
         one.address()
@@ -35,49 +35,50 @@ fn who_was_up_serves_before_any_probe_has_passed() {
 }
 
 #[test]
-fn who_was_down_stays_down_and_gets_no_request() {
-    let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
-    let config = Config::new()
-        .pool(DETECT)
+fn down_endpoint_stays_down_after_upgrade() {
+    let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
+    let config = ConfigBuilder::new()
+        .pool(RARE_PROBES)
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
-    near.set_probe(Mode::Status(500));
+    near.set_probe_mode(ResponseMode::Status(500));
     let gapless = Gapless::start(&config);
-    eventually("its verdict", SOON, || gapless.state(near.address()) == "down");
-    eventually("the other's", SOON, || gapless.state(far.address()) == "up");
+    eventually("its verdict", DEFAULT_TIMEOUT, || gapless.endpoint_state(near.address()) == "down");
+    eventually("the other's", DEFAULT_TIMEOUT, || gapless.endpoint_state(far.address()) == "up");
     let before = gapless.endpoint(near.address());
     // Neither of them tells the new process anything.
-    near.set_probe(Mode::Hang);
-    far.set_probe(Mode::Hang);
+    near.set_probe_mode(ResponseMode::Hang);
+    far.set_probe_mode(ResponseMode::Hang);
     gapless.upgrade();
     for _ in 0..50 {
         assert_eq!(gapless.get("/").text(), "far");
     }
-    assert!(near.seen().is_empty(), "no request went to it");
+    assert!(near.requests().is_empty(), "no request went to it");
     let after = gapless.endpoint(near.address());
     assert_eq!((&after["state"], &after["reason"]), (&"down".into(), &"http status 500".into()));
     let since = |status: &serde_json::Value| {
         status["since"].as_str().expect("text").parse::<jiff::Timestamp>().expect("a time")
     };
-    let apart = since(&after).duration_since(since(&before)).unsigned_abs();
-    assert!(apart < Duration::from_secs(1), "{apart:?}");
-    let why = gapless.ask(&format!("/api/v1/explain?of={}&format=text", near.address())).text();
-    assert!(why.contains("http status 500"), "{why}");
+    let difference = since(&after).duration_since(since(&before)).unsigned_abs();
+    assert!(difference < Duration::from_secs(1), "{difference:?}");
+    let explanation =
+        gapless.admin_get(&format!("/api/v1/explain?of={}&format=text", near.address())).text();
+    assert!(explanation.contains("http status 500"), "{explanation}");
 }
 
 #[test]
-fn who_was_down_comes_back_by_its_own_proof() {
-    let (near, far) = (Endpoint::start("near"), Endpoint::start("far"));
-    let config = Config::new()
+fn down_endpoint_recovers_by_probes_after_upgrade() {
+    let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
+    let config = ConfigBuilder::new()
         .pool("detect = { interval = \"200ms\", timeout = \"100ms\", down_interval = \"200ms\" }")
         .zone("here/near", &[near.address()])
         .zone("here/far", &[far.address()]);
-    near.set_probe(Mode::Status(500));
+    near.set_probe_mode(ResponseMode::Status(500));
     let gapless = Gapless::start(&config);
-    eventually("its verdict", SOON, || gapless.state(near.address()) == "down");
+    eventually("its verdict", DEFAULT_TIMEOUT, || gapless.endpoint_state(near.address()) == "down");
     gapless.upgrade();
-    assert_eq!(gapless.state(near.address()), "down");
-    near.set_probe(Mode::Ok);
-    eventually("it is back", SOON, || gapless.state(near.address()) == "up");
-    eventually("it serves", SOON, || gapless.get("/").text() == "near");
+    assert_eq!(gapless.endpoint_state(near.address()), "down");
+    near.set_probe_mode(ResponseMode::Ok);
+    eventually("it is back", DEFAULT_TIMEOUT, || gapless.endpoint_state(near.address()) == "up");
+    eventually("it serves", DEFAULT_TIMEOUT, || gapless.get("/").text() == "near");
 }

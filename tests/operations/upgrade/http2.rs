@@ -10,12 +10,12 @@ use h2::Reason;
 use h2::client::SendRequest;
 use tokio::net::TcpStream;
 
-use super::to;
-use crate::support::endpoint::Endpoint;
+use super::config_for;
+use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
-use crate::support::{SOON, eventually};
+use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-async fn open(address: SocketAddr) -> SendRequest<Bytes> {
+async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::task::spawn_local(connection);
@@ -24,19 +24,22 @@ async fn open(address: SocketAddr) -> SendRequest<Bytes> {
 
 /// One request; on a new connection where no stream can be begun any more, or GOAWAY has come and says
 /// that it was not looked at (RFC 9113 6.8).
-async fn ask(address: SocketAddr, kept: &mut Option<SendRequest<Bytes>>) -> Result<(), String> {
+async fn send_request(
+    address: SocketAddr,
+    connection: &mut Option<SendRequest<Bytes>>,
+) -> Result<(), String> {
     let request = || http::Request::get("http://a.example/").body(()).expect("a request");
     let response = loop {
-        let client = match kept.take() {
+        let client = match connection.take() {
             Some(client) => client,
-            None => open(address).await,
+            None => connect(address).await,
         };
         // GOAWAY has come.
         let Ok(mut client) = client.ready().await else { continue };
         let Ok((response, _)) = client.send_request(request(), true) else { continue };
         match response.await {
             Ok(response) => {
-                *kept = Some(client);
+                *connection = Some(client);
                 break response;
             }
             Err(error) if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) => {}
@@ -53,12 +56,12 @@ async fn ask(address: SocketAddr, kept: &mut Option<SendRequest<Bytes>>) -> Resu
     Ok(())
 }
 
-fn run(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64) -> Vec<String> {
+fn run_client(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), async {
-        let (mut failures, mut kept) = (Vec::new(), None);
+        let (mut failures, mut connection) = (Vec::new(), None);
         while !stop.load(SeqCst) {
-            match ask(address, &mut kept).await {
+            match send_request(address, &mut connection).await {
                 Ok(()) => {
                     answered.fetch_add(1, SeqCst);
                 }
@@ -71,21 +74,25 @@ fn run(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64) -> Vec<Stri
 }
 
 #[test]
-fn no_stream_fails_over_five_upgrades() {
-    let one = Endpoint::start("one");
-    let gapless = Gapless::start_ready(&to(&one));
+fn no_http2_stream_fails_over_five_upgrades() {
+    let one = TestEndpoint::start("one");
+    let gapless = Gapless::start_ready(&config_for(&one));
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (told, count, address) = (Arc::clone(&stop), Arc::clone(&answered), gapless.address);
-    let client = std::thread::spawn(move || run(address, &told, &count));
+    let (stop_flag, count, address) = (Arc::clone(&stop), Arc::clone(&answered), gapless.address);
+    let client = std::thread::spawn(move || run_client(address, &stop_flag, &count));
     for _ in 0..5 {
         let before = answered.load(SeqCst);
         gapless.upgrade();
-        eventually("requests go on", SOON, || answered.load(SeqCst) > before + 20);
+        eventually("requests go on", DEFAULT_TIMEOUT, || answered.load(SeqCst) > before + 20);
     }
-    gapless.wait_alone(4 * SOON);
+    gapless.wait_for_single_process(4 * DEFAULT_TIMEOUT);
     stop.store(true, SeqCst);
     let failures = client.join().expect("no panic");
     assert!(failures.is_empty(), "{failures:?}");
     let answered = answered.load(SeqCst);
-    assert_eq!(one.seen().len() as u64, answered, "what was asked for again was not done before");
+    assert_eq!(
+        one.requests().len() as u64,
+        answered,
+        "what was asked for again was not done before"
+    );
 }

@@ -3,29 +3,29 @@
 //!
 //! A failure names its seed; `SEED=n cargo test --test simulation seeded` runs that one alone.
 
-mod honesty;
+mod false_positives;
+mod invariants;
 mod orders;
-mod rules;
 mod scenario;
-mod topologies;
+mod topology_generator;
 
 use std::time::Duration;
 
-use gapless::sim::predict::Fault;
-use gapless::sim::world::Counts;
+use gapless::sim::predict::FaultKind;
+use gapless::sim::world::SimulatedRequestCounts;
 
-use rules::Rules;
-use scenario::Scenario;
+use invariants::InvariantChecker;
+use scenario::SimulationScenario;
 
-const SEEDS: u64 = 500;
+const SEED_COUNT: u64 = 500;
 
 /// Others that have found something.
-const FOUND: [u64; 1] = [1162];
+const REGRESSION_SEEDS: [u64; 1] = [1162];
 
 fn seeds() -> Vec<u64> {
     match std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
-        None => (0..SEEDS).chain(FOUND).collect(),
+        None => (0..SEED_COUNT).chain(REGRESSION_SEEDS).collect(),
     }
 }
 
@@ -41,17 +41,17 @@ fn for_all_seeds(check: impl Fn(u64)) {
 }
 
 #[test]
-fn rules_hold_whatever_fails_heals_and_is_reloaded() {
+fn invariants_hold_under_random_faults_and_reloads() {
     for_all_seeds(|seed| {
-        let mut scenario = Scenario::new(seed);
-        let mut rules = Rules::new(&mut scenario.world);
+        let mut scenario = SimulationScenario::new(seed);
+        let mut checker = InvariantChecker::new(&mut scenario.simulation);
         for _ in 0..12 {
-            scenario.step(&mut rules);
+            scenario.random_step(&mut checker);
         }
-        scenario.heal(&mut rules);
-        rules.check_incidents(&mut scenario.world);
+        scenario.heal(&mut checker);
+        checker.check_incidents(&mut scenario.simulation);
         assert_eq!(
-            scenario.world.counts().repeated_post,
+            scenario.simulation.request_counts().repeated_post,
             0,
             "a POST went on after it was received"
         );
@@ -60,14 +60,14 @@ fn rules_hold_whatever_fails_heals_and_is_reloaded() {
 
 #[test]
 fn equal_seeds_give_equal_runs() {
-    let run = |seed| -> (Counts, Vec<String>) {
-        let mut scenario = Scenario::new(seed);
-        let mut rules = Rules::new(&mut scenario.world);
-        (0..12).for_each(|_| scenario.step(&mut rules));
-        let incidents = scenario.world.director().incidents();
-        let told =
+    let run = |seed| -> (SimulatedRequestCounts, Vec<String>) {
+        let mut scenario = SimulationScenario::new(seed);
+        let mut checker = InvariantChecker::new(&mut scenario.simulation);
+        (0..12).for_each(|_| scenario.random_step(&mut checker));
+        let incidents = scenario.simulation.director().incidents();
+        let incident_lines =
             incidents.iter().map(|i| format!("{} {} {:?}", i.subject.address, i.failure, i.counts));
-        (scenario.world.counts(), told.collect())
+        (scenario.simulation.request_counts(), incident_lines.collect())
     };
     for seed in 0..10 {
         assert_eq!(run(seed), run(seed), "seed {seed}");
@@ -75,43 +75,58 @@ fn equal_seeds_give_equal_runs() {
 }
 
 #[test]
-fn without_traffic_every_failure_is_found_within_the_closed_form() {
+fn failure_without_traffic_is_detected_within_closed_form() {
     for_all_seeds(|seed| {
-        let mut scenario = Scenario::quiet(seed);
-        let mut rules = Rules::new(&mut scenario.world);
-        scenario.settle(&mut rules);
+        let mut scenario = SimulationScenario::without_traffic(seed);
+        let mut checker = InvariantChecker::new(&mut scenario.simulation);
+        scenario.settle(&mut checker);
         // Its endpoints are probed in cleartext, and some faults spare probes.
-        let is_seen = |fault: &Fault| *fault != Fault::Certificate && !fault.spares_probes();
-        for fault in Fault::ALL.into_iter().filter(is_seen) {
-            let (address, found) = scenario.fail_one(fault.behavior(), &mut rules);
-            let worst = scenario.detection_at_most(fault.class());
-            assert!(found <= worst, "{fault} of {address} took {found:?}, at most {worst:?}");
-            scenario.heal(&mut rules);
+        let is_probe_visible =
+            |fault: &FaultKind| *fault != FaultKind::Certificate && !fault.is_invisible_to_probes();
+        for fault in FaultKind::ALL.into_iter().filter(is_probe_visible) {
+            let (address, detection) = scenario.fail_endpoint(fault.behavior(), &mut checker);
+            let worst = scenario.max_detection_time(fault.class());
+            assert!(
+                detection <= worst,
+                "{fault} of {address} took {detection:?}, at most {worst:?}"
+            );
+            scenario.heal(&mut checker);
         }
     });
 }
 
 #[test]
-fn clients_are_rescued_while_another_zone_lives() {
+fn failed_gets_are_rescued_while_another_zone_is_up() {
     for_all_seeds(|seed| {
-        let mut scenario = Scenario::steady(seed);
-        let mut rules = Rules::new(&mut scenario.world);
-        scenario.settle(&mut rules);
-        let failed_before = scenario.world.counts();
-        let fault = [Fault::Refused, Fault::Hang, Fault::BlackHole][seed as usize % 3];
-        scenario.fail_zone(0, &fault.behavior(), &mut rules);
-        let failed = scenario.world.counts();
-        assert_eq!(failed.failed_get, failed_before.failed_get, "GETs are sent again");
-        rules.check_incidents(&mut scenario.world);
-        let incidents = scenario.world.director().incidents();
+        let mut scenario = SimulationScenario::two_zones_with_traffic(seed);
+        let mut checker = InvariantChecker::new(&mut scenario.simulation);
+        scenario.settle(&mut checker);
+        let counts_before = scenario.simulation.request_counts();
+        let fault = [FaultKind::Refused, FaultKind::Hang, FaultKind::BlackHole][seed as usize % 3];
+        scenario.fail_zone(0, &fault.behavior(), &mut checker);
+        let counts_after = scenario.simulation.request_counts();
+        assert_eq!(counts_after.failed_get, counts_before.failed_get, "GETs are sent again");
+        checker.check_incidents(&mut scenario.simulation);
+        let incidents = scenario.simulation.director().incidents();
         let rescued: u64 = incidents.iter().map(|incident| incident.counts.rescued).sum();
-        assert_eq!(rescued, failed.rescued, "the ledger counts what the clients' side counts");
-        scenario.heal(&mut rules);
-        let incidents = scenario.world.director().incidents();
-        let after: u64 = incidents.iter().map(|incident| incident.counts.rescued).sum();
-        assert_eq!(after, scenario.world.counts().rescued, "also when incidents end");
-        let longest = incidents.iter().filter_map(|i| i.timeline.detection()).max();
-        let predicted = scenario.detection_at_most(fault.class());
-        assert!(longest <= Some(predicted + Duration::from_millis(1)), "{fault}: {longest:?}");
+        assert_eq!(
+            rescued, counts_after.rescued,
+            "the ledger counts what the clients' side counts"
+        );
+        scenario.heal(&mut checker);
+        let incidents = scenario.simulation.director().incidents();
+        let rescued_after_heal: u64 =
+            incidents.iter().map(|incident| incident.counts.rescued).sum();
+        assert_eq!(
+            rescued_after_heal,
+            scenario.simulation.request_counts().rescued,
+            "also when incidents end"
+        );
+        let longest_detection = incidents.iter().filter_map(|i| i.timeline.detection_time()).max();
+        let predicted = scenario.max_detection_time(fault.class());
+        assert!(
+            longest_detection <= Some(predicted + Duration::from_millis(1)),
+            "{fault}: {longest_detection:?}"
+        );
     });
 }

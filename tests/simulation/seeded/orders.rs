@@ -4,23 +4,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fastrand::Rng;
-use gapless::logic::director::{Standing, Verb, What, Wish};
-use gapless::logic::operator::Act;
-use gapless::sim::predict::Fault;
-use gapless::sim::world::World;
+use gapless::logic::director::{Eligibility, OperatorAction, OperatorCommand, TopologySelector};
+use gapless::logic::orders::operator_orders::OrderAction;
+use gapless::sim::predict::FaultKind;
+use gapless::sim::world::Simulation;
 
 use super::for_all_seeds;
-use super::scenario::{HEALTHY, Scenario};
-use super::topologies::ms;
+use super::scenario::{HEALTHY, SimulationScenario};
+use super::topology_generator::ms;
 
 /// No endpoint that is drained is in a snapshot, and nobody is left out of one in vain.
-fn check(world: &mut World) {
-    let (snapshot, endpoints) = (world.snapshot().clone(), world.director().endpoints());
+fn check_drained_endpoints(simulation: &mut Simulation) {
+    let (snapshot, endpoints) = (simulation.snapshot().clone(), simulation.director().endpoints());
     for pool in &snapshot.pools {
-        let targets: Vec<_> = pool.targets().chain(&pool.trials).map(|one| one.id).collect();
+        let targets: Vec<_> = pool.targets().chain(&pool.trial_targets).map(|one| one.id).collect();
         let mut all_drained = true;
         for status in endpoints.iter().filter(|one| one.subject.pool == pool.spec.name) {
-            let is_drained = status.standing == Standing::Drained;
+            let is_drained = status.eligibility == Eligibility::Drained;
             all_drained &= is_drained;
             let id = status.subject.endpoint;
             assert!(!is_drained || !targets.contains(&id), "{id} is drained, and gets requests");
@@ -30,63 +30,80 @@ fn check(world: &mut World) {
     }
 }
 
-fn random(rng: &mut Rng, addresses: &[SocketAddr]) -> Wish {
-    let what = match rng.u32(..6) {
-        0 => What::parse("r"),
-        1 => What::parse("r/a"),
-        2 => What::parse("r/b"),
-        _ => Some(What::Endpoint(addresses[rng.usize(..addresses.len())])),
+fn random_command(rng: &mut Rng, addresses: &[SocketAddr]) -> OperatorCommand {
+    let selector = match rng.u32(..6) {
+        0 => TopologySelector::parse("r"),
+        1 => TopologySelector::parse("r/a"),
+        2 => TopologySelector::parse("r/b"),
+        _ => Some(TopologySelector::Endpoint(addresses[rng.usize(..addresses.len())])),
     };
-    let what = what.expect("something");
-    let some = |rng: &mut Rng| ms(rng.u64(..2_000));
-    let verb = match rng.u32(..5) {
-        0 | 1 => Verb::Restore,
-        2 if matches!(what, What::Endpoint(_)) => Verb::Give(Act::Weight(rng.u32(1..10))),
-        _ => Verb::Give(Act::Drain { over: some(rng), deadline: some(rng) }),
+    let selector = selector.expect("something");
+    let random_delay = |rng: &mut Rng| ms(rng.u64(..2_000));
+    let action = match rng.u32(..5) {
+        0 | 1 => OperatorAction::Restore,
+        2 if matches!(selector, TopologySelector::Endpoint(_)) => {
+            OperatorAction::Issue(OrderAction::Weight(rng.u32(1..10)))
+        }
+        _ => OperatorAction::Issue(OrderAction::Drain {
+            fade_duration: random_delay(rng),
+            deadline: random_delay(rng),
+        }),
     };
-    Wish { what, pool: None, verb, until: None, note: None, is_forced: rng.u32(..4) == 0 }
+    OperatorCommand {
+        selector,
+        pool: None,
+        action,
+        until: None,
+        note: None,
+        is_forced: rng.u32(..4) == 0,
+    }
 }
 
 #[test]
-fn who_is_drained_gets_nothing_and_comes_back() {
+fn drained_endpoint_gets_no_requests_until_restored() {
     for_all_seeds(|seed| {
         let mut rng = Rng::with_seed(seed ^ 0x0d3);
-        let mut scenario = Scenario::steady(seed);
-        let world = &mut scenario.world;
+        let mut scenario = SimulationScenario::two_zones_with_traffic(seed);
+        let simulation = &mut scenario.simulation;
         let addresses: Vec<SocketAddr> =
-            world.director().endpoints().iter().map(|one| one.subject.address).collect();
+            simulation.director().endpoints().iter().map(|one| one.subject.address).collect();
         for _ in 0..20 {
             if rng.bool() {
-                let mut wish = random(&mut rng, &addresses);
-                wish.until = rng.bool().then(|| world.now() + ms(rng.u64(1..3_000)));
+                let mut command = random_command(&mut rng, &addresses);
+                command.until = rng.bool().then(|| simulation.now() + ms(rng.u64(1..3_000)));
                 // It may be refused.
-                let _ = world.operate(wish);
+                let _ = simulation.operate(command);
             } else {
-                let behavior = if rng.bool() { Fault::Refused.behavior() } else { HEALTHY };
+                let behavior = if rng.bool() { FaultKind::Refused.behavior() } else { HEALTHY };
                 let address = addresses[rng.usize(..addresses.len())];
-                world.schedule(world.now(), address, behavior);
+                simulation.schedule(simulation.now(), address, behavior);
             }
-            let until = world.now() + ms(rng.u64(1..700));
-            let mut checked = 0;
-            while world.turn(until) {
-                if world.snapshot().version > checked {
-                    checked = world.snapshot().version;
-                    check(world);
+            let until = simulation.now() + ms(rng.u64(1..700));
+            let mut checked_version = 0;
+            while simulation.step_until(until) {
+                if simulation.snapshot().version > checked_version {
+                    checked_version = simulation.snapshot().version;
+                    check_drained_endpoints(simulation);
                 }
             }
         }
-        assert_eq!(world.counts().repeated_post, 0, "a POST went on after it was received");
+        assert_eq!(
+            simulation.request_counts().repeated_post,
+            0,
+            "a POST went on after it was received"
+        );
         for address in &addresses {
-            world.schedule(world.now(), *address, HEALTHY);
+            simulation.schedule(simulation.now(), *address, HEALTHY);
         }
-        let given: Vec<u64> = world.director().orders().iter().map(|order| order.id).collect();
-        let now = world.now();
-        for id in given {
-            world.director().lift(id, now).expect("an operator's");
+        let order_ids: Vec<u64> =
+            simulation.director().orders().iter().map(|order| order.id).collect();
+        let now = simulation.now();
+        for id in order_ids {
+            simulation.director().lift_order(id, now).expect("an operator's");
         }
-        world.end_offers();
-        world.run_until(now + Duration::from_secs(60));
-        let all = world.director().endpoints();
-        assert!(all.iter().all(|one| one.standing == Standing::Clear), "{all:?}");
+        simulation.stop_load();
+        simulation.run_until(now + Duration::from_secs(60));
+        let all = simulation.director().endpoints();
+        assert!(all.iter().all(|one| one.eligibility == Eligibility::Clear), "{all:?}");
     });
 }

@@ -6,43 +6,45 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use gapless::logic::director::EndpointStatus;
-use gapless::logic::health::Health;
-use gapless::logic::id::EndpointId;
-use gapless::logic::outcome::Class;
-use gapless::logic::topology::{Detect, PoolSpec, Recover, Topology};
-use gapless::logic::window;
-use gapless::sim::latency::Latency;
-use gapless::sim::predict::Fault;
-use gapless::sim::world::{Behavior, Offer, Settings, Spacing, World};
+use gapless::logic::health::health::Health;
+use gapless::logic::model::id::EndpointId;
+use gapless::logic::model::outcome::FailureClass;
+use gapless::logic::model::topology::{DetectionSpec, PoolSpec, RecoverySpec, Topology};
+use gapless::logic::probing::detection_window;
+use gapless::sim::latency::LatencyModel;
+use gapless::sim::predict::FaultKind;
+use gapless::sim::world::{
+    ArrivalSpacing, EndpointBehavior, OfferedLoad, Simulation, SimulationSettings,
+};
 
-use super::rules::Rules;
-use super::topologies::{Maker, ms, pool_spec, zone};
+use super::invariants::InvariantChecker;
+use super::topology_generator::{TopologyGenerator, ms, pool_spec, zone};
 
 /// The longest that a request waits for an endpoint that is slow or drops its packets.
-const UNDER_WAY: Duration = ms(3_000);
+const MAX_REQUEST_DURATION: Duration = ms(3_000);
 
 /// Time for the trials of all endpoints of a pool at the least rate.
-const TRIALS: Duration = ms(15_000);
+const MAX_TRIALS_DURATION: Duration = ms(15_000);
 
-pub(crate) const HEALTHY: Behavior = healthy(1);
+pub(crate) const HEALTHY: EndpointBehavior = healthy(1);
 
-pub(crate) const fn healthy(latency_ms: u64) -> Behavior {
-    Behavior::Healthy { latency: Latency::Fixed(ms(latency_ms)) }
+pub(crate) const fn healthy(latency_ms: u64) -> EndpointBehavior {
+    EndpointBehavior::Healthy { latency: LatencyModel::Fixed(ms(latency_ms)) }
 }
 
 /// A world, and what a random course of events needs to know of it.
-pub(crate) struct Scenario {
-    pub(crate) world: World,
-    maker: Maker,
-    settings: Settings,
+pub(crate) struct SimulationScenario {
+    pub(crate) simulation: Simulation,
+    generator: TopologyGenerator,
+    settings: SimulationSettings,
     topology: Topology,
     /// Traffic may bring verdicts forward and hold them up; without it the closed form is exact.
     has_traffic: bool,
     /// Control stands still until then.
-    attended_from: Instant,
+    control_stalled_until: Instant,
 }
 
-impl Scenario {
+impl SimulationScenario {
     /// Anything may be in it.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -50,116 +52,148 @@ impl Scenario {
         let reorder = if rng.bool() { ms(rng.u64(..30)) } else { Duration::ZERO };
         let (probe_loss, traffic_loss) =
             if rng.bool() { (0.3 * rng.f64(), 0.03 * rng.f64()) } else { (0.0, 0.0) };
-        let settings =
-            Settings { seed, grain, reorder, probe_loss, traffic_loss, ..Settings::default() };
+        let settings = SimulationSettings {
+            seed,
+            time_granularity: grain,
+            max_report_delay: reorder,
+            probe_loss,
+            traffic_loss,
+            ..SimulationSettings::default()
+        };
         let has_traffic = rng.bool();
         let pools = if has_traffic { rng.usize(1..3) } else { 1 };
         let rate_rps = 30.0 + rng.f64() * 270.0;
-        let mut maker = Maker::new(Rng::with_seed(seed ^ 0x5eed));
-        let mut topology = maker.topology(pools);
+        let mut generator = TopologyGenerator::new(Rng::with_seed(seed ^ 0x5eed));
+        let mut topology = generator.random_topology(pools);
         for pool in &mut topology.pools {
-            let evict = maker.evict();
-            *pool = Arc::new(PoolSpec { evict, ..PoolSpec::clone(pool) });
+            let evict = generator.random_evict();
+            *pool = Arc::new(PoolSpec { eviction: evict, ..PoolSpec::clone(pool) });
         }
-        let mut scenario = Self::with(settings, maker, topology);
+        let mut scenario = Self::from_parts(settings, generator, topology);
         if has_traffic {
-            scenario.offer(rate_rps, 0.3);
+            scenario.add_traffic(rate_rps, 0.3);
         }
         scenario
     }
 
     /// Probes alone, on a network that keeps their order and loses nothing.
-    pub(crate) fn quiet(seed: u64) -> Self {
-        let mut maker = Maker::new(Rng::with_seed(seed));
-        let topology = maker.topology(1);
-        Self::with(Settings { seed, ..Settings::default() }, maker, topology)
+    pub(crate) fn without_traffic(seed: u64) -> Self {
+        let mut generator = TopologyGenerator::new(Rng::with_seed(seed));
+        let topology = generator.random_topology(1);
+        Self::from_parts(
+            SimulationSettings { seed, ..SimulationSettings::default() },
+            generator,
+            topology,
+        )
     }
 
     /// Two zones of equal endpoints under steady traffic with every hundredth request a POST.
-    pub(crate) fn steady(seed: u64) -> Self {
-        let mut scenario = Self::idle(Settings { seed, ..Settings::default() }, Detect::default());
-        scenario.world.run_until(scenario.world.now() + ms(20));
-        scenario.offer(200.0, 0.01);
+    pub(crate) fn two_zones_with_traffic(seed: u64) -> Self {
+        let mut scenario = Self::two_zones_without_traffic(
+            SimulationSettings { seed, ..SimulationSettings::default() },
+            DetectionSpec::default(),
+        );
+        scenario.simulation.run_until(scenario.simulation.now() + ms(20));
+        scenario.add_traffic(200.0, 0.01);
         scenario
     }
 
     /// Two zones of three endpoints without traffic.
-    pub(crate) fn idle(settings: Settings, detect: Detect) -> Self {
+    pub(crate) fn two_zones_without_traffic(
+        settings: SimulationSettings,
+        detect: DetectionSpec,
+    ) -> Self {
         let pool = PoolSpec {
             zones: vec![zone("r/a", &[1, 2, 3]), zone("r/b", &[4, 5, 6])],
-            recover: Recover { hold_down_max: ms(2_000), ..Recover::default() },
+            recovery: RecoverySpec { hold_down_max: ms(2_000), ..RecoverySpec::default() },
             ..pool_spec("web", detect)
         };
         let topology = Topology { pools: vec![Arc::new(pool)], ..Topology::default() };
-        let maker = Maker::new(Rng::with_seed(settings.seed));
-        Self::with(settings, maker, topology)
+        let generator = TopologyGenerator::new(Rng::with_seed(settings.seed));
+        Self::from_parts(settings, generator, topology)
     }
 
-    fn with(settings: Settings, maker: Maker, topology: Topology) -> Self {
+    fn from_parts(
+        settings: SimulationSettings,
+        generator: TopologyGenerator,
+        topology: Topology,
+    ) -> Self {
         let base = Instant::now();
-        let mut world = World::new(base, settings.clone());
-        world.configure(topology.clone());
-        Self { world, maker, settings, topology, has_traffic: false, attended_from: base }
+        let mut simulation = Simulation::new(base, settings.clone());
+        simulation.configure(topology.clone());
+        Self {
+            simulation,
+            generator,
+            settings,
+            topology,
+            has_traffic: false,
+            control_stalled_until: base,
+        }
     }
 
-    pub(crate) fn offer(&mut self, rate_rps: f64, post_share: f64) {
+    pub(crate) fn add_traffic(&mut self, rate_rps: f64, post_share: f64) {
         self.has_traffic = true;
-        let spacing = if self.maker.rng.bool() { Spacing::Even } else { Spacing::Exponential };
+        let spacing = if self.generator.rng.bool() {
+            ArrivalSpacing::Even
+        } else {
+            ArrivalSpacing::Exponential
+        };
         for pool in &self.topology.pools {
             let pool = Arc::clone(&pool.name);
-            self.world.offer(Offer { pool, rate_rps, spacing, post_share });
+            self.simulation.add_load(OfferedLoad { pool, rate_rps, spacing, post_share });
         }
     }
 
     /// One thing that happens, and some time after it.
-    pub(crate) fn step(&mut self, rules: &mut Rules) {
-        match self.maker.rng.u32(..12) {
+    pub(crate) fn random_step(&mut self, checker: &mut InvariantChecker) {
+        match self.generator.rng.u32(..12) {
             0..5 => {
                 let behavior = self.random_behavior();
                 if let Some(address) = self.random_address() {
-                    self.world.schedule(self.world.now(), address, behavior);
+                    self.simulation.schedule(self.simulation.now(), address, behavior);
                 }
             }
             5 | 6 => {
                 let behavior = self.random_behavior();
-                let pool = self.maker.rng.usize(..self.topology.pools.len());
+                let pool = self.generator.rng.usize(..self.topology.pools.len());
                 let zones = &self.topology.pools[pool].zones;
-                for endpoint in &zones[self.maker.rng.usize(..zones.len())].endpoints {
-                    let now = self.world.now();
-                    self.world.schedule(now, endpoint.address, behavior.clone());
+                for endpoint in &zones[self.generator.rng.usize(..zones.len())].endpoints {
+                    let now = self.simulation.now();
+                    self.simulation.schedule(now, endpoint.address, behavior.clone());
                 }
             }
             7 => {
                 for address in self.addresses() {
-                    self.world.schedule(self.world.now(), address, HEALTHY);
+                    self.simulation.schedule(self.simulation.now(), address, HEALTHY);
                 }
             }
             8 => {
-                let time = ms(self.maker.rng.u64(1..3_000));
-                self.world.stall_control(time);
-                self.attended_from = self.attended_from.max(self.world.now() + time);
+                let time = ms(self.generator.rng.u64(1..3_000));
+                self.simulation.stall_control(time);
+                self.control_stalled_until =
+                    self.control_stalled_until.max(self.simulation.now() + time);
             }
-            _ => self.reload(rules),
+            _ => self.reload(checker),
         }
-        let pause = ms(self.maker.rng.u64(1..2_500));
-        self.run(pause, rules);
+        let pause = ms(self.generator.rng.u64(1..2_500));
+        self.run_for(pause, checker);
     }
 
-    fn random_behavior(&mut self) -> Behavior {
-        let rng = &mut self.maker.rng;
-        match rng.usize(..Fault::ALL.len() + 4) {
-            0 => Behavior::SlowTraffic { latency: ms(rng.u64(100..3_000)) },
-            1 => Behavior::Degraded,
+    fn random_behavior(&mut self) -> EndpointBehavior {
+        let rng = &mut self.generator.rng;
+        match rng.usize(..FaultKind::ALL.len() + 4) {
+            0 => EndpointBehavior::SlowTraffic { latency: ms(rng.u64(100..3_000)) },
+            1 => EndpointBehavior::Degraded,
             2 | 3 => healthy(rng.u64(..8)),
-            fault => Fault::ALL[fault - 4].behavior(),
+            fault => FaultKind::ALL[fault - 4].behavior(),
         }
     }
 
-    fn reload(&mut self, rules: &mut Rules) {
-        self.maker.change(&mut self.topology);
-        rules.watch(&mut self.world);
-        self.world.configure(self.topology.clone());
-        rules.watch(&mut self.world);
+    fn reload(&mut self, checker: &mut InvariantChecker) {
+        self.generator.mutate(&mut self.topology);
+        checker.check_new_records(&mut self.simulation);
+        self.simulation.configure(self.topology.clone());
+        checker.check_new_records(&mut self.simulation);
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
@@ -169,117 +203,138 @@ impl Scenario {
 
     fn random_address(&mut self) -> Option<SocketAddr> {
         let all = self.addresses();
-        self.maker.rng.choice(all)
+        self.generator.rng.choice(all)
     }
 
-    pub(crate) fn run(&mut self, time: Duration, rules: &mut Rules) {
-        self.world.run_until(self.world.now() + time);
-        rules.watch(&mut self.world);
+    pub(crate) fn run_for(&mut self, time: Duration, checker: &mut InvariantChecker) {
+        self.simulation.run_until(self.simulation.now() + time);
+        checker.check_new_records(&mut self.simulation);
     }
 
     /// Until every timer runs at its own phase.
-    pub(crate) fn settle(&mut self, rules: &mut Rules) {
+    pub(crate) fn settle(&mut self, checker: &mut InvariantChecker) {
         let longest = self.topology.pools.iter().map(|pool| pool.detect.interval).max();
-        let phase = ms(self.maker.rng.u64(..1_000));
-        self.run(longest.unwrap_or_default() + phase, rules);
+        let phase = ms(self.generator.rng.u64(..1_000));
+        self.run_for(longest.unwrap_or_default() + phase, checker);
     }
 
     /// Heals everything, the network too. After the bound of return every endpoint must be up.
-    pub(crate) fn heal(&mut self, rules: &mut Rules) {
-        let unattended = self.attended_from.saturating_duration_since(self.world.now());
-        self.run(unattended, rules);
-        self.world.lose(0.0, 0.0);
-        let now = self.world.now();
+    pub(crate) fn heal(&mut self, checker: &mut InvariantChecker) {
+        let remaining_stall =
+            self.control_stalled_until.saturating_duration_since(self.simulation.now());
+        self.run_for(remaining_stall, checker);
+        self.simulation.set_loss(0.0, 0.0);
+        let now = self.simulation.now();
         for address in self.addresses() {
-            if self.world.behavior(address) != HEALTHY {
-                self.world.schedule(now, address, HEALTHY);
+            if self.simulation.behavior(address) != HEALTHY {
+                self.simulation.schedule(now, address, HEALTHY);
             }
         }
-        let end = self.world.now() + self.return_at_most();
-        while !self.missing().is_empty() && self.world.now() < end {
-            self.run(ms(200), rules);
+        let end = self.simulation.now() + self.max_recovery_time();
+        while !self.unrecovered().is_empty() && self.simulation.now() < end {
+            self.run_for(ms(200), checker);
         }
-        let missing = self.missing();
-        assert!(missing.is_empty(), "not back after {:?}: {missing:?}", self.return_at_most());
+        let missing = self.unrecovered();
+        assert!(missing.is_empty(), "not back after {:?}: {missing:?}", self.max_recovery_time());
     }
 
     /// Who does not serve, and which pools are in panic.
-    fn missing(&mut self) -> Vec<String> {
+    fn unrecovered(&mut self) -> Vec<String> {
         let is_back = |status: &EndpointStatus| {
-            status.in_service && matches!(status.health, Health::Up | Health::Suspect { .. })
+            status.is_in_service && matches!(status.health, Health::Up | Health::Suspect { .. })
         };
-        let all = self.world.director().endpoints();
+        let all = self.simulation.director().endpoints();
         let missing = all.iter().filter(|status| !is_back(status));
         let missing =
             missing.map(|status| format!("{} {:?}", status.subject.address, status.health));
-        let pools = self.world.snapshot().pools.iter().filter(|pool| pool.panic);
+        let pools = self.simulation.snapshot().pools.iter().filter(|pool| pool.is_panicking);
         missing.chain(pools.map(|pool| format!("panic in {}", pool.spec.name))).collect()
     }
 
     /// A down endpoint waits for its period, then passes in a row. A probe that was under way when
     /// it healed may fail yet, and an endpoint that is suspect may go down for that; so it may for
     /// a request that was under way. What traffic put down takes trials, one request each.
-    fn return_at_most(&self) -> Duration {
-        let of = |pool: &Arc<PoolSpec>| {
+    fn max_recovery_time(&self) -> Duration {
+        let pool_recovery_time = |pool: &Arc<PoolSpec>| {
             let detect = &pool.detect;
-            let row = detect.fast_interval.max(self.answer()) * (detect.up_after - 1);
-            let under_way =
+            let consecutive_passes =
+                detect.fast_interval.max(self.max_probe_round_trip()) * (detect.up_after - 1);
+            let in_flight =
                 if self.settings.probe_loss > 0.0 { detect.timeout } else { Duration::ZERO };
-            let passes = detect.down_interval + row + self.answer() * detect.up_after;
+            let passes = detect.down_interval
+                + consecutive_passes
+                + self.max_probe_round_trip() * detect.up_after;
             // What has passed often enough looks again at the end of its hold-down, or its zone's.
-            let held = pool.recover.hold_down_max.max(pool.recover.hold_down);
-            under_way + passes + held + 2 * detect.fast_interval.max(self.answer())
+            let hold_down = pool.recovery.hold_down_max.max(pool.recovery.hold_down);
+            in_flight
+                + passes
+                + hold_down
+                + 2 * detect.fast_interval.max(self.max_probe_round_trip())
         };
-        let longest = self.topology.pools.iter().map(of).max();
+        let longest = self.topology.pools.iter().map(pool_recovery_time).max();
         let longest = longest.unwrap_or_default();
-        if self.has_traffic { UNDER_WAY + longest + TRIALS } else { longest }
+        if self.has_traffic {
+            MAX_REQUEST_DURATION + longest + MAX_TRIALS_DURATION
+        } else {
+            longest
+        }
     }
 
     /// From the start of a probe until the director has heard of a healthy endpoint's answer.
-    fn answer(&self) -> Duration {
+    fn max_probe_round_trip(&self) -> Duration {
         self.settings.round_trip.mul_f64(2.0 * (1.0 + self.settings.round_trip_jitter))
             + ms(1)
-            + self.settings.reorder
-            + 6 * self.settings.grain
+            + self.settings.max_report_delay
+            + 6 * self.settings.time_granularity
     }
 
     /// The closed form's worst with the longest exchange.
-    pub(crate) fn detection_at_most(&self, class: Class) -> Duration {
-        let worst = |pool: &Arc<PoolSpec>| window::bounds(class, &pool.detect, self.answer()).worst;
+    pub(crate) fn max_detection_time(&self, class: FailureClass) -> Duration {
+        let worst = |pool: &Arc<PoolSpec>| {
+            detection_window::detection_bounds(class, &pool.detect, self.max_probe_round_trip())
+                .worst
+        };
         self.topology.pools.iter().map(worst).max().unwrap_or_default()
     }
 
     /// Lets one endpoint fail, and says how long its verdict took.
-    pub(crate) fn fail_one(
+    pub(crate) fn fail_endpoint(
         &mut self,
-        behavior: Behavior,
-        rules: &mut Rules,
+        behavior: EndpointBehavior,
+        checker: &mut InvariantChecker,
     ) -> (SocketAddr, Duration) {
         let address = self.random_address().expect("an endpoint");
-        let onset = self.world.now();
-        self.world.schedule(onset, address, behavior);
-        let mut took = None;
-        while took.is_none() && self.world.turn(onset + Duration::from_secs(60)) {
-            rules.watch(&mut self.world);
-            let id = self.id_of(address);
-            let verdict = rules.verdicts.iter().find(|(of, at)| *of == id && *at >= onset);
-            took = verdict.map(|(_, at)| *at - onset);
+        let onset = self.simulation.now();
+        self.simulation.schedule(onset, address, behavior);
+        let mut detection_time = None;
+        while detection_time.is_none()
+            && self.simulation.step_until(onset + Duration::from_secs(60))
+        {
+            checker.check_new_records(&mut self.simulation);
+            let id = self.endpoint_id(address);
+            let verdict = checker.verdicts.iter().find(|(of, at)| *of == id && *at >= onset);
+            detection_time = verdict.map(|(_, at)| *at - onset);
         }
-        (address, took.expect("a verdict within a minute"))
+        (address, detection_time.expect("a verdict within a minute"))
     }
 
     /// Lets a zone fail until all of it is down.
-    pub(crate) fn fail_zone(&mut self, zone: usize, behavior: &Behavior, rules: &mut Rules) {
+    pub(crate) fn fail_zone(
+        &mut self,
+        zone: usize,
+        behavior: &EndpointBehavior,
+        checker: &mut InvariantChecker,
+    ) {
         for endpoint in &self.topology.pools[0].zones[zone].endpoints {
-            self.world.schedule(self.world.now(), endpoint.address, behavior.clone());
+            self.simulation.schedule(self.simulation.now(), endpoint.address, behavior.clone());
         }
-        self.run(self.detection_at_most(Class::Silent), rules);
+        self.run_for(self.max_detection_time(FailureClass::Silent), checker);
         let down = self.topology.pools[0].zones[zone].endpoints.len();
-        assert_eq!(rules.verdicts.len(), down);
+        assert_eq!(checker.verdicts.len(), down);
     }
 
-    fn id_of(&mut self, address: SocketAddr) -> EndpointId {
-        let all = self.world.director().endpoints();
+    fn endpoint_id(&mut self, address: SocketAddr) -> EndpointId {
+        let all = self.simulation.director().endpoints();
         let status = all.iter().find(|status| status.subject.address == address);
         status.expect("known").subject.endpoint
     }

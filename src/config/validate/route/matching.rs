@@ -5,79 +5,82 @@ use std::ops::Range;
 use http::Method;
 use http::header::{HOST, HeaderName};
 
-use super::super::check::Check;
-use super::plain_path;
+use super::check_normalised_path;
 use crate::config::address;
+use crate::config::diagnostics::Problem;
 use crate::config::file::{self, Entries, Located, ValueTest};
-use crate::config::findings::Flaw;
-use crate::logic::route::{Conditions, HostMatch, PathMatch, PathRules, Pattern, Test};
+use crate::config::validate::validator::Validator;
+use crate::logic::routing::{
+    Conditions, HostMatch, PathMatch, PathNormalisation, Pattern, ValueMatcher,
+};
 
 /// Conditions of one route, of each kind.
 const MAX_CONDITIONS: usize = 64;
 
-const ONE_TEST: &str =
+const VALUE_TEST_HELP: &str =
     "write a text, or one of `present = true`, `absent = true`, `prefix = \"…\"`, `regex = \"…\"`";
 
 /// What a route is for; absent is what could not be read.
-pub(super) struct Asked {
+pub(super) struct MatchSettings {
     pub(super) host: Option<HostMatch>,
     pub(super) path: Option<PathMatch>,
     pub(super) conditions: Option<Conditions>,
 }
 
-impl Check<'_> {
+impl Validator<'_> {
     pub(super) fn matching(
         &mut self,
         given: &file::Route,
         table: &Range<usize>,
-        paths: &PathRules,
-    ) -> Asked {
+        paths: &PathNormalisation,
+    ) -> MatchSettings {
         let host = match &given.host {
-            Some(text) => address::hosts(&text.value)
-                .map_err(|flaw| self.findings.error(&text.span, flaw))
+            Some(text) => address::parse_host_match(&text.value)
+                .map_err(|problem| self.diagnostics.error(&text.span, problem))
                 .ok(),
-            None => (!self.gaps.has(table, "host")).then_some(HostMatch::Any),
+            None => (!self.unread.has_key(table, "host")).then_some(HostMatch::Any),
         };
         let path = self.path_match(given, table, paths);
         let methods = given.methods.as_ref().map(|methods| self.methods(methods));
         let headers = given.headers.as_ref().map(|tests| self.header_tests(tests));
         let query = given.query.as_ref().map(|tests| self.query_tests(tests));
-        let is_whole = !["methods", "headers", "query"].iter().any(|key| self.gaps.has(table, key));
+        let is_fully_read =
+            !["methods", "headers", "query"].iter().any(|key| self.unread.has_key(table, key));
         let conditions = Conditions {
-            cleartext: false,
+            is_cleartext_only: false,
             methods: methods.unwrap_or_default(),
             headers: headers.unwrap_or_default(),
             query: query.unwrap_or_default(),
         };
-        Asked { host, path, conditions: is_whole.then_some(conditions) }
+        MatchSettings { host, path, conditions: is_fully_read.then_some(conditions) }
     }
 
     fn path_match(
         &mut self,
         given: &file::Route,
         table: &Range<usize>,
-        paths: &PathRules,
+        paths: &PathNormalisation,
     ) -> Option<PathMatch> {
         let prefix = given.path.as_ref().map(|text| ("path", text));
         let exact = given.path_exact.as_ref().map(|text| ("path_exact", text));
         let regex = given.path_regex.as_ref().map(|text| ("path_regex", text));
-        let mut ways = [prefix, exact, regex].into_iter().flatten();
-        let Some((key, text)) = ways.next() else {
-            let unread =
-                ["path", "path_exact", "path_regex"].iter().any(|k| self.gaps.has(table, k));
-            return (!unread).then(PathMatch::default);
+        let mut tests = [prefix, exact, regex].into_iter().flatten();
+        let Some((key, text)) = tests.next() else {
+            let is_unread =
+                ["path", "path_exact", "path_regex"].iter().any(|k| self.unread.has_key(table, k));
+            return (!is_unread).then(PathMatch::default);
         };
-        if let Some((second, other)) = ways.next() {
+        if let Some((second, other)) = tests.next() {
             let message = format!("a route has either `{key}` or `{second}`, not both");
-            let flaw = Flaw::new(message, "make two routes of it");
-            self.findings.error(&other.span, flaw).also(&text.span, "the other one");
+            let problem = Problem::new(message, "make two routes of it");
+            self.diagnostics.error(&other.span, problem).add_related(&text.span, "the other one");
             return None;
         }
         if key == "path_regex" {
-            return self.pattern_of(text).map(PathMatch::Matches);
+            return self.parse_pattern(text).map(PathMatch::Regex);
         }
-        if let Err(flaw) = plain_path(&text.value, paths) {
-            self.findings.error(&text.span, flaw);
+        if let Err(problem) = check_normalised_path(&text.value, paths) {
+            self.diagnostics.error(&text.span, problem);
             return None;
         }
         let path = text.value.clone();
@@ -85,35 +88,35 @@ impl Check<'_> {
     }
 
     /// A regular expression; reports what is none.
-    pub(super) fn pattern_of(&mut self, text: &Located<String>) -> Option<Pattern> {
-        let report = |why: String| self.bad_pattern(text, &why);
+    pub(super) fn parse_pattern(&mut self, text: &Located<String>) -> Option<Pattern> {
+        let report = |reason: String| self.report_bad_pattern(text, &reason);
         Pattern::parse(&text.value).map_err(report).ok()
     }
 
-    pub(super) fn bad_pattern(&mut self, text: &Located<String>, why: &str) {
+    pub(super) fn report_bad_pattern(&mut self, text: &Located<String>, reason: &str) {
         // The library draws a picture first; the reason is its last line.
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        let message = format!("`{}` is not a regular expression: {why}", text.value);
-        let mend = "write one such as \"/users/[0-9]+\"; in '' no backslash is doubled";
-        self.findings.error(&text.span, Flaw::new(message, mend));
+        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let message = format!("`{}` is not a regular expression: {reason}", text.value);
+        let help = "write one such as \"/users/[0-9]+\"; in '' no backslash is doubled";
+        self.diagnostics.error(&text.span, Problem::new(message, help));
     }
 
     fn methods(&mut self, given: &Located<Vec<Located<String>>>) -> Vec<Method> {
         if given.value.is_empty() || given.value.len() > MAX_CONDITIONS {
             let message = format!("`methods` has from 1 to {MAX_CONDITIONS} of them");
-            let flaw = Flaw::new(message, "name some, or leave it away for all");
-            self.findings.error(&given.span, flaw);
+            let problem = Problem::new(message, "name some, or leave it away for all");
+            self.diagnostics.error(&given.span, problem);
         }
         let mut methods = Vec::new();
         for text in given.value.iter().take(MAX_CONDITIONS) {
-            match method(&text.value) {
+            match parse_method(&text.value) {
                 Ok(method) if methods.contains(&method) => {
                     let message = format!("the method {method} is given twice");
-                    self.findings.error(&text.span, Flaw::new(message, "give it once"));
+                    self.diagnostics.error(&text.span, Problem::new(message, "give it once"));
                 }
                 Ok(method) => methods.push(method),
-                Err(flaw) => {
-                    self.findings.error(&text.span, flaw);
+                Err(problem) => {
+                    self.diagnostics.error(&text.span, problem);
                 }
             }
         }
@@ -123,25 +126,26 @@ impl Check<'_> {
     fn header_tests(
         &mut self,
         given: &Located<Entries<Located<ValueTest>>>,
-    ) -> Vec<(HeaderName, Test)> {
-        self.not_too_many(given, "headers");
-        let mut tests: Vec<(HeaderName, Test)> = Vec::new();
+    ) -> Vec<(HeaderName, ValueMatcher)> {
+        self.check_condition_count(given, "headers");
+        let mut tests: Vec<(HeaderName, ValueMatcher)> = Vec::new();
         for (key, test) in given.value.0.iter().take(MAX_CONDITIONS) {
             let test = self.value_test(test);
             match HeaderName::from_bytes(key.value.as_bytes()) {
                 Ok(name) if name == HOST => {
-                    let flaw = Flaw::new("`host` is no header here", "use the route's `host` key");
-                    self.findings.error(&key.span, flaw);
+                    let problem =
+                        Problem::new("`host` is no header here", "use the route's `host` key");
+                    self.diagnostics.error(&key.span, problem);
                 }
                 Ok(name) if tests.iter().any(|(known, _)| *known == name) => {
                     let message = format!("the header `{name}` is given twice");
-                    self.findings.error(&key.span, Flaw::new(message, "give it once"));
+                    self.diagnostics.error(&key.span, Problem::new(message, "give it once"));
                 }
                 Ok(name) => tests.extend(test.map(|test| (name, test))),
                 Err(_) => {
-                    let mend = "use letters, digits and `-`, such as \"x-env\"";
+                    let help = "use letters, digits and `-`, such as \"x-env\"";
                     let message = format!("`{}` is not a header name", key.value);
-                    self.findings.error(&key.span, Flaw::new(message, mend));
+                    self.diagnostics.error(&key.span, Problem::new(message, help));
                 }
             }
         }
@@ -151,13 +155,14 @@ impl Check<'_> {
     fn query_tests(
         &mut self,
         given: &Located<Entries<Located<ValueTest>>>,
-    ) -> Vec<(Box<str>, Test)> {
-        self.not_too_many(given, "query");
+    ) -> Vec<(Box<str>, ValueMatcher)> {
+        self.check_condition_count(given, "query");
         let mut tests = Vec::new();
         for (key, test) in given.value.0.iter().take(MAX_CONDITIONS) {
             if key.value.is_empty() {
-                let flaw = Flaw::new("a parameter without a name", "name it, or leave it away");
-                self.findings.error(&key.span, flaw);
+                let problem =
+                    Problem::new("a parameter without a name", "name it, or leave it away");
+                self.diagnostics.error(&key.span, problem);
             }
             let test = self.value_test(test);
             tests.extend(test.map(|test| (key.value.as_str().into(), test)));
@@ -165,60 +170,62 @@ impl Check<'_> {
         tests
     }
 
-    fn not_too_many<V>(&mut self, given: &Located<Entries<V>>, key: &str) {
+    fn check_condition_count<V>(&mut self, given: &Located<Entries<V>>, key: &str) {
         let count = given.value.0.len();
         if count > MAX_CONDITIONS {
             let message = format!("`{key}` has at most {MAX_CONDITIONS} conditions, not {count}");
-            self.findings.error(&given.span, Flaw::new(message, "leave some away"));
+            self.diagnostics.error(&given.span, Problem::new(message, "leave some away"));
         }
     }
 
-    fn value_test(&mut self, given: &Located<ValueTest>) -> Option<Test> {
+    fn value_test(&mut self, given: &Located<ValueTest>) -> Option<ValueMatcher> {
         let table = match &given.value {
-            ValueTest::Text(text) => return Some(Test::Is(text.as_bytes().into())),
+            ValueTest::Text(text) => return Some(ValueMatcher::Exact(text.as_bytes().into())),
             ValueTest::Table(table) => table,
         };
-        for (key, switch) in [("present", &table.present), ("absent", &table.absent)] {
-            if let Some(Located { value: false, span }) = switch {
-                let flaw = Flaw::new(format!("`{key} = false` asks for nothing"), ONE_TEST);
-                self.findings.error(span, flaw);
+        for (key, flag) in [("present", &table.present), ("absent", &table.absent)] {
+            if let Some(Located { value: false, span }) = flag {
+                let problem =
+                    Problem::new(format!("`{key} = false` asks for nothing"), VALUE_TEST_HELP);
+                self.diagnostics.error(span, problem);
                 return None;
             }
         }
-        let present = table.present.as_ref().map(|_| Test::Present);
-        let absent = table.absent.as_ref().map(|_| Test::Absent);
-        let prefix = table.prefix.as_ref().map(|text| Test::Prefix(text.value.as_bytes().into()));
+        let present = table.present.as_ref().map(|_| ValueMatcher::Present);
+        let absent = table.absent.as_ref().map(|_| ValueMatcher::Absent);
+        let prefix =
+            table.prefix.as_ref().map(|text| ValueMatcher::Prefix(text.value.as_bytes().into()));
         let mut tests: Vec<_> = [present, absent, prefix].into_iter().flatten().collect();
         if let Some(text) = &table.regex {
-            tests.push(Test::Matches(self.pattern_of(text)?));
+            tests.push(ValueMatcher::Regex(self.parse_pattern(text)?));
         }
         let keys = ["present", "absent", "prefix", "regex"];
         match (tests.pop(), tests.is_empty()) {
             (Some(only), true) => Some(only),
-            (None, _) if keys.iter().any(|key| self.gaps.has(&given.span, key)) => None,
+            (None, _) if keys.iter().any(|key| self.unread.has_key(&given.span, key)) => None,
             (first, _) => {
                 let message = match first {
                     Some(_) => "a value has one test, not several",
                     None => "the table does not say what the value must be",
                 };
-                self.findings.error(&given.span, Flaw::new(message, ONE_TEST));
+                self.diagnostics.error(&given.span, Problem::new(message, VALUE_TEST_HELP));
                 None
             }
         }
     }
 }
 
-fn method(text: &str) -> Result<Method, Flaw> {
+fn parse_method(text: &str) -> Result<Method, Problem> {
     let Ok(method) = Method::from_bytes(text.as_bytes()) else {
-        let mend = "write one such as \"GET\" or \"PURGE\"";
-        return Err(Flaw::new(format!("`{text}` is not a method"), mend));
+        let help = "write one such as \"GET\" or \"PURGE\"";
+        return Err(Problem::new(format!("`{text}` is not a method"), help));
     };
     let upper = text.to_ascii_uppercase();
     if method == Method::CONNECT {
-        return Err(Flaw::new("CONNECT is never routed", "leave it away"));
+        return Err(Problem::new("CONNECT is never routed", "leave it away"));
     }
     if upper != text {
-        return Err(Flaw::new("methods are in capitals", format!("write it as \"{upper}\"")));
+        return Err(Problem::new("methods are in capitals", format!("write it as \"{upper}\"")));
     }
     Ok(method)
 }

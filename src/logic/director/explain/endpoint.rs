@@ -4,39 +4,41 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::endpoint::{Endpoint, Piece, Withheld};
-use crate::logic::director::pools::{PoolState, Standing};
-use crate::logic::director::trust::{Stage, TRIAL_PATIENCE, TRIALS_TO_RETURN, Trust};
+use crate::logic::director::endpoint::{EndpointState, EvidenceRecord, WithheldReason};
+use crate::logic::director::outlier::{
+    EjectionStage, OutlierState, TRIAL_TIMEOUT, TRIALS_TO_RETURN,
+};
+use crate::logic::director::pools::{Eligibility, PoolState};
 use crate::logic::director::{Director, PoolStatus};
-use crate::logic::health::Health;
-use crate::logic::incident::Subject;
-use crate::logic::operator::Order;
-use crate::logic::outcome::{Class, Outcome};
-use crate::logic::probe::{ProbeKind, Role};
-use crate::logic::schedule::vouched_interval;
-use crate::logic::tier::WEIGHT_ONE;
-use crate::logic::topology::Detect;
-use crate::logic::window;
+use crate::logic::health::health::Health;
+use crate::logic::incident::IncidentSubject;
+use crate::logic::model::outcome::{FailureClass, ProbeOutcome};
+use crate::logic::model::topology::DetectionSpec;
+use crate::logic::orders::operator_orders::OperatorOrder;
+use crate::logic::probing::detection_window;
+use crate::logic::probing::probe::{ProbeKind, ProbeRole};
+use crate::logic::probing::probe_schedule::traffic_confirmed_interval;
+use crate::logic::steering::tier::WEIGHT_ONE;
 
-use super::zone::{ZoneStatus, parts};
+use super::zone::{ZoneStatus, endpoint_shares};
 
 /// One endpoint, with all that bears on it.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
     /// Who.
-    pub subject: Arc<Subject>,
+    pub subject: Arc<IncidentSubject>,
     /// What is believed of it.
     pub health: Health,
     /// What it may be given.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// Since when it is believed.
     pub since: Instant,
     /// What made its verdict, while that is down.
-    pub cause: Option<Piece>,
+    pub cause: Option<EvidenceRecord>,
     /// Why it is in service in spite of enough strikes.
-    pub withheld: Option<Withheld>,
+    pub withheld: Option<WithheldReason>,
     /// The last evidence against it, oldest first; up to the verdict, while that is down.
-    pub evidence: Vec<Piece>,
+    pub evidence: Vec<EvidenceRecord>,
     /// The last probes, oldest first.
     pub probes: Vec<ProbeFacts>,
     /// When the next probe starts; `None` while it waits for the running one.
@@ -46,15 +48,15 @@ pub struct EndpointFacts {
     /// Why this period.
     pub cadence: Cadence,
     /// It is due, and waits for the budget of probes.
-    pub waits_for_budget: bool,
+    pub is_waiting_for_budget: bool,
     /// What its probes add up to.
-    pub row: Row,
+    pub streak: ProbeStreak,
     /// What keeps it from returning too soon.
-    pub hold: Hold,
+    pub hold_down: HoldDown,
     /// How it is to prove itself to traffic, if it must.
-    pub trial: Option<Trial>,
+    pub ejection_trial: Option<EjectionTrial>,
     /// What speaks against it among its requests.
-    pub doubt: Doubt,
+    pub outlier_score: OutlierScore,
     /// What its ramp gives it of its weight, in thousandths.
     pub ramp: u32,
     /// Its probe passes, and says that it should get less.
@@ -66,7 +68,7 @@ pub struct EndpointFacts {
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
     /// When live traffic was last answered well.
-    pub last_answer: Option<Instant>,
+    pub last_response: Option<Instant>,
     /// Requests in flight.
     pub in_flight: u32,
     /// While it is up and refuses from now on: until the verdict at the latest, by probes alone.
@@ -74,7 +76,7 @@ pub struct EndpointFacts {
     /// The same if it falls silent.
     pub silent_within: Duration,
     /// What operators have ordered of it that holds.
-    pub orders: Vec<Order>,
+    pub orders: Vec<OperatorOrder>,
     /// Its zone.
     pub zone: ZoneStatus,
     /// Its pool.
@@ -91,9 +93,9 @@ pub struct ProbeFacts {
     /// Its protocol; `None` if the configuration has that probe no more.
     pub protocol: Option<&'static str>,
     /// What its outcome decides.
-    pub role: Role,
+    pub role: ProbeRole,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ProbeOutcome,
 }
 
 /// Why probes come at the period at which they come.
@@ -136,7 +138,7 @@ impl Cadence {
 
 /// Strikes or passes, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
+pub enum ProbeStreak {
     /// On the way down.
     Strikes {
         /// So far.
@@ -155,16 +157,16 @@ pub enum Row {
 
 /// A hold-down.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hold {
+pub struct HoldDown {
     /// It does not return before then; `None` if nothing holds it.
     pub until: Option<Instant>,
-    /// Verdicts of late; see [`crate::logic::recovery::Flaps`].
+    /// Verdicts of late; see [`crate::logic::health::recovery::Flaps`].
     pub flaps: f32,
 }
 
 /// What becomes of an endpoint that traffic has put down.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trial {
+pub enum EjectionTrial {
     /// No requests before then.
     Held {
         /// When trials begin.
@@ -173,25 +175,25 @@ pub enum Trial {
     /// A request that can be sent again is tried there from time to time.
     Running {
         /// Answered well, one after the other.
-        good_in_a_row: u32,
+        consecutive_successes: u32,
         /// So many bring it back.
         needed: u32,
         /// Between two trials, at least.
         gap: Duration,
         /// Trials since the process began.
-        taken: u32,
+        trials_taken: u32,
         /// Without a trial until then it gets its chance all the same.
-        patience_until: Instant,
+        timeout_at: Instant,
     },
 }
 
-/// The sequential test of an endpoint's failures; see [`crate::logic::ratio`].
+/// The sequential test of an endpoint's failures; see [`crate::logic::health::failure_ratio`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Doubt {
+pub struct OutlierScore {
     /// What speaks against it now.
     pub score: f32,
     /// The share of its requests that failed of late; `None` without any.
-    pub failing: Option<f64>,
+    pub failure_ratio: Option<f64>,
 }
 
 impl Director {
@@ -201,61 +203,73 @@ impl Director {
         address: SocketAddr,
         now: Instant,
     ) -> Option<EndpointFacts> {
-        let mut members = pool.members.iter().filter_map(|id| self.roster.get(*id));
+        let mut members = pool.members.iter().filter_map(|id| self.endpoints.get(*id));
         let endpoint = members.find(|endpoint| endpoint.address == address)?;
         let id = endpoint.id;
-        let zone = &pool.zones[endpoint.seat.zone];
-        let (entry, parts) = (self.entry_of(endpoint), parts(pool));
-        let (period, cadence) = self.cadence(endpoint, pool.in_panic(), now);
-        let (refused_within, silent_within) = self.windows(endpoint, period, cadence);
+        let zone = &pool.zones[endpoint.location.zone];
+        let (member_state, shares) = (self.member_state_of(endpoint), endpoint_shares(pool));
+        let (period, cadence) = self.cadence(endpoint, pool.is_in_panic(), now);
+        let (refused_within, silent_within) = self.detection_windows(endpoint, period, cadence);
         let mut ratio = endpoint.ratio;
-        ratio.fade(now);
-        let recover = endpoint.pool.recover;
+        ratio.decay(now);
+        let recover = endpoint.pool.recovery;
         Some(EndpointFacts {
             subject: endpoint.subject(),
             health: endpoint.verdict(),
-            standing: entry.standing,
+            eligibility: member_state.eligibility,
             since: endpoint.since,
             cause: endpoint.cause(),
             withheld: endpoint.withheld,
             evidence: endpoint.evidence().copied().collect(),
-            probes: endpoint.past.iter(self.epoch).map(|probe| facts(endpoint, probe)).collect(),
-            next_probe: endpoint.due(),
+            probes: endpoint
+                .probe_history
+                .iter(self.epoch)
+                .map(|probe| probe_facts(endpoint, probe))
+                .collect(),
+            next_probe: endpoint.next_probe_at(),
             period,
             cadence,
-            waits_for_budget: self.pace.is_waiting(id),
-            row: row(endpoint),
-            hold: Hold {
+            is_waiting_for_budget: self.probe_scheduler.is_waiting(id),
+            streak: probe_streak(endpoint),
+            hold_down: HoldDown {
                 until: endpoint.held_until().filter(|&until| endpoint.is_down() && now < until),
-                flaps: endpoint.flaps().count(&recover, now),
+                flaps: endpoint.flaps().decayed_count(&recover, now),
             },
-            trial: trial(endpoint),
-            doubt: Doubt { score: ratio.score(), failing: ratio.recent().plain_share() },
-            ramp: endpoint.ramp.share(recover.ramp, now),
+            ejection_trial: ejection_trial(endpoint),
+            outlier_score: OutlierScore {
+                score: ratio.score(),
+                failure_ratio: ratio.recent().failure_ratio(),
+            },
+            ramp: endpoint.ramp.share_permille(recover.ramp, now),
             is_degraded: endpoint.is_degraded,
-            weight: endpoint.seat.weight,
-            weight_now: f64::from(entry.weight) / f64::from(WEIGHT_ONE),
-            share: parts.get(&id).copied().unwrap_or_default(),
-            last_answer: endpoint.last_answer(self.epoch),
-            in_flight: endpoint.live.in_flight(),
+            weight: endpoint.location.weight,
+            weight_now: f64::from(member_state.weight) / f64::from(WEIGHT_ONE),
+            share: shares.get(&id).copied().unwrap_or_default(),
+            last_response: endpoint.last_response(self.epoch),
+            in_flight: endpoint.stats.in_flight(),
             refused_within,
             silent_within,
-            orders: self.orders_of(endpoint),
-            zone: self.zone_status(pool, zone, &parts, now),
+            orders: self.orders_for(endpoint),
+            zone: self.zone_status(pool, zone, &shares, now),
             pool: self.pool_status(pool),
         })
     }
 
     /// The period of an endpoint's probes, and why.
-    fn cadence(&self, endpoint: &Endpoint, in_panic: bool, now: Instant) -> (Duration, Cadence) {
+    fn cadence(
+        &self,
+        endpoint: &EndpointState,
+        in_panic: bool,
+        now: Instant,
+    ) -> (Duration, Cadence) {
         let detect = &endpoint.pool.detect;
-        let period = endpoint.period(in_panic);
-        let answer = endpoint.last_answer(self.epoch);
+        let period = endpoint.probe_period(in_panic);
+        let last_response = endpoint.last_response(self.epoch);
         let cadence = match endpoint.health {
             Health::Unknown { .. } => Cadence::New,
-            Health::Up if endpoint.trust != Trust::Sound => Cadence::Doubted,
-            Health::Up if answer.is_some_and(|answer| answer + detect.interval >= now) => {
-                let vouched = vouched_interval(detect);
+            Health::Up if endpoint.outlier != OutlierState::Normal => Cadence::Doubted,
+            Health::Up if last_response.is_some_and(|answer| answer + detect.interval >= now) => {
+                let vouched = traffic_confirmed_interval(detect);
                 if vouched > period {
                     return (vouched, Cadence::Vouched);
                 }
@@ -271,25 +285,28 @@ impl Director {
     }
 
     /// The worst cases of the detection window for a failure of each kind, as periods are now.
-    fn windows(
+    fn detection_windows(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &EndpointState,
         period: Duration,
         cadence: Cadence,
     ) -> (Duration, Duration) {
         let detect = endpoint.pool.detect;
         let steady = if cadence == Cadence::Vouched { period } else { detect.interval };
-        let detect = Detect { interval: steady.mul_f64(self.stretch()), ..detect };
+        let detect = DetectionSpec { interval: steady.mul_f64(self.stretch()), ..detect };
         let latencies =
-            endpoint.past.iter(self.epoch).filter_map(|(_, _, outcome)| outcome.latency());
+            endpoint.probe_history.iter(self.epoch).filter_map(|(_, _, outcome)| outcome.latency());
         let usual = endpoint.checks.iter().filter_map(|check| check.timer.round_trip());
         let round_trip = latencies.chain(usual).max().unwrap_or(detect.timeout);
-        let worst = |class| window::bounds(class, &detect, round_trip).worst;
-        (worst(Class::Refused), worst(Class::Silent))
+        let worst = |class| detection_window::detection_bounds(class, &detect, round_trip).worst;
+        (worst(FailureClass::Refused), worst(FailureClass::Silent))
     }
 }
 
-fn facts(endpoint: &Endpoint, (started, index, outcome): (Instant, u8, Outcome)) -> ProbeFacts {
+fn probe_facts(
+    endpoint: &EndpointState,
+    (started, index, outcome): (Instant, u8, ProbeOutcome),
+) -> ProbeFacts {
     let spec = endpoint.pool.probes.get(usize::from(index));
     let protocol = spec.map(|spec| match spec.kind {
         ProbeKind::Tcp { .. } => "tcp",
@@ -297,14 +314,14 @@ fn facts(endpoint: &Endpoint, (started, index, outcome): (Instant, u8, Outcome))
         ProbeKind::Http(_) => "http",
         ProbeKind::Grpc(_) => "grpc",
     });
-    let role = spec.map_or(Role::Watch, |spec| spec.role);
+    let role = spec.map_or(ProbeRole::Watch, |spec| spec.role);
     ProbeFacts { started, index, protocol, role, outcome }
 }
 
-fn row(endpoint: &Endpoint) -> Row {
+fn probe_streak(endpoint: &EndpointState) -> ProbeStreak {
     let detect = &endpoint.pool.detect;
-    let strikes = |count| Row::Strikes { count, needed: detect.down_after };
-    let passes = |count| Row::Passes { count, needed: detect.up_after };
+    let strikes = |count| ProbeStreak::Strikes { count, needed: detect.down_after };
+    let passes = |count| ProbeStreak::Passes { count, needed: detect.up_after };
     match endpoint.health {
         Health::Up => strikes(0),
         Health::Unknown { strikes: count } | Health::Suspect { strikes: count, .. } => {
@@ -315,16 +332,21 @@ fn row(endpoint: &Endpoint) -> Row {
     }
 }
 
-fn trial(endpoint: &Endpoint) -> Option<Trial> {
-    let Trust::Condemned(case) = endpoint.trust else { return None };
-    Some(match case.stage {
-        Stage::Held { until } => Trial::Held { until },
-        Stage::OnTrial { good_in_a_row, gap_us, waits_since, .. } => Trial::Running {
-            good_in_a_row,
+fn ejection_trial(endpoint: &EndpointState) -> Option<EjectionTrial> {
+    let OutlierState::Ejected(ejection) = endpoint.outlier else { return None };
+    Some(match ejection.stage {
+        EjectionStage::Held { until } => EjectionTrial::Held { until },
+        EjectionStage::OnTrial {
+            consecutive_successes: good_in_a_row,
+            gap_us,
+            waiting_since: waits_since,
+            ..
+        } => EjectionTrial::Running {
+            consecutive_successes: good_in_a_row,
             needed: TRIALS_TO_RETURN,
             gap: Duration::from_micros(u64::from(gap_us)),
-            taken: endpoint.live.trials(),
-            patience_until: waits_since + TRIAL_PATIENCE,
+            trials_taken: endpoint.stats.trial_count(),
+            timeout_at: waits_since + TRIAL_TIMEOUT,
         },
     })
 }

@@ -5,9 +5,13 @@ mod endpoint;
 mod tests;
 mod zone;
 
-pub use endpoint::{Cadence, Doubt, EndpointFacts, Hold, ProbeFacts, Row, Trial};
-pub(super) use zone::parts;
-pub use zone::{Budget, Member, Quorum, RegionFacts, StateCounts, ZoneFacts, ZoneStatus};
+pub use endpoint::{
+    Cadence, EjectionTrial, EndpointFacts, HoldDown, OutlierScore, ProbeFacts, ProbeStreak,
+};
+pub(super) use zone::endpoint_shares;
+pub use zone::{
+    EvictionBudget, HealthCounts, Quorum, RegionFacts, ZoneFacts, ZoneMemberStatus, ZoneStatus,
+};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,35 +19,35 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::logic::id::{Place, is_name};
+use crate::logic::model::id::{Locality, is_valid_name};
 
 use super::Director;
 
 /// An endpoint, a zone or a region, as operators name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum TopologySelector {
     /// The endpoint at this address.
     Endpoint(SocketAddr),
     /// A zone.
-    Zone(Place),
+    Zone(Locality),
     /// A region.
     Region(Arc<str>),
 }
 
-impl What {
+impl TopologySelector {
     /// Reads `address:port`, `region/zone` or `region`; `None` if it is none of them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(address) = text.parse() {
             return Some(Self::Endpoint(address));
         }
-        let zone = || Place::parse(text).map(Self::Zone);
-        zone().or_else(|| is_name(text).then(|| Self::Region(text.into())))
+        let zone = || Locality::parse(text).map(Self::Zone);
+        zone().or_else(|| is_valid_name(text).then(|| Self::Region(text.into())))
     }
 
     /// Whether it is an endpoint at this address of this zone, or has it.
     #[must_use]
-    pub fn covers(&self, place: &Place, address: SocketAddr) -> bool {
+    pub fn covers(&self, place: &Locality, address: SocketAddr) -> bool {
         match self {
             Self::Endpoint(own) => *own == address,
             Self::Zone(_) | Self::Region(_) => self.covers_zone(place),
@@ -52,7 +56,7 @@ impl What {
 
     /// Whether it is this zone, or has it.
     #[must_use]
-    pub fn covers_zone(&self, place: &Place) -> bool {
+    pub fn covers_zone(&self, place: &Locality) -> bool {
         match self {
             Self::Endpoint(_) => false,
             Self::Zone(own) => own == place,
@@ -61,7 +65,7 @@ impl What {
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for TopologySelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(address) => address.fmt(f),
@@ -86,19 +90,24 @@ impl Director {
     /// Explains `what` in every pool that has it, or in the one that is named; nothing where it is
     /// not known.
     #[must_use]
-    pub fn explain(&self, what: &What, pool: Option<&str>, now: Instant) -> Vec<Explanation> {
+    pub fn explain(
+        &self,
+        selector: &TopologySelector,
+        pool: Option<&str>,
+        now: Instant,
+    ) -> Vec<Explanation> {
         let pools = self.pools.iter();
         let pools = pools.filter(|state| pool.is_none_or(|name| *state.spec.name == *name));
-        let explain = |state| match what {
-            What::Endpoint(address) => {
+        let explain = |state| match selector {
+            TopologySelector::Endpoint(address) => {
                 let facts = self.endpoint_facts(state, *address, now)?;
                 Some(Explanation::Endpoint(Box::new(facts)))
             }
-            What::Zone(place) => {
+            TopologySelector::Zone(place) => {
                 let zone = state.zones.iter().find(|zone| zone.place == *place)?;
                 Some(Explanation::Zone(Box::new(self.zone_facts(state, zone, now))))
             }
-            What::Region(region) => {
+            TopologySelector::Region(region) => {
                 let facts = self.region_facts(state, region, now)?;
                 Some(Explanation::Region(Box::new(facts)))
             }
@@ -108,14 +117,15 @@ impl Director {
 
     /// Everything that can be explained: regions, zones, addresses, in this order and each once.
     #[must_use]
-    pub fn names(&self) -> Vec<What> {
-        let places: BTreeSet<&Place> =
+    pub fn selectors(&self) -> Vec<TopologySelector> {
+        let places: BTreeSet<&Locality> =
             self.pools.iter().flat_map(|pool| &pool.zones).map(|zone| &zone.place).collect();
         let regions: BTreeSet<&Arc<str>> = places.iter().map(|place| &place.region).collect();
         let addresses: BTreeSet<SocketAddr> =
-            self.roster.iter().map(|endpoint| endpoint.address).collect();
-        let regions = regions.into_iter().map(|region| What::Region(Arc::clone(region)));
-        let zones = places.iter().map(|&place| What::Zone(place.clone()));
-        regions.chain(zones).chain(addresses.into_iter().map(What::Endpoint)).collect()
+            self.endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let regions =
+            regions.into_iter().map(|region| TopologySelector::Region(Arc::clone(region)));
+        let zones = places.iter().map(|&place| TopologySelector::Zone(place.clone()));
+        regions.chain(zones).chain(addresses.into_iter().map(TopologySelector::Endpoint)).collect()
     }
 }

@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::endpoint::{Endpoint, Piece, Seat};
-use crate::logic::director::pools::{Entry, PoolState, Standing, ZoneState, ZoneVerdict};
-use crate::logic::director::weigh::part;
-use crate::logic::director::zones::{WITNESSES, quorum};
+use crate::logic::director::apply_evidence::percent_limit;
+use crate::logic::director::endpoint::{EndpointLocation, EndpointState, EvidenceRecord};
+use crate::logic::director::pools::{Eligibility, MemberState, PoolState, ZoneState, ZoneVerdict};
+use crate::logic::director::zones::{MIN_ZONE_STRIKES, quorum};
 use crate::logic::director::{Director, PoolStatus};
-use crate::logic::health::Health;
-use crate::logic::id::{EndpointId, Place};
-use crate::logic::steer::WHOLE;
-use crate::logic::topology::Correlate;
+use crate::logic::health::health::Health;
+use crate::logic::model::id::{EndpointId, Locality};
+use crate::logic::model::topology::CorrelationSpec;
+use crate::logic::steering::FULL_SHARE;
 
 /// Endpoints of a zone that are listed.
-const SHOWN: usize = 100;
+const MAX_LISTED_ENDPOINTS: usize = 100;
 
 /// How much of a bound is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Budget {
+pub struct EvictionBudget {
     /// So much is.
     pub used: u32,
     /// No more may be.
@@ -29,7 +29,7 @@ pub struct Budget {
 
 /// How many endpoints are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateCounts {
+pub struct HealthCounts {
     /// All of them.
     pub all: u32,
     /// Nothing is known of these.
@@ -44,7 +44,7 @@ pub struct StateCounts {
     pub returning: u32,
 }
 
-impl StateCounts {
+impl HealthCounts {
     fn count(&mut self, health: Health) {
         self.all += 1;
         match health {
@@ -61,7 +61,7 @@ impl StateCounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Endpoints whose connections failed within the window, and have not passed since.
-    pub struck: u32,
+    pub struck_endpoints: u32,
     /// So many make a verdict on the zone.
     pub needed: u32,
     /// The window.
@@ -74,7 +74,7 @@ pub struct ZoneStatus {
     /// The pool's name.
     pub pool: Arc<str>,
     /// The zone.
-    pub place: Place,
+    pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
     /// What would take it down; `None` where zones are not judged.
@@ -84,30 +84,30 @@ pub struct ZoneStatus {
     /// So many bring it back.
     pub ready_needed: u32,
     /// Its endpoints by state.
-    pub counts: StateCounts,
-    /// Verdicts on the zone of late; see [`crate::logic::recovery::Flaps`].
+    pub counts: HealthCounts,
+    /// Verdicts on the zone of late; see [`crate::logic::health::recovery::Flaps`].
     pub flaps: f32,
     /// What its ramp gives it, in thousandths.
     pub ramp: u32,
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
     /// Endpoints of the zone that are down, and that may be.
-    pub evict: Budget,
+    pub evict: EvictionBudget,
 }
 
 /// One endpoint of a zone, in short.
 #[derive(Clone, Copy, Debug)]
-pub struct Member {
+pub struct ZoneMemberStatus {
     /// Its address.
     pub address: SocketAddr,
     /// What is believed of it.
     pub health: Health,
     /// What it may be given.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// Since when it is believed.
     pub since: Instant,
     /// What made its verdict, while that is down.
-    pub cause: Option<Piece>,
+    pub cause: Option<EvidenceRecord>,
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
 }
@@ -118,9 +118,9 @@ pub struct ZoneFacts {
     /// The zone itself.
     pub zone: ZoneStatus,
     /// Its endpoints, at most a hundred: those that are not well come first.
-    pub endpoints: Vec<Member>,
+    pub endpoints: Vec<ZoneMemberStatus>,
     /// How many are not shown.
-    pub more: usize,
+    pub omitted: usize,
     /// Its pool.
     pub pool: PoolStatus,
 }
@@ -141,18 +141,18 @@ pub struct RegionFacts {
 }
 
 /// The part of its pool's traffic that each endpoint gets, in 0..1, by the published view.
-pub(super) type Parts = HashMap<EndpointId, f64>;
+pub(super) type EndpointShares = HashMap<EndpointId, f64>;
 
 /// Computes [`Parts`]: the draws of requests that are not sent again and may go anywhere.
-pub(in crate::logic::director) fn parts(pool: &PoolState) -> Parts {
-    let mut parts = Parts::new();
-    for tier in pool.view.iter().flat_map(|view| &view.led.tiers) {
-        let of_tier = tier.share as f64 / WHOLE as f64;
-        for (target, part) in tier.parts() {
-            *parts.entry(target.id).or_default() += of_tier * part;
+pub(in crate::logic::director) fn endpoint_shares(pool: &PoolState) -> EndpointShares {
+    let mut shares = EndpointShares::new();
+    for tier in pool.view.iter().flat_map(|view| &view.primary.tiers) {
+        let tier_share = tier.share as f64 / FULL_SHARE as f64;
+        for (target, target_share) in tier.traffic_fractions() {
+            *shares.entry(target.id).or_default() += tier_share * target_share;
         }
     }
-    parts
+    shares
 }
 
 impl Director {
@@ -160,8 +160,8 @@ impl Director {
     #[must_use]
     pub fn zones(&self, now: Instant) -> Vec<ZoneStatus> {
         let of = |pool: &PoolState| -> Vec<ZoneStatus> {
-            let parts = parts(pool);
-            pool.zones.iter().map(|zone| self.zone_status(pool, zone, &parts, now)).collect()
+            let shares = endpoint_shares(pool);
+            pool.zones.iter().map(|zone| self.zone_status(pool, zone, &shares, now)).collect()
         };
         self.pools.iter().flat_map(of).collect()
     }
@@ -170,58 +170,63 @@ impl Director {
         &self,
         pool: &PoolState,
         zone: &ZoneState,
-        parts: &Parts,
+        shares: &EndpointShares,
         now: Instant,
     ) -> ZoneStatus {
-        let (correlate, recover) = (pool.spec.correlate, pool.spec.recover);
-        let mut counts = StateCounts::default();
-        let members = || zone.members.iter().filter_map(|&id| self.roster.get(id));
+        let (correlate, recover) = (pool.spec.correlation, pool.spec.recovery);
+        let mut counts = HealthCounts::default();
+        let members = || zone.members.iter().filter_map(|&id| self.endpoints.get(id));
         members().for_each(|endpoint| counts.count(endpoint.verdict()));
-        let stands = |&&(at, id): &&(Instant, EndpointId)| {
-            let struck = self.roster.get(id).and_then(|endpoint| endpoint.struck());
+        let is_active = |&&(at, id): &&(Instant, EndpointId)| {
+            let struck =
+                self.endpoints.get(id).and_then(|endpoint| endpoint.first_connection_failure());
             struck == Some(at) && at + correlate.window >= now
         };
-        let bar = (correlate.quorum_percent < Correlate::OFF_PERCENT).then(|| Quorum {
-            struck: zone.strikes.iter().filter(stands).count() as u32,
-            needed: quorum(counts.all, correlate.quorum_percent).max(WITNESSES),
-            window: correlate.window,
-        });
+        let zone_quorum =
+            (correlate.quorum_percent < CorrelationSpec::OFF_PERCENT).then(|| Quorum {
+                struck_endpoints: zone.strikes.iter().filter(is_active).count() as u32,
+                needed: quorum(counts.all, correlate.quorum_percent).max(MIN_ZONE_STRIKES),
+                window: correlate.window,
+            });
         ZoneStatus {
             pool: Arc::clone(&pool.spec.name),
             place: zone.place.clone(),
             verdict: zone.verdict,
-            quorum: bar,
+            quorum: zone_quorum,
             ready: zone.counts.ready,
             ready_needed: quorum(counts.all, correlate.return_percent).max(1),
             counts,
-            flaps: zone.flaps.count(&recover, now),
-            ramp: zone.ramp.share(recover.ramp, now),
+            flaps: zone.flaps.decayed_count(&recover, now),
+            ramp: zone.ramp.share_permille(recover.ramp, now),
             // The sum of nothing is a negative zero.
-            share: zone.members.iter().filter_map(|id| parts.get(id)).sum::<f64>() + 0.0,
-            evict: Budget {
+            share: zone.members.iter().filter_map(|id| shares.get(id)).sum::<f64>() + 0.0,
+            evict: EvictionBudget {
                 used: zone.counts.down,
-                allowed: part(zone.counts.all, pool.spec.evict.zone_percent),
+                allowed: percent_limit(zone.counts.all, pool.spec.eviction.max_zone_down_percent),
             },
         }
     }
 
-    pub(in crate::logic::director) fn entry_of(&self, endpoint: &Endpoint) -> Entry {
-        let Seat { pool, zone, position, .. } = endpoint.seat;
-        self.pools[pool].zones[zone].entries[position as usize]
+    pub(in crate::logic::director) fn member_state_of(
+        &self,
+        endpoint: &EndpointState,
+    ) -> MemberState {
+        let EndpointLocation { pool, zone, position, .. } = endpoint.location;
+        self.pools[pool].zones[zone].member_states[position as usize]
     }
 
     pub(super) fn zone_facts(&self, pool: &PoolState, zone: &ZoneState, now: Instant) -> ZoneFacts {
-        let parts = parts(pool);
-        let member = |endpoint: &Endpoint| Member {
+        let shares = endpoint_shares(pool);
+        let member = |endpoint: &EndpointState| ZoneMemberStatus {
             address: endpoint.address,
             health: endpoint.verdict(),
-            standing: self.entry_of(endpoint).standing,
+            eligibility: self.member_state_of(endpoint).eligibility,
             since: endpoint.since,
             cause: endpoint.cause(),
-            share: parts.get(&endpoint.id).copied().unwrap_or_default(),
+            share: shares.get(&endpoint.id).copied().unwrap_or_default(),
         };
-        let members = zone.members.iter().filter_map(|&id| self.roster.get(id));
-        let mut endpoints: Vec<Member> = members.map(member).collect();
+        let members = zone.members.iter().filter_map(|&id| self.endpoints.get(id));
+        let mut endpoints: Vec<ZoneMemberStatus> = members.map(member).collect();
         endpoints.sort_by_key(|member| match member.health {
             Health::Down { .. } => 0,
             Health::Returning { .. } => 1,
@@ -229,10 +234,10 @@ impl Director {
             Health::Unknown { .. } => 3,
             Health::Up => 4,
         });
-        let more = endpoints.len().saturating_sub(SHOWN);
-        endpoints.truncate(SHOWN);
-        let status = self.zone_status(pool, zone, &parts, now);
-        ZoneFacts { zone: status, endpoints, more, pool: self.pool_status(pool) }
+        let omitted = endpoints.len().saturating_sub(MAX_LISTED_ENDPOINTS);
+        endpoints.truncate(MAX_LISTED_ENDPOINTS);
+        let status = self.zone_status(pool, zone, &shares, now);
+        ZoneFacts { zone: status, endpoints, omitted, pool: self.pool_status(pool) }
     }
 
     pub(super) fn region_facts(
@@ -241,20 +246,21 @@ impl Director {
         region: &Arc<str>,
         now: Instant,
     ) -> Option<RegionFacts> {
-        let parts = parts(pool);
-        let inside = pool.zones.iter().filter(|zone| zone.place.region == *region);
+        let shares = endpoint_shares(pool);
+        let region_zones = pool.zones.iter().filter(|zone| zone.place.region == *region);
         let zones: Vec<ZoneStatus> =
-            inside.map(|zone| self.zone_status(pool, zone, &parts, now)).collect();
+            region_zones.map(|zone| self.zone_status(pool, zone, &shares, now)).collect();
         if zones.is_empty() {
             return None;
         }
-        let percent = pool.spec.correlate.quorum_percent;
-        let is_judged = percent < Correlate::OFF_PERCENT;
+        let percent = pool.spec.correlation.quorum_percent;
+        let is_correlated = percent < CorrelationSpec::OFF_PERCENT;
         let down = zones.iter().filter(|zone| zone.verdict != ZoneVerdict::Up).count() as u32;
         Some(RegionFacts {
             region: Arc::clone(region),
             down,
-            needed: is_judged.then(|| quorum(zones.len() as u32, percent).max(WITNESSES)),
+            needed: is_correlated
+                .then(|| quorum(zones.len() as u32, percent).max(MIN_ZONE_STRIKES)),
             zones,
             pool: self.pool_status(pool),
         })

@@ -1,24 +1,24 @@
 //! The director by hand: what is handed in, and what it says.
 
-mod asked;
 mod basics;
-mod inherit;
+mod health_import;
 mod orders;
+mod peer_issues;
 mod steering;
 mod suspects;
 mod traffic;
 mod zones;
 
 use super::*;
-use crate::logic::id::Place;
-use crate::logic::outcome::Reason;
-use crate::logic::snapshot::{Live, PoolView};
-use crate::logic::topology::{Correlate, EndpointSpec, ZoneSpec};
+use crate::logic::model::id::Locality;
+use crate::logic::model::outcome::FailureReason;
+use crate::logic::model::snapshot::{EndpointStats, PoolView};
+use crate::logic::model::topology::{CorrelationSpec, EndpointSpec, ZoneSpec};
 
-pub(in crate::logic::director) const REFUSED: Outcome =
-    Outcome::Fail(Failure::connect(Reason::Refused));
-pub(in crate::logic::director) const PASS: Outcome =
-    Outcome::Pass { latency: Duration::from_millis(1) };
+pub(in crate::logic::director) const REFUSED: ProbeOutcome =
+    ProbeOutcome::Fail(Failure::connect(FailureReason::Refused));
+pub(in crate::logic::director) const PASS: ProbeOutcome =
+    ProbeOutcome::Pass { latency: Duration::from_millis(1) };
 
 pub(in crate::logic::director) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -28,45 +28,45 @@ pub(in crate::logic::director) fn ms(ms: u64) -> Duration {
 pub(in crate::logic::director) struct Rig {
     pub(in crate::logic::director) director: Director,
     pub(in crate::logic::director) now: Instant,
-    said: Vec<Output>,
+    outputs: Vec<Output>,
     /// Probes that are under way.
-    asked: Vec<(EndpointId, Ticket, u16)>,
+    pending_probes: Vec<(EndpointId, ProbeTicket, u16)>,
 }
 
 impl Rig {
     /// One pool; every endpoint has passed its first probe.
     pub(in crate::logic::director) fn new(zones: &[(&str, &[u16])]) -> Self {
-        let mut rig = Self::cold(zones);
-        rig.all_answer(PASS);
+        let mut rig = Self::new_unprobed(zones);
+        rig.answer_all_probes(PASS);
         rig
     }
 
-    pub(in crate::logic::director) fn cold(zones: &[(&str, &[u16])]) -> Self {
-        let mut rig = Self::blank();
+    pub(in crate::logic::director) fn new_unprobed(zones: &[(&str, &[u16])]) -> Self {
+        let mut rig = Self::unconfigured();
         rig.configure(pool(zones));
         rig
     }
 
     /// The same with everything as the pool has it.
-    pub(in crate::logic::director) fn with(pool: PoolSpec) -> Self {
-        let mut rig = Self::blank();
+    pub(in crate::logic::director) fn with_pool(pool: PoolSpec) -> Self {
+        let mut rig = Self::unconfigured();
         rig.configure(pool);
-        rig.all_answer(PASS);
+        rig.answer_all_probes(PASS);
         rig
     }
 
-    fn blank() -> Self {
+    fn unconfigured() -> Self {
         let now = Instant::now();
         Self {
             director: Director::new(now, 7),
             now: now + ms(1),
-            said: Vec::new(),
-            asked: Vec::new(),
+            outputs: Vec::new(),
+            pending_probes: Vec::new(),
         }
     }
 
     pub(in crate::logic::director) fn configure(&mut self, pool: PoolSpec) {
-        let topology = Topology { here: None, pools: vec![Arc::new(pool)], ..Topology::default() };
+        let topology = Topology { local: None, pools: vec![Arc::new(pool)], ..Topology::default() };
         self.turn([Input::Configure { topology, routes: Arc::default() }]);
     }
 
@@ -74,20 +74,20 @@ impl Rig {
     pub(in crate::logic::director) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
         inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
         self.director.handle_timeout(self.now);
-        self.said.clear();
+        self.outputs.clear();
         while let Some(output) = self.director.poll_output() {
             let publish = matches!(output, Output::Publish(_));
-            if let Output::Probe { endpoint, ticket, address, .. } = &output {
-                self.asked.push((*endpoint, *ticket, address.port()));
+            if let Output::StartProbe { endpoint, ticket, address, .. } = &output {
+                self.pending_probes.push((*endpoint, *ticket, address.port()));
             }
-            self.said.push(output);
+            self.outputs.push(output);
             if publish {
                 self.director.handle(Input::Published, self.now);
             }
         }
     }
 
-    pub(in crate::logic::director) fn wait(&mut self, time: Duration) {
+    pub(in crate::logic::director) fn advance(&mut self, time: Duration) {
         self.now += time;
         self.turn([]);
     }
@@ -107,87 +107,86 @@ impl Rig {
         all.find(|status| status.subject.address.port() == port).expect("known")
     }
 
-    pub(in crate::logic::director) fn regular(
+    pub(in crate::logic::director) fn probe_result(
         &self,
         endpoint: EndpointId,
-        outcome: Outcome,
+        outcome: ProbeOutcome,
     ) -> Input {
-        let ticket = Ticket { probe: 0, row: ProbeRow::Regular, started: self.now };
-        Input::Probed { endpoint, ticket, outcome }
+        let ticket = ProbeTicket { probe: 0, trigger: ProbeTrigger::Regular, started: self.now };
+        Input::ProbeFinished { endpoint, ticket, outcome }
     }
 
-    pub(in crate::logic::director) fn traffic(
+    pub(in crate::logic::director) fn traffic_failure(
         &self,
         endpoint: EndpointId,
         failure: Failure,
     ) -> Input {
-        Input::Traffic { endpoint, failure, began: self.now }
+        Input::TrafficFailed { endpoint, failure, attempt_started: self.now }
     }
 
-    pub(in crate::logic::director) fn all_answer(&mut self, outcome: Outcome) {
-        let inputs: Vec<_> = self.ids().iter().map(|&id| self.regular(id, outcome)).collect();
+    pub(in crate::logic::director) fn answer_all_probes(&mut self, outcome: ProbeOutcome) {
+        let inputs: Vec<_> = self.ids().iter().map(|&id| self.probe_result(id, outcome)).collect();
         self.turn(inputs);
     }
 
     /// Two refusals: a verdict.
-    pub(in crate::logic::director) fn fell(&mut self, ports: &[u16]) {
+    pub(in crate::logic::director) fn take_down(&mut self, ports: &[u16]) {
         for _ in 0..2 {
             self.now += ms(1);
-            let refused = |&port: &u16| self.regular(self.id(port), REFUSED);
+            let refused = |&port: &u16| self.probe_result(self.id(port), REFUSED);
             let inputs: Vec<_> = ports.iter().map(refused).collect();
             self.turn(inputs);
         }
     }
 
-    pub(in crate::logic::director) fn live(&self, port: u16) -> Arc<Live> {
-        let endpoint = self.director.roster.get(self.id(port)).expect("known");
-        Arc::clone(&endpoint.live)
+    pub(in crate::logic::director) fn stats(&self, port: u16) -> Arc<EndpointStats> {
+        let endpoint = self.director.endpoints.get(self.id(port)).expect("known");
+        Arc::clone(&endpoint.stats)
     }
 
     /// Requests that end now: so many well, and so many by `failure`.
-    pub(in crate::logic::director) fn requests(
+    pub(in crate::logic::director) fn complete_requests(
         &mut self,
         port: u16,
         good: u32,
         bad: u32,
         failure: Failure,
     ) {
-        let live = self.live(port);
+        let stats = self.stats(port);
         let now_us = self.now.saturating_duration_since(self.director.epoch).as_micros() as u64;
         (0..good).for_each(|_| {
-            live.good(now_us);
-            live.answered();
+            stats.record_good_response(now_us);
+            stats.record_success();
         });
-        let told = (0..bad).filter(|_| live.erred()).count();
-        let inputs: Vec<_> = (0..told).map(|_| self.traffic(self.id(port), failure)).collect();
+        let reported = (0..bad).filter(|_| stats.record_error()).count();
+        let inputs: Vec<_> =
+            (0..reported).map(|_| self.traffic_failure(self.id(port), failure)).collect();
         self.turn(inputs);
     }
 
     /// Time passes in small steps: every endpoint's probes are answered at once by `answer`.
-    pub(in crate::logic::director) fn live_on(
+    pub(in crate::logic::director) fn run_for(
         &mut self,
         time: Duration,
-        answer: impl Fn(u16) -> Outcome,
+        answer: impl Fn(u16) -> ProbeOutcome,
     ) {
         let until = self.now + time;
-        let mut said = Vec::new();
+        let mut outputs = Vec::new();
         while self.now < until {
             self.now += ms(10);
             self.turn([]);
-            said.append(&mut self.said);
-            let asked = std::mem::take(&mut self.asked);
-            let answers = asked.into_iter().map(|(endpoint, ticket, port)| Input::Probed {
-                endpoint,
-                ticket,
-                outcome: answer(port),
+            outputs.append(&mut self.outputs);
+            let pending_probes = std::mem::take(&mut self.pending_probes);
+            let answers = pending_probes.into_iter().map(|(endpoint, ticket, port)| {
+                Input::ProbeFinished { endpoint, ticket, outcome: answer(port) }
             });
             self.turn(answers.collect::<Vec<_>>());
-            said.append(&mut self.said);
+            outputs.append(&mut self.outputs);
         }
-        self.said = said;
+        self.outputs = outputs;
     }
 
-    pub(in crate::logic::director) fn down(&self) -> Vec<u16> {
+    pub(in crate::logic::director) fn down_ports(&self) -> Vec<u16> {
         let all = self.director.endpoints();
         let down = all.iter().filter(|status| status.health.is_down());
         down.map(|status| status.subject.address.port()).collect()
@@ -197,12 +196,12 @@ impl Rig {
         self.director.pools[0].view.clone().expect("published")
     }
 
-    pub(in crate::logic::director) fn published(&self) -> Vec<Arc<Snapshot>> {
+    pub(in crate::logic::director) fn published_snapshots(&self) -> Vec<Arc<Snapshot>> {
         let publish = |output: &Output| match output {
             Output::Publish(snapshot) => Some(Arc::clone(snapshot)),
             _ => None,
         };
-        self.said.iter().filter_map(publish).collect()
+        self.outputs.iter().filter_map(publish).collect()
     }
 
     fn events(&self) -> Vec<Event> {
@@ -210,42 +209,42 @@ impl Rig {
             Output::Event(event) => Some(event.clone()),
             _ => None,
         };
-        self.said.iter().filter_map(event).collect()
+        self.outputs.iter().filter_map(event).collect()
     }
 
-    fn panics(&self) -> Vec<bool> {
-        let on = |event: Event| match event {
-            Event::Panic { on, .. } => Some(on),
+    fn panic_changes(&self) -> Vec<bool> {
+        let is_active = |event: Event| match event {
+            Event::Panic { is_active: on, .. } => Some(on),
             _ => None,
         };
-        self.events().into_iter().filter_map(on).collect()
+        self.events().into_iter().filter_map(is_active).collect()
     }
 
-    fn probed(&self, port: u16) -> bool {
+    fn has_started_probe(&self, port: u16) -> bool {
         let id = self.id(port);
         let probes = |output: &Output| match output {
-            Output::Probe { endpoint, .. } => *endpoint == id,
+            Output::StartProbe { endpoint, .. } => *endpoint == id,
             _ => false,
         };
-        self.said.iter().any(probes)
+        self.outputs.iter().any(probes)
     }
 }
 
 pub(in crate::logic::director) fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
     let zone = |(name, ports): &(&str, &[u16])| {
         let endpoints = ports.iter().map(|&port| endpoint(port)).collect();
-        ZoneSpec::new(Place::parse(name).expect("a place"), endpoints)
+        ZoneSpec::new(Locality::parse(name).expect("a place"), endpoints)
     };
     // Each endpoint by its own deeds; zones have tests of their own.
-    let correlate = Correlate { quorum_percent: 101, ..Correlate::default() };
-    PoolSpec { correlate, ..PoolSpec::new("web", zones.iter().map(zone).collect()) }
+    let correlate = CorrelationSpec { quorum_percent: 101, ..CorrelationSpec::default() };
+    PoolSpec { correlation: correlate, ..PoolSpec::new("web", zones.iter().map(zone).collect()) }
 }
 
 fn endpoint(port: u16) -> EndpointSpec {
     EndpointSpec { address: SocketAddr::from(([127, 0, 0, 1], port)), weight: 1 }
 }
 
-pub(in crate::logic::director) fn serving(snapshot: &Snapshot) -> Vec<u16> {
+pub(in crate::logic::director) fn serving_ports(snapshot: &Snapshot) -> Vec<u16> {
     let mut ports: Vec<u16> =
         snapshot.pools[0].targets().map(|target| target.address.port()).collect();
     ports.sort_unstable();

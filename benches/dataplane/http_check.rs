@@ -1,0 +1,39 @@
+//! One plain request, to see that a server serves and what a proxy makes of it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Bound on each step of the exchange.
+const IO_TIMEOUT: Duration = Duration::from_millis(500);
+/// More of an answer than this is not read.
+const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct CheckResponse {
+    /// The status code.
+    pub(crate) status: u16,
+    /// Whether the endpoint was sent an `X-Forwarded-For`; it says so itself.
+    pub(crate) has_forwarded_for: bool,
+}
+
+/// Asks `127.0.0.1:port` for `path` over a connection of its own.
+pub(crate) fn get(port: u16, path: &str) -> io::Result<CheckResponse> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
+    let text = String::from_utf8_lossy(&response);
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .ok_or_else(|| io::Error::other("not an HTTP/1.1 answer"))?;
+    // The endpoint leaves it away where it saw none. Envoy puts the machine's own address for loopback.
+    let has_forwarded_for = text.to_ascii_lowercase().contains("\r\nx-seen-forwarded-for: ");
+    Ok(CheckResponse { status, has_forwarded_for })
+}

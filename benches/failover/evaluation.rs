@@ -1,0 +1,173 @@
+//! What the samples of a cell come to, and whether that is good enough for gapless.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::executed_posts::ExecutedPosts;
+use crate::sample::ClientSample;
+use crate::scenario::FailoverBound;
+
+/// A good answer later than this is counted.
+const LATE_THRESHOLD: Duration = Duration::from_millis(150);
+
+/// A POST that is due by then is under way when the failure begins: signals take their time.
+const IN_FLIGHT_MARGIN: Duration = Duration::from_millis(5);
+
+/// Who fails less than this before the heal had not stopped to.
+const STILL_FAILING_MARGIN: Duration = Duration::from_millis(500);
+
+/// By how much nobody's clocks agree.
+const CLOCK_TOLERANCE_S: f64 = 0.002;
+
+/// The rate for which bounds are given.
+const BOUNDS_RATE_RPS: f64 = 60.0;
+
+/// The share of POSTs.
+const POST_FRACTION: f64 = 0.2;
+
+/// When the failure began, and when its end did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FaultInterval {
+    /// Just before the first endpoint failed.
+    pub(crate) onset: Instant,
+    /// Just after the first endpoint was healed.
+    pub(crate) healed: Instant,
+}
+
+/// What clients saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct FailoverFigures {
+    /// From the first request that failed or was late to the last, by when they were due.
+    pub(crate) gap_s: f64,
+    /// The same of those that failed.
+    pub(crate) failing_s: f64,
+    /// There were failures until the heal, or nearly.
+    pub(crate) is_still_failing: bool,
+    /// GETs without a good answer.
+    pub(crate) failed_get: usize,
+    /// POSTs without one.
+    pub(crate) failed_post: usize,
+    /// POSTs without one that were under way when the failure began.
+    pub(crate) failed_post_under_way: usize,
+    /// How many failed in which way.
+    pub(crate) failures: BTreeMap<String, usize>,
+    /// Good answers that came late.
+    pub(crate) late: usize,
+    /// The latest good answer.
+    pub(crate) max_good_ms: f64,
+    /// From the heal to the first answer of those that had failed.
+    pub(crate) return_s: Option<f64>,
+    /// From the onset to the last good answer of those that failed, by when the request was due.
+    pub(crate) left_s: Option<f64>,
+    /// POSTs that endpoints have read more than once.
+    pub(crate) executed_twice: usize,
+    /// Failed POSTs that an endpoint had read.
+    pub(crate) executed_failed: usize,
+    /// Those of them that it read after the client saw them fail.
+    pub(crate) executed_later: usize,
+    /// Requests that failed before anything did.
+    pub(crate) failed_before: usize,
+}
+
+/// Sums up `samples`; `failing` says whether an endpoint was made to fail.
+pub(crate) fn compute_figures(
+    samples: &[ClientSample],
+    interval: FaultInterval,
+    is_failing_endpoint: impl Fn(SocketAddr) -> bool,
+    executed_posts: &ExecutedPosts,
+) -> FailoverFigures {
+    let (before_onset, since_onset): (Vec<&ClientSample>, Vec<&ClientSample>) =
+        samples.iter().partition(|sample| sample.ended < interval.onset);
+    let count = |predicate: &dyn Fn(&ClientSample) -> bool| {
+        since_onset.iter().filter(|sample| predicate(sample)).count()
+    };
+    let is_late = |sample: &ClientSample| sample.is_good() && sample.latency() > LATE_THRESHOLD;
+    let failed: Vec<Instant> = due_times(&since_onset, |sample| !sample.is_good());
+    let max_latency =
+        since_onset.iter().filter(|sample| sample.is_good()).map(|sample| sample.latency()).max();
+    let from_failing: Vec<&&ClientSample> = since_onset
+        .iter()
+        .filter(|sample| sample.is_good() && sample.served_by.is_some_and(&is_failing_endpoint))
+        .collect();
+    let after_heal = from_failing.iter().filter(|sample| sample.due >= interval.healed);
+    let served_due_times = from_failing.iter().map(|sample| sample.due);
+    let last_served_due =
+        served_due_times.filter(|due| (interval.onset..interval.healed).contains(due)).max();
+    let mut failures = BTreeMap::new();
+    for sample in since_onset.iter().filter(|sample| !sample.is_good()) {
+        *failures.entry(sample.result.to_string()).or_insert(0) += 1;
+    }
+    let in_flight_until = interval.onset + IN_FLIGHT_MARGIN;
+    let is_failed_post = |sample: &ClientSample| sample.is_post && !sample.is_good();
+    FailoverFigures {
+        gap_s: span_s(&due_times(&since_onset, |sample| !sample.is_good() || is_late(sample))),
+        failing_s: span_s(&failed),
+        is_still_failing: failed
+            .iter()
+            .any(|&due| due + STILL_FAILING_MARGIN > interval.healed && due < interval.healed),
+        failed_get: count(&|sample| !sample.is_post && !sample.is_good()),
+        failed_post: count(&is_failed_post),
+        failed_post_under_way: count(&|sample| {
+            is_failed_post(sample) && sample.due <= in_flight_until
+        }),
+        failures,
+        late: count(&is_late),
+        max_good_ms: max_latency.unwrap_or_default().as_secs_f64() * 1e3,
+        return_s: after_heal
+            .map(|sample| seconds_between(interval.healed, sample.ended))
+            .reduce(f64::min),
+        left_s: last_served_due.map(|due| seconds_between(interval.onset, due)),
+        executed_twice: executed_posts.repeated_count(),
+        executed_failed: count(&|sample| {
+            is_failed_post(sample) && executed_posts.has_number(sample.number)
+        }),
+        executed_later: count(&|sample| {
+            is_failed_post(sample)
+                && executed_posts.has_execution_after(sample.number, sample.ended_at)
+        }),
+        failed_before: before_onset.iter().filter(|sample| !sample.is_good()).count(),
+    }
+}
+
+fn due_times(samples: &[&ClientSample], predicate: impl Fn(&ClientSample) -> bool) -> Vec<Instant> {
+    samples.iter().filter(|sample| predicate(sample)).map(|sample| sample.due).collect()
+}
+
+fn span_s(due_times: &[Instant]) -> f64 {
+    let first_and_last = due_times.iter().min().zip(due_times.iter().max());
+    first_and_last.map_or(0.0, |(&first, &last)| seconds_between(first, last))
+}
+
+fn seconds_between(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64()
+}
+
+/// What of `figures` exceeds `bound` under `rate` requests a second, in words.
+pub(crate) fn breaches(figures: &FailoverFigures, bound: &FailoverBound, rate: f64) -> Vec<String> {
+    let allowed = |at_60: f64| (at_60 * rate / BOUNDS_RATE_RPS).ceil() as usize;
+    let max_failed_posts = allowed(bound.failed_post) + figures.failed_post_under_way;
+    // POSTs that may fail lie so far apart.
+    let post_interval_s = max_failed_posts.saturating_sub(1) as f64 / (rate * POST_FRACTION);
+    let count_limits = [
+        ("failed GETs", figures.failed_get, allowed(bound.failed_get)),
+        ("failed POSTs", figures.failed_post, max_failed_posts),
+        ("POSTs executed twice", figures.executed_twice, 0),
+        ("requests failed before anything did", figures.failed_before, 0),
+    ];
+    let exceeded = count_limits.into_iter().filter(|(_, is, at_most)| is > at_most);
+    let mut breaches: Vec<String> =
+        exceeded.map(|(what, is, at_most)| format!("{is} {what}, at most {at_most}")).collect();
+    let gap_s = bound.gap_s + post_interval_s;
+    if figures.failing_s > gap_s + CLOCK_TOLERANCE_S {
+        breaches.push(format!("failures over {:.3} s, at most {gap_s:.3} s", figures.failing_s));
+    }
+    if let (Some(left_s), Some(at_most)) = (figures.left_s, bound.left_s)
+        && left_s > at_most
+    {
+        breaches.push(format!("asked for {left_s:.3} s, at most {at_most:.3} s"));
+    }
+    breaches
+}

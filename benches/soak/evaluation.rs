@@ -1,0 +1,133 @@
+//! What clients know beside what endpoints wrote down, and whether that is as promised.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use crate::executed_posts::ExecutedPosts;
+use crate::post::IdempotencyPromise;
+use crate::sent_posts::{ClientKind, SentPost};
+
+/// Who answers everybody with an error loses nothing in silence: at least so much must go well.
+const MIN_GOOD_FRACTION: f64 = 0.9;
+
+/// What became of one kind of POSTs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SoakRow {
+    /// Who sent them.
+    pub(crate) client: ClientKind,
+    /// What was promised.
+    pub(crate) promise: IdempotencyPromise,
+    /// How many.
+    pub(crate) sent: usize,
+    /// Those whose client was told that they were done.
+    pub(crate) good: usize,
+    /// Those that endpoints have read.
+    pub(crate) executed: usize,
+    /// Those of them whose client was not told so, but got an error.
+    pub(crate) executed_with_error: usize,
+    /// Those that endpoints have read more than once.
+    pub(crate) twice: usize,
+    /// Those whose client was told that they were done, and nobody has read them.
+    pub(crate) lost: usize,
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct SoakFindings {
+    /// By client and by promise.
+    pub(crate) rows: Vec<SoakRow>,
+    /// How many ended in which way, those that went well left out.
+    pub(crate) failures: BTreeMap<String, usize>,
+    /// What endpoints have read and nobody sent.
+    pub(crate) strangers: usize,
+    /// How often endpoints failed in which way.
+    pub(crate) havoc: BTreeMap<&'static str, usize>,
+    /// Whether all endpoints served again when they were left in peace.
+    pub(crate) has_recovered: bool,
+}
+
+impl SoakFindings {
+    /// Compares both sides.
+    pub(crate) fn from_posts(sent: &[SentPost], executed: &ExecutedPosts) -> Self {
+        let mut rows = Vec::new();
+        for client in ClientKind::ALL {
+            for promise in IdempotencyPromise::ALL {
+                let matching =
+                    sent.iter().filter(|one| one.kind == client && one.promise == promise);
+                rows.push(count_posts(client, promise, &matching.collect::<Vec<_>>(), executed));
+            }
+        }
+        let mut failures = BTreeMap::new();
+        for one in sent.iter().filter(|one| !one.is_good()) {
+            *failures.entry(one.result.to_string()).or_insert(0) += 1;
+        }
+        let sent_numbers: HashSet<u64> = sent.iter().map(|one| one.number).collect();
+        let strangers = executed.numbers().filter(|number| !sent_numbers.contains(number)).count();
+        Self { rows, failures, strangers, ..Self::default() }
+    }
+
+    /// The sum over all rows.
+    pub(crate) fn sum(&self, figure: impl Fn(&SoakRow) -> usize) -> usize {
+        self.rows.iter().map(figure).sum()
+    }
+
+    /// What is not as it must be after `count` POSTs, in words.
+    pub(crate) fn breaches(&self, count: u64) -> Vec<String> {
+        let (sent, good) = (self.sum(|row| row.sent), self.sum(|row| row.good));
+        let forbidden_repeats =
+            |row: &SoakRow| if row.promise == IdempotencyPromise::Keyed { 0 } else { row.twice };
+        let must_be_zero = [
+            ("executed twice without a key that is heeded", self.sum(forbidden_repeats)),
+            ("lost, though their clients were told that they were done", self.sum(|row| row.lost)),
+            ("executed that nobody sent", self.strangers),
+            ("not sent", (count as usize).saturating_sub(sent)),
+        ];
+        let mut breaches: Vec<String> = must_be_zero
+            .into_iter()
+            .filter(|(_, is)| *is > 0)
+            .map(|(what, is)| format!("{is} POSTs {what}"))
+            .collect();
+        let share = good as f64 / sent.max(1) as f64;
+        if share < MIN_GOOD_FRACTION {
+            breaches.push(format!("only {:.1} % of all POSTs went well", share * 1e2));
+        }
+        if !self.has_recovered {
+            breaches.push("not every endpoint serves again".to_owned());
+        }
+        // Where these are none, nothing was at stake.
+        let permitted_repeats =
+            |row: &SoakRow| if row.promise == IdempotencyPromise::Keyed { row.twice } else { 0 };
+        let required_events = [
+            ("was cut off from its answer", self.sum(|row| row.executed_with_error)),
+            ("with a key that is heeded was executed again", self.sum(permitted_repeats)),
+        ];
+        let missing_events = required_events.into_iter().filter(|(_, is)| *is == 0);
+        breaches
+            .extend(missing_events.map(|(what, _)| format!("nothing is proven: no POST {what}")));
+        let unused_faults = self.havoc.iter().filter(|(_, times)| **times == 0);
+        breaches
+            .extend(unused_faults.map(|(way, _)| format!("nothing is proven: nobody was {way}")));
+        breaches
+    }
+}
+
+fn count_posts(
+    client: ClientKind,
+    promise: IdempotencyPromise,
+    sent: &[&SentPost],
+    executed: &ExecutedPosts,
+) -> SoakRow {
+    let count =
+        |predicate: &dyn Fn(&SentPost) -> bool| sent.iter().filter(|one| predicate(one)).count();
+    SoakRow {
+        client,
+        promise,
+        sent: sent.len(),
+        good: count(&SentPost::is_good),
+        executed: count(&|one| executed.has_number(one.number)),
+        executed_with_error: count(&|one| !one.is_good() && executed.has_number(one.number)),
+        twice: count(&|one| executed.execution_count(one.number) > 1),
+        lost: count(&|one| one.is_good() && !executed.has_number(one.number)),
+    }
+}

@@ -1,0 +1,41 @@
+//! Operators' orders hold over restarts and upgrades.
+
+use std::time::Instant;
+
+use crate::app::control::orders::order_store;
+use crate::app::control::orders::order_store::StoredOrder;
+use crate::logic::director::Input;
+
+use super::ControlLoop;
+
+impl ControlLoop {
+    /// Has what operators have ordered hold over a restart.
+    pub(super) fn save_orders(&self) {
+        if self.admin_state.handed_over.is_cancelled() {
+            return;
+        }
+        let orders = order_store::to_stored_orders(
+            self.admin_state.director.borrow().orders(),
+            &self.admin_state.clock,
+        );
+        // Whoever has ordered something waits for the answer to that.
+        let _ = self.admin_state.order_store.save(orders);
+    }
+
+    /// Orders of before hold again: those of a predecessor, or those in the state directory.
+    pub(super) fn restore_orders(&self, inherited: Option<&[StoredOrder]>) {
+        let clock = &self.admin_state.clock;
+        let orders = match (inherited, &self.running_config.state_dir) {
+            (Some(left), _) => {
+                let (orders, lost) = order_store::from_stored_orders(left, clock);
+                if lost > 0 {
+                    tracing::error!(lost, "orders of the other process are not understood");
+                }
+                orders
+            }
+            (None, Some(directory)) => order_store::load_orders(directory, clock),
+            (None, None) => return,
+        };
+        self.admin_state.director.borrow_mut().handle(Input::LoadOrders(orders), Instant::now());
+    }
+}

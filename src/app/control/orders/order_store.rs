@@ -1,0 +1,341 @@
+//! Orders in the state directory: written on a thread of their own, so that control never waits for a
+//! disk, and as a whole, so that a crash leaves what was in force before or after.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::app::ops::api::WallClock;
+use crate::logic::director::TopologySelector;
+use crate::logic::orders::operator_orders::{
+    OperatorOrder, OperatorOrders, OrderAction, OrderSource,
+};
+use crate::net::state_files;
+
+/// The file's name in the state directory.
+pub const ORDERS_FILE: &str = "orders.json";
+
+/// How the file is written; a later one may be understood or not.
+const FILE_VERSION: u32 = 1;
+
+/// An order as it outlives the process. Times are in microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOrder {
+    id: u64,
+    act: String,
+    of: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    over_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline_ms: Option<u64>,
+    since_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until_us: Option<u64>,
+    by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OrdersFile {
+    version: u32,
+    orders: Vec<StoredOrder>,
+}
+
+impl StoredOrder {
+    fn new(order: &OperatorOrder, clock: &WallClock) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (over, deadline, weight) = match order.action {
+            OrderAction::Drain { fade_duration: over, deadline } => {
+                (Some(ms(over)), Some(ms(deadline)), None)
+            }
+            OrderAction::Weight(weight) => (None, None, Some(weight)),
+            OrderAction::Serve => (None, None, None),
+        };
+        Self {
+            id: order.id,
+            act: order.action.as_str().to_owned(),
+            of: order.scope.to_string(),
+            pool: order.pool.as_deref().map(str::to_owned),
+            weight,
+            over_ms: over,
+            deadline_ms: deadline,
+            since_us: clock.unix_micros(order.effective_since),
+            until_us: order.expires_at.map(|until| clock.unix_micros(until)),
+            by: order.source.as_str().to_owned(),
+            note: order.note.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// All of it or nothing: half an order is none.
+    fn to_order(&self, clock: &WallClock) -> Option<OperatorOrder> {
+        let time = |ms: Option<u64>| ms.map(Duration::from_millis);
+        let act = match self.act.as_str() {
+            "drain" => OrderAction::Drain {
+                fade_duration: time(self.over_ms)?,
+                deadline: time(self.deadline_ms)?,
+            },
+            "weight" => OrderAction::Weight(self.weight?),
+            "serve" => OrderAction::Serve,
+            _ => return None,
+        };
+        Some(OperatorOrder {
+            id: self.id,
+            scope: TopologySelector::parse(&self.of)?,
+            pool: self.pool.as_deref().map(Arc::from),
+            action: act,
+            effective_since: clock.instant(self.since_us),
+            expires_at: self.until_us.map(|until| clock.instant(until)),
+            source: OrderSource::parse(&self.by)?,
+            note: self.note.as_deref().map(Arc::from),
+        })
+    }
+}
+
+/// All orders, to be kept.
+#[must_use]
+pub fn to_stored_orders(orders: &OperatorOrders, clock: &WallClock) -> Vec<StoredOrder> {
+    orders.iter().map(|order| StoredOrder::new(order, clock)).collect()
+}
+
+/// Those that are understood, and how many are not.
+#[must_use]
+pub fn from_stored_orders(
+    stored: &[StoredOrder],
+    clock: &WallClock,
+) -> (Vec<OperatorOrder>, usize) {
+    let orders: Vec<OperatorOrder> = stored.iter().filter_map(|one| one.to_order(clock)).collect();
+    let lost = stored.len() - orders.len();
+    (orders, lost)
+}
+
+/// What was in force when the last process that kept its orders here ended. What cannot be understood
+/// is said, and the file is put aside.
+#[must_use]
+pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
+    let place = directory.join(ORDERS_FILE);
+    let bytes = match state_files::read_file(directory, ORDERS_FILE) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            tracing::error!(file = %place.display(), %error, "orders of before cannot be read");
+            return Vec::new();
+        }
+    };
+    let page = serde_json::from_slice::<OrdersFile>(&bytes);
+    let (orders, why) = match page {
+        Ok(page) => {
+            let (orders, lost) = from_stored_orders(&page.orders, clock);
+            (orders, (lost > 0).then(|| format!("{lost} of its orders are not understood")))
+        }
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    if let Some(why) = why {
+        let aside = match state_files::quarantine_file(directory, ORDERS_FILE) {
+            Ok(aside) => aside.display().to_string(),
+            Err(error) => format!("where it was ({error})"),
+        };
+        tracing::error!(
+            file = %place.display(), kept = aside, why,
+            "orders of before are lost: traffic goes as without them"
+        );
+    }
+    orders
+}
+
+/// How keeping goes.
+#[derive(Debug, Default)]
+struct OrderStoreGauges {
+    has_failed: AtomicBool,
+    failures: AtomicU64,
+}
+
+/// What is to be written, and who waits for it: whether it is on the disk.
+struct OrderWriteRequest {
+    orders: Vec<StoredOrder>,
+    written: Option<oneshot::Sender<bool>>,
+}
+
+/// Where orders are kept.
+#[derive(Debug, Default)]
+pub struct OrderStore {
+    write_requests: Option<mpsc::Sender<OrderWriteRequest>>,
+    gauges: Arc<OrderStoreGauges>,
+}
+
+impl OrderStore {
+    /// Keeps orders in `directory`, if there is one.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(directory: Option<PathBuf>) -> io::Result<Self> {
+        let Some(directory) = directory else { return Ok(Self::default()) };
+        let (requests, inbox) = mpsc::channel();
+        let gauges = Arc::<OrderStoreGauges>::default();
+        let ours = Arc::clone(&gauges);
+        let writer = move || run_writer(&directory, &inbox, &ours);
+        std::thread::Builder::new().name("orders".to_owned()).spawn(writer)?;
+        Ok(Self { write_requests: Some(requests), gauges })
+    }
+
+    /// Has these be what is in force after a restart. Who waits for the answer hears whether they are
+    /// on the disk; `None` where nothing is kept.
+    pub fn save(&self, orders: Vec<StoredOrder>) -> Option<oneshot::Receiver<bool>> {
+        let (done, answer) = oneshot::channel();
+        self.write_requests
+            .as_ref()?
+            .send(OrderWriteRequest { orders, written: Some(done) })
+            .ok()?;
+        Some(answer)
+    }
+
+    /// Whether they are on the disk; `None` where nothing is kept.
+    #[must_use]
+    pub fn is_durable(&self) -> Option<bool> {
+        self.write_requests.as_ref().map(|_| !self.gauges.has_failed.load(Relaxed))
+    }
+
+    /// Writes that failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.gauges.failures.load(Relaxed)
+    }
+}
+
+fn run_writer(
+    directory: &Path,
+    inbox: &mpsc::Receiver<OrderWriteRequest>,
+    gauges: &OrderStoreGauges,
+) {
+    let mut written: Option<Vec<StoredOrder>> = None;
+    while let Ok(first) = inbox.recv() {
+        // Only the last of what waits counts.
+        let mut requests: Vec<OrderWriteRequest> =
+            std::iter::once(first).chain(inbox.try_iter()).collect();
+        let Some(orders) = requests.last_mut().map(|request| std::mem::take(&mut request.orders))
+        else {
+            continue;
+        };
+        let is_done = written.as_ref() == Some(&orders) || write_orders(directory, &orders, gauges);
+        written = is_done.then_some(orders);
+        gauges.has_failed.store(!is_done, Relaxed);
+        for done in requests.into_iter().filter_map(|request| request.written) {
+            let _ = done.send(is_done);
+        }
+    }
+}
+
+fn write_orders(directory: &Path, orders: &[StoredOrder], gauges: &OrderStoreGauges) -> bool {
+    let page = OrdersFile { version: FILE_VERSION, orders: orders.to_vec() };
+    let bytes = serde_json::to_vec_pretty(&page).map_err(io::Error::other);
+    match bytes.and_then(|bytes| state_files::write_file(directory, ORDERS_FILE, &bytes)) {
+        Ok(()) => true,
+        Err(error) => {
+            gauges.failures.fetch_add(1, Relaxed);
+            let file = directory.join(ORDERS_FILE);
+            tracing::error!(
+                file = %file.display(), %error,
+                "orders cannot be written: they end with this process"
+            );
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Instant;
+
+    fn orders(now: Instant) -> Vec<OperatorOrder> {
+        let order = |id, what: &str, act, until| OperatorOrder {
+            id,
+            scope: TopologySelector::parse(what).expect("something"),
+            pool: (id == 2).then(|| "web".into()),
+            action: act,
+            effective_since: now - Duration::from_secs(id),
+            expires_at: until,
+            source: if id == 3 { OrderSource::Config } else { OrderSource::Operator },
+            note: (id == 1).then(|| "a new kernel".into()),
+        };
+        let (fade_duration, deadline) = (Duration::from_millis(1_500), Duration::from_secs(30));
+        let until = Some(now + Duration::from_hours(1));
+        vec![
+            order(1, "r/a", OrderAction::Drain { fade_duration, deadline }, until),
+            order(2, "10.0.0.1:80", OrderAction::Weight(7), None),
+            order(3, "r", OrderAction::Serve, until),
+        ]
+    }
+
+    fn is_about_equal(some: &[OperatorOrder], others: &[OperatorOrder]) -> bool {
+        let near =
+            |a: Instant, b: Instant| a.max(b).duration_since(a.min(b)) < Duration::from_millis(1);
+        some.len() == others.len()
+            && some.iter().zip(others).all(|(a, b)| {
+                near(a.effective_since, b.effective_since)
+                    && a.expires_at.zip(b.expires_at).is_none_or(|(a, b)| near(a, b))
+                    && *a
+                        == OperatorOrder {
+                            effective_since: a.effective_since,
+                            expires_at: a.expires_at,
+                            ..b.clone()
+                        }
+            })
+    }
+
+    #[test]
+    fn written_orders_are_read_back_equal() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (clock, now) = (WallClock::read(), Instant::now());
+        assert!(load_orders(directory.path(), &clock).is_empty(), "there is no file");
+        let orders_before = orders(now);
+        let store = OrderStore::start(Some(directory.path().to_owned())).expect("a thread");
+        let done = store
+            .save(to_stored_orders(&OperatorOrders::from_orders(orders_before.clone()), &clock))
+            .expect("kept");
+        assert_eq!(done.blocking_recv(), Ok(true));
+        assert_eq!((store.is_durable(), store.failures()), (Some(true), 0));
+        let later = WallClock::read();
+        assert!(is_about_equal(&load_orders(directory.path(), &later), &orders_before));
+    }
+
+    #[test]
+    fn invalid_orders_file_is_moved_aside() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = WallClock::read();
+        for page in [
+            &b"half of {"[..],
+            b"",
+            br#"{"version":1,"orders":[{"id":1,"act":"dance","of":"r/a","since_us":1,"by":"api"}]}"#,
+        ] {
+            state_files::write_file(directory.path(), ORDERS_FILE, page).expect("written");
+            assert!(load_orders(directory.path(), &clock).is_empty());
+            assert_eq!(state_files::read_file(directory.path(), ORDERS_FILE).expect("gone"), None);
+        }
+        let aside = std::fs::read_dir(directory.path()).expect("readable").count();
+        assert!(aside >= 1);
+    }
+
+    #[test]
+    fn failed_write_is_reported() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").expect("written");
+        let store = OrderStore::start(Some(file)).expect("a thread");
+        let done = store.save(Vec::new()).expect("asked");
+        assert_eq!(done.blocking_recv(), Ok(false));
+        assert_eq!((store.is_durable(), store.failures()), (Some(false), 1));
+        assert!(OrderStore::default().save(Vec::new()).is_none());
+    }
+}

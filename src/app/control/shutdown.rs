@@ -1,0 +1,177 @@
+//! How control ends: stopping, or leaving the place to another process.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::app::control::discovery::name_cache;
+use crate::app::control::orders::order_store;
+use crate::app::dataplane::shared::WorkerCommand;
+use crate::app::ops::api::FailedUpgradeJson;
+use crate::app::ops::event_log;
+use crate::app::runtime::upgrade::{HandoverState, Successor, UpgradeEvent};
+use crate::config::model::ShutdownConfig;
+
+use super::{ControlLoop, LifecyclePhase, ProcessCommand};
+
+/// When the time of a process that was taken over from is nearly over, clients that still ask for
+/// nothing are let go; that long before.
+const FORCED_CLOSE_LEAD_TIME: Duration = Duration::from_secs(1);
+
+/// Why a part of the way out is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ShutdownWait {
+    /// Its time is up, or nothing is left to wait for.
+    Elapsed,
+    /// An order came: the rest is skipped.
+    Commanded(ProcessCommand),
+}
+
+impl ControlLoop {
+    /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
+    pub(super) async fn shut_down(&mut self) {
+        self.end_drill_now("the process is on its way out");
+        self.cancel_upgrade();
+        self.notifier.notify_stopping();
+        let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
+        self.admin_state.phase.set(LifecyclePhase::Stopping);
+        tracing::info!(?lame_duck, ?drain, "stopping");
+        self.update_open_incidents();
+        let lame = self.serve_until(Instant::now() + lame_duck, false).await;
+        if lame == ShutdownWait::Elapsed {
+            self.listeners.drain();
+            self.serve_until(Instant::now() + drain, true).await;
+        }
+    }
+
+    /// Another process serves. What is under way here ends, and whoever asks once more is told to
+    /// connect anew next time; nobody is turned away before the time is over.
+    pub(super) async fn leave_after_handover(&mut self) {
+        self.end_drill_now("another process has taken over");
+        let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
+        self.admin_state.phase.set(LifecyclePhase::Stopping);
+        self.admin_state.handed_over.cancel();
+        // What is open goes on in the other process.
+        self.update_open_incidents();
+        self.admin_state.ledger.release_file();
+        self.admin_state.discovery.borrow_mut().stop_saving();
+        self.listeners.stop_accepting();
+        let end = Instant::now() + lame_duck + drain;
+        let last_call = end - FORCED_CLOSE_LEAD_TIME.min(drain / 2);
+        if self.serve_until(last_call, true).await == ShutdownWait::Commanded(ProcessCommand::Kill)
+        {
+            return;
+        }
+        self.listeners.broadcast(|| WorkerCommand::Drain);
+        self.serve_until(end, true).await;
+        self.admin_state.admin_connections.close();
+        // The operator may have asked just before.
+        let _ =
+            tokio::time::timeout(FORCED_CLOSE_LEAD_TIME, self.admin_state.admin_connections.wait())
+                .await;
+    }
+
+    /// Goes on with health until `deadline`, an order to end, or (if asked) the last worker's end:
+    /// running requests may still need a rescue.
+    async fn serve_until(&mut self, deadline: Instant, until_drained: bool) -> ShutdownWait {
+        loop {
+            self.run_turn();
+            let due = self.next_deadline();
+            let wake = due.map_or(deadline, |due| deadline.min(due));
+            tokio::select! {
+                biased;
+                order = self.inputs.commands.recv() => match order {
+                    Some(ProcessCommand::Upgrade) => tracing::warn!("on the way out: no upgrade any more"),
+                    order => return ShutdownWait::Commanded(order.unwrap_or(ProcessCommand::Kill)),
+                },
+                () = self.listeners.wait_closed(), if until_drained => return ShutdownWait::Elapsed,
+                Some(probed) = self.probe_results.1.recv() => self.on_probe_result(probed),
+                Some(report) = self.inputs.reports.recv() => self.on_worker_report(report),
+                Some(result) = self.lookup_results.1.recv() => self.on_lookup_result(result),
+                () = tokio::time::sleep_until(wake.into()) => {
+                    if Instant::now() >= deadline {
+                        return ShutdownWait::Elapsed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts another process that is to take over.
+    pub(super) fn start_upgrade(&mut self) {
+        if self.successor.is_some() {
+            tracing::warn!("an upgrade is under way already");
+            return;
+        }
+        let Some(executable) = self.executable.clone() else { return };
+        self.end_drill_now("another process is to take over");
+        if std::process::id() == 1 {
+            let why = "this is process 1, and all others end with it: start another container";
+            return self.record_upgrade_failure(why.to_owned());
+        }
+        let within = self.running_config.shutdown.upgrade_timeout;
+        tracing::info!(executable = %executable.path.display(), "upgrade");
+        match Successor::start(executable, within, self.upgrade_events.0.clone()) {
+            Ok(successor) => {
+                self.admin_state.is_handing_over.set(true);
+                self.successor = Some(successor);
+            }
+            Err(error) => self.record_upgrade_failure(error.to_string()),
+        }
+    }
+
+    /// Goes on with an upgrade; whether the other process serves now.
+    pub(super) fn on_upgrade_event(&mut self, step: UpgradeEvent) -> bool {
+        match step {
+            UpgradeEvent::StateRequested(answer) => {
+                let _ = answer.send(self.handover_state());
+                false
+            }
+            UpgradeEvent::Ended(Ok(pid)) => {
+                tracing::info!(pid, "another process has taken over");
+                true
+            }
+            UpgradeEvent::Ended(Err(why)) => {
+                self.cancel_upgrade();
+                self.record_upgrade_failure(why);
+                false
+            }
+        }
+    }
+
+    fn handover_state(&self) -> io::Result<HandoverState> {
+        Ok(HandoverState {
+            sockets: self.listeners.duplicate_sockets()?,
+            health_export: self.admin_state.director.borrow().export_health(),
+            names: name_cache::to_stored_answers(
+                &self.admin_state.discovery.borrow().remembered_answers(),
+                &self.admin_state.clock,
+            ),
+            upgrades: self.admin_state.process.borrow().upgrades,
+            orders: order_store::to_stored_orders(
+                self.admin_state.director.borrow().orders(),
+                &self.admin_state.clock,
+            ),
+            cookie_secret: self.admin_state.shared.cookie_secret.get().cloned(),
+        })
+    }
+
+    fn record_upgrade_failure(&self, why: String) {
+        self.admin_state.is_handing_over.set(false);
+        event_log::record_upgrade(false);
+        self.notifier.notify_status("serving; an upgrade has failed");
+        tracing::error!("upgrade failed, this process goes on: {why}");
+        let at = self.admin_state.clock.to_rfc3339(Instant::now());
+        self.admin_state.process.borrow_mut().failed_upgrade = Some(FailedUpgradeJson { at, why });
+    }
+
+    /// Ends a process that was to take over.
+    pub(super) fn cancel_upgrade(&mut self) {
+        if let Some(successor) = self.successor.take() {
+            // Whoever waits for an answer shall not get one.
+            while self.upgrade_events.1.try_recv().is_ok() {}
+            self.upgrade_events.1.close();
+            self.upgrade_events = tokio::sync::mpsc::unbounded_channel();
+            successor.cancel();
+        }
+    }
+}

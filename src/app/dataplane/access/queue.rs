@@ -1,0 +1,173 @@
+//! The way of lines from the workers to their writer.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::config::model::AccessLogTarget;
+
+/// Lines that are made and not written yet, at most.
+const QUEUE_LINES: usize = 16 * 1024;
+
+/// Their bytes, at most.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Lines are cut off pieces of memory of this size.
+const LINE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The queue, and what its writer is told. Shared by all threads.
+#[derive(Debug)]
+pub struct AccessLogQueue {
+    lines: SyncSender<Bytes>,
+    queued_bytes: AtomicUsize,
+    dropped: AtomicU64,
+    /// The writer waits for a line.
+    is_asleep: AtomicBool,
+    is_stopping: AtomicBool,
+    /// Goes up whenever the writer is to open anew what it writes to.
+    reopen_epoch: AtomicU64,
+    target: Mutex<AccessLogTarget>,
+    receiver: Mutex<Option<Receiver<Bytes>>>,
+    writer: OnceLock<Thread>,
+}
+
+impl Default for AccessLogQueue {
+    fn default() -> Self {
+        let (lines, receiver) = sync_channel(QUEUE_LINES);
+        Self {
+            lines,
+            queued_bytes: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            is_asleep: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+            reopen_epoch: AtomicU64::new(0),
+            target: Mutex::default(),
+            receiver: Mutex::new(Some(receiver)),
+            writer: OnceLock::new(),
+        }
+    }
+}
+
+impl AccessLogQueue {
+    /// Lines go there from now on; a file is opened anew in any case.
+    pub fn set_target(&self, target: &AccessLogTarget) {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).clone_from(target);
+        self.reopen();
+    }
+
+    /// Opens the file anew: the old one has been moved away.
+    pub fn reopen(&self) {
+        self.reopen_epoch.fetch_add(1, SeqCst);
+        self.wake();
+    }
+
+    /// Lines that nobody will read: there was no room, or they could not be written.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Hands a line over, or counts it as dropped. Never waits.
+    fn push(&self, line: Bytes) {
+        let length = line.len();
+        let has_room = self.queued_bytes.fetch_add(length, Relaxed) + length <= QUEUE_BYTES;
+        if !has_room || self.lines.try_send(line).is_err() {
+            self.queued_bytes.fetch_sub(length, Relaxed);
+            self.count_dropped(1);
+            return;
+        }
+        if self.is_asleep.load(SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.is_asleep.swap(false, SeqCst)
+            && let Some(writer) = self.writer.get()
+        {
+            writer.unpark();
+        }
+    }
+
+    pub(super) fn count_dropped(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Relaxed);
+    }
+
+    pub(super) fn target(&self) -> AccessLogTarget {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn reopen_epoch(&self) -> u64 {
+        self.reopen_epoch.load(SeqCst)
+    }
+
+    pub(super) fn release_bytes(&self, bytes: usize) {
+        self.queued_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(super) fn take_receiver(&self) -> Option<Receiver<Bytes>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn set_writer(&self, writer: Thread) {
+        let _ = self.writer.set(writer);
+    }
+
+    pub(super) fn mark_asleep(&self) {
+        self.is_asleep.store(true, SeqCst);
+    }
+
+    pub(super) fn mark_awake(&self) {
+        self.is_asleep.store(false, SeqCst);
+    }
+
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, SeqCst);
+        self.is_asleep.store(true, SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(SeqCst)
+    }
+}
+
+/// Where one worker makes its lines; used again and again.
+#[derive(Debug, Default)]
+pub struct AccessLogBuffers {
+    buffers: RefCell<(BytesMut, Vec<u8>)>,
+    is_shut_down: Cell<bool>,
+}
+
+impl AccessLogBuffers {
+    /// Makes a line with `write`, which also gets a buffer for anything, and hands it over.
+    pub(super) fn write_line(
+        &self,
+        log: &AccessLogQueue,
+        write: impl FnOnce(&mut BytesMut, &mut Vec<u8>),
+    ) {
+        let mut buffers = self.buffers.borrow_mut();
+        let (line, scratch) = &mut *buffers;
+        if line.capacity() < LINE_BUFFER_BYTES / 8 {
+            line.reserve(LINE_BUFFER_BYTES);
+        }
+        write(line, scratch);
+        log.push(line.split().freeze());
+    }
+
+    /// The worker is at its end: what is cut off from now on is cut off by that.
+    pub fn shut_down(&self) {
+        self.is_shut_down.set(true);
+    }
+
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.is_shut_down.get()
+    }
+}

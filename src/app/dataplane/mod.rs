@@ -1,0 +1,9 @@
+//! TODO-ROOM app/dataplane
+
+pub mod access;
+pub mod cookie_keys;
+pub mod counters;
+pub mod listener_config;
+pub mod proxy;
+pub mod shared;
+pub mod worker;

@@ -1,0 +1,239 @@
+//! A request's stay at an endpoint: counted while it lasts, and a witness of how it went.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::app::dataplane::access::AttemptRecordHandle;
+use crate::app::dataplane::counters::RoutePoolMetrics;
+use crate::app::dataplane::proxy::SpanId;
+use crate::app::dataplane::shared::WorkerReport;
+use crate::app::dataplane::worker::{TimerQueue, Worker};
+use crate::logic::health::attempt_recorder::AttemptRecorder;
+use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
+use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::breaker::{
+    LimitExceeded, LimitKind, LimitPermit, LimitScope, PoolRequestPermit,
+};
+use crate::net::upstream::{ConnectionPool, ResponseBodyError};
+
+/// Counts as one request in flight until dropped.
+pub struct AttemptGuard {
+    worker: Rc<Worker>,
+    connections: Rc<ConnectionPool>,
+    began: Instant,
+    is_trial: bool,
+    /// What it takes until the answer begins is yet to be told.
+    is_latency_pending: Cell<bool>,
+    recorder: AttemptRecorder,
+    /// The client has seen the endpoint's failure.
+    has_client_failure: Cell<bool>,
+    record: Option<AttemptRecordHandle>,
+    /// Counts an answer that ends in the middle, where an objective is measured by it.
+    route_meter: Option<Arc<RoutePoolMetrics>>,
+    /// What it takes of limits, where there are any: held, not read.
+    _permits: Option<Box<AttemptPermits>>,
+}
+
+/// What a visit takes of limits; in a box, since most visits take nothing and all of them move.
+type AttemptPermits = (Option<LimitPermit>, Option<PoolRequestPermit>);
+
+/// On what terms a visit begins.
+#[derive(Debug)]
+pub struct AttemptTerms {
+    /// When.
+    pub began: Instant,
+    /// The endpoint is to prove itself by it.
+    pub is_trial: bool,
+    /// How many requests the endpoint may have in flight.
+    pub max_requests: Option<u32>,
+    /// Counts it among those that were sent again.
+    pub retry_permit: Option<LimitPermit>,
+    /// Endpoints or regions are chosen by how long they take.
+    pub is_latency_tracked: bool,
+}
+
+impl AttemptGuard {
+    /// Begins a try at the endpoint that `home` leads to.
+    ///
+    /// # Errors
+    /// The endpoint's limit of requests, if it is reached.
+    pub fn begin(
+        worker: &Rc<Worker>,
+        connections: Rc<ConnectionPool>,
+        terms: AttemptTerms,
+    ) -> Result<Self, LimitExceeded> {
+        let now_us = worker.shared.micros(terms.began);
+        if !connections.target.stats.try_start_request(terms.max_requests, now_us) {
+            return Err(LimitExceeded { scope: LimitScope::Endpoint, limit: LimitKind::Requests });
+        }
+        Ok(Self {
+            worker: Rc::clone(worker),
+            connections,
+            began: terms.began,
+            is_trial: terms.is_trial,
+            is_latency_pending: Cell::new(terms.is_latency_tracked),
+            recorder: AttemptRecorder::default(),
+            has_client_failure: Cell::new(false),
+            record: None,
+            route_meter: None,
+            _permits: terms.retry_permit.map(|permit| Box::new((Some(permit), None))),
+        })
+    }
+
+    /// The visit lasts as long as its request, which the pool counts until then.
+    pub fn hold_pool_permit(&mut self, request: Option<PoolRequestPermit>) {
+        if request.is_some() {
+            self._permits.get_or_insert_default().1 = request;
+        }
+    }
+
+    /// What the answer is measured by.
+    pub fn set_route_meter(&mut self, meter: Option<Arc<RoutePoolMetrics>>) {
+        self.route_meter = meter;
+    }
+
+    /// Where this try is written down, if it is.
+    pub fn set_record(&mut self, record: Option<AttemptRecordHandle>) {
+        #[cfg(feature = "otlp")]
+        if let Some(record) = &record {
+            record.set_scheme(self.connections.scheme());
+        }
+        self.record = record;
+    }
+
+    /// The span of this try, if it is exported.
+    #[must_use]
+    pub fn span(&self) -> Option<SpanId> {
+        self.record.as_ref().and_then(AttemptRecordHandle::span)
+    }
+
+    /// The connections to the endpoint.
+    #[must_use]
+    pub fn connections(&self) -> &Rc<ConnectionPool> {
+        &self.connections
+    }
+
+    /// Where to wait.
+    #[must_use]
+    pub fn timers(&self) -> &TimerQueue {
+        &self.worker.timers
+    }
+
+    /// When this try began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Whether the endpoint is to prove itself.
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
+    }
+
+    /// The endpoint failed. Counts once, whatever this try meets afterwards.
+    pub fn record_failure(&self, failure: Failure) {
+        if let Some(record) = &self.record {
+            record.set_failed(failure, self.began.elapsed());
+        }
+        self.is_latency_pending.set(false);
+        if self.recorder.on_failure(failure, &self.connections.target.stats) {
+            self.report_to_control(failure);
+        }
+    }
+
+    /// The endpoint answered; of a bad answer this is all that counts.
+    pub fn on_head(&self, status: u16, now: Instant) {
+        let now_us = self.worker.shared.micros(now);
+        if let Some(record) = &self.record {
+            record.set_status(status, now.saturating_duration_since(self.began));
+        }
+        if self.is_latency_pending.replace(false) && status < 500 {
+            self.record_latency(now.saturating_duration_since(self.began), now_us);
+        }
+        if self.recorder.on_response_head(status, &self.connections.target.stats, now_us) {
+            self.report_to_control(Failure::http(FailureReason::Status(status)));
+        }
+    }
+
+    fn record_latency(&self, time: Duration, now_us: u64) {
+        self.connections.target.stats.record_latency(time.as_micros() as u64, now_us);
+    }
+
+    /// All of the answer has passed.
+    pub fn on_complete(&self) {
+        self.recorder.on_response_complete(&self.connections.target.stats);
+    }
+
+    /// The client sees the endpoint's failure.
+    pub fn on_client_failure(&self, client_failure: ClientFailure) {
+        if !self.has_client_failure.replace(true) {
+            self.connections
+                .record_client_failure(self.worker.shared.micros(Instant::now()), client_failure);
+        }
+    }
+
+    /// The response ended in the middle, before the client's eyes.
+    pub fn on_body_error(&self, error: ResponseBodyError) {
+        match error {
+            ResponseBodyError::Endpoint(reason) => {
+                self.record_failure(Failure::http(reason));
+                if let Some(route_meter) =
+                    self.route_meter.as_ref().filter(|_| !self.has_client_failure.get())
+                {
+                    route_meter.record_truncated();
+                }
+                self.on_client_failure(ClientFailure {
+                    kind: ClientFailureKind::Cut,
+                    is_repeatable: false,
+                });
+            }
+            ResponseBodyError::Drained => self.recorder.discard(),
+            ResponseBodyError::Client => {
+                self.recorder.discard();
+                if let Some(record) = &self.record {
+                    record.set_client_failed(self.began.elapsed());
+                }
+            }
+        }
+    }
+
+    /// Tells control.
+    fn report_to_control(&self, failure: Failure) {
+        // Trials speak of nobody else.
+        if !self.is_trial && failure.reason != FailureReason::Stall {
+            self.connections
+                .target
+                .zone_stats
+                .record_error(self.worker.shared.micros(Instant::now()));
+        }
+        let endpoint = self.connections.target.id;
+        let began = self.began;
+        let report = match &self.connections.fault_injection {
+            None => WorkerReport::Traffic { endpoint, failure, began },
+            Some(injection) => {
+                WorkerReport::DrillTraffic { drill: injection.drill, endpoint, failure, began }
+            }
+        };
+        if !self.worker.shared.send_report(report) {
+            self.connections.target.stats.clear_error_report();
+        }
+    }
+}
+
+impl Drop for AttemptGuard {
+    fn drop(&mut self) {
+        self.connections.target.stats.request_ended();
+        if self.is_latency_pending.get() {
+            // Somebody else was faster: the answer would have taken longer still.
+            let now = Instant::now();
+            let time = now.saturating_duration_since(self.began);
+            self.record_latency(time, self.worker.shared.micros(now));
+        }
+        if let Some(record) = &self.record {
+            record.finish(self.began.elapsed());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Response bodies as clients receive them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::app::dataplane::access::RecordedBody;
+use crate::net::upstream::{ResponseBody, ResponseBodyError};
+
+use super::attempt_guard::AttemptGuard;
+use super::grpc::DeadlineBody;
+
+/// A body that is complete, or one that is passed on as it comes.
+pub enum ProxyBody {
+    /// All of it; taken when sent.
+    Whole(Bytes),
+    /// The rest is on its way from an endpoint.
+    Stream {
+        /// Where it comes from.
+        source: Box<ResponseBody>,
+        /// The request's stay at the endpoint, which lasts as long as the body.
+        guard: AttemptGuard,
+    },
+    /// Either of them, on the way to a line of the access log.
+    Recorded(Box<RecordedBody>),
+    /// One that ends at a deadline.
+    WithDeadline(Box<DeadlineBody>),
+}
+
+impl ProxyBody {
+    /// A complete body.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
+impl Default for ProxyBody {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = ResponseBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        match self.get_mut() {
+            Self::Recorded(recorded) => recorded.poll_frame(cx),
+            Self::WithDeadline(body) => body.poll_frame(cx),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream { source, guard } => Poll::Ready(match ready!(source.poll_chunk(cx)) {
+                Some(Ok(piece)) => {
+                    // Whoever knows the length does not ask again after the last byte.
+                    if source.is_over() {
+                        guard.on_complete();
+                    }
+                    Some(Ok(Frame::data(piece)))
+                }
+                Some(Err(error)) => {
+                    guard.on_body_error(error);
+                    Some(Err(error))
+                }
+                None => {
+                    guard.on_complete();
+                    source.take_trailers().map(|trailers| Ok(Frame::trailers(*trailers)))
+                }
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::WithDeadline(body) => body.body().is_end_stream(),
+            Self::Stream { source, .. } => source.is_over(),
+            Self::Recorded(recorded) => recorded.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::WithDeadline(body) => body.body().size_hint(),
+            Self::Stream { source, .. } => {
+                source.remaining().map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
+            Self::Recorded(recorded) => recorded.size_hint(),
+        }
+    }
+}
+
+impl std::fmt::Display for ResponseBodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint(_) => f.write_str("the endpoint's response was cut"),
+            Self::Client => f.write_str("the client's request was cut"),
+            Self::Drained => f.write_str("the endpoint is drained"),
+        }
+    }
+}
+
+impl std::error::Error for ResponseBodyError {}

@@ -1,0 +1,354 @@
+//! Where a request comes from: whom its peers name, as far as they are believed.
+//!
+//! A peer that is no trusted proxy can say what it likes: its own address counts, and its fields are
+//! replaced. A trusted one is believed, and so is every proxy that it names and that is trusted too;
+//! the first address behind them is the client (RFC 7239 8.1).
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::header::{AsHeaderName, FORWARDED};
+use smallvec::SmallVec;
+
+use crate::config::model::ForwardedHeaders;
+use crate::logic::model::network::Network;
+use crate::net::h1;
+
+use super::client::Client;
+use super::validation;
+
+/// Hops that are looked at, at most.
+const MAX_HOPS: usize = 64;
+
+pub(super) const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(super) const X_FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// Where a request comes from.
+#[derive(Debug)]
+pub(super) struct ClientOrigin<'a> {
+    /// The client's address, an IPv4 one as such.
+    pub(super) ip: IpAddr,
+    /// How the client speaks, as a URI says it.
+    pub(super) scheme: &'static str,
+    /// The host that the client asked for, where a proxy says so.
+    host: Option<&'a str>,
+    /// The peer is a proxy that is believed.
+    pub(super) is_from_trusted_proxy: bool,
+    fields: ForwardedHeaders,
+}
+
+impl<'a> ClientOrigin<'a> {
+    /// What `headers` say of it, if `client` is one of `trusted`.
+    pub(super) fn from_headers(
+        client: &Client,
+        headers: &'a HeaderMap,
+        trusted: &[Network],
+        fields: ForwardedHeaders,
+    ) -> Self {
+        let peer = client.address.ip().to_canonical();
+        let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
+        let is_from_trusted_proxy = !trusted.is_empty() && is_trusted(peer);
+        let mut origin =
+            Self { ip: peer, scheme: client.scheme(), host: None, is_from_trusted_proxy, fields };
+        if is_from_trusted_proxy {
+            let hop = if fields == ForwardedHeaders::Rfc7239 {
+                client_from_forwarded(headers, peer, is_trusted)
+            } else {
+                client_from_x_forwarded(headers, peer, is_trusted)
+            };
+            origin.ip = hop.ip;
+            origin.scheme = hop.scheme.unwrap_or(origin.scheme);
+            origin.host = hop.host;
+        }
+        origin
+    }
+
+    /// Writes the fields that tell an endpoint for whom it is asked.
+    pub(super) fn write_fields(
+        &self,
+        out: &mut BytesMut,
+        headers: &HeaderMap,
+        client: &Client,
+        host: &str,
+    ) {
+        if matches!(self.fields, ForwardedHeaders::XForwarded | ForwardedHeaders::Both) {
+            self.begin_list(out, headers, X_FORWARDED_FOR);
+            out.extend_from_slice(client.ip_text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+            h1::write_header(out, X_FORWARDED_PROTO, self.scheme.as_bytes());
+            let host = self.host.unwrap_or(host);
+            if !host.is_empty() {
+                h1::write_header(out, X_FORWARDED_HOST, host.as_bytes());
+            }
+        }
+        match self.fields {
+            ForwardedHeaders::Rfc7239 => {
+                self.begin_list(out, headers, "forwarded");
+                write_element(out, client.address.ip(), client.scheme(), host);
+                out.extend_from_slice(b"\r\n");
+            }
+            // Proxies that speak the one may hand on the other unread: it is made of what is known.
+            ForwardedHeaders::Both => {
+                out.extend_from_slice(b"forwarded: ");
+                write_element(out, self.ip, self.scheme, self.host.unwrap_or(host));
+                if self.is_from_trusted_proxy {
+                    out.extend_from_slice(b", ");
+                    write_element(out, client.address.ip(), client.scheme(), host);
+                }
+                out.extend_from_slice(b"\r\n");
+            }
+            ForwardedHeaders::XForwarded | ForwardedHeaders::Off => {}
+        }
+    }
+
+    /// The field's name, and what a trusted proxy has put there already.
+    fn begin_list(&self, out: &mut BytesMut, headers: &HeaderMap, name: &str) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        if !self.is_from_trusted_proxy {
+            return;
+        }
+        for value in headers.get_all(name) {
+            if !value.as_bytes().trim_ascii().is_empty() {
+                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(b", ");
+            }
+        }
+    }
+}
+
+/// What is known of the first hop that is not a trusted proxy.
+struct ForwardedHop<'a> {
+    ip: IpAddr,
+    scheme: Option<&'static str>,
+    host: Option<&'a str>,
+}
+
+/// By the X-Forwarded fields.
+fn client_from_x_forwarded(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> ForwardedHop<'_> {
+    let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let texts = values.map(|value| value.to_str().unwrap_or_default());
+    let hops = texts.flat_map(|text| text.rsplit(',')).take(MAX_HOPS);
+    let mut ip = peer;
+    for hop in hops {
+        let Some(named) = parse_node(hop.trim()) else { break };
+        ip = named;
+        if !is_trusted(named) {
+            break;
+        }
+    }
+    ForwardedHop {
+        ip,
+        scheme: single_value(headers, X_FORWARDED_PROTO).and_then(parse_scheme),
+        host: single_value(headers, X_FORWARDED_HOST)
+            .filter(|host| validation::is_valid_host(host)),
+    }
+}
+
+/// By Forwarded (RFC 7239 4).
+fn client_from_forwarded(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> ForwardedHop<'_> {
+    let mut found = ForwardedHop { ip: peer, scheme: None, host: None };
+    let values = headers.get_all(FORWARDED).iter().rev();
+    for value in values {
+        let text = value.to_str().unwrap_or_default();
+        let all: SmallVec<[&str; 8]> = split_unquoted(text, b',').collect();
+        for element in all.into_iter().rev().take(MAX_HOPS) {
+            let mut hop = ForwardedHop { ip: peer, scheme: None, host: None };
+            let mut named = None;
+            for pair in split_unquoted(element, b';') {
+                let Some((name, value)) = pair.trim().split_once('=') else { continue };
+                let value = value.trim_matches('"');
+                match name {
+                    n if n.eq_ignore_ascii_case("for") => named = parse_node(value),
+                    n if n.eq_ignore_ascii_case("proto") => hop.scheme = parse_scheme(value),
+                    n if n.eq_ignore_ascii_case("host") => {
+                        hop.host = Some(value).filter(|host| validation::is_valid_host(host));
+                    }
+                    _ => {}
+                }
+            }
+            let Some(ip) = named else { return found };
+            found = ForwardedHop { ip, ..hop };
+            if !is_trusted(ip) {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+/// The parts of `text` between marks that stand in no quotes.
+fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |c: char| {
+        let is_separator = !is_quoted && c == char::from(separator);
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        is_separator
+    })
+}
+
+/// An address, which may have a port. `unknown` and made-up names are none.
+fn parse_node(text: &str) -> Option<IpAddr> {
+    let ip = text.parse().ok();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip()).ok();
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    ip.or_else(with_port).or_else(in_brackets).map(|ip: IpAddr| ip.to_canonical())
+}
+
+fn parse_scheme(text: &str) -> Option<&'static str> {
+    ["http", "https"].into_iter().find(|known| known.eq_ignore_ascii_case(text))
+}
+
+/// The value of a field that stands there once.
+fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().filter(|_| values.next().is_none());
+    value.and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// `for=192.0.2.7;proto=http;host="a.example"`.
+fn write_element(out: &mut BytesMut, ip: IpAddr, scheme: &str, host: &str) {
+    use std::fmt::Write;
+    let _ = match ip.to_canonical() {
+        IpAddr::V4(v4) => write!(out, "for={v4};proto={scheme}"),
+        IpAddr::V6(v6) => write!(out, "for=\"[{v6}]\";proto={scheme}"),
+    };
+    if !host.is_empty() {
+        let _ = write!(out, ";host=\"{host}\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> Vec<Network> {
+        ["10.0.0.0/8", "fd00::/8"].map(|text| Network::parse(text).expect("a network")).to_vec()
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (http::HeaderName::from_static(name), value.parse().expect("a value"))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn origin(peer: &str, fields: ForwardedHeaders, map: &HeaderMap) -> (String, String) {
+        let client = Client::new(
+            SocketAddr::new(peer.parse().expect("an address"), 5_000),
+            ([127, 0, 0, 1], 80).into(),
+        );
+        let origin = ClientOrigin::from_headers(&client, map, &trusted(), fields);
+        let mut out = BytesMut::new();
+        origin.write_fields(&mut out, map, &client, "own.example");
+        let resolved = format!("{} {}", origin.ip, origin.scheme);
+        (resolved, String::from_utf8(out.to_vec()).expect("text").replace("\r\n", "|"))
+    }
+
+    #[test]
+    fn rightmost_untrusted_address_is_the_client() {
+        for (chain, client) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("6.6.6.6, 192.0.2.1", "192.0.2.1"),
+            ("6.6.6.6, 192.0.2.1, 10.0.0.9", "192.0.2.1"),
+            ("10.0.0.8,10.0.0.9", "10.0.0.8"),
+            ("6.6.6.6, unknown, 10.0.0.9", "10.0.0.9"),
+            ("6.6.6.6, , 10.0.0.9", "10.0.0.9"),
+            ("6.6.6.6, [2001:db8::1]:443", "2001:db8::1"),
+            ("6.6.6.6, 192.0.2.1:443", "192.0.2.1"),
+            ("6.6.6.6, ::ffff:192.0.2.1", "192.0.2.1"),
+            ("rubbish", "10.0.0.1"),
+        ] {
+            let map = headers(&[(X_FORWARDED_FOR, chain)]);
+            let (resolved, _) = origin("10.0.0.1", ForwardedHeaders::XForwarded, &map);
+            assert_eq!(resolved, format!("{client} http"), "{chain}");
+        }
+        let map = headers(&[
+            (X_FORWARDED_FOR, "6.6.6.6"),
+            (X_FORWARDED_FOR, "192.0.2.1"),
+            (X_FORWARDED_FOR, "fd00::1"),
+        ]);
+        let (resolved, written) = origin("10.0.0.1", ForwardedHeaders::XForwarded, &map);
+        assert_eq!(resolved, "192.0.2.1 http", "fields of several lines are one list");
+        let list = "x-forwarded-for: 6.6.6.6, 192.0.2.1, fd00::1, 10.0.0.1|";
+        assert!(written.starts_with(list), "{written}");
+    }
+
+    #[test]
+    fn untrusted_peer_fields_are_ignored() {
+        let map = headers(&[
+            (X_FORWARDED_FOR, "6.6.6.6"),
+            (X_FORWARDED_PROTO, "https"),
+            (X_FORWARDED_HOST, "evil.example"),
+            ("forwarded", "for=6.6.6.6;proto=https;host=evil.example"),
+        ]);
+        let element = "forwarded: for=192.0.2.7;proto=http;host=\"own.example\"|";
+        let list =
+            "x-forwarded-for: 192.0.2.7|x-forwarded-proto: http|x-forwarded-host: own.example|";
+        for (fields, expected) in [
+            (ForwardedHeaders::XForwarded, list.to_owned()),
+            (ForwardedHeaders::Rfc7239, element.to_owned()),
+            (ForwardedHeaders::Both, format!("{list}{element}")),
+            (ForwardedHeaders::Off, String::new()),
+        ] {
+            let (resolved, written) = origin("192.0.2.7", fields, &map);
+            assert_eq!((resolved.as_str(), written), ("192.0.2.7 http", expected), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn trusted_proxy_is_read_only_in_configured_fields() {
+        let map = headers(&[
+            (X_FORWARDED_FOR, "192.0.2.1"),
+            (X_FORWARDED_PROTO, "HTTPS"),
+            (X_FORWARDED_HOST, "a.example:8443"),
+            ("forwarded", "for=6.6.6.6"),
+        ]);
+        let (resolved, written) = origin("10.0.0.1", ForwardedHeaders::Both, &map);
+        assert_eq!(resolved, "192.0.2.1 https");
+        let expected = "x-forwarded-for: 192.0.2.1, 10.0.0.1|x-forwarded-proto: https|\
+                        x-forwarded-host: a.example:8443|\
+                        forwarded: for=192.0.2.1;proto=https;host=\"a.example:8443\", \
+                        for=10.0.0.1;proto=http;host=\"own.example\"|";
+        assert_eq!(written, expected, "what a client has slipped through is not believed");
+        let map = headers(&[(X_FORWARDED_PROTO, "gopher"), (X_FORWARDED_HOST, "a b")]);
+        let (resolved, written) = origin("10.0.0.1", ForwardedHeaders::XForwarded, &map);
+        assert_eq!(resolved, "10.0.0.1 http");
+        let own =
+            "x-forwarded-for: 10.0.0.1|x-forwarded-proto: http|x-forwarded-host: own.example|";
+        assert_eq!(written, own);
+    }
+
+    #[test]
+    fn forwarded_header_is_parsed_per_rfc_7239() {
+        for (value, expected) in [
+            ("for=192.0.2.1", "192.0.2.1 http"),
+            ("For=\"[2001:db8::1]:47011\";Proto=https", "2001:db8::1 https"),
+            ("for=6.6.6.6, for=192.0.2.1;proto=https, for=10.0.0.9", "192.0.2.1 https"),
+            ("for=6.6.6.6;host=\"a,b;c=\\\"\", for=_hidden, for=10.0.0.9", "10.0.0.9 http"),
+            ("for=unknown", "10.0.0.1 http"),
+            ("by=10.0.0.2", "10.0.0.1 http"),
+        ] {
+            let map = headers(&[("forwarded", value), (X_FORWARDED_FOR, "6.6.6.6")]);
+            let (found, written) = origin("10.0.0.1", ForwardedHeaders::Rfc7239, &map);
+            assert_eq!(found, expected, "{value}");
+            let tail = ", for=10.0.0.1;proto=http;host=\"own.example\"|";
+            assert_eq!(written, format!("forwarded: {value}{tail}"));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Where a request goes: an endpoint is picked, has room for it, and there is a way to get there.
+//!
+//! An endpoint at one of its limits is passed by: that is no failure of it, and nobody pays for it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::app::dataplane::access::{AccessRecord, AttemptRecordHandle};
+use crate::app::dataplane::worker::{PoolLocal, Worker};
+use crate::logic::drill::DrillView;
+use crate::logic::model::snapshot::{ExcludedTargets, PickRequest, PoolView, RetrySafety, Target};
+use crate::logic::request::breaker::{LimitExceeded, LimitKind, LimitPermit, LimitScope};
+use crate::net::upstream::{Checkout, ConnectionPool};
+
+use super::attempt_guard::{AttemptGuard, AttemptTerms};
+use super::local_reply::LocalReplyReason;
+
+/// Endpoints at their limits that are met before a request is told that all are.
+const MAX_FULL_ENDPOINTS: usize = 16;
+
+/// A try that comes next.
+pub(super) struct Selection {
+    pub(super) guard: AttemptGuard,
+    /// The endpoint's zone, by its index in the pool.
+    pub(super) zone: usize,
+    pub(super) source: ConnectionSource,
+}
+
+/// How a request comes by a connection.
+pub(super) enum ConnectionSource {
+    Immediate(Checkout),
+    /// It must wait until there is room, and counts as pending until then.
+    Queued {
+        pending: LimitPermit,
+        full: LimitExceeded,
+    },
+}
+
+/// Why there is nowhere to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SelectionError {
+    /// No endpoint is left.
+    NoEndpoint,
+    /// Nobody, because operators have said so.
+    Drained,
+    /// Those that are left have no room.
+    LimitReached(LimitExceeded),
+}
+
+impl From<SelectionError> for LocalReplyReason {
+    fn from(error: SelectionError) -> Self {
+        match error {
+            SelectionError::NoEndpoint => Self::NoEndpoint,
+            SelectionError::Drained => Self::Drained,
+            SelectionError::LimitReached(full) => Self::from_limit(full),
+        }
+    }
+}
+
+/// One choice among the endpoints of a pool.
+pub(super) struct EndpointSelector<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) pool: &'a PoolView,
+    pub(super) local: &'a PoolLocal,
+    pub(super) sending: RetrySafety,
+    /// Which way it is led.
+    pub(super) steering_variant: usize,
+    /// The hash of the request's key, if it has one.
+    pub(super) hash_key: Option<u64>,
+    /// The endpoint that it stays with, if that takes it.
+    pub(super) affinity_target: Option<&'a Target>,
+    pub(super) began: Instant,
+    /// The request has reached an endpoint before.
+    pub(super) is_resend: bool,
+    /// It may wait for a connection.
+    pub(super) can_wait: bool,
+    /// Where the request is written down.
+    pub(super) record: Option<&'a Rc<AccessRecord>>,
+    /// The drill that took it.
+    pub(super) drill: Option<&'a Arc<DrillView>>,
+}
+
+impl EndpointSelector<'_> {
+    /// A trial, if one is due and there is room for it.
+    pub(super) fn select_trial(&self) -> Option<Selection> {
+        let target = self.pool.take_due_trial(self.worker.shared.micros(self.began))?;
+        let selection = self.select_endpoint(target, true).ok()?;
+        target.stats.record_trial();
+        Some(selection)
+    }
+
+    /// The first endpoint of a request.
+    pub(super) fn select_first(&self) -> Result<Selection, SelectionError> {
+        let pick = || self.worker.with_rng(|rng| self.pool.pick(rng, self.pick_request()));
+        self.select(self.affinity_target.or_else(pick), &ExcludedTargets::default())
+    }
+
+    /// Another one.
+    pub(super) fn select_other(
+        &self,
+        avoid: &ExcludedTargets,
+    ) -> Result<Selection, SelectionError> {
+        self.select(self.pick_other(avoid), avoid)
+    }
+
+    fn pick_other(&self, avoid: &ExcludedTargets) -> Option<&Target> {
+        self.worker.with_rng(|rng| self.pool.pick_alternative(rng, avoid, self.pick_request()))
+    }
+
+    fn pick_request(&self) -> PickRequest<'_> {
+        let now_us = self.worker.shared.micros(self.began);
+        let turns = Some(&self.local.turns);
+        PickRequest {
+            retry_safety: self.sending,
+            variant: self.steering_variant,
+            hash_key: self.hash_key,
+            now_us,
+            round_robin: turns,
+        }
+    }
+
+    fn select(
+        &self,
+        picked: Option<&Target>,
+        avoid: &ExcludedTargets,
+    ) -> Result<Selection, SelectionError> {
+        let error =
+            if self.pool.is_drained { SelectionError::Drained } else { SelectionError::NoEndpoint };
+        let target = picked.ok_or(error)?;
+        self.select_endpoint(target, false)
+            .or_else(|full| self.select_around_full(target, full, avoid))
+    }
+
+    /// The picked one has no room: another one has, or one lets it wait.
+    #[cold]
+    fn select_around_full(
+        &self,
+        picked: &Target,
+        full: LimitExceeded,
+        avoid: &ExcludedTargets,
+    ) -> Result<Selection, SelectionError> {
+        let mut avoid = avoid.clone();
+        let mut queue_candidates: SmallVec<[(&Target, LimitExceeded); 4]> = SmallVec::new();
+        let (mut target, mut last) = (picked, full);
+        for _ in 0..MAX_FULL_ENDPOINTS {
+            self.local.meter.record_limit(last);
+            if last.limit == LimitKind::Connections {
+                queue_candidates.push((target, last));
+            } else if last.scope == LimitScope::Pool {
+                return Err(SelectionError::LimitReached(last));
+            }
+            avoid.endpoints.push(target.id);
+            let Some(other) = self.pick_other(&avoid) else { break };
+            match self.select_endpoint(other, false) {
+                Ok(selection) => return Ok(selection),
+                Err(full) => (target, last) = (other, full),
+            }
+        }
+        let queue_candidates = if self.can_wait { queue_candidates.as_slice() } else { &[] };
+        for &(target, full) in queue_candidates {
+            match self.queue_at(target, full) {
+                Ok(selection) => return Ok(selection),
+                Err(full) => {
+                    self.local.meter.record_limit(full);
+                    last = full;
+                }
+            }
+        }
+        Err(SelectionError::LimitReached(last))
+    }
+
+    fn select_endpoint(&self, target: &Target, is_trial: bool) -> Result<Selection, LimitExceeded> {
+        let connections = self.connections(target);
+        let mut guard = self.start_attempt(Rc::clone(&connections), is_trial)?;
+        let source = ConnectionSource::Immediate(connections.checkout()?);
+        guard.set_record(self.attempt_record(target));
+        Ok(Selection { guard, zone: target.zone, source })
+    }
+
+    fn queue_at(&self, target: &Target, full: LimitExceeded) -> Result<Selection, LimitExceeded> {
+        let connections = self.connections(target);
+        let mut guard = self.start_attempt(Rc::clone(&connections), false)?;
+        let source = ConnectionSource::Queued { pending: connections.pending_permit()?, full };
+        guard.set_record(self.attempt_record(target));
+        Ok(Selection { guard, zone: target.zone, source })
+    }
+
+    fn connections(&self, target: &Target) -> Rc<ConnectionPool> {
+        match self.drill {
+            None => self.worker.connections_to(target, self.pool),
+            Some(drill) => self.worker.drill_connections_to(target, self.pool, drill),
+        }
+    }
+
+    fn attempt_record(&self, target: &Target) -> Option<AttemptRecordHandle> {
+        let record = self.record?;
+        let zone = self.pool.spec.zones.get(target.zone)?;
+        Some(AttemptRecordHandle::begin(record, target.address, &zone.locality))
+    }
+
+    fn start_attempt(
+        &self,
+        connections: Rc<ConnectionPool>,
+        is_trial: bool,
+    ) -> Result<AttemptGuard, LimitExceeded> {
+        let breakers = &self.pool.spec.limits.circuit_breakers;
+        let is_counted = self.is_resend && breakers.has_limit(LimitKind::Retries);
+        let resend = is_counted.then(|| {
+            LimitPermit::try_acquire(
+                LimitKind::Retries,
+                breakers,
+                &connections.target.stats,
+                connections.pool_stats(),
+            )
+        });
+        let terms = AttemptTerms {
+            began: self.began,
+            is_trial,
+            max_requests: breakers.endpoint.requests,
+            retry_permit: resend.transpose()?,
+            is_latency_tracked: self.pool.spec.has_latency_tracking(),
+        };
+        AttemptGuard::begin(self.worker, connections, terms)
+    }
+}

@@ -1,0 +1,133 @@
+//! What a drill does to one try: the failure happens here, in the connector, and the endpoint sees
+//! nothing of it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::Method;
+use tokio::time::{Sleep, sleep};
+
+use crate::app::dataplane::worker::Worker;
+use crate::logic::drill::FaultEffect;
+use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::retry::RequestExposure;
+use crate::net::h1::ResponseHead;
+use crate::net::upstream::{
+    AbortEpoch, Checkout, ConnectionPool, Exchange, FaultInjection, InjectedReply, RequestBody,
+    UpstreamError,
+};
+
+use super::attempt::{AttemptError, UpstreamRequest};
+use super::endpoint_selector::ConnectionSource;
+
+/// What a drill does to an exchange.
+#[derive(Debug)]
+pub(super) enum DrillEffect {
+    /// Nothing: there is none, or it spares this one.
+    None,
+    /// It leads nowhere.
+    Injected,
+    /// Its answer is held back.
+    Delayed(Box<DelayedResponse>),
+}
+
+/// An answer that is held back.
+#[derive(Debug)]
+pub(super) struct DelayedResponse {
+    timer: Pin<Box<Sleep>>,
+    head: Option<ResponseHead>,
+}
+
+/// Has a try meet what the drill says, if it says anything now. A way that is taken away is given back
+/// as one that leads nowhere; `cuts` are made deaf where the endpoint really runs what must not run
+/// twice, since a drill's verdict must not end that.
+#[cold]
+pub(super) fn inject(
+    worker: &Worker,
+    injection: &FaultInjection,
+    upstream: &UpstreamRequest<'_>,
+    connections: &Rc<ConnectionPool>,
+    (source, abort_epoch): (ConnectionSource, &mut AbortEpoch),
+) -> Result<(ConnectionSource, DrillEffect), AttemptError> {
+    if injection.is_target && !upstream.is_idempotent {
+        // Whatever of this kind runs there really, runs to its end.
+        *abort_epoch = abort_epoch.ignoring_full_aborts();
+    }
+    let Some(fault) = injection.fault.get().filter(|_| !injection.is_finished.get()) else {
+        return Ok((source, DrillEffect::None));
+    };
+    let is_plain_get =
+        upstream.request.method() == Method::GET && upstream.validated.framing.is_none();
+    let chance = worker.with_rng(fastrand::Rng::f64);
+    let effect = fault.effect(upstream.is_idempotent, is_plain_get && !upstream.is_upgrade, chance);
+    let reply = match effect {
+        FaultEffect::Passthrough => return Ok((source, DrillEffect::None)),
+        FaultEffect::Delayed(delay) => {
+            injection.tallies.record_fault();
+            let delayed = DelayedResponse { timer: Box::pin(sleep(delay)), head: None };
+            return Ok((source, DrillEffect::Delayed(Box::new(delayed))));
+        }
+        FaultEffect::Refused => {
+            injection.tallies.record_fault();
+            return_connection(connections, source);
+            let failure = Failure::connect(FailureReason::Refused);
+            return Err(AttemptError::EndpointFailed {
+                failure,
+                reached: RequestExposure::NotSent,
+            });
+        }
+        FaultEffect::Reset => InjectedReply::Reset,
+        FaultEffect::Silent => InjectedReply::Silence,
+        FaultEffect::Status(status) => InjectedReply::with_status(status),
+        FaultEffect::Truncated => InjectedReply::truncated(),
+    };
+    injection.tallies.record_fault();
+    return_connection(connections, source);
+    *abort_epoch = connections.abort_epoch();
+    Ok((
+        ConnectionSource::Immediate(Checkout::Idle(connections.inject_reply(reply))),
+        DrillEffect::Injected,
+    ))
+}
+
+/// An open connection to the endpoint is not closed because of a drill.
+fn return_connection(connections: &Rc<ConnectionPool>, source: ConnectionSource) {
+    if let ConnectionSource::Immediate(Checkout::Idle(connection)) = source {
+        connections.put_idle(connection);
+    }
+}
+
+impl DrillEffect {
+    /// How much of the request an endpoint may have seen. While the drill is on, as much as if it were
+    /// none; once it is over, what led nowhere can go anywhere.
+    pub(super) fn reached(
+        &self,
+        exchange: &Exchange,
+        connections: &ConnectionPool,
+    ) -> RequestExposure {
+        match self {
+            Self::Injected if connections.is_drill_over() => RequestExposure::NotSent,
+            _ => exchange.reached(),
+        }
+    }
+}
+
+impl DelayedResponse {
+    /// The head of the answer, not before its time, unless the drill is over.
+    pub(super) fn poll_head(
+        &mut self,
+        exchange: &mut Exchange,
+        outgoing: &mut RequestBody,
+        connections: &ConnectionPool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
+        if self.head.is_none() {
+            self.head = Some(ready!(exchange.poll_head(outgoing, cx))?);
+        }
+        if !connections.is_drill_over() {
+            ready!(self.timer.as_mut().poll(cx));
+        }
+        self.head.take().map_or(Poll::Pending, |head| Poll::Ready(Ok(head)))
+    }
+}

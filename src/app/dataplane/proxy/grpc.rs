@@ -1,0 +1,230 @@
+//! What gRPC expects of a proxy: answers of its own that a client understands, and an end at the
+//! client's deadline (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode, Version};
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::net::upstream::ResponseBodyError;
+
+use super::body::ProxyBody;
+use super::local_reply::LocalReplyReason;
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The deadline of a call, and whether its answer can still be ended in order when that comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrpcCall {
+    deadline: Option<Instant>,
+    can_end_in_trailers: bool,
+}
+
+impl GrpcCall {
+    /// A call that arrives now; `None` if the request is none.
+    pub(super) fn from_request(version: Version, headers: &HeaderMap) -> Option<Self> {
+        if !is_grpc(headers) {
+            return None;
+        }
+        let deadline = call_timeout(headers).map(|timeout| Instant::now() + timeout);
+        Some(Self { deadline, can_end_in_trailers: version == Version::HTTP_2 })
+    }
+
+    /// The answer as a client of gRPC understands it.
+    pub(super) fn adapt_response(self, response: Response<ProxyBody>) -> Response<ProxyBody> {
+        if let Some(&reason) = response.extensions().get::<LocalReplyReason>() {
+            return error_response(reason, response);
+        }
+        match self.deadline {
+            Some(deadline) if self.can_end_in_trailers => response
+                .map(|body| ProxyBody::WithDeadline(Box::new(DeadlineBody::new(body, deadline)))),
+            _ => response,
+        }
+    }
+}
+
+/// How long the client waits for the whole call, if it says so.
+pub(super) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT).filter(|_| is_grpc(headers))?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount = digits.parse::<u64>().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3_600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// `application/grpc`, with or without the format of its messages. gRPC-Web is another protocol.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..));
+    let rest = content_type.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// Our own answer: a head that is its trailers as well.
+fn error_response(reason: LocalReplyReason, response: Response<ProxyBody>) -> Response<ProxyBody> {
+    let (mut parts, _) = response.into_parts();
+    parts.status = StatusCode::OK;
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    parts.headers.extend(error_trailers(reason));
+    Response::from_parts(parts, ProxyBody::whole(Bytes::new()))
+}
+
+fn error_trailers(reason: LocalReplyReason) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(reason)));
+    let message = percent_encode(&format!("gapless: {}", reason.as_str()));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        trailers.insert(GRPC_MESSAGE, message);
+    }
+    trailers
+}
+
+/// The status of the call that a reason gives.
+fn grpc_status(reason: LocalReplyReason) -> u16 {
+    match reason {
+        LocalReplyReason::BadRequest
+        | LocalReplyReason::BadPath
+        | LocalReplyReason::UnderscoreHeader => 3,
+        LocalReplyReason::BodyTimeout
+        | LocalReplyReason::ConnectTimeout
+        | LocalReplyReason::ResponseTimeout
+        | LocalReplyReason::TotalTimeout
+        | LocalReplyReason::DeadlineExceeded => 4,
+        LocalReplyReason::BodyTooLarge
+        | LocalReplyReason::HeadTooLarge
+        | LocalReplyReason::LocalLimit
+        | LocalReplyReason::EndpointLimit
+        | LocalReplyReason::PoolLimit
+        | LocalReplyReason::PendingLimit
+        | LocalReplyReason::RateLimited => 8,
+        LocalReplyReason::UnknownCoding
+        | LocalReplyReason::MethodRefused
+        | LocalReplyReason::NoRoute
+        | LocalReplyReason::UpgradeRefused => 12,
+        LocalReplyReason::BadResponse => 13,
+        LocalReplyReason::NoEndpoint
+        | LocalReplyReason::Drained
+        | LocalReplyReason::ConnectFailed
+        | LocalReplyReason::Reset
+        | LocalReplyReason::EndpointDown
+        | LocalReplyReason::Overload => 14,
+    }
+}
+
+/// `text` with everything but printable ASCII, and the per cent sign, written as per cent and two
+/// digits.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// A body that ends at a deadline.
+pub struct DeadlineBody {
+    body: ProxyBody,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl DeadlineBody {
+    fn new(body: ProxyBody, deadline: Instant) -> Self {
+        Self { body, timer: Box::pin(sleep_until(deadline)) }
+    }
+
+    /// The next frame; at the deadline the one that says so, after which there are none.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        // The endpoint hears that nobody waits any more.
+        self.body = ProxyBody::whole(Bytes::new());
+        Poll::Ready(Some(Ok(Frame::trailers(error_trailers(LocalReplyReason::DeadlineExceeded)))))
+    }
+
+    pub(super) fn body(&self) -> &ProxyBody {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field =
+            |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn grpc_call_is_detected_by_content_type() {
+        let is = |content_type| is_grpc(&headers(&[("content-type", content_type)]));
+        assert!(is("application/grpc") && is("application/grpc+proto"));
+        assert!(is("application/grpc; charset=utf-8"));
+        assert!(!is("application/grpc-web") && !is("application/json") && !is(""));
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn grpc_timeout_units_are_parsed() {
+        let of = |text| {
+            call_timeout(&headers(&[("content-type", "application/grpc"), ("grpc-timeout", text)]))
+        };
+        assert_eq!(of("2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(of("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(of("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(of("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S"] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
+        assert_eq!(call_timeout(&headers(&[("grpc-timeout", "1S")])), None, "no call");
+    }
+
+    #[test]
+    fn local_reply_is_a_trailers_only_response() {
+        let call = GrpcCall { deadline: None, can_end_in_trailers: true };
+        for reason in LocalReplyReason::ALL {
+            let response = call.adapt_response(reason.response());
+            let field = |name: &str| response.headers()[name].to_str().expect("text");
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(field("content-type"), "application/grpc");
+            assert_eq!(field("x-gapless-reason"), reason.as_str());
+            assert_ne!(field("grpc-status"), "0");
+            assert_eq!(field("grpc-message"), format!("gapless: {}", reason.as_str()));
+            assert!(response.body().is_end_stream());
+        }
+    }
+
+    #[test]
+    fn grpc_message_is_percent_encoded() {
+        assert_eq!(percent_encode("50% of\nä"), "50%25 of%0A%C3%A4");
+    }
+}

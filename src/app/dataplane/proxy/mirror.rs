@@ -1,0 +1,161 @@
+//! Copies of requests for a pool whose answers nobody sees. They begin when the client's request has
+//! its answer, so they never delay it, and what becomes of them is evidence for their own pool only.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Response;
+use tokio::time::timeout;
+
+use crate::app::dataplane::access::RecordedRequest;
+use crate::app::dataplane::worker::{Worker, WorkerView};
+use crate::logic::model::outcome::Failure;
+use crate::logic::routing::{CompiledRoute, PoolRoute};
+use crate::net::upstream::{BodyFraming, RequestBody, ResponseBodyError};
+
+use super::actions::RequestContext;
+use super::body::ProxyBody;
+use super::client::Client;
+use super::downstream::Downstream;
+use super::request_rewrite;
+use super::retry_loop;
+use super::retry_loop::PriorAttempts;
+use super::validation::ValidatedRequest;
+
+/// Copies that one worker has under way, at most; what would be one more is not sent.
+const MAX_COPIES: usize = 64;
+
+/// Bytes of bodies that they hold together, at most.
+const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// A copy that takes longer is withdrawn.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// So much of an answer is read, so that its connection can be kept.
+const MAX_READ_BYTES: usize = 1024 * 1024;
+
+/// What one worker has under way.
+#[derive(Debug, Default)]
+pub struct MirrorLimiter {
+    copies: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// A copy's place among them; given back when dropped.
+struct MirrorPermit {
+    limiter: Rc<MirrorLimiter>,
+    bytes: usize,
+}
+
+impl MirrorPermit {
+    fn take(limiter: &Rc<MirrorLimiter>, bytes: usize) -> Option<Self> {
+        let (copies, held_bytes) = (limiter.copies.get() + 1, limiter.bytes.get() + bytes);
+        if copies > MAX_COPIES || held_bytes > MAX_HELD_BYTES {
+            return None;
+        }
+        limiter.copies.set(copies);
+        limiter.bytes.set(held_bytes);
+        Some(Self { limiter: Rc::clone(limiter), bytes })
+    }
+}
+
+impl Drop for MirrorPermit {
+    fn drop(&mut self) {
+        self.limiter.copies.set(self.limiter.copies.get() - 1);
+        self.limiter.bytes.set(self.limiter.bytes.get() - self.bytes);
+    }
+}
+
+/// Where a copy of this request is to go, if it is one of those that are copied.
+pub(super) fn select_route<'r>(worker: &Worker, rule: &'r CompiledRoute) -> Option<&'r PoolRoute> {
+    let (route, percent) = rule.mirror.as_ref()?;
+    worker.with_rng(|rng| rng.u32(..100) < *percent).then_some(route)
+}
+
+/// Sends a copy, if all of the body is held and there is room; else counts a drop.
+pub(super) fn send_copy(context: &RequestContext<'_>, route: &PoolRoute, outgoing: &RequestBody) {
+    let RequestContext { worker, view, downstream, request, validated } = *context;
+    let meter = &view.pool(route).1.meter;
+    let body = outgoing.try_clone();
+    let permit = body
+        .as_ref()
+        .and_then(|body| MirrorPermit::take(&worker.mirror_limiter, body.buffered_bytes()));
+    let Some((body, permit)) = body.zip(permit) else { return meter.record_mirror(false) };
+    meter.record_mirror(true);
+    let latest_view = worker.view();
+    let mirror_request = MirrorRequest {
+        view: if latest_view.has_pool(route) { latest_view } else { Rc::clone(view) },
+        worker: Rc::clone(worker),
+        route: route.clone(),
+        client: Rc::clone(downstream.client),
+        recorded: RecordedRequest { request: request_rewrite::clone_head(request), record: None },
+        host: validated.host.to_owned(),
+        client_host: validated.client_host.to_owned(),
+        framing: validated.framing,
+        content_length: validated.content_length,
+        _permit: permit,
+    };
+    tokio::task::spawn_local(timeout(MIRROR_TIMEOUT, mirror_request.run(body)));
+}
+
+/// A copy with all that it needs: the request itself may be over before it is.
+struct MirrorRequest {
+    worker: Rc<Worker>,
+    view: Rc<WorkerView>,
+    route: PoolRoute,
+    client: Rc<Client>,
+    recorded: RecordedRequest,
+    host: String,
+    client_host: String,
+    framing: Option<BodyFraming>,
+    content_length: Option<u64>,
+    _permit: MirrorPermit,
+}
+
+impl MirrorRequest {
+    async fn run(self, mut body: RequestBody) {
+        let validated = ValidatedRequest {
+            host: &self.host,
+            client_host: &self.client_host,
+            framing: self.framing,
+            content_length: self.content_length,
+        };
+        let (policy, ids) = (&self.view.http_policy, &self.worker.id_generator);
+        let context = RequestContext {
+            worker: &self.worker,
+            view: &self.view,
+            downstream: &Downstream::new(policy, ids, &self.client, &self.recorded),
+            request: &self.recorded.request,
+            validated: &validated,
+        };
+        // That nothing answered is known to its endpoints already; nobody else is told.
+        if let Ok(response) = retry_loop::forward_request(
+            &context,
+            &self.route,
+            &mut body,
+            PriorAttempts::for_mirror(),
+        )
+        .await
+        {
+            drain_response(response).await;
+        }
+    }
+}
+
+/// Reads an answer to its end, within bounds.
+async fn drain_response(response: Response<ProxyBody>) {
+    let ProxyBody::Stream { mut source, guard } = response.into_body() else { return };
+    let mut read = 0;
+    while read <= MAX_READ_BYTES {
+        match poll_fn(|cx| source.poll_chunk(cx)).await {
+            Some(Ok(piece)) => read += piece.len(),
+            Some(Err(ResponseBodyError::Endpoint(reason))) => {
+                return guard.record_failure(Failure::http(reason));
+            }
+            Some(Err(ResponseBodyError::Client | ResponseBodyError::Drained)) => return,
+            None => return guard.on_complete(),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The request path: admit, route, pick, try, and try elsewhere.
+//!
+//! It reads one snapshot per try, takes no lock, and writes nothing that is shared but its
+//! endpoint's counters (and, on failure only, one message to control).
+
+mod actions;
+mod affinity;
+mod attempt;
+mod attempt_guard;
+mod body;
+mod client;
+mod client_origin;
+mod downstream;
+mod endpoint_selector;
+mod fault_injection;
+mod forward;
+mod forward_h2;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_support;
+mod grpc;
+mod hedge;
+mod interim_responses;
+mod local_reply;
+mod mirror;
+mod path_normalisation;
+mod pending_response;
+mod rate_limit;
+mod request_ids;
+mod request_rewrite;
+mod response;
+mod response_timeout;
+mod retry_loop;
+mod tunnel;
+mod validation;
+
+pub use body::ProxyBody;
+pub use client::Client;
+pub use interim_responses::InterimResponses;
+pub use local_reply::{LocalReplyReason, REASON_HEADER};
+pub use mirror::MirrorLimiter;
+pub use request_ids::{IdGenerator, SpanId, TraceParent};
+pub use tunnel::{PendingTunnel, TunnelFuture, adapt_upgrade_for_h2};
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::header::{ALLOW, HeaderValue};
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+
+use crate::config::model::TraceSampling;
+use crate::logic::overload::memory_pressure::MemoryPressureLevel;
+use crate::logic::routing::RouteRequest;
+
+use self::actions::RequestContext;
+use self::validation::ValidatedRequest;
+
+use super::access::{AccessRecord, RecordedRequest};
+use super::worker::{Worker, WorkerView};
+
+use self::downstream::Downstream;
+
+/// Answers one request, with what `finish` makes of the response. Whatever goes wrong becomes one.
+///
+/// What can be done at once is done before the future is made, and what comes last is done inside of
+/// it: it then has the less to carry, and need not be carried in another one.
+pub fn handle<R>(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+    finish: impl FnOnce(Response<ProxyBody>) -> R,
+) -> impl Future<Output = Result<R, Infallible>> {
+    let view = worker.view();
+    let call = grpc::GrpcCall::from_request(request.version(), request.headers());
+    let (parts, body) = request.into_parts();
+    let mut request = Request::from_parts(parts, ());
+    let normalised = match worker.shared.pressure.level() {
+        MemoryPressureLevel::Shed | MemoryPressureLevel::Stop => Err(worker.record_overload()),
+        MemoryPressureLevel::Calm | MemoryPressureLevel::Shrink => {
+            path_normalisation::normalise_request(&mut request, &view.http_policy)
+        }
+    };
+    // Without the feature nothing is, and all that hangs on it is left out.
+    let is_sampled = cfg!(feature = "otlp")
+        && view.http_policy.headers.sampling.is_some_and(|sampling| {
+            let draw = || worker.with_rng(|rng| rng.u32(..TraceSampling::MAX_MILLIONTHS));
+            request_ids::is_sampled(sampling, request.headers(), draw)
+        });
+    let record = AccessRecord::begin(&worker, &view.http_policy, &client, is_sampled);
+    let upgrade = tunnel::extract_upgrade(&mut request, || worker.with_rng(|rng| rng.u128(..)));
+    let recorded = RecordedRequest { request, record };
+    async move {
+        let downstream =
+            Downstream::new(&view.http_policy, &worker.id_generator, &client, &recorded)
+                .with_upgrade(upgrade);
+        let mut response = match normalised {
+            Ok(()) => respond(&worker, &view, &downstream, &recorded.request, body).await,
+            Err(reason) => {
+                actions::discard_body(&recorded.request, body);
+                reason.response()
+            }
+        };
+        // To the client it would be a tunnel, and it is none.
+        if downstream.is_upgrade_required() && response.status().is_success() {
+            response = LocalReplyReason::UpgradeRefused.response();
+        }
+        downstream.add_request_id(&mut response);
+        let response = match call {
+            None => response,
+            Some(call) => call.adapt_response(response),
+        };
+        Ok(finish(match &recorded.record {
+            None => response,
+            Some(record) => Rc::clone(record).wrap_response(recorded.request.method(), response),
+        }))
+    }
+}
+
+async fn respond(
+    worker: &Rc<Worker>,
+    view: &Rc<WorkerView>,
+    downstream: &Downstream<'_>,
+    request: &Request<()>,
+    body: Incoming,
+) -> Response<ProxyBody> {
+    let limits = &view.http_policy.limits;
+    let validated = validation::validate(request).and_then(|validated| {
+        validated.validate_h2(request, !body.is_end_stream(), limits.header_count)
+    });
+    let validated = match validated {
+        Ok(validated) => validated,
+        Err(reason) => {
+            actions::discard_body(request, body);
+            return reason.response();
+        }
+    };
+    if request.uri().path() == "*" {
+        return options_response();
+    }
+    let route_input = RouteRequest {
+        host: &validation::route_host(validated.host),
+        path: request.uri().path(),
+        method: request.method(),
+        headers: request.headers(),
+        query: request.uri().query().unwrap_or_default(),
+        is_tls: downstream.client.is_tls(),
+    };
+    let Some(rule) = view.snapshot.routes.find(&route_input) else {
+        actions::discard_body(request, body);
+        return LocalReplyReason::NoRoute.response();
+    };
+    if !request_rewrite::is_needed(&rule.spec) {
+        let context = RequestContext { worker, view, downstream, request, validated: &validated };
+        return actions::run_action(&context, rule, body).await;
+    }
+    let ValidatedRequest { client_host, framing, content_length: length, .. } = validated;
+    let client_host = client_host.to_owned();
+    let mut rewritten = request_rewrite::clone_head(request);
+    request_rewrite::apply(&mut rewritten, &rule.spec);
+    let host = rule.spec.rewrite.host.as_deref().unwrap_or(&client_host);
+    #[cfg(feature = "otlp")]
+    if let Some(record) = downstream.record {
+        record.set_rewritten_target(rewritten.uri(), host);
+    }
+    let validated =
+        &ValidatedRequest { host, client_host: &client_host, framing, content_length: length };
+    let context = RequestContext { worker, view, downstream, request: &rewritten, validated };
+    actions::run_action(&context, rule, body).await
+}
+
+/// `OPTIONS *` asks about the proxy itself.
+fn options_response() -> Response<ProxyBody> {
+    let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(ALLOW, methods);
+    response
+}

@@ -1,0 +1,157 @@
+//! The wait for a response head.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::app::dataplane::worker::PoolLocal;
+use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::retry::RequestExposure;
+use crate::net::h1::ResponseHead;
+use crate::net::upstream::{AbortEpoch, ClientBodyError, Exchange, RequestBody};
+
+use super::attempt::{AttemptError, StartedResponse, UpstreamRequest};
+use super::attempt_guard::AttemptGuard;
+use super::fault_injection::DrillEffect;
+use super::response_timeout::{ResponseTimeout, TimerEvent};
+
+/// What a wait for a response head may end with before its timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitLimit {
+    /// Somebody else may be asked meanwhile.
+    Stalled,
+    /// It is as good as failed, which is all that is to be found out.
+    Slow,
+    /// Nothing.
+    Timeout,
+}
+
+/// Waits for a response head. A wait beyond the pool's bounds is reported as evidence, and may go
+/// on: then only the verdict or a timeout ends it.
+pub(super) struct PendingResponse {
+    pub(super) exchange: Exchange,
+    pub(super) abort_epoch: AbortEpoch,
+    pub(super) response_timeout: ResponseTimeout,
+    pub(super) is_repeatable: bool,
+    /// What a drill does to it.
+    pub(super) drill_effect: DrillEffect,
+}
+
+impl PendingResponse {
+    /// The head, or `None` if `until` says that this is the time to do something else as well; the
+    /// wait can then go on. Interim heads before it go to whoever asks.
+    pub(super) async fn wait_for_head(
+        &mut self,
+        upstream: Option<&UpstreamRequest<'_>>,
+        outgoing: &mut RequestBody,
+        guard: &AttemptGuard,
+        wait_limit: WaitLimit,
+    ) -> Result<Option<ResponseHead>, AttemptError> {
+        let Self { exchange, abort_epoch, response_timeout, is_repeatable, drill_effect } = self;
+        let mut timer = guard.timers().timer_at(response_timeout.due());
+        poll_fn(|cx| {
+            let head = match drill_effect {
+                DrillEffect::Delayed(delayed) => {
+                    delayed.poll_head(exchange, outgoing, guard.connections(), cx)
+                }
+                DrillEffect::None | DrillEffect::Injected => exchange.poll_head(outgoing, cx),
+            };
+            let interim = exchange.take_interim_responses();
+            if let Some((upstream, interim_responses)) =
+                upstream.and_then(|ask| Some((ask, ask.interim_responses?)))
+                && !interim.is_empty()
+            {
+                interim_responses.forward(interim, upstream);
+            }
+            if let Poll::Ready(head) = head {
+                return Poll::Ready(head.map(Some).map_err(AttemptError::from));
+            }
+            // Who cuts has everybody who waits for a bell look.
+            if guard.connections().is_aborted_since(*abort_epoch, *is_repeatable) {
+                let reached = drill_effect.reached(exchange, guard.connections());
+                return Poll::Ready(Err(AttemptError::Aborted { reached }));
+            }
+            if response_timeout.waiting_since().is_none()
+                && exchange.is_sent()
+                && let Some(event) = response_timeout.on_request_sent(Instant::now())
+            {
+                timer.reset(event);
+            }
+            while timer.poll(cx).is_ready() {
+                let moved_bytes = outgoing.read_bytes() + exchange.written_bytes();
+                let event = response_timeout.on_timer(
+                    Instant::now(),
+                    moved_bytes,
+                    exchange.is_waiting_for_client(),
+                );
+                match on_timer_event(event, exchange.reached(), guard, wait_limit) {
+                    Poll::Ready(result) => return Poll::Ready(result),
+                    Poll::Pending => timer.reset(response_timeout.due()),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Somebody else has answered: all that this one still does is to say how its endpoint does. At
+    /// the slow bound it is withdrawn.
+    pub(super) fn observe_in_background(mut self: Box<Self>, guard: AttemptGuard) {
+        if self.response_timeout.is_slow() {
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let _ =
+                self.wait_for_head(None, &mut RequestBody::empty(), &guard, WaitLimit::Slow).await;
+        });
+    }
+
+    /// The head is there.
+    pub(super) fn into_started(
+        self,
+        head: ResponseHead,
+        local: &PoolLocal,
+        guard: &AttemptGuard,
+    ) -> StartedResponse {
+        let Self { exchange, abort_epoch, response_timeout, .. } = self;
+        let now = Instant::now();
+        // How long a client takes to send its body says nothing about the endpoint.
+        if let Some(since) = response_timeout.waiting_since() {
+            local.latency.borrow_mut().record(now.saturating_duration_since(since));
+        }
+        guard.on_head(head.status.as_u16(), now);
+        StartedResponse { head, exchange, abort_epoch }
+    }
+}
+
+/// What a ring of the clock means for a try.
+fn on_timer_event(
+    event: TimerEvent,
+    reached: RequestExposure,
+    guard: &AttemptGuard,
+    wait_limit: WaitLimit,
+) -> Poll<Result<Option<ResponseHead>, AttemptError>> {
+    match event {
+        TimerEvent::Rearm(_) => Poll::Pending,
+        TimerEvent::Stalled(_) => {
+            guard.record_failure(Failure::http(FailureReason::Stall));
+            if wait_limit == WaitLimit::Stalled { Poll::Ready(Ok(None)) } else { Poll::Pending }
+        }
+        TimerEvent::Slow(_) => {
+            let failure = Failure::http(FailureReason::Slow);
+            guard.record_failure(failure);
+            if wait_limit == WaitLimit::Slow {
+                Poll::Ready(Err(AttemptError::EndpointFailed { failure, reached }))
+            } else {
+                Poll::Pending
+            }
+        }
+        TimerEvent::ClientIdle => {
+            Poll::Ready(Err(AttemptError::Client(ClientBodyError::IdleTimeout)))
+        }
+        TimerEvent::Timeout => Poll::Ready(Err(AttemptError::EndpointFailed {
+            failure: Failure::http(FailureReason::Timeout),
+            reached,
+        })),
+    }
+}

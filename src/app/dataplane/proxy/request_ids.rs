@@ -1,0 +1,359 @@
+//! The names by which a request is known: a request id, and its place in a trace (W3C Trace
+//! Context). Both are made without an allocation.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+
+use bytes::BytesMut;
+use fastrand::Rng;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+use crate::config::model::{HeaderPolicy, TraceSampling};
+use crate::net::h1;
+
+/// The request's id, on its way to the endpoint and on answers of our own.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub(super) const TRACEPARENT: &str = "traceparent";
+
+/// Longest id that is taken over.
+const MAX_ID_BYTES: usize = 128;
+
+/// A `traceparent` of the version that is known.
+const TRACEPARENT_BYTES: usize = 55;
+
+/// Flags that mean something: sampled, and that the trace id is random.
+const KNOWN_FLAGS: u8 = 0b11;
+
+/// Somebody keeps the spans of the trace.
+const SAMPLED_FLAG: u8 = 0b1;
+
+/// A part of a trace, in hex; never all zeros.
+pub type SpanId = [u8; 16];
+
+/// Where one worker's ids come from. They need not be secret, but no other worker or process may
+/// make the same: so they have a share that is drawn once from the system's randomness.
+#[derive(Debug)]
+pub struct IdGenerator {
+    rng: RefCell<Rng>,
+    salt: u64,
+}
+
+impl Default for IdGenerator {
+    fn default() -> Self {
+        let draw = |what: u8| RandomState::new().hash_one(what);
+        Self { rng: RefCell::new(Rng::with_seed(draw(0))), salt: draw(1) }
+    }
+}
+
+impl IdGenerator {
+    fn trace_id(&self) -> [u8; 32] {
+        let mut rng = self.rng.borrow_mut();
+        let (high, low) = (rng.u64(..) ^ self.salt, rng.u64(1..));
+        let mut text = [0; 32];
+        write_hex(&mut text[..16], high);
+        write_hex(&mut text[16..], low);
+        text
+    }
+
+    /// A new part of a trace.
+    #[must_use]
+    pub fn span_id(&self) -> SpanId {
+        let mut text = [0; 16];
+        write_hex(&mut text, self.rng.borrow_mut().u64(1..));
+        text
+    }
+}
+
+fn write_hex(out: &mut [u8], value: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (index, digit) in out.iter_mut().rev().enumerate() {
+        *digit = DIGITS[(value >> (4 * index) & 15) as usize];
+    }
+}
+
+/// The names of one request.
+#[derive(Debug)]
+pub(super) struct RequestIds<'a> {
+    request_id: Option<RequestId<'a>>,
+    pub(super) trace: Option<TraceContext>,
+}
+
+#[derive(Debug)]
+enum RequestId<'a> {
+    /// By a proxy that is believed.
+    Received(&'a str),
+    Generated([u8; 32]),
+}
+
+/// A request's place in a trace.
+#[derive(Debug)]
+pub(super) struct TraceContext {
+    /// The whole trace.
+    pub(super) id: [u8; 32],
+    /// Our own part, of which the endpoint's will be one.
+    pub(super) span: SpanId,
+    flags: u8,
+    /// Somebody else has begun it.
+    is_continued: bool,
+}
+
+/// The trace that a request brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    id: [u8; 32],
+    /// The part of it that the request comes from.
+    pub span: SpanId,
+    flags: u8,
+}
+
+impl TraceParent {
+    /// What `headers` say of it; a `traceparent` that is wrong, or not the only one, says nothing (3.2).
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(TRACEPARENT).iter();
+        let only = values.next().filter(|_| values.next().is_none());
+        only.and_then(|value| parse_traceparent(value.as_bytes()))
+    }
+}
+
+/// Whether the spans of a request are exported: as the trace that it belongs to says, or as `draw` does
+/// for one that begins here.
+pub(super) fn is_sampled(
+    sampling: TraceSampling,
+    headers: &HeaderMap,
+    draw: impl FnOnce() -> u32,
+) -> bool {
+    match TraceParent::from_headers(headers) {
+        Some(parent) => parent.flags & SAMPLED_FLAG != 0,
+        None => sampling.is_sampled(draw()),
+    }
+}
+
+impl<'a> RequestIds<'a> {
+    /// Takes over what `headers` have, or makes it. Ids are taken over only from who is `believed`;
+    /// traces from everybody, since they are made to cross borders. Where spans are exported, `sampled`
+    /// says whether those of this request are.
+    pub(super) fn new(
+        ids: &IdGenerator,
+        spec: &HeaderPolicy,
+        headers: &'a HeaderMap,
+        is_trusted: bool,
+        sampled: Option<bool>,
+    ) -> Self {
+        let received =
+            || is_trusted.then(|| received_request_id(headers)).flatten().map(RequestId::Received);
+        let generated = || RequestId::Generated(ids.trace_id());
+        let request_id = spec.should_set_request_id.then(|| received().unwrap_or_else(generated));
+        let trace = spec.should_set_traceparent.then(|| TraceContext::of(ids, headers, sampled));
+        Self { request_id, trace }
+    }
+
+    /// The request's id.
+    pub(super) fn request_id(&self) -> Option<&[u8]> {
+        self.request_id.as_ref().map(|id| match id {
+            RequestId::Received(text) => text.as_bytes(),
+            RequestId::Generated(text) => text.as_slice(),
+        })
+    }
+
+    /// The same as a field's value.
+    pub(super) fn request_id_value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(self.request_id()?).ok()
+    }
+
+    /// Whether a field of the request is written anew.
+    pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
+        match name.as_str() {
+            "x-request-id" => self.request_id.is_some(),
+            TRACEPARENT => self.trace.is_some(),
+            // It belongs to the trace, and ends with it.
+            "tracestate" => self.trace.as_ref().is_some_and(|trace| !trace.is_continued),
+            _ => false,
+        }
+    }
+
+    /// Writes the fields; the endpoint's part of the trace is below `span`, if it is not ours.
+    pub(super) fn write_fields(&self, out: &mut BytesMut, span: Option<&SpanId>) {
+        if let Some(id) = self.request_id() {
+            h1::write_header(out, REQUEST_ID.as_str(), id);
+        }
+        if let Some(trace) = &self.trace {
+            h1::write_header(out, TRACEPARENT, &trace.traceparent(span.unwrap_or(&trace.span)));
+        }
+    }
+}
+
+impl TraceContext {
+    fn of(ids: &IdGenerator, headers: &HeaderMap, sampled: Option<bool>) -> Self {
+        let span = ids.span_id();
+        let trace = match TraceParent::from_headers(headers) {
+            Some(TraceParent { id, flags, .. }) => Self { id, span, flags, is_continued: true },
+            // Without an export, whether it is looked at is not ours to say: not sampled.
+            None => Self { id: ids.trace_id(), span, flags: 0, is_continued: false },
+        };
+        match sampled {
+            None => trace,
+            Some(true) => Self { flags: trace.flags | SAMPLED_FLAG, ..trace },
+            Some(false) => Self { flags: trace.flags & !SAMPLED_FLAG, ..trace },
+        }
+    }
+
+    fn traceparent(&self, span: &SpanId) -> [u8; TRACEPARENT_BYTES] {
+        let mut text = *b"00-                                -                -00";
+        text[3..35].copy_from_slice(&self.id);
+        text[36..52].copy_from_slice(span);
+        text[54] = b'0' + self.flags;
+        text
+    }
+}
+
+/// Later versions begin as the known one does, and are answered in it (3.2.4).
+fn parse_traceparent(text: &[u8]) -> Option<TraceParent> {
+    let (known, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
+    let is_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
+    let (version, id, parent, flags) = (&known[..2], &known[3..35], &known[36..52], &known[53..]);
+    let dashes = [2, 35, 52].iter().all(|&at| known[at] == b'-');
+    let parts = [version, id, parent, flags];
+    let is_long = !rest.is_empty();
+    let is_well_formed = dashes
+        && parts.iter().all(|part| is_hex(part))
+        && version != b"ff"
+        && !is_zero(id)
+        && !is_zero(parent)
+        && !(is_long && (version == b"00" || rest[0] != b'-'));
+    if !is_well_formed {
+        return None;
+    }
+    let flags = u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()? & KNOWN_FLAGS;
+    Some(TraceParent { id: id.try_into().ok()?, span: parent.try_into().ok()?, flags })
+}
+
+/// An id that may be taken over: one, not long, and made of plain characters.
+fn received_request_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(REQUEST_ID).iter();
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+    let is_plain =
+        (1..=MAX_ID_BYTES).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic());
+    is_plain.then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn rendered(fields: &[(&'static str, &str)], is_trusted: bool) -> String {
+        rendered_with(fields, is_trusted, None, None)
+    }
+
+    fn rendered_with(
+        fields: &[(&'static str, &str)],
+        is_trusted: bool,
+        sampled: Option<bool>,
+        span: Option<&SpanId>,
+    ) -> String {
+        let field = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), value.parse().expect("a value"))
+        };
+        let headers: HeaderMap = fields.iter().map(field).collect();
+        let spec = HeaderPolicy { should_set_traceparent: true, ..HeaderPolicy::default() };
+        let request_ids =
+            RequestIds::new(&IdGenerator::default(), &spec, &headers, is_trusted, sampled);
+        let mut out = BytesMut::new();
+        request_ids.write_fields(&mut out, span);
+        let state = request_ids.should_replace(&HeaderName::from_static("tracestate"));
+        format!("{}{}", String::from_utf8_lossy(&out), if state { "no state" } else { "state" })
+    }
+
+    fn value<'a>(text: &'a str, name: &str) -> &'a str {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    #[test]
+    fn generated_ids_are_unique_hex() {
+        let (one, two) = (IdGenerator::default(), IdGenerator::default());
+        let ids: HashSet<_> = (0..1_000).flat_map(|_| [one.trace_id(), two.trace_id()]).collect();
+        assert_eq!(ids.len(), 2_000);
+        assert!(ids.iter().flatten().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+    }
+
+    #[test]
+    fn request_id_is_kept_only_from_trusted_peers() {
+        let given = [("x-request-id", "abc-123")];
+        assert_eq!(value(&rendered(&given, true), "x-request-id"), "abc-123");
+        assert_eq!(value(&rendered(&given, false), "x-request-id").len(), 32);
+        for bad in ["", "a b", &"x".repeat(129)] {
+            assert_eq!(value(&rendered(&[("x-request-id", bad)], true), "x-request-id").len(), 32);
+        }
+        let twice = [("x-request-id", "a"), ("x-request-id", "b")];
+        assert_eq!(value(&rendered(&twice, true), "x-request-id").len(), 32);
+    }
+
+    #[test]
+    fn trace_continues_with_a_new_parent_id() {
+        let text = rendered(&[("traceparent", PARENT)], false);
+        let parent = value(&text, "traceparent");
+        assert_eq!((parent.len(), &parent[..36], &parent[52..]), (55, &PARENT[..36], "-01"));
+        assert_ne!(parent[36..52], PARENT[36..52]);
+        assert!(text.ends_with("\nstate"), "{text}");
+        let later = format!("cc{}-more", &PARENT[2..]);
+        let text = rendered(&[("traceparent", &later)], false);
+        assert_eq!(value(&text, "traceparent")[..36], PARENT[..36]);
+    }
+
+    #[test]
+    fn export_sets_sampled_flag_and_attempt_span() {
+        let unsampled = PARENT.replace("-01", "-00");
+        for (given, sampled, flags) in [
+            (PARENT, Some(false), "-00"),
+            (&unsampled, Some(true), "-01"),
+            ("", Some(true), "-01"),
+            ("", Some(false), "-00"),
+        ] {
+            let text =
+                rendered_with(&[("traceparent", given)], false, sampled, Some(b"00000000000000ab"));
+            let parent = value(&text, "traceparent");
+            assert_eq!(&parent[35..], format!("-00000000000000ab{flags}"), "{given}");
+        }
+        let half = TraceSampling::new(500_000).expect("a half");
+        let of = |given: &str, draw: u32| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, given.parse().expect("a value"));
+            is_sampled(half, &headers, || draw)
+        };
+        assert!(of(PARENT, 999_999) && !of(&unsampled, 0), "as the parent says");
+        assert!(of("", 499_999) && !of("", 500_000), "as chance has it");
+    }
+
+    #[test]
+    fn invalid_traceparent_starts_a_new_trace() {
+        let zero_id = PARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32));
+        for bad in [
+            "",
+            "rubbish",
+            &PARENT[..54],
+            &format!("{PARENT}-more"),
+            &format!("cc{}more", &PARENT[2..]),
+            &PARENT.to_uppercase(),
+            &PARENT.replace("00-4", "ff-4"),
+            &PARENT.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            &zero_id,
+            &PARENT.replace('-', "_"),
+        ] {
+            let text = rendered(&[("traceparent", bad)], true);
+            let parent = value(&text, "traceparent");
+            assert!(parent.ends_with("-00") && parent[3..35] != PARENT[3..35], "{bad:?}: {parent}");
+            assert!(parse_traceparent(parent.as_bytes()).is_some(), "{parent}");
+            assert!(text.ends_with("no state"), "{text}");
+        }
+        let twice = rendered(&[("traceparent", PARENT), ("traceparent", PARENT)], false);
+        assert!(twice.ends_with("no state"), "{twice}");
+    }
+}

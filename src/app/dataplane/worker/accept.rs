@@ -1,0 +1,285 @@
+//! Accepts connections, sees what is spoken on them, and serves HTTP/1.1.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use metrics::counter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::dataplane::listener_config::ListenerConfig;
+use crate::app::dataplane::proxy;
+use crate::app::dataplane::shared::{InstanceShared, Listener};
+use crate::config::model::ServerLimits;
+use crate::logic::overload::memory_pressure::MemoryPressureLevel;
+
+use super::client_connections::{
+    ClientConnection, CloseReason, ConnectionCommand, ConnectionGuard, EvictionCandidates,
+};
+use super::handshake;
+use super::handshake::AcceptedConnection;
+use super::tracked_stream::{TrackedBody, TrackedStream};
+use super::{CAPACITY_RETRY_INTERVAL, Worker, http2};
+
+/// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// hyper's own limit of fields in a head. To be told of any, even that, costs it more for each
+/// request: it then fills the room for all of them.
+const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
+
+/// On the way out: time for a request that has arrived to be read. hyper closes a connection of
+/// which it has read nothing yet, whatever the kernel holds of it.
+pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(50);
+
+/// The same for a connection that was accepted on the way out: its first request may still be on
+/// its way.
+pub(super) const LATE_CONNECTION_DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// What accepting at one listener goes by.
+struct AcceptLoop<'a> {
+    worker: &'a Rc<Worker>,
+    /// Connections through this listener, over all workers.
+    connections: &'a Arc<AtomicUsize>,
+    listener_config: &'a ArcSwap<ListenerConfig>,
+    /// Where connections come in, if that is one address.
+    local: Option<SocketAddr>,
+    /// Who goes first here, and of all the worker's connections.
+    listener_candidates: EvictionCandidates,
+    worker_candidates: EvictionCandidates,
+}
+
+/// Accepts until `close`, then what the kernel has completed before: to drop the listener would
+/// reset those, unless another process has the same socket.
+pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: CancellationToken) {
+    let listener = match TcpListener::from_std(bound.listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(address = %bound.address, %error, "listener lost");
+            return;
+        }
+    };
+    let mut accept_loop = AcceptLoop {
+        worker: &worker,
+        connections: &bound.connections,
+        listener_config: &bound.config,
+        // Where it listens on one address, every connection comes in there.
+        local: listener.local_addr().ok().filter(|local| !local.ip().is_unspecified()),
+        listener_candidates: EvictionCandidates::default(),
+        worker_candidates: EvictionCandidates::default(),
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept_loop.accept_next(&listener) => accepted,
+            () = close.cancelled() => break,
+        };
+        match accepted {
+            Ok(accepted) => accept_loop.add_connection(accepted),
+            Err(_) => {
+                worker
+                    .warn_rate_limited("a client cannot be accepted: out of descriptors or memory");
+                sleep(ACCEPT_RETRY_INTERVAL).await;
+            }
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while accept_loop.has_capacity()
+        && let Ok((stream, peer)) = listener.accept()
+    {
+        let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = taken {
+            accept_loop.add_connection((stream, peer));
+        }
+    }
+}
+
+impl AcceptLoop<'_> {
+    fn has_capacity(&self) -> bool {
+        let InstanceShared { descriptors, pressure, .. } = &*self.worker.shared;
+        descriptors.has_client_capacity() && pressure.level() < MemoryPressureLevel::Stop
+    }
+
+    /// The next client, once there are a descriptor and memory for it: until then the kernel holds it.
+    async fn accept_next(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        while !self.has_capacity() {
+            let Worker { client_connections, shared, .. } = &**self.worker;
+            if !shared.descriptors.has_client_capacity() {
+                // The one that goes may want to say so first; meanwhile no other need go.
+                client_connections.evict_oldest_idle(
+                    CloseReason::Descriptors,
+                    None,
+                    &mut self.worker_candidates,
+                    Instant::now(),
+                );
+            }
+            let _ = timeout(CAPACITY_RETRY_INTERVAL, client_connections.wait_closed()).await;
+        }
+        listener.accept().await
+    }
+
+    /// Takes a client in, if there is room at its listener or somebody idle makes some.
+    fn add_connection(&mut self, (stream, peer): (TcpStream, SocketAddr)) {
+        let Self { worker, connections, listener_config, .. } = *self;
+        let Some(local) = self.local.or_else(|| stream.local_addr().ok()) else { return };
+        let max_connections = worker.view().http_policy.limits.connections;
+        let now = Instant::now();
+        if connections.fetch_add(1, Relaxed) >= max_connections
+            && !worker.client_connections.evict_oldest_idle(
+                CloseReason::Connections,
+                Some(connections),
+                &mut self.listener_candidates,
+                now,
+            )
+        {
+            connections.fetch_sub(1, Relaxed);
+            counter!("gapless_client_connections_refused_total").increment(1);
+            worker.warn_rate_limited("a client is turned away: `limits.connections` is reached");
+            let _ = stream.set_zero_linger();
+            return;
+        }
+        let descriptor = worker.shared.descriptors.acquire_client();
+        let guard = worker.client_connections.add(Arc::clone(connections), descriptor, now);
+        let addresses = (peer, local);
+        let serving = serve_connection(
+            Rc::clone(worker),
+            stream,
+            addresses,
+            listener_config.load_full(),
+            guard,
+        );
+        worker.tasks.spawn_local(serving);
+    }
+}
+
+async fn serve_connection(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    addresses: (SocketAddr, SocketAddr),
+    listener_config: Arc<ListenerConfig>,
+    guard: ConnectionGuard,
+) {
+    // A socket that was passed may speak both versions of IP.
+    let addresses = (canonical(addresses.0), canonical(addresses.1));
+    let limits = worker.view().http_policy.limits.clone();
+    // One that was accepted on the way out still gets its one answer.
+    let is_late = worker.is_draining.get();
+    let client_connection = guard.connection();
+    let accepted = tokio::select! {
+        accepted = handshake::establish(stream, addresses, &listener_config, &limits) => accepted,
+        () = wait_drain_grace(client_connection, is_late || !handshake::is_plaintext(&listener_config)) => None,
+    };
+    drop(listener_config);
+    if worker.client_connections.is_draining() {
+        client_connection.drain();
+    }
+    match accepted {
+        None => {}
+        Some(accepted) if accepted.is_http2 => {
+            // It would make the future of every connection large.
+            Box::pin(http2::serve(worker, accepted, client_connection, is_late, limits)).await;
+        }
+        Some(accepted) => serve_http1(&worker, accepted, client_connection, is_late, &limits).await,
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Ends when nobody waits any more for a connection to begin.
+async fn wait_drain_grace(client_connection: &ClientConnection, is_long: bool) {
+    if client_connection.next_command().await == ConnectionCommand::Drain {
+        sleep(if is_long { LATE_CONNECTION_DRAIN_GRACE } else { DRAIN_GRACE }).await;
+    }
+}
+
+/// HTTP/1.1 as it is spoken with clients.
+pub(in crate::app) fn http1_builder(limits: &ServerLimits, keep_alive: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    if limits.header_count != HYPER_DEFAULT_MAX_HEADERS {
+        builder.max_headers(limits.header_count);
+    }
+    // The connection's guest keeps the time of heads: a timer for each request would cost more than a
+    // look at all connections does, and could not tell who begins no request from who does not end one.
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes)
+        .keep_alive(keep_alive)
+        // So that bodies are not copied; the stream makes one write of what is small.
+        .writev(true);
+    builder
+}
+
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    accepted: AcceptedConnection,
+    client_connection: &Rc<ClientConnection>,
+    is_late: bool,
+    limits: &ServerLimits,
+) {
+    let AcceptedConnection { stream, client, waiting_since: since, .. } = accepted;
+    let peer = client.address;
+    let service = service_fn(|request| {
+        let leaving = Rc::clone(worker);
+        let active_request = client_connection.begin_request();
+        proxy::handle(Rc::clone(worker), Rc::clone(&client), request, move |mut response| {
+            // To close without a word would hit whoever has just sent the next request.
+            if leaving.is_draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response.map(|body| TrackedBody::new(body, active_request))
+        })
+    });
+    client_connection.start_timing(since);
+    let stream = TrackedStream::new(
+        stream,
+        Arc::clone(client_connection.activity()),
+        client.interim_responses.share(),
+    );
+    let connection =
+        http1_builder(limits, !is_late).serve_connection(stream, service).with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = loop {
+        let command = tokio::select! {
+            biased;
+            ended = poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                client_connection.on_pending();
+                ended
+            }) => break ended,
+            command = client_connection.next_command() => command,
+        };
+        match command {
+            // That is for a head which would come now, and hyper does not wait for one.
+            ConnectionCommand::Close(CloseReason::HeaderTimeout) => return,
+            ConnectionCommand::Close(_) => connection.as_mut().graceful_shutdown(),
+            ConnectionCommand::Drain => {
+                let grace = if is_late { LATE_CONNECTION_DRAIN_GRACE } else { DRAIN_GRACE };
+                // Nearly all of the time it would only make the future of every connection larger.
+                match Box::pin(timeout(grace, connection.as_mut())).await {
+                    Ok(ended) => break ended,
+                    Err(_) => connection.as_mut().graceful_shutdown(),
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "client connection ended early");
+    }
+    client_connection.set_busy();
+    if let Some(tunnel) = client.pending_tunnel.take() {
+        tunnel.await;
+    }
+}

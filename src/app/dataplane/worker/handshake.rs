@@ -1,0 +1,122 @@
+//! What comes before the first request: for whom a proxy connects, the handshake of TLS, and the
+//! choice between HTTP/1.1 and HTTP/2. All of it in the connection's own task, each within its time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use metrics::counter;
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+
+use crate::app::dataplane::listener_config::ListenerConfig;
+use crate::app::dataplane::proxy::Client;
+use crate::config::model::ServerLimits;
+use crate::logic::model::server_tls::DEFAULT_HANDSHAKE_TIMEOUT;
+use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
+use crate::net::inbound::tls::AcceptedTls;
+use crate::net::inbound::{preface, proxy_protocol, tls};
+
+/// A connection on which requests are to come.
+pub(super) struct AcceptedConnection {
+    pub(super) stream: ClientStream,
+    pub(super) client: Rc<Client>,
+    pub(super) is_http2: bool,
+    /// Since when its first request is awaited.
+    pub(super) waiting_since: Instant,
+}
+
+/// Whether nothing but a request can come first.
+pub(super) fn is_plaintext(listener_config: &ListenerConfig) -> bool {
+    listener_config.tls.is_none() && listener_config.listen.proxy_protocol.is_none()
+}
+
+/// Opens an accepted connection from `peer` to `local`; `None` if it is refused, or goes away.
+pub(super) async fn establish(
+    mut stream: TcpStream,
+    (peer, local): (SocketAddr, SocketAddr),
+    listener_config: &ListenerConfig,
+    limits: &ServerLimits,
+) -> Option<AcceptedConnection> {
+    let since = Instant::now();
+    let mut client = Client::new(peer, local);
+    if let Some(trusted) = &listener_config.listen.proxy_protocol {
+        if !trusted.iter().any(|network| network.contains(peer.ip())) {
+            return refuse(&stream, peer, "not one of the proxies that may connect here");
+        }
+        // With its buffers it would make the future of every connection large.
+        let reading = Box::pin(proxy_protocol::read_header(&mut stream));
+        match timeout(limits.header_timeout, reading).await {
+            Ok(Ok(Some(addresses))) => client = Client::new(addresses.client, addresses.local),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return refuse(&stream, peer, &error.to_string()),
+            Err(_) => {
+                return refuse(&stream, peer, "the header of the PROXY protocol took too long");
+            }
+        }
+    }
+    if let Some(config) = &listener_config.tls {
+        let handshake_timeout = listener_config
+            .listen
+            .tls
+            .as_ref()
+            .map_or(DEFAULT_HANDSHAKE_TIMEOUT, |tls| tls.handshake_timeout);
+        let accepting =
+            tls::accept(Arc::clone(config), WriteTimeoutStream::new(stream, limits.write_timeout));
+        return Box::pin(tls_handshake(accepting, handshake_timeout, client)).await;
+    }
+    let (is_http2, read) = if listener_config.listen.has_http2 {
+        // What is left of the time that the head has.
+        let until = since + limits.header_timeout;
+        match timeout_at(until.into(), preface::sniff_http_version(&mut stream)).await {
+            Ok(Ok(Some(started))) => (started.is_http2, started.prefix),
+            _ => return None,
+        }
+    } else {
+        (false, Bytes::new())
+    };
+    let stream = ClientStream::plain(WriteTimeoutStream::new(stream, limits.write_timeout), read);
+    Some(AcceptedConnection { stream, client: Rc::new(client), is_http2, waiting_since: since })
+}
+
+async fn tls_handshake(
+    accepting: impl Future<Output = io::Result<AcceptedTls>>,
+    handshake_timeout: Duration,
+    client: Client,
+) -> Option<AcceptedConnection> {
+    let peer = client.address;
+    let result = match timeout(handshake_timeout, accepting).await {
+        Ok(Ok(AcceptedTls { stream, is_http2, session })) => {
+            count_handshake("ok");
+            let client = Rc::new(Client { tls: Some(Box::new(session)), ..client });
+            return Some(AcceptedConnection {
+                stream,
+                client,
+                is_http2,
+                waiting_since: Instant::now(),
+            });
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "handshake failed");
+            "failed"
+        }
+        Err(_) => "timeout",
+    };
+    count_handshake(result);
+    None
+}
+
+fn count_handshake(result: &'static str) {
+    counter!("gapless_tls_handshakes_total", "result" => result).increment(1);
+}
+
+/// Resets the connection: whatever it has sent is not read.
+fn refuse(stream: &TcpStream, peer: SocketAddr, reason: &str) -> Option<AcceptedConnection> {
+    counter!("gapless_proxy_protocol_refused_total").increment(1);
+    tracing::debug!(%peer, reason, "connection refused");
+    let _ = stream.set_zero_linger();
+    None
+}

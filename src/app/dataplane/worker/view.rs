@@ -1,0 +1,201 @@
+//! A worker's own view of the snapshot: the shared part, and what only this worker keeps.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::app::dataplane::cookie_keys::Keyring;
+use crate::app::dataplane::counters::{PoolMetrics, RoutePoolMetrics};
+use crate::app::dataplane::shared::{HttpPolicy, InstanceShared};
+use crate::logic::drill::DrillView;
+use crate::logic::health::evidence::LatencyWindow;
+use crate::logic::model::snapshot::{PoolView, Snapshot};
+use crate::logic::model::topology::PoolSpec;
+use crate::logic::request::retry::RetryBudget;
+use crate::logic::routing::{PoolRoute, RetrySpec};
+use crate::logic::steering::affinity::SessionAffinity;
+use crate::logic::steering::balance::RoundRobinState;
+
+/// The snapshot with this worker's own state beside it.
+#[derive(Debug)]
+pub struct WorkerView {
+    /// As published.
+    pub snapshot: Arc<Snapshot>,
+    /// How clients are treated.
+    pub http_policy: Arc<HttpPolicy>,
+    /// For the requests that a drill takes, while one is on.
+    pub drill_view: Option<Rc<Self>>,
+    /// The drill whose lane this is.
+    pub drill: Option<Arc<DrillView>>,
+    pools: Vec<Rc<PoolLocal>>,
+}
+
+/// What one worker keeps for one pool; outlives snapshots.
+#[derive(Debug)]
+pub struct PoolLocal {
+    /// Latencies seen by this worker.
+    pub latency: RefCell<LatencyWindow>,
+    /// Counters written by this worker.
+    pub meter: Arc<PoolMetrics>,
+    /// What this worker may send again.
+    pub retry_budget: RefCell<RetryBudget>,
+    /// Whose turn it is, where endpoints are taken in turn.
+    pub turns: RoundRobinState,
+    /// What seals cookies, where clients stay with an endpoint by one.
+    keyring: RefCell<Option<Rc<Keyring>>>,
+    /// What objectives are measured by, for each route that leads here.
+    route_meters: RefCell<HashMap<Arc<str>, Arc<RoutePoolMetrics>>>,
+    name: Arc<str>,
+}
+
+impl WorkerView {
+    /// A view of `snapshot` that takes over what `before` had learnt about pools of the same name.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, shared: &InstanceShared) -> Self {
+        let local = |(index, pool): (usize, &Arc<PoolView>)| {
+            let same_index = previous.and_then(|before| before.pools.get(index));
+            let existing = same_index.filter(|known| known.name == pool.spec.name).or_else(|| {
+                previous.and_then(|before| before.pools.iter().find(|p| p.name == pool.spec.name))
+            });
+            let Some(existing) = existing else {
+                return Rc::new(PoolLocal::new(pool, &first_retry_spec(&snapshot, index), shared));
+            };
+            existing.update_keyring(pool, shared);
+            existing.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
+            Rc::clone(existing)
+        };
+        let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
+        let policy = shared.http_policy.load_full();
+        let previous = previous.and_then(|before| before.drill_view.as_ref());
+        let drill_view = snapshot.drill.as_ref().map(|drill| {
+            let before =
+                previous.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
+            let fork = |(index, pool): (usize, &Rc<PoolLocal>)| {
+                Rc::new(pool.for_drill(drill, &first_retry_spec(&snapshot, index)))
+            };
+            let pools = match before {
+                Some(drill_view) => drill_view.pools.clone(),
+                None => pools.iter().enumerate().map(fork).collect(),
+            };
+            let (snapshot, policy) = (Arc::clone(&drill.snapshot), Arc::clone(&policy));
+            Rc::new(Self {
+                snapshot,
+                http_policy: policy,
+                drill_view: None,
+                drill: Some(Arc::clone(drill)),
+                pools,
+            })
+        });
+        Self { snapshot, http_policy: policy, drill_view, drill: None, pools }
+    }
+
+    /// The route's pool, in both its parts.
+    #[must_use]
+    pub fn pool(&self, route: &PoolRoute) -> (&Arc<PoolView>, &Rc<PoolLocal>) {
+        (&self.snapshot.pools[route.pool], &self.pools[route.pool])
+    }
+
+    /// Whether the route, which may be from an older view, finds its pool in this one.
+    #[must_use]
+    pub fn has_pool(&self, route: &PoolRoute) -> bool {
+        self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
+    }
+
+    /// Lets what budgets earned long ago fade.
+    pub fn decay_budgets(&self, now: Instant) {
+        for route in self.snapshot.routes.pool_routes() {
+            if let Some(pool) = self.pools.get(route.pool) {
+                pool.retry_budget.borrow_mut().decay(&route.spec.retry, now);
+            }
+        }
+        if let Some(drill_view) = &self.drill_view {
+            drill_view.decay_budgets(now);
+        }
+    }
+}
+
+/// What the first route to a pool says of sending again: its floor is what a budget begins with.
+fn first_retry_spec(snapshot: &Snapshot, pool: usize) -> RetrySpec {
+    let mut routes = snapshot.routes.pool_routes().iter();
+    routes.find(|route| route.pool == pool).map(|route| route.spec.retry).unwrap_or_default()
+}
+
+impl PoolLocal {
+    /// What this is at the begin of a drill's lane: it knows as much, and has the lane's part of the
+    /// budget for its own, so that a drill spends nothing of anybody else's.
+    fn for_drill(&self, drill: &DrillView, retry: &RetrySpec) -> Self {
+        let retry_budget = self.retry_budget.borrow().fraction(drill.plan.share.percent(), retry);
+        Self {
+            latency: RefCell::new(self.latency.borrow().clone()),
+            meter: Arc::clone(&self.meter),
+            retry_budget: RefCell::new(retry_budget),
+            turns: self.turns.clone(),
+            keyring: self.keyring.clone(),
+            route_meters: self.route_meters.clone(),
+            name: Arc::clone(&self.name),
+        }
+    }
+
+    fn new(pool: &PoolView, retry: &RetrySpec, shared: &InstanceShared) -> Self {
+        let name = Arc::clone(&pool.spec.name);
+        let local = Self {
+            latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
+            meter: shared.metrics.register_pool(&name),
+            retry_budget: RefCell::new(RetryBudget::new(retry, Instant::now())),
+            turns: RoundRobinState::default(),
+            keyring: RefCell::default(),
+            route_meters: RefCell::default(),
+            name,
+        };
+        local.update_keyring(pool, shared);
+        local
+    }
+
+    /// What seals cookies, where clients stay with an endpoint by one.
+    #[must_use]
+    pub fn keyring(&self) -> Option<Rc<Keyring>> {
+        self.keyring.borrow().clone()
+    }
+
+    /// Makes keys of the pool's secrets, or of the instance's, if they are others than before.
+    fn update_keyring(&self, pool: &PoolView, shared: &InstanceShared) {
+        let secrets = match pool.spec.affinity.as_deref() {
+            Some(SessionAffinity::Cookie(cookie)) => {
+                cookie.secrets.as_ref().or_else(|| shared.cookie_secret.get())
+            }
+            _ => None,
+        };
+        let mut keyring = self.keyring.borrow_mut();
+        let is_same = match (&*keyring, secrets) {
+            (Some(keyring), Some(secrets)) => keyring.is_derived_from(secrets),
+            (keyring, secrets) => keyring.is_none() && secrets.is_none(),
+        };
+        if !is_same {
+            *keyring = secrets.map(|secrets| Rc::new(Keyring::new(&self.name, secrets)));
+        }
+    }
+
+    /// A request of `route` was answered with this status after `elapsed`: counts it where the route
+    /// or the pool has an objective, and gives what counts what becomes of the answer.
+    pub fn record_slo(
+        &self,
+        shared: &InstanceShared,
+        (route, pool): (&PoolRoute, &PoolSpec),
+        status: u16,
+        elapsed: Duration,
+    ) -> Option<Arc<RoutePoolMetrics>> {
+        if route.spec.slo.is_none() && pool.slo.is_none() {
+            return None;
+        }
+        let mut route_meters = self.route_meters.borrow_mut();
+        let new = || shared.metrics.register_route_pool(&route.spec.name, &self.name);
+        let meter = match route_meters.get(&route.spec.name) {
+            Some(meter) => meter,
+            None => route_meters.entry(Arc::clone(&route.spec.name)).or_insert_with(new),
+        };
+        meter.record_response(status, elapsed, &route.spec, pool);
+        Some(Arc::clone(meter))
+    }
+}

@@ -1,0 +1,430 @@
+//! The operator's listener: health, readiness, metrics, state, drills, and orders.
+
+mod drills;
+mod orders;
+mod write_request;
+
+use std::convert::Infallible;
+use std::net::{IpAddr, TcpListener};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::logic::overload::descriptor_pool::MAX_ADMIN_CONNECTIONS;
+use crate::logic::overload::memory_pressure::MemoryPressureLevel;
+
+use super::api::{EndpointJson, PoolApiJson};
+use super::explain::json::ZoneExplanationJson;
+use super::explain::{self, ExplainReply, query};
+use super::ledger;
+use super::ledger::query::{IncidentFormat, IncidentQuery};
+use super::status::StatusJson;
+use super::{event_log, gauges, whatif};
+use crate::app::control::discovery::json::found_by_text;
+use crate::app::control::{AdminState, LifecyclePhase};
+
+/// A connection is closed after this long, whatever it does.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+
+/// After another process has taken over: time for a request that is on its way.
+const HANDOVER_GRACE: Duration = Duration::from_millis(500);
+
+/// A request head must be in by then.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The ledger may be held up by a disk.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+type AdminHttpResponse = Response<Full<Bytes>>;
+
+/// Serves until the control thread ends, or another process does it.
+pub async fn serve(listener: TcpListener, admin_state: Rc<AdminState>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "admin listener lost");
+            return;
+        }
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(MAX_ADMIN_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            biased;
+            () = admin_state.handed_over.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let admin_state = Rc::clone(&admin_state);
+                let (admin_connections, handed_over) =
+                    (admin_state.admin_connections.clone(), admin_state.handed_over.clone());
+                admin_connections.spawn_local(async move {
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let admin_state = Rc::clone(&admin_state);
+                        async move {
+                            let mut answer =
+                                if write_request::is_write_below(&request, drills::DRILLS_PATH) {
+                                    drills::drills_write_response(&admin_state, request).await
+                                } else if write_request::is_write_below(
+                                    &request,
+                                    orders::ORDERS_PATH,
+                                ) {
+                                    orders::orders_write_response(&admin_state, request).await
+                                } else {
+                                    handle_request(&admin_state, &request).await
+                                };
+                            if admin_state.handed_over.is_cancelled() {
+                                let close = HeaderValue::from_static("close");
+                                answer.headers_mut().insert(CONNECTION, close);
+                            }
+                            Ok::<_, Infallible>(answer)
+                        }
+                    });
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(HEADER_TIMEOUT)
+                        .serve_connection(TokioIo::new(stream), service);
+                    // One that does not read must not hold its place for ever.
+                    let _ = timeout(
+                        MAX_CONNECTION_AGE,
+                        serve_until_handover(pin!(connection), &handed_over),
+                    )
+                    .await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admin accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection to its end, which comes soon once another process serves the operator.
+async fn serve_until_handover<S>(
+    mut connection: Pin<&mut http1::Connection<TokioIo<TcpStream>, S>>,
+    handed_over: &CancellationToken,
+) where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = handed_over.cancelled() => {}
+    }
+    // To close at once would hit whoever has just asked.
+    if timeout(HANDOVER_GRACE, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+async fn handle_request<B>(admin_state: &AdminState, request: &Request<B>) -> AdminHttpResponse {
+    if !is_local_host(request) {
+        return text_response(
+            StatusCode::FORBIDDEN,
+            "the Host header must be an address or localhost\n",
+        );
+    }
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        let mut refusal = text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    match request.uri().path() {
+        "/healthz" => text_response(StatusCode::OK, "ok\n"),
+        "/readyz" => ready_response(admin_state),
+        "/metrics" => metrics_response(admin_state),
+        "/api/v1/pools" => pools_response(admin_state),
+        "/api/v1/zones" => zones_response(admin_state),
+        "/api/v1/endpoints" => endpoints_response(admin_state),
+        "/api/v1/explain" => {
+            explain_response(admin_state, request.uri().query().unwrap_or_default())
+        }
+        "/api/v1/incidents" => incidents_response(admin_state, request.uri().query(), None).await,
+        "/api/v1/incidents.csv" => {
+            incidents_response(admin_state, request.uri().query(), Some(IncidentFormat::Csv)).await
+        }
+        "/api/v1/whatif" => {
+            what_if_response(admin_state, request.uri().query().unwrap_or_default()).await
+        }
+        "/api/v1/slo" => slo_response(admin_state, request.uri().query()).await,
+        "/api/v1/discovery" => json_response(
+            &admin_state.discovery.borrow().to_json(&admin_state.clock, Instant::now()),
+        ),
+        "/api/v1/config" => json_response(&*admin_state.config.borrow()),
+        "/api/v1/process" => json_response(&*admin_state.process.borrow()),
+        "/api/v1/status" => status_response(admin_state, request.uri().query()),
+        path if path.starts_with(orders::ORDERS_PATH) => orders::orders_get_response(
+            admin_state,
+            path,
+            request.uri().query().unwrap_or_default(),
+        ),
+        path if path.starts_with(drills::DRILLS_PATH) => drills::drills_get_response(
+            admin_state,
+            path,
+            request.uri().query().unwrap_or_default(),
+        ),
+        _ => text_response(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// A page in a browser cannot be made to read the admin API by a name that resolves to loopback.
+fn is_local_host<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
+    // Whoever has taken over serves: nobody is to go elsewhere because this process ends.
+    if admin_state.phase.get() == LifecyclePhase::Stopping
+        && !admin_state.handed_over.is_cancelled()
+    {
+        return text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    let unready = |why: &str| text_response(StatusCode::SERVICE_UNAVAILABLE, why);
+    if !admin_state.director.borrow().is_routable() {
+        return unready("no endpoint can be chosen\n");
+    }
+    if admin_state.director.borrow().is_probing_impaired() {
+        return unready("blind: probes end without evidence, this process lacks resources\n");
+    }
+    let pressure = &admin_state.shared.pressure;
+    if let Some(bound) =
+        pressure.limit_bytes().filter(|_| pressure.level() >= MemoryPressureLevel::Shed)
+    {
+        let percent = pressure.used_bytes() as f64 / bound as f64 * 100.0;
+        return unready(&format!("overloaded: {percent:.0} % of `limits.memory` are used\n"));
+    }
+    if let Some(lag) = admin_state.lag.recent_lag(Instant::now()) {
+        let late_ms = event_log::millis(lag);
+        return unready(&format!("control is late: it woke {late_ms:.0} ms too late just now\n"));
+    }
+    text_response(StatusCode::OK, "ready\n")
+}
+
+fn metrics_response(admin_state: &AdminState) -> AdminHttpResponse {
+    let mut page = event_log::recorder().map(|recorder| recorder.render()).unwrap_or_default();
+    page.push_str(&gauges::render_director(&admin_state.director.borrow(), Instant::now()));
+    page.push_str(&gauges::render_orders(&admin_state.director.borrow(), &admin_state.order_store));
+    page.push_str(&admin_state.discovery.borrow().render_metrics(Instant::now()));
+    page.push_str(&gauges::render_resources(&admin_state.shared));
+    page.push_str(&gauges::render_drills(
+        &admin_state.drills.borrow(),
+        &admin_state.clock,
+        Instant::now(),
+    ));
+    page.push_str(&admin_state.shared.metrics.render());
+    page.push_str(&gauges::render_ledger(&admin_state.ledger));
+    page.push_str(&admin_state.ledger.slo_metrics());
+    let dropped = admin_state.shared.reports_dropped.load(Relaxed);
+    page.push_str(
+        "# HELP gapless_reports_dropped_total Failures that control had no room to hear of.\n",
+    );
+    page.push_str("# TYPE gapless_reports_dropped_total counter\n");
+    page.push_str(&format!("gapless_reports_dropped_total {dropped}\n"));
+    page.push_str("# HELP gapless_log_lines_dropped_total Lines of the log that nobody took.\n");
+    page.push_str("# TYPE gapless_log_lines_dropped_total counter\n");
+    page.push_str(&format!("gapless_log_lines_dropped_total {}\n", event_log::lost_lines()));
+    page.push_str(
+        "# HELP gapless_access_log_lines_dropped_total Lines of the access log that were lost.\n",
+    );
+    page.push_str("# TYPE gapless_access_log_lines_dropped_total counter\n");
+    let dropped = admin_state.shared.access_log.dropped();
+    page.push_str(&format!("gapless_access_log_lines_dropped_total {dropped}\n"));
+    #[cfg(feature = "otlp")]
+    page.push_str(&admin_state.shared.traces.render_metrics());
+    typed_response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
+}
+
+fn pools_response(admin_state: &AdminState) -> AdminHttpResponse {
+    let pools: Vec<PoolApiJson> =
+        admin_state.director.borrow().pools().iter().map(PoolApiJson::from).collect();
+    json_response(&serde_json::json!({ "pools": pools }))
+}
+
+fn endpoints_response(admin_state: &AdminState) -> AdminHttpResponse {
+    let now = Instant::now();
+    let all = admin_state.director.borrow().endpoints();
+    let endpoints: Vec<_> =
+        all.iter().map(|status| EndpointJson::new(status, &admin_state.clock, now)).collect();
+    json_response(&serde_json::json!({ "endpoints": endpoints }))
+}
+
+fn zones_response(admin_state: &AdminState) -> AdminHttpResponse {
+    let now = Instant::now();
+    let all = admin_state.director.borrow().zones(now);
+    let zones: Vec<_> =
+        all.iter().map(|zone| ZoneExplanationJson::new(zone, &admin_state.clock, now)).collect();
+    json_response(&serde_json::json!({ "zones": zones }))
+}
+
+fn status_response(admin_state: &AdminState, query: Option<&str>) -> AdminHttpResponse {
+    let status = StatusJson::from_admin_state(admin_state, Instant::now());
+    match query {
+        None | Some("" | "format=json") => json_response(&status),
+        Some("format=text") => text_response(StatusCode::OK, &status.render_text()),
+        Some(_) => {
+            text_response(StatusCode::BAD_REQUEST, "the only key is `format`: json or text\n")
+        }
+    }
+}
+
+fn explain_response(admin_state: &AdminState, query: &str) -> AdminHttpResponse {
+    let (director, discovery) = (admin_state.director.borrow(), admin_state.discovery.borrow());
+    let found_by = |pool: &str, address| {
+        discovery.names_of(pool, address).into_iter().map(found_by_text).collect()
+    };
+    match explain::answer((&director, &found_by), query, &admin_state.clock, Instant::now()) {
+        ExplainReply::Text(page) => text_response(StatusCode::OK, &page),
+        ExplainReply::Json(value) => json_response(&value),
+        ExplainReply::BadQuery(why) => text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+        ExplainReply::UnknownName(why) => text_response(StatusCode::NOT_FOUND, &format!("{why}\n")),
+    }
+}
+
+async fn what_if_response(admin_state: &AdminState, query: &str) -> AdminHttpResponse {
+    let query = match whatif::query::WhatIfQuery::parse(query) {
+        Ok(query) => query,
+        Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+    };
+    let format = query.format;
+    let begun = whatif::answer(&admin_state.director.borrow(), query);
+    let answer = match begun {
+        Ok(answer) => answer.await,
+        Err(why) => return text_response(StatusCode::NOT_FOUND, &format!("{why}\n")),
+    };
+    let Ok((holds, page)) = answer else {
+        return text_response(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made\n");
+    };
+    let content_type = match format {
+        query::ExplainFormat::Json => "application/json",
+        query::ExplainFormat::Text => "text/plain; charset=utf-8",
+    };
+    typed_response(
+        if holds { StatusCode::OK } else { StatusCode::CONFLICT },
+        content_type,
+        page.into(),
+    )
+}
+
+async fn incidents_response(
+    admin_state: &AdminState,
+    query: Option<&str>,
+    format: Option<IncidentFormat>,
+) -> AdminHttpResponse {
+    let mut query = match IncidentQuery::parse(query.unwrap_or_default()) {
+        Ok(query) => query,
+        Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+    };
+    query.format = format.unwrap_or(query.format);
+    let open = admin_state.director.borrow_mut().open_incidents();
+    ledger_response(admin_state.ledger.query_incidents(query, open)).await
+}
+
+async fn slo_response(admin_state: &AdminState, query: Option<&str>) -> AdminHttpResponse {
+    let format = match query {
+        None | Some("" | "format=json") => IncidentFormat::Json,
+        Some("format=text") => IncidentFormat::Text,
+        Some(_) => {
+            return text_response(
+                StatusCode::BAD_REQUEST,
+                "the only key is `format`: json or text\n",
+            );
+        }
+    };
+    let open = admin_state.director.borrow_mut().open_incidents();
+    ledger_response(admin_state.ledger.query_slo(format, open)).await
+}
+
+/// What the thread of the ledger answers.
+async fn ledger_response(
+    pending_reply: Option<oneshot::Receiver<ledger::LedgerReply>>,
+) -> AdminHttpResponse {
+    let reply = match pending_reply {
+        Some(reply) => timeout(LEDGER_TIMEOUT, reply).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    match reply {
+        Some(ledger::LedgerReply::Rendered(form, page)) => {
+            let content_type = match form {
+                IncidentFormat::Json => "application/json",
+                IncidentFormat::Text => "text/plain; charset=utf-8",
+                IncidentFormat::Csv => "text/csv; charset=utf-8",
+            };
+            typed_response(StatusCode::OK, content_type, page.into())
+        }
+        Some(ledger::LedgerReply::BadQuery(why)) => {
+            text_response(StatusCode::BAD_REQUEST, &format!("{why}\n"))
+        }
+        None => text_response(StatusCode::SERVICE_UNAVAILABLE, "the ledger is busy\n"),
+    }
+}
+
+fn json_response(value: &impl Serialize) -> AdminHttpResponse {
+    match serde_json::to_vec_pretty(value) {
+        Ok(body) => typed_response(StatusCode::OK, "application/json", body.into()),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+fn text_response(status: StatusCode, body: &str) -> AdminHttpResponse {
+    typed_response(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(body.as_bytes()))
+}
+
+fn typed_response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+) -> AdminHttpResponse {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_that_is_no_address_or_localhost_is_rejected() {
+        let with = |host: &str| {
+            is_local_host(&Request::builder().header(HOST, host).body(()).expect("request"))
+        };
+        assert!(
+            with("localhost:9900")
+                && with("127.0.0.1:9900")
+                && with("[::1]:9900")
+                && with("LOCALHOST")
+        );
+        assert!(
+            !with("evil.example")
+                && !with("")
+                && !with("localhost.evil.example")
+                && !with("[evil]")
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! Drills as the operator sees them: asked for, under way, and over. What is done for one is
+//! `app/control`'s.
+
+mod html;
+pub mod json;
+mod text;
+
+pub use html::render_html;
+pub use text::{render_report, summary_line};
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::logic::director::{Director, EndpointStatus};
+use crate::logic::drill::{
+    DrillConclusion, DrillFault, DrillOutcome, DrillPlan, DrillRun, DrillStage, FailureBudget,
+    HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration,
+};
+use crate::logic::incident::IncidentSubject;
+use crate::logic::model::id::Locality;
+use crate::logic::orders::operator_orders::OrderedEndpoint;
+
+/// Drills that are over and remembered; the oldest goes first. A restart forgets them all.
+const MAX_FINISHED_DRILLS: usize = 100;
+
+/// A drill as it is asked for: texts as on the command line.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillRequest {
+    /// `region/zone`.
+    pub lose: String,
+    /// As [`Fault::parse`] reads it.
+    pub fault: String,
+    /// `25%`.
+    pub share: String,
+    /// `20s`.
+    #[serde(rename = "for")]
+    pub length: String,
+    /// One pool; otherwise all that have the zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// One endpoint of the zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// `name=value` of a header.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matching: Option<String>,
+    /// `1%`, or a number of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_budget: Option<String>,
+}
+
+impl DrillRequest {
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// What cannot be read, and how it is written.
+    pub fn to_plan(&self) -> Result<DrillPlan, String> {
+        let lose = Locality::parse(&self.lose)
+            .ok_or_else(|| format!("`{}` is no zone: write `region/zone`", self.lose))?;
+        let share = SharePercent::parse(&self.share);
+        let share = share.ok_or_else(|| format!("`{}` is no share: write `25%`", self.share))?;
+        let length = parse_duration(&self.length).filter(|length| LENGTH_RANGE.contains(length));
+        let length = length
+            .ok_or_else(|| format!("`{}` is no time from 1s to 1h: write `20s`", self.length))?;
+        let endpoint = self.endpoint.as_deref().map(|text| {
+            text.parse().map_err(|_| format!("`{text}` is no endpoint: write `10.0.1.11:9000`"))
+        });
+        let matching = self.matching.as_deref().map(|text| {
+            HeaderMatch::parse(text)
+                .ok_or_else(|| format!("`{text}` is no header: write `name=value`"))
+        });
+        let allowance = self.abort_budget.as_deref().map(|text| {
+            FailureBudget::parse(text)
+                .ok_or_else(|| format!("`{text}` is no budget: write `1%` or `20`"))
+        });
+        Ok(DrillPlan {
+            zone: lose,
+            endpoint: endpoint.transpose()?,
+            pool: self.pool.as_deref().map(Arc::from),
+            fault: DrillFault::parse(&self.fault)?,
+            share,
+            length,
+            header_match: matching.transpose()?,
+            failure_budget: allowance.transpose()?.unwrap_or_default(),
+            is_manual: true,
+        })
+    }
+}
+
+/// Why a drill does not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrillRefusal {
+    /// It makes no sense here.
+    Invalid(String),
+    /// Not now.
+    Conflict(String),
+}
+
+/// The last drill of a zone.
+#[derive(Clone, Debug)]
+pub struct LastDrill {
+    /// Which.
+    pub id: u64,
+    /// How it ended.
+    pub outcome: DrillOutcome,
+    /// When.
+    pub at: Instant,
+    /// When one last succeeded there.
+    pub last_success: Option<Instant>,
+    /// What it measured, in seconds.
+    pub detection_s: Option<f64>,
+    /// The same.
+    pub gap_s: Option<f64>,
+}
+
+/// All of them: one at a time.
+#[derive(Debug, Default)]
+pub struct DrillRegistry {
+    next_id: u64,
+    running: Option<DrillRun>,
+    finished: VecDeque<DrillRun>,
+    last_by_zone: BTreeMap<String, LastDrill>,
+    totals: BTreeMap<&'static str, u64>,
+}
+
+impl DrillRegistry {
+    /// Begins one, if it makes sense and this is the time for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn start(
+        &mut self,
+        plan: DrillPlan,
+        director: &mut Director,
+        now: Instant,
+    ) -> Result<u64, DrillRefusal> {
+        validate_target(&plan, director, now)?;
+        if let Some(run) = &self.running {
+            let why = format!("drill {} is under way: one at a time", run.id);
+            return Err(DrillRefusal::Conflict(why));
+        }
+        if let Some(order) = conflicting_order(&plan, director) {
+            let why =
+                format!("an operator has ordered: {order}; that holds, and a drill would not");
+            return Err(DrillRefusal::Conflict(why));
+        }
+        let real = director.incidents().into_iter().find(|incident| !incident.is_closed());
+        if let Some(real) = real {
+            let Locality { region, zone } = &real.subject.locality;
+            let (endpoint, failure) = (real.subject.address, real.failure);
+            return Err(DrillRefusal::Conflict(format!(
+                "a real incident is open: {endpoint} in {region}/{zone} is down ({failure})"
+            )));
+        }
+        if let Some(pool) =
+            director.pools().iter().find(|pool| pool.is_in_panic || pool.is_diverging)
+        {
+            return Err(DrillRefusal::Conflict(format!("pool {} is not well itself", pool.name)));
+        }
+        self.next_id += 1;
+        let what = plan.zone.to_string();
+        tracing::warn!(
+            id = self.next_id, zone = %what, fault = %plan.fault, share = plan.share.percent(),
+            length = ?plan.length, "drill"
+        );
+        self.running = Some(DrillRun::new(self.next_id, Arc::new(plan), now));
+        Ok(self.next_id)
+    }
+
+    /// Writes down that one did not begin.
+    pub fn record_missed(&mut self, plan: DrillPlan, why: String, now: Instant) {
+        self.next_id += 1;
+        let mut run = DrillRun::new(self.next_id, Arc::new(plan), now);
+        run.interrupt(why, now);
+        self.archive(run);
+    }
+
+    /// The one that is under way.
+    #[must_use]
+    pub fn running(&self) -> Option<&DrillRun> {
+        self.running.as_ref()
+    }
+
+    /// Whether anything of it may be noticed, or is about to.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        let stage = self.running.as_ref().map(|run| &run.stage);
+        stage.is_some_and(|stage| {
+            !matches!(stage, DrillStage::Evaluating { .. } | DrillStage::Finished(_))
+        })
+    }
+
+    /// The same, to go on with.
+    pub fn running_mut(&mut self) -> Option<&mut DrillRun> {
+        self.running.as_mut()
+    }
+
+    /// The one that was under way is over.
+    pub fn finish_running(&mut self) {
+        if let Some(run) = self.running.take() {
+            self.archive(run);
+        }
+    }
+
+    fn archive(&mut self, run: DrillRun) {
+        let DrillStage::Finished(DrillConclusion { outcome, reason: why }) = &run.stage else {
+            return;
+        };
+        let zone = run.plan.zone.to_string();
+        tracing::warn!(id = run.id, %zone, outcome = outcome.as_str(), why, "drill over");
+        *self.totals.entry(outcome.as_str()).or_default() += 1;
+        let at = run.timeline.ended.unwrap_or(run.timeline.began);
+        let before = self.last_by_zone.get(&zone).and_then(|last| last.last_success);
+        let last = LastDrill {
+            id: run.id,
+            outcome: *outcome,
+            at,
+            last_success: if *outcome == DrillOutcome::Succeeded { Some(at) } else { before },
+            detection_s: run.timeline.detection().map(|took| took.as_secs_f64()),
+            gap_s: run.timeline.failover_gap().map(|gap| gap.as_secs_f64()),
+        };
+        self.last_by_zone.insert(zone, last);
+        if self.finished.len() >= MAX_FINISHED_DRILLS {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(run);
+    }
+
+    /// All that are remembered, oldest first.
+    pub fn all_runs(&self) -> impl DoubleEndedIterator<Item = &DrillRun> {
+        self.finished.iter().chain(&self.running)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<&DrillRun> {
+        self.all_runs().find(|run| run.id == id)
+    }
+
+    /// The last one of each zone.
+    pub fn last_by_zone(&self) -> impl Iterator<Item = (&str, &LastDrill)> {
+        self.last_by_zone.iter().map(|(zone, last)| (zone.as_str(), last))
+    }
+
+    /// How many ended so.
+    #[must_use]
+    pub fn total(&self, outcome: DrillOutcome) -> u64 {
+        self.totals.get(outcome.as_str()).copied().unwrap_or(0)
+    }
+}
+
+/// An order by which something is drained that is to seem to fail.
+fn conflicting_order(plan: &DrillPlan, director: &Director) -> Option<String> {
+    let drained = |status: EndpointStatus| {
+        let IncidentSubject { pool, locality: place, address, .. } = &*status.subject;
+        let is_meant = plan.pool.as_ref().is_none_or(|only| only == pool);
+        if !is_meant || !plan.is_target(place, *address) {
+            return None;
+        }
+        let of = OrderedEndpoint { pool, locality: place, address: *address };
+        director.orders().drains_for(of).next().map(|order| format!("{order} (order {})", order.id))
+    };
+    director.endpoints().into_iter().find_map(drained)
+}
+
+/// Whether there is such a zone, pool and endpoint.
+fn validate_target(
+    plan: &DrillPlan,
+    director: &Director,
+    now: Instant,
+) -> Result<(), DrillRefusal> {
+    let invalid = |why| Err(DrillRefusal::Invalid(why));
+    let zones = director.zones(now);
+    let is_meant = |pool: &str| plan.pool.as_deref().is_none_or(|only| only == pool);
+    if let Some(pool) =
+        plan.pool.as_deref().filter(|pool| zones.iter().all(|zone| *zone.pool != **pool))
+    {
+        return invalid(format!("there is no pool `{pool}`"));
+    }
+    if !zones.iter().any(|zone| is_meant(&zone.pool) && zone.place == plan.zone) {
+        let mut known: Vec<String> = zones.iter().map(|zone| zone.place.to_string()).collect();
+        known.sort_unstable();
+        known.dedup();
+        return invalid(format!("no pool has a zone `{}`: {}", plan.zone, known.join(", ")));
+    }
+    if let Some(endpoint) = plan.endpoint {
+        let is_there = director.endpoints().iter().any(|status| {
+            let subject = &status.subject;
+            is_meant(&subject.pool) && subject.locality == plan.zone && subject.address == endpoint
+        });
+        if !is_there {
+            return invalid(format!("there is no endpoint {endpoint} in {}", plan.zone));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Incidents as they are told: of endpoints, and joined to those of zones and regions.
+
+use std::collections::BTreeMap;
+
+use crate::logic::incident::grouping;
+use crate::logic::incident::grouping::OnsetRecord;
+
+use super::record::{IncidentRecord, IncidentResolution, PredictedDetection};
+
+/// What an incident is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IncidentScope {
+    /// Several zones of one region.
+    Region,
+    /// Several endpoints of one zone.
+    Zone,
+    /// One endpoint.
+    Endpoint,
+}
+
+impl IncidentScope {
+    /// The word used in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Region => "region",
+            Self::Zone => "zone",
+            Self::Endpoint => "endpoint",
+        }
+    }
+}
+
+/// One incident. A joined one has the first onset of its members, their last verdict, shift, failure
+/// and restoration, and the number of its first member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentEntry {
+    /// What it is of.
+    pub scope: IncidentScope,
+    /// What is known of it.
+    pub record: IncidentRecord,
+    /// The endpoints' incidents that were joined, by their numbers.
+    pub members: Vec<u64>,
+    /// The part of the pool's error budget of thirty days that its failures have used up.
+    pub budget_share: Option<f64>,
+}
+
+impl IncidentEntry {
+    /// An endpoint's incident.
+    #[must_use]
+    pub fn of_endpoint(record: &IncidentRecord) -> Self {
+        Self {
+            scope: IncidentScope::Endpoint,
+            record: record.clone(),
+            members: Vec::new(),
+            budget_share: None,
+        }
+    }
+
+    /// What was to be expected of its detection.
+    #[must_use]
+    pub fn predicted(&self) -> Option<&PredictedDetection> {
+        self.record.predicted.as_ref()
+    }
+
+    /// Whether its detection took longer than anything that was to be expected.
+    #[must_use]
+    pub fn has_exceeded_prediction(&self) -> Option<bool> {
+        Some(self.record.detection_us() > self.predicted()?.worst_us()?)
+    }
+}
+
+/// Joins endpoints' incidents (oldest first) to those of zones: onsets of one pool and zone that lie
+/// within `window_us` of each other.
+#[must_use]
+pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<IncidentEntry> {
+    let mark = |record: &&IncidentRecord| OnsetRecord {
+        key: (record.pool.clone(), record.place.clone()),
+        onset_us: record.onset_us(),
+        member: fnv1a(record.endpoint.as_deref().unwrap_or_default()),
+    };
+    let marks: Vec<_> = records.iter().map(mark).collect();
+    let entry = |group: Vec<usize>| {
+        let members: Vec<&IncidentRecord> = group.iter().map(|&index| records[index]).collect();
+        let mut record = merge_records(&members)?;
+        record.place.clone_from(&members.first()?.place);
+        // The prediction is that of the zone.
+        record.predicted = members.iter().find_map(|member| member.predicted_zone.clone());
+        let members = members.iter().map(|member| member.id).collect();
+        Some(IncidentEntry { scope: IncidentScope::Zone, record, members, budget_share: None })
+    };
+    grouping::group_by_onset(&marks, window_us, 2).into_iter().filter_map(entry).collect()
+}
+
+/// The same for zones of a region. Each of its zones is detected by itself, so what is to be expected
+/// of the region is what is to be expected of the slowest of them.
+#[must_use]
+pub(super) fn join_regions(zones: &[IncidentEntry], window_us: u64) -> Vec<IncidentEntry> {
+    let mark = |zone: &IncidentEntry| OnsetRecord {
+        key: (zone.record.pool.clone(), zone.record.region().to_owned()),
+        onset_us: zone.record.onset_us(),
+        member: fnv1a(&zone.record.place),
+    };
+    let marks: Vec<_> = zones.iter().map(mark).collect();
+    let entry = |group: Vec<usize>| {
+        let member_zones: Vec<&IncidentEntry> = group.iter().map(|&index| &zones[index]).collect();
+        let records: Vec<&IncidentRecord> = member_zones.iter().map(|zone| &zone.record).collect();
+        let mut record = merge_records(&records)?;
+        record.place = records.first()?.region().to_owned();
+        let expected = records.iter().filter_map(|record| record.predicted.as_ref());
+        record.predicted = expected.max_by_key(|predicted| predicted.worst_us()).cloned();
+        let mut members: Vec<u64> =
+            member_zones.iter().flat_map(|zone| zone.members.clone()).collect();
+        members.sort_unstable();
+        Some(IncidentEntry { scope: IncidentScope::Region, record, members, budget_share: None })
+    };
+    grouping::group_by_onset(&marks, window_us, 2).into_iter().filter_map(entry).collect()
+}
+
+/// All in one; place and prediction are the caller's affair.
+fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
+    let first = *members.first()?;
+    let least = |time: fn(&IncidentRecord) -> u64| members.iter().map(|member| time(member)).min();
+    let latest = |time: fn(&IncidentRecord) -> Option<u64>| {
+        members.iter().filter_map(|member| time(member)).max()
+    };
+    let sum = |count: fn(&IncidentRecord) -> u64| members.iter().map(|member| count(member)).sum();
+    let mut failed_by = BTreeMap::new();
+    for (failure_kind, count) in members.iter().flat_map(|member| &member.failed_by) {
+        *failed_by.entry(failure_kind.clone()).or_default() += count;
+    }
+    // It is over when all of it is, and how the worst of it is.
+    let is_over = members.iter().all(|member| !member.is_open());
+    let fates = [
+        IncidentResolution::Interrupted,
+        IncidentResolution::Removed,
+        IncidentResolution::Restored,
+    ];
+    let worst = fates
+        .into_iter()
+        .find(|resolution| members.iter().any(|one| one.ended == Some(*resolution)));
+    let ended = worst.filter(|_| is_over);
+    let is_back = is_over && members.iter().all(|member| member.restored_us.is_some());
+    let has_ramp = is_back && members.iter().all(|member| member.ramp_full_us.is_some());
+    Some(IncidentRecord {
+        id: members.iter().map(|member| member.id).min()?,
+        pool: first.pool.clone(),
+        place: String::new(),
+        endpoint: None,
+        class: first.class.clone(),
+        reason: first.reason.clone(),
+        by_traffic: first.by_traffic,
+        last_good_us: least(|member| member.last_good_us)?,
+        first_bad_us: least(|member| member.first_bad_us)?,
+        suspect_us: least(|member| member.suspect_us)?,
+        verdict_us: latest(|member| Some(member.verdict_us))?,
+        shift_us: latest(|member| member.shift_us),
+        last_failure_us: latest(|member| member.last_failure_us),
+        restored_us: latest(|member| member.restored_us).filter(|_| is_back),
+        ramp_full_us: latest(|member| member.ramp_full_us).filter(|_| has_ramp),
+        ended,
+        ended_us: latest(|member| member.ended_us).filter(|_| is_over),
+        seen_us: latest(|member| Some(member.seen_us))?,
+        failed: sum(|member| member.failed),
+        failed_repeatable: sum(|member| member.failed_repeatable),
+        failed_by,
+        rescued: sum(|member| member.rescued),
+        late: sum(|member| member.late),
+        predicted: None,
+        predicted_zone: None,
+    })
+}
+
+/// Tells members apart (FNV-1a).
+fn fnv1a(text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn record(id: u64, place: &str, onset_us: u64) -> IncidentRecord {
+        IncidentRecord {
+            id,
+            pool: "web".into(),
+            place: place.into(),
+            endpoint: Some(format!("10.0.0.{id}:80")),
+            last_good_us: onset_us - 10,
+            first_bad_us: onset_us + 10,
+            verdict_us: onset_us + 100 * id,
+            failed: id,
+            failed_by: [("cut".to_owned(), id)].into(),
+            ..IncidentRecord::default()
+        }
+    }
+
+    #[test]
+    fn endpoints_join_to_zone_and_zones_to_region() {
+        let records = [
+            record(1, "r/a", 1_000),
+            record(2, "r/a", 1_500),
+            record(3, "r/b", 1_600),
+            record(4, "r/b", 1_700),
+            record(5, "q/a", 1_700),
+        ];
+        let all: Vec<&IncidentRecord> = records.iter().collect();
+        let zones = join_zones(&all, 2_000);
+        assert_eq!(zones.len(), 2);
+        assert_eq!((zones[0].members.as_slice(), zones[0].record.id), ([1, 2].as_slice(), 1));
+        assert_eq!(zones[0].record.onset_us(), 1_000);
+        assert_eq!(zones[0].record.verdict_us, 1_700, "the last one's");
+        assert_eq!((zones[0].record.failed, zones[0].record.failed_by["cut"]), (3, 3));
+        let regions = join_regions(&zones, 2_000);
+        assert_eq!(regions.len(), 1);
+        assert_eq!(regions[0].record.place, "r");
+        assert_eq!(regions[0].members, [1, 2, 3, 4]);
+        assert_eq!(regions[0].record.verdict_us, 2_100);
+    }
+
+    #[test]
+    fn joined_incident_ends_when_all_members_have_ended() {
+        let mut records = [record(1, "r/a", 1_000), record(2, "r/a", 1_500)];
+        records[0].close(IncidentResolution::Restored, Some(9_000));
+        let joined = |records: &[IncidentRecord]| {
+            join_zones(&records.iter().collect::<Vec<_>>(), 2_000).remove(0)
+        };
+        assert!(joined(&records).record.is_open());
+        records[1].close(IncidentResolution::Restored, Some(8_000));
+        let over = joined(&records).record;
+        assert_eq!(
+            (over.ended, over.restored_us),
+            (Some(IncidentResolution::Restored), Some(9_000))
+        );
+        assert_eq!(over.restoration_us(), Some(8_000));
+        records[1].close(IncidentResolution::Interrupted, None);
+        let over = joined(&records).record;
+        assert_eq!((over.ended, over.restored_us), (Some(IncidentResolution::Interrupted), None));
+    }
+
+    #[test]
+    fn detection_beyond_worst_case_exceeds_prediction() {
+        let mut one = record(1, "r/a", 1_000);
+        let left =
+            |record: &IncidentRecord| IncidentEntry::of_endpoint(record).has_exceeded_prediction();
+        assert_eq!(left(&one), None, "nothing was predicted");
+        let closed_form_us = Some((1, 99));
+        one.predicted =
+            Some(PredictedDetection { closed_form_us, ..PredictedDetection::default() });
+        assert_eq!(left(&one), Some(true));
+        one.verdict_us = 1_099;
+        assert_eq!(left(&one), Some(false));
+    }
+}

@@ -1,0 +1,373 @@
+//! The ledger of incidents: kept by a thread of its own, in memory and, where there is a state
+//! directory, on the disk.
+//!
+//! Control only sends notes, through a bounded queue, and never waits: what has no room is counted.
+//! The thread alone knows the numbers that incidents have, since these go on where an earlier process
+//! stopped; it also answers the operator's questions, so that nobody's verdict waits for a long table.
+
+mod error_budgets;
+mod incident_store;
+mod joined_incidents;
+pub mod json;
+mod prediction_cache;
+pub mod query;
+mod record;
+mod slo;
+pub mod text;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use crate::config::model::{Config, LedgerRetention};
+use crate::logic::director::Event;
+use crate::logic::health::health::HealthTransition;
+use crate::logic::incident::Incident;
+use crate::logic::incident::slo::SloObjectives;
+use crate::logic::model::endpoint_stats::AttemptCounts;
+use crate::logic::model::id::Locality;
+use crate::logic::model::topology::PoolSpec;
+use crate::logic::routing::RouteSpec;
+use crate::net::ledger_store;
+
+use super::api::WallClock;
+use crate::app::dataplane::shared::InstanceShared;
+use prediction_cache::PredictionKey;
+use query::{IncidentFormat, IncidentQuery};
+use record::{DetectionQuantiles, IncidentRecord};
+
+pub use incident_store::IncidentReport;
+pub use joined_incidents::{IncidentEntry, IncidentScope};
+
+/// Notes on their way to the thread, at most.
+const QUEUE_LIMIT: usize = 16 * 1024;
+
+/// Time that an end grants to what is not written yet.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The configuration as it stands when something happens.
+#[derive(Debug, Default)]
+pub struct LedgerConfig {
+    /// Counts up with every configuration that is obeyed.
+    pub generation: u64,
+    /// What is kept.
+    pub bounds: LedgerRetention,
+    /// Where this instance stands.
+    pub here: Option<Locality>,
+    /// The pools.
+    pub pools: Vec<Arc<PoolSpec>>,
+    /// What is promised of routes, by their names.
+    pub route_slos: Vec<(Arc<str>, SloObjectives)>,
+}
+
+impl LedgerConfig {
+    /// What `config` says.
+    #[must_use]
+    pub fn from_config(generation: u64, config: &Config) -> Self {
+        let route_slo = |route: &RouteSpec| Some((Arc::clone(&route.name), route.slo?));
+        Self {
+            generation,
+            bounds: config.ledger,
+            here: config.topology.local.clone(),
+            pools: config.topology.pools.clone(),
+            route_slos: config.routes.iter().filter_map(route_slo).collect(),
+        }
+    }
+
+    /// The longest between two probes of an endpoint.
+    fn max_probe_interval(&self) -> Duration {
+        self.pools.iter().map(|pool| pool.detect.interval).max().unwrap_or_default()
+    }
+}
+
+/// What the thread is told.
+enum LedgerMessage {
+    /// A verdict began an incident.
+    IncidentBegan { incident: Box<Incident>, setup: Arc<LedgerConfig> },
+    /// An incident is over.
+    IncidentEnded(Box<Incident>),
+    /// All that are open, as they are now.
+    OpenIncidents(Vec<Incident>),
+    /// What came back has its whole share again.
+    RampEnded { pool: Arc<str>, place: Locality, address: Option<SocketAddr>, at: Instant },
+    /// The endpoint serves, whatever an earlier process has thought of it.
+    EndpointServes { pool: Arc<str>, address: SocketAddr, at: Instant },
+    /// What is down as an earlier process has left it.
+    InheritedDown(Vec<(Arc<str>, SocketAddr)>),
+    /// How tries ended so far, by pool and zone.
+    ZoneAttempts(Vec<(Arc<str>, Locality, AttemptCounts)>),
+    /// Another configuration is obeyed.
+    ConfigChanged(Arc<LedgerConfig>),
+    /// A simulation is over.
+    Predicted(PredictionKey, Option<DetectionQuantiles>),
+    /// The operator wants to know.
+    QueryIncidents {
+        query: IncidentQuery,
+        open: Vec<Incident>,
+        reply: oneshot::Sender<LedgerReply>,
+    },
+    /// The operator wants to know how promises stand.
+    QuerySlo { form: IncidentFormat, open: Vec<Incident>, reply: oneshot::Sender<LedgerReply> },
+    /// Another process goes on with the file.
+    ReleaseFile,
+    /// Nothing more will come.
+    Shutdown,
+}
+
+/// An answer to the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LedgerReply {
+    /// In the form that was asked for.
+    Rendered(IncidentFormat, String),
+    /// The question makes no sense: why.
+    BadQuery(String),
+}
+
+/// What others may know of the thread.
+#[derive(Debug, Default)]
+struct LedgerGauges {
+    dropped: AtomicU64,
+    failed_writes: AtomicU64,
+    stored: AtomicU64,
+    is_durable: AtomicBool,
+    is_successor: AtomicBool,
+    /// Budgets and burn rates for `/metrics`.
+    slo_metrics: ArcSwap<String>,
+}
+
+/// The way to the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerHandle {
+    messages: SyncSender<LedgerMessage>,
+    gauges: Arc<LedgerGauges>,
+}
+
+/// The thread itself.
+#[derive(Debug)]
+pub struct LedgerThread {
+    ledger: LedgerHandle,
+    done: Receiver<()>,
+    _thread: JoinHandle<()>,
+}
+
+/// Starts the thread that keeps the ledger in `directory`, or in memory only. An heir takes over what
+/// its predecessor leaves open, when that has let go of the file.
+///
+/// # Errors
+/// If no thread can be made.
+pub fn start(
+    shared: &Arc<InstanceShared>,
+    directory: Option<PathBuf>,
+    bounds: LedgerRetention,
+    is_successor: bool,
+) -> io::Result<LedgerThread> {
+    let (sender, inbox) = sync_channel(QUEUE_LIMIT);
+    let gauges = Arc::new(LedgerGauges::default());
+    gauges.is_successor.store(is_successor, Relaxed);
+    let ledger = LedgerHandle { messages: sender, gauges };
+    let (end, done) = sync_channel(1);
+    let worker_ledger = ledger.clone();
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
+        worker::LedgerWorker::new(worker_ledger, shared, directory, bounds).run(&inbox);
+        let _ = end.send(());
+    })?;
+    Ok(LedgerThread { ledger, done, _thread: thread })
+}
+
+impl LedgerThread {
+    /// The way to it.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerHandle {
+        self.ledger.clone()
+    }
+
+    /// Has what is left written, if that goes fast.
+    pub fn shut_down(&self) {
+        let end = Instant::now() + FLUSH_TIMEOUT;
+        while let Err(TrySendError::Full(_)) =
+            self.ledger.messages.try_send(LedgerMessage::Shutdown)
+            && Instant::now() < end
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.done.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Drop for LedgerThread {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl LedgerHandle {
+    /// Notes what the director says, as far as it is of interest here.
+    pub fn record_event(&self, event: &Event, config: &Arc<LedgerConfig>) {
+        let message = match event {
+            Event::IncidentBegan(incident) => LedgerMessage::IncidentBegan {
+                incident: incident.clone(),
+                setup: Arc::clone(config),
+            },
+            Event::IncidentEnded(incident) => LedgerMessage::IncidentEnded(incident.clone()),
+            Event::RampEnded { pool, place, address } => LedgerMessage::RampEnded {
+                pool: Arc::clone(pool),
+                place: place.clone(),
+                address: *address,
+                at: Instant::now(),
+            },
+            Event::HealthChanged {
+                subject,
+                change: HealthTransition::Restored | HealthTransition::Started,
+                ..
+            } if self.gauges.is_successor.load(Relaxed) => {
+                let (pool, address) = (Arc::clone(&subject.pool), subject.address);
+                LedgerMessage::EndpointServes { pool, address, at: Instant::now() }
+            }
+            _ => return,
+        };
+        self.send(message);
+    }
+
+    /// Another configuration is obeyed.
+    pub fn configure(&self, config: &Arc<LedgerConfig>) {
+        self.send(LedgerMessage::ConfigChanged(Arc::clone(config)));
+    }
+
+    /// What an earlier process has left as down.
+    pub fn set_inherited_down(&self, down: Vec<(Arc<str>, SocketAddr)>) {
+        self.send(LedgerMessage::InheritedDown(down));
+    }
+
+    /// Brings all that are open up to date.
+    pub fn update_open_incidents(&self, open: Vec<Incident>) {
+        self.send(LedgerMessage::OpenIncidents(open));
+    }
+
+    /// Has zones measured by how tries ended so far.
+    pub fn record_zone_attempts(&self, zones: Vec<(Arc<str>, Locality, AttemptCounts)>) {
+        self.send(LedgerMessage::ZoneAttempts(zones));
+    }
+
+    /// Asks how promises stand; otherwise as [`Ledger::ask`].
+    #[must_use]
+    pub fn query_slo(
+        &self,
+        format: IncidentFormat,
+        open: Vec<Incident>,
+    ) -> Option<oneshot::Receiver<LedgerReply>> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.try_send(LedgerMessage::QuerySlo { form: format, open, reply }).ok()?;
+        Some(answer)
+    }
+
+    /// Budgets and burn rates in the text format of Prometheus.
+    #[must_use]
+    pub fn slo_metrics(&self) -> Arc<String> {
+        self.gauges.slo_metrics.load_full()
+    }
+
+    /// Lets go of the file: another process goes on with it.
+    pub fn release_file(&self) {
+        self.send(LedgerMessage::ReleaseFile);
+    }
+
+    /// Asks; `open` are the incidents that are open, as they are now. `None` if there is too much to do.
+    #[must_use]
+    pub fn query_incidents(
+        &self,
+        query: IncidentQuery,
+        open: Vec<Incident>,
+    ) -> Option<oneshot::Receiver<LedgerReply>> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.try_send(LedgerMessage::QueryIncidents { query, open, reply }).ok()?;
+        Some(answer)
+    }
+
+    fn send(&self, message: LedgerMessage) {
+        if self.messages.try_send(message).is_err() {
+            self.gauges.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Notes that had no room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.gauges.dropped.load(Relaxed)
+    }
+
+    /// Writes that failed.
+    #[must_use]
+    pub fn failed_writes(&self) -> u64 {
+        self.gauges.failed_writes.load(Relaxed)
+    }
+
+    /// Incidents that are kept.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.gauges.stored.load(Relaxed)
+    }
+
+    /// Whether all of it is on the disk, or soon will be.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.gauges.is_durable.load(Relaxed)
+    }
+}
+
+/// Answers out of the state directory of a process that need not run.
+///
+/// # Errors
+/// If there is no ledger, or it cannot be read.
+pub fn query_directory(directory: &Path, query: &IncidentQuery) -> io::Result<LedgerReply> {
+    let (records, _) = parse_records(&ledger_store::read_copy(directory)?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    // How far probes were apart is not known here.
+    Ok(render_reply(query, records.iter(), Duration::ZERO, now_us, |_| None))
+}
+
+fn render_reply<'r>(
+    query: &IncidentQuery,
+    records: impl DoubleEndedIterator<Item = &'r IncidentRecord>,
+    interval: Duration,
+    now_us: u64,
+    allowed: impl Fn(&str) -> Option<f64>,
+) -> LedgerReply {
+    let mut report = match query.evaluate(records, interval, now_us) {
+        Ok(report) => report,
+        Err(why) => return LedgerReply::BadQuery(why),
+    };
+    report.set_budget_shares(allowed);
+    let page = match query.format {
+        IncidentFormat::Json => {
+            let json = serde_json::to_string_pretty(&json::IncidentsJson::from(&report));
+            json.unwrap_or_default() + "\n"
+        }
+        IncidentFormat::Csv => json::render_csv(&report),
+        IncidentFormat::Text if query.id.is_some() => text::render_timelines(&report),
+        IncidentFormat::Text => text::render_table(&report),
+    };
+    LedgerReply::Rendered(query.format, page)
+}
+
+/// The records in a file, by their numbers, and how many cannot be understood: another version may
+/// have written them.
+fn parse_records(contents: &ledger_store::LedgerContents) -> (Vec<IncidentRecord>, usize) {
+    let record = |(id, bytes): &(u64, Vec<u8>)| {
+        let record: IncidentRecord = serde_json::from_slice(bytes).ok()?;
+        Some(IncidentRecord { id: *id, ..record })
+    };
+    let records: Vec<IncidentRecord> = contents.incidents.iter().filter_map(record).collect();
+    let lost = contents.incidents.len() - records.len();
+    (records, lost)
+}

@@ -1,0 +1,280 @@
+//! What was to be expected of an incident: the closed form at once, the simulated distribution when a
+//! thread of its own has it. Equal questions of one configuration are asked once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use crate::logic::incident::Incident;
+use crate::logic::model::id::Locality;
+use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
+use crate::logic::model::topology::PoolSpec;
+use crate::sim::latency::LatencyModel;
+use crate::sim::predict::{
+    self, FaultKind, FaultScope, PredictedWindow, PredictionInput, PredictionRow,
+};
+
+use super::LedgerMessage;
+use super::record::{DetectionQuantiles, PredictedDetection};
+
+/// Trials of one question: enough for a 99th percentile.
+const PREDICTION_TRIALS: u32 = 400;
+
+/// Questions that wait, and answers that are kept, at most.
+const MAX_PREDICTIONS: usize = 256;
+
+/// What a round trip is taken to cost where none was measured.
+const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(1);
+
+/// What is asked of the simulation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PredictionKey {
+    generation: u64,
+    pool: Arc<str>,
+    is_zone: bool,
+    fault: FaultKind,
+    rate_rps: u32,
+    round_trip_us: u32,
+}
+
+/// A question with all that is needed to answer it.
+#[derive(Clone, Debug)]
+struct PredictionJob {
+    key: PredictionKey,
+    spec: Arc<PoolSpec>,
+    here: Option<Locality>,
+}
+
+/// An answer, or who waits for it.
+#[derive(Debug)]
+enum PredictionState {
+    Ready(Option<DetectionQuantiles>),
+    Pending(Vec<u64>),
+}
+
+/// Who knows what was to be expected.
+#[derive(Debug, Default)]
+pub(super) struct PredictionCache {
+    generation: u64,
+    predictions: HashMap<PredictionKey, PredictionState>,
+    waiting: VecDeque<PredictionJob>,
+    is_busy: bool,
+}
+
+/// What an incident is compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PredictionContext<'a> {
+    pub(super) generation: u64,
+    pub(super) here: Option<&'a Locality>,
+    pub(super) pool: &'a Arc<PoolSpec>,
+    pub(super) rate_rps: f64,
+}
+
+impl PredictionCache {
+    /// What was to be expected of `incident`, as far as it is known. If the rest is being simulated,
+    /// [`Oracle::answered`] gives `id` back.
+    pub(super) fn predict(
+        &mut self,
+        id: u64,
+        incident: &Incident,
+        is_zone: bool,
+        case: PredictionContext<'_>,
+        messages: &SyncSender<LedgerMessage>,
+    ) -> PredictedDetection {
+        let fault = simulated_fault(incident.failure, incident.is_by_traffic);
+        let round_trip = incident.round_trip.unwrap_or(DEFAULT_ROUND_TRIP);
+        let key = PredictionKey {
+            generation: case.generation,
+            pool: Arc::clone(&case.pool.name),
+            is_zone,
+            fault,
+            rate_rps: round_to_ladder(case.rate_rps.max(0.0) as u64, false),
+            round_trip_us: round_to_ladder(round_trip.as_micros() as u64, true).max(100),
+        };
+        let scope = if is_zone { FaultScope::Zone } else { FaultScope::Endpoint };
+        let round_trip = Duration::from_micros(key.round_trip_us.into());
+        let closed = predict::closed_form(case.pool, round_trip, (scope, fault));
+        let us = |duration: Duration| duration.as_micros() as u64;
+        let mut predicted = PredictedDetection {
+            fault: fault.as_str().to_owned(),
+            rate_rps: (key.rate_rps > 0).then_some(key.rate_rps),
+            closed_form_us: closed.map(|bounds| (us(bounds.best), us(bounds.worst))),
+            simulated: None,
+        };
+        if case.generation != self.generation {
+            self.generation = case.generation;
+            self.predictions.retain(|_, state| matches!(state, PredictionState::Pending(_)));
+        }
+        let has_room = self.predictions.len() < MAX_PREDICTIONS;
+        match self.predictions.get_mut(&key) {
+            Some(PredictionState::Ready(simulated)) => predicted.simulated = *simulated,
+            Some(PredictionState::Pending(ids)) => ids.push(id),
+            None if has_room => {
+                self.predictions.insert(key.clone(), PredictionState::Pending(vec![id]));
+                let (spec, here) = (Arc::clone(case.pool), case.here.cloned());
+                self.waiting.push_back(PredictionJob { key, spec, here });
+                self.start_next_job(messages);
+            }
+            None => {}
+        }
+        predicted
+    }
+
+    /// A question is answered: who waited for it.
+    pub(super) fn complete(
+        &mut self,
+        key: &PredictionKey,
+        simulated: Option<DetectionQuantiles>,
+        messages: &SyncSender<LedgerMessage>,
+    ) -> Vec<u64> {
+        self.is_busy = false;
+        self.start_next_job(messages);
+        let is_current = key.generation == self.generation;
+        let state = if is_current {
+            self.predictions.insert(key.clone(), PredictionState::Ready(simulated))
+        } else {
+            self.predictions.remove(key)
+        };
+        match state {
+            Some(PredictionState::Pending(ids)) => ids,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Numbers have changed by so much.
+    pub(super) fn shift_incident_ids(&mut self, shift: u64) {
+        for state in self.predictions.values_mut() {
+            if let PredictionState::Pending(ids) = state {
+                ids.iter_mut().for_each(|id| *id += shift);
+            }
+        }
+    }
+
+    /// Has the next question answered, one at a time.
+    fn start_next_job(&mut self, messages: &SyncSender<LedgerMessage>) {
+        if self.is_busy {
+            return;
+        }
+        let Some(job) = self.waiting.pop_front() else { return };
+        let (key, messages) = (job.key.clone(), messages.clone());
+        let thread = std::thread::Builder::new().name("predict".to_owned());
+        let started = thread.spawn(move || {
+            // Whoever serves goes first: an incident is no time to take processors from them.
+            let _ = rustix::process::nice(19);
+            let simulated = simulate(&job);
+            let _ = messages.send(LedgerMessage::Predicted(job.key, simulated));
+        });
+        match started {
+            Ok(_) => self.is_busy = true,
+            Err(error) => {
+                tracing::warn!(%error, "no thread for a prediction");
+                self.predictions.remove(&key);
+            }
+        }
+    }
+}
+
+impl PredictionKey {
+    /// Whether it is about a whole zone.
+    pub(super) fn is_zone(&self) -> bool {
+        self.is_zone
+    }
+}
+
+fn simulate(job: &PredictionJob) -> Option<DetectionQuantiles> {
+    let PredictionJob { key, spec, here } = job;
+    let question = PredictionInput {
+        trials: PREDICTION_TRIALS,
+        seed: 1,
+        round_trip: Duration::from_micros(key.round_trip_us.into()),
+        rate_rps: (key.rate_rps > 0).then_some(f64::from(key.rate_rps)),
+        latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        threads: 1,
+    };
+    let scope = if key.is_zone { FaultScope::Zone } else { FaultScope::Endpoint };
+    let subject = (scope, key.fault);
+    let PredictionRow { window, .. } =
+        predict::predict_row(spec, here.as_ref(), &question, subject, Instant::now());
+    let us = |duration: Duration| duration.as_micros() as u64;
+    match window {
+        PredictedWindow::Detected { spread, .. } => Some(DetectionQuantiles {
+            median_us: us(spread.median),
+            p99_us: us(spread.p99),
+            worst_us: us(spread.worst),
+        }),
+        PredictedWindow::Undetected(_) => None,
+    }
+}
+
+/// The simulated failure that is nearest to what was seen.
+fn simulated_fault(failure: Failure, by_traffic: bool) -> FaultKind {
+    match failure.reason {
+        FailureReason::Refused | FailureReason::Unreachable => FaultKind::Refused,
+        FailureReason::Timeout if failure.layer == FailureLayer::Connect => FaultKind::BlackHole,
+        FailureReason::Timeout | FailureReason::Stall => FaultKind::Hang,
+        FailureReason::Slow => FaultKind::SLOW,
+        FailureReason::Reset | FailureReason::Closed => FaultKind::Reset,
+        FailureReason::Cut => FaultKind::Cut,
+        FailureReason::Certificate(_) | FailureReason::Handshake => FaultKind::Certificate,
+        FailureReason::Body | FailureReason::NotServing => FaultKind::WrongBody,
+        FailureReason::Malformed | FailureReason::Status(_) | FailureReason::GrpcStatus(_)
+            if by_traffic =>
+        {
+            FaultKind::StatusTraffic
+        }
+        FailureReason::Malformed | FailureReason::Status(_) | FailureReason::GrpcStatus(_) => {
+            FaultKind::StatusAll
+        }
+    }
+}
+
+/// A number on the ladder 1, 2, 5, 10, 20 …, at most a million: what is about the same is simulated
+/// once. More traffic and shorter ways make windows shorter, so rates are rounded down, ways up.
+fn round_to_ladder(value: u64, up: bool) -> u32 {
+    let mut step: u64 = 1;
+    let mut below = 0;
+    for factor in [2.0, 2.5, 2.0].into_iter().cycle().take(18) {
+        if value < step || up && value == step {
+            break;
+        }
+        below = step;
+        step = (step as f64 * factor) as u64;
+    }
+    u32::try_from(if up { step } else { below }).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::model::outcome::CertificateProblem;
+
+    #[test]
+    fn similar_rates_round_to_the_same_step() {
+        let down: Vec<u32> =
+            [0, 1, 3, 9, 10, 240, 9_999].map(|v| round_to_ladder(v, false)).to_vec();
+        assert_eq!(down, [0, 1, 2, 5, 10, 200, 5_000]);
+        let up: Vec<u32> = [0, 1, 3, 9, 10, 240, 9_999].map(|v| round_to_ladder(v, true)).to_vec();
+        assert_eq!(up, [1, 1, 5, 10, 10, 500, 10_000]);
+    }
+
+    #[test]
+    fn failures_all_map_to_a_simulated_fault() {
+        let http = |reason| Failure::http(reason);
+        assert_eq!(
+            simulated_fault(Failure::connect(FailureReason::Timeout), false),
+            FaultKind::BlackHole
+        );
+        assert_eq!(simulated_fault(http(FailureReason::Timeout), false), FaultKind::Hang);
+        assert_eq!(simulated_fault(http(FailureReason::Status(503)), false), FaultKind::StatusAll);
+        assert_eq!(
+            simulated_fault(http(FailureReason::Status(503)), true),
+            FaultKind::StatusTraffic
+        );
+        let expired = Failure {
+            layer: FailureLayer::Tls,
+            reason: FailureReason::Certificate(CertificateProblem::Expired),
+        };
+        assert_eq!(simulated_fault(expired, false), FaultKind::Certificate);
+    }
+}

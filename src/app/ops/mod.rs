@@ -1,0 +1,13 @@
+//! TODO-ROOM app/ops
+
+pub mod admin;
+pub mod api;
+pub mod drill;
+pub mod event_log;
+pub mod explain;
+pub mod gauges;
+pub mod ledger;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+pub mod status;
+pub mod whatif;

@@ -1,0 +1,157 @@
+//! Spans of requests for an OpenTelemetry collector.
+//!
+//! When a request that is sampled is over, its worker hands a [`Story`] of it to a bounded queue; a thread
+//! of its own makes spans of it and posts them in batches. Nobody waits: what there is no room for, and
+//! what the collector does not take for too long, is counted and gone.
+
+mod exporter;
+mod request_trace;
+mod span;
+
+pub use request_trace::{AttemptSpan, RequestTrace};
+pub use span::trace_spans as spans_of;
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::model::OtlpConfig;
+
+use crate::app::dataplane::shared::InstanceShared;
+
+/// Time that a stop grants to spans that are not exported yet.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Beyond that the exporter itself has ended.
+const EXPORTER_EXIT_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Why spans were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpanDropReason {
+    /// The queue was full.
+    QueueFull,
+    /// The collector could not be reached, or was busy, for too long.
+    Unreachable,
+    /// It did not want them.
+    Rejected,
+}
+
+impl SpanDropReason {
+    const ALL: [Self; 3] = [Self::QueueFull, Self::Unreachable, Self::Rejected];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Unreachable => "unreached",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// The way of stories from the workers to the exporter. Shared by all threads.
+#[derive(Debug)]
+pub struct TraceQueue {
+    traces: mpsc::UnboundedSender<RequestTrace>,
+    /// Stories in the queue, and how many there may be.
+    queued: AtomicUsize,
+    capacity: AtomicUsize,
+    exported: AtomicU64,
+    dropped: [AtomicU64; SpanDropReason::ALL.len()],
+    target: Mutex<Option<Arc<OtlpConfig>>>,
+    /// When a stop waits no longer.
+    deadline: watch::Sender<Option<Instant>>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<RequestTrace>>>,
+    exporter_ended: Mutex<Option<blocking::Receiver<()>>>,
+}
+
+impl Default for TraceQueue {
+    fn default() -> Self {
+        let (traces, work) = mpsc::unbounded_channel();
+        Self {
+            traces,
+            queued: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(0),
+            exported: AtomicU64::new(0),
+            dropped: Default::default(),
+            target: Mutex::default(),
+            deadline: watch::Sender::new(None),
+            receiver: Mutex::new(Some(work)),
+            exporter_ended: Mutex::default(),
+        }
+    }
+}
+
+/// Stories go to this collector from now on. Without one, those that are still under way go to the last.
+pub fn set_target(shared: &Arc<InstanceShared>, target: Option<&OtlpConfig>) {
+    let Some(target) = target else { return };
+    let exports = &shared.traces;
+    exports.capacity.store(target.queue_spans, Relaxed);
+    *lock(&exports.target) = Some(Arc::new(target.clone()));
+    let Some(work) = lock(&exports.receiver).take() else { return };
+    let (end, ended) = blocking::channel();
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("otlp".to_owned());
+    let started = thread.spawn(move || {
+        exporter::run_exporter(&shared.traces, work);
+        let _ = end.send(());
+    });
+    match started {
+        Ok(_) => *lock(&exports.exporter_ended) = Some(ended),
+        Err(error) => tracing::error!(%error, "spans cannot be exported: no thread"),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TraceQueue {
+    /// Hands a story over, or counts its spans as dropped. Never waits.
+    pub fn enqueue(&self, trace: RequestTrace) {
+        let spans = trace.span_count();
+        let has_room = self.queued.fetch_add(1, Relaxed) < self.capacity.load(Relaxed);
+        if !has_room || self.traces.send(trace).is_err() {
+            self.queued.fetch_sub(1, Relaxed);
+            self.count_dropped(SpanDropReason::QueueFull, spans);
+        }
+    }
+
+    /// Has what is left exported, if somebody takes it soon.
+    pub fn flush(&self) {
+        let Some(ended) = lock(&self.exporter_ended).take() else { return };
+        self.deadline.send_replace(Some(Instant::now() + FLUSH_TIMEOUT));
+        if ended.recv_timeout(EXPORTER_EXIT_TIMEOUT).is_err() {
+            tracing::warn!("the last spans are lost: their exporter did not end");
+        }
+    }
+
+    /// A page in the text format of Prometheus.
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        let mut page = String::new();
+        let name = "gapless_otlp_spans_exported_total";
+        let exported = self.exported.load(Relaxed);
+        let help = "Spans that the collector has taken.";
+        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {exported}");
+        let name = "gapless_otlp_spans_dropped_total";
+        let help = "Spans that were lost.";
+        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter");
+        for why in SpanDropReason::ALL {
+            let dropped = self.dropped[why as usize].load(Relaxed);
+            let _ = writeln!(page, "{name}{{why=\"{}\"}} {dropped}", why.as_str());
+        }
+        page
+    }
+
+    fn count_dropped(&self, why: SpanDropReason, spans: u64) {
+        self.dropped[why as usize].fetch_add(spans, Relaxed);
+    }
+
+    fn target(&self) -> Option<Arc<OtlpConfig>> {
+        lock(&self.target).clone()
+    }
+}

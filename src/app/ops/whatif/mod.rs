@@ -1,0 +1,188 @@
+//! What becomes of traffic when something is lost, told to people and programs.
+
+pub mod query;
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::logic::director::{Director, TopologySelector};
+use crate::sim::whatif::{
+    CapacityOverload, PoolOutlook, PoolTraffic, WhatIfInput, ZoneTraffic, has_target_in_topology,
+    whatif,
+};
+
+use super::explain::query::ExplainFormat;
+use query::WhatIfQuery;
+
+#[derive(Debug, Serialize)]
+struct WhatIfPoolJson<'o> {
+    pool: &'o str,
+    holds: bool,
+    rate_rps: Option<f64>,
+    before: WhatIfStateJson,
+    after: WhatIfStateJson,
+    overloaded: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct WhatIfStateJson {
+    panic: bool,
+    zones: Vec<WhatIfZoneJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct WhatIfZoneJson {
+    zone: String,
+    share: f64,
+    rate_rps: Option<f64>,
+    capacity_rps: Option<f64>,
+    serving: u32,
+    endpoints: u32,
+}
+
+/// Has a thread answer from what is believed and asked for now: whether everything holds, and the
+/// page. The director's own thread has other things to do.
+///
+/// # Errors
+/// When there is no such thing to lose.
+pub fn answer(
+    director: &Director,
+    query: WhatIfQuery,
+) -> Result<oneshot::Receiver<(bool, String)>, String> {
+    let topology = director.topology().clone();
+    if let Some(unknown) = query.lose.iter().find(|what| !has_target_in_topology(what, &topology)) {
+        return Err(format!("no pool has {unknown}"));
+    }
+    let (health_export, flows, nearness) =
+        (director.export_health(), director.zone_loads(), director.latency_order());
+    let orders = director.orders().iter().cloned().collect();
+    let (sender, receiver) = oneshot::channel();
+    let make = move || {
+        let question = WhatIfInput {
+            topology: &topology,
+            health: health_export,
+            orders,
+            zone_loads: flows,
+            latency_orders: nearness,
+            lost_targets: &query.lose,
+        };
+        let outlooks = whatif(&question, Instant::now());
+        let _ = sender
+            .send((can_serve_all(&outlooks), render_answer(&query.lose, &outlooks, query.format)));
+    };
+    // Without a thread the channel closes, which is an answer too.
+    let _ = std::thread::Builder::new().name("whatif".to_owned()).spawn(make);
+    Ok(receiver)
+}
+
+/// Whether every pool serves all the same, within what it can take.
+#[must_use]
+pub fn can_serve_all(outlooks: &[PoolOutlook]) -> bool {
+    outlooks.iter().all(PoolOutlook::can_carry_load)
+}
+
+/// The answer, as it was asked for.
+#[must_use]
+pub fn render_answer(
+    lost: &[TopologySelector],
+    outlooks: &[PoolOutlook],
+    format: ExplainFormat,
+) -> String {
+    match format {
+        ExplainFormat::Json => format!("{:#}\n", as_json(lost, outlooks)),
+        ExplainFormat::Text => as_text(outlooks),
+    }
+}
+
+fn as_json(lost: &[TopologySelector], outlooks: &[PoolOutlook]) -> serde_json::Value {
+    let pool = |outlook: &PoolOutlook| {
+        let state = |state: &PoolTraffic| WhatIfStateJson {
+            panic: state.is_panic,
+            zones: state.zones.iter().map(|zone| zone_json(zone, outlook.rate_rps)).collect(),
+        };
+        serde_json::json!(WhatIfPoolJson {
+            pool: &outlook.pool.name,
+            holds: outlook.can_carry_load(),
+            rate_rps: outlook.rate_rps,
+            before: state(&outlook.before),
+            after: state(&outlook.after),
+            overloaded: outlook.overloads().into_iter().map(|over| over.subject).collect(),
+        })
+    };
+    serde_json::json!({
+        "lost": lost.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "holds": can_serve_all(outlooks),
+        "pools": outlooks.iter().map(pool).collect::<Vec<_>>(),
+    })
+}
+
+fn zone_json(zone: &ZoneTraffic, rate_rps: Option<f64>) -> WhatIfZoneJson {
+    WhatIfZoneJson {
+        zone: zone.place.to_string(),
+        share: zone.share,
+        rate_rps: rate_rps.map(|rate| rate * zone.share),
+        capacity_rps: zone.capacity_rps,
+        serving: zone.serving_count,
+        endpoints: zone.endpoint_count,
+    }
+}
+
+fn as_text(outlooks: &[PoolOutlook]) -> String {
+    let mut page = String::new();
+    for outlook in outlooks {
+        let rate =
+            outlook.rate_rps.map_or_else(String::new, |rate| format!(", {rate:.0} requests/s"));
+        let policy = outlook.pool.steer.policy.as_str();
+        let _ = writeln!(page, "pool {} ({policy}{rate})", outlook.pool.name);
+        let zones = outlook.before.zones.iter().zip(&outlook.after.zones);
+        let width = zones.clone().map(|(zone, _)| zone.place.to_string().len()).max().unwrap_or(0);
+        let _ = writeln!(
+            page,
+            "  {:width$}  {:>18}  {:>18}  {:>9}  serving",
+            "zone", "before", "after", "capacity"
+        );
+        for (before, after) in zones {
+            let gets = |zone: &ZoneTraffic| match outlook.rate_rps {
+                None => format!("{:.1} %", zone.share * 100.0),
+                Some(rate) => format!("{:.1} % {:>7.0}/s", zone.share * 100.0, zone.share * rate),
+            };
+            let capacity =
+                after.capacity_rps.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}/s"));
+            let _ = writeln!(
+                page,
+                "  {:width$}  {:>18}  {:>18}  {capacity:>9}  {} of {}",
+                before.place.to_string(),
+                gets(before),
+                gets(after),
+                after.serving_count,
+                after.endpoint_count,
+            );
+        }
+        push_verdict(outlook, &mut page);
+    }
+    page
+}
+
+fn push_verdict(outlook: &PoolOutlook, page: &mut String) {
+    let mut line = |text: &str| {
+        let _ = writeln!(page, "  {text}");
+    };
+    if !outlook.after.has_serving_endpoint() {
+        line(
+            "nothing is left that can serve: all endpoints get traffic, the lost ones too (panic)",
+        );
+    } else if outlook.after.is_panic {
+        line(
+            "too little is left (evict.panic_percent): all endpoints get traffic, the lost ones too",
+        );
+    }
+    for CapacityOverload { subject: what, rate_rps, capacity_rps } in outlook.overloads() {
+        line(&format!("{what} would get {rate_rps:.0} requests/s and can take {capacity_rps:.0}"));
+    }
+    if outlook.can_carry_load() {
+        line("holds");
+    }
+}

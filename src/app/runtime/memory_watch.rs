@@ -1,0 +1,193 @@
+//! How much memory this process uses of what it may, and what is done about it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::param::page_size;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::model::MemoryLimit;
+use crate::logic::overload::memory_pressure::{MemoryPressureLevel, MemoryPressureTracker};
+
+use crate::app::dataplane::shared::InstanceShared;
+
+/// How often it is looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where nothing else bounds it, this share of the machine's memory does, in percent.
+const MACHINE_MEMORY_PERCENT: u64 = 80;
+
+/// A group without a bound has one of nearly this, in version 1.
+const UNLIMITED_BYTES: u64 = 1 << 60;
+
+/// The memory of this process, as control last saw it; workers go by the level.
+#[derive(Debug, Default)]
+pub struct MemoryMonitor {
+    level: AtomicU8,
+    used_bytes: AtomicU64,
+    /// Zero is none.
+    limit_bytes: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl MemoryMonitor {
+    /// What is to be done.
+    #[must_use]
+    pub fn level(&self) -> MemoryPressureLevel {
+        MemoryPressureLevel::ALL[usize::from(self.level.load(Relaxed))]
+    }
+
+    /// A request was refused for it.
+    pub fn record_refusal(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+
+    /// Requests that were.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Relaxed)
+    }
+
+    /// Bytes that are used.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Relaxed)
+    }
+
+    /// Bytes that may be, if there is a bound.
+    #[must_use]
+    pub fn limit_bytes(&self) -> Option<u64> {
+        Some(self.limit_bytes.load(Relaxed)).filter(|&bound| bound > 0)
+    }
+}
+
+/// Looks at it for as long as control runs.
+pub async fn watch(shared: Arc<InstanceShared>) {
+    let statm = match File::open("/proc/self/statm") {
+        Ok(statm) => statm,
+        Err(error) => {
+            tracing::warn!(%error, "memory is not bounded: it cannot be seen");
+            return;
+        }
+    };
+    let system = system_limit_bytes();
+    let mut watch = MemoryPressureTracker::new(Instant::now());
+    let mut looks = interval(SAMPLE_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let bound = match shared.http_policy.load().limits.memory {
+            MemoryLimit::System => system,
+            MemoryLimit::Bytes(bytes) => Some(bytes),
+            MemoryLimit::Unlimited => None,
+        };
+        let Ok(used) = resident_bytes(&statm) else { continue };
+        let pressure = &shared.pressure;
+        pressure.used_bytes.store(used, Relaxed);
+        pressure.limit_bytes.store(bound.unwrap_or_default(), Relaxed);
+        let open = shared.descriptors.open_count();
+        let look = |bound| watch.update((used, bound), open, Instant::now());
+        let level = bound.map_or(MemoryPressureLevel::Calm, look);
+        let before = pressure.level();
+        if level != before {
+            pressure.level.store(level as u8, Relaxed);
+            let (level, before) = (level.as_str(), before.as_str());
+            tracing::warn!(used, bound, before, level, "memory: what is done about it has changed");
+        }
+    }
+}
+
+/// Resident memory, in bytes.
+fn resident_bytes(statm: &File) -> io::Result<u64> {
+    let mut text = [0; 128];
+    let read = statm.read_at(&mut text, 0)?;
+    let text = str::from_utf8(&text[..read]).unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.map(|pages| pages * page_size() as u64).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The bound that the system has set: that of the control group, or a share of the machine.
+fn system_limit_bytes() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = cgroup_files(&groups);
+    let bounds = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    let machine =
+        fs::read_to_string("/proc/meminfo").ok().and_then(|info| machine_memory_bytes(&info));
+    let machine = machine.map(|bytes| bytes / 100 * MACHINE_MEMORY_PERCENT);
+    bounds.filter(|&bytes: &u64| bytes < UNLIMITED_BYTES).chain(machine).min()
+}
+
+/// The files that may bound the memory of a process in these control groups: of version 2, and of
+/// version 1. Each group is bounded by those above it, too.
+fn cgroup_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let (root, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else if controllers.split(',').any(|controller| controller == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        let group = Path::new(root).join(path.trim_start_matches('/'));
+        let above = group.ancestors().take_while(|above| above.starts_with(root));
+        files.extend(above.map(|above| above.join(file)));
+    }
+    files
+}
+
+/// The machine's memory in bytes, as `/proc/meminfo` says it.
+fn machine_memory_bytes(info: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_of_process_is_read() {
+        let statm = File::open("/proc/self/statm").expect("this process");
+        let used = resident_bytes(&statm).expect("a number");
+        assert!(used > 1024 * 1024, "{used}");
+        assert!(system_limit_bytes().is_some_and(|bound| bound > used));
+    }
+
+    #[test]
+    fn cgroup_is_limited_by_its_ancestors() {
+        let shown = |groups: &str| -> Vec<String> {
+            cgroup_files(groups).iter().map(|file| file.display().to_string()).collect()
+        };
+        assert_eq!(
+            shown("0::/a/b\n"),
+            ["/a/b", "/a", ""].map(|group| format!("/sys/fs/cgroup{group}/memory.max"))
+        );
+        assert_eq!(shown("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(
+            shown("5:cpu,cpuacct:/x\n4:memory:/x\n"),
+            ["/x", ""].map(|group| format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"))
+        );
+        assert!(shown("nonsense").is_empty());
+    }
+
+    #[test]
+    fn machine_memory_is_parsed_from_meminfo() {
+        assert_eq!(
+            machine_memory_bytes("MemTotal:       16384 kB\nMemFree: 1 kB\n"),
+            Some(16 * 1024 * 1024)
+        );
+        assert_eq!(machine_memory_bytes("MemFree: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! TODO-ROOM app/runtime
+
+pub mod instance;
+pub mod listeners;
+pub mod memory_watch;
+pub mod service_manager;
+pub mod upgrade;

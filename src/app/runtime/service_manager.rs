@@ -1,0 +1,102 @@
+//! What the service manager is told (sd_notify(3)), if there is one that wants to know.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use sd_notify::NotifyState;
+
+/// Messages that wait for the service manager, at most.
+const MAX_QUEUED: usize = 16;
+
+/// What is told.
+#[derive(Clone, Copy, Debug)]
+enum NotifyMessage {
+    Ready { status: &'static str, has_taken_over: bool },
+    Reloading,
+    Stopping,
+    Status(&'static str),
+}
+
+/// A way to the service manager that never waits for it.
+#[derive(Clone, Debug, Default)]
+pub struct Notifier(Option<SyncSender<NotifyMessage>>);
+
+impl Notifier {
+    /// Starts the thread that tells, if there is somebody to be told.
+    #[must_use]
+    pub fn start() -> Self {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Self(None);
+        }
+        let (sender, messages) = sync_channel(MAX_QUEUED);
+        let thread = std::thread::Builder::new().name("notify".to_owned());
+        Self(thread.spawn(move || run_notifier(&messages)).ok().map(|_| sender))
+    }
+
+    /// Serving.
+    pub fn notify_ready(&self, has_taken_over: bool) {
+        self.send(NotifyMessage::Ready { status: "serving", has_taken_over });
+    }
+
+    /// The configuration is read again.
+    pub fn notify_reloading(&self) {
+        self.send(NotifyMessage::Reloading);
+    }
+
+    /// What was read is obeyed, or not.
+    pub fn notify_reloaded(&self, is_applied: bool) {
+        let refused = "serving; the configuration file is refused, the one before stays";
+        let status = if is_applied { "serving" } else { refused };
+        self.send(NotifyMessage::Ready { status, has_taken_over: false });
+    }
+
+    /// On the way out.
+    pub fn notify_stopping(&self) {
+        self.send(NotifyMessage::Stopping);
+    }
+
+    /// What is to be seen in the status of the service.
+    pub fn notify_status(&self, text: &'static str) {
+        self.send(NotifyMessage::Status(text));
+    }
+
+    fn send(&self, message: NotifyMessage) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.try_send(message);
+        }
+    }
+}
+
+fn run_notifier(messages: &Receiver<NotifyMessage>) {
+    for message in messages {
+        match message {
+            NotifyMessage::Ready { status, has_taken_over: false } => {
+                notify_manager(&[NotifyState::Ready, NotifyState::Status(status)]);
+            }
+            NotifyMessage::Ready { status, has_taken_over: true } => notify_manager(&[
+                NotifyState::MainPid(std::process::id()),
+                NotifyState::Ready,
+                NotifyState::Status(status),
+            ]),
+            NotifyMessage::Reloading => {
+                let Ok(now) = NotifyState::monotonic_usec_now() else { continue };
+                notify_manager(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
+            }
+            NotifyMessage::Stopping => {
+                notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")])
+            }
+            NotifyMessage::Status(status) => notify_manager(&[NotifyState::Status(status)]),
+        }
+    }
+}
+
+/// Another process is the service's main one from now on. Waits until that is told: when the old one
+/// ends, the service manager must know.
+pub fn notify_main_process(pid: u32) {
+    notify_manager(&[NotifyState::MainPid(pid)]);
+}
+
+fn notify_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}

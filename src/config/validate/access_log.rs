@@ -1,0 +1,148 @@
+//! Checks of what is told of requests, and who is believed when he tells.
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+
+use super::validator::{SettingKey, Validator};
+use crate::config::diagnostics::Problem;
+use crate::config::file::{AccessLog, Located, LocatedTable};
+use crate::config::model::{self, AccessLogFormat, AccessLogTarget, ForwardedHeaders};
+use crate::config::{address, suggest};
+use crate::logic::model::network::Network;
+
+/// Fields that a line may have besides its own.
+const MAX_HEADERS: usize = 32;
+
+/// Networks of trusted proxies, at most: each request may be compared with all of them.
+const MAX_NETWORKS: usize = 256;
+
+/// What is logged is read by many, so what opens doors is not.
+const SECRET_HEADERS: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE];
+
+impl Validator<'_> {
+    pub(super) fn access_log(
+        &mut self,
+        given: Option<LocatedTable<AccessLog>>,
+    ) -> model::AccessLogConfig {
+        let default = model::AccessLogConfig::default();
+        let Some(LocatedTable { value: given, span: table }) = given else { return default };
+        let base = self.base_dir;
+        let key = SettingKey::new(&table, "to", &given.to);
+        let to = self.setting(&key, default.target, |text| match text.as_str() {
+            "off" => Ok(AccessLogTarget::Off),
+            "stdout" => Ok(AccessLogTarget::Stdout),
+            path if path.contains('/') && !path.ends_with('/') && !path.contains('\0') => {
+                Ok(AccessLogTarget::File(base.join(path)))
+            }
+            other => Err(Problem::new(
+                format!("`{other}` is no place for the access log"),
+                "write \"stdout\", \"off\", or a path with a `/` in it, such as \
+                 \"/var/log/gapless/access.log\"",
+            )),
+        });
+        if given.to.is_none() && !self.unread.has_key(&table, "to") {
+            let help = "add `to = \"stdout\"` or the path of a file";
+            self.diagnostics.warning(&table, Problem::new("nothing is logged without `to`", help));
+        }
+        let key = SettingKey::new(&table, "format", &given.format);
+        let format = self.setting(&key, default.format, |text| parse_log_format(text)).value;
+        let redact_query = self.bool_or(&given.redact_query, default.should_redact_query);
+        let headers = self.log_headers(&given.headers.unwrap_or_default(), format);
+        model::AccessLogConfig {
+            target: to.value,
+            format,
+            should_redact_query: redact_query,
+            headers,
+        }
+    }
+
+    pub(super) fn trusted_proxies(&mut self, given: &[Located<String>]) -> Vec<Network> {
+        if let Some(beyond) = given.get(MAX_NETWORKS) {
+            let message = format!("there are more than {MAX_NETWORKS} networks");
+            self.diagnostics.error(&beyond.span, Problem::new(message, "give larger ones"));
+        }
+        let mut networks = Vec::new();
+        for one in given.iter().take(MAX_NETWORKS) {
+            match address::parse_network(&one.value) {
+                Ok(network) if network.prefix == 0 => {
+                    let problem = Problem::new(
+                        format!("`{network}` believes every client what it says of its address"),
+                        "name the networks that your own proxies are in",
+                    );
+                    self.diagnostics.warning(&one.span, problem);
+                    networks.push(network);
+                }
+                Ok(network) => networks.push(network),
+                Err(problem) => {
+                    self.diagnostics.error(&one.span, problem);
+                }
+            }
+        }
+        networks
+    }
+
+    fn log_headers(
+        &mut self,
+        given: &[Located<String>],
+        format: AccessLogFormat,
+    ) -> Vec<HeaderName> {
+        if let Some(first) = given.first().filter(|_| format == AccessLogFormat::Combined) {
+            let help = "write `format = \"json\"`, or leave `headers` away";
+            let problem = Problem::new("lines in the combined format have no other fields", help);
+            self.diagnostics.error(&first.span, problem);
+        }
+        if let Some(beyond) = given.get(MAX_HEADERS) {
+            let message = format!("there are more than {MAX_HEADERS} fields");
+            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
+        }
+        let mut names: Vec<HeaderName> = Vec::new();
+        for one in given.iter().take(MAX_HEADERS) {
+            match HeaderName::from_bytes(one.value.as_bytes()) {
+                Ok(name) if SECRET_HEADERS.contains(&name) => {
+                    let message = format!("`{name}` carries credentials, which are never logged");
+                    self.diagnostics.error(&one.span, Problem::new(message, "leave it away"));
+                }
+                Ok(name) if names.contains(&name) => {
+                    let message = format!("`{name}` is given twice");
+                    self.diagnostics.error(&one.span, Problem::new(message, "give it once"));
+                }
+                Ok(name) => names.push(name),
+                Err(_) => {
+                    let message = format!("`{}` cannot name a header", one.value);
+                    let help = "write a name such as \"referer\"";
+                    self.diagnostics.error(&one.span, Problem::new(message, help));
+                }
+            }
+        }
+        names
+    }
+}
+
+/// The fields that say for whom a proxy asks, by the word for them.
+pub(super) fn parse_forwarded_headers(text: &str) -> Result<ForwardedHeaders, Problem> {
+    let known = [
+        ("x-forwarded", ForwardedHeaders::XForwarded),
+        ("forwarded", ForwardedHeaders::Rfc7239),
+        ("both", ForwardedHeaders::Both),
+        ("off", ForwardedHeaders::Off),
+    ];
+    let found = known.into_iter().find(|(word, _)| *word == text);
+    found.map(|(_, fields)| fields).ok_or_else(|| {
+        let help = "write \"x-forwarded\", \"forwarded\", \"both\" or \"off\"";
+        Problem::new(format!("`{text}` is no way to tell for whom a proxy asks"), help)
+    })
+}
+
+fn parse_log_format(text: &str) -> Result<AccessLogFormat, Problem> {
+    match text {
+        "json" => Ok(AccessLogFormat::Json),
+        "combined" => Ok(AccessLogFormat::Combined),
+        other => {
+            let help = suggest::nearest(other, ["json", "combined"]).map_or_else(
+                || "write \"json\" or \"combined\"".to_owned(),
+                |suggestion| format!("did you mean \"{suggestion}\"?"),
+            );
+            Err(Problem::new(format!("`{other}` is no format of the access log"), help))
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The tools of the checks: one value at a time, with its bounds and its default.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::deserialize::UnreadKeys;
+use crate::config::diagnostics::{Diagnostics, Problem};
+use crate::config::file::{DeadlineText, DurationText, Located, Scalar, SizeText, WholeNumber};
+use crate::config::units;
+use crate::logic::discovery::DiscoveryEntry;
+
+/// Timers count in milliseconds.
+pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
+
+/// Far beyond any use, and far from what clocks cannot add.
+pub(super) const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
+
+/// What is shown where a duration has no default.
+const EXAMPLE_DURATION: Duration = Duration::from_secs(30);
+
+/// What the checks share: where to put findings, and what could not be read.
+pub(super) struct Validator<'a> {
+    pub(super) diagnostics: &'a mut Diagnostics,
+    pub(super) unread: &'a UnreadKeys,
+    /// Where relative paths of files begin.
+    pub(super) base_dir: &'a Path,
+    /// Names that lead to endpoints, as they are come upon.
+    pub(super) dns_entries: Vec<DiscoveryEntry>,
+}
+
+/// A value that is always usable, and whether it may be compared with others.
+#[derive(Clone, Debug)]
+pub(super) struct ValidatedSetting<T> {
+    pub(super) value: T,
+    pub(super) origin: SettingOrigin,
+}
+
+/// Where a [`Setting`] comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SettingOrigin {
+    /// The file says nothing.
+    Default,
+    /// The file says so here.
+    Given(Range<usize>),
+    /// The file says something that cannot be used, which has been reported; the value is the
+    /// default, and nothing should be concluded from it.
+    Invalid,
+}
+
+impl<T> ValidatedSetting<T> {
+    /// Where to point when this and `other` do not fit, if that can be said at all.
+    pub(super) fn conflicting_spans<U>(
+        &self,
+        other: &ValidatedSetting<U>,
+    ) -> Option<(Range<usize>, Option<Range<usize>>)> {
+        match (&self.origin, &other.origin) {
+            (SettingOrigin::Invalid, _)
+            | (_, SettingOrigin::Invalid)
+            | (SettingOrigin::Default, SettingOrigin::Default) => None,
+            (SettingOrigin::Given(own), SettingOrigin::Given(others)) => {
+                Some((own.clone(), Some(others.clone())))
+            }
+            (SettingOrigin::Given(only), SettingOrigin::Default)
+            | (SettingOrigin::Default, SettingOrigin::Given(only)) => Some((only.clone(), None)),
+        }
+    }
+}
+
+impl ValidatedSetting<Duration> {
+    /// The value as it is written in the file, with a word where the file does not say it.
+    pub(super) fn display_text(&self) -> String {
+        let text = units::format_duration(self.value);
+        match self.origin {
+            SettingOrigin::Given(_) | SettingOrigin::Invalid => text,
+            SettingOrigin::Default => format!("{text}, the default"),
+        }
+    }
+}
+
+/// A key of a table of the file, with what was read for it.
+pub(super) struct SettingKey<'k, T> {
+    /// The table's span.
+    pub(super) table: &'k Range<usize>,
+    /// The key.
+    pub(super) name: &'static str,
+    /// The value, where one was read.
+    pub(super) given: &'k Option<Located<T>>,
+}
+
+impl<'k, T> SettingKey<'k, T> {
+    pub(super) fn new(
+        table: &'k Range<usize>,
+        name: &'static str,
+        given: &'k Option<Located<T>>,
+    ) -> Self {
+        Self { table, name, given }
+    }
+}
+
+impl Validator<'_> {
+    /// `key` through `read`, or `default`.
+    pub(super) fn setting<T, U>(
+        &mut self,
+        key: &SettingKey<'_, T>,
+        default: U,
+        read: impl FnOnce(&T) -> Result<U, Problem>,
+    ) -> ValidatedSetting<U> {
+        let Some(given) = key.given else {
+            let is_unread = self.unread.has_key(key.table, key.name);
+            let origin = if is_unread { SettingOrigin::Invalid } else { SettingOrigin::Default };
+            return ValidatedSetting { value: default, origin };
+        };
+        match read(&given.value) {
+            Ok(value) => {
+                ValidatedSetting { value, origin: SettingOrigin::Given(given.span.clone()) }
+            }
+            Err(problem) => {
+                self.diagnostics.error(&given.span, problem);
+                ValidatedSetting { value: default, origin: SettingOrigin::Invalid }
+            }
+        }
+    }
+
+    /// A duration from [`SHORTEST`] to [`LONGEST`].
+    pub(super) fn duration(
+        &mut self,
+        key: &SettingKey<'_, DurationText>,
+        default: Duration,
+    ) -> ValidatedSetting<Duration> {
+        self.setting(key, default, |text| {
+            parse_bounded_duration(MIN_DURATION, key.name, default, &text.0)
+        })
+    }
+
+    /// A duration from [`SHORTEST`] to [`LONGEST`], or `unlimited`, which is the default.
+    pub(super) fn duration_or_unlimited(
+        &mut self,
+        key: &SettingKey<'_, DeadlineText>,
+    ) -> Option<Duration> {
+        let read = |text: &DeadlineText| match &text.0 {
+            Scalar::Text(word) if word.trim() == "unlimited" => Ok(None),
+            given => {
+                parse_bounded_duration(MIN_DURATION, key.name, EXAMPLE_DURATION, given).map(Some)
+            }
+        };
+        self.setting(key, None, read).value
+    }
+
+    /// A duration from zero to [`LONGEST`].
+    pub(super) fn zeroable_duration_setting(
+        &mut self,
+        key: &SettingKey<'_, DurationText>,
+        default: Duration,
+    ) -> ValidatedSetting<Duration> {
+        let read = |text: &DurationText| {
+            parse_bounded_duration(Duration::ZERO, key.name, default, &text.0)
+        };
+        self.setting(key, default, read)
+    }
+
+    /// The value of such a duration.
+    pub(super) fn zeroable_duration(
+        &mut self,
+        key: &SettingKey<'_, DurationText>,
+        default: Duration,
+    ) -> Duration {
+        self.zeroable_duration_setting(key, default).value
+    }
+
+    /// A whole number within `bounds`.
+    pub(super) fn integer<N>(
+        &mut self,
+        key: &SettingKey<'_, WholeNumber>,
+        bounds: &RangeInclusive<N>,
+        default: N,
+    ) -> N
+    where
+        N: TryFrom<i64> + PartialOrd + Display,
+    {
+        self.setting(key, default, |WholeNumber(scalar)| parse_integer(scalar, key.name, bounds))
+            .value
+    }
+
+    /// A size within `bounds`, in bytes.
+    pub(super) fn size(
+        &mut self,
+        key: &SettingKey<'_, SizeText>,
+        bounds: &RangeInclusive<usize>,
+        default: usize,
+    ) -> usize {
+        self.setting(key, default, |SizeText(scalar)| {
+            let bytes = units::parse_size(scalar)?;
+            usize::try_from(bytes).ok().filter(|n| bounds.contains(n)).ok_or_else(|| {
+                let min = units::format_size(*bounds.start() as u64);
+                let max = units::format_size(*bounds.end() as u64);
+                Problem::new(
+                    format!("`{}` must be from {min} to {max}", key.name),
+                    format!("write a size such as \"{}\"", units::format_size(default as u64)),
+                )
+            })
+        })
+        .value
+    }
+
+    /// `true` or `false`.
+    pub(super) fn bool_or(&mut self, given: &Option<Located<bool>>, default: bool) -> bool {
+        given.as_ref().map_or(default, |given| given.value)
+    }
+
+    /// Reports a required `key` that `table` neither has nor nearly has.
+    pub(super) fn report_missing(&mut self, table: &Range<usize>, key: &str, problem: Problem) {
+        if !self.unread.has_key(table, key) {
+            self.diagnostics.error(table, problem);
+        }
+    }
+
+    /// Whether `value` is new among `seen`; if not, reports both places.
+    pub(super) fn is_unique<V: Eq + Hash>(
+        &mut self,
+        seen: &mut HashMap<V, Range<usize>>,
+        value: V,
+        span: &Range<usize>,
+        problem: Problem,
+    ) -> bool {
+        let Some(first) = seen.get(&value) else {
+            seen.insert(value, span.clone());
+            return true;
+        };
+        self.diagnostics.error(span, problem).add_related(first, "first here");
+        false
+    }
+}
+
+fn parse_bounded_duration(
+    min: Duration,
+    name: &str,
+    default: Duration,
+    given: &Scalar,
+) -> Result<Duration, Problem> {
+    let duration = units::parse_duration(given)?;
+    if (min..=MAX_DURATION).contains(&duration) {
+        return Ok(duration);
+    }
+    let message = if duration.is_zero() {
+        format!("`{name}` cannot be zero")
+    } else {
+        let (min, max) = (units::format_duration(min), units::format_duration(MAX_DURATION));
+        format!("`{name}` must be from {min} to {max}")
+    };
+    let example = units::format_duration(default);
+    Err(Problem::new(message, format!("write a duration such as \"{example}\"")))
+}
+
+pub(super) fn parse_integer<N: TryFrom<i64> + PartialOrd + Display>(
+    given: &Scalar,
+    name: &str,
+    bounds: &RangeInclusive<N>,
+) -> Result<N, Problem> {
+    let (min, max) = (bounds.start(), bounds.end());
+    let help = format!("write a whole number from {min} to {max}");
+    match given {
+        Scalar::Text(text) => Err(match text.trim().parse::<i64>() {
+            Ok(number) => Problem::new(
+                format!("`{name}` is a number, without quotes"),
+                format!("write it as {number}"),
+            ),
+            Err(_) => Problem::new(format!("`{text}` is not a whole number"), help),
+        }),
+        Scalar::Integer(number) => {
+            N::try_from(*number).ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
+                Problem::new(format!("`{name}` must be from {min} to {max}, not {number}"), help)
+            })
+        }
+    }
+}

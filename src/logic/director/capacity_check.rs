@@ -1,0 +1,169 @@
+//! Whether what is left can carry what an operator wants to take away.
+
+use crate::logic::drill::{PoolCapacity, SharePercent, in_flight_limit};
+use crate::logic::orders::operator_orders::{OperatorOrder, OrderedEndpoint};
+
+use super::endpoint::EndpointState;
+use super::pools::PoolState;
+use super::{Director, TopologySelector};
+
+/// What of a pool is left, and what is not.
+#[derive(Clone, Copy, Debug, Default)]
+struct DrainImpact {
+    all: u32,
+    /// Of all endpoints.
+    weight: u64,
+    /// Endpoints that are to be drained, and of these who serves.
+    lost: u32,
+    lost_serving: u32,
+    lost_weight: u64,
+    lost_in_flight: u32,
+    /// Who is not drained then, and of these who serves.
+    remaining: u32,
+    remaining_serving: u32,
+    remaining_weight: u64,
+    remaining_in_flight: u32,
+}
+
+impl Director {
+    /// Why this is not to be drained: too little of a pool would be left. One reason for each.
+    pub(super) fn shortages(&self, selector: &TopologySelector, pool: Option<&str>) -> Vec<String> {
+        let is_selected_pool =
+            |state: &&PoolState| pool.is_none_or(|name| *state.spec.name == *name);
+        self.pools
+            .iter()
+            .filter(is_selected_pool)
+            .filter_map(|state| self.shortage(state, selector))
+            .collect()
+    }
+
+    fn shortage(&self, state: &PoolState, selector: &TopologySelector) -> Option<String> {
+        let name = &state.spec.name;
+        let impact = self.drain_impact(state, selector);
+        if impact.lost == 0 {
+            return None;
+        }
+        if impact.remaining == 0 {
+            return Some(format!(
+                "pool {name}: nothing would be left: all of its {} endpoints would be drained",
+                impact.all
+            ));
+        }
+        // What serves nobody can be taken away.
+        if impact.lost_serving == 0 {
+            return None;
+        }
+        let figures =
+            format!("{} of {} endpoints would be left", impact.remaining_serving, impact.all);
+        if impact.remaining_serving == 0 {
+            return Some(format!(
+                "pool {name}: nothing healthy would be left: {} of its endpoints serve, and all of \
+                 these would be drained",
+                impact.lost_serving
+            ));
+        }
+        let panic_percent = state.spec.eviction.panic_percent;
+        if impact.remaining_serving * 100 < panic_percent * impact.all {
+            return Some(format!(
+                "pool {name}: {figures}, less than `evict.panic_percent` ({panic_percent} %)"
+            ));
+        }
+        let unavailable_weight = impact.weight - impact.remaining_weight - impact.lost_weight;
+        if unavailable_weight > 0 && impact.remaining_weight * 2 < impact.weight {
+            let DrainImpact { remaining_weight: left_weight, weight, .. } = impact;
+            return Some(format!(
+                "pool {name}: {left_weight} of {weight} of its weight would be left, less than half: \
+                 {} already",
+                self.describe_unavailable(state, selector)
+            ));
+        }
+        let capacity = PoolCapacity {
+            pool: name.clone(),
+            lost_weight: impact.lost_weight,
+            remaining_weight: impact.remaining_weight,
+            lost_in_flight: impact.lost_in_flight,
+            remaining_in_flight: impact.remaining_in_flight,
+            remaining_limit: in_flight_limit(&state.spec, u64::from(impact.remaining_serving)),
+        };
+        SharePercent::new(100).and_then(|share| capacity.shortage(share))
+    }
+
+    fn drain_impact(&self, state: &PoolState, selector: &TopologySelector) -> DrainImpact {
+        let mut impact = DrainImpact::default();
+        for endpoint in state.members.iter().filter_map(|id| self.endpoints.get(*id)) {
+            let weight = u64::from(endpoint.location.weight);
+            let (serves, in_flight) = (u32::from(endpoint.can_serve()), endpoint.stats.in_flight());
+            impact.all += 1;
+            impact.weight += weight;
+            if self.is_drain_ordered(endpoint, state) {
+                continue;
+            }
+            let (count, serving, serving_weight, in_flight_sum) =
+                if is_selected(endpoint, state, selector) {
+                    (
+                        &mut impact.lost,
+                        &mut impact.lost_serving,
+                        &mut impact.lost_weight,
+                        &mut impact.lost_in_flight,
+                    )
+                } else {
+                    (
+                        &mut impact.remaining,
+                        &mut impact.remaining_serving,
+                        &mut impact.remaining_weight,
+                        &mut impact.remaining_in_flight,
+                    )
+                };
+            *count += 1;
+            *serving += serves;
+            *serving_weight += weight * u64::from(serves);
+            *in_flight_sum += in_flight;
+        }
+        impact
+    }
+
+    /// Whether it is drained, or about to be.
+    fn is_drain_ordered(&self, endpoint: &EndpointState, state: &PoolState) -> bool {
+        self.orders.drains_for(ordered_endpoint(endpoint, state)).next().is_some()
+    }
+
+    /// What does not serve, whoever is drained now.
+    fn describe_unavailable(&self, state: &PoolState, selector: &TopologySelector) -> String {
+        let members = state.members.iter().filter_map(|id| self.endpoints.get(*id));
+        let (mut orders, mut down) = (Vec::new(), 0);
+        for endpoint in members.filter(|endpoint| !is_selected(endpoint, state, selector)) {
+            let drains: Vec<&OperatorOrder> =
+                self.orders.drains_for(ordered_endpoint(endpoint, state)).collect();
+            down += u32::from(drains.is_empty() && !endpoint.can_serve());
+            for order in drains {
+                let description = format!("{} is drained (order {})", order.scope, order.id);
+                if !orders.contains(&description) {
+                    orders.push(description);
+                }
+            }
+        }
+        match down {
+            0 => {}
+            1 => orders.push("one endpoint does not serve".to_owned()),
+            many => orders.push(format!("{many} endpoints do not serve")),
+        }
+        orders.join(", ")
+    }
+}
+
+fn ordered_endpoint<'a>(endpoint: &'a EndpointState, state: &'a PoolState) -> OrderedEndpoint<'a> {
+    OrderedEndpoint {
+        pool: &state.spec.name,
+        locality: &state.zones[endpoint.location.zone].place,
+        address: endpoint.address,
+    }
+}
+
+fn is_selected(endpoint: &EndpointState, state: &PoolState, selector: &TopologySelector) -> bool {
+    let place = &state.zones[endpoint.location.zone].place;
+    match selector {
+        TopologySelector::Endpoint(address) => *address == endpoint.address,
+        TopologySelector::Zone(zone) => zone == place,
+        TopologySelector::Region(region) => *region == place.region,
+    }
+}

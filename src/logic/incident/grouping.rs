@@ -1,0 +1,95 @@
+//! What belongs together: incidents of one place whose onsets lie together are one incident.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+/// What is looked at of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnsetRecord<K> {
+    /// Only what has the same is joined.
+    pub key: K,
+    /// When it began, in microseconds of any clock.
+    pub onset_us: u64,
+    /// Who it is about: two incidents of the same are two.
+    pub member: u64,
+}
+
+/// Groups of at least `least` members, as indices into `marks`, each in the order of onsets: an onset
+/// belongs to the group whose latest onset lies at most `window_us` before it, and that has not the
+/// same member yet.
+#[must_use]
+pub fn group_by_onset<K: Hash + Eq>(
+    onsets: &[OnsetRecord<K>],
+    window_us: u64,
+    min_members: usize,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..onsets.len()).collect();
+    order.sort_by_key(|&index| (onsets[index].onset_us, index));
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut last_of: HashMap<&K, usize> = HashMap::new();
+    let mut present: HashSet<(usize, u64)> = HashSet::new();
+    for index in order {
+        let onset = &onsets[index];
+        let near = last_of.get(&onset.key).copied().filter(|&group| {
+            let last = groups[group].last().map_or(0, |&last| onsets[last].onset_us);
+            onset.onset_us - last <= window_us && !present.contains(&(group, onset.member))
+        });
+        let group = near.unwrap_or_else(|| {
+            last_of.insert(&onset.key, groups.len());
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(index);
+        present.insert((group, onset.member));
+    }
+    groups.retain(|members| members.len() >= min_members);
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn onset(key: &'static str, onset_us: u64, member: u64) -> OnsetRecord<&'static str> {
+        OnsetRecord { key, onset_us, member }
+    }
+
+    #[test]
+    fn onsets_of_one_key_within_window_are_grouped() {
+        let onsets =
+            [onset("a", 30, 2), onset("a", 0, 1), onset("b", 30, 3), onset("a", 60_000, 4)];
+        assert_eq!(group_by_onset(&onsets, 2_000, 2), [[1, 0]]);
+        assert_eq!(group_by_onset(&onsets, 2_000, 1).len(), 3);
+    }
+
+    #[test]
+    fn member_with_two_onsets_is_in_two_groups() {
+        let onsets = [onset("a", 0, 1), onset("a", 10, 2), onset("a", 20, 1), onset("a", 30, 2)];
+        assert_eq!(group_by_onset(&onsets, 100, 2), [[0, 1], [2, 3]]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_onset_is_in_exactly_one_group_of_its_key(
+            all in prop::collection::vec((0_u8..3, 0_u64..1_000, 0_u64..4), 0..60),
+            window in 0_u64..200,
+        ) {
+            let onsets: Vec<OnsetRecord<u8>> = all
+                .iter()
+                .map(|&(key, onset_us, member)| OnsetRecord { key, onset_us, member })
+                .collect();
+            let groups = group_by_onset(&onsets, window, 1);
+            let mut seen: Vec<usize> = groups.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..onsets.len()).collect::<Vec<_>>());
+            for group in groups {
+                prop_assert!(group.iter().all(|&one| onsets[one].key == onsets[group[0]].key));
+                let near = |pair: &[usize]| {
+                    onsets[pair[1]].onset_us - onsets[pair[0]].onset_us <= window
+                };
+                prop_assert!(group.windows(2).all(near));
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Objectives, what is left of their budgets, and how fast that burns.
+//!
+//! Requests are counted in three rings of buckets: minutes for an hour, five minutes for a day, hours
+//! for thirty days. Time is an argument, in seconds since 1970, so that a history can outlive its
+//! process.
+
+use std::time::Duration;
+
+/// What is promised of a route or a pool; at least one of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SloObjectives {
+    /// The share of requests that do not fail, in 0..1.
+    pub availability: Option<f64>,
+    /// How fast those are answered.
+    pub latency: Option<LatencyObjective>,
+}
+
+/// How fast requests are answered that do not fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatencyObjective {
+    /// The share of them that must be, in 0..1.
+    pub target_ratio: f64,
+    /// From a request's arrival to its response's head.
+    pub threshold: Duration,
+}
+
+/// Events, and those of them that break the promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SloCounts {
+    /// All.
+    pub total: u64,
+    /// The bad ones.
+    pub bad: u64,
+}
+
+impl SloCounts {
+    /// The sum of both.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self {
+            total: self.total.saturating_add(other.total),
+            bad: self.bad.saturating_add(other.bad),
+        }
+    }
+
+    /// What came since `before`; nothing of what has become less.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        let all = self.total.saturating_sub(before.total);
+        Self { total: all, bad: self.bad.saturating_sub(before.bad).min(all) }
+    }
+
+    /// The share of the good ones; all is well where there is nothing.
+    #[must_use]
+    pub fn good_ratio(self) -> f64 {
+        if self.total == 0 { 1.0 } else { 1.0 - self.bad as f64 / self.total as f64 }
+    }
+
+    /// How many nines the share of the good ones has, 99.95 % being 3.3; `None` where nothing was bad.
+    #[must_use]
+    pub fn nines(self) -> Option<f64> {
+        (self.bad > 0 && self.total > 0).then(|| -(self.bad as f64 / self.total as f64).log10())
+    }
+
+    /// How many times faster than just in time the budget of `objective` is used up at this rate.
+    #[must_use]
+    pub fn burn_rate(self, objective: f64) -> f64 {
+        let allowed = 1.0 - objective;
+        if self.bad == 0 || allowed <= 0.0 {
+            return 0.0;
+        }
+        (1.0 - self.good_ratio()) / allowed
+    }
+
+    /// What is left of the budget of `objective`, in 1 (all) to below 0 (more was used than there was).
+    #[must_use]
+    pub fn budget_left(self, objective: f64) -> f64 {
+        1.0 - self.burn_rate(objective)
+    }
+}
+
+/// Over what time is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SloWindow {
+    /// Five minutes.
+    Minutes5,
+    /// Half an hour.
+    Minutes30,
+    /// An hour.
+    Hour,
+    /// Six hours.
+    Hours6,
+    /// A day.
+    Day,
+    /// Thirty days.
+    Days30,
+}
+
+impl SloWindow {
+    /// Those that budgets are told of.
+    pub const BUDGET_WINDOWS: [Self; 3] = [Self::Hour, Self::Day, Self::Days30];
+
+    /// Those that burn rates are told of.
+    pub const BURN_RATE_WINDOWS: [Self; 4] =
+        [Self::Minutes5, Self::Minutes30, Self::Hour, Self::Hours6];
+
+    /// The word used in output and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Minutes5 => "5m",
+            Self::Minutes30 => "30m",
+            Self::Hour => "1h",
+            Self::Hours6 => "6h",
+            Self::Day => "24h",
+            Self::Days30 => "30d",
+        }
+    }
+
+    /// The ring to look at, and how many of its buckets.
+    fn ring_and_length(self) -> (usize, u32) {
+        match self {
+            Self::Minutes5 => (0, 5),
+            Self::Minutes30 => (0, 30),
+            Self::Hour => (0, 60),
+            Self::Hours6 => (1, 72),
+            Self::Day => (1, 288),
+            Self::Days30 => (2, 720),
+        }
+    }
+}
+
+/// Both of a long and a short time must burn so fast for an alert (Site Reliability Workbook, chapter
+/// 5): two hundredths of thirty days' budget in an hour, or a twentieth in six.
+pub const BURN_RATE_ALERTS: [BurnRateAlert; 2] = [
+    BurnRateAlert {
+        name: "fast",
+        long_window: SloWindow::Hour,
+        short_window: SloWindow::Minutes5,
+        burn_rate: 14.4,
+    },
+    BurnRateAlert {
+        name: "slow",
+        long_window: SloWindow::Hours6,
+        short_window: SloWindow::Minutes30,
+        burn_rate: 6.0,
+    },
+];
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BurnRateAlert {
+    /// Its name.
+    pub name: &'static str,
+    /// Says that it is serious.
+    pub long_window: SloWindow,
+    /// Says that it goes on.
+    pub short_window: SloWindow,
+    /// The least rate of both.
+    pub burn_rate: f64,
+}
+
+/// Width in seconds and number of buckets of each ring. One more than is looked at: the newest bucket
+/// is not full.
+const RINGS: [(u64, usize); 3] = [(60, 61), (300, 289), (3_600, 721)];
+
+/// One bucket: its number since 1970, and what is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SloBucket {
+    number: u32,
+    counts: SloCounts,
+}
+
+/// What happened over thirty days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SloHistory {
+    rings: [Vec<SloBucket>; 3],
+}
+
+impl Default for SloHistory {
+    fn default() -> Self {
+        Self { rings: RINGS.map(|(_, length)| vec![SloBucket::default(); length]) }
+    }
+}
+
+impl SloHistory {
+    /// Adds what happened at `at_s`.
+    pub fn add(&mut self, counts: SloCounts, at_s: u64) {
+        if counts == SloCounts::default() {
+            return;
+        }
+        for (ring, (width_s, _)) in RINGS.into_iter().enumerate() {
+            self.add_to_bucket(ring, (at_s / width_s) as u32, counts);
+        }
+    }
+
+    /// Adds to one bucket; nothing if a newer one has its place.
+    fn add_to_bucket(&mut self, ring: usize, number: u32, counts: SloCounts) {
+        let Some(buckets) = self.rings.get_mut(ring) else { return };
+        let index = number as usize % buckets.len();
+        let bucket = &mut buckets[index];
+        if bucket.number < number {
+            *bucket = SloBucket { number, counts };
+        } else if bucket.number == number {
+            bucket.counts = bucket.counts.saturating_add(counts);
+        }
+    }
+
+    /// What happened in the last `span` before `now_s`, the bucket of now included.
+    #[must_use]
+    pub fn totals_in(&self, window: SloWindow, now_s: u64) -> SloCounts {
+        let (ring, length) = window.ring_and_length();
+        let newest = (now_s / RINGS[ring].0) as u32;
+        let is_in = |bucket: &&SloBucket| {
+            bucket.number <= newest && newest - bucket.number <= length && bucket.number > 0
+        };
+        let inside = self.rings[ring].iter().filter(is_in);
+        inside.fold(SloCounts::default(), |sum, bucket| sum.saturating_add(bucket.counts))
+    }
+
+    /// Adds what another one knows.
+    pub fn merge(&mut self, other: &Self) {
+        for (ring, buckets) in other.rings.iter().enumerate() {
+            for bucket in buckets.iter().filter(|bucket| bucket.number > 0) {
+                self.add_to_bucket(ring, bucket.number, bucket.counts);
+            }
+        }
+    }
+
+    /// All buckets in a few bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT_VERSION];
+        for (ring, buckets) in self.rings.iter().enumerate() {
+            for SloBucket { number, counts } in buckets.iter().filter(|bucket| bucket.number > 0) {
+                bytes.push(ring as u8);
+                bytes.extend(number.to_le_bytes());
+                bytes.extend(counts.total.to_le_bytes());
+                bytes.extend(counts.bad.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// The reverse; `None` if it was written otherwise.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (&FORMAT_VERSION, buckets) = bytes.split_first()? else { return None };
+        let mut series = Self::default();
+        let (chunks, []) = buckets.as_chunks::<BUCKET_BYTES>() else { return None };
+        for chunk in chunks {
+            let (ring, rest) = chunk.split_first()?;
+            let (number, rest) = rest.split_first_chunk::<4>()?;
+            let (all, bad) = rest.split_first_chunk::<8>()?;
+            let counts = SloCounts {
+                total: u64::from_le_bytes(*all),
+                bad: u64::from_le_bytes(bad.try_into().ok()?),
+            };
+            series.add_to_bucket(usize::from(*ring), u32::from_le_bytes(*number), counts);
+        }
+        Some(series)
+    }
+}
+
+/// The first byte of a series.
+const FORMAT_VERSION: u8 = 1;
+
+/// Ring, number, all, bad.
+const BUCKET_BYTES: usize = 1 + 4 + 8 + 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW_S: u64 = 1_700_000_000;
+
+    fn counts(all: u64, bad: u64) -> SloCounts {
+        SloCounts { total: all, bad }
+    }
+
+    #[test]
+    fn events_outside_window_are_not_counted() {
+        let mut series = SloHistory::default();
+        series.add(counts(10, 1), NOW_S - 40 * 24 * 3_600);
+        series.add(counts(20, 2), NOW_S - 2 * 24 * 3_600);
+        series.add(counts(40, 3), NOW_S - 5 * 3_600);
+        series.add(counts(80, 4), NOW_S - 600);
+        series.add(counts(160, 5), NOW_S);
+        let all = [
+            SloWindow::Minutes5,
+            SloWindow::Minutes30,
+            SloWindow::Hour,
+            SloWindow::Hours6,
+            SloWindow::Day,
+            SloWindow::Days30,
+        ]
+        .map(|span| series.totals_in(span, NOW_S).total);
+        assert_eq!(all, [160, 240, 240, 280, 280, 300]);
+        assert_eq!(series.totals_in(SloWindow::Days30, NOW_S).bad, 14);
+        assert_eq!(
+            series.totals_in(SloWindow::Days30, NOW_S + 31 * 24 * 3_600),
+            SloCounts::default()
+        );
+    }
+
+    #[test]
+    fn burn_rate_of_one_uses_budget_exactly() {
+        let objective = 0.999;
+        assert!((counts(1_000, 1).burn_rate(objective) - 1.0).abs() < 1e-9);
+        assert!((counts(1_000, 15).burn_rate(objective) - 15.0).abs() < 1e-9);
+        assert!((counts(10_000, 4).budget_left(objective) - 0.6).abs() < 1e-9);
+        assert!(counts(1_000, 2).budget_left(objective) < 0.0);
+        assert_eq!(
+            (SloCounts::default().burn_rate(objective), SloCounts::default().good_ratio()),
+            (0.0, 1.0)
+        );
+        let nines = counts(10_000, 5).nines().expect("some failed");
+        assert!((nines - 3.301).abs() < 1e-3);
+        assert_eq!(counts(10, 0).nines(), None);
+    }
+
+    #[test]
+    fn reset_counters_subtract_nothing() {
+        assert_eq!(counts(5, 2).since(counts(9, 9)), SloCounts::default());
+        assert_eq!(counts(15, 9).since(counts(9, 1)), counts(6, 6), "no more bad ones than all");
+    }
+
+    proptest! {
+        #[test]
+        fn history_survives_serialization_and_merge(
+            events in prop::collection::vec((0_u64..3_000_000, 1_u64..1_000, 0_u64..10), 0..80),
+        ) {
+            let (mut whole, mut odd, mut even) =
+                (SloHistory::default(), SloHistory::default(), SloHistory::default());
+            let mut events = events;
+            events.sort_unstable();
+            for (index, (ago_s, all, bad)) in events.iter().rev().enumerate() {
+                let (at_s, counts) = (NOW_S - ago_s, counts(all + bad, *bad));
+                whole.add(counts, at_s);
+                if index % 2 == 0 { odd.add(counts, at_s) } else { even.add(counts, at_s) }
+            }
+            prop_assert_eq!(SloHistory::from_bytes(&whole.to_bytes()), Some(whole.clone()));
+            odd.merge(&even);
+            for span in SloWindow::BURN_RATE_WINDOWS.into_iter().chain(SloWindow::BUDGET_WINDOWS) {
+                prop_assert_eq!(odd.totals_in(span, NOW_S), whole.totals_in(span, NOW_S));
+            }
+        }
+
+        #[test]
+        fn history_from_arbitrary_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = SloHistory::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! TODO-ROOM logic/model
+
+pub mod endpoint_stats;
+pub mod id;
+pub mod network;
+pub mod outcome;
+pub mod server_tls;
+pub mod snapshot;
+pub mod topology;
+pub mod upstream_protocol;

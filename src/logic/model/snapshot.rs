@@ -1,0 +1,450 @@
+//! All that the request path ever sees: immutable, published whole.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use smallvec::SmallVec;
+
+use super::id::EndpointId;
+use super::topology::PoolSpec;
+use crate::logic::drill::DrillView;
+use crate::logic::request::breaker::LimitKind;
+use crate::logic::routing::RouteTable;
+use crate::logic::steering::FULL_SHARE;
+use crate::logic::steering::affinity::AffinityIndex;
+use crate::logic::steering::balance::consistent_hash;
+use crate::logic::steering::balance::consistent_hash::LoadBound;
+use crate::logic::steering::balance::{BalancePolicy, ConsistentHashConfig, RoundRobinState};
+
+pub use super::endpoint_stats::{EndpointStats, FailoverCounts};
+pub use crate::logic::request::breaker::PoolStats;
+pub use crate::logic::steering::tier::{Target, Tier, ZoneTargets};
+
+/// What the data plane steers by until the next one is published.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts publications.
+    pub version: u64,
+    /// Host and path to pool.
+    pub routes: Arc<RouteTable>,
+    /// In the order of the topology; routes name them by index.
+    pub pools: Vec<Arc<PoolView>>,
+    /// A drill that is on: a share of the requests steers by another snapshot.
+    pub drill: Option<Arc<DrillView>>,
+}
+
+/// One pool, as requests see it.
+#[derive(Debug)]
+pub struct PoolView {
+    /// As declared.
+    pub spec: Arc<PoolSpec>,
+    /// Where the policy leads.
+    pub primary: SteeredTiers,
+    /// Where the other ways lead that some requests go; see [`crate::logic::steering::Steer::ways`].
+    pub variants: Vec<SteeredTiers>,
+    /// Endpoints that traffic has put down and that must prove themselves: a request that can be
+    /// sent again may be tried there, when its turn has come.
+    pub trial_targets: Vec<Target>,
+    /// Nothing is healthy: the tiers hold every endpoint.
+    pub is_panicking: bool,
+    /// There is nobody because operators have drained everybody.
+    pub is_drained: bool,
+    /// Every endpoint of the pool, whether it takes traffic or not; in order.
+    pub members: Arc<[EndpointId]>,
+    /// What workers share for the pool; the same for as long as its name is configured.
+    pub stats: Arc<PoolStats>,
+    /// Where cookies lead, where there are any.
+    pub affinity_index: Option<AffinityIndex>,
+}
+
+/// Where requests are led.
+#[derive(Debug, Default)]
+pub struct SteeredTiers {
+    /// Tiers that take traffic, the first to serve first.
+    pub tiers: Vec<Tier>,
+    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
+    /// those are left out here.
+    pub nonsuspect_tiers: Option<Vec<Tier>>,
+}
+
+/// What may be done with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetrySafety {
+    /// It may be sent again: a doubted endpoint can do it no harm.
+    Repeatable,
+    /// It must not run twice: only endpoints that nothing is said against, and if there is a
+    /// choice none that has kept others waiting since before then, in microseconds, and none that
+    /// may have what a neighbour has ([`Target::may_ail`]).
+    NotRepeatable {
+        /// Longer ago than any answer takes.
+        waiting_before_us: u64,
+    },
+}
+
+/// What a request brings to the choice of its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct PickRequest<'a> {
+    /// What may be done with it.
+    pub retry_safety: RetrySafety,
+    /// Which way it is led; see [`crate::logic::steering::Steer::ways`].
+    pub variant: usize,
+    /// The hash of its key, where the pool wants one and it has one.
+    pub hash_key: Option<u64>,
+    /// When it is chosen for.
+    pub now_us: u64,
+    /// Whose turn it is, where endpoints are taken in turn; without it, chance decides.
+    pub round_robin: Option<&'a RoundRobinState>,
+}
+
+impl From<RetrySafety> for PickRequest<'_> {
+    fn from(retry_safety: RetrySafety) -> Self {
+        Self { retry_safety, variant: 0, hash_key: None, now_us: 0, round_robin: None }
+    }
+}
+
+/// Where a request has been already.
+#[derive(Clone, Debug, Default)]
+pub struct ExcludedTargets {
+    /// Endpoints that it must not go to again.
+    pub endpoints: SmallVec<[EndpointId; 4]>,
+    /// Zones that it should leave if it can.
+    pub zones: SmallVec<[usize; 2]>,
+}
+
+impl ExcludedTargets {
+    /// A try at `endpoint` in the zone failed: the next one leaves the zone too if it can, since
+    /// whatever the endpoint suffers from is seldom its own.
+    pub fn exclude(&mut self, endpoint: EndpointId, zone: usize) {
+        self.endpoints.push(endpoint);
+        if !self.zones.contains(&zone) {
+            self.zones.push(zone);
+        }
+    }
+}
+
+/// Endpoints on trial that a request asks at most whether their turn has come.
+const MAX_TRIALS_CHECKED: usize = 16;
+
+impl PoolView {
+    /// One that was configured away since is as good as the policy's.
+    fn tiers_for(&self, variant: usize, retry_safety: RetrySafety) -> &[Tier] {
+        let other = variant.checked_sub(1).and_then(|at| self.variants.get(at));
+        let steered = other.unwrap_or(&self.primary);
+        match (retry_safety, &steered.nonsuspect_tiers) {
+            (RetrySafety::NotRepeatable { .. }, Some(proven)) => proven,
+            _ => &steered.tiers,
+        }
+    }
+
+    /// Chooses an endpoint for a request that has not been anywhere yet.
+    #[must_use]
+    pub fn pick<'w>(&self, rng: &mut Rng, request: impl Into<PickRequest<'w>>) -> Option<&Target> {
+        let request = request.into();
+        let picked = self.pick_by_balance(rng, &request)?;
+        match request.retry_safety {
+            RetrySafety::NotRepeatable { waiting_before_us: before_us } => {
+                // What was sent there may never be answered, and this could not be sent again.
+                let is_responsive =
+                    |target: &Target| !target.stats.has_waited_since_before(before_us);
+                let is_nonsuspect = |target: &Target| {
+                    is_responsive(target) && !target.has_recent_neighbour_failure(request.now_us)
+                };
+                if is_nonsuspect(picked) {
+                    return Some(picked);
+                }
+                let tiers = self.tiers_for(request.variant, request.retry_safety);
+                let mut first_match = |fits: &dyn Fn(&Target) -> bool| {
+                    tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, fits))
+                };
+                if let Some(nonsuspect) = first_match(&is_nonsuspect) {
+                    return Some(nonsuspect);
+                }
+                let responsive =
+                    if is_responsive(picked) { None } else { first_match(&is_responsive) };
+                Some(responsive.unwrap_or(picked))
+            }
+            RetrySafety::Repeatable => Some(picked),
+        }
+    }
+
+    fn pick_by_balance(&self, rng: &mut Rng, request: &PickRequest<'_>) -> Option<&Target> {
+        let tiers = self.tiers_for(request.variant, request.retry_safety);
+        let index = match (tiers, request.hash_key) {
+            ([], _) => return None,
+            ([_], _) => 0,
+            (tiers, None) => tier_at(tiers, rng.u64(..FULL_SHARE)),
+            (tiers, Some(key)) => tier_at(tiers, consistent_hash::key_position(key)),
+        };
+        let tier = &tiers[index];
+        if let Some(key) = request.hash_key.filter(|_| tier.has_hash_tables()) {
+            return tier.pick_by_key(key, self.load_bound(tier), |_| true);
+        }
+        Some(match (&self.spec.balance, request.round_robin) {
+            (BalancePolicy::LeastRequests | BalancePolicy::ConsistentHash(_), _) => {
+                tier.pick_two_choices(rng)
+            }
+            (BalancePolicy::PeakEwma, _) => {
+                tier.pick_two_choices_by_cost(rng, |target| target.stats.cost(request.now_us))
+            }
+            (BalancePolicy::RoundRobin, Some(turns)) => tier.pick_round_robin(turns, index, rng),
+            (BalancePolicy::RoundRobin, None) | (BalancePolicy::Random, _) => tier.pick_random(rng),
+        })
+    }
+
+    /// What endpoints of the tier may have in flight so that keys go there.
+    fn load_bound(&self, tier: &Tier) -> Option<LoadBound> {
+        let BalancePolicy::ConsistentHash(ConsistentHashConfig {
+            max_load_percent: Some(percent),
+            ..
+        }) = self.spec.balance
+        else {
+            return None;
+        };
+        let in_flight = self.stats.gauges().get(LimitKind::Requests);
+        LoadBound::new(percent, in_flight, tier.share as f64 / FULL_SHARE as f64, tier)
+    }
+
+    /// One of the tier that fits: the next one of a key, or the less loaded of two.
+    fn pick_matching<'t>(
+        &self,
+        tier: &'t Tier,
+        rng: &mut Rng,
+        request: &PickRequest<'_>,
+        is_match: &dyn Fn(&Target) -> bool,
+    ) -> Option<&'t Target> {
+        match request.hash_key.filter(|_| tier.has_hash_tables()) {
+            Some(key) => tier.pick_by_key(key, self.load_bound(tier), is_match),
+            None => tier.pick_matching(rng, is_match),
+        }
+    }
+
+    /// The endpoint that a repeatable request is to try first, because it must prove itself and
+    /// its turn has come.
+    #[must_use]
+    pub fn take_due_trial(&self, now_us: u64) -> Option<&Target> {
+        let count = self.trial_targets.len();
+        let start = (now_us / 1_000) as usize;
+        let mut candidates =
+            (0..count.min(MAX_TRIALS_CHECKED)).map(|n| &self.trial_targets[(start + n) % count]);
+        candidates.find(|target| target.stats.try_take_trial(now_us))
+    }
+
+    /// Chooses another endpoint for a request that failed: one outside the zones to avoid if there
+    /// is any, the nearest tier first, and never one that it was at before.
+    #[must_use]
+    pub fn pick_alternative<'w>(
+        &self,
+        rng: &mut Rng,
+        excluded: &ExcludedTargets,
+        request: impl Into<PickRequest<'w>>,
+    ) -> Option<&Target> {
+        let request = request.into();
+        let tiers = self.tiers_for(request.variant, request.retry_safety);
+        let is_untried = |target: &Target| !excluded.endpoints.contains(&target.id);
+        let is_in_untried_zone =
+            |target: &Target| is_untried(target) && !excluded.zones.contains(&target.zone);
+        let mut first_match = |fits: &dyn Fn(&Target) -> bool| {
+            tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, fits))
+        };
+        first_match(&is_in_untried_zone).or_else(|| first_match(&is_untried))
+    }
+
+    /// Whether a request that is at `here` could go to another endpoint, which is the same every way.
+    #[must_use]
+    pub fn has_alternative(
+        &self,
+        current: EndpointId,
+        excluded: &ExcludedTargets,
+        retry_safety: RetrySafety,
+    ) -> bool {
+        let mut targets = self.tiers_for(0, retry_safety).iter().flat_map(Tier::targets);
+        targets.any(|target| target.id != current && !excluded.endpoints.contains(&target.id))
+    }
+
+    /// Every endpoint that takes traffic.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.primary.tiers.iter().flat_map(Tier::targets)
+    }
+}
+
+/// The index of the tier in whose share the point is.
+fn tier_at(tiers: &[Tier], mut point: u64) -> usize {
+    for (index, tier) in tiers.iter().enumerate() {
+        match point.checked_sub(tier.share) {
+            Some(rest) => point = rest,
+            None => return index,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::net::SocketAddr;
+
+    use crate::logic::model::endpoint_stats::ZoneStats;
+
+    fn target(id: u32, zone: usize, weight: u32) -> Target {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9000 + id as u16));
+        Target {
+            id: EndpointId::new(id, 0),
+            address,
+            zone,
+            weight,
+            stats: Arc::default(),
+            zone_stats: Arc::default(),
+        }
+    }
+
+    fn view(tiers: Vec<Tier>) -> PoolView {
+        PoolView {
+            spec: Arc::new(PoolSpec::new("web", Vec::new())),
+            primary: SteeredTiers { tiers, nonsuspect_tiers: None },
+            variants: Vec::new(),
+            trial_targets: Vec::new(),
+            is_panicking: false,
+            is_drained: false,
+            members: Arc::default(),
+            stats: Arc::default(),
+            affinity_index: None,
+        }
+    }
+
+    #[test]
+    fn picks_follow_tier_shares_and_weights() {
+        let near = Tier::from_targets(FULL_SHARE / 4 * 3, vec![target(0, 0, 1), target(1, 0, 2)]);
+        let far = Tier::from_targets(FULL_SHARE / 4, vec![target(2, 1, 1)]);
+        let pool = view(vec![near, far]);
+        let mut rng = Rng::with_seed(7);
+        let mut counts = [0f64; 3];
+        for _ in 0..100_000 {
+            let id = pool.pick(&mut rng, RetrySafety::Repeatable).expect("some").id;
+            counts[id.slot as usize] += 1.0;
+        }
+        for (count, expected) in counts.iter().zip([25_000.0, 50_000.0, 25_000.0]) {
+            assert!((count / expected - 1.0).abs() < 0.02, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn less_loaded_of_two_choices_is_picked() {
+        let targets = vec![target(0, 0, 1), target(1, 0, 1)];
+        (0..5).for_each(|_| targets[0].stats.request_started(1));
+        let pool = view(vec![Tier::from_targets(FULL_SHARE, targets)]);
+        let mut rng = Rng::with_seed(7);
+        let loaded = (0..10_000)
+            .filter(|_| pool.pick(&mut rng, RetrySafety::Repeatable).expect("some").id.slot == 0)
+            .count();
+        assert!((2_300..2_700).contains(&loaded), "only when drawn twice: {loaded}");
+    }
+
+    #[test]
+    fn nonrepeatable_request_avoids_stalled_endpoints() {
+        let near = vec![target(0, 0, 1), target(1, 0, 1)];
+        let far = vec![target(2, 1, 1)];
+        let (first, second, third) =
+            (near[0].stats.clone(), near[1].stats.clone(), far[0].stats.clone());
+        let pool = view(vec![Tier::from_targets(FULL_SHARE, near), Tier::from_targets(0, far)]);
+        let mut rng = Rng::with_seed(7);
+        let mut picked = |sending| -> Vec<u32> {
+            let picks = (0..100).filter_map(|_| pool.pick(&mut rng, sending));
+            let mut slots: Vec<u32> = picks.map(|target| target.id.slot).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            slots
+        };
+        let once = RetrySafety::NotRepeatable { waiting_before_us: 1_000 };
+        first.request_started(500);
+        assert_eq!(picked(once), [1]);
+        assert_eq!(picked(RetrySafety::Repeatable), [0, 1]);
+        assert_eq!(
+            picked(RetrySafety::NotRepeatable { waiting_before_us: 500 }),
+            [0, 1],
+            "not for long enough"
+        );
+        second.request_started(500);
+        assert_eq!(picked(once), [2], "the next tier has nobody waiting");
+        third.request_started(500);
+        assert_eq!(picked(once), [0, 1], "none is better");
+        second.record_good_response(600);
+        assert_eq!(picked(once), [1]);
+    }
+
+    #[test]
+    fn retry_avoids_failed_endpoint_and_prefers_other_zone() {
+        let near = Tier::from_targets(FULL_SHARE, vec![target(0, 0, 1), target(1, 0, 1)]);
+        let pool = view(vec![near, Tier::from_targets(0, vec![target(2, 1, 1)])]);
+        let mut rng = Rng::with_seed(7);
+        let mut excluded = ExcludedTargets::default();
+        let mut next = |avoid: &ExcludedTargets| {
+            pool.pick_alternative(&mut rng, avoid, RetrySafety::Repeatable).map(|t| t.id.slot)
+        };
+        excluded.endpoints.push(EndpointId::new(0, 0));
+        assert_eq!(next(&excluded), Some(1), "it did not fail there");
+        let mut excluded = ExcludedTargets::default();
+        excluded.exclude(EndpointId::new(0, 0), 0);
+        assert_eq!(next(&excluded), Some(2));
+        excluded.exclude(EndpointId::new(2, 0), 1);
+        assert_eq!(next(&excluded), Some(1), "no other zone is left");
+        excluded.exclude(EndpointId::new(1, 0), 0);
+        assert_eq!(next(&excluded), None);
+    }
+
+    #[test]
+    fn nonrepeatable_request_avoids_zone_of_recent_failure() {
+        let zone_stats = Arc::<ZoneStats>::default();
+        let near = |id| Target { zone_stats: Arc::clone(&zone_stats), ..target(id, 0, 1) };
+        let neighbours = [near(0), near(1), near(2)];
+        let pool = view(vec![
+            Tier::from_targets(FULL_SHARE, neighbours.to_vec()),
+            Tier::from_targets(0, vec![target(3, 1, 1)]),
+        ]);
+        let mut rng = Rng::with_seed(7);
+        let mut picks = |sending, now_us| -> Vec<u32> {
+            let mut one =
+                || pool.pick(&mut rng, PickRequest { now_us, ..PickRequest::from(sending) });
+            let mut slots: Vec<u32> = (0..200).filter_map(|_| Some(one()?.id.slot)).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            slots
+        };
+        let (once, repeatable) =
+            (RetrySafety::NotRepeatable { waiting_before_us: 0 }, RetrySafety::Repeatable);
+        neighbours[1].stats.record_good_response(900);
+        assert_eq!(picks(once, 1_000), [0, 1, 2]);
+        zone_stats.record_error(1_000);
+        assert_eq!(picks(once, 1_010), [3], "what ails one may ail all");
+        assert_eq!(picks(repeatable, 1_010), [0, 1, 2]);
+        neighbours[1].stats.record_good_response(1_020);
+        assert_eq!(picks(once, 1_030), [1]);
+        neighbours[0].stats.record_good_response(1_040);
+        zone_stats.record_error(1_050);
+        neighbours[0].stats.record_good_response(1_060);
+        assert_eq!(picks(once, 1_070), [0]);
+        assert_eq!(picks(once, 1_050 + 1_000_000), [0, 1, 2], "that was long ago");
+    }
+
+    #[test]
+    fn responsive_target_is_picked_when_whole_zone_is_suspect() {
+        let zone_stats = Arc::<ZoneStats>::default();
+        let near = |id| Target { zone_stats: Arc::clone(&zone_stats), ..target(id, 0, 1) };
+        let neighbours = [near(0), near(1)];
+        let pool = view(vec![Tier::from_targets(FULL_SHARE, neighbours.to_vec())]);
+        let mut rng = Rng::with_seed(7);
+        zone_stats.record_error(1_000);
+        neighbours[0].stats.request_started(500);
+        let request = PickRequest {
+            now_us: 1_100,
+            ..PickRequest::from(RetrySafety::NotRepeatable { waiting_before_us: 900 })
+        };
+        for _ in 0..50 {
+            assert_eq!(
+                pool.pick(&mut rng, request).expect("one").id.slot,
+                1,
+                "the other one waits"
+            );
+        }
+    }
+}

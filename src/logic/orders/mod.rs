@@ -1,0 +1,3 @@
+//! TODO-ROOM logic/orders
+
+pub mod operator_orders;

@@ -1,0 +1,4 @@
+//! TODO-ROOM logic/overload
+
+pub mod descriptor_pool;
+pub mod memory_pressure;

@@ -1,0 +1,6 @@
+//! TODO-ROOM logic/request
+
+pub mod breaker;
+pub mod rate_limit;
+pub mod retry;
+pub mod server_errors;

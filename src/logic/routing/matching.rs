@@ -1,0 +1,80 @@
+//! The hosts and paths that a route is for.
+
+use std::fmt;
+
+use super::pattern::Pattern;
+
+/// The hosts that a route is for, in lower case and without a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HostMatch {
+    /// Every host.
+    #[default]
+    Any,
+    /// This host.
+    Exact(String),
+    /// Every host with one label or more in front of this name: `*.name`.
+    Wildcard(String),
+}
+
+impl HostMatch {
+    /// Whether some host is of both.
+    #[must_use]
+    pub fn has_overlap_with(&self, other: &Self) -> bool {
+        let is_under = |host: &str, name: &str| {
+            host.strip_suffix(name).is_some_and(|labels| labels.ends_with('.'))
+        };
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::Exact(one), Self::Exact(another)) => one == another,
+            (Self::Exact(host), Self::Wildcard(name))
+            | (Self::Wildcard(name), Self::Exact(host)) => is_under(host, name),
+            (Self::Wildcard(one), Self::Wildcard(another)) => {
+                one == another || is_under(one, another) || is_under(another, one)
+            }
+        }
+    }
+}
+
+/// The paths that a route is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// Those that begin so, by whole segments: `/v1` is for `/v1` and `/v1/x`, never for `/v1x`.
+    Prefix(String),
+    /// This one.
+    Exact(String),
+    /// Those that match as a whole.
+    Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".to_owned())
+    }
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(host) => f.write_str(host),
+            Self::Wildcard(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// With nginx's signs for what is no prefix.
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(path) => f.write_str(path),
+            Self::Exact(path) => write!(f, "={path}"),
+            Self::Regex(pattern) => write!(f, "~{}", pattern.as_str()),
+        }
+    }
+}
+
+/// What follows `prefix` in `path`, if it is a beginning by whole segments.
+pub(super) fn strip_path_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')).then_some(rest)
+}

@@ -1,0 +1,98 @@
+//! Peak EWMA, as Finagle and Linkerd have it: an endpoint's latency, quick to rise and slow to fall.
+//!
+//! A sample above the average replaces it; one below is taken in by how long ago the last one was.
+//! Without samples the average fades, so that who was slow once is tried again.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The average falls to 1/e of itself in this time, in microseconds.
+const DECAY_US: f64 = 10_000_000.0;
+
+/// What an endpoint that has not answered anything yet is taken for, in microseconds.
+const DEFAULT_LATENCY_US: f64 = 30_000.0;
+
+/// One endpoint's average: its time in units of 1024 µs, and the bits of its value in microseconds.
+#[derive(Debug, Default)]
+pub struct PeakEwma(AtomicU64);
+
+impl PeakEwma {
+    fn read(&self) -> (u32, f64) {
+        let packed = self.0.load(Relaxed);
+        ((packed >> 32) as u32, f64::from(f32::from_bits(packed as u32)))
+    }
+
+    /// An answer began after `us` microseconds. Of two that are told at once one may be forgotten.
+    pub fn observe(&self, latency_us: u64, now_us: u64) {
+        let now = coarse_timestamp(now_us);
+        let (at, average) = self.read();
+        let sample = latency_us.max(1) as f64;
+        let average = if sample >= average {
+            sample
+        } else {
+            let decay = decay_factor(at, now);
+            average * decay + sample * (1.0 - decay)
+        };
+        let bits = u64::from((average as f32).to_bits());
+        self.0.store(u64::from(now) << 32 | bits, Relaxed);
+    }
+
+    /// What it costs to wait there behind `in_flight` others, in microseconds. Who is unknown is tried
+    /// by one request, and passed by until that is answered.
+    #[must_use]
+    pub fn cost(&self, in_flight: u32, now_us: u64) -> f64 {
+        let (at, average) = self.read();
+        let average = match (average > 0.0, in_flight) {
+            (true, _) => average * decay_factor(at, coarse_timestamp(now_us)),
+            (false, 0) => 0.0,
+            (false, _) => DEFAULT_LATENCY_US,
+        };
+        average * (f64::from(in_flight) + 1.0)
+    }
+}
+
+fn coarse_timestamp(us: u64) -> u32 {
+    (us >> 10) as u32
+}
+
+/// What is left of an average after the time between two stamps. A worker's clock may be behind
+/// another one's.
+fn decay_factor(from: u32, to: u32) -> f64 {
+    let elapsed = (to.wrapping_sub(from) as i32).max(0);
+    (-f64::from(elapsed) * 1_024.0 / DECAY_US).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    #[test]
+    fn peak_latency_applies_at_once_and_decays_slowly() {
+        let ewma = PeakEwma::default();
+        ewma.observe(2 * MS, 1_000 * MS);
+        assert!((ewma.cost(0, 1_000 * MS) - 2_000.0).abs() < 1.0);
+        ewma.observe(50 * MS, 1_001 * MS);
+        assert!((ewma.cost(0, 1_001 * MS) - 50_000.0).abs() < 50.0);
+        ewma.observe(2 * MS, 2_001 * MS);
+        let after = ewma.cost(0, 2_001 * MS);
+        assert!((44_000.0..47_000.0).contains(&after), "{after}");
+        let later = ewma.cost(0, 12_001 * MS);
+        assert!((after / later - std::f64::consts::E).abs() < 0.01, "{later}");
+        assert!((ewma.cost(3, 2_001 * MS) / after - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn unmeasured_endpoint_costs_zero_only_when_idle() {
+        let ewma = PeakEwma::default();
+        assert!(ewma.cost(0, MS) < 1.0);
+        assert!(ewma.cost(1, MS) > DEFAULT_LATENCY_US);
+    }
+
+    #[test]
+    fn cost_with_earlier_clock_does_not_decay() {
+        let ewma = PeakEwma::default();
+        ewma.observe(2 * MS, 5_000 * MS);
+        assert!((ewma.cost(0, 4_000 * MS) - 2_000.0).abs() < 1.0);
+    }
+}

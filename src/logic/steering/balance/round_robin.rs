@@ -1,0 +1,86 @@
+//! Weighted round robin that is smooth: nobody gets two in a row while others wait.
+//!
+//! nginx keeps a credit for each endpoint and looks at all of them at each pick. Here a point goes round
+//! the running sums of the weights, by a step that has no divisor in common with the whole and is near
+//! its golden section: in one round it comes to each unit of weight once, so the shares are exact, and
+//! whatever part of a round is taken is spread nearly as evenly as it can be (three-gap theorem).
+
+use std::cell::RefCell;
+
+use fastrand::Rng;
+use smallvec::SmallVec;
+
+/// Where a worker's round stands, for each tier of a pool.
+#[derive(Clone, Debug, Default)]
+pub struct RoundRobinState(RefCell<SmallVec<[u64; 4]>>);
+
+impl RoundRobinState {
+    /// The next point of the tier's round, below `whole`. A round begins anywhere, so that workers
+    /// do not go in step.
+    pub(in crate::logic) fn next_point(
+        &self,
+        tier_index: usize,
+        stride: u64,
+        whole: u64,
+        rng: &mut Rng,
+    ) -> u64 {
+        let mut points = self.0.borrow_mut();
+        while points.len() <= tier_index {
+            points.push(rng.u64(..));
+        }
+        let mut point = points[tier_index].saturating_add(stride);
+        if point >= whole {
+            point -= whole;
+            if point >= whole {
+                // The round is another one than before.
+                point %= whole;
+            }
+        }
+        points[tier_index] = point;
+        point
+    }
+}
+
+/// The step of a round of so many units.
+pub(in crate::logic) fn stride(whole: u64) -> u64 {
+    if whole <= 2 {
+        return 1;
+    }
+    let golden = ((u128::from(whole) * 0x9E37_79B9_7F4A_7C15) >> 64) as u64;
+    (golden.max(1)..whole).find(|&step| gcd(step, whole) == 1).unwrap_or(1)
+}
+
+/// The greatest number that divides both; the other one if one is zero.
+pub(in crate::logic) fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_visits_each_unit_of_weight_once() {
+        for whole in 1..200 {
+            let (turns, mut rng) = (RoundRobinState::default(), Rng::with_seed(whole));
+            let mut seen = vec![0; whole as usize];
+            for _ in 0..whole {
+                seen[turns.next_point(0, stride(whole), whole, &mut rng) as usize] += 1;
+            }
+            assert!(seen.iter().all(|&count| count == 1), "{whole}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn next_point_after_total_shrinks_is_within_total() {
+        let (turns, mut rng) = (RoundRobinState::default(), Rng::with_seed(7));
+        for whole in [1_000_000, 3, 1, 77] {
+            for _ in 0..100 {
+                assert!(turns.next_point(1, stride(whole), whole, &mut rng) < whole);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Asks DNS for one kind of record of one name. Keeps no answers: when to ask again is decided elsewhere.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::time::timeout;
+
+use crate::logic::discovery::{
+    DnsRecordType, LookupAnswer, LookupFailure, LookupQuestion, LookupRecords, NegativeReason,
+    SrvTarget,
+};
+
+/// Within its time a question is sent so often: datagrams get lost.
+const QUERY_ATTEMPTS: u32 = 3;
+
+/// What the system says of its servers and hosts is looked at no more often than this.
+const SYSTEM_CONFIG_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where the system says it.
+const SYSTEM_CONFIG_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Who is asked, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsServers {
+    /// They are asked directly, and a name is looked up as it is. `None` goes by the system's
+    /// `resolv.conf`, with its search list, and its file of hosts.
+    pub addresses: Option<Vec<SocketAddr>>,
+    /// An answer must be there by then.
+    pub timeout: Duration,
+}
+
+/// When each of [`SYSTEM_FILES`] was last written.
+type ModificationTimes = [Option<SystemTime>; SYSTEM_CONFIG_FILES.len()];
+
+#[derive(Default)]
+struct CachedResolver {
+    resolver: Option<TokioResolver>,
+    checked_at: Option<Instant>,
+    modification_times: ModificationTimes,
+}
+
+/// A client of DNS, for one thread.
+pub struct DnsClient {
+    servers: DnsServers,
+    cached: RefCell<CachedResolver>,
+}
+
+impl DnsClient {
+    /// A client that has asked nobody yet.
+    #[must_use]
+    pub fn new(servers: DnsServers) -> Self {
+        Self { servers, cached: RefCell::default() }
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn servers(&self) -> &DnsServers {
+        &self.servers
+    }
+
+    /// Asks, and gives an answer within the time that it has.
+    pub async fn lookup(&self, question: &LookupQuestion) -> LookupAnswer {
+        let query = async {
+            let Some(resolver) = self.resolver().await else {
+                return LookupAnswer::Failed(LookupFailure::NoServers);
+            };
+            let Ok(name) = Name::from_ascii(&*question.name) else {
+                return LookupAnswer::Failed(LookupFailure::Invalid);
+            };
+            match resolver.lookup(name, record_type(question.record_type)).await {
+                Ok(lookup) => lookup_answer(&lookup, question.record_type),
+                Err(error) => error_answer(&error),
+            }
+        };
+        timeout(self.servers.timeout, query)
+            .await
+            .unwrap_or(LookupAnswer::Failed(LookupFailure::Timeout))
+    }
+
+    /// The resolver, made anew if the system says something else than it did.
+    async fn resolver(&self) -> Option<TokioResolver> {
+        let is_system = self.servers.addresses.is_none();
+        let (previous, previous_times) = {
+            let mut cached = self.cached.borrow_mut();
+            let now = Instant::now();
+            let is_fresh =
+                cached.checked_at.is_some_and(|at| now < at + SYSTEM_CONFIG_CHECK_INTERVAL);
+            if cached.resolver.is_some() && (is_fresh || !is_system) {
+                return cached.resolver.clone();
+            }
+            cached.checked_at = Some(now);
+            (cached.resolver.clone(), cached.modification_times)
+        };
+        let servers = self.servers.clone();
+        // Reading files may take its time.
+        let rebuild = tokio::task::spawn_blocking(move || {
+            let times = if is_system { modification_times() } else { ModificationTimes::default() };
+            if previous.is_some() && times == previous_times {
+                return (previous, times);
+            }
+            // While the system's files are being written there may be no server in them.
+            (build_resolver(&servers).ok().or(previous), times)
+        });
+        let (resolver, times) = rebuild.await.ok()?;
+        let mut cached = self.cached.borrow_mut();
+        (cached.resolver, cached.modification_times) = (resolver.clone(), times);
+        resolver
+    }
+}
+
+fn modification_times() -> ModificationTimes {
+    SYSTEM_CONFIG_FILES
+        .map(|file| std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok())
+}
+
+fn build_resolver(servers: &DnsServers) -> Result<TokioResolver, NetError> {
+    let mut builder = match &servers.addresses {
+        None => TokioResolver::builder_tokio()?,
+        Some(addresses) => {
+            let servers = addresses.iter().map(|address| {
+                let mut server = NameServerConfig::udp_and_tcp(address.ip());
+                server
+                    .connections
+                    .iter_mut()
+                    .for_each(|connection| connection.port = address.port());
+                server
+            });
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+            let mut builder =
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.options_mut().use_hosts_file = ResolveHosts::Never;
+            builder
+        }
+    };
+    let options = builder.options_mut();
+    options.timeout = servers.timeout / QUERY_ATTEMPTS;
+    options.attempts = QUERY_ATTEMPTS as usize - 1;
+    // What is kept, and for how long, is decided by who asks.
+    options.cache_size = 0;
+    // The way by which a name leads to its addresses bounds how long they hold.
+    options.preserve_intermediates = true;
+    builder.build()
+}
+
+fn record_type(record: DnsRecordType) -> RecordType {
+    match record {
+        DnsRecordType::A => RecordType::A,
+        DnsRecordType::Aaaa => RecordType::AAAA,
+        DnsRecordType::Srv => RecordType::SRV,
+    }
+}
+
+fn lookup_answer(lookup: &Lookup, record: DnsRecordType) -> LookupAnswer {
+    let answers = lookup.answers();
+    let ttl = answers.iter().map(|answer| answer.ttl).min().unwrap_or(0);
+    let ttl = Duration::from_secs(u64::from(ttl));
+    let data = match record {
+        DnsRecordType::A | DnsRecordType::Aaaa => {
+            let address = |data: &RData| match (record, data) {
+                (DnsRecordType::A, RData::A(ip)) => Some(ip.0.into()),
+                (DnsRecordType::Aaaa, RData::AAAA(ip)) => Some(ip.0.into()),
+                _ => None,
+            };
+            LookupRecords::Addresses(
+                answers.iter().filter_map(|answer| address(&answer.data)).collect(),
+            )
+        }
+        DnsRecordType::Srv => {
+            let service = |data: &RData| match data {
+                RData::SRV(srv) => Some(SrvTarget {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    target: srv.target.to_ascii().to_ascii_lowercase().into(),
+                    port: srv.port,
+                }),
+                _ => None,
+            };
+            LookupRecords::SrvTargets(
+                answers.iter().filter_map(|answer| service(&answer.data)).collect(),
+            )
+        }
+    };
+    LookupAnswer::Found { records: data, ttl }
+}
+
+fn error_answer(error: &NetError) -> LookupAnswer {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(records)) => negative_answer(records),
+        NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)) => {
+            LookupAnswer::Failed(LookupFailure::ServerFailure)
+        }
+        NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused)) => {
+            LookupAnswer::Failed(LookupFailure::Refused)
+        }
+        NetError::Timeout | NetError::Busy => LookupAnswer::Failed(LookupFailure::Timeout),
+        NetError::Io(_) | NetError::NoConnections => {
+            LookupAnswer::Failed(LookupFailure::Unreachable)
+        }
+        _ => LookupAnswer::Failed(LookupFailure::Invalid),
+    }
+}
+
+fn negative_answer(records: &NoRecords) -> LookupAnswer {
+    let lack = match records.response_code {
+        ResponseCode::NXDomain => NegativeReason::NxDomain,
+        // Who points to other servers only has not said that there is nothing.
+        ResponseCode::NoError if records.soa.is_none() && records.ns.is_some() => {
+            return LookupAnswer::Failed(LookupFailure::Invalid);
+        }
+        ResponseCode::NoError => NegativeReason::NoData,
+        _ => return LookupAnswer::Failed(LookupFailure::Invalid),
+    };
+    let ttl = records.negative_ttl.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    LookupAnswer::Negative { reason: lack, ttl }
+}

@@ -1,0 +1,347 @@
+//! How often a healthy endpoint is put down: what packets lost and late answers make of it.
+//!
+//! Virtual hours of a pool of which nothing fails are simulated, and the verdicts counted. Verdicts
+//! of probes alone are too rare for that where losses are few: beside the count stands what follows
+//! from the chance of a single strike, since each probe's attempts are lost independently.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::logic::director::Event;
+use crate::logic::health::health::HealthTransition;
+use crate::logic::model::id::Locality;
+use crate::logic::model::topology::PoolSpec;
+
+use super::pool_sample::{POST_SHARE, PoolSample};
+use super::{LatencyModel, ProbeResponse, single_pool_topology};
+use crate::sim::parallel;
+use crate::sim::world::{
+    ArrivalSpacing, EndpointBehavior, OfferedLoad, Simulation, SimulationEvent, SimulationSettings,
+    attempt_after,
+};
+
+/// A probe's period is this long on average, as a share of the interval: jitter only shortens it.
+pub(in crate::sim) const MEAN_PERIOD: f64 = 0.95;
+
+/// Hours of one world.
+const WORLD_HOURS: f64 = 1.0;
+
+/// The log is emptied this often: while it is small it stays in the processor's cache.
+const LOG_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A year, in hours.
+const YEAR_HOURS: f64 = 24.0 * 365.25;
+
+/// Events that may be spent when no number of hours is asked for.
+const MAX_EVENTS: f64 = 40e6;
+
+/// Events of one probe and of one request.
+const EVENTS_PER_EXCHANGE: f64 = 3.0;
+
+/// What is to be found out.
+#[derive(Clone, Debug)]
+pub struct FalsePositiveInput {
+    /// Virtual hours of the pool; `None`: as many as take some seconds.
+    pub hours: Option<f64>,
+    /// Equal seeds give equal answers.
+    pub seed: u64,
+    /// From here to an endpoint and back.
+    pub round_trip: Duration,
+    /// Requests a second over the whole pool, if there are any.
+    pub rate_rps: Option<f64>,
+    /// The share of a probe's attempts, in 0..1, that get no answer.
+    pub probe_loss: f64,
+    /// The share of the requests' exchanges, in 0..1, that lose a packet.
+    pub traffic_loss: f64,
+    /// What endpoints take to answer.
+    pub latency: LatencyModel,
+    /// How many worlds may run side by side.
+    pub threads: usize,
+}
+
+/// The false verdicts of one pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FalsePositiveEstimate {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// Endpoints that were simulated; of a large pool not all.
+    pub endpoints: usize,
+    /// Virtual hours of them together with each other.
+    pub hours: f64,
+    /// Verdicts down in that time.
+    pub verdicts: u64,
+    /// Verdicts a year that each endpoint must expect.
+    pub yearly: YearlyRate,
+    /// The same by probes alone, if the chance of a strike is the same at each: it need not have
+    /// been seen.
+    pub yearly_by_probes: f64,
+}
+
+/// A rate for one endpoint, with its 95 % confidence bounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YearlyRate {
+    /// Not less.
+    pub lower_bound: f64,
+    /// As seen.
+    pub estimate: f64,
+    /// Not more.
+    pub upper_bound: f64,
+}
+
+impl YearlyRate {
+    /// Of this many events in this many years: exact (Garwood's) bounds by Byar's approximation;
+    /// of none the rule of three.
+    #[must_use]
+    pub fn from_events(events: u64, years: f64) -> Self {
+        if events == 0 {
+            return Self { lower_bound: 0.0, estimate: 0.0, upper_bound: 3.0 / years };
+        }
+        let bound = |count: f64, side: f64| {
+            count * (1.0 - 1.0 / (9.0 * count) + side * 1.96 / (3.0 * count.sqrt())).powi(3)
+        };
+        let count = events as f64;
+        Self {
+            lower_bound: bound(count, -1.0) / years,
+            estimate: count / years,
+            upper_bound: bound(count + 1.0, 1.0) / years,
+        }
+    }
+}
+
+/// Simulates a pool of which nothing fails. `here` is where this instance stands, `base` any
+/// instant.
+#[must_use]
+pub fn estimate_false_positives(
+    pool: &PoolSpec,
+    local_zone: Option<&Locality>,
+    question: &FalsePositiveInput,
+    base: Instant,
+) -> FalsePositiveEstimate {
+    // Whether there is traffic or not, all zones are kept: their verdicts may hang together.
+    let sample = PoolSample::from_topology(
+        &single_pool_topology(pool, local_zone),
+        Some(question.rate_rps.unwrap_or(0.0)),
+    );
+    let endpoints = sample.endpoint_count();
+    let hours = question.hours.unwrap_or_else(|| hours_within_budget(pool, &sample));
+    let worlds = (hours / WORLD_HOURS).ceil().max(1.0);
+    let mut rng = Rng::with_seed(question.seed);
+    let seeds: Vec<u64> = (0..worlds as u64).map(|_| rng.u64(..)).collect();
+    let each = Duration::from_secs_f64(hours / worlds * 3_600.0);
+    let verdicts = parallel::parallel_map(&seeds, question.threads, |seed| {
+        count_false_verdicts(&sample, question, *seed, base, each)
+    });
+    let verdicts = verdicts.into_iter().sum();
+    let years = endpoints as f64 * hours / YEAR_HOURS;
+    FalsePositiveEstimate {
+        pool: Arc::clone(&pool.name),
+        endpoints,
+        hours,
+        verdicts,
+        yearly: YearlyRate::from_events(verdicts, years),
+        yearly_by_probes: yearly_by_probes(pool, question),
+    }
+}
+
+fn hours_within_budget(pool: &PoolSpec, sample: &PoolSample) -> f64 {
+    let probes = sample.endpoint_count() as f64 / pool.detect.interval.as_secs_f64();
+    let an_hour = 3_600.0 * EVENTS_PER_EXCHANGE * (probes + sample.rate_rps().unwrap_or(0.0));
+    let hours = MAX_EVENTS / an_hour;
+    let digit = 10f64.powf(hours.log10().floor());
+    ((hours / digit).floor() * digit).max(1.0)
+}
+
+/// The verdicts down in one world.
+fn count_false_verdicts(
+    sample: &PoolSample,
+    question: &FalsePositiveInput,
+    seed: u64,
+    base: Instant,
+    time: Duration,
+) -> u64 {
+    let settings = SimulationSettings {
+        seed,
+        round_trip: question.round_trip,
+        latency: question.latency.clone(),
+        probe_loss: question.probe_loss,
+        traffic_loss: question.traffic_loss,
+        ..SimulationSettings::default()
+    };
+    let mut world = Simulation::new(base, settings);
+    world.configure(sample.with_random_addresses(&mut Rng::with_seed(seed)));
+    if let Some(rate_rps) = sample.rate_rps().filter(|rate| *rate > 0.0) {
+        // Nobody comes before the first probes have passed: that is no failure.
+        world.run_until(base + sample.pool().detect.interval);
+        let pool = Arc::clone(&sample.pool().name);
+        let spacing = ArrivalSpacing::Exponential;
+        world.add_load(OfferedLoad { pool, rate_rps, spacing, post_share: POST_SHARE });
+    }
+    let mut count = VerdictCounter { pool: sample.pool(), down_zones: Vec::new(), verdicts: 0 };
+    let end = base + time;
+    while world.now() < end {
+        world.run_until(end.min(world.now() + LOG_INTERVAL));
+        world.take_log().into_iter().for_each(|mark| count.on_event(&mark.event));
+    }
+    count.verdicts
+}
+
+/// Counts endpoints that are put down, each for itself or with its zone.
+struct VerdictCounter<'a> {
+    pool: &'a PoolSpec,
+    down_zones: Vec<Locality>,
+    verdicts: u64,
+}
+
+impl VerdictCounter<'_> {
+    fn on_event(&mut self, event: &SimulationEvent) {
+        match event {
+            SimulationEvent::Director(Event::HealthChanged {
+                subject,
+                change: HealthTransition::WentDown,
+                ..
+            }) => {
+                // With its zone it was counted already.
+                self.verdicts += u64::from(!self.down_zones.contains(&subject.locality));
+            }
+            SimulationEvent::Director(Event::ZoneVerdictChanged {
+                place,
+                verdict: Some(_),
+                ..
+            }) => {
+                let zone = self.pool.zones.iter().find(|zone| zone.locality == *place);
+                self.verdicts += zone.map_or(0, |zone| zone.endpoints.len() as u64);
+                self.down_zones.push(place.clone());
+            }
+            SimulationEvent::Director(Event::ZoneVerdictChanged {
+                place, verdict: None, ..
+            }) => {
+                self.down_zones.retain(|down| down != place);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// False verdicts a year on one endpoint by probes alone: the chance of a whole row of strikes, times
+/// the rows that begin in a year.
+#[must_use]
+pub fn yearly_by_probes(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
+    let detect = &pool.detect;
+    let row = strike_chance(pool, question).powi(detect.down_after.max(1) as i32);
+    let period_hours = detect.interval.as_secs_f64() * MEAN_PERIOD / 3_600.0;
+    row * YEAR_HOURS / period_hours
+}
+
+/// The chance that none of a probe's attempts is answered in time.
+#[must_use]
+pub fn strike_chance(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
+    let timeout = pool.detect.timeout;
+    let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };
+    let meeting = healthy.probe_response(pool.primary_probe(), Duration::MAX);
+    let ProbeResponse::Answer { round_trips, service_time: service, .. } = meeting else {
+        return 1.0;
+    };
+    let jitter = SimulationSettings::default().round_trip_jitter;
+    let on_the_way = question.round_trip.mul_f64(1.0 + jitter / 2.0) * round_trips;
+    let loss_probability = |after: Duration| {
+        let late_probability = match timeout.checked_sub(after + on_the_way) {
+            None => 1.0,
+            Some(_) if service.is_zero() => 0.0,
+            Some(left) => question.latency.share_above(left),
+        };
+        question.probe_loss + (1.0 - question.probe_loss) * late_probability
+    };
+    (0..).map_while(|index| attempt_after(timeout, index)).map(loss_probability).product()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::logic::model::topology::{EndpointSpec, ZoneSpec};
+    use crate::logic::probing::probe::{HttpProbe, ProbeSpec};
+    use crate::sim::latency::LatencyDistribution;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Three zones of one endpoint each.
+    fn pool() -> PoolSpec {
+        let zone = |(name, port): (&str, u16)| {
+            let address = SocketAddr::from(([10, 0, 0, 1], port));
+            let endpoints = vec![EndpointSpec { address, weight: 1 }];
+            ZoneSpec::new(Locality::parse(name).expect("a place"), endpoints)
+        };
+        PoolSpec {
+            probes: vec![ProbeSpec::http(HttpProbe::get("/"))],
+            ..PoolSpec::new("web", [("r/a", 1), ("r/b", 2), ("s/a", 3)].map(zone).into())
+        }
+    }
+
+    fn false_positive_input(
+        probe_loss: f64,
+        latency: LatencyModel,
+        hours: f64,
+    ) -> FalsePositiveInput {
+        FalsePositiveInput {
+            hours: Some(hours),
+            seed: 7,
+            round_trip: ms(1),
+            rate_rps: None,
+            probe_loss,
+            traffic_loss: 0.0,
+            latency,
+            threads: 2,
+        }
+    }
+
+    fn estimate_pool(question: &FalsePositiveInput) -> FalsePositiveEstimate {
+        estimate_false_positives(&pool(), None, question, Instant::now())
+    }
+
+    #[test]
+    fn yearly_rate_bounds_match_garwood_and_rule_of_three() {
+        assert_eq!(
+            YearlyRate::from_events(0, 100.0),
+            YearlyRate { lower_bound: 0.0, estimate: 0.0, upper_bound: 0.03 }
+        );
+        // Garwood's exact bounds for 10 are 4.80 and 18.39.
+        let ten = YearlyRate::from_events(10, 1.0);
+        assert!(
+            (ten.lower_bound - 4.80).abs() < 0.05 && (ten.upper_bound - 18.39).abs() < 0.05,
+            "{ten:?}"
+        );
+        let one = YearlyRate::from_events(1, 1.0);
+        assert!(
+            one.lower_bound > 0.0 && one.lower_bound < 0.1 && (one.upper_bound - 5.57).abs() < 0.1
+        );
+    }
+
+    #[test]
+    fn yearly_by_probes_agrees_with_simulation() {
+        let fixed = LatencyModel::Fixed(ms(1));
+        let quantiles = [(0.3, ms(2)), (0.45, ms(600))];
+        let drawn = LatencyDistribution::from_quantiles(&quantiles, None).expect("rising");
+        for (loss, latency) in [(0.5, fixed), (0.0, LatencyModel::Distributed(Arc::new(drawn)))] {
+            let found = estimate_pool(&false_positive_input(loss, latency, 6.0));
+            assert!(found.verdicts > 30, "{found:?}");
+            let (least, most) = (0.8 * found.yearly.lower_bound, 1.25 * found.yearly.upper_bound);
+            assert!((least..most).contains(&found.yearly_by_probes), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn no_loss_and_no_lateness_gives_no_false_verdict() {
+        let found = estimate_pool(&false_positive_input(0.0, LatencyModel::Fixed(ms(1)), 2.0));
+        assert_eq!((found.verdicts, found.yearly_by_probes), (0, 0.0));
+        let busy = FalsePositiveInput {
+            rate_rps: Some(50.0),
+            ..false_positive_input(0.0, LatencyModel::Fixed(ms(1)), 0.1)
+        };
+        assert_eq!(estimate_pool(&busy).verdicts, 0);
+    }
+}
