@@ -56,7 +56,6 @@ pub(crate) struct DataplaneArgs {
 pub(crate) struct NamedProgram {
     /// `gapless` where no name was given.
     pub(crate) name: String,
-    /// The program.
     pub(crate) path: PathBuf,
 }
 

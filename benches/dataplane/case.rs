@@ -22,13 +22,11 @@ pub(crate) struct BenchCase {
     pub(crate) name: &'static str,
     /// What is measured, for the reader of the table.
     pub(crate) description: &'static str,
-    /// How requests come.
     pub(crate) load: LoadProfile,
     /// Clients come over TLS 1.3.
     pub(crate) is_over_tls: bool,
     /// What the proxy speaks to the endpoint.
     pub(crate) upstream: EndpointProtocol,
-    /// GET or POST.
     pub(crate) method: &'static str,
     /// A location of `endpoint-nginx.conf`.
     pub(crate) path: &'static str,
@@ -42,7 +40,6 @@ pub(crate) struct BenchCase {
     pub(crate) is_in_smoke: bool,
 }
 
-/// How requests come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LoadProfile {
     /// From wrk over HTTP/1.1: the next one as soon as the last is answered.
@@ -63,7 +60,6 @@ pub(crate) enum LoadProfile {
 /// What the proxy speaks to the endpoint, in cleartext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointProtocol {
-    /// HTTP/1.1, to nginx.
     Http1,
     /// HTTP/2 by prior knowledge, to a server of the bench's own.
     H2c,
@@ -116,7 +112,6 @@ const KEEP_ALIVE_CASE: BenchCase = BenchCase {
     is_in_smoke: false,
 };
 
-/// All cases.
 pub(crate) const CASES: &[BenchCase] = &[
     BenchCase { is_in_smoke: true, ..KEEP_ALIVE_CASE },
     BenchCase {

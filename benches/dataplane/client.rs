@@ -34,11 +34,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> BenchStream for S {}
 /// Where and how to ask.
 #[derive(Clone)]
 pub(crate) struct BenchClient {
-    /// On loopback.
     pub(crate) port: u16,
     /// Over TLS, if so.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    /// The whole request.
     pub(crate) request: Arc<str>,
 }
 
@@ -114,7 +112,6 @@ async fn read_more(stream: &mut dyn BenchStream, buffer: &mut BytesMut) -> io::R
     }
 }
 
-/// Whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -13,13 +13,11 @@ use crate::peer::InstalledProxy;
 pub(crate) struct BenchEnvironment {
     /// Release of the kernel.
     pub(crate) kernel: String,
-    /// The processor's model.
     pub(crate) cpu_model: String,
     /// Cores that may be used.
     pub(crate) cores: usize,
     /// The load averages when the bench began; other work on the machine spoils figures.
     pub(crate) load_averages: String,
-    /// The system's default.
     pub(crate) congestion_control: String,
     /// What cases with large bodies run under.
     pub(crate) congestion_control_of_bodies: String,
@@ -28,7 +26,6 @@ pub(crate) struct BenchEnvironment {
 }
 
 impl BenchEnvironment {
-    /// Looks around.
     pub(crate) fn collect(
         installed: &[InstalledProxy],
         other_versions: Vec<String>,

@@ -26,7 +26,6 @@ static KILOBYTE: [u8; 1024] = [b'x'; 1024];
 /// A running endpoint; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct H2cEndpoint {
-    /// On loopback.
     pub(crate) port: u16,
     stop: Option<DropGuard>,
     thread: Option<JoinHandle<io::Result<()>>>,

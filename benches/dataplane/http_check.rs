@@ -9,10 +9,8 @@ const IO_TIMEOUT: Duration = Duration::from_millis(500);
 /// More of an answer than this is not read.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// What came back.
 #[derive(Debug)]
 pub(crate) struct CheckResponse {
-    /// The status code.
     pub(crate) status: u16,
     /// Whether the endpoint was sent an `X-Forwarded-For`; it says so itself.
     pub(crate) has_forwarded_for: bool,

@@ -32,13 +32,11 @@ pub(crate) struct DataplaneBench<'a> {
     pub(crate) idle_connections: u32,
     /// The proxies that are there.
     pub(crate) installed: &'a [InstalledProxy],
-    /// The endpoint's program.
     pub(crate) nginx: &'a Path,
     /// `wrk.lua`, on disk.
     pub(crate) script: &'a Path,
     /// What clients over TLS know.
     pub(crate) tls: &'a Arc<ClientConfig>,
-    /// Configurations and logs.
     pub(crate) dir: &'a Path,
 }
 
@@ -57,7 +55,6 @@ pub(crate) struct RoundSample {
     pub(crate) errors: u64,
 }
 
-/// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProxyCost {
@@ -68,17 +65,14 @@ pub(crate) enum ProxyCost {
 }
 
 impl ProxyCost {
-    /// The number alone.
     pub(crate) fn value(self) -> f64 {
         let (Self::CpuUsPerRequest(value) | Self::BytesPerConnection(value)) = self;
         value
     }
 }
 
-/// What clients saw.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TrafficFigures {
-    /// Completed requests.
     pub(crate) requests_per_second: f64,
     /// Closed loop: as wrk corrects it. Open loop: from when a request was due.
     #[serde(flatten)]

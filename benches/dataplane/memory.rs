@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::cpu;
 use crate::parse::parse_pss_bytes;
 
-/// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Memory is at rest when so many looks in a row saw the same.
 const STABLE_POLLS: u32 = 5;

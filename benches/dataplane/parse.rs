@@ -114,7 +114,6 @@ fn parse_counts(text: &str) -> Option<HashMap<&str, u64>> {
 /// What the head of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParsedResponseHead {
-    /// The status code.
     pub(crate) status: u16,
     /// Length of the whole answer, head and body.
     pub(crate) response_bytes: usize,
@@ -167,7 +166,6 @@ pub(crate) fn parse_parent_pid(stat: &str) -> Option<u32> {
 pub(crate) struct CoreTicks {
     /// Everything but idling and waiting for I/O.
     pub(crate) busy: u64,
-    /// All of it.
     pub(crate) total: u64,
 }
 

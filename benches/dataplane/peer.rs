@@ -96,9 +96,7 @@ fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &
 /// A server and where it listens.
 #[derive(Debug)]
 pub(crate) struct BenchServer {
-    /// Owns the process.
     pub(crate) process: ServerProcess,
-    /// In cleartext.
     pub(crate) port: u16,
     /// Over TLS; 0 if it has none.
     pub(crate) tls_port: u16,

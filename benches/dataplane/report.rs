@@ -16,13 +16,11 @@ use crate::table;
 /// Everything that a run found.
 #[derive(Debug, Serialize)]
 pub(crate) struct DataplaneReport {
-    /// Where.
     pub(crate) environment: BenchEnvironment,
     /// Interleaved rounds of each proxy.
     pub(crate) rounds: u32,
     /// Length of each measured window.
     pub(crate) window_seconds: u64,
-    /// Connections over HTTP/1.1.
     pub(crate) connections: u32,
     /// Connections of the cases that idle.
     pub(crate) idle_connections: u32,
@@ -32,7 +30,6 @@ pub(crate) struct DataplaneReport {
     pub(crate) cases: Vec<CaseReport>,
 }
 
-/// One case.
 #[derive(Debug, Serialize)]
 pub(crate) struct CaseReport {
     name: &'static str,

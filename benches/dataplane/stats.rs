@@ -9,9 +9,7 @@ use serde::Serialize;
 pub(crate) struct RangeSummary {
     /// The middle value; of an even number, the mean of the two in the middle.
     pub(crate) median: f64,
-    /// The smallest.
     pub(crate) min: f64,
-    /// The largest.
     pub(crate) max: f64,
 }
 

@@ -21,7 +21,6 @@ pub(crate) struct CalibrationPoint {
 }
 
 impl CalibrationPoint {
-    /// The predicted median.
     pub(crate) fn median_ms(&self) -> f64 {
         self.quantiles_ms[self.quantiles_ms.len() / 2]
     }

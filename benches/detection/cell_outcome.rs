@@ -8,7 +8,6 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CellOutcome<T> {
-    /// It was measured.
     Measured(T),
     /// It cannot be measured here, for this reason.
     Skipped(&'static str),

@@ -29,11 +29,9 @@ pub(crate) enum FaultMechanism {
 /// What an endpoint does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointFault {
-    /// Nothing.
     None,
     /// Accepts, and resets whatever is asked.
     Reset,
-    /// 503 to everything.
     StatusAll,
     /// 503 to traffic; the probe's path answers well.
     StatusTraffic,
@@ -63,7 +61,6 @@ impl EndpointFault {
         Self::Certificate,
     ];
 
-    /// The order's word.
     pub(crate) fn command(self) -> &'static str {
         match self {
             Self::None => "none",

@@ -30,7 +30,6 @@ const LOG_TAIL_LINES: usize = 5;
 /// A running `gapless run`; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct GaplessProcess {
-    /// Where clients connect.
     pub(crate) listen: SocketAddr,
     admin: SocketAddr,
     child: Child,
@@ -61,9 +60,7 @@ impl ClockReading {
 /// What is on file of an endpoint or a zone that failed, in this process's time.
 #[derive(Clone, Debug)]
 pub(crate) struct ReportedIncident {
-    /// The pool's name.
     pub(crate) pool: String,
-    /// The zone's name.
     pub(crate) zone: String,
     /// The endpoint's address; of a zone's incident there is none.
     pub(crate) endpoint: Option<String>,

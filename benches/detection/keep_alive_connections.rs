@@ -19,7 +19,6 @@ pub(crate) struct KeepAliveConnections {
 }
 
 impl KeepAliveConnections {
-    /// Opens so many.
     pub(crate) async fn open(proxy: SocketAddr, connections: usize) -> Self {
         let kept = Self { proxy, idle: RefCell::default() };
         for _ in 0..connections {

@@ -37,7 +37,6 @@ pub(crate) fn pool_name(pool: usize) -> String {
     format!("pool-{pool}")
 }
 
-/// One pool.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PoolLayout {
     /// Its `probe`.

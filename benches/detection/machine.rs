@@ -40,7 +40,6 @@ pub(crate) struct PauseMonitor {
 }
 
 impl PauseMonitor {
-    /// Begins to beat.
     pub(crate) fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let should_stop = Arc::clone(&stop);

@@ -44,7 +44,6 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is to be measured.
 #[derive(Debug)]
 pub(crate) struct DetectionPlan<'a> {
-    /// The pools.
     pub(crate) layouts: &'a [PoolLayout],
     /// What is done in each pool, round by round.
     pub(crate) rounds: Vec<Vec<PlannedFault>>,
@@ -63,9 +62,7 @@ pub(crate) struct DetectionPlan<'a> {
 /// A failure that is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlannedFault {
-    /// The pool.
     pub(crate) pool: usize,
-    /// What is done.
     pub(crate) mechanism: FaultMechanism,
     /// To whom: `endpoint` or `zone`.
     pub(crate) scope: &'static str,
@@ -94,7 +91,6 @@ impl PlannedFault {
     }
 }
 
-/// One failure.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DetectionRun {
     /// From just before the injection to the verdict; `None` if there was none.

@@ -24,7 +24,6 @@ const CONNECTIONS: usize = 16;
 /// Of so many requests one must not run twice.
 const REQUESTS_PER_POST: u64 = 5;
 
-/// What is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoadSettings {
     /// Pools that share it.

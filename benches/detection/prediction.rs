@@ -15,7 +15,6 @@ use crate::layout::{self, PoolLayout};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClassPrediction {
-    /// A detection window.
     Seen {
         /// Half of the failures are detected by then.
         median_ms: f64,

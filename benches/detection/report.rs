@@ -11,7 +11,6 @@ use crate::{evaluation, table};
 /// A cell with all that is known of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct DetectionCell {
-    /// The class's name.
     pub(crate) class: &'static str,
     /// `endpoint` or `zone`.
     pub(crate) scope: &'static str,
@@ -107,7 +106,6 @@ pub(crate) fn as_json(cells: &[DetectionCell]) -> serde_json::Value {
     json!({ "cells": cells.iter().map(cell).collect::<Vec<_>>() })
 }
 
-/// As tables.
 pub(crate) fn as_text(cells: &[DetectionCell]) -> String {
     let mut text = String::from("From failure to verdict, in ms\n\n");
     let rows: Vec<Vec<String>> = cells.iter().map(result_row).collect();

@@ -64,18 +64,15 @@ impl ClientSample {
 /// The same in numbers.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct SampleCounts {
-    /// Requests sent.
     pub(crate) sent: usize,
     /// GETs without an answer below 500.
     pub(crate) failed_get: usize,
-    /// POSTs without one.
     pub(crate) failed_post: usize,
     /// The most by which a request went out later than it was due.
     pub(crate) late_ms: f64,
 }
 
 impl SampleCounts {
-    /// Counts.
     pub(crate) fn from_samples(samples: &[ClientSample]) -> Self {
         let failed = |is_post: bool| {
             samples.iter().filter(|sample| !sample.is_good() && sample.is_post == is_post).count()

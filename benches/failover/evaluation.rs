@@ -37,7 +37,6 @@ pub(crate) struct FaultInterval {
     pub(crate) healed: Instant,
 }
 
-/// What clients saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct FailoverFigures {
     /// From the first request that failed or was late to the last, by when they were due.
@@ -48,7 +47,6 @@ pub(crate) struct FailoverFigures {
     pub(crate) is_still_failing: bool,
     /// GETs without a good answer.
     pub(crate) failed_get: usize,
-    /// POSTs without one.
     pub(crate) failed_post: usize,
     /// POSTs without one that were under way when the failure began.
     pub(crate) failed_post_under_way: usize,

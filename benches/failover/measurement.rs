@@ -31,15 +31,11 @@ const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// What is to be measured.
 #[derive(Debug)]
 pub(crate) struct FailoverPlan<'a> {
-    /// The system.
     pub(crate) installed: &'a InstalledPeer,
-    /// What fails.
     pub(crate) scenario: &'a FailoverScenario,
-    /// How.
     pub(crate) class: &'a FaultClass,
     /// How much of it.
     pub(crate) scope: FailoverScope,
-    /// Requests a second.
     pub(crate) rate: u32,
     /// Traffic before the failure, while it lasts, and after it.
     pub(crate) phase_durations: [Duration; 3],
@@ -50,12 +46,10 @@ pub(crate) struct FailoverPlan<'a> {
 /// All that was seen.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FailoverMeasurement {
-    /// What clients saw.
     #[serde(flatten)]
     pub(crate) figures: FailoverFigures,
     /// From the onset to the verdict on the last endpoint that failed, where it is known.
     pub(crate) verdict_ms: Option<f64>,
-    /// Requests in all.
     pub(crate) sent: usize,
     /// The most by which one was sent later than it was due.
     pub(crate) sent_late_ms: f64,

@@ -17,7 +17,6 @@ use crate::template::fill_template;
 /// A system that is there.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct InstalledPeer {
-    /// Which one.
     pub(crate) peer: Peer,
     /// How to start it.
     pub(crate) program: PathBuf,
@@ -100,13 +99,11 @@ pub(crate) enum RunningPeer {
     Other {
         /// Held, for it ends with its owner.
         _process: ServerProcess,
-        /// On loopback.
         port: u16,
     },
 }
 
 impl RunningPeer {
-    /// Where clients connect.
     pub(crate) fn client_address(&self) -> SocketAddr {
         match self {
             Self::Gapless(instance) => instance.listen,

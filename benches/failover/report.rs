@@ -13,9 +13,7 @@ use crate::{evaluation, table};
 /// Everything that a run found.
 #[derive(Debug)]
 pub(crate) struct FailoverReport {
-    /// Requests a second.
     pub(crate) rate: u32,
-    /// Who was measured.
     pub(crate) installed: Vec<InstalledPeer>,
     /// Who was to be, and is not there.
     pub(crate) missing: Vec<&'static str>,
@@ -26,11 +24,8 @@ pub(crate) struct FailoverReport {
 /// A system under a failure.
 #[derive(Debug)]
 pub(crate) struct FailoverCell {
-    /// How much failed.
     pub(crate) scope: FailoverScope,
-    /// What failed.
     pub(crate) scenario: &'static FailoverScenario,
-    /// The system.
     pub(crate) peer: Peer,
     /// What came of it.
     pub(crate) outcome: CellOutcome<FailoverMeasurement>,
@@ -86,7 +81,6 @@ impl FailoverReport {
         })
     }
 
-    /// As tables.
     pub(crate) fn as_text(&self) -> String {
         let mut text = format!("{} requests a second, one in five a POST\n", self.rate);
         for scope in FailoverScope::ALL {

@@ -17,7 +17,6 @@ const WRONG_BODY_DETECTION_S: f64 = 1.2;
 /// How long both zones stand still in a brown-out.
 const BROWN_OUT_DURATION: Duration = Duration::from_millis(1_300);
 
-/// One failure.
 #[derive(Debug)]
 pub(crate) struct FailoverScenario {
     /// The name for `--class`; where `gapless predict` knows the failure, that of its row.
@@ -122,7 +121,6 @@ pub(crate) enum FailoverScope {
 }
 
 impl FailoverScope {
-    /// Both.
     pub(crate) const ALL: [Self; 2] = [Self::Zone, Self::Endpoint];
 
     /// What a report calls it.

@@ -35,7 +35,6 @@ pub(crate) struct SoakArgs {
 }
 
 impl SoakArgs {
-    /// How many POSTs.
     pub(crate) fn post_count(&self) -> u64 {
         if self.smoke { SMOKE_COUNT } else { self.count }
     }

@@ -22,7 +22,6 @@ use crate::sent_posts::{ClientKind, SentPost};
 /// A client that has waited this long goes away.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Connections of HTTP/2.
 const H2_CONNECTIONS: usize = 4;
 
 /// Clients at work; told to end when dropped.
@@ -123,7 +122,6 @@ impl SoakWorkload {
     }
 }
 
-/// The client's means.
 enum PostTransport {
     Http1(Rc<KeepAliveConnections>),
     Http2(Rc<SharedH2Connection>),

@@ -14,11 +14,8 @@ const MIN_GOOD_FRACTION: f64 = 0.9;
 /// What became of one kind of POSTs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SoakRow {
-    /// Who sent them.
     pub(crate) client: ClientKind,
-    /// What was promised.
     pub(crate) promise: IdempotencyPromise,
-    /// How many.
     pub(crate) sent: usize,
     /// Those whose client was told that they were done.
     pub(crate) good: usize,
@@ -48,7 +45,6 @@ pub(crate) struct SoakFindings {
 }
 
 impl SoakFindings {
-    /// Compares both sides.
     pub(crate) fn from_posts(sent: &[SentPost], executed: &ExecutedPosts) -> Self {
         let mut rows = Vec::new();
         for client in ClientKind::ALL {

@@ -85,7 +85,6 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The pool's probe.
 const PROBE: &str = r#"{ http = "/healthz" }"#;
 
 fn main() -> ExitCode {

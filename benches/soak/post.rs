@@ -11,7 +11,6 @@ const PLAIN_PATH: &str = "/work";
 /// The largest body: as much as a route holds of one, by default.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-/// A middling one.
 const SMALL_BODY_BYTES: usize = 1024;
 
 static BODY: [u8; LARGE_BODY_BYTES] = [b'x'; LARGE_BODY_BYTES];
@@ -42,14 +41,12 @@ impl IdempotencyPromise {
     }
 }
 
-/// One POST.
 #[derive(Clone, Debug)]
 pub(crate) struct Post {
     /// Its number; endpoints count by it.
     pub(crate) number: u64,
     /// What its client promises.
     pub(crate) promise: IdempotencyPromise,
-    /// Its body.
     pub(crate) body: &'static [u8],
 }
 
@@ -70,7 +67,6 @@ impl Post {
         Self { number, promise, body: &BODY[..body_bytes] }
     }
 
-    /// Its path.
     pub(crate) fn path(&self) -> String {
         let path_prefix =
             if self.promise == IdempotencyPromise::Keyed { KEYED_PATH } else { PLAIN_PATH };

@@ -8,7 +8,6 @@ use serde_json::json;
 use crate::evaluation::{SoakFindings, SoakRow};
 use crate::table;
 
-/// A run.
 #[derive(Debug)]
 pub(crate) struct SoakReport {
     /// What decided over it.
@@ -41,7 +40,6 @@ impl SoakReport {
         })
     }
 
-    /// As a table.
     pub(crate) fn as_text(&self) -> String {
         let SoakFindings { rows, failures, havoc, .. } = &self.findings;
         let cells = |names: [&str; 2], row: &dyn Fn(fn(&SoakRow) -> usize) -> usize| {

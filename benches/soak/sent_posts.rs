@@ -42,13 +42,9 @@ impl ClientKind {
 /// One POST, as its client knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentPost {
-    /// Its number.
     pub(crate) number: u64,
-    /// Who sent it.
     pub(crate) kind: ClientKind,
-    /// What was promised.
     pub(crate) promise: IdempotencyPromise,
-    /// How it ended.
     pub(crate) result: ClientResult,
 }
 

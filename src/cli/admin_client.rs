@@ -41,7 +41,6 @@ pub fn send(admin: SocketAddr, method: &str, path: &str, body: &str) -> io::Resu
 }
 
 /// A good answer of `admin`; what else came of asking is said on standard error.
-#[must_use]
 pub fn success_or_report(
     admin: SocketAddr,
     result: io::Result<ApiResponse>,

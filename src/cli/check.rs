@@ -17,12 +17,10 @@ use super::{EXIT_BAD_CONFIGURATION, EXIT_OK};
 /// How the result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// For people.
     Text {
         /// With the colours of a terminal.
         color: bool,
     },
-    /// One JSON object.
     Json,
 }
 

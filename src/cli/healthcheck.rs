@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use super::{EXIT_FAILED, EXIT_OK, admin_client};
 
 /// Asks `/healthz` (or `/readyz`) at `admin`; the exit code.
-#[must_use]
 pub fn healthcheck(admin: SocketAddr, ready: bool) -> u8 {
     let path = if ready { "/readyz" } else { "/healthz" };
     match admin_client::get(admin, path) {

@@ -193,7 +193,6 @@ impl OutputArguments {
 }
 
 /// Runs the command that the process was started with; the exit code.
-#[must_use]
 pub fn main() -> u8 {
     let arguments = match CliArguments::try_parse() {
         Ok(arguments) => arguments,

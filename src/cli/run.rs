@@ -32,7 +32,6 @@ pub enum LogFormat {
 }
 
 /// Runs until a signal says otherwise; the exit code.
-#[must_use]
 pub fn run(path: &Path, log: LogFormat) -> u8 {
     // What runs may be replaced on the disk later, and sockets are taken before there are threads.
     let executable = Executable::of_this_process();

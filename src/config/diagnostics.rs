@@ -46,7 +46,6 @@ impl Diagnostics {
         self.push(Severity::Error, span, problem)
     }
 
-    /// Records a warning.
     pub(super) fn warning(&mut self, span: &Range<usize>, problem: Problem) {
         self.push(Severity::Warning, span, problem);
     }

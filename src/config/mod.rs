@@ -48,9 +48,7 @@ pub struct LoadedConfig {
 pub enum LoadError {
     /// It could not be read at all.
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why not.
         error: io::Error,
     },
     /// It was read, and is wrong.

@@ -32,9 +32,7 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How much of the past is kept.
     pub ledger: LedgerRetention,
-    /// The operator's listener.
     pub admin: AdminConfig,
-    /// Bounds on clients.
     pub limits: ServerLimits,
     /// How a stop goes.
     pub shutdown: ShutdownConfig,
@@ -62,14 +60,12 @@ pub struct Config {
 
 impl Config {
     /// The same with made-up endpoints in place of what names lead to, for whoever looks nothing up.
-    #[must_use]
     pub fn with_placeholder_endpoints(&self) -> Self {
         let topology = discovery::with_placeholder_endpoints(&self.topology, &self.dns.entries);
         Self { topology, ..self.clone() }
     }
 
     /// What it needs descriptors for, besides connections of clients and to endpoints.
-    #[must_use]
     pub fn descriptor_needs(&self) -> DescriptorDemand {
         let pools = self.topology.pools.iter().map(|pool| &**pool);
         descriptor_needs(self.workers, self.listeners.len(), pools, &self.dns.entries)
@@ -104,7 +100,6 @@ pub struct DnsConfig {
     pub timeout: Duration,
     /// When names are looked up, and what is believed.
     pub policy: LookupPolicy,
-    /// The names.
     pub entries: Vec<DiscoveryEntry>,
 }
 
@@ -117,7 +112,6 @@ pub struct GeoConfig {
     pub country_header: Option<HeaderName>,
 }
 
-/// One client-facing listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSpec {
     /// Port 0 takes any free port.
@@ -130,7 +124,6 @@ pub struct ListenerSpec {
     pub proxy_protocol: Option<Arc<[Network]>>,
 }
 
-/// The operator's listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Loopback only; port 0 takes any free port; absent switches it off.
@@ -152,7 +145,6 @@ impl Default for LedgerRetention {
     }
 }
 
-/// Bounds on clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Client connections, per listener and over all workers.
@@ -180,9 +172,7 @@ pub enum MemoryLimit {
     /// As much as the control group allows, and no more than most of the machine's.
     #[default]
     System,
-    /// So many bytes.
     Bytes(u64),
-    /// Nobody minds.
     Unlimited,
 }
 
@@ -287,9 +277,7 @@ impl Default for HeaderPolicy {
 /// What is written down of each request, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
-    /// Where lines go.
     pub target: AccessLogTarget,
-    /// How lines look.
     pub format: AccessLogFormat,
     /// Write the names of a query's parts without their values.
     pub should_redact_query: bool,
@@ -299,7 +287,6 @@ pub struct AccessLogConfig {
 
 impl AccessLogConfig {
     /// Whether anything is written at all.
-    #[must_use]
     pub fn is_on(&self) -> bool {
         self.target != AccessLogTarget::Off
     }
@@ -316,19 +303,15 @@ impl Default for AccessLogConfig {
     }
 }
 
-/// Where lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AccessLogTarget {
-    /// Nowhere.
     #[default]
     Off,
-    /// To standard output.
     Stdout,
     /// To the end of this file.
     File(PathBuf),
 }
 
-/// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLogFormat {
     /// One JSON object each.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 /// A file that was read for a configuration, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferencedFile {
-    /// Where it is.
     pub path: PathBuf,
     stamp: Option<FileStamp>,
 }
@@ -23,7 +22,6 @@ struct FileStamp {
 
 impl ReferencedFile {
     /// The file as it is now; what is not there may come.
-    #[must_use]
     pub fn stat(path: &Path) -> Self {
         let stamp = fs::metadata(path).ok().map(|metadata| FileStamp {
             device: metadata.dev(),
@@ -35,7 +33,6 @@ impl ReferencedFile {
     }
 
     /// The same file, as it is now.
-    #[must_use]
     pub fn restat(&self) -> Self {
         Self::stat(&self.path)
     }

@@ -24,7 +24,6 @@ pub enum Severity {
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceLocation {
-    /// Counted from 1.
     pub line: usize,
     /// Counted in characters, from 1.
     pub column: usize,
@@ -39,7 +38,6 @@ pub struct SourceLocation {
 /// A second place that belongs to a diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RelatedLocation {
-    /// Where.
     #[serde(flatten)]
     pub at: SourceLocation,
     /// What it has to do with it.
@@ -49,14 +47,11 @@ pub struct RelatedLocation {
 /// One thing that is wrong, or looks so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// Error or warning.
     pub severity: Severity,
     /// The name of the file as it was given.
     pub file: String,
-    /// Where.
     #[serde(flatten)]
     pub at: SourceLocation,
-    /// What is wrong.
     pub message: String,
     /// What to write instead. The JSON key stays `mend`.
     #[serde(rename = "mend")]
@@ -83,7 +78,6 @@ impl ConfigReport {
     pub const MAX_DIAGNOSTICS: usize = 100;
 
     /// Whether nothing was found.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.diagnostics.is_empty()
     }
@@ -94,7 +88,6 @@ impl ConfigReport {
     }
 
     /// Each diagnostic with its source line, the place underlined, and the mend; for people.
-    #[must_use]
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();

@@ -10,7 +10,6 @@ use super::file::ConfigFile;
 /// The JSON Schema (2020-12) of a configuration file, with every key described. It knows the shape
 /// of a file; what it cannot know, such as whether a route's pool exists, is checked by
 /// [`super::parse`].
-#[must_use]
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
     let mut schema = generator.into_root_schema_for::<ConfigFile>();

@@ -124,7 +124,6 @@ struct ValidatedPools {
 enum UnreadPools {
     /// None of them could be read, so any name may be one.
     Any,
-    /// These names.
     Names(Vec<String>),
 }
 

@@ -36,7 +36,6 @@ pub struct WriteTimeoutStream {
 
 impl WriteTimeoutStream {
     /// Wraps an accepted connection.
-    #[must_use]
     pub fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self { inner: stream, write_timeout, write_timer: None }
     }
@@ -125,13 +124,10 @@ enum Transport {
 
 impl ClientStream {
     /// A connection in cleartext; `replay` was read of it already.
-    #[must_use]
     pub fn plain(stream: WriteTimeoutStream, replay: Bytes) -> Self {
         Self { transport: Transport::Plain(TokioIo::new(stream)), replay }
     }
 
-    /// An encrypted connection.
-    #[must_use]
     pub fn tls(stream: TlsStream<WriteTimeoutStream>) -> Self {
         let transport = Transport::Tls(Box::new(TokioIo::new(stream)));
         Self { transport, replay: Bytes::new() }

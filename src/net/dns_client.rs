@@ -55,13 +55,10 @@ pub struct DnsClient {
 
 impl DnsClient {
     /// A client that has asked nobody yet.
-    #[must_use]
     pub fn new(servers: DnsServers) -> Self {
         Self { servers, cached: RefCell::default() }
     }
 
-    /// Who is asked.
-    #[must_use]
     pub fn servers(&self) -> &DnsServers {
         &self.servers
     }

@@ -13,13 +13,11 @@ pub struct GeoDatabase(Reader<Arc<[u8]>>);
 
 impl GeoDatabase {
     /// Of bytes that have been checked; `None` if they are no such database all the same.
-    #[must_use]
     pub fn new(bytes: Arc<[u8]>) -> Option<Self> {
         Reader::from_source(bytes).ok().map(Self)
     }
 
     /// What it knows of an address.
-    #[must_use]
     pub fn lookup(&self, ip: IpAddr) -> ClientLocation {
         let Ok(found) = self.0.lookup(ip) else { return ClientLocation::default() };
         let country: Option<&str> = found.decode_path(&path!["country", "iso_code"]).ok().flatten();

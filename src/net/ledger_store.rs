@@ -51,7 +51,6 @@ pub struct LedgerChange {
 
 impl LedgerChange {
     /// Whether there is nothing to write.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.incidents.is_empty() && self.removed_incidents.is_empty() && self.budgets.is_none()
     }
@@ -66,9 +65,7 @@ pub struct LedgerStore {
 /// A file that was opened.
 #[derive(Debug)]
 pub struct OpenedLedger {
-    /// The file.
     pub store: LedgerStore,
-    /// What it holds.
     pub contents: LedgerContents,
     /// What was there could not be read and lies here now, for this reason; the file is a new one.
     pub quarantined: Option<(PathBuf, String)>,

@@ -17,16 +17,13 @@ const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 /// Who connects to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerRole {
-    /// Clients.
     Clients,
-    /// The operator.
     Operator,
 }
 
 /// A listening socket that another process has made.
 #[derive(Debug)]
 pub struct InheritedListener {
-    /// The socket.
     pub listener: TcpListener,
     /// The address that it stands for in the configuration of who gives it; not that of the socket
     /// if the port there is 0.
@@ -62,7 +59,6 @@ pub struct InheritedListeners(Vec<InheritedListener>);
 impl InheritedListeners {
     /// What the service manager has passed (`LISTEN_FDS` and its kin, sd_listen_fds(3)), and why it
     /// is less than it should be. To be called before there are threads: it changes the environment.
-    #[must_use]
     pub fn from_service_manager() -> (Self, Vec<String>) {
         let labels = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut labels = labels.split(':').map(str::to_owned);
@@ -85,7 +81,6 @@ impl InheritedListeners {
         (listeners, errors)
     }
 
-    /// Adds one.
     pub fn add(&mut self, listener: InheritedListener) {
         self.0.push(listener);
     }

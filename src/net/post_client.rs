@@ -51,14 +51,11 @@ impl fmt::Display for PostError {
 
 impl std::error::Error for PostError {}
 
-/// What came back.
 #[derive(Clone, Debug)]
 pub struct PostResponse {
-    /// Its status.
     pub status: StatusCode,
     /// When to come again, if it says so in seconds (RFC 9110 10.2.3).
     pub retry_after: Option<Duration>,
-    /// Its body.
     pub body: Bytes,
 }
 
@@ -75,7 +72,6 @@ pub struct PostClient {
 impl PostClient {
     /// Posts go to `target`, an absolute URL, with `headers`; over TLS if there is `tls`, whose server
     /// name must be given. `Host` is made of the URL.
-    #[must_use]
     pub fn new(target: Uri, mut headers: HeaderMap, tls: Option<Arc<UpstreamTls>>) -> Self {
         let host = target.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         if let Some(host) = host {

@@ -10,7 +10,6 @@ use http::header::{HeaderMap, HeaderName, TE};
 pub type Trailers = Option<Box<HeaderMap>>;
 
 /// What may be passed on of `fields`.
-#[must_use]
 pub fn strip_forbidden(mut fields: HeaderMap) -> Trailers {
     let forbidden: Vec<HeaderName> =
         fields.keys().filter(|name| is_forbidden(name)).cloned().collect();
@@ -21,7 +20,6 @@ pub fn strip_forbidden(mut fields: HeaderMap) -> Trailers {
 }
 
 /// Whether a request with these headers says that trailers can be taken (RFC 9110 10.1.4).
-#[must_use]
 pub fn has_te_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         let mut codings = value.split(',').map(|coding| coding.split(';').next());

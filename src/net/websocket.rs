@@ -13,19 +13,16 @@ pub struct WebSocketKey(String);
 
 impl WebSocketKey {
     /// The key of a connection; no two should be the same, but nobody need be unable to guess one.
-    #[must_use]
     pub fn new(nonce: u128) -> Self {
         Self(encode_base64(&nonce.to_be_bytes()))
     }
 
     /// As `sec-websocket-key` says it.
-    #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::try_from(self.0.as_str()).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// Whether an answer with these headers is one to this key.
-    #[must_use]
     pub fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
         let single = values.next().filter(|_| values.next().is_none());

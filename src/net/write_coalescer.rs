@@ -48,7 +48,6 @@ impl<S> Clone for WriteCoalescer<S> {
 
 impl<S> WriteCoalescer<S> {
     /// Gathers what is written to `stream`.
-    #[must_use]
     pub fn new(stream: S) -> Self {
         let inner = CoalescerInner {
             stream,
@@ -197,7 +196,6 @@ impl<F, S> FlushAfterPoll<F, S> {
         Self { writer, stream }
     }
 
-    /// Who writes.
     pub fn writer(self: Pin<&mut Self>) -> Pin<&mut F> {
         self.project().writer
     }

@@ -8,7 +8,6 @@ use fastrand::Rng;
 /// The time from a request's arrival at an endpoint to its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LatencyModel {
-    /// Always the same.
     Fixed(Duration),
     /// Each answer for itself.
     Distributed(Arc<LatencyDistribution>),
@@ -16,7 +15,6 @@ pub enum LatencyModel {
 
 impl LatencyModel {
     /// The time of one answer.
-    #[must_use]
     pub fn sample(&self, rng: &mut Rng) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
@@ -26,7 +24,6 @@ impl LatencyModel {
 
     /// The latency that this share of all answers, in 0..=1, exceeds: of 0 the longest, of 1 the
     /// shortest.
-    #[must_use]
     pub fn upper_quantile(&self, share: f64) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
@@ -35,7 +32,6 @@ impl LatencyModel {
     }
 
     /// The share of answers, in 0..=1, that take longer than `bound`.
-    #[must_use]
     pub fn share_above(&self, bound: Duration) -> f64 {
         match self {
             Self::Fixed(latency) => f64::from(u8::from(*latency > bound)),
@@ -64,7 +60,6 @@ impl LatencyDistribution {
     /// them and on beyond the last, but never longer than `max` (an
     /// hour unless it is given). `None` unless there are two at
     /// least, and shares and latencies rise.
-    #[must_use]
     pub fn from_quantiles(quantiles: &[(f64, Duration)], max: Option<Duration>) -> Option<Self> {
         let rise = |pair: &[(f64, Duration)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
         let inside =
@@ -80,7 +75,6 @@ impl LatencyDistribution {
 
     /// The distribution of answers that were counted, (latency, how many), in any order. `None` if
     /// there are none.
-    #[must_use]
     pub fn from_counts(counts: &[(Duration, u64)]) -> Option<Self> {
         let mut sorted: Vec<(Duration, u64)> =
             counts.iter().copied().filter(|(_, count)| *count > 0).collect();
@@ -96,7 +90,6 @@ impl LatencyDistribution {
 
     /// The distribution whose quantiles are these steps, (share of the answers that take at most as
     /// long, latency), both rising; the last share counts as all. `None` if there are none.
-    #[must_use]
     pub fn from_steps(quantiles: &[(f64, Duration)]) -> Option<Self> {
         let mut steps: Vec<_> = quantiles.iter().map(|(share, at)| (1.0 - share, *at)).collect();
         steps.last_mut()?.0 = 0.0;
@@ -104,7 +97,6 @@ impl LatencyDistribution {
     }
 
     /// The latency that this share of all answers, in 0..=1, exceeds.
-    #[must_use]
     pub fn upper_quantile(&self, share: f64) -> Duration {
         match &self.0 {
             DistributionShape::Empirical(steps) => {
@@ -123,7 +115,6 @@ impl LatencyDistribution {
     }
 
     /// The share of answers, in 0..=1, that take longer than `bound`.
-    #[must_use]
     pub fn share_above(&self, bound: Duration) -> f64 {
         match &self.0 {
             DistributionShape::Empirical(steps) => {

@@ -19,7 +19,6 @@ use crate::logic::orders::operator_orders::OperatorOrder;
 use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};
 
 /// Whether any pool has it.
-#[must_use]
 pub fn has_target_in_topology(what: &TopologySelector, topology: &Topology) -> bool {
     let zones = topology.pools.iter().flat_map(|pool| &pool.zones);
     let mut all = zones.flat_map(|zone| zone.endpoints.iter().map(move |one| (zone, one)));
@@ -42,18 +41,15 @@ pub struct WhatIfInput<'q> {
     pub zone_loads: ZoneLoads,
     /// How soon regions answer, where that is known.
     pub latency_orders: Vec<(Arc<str>, LatencyOrder)>,
-    /// What is lost.
     pub lost_targets: &'q [TopologySelector],
 }
 
 /// One pool, before and after.
 #[derive(Clone, Debug)]
 pub struct PoolOutlook {
-    /// As declared.
     pub pool: Arc<PoolSpec>,
     /// Requests a second, if there are any that are known of.
     pub rate_rps: Option<f64>,
-    /// As it is.
     pub before: PoolTraffic,
     /// As it would be.
     pub after: PoolTraffic,
@@ -71,13 +67,11 @@ pub struct PoolTraffic {
 /// What a zone gets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneTraffic {
-    /// Which.
     pub place: Locality,
     /// Of the pool's traffic, in 0..1.
     pub share: f64,
     /// Endpoints that can serve.
     pub serving_count: u32,
-    /// All of them.
     pub endpoint_count: u32,
     /// Requests a second that what serves of it can take by its own statement.
     pub capacity_rps: Option<f64>,
@@ -96,7 +90,6 @@ pub struct CapacityOverload {
 
 impl PoolTraffic {
     /// Whether there is somebody to serve.
-    #[must_use]
     pub fn has_serving_endpoint(&self) -> bool {
         self.zones.iter().any(|zone| zone.serving_count > 0)
     }
@@ -104,7 +97,6 @@ impl PoolTraffic {
 
 impl PoolOutlook {
     /// Zones and regions that would get more than they can take.
-    #[must_use]
     pub fn overloads(&self) -> Vec<CapacityOverload> {
         let rate_rps = self.rate_rps.unwrap_or(0.0);
         let of = |what: String, share: f64, capacity_rps: Option<f64>| {
@@ -131,14 +123,11 @@ impl PoolOutlook {
     }
 
     /// Whether the pool serves all the same, and nothing is asked for more than it can take.
-    #[must_use]
     pub fn can_carry_load(&self) -> bool {
         self.after.has_serving_endpoint() && !self.after.is_panic && self.overloads().is_empty()
     }
 }
 
-/// Everything is healthy.
-#[must_use]
 pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
     let endpoint = |address: SocketAddr| EndpointHealthExport {
         address,
@@ -172,7 +161,6 @@ pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
 }
 
 /// What becomes of every pool.
-#[must_use]
 pub fn whatif(question: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
     let mut steady = question.health.clone();
     for zone in steady.pools.iter_mut().flat_map(|pool| &mut pool.zones) {

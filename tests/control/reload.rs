@@ -13,7 +13,6 @@ use crate::support::instance::Gapless;
 use crate::support::load::SteadyLoad;
 use crate::support::{DEFAULT_TIMEOUT, ReservedPort, eventually};
 
-/// Reloads under load.
 const RELOAD_COUNT: u64 = 1_000;
 
 /// Reloads before memory is measured: caches and allocators have taken what they need by then.

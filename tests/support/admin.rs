@@ -44,7 +44,6 @@ impl Gapless {
         self.endpoint(address)["state"].as_str().expect("a word").to_owned()
     }
 
-    /// The only pool.
     #[track_caller]
     pub(crate) fn pool(&self) -> Value {
         take_array(self.api_json("/api/v1/pools"), "pools").swap_remove(0)

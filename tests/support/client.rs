@@ -10,7 +10,6 @@ use super::wire::{MessageHead, WireStream};
 /// Longest silence that a client bears.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct TestResponse {
     pub(crate) status: u16,

@@ -26,7 +26,6 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whole tables.
     pub(crate) fn tables(mut self, lines: &str) -> Self {
         writeln!(self.tables, "{lines}").expect("text");
         self
@@ -44,7 +43,6 @@ impl ConfigBuilder {
         self
     }
 
-    /// One more zone.
     pub(crate) fn zone(self, name: &str, endpoints: &[SocketAddr]) -> Self {
         let list: Vec<String> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
         self.zone_with_entries(name, &list.join(", "))
@@ -62,7 +60,6 @@ impl ConfigBuilder {
         self
     }
 
-    /// As a file.
     pub(crate) fn text(&self) -> String {
         let Self { keys, tables, route, pool, zones, listen } = self;
         let mut text = format!("{keys}\n[admin]\naddress = \"127.0.0.1:0\"\n{tables}\n");

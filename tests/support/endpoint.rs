@@ -71,7 +71,6 @@ impl ResponseMode {
         Self::RawClose(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_vec())
     }
 
-    /// Not HTTP.
     pub(crate) fn malformed() -> Self {
         Self::RawClose(b"HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n".to_vec())
     }
@@ -114,7 +113,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl TestEndpoint {
-    /// Answers everything well.
     pub(crate) fn start(name: &str) -> Self {
         Self::start_on(name, ReservedPort::reserve())
     }
@@ -200,7 +198,6 @@ impl TestEndpoint {
         let _ = accept_thread.thread.join();
     }
 
-    /// Accepts connections (again).
     pub(crate) fn listen(&self) {
         let listener = Arc::new(self.port.listen());
         let (accepting, state) = (Arc::clone(&listener), Arc::clone(&self.state));
@@ -319,7 +316,6 @@ fn respond(
     }
 }
 
-/// A plain answer.
 pub(crate) fn response_text(status: u16, name: &str, body: &str, method: &str) -> String {
     let head = format!(
         "HTTP/1.1 {status} Status\r\nx-endpoint: {name}\r\ncontent-length: {}\r\n\r\n",

@@ -169,7 +169,6 @@ impl Gapless {
         self.reader.is_finished()
     }
 
-    /// The configuration file.
     pub(crate) fn config_file(&self) -> &Path {
         &self.file
     }
@@ -217,7 +216,6 @@ impl Gapless {
         Duration::from_millis((ticks(12) + ticks(13)) * 10)
     }
 
-    /// Resident memory.
     pub(crate) fn rss_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("a running process");

@@ -16,16 +16,13 @@ pub(crate) struct SteadyLoad {
     clients: Vec<JoinHandle<LoadSummary>>,
 }
 
-/// What they met.
 #[derive(Debug, Default)]
 pub(crate) struct LoadSummary {
-    /// Requests sent.
     pub(crate) sent: u64,
     /// Everything that was not a 200 on a connection that stayed open.
     pub(crate) failures: Vec<String>,
     /// Good answers, by endpoint.
     pub(crate) by_endpoint: BTreeMap<String, u64>,
-    /// The slowest answer.
     pub(crate) slowest: Duration,
 }
 
@@ -46,7 +43,6 @@ impl SteadyLoad {
         self.sent.load(SeqCst)
     }
 
-    /// Ends the load.
     pub(crate) fn stop(self) -> LoadSummary {
         self.stop.store(true, SeqCst);
         let mut all = LoadSummary::default();

@@ -80,7 +80,6 @@ impl Nginx {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

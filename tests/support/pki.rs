@@ -12,7 +12,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, version};
 
-/// Who issues certificates.
 pub(crate) struct CertificateAuthority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -50,7 +49,6 @@ impl CertificateAuthority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Its own certificate.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
@@ -64,7 +62,6 @@ impl CertificateAuthority {
         self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, valid)
     }
 
-    /// A client's certificate.
     pub(crate) fn client_certificate(&self, name: &str) -> Identity {
         self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth, CertificateValidity::Current)
     }

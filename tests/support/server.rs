@@ -38,12 +38,10 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// Serves in cleartext.
     pub(crate) fn start_cleartext(serve: ConnectionHandler) -> Self {
         Self::start(None, serve)
     }
 
-    /// Serves over TLS.
     pub(crate) fn start_tls(config: Arc<ServerConfig>, serve: ConnectionHandler) -> Self {
         Self::start(Some(config.into()), serve)
     }

@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// A message head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MessageHead {
     /// The request line or status line.

@@ -31,7 +31,6 @@ impl ControlLag {
     }
 
     /// By how much control was too late, if that was just now.
-    #[must_use]
     pub fn recent_lag(&self, now: Instant) -> Option<Duration> {
         let (at, lag) = self.last_lag.get()?;
         (now.saturating_duration_since(at) < NOT_READY_AFTER_LAG).then_some(lag)

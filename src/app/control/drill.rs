@@ -61,7 +61,6 @@ pub(super) enum DrillInput {
 }
 
 impl DrillControlState {
-    /// Waits for either.
     pub(super) async fn next_input(&mut self) -> DrillInput {
         tokio::select! {
             Some(probed) = self.probe_results.1.recv() => DrillInput::ProbeEnded(probed),
@@ -119,7 +118,6 @@ impl ControlLoop {
         [run, director_due].into_iter().flatten().min()
     }
 
-    /// What woke control.
     pub(super) fn on_drill_input(&mut self, drilled: DrillInput) {
         match drilled {
             DrillInput::ProbeEnded(probed) => self.on_drill_probe_result(probed),

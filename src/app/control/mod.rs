@@ -59,7 +59,6 @@ const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub enum ProcessCommand {
     /// Fail readiness, drain, end. The second one ends at once.
     Stop,
-    /// End at once.
     Kill,
     /// Have another process take over, then drain and end.
     Upgrade,
@@ -68,7 +67,6 @@ pub enum ProcessCommand {
 /// Where the instance is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecyclePhase {
-    /// Serving.
     Serving,
     /// On the way out.
     Stopping,
@@ -76,13 +74,10 @@ pub enum LifecyclePhase {
 
 /// What the admin listener shows; shared on the control thread only.
 pub struct AdminState {
-    /// The machine itself.
     pub director: RefCell<Director>,
     /// Endpoints that are found by name.
     pub discovery: RefCell<Discovery>,
-    /// What runs.
     pub config: RefCell<ConfigJson>,
-    /// The process itself.
     pub process: RefCell<ProcessJson>,
     /// Where the instance is in its life.
     pub phase: Cell<LifecyclePhase>,
@@ -111,9 +106,7 @@ pub struct AdminState {
 /// What reaches control from outside.
 #[derive(Debug)]
 pub struct ControlInputs {
-    /// From workers.
     pub reports: mpsc::Receiver<WorkerReport>,
-    /// From the operator.
     pub commands: mpsc::Receiver<ProcessCommand>,
     /// From who watches the configuration.
     pub reloads: mpsc::Receiver<ReloadAttempt>,
@@ -128,7 +121,6 @@ pub struct StartupState {
     pub health_export: Option<HealthExport>,
     /// What names led to, as an earlier process knew it.
     pub remembered_names: Vec<CachedLookup>,
-    /// Upgrades so far.
     pub upgrades: u64,
     /// Who is told how things go.
     pub notifier: Notifier,
@@ -152,7 +144,6 @@ pub struct ControlLoop {
     probe_states: HashMap<(EndpointId, u8), Rc<ProbeConnectionCache>>,
     probe_results:
         (mpsc::UnboundedSender<ProbeCompletion>, mpsc::UnboundedReceiver<ProbeCompletion>),
-    /// What lookups bring.
     lookup_results: (mpsc::UnboundedSender<LookupResult>, mpsc::UnboundedReceiver<LookupResult>),
     inputs: ControlInputs,
     executable: Option<Executable>,
@@ -166,7 +157,6 @@ pub struct ControlLoop {
 impl ControlLoop {
     /// Takes the checked configuration to its first snapshot. Probes and lookups start with
     /// [`Control::run`]. Must be called on a `LocalSet`.
-    #[must_use]
     pub fn new(
         shared: Arc<InstanceShared>,
         config: Config,
@@ -240,7 +230,6 @@ impl ControlLoop {
     }
 
     /// What the admin listener shows.
-    #[must_use]
     pub fn admin_state(&self) -> Rc<AdminState> {
         Rc::clone(&self.admin_state)
     }

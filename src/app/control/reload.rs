@@ -35,7 +35,6 @@ pub struct ReloadAttempt {
 /// A configuration that passed every check, and what listeners need of it.
 #[derive(Debug)]
 pub struct PreparedConfig {
-    /// The configuration.
     pub loaded: LoadedConfig,
     /// How connections are taken, listener by listener.
     pub listeners: Vec<ListenerConfig>,
@@ -44,7 +43,6 @@ pub struct PreparedConfig {
 /// A configuration file and what runs of it.
 #[derive(Debug)]
 pub struct WatchedConfigFile {
-    /// The file.
     pub path: PathBuf,
     /// What it held when it was loaded.
     pub bytes: Vec<u8>,

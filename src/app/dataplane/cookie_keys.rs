@@ -38,7 +38,6 @@ pub struct Keyring {
 
 impl Keyring {
     /// What `secrets` give the pool of this name.
-    #[must_use]
     pub fn new(pool: &str, secrets: &CookieSecrets) -> Self {
         let key = |secret: &[u8; 32], use_: &str| {
             let secret = hmac::Key::new(HMAC_SHA256, secret);
@@ -50,13 +49,11 @@ impl Keyring {
     }
 
     /// Whether it is made of these.
-    #[must_use]
     pub fn is_derived_from(&self, secrets: &CookieSecrets) -> bool {
         self.secrets == *secrets
     }
 
     /// A pin, as a cookie holds it.
-    #[must_use]
     pub fn seal_pin(&self, pin: &AffinityPin) -> String {
         let Some((tagging, masking)) = self.keys.first() else { return String::new() };
         let mut plain = [0; PIN_BYTES];
@@ -74,7 +71,6 @@ impl Keyring {
 
     /// The pin that a cookie holds, and whether it is sealed as it would be now; `None` if it was not
     /// sealed by one of these keys.
-    #[must_use]
     pub fn open_pin(&self, text: &[u8]) -> Option<(AffinityPin, bool)> {
         let sealed = base64_decode(text)?;
         let (tag, body) = sealed.split_at(TAG_BYTES);
@@ -125,7 +121,6 @@ fn base64_decode(text: &[u8]) -> Option<[u8; SEALED_BYTES]> {
 
 /// The secret of an instance whose pools have none: what is kept in `directory`, or else `inherited`, or
 /// else by chance. What could not be kept lasts as long as this process and those that it hands over to.
-#[must_use]
 pub fn instance_secret(
     directory: Option<&Path>,
     inherited: Option<&CookieSecrets>,

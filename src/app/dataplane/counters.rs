@@ -249,7 +249,6 @@ impl PoolMetrics {
 
 impl RequestMetrics {
     /// A new set of counters for one worker and pool. A worker asks once and keeps it.
-    #[must_use]
     pub fn register_pool(&self, pool: &Arc<str>) -> Arc<PoolMetrics> {
         let metrics = Arc::new(PoolMetrics::default());
         let mut by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,14 +258,12 @@ impl RequestMetrics {
 
     /// The counter of requests beyond the rate of `route`, for all workers. A worker asks once and
     /// keeps it.
-    #[must_use]
     pub fn rate_limited_counter(&self, route: &Arc<str>) -> Arc<AtomicU64> {
         let mut limited = self.rate_limited.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(limited.entry(Arc::clone(route)).or_default())
     }
 
     /// A new set of counters for one worker, route and pool. A worker asks once and keeps it.
-    #[must_use]
     pub fn register_route_pool(&self, route: &Arc<str>, pool: &Arc<str>) -> Arc<RoutePoolMetrics> {
         let metrics = Arc::new(RoutePoolMetrics::default());
         let mut by_way = self.by_route_pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,7 +273,6 @@ impl RequestMetrics {
     }
 
     /// What was counted so far, by route and pool.
-    #[must_use]
     pub fn route_pool_counts(&self) -> Vec<(RoutePoolKey, RoutePoolCounts)> {
         let by_way = self.by_route_pool.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |metrics: &[Arc<RoutePoolMetrics>]| {
@@ -294,7 +290,6 @@ impl RequestMetrics {
     }
 
     /// Requests answered so far, by pool.
-    #[must_use]
     pub fn answered_by_pool(&self) -> Vec<(Arc<str>, u64)> {
         let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = |metrics: &Arc<PoolMetrics>| -> u64 {
@@ -319,7 +314,6 @@ impl RequestMetrics {
     }
 
     /// Requests of this pool that were answered so far.
-    #[must_use]
     pub fn answered(&self, pool: &str) -> u64 {
         let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
         let all = by_pool.get(pool).into_iter().flatten();
@@ -327,7 +321,6 @@ impl RequestMetrics {
     }
 
     /// The counters in Prometheus' text format.
-    #[must_use]
     pub fn render(&self) -> String {
         let by_pool = self.by_pool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut page = CounterPage { out: String::new() };

@@ -70,7 +70,6 @@ pub struct InstanceShared {
 /// How clients are treated, whatever they ask for.
 #[derive(Debug)]
 pub struct HttpPolicy {
-    /// Bounds on clients.
     pub limits: ServerLimits,
     /// What is added to messages, and what their fields may be called.
     pub headers: HeaderPolicy,
@@ -88,7 +87,6 @@ pub struct HttpPolicy {
 
 impl HttpPolicy {
     /// What `config` says of them.
-    #[must_use]
     pub fn from_config(config: &Config) -> Self {
         let Config { limits, headers, access_log, paths, .. } = config;
         Self {
@@ -108,9 +106,7 @@ impl HttpPolicy {
 pub enum WorkerReport {
     /// A request met a failure.
     Traffic {
-        /// Whose.
         endpoint: EndpointId,
-        /// Which.
         failure: Failure,
         /// When the try began.
         began: Instant,
@@ -119,20 +115,15 @@ pub enum WorkerReport {
     IdleClosed(EndpointId),
     /// The first, of a request that a drill took; the identity is that of the drill's director.
     DrillTraffic {
-        /// Which drill.
         drill: u64,
-        /// Whose.
         endpoint: EndpointId,
-        /// Which.
         failure: Failure,
         /// When the try began.
         began: Instant,
     },
     /// The second, of a drill's connections.
     DrillIdleClosed {
-        /// Which drill.
         drill: u64,
-        /// Whose.
         endpoint: EndpointId,
     },
 }
@@ -146,23 +137,19 @@ pub enum WorkerCommand {
     Unlisten(SocketAddr),
     /// The verdict on the endpoint is down.
     AbortEndpoint {
-        /// Whose.
         endpoint: EndpointId,
         /// What becomes of the requests that wait for it.
         waiting: InFlightPolicy,
     },
     /// Nobody is to go to the endpoint any more, because an operator has said so.
     EndpointDrained {
-        /// Which.
         endpoint: EndpointId,
         /// The time of what lasts there is up.
         is_over: bool,
     },
     /// As [`Command::Cut`], for the requests that a drill took.
     AbortDrillEndpoint {
-        /// Which drill.
         drill: u64,
-        /// Whose.
         endpoint: EndpointId,
         /// What becomes of the requests that wait for it.
         waiting: InFlightPolicy,
@@ -170,7 +157,6 @@ pub enum WorkerCommand {
     /// The drill is over: what was not really sent goes where everybody goes. If something real came
     /// in between, so does all that may be sent again.
     EndDrill {
-        /// Which drill.
         drill: u64,
         /// Whether something real came in between.
         is_interrupted: bool,
@@ -197,7 +183,6 @@ pub struct Listener {
 
 impl InstanceShared {
     /// Shared state, and the end of the queue that control reads.
-    #[must_use]
     pub fn new(http_policy: HttpPolicy) -> (Arc<Self>, mpsc::Receiver<WorkerReport>) {
         let (reports, receiver) = mpsc::channel(REPORT_QUEUE_LIMIT);
         let shared = Self {
@@ -258,7 +243,6 @@ impl InstanceShared {
     }
 
     /// Microseconds since the epoch.
-    #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_micros() as u64
     }

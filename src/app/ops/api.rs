@@ -21,26 +21,20 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// Reads both clocks.
-    #[must_use]
     pub fn read() -> Self {
         Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
     /// RFC 3339 in UTC with microseconds.
-    #[must_use]
     pub fn to_rfc3339(&self, at: Instant) -> String {
         micros_to_rfc3339(self.unix_micros(at))
     }
 
-    /// Microseconds since 1970.
-    #[must_use]
     pub fn unix_micros(&self, at: Instant) -> u64 {
         u64::try_from(self.since_unix_epoch(at).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The instant of a time since 1970 in microseconds; now or long ago if there is none.
-    #[must_use]
     pub fn instant(&self, us: u64) -> Instant {
         let wall_us = self.unix_micros(self.instant);
         let apart = Duration::from_micros(us.abs_diff(wall_us));
@@ -52,8 +46,6 @@ impl WallClock {
         at.unwrap_or(self.instant)
     }
 
-    /// Since 1970.
-    #[must_use]
     pub fn since_unix_epoch(&self, at: Instant) -> Duration {
         let wall = match at.checked_duration_since(self.instant) {
             Some(after) => self.wall + after,
@@ -64,7 +56,6 @@ impl WallClock {
 }
 
 /// Microseconds since 1970 as RFC 3339 in UTC.
-#[must_use]
 pub fn micros_to_rfc3339(us: u64) -> String {
     let stamp = i64::try_from(us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
     stamp.map_or_else(String::new, |stamp| format!("{stamp:.6}"))
@@ -173,7 +164,6 @@ struct ProbeJson {
 
 impl EndpointJson {
     /// The status of one endpoint, as of `now`.
-    #[must_use]
     pub fn new(status: &EndpointStatus, clock: &WallClock, now: Instant) -> Self {
         let reason = match status.health {
             Health::Suspect { failure, .. }
@@ -213,7 +203,6 @@ impl EndpointJson {
 }
 
 /// How a probe ended, in a word or two.
-#[must_use]
 pub fn probe_outcome_text(outcome: ProbeOutcome) -> String {
     match outcome {
         ProbeOutcome::Pass { .. } => "pass".to_owned(),
@@ -239,9 +228,7 @@ impl From<FailoverCounts> for TallyJson {
 /// `/api/v1/process`: what runs, and how it came to.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ProcessJson {
-    /// Its identity.
     pub pid: u32,
-    /// Its version.
     pub version: &'static str,
     /// What an upgrade starts.
     pub executable: Option<String>,
@@ -254,15 +241,11 @@ pub struct ProcessJson {
 /// An upgrade that came to nothing.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailedUpgradeJson {
-    /// When.
     pub at: String,
-    /// Why.
     pub why: String,
 }
 
 impl ProcessJson {
-    /// This process.
-    #[must_use]
     pub fn new(executable: Option<&Executable>, upgrades: u64) -> Self {
         Self {
             pid: std::process::id(),
@@ -292,7 +275,6 @@ pub struct ConfigJson {
 /// A configuration that was refused.
 #[derive(Clone, Debug, Serialize)]
 pub struct RefusedJson {
-    /// When.
     pub at: String,
     /// As `gapless check` prints it.
     pub report: String,

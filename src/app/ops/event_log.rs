@@ -44,7 +44,6 @@ pub fn count_lost_lines(counter: tracing_appender::non_blocking::ErrorCounter) {
 }
 
 /// Lines of the log that nobody took.
-#[must_use]
 pub fn lost_lines() -> usize {
     LOST_LINES.get().map_or(0, tracing_appender::non_blocking::ErrorCounter::dropped_lines)
 }
@@ -241,7 +240,6 @@ fn record_incident_ended(incident: &Incident) {
     );
 }
 
-/// Counts one probe.
 pub fn record_probe(pool: &str, outcome: ProbeOutcome) {
     if let Some(latency) = outcome.latency() {
         histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
@@ -322,7 +320,6 @@ pub fn record_upgrade(ok: bool) {
 }
 
 /// Milliseconds with a fraction.
-#[must_use]
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

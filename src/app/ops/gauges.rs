@@ -45,7 +45,6 @@ impl GaugePage {
 }
 
 /// What there is of what may run out.
-#[must_use]
 pub fn render_resources(shared: &InstanceShared) -> String {
     let InstanceShared { descriptors, pressure, .. } = shared;
     let mut page = GaugePage::default();
@@ -69,7 +68,6 @@ pub fn render_resources(shared: &InstanceShared) -> String {
 }
 
 /// How the ledger fares.
-#[must_use]
 pub fn render_ledger(ledger: &LedgerHandle) -> String {
     let mut page = GaugePage::default();
     let help = "Incidents that are kept.";
@@ -88,7 +86,6 @@ pub fn render_ledger(ledger: &LedgerHandle) -> String {
 }
 
 /// What operators have ordered, and who is drained by that.
-#[must_use]
 pub fn render_orders(director: &Director, order_store: &OrderStore) -> String {
     let mut page = GaugePage::default();
     let orders = director.orders();
@@ -121,7 +118,6 @@ pub fn render_orders(director: &Director, order_store: &OrderStore) -> String {
 }
 
 /// Drills: whether one is on, and what became of the last one of each zone.
-#[must_use]
 pub fn render_drills(drills: &DrillRegistry, clock: &WallClock, now: Instant) -> String {
     let mut page = GaugePage::default();
     let active = bool_value(drills.is_active());
@@ -168,7 +164,6 @@ pub fn render_drills(drills: &DrillRegistry, clock: &WallClock, now: Instant) ->
 }
 
 /// The state of the director, as of `now`.
-#[must_use]
 pub fn render_director(director: &Director, now: Instant) -> String {
     let mut page = GaugePage::default();
     let plain = |value| [(String::new(), value)];

@@ -12,7 +12,6 @@ use crate::logic::health::health::Health;
 use crate::app::control::orders::{OrderJson, order_line};
 use crate::app::control::{AdminState, LifecyclePhase};
 
-/// All of it.
 #[derive(Debug, Serialize)]
 pub struct StatusJson {
     version: &'static str,
@@ -85,7 +84,6 @@ impl EndpointStatusJson {
 
 impl StatusJson {
     /// As of `now`.
-    #[must_use]
     pub fn from_admin_state(admin_state: &AdminState, now: Instant) -> Self {
         let director = admin_state.director.borrow();
         let shares = director.traffic_shares();
@@ -150,7 +148,6 @@ impl StatusJson {
     }
 
     /// The same for people.
-    #[must_use]
     pub fn render_text(&self) -> String {
         let mut page = format!("gapless {} (pid {})", self.version, self.pid);
         for (is, what) in [

@@ -41,10 +41,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether that is over.
 const SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How to run.
 #[derive(Debug)]
 pub struct InstanceOptions {
-    /// The checked configuration.
     pub config: Config,
     /// The file that it came from, to be watched.
     pub file: Option<WatchedConfigFile>,
@@ -60,13 +58,11 @@ pub struct InstanceOptions {
 pub struct ProcessOrigin {
     /// What an upgrade starts.
     pub executable: Option<Executable>,
-    /// Listening sockets.
     pub inherited_sockets: InheritedListeners,
     /// Who is taken over from.
     pub predecessor: Option<Predecessor>,
 }
 
-/// Why nothing runs.
 #[derive(Debug)]
 pub enum StartError {
     /// A listener could not be opened.
@@ -230,7 +226,6 @@ impl Instance {
     }
 
     /// Waits for the end; whether every thread came to it in good order.
-    #[must_use]
     pub fn wait(mut self) -> bool {
         self.join()
     }

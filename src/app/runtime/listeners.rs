@@ -17,7 +17,6 @@ use crate::app::dataplane::shared::{Listener, WorkerCommand};
 /// Why a listener could not be opened.
 #[derive(Debug)]
 pub struct BindError {
-    /// The configured address.
     pub address: SocketAddr,
     /// What the kernel said.
     pub error: io::Error,
@@ -61,7 +60,6 @@ struct OpenListener {
     sockets: Vec<ListeningSocket>,
 }
 
-/// A listening socket.
 #[derive(Debug)]
 struct ListeningSocket {
     listener: TcpListener,
@@ -92,13 +90,11 @@ struct NewListener {
     config: Arc<ListenerConfig>,
     bound: SocketAddr,
     sockets: Vec<ListeningSocket>,
-    /// Worker by worker.
     handles: Vec<(usize, TcpListener)>,
 }
 
 impl Listeners {
     /// Doors for these workers; all closed. Sockets in `stock` are used before any is made.
-    #[must_use]
     pub fn new(
         workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
         inherited: InheritedListeners,
@@ -243,7 +239,6 @@ impl Listeners {
         listeners.chain(admin).chain(inherited).collect()
     }
 
-    /// Tells every worker.
     pub fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
         for worker in &self.workers {
             let _ = worker.send(command());

@@ -30,14 +30,12 @@ const UNLIMITED_BYTES: u64 = 1 << 60;
 pub struct MemoryMonitor {
     level: AtomicU8,
     used_bytes: AtomicU64,
-    /// Zero is none.
     limit_bytes: AtomicU64,
     refusals: AtomicU64,
 }
 
 impl MemoryMonitor {
     /// What is to be done.
-    #[must_use]
     pub fn level(&self) -> MemoryPressureLevel {
         MemoryPressureLevel::ALL[usize::from(self.level.load(Relaxed))]
     }
@@ -47,20 +45,16 @@ impl MemoryMonitor {
         self.refusals.fetch_add(1, Relaxed);
     }
 
-    /// Requests that were.
-    #[must_use]
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Relaxed)
     }
 
     /// Bytes that are used.
-    #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Relaxed)
     }
 
     /// Bytes that may be, if there is a bound.
-    #[must_use]
     pub fn limit_bytes(&self) -> Option<u64> {
         Some(self.limit_bytes.load(Relaxed)).filter(|&bound| bound > 0)
     }

@@ -7,7 +7,6 @@ use sd_notify::NotifyState;
 /// Messages that wait for the service manager, at most.
 const MAX_QUEUED: usize = 16;
 
-/// What is told.
 #[derive(Clone, Copy, Debug)]
 enum NotifyMessage {
     Ready { status: &'static str, has_taken_over: bool },
@@ -22,7 +21,6 @@ pub struct Notifier(Option<SyncSender<NotifyMessage>>);
 
 impl Notifier {
     /// Starts the thread that tells, if there is somebody to be told.
-    #[must_use]
     pub fn start() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Self(None);
@@ -32,7 +30,6 @@ impl Notifier {
         Self(thread.spawn(move || run_notifier(&messages)).ok().map(|_| sender))
     }
 
-    /// Serving.
     pub fn notify_ready(&self, has_taken_over: bool) {
         self.send(NotifyMessage::Ready { status: "serving", has_taken_over });
     }

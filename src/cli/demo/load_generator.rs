@@ -26,7 +26,6 @@ const POST_EVERY: u64 = 5;
 /// How one request went.
 #[derive(Clone, Debug)]
 pub(super) struct RequestSample {
-    /// When it ended.
     pub(super) ended: Instant,
     /// From when it was due.
     pub(super) latency: Duration,
@@ -35,11 +34,9 @@ pub(super) struct RequestSample {
     pub(super) is_success: bool,
     /// It was sent more than once.
     pub(super) is_retried: bool,
-    /// Who answered.
     pub(super) endpoint: Option<String>,
 }
 
-/// Running traffic.
 pub(super) struct LoadGenerator {
     samples: Arc<Mutex<Vec<RequestSample>>>,
     stop: Arc<AtomicBool>,

@@ -27,7 +27,6 @@ pub(super) struct FaultTimes {
     pub(super) restored_at: Instant,
 }
 
-/// The result.
 #[derive(Debug)]
 pub(super) struct DemoReport {
     fault: DemoFault,

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::{DRILLS_PATH, OutputFormat, parse_json};
 use crate::cli::admin_client;
 
-/// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows progress until it is over; whether it succeeded, or `None` if the instance is gone.

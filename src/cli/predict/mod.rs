@@ -114,7 +114,6 @@ pub struct PredictOptions {
 
 impl PredictOptions {
     /// What is asked when nothing else is said.
-    #[must_use]
     pub fn new(format: OutputFormat) -> Self {
         let rtt = Duration::from_millis(1);
         let latency = LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME).into();

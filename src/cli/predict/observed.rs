@@ -49,7 +49,6 @@ pub struct MeasuredPool {
     pub latency: LatencyModel,
     /// From here to an endpoint and back.
     pub round_trip: Duration,
-    /// Probes that ended.
     pub probes: u64,
     /// Those of them that got no answer in time.
     pub silent: u64,
@@ -65,7 +64,6 @@ impl From<LatencyModel> for ObservedLatency {
 
 impl ObservedLatency {
     /// What was measured of a pool.
-    #[must_use]
     pub fn measured(&self, pool: &str) -> Option<&MeasuredPool> {
         match self {
             Self::Assumed(_) => None,
@@ -74,7 +72,6 @@ impl ObservedLatency {
     }
 
     /// What endpoints of a pool take to answer; `None` if nothing is known of this one.
-    #[must_use]
     pub fn latency(&self, pool: &str) -> Option<&LatencyModel> {
         match self {
             Self::Assumed(latency) => Some(latency),
@@ -86,7 +83,6 @@ impl ObservedLatency {
 impl MeasuredPool {
     /// The share of a probe's attempts that get no answer, if the silence of probes tells: they had
     /// this timeout, nothing ever failed, and some were silent.
-    #[must_use]
     pub fn probe_loss(&self, timeout: Duration) -> Option<f64> {
         if self.has_failed || self.silent == 0 || self.probes == 0 {
             return None;

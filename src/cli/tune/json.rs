@@ -7,7 +7,6 @@ use crate::cli::predict::{rows_json, to_ms, unseen_word};
 use crate::logic::model::topology::DetectionSpec;
 use crate::sim::tune::{TuneConstraint, TuneResult, WindowEvaluation};
 
-/// The whole answer.
 pub(super) fn tuning_json(request: &TuningRequest<'_>, result: &TuneResult) -> Value {
     let requirements = &request.requirements;
     let pools = subjects_with_results(request, result).map(|(subject, tuned)| {

@@ -13,7 +13,6 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 /// A value and the bytes of the file that it was read from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::config) struct Located<T> {
-    /// What was read.
     pub(in crate::config) value: T,
     /// Where it stands; for a table that has a header line, the header.
     pub(in crate::config) span: Range<usize>,
@@ -51,7 +50,6 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 /// a list is an error like any other wrong type.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::config) struct LocatedTable<T> {
-    /// What was read.
     pub(in crate::config) value: T,
     /// Its header line, or its braces and what is between them.
     pub(in crate::config) span: Range<usize>,
@@ -59,7 +57,6 @@ pub(in crate::config) struct LocatedTable<T> {
 
 /// How a table is said to be written where something else stands.
 pub(in crate::config) trait TableShape {
-    /// Follows "write".
     const EXPECTED: &str = "a table";
 }
 

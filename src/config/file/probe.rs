@@ -183,7 +183,6 @@ impl<'de> Visitor<'de> for ProbesVisitor {
 pub(in crate::config) enum Switch<T> {
     /// A plain yes or no.
     Plain(bool),
-    /// Yes, and how.
     Table(T),
 }
 

@@ -10,9 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 /// Text or a whole number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Scalar {
-    /// A string.
     Text(String),
-    /// An integer.
     Integer(i64),
 }
 

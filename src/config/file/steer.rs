@@ -82,9 +82,7 @@ impl TableShape for Region {
 /// A word, or a table that says more.
 #[derive(Clone, Debug)]
 pub(in crate::config) enum WordOr<T> {
-    /// The word alone.
     Word(String),
-    /// More than that.
     Table(T),
 }
 
@@ -130,9 +128,7 @@ impl<T: JsonSchema> JsonSchema for WordOr<T> {
 /// A number that need not be whole, such as `1.4`; text is kept for the checks to complain of.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::config) enum Decimal {
-    /// A number.
     Number(f64),
-    /// Something in quotes.
     Text(String),
 }
 

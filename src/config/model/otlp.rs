@@ -37,13 +37,11 @@ impl TraceSampling {
     pub const MAX_MILLIONTHS: u32 = 1_000_000;
 
     /// So many millionths; `None` for more than all.
-    #[must_use]
     pub fn new(millionths: u32) -> Option<Self> {
         (millionths <= Self::MAX_MILLIONTHS).then_some(Self { millionths })
     }
 
     /// Whether a trace is exported that has drawn this number below [`Self::WHOLE`].
-    #[must_use]
     pub fn is_sampled(self, draw: u32) -> bool {
         draw < self.millionths
     }

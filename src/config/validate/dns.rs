@@ -23,7 +23,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an endpoint is written as.
 pub(super) enum EndpointTarget {
-    /// By its address.
     Address(SocketAddr),
     /// By a name that leads to it.
     Name(DiscoveryName),

@@ -26,7 +26,6 @@ const DEFAULT_BATCH: usize = 512;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One percent.
 const DEFAULT_SAMPLE_MILLIONTHS: u32 = TraceSampling::MAX_MILLIONTHS / 100;
 
 /// Fields besides those that every post has.

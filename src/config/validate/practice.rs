@@ -15,7 +15,6 @@ use crate::logic::drill::{
 };
 use crate::logic::model::id::Locality;
 
-/// The shortest rhythm.
 const MIN_PERIOD: Duration = Duration::from_mins(1);
 
 const DEFAULT_LENGTH: Duration = Duration::from_secs(30);

@@ -83,9 +83,7 @@ impl ValidatedSetting<Duration> {
 
 /// A key of a table of the file, with what was read for it.
 pub(super) struct SettingKey<'k, T> {
-    /// The table's span.
     pub(super) table: &'k Range<usize>,
-    /// The key.
     pub(super) name: &'static str,
     /// The value, where one was read.
     pub(super) given: &'k Option<Located<T>>,

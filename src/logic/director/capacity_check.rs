@@ -11,7 +11,6 @@ use super::{Director, TopologySelector};
 #[derive(Clone, Copy, Debug, Default)]
 struct DrainImpact {
     all: u32,
-    /// Of all endpoints.
     weight: u64,
     /// Endpoints that are to be drained, and of these who serves.
     lost: u32,

@@ -58,7 +58,6 @@ pub enum WithheldReason {
 
 impl WithheldReason {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Budget => "budget",
@@ -66,8 +65,6 @@ impl WithheldReason {
         }
     }
 
-    /// Reads that word.
-    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Budget, Self::Divergence].into_iter().find(|one| one.as_str() == word)
     }
@@ -78,9 +75,7 @@ impl WithheldReason {
 pub struct EvidenceRecord {
     /// When it was weighed.
     pub at: Instant,
-    /// Who saw it.
     pub source: EvidenceSource,
-    /// What was seen.
     pub failure: Failure,
 }
 

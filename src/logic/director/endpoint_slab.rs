@@ -49,7 +49,6 @@ impl EndpointSlab {
         std::hint::black_box(indirect.fold(0, u64::wrapping_add));
     }
 
-    /// Who is where.
     pub(super) fn addresses(&self) -> AddressIndex {
         let of = |endpoint: &EndpointState| {
             ((Arc::clone(&endpoint.pool.name), endpoint.address), endpoint.id)

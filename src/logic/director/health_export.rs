@@ -14,28 +14,23 @@ use crate::logic::model::outcome::Failure;
 
 use super::{EvidenceRecord, WithheldReason, ZoneVerdict};
 
-/// All of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthExport {
-    /// By pool.
     pub pools: Vec<PoolHealthExport>,
 }
 
 /// What is believed of one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolHealthExport {
-    /// Its name.
     pub name: Arc<str>,
     /// Probes fail in much of it while traffic succeeds: they are not obeyed.
     pub is_diverging: bool,
-    /// By zone.
     pub zones: Vec<ZoneHealthExport>,
 }
 
 /// What is believed of one zone of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneHealthExport {
-    /// Which.
     pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
@@ -50,7 +45,6 @@ pub struct ZoneHealthExport {
 /// What is believed of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointHealthExport {
-    /// Which.
     pub address: SocketAddr,
     /// By probes and failed connections.
     pub health: Health,
@@ -87,12 +81,10 @@ pub enum OutlierExport {
     Normal,
     /// More failed than usual.
     Doubted {
-        /// By what.
         failure: Failure,
     },
     /// So much failed that it gets trials only.
     Ejected {
-        /// By what.
         failure: Failure,
         /// No trials before then.
         until: Instant,

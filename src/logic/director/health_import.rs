@@ -18,7 +18,6 @@ use super::{Director, Event};
 
 impl Director {
     /// What a process that takes over should know.
-    #[must_use]
     pub fn export_health(&self) -> HealthExport {
         let zone = |zone: &ZoneState| ZoneHealthExport {
             place: zone.place.clone(),
@@ -43,7 +42,6 @@ impl Director {
 
     /// Whether every pool can serve, or all that there is to know of it is known: for a process that
     /// takes over, the time to take requests.
-    #[must_use]
     pub fn is_ready_to_serve(&self) -> bool {
         self.pools
             .iter()

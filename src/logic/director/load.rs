@@ -34,14 +34,11 @@ impl Director {
         self.load_timers.extend(timers);
     }
 
-    /// What is obeyed.
-    #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
     /// Requests to every zone of every pool.
-    #[must_use]
     pub fn zone_loads(&self) -> Vec<(Arc<str>, Locality, ZoneLoad)> {
         let of = |pool: &PoolState| -> Vec<(Arc<str>, Locality, ZoneLoad)> {
             let zones = pool.zones.iter();
@@ -51,7 +48,6 @@ impl Director {
     }
 
     /// How soon the regions of every pool answer.
-    #[must_use]
     pub fn latency_order(&self) -> Vec<(Arc<str>, LatencyOrder)> {
         let of = |pool: &PoolState| (Arc::clone(&pool.spec.name), pool.latency_order.clone());
         self.pools.iter().map(of).collect()

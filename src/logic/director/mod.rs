@@ -62,7 +62,6 @@ use endpoint_slab::EndpointSlab;
 use pools::PoolState;
 use probe_scheduler::ProbeScheduler;
 
-/// Something that happened.
 #[derive(Debug)]
 pub enum Input {
     /// A checked configuration is to be obeyed from now on.
@@ -79,58 +78,45 @@ pub enum Input {
     ImportHealth(HealthExport),
     /// These orders were in force before. Comes before the first configuration.
     LoadOrders(Vec<OperatorOrder>),
-    /// A probe ended.
     ProbeFinished {
-        /// Whose.
         endpoint: EndpointId,
         /// As handed out with the probe.
         ticket: ProbeTicket,
-        /// How it ended.
         outcome: ProbeOutcome,
     },
     /// A request met a failure.
     TrafficFailed {
-        /// Whose.
         endpoint: EndpointId,
-        /// Which.
         failure: Failure,
         /// When that try began.
         attempt_started: Instant,
     },
     /// The endpoint closed an idle connection. By itself no evidence, but a good time to look.
     IdleClosed {
-        /// Whose.
         endpoint: EndpointId,
     },
     /// The last snapshot is now what workers read.
     Published,
 }
 
-/// Names one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeTicket {
     /// Which of the pool's probes it is.
     pub probe: u8,
     /// Which row it belongs to.
     pub trigger: ProbeTrigger,
-    /// When it started.
     pub started: Instant,
 }
 
 /// Something to be done.
 #[derive(Debug)]
 pub enum Output {
-    /// Start a probe.
     StartProbe {
-        /// Whose.
         endpoint: EndpointId,
         /// To be handed back with its outcome; says which of the pool's probes it is.
         ticket: ProbeTicket,
-        /// The endpoint's address.
         address: SocketAddr,
-        /// Says how.
         pool: Arc<PoolSpec>,
-        /// Its bound.
         timeout: Duration,
     },
     /// Store this; then hand in [`Input::Published`].
@@ -140,7 +126,6 @@ pub enum Output {
     /// after the snapshot that no longer holds the endpoint, and not at all in panic, when there is
     /// nowhere better to go.
     AbortRequests {
-        /// Whose.
         endpoint: EndpointId,
         /// What the verdict was made for.
         failure: Failure,
@@ -148,30 +133,24 @@ pub enum Output {
     /// The endpoint gets no new requests, because an operator has said so: close its idle connections.
     /// Comes after the snapshot that no longer holds it.
     Drained {
-        /// Whose.
         endpoint: EndpointId,
         /// The time of what lasts there is up: end tunnels and answers that are on their way, and have
         /// requests that wait sent again if they can be.
         is_deadline_passed: bool,
     },
-    /// Tell the operator.
     Event(Event),
 }
 
 /// Where evidence comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvidenceSource {
-    /// An active probe.
     Probe,
-    /// A live request.
     Traffic,
-    /// Failures of neighbours.
     Correlation,
 }
 
 impl EvidenceSource {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Probe => "probe",
@@ -180,8 +159,6 @@ impl EvidenceSource {
         }
     }
 
-    /// Reads that word.
-    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Probe, Self::Traffic, Self::Correlation].into_iter().find(|one| one.as_str() == word)
     }
@@ -192,16 +169,13 @@ impl EvidenceSource {
 pub enum Divergence {
     /// Probes fail in much of a pool while its traffic succeeds: their verdicts are withheld.
     ProbesFail {
-        /// The pool's name.
         pool: Arc<str>,
         /// Whether it began or ended.
         is_active: bool,
     },
     /// Probes pass while traffic fails: traffic's verdict stands.
     TrafficFails {
-        /// Whose.
         subject: Arc<IncidentSubject>,
-        /// What requests got.
         failure: Failure,
     },
 }
@@ -211,36 +185,27 @@ pub enum Divergence {
 pub enum Event {
     /// The state of an endpoint changed.
     HealthChanged {
-        /// Whose.
         subject: Arc<IncidentSubject>,
-        /// How.
         change: HealthTransition,
-        /// To what.
         health: Health,
     },
     /// The state of an endpoint, as another process has left it.
     HealthImported {
-        /// Whose.
         subject: Arc<IncidentSubject>,
-        /// What.
         health: Health,
     },
     /// The verdict on a zone changed.
     ZoneVerdictChanged {
-        /// The pool's name.
         pool: Arc<str>,
-        /// The zone.
         place: Locality,
         /// Down for this, by so many witnesses; or up again.
         verdict: Option<(Failure, u32)>,
     },
     /// A verdict was due and is not obeyed.
     VerdictWithheld {
-        /// Whose.
         subject: Arc<IncidentSubject>,
         /// What it would have been made for.
         failure: Failure,
-        /// Why not.
         reason: WithheldReason,
     },
     /// Probes and traffic disagree.
@@ -256,30 +221,23 @@ pub enum Event {
     IncidentEnded(Box<Incident>),
     /// What came back has its whole share again.
     RampEnded {
-        /// The pool's name.
         pool: Arc<str>,
-        /// The zone.
         place: Locality,
         /// The endpoint; `None` for all of the zone.
         address: Option<SocketAddr>,
     },
     /// The regions of a pool that is led by latency, the soonest first, when that has changed.
     RegionOrderChanged {
-        /// The pool's name.
         pool: Arc<str>,
-        /// The regions' names.
         order: Vec<Arc<str>>,
     },
     /// Something has become of an order.
     OrderChanged {
-        /// Which.
         order: OperatorOrder,
-        /// What.
         change: OrderChange,
     },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
-        /// The pool's name.
         pool: Arc<str>,
         /// Whether it began or ended.
         is_active: bool,
@@ -289,7 +247,6 @@ pub enum Event {
 /// Room for outputs that is kept after a turn that had very many.
 const MAX_RETAINED_OUTPUTS: usize = 1_024;
 
-/// The machine.
 #[derive(Debug)]
 pub struct Director {
     epoch: Instant,
@@ -322,7 +279,6 @@ pub struct Director {
 impl Director {
     /// A director without any pool. `epoch` is the zero of the times in
     /// [`super::model::snapshot::Live`]; equal seeds and inputs give equal outputs.
-    #[must_use]
     pub fn new(epoch: Instant, seed: u64) -> Self {
         Self {
             epoch,
@@ -383,7 +339,6 @@ impl Director {
     }
 
     /// When [`Director::handle_timeout`] is to be called next.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let outlier_check = self.outlier_checks.first().map(|&(due, _)| due);
         let ramp = self.ramp_timers.first().map(|&(due, _)| due);

@@ -129,7 +129,6 @@ impl EndpointState {
 /// What has become of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderChange {
-    /// It was given.
     Given,
     /// It was taken back.
     Lifted,
@@ -139,7 +138,6 @@ pub enum OrderChange {
 
 impl OrderChange {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Given => "given",
@@ -158,9 +156,7 @@ pub struct OperatorCommand {
     pub pool: Option<Arc<str>>,
     /// What is to be done.
     pub action: OperatorAction,
-    /// Until when.
     pub until: Option<Instant>,
-    /// Why.
     pub note: Option<Arc<str>>,
     /// Whatever is left afterwards.
     pub is_forced: bool,
@@ -169,7 +165,6 @@ pub struct OperatorCommand {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorAction {
-    /// Order this.
     Issue(OrderAction),
     /// Take back what was said of it, and make an exception of it where more than that is drained.
     Restore,
@@ -221,7 +216,6 @@ impl EndpointKey {
 
 impl Director {
     /// The orders that are in force.
-    #[must_use]
     pub fn orders(&self) -> &OperatorOrders {
         &self.orders
     }

@@ -27,9 +27,7 @@ pub enum Eligibility {
     /// Nothing: its verdict is down.
     #[default]
     Out,
-    /// Nothing yet.
     Unknown,
-    /// Anything.
     Clear,
     /// What can be sent again.
     Doubted,
@@ -45,7 +43,6 @@ pub enum Eligibility {
 
 impl Eligibility {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Out => "out",
@@ -117,10 +114,8 @@ impl EndpointCounts {
 /// Whether a zone is down as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ZoneVerdict {
-    /// No.
     #[default]
     Up,
-    /// Yes.
     Down {
         /// What its endpoints failed by.
         failure: Failure,
@@ -352,7 +347,6 @@ impl ZoneState {
     }
 }
 
-/// One pool.
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub(super) spec: Arc<PoolSpec>,

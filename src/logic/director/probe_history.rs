@@ -15,7 +15,6 @@ pub(super) struct ProbeHistory {
     probes: [Option<ProbeRecord>; PROBE_HISTORY_LEN],
 }
 
-/// One of them.
 #[derive(Clone, Copy, Debug)]
 struct ProbeRecord {
     /// Its start in microseconds since the director's epoch, times [`PROBES`], and its number.

@@ -165,14 +165,12 @@ impl Director {
     }
 
     /// How many times longer than configured periods are, because of the budget; at least 1.
-    #[must_use]
     pub fn stretch(&self) -> f64 {
         (self.nominal_probes_per_second / f64::from(self.topology.probes_per_second.max(1)))
             .max(1.0)
     }
 
     /// Whether probes end without evidence for want of this process's own resources.
-    #[must_use]
     pub fn is_probing_impaired(&self) -> bool {
         matches!(self.probing_state, ProbingState::Impaired)
     }

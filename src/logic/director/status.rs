@@ -18,22 +18,17 @@ use super::endpoint::{EndpointState, EvidenceRecord, WithheldReason};
 use super::explain::{EvictionBudget, endpoint_shares};
 use super::pools::{Eligibility, PoolState, ZoneState};
 
-/// One endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointStatus {
-    /// Who.
     pub subject: Arc<IncidentSubject>,
-    /// Its weight.
     pub weight: u32,
     /// What is believed of it.
     pub health: Health,
-    /// Since when.
     pub since: Instant,
     /// When the next probe starts; `None` while it waits for the running one.
     pub next_probe: Option<Instant>,
     /// The last probes with their starts, oldest first.
     pub probes: Vec<(Instant, ProbeOutcome)>,
-    /// Requests in flight.
     pub in_flight: u32,
     /// How tries ended since it is known.
     pub attempts: AttemptCounts,
@@ -53,10 +48,8 @@ pub struct EndpointStatus {
     pub is_degraded: bool,
 }
 
-/// One pool.
 #[derive(Clone, Debug)]
 pub struct PoolStatus {
-    /// Its name.
     pub name: Arc<str>,
     /// How an endpoint is chosen among those that are equally near.
     pub balance: &'static str,
@@ -69,7 +62,6 @@ pub struct PoolStatus {
     /// What a request to each region takes by what is known, in microseconds, the soonest first; empty
     /// unless traffic is led by it.
     pub regions: Vec<(String, Option<f64>)>,
-    /// Endpoints in all.
     pub endpoints: usize,
     /// Endpoints that are up or suspect.
     pub serving: usize,
@@ -91,7 +83,6 @@ pub struct PoolStatus {
 
 impl Director {
     /// All endpoints, in the order of their identities.
-    #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let of = |endpoint: &EndpointState| EndpointStatus {
             subject: endpoint.subject(),
@@ -119,13 +110,11 @@ impl Director {
     }
 
     /// What each endpoint that is sent anything gets of its pool's traffic, in 0..1.
-    #[must_use]
     pub fn traffic_shares(&self) -> HashMap<EndpointId, f64> {
         self.pools.iter().flat_map(endpoint_shares).collect()
     }
 
     /// All pools, in the order of the configuration.
-    #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
         self.pools.iter().map(|pool| self.pool_status(pool)).collect()
     }
@@ -173,21 +162,18 @@ impl Director {
     }
 
     /// Whether any pool has somewhere to send a request.
-    #[must_use]
     pub fn is_routable(&self) -> bool {
         let mut views = self.pools.iter().filter_map(|pool| pool.view.as_ref());
         views.any(|view| !view.primary.tiers.is_empty())
     }
 
     /// All incidents with counts up to date, oldest first.
-    #[must_use]
     pub fn incidents(&mut self) -> Vec<Incident> {
         self.ledger.tracked_endpoints().into_iter().for_each(|id| self.update_incident_counts(id));
         self.ledger.all_incidents()
     }
 
     /// How tries ended in every zone that is known, of pools with an objective.
-    #[must_use]
     pub fn zone_attempts(&self) -> Vec<(Arc<str>, Locality, AttemptCounts)> {
         let pools = self.pools.iter().filter(|pool| pool.spec.slo.is_some());
         let zones = pools.flat_map(|pool| pool.zones.iter().map(move |zone| (pool, zone)));
@@ -206,7 +192,6 @@ impl Director {
     }
 
     /// The same of those that are open.
-    #[must_use]
     pub fn open_incidents(&mut self) -> Vec<Incident> {
         self.ledger.tracked_endpoints().into_iter().for_each(|id| self.update_incident_counts(id));
         self.ledger.open_incidents()

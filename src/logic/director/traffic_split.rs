@@ -32,7 +32,6 @@ pub(super) struct TrafficSplit {
     demand: Option<PoolDemand>,
 }
 
-/// One zone.
 struct SplitZone {
     built: ZoneSubsets,
     /// The share of its ramp, in thousandths.

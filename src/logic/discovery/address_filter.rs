@@ -15,7 +15,6 @@ const fn ipv6_network(bits: u128, prefix: u8) -> Network {
     Network { address: IpAddr::V6(Ipv6Addr::from_bits(bits)), prefix }
 }
 
-/// This machine.
 const LOOPBACK: [Network; 2] = [ipv4_network(127, 0, 0, 0, 8), ipv6_network(1, 128)];
 
 /// What is next to it. Most clouds have their metadata there; the others are named one by one.

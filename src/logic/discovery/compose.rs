@@ -19,7 +19,6 @@ const ZERO_WEIGHT_SCALE: u64 = 10;
 /// By which name an endpoint was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOrigin {
-    /// The name.
     pub discovery_name: DiscoveryName,
     /// The target of a service whose address it is.
     pub target: Option<Arc<str>>,
@@ -59,7 +58,6 @@ struct CandidateEndpoint<'e> {
 /// Of a service the targets of the best priority serve; the next ones join once all of the better ones
 /// are down, and leave when one of them is back. An address counts once in a pool: as it is declared, else
 /// by the first name that leads to it.
-#[must_use]
 pub fn compose(
     declared: &Topology,
     entries: &[DiscoveryEntry],

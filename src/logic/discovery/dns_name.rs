@@ -9,7 +9,6 @@ const MAX_LABEL_BYTES: usize = 63;
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsNameError {
-    /// There is nothing.
     Empty,
     /// It has more bytes than a name may have.
     NameTooLong(usize),

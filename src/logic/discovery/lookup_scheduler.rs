@@ -142,7 +142,6 @@ pub struct LookupScheduler {
 
 impl LookupScheduler {
     /// A machine that asks for nothing yet, and has these answers of an earlier process.
-    #[must_use]
     pub fn new(seed: u64, cached: Vec<CachedLookup>) -> Self {
         let remembered = cached.into_iter().map(|one| (one.question, (one.records, one.good_at)));
         Self {
@@ -243,7 +242,6 @@ impl LookupScheduler {
     }
 
     /// When [`Lookups::poll`] has something next; absent while it has no room.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.questions.values().filter(|asked| !asked.is_in_flight);
         waiting.map(|asked| asked.due_at).min().filter(|_| self.in_flight < MAX_LOOKUPS_IN_FLIGHT)
@@ -466,7 +464,6 @@ impl LookupScheduler {
     }
 
     /// Whether every question has been answered, well or not, or is remembered.
-    #[must_use]
     pub fn has_initial_answers(&self) -> bool {
         self.questions.values().all(|asked| {
             asked.last_answer != LastAnswer::Unanswered
@@ -481,7 +478,6 @@ impl LookupScheduler {
     }
 
     /// How it stands with the questions that a name leads to directly.
-    #[must_use]
     pub fn status_of_name(&self, wanted: &DiscoveryName) -> Vec<LookupStatus> {
         let direct =
             EndpointOrigin { discovery_name: wanted.clone(), target: None, is_stale: false };
@@ -489,7 +485,6 @@ impl LookupScheduler {
     }
 
     /// The same of the hosts that a service leads to.
-    #[must_use]
     pub fn status_of_targets(&self, wanted: &DiscoveryName) -> Vec<LookupStatus> {
         let DiscoveryName::Service { name } = wanted else { return Vec::new() };
         let services = self.resolve_service(name).items;
@@ -507,7 +502,6 @@ impl LookupScheduler {
     }
 
     /// The last good answers.
-    #[must_use]
     pub fn export_cache(&self) -> Vec<CachedLookup> {
         let one = |(question, asked): (&LookupQuestion, &QuestionState)| {
             let (data, at) = asked.last_good.clone()?;

@@ -8,9 +8,7 @@ use super::{LookupFailure, LookupQuestion, LookupRecords, NegativeReason};
 /// The last good answer to one question, for a process that comes after this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedLookup {
-    /// What was asked.
     pub question: LookupQuestion,
-    /// What was found.
     pub records: LookupRecords,
     /// When that was last so.
     pub good_at: Instant,
@@ -31,7 +29,6 @@ pub enum LookupState {
 
 impl LookupState {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -45,9 +42,7 @@ impl LookupState {
 /// How it stands with one question.
 #[derive(Clone, Debug)]
 pub struct LookupStatus {
-    /// What is asked.
     pub question: LookupQuestion,
-    /// What is known.
     pub state: LookupState,
     /// The last good answer.
     pub records: Option<LookupRecords>,

@@ -44,8 +44,6 @@ pub enum DiscoveryName {
 }
 
 impl DiscoveryName {
-    /// The name itself.
-    #[must_use]
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Host { name, .. } | Self::Service { name } => name,
@@ -65,9 +63,7 @@ impl fmt::Display for DiscoveryName {
 /// A name in a zone of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryEntry {
-    /// The pool's name.
     pub pool: Arc<str>,
-    /// The zone.
     pub place: Locality,
     /// What is looked up.
     pub discovery_name: DiscoveryName,
@@ -78,18 +74,14 @@ pub struct DiscoveryEntry {
 /// Which addresses of a host are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressFamily {
-    /// IPv4 and IPv6.
     #[default]
     Both,
-    /// IPv4 only.
     Ipv4,
-    /// IPv6 only.
     Ipv6,
 }
 
 impl AddressFamily {
     /// The records that hold them.
-    #[must_use]
     pub fn record_types(self) -> &'static [DnsRecordType] {
         match self {
             Self::Both => &[DnsRecordType::A, DnsRecordType::Aaaa],
@@ -113,11 +105,9 @@ pub enum EmptyAnswerPolicy {
 /// How names are looked up (`dns` in the file).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupPolicy {
-    /// Which addresses.
     pub family: AddressFamily,
     /// No record is asked for more often than this, whatever its TTL says.
     pub min_ttl: Duration,
-    /// Nor more seldom.
     pub max_ttl: Duration,
     /// After a failed or empty lookup; doubled by each further one.
     pub retry_min: Duration,
@@ -149,17 +139,12 @@ impl Default for LookupPolicy {
 /// A kind of record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DnsRecordType {
-    /// An IPv4 address.
     A,
-    /// An IPv6 address.
     Aaaa,
-    /// A service's target.
     Srv,
 }
 
 impl DnsRecordType {
-    /// Its name.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::A => "A",
@@ -168,8 +153,6 @@ impl DnsRecordType {
         }
     }
 
-    /// Reads that name.
-    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::A, Self::Aaaa, Self::Srv].into_iter().find(|one| one.as_str() == word)
     }
@@ -178,26 +161,20 @@ impl DnsRecordType {
 /// One thing to ask of DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LookupQuestion {
-    /// Whose records.
     pub name: Arc<str>,
-    /// Which.
     pub record_type: DnsRecordType,
 }
 
 /// A target of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SrvTarget {
-    /// Lower is better.
     pub priority: u16,
     /// Its share among its like.
     pub weight: u16,
-    /// A host.
     pub target: Arc<str>,
-    /// Its port.
     pub port: u16,
 }
 
-/// What records hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupRecords {
     /// Addresses of a host.
@@ -257,7 +234,6 @@ pub enum NegativeReason {
 
 impl NegativeReason {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NxDomain => "nxdomain",
@@ -286,7 +262,6 @@ pub enum LookupFailure {
 
 impl LookupFailure {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -302,16 +277,12 @@ impl LookupFailure {
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupAnswer {
-    /// There are records.
     Found {
-        /// What they hold.
         records: LookupRecords,
         /// How long that may be believed.
         ttl: Duration,
     },
-    /// There are none.
     Negative {
-        /// In which way.
         reason: NegativeReason,
         /// How long that may be believed, if it was said.
         ttl: Option<Duration>,
@@ -322,7 +293,6 @@ pub enum LookupAnswer {
 
 impl LookupAnswer {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Found { .. } => "found",
@@ -339,7 +309,6 @@ pub const MAX_LOOKUPS_IN_FLIGHT: usize = 64;
 pub const PLACEHOLDERS_PER_NAME: usize = 2;
 
 /// The topology with made-up endpoints in place of what names stand for: [`STAND_INS`] each.
-#[must_use]
 pub fn with_placeholder_endpoints(declared: &Topology, entries: &[DiscoveryEntry]) -> Topology {
     let mut next = 0u32;
     let pools = declared.pools.iter().map(|pool| {

@@ -22,14 +22,11 @@ const HORIZON_S: u64 = 5 * WEEK_S;
 pub struct PracticeSchedule {
     /// One for each zone, run in turn.
     pub plans: Vec<DrillPlan>,
-    /// When.
     pub calendar: PracticeCalendar,
 }
 
-/// When practice begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PracticeCalendar {
-    /// Its rhythm.
     pub recurrence: Recurrence,
     /// Begins and ends inside one of these, if there are any.
     pub allowed: Vec<WeeklyWindow>,
@@ -37,7 +34,6 @@ pub struct PracticeCalendar {
     pub blocked: Vec<WeeklyWindow>,
 }
 
-/// How often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recurrence {
     /// Once in each of the equal parts that all time since 1970 is divided into, as early as may be.
@@ -71,7 +67,6 @@ pub struct WeeklyWindow {
 
 impl PracticeSchedule {
     /// Whose turn it is at that time: a restart does not begin anew.
-    #[must_use]
     pub fn plan_at(&self, at_s: u64) -> Option<&DrillPlan> {
         let turn = match &self.calendar.recurrence {
             Recurrence::Every { seconds } => at_s / seconds.max(&1),
@@ -124,7 +119,6 @@ fn weekday_and_minute(at_s: u64) -> (u64, u32) {
 
 impl WeeklyTime {
     /// Reads `Wed 10:30`, or `10:30` for every day.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (days, time) = split_days(text)?;
         Some(Self { days, minute: minute(time).filter(|minute| *minute < DAY_MINUTES)? })
@@ -138,7 +132,6 @@ impl WeeklyTime {
 
 impl WeeklyWindow {
     /// Reads `Mon-Fri 09:00-17:00`, or `09:00-17:00` for every day.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (days, times) = split_days(text)?;
         let (from, to) = times.split_once('-')?;
@@ -166,7 +159,6 @@ impl fmt::Display for WeeklyWindow {
 
 impl PracticeCalendar {
     /// Whether something that begins then, and lasts so long, may.
-    #[must_use]
     pub fn is_allowed_at(&self, from_s: u64, duration_s: u64) -> bool {
         let is_in =
             |windows: &[WeeklyWindow], at_s| windows.iter().any(|window| window.contains(at_s));
@@ -178,7 +170,6 @@ impl PracticeCalendar {
 
     /// When something that lasts so long is due next after `after_s`, in seconds since 1970; `None` if
     /// that is weeks away, or never.
-    #[must_use]
     pub fn next_start_s(&self, after_s: u64, duration_s: u64) -> Option<u64> {
         let minutes =
             |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);

@@ -13,14 +13,12 @@ pub const MAX_LOAD_GROWTH: f64 = 2.0;
 /// What each pool has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DrillCapacity {
-    /// By pool.
     pub pools: Vec<PoolCapacity>,
 }
 
 /// What one pool has, in the zone that is to be lost and beside it. Only who serves counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolCapacity {
-    /// Its name.
     pub pool: Arc<str>,
     /// The weight of what is to be lost, where it gets traffic now.
     pub lost_weight: u64,
@@ -35,7 +33,6 @@ pub struct PoolCapacity {
 }
 
 /// How many requests so many endpoints of a pool may have in flight.
-#[must_use]
 pub fn in_flight_limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
     let caps = pool.limits.circuit_breakers;
     // One connection carries one request, unless they are shared.
@@ -50,7 +47,6 @@ pub fn in_flight_limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
 
 impl DrillCapacity {
     /// What there is too little of, if anything, when a drill moves this share of what the zone has.
-    #[must_use]
     pub fn shortage(&self, share: SharePercent) -> Option<String> {
         self.pools.iter().find_map(|pool| pool.shortage(share))
     }
@@ -58,13 +54,11 @@ impl DrillCapacity {
 
 impl PoolCapacity {
     /// How many times as much as now the rest has to carry.
-    #[must_use]
     pub fn growth(&self, share: SharePercent) -> f64 {
         1.0 + share.fraction() * self.lost_weight as f64 / self.remaining_weight.max(1) as f64
     }
 
     /// The same of this pool.
-    #[must_use]
     pub fn shortage(&self, share: SharePercent) -> Option<String> {
         let pool = &self.pool;
         if self.remaining_weight == 0 {

@@ -11,7 +11,6 @@ use super::plan::parse_duration;
 /// How endpoints seem to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrillFault {
-    /// Connections are refused.
     Refused,
     /// The connection is reset once the request's head is out.
     Reset,
@@ -19,7 +18,6 @@ pub enum DrillFault {
     Hang,
     /// Answers come this late.
     Slow {
-        /// How late.
         delay: Duration,
     },
     /// Every answer has this status.
@@ -102,7 +100,6 @@ impl DrillFault {
     /// spares it, since its client could give up on what then runs. The beginning of an answer is shown
     /// to nobody but a GET, of which it is thrown away: half a 200 to a POST that never ran would be a
     /// lie, and so that one meets a reset.
-    #[must_use]
     pub fn effect(self, is_retryable: bool, is_plain_get: bool, sample: f64) -> FaultEffect {
         match self {
             Self::Refused => FaultEffect::Refused,

@@ -25,11 +25,9 @@ pub struct DrillPlan {
     pub endpoint: Option<SocketAddr>,
     /// In this pool only; otherwise in every pool that has the zone.
     pub pool: Option<Arc<str>>,
-    /// How.
     pub fault: DrillFault,
     /// Of how many requests.
     pub share: SharePercent,
-    /// For how long.
     pub length: Duration,
     /// Of those only that have this header.
     pub header_match: Option<HeaderMatch>,
@@ -45,25 +43,20 @@ pub struct SharePercent(u32);
 
 impl SharePercent {
     /// `None` unless it is from 1 to 100.
-    #[must_use]
     pub fn new(percent: u32) -> Option<Self> {
         (1..=100).contains(&percent).then_some(Self(percent))
     }
 
     /// Reads `25%`.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::new(text.trim().strip_suffix('%')?.parse().ok()?)
     }
 
-    /// In percent.
-    #[must_use]
     pub fn percent(self) -> u32 {
         self.0
     }
 
     /// From 0 to 1.
-    #[must_use]
     pub fn fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
@@ -78,7 +71,6 @@ pub struct HeaderMatch {
 
 impl HeaderMatch {
     /// Reads `name=value`.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = text.split_once('=')?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
@@ -86,7 +78,6 @@ impl HeaderMatch {
     }
 
     /// Whether these headers have it.
-    #[must_use]
     pub fn is_match(&self, headers: &HeaderMap) -> bool {
         headers.get_all(&self.name).iter().any(|value| *value == self.value)
     }
@@ -103,7 +94,6 @@ impl fmt::Display for HeaderMatch {
 pub enum FailureBudget {
     /// This part of those that the drill is expected to take, from 0 to 1; always one request.
     Fraction(f64),
-    /// So many.
     Requests(u64),
 }
 
@@ -115,7 +105,6 @@ impl Default for FailureBudget {
 
 impl FailureBudget {
     /// Reads `1%`, `0.5%` or `20`.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let Some(percent) = text.strip_suffix('%') else {
@@ -126,7 +115,6 @@ impl FailureBudget {
     }
 
     /// How many of `expected` requests may fail.
-    #[must_use]
     pub fn allowed_failures(self, expected: f64) -> u64 {
         match self {
             Self::Fraction(part) => ((part * expected) as u64).max(1),
@@ -145,7 +133,6 @@ impl fmt::Display for FailureBudget {
 }
 
 /// Reads `250ms`, `20s`, `5m`, `1h`.
-#[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;

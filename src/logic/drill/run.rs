@@ -44,12 +44,10 @@ pub enum DrillOutcome {
 }
 
 impl DrillOutcome {
-    /// All of them.
     pub const ALL: [Self; 4] =
         [Self::Succeeded, Self::Failed, Self::Interrupted, Self::CapacityCheckFailed];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "SUCCEEDED",
@@ -63,7 +61,6 @@ impl DrillOutcome {
 /// An outcome, and why it is that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrillConclusion {
-    /// Which.
     pub outcome: DrillOutcome,
     /// Why, in a sentence.
     pub reason: String,
@@ -74,31 +71,25 @@ pub struct DrillConclusion {
 pub enum DrillStage {
     /// The load is looked at.
     Measuring {
-        /// Until then.
         until: Instant,
     },
     /// The lane takes its share, and nothing fails.
     Warming {
-        /// Until then.
         until: Instant,
     },
     /// The zone seems to fail.
     Failing {
-        /// Until then.
         until: Instant,
     },
     /// It is over but for the prediction, which is still being made.
     Evaluating {
-        /// Not after then.
         deadline: Instant,
     },
-    /// It is over.
     Finished(DrillConclusion),
 }
 
 impl DrillStage {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Measuring { .. } => "looking",
@@ -110,7 +101,6 @@ impl DrillStage {
     }
 }
 
-/// When what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrillTimeline {
     /// It was asked for.
@@ -131,13 +121,11 @@ pub struct DrillTimeline {
 
 impl DrillTimeline {
     /// From onset to verdict.
-    #[must_use]
     pub fn detection(&self) -> Option<Duration> {
         Some(self.verdict?.saturating_duration_since(self.onset?))
     }
 
     /// From onset to the last failure that a client saw; zero if none did.
-    #[must_use]
     pub fn failover_gap(&self) -> Option<Duration> {
         let onset = self.onset?;
         Some(self.last_failure.map_or(Duration::ZERO, |last| last.saturating_duration_since(onset)))
@@ -166,7 +154,6 @@ pub struct DrillPrediction {
     pub median: Option<Duration>,
     /// All but a hundredth.
     pub p99: Option<Duration>,
-    /// All.
     pub worst: Option<Duration>,
     /// Why there is no window, in a word.
     pub unpredicted_reason: Option<&'static str>,
@@ -175,9 +162,7 @@ pub struct DrillPrediction {
 /// Counts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrillSample {
-    /// When.
     pub at: Instant,
-    /// Since the onset.
     pub counts: DrillCounts,
 }
 
@@ -190,13 +175,11 @@ pub enum DrillAction {
     Start,
     /// Have the zone seem to fail.
     InjectFault,
-    /// Close the lane.
     Stop,
     /// It is over: keep it.
     Store,
 }
 
-/// A drill.
 #[derive(Clone, Debug)]
 pub struct DrillRun {
     /// Counts up from 1.
@@ -205,17 +188,13 @@ pub struct DrillRun {
     pub plan: Arc<DrillPlan>,
     /// How far it is.
     pub stage: DrillStage,
-    /// When what happened.
     pub timeline: DrillTimeline,
     /// The load, in requests a second over the pools that are concerned.
     pub rate_rps: f64,
     /// Failures that clients may see.
     pub allowed: u64,
-    /// Since the onset.
     pub counts: DrillCounts,
-    /// Over its time.
     pub samples: Vec<DrillSample>,
-    /// What was predicted.
     pub prediction: Option<DrillPrediction>,
     baseline: DrillCounts,
     conclusion: Option<DrillConclusion>,
@@ -223,8 +202,6 @@ pub struct DrillRun {
 }
 
 impl DrillRun {
-    /// Begins.
-    #[must_use]
     pub fn new(id: u64, plan: Arc<DrillPlan>, now: Instant) -> Self {
         let timeline = DrillTimeline {
             began: now,
@@ -252,7 +229,6 @@ impl DrillRun {
     }
 
     /// When [`Run::handle_timeout`] is to be called next.
-    #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.stage {
             // Who has not seen enough looks on.

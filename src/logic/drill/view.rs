@@ -18,7 +18,6 @@ use super::plan::{DrillPlan, SharePercent};
 pub struct DrillView {
     /// Names it among all of this process.
     pub id: u64,
-    /// What it is.
     pub plan: Arc<DrillPlan>,
     /// The zone seems to fail now; before that the lane only warms up.
     pub is_failing: bool,
@@ -32,14 +31,12 @@ pub struct DrillView {
 
 impl DrillView {
     /// Whether a request to this pool with these headers is one of those of which it takes a share.
-    #[must_use]
     pub fn is_selected(&self, pool: usize, headers: &HeaderMap) -> bool {
         self.pools.get(pool).is_some_and(|is| *is)
             && self.plan.header_match.as_ref().is_none_or(|matching| matching.is_match(headers))
     }
 
     /// How this endpoint seems to fail now.
-    #[must_use]
     pub fn fault_for(&self, place: &Locality, address: SocketAddr) -> Option<DrillFault> {
         let is_target = self.is_failing && self.plan.is_target(place, address);
         is_target.then_some(self.plan.fault)
@@ -48,7 +45,6 @@ impl DrillView {
 
 impl DrillPlan {
     /// Whether an endpoint there is one of those that seem to fail.
-    #[must_use]
     pub fn is_target(&self, place: &Locality, address: SocketAddr) -> bool {
         *place == self.zone && self.endpoint.is_none_or(|only| only == address)
     }
@@ -105,13 +101,11 @@ impl DrillCounters {
     }
 
     /// When a client last saw a failure, in microseconds since the epoch; zero is never.
-    #[must_use]
     pub fn last_failure_us(&self) -> u64 {
         self.last_failure_us.load(Relaxed)
     }
 
     /// What there is so far, with no rescues.
-    #[must_use]
     pub fn counts(&self) -> DrillCounts {
         DrillCounts {
             eligible: self.eligible.load(Relaxed),

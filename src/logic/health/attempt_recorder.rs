@@ -14,7 +14,6 @@ pub struct AttemptRecorder {
 
 impl AttemptRecorder {
     /// A response head with `status` came. `true` if control must be told of it.
-    #[must_use]
     pub fn on_response_head(&self, status: u16, live: &EndpointStats, now_us: u64) -> bool {
         if server_errors::is_endpoint_failure(status) {
             return self.on_failure(Failure::http(FailureReason::Status(status)), live);
@@ -37,7 +36,6 @@ impl AttemptRecorder {
     /// The try met `failure`. `true` if control must be told: of what an endpoint says on a
     /// connection that works it is told once until it looks, of everything else always. A stall
     /// is a reason to look, and nothing that counts.
-    #[must_use]
     pub fn on_failure(&self, failure: Failure, live: &EndpointStats) -> bool {
         if failure.reason == FailureReason::Stall {
             return true;

@@ -8,7 +8,6 @@ use crate::logic::model::topology::StallBounds;
 /// One piece of evidence, as the verdict machine weighs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// A probe passed.
     Pass,
     /// A strike that may be a coincidence: makes a suspect, never a verdict.
     Soft(Failure),
@@ -18,7 +17,6 @@ pub enum Evidence {
 
 impl Evidence {
     /// What a failure of live traffic weighs.
-    #[must_use]
     pub fn from_traffic(failure: Failure) -> Self {
         if failure.is_soft() { Self::Soft(failure) } else { Self::Firm(failure) }
     }
@@ -60,7 +58,6 @@ const UNLEARNED_SLOW_MULTIPLIER: u32 = 4;
 impl LatencyWindow {
     /// An empty window. Until it has seen enough requests the stall bound is `unlearned`, and the
     /// slow bound four times that.
-    #[must_use]
     pub fn new(unlearned: Duration, bounds: StallBounds) -> Self {
         Self {
             counts: [0; BUCKETS],
@@ -100,20 +97,17 @@ impl LatencyWindow {
     }
 
     /// The age at which a request in flight counts as stalled.
-    #[must_use]
     pub fn stall_bound(&self) -> Duration {
         self.stall.max(self.bounds.floor).min(self.bounds.ceiling)
     }
 
     /// The age at which it counts as failed; never below [`LatencyWindow::stall_bound`].
-    #[must_use]
     pub fn slow_bound(&self) -> Duration {
         self.slow.max(self.stall).max(self.bounds.floor).min(self.bounds.ceiling)
     }
 
     /// The age of the oldest unanswered request of an endpoint at which it gets none that must not run
     /// twice, while there is another: hardly an answer takes as long.
-    #[must_use]
     pub fn nonrepeatable_bound(&self) -> Duration {
         (self.stall / STALL_MULTIPLIER).min(self.bounds.ceiling)
     }

@@ -65,26 +65,22 @@ impl DecayedCounts {
         Self { good: (self.good - part.good).max(0.0), bad: (self.bad - part.bad).max(0.0) }
     }
 
-    /// Sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self { good: self.good + other.good, bad: self.bad + other.bad }
     }
 
     /// Bad tries of late.
-    #[must_use]
     pub fn bad(self) -> f32 {
         self.bad
     }
 
     /// The share that failed, drawn towards none while it rests on few.
-    #[must_use]
     pub fn smoothed_failure_ratio(self) -> f64 {
         f64::from(self.bad) / (f64::from(self.good + self.bad) + PRIOR_ATTEMPTS)
     }
 
     /// The share that failed, as it is; `None` if nothing was tried.
-    #[must_use]
     pub fn failure_ratio(self) -> Option<f64> {
         let all = self.good + self.bad;
         (all >= 0.5).then(|| f64::from(self.bad) / f64::from(all))
@@ -103,8 +99,6 @@ pub struct FailureRatioTest {
 }
 
 impl FailureRatioTest {
-    /// Nothing is known.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             score: 0.0,
@@ -137,7 +131,6 @@ impl FailureRatioTest {
         self.score
     }
 
-    /// Lets time pass.
     pub fn decay(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated_at);
         if elapsed.is_zero() {
@@ -151,7 +144,6 @@ impl FailureRatioTest {
 
     /// What of tries since the last look is of late: a day of good answers must not stand for the
     /// last seconds.
-    #[must_use]
     pub fn recent_part(&self, attempts: AttemptCounts, now: Instant) -> AttemptCounts {
         let age = now.saturating_duration_since(self.updated_at);
         let part = (DECAY_TIME.as_secs_f64() / age.as_secs_f64().max(1e-9)).min(1.0);
@@ -159,13 +151,11 @@ impl FailureRatioTest {
     }
 
     /// How much speaks against it now.
-    #[must_use]
     pub fn score(&self) -> f32 {
         self.score
     }
 
     /// How it fared of late.
-    #[must_use]
     pub fn recent(&self) -> DecayedCounts {
         self.recent
     }

@@ -14,7 +14,6 @@ pub enum Health {
         /// Strikes in a row so far.
         strikes: u32,
     },
-    /// Serves.
     Up,
     /// Has a strike, still serves, is probed at the fast interval.
     Suspect {
@@ -23,7 +22,6 @@ pub enum Health {
         /// The latest of them.
         failure: Failure,
     },
-    /// Does not serve.
     Down {
         /// The strike that made the verdict.
         failure: Failure,
@@ -55,7 +53,6 @@ pub enum HealthTransition {
     Started,
     /// First strike against an endpoint that was up.
     Suspected,
-    /// A suspect passed.
     Cleared,
     /// The verdict is down.
     WentDown,
@@ -67,7 +64,6 @@ pub enum HealthTransition {
 
 impl HealthTransition {
     /// What changed from one verdict to the next.
-    #[must_use]
     pub fn from_states(before: Health, after: Health) -> Self {
         match (before, after) {
             (Health::Unknown { .. }, Health::Up | Health::Suspect { .. }) => Self::Started,
@@ -152,13 +148,11 @@ impl Health {
     }
 
     /// Whether the verdict is down.
-    #[must_use]
     pub fn is_down(self) -> bool {
         matches!(self, Self::Down { .. } | Self::Returning { .. })
     }
 
     /// Whether the verdict allows traffic, in a pool that is (or is not) optimistic.
-    #[must_use]
     pub fn can_serve(self, is_optimistic: bool) -> bool {
         match self {
             Self::Up | Self::Suspect { .. } => true,
@@ -168,7 +162,6 @@ impl Health {
     }
 
     /// The glossary's word for the state.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown { .. } => "unknown",

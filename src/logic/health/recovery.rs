@@ -19,7 +19,6 @@ pub const FULL_SHARE_PERMILLE: u32 = 1_000;
 pub struct FlapHistory {
     /// Verdicts, as they counted [`Flaps::at`] that time.
     pub count: f32,
-    /// The last one.
     pub last_down: Option<Instant>,
 }
 
@@ -38,8 +37,6 @@ impl FlapHistory {
             .min(recover.hold_down_max)
     }
 
-    /// Verdicts of late.
-    #[must_use]
     pub fn decayed_count(&self, recover: &RecoverySpec, now: Instant) -> f32 {
         let half_lives = self.last_down.map_or(0.0, |at| {
             now.saturating_duration_since(at).as_secs_f32()
@@ -52,22 +49,18 @@ impl FlapHistory {
 /// A share that grows back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ramp {
-    /// All of it.
     #[default]
     Full,
-    /// Growing since then.
     Since(Instant),
 }
 
 impl Ramp {
     /// A ramp of this length, `part` of which has passed, in 0..1.
-    #[must_use]
     pub fn at_fraction(part: f64, length: Duration, now: Instant) -> Self {
         Self::Since(now.checked_sub(length.mul_f64(part.clamp(0.0, 1.0))).unwrap_or(now))
     }
 
     /// Its share now, in thousandths.
-    #[must_use]
     pub fn share_permille(self, length: Duration, now: Instant) -> u32 {
         let Self::Since(since) = self else { return FULL_SHARE_PERMILLE };
         let passed = now.saturating_duration_since(since);
@@ -79,7 +72,6 @@ impl Ramp {
     }
 
     /// One that has this share already, in thousandths.
-    #[must_use]
     pub fn from_share_permille(share_permille: u32, length: Duration, now: Instant) -> Self {
         if share_permille >= FULL_SHARE_PERMILLE {
             return Self::Full;
@@ -97,7 +89,6 @@ impl Ramp {
     }
 
     /// Whether it still grows.
-    #[must_use]
     pub fn is_growing(self) -> bool {
         self != Self::Full
     }
@@ -105,7 +96,6 @@ impl Ramp {
 
 /// How often the shares of what ramps are computed anew: a hundred steps, and no more than fifty a
 /// second.
-#[must_use]
 pub fn ramp_update_interval(length: Duration) -> Duration {
     (length / 100).max(Duration::from_millis(20))
 }

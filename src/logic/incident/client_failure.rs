@@ -41,7 +41,6 @@ impl ClientFailureKind {
     ];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -72,13 +71,11 @@ pub struct ClientFailures([[u32; 2]; ClientFailureKind::ALL.len()]);
 
 impl ClientFailures {
     /// How many saw this.
-    #[must_use]
     pub fn count_of(&self, kind: ClientFailureKind) -> u64 {
         self.0[kind as usize].iter().map(|&count| u64::from(count)).sum()
     }
 
     /// How many could still have been sent again.
-    #[must_use]
     pub fn repeatable_count(&self) -> u64 {
         self.0.iter().map(|[_, repeatable]| u64::from(*repeatable)).sum()
     }
@@ -92,7 +89,6 @@ pub(crate) struct ClientFailureCounter {
 }
 
 impl ClientFailureCounter {
-    /// One more.
     pub(crate) fn record(&self, failure: ClientFailure) {
         let pair = &self.total[failure.kind as usize];
         pair[usize::from(failure.is_repeatable)].fetch_add(1, Relaxed);

@@ -17,7 +17,6 @@ pub struct OnsetRecord<K> {
 /// Groups of at least `least` members, as indices into `marks`, each in the order of onsets: an onset
 /// belongs to the group whose latest onset lies at most `window_us` before it, and that has not the
 /// same member yet.
-#[must_use]
 pub fn group_by_onset<K: Hash + Eq>(
     onsets: &[OnsetRecord<K>],
     window_us: u64,

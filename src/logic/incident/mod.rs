@@ -20,13 +20,9 @@ pub const MAX_CLOSED_INCIDENTS: usize = 1_000;
 /// What an incident is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IncidentSubject {
-    /// The endpoint's identity.
     pub endpoint: EndpointId,
-    /// Its pool.
     pub pool: Arc<str>,
-    /// Where it stands.
     pub locality: Locality,
-    /// Its address.
     pub address: SocketAddr,
 }
 
@@ -51,42 +47,34 @@ pub struct IncidentTimeline {
 }
 
 impl IncidentTimeline {
-    /// The estimated onset.
-    #[must_use]
     pub fn onset(&self) -> Instant {
         self.last_good + self.first_bad.saturating_duration_since(self.last_good) / 2
     }
 
     /// From onset to verdict.
-    #[must_use]
     pub fn detection_time(&self) -> Option<Duration> {
         Some(self.verdict?.saturating_duration_since(self.onset()))
     }
 
     /// The most that the detection can have taken: from the last proof of life.
-    #[must_use]
     pub fn max_detection_time(&self) -> Option<Duration> {
         Some(self.verdict?.saturating_duration_since(self.last_good))
     }
 
     /// From onset to the last client-visible failure; zero if no client saw one.
-    #[must_use]
     pub fn failover_gap(&self) -> Duration {
         let last = self.last_failure;
         last.map_or(Duration::ZERO, |last| last.saturating_duration_since(self.onset()))
     }
 }
 
-/// One endpoint's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
     /// Counts up from 1.
     pub id: u64,
-    /// Whose.
     pub subject: Arc<IncidentSubject>,
     /// What the verdict was made for (before it: the latest strike).
     pub failure: Failure,
-    /// When what happened.
     pub timeline: IncidentTimeline,
     /// Whether traffic made the verdict, and not probes.
     pub is_by_traffic: bool,
@@ -96,7 +84,6 @@ pub struct Incident {
     pub counts: FailoverCounts,
     /// Of those that failed, what their clients saw.
     pub client_failures: ClientFailures,
-    /// How it ended.
     pub end: Option<IncidentEnd>,
 }
 
@@ -123,7 +110,6 @@ pub struct VerdictCause {
 /// What requests saw of an endpoint since its last proof of life while up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IncidentImpact {
-    /// How many.
     pub counts: FailoverCounts,
     /// Of those that failed, what their clients saw.
     pub client_failures: ClientFailures,
@@ -133,7 +119,6 @@ pub struct IncidentImpact {
 
 impl Incident {
     /// Whether the endpoint is back.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.timeline.restored.is_some()
     }
@@ -201,13 +186,11 @@ impl IncidentLedger {
     }
 
     /// Endpoints on which a suspicion or an incident is open.
-    #[must_use]
     pub fn tracked_endpoints(&self) -> Vec<EndpointId> {
         self.open.keys().copied().collect()
     }
 
     /// Whether a suspicion or an incident is open.
-    #[must_use]
     pub fn is_tracking(&self, endpoint: EndpointId) -> bool {
         self.open.contains_key(&endpoint)
     }
@@ -252,13 +235,11 @@ impl IncidentLedger {
     }
 
     /// The open incident of an endpoint.
-    #[must_use]
     pub fn open_incident(&self, endpoint: EndpointId) -> Option<&Incident> {
         self.open.get(&endpoint).filter(|incident| incident.id > 0)
     }
 
     /// Those that are open, oldest first.
-    #[must_use]
     pub fn open_incidents(&self) -> Vec<Incident> {
         let running = self.open.values().filter(|incident| incident.id > 0);
         let mut all: Vec<Incident> = running.cloned().collect();
@@ -267,7 +248,6 @@ impl IncidentLedger {
     }
 
     /// All incidents, oldest first.
-    #[must_use]
     pub fn all_incidents(&self) -> Vec<Incident> {
         let running = self.open.values().filter(|incident| incident.id > 0);
         let mut all: Vec<Incident> = self.closed.iter().chain(running).cloned().collect();

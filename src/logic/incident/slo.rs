@@ -27,9 +27,7 @@ pub struct LatencyObjective {
 /// Events, and those of them that break the promise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SloCounts {
-    /// All.
     pub total: u64,
-    /// The bad ones.
     pub bad: u64,
 }
 
@@ -51,19 +49,16 @@ impl SloCounts {
     }
 
     /// The share of the good ones; all is well where there is nothing.
-    #[must_use]
     pub fn good_ratio(self) -> f64 {
         if self.total == 0 { 1.0 } else { 1.0 - self.bad as f64 / self.total as f64 }
     }
 
     /// How many nines the share of the good ones has, 99.95 % being 3.3; `None` where nothing was bad.
-    #[must_use]
     pub fn nines(self) -> Option<f64> {
         (self.bad > 0 && self.total > 0).then(|| -(self.bad as f64 / self.total as f64).log10())
     }
 
     /// How many times faster than just in time the budget of `objective` is used up at this rate.
-    #[must_use]
     pub fn burn_rate(self, objective: f64) -> f64 {
         let allowed = 1.0 - objective;
         if self.bad == 0 || allowed <= 0.0 {
@@ -73,7 +68,6 @@ impl SloCounts {
     }
 
     /// What is left of the budget of `objective`, in 1 (all) to below 0 (more was used than there was).
-    #[must_use]
     pub fn budget_left(self, objective: f64) -> f64 {
         1.0 - self.burn_rate(objective)
     }
@@ -82,17 +76,11 @@ impl SloCounts {
 /// Over what time is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SloWindow {
-    /// Five minutes.
     Minutes5,
-    /// Half an hour.
     Minutes30,
-    /// An hour.
     Hour,
-    /// Six hours.
     Hours6,
-    /// A day.
     Day,
-    /// Thirty days.
     Days30,
 }
 
@@ -105,7 +93,6 @@ impl SloWindow {
         [Self::Minutes5, Self::Minutes30, Self::Hour, Self::Hours6];
 
     /// The word used in output and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Minutes5 => "5m",
@@ -147,10 +134,8 @@ pub const BURN_RATE_ALERTS: [BurnRateAlert; 2] = [
     },
 ];
 
-/// One of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BurnRateAlert {
-    /// Its name.
     pub name: &'static str,
     /// Says that it is serious.
     pub long_window: SloWindow,
@@ -207,7 +192,6 @@ impl SloHistory {
     }
 
     /// What happened in the last `span` before `now_s`, the bucket of now included.
-    #[must_use]
     pub fn totals_in(&self, window: SloWindow, now_s: u64) -> SloCounts {
         let (ring, length) = window.ring_and_length();
         let newest = (now_s / RINGS[ring].0) as u32;
@@ -228,7 +212,6 @@ impl SloHistory {
     }
 
     /// All buckets in a few bytes.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT_VERSION];
         for (ring, buckets) in self.rings.iter().enumerate() {
@@ -243,7 +226,6 @@ impl SloHistory {
     }
 
     /// The reverse; `None` if it was written otherwise.
-    #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&FORMAT_VERSION, buckets) = bytes.split_first()? else { return None };
         let mut series = Self::default();

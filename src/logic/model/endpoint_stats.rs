@@ -79,7 +79,6 @@ impl ZoneStats {
     }
 
     /// When one of them did so last; zero if none has.
-    #[must_use]
     pub fn last_error_us(&self) -> u64 {
         self.last_error_us.load(Relaxed)
     }
@@ -115,31 +114,25 @@ impl AttemptCounts {
 
 impl EndpointStats {
     /// Reads something of every line of memory that a look needs, for the sake of reading it.
-    #[must_use]
     pub fn prefetch(&self) -> u64 {
         self.last_failure_us.load(Relaxed) + self.failed.load(Relaxed) + self.late.load(Relaxed)
     }
 
     /// How much there is of what may be limited.
-    #[must_use]
     pub fn gauges(&self) -> &LimitGauges {
         &self.gauges
     }
 
-    /// Requests in flight.
-    #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.gauges.get(LimitKind::Requests)
     }
 
-    /// A request begins.
     pub fn request_started(&self, now_us: u64) {
         self.gauges.increment(LimitKind::Requests);
         self.mark_waiting(now_us);
     }
 
     /// A request begins, if fewer than `cap` are in flight.
-    #[must_use]
     pub fn try_start_request(&self, limit: Option<u32>, now_us: u64) -> bool {
         let is_admitted = self.gauges.try_acquire(LimitKind::Requests, limit);
         if is_admitted {
@@ -169,7 +162,6 @@ impl EndpointStats {
 
     /// Whether a request that came before `us` is in flight, and none that came since the last good
     /// answer has been answered: the endpoint may have stopped.
-    #[must_use]
     pub fn has_waited_since_before(&self, us: u64) -> bool {
         let since_us = self.waiting_since_us.load(Relaxed);
         since_us != 0 && since_us < us
@@ -183,13 +175,11 @@ impl EndpointStats {
     }
 
     /// Answers that were timed, and what all of them took to begin, in microseconds.
-    #[must_use]
     pub fn latency_totals(&self) -> (u64, u64) {
         (self.timed_responses.load(Relaxed), self.total_latency_us.load(Relaxed))
     }
 
     /// What it costs to wait here, by latency and what is in flight, in microseconds.
-    #[must_use]
     pub fn cost(&self, now_us: u64) -> f64 {
         self.latency.cost(self.in_flight(), now_us)
     }
@@ -201,7 +191,6 @@ impl EndpointStats {
 
     /// A try ended by the endpoint's failure. `true` if nobody has told control since it last
     /// looked: then the caller must.
-    #[must_use]
     pub fn record_error(&self) -> bool {
         self.errors.fetch_add(1, Relaxed);
         // Neither side may miss the other: the flag is read after the count is there, and cleared
@@ -216,7 +205,6 @@ impl EndpointStats {
     }
 
     /// Control looks: what comes from now on must be told again.
-    #[must_use]
     pub fn collect_attempts(&self) -> AttemptCounts {
         self.is_error_reported.store(false, SeqCst);
         fence(SeqCst);
@@ -224,7 +212,6 @@ impl EndpointStats {
     }
 
     /// How tries ended so far.
-    #[must_use]
     pub fn attempts(&self) -> AttemptCounts {
         AttemptCounts { good: self.successes.load(Acquire), bad: self.errors.load(Acquire) }
     }
@@ -245,13 +232,11 @@ impl EndpointStats {
     }
 
     /// When the endpoint last answered a request well.
-    #[must_use]
     pub fn last_good_us(&self) -> u64 {
         self.last_good_us.load(Relaxed)
     }
 
     /// When a client last saw a failure of this endpoint.
-    #[must_use]
     pub fn last_failure_us(&self) -> u64 {
         self.last_failure_us.load(Relaxed)
     }
@@ -264,13 +249,11 @@ impl EndpointStats {
     }
 
     /// What clients saw since.
-    #[must_use]
     pub fn client_failures(&self) -> ClientFailures {
         self.client_failures.get().map(|count| count.since_baseline()).unwrap_or_default()
     }
 
     /// What the ledger counts.
-    #[must_use]
     pub fn failover_counts(&self) -> FailoverCounts {
         FailoverCounts {
             failed: self.failed.load(Relaxed),
@@ -286,18 +269,15 @@ impl EndpointStats {
     }
 
     /// Whether one is due that nobody has taken.
-    #[must_use]
     pub fn is_trial_due(&self, now_us: u64) -> bool {
         self.next_trial_us.load(Relaxed) <= now_us
     }
 
-    /// No more trials.
     pub fn cancel_trials(&self) {
         self.next_trial_us.store(NEVER_US, Relaxed);
     }
 
     /// Takes a trial if one is due: of all workers that ask, one gets it.
-    #[must_use]
     pub fn try_take_trial(&self, now_us: u64) -> bool {
         let due_us = self.next_trial_us.load(Relaxed);
         let next_us = now_us + u64::from(self.trial_gap_us.load(Relaxed));
@@ -311,7 +291,6 @@ impl EndpointStats {
     }
 
     /// Trials taken since the process began.
-    #[must_use]
     pub fn trial_count(&self) -> u32 {
         self.trials.load(Relaxed)
     }

@@ -15,7 +15,6 @@ pub struct EndpointId {
 
 impl EndpointId {
     /// The endpoint number `generation` in `slot`.
-    #[must_use]
     pub const fn new(slot: u32, generation: u32) -> Self {
         Self { slot, generation }
     }
@@ -39,7 +38,6 @@ pub struct Locality {
 impl Locality {
     /// Parses `region/zone`. Both parts must be non-empty and made of letters, digits, `-`, `_`
     /// or `.`; anything else gives `None`.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (region, zone) = text.split_once('/')?;
         (is_valid_name(region) && is_valid_name(zone))
@@ -54,7 +52,6 @@ impl fmt::Display for Locality {
 }
 
 /// Whether `text` may name a region, zone, pool or route.
-#[must_use]
 pub fn is_valid_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

@@ -52,7 +52,6 @@ impl Network {
 
     /// Whether `address` is one of them. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) is the
     /// IPv4 address.
-    #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4()
@@ -67,7 +66,6 @@ impl fmt::Display for Network {
 }
 
 /// The first `prefix` bits of `address`, and zeros.
-#[must_use]
 pub fn mask_address(address: IpAddr, prefix: u8) -> IpAddr {
     let prefix = u32::from(prefix);
     match address {

@@ -8,24 +8,20 @@ use std::time::Duration;
 /// How far an exchange came, the nearest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureLayer {
-    /// Opening the connection.
     Connect,
     /// Shaking hands over TLS.
     Tls,
     /// Exchanging bytes that are no HTTP.
     Tcp,
-    /// Exchanging HTTP messages.
     Http,
     /// Asking over gRPC, on top of HTTP that is as it should be.
     Grpc,
 }
 
 impl FailureLayer {
-    /// Every layer.
     pub const ALL: [Self; 5] = [Self::Connect, Self::Tls, Self::Tcp, Self::Http, Self::Grpc];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -107,7 +103,6 @@ pub enum CertificateProblem {
     UnknownIssuer,
     /// It is somebody else's.
     WrongName,
-    /// It was revoked.
     Revoked,
     /// It is broken, or not made for this use.
     Invalid,
@@ -131,7 +126,6 @@ impl CertificateProblem {
 pub struct Failure {
     /// How far it came.
     pub layer: FailureLayer,
-    /// Why it ended.
     pub reason: FailureReason,
 }
 
@@ -156,7 +150,6 @@ impl FailureClass {
         [Self::Refused, Self::Reset, Self::Silent, Self::BadStatus, Self::Tls];
 
     /// The word used in output and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -176,19 +169,16 @@ impl fmt::Display for FailureClass {
 
 impl Failure {
     /// A failure to open a connection.
-    #[must_use]
     pub const fn connect(reason: FailureReason) -> Self {
         Self { layer: FailureLayer::Connect, reason }
     }
 
     /// A failure on an open connection.
-    #[must_use]
     pub const fn http(reason: FailureReason) -> Self {
         Self { layer: FailureLayer::Http, reason }
     }
 
     /// Reads what [`fmt::Display`] writes; `None` for other words.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (word, rest) = text.split_once(' ')?;
         let layer = FailureLayer::ALL.into_iter().find(|layer| layer.as_str() == word)?;
@@ -204,7 +194,6 @@ impl Failure {
     }
 
     /// The class that this failure belongs to.
-    #[must_use]
     pub fn class(self) -> FailureClass {
         match self.reason {
             FailureReason::Refused | FailureReason::Unreachable => FailureClass::Refused,
@@ -225,7 +214,6 @@ impl Failure {
 
     /// Whether the connection itself failed, so that a neighbour in the same zone may well fail
     /// alike, as opposed to an answer that only this endpoint gave.
-    #[must_use]
     pub fn is_connection_level(self) -> bool {
         matches!(self.class(), FailureClass::Refused | FailureClass::Reset | FailureClass::Silent)
             && !self.is_response_failure()
@@ -233,7 +221,6 @@ impl Failure {
 
     /// Whether the endpoint was there and did badly, and was not just gone: of such failures it is
     /// the ratio that tells, not a row of them.
-    #[must_use]
     pub fn is_response_failure(self) -> bool {
         match self.reason {
             FailureReason::Refused
@@ -257,7 +244,6 @@ impl Failure {
     /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that
     /// the endpoint closed just then, a long pause) or the request's own doing (an answer to it that
     /// breaks the rules). Such evidence makes a suspect but never a verdict.
-    #[must_use]
     pub fn is_soft(self) -> bool {
         self.reason == FailureReason::Stall
             || !matches!(self.layer, FailureLayer::Connect | FailureLayer::Tls)
@@ -302,7 +288,6 @@ pub enum ProbeOutcome {
         /// From the start of the connection to the end of the check.
         latency: Duration,
     },
-    /// Not as expected.
     Fail(Failure),
     /// The observer itself was late or out of resources: no evidence either way.
     Inconclusive,
@@ -310,7 +295,6 @@ pub enum ProbeOutcome {
 
 impl ProbeOutcome {
     /// How long a pass took, degraded or not.
-    #[must_use]
     pub fn latency(self) -> Option<Duration> {
         match self {
             Self::Pass { latency } | Self::Degraded { latency } => Some(latency),

@@ -24,9 +24,7 @@ pub struct ServerTls {
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
-    /// 1.2 (RFC 5246).
     V12,
-    /// 1.3 (RFC 8446).
     V13,
 }
 

@@ -23,7 +23,6 @@ pub use crate::logic::steering::tier::{Target, Tier, ZoneTargets};
 /// What the data plane steers by until the next one is published.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Counts publications.
     pub version: u64,
     /// Host and path to pool.
     pub routes: Arc<RouteTable>,
@@ -36,7 +35,6 @@ pub struct Snapshot {
 /// One pool, as requests see it.
 #[derive(Debug)]
 pub struct PoolView {
-    /// As declared.
     pub spec: Arc<PoolSpec>,
     /// Where the policy leads.
     pub primary: SteeredTiers,
@@ -137,7 +135,6 @@ impl PoolView {
     }
 
     /// Chooses an endpoint for a request that has not been anywhere yet.
-    #[must_use]
     pub fn pick<'w>(&self, rng: &mut Rng, request: impl Into<PickRequest<'w>>) -> Option<&Target> {
         let request = request.into();
         let picked = self.pick_by_balance(rng, &request)?;
@@ -220,7 +217,6 @@ impl PoolView {
 
     /// The endpoint that a repeatable request is to try first, because it must prove itself and
     /// its turn has come.
-    #[must_use]
     pub fn take_due_trial(&self, now_us: u64) -> Option<&Target> {
         let count = self.trial_targets.len();
         let start = (now_us / 1_000) as usize;
@@ -231,7 +227,6 @@ impl PoolView {
 
     /// Chooses another endpoint for a request that failed: one outside the zones to avoid if there
     /// is any, the nearest tier first, and never one that it was at before.
-    #[must_use]
     pub fn pick_alternative<'w>(
         &self,
         rng: &mut Rng,
@@ -250,7 +245,6 @@ impl PoolView {
     }
 
     /// Whether a request that is at `here` could go to another endpoint, which is the same every way.
-    #[must_use]
     pub fn has_alternative(
         &self,
         current: EndpointId,

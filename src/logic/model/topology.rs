@@ -49,7 +49,6 @@ pub struct PoolSpec {
     pub upstream_protocol: Arc<UpstreamProtocol>,
     /// How traffic is led.
     pub steer: SteeringConfig,
-    /// The detection window.
     pub detect: DetectionSpec,
     /// When a waiting request becomes evidence.
     pub stall: StallBounds,
@@ -65,7 +64,6 @@ pub struct PoolSpec {
     pub recovery: RecoverySpec,
     /// How much may be down at once.
     pub eviction: EvictionSpec,
-    /// What is promised.
     pub slo: Option<SloObjectives>,
     /// What of it is to get no requests.
     pub drained_scopes: Vec<TopologySelector>,
@@ -77,7 +75,6 @@ pub struct PoolSpec {
 
 impl PoolSpec {
     /// A pool with every default, whose probe only connects.
-    #[must_use]
     pub fn new(name: &str, zones: Vec<ZoneSpec>) -> Self {
         Self {
             name: name.into(),
@@ -101,13 +98,11 @@ impl PoolSpec {
     }
 
     /// Whether it matters how long answers take.
-    #[must_use]
     pub fn has_latency_tracking(&self) -> bool {
         self.balance == BalancePolicy::PeakEwma || self.steer.has_latency_variant()
     }
 
     /// The tables that keys need, where requests have any.
-    #[must_use]
     pub fn hash_table_kind(&self) -> Option<HashTableKind> {
         match (&self.balance, self.affinity.as_deref()) {
             (BalancePolicy::ConsistentHash(keyed), _) => Some(keyed.table),
@@ -130,7 +125,6 @@ impl PoolSpec {
     }
 
     /// Whether all requests of the pool are counted, limited or not.
-    #[must_use]
     pub fn has_request_counting(&self) -> bool {
         matches!(
             self.balance,
@@ -138,14 +132,11 @@ impl PoolSpec {
         )
     }
 
-    /// The first gate.
-    #[must_use]
     pub fn primary_probe(&self) -> &ProbeSpec {
         &self.probes[0]
     }
 
     /// Whether anything is said of what endpoints, zones or regions can take.
-    #[must_use]
     pub fn has_declared_capacity(&self) -> bool {
         self.steer.endpoint_capacity.is_stated()
             || self.steer.region_capacities.iter().any(|(_, capacity)| capacity.is_stated())
@@ -166,7 +157,6 @@ pub struct ZoneSpec {
 
 impl ZoneSpec {
     /// A zone of which nothing else is said.
-    #[must_use]
     pub fn new(locality: Locality, endpoints: Vec<EndpointSpec>) -> Self {
         Self { locality, endpoints, settings: ZoneSettings::default() }
     }
@@ -175,7 +165,6 @@ impl ZoneSpec {
 /// One `address:port` and its share of the zone's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// Where requests go.
     pub address: SocketAddr,
     /// Relative share, 1 to 1000.
     pub weight: u32,
@@ -238,7 +227,6 @@ pub struct CorrelationSpec {
     /// The share of a zone's endpoints (at least two) whose connections must fail, in per cent; more
     /// than 100 switches verdicts on zones off.
     pub quorum_percent: u32,
-    /// Within this time.
     pub window: Duration,
     /// The zone returns when at least this share of its endpoints is healthy, in per cent.
     pub return_percent: u32,

@@ -21,7 +21,6 @@ pub struct UpstreamProtocol {
 /// The version of HTTP that is spoken to endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamHttpVersion {
-    /// HTTP/1.1 (RFC 9112).
     #[default]
     H1,
     /// HTTP/2 (RFC 9113): with prior knowledge in cleartext, required of the endpoint over TLS.
@@ -32,7 +31,6 @@ pub enum UpstreamHttpVersion {
 
 impl UpstreamHttpVersion {
     /// What is offered over TLS (RFC 7301).
-    #[must_use]
     pub fn alpn(self) -> &'static [&'static [u8]] {
         match self {
             Self::H1 => &[b"http/1.1"],
@@ -47,7 +45,6 @@ impl UpstreamHttpVersion {
 pub enum ProxyProtocolVersion {
     /// One line of text.
     V1,
-    /// Binary.
     V2,
 }
 

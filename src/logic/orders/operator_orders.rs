@@ -28,10 +28,8 @@ pub const MAX_DRAIN_DURATION: Duration = Duration::from_hours(24);
 /// Bytes of a note.
 pub const MAX_NOTE_BYTES: usize = 200;
 
-/// What is ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderAction {
-    /// No new requests.
     Drain {
         /// The share goes to nothing over this time.
         fade_duration: Duration,
@@ -45,11 +43,9 @@ pub enum OrderAction {
 }
 
 impl OrderAction {
-    /// All words.
     pub const NAMES: [&str; 3] = ["drain", "weight", "serve"];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Drain { .. } => Self::NAMES[0],
@@ -69,16 +65,13 @@ impl OrderAction {
 pub enum OrderSource {
     /// Somebody at the admin listener.
     Operator,
-    /// The configuration.
     Config,
 }
 
 impl OrderSource {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Operator, Self::Config];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Operator => "api",
@@ -86,14 +79,11 @@ impl OrderSource {
         }
     }
 
-    /// Reads that word.
-    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == word)
     }
 }
 
-/// One order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorOrder {
     /// Its number: a later order has a greater one.
@@ -102,9 +92,7 @@ pub struct OperatorOrder {
     pub scope: TopologySelector,
     /// In this pool only; otherwise in every pool that has it.
     pub pool: Option<Arc<str>>,
-    /// What is ordered.
     pub action: OrderAction,
-    /// Since when.
     pub effective_since: Instant,
     /// It is over then; `None` if somebody has to say so.
     pub expires_at: Option<Instant>,
@@ -131,11 +119,8 @@ impl fmt::Display for OperatorOrder {
 /// An endpoint, as orders are about it.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderedEndpoint<'a> {
-    /// Its pool's name.
     pub pool: &'a str,
-    /// Its zone.
     pub locality: &'a Locality,
-    /// Its address.
     pub address: SocketAddr,
 }
 
@@ -151,20 +136,17 @@ fn scope_rank(scope: &TopologySelector) -> u8 {
 
 impl OperatorOrder {
     /// Whether it is about this endpoint.
-    #[must_use]
     pub fn has_effect_on(&self, endpoint: &OrderedEndpoint<'_>) -> bool {
         self.pool.as_deref().is_none_or(|pool| pool == endpoint.pool)
             && self.scope.covers(endpoint.locality, endpoint.address)
     }
 
     /// Whether its time is up.
-    #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|until| now >= until)
     }
 
     /// What it leaves of a share, in thousandths.
-    #[must_use]
     pub fn share_permille(&self, now: Instant) -> u32 {
         match self.action {
             OrderAction::Drain { fade_duration: over, .. } => {
@@ -176,7 +158,6 @@ impl OperatorOrder {
 }
 
 /// What is left, in thousandths, of a share that goes to nothing over this time.
-#[must_use]
 pub fn fading_share_permille(since: Instant, over: Duration, now: Instant) -> u32 {
     let passed = now.saturating_duration_since(since);
     if passed >= over {
@@ -190,9 +171,7 @@ pub fn fading_share_permille(since: Instant, over: Duration, now: Instant) -> u3
 /// What the file orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigDrain {
-    /// What is drained.
     pub scope: TopologySelector,
-    /// In which pool.
     pub pool: Arc<str>,
 }
 
@@ -211,17 +190,14 @@ pub struct OrderDraft {
     pub scope: TopologySelector,
     /// In this pool only.
     pub pool: Option<Arc<str>>,
-    /// What is ordered.
     pub action: OrderAction,
     /// It is over then.
     pub expires_at: Option<Instant>,
-    /// Why.
     pub note: Option<Arc<str>>,
 }
 
 impl OperatorOrders {
     /// Those that were in force before, in another process.
-    #[must_use]
     pub fn from_orders(mut all: Vec<OperatorOrder>) -> Self {
         all.sort_by_key(|order| order.id);
         all.dedup_by_key(|order| order.id);
@@ -235,13 +211,11 @@ impl OperatorOrders {
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// Whether no more may be given.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.all.iter().filter(|order| order.source == OrderSource::Operator).count() >= MAX_ORDERS
     }
@@ -268,7 +242,6 @@ impl OperatorOrders {
     }
 
     /// The order that says how much it weighs, and the weight.
-    #[must_use]
     pub fn weight_for(&self, endpoint: &OrderedEndpoint<'_>) -> Option<(&OperatorOrder, u32)> {
         self.all.iter().rev().find_map(|order| match order.action {
             OrderAction::Weight(weight) if order.has_effect_on(endpoint) => Some((order, weight)),
@@ -276,8 +249,6 @@ impl OperatorOrders {
         })
     }
 
-    /// One of them.
-    #[must_use]
     pub fn find(&self, id: u64) -> Option<&OperatorOrder> {
         self.all.iter().find(|order| order.id == id)
     }
@@ -322,7 +293,6 @@ impl OperatorOrders {
         &self.all[index]
     }
 
-    /// Takes one back.
     pub fn revoke(&mut self, id: u64) -> Option<OperatorOrder> {
         let index = self.all.iter().position(|order| order.id == id)?;
         Some(self.all.remove(index))
@@ -347,7 +317,6 @@ impl OperatorOrders {
     }
 
     /// When the next one's time is up.
-    #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.all.iter().filter_map(|order| order.expires_at).min()
     }
@@ -398,7 +367,6 @@ impl OperatorOrders {
     }
 
     /// How many there are of a word, from one side.
-    #[must_use]
     pub fn count(&self, action_name: &str, by: OrderSource) -> usize {
         self.all
             .iter()

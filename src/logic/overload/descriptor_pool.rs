@@ -25,7 +25,6 @@ pub const MIN_USABLE_DESCRIPTORS: usize = 4;
 /// What a configuration needs descriptors for, besides connections of clients and to endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorDemand {
-    /// Threads that serve.
     pub workers: usize,
     /// Addresses that are listened on, by each of them.
     pub listeners: usize,
@@ -45,13 +44,11 @@ impl DescriptorDemand {
     }
 
     /// What is left for workers' connections of `granted`.
-    #[must_use]
     pub fn available(&self, limit: usize) -> usize {
         limit.saturating_sub(self.reserved(limit))
     }
 
     /// How many must be granted for `clients`.
-    #[must_use]
     pub fn required_limit(&self, clients: usize) -> usize {
         let wanted = 2 * clients;
         let few = wanted + self.reserved(0);
@@ -63,7 +60,6 @@ impl DescriptorDemand {
 }
 
 /// How many clients may connect at once where workers have `left`.
-#[must_use]
 pub fn max_clients(available: usize) -> usize {
     available / 2
 }
@@ -105,37 +101,30 @@ impl DescriptorPool {
     }
 
     /// How many may be open.
-    #[must_use]
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// How many are.
-    #[must_use]
     pub fn open_count(&self) -> usize {
         self.open.load(Relaxed)
     }
 
     /// Those of them that are clients'.
-    #[must_use]
     pub fn client_count(&self) -> usize {
         self.clients.load(Relaxed)
     }
 
     /// Whether one more client may come.
-    #[must_use]
     pub fn has_client_capacity(&self) -> bool {
         self.client_count() < max_clients(self.limit()) && self.has_capacity()
     }
 
     /// Whether one more may be opened.
-    #[must_use]
     pub fn has_capacity(&self) -> bool {
         self.open_count() < self.limit()
     }
 
     /// Whether so few are left that none should be kept for nothing.
-    #[must_use]
     pub fn is_near_limit(&self) -> bool {
         let at_most = self.limit();
         self.open_count() >= at_most - at_most / 8

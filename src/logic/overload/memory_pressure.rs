@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 /// What is done, each in addition to what comes before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryPressureLevel {
-    /// Nothing.
     #[default]
     Calm,
     /// Idle connections are closed.
@@ -27,7 +26,6 @@ impl MemoryPressureLevel {
     pub const ALL: [Self; 4] = [Self::Calm, Self::Shrink, Self::Shed, Self::Stop];
 
     /// The word used in the log.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Calm => "calm",
@@ -78,7 +76,6 @@ pub struct MemoryPressureTracker {
 
 impl MemoryPressureTracker {
     /// Nothing is known yet.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             level: MemoryPressureLevel::Calm,

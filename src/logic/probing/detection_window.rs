@@ -19,7 +19,6 @@ pub struct DetectionBounds {
 }
 
 /// What one failed probe of this class costs: a round trip, or the whole timeout.
-#[must_use]
 pub fn failed_probe_duration(
     class: FailureClass,
     detect: &DetectionSpec,
@@ -36,7 +35,6 @@ pub fn failed_probe_duration(
 
 /// The worst is `interval + t + (down_after − 1) · max(fast_interval, t)`. The best is the same
 /// without `interval` where an endpoint is silent; any other failure is looked at again at once.
-#[must_use]
 pub fn detection_bounds(
     class: FailureClass,
     detect: &DetectionSpec,
@@ -65,7 +63,6 @@ pub fn detection_bounds(
 /// A failure falls into a period in proportion to its length, which is uniform between `1 − JITTER`
 /// and 1 intervals; what is left of it then is longer than `r` with probability `E(period − r)⁺ /
 /// E(period)` (the residual life of a renewal process).
-#[must_use]
 pub fn probe_wait_quantile(share: f64) -> f64 {
     let mean = 1.0 - MAX_JITTER / 2.0;
     let beyond = (1.0 - share).clamp(0.0, 1.0) * mean;
@@ -76,7 +73,6 @@ pub fn probe_wait_quantile(share: f64) -> f64 {
 
 /// What passes from the start of the first probe that meets a failure to the verdict, at most, by
 /// active probes alone.
-#[must_use]
 pub fn confirmation_time(
     class: FailureClass,
     detect: &DetectionSpec,

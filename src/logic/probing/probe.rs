@@ -34,7 +34,6 @@ pub struct ProbeSpec {
     pub tls: Option<Arc<UpstreamTls>>,
     /// Begin with a PROXY header that speaks for nobody, as the pool's connections begin with one.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
-    /// What is asked.
     pub kind: ProbeKind,
 }
 
@@ -44,7 +43,6 @@ impl ProbeSpec {
 
     /// A gate that asks this in cleartext at the endpoint's own address, on a new connection each
     /// time.
-    #[must_use]
     pub fn new(kind: ProbeKind) -> Self {
         Self {
             address: None,
@@ -61,19 +59,16 @@ impl ProbeSpec {
     }
 
     /// A gate that only connects.
-    #[must_use]
     pub fn tcp() -> Self {
         Self::new(ProbeKind::Tcp { send: None, expect: None })
     }
 
     /// Whether it asks where requests go.
-    #[must_use]
     pub fn is_at_endpoint_address(&self) -> bool {
         self.address.is_none() && self.port.is_none()
     }
 
     /// Whether it is spoken over HTTP/2.
-    #[must_use]
     pub fn is_http2(&self) -> bool {
         match &self.kind {
             ProbeKind::Tcp { .. } | ProbeKind::Tls => false,
@@ -83,7 +78,6 @@ impl ProbeSpec {
     }
 
     /// A gate that asks over HTTP.
-    #[must_use]
     pub fn http(probe: HttpProbe) -> Self {
         Self::new(ProbeKind::Http(Box::new(probe)))
     }
@@ -110,7 +104,6 @@ pub enum ProbeKind {
     },
     /// A TLS handshake that completes is a pass.
     Tls,
-    /// An HTTP exchange.
     Http(Box<HttpProbe>),
     /// The gRPC health checking protocol, `grpc.health.v1.Health/Check`.
     Grpc(Box<GrpcProbe>),
@@ -119,7 +112,6 @@ pub enum ProbeKind {
 /// The version of HTTP that a probe speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeHttpVersion {
-    /// HTTP/1.1 (RFC 9112).
     H1,
     /// HTTP/2 (RFC 9113): with prior knowledge in cleartext, agreed on by ALPN over TLS.
     H2,
@@ -136,7 +128,6 @@ pub struct HttpProbe {
     pub path: String,
     /// The Host header; absent, the endpoint's `address:port`.
     pub host: Option<String>,
-    /// Further headers.
     pub headers: HeaderMap,
     /// What is sent with it.
     pub body: Option<Vec<u8>>,
@@ -148,7 +139,6 @@ pub struct HttpProbe {
 
 impl HttpProbe {
     /// A GET of `path` over HTTP/1.1 whose status must be 200 to 299.
-    #[must_use]
     pub fn get(path: &str) -> Self {
         Self {
             version: ProbeHttpVersion::H1,
@@ -188,13 +178,11 @@ pub enum BodyMatcher {
 pub struct JsonMatcher {
     /// Where (RFC 6901), such as `/status`.
     pub pointer: String,
-    /// What stands there.
     pub expected: Value,
 }
 
 impl JsonMatcher {
     /// Whether `document` has that value at that place.
-    #[must_use]
     pub fn is_match(&self, document: &Value) -> bool {
         document.pointer(&self.pointer) == Some(&self.expected)
     }
@@ -219,7 +207,6 @@ impl BytesRegex {
     }
 
     /// Whether it matches somewhere in `bytes`.
-    #[must_use]
     pub fn is_match(&self, bytes: &[u8]) -> bool {
         self.0.is_match(bytes)
     }

@@ -31,7 +31,6 @@ pub const MAX_JITTER: f64 = 0.1;
 /// Where a probe belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeTrigger {
-    /// The steady row.
     Regular,
     /// The burst with this number; traffic asked for it.
     Burst(u32),
@@ -66,7 +65,6 @@ struct ProbeBurst {
 
 impl ProbeTimer {
     /// A timer whose first probe is due `now`.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             regular: RegularProbe { due: Some(now), last_start: now, is_running: false },
@@ -76,14 +74,12 @@ impl ProbeTimer {
     }
 
     /// Reads something of every line of memory that it lies in, for the sake of reading it.
-    #[must_use]
     pub fn prefetch(&self) -> u64 {
         let of = |at: Option<Instant>| u64::from(at.is_some());
         of(self.regular.due) + of(self.burst.due) + u64::from(self.rtt.smoothed.is_some())
     }
 
     /// When the next probe starts; `None` while only the end of a running one can tell.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         match (self.regular.due, self.burst.due) {
             (Some(regular), Some(burst)) => Some(regular.min(burst)),
@@ -92,19 +88,16 @@ impl ProbeTimer {
     }
 
     /// When the last probe of the steady row started.
-    #[must_use]
     pub fn last_start(&self) -> Instant {
         self.regular.last_start
     }
 
     /// The smoothed round trip of probes that passed; `None` before the first.
-    #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.rtt.smoothed
     }
 
     /// Whether what is due by `now` belongs to a burst.
-    #[must_use]
     pub fn is_burst_due(&self, now: Instant) -> bool {
         self.burst.due.is_some_and(|due| due <= now)
     }
@@ -226,7 +219,6 @@ impl ProbeTimer {
 }
 
 /// The period that belongs to a state.
-#[must_use]
 pub fn probe_period(health: Health, detect: &DetectionSpec) -> Duration {
     match health {
         Health::Up => detect.interval,
@@ -239,7 +231,6 @@ pub fn probe_period(health: Health, detect: &DetectionSpec) -> Duration {
 
 /// The period of an endpoint that is up while live traffic vouches for it: as long as the target
 /// allows for the slowest class of failure, and never shorter than without.
-#[must_use]
 pub fn traffic_confirmed_interval(detect: &DetectionSpec) -> Duration {
     let Some(target) = detect.target else { return detect.interval };
     let worst = detection_window::detection_bounds(
@@ -252,7 +243,6 @@ pub fn traffic_confirmed_interval(detect: &DetectionSpec) -> Duration {
 }
 
 /// The phase of an endpoint, in 0..1: FNV-1a of what names it, so that it survives restarts.
-#[must_use]
 pub fn probe_phase(pool: &str, address: &str) -> f64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in pool.bytes().chain([b'/']).chain(address.bytes()) {

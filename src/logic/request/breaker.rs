@@ -46,7 +46,6 @@ pub enum LimitKind {
 /// What a limit is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitScope {
-    /// One endpoint.
     Endpoint,
     /// All of a pool.
     Pool,
@@ -55,18 +54,14 @@ pub enum LimitScope {
 /// A limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitExceeded {
-    /// For whom.
     pub scope: LimitScope,
-    /// Which.
     pub limit: LimitKind,
 }
 
 impl LimitKind {
-    /// Every kind.
     pub const ALL: [Self; 4] = [Self::Connections, Self::Requests, Self::Pending, Self::Retries];
 
     /// The word used in metrics.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -78,11 +73,9 @@ impl LimitKind {
 }
 
 impl LimitScope {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Endpoint, Self::Pool];
 
     /// The word used in metrics.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -93,7 +86,6 @@ impl LimitScope {
 
 impl BreakerLimits {
     /// The limit of one kind.
-    #[must_use]
     pub fn get(&self, limit: LimitKind) -> Option<u32> {
         match limit {
             LimitKind::Connections => self.connections,
@@ -106,7 +98,6 @@ impl BreakerLimits {
 
 impl CircuitBreakers {
     /// Whether there is a limit of this kind.
-    #[must_use]
     pub fn has_limit(&self, limit: LimitKind) -> bool {
         self.endpoint.get(limit).is_some() || self.pool.get(limit).is_some()
     }
@@ -118,7 +109,6 @@ pub struct LimitGauges([AtomicU32; LimitKind::ALL.len()]);
 
 impl LimitGauges {
     /// How much there is.
-    #[must_use]
     pub fn get(&self, limit: LimitKind) -> u32 {
         self.0[limit as usize].load(Relaxed)
     }
@@ -134,7 +124,6 @@ impl LimitGauges {
     }
 
     /// One more if there are fewer than `cap`.
-    #[must_use]
     pub(crate) fn try_acquire(&self, limit: LimitKind, limit_value: Option<u32>) -> bool {
         let Some(cap) = limit_value else {
             self.increment(limit);
@@ -155,7 +144,6 @@ pub struct PoolStats {
 
 impl PoolStats {
     /// How much there is of what is limited.
-    #[must_use]
     pub fn gauges(&self) -> &LimitGauges {
         &self.gauges
     }
@@ -222,7 +210,6 @@ impl PoolRequestPermit {
     }
 
     /// Counts a request in that nothing limits.
-    #[must_use]
     pub fn acquire_unlimited(pool: &Arc<PoolStats>) -> Self {
         pool.gauges.increment(LimitKind::Requests);
         Self { pool: Arc::clone(pool) }

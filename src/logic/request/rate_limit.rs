@@ -24,7 +24,6 @@ pub struct RateLimitSpec {
     pub per: Duration,
     /// Requests that may come at once, where none came before.
     pub burst: NonZeroU32,
-    /// Who shares them.
     pub key: RateLimitKey,
 }
 
@@ -79,7 +78,6 @@ struct BucketSet([AtomicU64; SET_ASSOCIATIVITY]);
 impl<S: BuildHasher> RateLimiter<S> {
     /// A table of at least `buckets` places. With a `hasher` that nobody can foresee, nobody can
     /// choose addresses that drive others out.
-    #[must_use]
     pub fn new(buckets: usize, hasher: S) -> Self {
         let sets = (buckets / SET_ASSOCIATIVITY).max(1).next_power_of_two();
         Self { sets: (0..sets).map(|_| BucketSet::default()).collect(), hasher }
@@ -147,7 +145,6 @@ impl BucketSet {
 }
 
 /// Whole seconds to wait, at least one, as `Retry-After` has them.
-#[must_use]
 pub fn retry_after_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }

@@ -48,12 +48,10 @@ pub enum RetryDecision {
     Unbudgeted,
     /// It may be sent again, and the budget pays.
     Budgeted,
-    /// Never.
     Denied,
 }
 
 /// Whether the request may be sent to another endpoint.
-#[must_use]
 pub fn retry_decision(attempt: &FailedAttempt, spec: &RetrySpec) -> RetryDecision {
     if spec.attempts <= 1
         || attempt.sent_attempts >= spec.attempts
@@ -76,7 +74,6 @@ pub fn retry_decision(attempt: &FailedAttempt, spec: &RetrySpec) -> RetryDecisio
 }
 
 /// Whether the method is idempotent by RFC 9110 9.2.2.
-#[must_use]
 pub fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
@@ -86,7 +83,6 @@ pub fn is_idempotent(method: &Method) -> bool {
 
 /// Whether a request may be tried where an endpoint must prove itself: it can be sent again, and
 /// all of its body, of `body_bytes` (`None` if that is not known), will be held.
-#[must_use]
 pub fn can_be_trial(is_idempotent: bool, body_bytes: Option<u64>, spec: &RetrySpec) -> bool {
     spec.attempts > 1
         && is_idempotent
@@ -94,7 +90,6 @@ pub fn can_be_trial(is_idempotent: bool, body_bytes: Option<u64>, spec: &RetrySp
 }
 
 /// Whether an answer with `status` is one to ask for elsewhere, if that may be done at all.
-#[must_use]
 pub fn is_retryable_status(status: u16, is_trial: bool, spec: &RetrySpec) -> bool {
     spec.statuses.contains(status) || is_trial && server_errors::SERVER_ERRORS.contains(&status)
 }
@@ -107,7 +102,6 @@ const FAST_CONNECT_ATTEMPTS: u32 = 2;
 /// While there are others to go to, no longer than a request would wait before it is called stalled
 /// (`stall`): nothing has been sent, so that any request may leave. A lost packet is sent again after
 /// a second only, and a host that is gone says nothing at all.
-#[must_use]
 pub fn connect_timeout(
     attempts: u32,
     stall: Duration,
@@ -134,7 +128,6 @@ pub enum InFlightPolicy {
 
 impl InFlightPolicy {
     /// What the failure that made the verdict means for them.
-    #[must_use]
     pub fn for_failure(failure: Failure) -> Self {
         match failure.class() {
             FailureClass::Silent => Self::AbortAll,
@@ -145,7 +138,6 @@ impl InFlightPolicy {
     }
 
     /// Whether a request leaves that may be sent again, or may not.
-    #[must_use]
     pub fn should_abort(self, is_repeatable: bool) -> bool {
         match self {
             Self::Keep => false,
@@ -169,13 +161,11 @@ pub struct RetryBudget {
 
 impl RetryBudget {
     /// A budget that holds its floor.
-    #[must_use]
     pub fn new(spec: &RetrySpec, now: Instant) -> Self {
         Self { balance_percent: floor_balance(spec), updated_at: now }
     }
 
     /// What a share of the requests, in percent, has earned of it; the floor at least.
-    #[must_use]
     pub fn fraction(&self, percent: u32, spec: &RetrySpec) -> Self {
         let balance = (self.balance_percent * u64::from(percent) / 100).max(floor_balance(spec));
         Self { balance_percent: balance, updated_at: self.updated_at }
@@ -202,7 +192,6 @@ impl RetryBudget {
     }
 
     /// Whether it could pay for one resend.
-    #[must_use]
     pub fn can_withdraw(&self) -> bool {
         self.balance_percent >= 100
     }

@@ -10,18 +10,15 @@ pub const SERVER_ERRORS: RangeInclusive<u16> = 500..=599;
 pub struct ServerErrors(u128);
 
 impl ServerErrors {
-    /// None of them.
     pub const NONE: Self = Self(0);
 
     /// Those in `ranges`; what is no server error is left out.
-    #[must_use]
     pub fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
         let statuses = ranges.into_iter().flatten().filter(|s| SERVER_ERRORS.contains(s));
         Self(statuses.fold(0, |bits, status| bits | 1 << (status - SERVER_ERRORS.start())))
     }
 
     /// Whether `status` is one of them.
-    #[must_use]
     pub fn contains(self, status: u16) -> bool {
         SERVER_ERRORS.contains(&status) && self.0 >> (status - SERVER_ERRORS.start()) & 1 == 1
     }
@@ -37,7 +34,6 @@ impl Default for ServerErrors {
 
 /// Whether an answer with this status is the endpoint's failure. 501 (not implemented) and 505
 /// (HTTP version not supported) speak of the request (RFC 9110 15.6).
-#[must_use]
 pub fn is_endpoint_failure(status: u16) -> bool {
     SERVER_ERRORS.contains(&status) && !matches!(status, 501 | 505)
 }

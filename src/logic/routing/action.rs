@@ -18,14 +18,12 @@ pub enum RouteAction {
     Pools(Vec<WeightedPool>),
     /// The client is sent elsewhere.
     Redirect(RedirectAction),
-    /// A fixed answer.
     Respond(DirectResponse),
 }
 
 /// A pool, and its part of a route's requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedPool {
-    /// The pool's name.
     pub pool: Arc<str>,
     /// Relative to the others'.
     pub weight: u32,
@@ -36,7 +34,6 @@ pub struct WeightedPool {
 pub struct DirectResponse {
     /// Absent, that of the failure which it stands for.
     pub status: Option<StatusCode>,
-    /// All of it.
     pub body: Bytes,
     /// What the body is.
     pub content_type: HeaderValue,
@@ -49,7 +46,6 @@ pub struct RedirectAction {
     pub should_use_https: bool,
     /// To this host; else the host stays.
     pub host: Option<String>,
-    /// To this path.
     pub path: PathChange,
     /// One of 301, 302, 303, 307 and 308.
     pub status: StatusCode,
@@ -58,14 +54,12 @@ pub struct RedirectAction {
 /// What becomes of a path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum PathChange {
-    /// Nothing.
     #[default]
     Keep,
     /// This one takes its place; it may bring a query, which then takes the place of the query too.
     ReplaceFull(String),
     /// Where it begins with `from`, by whole segments, it begins with `to` instead.
     ReplacePrefix {
-        /// The old beginning.
         from: String,
         /// The new one; begins with `/`.
         to: String,
@@ -97,7 +91,6 @@ pub struct HeaderMutations {
 /// A pool that gets a copy of some requests, and whose answers nobody sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorPolicy {
-    /// Its name.
     pub pool: Arc<str>,
     /// Of a hundred requests, so many.
     pub percent: u32,
@@ -108,13 +101,11 @@ pub struct MirrorPolicy {
 pub enum FallbackAction {
     /// Another pool, by its name.
     Pool(Arc<str>),
-    /// A fixed answer.
     Respond(DirectResponse),
 }
 
 impl PathChange {
     /// The path that `path` becomes; it begins with one `/`.
-    #[must_use]
     pub fn apply<'p>(&'p self, path: &'p str) -> Cow<'p, str> {
         match self {
             Self::Keep => Cow::Borrowed(path),
@@ -144,7 +135,6 @@ fn join_with_slash<'p>(to: &'p str, rest: &str) -> Cow<'p, str> {
 impl RedirectAction {
     /// The Location for a request for `uri`, whose Host was `host` and whose scheme is `scheme`; a
     /// path alone if neither scheme nor host changes, or there is no host.
-    #[must_use]
     pub fn location(&self, uri: &Uri, host: &str, scheme: &str) -> String {
         let path = self.path.apply(uri.path());
         // Two slashes would begin a host.
@@ -172,7 +162,6 @@ fn without_port(host: &str) -> &str {
 
 impl HeaderMutations {
     /// Whether there is nothing to do.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
@@ -191,7 +180,6 @@ impl HeaderMutations {
     }
 
     /// Whether a field of this name is set or added.
-    #[must_use]
     pub fn has_write_to(&self, name: &str) -> bool {
         let mut written = self.set.iter().chain(&self.add);
         written.any(|(known, _)| known.as_str().eq_ignore_ascii_case(name))

@@ -14,9 +14,7 @@ pub struct RouteRequest<'a> {
     pub host: &'a str,
     /// In its one form; begins with `/`.
     pub path: &'a str,
-    /// As it came.
     pub method: &'a Method,
-    /// As they came.
     pub headers: &'a HeaderMap,
     /// What follows the `?`; empty if nothing does.
     pub query: &'a str,
@@ -31,7 +29,6 @@ pub struct Conditions {
     pub is_cleartext_only: bool,
     /// One of these; empty is any.
     pub methods: Vec<Method>,
-    /// Each of these.
     pub headers: Vec<(HeaderName, ValueMatcher)>,
     /// Each of these, by the parameter's name.
     pub query: Vec<(Box<str>, ValueMatcher)>,
@@ -40,11 +37,9 @@ pub struct Conditions {
 /// What a header or a parameter must be. One that is there several times needs one such value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ValueMatcher {
-    /// Exactly this.
     Exact(Box<[u8]>),
     /// There, whatever it is.
     Present,
-    /// Not there.
     Absent,
     /// It begins with this.
     Prefix(Box<[u8]>),
@@ -57,7 +52,6 @@ const INLINE_DECODED_BYTES: usize = 128;
 
 impl Conditions {
     /// How many there are: of two routes for the same path, the one with more is asked first.
-    #[must_use]
     pub fn count(&self) -> usize {
         let of_request =
             usize::from(self.is_cleartext_only) + usize::from(!self.methods.is_empty());
@@ -65,7 +59,6 @@ impl Conditions {
     }
 
     /// Whether all of them hold.
-    #[must_use]
     pub fn is_met_by(&self, request: &RouteRequest<'_>) -> bool {
         !(self.is_cleartext_only && request.is_tls)
             && (self.methods.is_empty() || self.methods.contains(request.method))

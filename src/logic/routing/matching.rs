@@ -7,10 +7,8 @@ use super::pattern::Pattern;
 /// The hosts that a route is for, in lower case and without a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostMatch {
-    /// Every host.
     #[default]
     Any,
-    /// This host.
     Exact(String),
     /// Every host with one label or more in front of this name: `*.name`.
     Wildcard(String),
@@ -18,7 +16,6 @@ pub enum HostMatch {
 
 impl HostMatch {
     /// Whether some host is of both.
-    #[must_use]
     pub fn has_overlap_with(&self, other: &Self) -> bool {
         let is_under = |host: &str, name: &str| {
             host.strip_suffix(name).is_some_and(|labels| labels.ends_with('.'))
@@ -40,7 +37,6 @@ impl HostMatch {
 pub enum PathMatch {
     /// Those that begin so, by whole segments: `/v1` is for `/v1` and `/v1/x`, never for `/v1x`.
     Prefix(String),
-    /// This one.
     Exact(String),
     /// Those that match as a whole.
     Regex(Pattern),

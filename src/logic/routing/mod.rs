@@ -41,7 +41,6 @@ pub struct RouteSpec {
     pub path: PathMatch,
     /// What else it asks for.
     pub conditions: Conditions,
-    /// What answers.
     pub action: RouteAction,
     /// How endpoints are asked for something else than the client asked for.
     pub rewrite: RequestRewrite,
@@ -51,7 +50,6 @@ pub struct RouteSpec {
     pub response_headers: HeaderMutations,
     /// Strict-Transport-Security (RFC 6797), for answers over TLS.
     pub hsts: Option<HeaderValue>,
-    /// Who gets copies.
     pub mirror: Option<MirrorPolicy>,
     /// What is left when nothing else is.
     pub fallback: Option<FallbackAction>,
@@ -65,7 +63,6 @@ pub struct RouteSpec {
     pub rate_limit: Option<RateLimitSpec>,
     /// How requests are led, instead of as their pool has it.
     pub steer: Option<SteeringPolicy>,
-    /// What is promised.
     pub slo: Option<SloObjectives>,
     /// Clients may go on in WebSocket, if the endpoint does.
     pub is_websocket_allowed: bool,
@@ -73,7 +70,6 @@ pub struct RouteSpec {
 
 impl RouteSpec {
     /// A route with nothing but what it is for and what answers.
-    #[must_use]
     pub fn new(
         name: impl Into<Arc<str>>,
         host: HostMatch,
@@ -119,7 +115,6 @@ impl RouteSpec {
 
 impl RouteAction {
     /// All requests to one pool.
-    #[must_use]
     pub fn to_pool(name: impl Into<Arc<str>>) -> Self {
         Self::Pools(vec![WeightedPool { pool: name.into(), weight: 1 }])
     }

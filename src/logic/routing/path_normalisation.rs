@@ -128,7 +128,6 @@ fn percent_encode(octet: u8, out: &mut String) {
     out.push(char::from(DIGITS[usize::from(octet & 15)]));
 }
 
-/// RFC 3986 2.3.
 fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }

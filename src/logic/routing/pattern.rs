@@ -33,7 +33,6 @@ impl Pattern {
     }
 
     /// As it was written.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -44,7 +43,6 @@ impl Pattern {
     }
 
     /// Whether all of `bytes` matches.
-    #[must_use]
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.regex.is_match(bytes)
     }
@@ -110,7 +108,6 @@ impl Substitution {
     }
 
     /// `path` with every match replaced.
-    #[must_use]
     pub(super) fn apply(&self, path: &str) -> String {
         let replaced = self.regex.replace_all(path.as_bytes(), self.replacement.as_bytes());
         String::from_utf8_lossy(&replaced).into_owned()

@@ -9,7 +9,6 @@ pub(super) type RouteIndices = Vec<u32>;
 /// All prefixes of one host.
 #[derive(Debug)]
 pub(super) struct PrefixTree {
-    /// The root first.
     nodes: Vec<PrefixNode>,
 }
 
@@ -57,7 +56,6 @@ impl PrefixTree {
         child
     }
 
-    /// Every group.
     pub(super) fn groups_mut(&mut self) -> impl Iterator<Item = &mut RouteIndices> {
         self.nodes.iter_mut().flat_map(|node| [&mut node.without_slash, &mut node.with_slash])
     }

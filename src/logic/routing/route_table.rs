@@ -22,18 +22,15 @@ use crate::logic::request::server_errors::ServerErrors;
 /// A way that a route leads: to one pool. What a request needs that is on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolRoute {
-    /// As declared.
     pub spec: Arc<RouteSpec>,
     /// Index of the pool in the topology.
     pub pool: usize,
-    /// The pool's name.
     pub pool_name: Arc<str>,
 }
 
 /// A compiled route, with all the ways that it leads.
 #[derive(Debug)]
 pub struct CompiledRoute {
-    /// As declared.
     pub spec: Arc<RouteSpec>,
     /// Its pools, with their weights; none if it answers by itself.
     pool_routes: Vec<(u32, PoolRoute)>,
@@ -45,7 +42,6 @@ pub struct CompiledRoute {
 
 impl CompiledRoute {
     /// The pool of one request, by weight; `None` if the route answers by itself.
-    #[must_use]
     pub fn pick_pool(&self, rng: &mut Rng) -> Option<&PoolRoute> {
         if let [(_, only)] = &*self.pool_routes {
             return Some(only);
@@ -95,7 +91,6 @@ struct HostRoutes {
 impl RouteTable {
     /// Compiles `specs` against the pools' names. A route to a pool that does not exist is left
     /// out: validation has refused it before.
-    #[must_use]
     pub fn compile<'a>(specs: &[RouteSpec], pools: impl Iterator<Item = &'a str>) -> Self {
         let pools: HashMap<&str, usize> = pools.enumerate().map(|(i, name)| (name, i)).collect();
         let mut table = Self::default();
@@ -131,7 +126,6 @@ impl RouteTable {
     }
 
     /// The route of a request.
-    #[must_use]
     pub fn find(&self, request: &RouteRequest<'_>) -> Option<&CompiledRoute> {
         let exact =
             if self.exact_hosts.is_empty() { None } else { self.exact_hosts.get(request.host) };
@@ -150,14 +144,12 @@ impl RouteTable {
     }
 
     /// Every route, in the order of the file.
-    #[must_use]
     pub fn compiled_routes(&self) -> &[CompiledRoute] {
         &self.routes
     }
 
     /// Every way that a route leads, in the order of the file; those for copies and as a last resort
     /// included.
-    #[must_use]
     pub fn pool_routes(&self) -> &[PoolRoute] {
         &self.pool_routes
     }

@@ -42,7 +42,6 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 /// What becomes of a client whose endpoint failed and is back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailbackPolicy {
-    /// It returns there.
     #[default]
     ReturnToPreferred,
     /// It stays where it went.
@@ -78,7 +77,6 @@ impl CookieSecrets {
     }
 
     /// What is read so.
-    #[must_use]
     pub fn to_text(&self) -> String {
         let line = |secret: &[u8; 32]| {
             let digits = secret.iter().map(|byte| format!("{byte:02x}"));
@@ -125,7 +123,6 @@ pub enum PinnedEndpoint<'a> {
     Available(&'a Target),
     /// It will soon be known whether it does, or it takes others.
     TemporarilyUnavailable,
-    /// It takes nothing.
     Down,
     /// It is not declared any more.
     Unknown,
@@ -142,7 +139,6 @@ pub struct AffinityIndex {
 /// Those endpoints of a zone that take pinned requests.
 #[derive(Clone, Debug, Default)]
 pub struct AffinityZone {
-    /// Any of them.
     pub any_request: Option<ZoneTargets>,
     /// Those that may be sent again.
     pub repeatable_only: Option<ZoneTargets>,
@@ -164,13 +160,11 @@ pub struct AffinityRequest {
 
 impl AffinityIndex {
     /// The seats of a pool, which stay until it is configured anew, by their zones as they are now.
-    #[must_use]
     pub fn new(positions: &Arc<[(u64, u32, u32)]>, zones: Vec<AffinityZone>) -> Self {
         Self { positions: Arc::clone(positions), zones }
     }
 
     /// How the endpoint stands towards a request.
-    #[must_use]
     pub fn lookup(&self, identity: u64, request: AffinityRequest) -> PinnedEndpoint<'_> {
         let AffinityRequest { retry_safety: sending, now_us } = request;
         let first = self.positions.partition_point(|&(known, ..)| known < identity);
@@ -230,14 +224,11 @@ impl AffinityIndex {
 }
 
 impl AffinityPin {
-    /// A client's first.
-    #[must_use]
     pub fn new(endpoint: u64, now_s: u32) -> Self {
         Self { preferred: endpoint, current: endpoint, written_s: now_s }
     }
 
     /// Whether it is too old to be believed.
-    #[must_use]
     pub fn is_expired(&self, cookie: &AffinityCookie, now_s: u32) -> bool {
         cookie
             .ttl
@@ -245,7 +236,6 @@ impl AffinityPin {
     }
 
     /// Where its client is to go: to the first one if that serves, else to where it is.
-    #[must_use]
     pub fn resolve<'a>(
         &self,
         pins: &'a AffinityIndex,
@@ -262,7 +252,6 @@ impl AffinityPin {
     ///
     /// A client that only went by its endpoint, because that one is suspect, slow or full, keeps its
     /// pin. `failed` says that it failed this request.
-    #[must_use]
     pub fn updated_after(
         &self,
         served_by: u64,

@@ -6,14 +6,11 @@ use crate::logic::steering::tier::WEIGHT_ONE;
 /// What there is of something, and what of it serves: sums of weights, in parts of [`WEIGHT_ONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightTotals {
-    /// All of it.
     pub total: u64,
-    /// What serves.
     pub healthy: u64,
 }
 
 impl WeightTotals {
-    /// Both together.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         Self { total: self.total + other.total, healthy: self.healthy + other.healthy }
@@ -28,7 +25,6 @@ impl WeightTotals {
 /// What is asked of a pool, against which capacity is held.
 #[derive(Clone, Copy, Debug)]
 pub struct CapacityBounds {
-    /// All of it.
     pub demand: PoolDemand,
     /// What an endpoint of weight one can take.
     pub per_endpoint: CapacityLimits,
@@ -38,7 +34,6 @@ impl CapacityBounds {
     /// What a zone or a region can take that states `capacity` for all of its endpoints and for which
     /// requests stay for `stay_s` seconds; in parts of [`WHOLE`], [`UNBOUNDED`] if nothing is stated
     /// or hardly anything is asked for.
-    #[must_use]
     pub fn bound_for(
         &self,
         capacity: CapacityLimits,

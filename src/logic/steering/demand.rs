@@ -22,7 +22,6 @@ pub struct ZoneLoad {
 impl ZoneLoad {
     /// So much, as an operator says it who has no instance to ask: requests a second, each of which
     /// stays for `stay`.
-    #[must_use]
     pub fn declared(rate_rps: f64, residence: Duration) -> Self {
         let in_flight = rate_rps * residence.as_secs_f64();
         Self { total_requests: None, has_rate: true, rate_rps, in_flight }
@@ -44,8 +43,6 @@ impl ZoneLoad {
         self.has_rate = true;
     }
 
-    /// Requests a second.
-    #[must_use]
     pub fn rate_rps(&self) -> f64 {
         self.rate_rps
     }
@@ -59,8 +56,6 @@ pub struct PoolDemand {
 }
 
 impl PoolDemand {
-    /// All flows together.
-    #[must_use]
     pub fn sum<'f>(loads: impl Iterator<Item = &'f ZoneLoad>) -> Self {
         loads.fold(Self::default(), |sum, flow| Self {
             rate_rps: sum.rate_rps + flow.rate_rps,
@@ -69,14 +64,12 @@ impl PoolDemand {
     }
 
     /// Requests a second; `None` if there are hardly any.
-    #[must_use]
     pub fn rate_rps(&self) -> Option<f64> {
         Some(self.rate_rps).filter(|rate| *rate >= MIN_RATE_RPS)
     }
 
     /// How long a request stays, in seconds, by Little's law: at the endpoints of `flow` if it tells,
     /// or else at those of the pool.
-    #[must_use]
     pub fn residence_s(&self, load: &ZoneLoad) -> f64 {
         if load.rate_rps >= MIN_RATE_RPS {
             return load.in_flight / load.rate_rps;

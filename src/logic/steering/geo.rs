@@ -13,7 +13,6 @@ pub struct Country([u8; 2]);
 
 impl Country {
     /// Reads two letters, small ones too.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {
             &[a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
@@ -41,14 +40,12 @@ pub struct Location {
 
 impl Location {
     /// `None` if there is no such place.
-    #[must_use]
     pub fn new(latitude: f64, longitude: f64) -> Option<Self> {
         let is_place = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
         is_place.then_some(Self { latitude, longitude })
     }
 
     /// Along the great circle, in kilometres (the haversine formula).
-    #[must_use]
     pub fn distance_km(self, other: Self) -> f64 {
         let half_chord = |a: f64, b: f64| ((b - a).to_radians() / 2.0).sin().powi(2);
         let cosines = self.latitude.to_radians().cos() * other.latitude.to_radians().cos();
@@ -61,7 +58,6 @@ impl Location {
 /// What is known of where a client is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClientLocation {
-    /// In which country.
     pub country: Option<Country>,
     /// And where there, more or less.
     pub location: Option<Location>,
@@ -78,14 +74,12 @@ pub struct GeoSteering {
 
 impl GeoSteering {
     /// Whether clients differ by where they are.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.regions_by_country.is_empty() && self.region_locations.is_empty()
     }
 
     /// Every order of regions that some client has, each once. Clients are taken to be where the
     /// region is that is nearest to them: with exact distances there would be an order for each.
-    #[must_use]
     pub fn region_orders(&self) -> Vec<Vec<Arc<str>>> {
         let mut orders: Vec<Vec<Arc<str>>> = Vec::new();
         let near =
@@ -99,7 +93,6 @@ impl GeoSteering {
     }
 
     /// The order of regions for a client; `None` if nothing is known that matters.
-    #[must_use]
     pub fn region_order_for(&self, client: &ClientLocation) -> Option<Vec<Arc<str>>> {
         let by_country =
             client.country.and_then(|country| self.regions_by_country.get(&country)).cloned();

@@ -82,14 +82,11 @@ impl LatencyOrder {
         }
     }
 
-    /// The soonest first.
-    #[must_use]
     pub fn region_names(&self) -> Vec<&str> {
         self.regions.iter().map(|region| &*region.name).collect()
     }
 
     /// What a request to each region takes by what is known, in microseconds, the soonest first.
-    #[must_use]
     pub fn estimates(&self, now: Instant) -> Vec<(&str, Option<f64>)> {
         let request_overhead_us = self.request_overhead_us.unwrap_or(0.0);
         self.regions
@@ -99,7 +96,6 @@ impl LatencyOrder {
     }
 
     /// Whether it is time for a look.
-    #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.updated_at
             .is_none_or(|at| now.saturating_duration_since(at) >= LATENCY_UPDATE_INTERVAL)

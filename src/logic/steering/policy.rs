@@ -38,7 +38,6 @@ impl SteeringConfig {
     }
 
     /// Whether any requests are led by how soon regions answer.
-    #[must_use]
     pub fn has_latency_variant(&self) -> bool {
         self.variants().any(|way| way == SteeringVariant::Policy(SteeringPolicy::Latency))
     }
@@ -51,20 +50,17 @@ impl SteeringConfig {
     }
 
     /// Which of [`Steer::ways`] it is: the policy's, if it is none of them.
-    #[must_use]
     pub fn variant_index(&self, variant: &SteeringVariant) -> usize {
         self.extra_variants.iter().position(|other| other == variant).map_or(0, |at| at + 1)
     }
 
     /// Which way a client's requests are led.
-    #[must_use]
     pub fn variant_index_for(&self, client: &ClientLocation) -> usize {
         let order = self.geography.region_order_for(client);
         order.map_or(0, |order| self.variant_index(&SteeringVariant::RegionOrder(order)))
     }
 
     /// What the region can take.
-    #[must_use]
     pub fn region_capacity(&self, name: &str) -> CapacityLimits {
         let stated = self.region_capacities.iter().find(|(region, _)| **region == *name);
         stated.map(|(_, capacity)| *capacity).unwrap_or_default()
@@ -90,12 +86,10 @@ pub enum SteeringPolicy {
 }
 
 impl SteeringPolicy {
-    /// All of them.
     pub const ALL: [Self; 5] =
         [Self::Nearest, Self::Failover, Self::Weighted, Self::Latency, Self::Spread];
 
     /// The word used in the file and in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nearest => "nearest",
@@ -106,8 +100,6 @@ impl SteeringPolicy {
         }
     }
 
-    /// Reads that word.
-    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|policy| policy.as_str() == word)
     }
@@ -122,13 +114,10 @@ impl Overprovisioning {
     pub const HUNDREDTHS: std::ops::RangeInclusive<u32> = 100..=10_000;
 
     /// `None` outside of [`Overprovisioning::HUNDREDTHS`].
-    #[must_use]
     pub fn new(hundredths: u32) -> Option<Self> {
         Self::HUNDREDTHS.contains(&hundredths).then_some(Self(hundredths))
     }
 
-    /// In hundredths.
-    #[must_use]
     pub fn hundredths(self) -> u32 {
         self.0
     }
@@ -144,15 +133,12 @@ impl Default for Overprovisioning {
 /// What something can take; absent, nobody has said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapacityLimits {
-    /// Requests in flight.
     pub requests: Option<u32>,
-    /// Requests a second.
     pub rate_rps: Option<u32>,
 }
 
 impl CapacityLimits {
     /// Whether anything is said.
-    #[must_use]
     pub fn is_stated(&self) -> bool {
         self.requests.is_some() || self.rate_rps.is_some()
     }

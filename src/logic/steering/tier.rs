@@ -25,9 +25,7 @@ const MAX_DRAWS: usize = 16;
 /// One endpoint that may be chosen.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its identity.
     pub id: EndpointId,
-    /// Where to connect.
     pub address: SocketAddr,
     /// Index of its zone in the pool.
     pub zone: usize,
@@ -42,7 +40,6 @@ pub struct Target {
 impl Target {
     /// Whether a neighbour has failed a request of late, and this one has answered none well since:
     /// what ails one of a zone may ail them all.
-    #[must_use]
     pub fn has_recent_neighbour_failure(&self, now_us: u64) -> bool {
         let failed_us = self.zone_stats.last_error_us();
         failed_us != 0
@@ -65,7 +62,6 @@ struct ActiveTargets {
     positions: Vec<u32>,
     weight_table: CumulativeWeights,
     total_weight: u64,
-    /// Divides all weights.
     weight_unit: u64,
     /// By what keys find an endpoint, where the pool has any.
     hash_table: Option<Arc<ZoneHashTable>>,
@@ -93,7 +89,6 @@ pub struct Tier {
     cumulative_weights: Vec<u64>,
     /// How keys find their cells; empty unless the cells have seatings.
     pub(crate) rendezvous_zones: Vec<RendezvousZone>,
-    /// Divides all weights.
     weight_unit: u64,
     /// The step of a round of the whole in units.
     round_robin_stride: u64,
@@ -134,13 +129,11 @@ impl CumulativeWeights {
 impl ZoneTargets {
     /// The endpoints of `targets` at these positions, in their order, with their weights in parts of
     /// [`WEIGHT_ONE`]; `None` if there are none.
-    #[must_use]
     pub fn new(targets: &Arc<[Target]>, active: &[(u32, u32)]) -> Option<Self> {
         Self::with_hash_table(targets, None, active)
     }
 
     /// The same, where keys find `targets` by `seating`.
-    #[must_use]
     pub fn with_hash_table(
         targets: &Arc<[Target]>,
         hash_table: Option<&Arc<ZoneHashTable>>,
@@ -183,7 +176,6 @@ impl ZoneTargets {
     }
 
     /// All of `targets`, by their declared weights.
-    #[must_use]
     pub fn all_targets(
         targets: &Arc<[Target]>,
         hash_table: Option<&Arc<ZoneHashTable>>,
@@ -195,7 +187,6 @@ impl ZoneTargets {
     }
 
     /// Sum of the weights of those that take traffic, in parts of [`WEIGHT_ONE`].
-    #[must_use]
     pub fn weight(&self) -> u64 {
         self.active.total_weight
     }
@@ -206,7 +197,6 @@ impl ZoneTargets {
     }
 
     /// The endpoint at a position in the zone, if it takes traffic.
-    #[must_use]
     pub fn active_target(&self, position: u32) -> Option<&Target> {
         let found = self.active.positions.binary_search(&position);
         found.is_ok().then(|| self.target(position))
@@ -256,7 +246,6 @@ impl ZoneTargets {
 impl Tier {
     /// A tier of `cells`, which must not be empty; each has its own weight, or, scaled by a ramp of
     /// its zone, another.
-    #[must_use]
     pub fn new(share: u64, zones: Vec<(ZoneTargets, u64)>) -> Self {
         let running = zones.iter().scan(0u64, |sum, (_, weight)| {
             *sum += (*weight).max(1);
@@ -285,7 +274,6 @@ impl Tier {
     }
 
     /// A tier of one cell with all of `targets`, by their declared weights.
-    #[must_use]
     pub fn from_targets(share: u64, targets: Vec<Target>) -> Self {
         let zone_targets = ZoneTargets::all_targets(&targets.into(), None);
         Self::new(
@@ -300,7 +288,6 @@ impl Tier {
     }
 
     /// Whether endpoints of the pool's zone with this index get traffic by it.
-    #[must_use]
     pub(crate) fn has_traffic_for_zone(&self, zone: usize) -> bool {
         self.share > 0
             && self.zones.iter().any(|cell| cell.targets().next().is_some_and(|t| t.zone == zone))
@@ -318,13 +305,11 @@ impl Tier {
     }
 
     /// How many there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.zones.iter().map(|cell| cell.active.positions.len()).sum()
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty()
     }

@@ -21,7 +21,6 @@ impl Default for PriorityLevel {
 
 impl PriorityLevel {
     /// What it can take, in parts of `whole`.
-    #[must_use]
     pub fn capacity(&self, over: Overprovisioning, whole: u64) -> u64 {
         if self.total == 0 {
             return 0;
@@ -38,7 +37,6 @@ impl PriorityLevel {
 /// Each tier takes what is left, up to its capacity; when all capacities together do not reach the
 /// whole, they are scaled up evenly. What rounding leaves goes to the first tier that serves. With a
 /// `whole` of 100 these are the integers of Envoy's `PriorityLoad`.
-#[must_use]
 pub fn tier_shares(levels: &[PriorityLevel], over: Overprovisioning, whole: u64) -> Vec<u64> {
     let capacities: Vec<u64> = levels.iter().map(|level| level.capacity(over, whole)).collect();
     let sum: u128 = capacities.iter().map(|&part| u128::from(part)).sum();

@@ -9,7 +9,6 @@ use super::{SteeringPolicy, SteeringVariant, ZoneRole};
 ///
 /// `regions` is the order in which regions answer, soonest first, for [`Policy::Latency`]; those that
 /// it does not name follow in the order of the file.
-#[must_use]
 pub fn group_into_tiers(
     pool: &PoolSpec,
     variant: &SteeringVariant,

@@ -12,7 +12,6 @@ pub struct Bucket {
 /// Divides `amount` by weight; what one cannot hold goes to the others, again by weight. When all
 /// are full, the rest is divided by what they hold. The parts add up to `amount`, unless nothing
 /// weighs anything.
-#[must_use]
 pub fn water_fill(amount: u64, buckets: &[Bucket]) -> Vec<u64> {
     let mut parts = vec![0; buckets.len()];
     let mut open: Vec<usize> = (0..buckets.len()).filter(|&at| buckets[at].weight > 0).collect();

@@ -52,7 +52,6 @@ pub enum Decoded {
 
 impl BodyDecoder {
     /// A decoder for a body that ends as `framing` says.
-    #[must_use]
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::None => BodyDecoderState::Done,
@@ -64,7 +63,6 @@ impl BodyDecoder {
     }
 
     /// Bytes still to come, where that is known.
-    #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
             BodyDecoderState::Length(left) => Some(left),
@@ -144,7 +142,6 @@ impl BodyDecoder {
     }
 
     /// The connection closed: whether the body was complete.
-    #[must_use]
     pub fn is_complete_at_close(&self) -> bool {
         matches!(
             self.state,

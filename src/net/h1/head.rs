@@ -19,7 +19,6 @@ const MAX_RESPONSE_FIELDS: usize = 100;
 /// How a response's body ends (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
     None,
     /// After this many bytes.
     Length(u64),
@@ -32,7 +31,6 @@ pub enum Framing {
 /// A parsed response head.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// 100 to 999.
     pub status: StatusCode,
     /// End-to-end fields only, content-length included; hop-by-hop fields are left out, but for
     /// Trailer where there may be any.
@@ -58,7 +56,6 @@ impl<'a> ConnectionOptions<'a> {
     }
 
     /// All options of a message.
-    #[must_use]
     pub fn from_headers(headers: &'a HeaderMap) -> Self {
         let mut options = Self::default();
         for value in headers.get_all(CONNECTION) {
@@ -69,20 +66,17 @@ impl<'a> ConnectionOptions<'a> {
         options
     }
 
-    /// All of them.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.names.iter().copied()
     }
 
     /// Whether `name` is nominated.
-    #[must_use]
     pub fn has_option(&self, name: &str) -> bool {
         self.names.iter().any(|nominated| nominated.eq_ignore_ascii_case(name))
     }
 }
 
 /// Whether a field belongs to the connection and not to the message.
-#[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     if *name == CONNECTION || *name == TRANSFER_ENCODING || *name == UPGRADE {
         return true;
@@ -265,7 +259,6 @@ impl ResponseFields {
         Ok(ResponseHead { status, headers, framing, is_keep_alive, upgrade })
     }
 
-    /// RFC 9112 6.3.
     fn framing(&self, method: &Method) -> Result<Framing, Malformed> {
         let (is_chunked, status) =
             (self.transfer_encoding == TransferEncoding::Chunked, self.status);

@@ -29,7 +29,6 @@ const V2_MAX_REST_BYTES: usize = 2 * 1024;
 pub struct ProxiedAddresses {
     /// Who connected to the proxy.
     pub client: SocketAddr,
-    /// Where.
     pub local: SocketAddr,
 }
 
@@ -81,7 +80,6 @@ async fn read_v1_line(stream: &mut TcpStream, line: &mut [u8]) -> io::Result<usi
 
 /// What a whole header of either version says: `Some(None)` if the connection is the proxy's own, or
 /// the proxy does not know; `None` if it is not one.
-#[must_use]
 pub fn parse_header(header: &[u8]) -> Option<Option<ProxiedAddresses>> {
     if header.starts_with(V1_PREFIX) {
         return parse_v1(header);

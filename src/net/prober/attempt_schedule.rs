@@ -17,9 +17,7 @@ pub(super) struct AttemptSchedule<'a> {
 
 /// What happens next to a probe.
 pub(super) enum ProbeStep {
-    /// An attempt ended.
     AttemptEnded((usize, Result<PassedAttempt, AttemptFailure>)),
-    /// Nothing yet.
     KeepWaiting,
     /// The attempt of this number begins.
     StartAttempt(usize),

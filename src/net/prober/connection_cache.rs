@@ -26,7 +26,6 @@ pub(super) struct ProbeConnection {
 pub(super) enum ProbeTransport {
     /// HTTP/1.1, or no HTTP at all.
     ByteStream(Box<ProbeStream>),
-    /// HTTP/2.
     H2(Box<http2::H2ProbeSession>),
 }
 

@@ -39,7 +39,6 @@ impl<'a> ResponseCheck<'a> {
         }
     }
 
-    /// Takes the head.
     pub(super) fn check_head(
         &mut self,
         status: StatusCode,

@@ -38,7 +38,6 @@ pub(super) struct StallAwareTimeout {
 pub(super) enum SliceEnd {
     /// Wait on, and judge nothing: the slice was not attended to its end.
     Late,
-    /// Wait on.
     Running,
     /// The bound is reached.
     Expired,

@@ -39,7 +39,6 @@ pub struct H1Connection {
 pub enum UpstreamError {
     /// The endpoint is at fault.
     Endpoint {
-        /// What happened.
         failure: Failure,
         /// How much of the request it may have seen.
         reached: RequestExposure,
@@ -60,7 +59,6 @@ impl UpstreamError {
 }
 
 /// The reason that an I/O error gives, or `None` if this process is at fault.
-#[must_use]
 pub fn io_failure_reason(error: &io::Error) -> Option<FailureReason> {
     match error.kind() {
         ErrorKind::ConnectionRefused => Some(FailureReason::Refused),

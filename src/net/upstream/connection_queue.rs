@@ -14,7 +14,6 @@ use crate::logic::request::breaker::LimitPermit;
 /// endpoint of the pool does, wakes nobody here.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The queue.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionQueue {
     waiters: RefCell<VecDeque<Rc<Notify>>>,

@@ -59,7 +59,6 @@ impl ConnectProgress {
     }
 
     /// No connection came of it in time.
-    #[must_use]
     pub fn timeout_failure(&self) -> Failure {
         Failure { layer: self.0.get(), reason: FailureReason::Timeout }
     }

@@ -24,7 +24,6 @@ const MAX_INTERIM: u32 = 16;
 pub enum BodyFraming {
     /// As many bytes as the head's content-length says.
     Length,
-    /// In chunks.
     Chunked,
 }
 
@@ -45,7 +44,6 @@ const MAX_INTERIM_BYTES: usize = 16 * 1024;
 pub struct InterimResponse {
     /// 100 to 199, and never 101.
     pub status: StatusCode,
-    /// End-to-end fields only.
     pub headers: HeaderMap,
 }
 
@@ -78,9 +76,7 @@ impl InterimBuffer {
 /// and so lies in a box.
 #[derive(Debug)]
 pub enum Exchange {
-    /// Over HTTP/1.1.
     H1(Box<h1_exchange::H1Exchange>),
-    /// Over HTTP/2.
     H2(Box<h2_exchange::H2Exchange>),
 }
 
@@ -106,7 +102,6 @@ impl Exchange {
     }
 
     /// After a 101: the connection, for anything. `None` over HTTP/2, which has none.
-    #[must_use]
     pub fn into_tunnel(self) -> Option<UpstreamTunnel> {
         match self {
             Self::H1(exchange) => Some(exchange.into_tunnel()),
@@ -127,7 +122,6 @@ impl Exchange {
     }
 
     /// How much of the request may have been seen.
-    #[must_use]
     pub fn reached(&self) -> RequestExposure {
         match self {
             Self::H1(exchange) => exchange.reached(),
@@ -136,7 +130,6 @@ impl Exchange {
     }
 
     /// Bytes of the request that were handed over.
-    #[must_use]
     pub fn written_bytes(&self) -> u64 {
         match self {
             Self::H1(exchange) => exchange.written_bytes(),
@@ -145,7 +138,6 @@ impl Exchange {
     }
 
     /// Whether all of the request has been handed over.
-    #[must_use]
     pub fn is_sent(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.is_sent(),
@@ -154,7 +146,6 @@ impl Exchange {
     }
 
     /// Whether the client is to send more before the endpoint can be expected to answer.
-    #[must_use]
     pub fn is_waiting_for_client(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.is_waiting_for_client(),
@@ -163,7 +154,6 @@ impl Exchange {
     }
 
     /// Whether all of the body that follows `head` has come with it.
-    #[must_use]
     pub fn has_complete_body(&self, head: &ResponseHead) -> bool {
         match self {
             Self::H1(exchange) => exchange.has_complete_body(head),
@@ -173,7 +163,6 @@ impl Exchange {
 
     /// That body, if there is one; the connection goes back to `home`. Only if
     /// [`Exchange::has_whole`].
-    #[must_use]
     pub fn into_complete_body(self, head: &ResponseHead, pool: &Rc<ConnectionPool>) -> Bytes {
         match self {
             Self::H1(exchange) => exchange.into_complete_body(head, pool),

@@ -26,8 +26,6 @@ pub struct FaultInjection {
 }
 
 impl FaultInjection {
-    /// Nothing fails yet.
-    #[must_use]
     pub fn new(drill: u64, is_target: bool, tallies: Arc<DrillCounters>) -> Self {
         Self { drill, is_target, fault: Cell::new(None), tallies, is_finished: Cell::new(false) }
     }
@@ -36,9 +34,7 @@ impl FaultInjection {
 /// How a connection that leads nowhere goes on once something was written to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectedReply {
-    /// It is reset.
     Reset,
-    /// It stays silent.
     Silence,
     /// It answers with these bytes, and ends.
     Response(Vec<u8>),
@@ -46,7 +42,6 @@ pub enum InjectedReply {
 
 impl InjectedReply {
     /// An answer with this status.
-    #[must_use]
     pub fn with_status(status: u16) -> Self {
         let head = format!("HTTP/1.1 {status} Drill\r\nconnection: close\r\n");
         Self::Response(
@@ -56,7 +51,6 @@ impl InjectedReply {
 
     /// The begin of an answer that is small enough to be passed on only when it is whole, which it
     /// never is.
-    #[must_use]
     pub fn truncated() -> Self {
         Self::Response(b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\ndrill\n".to_vec())
     }

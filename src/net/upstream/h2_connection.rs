@@ -99,7 +99,6 @@ pub struct StreamPermit(Rc<H2Connection>);
 #[derive(Debug)]
 pub(super) enum StreamAcquisition {
     Permit(StreamPermit),
-    /// All are taken.
     AtCapacity,
     /// The connection takes no new requests.
     Closed,

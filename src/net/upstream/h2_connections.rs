@@ -184,7 +184,6 @@ impl PendingConnect {
         }
     }
 
-    /// It has ended.
     pub(super) fn finish(&self, result: &Result<(), UpstreamError>) {
         self.state.set(match result {
             Ok(()) => ConnectState::Open,

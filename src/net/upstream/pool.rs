@@ -47,7 +47,6 @@ pub enum PoolEvent {
 /// A connection that is free, or will be.
 #[derive(Debug)]
 pub enum Checkout {
-    /// It was idle.
     Idle(H1Connection),
     /// It has room for one more request.
     H2Stream(StreamPermit),
@@ -104,7 +103,6 @@ impl std::fmt::Debug for ConnectionPool {
 impl ConnectionPool {
     /// An empty pool that speaks as `speech` says, keeps to `limits` and tells `listener` what it
     /// sees; `live` counts what all endpoints have together, `descriptors` what all workers have.
-    #[must_use]
     pub fn new(
         target: Target,
         (pool_stats, descriptors): (Arc<PoolStats>, Arc<DescriptorPool>),
@@ -122,7 +120,6 @@ impl ConnectionPool {
     }
 
     /// The same for the requests that a drill takes.
-    #[must_use]
     pub fn with_fault_injection(
         target: Target,
         (pool_stats, descriptors): (Arc<PoolStats>, Arc<DescriptorPool>),
@@ -154,7 +151,6 @@ impl ConnectionPool {
         })
     }
 
-    /// Changes the limits.
     pub fn set_limits(&self, limits: &PoolLimitSpec) {
         self.max_idle.set(limits.max_idle_connections);
         self.max_head_bytes.set(limits.max_response_head_bytes);
@@ -178,7 +174,6 @@ impl ConnectionPool {
     }
 
     /// A connection that leads nowhere.
-    #[must_use]
     pub fn inject_reply(&self, reply: InjectedReply) -> H1Connection {
         let permit = ConnectionPermit::unlimited(&self.queue);
         H1Connection::new(
@@ -212,7 +207,6 @@ impl ConnectionPool {
     }
 
     /// What requests are asked for by, as a URI says it.
-    #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.connector.borrow().protocol().tls.is_some() { "https" } else { "http" }
     }
@@ -245,7 +239,6 @@ impl ConnectionPool {
     }
 
     /// What all workers share for the endpoints together.
-    #[must_use]
     pub fn pool_stats(&self) -> &Arc<PoolStats> {
         &self.pool_stats
     }
@@ -347,7 +340,6 @@ impl ConnectionPool {
 
     /// The connection that was used last, by `client` where connections belong to clients, if it
     /// still looks alive.
-    #[must_use]
     pub fn take_idle(&self, client: Option<SocketAddr>) -> Option<H1Connection> {
         loop {
             let mut connection = match client {
@@ -414,8 +406,6 @@ impl ConnectionPool {
         idle.iter_mut().take_while(is_past_release).for_each(|c| c.input = BytesMut::new());
     }
 
-    /// Idle connections.
-    #[must_use]
     pub fn idle_count(&self) -> usize {
         self.idle.borrow().len() + self.h2_connections.idle_count()
     }

@@ -16,7 +16,6 @@ use crate::net::trailers::{self, Trailers};
 /// Bytes of an unwanted body that are read before its connection is closed.
 const MAX_DISCARD_BYTES: usize = 256 * 1024;
 
-/// Time for that.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads what a client still sends of a body that nobody wants, within bounds, on a task of the
@@ -74,7 +73,6 @@ pub struct RequestBody {
 impl RequestBody {
     /// A body to be read from `source`: at most `read_at_most` bytes of it, of which at most
     /// `hold_at_most` are held.
-    #[must_use]
     pub fn new(source: Incoming, max_buffered_bytes: usize, max_read_bytes: u64) -> Self {
         let source = (!source.is_end_stream()).then_some(source);
         Self {
@@ -97,13 +95,10 @@ impl RequestBody {
     }
 
     /// Whether there is nothing to send at all.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.source.is_none() && self.buffered.is_empty() && self.is_replayable
     }
 
-    /// No body.
-    #[must_use]
     pub fn empty() -> Self {
         Self {
             source: None,
@@ -120,7 +115,6 @@ impl RequestBody {
     }
 
     /// Whether another try could send the same body.
-    #[must_use]
     pub fn is_replayable(&self) -> bool {
         self.is_replayable
     }
@@ -131,7 +125,6 @@ impl RequestBody {
     }
 
     /// The same body again, if all of it is held.
-    #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
         let is_complete = self.is_replayable && self.source.is_none();
         let (buffered, buffered_bytes) = (self.buffered.clone(), self.buffered_bytes);
@@ -139,19 +132,16 @@ impl RequestBody {
     }
 
     /// Bytes that are held.
-    #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
     }
 
     /// Bytes read from the client so far.
-    #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes
     }
 
     /// Takes the rest of the body out; what stays behind is not held any more.
-    #[must_use]
     pub fn take_rest(&mut self) -> Self {
         let source = self.source.take();
         let buffered = std::mem::take(&mut self.buffered);
@@ -184,7 +174,6 @@ impl RequestBody {
 
     /// What the client sent after the body, once all of that has been taken; fields that have no
     /// place there are left out.
-    #[must_use]
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
     }

@@ -21,7 +21,6 @@ use super::{h1_exchange, h2_exchange};
 /// Bytes of an unwanted response that are read before its connection is closed.
 const MAX_DISCARD_BYTES: usize = 64 * 1024;
 
-/// Time for that.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Why a response body ended early.
@@ -41,7 +40,6 @@ pub(super) const TRUNCATED: ResponseBodyError = ResponseBodyError::Endpoint(Fail
 /// A response body that was read to its end, or one still to be streamed.
 #[derive(Debug)]
 pub enum ReceivedBody {
-    /// All of it.
     Complete(Bytes),
     /// The rest is still on its way.
     Streaming(Box<ResponseBody>),
@@ -74,7 +72,6 @@ impl Drop for ResponseBody {
 impl ResponseBody {
     /// The body that follows `head`. `outgoing` is what of the request is still to be sent; who
     /// takes the body `until_end` asks for what follows it even if its length is known.
-    #[must_use]
     pub fn new(
         exchange: Exchange,
         head: &ResponseHead,
@@ -102,7 +99,6 @@ impl ResponseBody {
     }
 
     /// Bytes still to come, where that is known.
-    #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match &self.body {
             ProtocolBody::H1(body) => body.remaining(),
@@ -111,7 +107,6 @@ impl ResponseBody {
     }
 
     /// Whether all of it has been taken.
-    #[must_use]
     pub fn is_over(&self) -> bool {
         match &self.body {
             ProtocolBody::H1(body) => body.is_over(),
@@ -189,7 +184,6 @@ impl ResponseBody {
     }
 
     /// Whether anything followed the body, which has been read to its end.
-    #[must_use]
     pub fn has_trailers(&self) -> bool {
         match &self.body {
             ProtocolBody::H1(_) => false,

@@ -15,7 +15,6 @@ use super::fault_injection::InjectedReply;
 pub(super) enum UpstreamStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-    /// It leads nowhere.
     Injected(Box<InjectedReply>),
 }
 

@@ -49,7 +49,6 @@ impl StreamingResponses {
         }
     }
 
-    /// Waits no more.
     pub(super) fn release_slot(&self, slot: &mut Option<WakerSlot>) {
         if let Some(WakerSlot(index)) = slot.take() {
             self.wakers.borrow_mut()[index] = None;

@@ -64,7 +64,6 @@ pub struct FalsePositiveInput {
 /// The false verdicts of one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FalsePositiveEstimate {
-    /// The pool's name.
     pub pool: Arc<str>,
     /// Endpoints that were simulated; of a large pool not all.
     pub endpoints: usize,
@@ -82,18 +81,14 @@ pub struct FalsePositiveEstimate {
 /// A rate for one endpoint, with its 95 % confidence bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct YearlyRate {
-    /// Not less.
     pub lower_bound: f64,
-    /// As seen.
     pub estimate: f64,
-    /// Not more.
     pub upper_bound: f64,
 }
 
 impl YearlyRate {
     /// Of this many events in this many years: exact (Garwood's) bounds by Byar's approximation;
     /// of none the rule of three.
-    #[must_use]
     pub fn from_events(events: u64, years: f64) -> Self {
         if events == 0 {
             return Self { lower_bound: 0.0, estimate: 0.0, upper_bound: 3.0 / years };
@@ -112,7 +107,6 @@ impl YearlyRate {
 
 /// Simulates a pool of which nothing fails. `here` is where this instance stands, `base` any
 /// instant.
-#[must_use]
 pub fn estimate_false_positives(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -226,7 +220,6 @@ impl VerdictCounter<'_> {
 
 /// False verdicts a year on one endpoint by probes alone: the chance of a whole row of strikes, times
 /// the rows that begin in a year.
-#[must_use]
 pub fn yearly_by_probes(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
     let detect = &pool.detect;
     let row = strike_chance(pool, question).powi(detect.down_after.max(1) as i32);
@@ -235,7 +228,6 @@ pub fn yearly_by_probes(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
 }
 
 /// The chance that none of a probe's attempts is answered in time.
-#[must_use]
 pub fn strike_chance(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
     let timeout = pool.detect.timeout;
     let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };

@@ -25,12 +25,10 @@ pub enum FaultKind {
     StatusTraffic,
     /// Everything takes so long.
     Slow {
-        /// How long.
         delay: Duration,
     },
     /// Of the answers to traffic so many in a hundred are a 500.
     Errors {
-        /// How many.
         percent: u32,
     },
     /// Answers to traffic end in the middle.
@@ -64,7 +62,6 @@ impl FaultKind {
     ];
 
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -83,7 +80,6 @@ impl FaultKind {
     }
 
     /// What an endpoint does that fails so.
-    #[must_use]
     pub fn behavior(self) -> EndpointBehavior {
         match self {
             Self::Refused => EndpointBehavior::Refused,
@@ -103,7 +99,6 @@ impl FaultKind {
     }
 
     /// What it costs a probe to see it, as the closed form has it.
-    #[must_use]
     pub fn class(self) -> FailureClass {
         match self {
             Self::Refused => FailureClass::Refused,
@@ -117,19 +112,16 @@ impl FaultKind {
     }
 
     /// Whether requests meet it.
-    #[must_use]
     pub fn is_visible_to_traffic(self) -> bool {
         !matches!(self, Self::WrongBody | Self::Certificate)
     }
 
     /// Whether no probe can see it, whatever it asks.
-    #[must_use]
     pub fn is_invisible_to_probes(self) -> bool {
         matches!(self, Self::StatusTraffic | Self::Errors { .. } | Self::Cut)
     }
 
     /// Whether it can befall an endpoint that is probed so: who speaks no TLS has no certificate.
-    #[must_use]
     pub fn is_applicable_to(self, probe: &ProbeSpec) -> bool {
         self != Self::Certificate || probe.tls.is_some()
     }

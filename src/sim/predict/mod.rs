@@ -61,10 +61,8 @@ pub struct PredictionInput {
     pub threads: usize,
 }
 
-/// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultScope {
-    /// One endpoint.
     Endpoint,
     /// A whole zone: the window ends with the verdict on its last endpoint.
     Zone,
@@ -72,7 +70,6 @@ pub enum FaultScope {
 
 impl FaultScope {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -84,11 +81,9 @@ impl FaultScope {
 /// The prediction for one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
-    /// The pool's name.
     pub pool: Arc<str>,
     /// The zone that fails, or whose endpoint does: the largest of those that get traffic first.
     pub zone: Locality,
-    /// Its endpoints.
     pub zone_endpoints: usize,
     /// By traffic, scope and fault, in this order.
     pub rows: Vec<PredictionRow>,
@@ -97,9 +92,7 @@ pub struct Prediction {
 /// The prediction for one kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PredictionRow {
-    /// What fails.
     pub scope: FaultScope,
-    /// How.
     pub fault: FaultKind,
     /// Requests a second over the pool; `None`: active probes alone.
     pub traffic_rps: Option<f64>,
@@ -109,11 +102,9 @@ pub struct PredictionRow {
     pub closed_form: Option<DetectionBounds>,
 }
 
-/// A detection window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are seen, and there are few")]
 pub enum PredictedWindow {
-    /// From the trials.
     Detected {
         /// How long it took.
         spread: WindowSpread,
@@ -121,7 +112,6 @@ pub enum PredictedWindow {
         /// answer takes as long as every other.
         within_closed_form: Option<bool>,
     },
-    /// Never noticed.
     Undetected(UndetectedReason),
 }
 
@@ -131,13 +121,11 @@ pub const QUANTILES: usize = 20;
 /// How the trials are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpread {
-    /// The least.
     pub best: Duration,
     /// Half of the trials took at most this long.
     pub median: Duration,
     /// All but a hundredth took at most this long.
     pub p99: Duration,
-    /// The most.
     pub worst: Duration,
     /// Each twentieth, from the least to the most.
     pub quantiles: [Duration; QUANTILES + 1],
@@ -162,7 +150,6 @@ pub enum UndetectedReason {
 }
 
 /// Predicts one pool. `here` is where this instance stands, `base` any instant.
-#[must_use]
 pub fn predict(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -196,7 +183,6 @@ pub fn predict(
 }
 
 /// One row of [`predict`]: this fault and scope, with the question's traffic if it has any.
-#[must_use]
 pub fn predict_row(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -211,7 +197,6 @@ pub fn predict_row(
 }
 
 /// The same for the zone at this place in the pool's list, whichever gets traffic first.
-#[must_use]
 pub fn predict_zone_row(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -230,7 +215,6 @@ pub fn predict_zone_row(
 
 /// What the configuration's periods add up to for this fault and scope, by active probes alone: at
 /// once, since nothing is simulated. `None` where no probe sees it.
-#[must_use]
 pub fn closed_form(
     pool: &PoolSpec,
     round_trip: Duration,
@@ -275,7 +259,6 @@ fn closed_form_bounds(
 }
 
 /// Why no probe of this pool will ever notice this fault; `None` if one does. `base` is any instant.
-#[must_use]
 pub fn undetected_by_probes(
     pool: &PoolSpec,
     question: &PredictionInput,
@@ -289,7 +272,6 @@ pub fn undetected_by_probes(
 
 /// Whether a whole zone falls to this fault by its own verdict, before each of its endpoints has
 /// one, by active probes alone.
-#[must_use]
 pub fn has_zone_verdict(pool: &PoolSpec, fault: FaultKind) -> bool {
     let is_connection_fault = matches!(
         fault,

@@ -38,7 +38,6 @@ pub(super) const POST_SHARE: f64 = 0.2;
 /// Traffic runs this long before a failure, at most.
 const MAX_WARMUP: Duration = Duration::from_secs(30);
 
-/// The small pool.
 pub(super) struct PoolSample {
     topology: Topology,
     /// The zone that fails, as an index into the sample.

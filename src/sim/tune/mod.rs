@@ -54,7 +54,6 @@ pub struct TuneGoals {
 /// A pool that is to be tuned, and what was observed of it.
 #[derive(Clone, Debug)]
 pub struct TuneSubject<'a> {
-    /// The pool.
     pub pool: &'a PoolSpec,
     /// How it is simulated: with its latency and its round trip.
     pub input: predict::PredictionInput,
@@ -78,7 +77,6 @@ pub enum TuneConstraint {
 /// A window with all that is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowEvaluation {
-    /// Its parameters.
     pub detect: DetectionSpec,
     /// Probes a second of the pool while all is well.
     pub probes_per_second: f64,
@@ -93,18 +91,14 @@ pub struct WindowEvaluation {
 /// The row that decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlowestRow {
-    /// Which.
     pub row: PredictionRow,
-    /// Its 99th percentile.
     pub p99: Duration,
 }
 
 /// One pool, before and after.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunedPool {
-    /// Its name.
     pub pool: Arc<str>,
-    /// As configured.
     pub before: WindowEvaluation,
     /// As found; of a target that cannot be met, the best that can.
     pub after: Option<WindowEvaluation>,
@@ -282,7 +276,6 @@ fn endpoint_count(pool: &PoolSpec) -> usize {
 }
 
 /// Probes a second of a pool whose endpoints are all up and not vouched for by traffic.
-#[must_use]
 pub fn probes_per_second(pool: &PoolSpec) -> f64 {
     let period = pool.detect.interval.as_secs_f64() * false_positives::MEAN_PERIOD;
     (endpoint_count(pool) * pool.probes.len().max(1)) as f64 / period
@@ -290,14 +283,12 @@ pub fn probes_per_second(pool: &PoolSpec) -> f64 {
 
 /// False verdicts a year on all of a pool's endpoints together, by probes alone, with what was
 /// observed of the subject.
-#[must_use]
 pub fn false_verdicts_yearly(pool: &PoolSpec, subject: &TuneSubject<'_>) -> f64 {
     false_positives::yearly_by_probes(pool, &false_positive_input(subject))
         * endpoint_count(pool) as f64
 }
 
 /// The chance that a probe of an endpoint that is well fails, in 0..=1.
-#[must_use]
 pub fn strike_chance(pool: &PoolSpec, subject: &TuneSubject<'_>) -> f64 {
     false_positives::strike_chance(pool, &false_positive_input(subject))
 }

@@ -49,7 +49,6 @@ impl Simulation {
         }
     }
 
-    /// The endpoint failed.
     pub(super) fn record_failure(&mut self, attempt: &SimulatedAttempt, failure: Failure) {
         if attempt.recorder.on_failure(failure, &attempt.target.stats) {
             self.report_failure(attempt, failure);

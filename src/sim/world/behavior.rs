@@ -12,7 +12,6 @@ use crate::sim::latency::LatencyModel;
 /// What an endpoint does with whoever comes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointBehavior {
-    /// Answers as expected.
     Healthy {
         /// From a request's arrival to its answer.
         latency: LatencyModel,
@@ -29,12 +28,10 @@ pub enum EndpointBehavior {
     BlackHole,
     /// Answers everything at once, with this status.
     BadStatus {
-        /// The status.
         status: u16,
     },
     /// Answers traffic at once with this status, and the probe as expected.
     StatusTraffic {
-        /// The status.
         status: u16,
     },
     /// Answers everything well, and this late.
@@ -49,9 +46,7 @@ pub enum EndpointBehavior {
     },
     /// Answers a share of the traffic with this status, and the probe as expected.
     Errors {
-        /// In 0..=1.
         share: f64,
-        /// The status.
         status: u16,
     },
     /// Answers to traffic end in the middle; the probe's does not.
@@ -74,7 +69,6 @@ impl EndpointBehavior {
     }
 
     /// What such a probe that arrives now will meet, if a good answer takes `service`.
-    #[must_use]
     pub fn probe_response(&self, probe: &ProbeSpec, service: Duration) -> ProbeResponse {
         let round_trips = round_trips(probe);
         let answer = |service, finding| ProbeResponse::Answer {
@@ -202,11 +196,9 @@ pub enum ProbeResponse {
 /// What a probe makes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeFinding {
-    /// As expected.
     Pass,
     /// As expected, and the endpoint should get less.
     Degraded,
-    /// Not as expected.
     Fail(Failure),
 }
 
@@ -217,7 +209,6 @@ pub(super) enum RequestResponse {
     Answer { after: Duration, answer: SimulatedReply },
     /// The connection is torn down at once.
     Reset,
-    /// Nothing.
     Silence,
 }
 
@@ -226,7 +217,6 @@ pub(super) enum RequestResponse {
 pub(super) enum SimulatedReply {
     /// As it should be.
     Good,
-    /// With this status.
     Status(u16),
     /// A good head, and the connection ends before the body does.
     Cut,

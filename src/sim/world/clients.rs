@@ -20,7 +20,6 @@ const INITIAL_STALL_BOUND: Duration = Duration::from_secs(1);
 /// What clients ask of a pool: an open loop, which waits for nobody.
 #[derive(Clone, Debug)]
 pub struct OfferedLoad {
-    /// The pool's name.
     pub pool: Arc<str>,
     /// Requests a second over the whole pool.
     pub rate_rps: f64,
@@ -127,7 +126,6 @@ impl Simulation {
     }
 
     /// What became of all requests so far.
-    #[must_use]
     pub fn request_counts(&self) -> SimulatedRequestCounts {
         self.clients.counts
     }

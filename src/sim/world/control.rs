@@ -10,7 +10,6 @@ use crate::logic::routing::RouteTable;
 
 use super::{ScheduledEvent, Simulation, SimulationEvent};
 
-/// Control stands still.
 #[derive(Debug)]
 pub(super) struct ControlStall {
     ends_at: Instant,

@@ -85,11 +85,9 @@ impl Default for SimulationSettings {
 /// Something that was seen, for whoever watches.
 #[derive(Clone, Debug)]
 pub struct SimulationRecord {
-    /// When.
     pub at: Instant,
     /// In which turn of the director.
     pub step: u64,
-    /// What.
     pub event: SimulationEvent,
 }
 
@@ -98,29 +96,22 @@ pub struct SimulationRecord {
 pub enum SimulationEvent {
     /// The director heard how a probe had ended.
     ProbeFinished {
-        /// Whose.
         endpoint: EndpointId,
         /// When it had started.
         started: Instant,
-        /// How it ended.
         outcome: ProbeOutcome,
     },
     /// The director heard of a failure that a request met.
     TrafficFailed {
-        /// Whose.
         endpoint: EndpointId,
-        /// Which.
         failure: Failure,
     },
     /// The director told of something.
     Director(Event),
     /// A snapshot came into force.
     SnapshotPublished(Arc<Snapshot>),
-    /// Connections were cut.
     ConnectionsCut {
-        /// Whose.
         endpoint: EndpointId,
-        /// What for.
         failure: Failure,
     },
 }
@@ -138,7 +129,6 @@ enum ScheduledEvent {
     Client(RequestStep),
 }
 
-/// The world.
 #[derive(Debug)]
 pub struct Simulation {
     settings: SimulationSettings,
@@ -159,7 +149,6 @@ pub struct Simulation {
 
 impl Simulation {
     /// A world without pools and clients, whose time begins at `base`.
-    #[must_use]
     pub fn new(base: Instant, settings: SimulationSettings) -> Self {
         let mut rng = Rng::with_seed(settings.seed);
         Self {
@@ -196,20 +185,16 @@ impl Simulation {
         while self.step_until(until) {}
     }
 
-    /// The simulated time.
-    #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
     /// Turns of the director so far.
-    #[must_use]
     pub fn step_count(&self) -> u64 {
         self.step_count
     }
 
     /// What requests steer by.
-    #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
@@ -220,7 +205,6 @@ impl Simulation {
     }
 
     /// How an endpoint behaves now.
-    #[must_use]
     pub fn behavior(&self, address: SocketAddr) -> EndpointBehavior {
         self.hosts.get(&address).map_or_else(|| self.healthy(), |host| host.behavior.clone())
     }

@@ -28,7 +28,6 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// When an attempt of a probe begins, from the probe's start; the first has the index zero. `None`
 /// if there are no more.
-#[must_use]
 pub fn attempt_after(timeout: Duration, index: usize) -> Option<Duration> {
     if index == 0 {
         return Some(Duration::ZERO);

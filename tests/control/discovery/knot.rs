@@ -112,7 +112,6 @@ impl Knot {
         });
     }
 
-    /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -125,7 +124,6 @@ impl Knot {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

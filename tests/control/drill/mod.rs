@@ -72,7 +72,6 @@ impl DrillFixture {
         command.args(arguments).stdout(Stdio::null()).spawn().expect("the program starts")
     }
 
-    /// The last drill.
     fn last_drill(&self) -> Option<Value> {
         let mut all = self.gapless.api_json("/api/v1/drills");
         let id = all["drills"].as_array_mut()?.last()?["id"].as_u64()?;

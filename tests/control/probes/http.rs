@@ -27,7 +27,6 @@ const fn http_failure(reason: FailureReason) -> ProbeOutcome {
     })
 }
 
-/// Reads a head.
 async fn read_request_head(io: &mut Box<dyn ConnectionIo>) -> String {
     let mut text = Vec::new();
     while !text.windows(4).any(|window| window == b"\r\n\r\n") {

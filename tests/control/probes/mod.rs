@@ -49,7 +49,6 @@ fn run_on_one_thread<T>(future: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), future)
 }
 
-/// Probes once.
 fn probe_within(address: SocketAddr, spec: &ProbeSpec, timeout: Duration) -> ProbeOutcome {
     let prober = Rc::new(Prober::default());
     run_on_one_thread(async {

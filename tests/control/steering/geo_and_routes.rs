@@ -7,7 +7,6 @@ use super::{SteeringZone, config};
 use crate::support::client::{TestClient, TestResponse};
 use crate::support::instance::Gapless;
 
-/// What answered.
 fn region(answer: &TestResponse) -> String {
     let text = answer.text();
     text.split('/').next().expect("a region").to_owned()

@@ -25,7 +25,6 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 /// Longest that a test waits for one thing.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs a client.
 pub(crate) fn block_on_local<T>(client: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     LocalSet::new().block_on(&runtime.expect("a runtime"), client)

@@ -20,7 +20,6 @@ pub(crate) const ACK: u8 = 1;
 /// Fields as they are to be sent.
 pub(crate) type H2Fields<'a> = &'a [(&'a [u8], &'a [u8])];
 
-/// A frame.
 #[derive(Debug)]
 pub(crate) struct H2Frame {
     pub(crate) kind: u8,

@@ -53,7 +53,6 @@ pub(crate) fn default_client_config(authority: &CertificateAuthority) -> Arc<Cli
     client_config(authority, None, &["http/1.1"], TLS12_AND_TLS13)
 }
 
-/// An answer.
 #[derive(Debug)]
 pub(crate) struct TlsResponse {
     pub(crate) status: u16,

@@ -210,7 +210,6 @@ fn refused_stream_is_retried_whatever_its_method() {
     assert_eq!(others.received().len(), 1);
 }
 
-/// Refuses every stream.
 fn start_refusing_server() -> TestServer {
     let serve = connection_handler(|io| async move {
         let mut raw = RawH2Server(io);

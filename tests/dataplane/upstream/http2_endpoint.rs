@@ -75,7 +75,6 @@ impl H2EndpointState {
         self.peak_streams.load(SeqCst)
     }
 
-    /// Serves connections.
     pub(crate) fn serve(self: &Arc<Self>) -> ConnectionHandler {
         let state = Arc::clone(self);
         connection_handler(move |io| serve_connection(Arc::clone(&state), io))

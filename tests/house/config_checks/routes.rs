@@ -132,7 +132,6 @@ fn total_timeout_accepts_unlimited_but_not_zero() {
     );
 }
 
-/// One more pool.
 const SPARE_POOL: &str = "[[pool.spare.zone]]\nname = \"local/a\"\nendpoints = [\"127.0.0.1:1\"]\n";
 
 /// The good file with these lines in place of the route's pool.

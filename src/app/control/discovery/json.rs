@@ -15,7 +15,6 @@ use crate::logic::discovery::{
 use super::{Discovery, name_status};
 
 /// By what name an endpoint was found, in words.
-#[must_use]
 pub fn found_by_text(found: &EndpointOrigin) -> String {
     let mut text = found.discovery_name.to_string();
     if let Some(target) = &found.target {
@@ -28,8 +27,6 @@ pub fn found_by_text(found: &EndpointOrigin) -> String {
 }
 
 impl Discovery {
-    /// All of it.
-    #[must_use]
     pub fn to_json(&self, clock: &WallClock, now: Instant) -> Value {
         let servers = self.dns.servers();
         let names: Vec<Value> = self.entries.iter().map(|entry| self.name_json(entry)).collect();
@@ -68,7 +65,6 @@ impl Discovery {
     }
 
     /// Gauges of every name, in the text format of Prometheus.
-    #[must_use]
     pub fn render_metrics(&self, now: Instant) -> String {
         let mut page = String::new();
         let mut gauge = |name: &str, help: &str, value: &dyn Fn(&DiscoveryEntry) -> Option<f64>| {

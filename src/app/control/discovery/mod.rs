@@ -51,7 +51,6 @@ pub struct Discovery {
 impl Discovery {
     /// Nothing is looked up yet. What an earlier process knew is believed until DNS says otherwise;
     /// what this one knows goes to `memory`.
-    #[must_use]
     pub fn new(
         seed: u64,
         remembered: Vec<CachedLookup>,
@@ -131,7 +130,6 @@ impl Discovery {
     }
 
     /// When there is something to look up next.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.lookups.poll_timeout()
     }
@@ -232,13 +230,11 @@ impl Discovery {
     }
 
     /// Whether every name has been looked up, well or not.
-    #[must_use]
     pub fn is_settled(&self) -> bool {
         !self.is_stale && self.lookups.has_initial_answers()
     }
 
     /// The names by which an endpoint was found.
-    #[must_use]
     pub fn names_of(&self, pool: &str, address: SocketAddr) -> Vec<&EndpointOrigin> {
         let key = (Arc::from(pool), address);
         self.composed.origins.get(&key).into_iter().flatten().collect()
@@ -253,7 +249,6 @@ impl Discovery {
     }
 
     /// The last good answers.
-    #[must_use]
     pub fn remembered_answers(&self) -> Vec<CachedLookup> {
         self.lookups.export_cache()
     }

@@ -41,7 +41,6 @@ pub struct StoredAnswer {
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     services: Vec<StoredService>,
-    /// Microseconds since 1970.
     at_us: u64,
 }
 
@@ -58,8 +57,6 @@ struct StoredNames {
     names: Vec<StoredAnswer>,
 }
 
-/// Writes answers down.
-#[must_use]
 pub fn to_stored_answers(answers: &[CachedLookup], clock: &WallClock) -> Vec<StoredAnswer> {
     let one = |answer: &CachedLookup| {
         let (addresses, services) = match &answer.records {
@@ -80,7 +77,6 @@ pub fn to_stored_answers(answers: &[CachedLookup], clock: &WallClock) -> Vec<Sto
 }
 
 /// Reads what can be understood of them.
-#[must_use]
 pub fn from_stored_answers(stored: &[StoredAnswer]) -> Vec<CachedLookup> {
     let (now, today) = (Instant::now(), SystemTime::now());
     let one = |answer: &StoredAnswer| {
@@ -122,7 +118,6 @@ impl StoredService {
 }
 
 /// What an earlier process has left in `state_dir`. Nothing, if that cannot be read soon.
-#[must_use]
 pub fn load_names(state_dir: &Path) -> Vec<CachedLookup> {
     let path = state_dir.join(NAMES_FILE);
     let (sender, receiver) = mpsc::channel();

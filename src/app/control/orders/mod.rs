@@ -43,7 +43,6 @@ pub struct OrderRequestBody {
     /// It is over by itself after this time: `1h`.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub length: Option<String>,
-    /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Whatever is left afterwards.
@@ -154,7 +153,6 @@ pub struct OrderJson {
 
 impl OrderJson {
     /// The order as of `now`.
-    #[must_use]
     pub fn new(order: &OperatorOrder, clock: &WallClock, now: Instant) -> Self {
         let drain = match order.action {
             OrderAction::Drain { fade_duration: over, deadline } => Some((over, deadline)),
@@ -200,7 +198,6 @@ pub struct GrantedJson {
 
 impl GrantedJson {
     /// What was granted as of `now`, and whether it is on the disk.
-    #[must_use]
     pub fn new(
         granted: &AppliedCommand,
         durable: Option<bool>,
@@ -220,7 +217,6 @@ impl GrantedJson {
 }
 
 /// The same for people.
-#[must_use]
 pub fn granted_text(
     granted: &AppliedCommand,
     durable: Option<bool>,
@@ -249,7 +245,6 @@ pub fn granted_text(
 }
 
 /// One order in one line.
-#[must_use]
 pub fn order_line(order: &OperatorOrder, clock: &WallClock, now: Instant) -> String {
     let mut line = format!("{:>3}  {order}", order.id);
     if let OrderAction::Drain { fade_duration: over, deadline } = order.action {

@@ -103,13 +103,11 @@ impl StoredOrder {
 }
 
 /// All orders, to be kept.
-#[must_use]
 pub fn to_stored_orders(orders: &OperatorOrders, clock: &WallClock) -> Vec<StoredOrder> {
     orders.iter().map(|order| StoredOrder::new(order, clock)).collect()
 }
 
 /// Those that are understood, and how many are not.
-#[must_use]
 pub fn from_stored_orders(
     stored: &[StoredOrder],
     clock: &WallClock,
@@ -121,7 +119,6 @@ pub fn from_stored_orders(
 
 /// What was in force when the last process that kept its orders here ended. What cannot be understood
 /// is said, and the file is put aside.
-#[must_use]
 pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
     let place = directory.join(ORDERS_FILE);
     let bytes = match state_files::read_file(directory, ORDERS_FILE) {
@@ -153,7 +150,6 @@ pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
     orders
 }
 
-/// How keeping goes.
 #[derive(Debug, Default)]
 struct OrderStoreGauges {
     has_failed: AtomicBool,
@@ -200,13 +196,10 @@ impl OrderStore {
     }
 
     /// Whether they are on the disk; `None` where nothing is kept.
-    #[must_use]
     pub fn is_durable(&self) -> Option<bool> {
         self.write_requests.as_ref().map(|_| !self.gauges.has_failed.load(Relaxed))
     }
 
-    /// Writes that failed.
-    #[must_use]
     pub fn failures(&self) -> u64 {
         self.gauges.failures.load(Relaxed)
     }

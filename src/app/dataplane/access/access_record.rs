@@ -38,7 +38,6 @@ pub enum RequestEnding {
     Cut,
     /// An answer of our own.
     LocalReply(LocalReplyReason),
-    /// This process ended.
     Shutdown,
     /// Nothing moved in a tunnel for too long.
     Idle,
@@ -48,7 +47,6 @@ pub enum RequestEnding {
 
 impl RequestEnding {
     /// The word in the line.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientAbort => "client_abort",
@@ -66,9 +64,7 @@ impl RequestEnding {
 pub(super) enum AttemptResult {
     /// It was given up on: by a verdict, or because its client went.
     Abandoned,
-    /// This status came.
     Status(u16),
-    /// It failed.
     Failed(Failure),
     /// The rest of the request did not come.
     Client,
@@ -116,7 +112,6 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// A request has arrived; `None` where nothing is logged and it is not sampled.
-    #[must_use]
     pub fn begin(
         worker: &Rc<Worker>,
         policy: &Arc<HttpPolicy>,
@@ -166,7 +161,6 @@ impl AccessRecord {
         self.trace.set(trace);
     }
 
-    /// The client's address.
     pub(super) fn client_ip(&self) -> IpAddr {
         self.origin_ip.get().unwrap_or_else(|| self.client.address.ip().to_canonical())
     }
@@ -182,13 +176,11 @@ impl AccessRecord {
     }
 
     /// Counts bytes of the request's body.
-    #[must_use]
     pub fn read_bytes(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.read_bytes)
     }
 
     /// The answer begins; the note goes on with its body.
-    #[must_use]
     pub fn wrap_response(
         self: Rc<Self>,
         method: &Method,
@@ -232,7 +224,6 @@ impl AccessRecord {
     }
 
     /// Whether its spans are exported.
-    #[must_use]
     pub fn is_sampled(&self) -> bool {
         cfg!(feature = "otlp") && self.is_sampled
     }
@@ -311,7 +302,6 @@ pub struct AttemptRecordHandle {
 
 impl AttemptRecordHandle {
     /// A try at `endpoint` begins.
-    #[must_use]
     pub fn begin(record: &Rc<AccessRecord>, endpoint: SocketAddr, place: &Locality) -> Self {
         record.attempt_count.set(record.attempt_count.get() + 1);
         let mut attempts = record.attempts.borrow_mut();
@@ -359,7 +349,6 @@ impl AttemptRecordHandle {
     }
 
     /// Its span, if that is exported.
-    #[must_use]
     pub fn span(&self) -> Option<SpanId> {
         #[cfg(feature = "otlp")]
         if self.record.is_sampled() {

@@ -69,7 +69,6 @@ impl AccessLogQueue {
     }
 
     /// Lines that nobody will read: there was no room, or they could not be written.
-    #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }

@@ -21,7 +21,6 @@ pub struct RecordedBody {
 
 impl RecordedBody {
     /// `is_sent` says whether any of `body` goes to the client at all; after HEAD it does not.
-    #[must_use]
     pub fn new(body: ProxyBody, record: Rc<AccessRecord>, is_sent: bool) -> Self {
         Self { body, is_complete: !is_sent, record }
     }
@@ -48,13 +47,11 @@ impl RecordedBody {
     }
 
     /// As [`Body::is_end_stream`].
-    #[must_use]
     pub fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
 
     /// As [`Body::size_hint`].
-    #[must_use]
     pub fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }

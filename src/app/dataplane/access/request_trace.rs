@@ -25,11 +25,9 @@ const MAX_TRACESTATE_BYTES: usize = 512;
 #[derive(Debug)]
 pub(super) struct AttemptSpanRecord {
     pub(super) span: SpanId,
-    /// Tries before it.
     ordinal: u32,
     /// From the request's beginning to its own.
     started_after: Duration,
-    /// To its end.
     ended_after: Option<Duration>,
     pub(super) scheme: &'static str,
 }

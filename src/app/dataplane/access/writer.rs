@@ -20,7 +20,6 @@ use super::queue::AccessLogQueue;
 /// Lines are gathered for this long, so that one write and one waking serve many.
 const BATCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// What is written at once, about.
@@ -35,7 +34,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Who may read the file: addresses of clients are personal data.
 const FILE_MODE: u32 = 0o640;
 
-/// The running writer.
 #[derive(Debug)]
 pub struct AccessLogWriter {
     shared: Arc<InstanceShared>,
@@ -69,10 +67,8 @@ impl AccessLogWriter {
     }
 }
 
-/// Where lines go.
 #[derive(Debug)]
 enum LogSink {
-    /// Nowhere.
     Off,
     Open(File),
     /// To a file that cannot be opened; when to try again.

@@ -62,11 +62,9 @@ pub(super) struct UpstreamRequest<'a> {
 /// Why a try gave no response.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// The endpoint failed.
     EndpointFailed { failure: Failure, reached: RequestExposure },
     /// The endpoint's verdict turned down while its answer was awaited.
     Aborted { reached: RequestExposure },
-    /// The client failed.
     Client(ClientBodyError),
     /// This process is out of something.
     LocalResources,
@@ -209,7 +207,6 @@ pub(super) async fn attempt(
 /// How long a connection may take to open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectTimeout {
-    /// At most.
     pub(super) timeout: Duration,
     /// What it is called when that is over.
     pub(super) reason: FailureReason,
@@ -285,7 +282,6 @@ pub(super) struct BufferingResponse {
 pub(super) enum BodyProgress {
     /// All that the client has to wait for.
     Ready(ResponseHead, ReceivedBody),
-    /// Not yet.
     Buffering(BufferingResponse),
 }
 

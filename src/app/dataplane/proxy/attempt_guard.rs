@@ -42,7 +42,6 @@ type AttemptPermits = (Option<LimitPermit>, Option<PoolRequestPermit>);
 /// On what terms a visit begins.
 #[derive(Debug)]
 pub struct AttemptTerms {
-    /// When.
     pub began: Instant,
     /// The endpoint is to prove itself by it.
     pub is_trial: bool,
@@ -104,31 +103,25 @@ impl AttemptGuard {
     }
 
     /// The span of this try, if it is exported.
-    #[must_use]
     pub fn span(&self) -> Option<SpanId> {
         self.record.as_ref().and_then(AttemptRecordHandle::span)
     }
 
     /// The connections to the endpoint.
-    #[must_use]
     pub fn connections(&self) -> &Rc<ConnectionPool> {
         &self.connections
     }
 
-    /// Where to wait.
-    #[must_use]
     pub fn timers(&self) -> &TimerQueue {
         &self.worker.timers
     }
 
     /// When this try began.
-    #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
     /// Whether the endpoint is to prove itself.
-    #[must_use]
     pub fn is_trial(&self) -> bool {
         self.is_trial
     }
@@ -200,7 +193,6 @@ impl AttemptGuard {
         }
     }
 
-    /// Tells control.
     fn report_to_control(&self, failure: Failure) {
         // Trials speak of nobody else.
         if !self.is_trial && failure.reason != FailureReason::Stall {

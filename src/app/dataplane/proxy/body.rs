@@ -30,8 +30,6 @@ pub enum ProxyBody {
 }
 
 impl ProxyBody {
-    /// A complete body.
-    #[must_use]
     pub fn whole(bytes: Bytes) -> Self {
         Self::Whole(bytes)
     }

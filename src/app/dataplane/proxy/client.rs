@@ -26,7 +26,6 @@ pub struct Client {
 
 impl Client {
     /// A client in cleartext.
-    #[must_use]
     pub fn new(address: SocketAddr, local_address: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
         Self {
@@ -40,26 +39,22 @@ impl Client {
     }
 
     /// On whose behalf a connection to an endpoint is opened.
-    #[must_use]
     pub fn caller(&self) -> DownstreamAddresses {
         DownstreamAddresses { remote: self.address, local: self.local_address }
     }
 
     /// Whether its connection is encrypted.
-    #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
     /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
     /// asked for and verified.
-    #[must_use]
     pub fn identity(&self) -> Option<&str> {
         self.tls.as_ref()?.client_identity.as_deref()
     }
 
     /// How it speaks, as a URI says it.
-    #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.is_tls() { "https" } else { "http" }
     }

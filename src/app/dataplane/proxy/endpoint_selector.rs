@@ -98,7 +98,6 @@ impl EndpointSelector<'_> {
         self.select(self.affinity_target.or_else(pick), &ExcludedTargets::default())
     }
 
-    /// Another one.
     pub(super) fn select_other(
         &self,
         avoid: &ExcludedTargets,

@@ -26,7 +26,6 @@ use super::endpoint_selector::ConnectionSource;
 pub(super) enum DrillEffect {
     /// Nothing: there is none, or it spares this one.
     None,
-    /// It leads nowhere.
     Injected,
     /// Its answer is held back.
     Delayed(Box<DelayedResponse>),

@@ -38,13 +38,11 @@ impl InterimResponses {
     }
 
     /// Whether there are any; costs as good as nothing.
-    #[must_use]
     pub fn has_any(&self) -> bool {
         self.0.has_any.load(Relaxed)
     }
 
     /// Takes them out, as they are to be written.
-    #[must_use]
     pub fn take(&self) -> BytesMut {
         self.0.has_any.store(false, Relaxed);
         mem::take(&mut *self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner))

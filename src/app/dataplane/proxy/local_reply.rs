@@ -72,7 +72,6 @@ pub enum LocalReplyReason {
 }
 
 impl LocalReplyReason {
-    /// All reasons.
     pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -103,7 +102,6 @@ impl LocalReplyReason {
     ];
 
     /// The word, and the status that goes with it.
-    #[must_use]
     pub const fn word_and_status(self) -> (&'static str, StatusCode) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
@@ -135,14 +133,11 @@ impl LocalReplyReason {
         }
     }
 
-    /// The word.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.word_and_status().0
     }
 
     /// The reason that an endpoint's failure gives.
-    #[must_use]
     pub fn from_failure(failure: Failure) -> Self {
         match (failure.layer, failure.class()) {
             (outcome::FailureLayer::Connect | outcome::FailureLayer::Tls, FailureClass::Silent) => {
@@ -156,7 +151,6 @@ impl LocalReplyReason {
     }
 
     /// The reason that a client's failure gives.
-    #[must_use]
     pub fn from_client_fault(fault: ClientBodyError) -> Self {
         match fault {
             ClientBodyError::Aborted => Self::BadRequest,
@@ -166,7 +160,6 @@ impl LocalReplyReason {
     }
 
     /// The reason that a limit gives.
-    #[must_use]
     pub fn from_limit(full: LimitExceeded) -> Self {
         match (full.limit, full.scope) {
             (LimitKind::Pending, _) => Self::PendingLimit,
@@ -175,8 +168,6 @@ impl LocalReplyReason {
         }
     }
 
-    /// The answer.
-    #[must_use]
     pub fn response(self) -> Response<ProxyBody> {
         let (word, status) = self.word_and_status();
         let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));

@@ -22,7 +22,6 @@ pub(super) enum WaitLimit {
     Stalled,
     /// It is as good as failed, which is all that is to be found out.
     Slow,
-    /// Nothing.
     Timeout,
 }
 

@@ -58,7 +58,6 @@ impl IdGenerator {
     }
 
     /// A new part of a trace.
-    #[must_use]
     pub fn span_id(&self) -> SpanId {
         let mut text = [0; 16];
         write_hex(&mut text, self.rng.borrow_mut().u64(1..));
@@ -90,7 +89,6 @@ enum RequestId<'a> {
 /// A request's place in a trace.
 #[derive(Debug)]
 pub(super) struct TraceContext {
-    /// The whole trace.
     pub(super) id: [u8; 32],
     /// Our own part, of which the endpoint's will be one.
     pub(super) span: SpanId,
@@ -110,7 +108,6 @@ pub struct TraceParent {
 
 impl TraceParent {
     /// What `headers` say of it; a `traceparent` that is wrong, or not the only one, says nothing (3.2).
-    #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let only = values.next().filter(|_| values.next().is_none());
@@ -150,7 +147,6 @@ impl<'a> RequestIds<'a> {
         Self { request_id, trace }
     }
 
-    /// The request's id.
     pub(super) fn request_id(&self) -> Option<&[u8]> {
         self.request_id.as_ref().map(|id| match id {
             RequestId::Received(text) => text.as_bytes(),

@@ -291,7 +291,6 @@ enum FailedSide {
     Sink,
 }
 
-/// One direction.
 #[derive(Debug, Default)]
 struct TunnelPipe {
     /// Read and not written yet.

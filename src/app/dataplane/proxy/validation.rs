@@ -131,7 +131,6 @@ pub(super) fn is_valid_host(text: &str) -> bool {
 }
 
 /// The host as routes know it: lower case, without port and trailing dot.
-#[must_use]
 pub(super) fn route_host(host: &str) -> std::borrow::Cow<'_, str> {
     let end =
         if host.starts_with('[') { host.find(']').map(|end| end + 1) } else { host.find(':') };

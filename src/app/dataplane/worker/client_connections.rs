@@ -81,7 +81,6 @@ pub(super) struct ClientConnections {
     connections: RefCell<Vec<Rc<ClientConnection>>>,
     activity_counter: Arc<AtomicU64>,
     is_draining: Cell<bool>,
-    /// Somebody has gone.
     closed: Notify,
 }
 
@@ -94,7 +93,6 @@ pub(super) struct EvictionCandidates {
     empty_until: Option<Instant>,
 }
 
-/// One client connection.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     activity: Arc<ConnectionActivity>,
@@ -259,7 +257,6 @@ impl ClientConnections {
 }
 
 impl ConnectionGuard {
-    /// The guest.
     pub(super) fn connection(&self) -> &Rc<ClientConnection> {
         &self.connection
     }
@@ -371,7 +368,6 @@ impl ClientConnection {
         }
     }
 
-    /// The worker drains.
     pub(super) fn drain(&self) {
         self.send_command(ConnectionCommand::Drain);
     }

@@ -67,7 +67,6 @@ impl ConnectionActivity {
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// Bytes have come.
     pub(super) fn on_received(&self) {
         self.touch();
         if matches!(self.phase(), ConnectionPhase::Opening | ConnectionPhase::Idle) {
@@ -75,7 +74,6 @@ impl ConnectionActivity {
         }
     }
 
-    /// Bytes have gone.
     pub(super) fn on_sent(&self) {
         self.touch();
         self.is_flushed.store(false, Relaxed);

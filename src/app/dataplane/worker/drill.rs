@@ -50,7 +50,6 @@ impl Worker {
     }
 
     /// The newest view of the same kind as `old`: that of a drill's lane for as long as it is on.
-    #[must_use]
     pub fn latest_view_like(&self, old: &WorkerView) -> Rc<WorkerView> {
         let new = self.view();
         let Some(drill) = &old.drill else { return new };
@@ -62,7 +61,6 @@ impl Worker {
     }
 
     /// The connections to `target` that requests of a drill have.
-    #[must_use]
     pub fn drill_connections_to(
         &self,
         target: &Target,

@@ -90,7 +90,6 @@ impl EndpointPools {
 
 /// The state of one worker; lives on its thread.
 pub struct Worker {
-    /// Shared with control.
     pub shared: Arc<InstanceShared>,
     /// Copies of requests that are under way.
     pub mirror_limiter: Rc<MirrorLimiter>,
@@ -232,7 +231,6 @@ impl Worker {
     }
 
     /// The current view. Costs one load unless a snapshot was published since the last call.
-    #[must_use]
     pub fn view(&self) -> Rc<WorkerView> {
         let mut cache = self.snapshots.borrow_mut();
         let snapshot = cache.load();
@@ -256,7 +254,6 @@ impl Worker {
     }
 
     /// This worker's connections to `target`, an endpoint of `view`.
-    #[must_use]
     pub fn connections_to(&self, target: &Target, view: &PoolView) -> Rc<ConnectionPool> {
         if let Some(pool) = self.endpoint_pools.borrow().get(target.id) {
             pool.set_protocol(&view.spec.upstream_protocol);
@@ -358,7 +355,6 @@ impl Worker {
     }
 
     /// Counts a request that there is no memory for.
-    #[must_use]
     pub fn record_overload(&self) -> LocalReplyReason {
         self.shared.pressure.record_refusal();
         self.warn_rate_limited("requests are refused: `limits.memory` is nearly reached");

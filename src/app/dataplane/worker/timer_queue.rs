@@ -46,7 +46,6 @@ pub struct TimerHandle<'a> {
 
 impl TimerQueue {
     /// A bell that rings at `due`.
-    #[must_use]
     pub fn timer_at(&self, due: Instant) -> TimerHandle<'_> {
         TimerHandle { queue: self, due, slot: None }
     }

@@ -21,7 +21,6 @@ use crate::logic::steering::balance::RoundRobinState;
 /// The snapshot with this worker's own state beside it.
 #[derive(Debug)]
 pub struct WorkerView {
-    /// As published.
     pub snapshot: Arc<Snapshot>,
     /// How clients are treated.
     pub http_policy: Arc<HttpPolicy>,
@@ -52,7 +51,6 @@ pub struct PoolLocal {
 
 impl WorkerView {
     /// A view of `snapshot` that takes over what `before` had learnt about pools of the same name.
-    #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, shared: &InstanceShared) -> Self {
         let local = |(index, pool): (usize, &Arc<PoolView>)| {
             let same_index = previous.and_then(|before| before.pools.get(index));
@@ -92,13 +90,11 @@ impl WorkerView {
     }
 
     /// The route's pool, in both its parts.
-    #[must_use]
     pub fn pool(&self, route: &PoolRoute) -> (&Arc<PoolView>, &Rc<PoolLocal>) {
         (&self.snapshot.pools[route.pool], &self.pools[route.pool])
     }
 
     /// Whether the route, which may be from an older view, finds its pool in this one.
-    #[must_use]
     pub fn has_pool(&self, route: &PoolRoute) -> bool {
         self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
@@ -154,7 +150,6 @@ impl PoolLocal {
     }
 
     /// What seals cookies, where clients stay with an endpoint by one.
-    #[must_use]
     pub fn keyring(&self) -> Option<Rc<Keyring>> {
         self.keyring.borrow().clone()
     }

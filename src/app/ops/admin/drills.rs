@@ -12,10 +12,8 @@ use crate::app::ops::drill;
 use crate::app::ops::drill::json::DrillJson;
 use crate::app::ops::drill::{DrillRefusal, DrillRequest};
 
-/// Where they are.
 pub(super) const DRILLS_PATH: &str = "/api/v1/drills";
 
-/// Answers a GET.
 pub(super) fn drills_get_response(
     admin_state: &AdminState,
     path: &str,

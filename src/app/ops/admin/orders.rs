@@ -14,13 +14,11 @@ use crate::app::control::orders::{
 use crate::app::control::{AdminState, LifecyclePhase};
 use crate::logic::director::{AppliedCommand, CommandError};
 
-/// Where they are.
 pub(super) const ORDERS_PATH: &str = "/api/v1/orders";
 
 /// A disk may be slow; the order holds already.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers a GET.
 pub(super) fn orders_get_response(
     admin_state: &AdminState,
     path: &str,

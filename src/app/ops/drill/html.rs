@@ -28,8 +28,6 @@ const BOTTOM: f64 = 26.0;
 /// Columns of the picture, at most.
 const MAX_CHART_COLUMNS: usize = 60;
 
-/// The page.
-#[must_use]
 pub fn render_html(drill: &DrillJson) -> String {
     let state = drill.outcome.unwrap_or(drill.stage);
     let title = escape_html(&format!("Drill {}: {} in {}", drill.id, drill.fault, drill.zone));

@@ -8,7 +8,6 @@ use crate::app::ops::api::WallClock;
 use crate::app::ops::event_log::millis;
 use crate::logic::drill::{DrillPrediction, DrillRun, DrillStage, DrillTimeline};
 
-/// One drill.
 #[derive(Debug, Serialize)]
 pub struct DrillJson {
     /// Counts up from 1 since the process began.
@@ -27,14 +26,12 @@ pub struct DrillJson {
     pub endpoint: Option<String>,
     /// In this pool only.
     pub pool: Option<String>,
-    /// How.
     pub fault: String,
     /// Of how many requests.
     pub share_percent: u32,
     /// Of those only that have this header.
     #[serde(rename = "match")]
     pub matching: Option<String>,
-    /// For how long.
     pub for_ms: f64,
     /// What is left of that, or of what comes before.
     pub left_ms: f64,
@@ -44,19 +41,13 @@ pub struct DrillJson {
     pub allowed_failures: u64,
     /// Requests a second over the pools that are concerned, before anything happened.
     pub load_rps: f64,
-    /// When what happened.
     pub timeline: DrillTimelineJson,
-    /// What was predicted.
     pub predicted: Option<DrillPredictionJson>,
-    /// What was measured.
     pub measured: DrillMeasurementJson,
-    /// Since the onset.
     pub requests: DrillRequestsJson,
-    /// Over its time.
     pub samples: Vec<DrillSampleJson>,
 }
 
-/// Times of day.
 #[derive(Debug, Serialize)]
 pub struct DrillTimelineJson {
     began: String,
@@ -68,7 +59,6 @@ pub struct DrillTimelineJson {
     ended: Option<String>,
 }
 
-/// A prediction.
 #[derive(Debug, Serialize)]
 pub struct DrillPredictionJson {
     /// As `gapless predict` calls it.
@@ -77,9 +67,7 @@ pub struct DrillPredictionJson {
     pub traffic_rps: f64,
     /// Of the detection window.
     pub median_ms: Option<f64>,
-    /// The same.
     pub p99_ms: Option<f64>,
-    /// The same.
     pub worst_ms: Option<f64>,
     /// Why there is none, in a word.
     pub unseen: Option<&'static str>,
@@ -96,11 +84,9 @@ pub struct DrillMeasurementJson {
     pub shift_ms: Option<f64>,
     /// To the last failure that a client saw.
     pub gap_ms: Option<f64>,
-    /// To the end.
     pub lasted_ms: Option<f64>,
 }
 
-/// Counts of requests.
 #[derive(Debug, Serialize)]
 pub struct DrillRequestsJson {
     /// Those of which a share was taken.
@@ -124,7 +110,6 @@ pub struct DrillRequestsJson {
 /// Counts at one time.
 #[derive(Debug, Serialize)]
 pub struct DrillSampleJson {
-    /// Since the onset.
     pub at_ms: f64,
     /// Requests that were taken.
     pub taken: u64,
@@ -136,7 +121,6 @@ pub struct DrillSampleJson {
 
 impl DrillJson {
     /// A drill, as of `now`.
-    #[must_use]
     pub fn new(run: &DrillRun, clock: &WallClock, now: Instant) -> Self {
         let plan = &*run.plan;
         let (outcome, why) = match &run.stage {
@@ -207,7 +191,6 @@ impl DrillJson {
 
 impl DrillTimelineJson {
     /// When it was asked for.
-    #[must_use]
     pub fn began(&self) -> &str {
         &self.began
     }

@@ -96,24 +96,19 @@ impl DrillRequest {
 pub enum DrillRefusal {
     /// It makes no sense here.
     Invalid(String),
-    /// Not now.
     Conflict(String),
 }
 
 /// The last drill of a zone.
 #[derive(Clone, Debug)]
 pub struct LastDrill {
-    /// Which.
     pub id: u64,
-    /// How it ended.
     pub outcome: DrillOutcome,
-    /// When.
     pub at: Instant,
     /// When one last succeeded there.
     pub last_success: Option<Instant>,
     /// What it measured, in seconds.
     pub detection_s: Option<f64>,
-    /// The same.
     pub gap_s: Option<f64>,
 }
 
@@ -180,13 +175,11 @@ impl DrillRegistry {
     }
 
     /// The one that is under way.
-    #[must_use]
     pub fn running(&self) -> Option<&DrillRun> {
         self.running.as_ref()
     }
 
     /// Whether anything of it may be noticed, or is about to.
-    #[must_use]
     pub fn is_active(&self) -> bool {
         let stage = self.running.as_ref().map(|run| &run.stage);
         stage.is_some_and(|stage| {
@@ -235,8 +228,6 @@ impl DrillRegistry {
         self.finished.iter().chain(&self.running)
     }
 
-    /// One of them.
-    #[must_use]
     pub fn find(&self, id: u64) -> Option<&DrillRun> {
         self.all_runs().find(|run| run.id == id)
     }
@@ -247,7 +238,6 @@ impl DrillRegistry {
     }
 
     /// How many ended so.
-    #[must_use]
     pub fn total(&self, outcome: DrillOutcome) -> u64 {
         self.totals.get(outcome.as_str()).copied().unwrap_or(0)
     }

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use super::json::DrillJson;
 
 /// One line of a list.
-#[must_use]
 pub fn summary_line(drill: &DrillJson) -> String {
     let state = drill.outcome.unwrap_or(drill.stage);
     format!(
@@ -19,8 +18,6 @@ pub fn summary_line(drill: &DrillJson) -> String {
     )
 }
 
-/// All of it.
-#[must_use]
 pub fn render_report(drill: &DrillJson) -> String {
     let mut page = String::new();
     let state = drill.outcome.unwrap_or(drill.stage);
@@ -60,7 +57,6 @@ pub fn render_report(drill: &DrillJson) -> String {
 }
 
 /// Of what it is a drill.
-#[must_use]
 pub(super) fn scope_text(drill: &DrillJson) -> String {
     let mut text = format!("{} % of the requests", drill.share_percent);
     let mut also = |what: &str, value: &Option<String>| {
@@ -86,8 +82,6 @@ pub(super) fn ms_text(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"))
 }
 
-/// What was predicted.
-#[must_use]
 pub(super) fn prediction_text(drill: &DrillJson) -> String {
     let Some(predicted) = &drill.predicted else { return "nothing yet".to_owned() };
     if let Some(unseen) = predicted.unseen {
@@ -103,8 +97,6 @@ pub(super) fn prediction_text(drill: &DrillJson) -> String {
     )
 }
 
-/// What was measured.
-#[must_use]
 pub(super) fn measurement_text(drill: &DrillJson) -> String {
     let measured = &drill.measured;
     format!(

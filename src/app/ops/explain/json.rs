@@ -24,7 +24,6 @@ use crate::logic::probing::probe::ProbeRole;
 use super::text::failure_and_source;
 
 /// `/api/v1/explain`: everything that is called `of`, as of `now`.
-#[must_use]
 pub fn render(
     (of, explanations): (&str, &[Explanation]),
     names: &NameLookup<'_>,
@@ -89,7 +88,6 @@ pub struct ZoneExplanationJson {
 
 impl ZoneExplanationJson {
     /// The status of one zone, as of `now`.
-    #[must_use]
     pub fn new(zone: &ZoneStatus, clock: &WallClock, now: Instant) -> Self {
         let at = RenderMoment { clock, now };
         let down = match zone.verdict {

@@ -14,12 +14,9 @@ use crate::logic::director::{Director, Explanation, TopologySelector};
 use super::api::WallClock;
 use query::{ExplainFormat, ExplainQuery};
 
-/// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExplainReply {
-    /// For people.
     Text(String),
-    /// For programs.
     Json(serde_json::Value),
     /// The question makes no sense: why.
     BadQuery(String),
@@ -31,7 +28,6 @@ pub enum ExplainReply {
 pub type NameLookup<'n> = dyn Fn(&str, SocketAddr) -> Vec<String> + 'n;
 
 /// Answers what follows the question mark of a request's target.
-#[must_use]
 pub fn answer(
     (director, names): (&Director, &NameLookup<'_>),
     query: &str,

@@ -9,14 +9,11 @@ const QUERY_HELP: &str =
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExplainFormat {
-    /// One JSON object.
     #[default]
     Json,
-    /// For people.
     Text,
 }
 
-/// A question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExplainQuery {
     /// What is to be explained.
@@ -55,7 +52,6 @@ impl ExplainQuery {
     }
 
     /// The target that asks this.
-    #[must_use]
     pub fn to_request_target(&self) -> String {
         let mut target = format!("/api/v1/explain?of={}", percent_encode(&self.target_name));
         if let Some(pool) = &self.pool {

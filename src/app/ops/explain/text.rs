@@ -20,7 +20,6 @@ use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 const LABEL_WIDTH: usize = 10;
 
 /// All explanations, one after the other, as of `now`.
-#[must_use]
 pub fn render(
     explanations: &[Explanation],
     names: &NameLookup<'_>,

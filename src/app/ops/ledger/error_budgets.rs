@@ -27,7 +27,6 @@ pub(super) enum ObjectiveKind {
     Latency(Duration),
 }
 
-/// One promise.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SloObjective {
     pub(super) kind: ObjectiveKind,
@@ -36,7 +35,6 @@ pub(super) struct SloObjective {
     pub(super) name: String,
     /// The pool of a zone or a region.
     pub(super) pool: Option<String>,
-    /// In 0..1.
     pub(super) target_share: f64,
 }
 
@@ -102,7 +100,6 @@ pub(super) struct ErrorBudgets {
 }
 
 impl ErrorBudgets {
-    /// Obeys another configuration.
     pub(super) fn configure(
         &mut self,
         routes: &[(Arc<str>, SloObjectives)],

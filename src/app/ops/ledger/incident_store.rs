@@ -22,7 +22,6 @@ const MAX_NEIGHBOR_SCAN: usize = 100;
 /// An endpoint by its pool and address.
 pub(super) type LedgerEndpointKey = (String, String);
 
-/// The book.
 #[derive(Debug)]
 pub(super) struct IncidentStore {
     clock: WallClock,
@@ -32,9 +31,7 @@ pub(super) struct IncidentStore {
     open_ids: HashMap<u64, u64>,
     /// What an earlier process has left open and this one goes on with.
     adopted: HashMap<LedgerEndpointKey, u64>,
-    /// To be written.
     dirty: BTreeSet<u64>,
-    /// To be removed.
     deleted: BTreeSet<u64>,
 }
 
@@ -254,7 +251,6 @@ impl IncidentStore {
         }
     }
 
-    /// It is written.
     pub(super) fn mark_written(&mut self) {
         self.dirty.clear();
         self.deleted.clear();
@@ -272,17 +268,13 @@ impl IncidentStore {
 /// Those of endpoints, of zones and of regions, each oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IncidentReport {
-    /// Joined zones.
     pub regions: Vec<IncidentEntry>,
-    /// Joined endpoints.
     pub zones: Vec<IncidentEntry>,
-    /// Single ones.
     pub endpoints: Vec<IncidentEntry>,
 }
 
 impl IncidentReport {
     /// Joins what belongs together, in records oldest first. `interval` is the longest between probes.
-    #[must_use]
     pub fn from_records<'r>(
         records: impl Iterator<Item = &'r IncidentRecord>,
         interval: Duration,

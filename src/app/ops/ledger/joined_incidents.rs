@@ -14,13 +14,11 @@ pub enum IncidentScope {
     Region,
     /// Several endpoints of one zone.
     Zone,
-    /// One endpoint.
     Endpoint,
 }
 
 impl IncidentScope {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Region => "region",
@@ -45,8 +43,6 @@ pub struct IncidentEntry {
 }
 
 impl IncidentEntry {
-    /// An endpoint's incident.
-    #[must_use]
     pub fn of_endpoint(record: &IncidentRecord) -> Self {
         Self {
             scope: IncidentScope::Endpoint,
@@ -57,13 +53,11 @@ impl IncidentEntry {
     }
 
     /// What was to be expected of its detection.
-    #[must_use]
     pub fn predicted(&self) -> Option<&PredictedDetection> {
         self.record.predicted.as_ref()
     }
 
     /// Whether its detection took longer than anything that was to be expected.
-    #[must_use]
     pub fn has_exceeded_prediction(&self) -> Option<bool> {
         Some(self.record.detection_us() > self.predicted()?.worst_us()?)
     }
@@ -71,7 +65,6 @@ impl IncidentEntry {
 
 /// Joins endpoints' incidents (oldest first) to those of zones: onsets of one pool and zone that lie
 /// within `window_us` of each other.
-#[must_use]
 pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<IncidentEntry> {
     let mark = |record: &&IncidentRecord| OnsetRecord {
         key: (record.pool.clone(), record.place.clone()),
@@ -93,7 +86,6 @@ pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<Inc
 
 /// The same for zones of a region. Each of its zones is detected by itself, so what is to be expected
 /// of the region is what is to be expected of the slowest of them.
-#[must_use]
 pub(super) fn join_regions(zones: &[IncidentEntry], window_us: u64) -> Vec<IncidentEntry> {
     let mark = |zone: &IncidentEntry| OnsetRecord {
         key: (zone.record.pool.clone(), zone.record.region().to_owned()),

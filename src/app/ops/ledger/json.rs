@@ -22,7 +22,6 @@ pub struct IncidentsJson {
     pub endpoints: Vec<IncidentJson>,
 }
 
-/// One incident.
 #[derive(Debug, Serialize)]
 pub struct IncidentJson {
     id: u64,
@@ -182,7 +181,6 @@ const CSV_HEADER: &str = "id,scope,pool,region,zone,endpoint,class,reason,by,ons
                        budget_share";
 
 /// One line for each incident (RFC 4180), of every scope.
-#[must_use]
 pub fn render_csv(report: &IncidentReport) -> String {
     let mut out = format!("{CSV_HEADER}\r\n");
     for entry in report.all_entries() {

@@ -59,11 +59,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct LedgerConfig {
     /// Counts up with every configuration that is obeyed.
     pub generation: u64,
-    /// What is kept.
     pub bounds: LedgerRetention,
     /// Where this instance stands.
     pub here: Option<Locality>,
-    /// The pools.
     pub pools: Vec<Arc<PoolSpec>>,
     /// What is promised of routes, by their names.
     pub route_slos: Vec<(Arc<str>, SloObjectives)>,
@@ -71,7 +69,6 @@ pub struct LedgerConfig {
 
 impl LedgerConfig {
     /// What `config` says.
-    #[must_use]
     pub fn from_config(generation: u64, config: &Config) -> Self {
         let route_slo = |route: &RouteSpec| Some((Arc::clone(&route.name), route.slo?));
         Self {
@@ -151,7 +148,6 @@ pub struct LedgerHandle {
     gauges: Arc<LedgerGauges>,
 }
 
-/// The thread itself.
 #[derive(Debug)]
 pub struct LedgerThread {
     ledger: LedgerHandle,
@@ -186,7 +182,6 @@ pub fn start(
 
 impl LedgerThread {
     /// The way to it.
-    #[must_use]
     pub fn ledger(&self) -> LedgerHandle {
         self.ledger.clone()
     }
@@ -259,7 +254,6 @@ impl LedgerHandle {
     }
 
     /// Asks how promises stand; otherwise as [`Ledger::ask`].
-    #[must_use]
     pub fn query_slo(
         &self,
         format: IncidentFormat,
@@ -271,7 +265,6 @@ impl LedgerHandle {
     }
 
     /// Budgets and burn rates in the text format of Prometheus.
-    #[must_use]
     pub fn slo_metrics(&self) -> Arc<String> {
         self.gauges.slo_metrics.load_full()
     }
@@ -282,7 +275,6 @@ impl LedgerHandle {
     }
 
     /// Asks; `open` are the incidents that are open, as they are now. `None` if there is too much to do.
-    #[must_use]
     pub fn query_incidents(
         &self,
         query: IncidentQuery,
@@ -300,25 +292,20 @@ impl LedgerHandle {
     }
 
     /// Notes that had no room.
-    #[must_use]
     pub fn dropped(&self) -> u64 {
         self.gauges.dropped.load(Relaxed)
     }
 
-    /// Writes that failed.
-    #[must_use]
     pub fn failed_writes(&self) -> u64 {
         self.gauges.failed_writes.load(Relaxed)
     }
 
     /// Incidents that are kept.
-    #[must_use]
     pub fn stored(&self) -> u64 {
         self.gauges.stored.load(Relaxed)
     }
 
     /// Whether all of it is on the disk, or soon will be.
-    #[must_use]
     pub fn is_durable(&self) -> bool {
         self.gauges.is_durable.load(Relaxed)
     }

@@ -19,10 +19,8 @@ const QUERY_HELP: &str = "`id`, `pool`, `zone`, `region`, `class`, `since` and `
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncidentFormat {
-    /// One JSON object.
     #[default]
     Json,
-    /// For people.
     Text,
     /// Comma-separated values (RFC 4180).
     Csv,
@@ -43,17 +41,13 @@ impl IncidentFormat {
 pub struct IncidentQuery {
     /// The incident with this number, and what it belongs to.
     pub id: Option<u64>,
-    /// Of this pool.
     pub pool: Option<String>,
     /// Of this zone: `region/zone`.
     pub zone: Option<String>,
-    /// Of this region.
     pub region: Option<String>,
-    /// Of this class.
     pub class: Option<String>,
     /// Not over before this: a length of time before now, or a time.
     pub since: Option<String>,
-    /// Begun before this.
     pub until: Option<String>,
     /// So many incidents of endpoints, the newest.
     pub limit: Option<usize>,
@@ -93,7 +87,6 @@ impl IncidentQuery {
     }
 
     /// The target that asks this.
-    #[must_use]
     pub fn to_request_target(&self) -> String {
         let Self { id, pool, zone, region, class, since, until, limit, format: form } = self;
         let mut target = format!("/api/v1/incidents?format={}", form.as_str());
@@ -167,7 +160,6 @@ impl IncidentReport {
     }
 
     /// Those that are part of no other, the newest first.
-    #[must_use]
     pub fn top_level(&self) -> Vec<&IncidentEntry> {
         let Self { regions, zones, endpoints } = self;
         let is_in = |outer: &[IncidentEntry], entry: &IncidentEntry| {
@@ -187,7 +179,6 @@ impl IncidentReport {
     }
 
     /// Those of one scope.
-    #[must_use]
     pub fn entries_in_scope(&self, scope: IncidentScope) -> &[IncidentEntry] {
         match scope {
             IncidentScope::Region => &self.regions,

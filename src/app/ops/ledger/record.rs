@@ -22,7 +22,6 @@ pub enum IncidentResolution {
 
 impl IncidentResolution {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Restored => "restored",
@@ -52,13 +51,11 @@ pub struct DetectionQuantiles {
     pub median_us: u64,
     /// All but a hundredth.
     pub p99_us: u64,
-    /// All.
     pub worst_us: u64,
 }
 
 impl PredictedDetection {
     /// The longest that was expected.
-    #[must_use]
     pub fn worst_us(&self) -> Option<u64> {
         let closed = self.closed_form_us.map(|(_, worst)| worst);
         self.simulated.map(|simulated| simulated.worst_us).max(closed)
@@ -71,7 +68,6 @@ impl PredictedDetection {
 pub struct IncidentRecord {
     /// Counts up over all processes that had the same state directory.
     pub id: u64,
-    /// The pool.
     pub pool: String,
     /// `region/zone`, or a region where several of its zones are joined.
     pub place: String,
@@ -99,7 +95,6 @@ pub struct IncidentRecord {
     pub restored_us: Option<u64>,
     /// When it had its whole share again.
     pub ramp_full_us: Option<u64>,
-    /// How it ended.
     pub ended: Option<IncidentResolution>,
     /// When it ended, whichever way.
     pub ended_us: Option<u64>,
@@ -123,7 +118,6 @@ pub struct IncidentRecord {
 
 impl IncidentRecord {
     /// What is known of `incident` as of `now_us`; it has no number yet, and no prediction.
-    #[must_use]
     pub fn new(incident: &Incident, clock: &WallClock, now_us: u64) -> Self {
         let mut record = Self {
             pool: incident.subject.pool.to_string(),
@@ -168,37 +162,31 @@ impl IncidentRecord {
     }
 
     /// The estimated onset: the middle between the last good evidence and the first bad.
-    #[must_use]
     pub fn onset_us(&self) -> u64 {
         self.last_good_us + self.first_bad_us.saturating_sub(self.last_good_us) / 2
     }
 
     /// From onset to verdict.
-    #[must_use]
     pub fn detection_us(&self) -> u64 {
         self.verdict_us.saturating_sub(self.onset_us())
     }
 
     /// The most that it can have taken: from the last proof of life.
-    #[must_use]
     pub fn max_detection_us(&self) -> u64 {
         self.verdict_us.saturating_sub(self.last_good_us)
     }
 
     /// From onset to the last failure that a client saw; zero if none did.
-    #[must_use]
     pub fn gap_us(&self) -> u64 {
         self.last_failure_us.map_or(0, |last| last.saturating_sub(self.onset_us()))
     }
 
     /// From onset to restoration.
-    #[must_use]
     pub fn restoration_us(&self) -> Option<u64> {
         Some(self.restored_us?.saturating_sub(self.onset_us()))
     }
 
     /// Whether nobody has said that it is over.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.ended.is_none()
     }
@@ -212,8 +200,6 @@ impl IncidentRecord {
         self.seen_us = at_us;
     }
 
-    /// The region.
-    #[must_use]
     pub fn region(&self) -> &str {
         self.place.split('/').next().unwrap_or_default()
     }

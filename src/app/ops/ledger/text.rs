@@ -30,7 +30,6 @@ const TABLE_HEADER: [&str; 10] = [
 const RIGHT_ALIGNED_COLUMNS: [usize; 6] = [0, 4, 5, 6, 7, 8];
 
 /// A table, the newest first; endpoints that failed together are one line.
-#[must_use]
 pub fn render_table(report: &IncidentReport) -> String {
     let top_level = report.top_level();
     if top_level.is_empty() {
@@ -118,7 +117,6 @@ fn outcome_text(record: &IncidentRecord) -> String {
 }
 
 /// The stories of all, each with its timeline; those of members are left out.
-#[must_use]
 pub fn render_timelines(report: &IncidentReport) -> String {
     let top_level = report.top_level();
     if top_level.is_empty() {

@@ -25,7 +25,6 @@ use super::{
 /// Notes that are taken before they are written, at most: one write serves them all.
 const MAX_BATCH: usize = 4_096;
 
-/// The longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// Between two attempts to open a file that another process has open: one that leaves lets go soon.
@@ -43,7 +42,6 @@ const BUDGETS_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 /// Another process may have the file open for this long before anybody is told.
 const LOCK_WARNING_AFTER: Duration = Duration::from_secs(60);
 
-/// The file.
 enum LedgerFile {
     /// There is none, and there shall be none.
     Disabled,
@@ -55,7 +53,6 @@ enum LedgerFile {
     },
 }
 
-/// The thread's own.
 pub(super) struct LedgerWorker {
     ledger: LedgerHandle,
     clock: WallClock,

@@ -36,7 +36,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A batch that the collector has not taken for so long is given up.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Between two complaints.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What of a collector's words is logged.

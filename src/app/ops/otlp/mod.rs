@@ -130,7 +130,6 @@ impl TraceQueue {
     }
 
     /// A page in the text format of Prometheus.
-    #[must_use]
     pub fn render_metrics(&self) -> String {
         let mut page = String::new();
         let name = "gapless_otlp_spans_exported_total";

@@ -24,7 +24,6 @@ pub struct RequestTrace {
     pub parent: Option<SpanId>,
     /// The trace's `tracestate`; empty, none.
     pub tracestate: String,
-    /// Its method.
     pub method: Method,
     /// Its version of HTTP.
     pub version: Version,
@@ -32,7 +31,6 @@ pub struct RequestTrace {
     pub scheme: &'static str,
     /// The host that it was for, with its port if that was said; empty, none.
     pub host: String,
-    /// Its path.
     pub path: String,
     /// Its query, as far as it may be shown.
     pub query: Option<String>,
@@ -40,7 +38,6 @@ pub struct RequestTrace {
     pub url: String,
     /// Who says that he asks.
     pub user_agent: Option<String>,
-    /// Who asks.
     pub client_ip: IpAddr,
     /// Who has the connection.
     pub peer_ip: IpAddr,
@@ -50,7 +47,6 @@ pub struct RequestTrace {
     pub reason: Option<&'static str>,
     /// The client got less than was promised.
     pub is_truncated: bool,
-    /// Its route.
     pub route: Option<Arc<str>>,
     /// The pool that was asked last.
     pub pool: Option<Arc<str>>,
@@ -58,13 +54,11 @@ pub struct RequestTrace {
     pub request_id: String,
     /// Tries, those included that are not among `legs`.
     pub attempts: u32,
-    /// Tries at endpoints.
     pub attempt_spans: Vec<AttemptSpan>,
 }
 
 impl RequestTrace {
     /// How many spans it makes.
-    #[must_use]
     pub fn span_count(&self) -> u64 {
         1 + self.attempt_spans.len() as u64
     }
@@ -73,17 +67,13 @@ impl RequestTrace {
 /// One try at one endpoint.
 #[derive(Clone, Debug)]
 pub struct AttemptSpan {
-    /// The endpoint.
     pub endpoint: SocketAddr,
-    /// Its zone.
     pub place: Locality,
     /// Its own part of the trace: what the endpoint was told.
     pub span_id: SpanId,
-    /// Tries before it.
     pub prior_attempts: u32,
     /// From the request's arrival to its beginning.
     pub started: Duration,
-    /// To its end.
     pub ended: Duration,
     /// How the endpoint is spoken to.
     pub scheme: &'static str,

@@ -34,7 +34,6 @@ const KNOWN_METHODS: [Method; 9] = [
 ];
 
 /// The request's span, then those of its tries.
-#[must_use]
 pub fn trace_spans(trace: &RequestTrace) -> Vec<Span> {
     let attempts = trace.attempt_spans.iter().map(|attempt| client_span(trace, attempt));
     std::iter::once(server_span(trace)).chain(attempts).collect()

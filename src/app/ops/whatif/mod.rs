@@ -79,13 +79,11 @@ pub fn answer(
 }
 
 /// Whether every pool serves all the same, within what it can take.
-#[must_use]
 pub fn can_serve_all(outlooks: &[PoolOutlook]) -> bool {
     outlooks.iter().all(PoolOutlook::can_carry_load)
 }
 
 /// The answer, as it was asked for.
-#[must_use]
 pub fn render_answer(
     lost: &[TopologySelector],
     outlooks: &[PoolOutlook],

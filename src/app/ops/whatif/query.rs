@@ -7,10 +7,8 @@ use crate::logic::director::TopologySelector;
 const QUERY_HELP: &str = "`lose` (an address, a region/zone or a region; as often as needed) and `format` \
                     (json or text)";
 
-/// A question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WhatIfQuery {
-    /// What is lost.
     pub lose: Vec<TopologySelector>,
     /// How the answer is written.
     pub format: ExplainFormat,
@@ -43,7 +41,6 @@ impl WhatIfQuery {
     }
 
     /// The target that asks this.
-    #[must_use]
     pub fn to_request_target(&self) -> String {
         let lose =
             self.lose.iter().map(|loss| format!("lose={}&", percent_encode(&loss.to_string())));

@@ -35,7 +35,6 @@ pub(super) struct HandoverMessage {
     /// What operators have ordered; a version that knows of no orders has none.
     #[serde(default)]
     pub(super) orders: Vec<StoredOrder>,
-    /// What seals cookies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<CookieSecretHandover>,
 }
@@ -162,7 +161,6 @@ impl HandoverMessage {
         Self { secret: secret.map(|secret| CookieSecretHandover(secret.to_text())), ..self }
     }
 
-    /// What seals cookies.
     pub(super) fn cookie_secret(&self) -> Option<CookieSecrets> {
         CookieSecrets::parse(&self.secret.as_ref()?.0).ok()
     }

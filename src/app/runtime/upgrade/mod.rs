@@ -41,12 +41,9 @@ enum SuccessorMessage {
     Hello {
         /// See [`PROTOCOL`].
         protocol: u32,
-        /// For the log.
         version: String,
     },
-    /// It could serve.
     Settled,
-    /// It serves.
     Accepting,
 }
 
@@ -54,6 +51,5 @@ enum SuccessorMessage {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum PredecessorMessage {
-    /// Serve.
     Go,
 }

@@ -21,7 +21,6 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Predecessor {
     handover: HandoverSocket,
-    /// What it knew.
     pub health_export: HealthExport,
     /// What names led to.
     pub remembered_names: Vec<CachedLookup>,

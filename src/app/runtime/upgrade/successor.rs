@@ -29,9 +29,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a process that takes over gets.
 #[derive(Debug)]
 pub struct HandoverState {
-    /// Every listening socket.
     pub sockets: Vec<InheritedListener>,
-    /// What is known.
     pub health_export: HealthExport,
     /// What names lead to.
     pub names: Vec<StoredAnswer>,

@@ -25,7 +25,6 @@ use super::zone::{ZoneStatus, endpoint_shares};
 /// One endpoint, with all that bears on it.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
-    /// Who.
     pub subject: Arc<IncidentSubject>,
     /// What is believed of it.
     pub health: Health,
@@ -45,7 +44,6 @@ pub struct EndpointFacts {
     pub next_probe: Option<Instant>,
     /// From the start of one probe to that of the next.
     pub period: Duration,
-    /// Why this period.
     pub cadence: Cadence,
     /// It is due, and waits for the budget of probes.
     pub is_waiting_for_budget: bool,
@@ -61,7 +59,6 @@ pub struct EndpointFacts {
     pub ramp: u32,
     /// Its probe passes, and says that it should get less.
     pub is_degraded: bool,
-    /// As declared.
     pub weight: u32,
     /// Less what a ramp or a degraded state takes.
     pub weight_now: f64,
@@ -69,7 +66,6 @@ pub struct EndpointFacts {
     pub share: f64,
     /// When live traffic was last answered well.
     pub last_response: Option<Instant>,
-    /// Requests in flight.
     pub in_flight: u32,
     /// While it is up and refuses from now on: until the verdict at the latest, by probes alone.
     pub refused_within: Duration,
@@ -77,16 +73,12 @@ pub struct EndpointFacts {
     pub silent_within: Duration,
     /// What operators have ordered of it that holds.
     pub orders: Vec<OperatorOrder>,
-    /// Its zone.
     pub zone: ZoneStatus,
-    /// Its pool.
     pub pool: PoolStatus,
 }
 
-/// One probe.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeFacts {
-    /// When it started.
     pub started: Instant,
     /// Which of the pool's probes it was.
     pub index: u8,
@@ -94,7 +86,6 @@ pub struct ProbeFacts {
     pub protocol: Option<&'static str>,
     /// What its outcome decides.
     pub role: ProbeRole,
-    /// How it ended.
     pub outcome: ProbeOutcome,
 }
 
@@ -103,7 +94,6 @@ pub struct ProbeFacts {
 pub enum Cadence {
     /// Nothing has been decided yet.
     New,
-    /// It is up.
     Steady,
     /// It is up and live traffic shows it: probes may be rarer.
     Vouched,
@@ -111,9 +101,7 @@ pub enum Cadence {
     Doubted,
     /// It has a strike.
     Suspect,
-    /// It passes again.
     Returning,
-    /// It is down.
     Down,
     /// It is down, and its pool has nobody better.
     Panic,
@@ -121,7 +109,6 @@ pub enum Cadence {
 
 impl Cadence {
     /// The word used in output.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -141,21 +128,16 @@ impl Cadence {
 pub enum ProbeStreak {
     /// On the way down.
     Strikes {
-        /// So far.
         count: u32,
-        /// For the verdict.
         needed: u32,
     },
     /// On the way back.
     Passes {
-        /// So far.
         count: u32,
-        /// For the return.
         needed: u32,
     },
 }
 
-/// A hold-down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HoldDown {
     /// It does not return before then; `None` if nothing holds it.
@@ -169,7 +151,6 @@ pub struct HoldDown {
 pub enum EjectionTrial {
     /// No requests before then.
     Held {
-        /// When trials begin.
         until: Instant,
     },
     /// A request that can be sent again is tried there from time to time.

@@ -28,15 +28,12 @@ use super::Director;
 pub enum TopologySelector {
     /// The endpoint at this address.
     Endpoint(SocketAddr),
-    /// A zone.
     Zone(Locality),
-    /// A region.
     Region(Arc<str>),
 }
 
 impl TopologySelector {
     /// Reads `address:port`, `region/zone` or `region`; `None` if it is none of them.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(address) = text.parse() {
             return Some(Self::Endpoint(address));
@@ -46,7 +43,6 @@ impl TopologySelector {
     }
 
     /// Whether it is an endpoint at this address of this zone, or has it.
-    #[must_use]
     pub fn covers(&self, place: &Locality, address: SocketAddr) -> bool {
         match self {
             Self::Endpoint(own) => *own == address,
@@ -55,7 +51,6 @@ impl TopologySelector {
     }
 
     /// Whether it is this zone, or has it.
-    #[must_use]
     pub fn covers_zone(&self, place: &Locality) -> bool {
         match self {
             Self::Endpoint(_) => false,
@@ -78,18 +73,14 @@ impl fmt::Display for TopologySelector {
 /// Everything that is known of one thing in one pool.
 #[derive(Clone, Debug)]
 pub enum Explanation {
-    /// Of an endpoint.
     Endpoint(Box<EndpointFacts>),
-    /// Of a zone.
     Zone(Box<ZoneFacts>),
-    /// Of a region.
     Region(Box<RegionFacts>),
 }
 
 impl Director {
     /// Explains `what` in every pool that has it, or in the one that is named; nothing where it is
     /// not known.
-    #[must_use]
     pub fn explain(
         &self,
         selector: &TopologySelector,
@@ -116,7 +107,6 @@ impl Director {
     }
 
     /// Everything that can be explained: regions, zones, addresses, in this order and each once.
-    #[must_use]
     pub fn selectors(&self) -> Vec<TopologySelector> {
         let places: BTreeSet<&Locality> =
             self.pools.iter().flat_map(|pool| &pool.zones).map(|zone| &zone.place).collect();

@@ -21,7 +21,6 @@ const MAX_LISTED_ENDPOINTS: usize = 100;
 /// How much of a bound is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvictionBudget {
-    /// So much is.
     pub used: u32,
     /// No more may be.
     pub allowed: u32,
@@ -30,15 +29,11 @@ pub struct EvictionBudget {
 /// How many endpoints are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounts {
-    /// All of them.
     pub all: u32,
     /// Nothing is known of these.
     pub unknown: u32,
-    /// Up.
     pub up: u32,
-    /// Suspect.
     pub suspect: u32,
-    /// Down.
     pub down: u32,
     /// Down, and passing again.
     pub returning: u32,
@@ -64,16 +59,13 @@ pub struct Quorum {
     pub struck_endpoints: u32,
     /// So many make a verdict on the zone.
     pub needed: u32,
-    /// The window.
     pub window: Duration,
 }
 
 /// The endpoints of one pool in one zone.
 #[derive(Clone, Debug)]
 pub struct ZoneStatus {
-    /// The pool's name.
     pub pool: Arc<str>,
-    /// The zone.
     pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
@@ -98,7 +90,6 @@ pub struct ZoneStatus {
 /// One endpoint of a zone, in short.
 #[derive(Clone, Copy, Debug)]
 pub struct ZoneMemberStatus {
-    /// Its address.
     pub address: SocketAddr,
     /// What is believed of it.
     pub health: Health,
@@ -115,28 +106,23 @@ pub struct ZoneMemberStatus {
 /// A zone, with its endpoints.
 #[derive(Clone, Debug)]
 pub struct ZoneFacts {
-    /// The zone itself.
     pub zone: ZoneStatus,
     /// Its endpoints, at most a hundred: those that are not well come first.
     pub endpoints: Vec<ZoneMemberStatus>,
     /// How many are not shown.
     pub omitted: usize,
-    /// Its pool.
     pub pool: PoolStatus,
 }
 
 /// A region, with its zones.
 #[derive(Clone, Debug)]
 pub struct RegionFacts {
-    /// Its name.
     pub region: Arc<str>,
     /// Its zones that are down.
     pub down: u32,
     /// With so many all the others go too; `None` where zones are not judged.
     pub needed: Option<u32>,
-    /// Its zones.
     pub zones: Vec<ZoneStatus>,
-    /// Its pool.
     pub pool: PoolStatus,
 }
 
@@ -157,7 +143,6 @@ pub(in crate::logic::director) fn endpoint_shares(pool: &PoolState) -> EndpointS
 
 impl Director {
     /// All zones of all pools, in the order of the configuration.
-    #[must_use]
     pub fn zones(&self, now: Instant) -> Vec<ZoneStatus> {
         let of = |pool: &PoolState| -> Vec<ZoneStatus> {
             let shares = endpoint_shares(pool);

@@ -41,7 +41,6 @@ pub struct ZoneHashTable {
 
 impl ZoneHashTable {
     /// What `before` was, if nothing is declared anew, or a new one; `None` if there is no endpoint.
-    #[must_use]
     pub fn build_or_reuse(
         kind: HashTableKind,
         place: &Locality,
@@ -67,7 +66,6 @@ impl ZoneHashTable {
     }
 
     /// Which table it has.
-    #[must_use]
     pub fn kind(&self) -> HashTableKind {
         self.kind
     }

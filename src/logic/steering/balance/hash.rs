@@ -10,7 +10,6 @@ const PRIME_4: u64 = 0x85EB_CA77_C2B2_AE63;
 const PRIME_5: u64 = 0x27D4_EB2F_1656_67C5;
 
 /// XXH64 with the seed 0 (Collet; what Envoy hashes by too).
-#[must_use]
 pub fn xxh64(bytes: &[u8]) -> u64 {
     let length = bytes.len() as u64;
     let mut stripes = bytes.chunks_exact(32);
@@ -64,7 +63,6 @@ fn word_64(word: &[u8]) -> u64 {
 
 /// What an endpoint is known by in tables of keys and in cookies: its address alone, so that it
 /// survives restarts and reloads.
-#[must_use]
 pub fn endpoint_hash(address: SocketAddr) -> u64 {
     let mut bytes = [0; 18];
     let length = match address.ip() {
@@ -82,7 +80,6 @@ pub fn endpoint_hash(address: SocketAddr) -> u64 {
 }
 
 /// Another hash of the same, for each `salt` (the finalizer of SplitMix64).
-#[must_use]
 pub(in crate::logic) fn mix(hash: u64, salt: u64) -> u64 {
     let mut mixed = hash ^ salt.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -91,7 +88,6 @@ pub(in crate::logic) fn mix(hash: u64, salt: u64) -> u64 {
 }
 
 /// A hash as a number between 0 and 1, neither included.
-#[must_use]
 pub(in crate::logic) fn unit_interval(hash: u64) -> f64 {
     ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
@@ -99,7 +95,6 @@ pub(in crate::logic) fn unit_interval(hash: u64) -> f64 {
 /// What decides who takes a key (Thaler and Ravishankar's rendezvous, weighted as Schindelhauer and
 /// Schomaker have it): the lowest does, each as often as its weight is large, and a change of one
 /// weight moves keys to or from that one only.
-#[must_use]
 pub(in crate::logic) fn rendezvous_distance(hash: u64, weight: f64) -> f64 {
     -unit_interval(hash).ln() / weight
 }

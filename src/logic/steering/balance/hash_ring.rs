@@ -18,7 +18,6 @@ pub(super) struct HashRing {
     /// look-up ends here, with one line of memory.
     buckets: Box<[u32]>,
     shift: u32,
-    /// In order.
     points: Box<[RingPoint]>,
 }
 
@@ -31,7 +30,6 @@ struct RingPoint {
 impl HashRing {
     /// A ring of `members`, each with its identity and weight, with so many points for a unit of
     /// weight. There must be at least one.
-    #[must_use]
     pub(super) fn new(members: &[(u64, u32)], points: u32) -> Self {
         let weights: u64 = members.iter().map(|&(_, weight)| u64::from(weight)).sum();
         let mut points = u64::from(points);

@@ -34,7 +34,6 @@ const BASE_TURN_INTERVAL: u64 = 1 << 40;
 
 impl MaglevTable {
     /// A table of `members`, each with its identity and weight. There must be at least one.
-    #[must_use]
     pub(super) fn new(members: &[(u64, u32)]) -> Self {
         let wanted = members.len() * SLOTS_PER_MEMBER;
         let size = TABLE_SIZES.iter().copied().find(|&size| size as usize >= wanted);

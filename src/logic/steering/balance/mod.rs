@@ -56,7 +56,6 @@ pub enum HashTableKind {
         /// From 1 to 65536.
         points: u32,
     },
-    /// Maglev's.
     Maglev,
 }
 
@@ -78,13 +77,11 @@ pub enum HashKeySource {
     Cookie(Arc<str>),
     /// The path, without the query.
     Path,
-    /// The client's address.
     Source,
 }
 
 impl BalancePolicy {
     /// The word that stands for it in the file and in output.
-    #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::LeastRequests => "least_requests",

@@ -38,7 +38,6 @@ impl PeakEwma {
 
     /// What it costs to wait there behind `in_flight` others, in microseconds. Who is unknown is tried
     /// by one request, and passed by until that is answered.
-    #[must_use]
     pub fn cost(&self, in_flight: u32, now_us: u64) -> f64 {
         let (at, average) = self.read();
         let average = match (average > 0.0, in_flight) {

@@ -49,13 +49,11 @@ impl ConnectionPool {
     }
 
     /// How often it was cut; to be read before a try begins.
-    #[must_use]
     pub fn abort_epoch(&self) -> AbortEpoch {
         self.abort_epoch.get()
     }
 
     /// Whether it has been cut since `since`, for a request that is `repeatable` or not.
-    #[must_use]
     pub fn is_aborted_since(&self, since: AbortEpoch, is_retryable: bool) -> bool {
         let now = self.abort_epoch.get();
         now.all > since.all || is_retryable && now.retryable > since.retryable
