@@ -79,7 +79,7 @@ impl DirectorHarness {
         loop {
             match self.director.poll_output() {
                 Some(Output::StartProbe { endpoint, ticket, .. }) => {
-                    self.pending_probes.push((endpoint, ticket))
+                    self.pending_probes.push((endpoint, ticket));
                 }
                 Some(Output::Publish(snapshot)) => {
                     self.publications += 1;

@@ -113,7 +113,7 @@ impl FailoverReport {
             match &cell.outcome {
                 CellOutcome::Measured(_) => {}
                 CellOutcome::Skipped(why) => {
-                    text.push_str(&format!("{cell_name}: not run, {why}\n"))
+                    text.push_str(&format!("{cell_name}: not run, {why}\n"));
                 }
                 CellOutcome::Broken(why) => text.push_str(&format!("{cell_name}: BROKEN, {why}\n")),
             }

@@ -97,7 +97,7 @@ impl SoakWorkload {
                 while let Some(post) = world.next_post() {
                     let result = transport.send(kind, &post).await;
                     let (number, promise) = (post.number, post.promise);
-                    sent.borrow_mut().push(SentPost { number, kind, promise, result: result });
+                    sent.borrow_mut().push(SentPost { number, kind, promise, result });
                 }
             });
         };

@@ -66,8 +66,7 @@ impl ByteChoices<'_> {
         };
         let mut spec = RouteSpec::new(name.to_string(), host, path, RouteAction::to_pool("web"));
         let flags = self.next_choice();
-        let Conditions { is_cleartext_only: is_cleartext_only, methods, headers, query } =
-            &mut spec.conditions;
+        let Conditions { is_cleartext_only, methods, headers, query } = &mut spec.conditions;
         *is_cleartext_only = flags & 1 != 0;
         if flags & 2 != 0 {
             methods.push(self.choose(&METHODS));

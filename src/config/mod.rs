@@ -47,10 +47,7 @@ pub struct LoadedConfig {
 #[derive(Debug)]
 pub enum LoadError {
     /// It could not be read at all.
-    Unreadable {
-        path: PathBuf,
-        error: io::Error,
-    },
+    Unreadable { path: PathBuf, error: io::Error },
     /// It was read, and is wrong.
     Invalid(ConfigReport),
 }

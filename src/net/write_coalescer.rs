@@ -315,7 +315,7 @@ mod tests {
         write_and_flush(&stream, b"head");
         assert_eq!(write_and_flush(&stream, &[7; MAX_COPIED_BYTES]), MAX_COPIED_BYTES);
         stream.with_stream(|inner| {
-            assert_eq!(inner.writes, [b"head".to_vec(), vec![7; MAX_COPIED_BYTES]])
+            assert_eq!(inner.writes, [b"head".to_vec(), vec![7; MAX_COPIED_BYTES]]);
         });
     }
 

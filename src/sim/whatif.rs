@@ -10,7 +10,7 @@ use crate::logic::director::{
     Director, EndpointHealthExport, HealthExport, Input, OutlierExport, PoolHealthExport,
     TopologySelector, ZoneHealthExport, ZoneVerdict,
 };
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, FailureReason};

@@ -26,9 +26,9 @@ use crate::net::geo_database::GeoDatabase;
 
 use super::access;
 use super::cookie_keys::instance_secret;
-use super::counters::RequestMetrics;
 use super::listener_config::ListenerConfig;
-use crate::app::runtime::memory_watch::MemoryMonitor;
+use super::request_metrics::RequestMetrics;
+use crate::app::runtime::memory_monitor::MemoryMonitor;
 
 /// Failures that workers have met and control has not heard of yet, at most.
 pub const REPORT_QUEUE_LIMIT: usize = 16 * 1024;
@@ -122,10 +122,7 @@ pub enum WorkerReport {
         began: Instant,
     },
     /// The second, of a drill's connections.
-    DrillIdleClosed {
-        drill: u64,
-        endpoint: EndpointId,
-    },
+    DrillIdleClosed { drill: u64, endpoint: EndpointId },
 }
 
 /// What control tells a worker.

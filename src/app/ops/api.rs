@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::logic::director::{EndpointStatus, PoolStatus};
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::outcome::ProbeOutcome;
 use crate::logic::model::snapshot::FailoverCounts;

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::logic::director::{Divergence, Event, OrderChange, WithheldReason};
 use crate::logic::discovery::{DnsRecordType, LookupAnswer, LookupQuestion};
-use crate::logic::health::health::{Health, HealthTransition};
+use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::incident::{Incident, IncidentSubject};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, ProbeOutcome};
@@ -60,16 +60,16 @@ fn labels(subject: &IncidentSubject) -> [(&'static str, String); 3] {
 pub fn record_event(event: &Event) {
     match event {
         Event::HealthChanged { subject, change, health } => {
-            record_health_change(subject, *change, *health)
+            record_health_change(subject, *change, *health);
         }
         Event::HealthImported { subject, health } => log_inherited(subject, *health),
         Event::IncidentBegan(incident) => record_incident_began(incident),
         Event::IncidentEnded(incident) => record_incident_ended(incident),
         Event::ZoneVerdictChanged { pool, place, verdict } => {
-            record_zone_change(pool, place, *verdict)
+            record_zone_change(pool, place, *verdict);
         }
         Event::VerdictWithheld { subject, failure, reason: why } => {
-            log_withheld(subject, *failure, *why)
+            log_withheld(subject, *failure, *why);
         }
         Event::Divergence(divergence) => log_diverged(divergence),
         Event::ProbingImpaired { is_active: on } => {
@@ -103,7 +103,7 @@ fn log_order(order: &OperatorOrder, change: OrderChange) {
             tracing::warn!(id, by, note, ?over, ?deadline, "order {change}: {order}");
         }
         OrderAction::Weight(_) | OrderAction::Serve => {
-            tracing::warn!(id, by, note, "order {change}: {order}")
+            tracing::warn!(id, by, note, "order {change}: {order}");
         }
     }
 }
@@ -190,10 +190,10 @@ fn record_health_change(subject: &IncidentSubject, change: HealthTransition, hea
             tracing::info!(%pool, %zone, %endpoint, reason = %failure, "suspect");
         }
         (HealthTransition::Restored | HealthTransition::Started, _) => {
-            tracing::info!(%pool, %zone, %endpoint, "up")
+            tracing::info!(%pool, %zone, %endpoint, "up");
         }
         (HealthTransition::Cleared, _) => {
-            tracing::info!(%pool, %zone, %endpoint, "no longer suspect")
+            tracing::info!(%pool, %zone, %endpoint, "no longer suspect");
         }
         _ => tracing::debug!(%pool, %zone, %endpoint, state = health.as_str(), "health"),
     }

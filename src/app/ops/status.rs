@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::logic::director::{self, EndpointStatus, ZoneVerdict};
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 
 use crate::app::control::orders::{OrderJson, order_line};
 use crate::app::control::{AdminState, LifecyclePhase};

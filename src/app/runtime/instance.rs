@@ -17,7 +17,7 @@ use crate::config::model::Config;
 use crate::net::listener::InheritedListeners;
 
 use super::listeners::{BindError, Listeners};
-use super::memory_watch;
+use super::memory_monitor;
 use super::service_manager::Notifier;
 use super::upgrade::{Executable, Predecessor};
 use crate::app::control::discovery::name_cache;
@@ -305,7 +305,7 @@ impl ControlThread {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let path = file.as_ref().map(|(file, ..)| file.path.clone());
-                tokio::task::spawn_local(memory_watch::watch(Arc::clone(&shared)));
+                tokio::task::spawn_local(memory_monitor::watch(Arc::clone(&shared)));
                 let control = ControlLoop::new(shared, config, path, listeners, inlets, life);
                 let _ = publish.send(());
                 let admin_state = control.admin_state();

@@ -2,6 +2,6 @@
 
 pub mod instance;
 pub mod listeners;
-pub mod memory_watch;
+pub mod memory_monitor;
 pub mod service_manager;
 pub mod upgrade;

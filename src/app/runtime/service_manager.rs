@@ -79,7 +79,7 @@ fn run_notifier(messages: &Receiver<NotifyMessage>) {
                 notify_manager(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
             }
             NotifyMessage::Stopping => {
-                notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")])
+                notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
             }
             NotifyMessage::Status(status) => notify_manager(&[NotifyState::Status(status)]),
         }

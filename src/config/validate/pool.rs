@@ -134,7 +134,7 @@ impl Validator<'_> {
             let Some((target, weight)) = self.endpoint(one, seen) else { continue };
             match (target, &place) {
                 (EndpointTarget::Address(address), _) => {
-                    endpoints.push(EndpointSpec { address, weight })
+                    endpoints.push(EndpointSpec { address, weight });
                 }
                 (EndpointTarget::Name(wanted), Some(place)) => {
                     let (pool, place) = (Arc::clone(pool), place.clone());

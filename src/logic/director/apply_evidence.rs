@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use crate::logic::health::endpoint_health::{Health, HealthThresholds, HealthTransition};
 use crate::logic::health::evidence::Evidence;
-use crate::logic::health::health::{Health, HealthThresholds, HealthTransition};
 use crate::logic::health::recovery::Ramp;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureClass, FailureReason, ProbeOutcome};

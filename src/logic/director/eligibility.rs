@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::id::EndpointId;
 use crate::logic::steering::tier::WEIGHT_ONE;

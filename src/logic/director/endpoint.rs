@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::health::failure_ratio::FailureRatioTest;
-use crate::logic::health::health::{Health, HealthTransition};
 use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::incident::IncidentImpact;
 use crate::logic::incident::IncidentSubject;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::Failure;
@@ -80,9 +80,7 @@ pub enum OutlierExport {
     /// Nothing is held against it.
     Normal,
     /// More failed than usual.
-    Doubted {
-        failure: Failure,
-    },
+    Doubted { failure: Failure },
     /// So much failed that it gets trials only.
     Ejected {
         failure: Failure,

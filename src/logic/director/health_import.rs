@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::failure_ratio::SUSPECT_SCORE;
-use crate::logic::health::health::Health;
 use crate::logic::model::id::EndpointId;
 
 use super::endpoint::{EndpointState, ZoneRecovery};
@@ -114,10 +114,10 @@ impl Director {
         match outlier {
             OutlierExport::Normal => {}
             OutlierExport::Doubted { .. } => {
-                self.schedule_outlier_check(id, self.next_outlier_check(now))
+                self.schedule_outlier_check(id, self.next_outlier_check(now));
             }
             OutlierExport::Ejected { until, .. } => {
-                self.schedule_outlier_check(id, until.max(self.next_outlier_check(now)))
+                self.schedule_outlier_check(id, until.max(self.next_outlier_check(now)));
             }
         }
         self.update_eligibility(id, now);

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::health::health::{Health, HealthTransition};
+use super::health::endpoint_health::{Health, HealthTransition};
 use super::incident::{Incident, IncidentEnd, IncidentLedger, IncidentSubject, VerdictCause};
 use super::model::id::{EndpointId, Locality};
 use super::model::outcome::{Failure, ProbeOutcome};
@@ -92,9 +92,7 @@ pub enum Input {
         attempt_started: Instant,
     },
     /// The endpoint closed an idle connection. By itself no evidence, but a good time to look.
-    IdleClosed {
-        endpoint: EndpointId,
-    },
+    IdleClosed { endpoint: EndpointId },
     /// The last snapshot is now what workers read.
     Published,
 }
@@ -174,26 +172,16 @@ pub enum Divergence {
         is_active: bool,
     },
     /// Probes pass while traffic fails: traffic's verdict stands.
-    TrafficFails {
-        subject: Arc<IncidentSubject>,
-        failure: Failure,
-    },
+    TrafficFails { subject: Arc<IncidentSubject>, failure: Failure },
 }
 
 /// What an operator wants to be told.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The state of an endpoint changed.
-    HealthChanged {
-        subject: Arc<IncidentSubject>,
-        change: HealthTransition,
-        health: Health,
-    },
+    HealthChanged { subject: Arc<IncidentSubject>, change: HealthTransition, health: Health },
     /// The state of an endpoint, as another process has left it.
-    HealthImported {
-        subject: Arc<IncidentSubject>,
-        health: Health,
-    },
+    HealthImported { subject: Arc<IncidentSubject>, health: Health },
     /// The verdict on a zone changed.
     ZoneVerdictChanged {
         pool: Arc<str>,
@@ -227,15 +215,9 @@ pub enum Event {
         address: Option<SocketAddr>,
     },
     /// The regions of a pool that is led by latency, the soonest first, when that has changed.
-    RegionOrderChanged {
-        pool: Arc<str>,
-        order: Vec<Arc<str>>,
-    },
+    RegionOrderChanged { pool: Arc<str>, order: Vec<Arc<str>> },
     /// Something has become of an order.
-    OrderChanged {
-        order: OperatorOrder,
-        change: OrderChange,
-    },
+    OrderChanged { order: OperatorOrder, change: OrderChange },
     /// Nothing in the pool is healthy any more (or something is again).
     Panic {
         pool: Arc<str>,

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::failure_ratio::{
     CLEAR_SCORE, DecayedCounts, SUSPECT_SCORE, VERDICT_SCORE,
 };
-use crate::logic::health::health::Health;
 use crate::logic::model::endpoint_stats::AttemptCounts;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
@@ -131,7 +131,7 @@ impl Director {
                 }
             }
             OutlierState::Doubted { .. } if score < CLEAR_SCORE => {
-                endpoint.outlier = OutlierState::Normal
+                endpoint.outlier = OutlierState::Normal;
             }
             OutlierState::Doubted { .. } => {
                 if let Some(failure) = failure {

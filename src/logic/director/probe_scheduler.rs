@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
 use crate::logic::probing::probe_schedule::{ProbeTrigger, traffic_confirmed_interval};

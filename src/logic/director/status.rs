@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::incident::{Incident, IncidentSubject};
 use crate::logic::model::endpoint_stats::{AttemptCounts, FailoverCounts};
 use crate::logic::model::id::{EndpointId, Locality};

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::logic::health::health::{Health, HealthTransition};
+use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::health::recovery::Ramp;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;

@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use super::detection_window;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::evidence::Evidence;
-use crate::logic::health::health::Health;
 use crate::logic::model::outcome::{FailureReason, ProbeOutcome};
 use crate::logic::model::topology::DetectionSpec;
 

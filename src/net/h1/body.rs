@@ -90,7 +90,7 @@ impl BodyDecoder {
                     return Ok(data.map_or(Decoded::NeedMore, Decoded::Data));
                 }
                 BodyDecoderState::Length(_) | BodyDecoderState::ChunkData(_) => {
-                    self.state = BodyDecoderState::ChunkEnd
+                    self.state = BodyDecoderState::ChunkEnd;
                 }
                 // The parser takes a line without any digit for a zero.
                 BodyDecoderState::ChunkSize

@@ -360,7 +360,7 @@ impl H1RequestSender {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(chunk))) => match self.framing {
                     BodyFraming::Length if chunk.len() >= MIN_DIRECT_WRITE_BYTES => {
-                        self.direct_chunk = chunk
+                        self.direct_chunk = chunk;
                     }
                     BodyFraming::Length => self.pending.extend_from_slice(&chunk),
                     BodyFraming::Chunked => h1::write_chunk(&mut self.pending, &chunk),

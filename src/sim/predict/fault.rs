@@ -24,13 +24,9 @@ pub enum FaultKind {
     /// Every answer to traffic is a 503; the probe's is as it should be.
     StatusTraffic,
     /// Everything takes so long.
-    Slow {
-        delay: Duration,
-    },
+    Slow { delay: Duration },
     /// Of the answers to traffic so many in a hundred are a 500.
-    Errors {
-        percent: u32,
-    },
+    Errors { percent: u32 },
     /// Answers to traffic end in the middle.
     Cut,
     /// What the probe asks for has the wrong body.

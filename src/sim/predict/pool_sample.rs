@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::logic::director::Event;
-use crate::logic::health::health::HealthTransition;
+use crate::logic::health::endpoint_health::HealthTransition;
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{EndpointSpec, PoolSpec, Topology, ZoneSpec};
 use crate::logic::steering;

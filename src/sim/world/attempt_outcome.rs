@@ -158,7 +158,7 @@ impl Simulation {
         let budget = &mut self.clients.streams[request.stream].budget;
         match next {
             Some(next) if retry_decision == RetryDecision::Unbudgeted || budget.try_withdraw() => {
-                self.send_to_target(id, request, next)
+                self.send_to_target(id, request, next);
             }
             _ => self.fail_request(&request),
         }

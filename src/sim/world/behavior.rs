@@ -27,13 +27,9 @@ pub enum EndpointBehavior {
     /// Nothing comes from there any more, not even to a SYN.
     BlackHole,
     /// Answers everything at once, with this status.
-    BadStatus {
-        status: u16,
-    },
+    BadStatus { status: u16 },
     /// Answers traffic at once with this status, and the probe as expected.
-    StatusTraffic {
-        status: u16,
-    },
+    StatusTraffic { status: u16 },
     /// Answers everything well, and this late.
     Slow {
         /// From a request's arrival to its answer.
@@ -45,10 +41,7 @@ pub enum EndpointBehavior {
         latency: Duration,
     },
     /// Answers a share of the traffic with this status, and the probe as expected.
-    Errors {
-        share: f64,
-        status: u16,
-    },
+    Errors { share: f64, status: u16 },
     /// Answers to traffic end in the middle; the probe's does not.
     Cut,
     /// What the probe asks for has the wrong body; traffic is answered well.
@@ -206,7 +199,10 @@ pub enum ProbeFinding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestResponse {
     /// The head of an answer, after the endpoint's own time.
-    Answer { after: Duration, answer: SimulatedReply },
+    Answer {
+        after: Duration,
+        answer: SimulatedReply,
+    },
     /// The connection is torn down at once.
     Reset,
     Silence,

@@ -95,7 +95,7 @@ impl Simulation {
                 });
             }
             Input::TrafficFailed { endpoint, failure, .. } => {
-                self.record(SimulationEvent::TrafficFailed { endpoint, failure })
+                self.record(SimulationEvent::TrafficFailed { endpoint, failure });
             }
             _ => {}
         }

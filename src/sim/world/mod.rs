@@ -222,7 +222,7 @@ impl Simulation {
         match event {
             ScheduledEvent::BehaviorChange(change) => self.change_behavior(change.0, &change.1),
             ScheduledEvent::ProbeArrives { probe, attempt } => {
-                self.on_probe_arrival(probe, attempt)
+                self.on_probe_arrival(probe, attempt);
             }
             ScheduledEvent::ProbeRetry { probe, attempt, plan_version: fate }
                 if self.has_current_plan(probe, fate) =>

@@ -120,16 +120,16 @@ impl Simulation {
         match step {
             RequestStep::Arrives { stream } => self.on_request_arrival(stream),
             RequestStep::SynArrives { request, plan_version: fate } => {
-                self.on_syn_arrival(request, fate)
+                self.on_syn_arrival(request, fate);
             }
             RequestStep::RequestReceived { request, plan_version: fate } => {
-                self.on_request_received(request, fate)
+                self.on_request_received(request, fate);
             }
             RequestStep::StallBoundReached { request, plan_version: fate } => {
-                self.on_stall_bound(request, fate)
+                self.on_stall_bound(request, fate);
             }
             RequestStep::SlowBoundReached { request, plan_version: fate } => {
-                self.on_slow_bound(request, fate)
+                self.on_slow_bound(request, fate);
             }
             RequestStep::AttemptEnds { request, plan_version: fate, end } => {
                 if self.current_attempt(request, fate).is_some() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::logic::health::health::HealthTransition;
+use crate::logic::health::endpoint_health::HealthTransition;
 use crate::logic::incident::Incident;
 use crate::logic::model::endpoint_stats::AttemptCounts;
 use crate::logic::model::id::Locality;

@@ -26,7 +26,7 @@ fn invalid_detection_target_is_reported() {
 #[test]
 fn invalid_correlate_settings_are_reported() {
     let assert_correlate_diagnostic = |keys: &str, expected| {
-        assert_pool_diagnostic(&format!("correlate = {{ {keys} }}"), expected)
+        assert_pool_diagnostic(&format!("correlate = {{ {keys} }}"), expected);
     };
     assert_correlate_diagnostic(
         "quorum_percent = 0",

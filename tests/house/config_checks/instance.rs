@@ -115,7 +115,7 @@ fn invalid_instance_settings_are_reported() {
 #[test]
 fn invalid_limits_are_reported() {
     let assert_limits_diagnostic = |keys: &str, expected| {
-        assert_line_diagnostic("[[listen]]", &format!("limits = {{ {keys} }}"), expected)
+        assert_line_diagnostic("[[listen]]", &format!("limits = {{ {keys} }}"), expected);
     };
     assert_limits_diagnostic(
         "header = \"8191B\"",

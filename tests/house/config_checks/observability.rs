@@ -116,7 +116,7 @@ fn request_id_and_forwarded_headers_have_defaults() {
 #[test]
 fn rate_limits_are_parsed_or_reported() {
     let assert_rate_diagnostic = |keys: &str, expected: &str| {
-        assert_route_diagnostic(&format!("limits.rate = {{ {keys} }}"), expected)
+        assert_route_diagnostic(&format!("limits.rate = {{ {keys} }}"), expected);
     };
     assert_rate_diagnostic("", "7:15 a rate needs a number of requests | add `requests = 100`");
     assert_rate_diagnostic("requests = 0", "`requests` must be from 1 to");
@@ -204,7 +204,7 @@ fn slo_objectives_are_parsed_or_reported() {
     let latency = slo("latency = { share = \"90 %\", under = \"300ms\" }").latency.expect("given");
     assert_eq!((latency.target_ratio, latency.threshold), (0.9, Duration::from_millis(300)));
     let assert_slo_diagnostic = |keys: &str, expected: &str| {
-        assert_route_diagnostic(&format!("slo = {{ {keys} }}"), expected)
+        assert_route_diagnostic(&format!("slo = {{ {keys} }}"), expected);
     };
     assert_slo_diagnostic(
         "availability = \"99.9\"",

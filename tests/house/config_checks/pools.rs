@@ -226,7 +226,7 @@ fn invalid_stall_bounds_are_reported() {
 #[test]
 fn invalid_endpoint_and_pool_limits_are_reported() {
     let assert_limits_diagnostic = |keys: &str, expected: &str| {
-        assert_pool_diagnostic(&format!("limits = {{ {keys} }}"), expected)
+        assert_pool_diagnostic(&format!("limits = {{ {keys} }}"), expected);
     };
     assert_limits_diagnostic(
         "endpoint = { connections = 0 }",

@@ -182,7 +182,7 @@ fn invalid_probe_expectations_are_reported() {
         "`equals` cannot be a list | write text, a number",
     );
     let assert_degraded_diagnostic = |by: &str, expected| {
-        assert_probe_diagnostic(&format!("{{ http = \"/\", degraded = {by} }}"), expected)
+        assert_probe_diagnostic(&format!("{{ http = \"/\", degraded = {by} }}"), expected);
     };
     assert_degraded_diagnostic("{}", "`degraded` does not say by what an endpoint shows it");
     assert_degraded_diagnostic(

@@ -284,7 +284,7 @@ fn invalid_route_actions_are_reported() {
 #[test]
 fn invalid_redirects_and_rewrites_are_reported() {
     let assert_redirect_diagnostic = |keys: &str, expected: &str| {
-        assert_action_diagnostic(&format!("redirect = {{ {keys} }}"), expected)
+        assert_action_diagnostic(&format!("redirect = {{ {keys} }}"), expected);
     };
     assert_redirect_diagnostic(
         "status = 301",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gapless::logic::director::{Divergence, Event};
-use gapless::logic::health::health::{Health, HealthTransition};
+use gapless::logic::health::endpoint_health::{Health, HealthTransition};
 use gapless::logic::model::id::EndpointId;
 use gapless::logic::model::outcome::{FailureClass, ProbeOutcome};
 use gapless::logic::model::snapshot::PoolView;
@@ -96,16 +96,16 @@ impl InvariantChecker {
                 observed.strikes_since_down += u32::from(matches!(outcome, ProbeOutcome::Fail(_)));
             }
             SimulationEvent::TrafficFailed { endpoint, .. } => {
-                self.endpoints.entry(*endpoint).or_default().strikes_since_down += 1
+                self.endpoints.entry(*endpoint).or_default().strikes_since_down += 1;
             }
             SimulationEvent::Director(Event::HealthChanged { subject, change, health }) => {
                 self.check_health_change(subject.endpoint, *change, *health, record);
             }
             SimulationEvent::Director(Event::Panic { is_active: false, .. }) => {
-                self.last_panic_end_step = Some(record.step)
+                self.last_panic_end_step = Some(record.step);
             }
             SimulationEvent::Director(Event::ZoneVerdictChanged { verdict: Some(_), .. }) => {
-                self.last_zone_down_step = Some(record.step)
+                self.last_zone_down_step = Some(record.step);
             }
             SimulationEvent::Director(Event::Divergence(Divergence::ProbesFail {
                 is_active: true,

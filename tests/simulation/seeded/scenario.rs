@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use gapless::logic::director::EndpointStatus;
-use gapless::logic::health::health::Health;
+use gapless::logic::health::endpoint_health::Health;
 use gapless::logic::model::id::EndpointId;
 use gapless::logic::model::outcome::FailureClass;
 use gapless::logic::model::topology::{DetectionSpec, PoolSpec, RecoverySpec, Topology};

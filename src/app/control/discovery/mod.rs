@@ -19,7 +19,7 @@ use crate::logic::discovery::{
     self, CachedLookup, ComposedTopology, DiscoveryEntry, DiscoveryName, EndpointOrigin,
     LookupAnswer, LookupQuestion, LookupScheduler, LookupState, NegativeReason, PoolAddress,
 };
-use crate::logic::health::health::{Health, HealthTransition};
+use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::incident::IncidentSubject;
 use crate::logic::model::topology::Topology;
 use crate::net::dns_client::{DnsClient, DnsServers};
@@ -183,7 +183,7 @@ impl Discovery {
                 self.record_endpoint_state(subject, false);
             }
             Event::HealthImported { subject, health } => {
-                self.record_endpoint_state(subject, !health.can_serve(true))
+                self.record_endpoint_state(subject, !health.can_serve(true));
             }
             _ => {}
         }

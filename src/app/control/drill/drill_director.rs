@@ -13,7 +13,7 @@ use crate::logic::director::{Director, Event, Input, Output, ProbeTicket};
 use crate::logic::drill::{
     DrillCounters, DrillCounts, DrillFault, DrillMilestone, DrillPlan, DrillView,
 };
-use crate::logic::health::health::HealthTransition;
+use crate::logic::health::endpoint_health::HealthTransition;
 use crate::logic::model::endpoint_stats::EndpointStats;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason, ProbeOutcome};

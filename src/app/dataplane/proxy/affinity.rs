@@ -9,7 +9,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Request, StatusCode};
 
 use crate::app::dataplane::cookie_keys::Keyring;
-use crate::app::dataplane::counters::{AffinityOutcome, PoolMetrics};
+use crate::app::dataplane::request_metrics::{AffinityOutcome, PoolMetrics};
 use crate::app::dataplane::worker::PoolLocal;
 use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::model::topology::PoolSpec;

@@ -62,9 +62,14 @@ pub(super) struct UpstreamRequest<'a> {
 /// Why a try gave no response.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    EndpointFailed { failure: Failure, reached: RequestExposure },
+    EndpointFailed {
+        failure: Failure,
+        reached: RequestExposure,
+    },
     /// The endpoint's verdict turned down while its answer was awaited.
-    Aborted { reached: RequestExposure },
+    Aborted {
+        reached: RequestExposure,
+    },
     Client(ClientBodyError),
     /// This process is out of something.
     LocalResources,

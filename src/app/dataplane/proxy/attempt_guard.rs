@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::dataplane::access::AttemptRecordHandle;
-use crate::app::dataplane::counters::RoutePoolMetrics;
 use crate::app::dataplane::proxy::SpanId;
+use crate::app::dataplane::request_metrics::RoutePoolMetrics;
 use crate::app::dataplane::shared::WorkerReport;
 use crate::app::dataplane::worker::{TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;

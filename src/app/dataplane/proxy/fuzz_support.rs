@@ -244,7 +244,7 @@ async fn forward_one<B: Body<Data = Bytes>>(
             }
             Ok(data) => out.extend_from_slice(&data),
             Err(frame) => {
-                body_trailers = frame.into_trailers().ok().and_then(trailers::strip_forbidden)
+                body_trailers = frame.into_trailers().ok().and_then(trailers::strip_forbidden);
             }
         }
     }

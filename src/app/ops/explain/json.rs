@@ -15,8 +15,8 @@ use crate::logic::director::{
     HoldDown, ProbeFacts, ProbeStreak, RegionFacts, ZoneFacts, ZoneMemberStatus, ZoneStatus,
     ZoneVerdict,
 };
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::failure_ratio::{CLEAR_SCORE, SUSPECT_SCORE, VERDICT_SCORE};
-use crate::logic::health::health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::incident::IncidentSubject;
 use crate::logic::probing::probe::ProbeRole;

@@ -13,7 +13,7 @@ use crate::logic::director::{
     Eligibility, Explanation, HealthCounts, PoolStatus, RegionFacts, ZoneFacts, ZoneMemberStatus,
     ZoneStatus, ZoneVerdict,
 };
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 
 /// Width of the labels.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::app::dataplane::counters::{RequestMetrics, RoutePoolCounts};
+use crate::app::dataplane::request_metrics::{RequestMetrics, RoutePoolCounts};
 use crate::logic::incident::slo::{
     BURN_RATE_ALERTS, BurnRateAlert, LatencyObjective, SloCounts, SloHistory, SloObjectives,
     SloWindow,

@@ -155,7 +155,7 @@ impl IncidentStore {
             for local in gone {
                 if let Some(id) = self.open_ids.remove(&local) {
                     self.update_record(id, |record| {
-                        record.close(IncidentResolution::Interrupted, None)
+                        record.close(IncidentResolution::Interrupted, None);
                     });
                 }
             }

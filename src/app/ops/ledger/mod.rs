@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::config::model::{Config, LedgerRetention};
 use crate::logic::director::Event;
-use crate::logic::health::health::HealthTransition;
+use crate::logic::health::endpoint_health::HealthTransition;
 use crate::logic::incident::Incident;
 use crate::logic::incident::slo::SloObjectives;
 use crate::logic::model::endpoint_stats::AttemptCounts;

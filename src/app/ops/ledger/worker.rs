@@ -145,10 +145,10 @@ impl LedgerWorker {
         let now_us = self.now_us();
         match message {
             LedgerMessage::IncidentBegan { incident, setup } => {
-                self.on_incident_began(&incident, &setup)
+                self.on_incident_began(&incident, &setup);
             }
             LedgerMessage::IncidentEnded(incident) => {
-                self.incidents.end_incident(&incident, now_us)
+                self.incidents.end_incident(&incident, now_us);
             }
             LedgerMessage::OpenIncidents(open) => self.incidents.update_open(&open, now_us),
             LedgerMessage::RampEnded { pool, place, address, at } => {
@@ -179,7 +179,7 @@ impl LedgerWorker {
                 self.config = setup;
             }
             LedgerMessage::ZoneAttempts(zones) => {
-                self.budgets.sample_zones(zones, now_us / 1_000_000)
+                self.budgets.sample_zones(zones, now_us / 1_000_000);
             }
             LedgerMessage::Predicted(key, simulated) => {
                 let is_zone = key.is_zone();

@@ -14,7 +14,7 @@ use crate::logic::director::{
     EndpointHealthExport, EvidenceRecord, EvidenceSource, HealthExport, OutlierExport,
     PoolHealthExport, WithheldReason, ZoneHealthExport, ZoneVerdict,
 };
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::Failure;

@@ -10,7 +10,7 @@ use crate::logic::director::outlier::{
 };
 use crate::logic::director::pools::{Eligibility, PoolState};
 use crate::logic::director::{Director, PoolStatus};
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::incident::IncidentSubject;
 use crate::logic::model::outcome::{FailureClass, ProbeOutcome};
 use crate::logic::model::topology::DetectionSpec;
@@ -127,15 +127,9 @@ impl Cadence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStreak {
     /// On the way down.
-    Strikes {
-        count: u32,
-        needed: u32,
-    },
+    Strikes { count: u32, needed: u32 },
     /// On the way back.
-    Passes {
-        count: u32,
-        needed: u32,
-    },
+    Passes { count: u32, needed: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,9 +144,7 @@ pub struct HoldDown {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EjectionTrial {
     /// No requests before then.
-    Held {
-        until: Instant,
-    },
+    Held { until: Instant },
     /// A request that can be sent again is tried there from time to time.
     Running {
         /// Answered well, one after the other.

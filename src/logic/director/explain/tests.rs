@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::logic::director::tests::{PASS, REFUSED, Rig, ms, pool};
 use crate::logic::director::{Eligibility, EvidenceSource, WithheldReason, ZoneVerdict};
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::outcome::{Failure, FailureReason, ProbeOutcome};
 use crate::logic::model::topology::{CorrelationSpec, EvictionSpec, PoolSpec};
 

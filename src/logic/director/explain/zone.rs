@@ -10,7 +10,7 @@ use crate::logic::director::endpoint::{EndpointLocation, EndpointState, Evidence
 use crate::logic::director::pools::{Eligibility, MemberState, PoolState, ZoneState, ZoneVerdict};
 use crate::logic::director::zones::{MIN_ZONE_STRIKES, quorum};
 use crate::logic::director::{Director, PoolStatus};
-use crate::logic::health::health::Health;
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::id::{EndpointId, Locality};
 use crate::logic::model::topology::CorrelationSpec;
 use crate::logic::steering::FULL_SHARE;

@@ -9,8 +9,8 @@ use crate::logic::director::{
     Cadence, EjectionTrial, Eligibility, EndpointFacts, EvidenceRecord, EvidenceSource, ProbeFacts,
     ProbeStreak,
 };
+use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::failure_ratio::{CLEAR_SCORE, SUSPECT_SCORE, VERDICT_SCORE};
-use crate::logic::health::health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::outcome::{Failure, ProbeOutcome};
 use crate::logic::probing::probe::ProbeRole;
