@@ -21,7 +21,7 @@ use gapless::logic::steering::balance::{
     BalancePolicy, ConsistentHashConfig, HashKeySource, HashTableKind, RoundRobinState,
     ZoneHashTable,
 };
-use gapless::logic::steering::tier::WEIGHT_ONE;
+use gapless::logic::steering::target::WEIGHT_ONE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// So many routes: most by prefix, some exact, some by a condition, a few by a pattern; one host in

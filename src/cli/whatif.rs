@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::app::ops::explain::query::ExplainFormat;
 use crate::app::ops::whatif::query::{WhatIfQuery, parse_loss};
 use crate::app::ops::whatif::{can_serve_all, render_answer};
-use crate::logic::director::TopologySelector;
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::Topology;
 use crate::logic::steering::ZoneLoad;
 use crate::sim::whatif::{WhatIfInput, ZoneLoads, all_healthy, has_target_in_topology, whatif};

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use crate::logic::director::{
     Director, EndpointHealthExport, HealthExport, Input, OutlierExport, PoolHealthExport,
-    TopologySelector, ZoneHealthExport, ZoneVerdict,
+    ZoneHealthExport, ZoneVerdict,
 };
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::logic::orders::operator_orders::OperatorOrder;
 use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};

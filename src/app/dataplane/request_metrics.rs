@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::logic::incident::slo::SloObjectives;
 use crate::logic::model::topology::PoolSpec;
-use crate::logic::request::breaker::{LimitExceeded, LimitKind, LimitScope};
+use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::logic::routing::RouteSpec;
 
 use super::proxy::LocalReplyReason;

@@ -5,8 +5,8 @@ use super::validator::Validator;
 use crate::config::diagnostics::Problem;
 use crate::config::file::Located;
 use crate::config::suggest;
-use crate::logic::director::TopologySelector;
 use crate::logic::model::id::Locality;
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{PoolSpec, ZoneSpec};
 
 impl Validator<'_> {

@@ -14,13 +14,13 @@ use super::validator::{SettingKey, ValidatedSetting, Validator};
 use crate::config::diagnostics::Problem;
 use crate::config::file::{self, Endpoint, LimitText, Located, LocatedTable, Scalar, Zone};
 use crate::config::units;
-use crate::logic::director::TopologySelector;
 use crate::logic::discovery::{DiscoveryEntry, DiscoveryName};
 use crate::logic::model::id::{Locality, is_valid_name};
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{
     DetectionSpec, EndpointSpec, PoolLimitSpec, PoolSpec, StallBounds, ZoneSpec,
 };
-use crate::logic::request::breaker::{BreakerLimits, CircuitBreakers};
+use crate::logic::request::limits::{BreakerLimits, CircuitBreakers};
 
 const WEIGHT_RANGE: RangeInclusive<u32> = 1..=1_000;
 const CONSECUTIVE_RANGE: RangeInclusive<u32> = 1..=1_000;

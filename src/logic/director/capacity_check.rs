@@ -3,9 +3,10 @@
 use crate::logic::drill::{PoolCapacity, SharePercent, in_flight_limit};
 use crate::logic::orders::operator_orders::{OperatorOrder, OrderedEndpoint};
 
+use super::Director;
 use super::endpoint::EndpointState;
 use super::pools::PoolState;
-use super::{Director, TopologySelector};
+use crate::logic::model::selector::TopologySelector;
 
 /// What of a pool is left, and what is not.
 #[derive(Clone, Copy, Debug, Default)]

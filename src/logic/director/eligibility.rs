@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::id::EndpointId;
-use crate::logic::steering::tier::WEIGHT_ONE;
+use crate::logic::steering::target::WEIGHT_ONE;
 
 use super::Director;
 use super::endpoint::{EndpointLocation, EndpointState, ZoneRecovery};

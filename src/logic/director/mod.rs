@@ -32,8 +32,8 @@ mod zones;
 pub use endpoint::{EvidenceRecord, WithheldReason};
 pub use explain::{
     Cadence, EjectionTrial, EndpointFacts, EvictionBudget, Explanation, HealthCounts, HoldDown,
-    OutlierScore, ProbeFacts, ProbeStreak, Quorum, RegionFacts, TopologySelector, ZoneFacts,
-    ZoneMemberStatus, ZoneStatus,
+    OutlierScore, ProbeFacts, ProbeStreak, Quorum, RegionFacts, ZoneFacts, ZoneMemberStatus,
+    ZoneStatus,
 };
 pub use health_export::{
     EndpointHealthExport, HealthExport, OutlierExport, PoolHealthExport, ZoneHealthExport,

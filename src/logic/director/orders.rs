@@ -16,7 +16,8 @@ use crate::logic::orders::operator_orders::{
 
 use super::endpoint::{EndpointLocation, EndpointState};
 use super::pools::PoolState;
-use super::{Director, Event, Output, TopologySelector};
+use super::{Director, Event, Output};
+use crate::logic::model::selector::TopologySelector;
 
 /// What orders mean for one endpoint.
 #[derive(Clone, Debug, Default, PartialEq)]

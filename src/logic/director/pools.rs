@@ -15,7 +15,7 @@ use crate::logic::steering;
 use crate::logic::steering::affinity::SessionAffinity;
 use crate::logic::steering::balance::hash::endpoint_hash;
 use crate::logic::steering::balance::{HashTableKind, ZoneHashTable};
-use crate::logic::steering::tier::WEIGHT_ONE;
+use crate::logic::steering::target::WEIGHT_ONE;
 use crate::logic::steering::{LatencyOrder, ZoneLoad};
 
 use super::EvidenceSource;
@@ -61,7 +61,7 @@ impl Eligibility {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MemberState {
     pub(super) eligibility: Eligibility,
-    /// In parts of [`crate::logic::steering::tier::WEIGHT_ONE`]: as declared, less what a ramp or a degraded state takes.
+    /// In parts of [`crate::logic::steering::target::WEIGHT_ONE`]: as declared, less what a ramp or a degraded state takes.
     pub(super) weight: u32,
     /// What it counts as capacity, whether it serves or not.
     pub(super) capacity: u32,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::logic::model::topology::{EndpointSpec, PoolSpec, Topology};
 
 use super::address_filter::is_permitted;
-use super::{DiscoveryEntry, DiscoveryName, LookupScheduler, SrvTarget};
+use super::{DiscoveryEntry, DiscoveryName, EndpointOrigin, LookupScheduler, SrvTarget};
 
 /// Largest weight of an endpoint.
 const MAX_WEIGHT: u64 = 1_000;
@@ -15,16 +15,6 @@ const MAX_WEIGHT: u64 = 1_000;
 /// Where a record of weight 0 has a tenth of what the lightest of its like has: RFC 2782 wants a very
 /// small chance for it.
 const ZERO_WEIGHT_SCALE: u64 = 10;
-
-/// By which name an endpoint was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointOrigin {
-    pub discovery_name: DiscoveryName,
-    /// The target of a service whose address it is.
-    pub target: Option<Arc<str>>,
-    /// DNS says that there is nothing any more; the endpoint is from before.
-    pub is_stale: bool,
-}
 
 /// An endpoint in a pool.
 pub type PoolAddress = (Arc<str>, SocketAddr);

@@ -9,13 +9,15 @@ mod compose;
 mod dns_name;
 mod lookup_scheduler;
 mod lookup_status;
+mod origin;
 #[cfg(test)]
 mod tests;
 
-pub use compose::{ComposedTopology, EndpointOrigin, PoolAddress, compose};
+pub use compose::{ComposedTopology, PoolAddress, compose};
 pub use dns_name::{DnsNameError, normalise_dns_name};
 pub use lookup_scheduler::LookupScheduler;
 pub use lookup_status::{CachedLookup, LookupChange, LookupState, LookupStatus};
+pub use origin::EndpointOrigin;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -8,7 +8,6 @@ use fastrand::Rng;
 use http::HeaderMap;
 
 use crate::logic::model::id::Locality;
-use crate::logic::model::snapshot::Snapshot;
 
 use super::fault::DrillFault;
 use super::plan::{DrillPlan, SharePercent};
@@ -25,8 +24,6 @@ pub struct DrillView {
     pub pools: Vec<bool>,
     /// What comes of its requests.
     pub counters: Arc<DrillCounters>,
-    /// What its requests steer by.
-    pub snapshot: Arc<Snapshot>,
 }
 
 impl DrillView {

@@ -11,7 +11,7 @@ use std::sync::atomic::{
 };
 
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureCounter, ClientFailures};
-use crate::logic::request::breaker::{LimitGauges, LimitKind};
+use crate::logic::request::limits::{LimitGauges, LimitKind};
 use crate::logic::steering::balance::peak_ewma::PeakEwma;
 
 /// No trial is wanted.

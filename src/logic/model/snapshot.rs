@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
-use smallvec::SmallVec;
 
 use super::id::EndpointId;
+use super::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use super::topology::PoolSpec;
 use crate::logic::drill::DrillView;
-use crate::logic::request::breaker::LimitKind;
+use crate::logic::request::limits::LimitKind;
 use crate::logic::routing::RouteTable;
 use crate::logic::steering::FULL_SHARE;
 use crate::logic::steering::affinity::AffinityIndex;
 use crate::logic::steering::balance::consistent_hash;
 use crate::logic::steering::balance::consistent_hash::LoadBound;
-use crate::logic::steering::balance::{BalancePolicy, ConsistentHashConfig, RoundRobinState};
+use crate::logic::steering::balance::{BalancePolicy, ConsistentHashConfig};
 
 pub use super::endpoint_stats::{EndpointStats, FailoverCounts};
-pub use crate::logic::request::breaker::PoolStats;
-pub use crate::logic::steering::tier::{Target, Tier, ZoneTargets};
+pub use crate::logic::request::limits::PoolStats;
+pub use crate::logic::steering::target::Target;
+pub use crate::logic::steering::tier::Tier;
+pub use crate::logic::steering::zone_targets::ZoneTargets;
 
 /// What the data plane steers by until the next one is published.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +30,16 @@ pub struct Snapshot {
     pub routes: Arc<RouteTable>,
     /// In the order of the topology; routes name them by index.
     pub pools: Vec<Arc<PoolView>>,
-    /// A drill that is on: a share of the requests steers by another snapshot.
-    pub drill: Option<Arc<DrillView>>,
+    /// The drill that is under way, if any.
+    pub drill: Option<DrillOverlay>,
+}
+
+/// A drill that is under way, and the snapshot by which its share of the requests is steered.
+#[derive(Clone, Debug)]
+pub struct DrillOverlay {
+    pub view: Arc<DrillView>,
+    /// Itself without a drill.
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// One pool, as requests see it.
@@ -63,61 +73,6 @@ pub struct SteeredTiers {
     /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
     /// those are left out here.
     pub nonsuspect_tiers: Option<Vec<Tier>>,
-}
-
-/// What may be done with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetrySafety {
-    /// It may be sent again: a doubted endpoint can do it no harm.
-    Repeatable,
-    /// It must not run twice: only endpoints that nothing is said against, and if there is a
-    /// choice none that has kept others waiting since before then, in microseconds, and none that
-    /// may have what a neighbour has ([`Target::may_ail`]).
-    NotRepeatable {
-        /// Longer ago than any answer takes.
-        waiting_before_us: u64,
-    },
-}
-
-/// What a request brings to the choice of its endpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct PickRequest<'a> {
-    /// What may be done with it.
-    pub retry_safety: RetrySafety,
-    /// Which way it is led; see [`crate::logic::steering::Steer::ways`].
-    pub variant: usize,
-    /// The hash of its key, where the pool wants one and it has one.
-    pub hash_key: Option<u64>,
-    /// When it is chosen for.
-    pub now_us: u64,
-    /// Whose turn it is, where endpoints are taken in turn; without it, chance decides.
-    pub round_robin: Option<&'a RoundRobinState>,
-}
-
-impl From<RetrySafety> for PickRequest<'_> {
-    fn from(retry_safety: RetrySafety) -> Self {
-        Self { retry_safety, variant: 0, hash_key: None, now_us: 0, round_robin: None }
-    }
-}
-
-/// Where a request has been already.
-#[derive(Clone, Debug, Default)]
-pub struct ExcludedTargets {
-    /// Endpoints that it must not go to again.
-    pub endpoints: SmallVec<[EndpointId; 4]>,
-    /// Zones that it should leave if it can.
-    pub zones: SmallVec<[usize; 2]>,
-}
-
-impl ExcludedTargets {
-    /// A try at `endpoint` in the zone failed: the next one leaves the zone too if it can, since
-    /// whatever the endpoint suffers from is seldom its own.
-    pub fn exclude(&mut self, endpoint: EndpointId, zone: usize) {
-        self.endpoints.push(endpoint);
-        if !self.zones.contains(&zone) {
-            self.zones.push(zone);
-        }
-    }
 }
 
 /// Endpoints on trial that a request asks at most whether their turn has come.
@@ -174,7 +129,7 @@ impl PoolView {
         };
         let tier = &tiers[index];
         if let Some(key) = request.hash_key.filter(|_| tier.has_hash_tables()) {
-            return tier.pick_by_key(key, self.load_bound(tier), |_| true);
+            return consistent_hash::pick_by_key(tier, key, self.load_bound(tier), |_| true);
         }
         Some(match (&self.spec.balance, request.round_robin) {
             (BalancePolicy::LeastRequests | BalancePolicy::ConsistentHash(_), _) => {
@@ -210,7 +165,7 @@ impl PoolView {
         is_match: &dyn Fn(&Target) -> bool,
     ) -> Option<&'t Target> {
         match request.hash_key.filter(|_| tier.has_hash_tables()) {
-            Some(key) => tier.pick_by_key(key, self.load_bound(tier), is_match),
+            Some(key) => consistent_hash::pick_by_key(tier, key, self.load_bound(tier), is_match),
             None => tier.pick_matching(rng, is_match),
         }
     }

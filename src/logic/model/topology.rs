@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::id::Locality;
+use super::selector::TopologySelector;
 use super::upstream_protocol::UpstreamProtocol;
-use crate::logic::director::TopologySelector;
 use crate::logic::incident::slo::SloObjectives;
 use crate::logic::probing::probe::ProbeSpec;
-use crate::logic::request::breaker::CircuitBreakers;
+use crate::logic::request::limits::CircuitBreakers;
 use crate::logic::steering::affinity::SessionAffinity;
 use crate::logic::steering::balance::{
     BalancePolicy, ConsistentHashConfig, HashKeySource, HashTableKind,

@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::TopologySelector;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::id::Locality;
+use crate::logic::model::selector::TopologySelector;
 
 /// Orders that are in force at once, besides those of the file.
 pub const MAX_ORDERS: usize = 1_000;

@@ -1,6 +1,7 @@
 //! TODO-ROOM logic/request
 
 pub mod breaker;
+pub mod limits;
 pub mod rate_limit;
 pub mod retry;
 pub mod server_errors;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::{HashKeySource, hash};
-use super::tier::{Target, ZoneTargets};
-use crate::logic::model::snapshot::RetrySafety;
+use super::target::Target;
+use super::zone_targets::ZoneTargets;
+use crate::logic::model::pick_request::RetrySafety;
 
 /// By what requests stay with an endpoint (`affinity` in the file).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How much of a pool's demand fits where, as operators have stated it.
 
 use super::{CapacityLimits, FULL_SHARE, PoolDemand, UNBOUNDED_SHARE};
-use crate::logic::steering::tier::WEIGHT_ONE;
+use crate::logic::steering::target::WEIGHT_ONE;
 
 /// What there is of something, and what of it serves: sums of weights, in parts of [`WEIGHT_ONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,10 +10,12 @@ mod demand;
 mod geo;
 mod latency_order;
 mod policy;
+pub mod target;
 pub mod tier;
 mod tier_shares;
 mod tiers;
 mod water_fill;
+pub mod zone_targets;
 
 pub use capacity::{CapacityBounds, WeightTotals};
 pub use demand::{PoolDemand, ZoneLoad};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
-use crate::logic::request::breaker::LimitExceeded;
+use crate::logic::request::limits::LimitExceeded;
 use crate::logic::request::retry::RequestExposure;
 use crate::net::tls_client;
 

@@ -21,8 +21,9 @@ use crate::logic::model::snapshot::{PoolStats, Target};
 use crate::logic::model::topology::PoolLimitSpec;
 use crate::logic::model::upstream_protocol::{UpstreamHttpVersion, UpstreamProtocol};
 use crate::logic::overload::descriptor_pool::DescriptorPool;
-use crate::logic::request::breaker::{
-    CircuitBreakers, LimitExceeded, LimitGauges, LimitKind, LimitPermit, LimitScope,
+use crate::logic::request::breaker::LimitPermit;
+use crate::logic::request::limits::{
+    CircuitBreakers, LimitExceeded, LimitGauges, LimitKind, LimitScope,
 };
 
 use super::connection::{H1Connection, UpstreamError};

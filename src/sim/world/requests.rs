@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::model::snapshot::{
-    EndpointStats, ExcludedTargets, PickRequest, PoolView, RetrySafety, Target,
-};
+use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
+use crate::logic::model::snapshot::{EndpointStats, PoolView, Target};
 use crate::logic::request::retry;
 use crate::logic::request::retry::{InFlightPolicy, RequestExposure};
 

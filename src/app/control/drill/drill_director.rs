@@ -17,7 +17,7 @@ use crate::logic::health::endpoint_health::HealthTransition;
 use crate::logic::model::endpoint_stats::EndpointStats;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason, ProbeOutcome};
-use crate::logic::model::snapshot::Snapshot;
+use crate::logic::model::snapshot::{DrillOverlay, Snapshot};
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::logic::orders::operator_orders::OperatorOrder;
 use crate::logic::probing::probe::ProbeSpec;
@@ -61,7 +61,7 @@ pub(in crate::app::control) struct DrillDirector {
 
 impl DrillDirector {
     /// What workers see of it beside `all`.
-    pub(super) fn drill_view(&self, all: &Snapshot) -> Option<Arc<DrillView>> {
+    pub(super) fn drill_view(&self, all: &Snapshot) -> Option<DrillOverlay> {
         let drill_snapshot = self.snapshot.as_ref()?;
         let mut snapshot = Snapshot { drill: None, ..all.clone() };
         let mut is_in = vec![false; snapshot.pools.len()];
@@ -69,14 +69,14 @@ impl DrillDirector {
             *snapshot.pools.get_mut(place)? = Arc::clone(pool);
             is_in[place] = true;
         }
-        Some(Arc::new(DrillView {
+        let view = Arc::new(DrillView {
             id: self.id,
             plan: Arc::clone(&self.plan),
             is_failing: self.is_failing,
             pools: is_in,
             counters: Arc::clone(&self.tallies),
-            snapshot: Arc::new(snapshot),
-        }))
+        });
+        Some(DrillOverlay { view, snapshot: Arc::new(snapshot) })
     }
 
     /// Its requests so far.

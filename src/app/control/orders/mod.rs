@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::config::units;
-use crate::logic::director::{AppliedCommand, OperatorAction, OperatorCommand, TopologySelector};
+use crate::logic::director::{AppliedCommand, OperatorAction, OperatorCommand};
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::orders::operator_orders::{
     DEFAULT_DRAIN_DEADLINE, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder, OrderAction,
 };

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::app::ops::api::WallClock;
-use crate::logic::director::TopologySelector;
+use crate::logic::model::selector::TopologySelector;
 use crate::logic::orders::operator_orders::{
     OperatorOrder, OperatorOrders, OrderAction, OrderSource,
 };

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker};
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::request::breaker::LimitExceeded;
+use crate::logic::request::limits::LimitExceeded;
 use crate::logic::request::retry::RequestExposure;
 use crate::logic::routing::{HeaderMutations, RouteTimeouts};
 use crate::net::h1::{Framing, ResponseHead};

@@ -13,9 +13,8 @@ use crate::app::dataplane::worker::{TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::request::breaker::{
-    LimitExceeded, LimitKind, LimitPermit, LimitScope, PoolRequestPermit,
-};
+use crate::logic::request::breaker::{LimitPermit, PoolRequestPermit};
+use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::{ConnectionPool, ResponseBodyError};
 
 /// Counts as one request in flight until dropped.

@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 use crate::app::dataplane::access::{AccessRecord, AttemptRecordHandle};
 use crate::app::dataplane::worker::{PoolLocal, Worker};
 use crate::logic::drill::DrillView;
-use crate::logic::model::snapshot::{ExcludedTargets, PickRequest, PoolView, RetrySafety, Target};
-use crate::logic::request::breaker::{LimitExceeded, LimitKind, LimitPermit, LimitScope};
+use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
+use crate::logic::model::snapshot::{PoolView, Target};
+use crate::logic::request::breaker::LimitPermit;
+use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::{Checkout, ConnectionPool};
 
 use super::attempt_guard::{AttemptGuard, AttemptTerms};

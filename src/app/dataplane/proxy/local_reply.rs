@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use crate::logic::incident::client_failure::ClientFailureKind;
 use crate::logic::model::outcome;
 use crate::logic::model::outcome::{Failure, FailureClass};
-use crate::logic::request::breaker::{LimitExceeded, LimitKind, LimitScope};
+use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::ClientBodyError;
 
 use super::body::ProxyBody;

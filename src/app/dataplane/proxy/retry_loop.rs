@@ -12,7 +12,7 @@ use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
 use crate::logic::drill::DrillView;
 use crate::logic::incident::client_failure::ClientFailure;
 use crate::logic::model::outcome;
-use crate::logic::model::snapshot::{ExcludedTargets, RetrySafety};
+use crate::logic::model::pick_request::{ExcludedTargets, RetrySafety};
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::breaker::PoolRequestPermit;
 use crate::logic::request::retry;

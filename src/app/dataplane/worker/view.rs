@@ -67,7 +67,8 @@ impl WorkerView {
         let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
         let policy = shared.http_policy.load_full();
         let previous = previous.and_then(|before| before.drill_view.as_ref());
-        let drill_view = snapshot.drill.as_ref().map(|drill| {
+        let drill_view = snapshot.drill.as_ref().map(|overlay| {
+            let drill = &overlay.view;
             let before =
                 previous.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
             let fork = |(index, pool): (usize, &Rc<PoolLocal>)| {
@@ -77,7 +78,7 @@ impl WorkerView {
                 Some(drill_view) => drill_view.pools.clone(),
                 None => pools.iter().enumerate().map(fork).collect(),
             };
-            let (snapshot, policy) = (Arc::clone(&drill.snapshot), Arc::clone(&policy));
+            let (snapshot, policy) = (Arc::clone(&overlay.snapshot), Arc::clone(&policy));
             Rc::new(Self {
                 snapshot,
                 http_policy: policy,

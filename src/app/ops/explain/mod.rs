@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::suggest;
-use crate::logic::director::{Director, Explanation, TopologySelector};
+use crate::logic::director::{Director, Explanation};
+use crate::logic::model::selector::TopologySelector;
 
 use super::api::WallClock;
 use query::{ExplainFormat, ExplainQuery};

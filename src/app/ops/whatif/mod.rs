@@ -8,7 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::logic::director::{Director, TopologySelector};
+use crate::logic::director::Director;
+use crate::logic::model::selector::TopologySelector;
 use crate::sim::whatif::{
     CapacityOverload, PoolOutlook, PoolTraffic, WhatIfInput, ZoneTraffic, has_target_in_topology,
     whatif,

@@ -1,7 +1,7 @@
 //! What `/api/v1/whatif` is asked: `lose=…&lose=…&format=…`.
 
 use crate::app::ops::explain::query::{ExplainFormat, percent_encode, query_pairs};
-use crate::logic::director::TopologySelector;
+use crate::logic::model::selector::TopologySelector;
 
 /// The keys of the query, for whoever got them wrong.
 const QUERY_HELP: &str = "`lose` (an address, a region/zone or a region; as often as needed) and `format` \

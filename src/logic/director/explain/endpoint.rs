@@ -18,7 +18,7 @@ use crate::logic::orders::operator_orders::OperatorOrder;
 use crate::logic::probing::detection_window;
 use crate::logic::probing::probe::{ProbeKind, ProbeRole};
 use crate::logic::probing::probe_schedule::traffic_confirmed_interval;
-use crate::logic::steering::tier::WEIGHT_ONE;
+use crate::logic::steering::target::WEIGHT_ONE;
 
 use super::zone::{ZoneStatus, endpoint_shares};
 

@@ -1,7 +1,7 @@
 //! Verdicts by what requests got.
 
 use super::*;
-use crate::logic::model::snapshot::RetrySafety;
+use crate::logic::model::pick_request::RetrySafety;
 use fastrand::Rng;
 
 const ERROR: Failure = Failure::http(FailureReason::Status(500));

@@ -8,12 +8,10 @@
 //! that goes moves its own keys and no others, and when it is back exactly these come back; while it
 //! ramps, a growing part of them.
 
-use std::sync::Arc;
-
-use super::hash::{endpoint_hash, mix, rendezvous_distance, xxh64};
-use super::{HashTable, HashTableKind};
-use crate::logic::model::id::Locality;
-use crate::logic::steering::tier::{Target, Tier, WEIGHT_ONE, ZoneTargets};
+use super::hash::{endpoint_hash, mix, rendezvous_distance};
+use super::zone_hash_table::{FULL_HASH_FRACTION, RendezvousZone};
+use crate::logic::steering::target::{Target, WEIGHT_ONE};
+use crate::logic::steering::tier::Tier;
 
 /// Hashes before all endpoints of a tier are gone through.
 const MAX_REHASHES: u64 = 64;
@@ -23,84 +21,6 @@ const SALT_ZONE: u64 = 1 << 32;
 const SALT_HASH_FRACTION: u64 = 2 << 32;
 const SALT_TIER: u64 = 3 << 32;
 const SALT_FALLBACK: u64 = 4 << 32;
-
-/// All of what is declared for an endpoint.
-const FULL_HASH_FRACTION: u16 = u16::MAX;
-
-/// By what keys find the endpoints of a zone: the same for as long as nothing is declared anew.
-#[derive(Debug)]
-pub struct ZoneHashTable {
-    kind: HashTableKind,
-    members: Box<[(u64, u32)]>,
-    table: HashTable,
-    /// Tells the zone from others.
-    zone_hash: u64,
-    /// Sum of the declared weights, in parts of [`WEIGHT_ONE`].
-    total_weight: u64,
-}
-
-impl ZoneHashTable {
-    /// What `before` was, if nothing is declared anew, or a new one; `None` if there is no endpoint.
-    pub fn build_or_reuse(
-        kind: HashTableKind,
-        place: &Locality,
-        targets: &[Target],
-        previous: Option<Arc<Self>>,
-    ) -> Option<Arc<Self>> {
-        let members = targets.iter().map(|target| (endpoint_hash(target.address), target.weight));
-        let members: Box<[(u64, u32)]> = members.collect();
-        if members.is_empty() {
-            return None;
-        }
-        if let Some(same) = previous.filter(|old| old.kind == kind && old.members == members) {
-            return Some(same);
-        }
-        let weights = members.iter().map(|&(_, weight)| u64::from(weight * WEIGHT_ONE));
-        Some(Arc::new(Self {
-            kind,
-            table: HashTable::new(kind, &members),
-            zone_hash: xxh64(place.to_string().as_bytes()),
-            total_weight: weights.sum(),
-            members,
-        }))
-    }
-
-    /// Which table it has.
-    pub fn kind(&self) -> HashTableKind {
-        self.kind
-    }
-
-    /// For each member which part of its keys it takes, where these positions take traffic with their
-    /// weights.
-    pub(in crate::logic) fn hash_fractions(&self, active: &[(u32, u32)]) -> Box<[u16]> {
-        let mut parts = vec![0; self.members.len()];
-        for &(position, weight) in active {
-            let whole = u64::from(self.members[position as usize].1 * WEIGHT_ONE);
-            let hash_fraction = u64::from(weight) * u64::from(FULL_HASH_FRACTION) / whole;
-            parts[position as usize] = hash_fraction.clamp(1, u64::from(FULL_HASH_FRACTION)) as u16;
-        }
-        parts.into()
-    }
-}
-
-/// How a tier finds a key's zone.
-#[derive(Debug)]
-pub(crate) struct RendezvousZone {
-    zone_hash: u64,
-    weight: f64,
-}
-
-impl RendezvousZone {
-    /// Of a cell that has `weight` in its tier: its own, or what a ramp of its zone leaves of it.
-    pub(in crate::logic) fn for_cell(cell: &ZoneTargets, weight: u64) -> Option<Self> {
-        let hash_table = cell.hash_table()?;
-        let ramp_fraction = weight.max(1) as f64 / cell.weight().max(1) as f64;
-        Some(Self {
-            zone_hash: hash_table.zone_hash,
-            weight: hash_table.total_weight as f64 * ramp_fraction,
-        })
-    }
-}
 
 /// How much an endpoint may have in flight so that a key goes there.
 #[derive(Clone, Copy, Debug)]
@@ -134,65 +54,58 @@ pub(in crate::logic) fn key_position(key: u64) -> u64 {
     mix(key, SALT_TIER) >> 32
 }
 
-impl Tier {
-    /// The endpoint of a key among those that fit; `None` if none does. One that has no room by `bound`
-    /// is passed by, unless nobody has any.
-    pub(in crate::logic) fn pick_by_key(
-        &self,
-        key: u64,
-        bound: Option<LoadBound>,
-        is_match: impl Fn(&Target) -> bool,
-    ) -> Option<&Target> {
-        let has_capacity = |target: &Target| bound.is_none_or(|bound| bound.has_capacity(target));
-        for n in 0..MAX_REHASHES {
-            let hash = mix(key, n);
-            let Some(target) = self.target_for_hash(hash) else { continue };
-            if has_capacity(target) && is_match(target) {
-                return Some(target);
-            }
+/// The endpoint of a key among those that fit; `None` if none does. One that has no room by `bound`
+/// is passed by, unless nobody has any.
+pub(in crate::logic) fn pick_by_key(
+    tier: &Tier,
+    key: u64,
+    bound: Option<LoadBound>,
+    is_match: impl Fn(&Target) -> bool,
+) -> Option<&Target> {
+    let has_capacity = |target: &Target| bound.is_none_or(|bound| bound.has_capacity(target));
+    for n in 0..MAX_REHASHES {
+        let hash = mix(key, n);
+        let Some(target) = target_for_hash(tier, hash) else { continue };
+        if has_capacity(target) && is_match(target) {
+            return Some(target);
         }
-        let rendezvous_pick = |fits: &dyn Fn(&Target) -> bool| {
-            let weighted_distance = |target: &Target| {
-                let hash = mix(key ^ endpoint_hash(target.address), SALT_FALLBACK);
-                rendezvous_distance(hash, f64::from(target.weight))
-            };
-            let some = self.targets().filter(|target| fits(target));
-            some.map(|target| (weighted_distance(target), target))
-                .min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+    let rendezvous_pick = |fits: &dyn Fn(&Target) -> bool| {
+        let weighted_distance = |target: &Target| {
+            let hash = mix(key ^ endpoint_hash(target.address), SALT_FALLBACK);
+            rendezvous_distance(hash, f64::from(target.weight))
         };
-        let found = rendezvous_pick(&|target| is_match(target) && has_capacity(target))
-            .or_else(|| rendezvous_pick(&is_match));
-        found.map(|(_, target)| target)
-    }
+        let some = tier.targets().filter(|target| fits(target));
+        some.map(|target| (weighted_distance(target), target)).min_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let found = rendezvous_pick(&|target| is_match(target) && has_capacity(target))
+        .or_else(|| rendezvous_pick(&is_match));
+    found.map(|(_, target)| target)
+}
 
-    /// Whose the hash is, if that one takes it.
-    fn target_for_hash(&self, hash: u64) -> Option<&Target> {
-        let cell = match self.zones.as_slice() {
-            [only] => only,
-            cells => &cells[self.zone_index_for_hash(hash)?],
-        };
-        let position = cell.hash_table()?.table.owner(hash);
-        let hash_fraction = cell.hash_fraction(position)?;
-        let is_taken = hash_fraction == FULL_HASH_FRACTION
-            || (mix(hash, SALT_HASH_FRACTION) as u16) < hash_fraction;
-        is_taken.then(|| cell.target(position))
-    }
+/// Whose the hash is, if that one takes it.
+fn target_for_hash(tier: &Tier, hash: u64) -> Option<&Target> {
+    let cell = match tier.zones.as_slice() {
+        [only] => only,
+        cells => &cells[zone_index_for_hash(&tier.rendezvous_zones, hash)?],
+    };
+    let position = cell.hash_table()?.owner(hash);
+    let hash_fraction = cell.hash_fraction(position)?;
+    let is_taken = hash_fraction == FULL_HASH_FRACTION
+        || (mix(hash, SALT_HASH_FRACTION) as u16) < hash_fraction;
+    is_taken.then(|| cell.target(position))
+}
 
-    fn zone_index_for_hash(&self, hash: u64) -> Option<usize> {
-        let first = self.rendezvous_zones.first()?.weight;
-        let zone_key_hash = |home: &RendezvousZone| mix(hash ^ home.zone_hash, SALT_ZONE);
-        if self.rendezvous_zones.iter().all(|home| home.weight == first) {
-            // The same as below, for a tenth of the time.
-            let nearest = self
-                .rendezvous_zones
-                .iter()
-                .enumerate()
-                .max_by_key(|(_, home)| zone_key_hash(home));
-            return nearest.map(|(index, _)| index);
-        }
-        let weighted_distance =
-            |home: &RendezvousZone| rendezvous_distance(zone_key_hash(home), home.weight);
-        let homes = self.rendezvous_zones.iter().map(weighted_distance).enumerate();
-        homes.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
+fn zone_index_for_hash(zones: &[RendezvousZone], hash: u64) -> Option<usize> {
+    let first = zones.first()?.weight;
+    let zone_key_hash = |home: &RendezvousZone| mix(hash ^ home.zone_hash, SALT_ZONE);
+    if zones.iter().all(|home| home.weight == first) {
+        // The same as below, for a tenth of the time.
+        let nearest = zones.iter().enumerate().max_by_key(|(_, home)| zone_key_hash(home));
+        return nearest.map(|(index, _)| index);
     }
+    let weighted_distance =
+        |home: &RendezvousZone| rendezvous_distance(zone_key_hash(home), home.weight);
+    let homes = zones.iter().map(weighted_distance).enumerate();
+    homes.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
 }

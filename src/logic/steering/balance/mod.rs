@@ -9,13 +9,14 @@ mod hash_ring;
 mod maglev;
 pub mod peak_ewma;
 pub mod round_robin;
+pub mod zone_hash_table;
 
 use std::sync::Arc;
 
 use http::header::HeaderName;
 
-pub use consistent_hash::ZoneHashTable;
 pub use round_robin::RoundRobinState;
+pub use zone_hash_table::ZoneHashTable;
 
 use self::hash_ring::HashRing;
 use self::maglev::MaglevTable;

@@ -12,13 +12,15 @@ use proptest::prelude::*;
 use super::hash::{mix, unit_interval};
 use super::*;
 use crate::logic::model::id::{EndpointId, Locality};
-use crate::logic::model::snapshot::{
-    ExcludedTargets, PickRequest, PoolView, RetrySafety, SteeredTiers,
-};
+use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
+use crate::logic::model::snapshot::{PoolView, SteeredTiers};
 use crate::logic::model::topology::PoolSpec;
-use crate::logic::request::breaker::{LimitKind, PoolRequestPermit};
+use crate::logic::request::breaker::PoolRequestPermit;
+use crate::logic::request::limits::LimitKind;
 use crate::logic::steering::FULL_SHARE;
-use crate::logic::steering::tier::{Target, Tier, WEIGHT_ONE, ZoneTargets};
+use crate::logic::steering::target::{Target, WEIGHT_ONE};
+use crate::logic::steering::tier::Tier;
+use crate::logic::steering::zone_targets::ZoneTargets;
 
 const PICKS: u32 = 1_000_000;
 
