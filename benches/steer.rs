@@ -7,9 +7,8 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use gapless::logic::model::id::{EndpointId, Locality};
-use gapless::logic::model::snapshot::{
-    ExcludedTargets, PickRequest, PoolView, RetrySafety, SteeredTiers, Target, Tier, ZoneTargets,
-};
+use gapless::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
+use gapless::logic::model::snapshot::{PoolView, SteeredTiers, Target, Tier, ZoneTargets};
 use gapless::logic::model::topology::PoolSpec;
 use gapless::logic::routing::{
     HostMatch, PathMatch, PathNormalisation, Pattern, RouteAction, RouteRequest, RouteSpec,
