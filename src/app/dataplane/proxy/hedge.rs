@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
+use crate::logic::request::response_timeout::WaitLimit;
 use crate::logic::request::retry;
 use crate::logic::request::retry::{FailedAttempt, RequestExposure};
 use crate::net::h1::ResponseHead;
@@ -17,7 +18,7 @@ use super::attempt::{
 };
 use super::attempt_guard::AttemptGuard;
 use super::endpoint_selector::{ConnectionSource, Selection};
-use super::pending_response::{PendingResponse, WaitLimit};
+use super::pending_response::PendingResponse;
 use super::retry_loop::{RetryLoop, classify_error};
 
 /// A try that waits.

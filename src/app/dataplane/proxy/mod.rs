@@ -28,7 +28,6 @@ mod rate_limit;
 mod request_ids;
 mod request_rewrite;
 mod response;
-mod response_timeout;
 mod retry_loop;
 mod tunnel;
 mod validation;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::app::dataplane::worker::PoolLocal;
 use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::response_timeout::{ResponseTimeout, TimerEvent, WaitLimit, WaitStep};
 use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{AbortEpoch, ClientBodyError, Exchange, RequestBody};
@@ -13,32 +14,21 @@ use crate::net::upstream::{AbortEpoch, ClientBodyError, Exchange, RequestBody};
 use super::attempt::{AttemptError, StartedResponse, UpstreamRequest};
 use super::attempt_guard::AttemptGuard;
 use super::fault_injection::DrillEffect;
-use super::response_timeout::{ResponseTimeout, TimerEvent};
 
-/// What a wait for a response head may end with before its timeout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitLimit {
-    /// Somebody else may be asked meanwhile.
-    Stalled,
-    /// It is as good as failed, which is all that is to be found out.
-    Slow,
-    Timeout,
-}
-
-/// Waits for a response head. A wait beyond the pool's bounds is reported as evidence, and may go
-/// on: then only the verdict or a timeout ends it.
+/// A wait for a response head. Silence beyond the pool's bounds is reported as evidence. The wait
+/// may then go on until the verdict or the timeout ends it.
 pub(super) struct PendingResponse {
     pub(super) exchange: Exchange,
     pub(super) abort_epoch: AbortEpoch,
     pub(super) response_timeout: ResponseTimeout,
     pub(super) is_repeatable: bool,
-    /// What a drill does to it.
+    /// What a drill does to this attempt.
     pub(super) drill_effect: DrillEffect,
 }
 
 impl PendingResponse {
-    /// The head, or `None` if `until` says that this is the time to do something else as well; the
-    /// wait can then go on. Interim heads before it go to whoever asks.
+    /// The head, or `None` at the stall bound if `wait_limit` pauses there; the wait can then be
+    /// resumed. Interim heads go to the client of `upstream`.
     pub(super) async fn wait_for_head(
         &mut self,
         upstream: Option<&UpstreamRequest<'_>>,
@@ -65,7 +55,7 @@ impl PendingResponse {
             if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map(Some).map_err(AttemptError::from));
             }
-            // Who cuts has everybody who waits for a bell look.
+            // An abort wakes every request that waits for a timer.
             if guard.connections().is_aborted_since(*abort_epoch, *is_repeatable) {
                 let reached = drill_effect.reached(exchange, guard.connections());
                 return Poll::Ready(Err(AttemptError::Aborted { reached }));
@@ -93,19 +83,24 @@ impl PendingResponse {
         .await
     }
 
-    /// Somebody else has answered: all that this one still does is to say how its endpoint does. At
-    /// the slow bound it is withdrawn.
+    /// Another endpoint has responded: this attempt goes on only to find out whether its endpoint is
+    /// slow, and is withdrawn at the slow bound.
     pub(super) fn observe_in_background(mut self: Box<Self>, guard: AttemptGuard) {
         if self.response_timeout.is_slow() {
             return;
         }
         tokio::task::spawn_local(async move {
-            let _ =
-                self.wait_for_head(None, &mut RequestBody::empty(), &guard, WaitLimit::Slow).await;
+            let mut outgoing = RequestBody::empty();
+            let head = self.wait_for_head(None, &mut outgoing, &guard, WaitLimit::Slow).await;
+            if let Err(AttemptError::EndpointFailed { failure, .. }) = head
+                && failure.reason == FailureReason::Slow
+            {
+                guard.record_failure(failure);
+            }
         });
     }
 
-    /// The head is there.
+    /// Records the latency and the evidence of a head that has arrived.
     pub(super) fn into_started(
         self,
         head: ResponseHead,
@@ -114,7 +109,7 @@ impl PendingResponse {
     ) -> StartedResponse {
         let Self { exchange, abort_epoch, response_timeout, .. } = self;
         let now = Instant::now();
-        // How long a client takes to send its body says nothing about the endpoint.
+        // The time that a client takes to send its body says nothing about the endpoint.
         if let Some(since) = response_timeout.waiting_since() {
             local.latency.borrow_mut().record(now.saturating_duration_since(since));
         }
@@ -123,34 +118,30 @@ impl PendingResponse {
     }
 }
 
-/// What a ring of the clock means for a try.
+/// Applies an expiry of the attempt's timer: reports evidence, and ends the wait where the limit
+/// says so.
 fn on_timer_event(
     event: TimerEvent,
     reached: RequestExposure,
     guard: &AttemptGuard,
     wait_limit: WaitLimit,
 ) -> Poll<Result<Option<ResponseHead>, AttemptError>> {
-    match event {
-        TimerEvent::Rearm(_) => Poll::Pending,
-        TimerEvent::Stalled(_) => {
+    match wait_limit.next_step(event) {
+        WaitStep::Wait => Poll::Pending,
+        WaitStep::Report(reason) => {
+            guard.record_failure(Failure::http(reason));
+            Poll::Pending
+        }
+        WaitStep::Pause => {
             guard.record_failure(Failure::http(FailureReason::Stall));
-            if wait_limit == WaitLimit::Stalled { Poll::Ready(Ok(None)) } else { Poll::Pending }
+            Poll::Ready(Ok(None))
         }
-        TimerEvent::Slow(_) => {
-            let failure = Failure::http(FailureReason::Slow);
-            guard.record_failure(failure);
-            if wait_limit == WaitLimit::Slow {
-                Poll::Ready(Err(AttemptError::EndpointFailed { failure, reached }))
-            } else {
-                Poll::Pending
-            }
+        WaitStep::Fail(reason) => {
+            let failure = Failure::http(reason);
+            Poll::Ready(Err(AttemptError::EndpointFailed { failure, reached }))
         }
-        TimerEvent::ClientIdle => {
+        WaitStep::ClientIdle => {
             Poll::Ready(Err(AttemptError::Client(ClientBodyError::IdleTimeout)))
         }
-        TimerEvent::Timeout => Poll::Ready(Err(AttemptError::EndpointFailed {
-            failure: Failure::http(FailureReason::Timeout),
-            reached,
-        })),
     }
 }

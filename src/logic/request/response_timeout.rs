@@ -1,54 +1,60 @@
-//! How long a response head is awaited, and whose fault it is when it does not come.
+//! How long an attempt waits for its response head, and which side is at fault when none comes.
+//!
+//! Silence is reported at two bounds before the timeout: at the stall bound (another endpoint may be
+//! tried beside this one) and at the slow bound (the attempt counts as failed). The bounds start
+//! when the whole request has been handed over. A timer that fires late extends the wait, because
+//! the response may lie unread in the socket buffer of a process that was not scheduled.
 
 use std::time::{Duration, Instant};
 
-/// A ring that is heard later than this says that this process was late, whatever the endpoint did:
-/// its answer may lie there unread.
+use crate::logic::model::outcome::FailureReason;
+
+/// A timer that fires later than this means that this process was late, whatever the endpoint did.
 const LATE_TIMER_THRESHOLD: Duration = Duration::from_millis(20);
 
-/// How often one try is granted its wait again for that.
+/// How often a late timer extends the wait of one attempt.
 const MAX_EXTENSIONS: u32 = 3;
 
-/// The waits of one try.
+/// The waits of one attempt.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AttemptTimeouts {
-    /// Longer than this is a reason to look.
-    pub(super) stall: Duration,
-    /// Longer than this is as good as failed; no less than `stall`.
-    pub(super) slow: Duration,
+pub struct AttemptTimeouts {
+    /// Silence for longer than this is evidence of a stall.
+    pub stall: Duration,
+    /// Silence for longer than this counts as a failure; at least `stall`.
+    pub slow: Duration,
     /// From the request's last byte to the response head.
-    pub(super) response: Duration,
-    /// Between two pieces of the request's body; and what its client may keep us waiting in all,
-    /// beyond what it pays off by `rate`.
-    pub(super) idle: Duration,
-    /// Bytes of the body that pay off a second of waiting for it; zero lets it drip.
-    pub(super) body_rate: u64,
+    pub response: Duration,
+    /// Between two pieces of the request's body; also the bound on the total time that its client
+    /// keeps the attempt waiting, less what the body pays off at `body_rate`.
+    pub idle: Duration,
+    /// Bytes of the body that pay off one second of waiting for it; zero means no minimum rate.
+    pub body_rate: u64,
 }
 
-/// The clock of one try. It rings; what a ring means depends on what has moved since the last.
+/// The timer of one attempt. What an expiry means depends on what has moved since the last one.
 #[derive(Debug)]
-pub(super) struct ResponseTimeout {
+pub struct ResponseTimeout {
     timeouts: AttemptTimeouts,
     phase: AttemptPhase,
     reported: ReportedSilence,
-    /// When it is to ring next, and how long that was ahead when it was set.
+    /// When the timer expires next, and how far ahead that was when it was armed.
     due: Instant,
     interval: Duration,
-    /// Waits that were granted again: all later marks move by as much.
+    /// Time added because of late timers: all later bounds move by as much.
     extension: Duration,
     extension_count: u32,
 }
 
 #[derive(Debug)]
 enum AttemptPhase {
-    /// The request is on its way; `moved` bytes of it at `since`. Its client has kept us waiting for
-    /// `owed`.
+    /// The request is being sent: `moved_bytes` of it until `since`. Its client has kept the attempt
+    /// waiting for `client_delay`.
     Sending { since: Instant, moved_bytes: u64, client_delay: Duration },
-    /// All of it was handed over.
+    /// The whole request was handed over at `since`.
     Waiting { since: Instant },
 }
 
-/// What has been said of the wait; each is said once.
+/// How much silence has been reported; each bound is reported once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReportedSilence {
     Nothing,
@@ -56,23 +62,69 @@ enum ReportedSilence {
     Slow,
 }
 
-/// What a ring means.
+/// What an expiry of the timer means. An instant is when the timer expires next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TimerEvent {
-    /// Nothing yet: ring again then.
+pub enum TimerEvent {
+    /// No bound is reached.
     Rearm(Instant),
-    /// The endpoint is silent for longer than it ever is. Ring again then.
+    /// The endpoint has been silent beyond the stall bound.
     Stalled(Instant),
-    /// It is silent for many times longer. Ring again then.
+    /// The endpoint has been silent beyond the slow bound.
     Slow(Instant),
-    /// The client has not sent on.
+    /// The client has stopped sending, or sends too slowly.
     ClientIdle,
-    /// The endpoint has not answered in time.
+    /// The endpoint has not responded in time.
     Timeout,
 }
 
+/// The bound up to which an attempt is waited for without doing anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitLimit {
+    /// At the stall bound another endpoint may be tried beside this one.
+    Stalled,
+    /// At the slow bound the attempt has failed.
+    Slow,
+    /// The response timeout ends the attempt.
+    Timeout,
+}
+
+/// What the driver of an attempt does after an expiry of its timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitStep {
+    /// Wait on.
+    Wait,
+    /// Report the failure as evidence, and wait on.
+    Report(FailureReason),
+    /// Report the stall as evidence, and consider a hedge; the attempt goes on.
+    Pause,
+    /// The attempt has failed with this reason.
+    Fail(FailureReason),
+    /// The client is at fault: the request ends.
+    ClientIdle,
+}
+
+impl WaitLimit {
+    /// What `event` means for an attempt that is waited for up to this limit.
+    pub fn next_step(self, event: TimerEvent) -> WaitStep {
+        match (event, self) {
+            (TimerEvent::Rearm(_), _) => WaitStep::Wait,
+            (TimerEvent::Stalled(_), Self::Stalled) => WaitStep::Pause,
+            (TimerEvent::Stalled(_), Self::Slow | Self::Timeout) => {
+                WaitStep::Report(FailureReason::Stall)
+            }
+            (TimerEvent::Slow(_), Self::Slow) => WaitStep::Fail(FailureReason::Slow),
+            (TimerEvent::Slow(_), Self::Stalled | Self::Timeout) => {
+                WaitStep::Report(FailureReason::Slow)
+            }
+            (TimerEvent::ClientIdle, _) => WaitStep::ClientIdle,
+            (TimerEvent::Timeout, _) => WaitStep::Fail(FailureReason::Timeout),
+        }
+    }
+}
+
 impl AttemptTimeouts {
-    /// What `moved` bytes pay off; each byte of a body is counted when it comes and when it goes.
+    /// The waiting time that `moved_bytes` pay off. Each byte of a body is counted twice: when it is
+    /// read and when it is written.
     fn credit_for(&self, moved_bytes: u64) -> Duration {
         match self.body_rate {
             0 => Duration::MAX,
@@ -82,8 +134,8 @@ impl AttemptTimeouts {
 }
 
 impl ResponseTimeout {
-    /// A clock that starts now.
-    pub(super) fn new(timeouts: AttemptTimeouts, now: Instant) -> Self {
+    /// A timer for a request that begins to be sent at `now`.
+    pub fn new(timeouts: AttemptTimeouts, now: Instant) -> Self {
         let stall = timeouts.stall.min(timeouts.response);
         let slow = timeouts.slow.min(timeouts.response);
         Self {
@@ -101,13 +153,13 @@ impl ResponseTimeout {
         }
     }
 
-    /// When it rings next.
-    pub(super) fn due(&self) -> Instant {
+    /// When the timer expires next.
+    pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// All of the request has been handed over, at `now`; when to ring if this is news.
-    pub(super) fn on_request_sent(&mut self, now: Instant) -> Option<Instant> {
+    /// The whole request has been handed over at `now`. Returns the new expiry on the first call.
+    pub fn on_request_sent(&mut self, now: Instant) -> Option<Instant> {
         match self.phase {
             AttemptPhase::Waiting { .. } => None,
             AttemptPhase::Sending { .. } => {
@@ -118,22 +170,22 @@ impl ResponseTimeout {
         }
     }
 
-    /// Since when nothing but the endpoint is awaited.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
+    /// When the whole request had been handed over, if it has been.
+    pub fn waiting_since(&self) -> Option<Instant> {
         match self.phase {
             AttemptPhase::Waiting { since } => Some(since),
             AttemptPhase::Sending { .. } => None,
         }
     }
 
-    /// Whether the wait has been called slow.
-    pub(super) fn is_slow(&self) -> bool {
+    /// Whether the slow bound has been reported.
+    pub fn is_slow(&self) -> bool {
         self.reported == ReportedSilence::Slow
     }
 
-    /// It rings. `moved` counts bytes read from the client and written to the endpoint; until all
-    /// is sent, `waits_for_client` says whose turn it is.
-    pub(super) fn on_timer(
+    /// The timer expired. `moved_bytes` counts bytes read from the client and written to the
+    /// endpoint; `is_waiting_for_client` matters only until the whole request is sent.
+    pub fn on_timer(
         &mut self,
         now: Instant,
         moved_bytes: u64,
@@ -142,7 +194,7 @@ impl ResponseTimeout {
         if let AttemptPhase::Sending { since, moved_bytes: before, client_delay } = &mut self.phase
             && moved_bytes > *before
         {
-            // A time that began with a ring heard late is nobody's but ours.
+            // A wait that ended with a late timer is this process's own delay.
             if is_waiting_for_client
                 && now.saturating_duration_since(self.due) <= LATE_TIMER_THRESHOLD
             {
@@ -182,8 +234,8 @@ impl ResponseTimeout {
         }
     }
 
-    /// The same wait again if the ring is heard late, a few times at most; no timeout is more than
-    /// doubled by that.
+    /// Extends the wait if the timer fired late: at most [`MAX_EXTENSIONS`] times, and no timeout is
+    /// more than doubled by it.
     fn extend_if_late(&mut self, now: Instant) -> Option<Instant> {
         let lateness = now.saturating_duration_since(self.due);
         if lateness <= LATE_TIMER_THRESHOLD || self.extension_count >= MAX_EXTENSIONS {
@@ -195,17 +247,19 @@ impl ResponseTimeout {
             AttemptPhase::Waiting { since } => (since, self.timeouts.response),
             AttemptPhase::Sending { since, .. } => (since, self.timeouts.idle),
         };
-        // Whoever slept through all of it looks once more before it accuses anybody.
+        // After a sleep beyond the whole timeout, the socket is read once more before the endpoint
+        // is at fault.
         let deadline = (since + 2 * timeout).max(now + self.timeouts.stall);
         Some(self.arm(now, deadline.min(now + self.interval)))
     }
 
-    /// The end of a wait that began at `since` and may last for `timeout`.
+    /// The end of a wait of `timeout` that began at `since`, with its extension.
     fn extended_deadline(&self, since: Instant, timeout: Duration) -> Instant {
         since + timeout + self.extension.min(timeout)
     }
 
-    /// The endpoint has been silent since then. Rings at `next`, or before if there is more to say.
+    /// The endpoint has been silent since `since`. The timer expires at `due`, or earlier for the
+    /// next bound.
     fn on_silence(&mut self, now: Instant, since: Instant, due: Instant) -> TimerEvent {
         let slow_at = since + self.timeouts.slow + self.extension;
         match self.reported {
@@ -279,7 +333,7 @@ mod tests {
     fn extensions_are_few_and_at_most_double_a_timeout() {
         let t0 = Instant::now();
         let mut timer = response_timeout(t0);
-        let mut now = timer.on_request_sent(t0).expect("news");
+        let mut now = timer.on_request_sent(t0).expect("first call");
         let mut extensions = 0;
         loop {
             now += ms(400);
@@ -287,7 +341,7 @@ mod tests {
                 TimerEvent::Rearm(next) => (extensions, now) = (extensions + 1, next),
                 TimerEvent::Stalled(next) | TimerEvent::Slow(next) => now = next,
                 TimerEvent::Timeout => break,
-                TimerEvent::ClientIdle => panic!("nothing is left to send"),
+                TimerEvent::ClientIdle => panic!("the request is sent"),
             }
         }
         assert_eq!(extensions, 3);
@@ -311,7 +365,8 @@ mod tests {
         assert_eq!(timer.on_timer(sent + ms(50), 0, false), TimerEvent::Stalled(sent + ms(200)));
     }
 
-    /// One byte in each of `steps` rings, which come `apart`; when it was given up.
+    /// Sends one byte before each of `steps` expiries, 50 ms apart. Returns the step at which the
+    /// client was found idle.
     fn drip_until_client_idle(rate: u64, waits_for_client: bool, steps: u64) -> Option<u64> {
         let t0 = Instant::now();
         let mut timer = response_timeout(t0);
@@ -324,13 +379,17 @@ mod tests {
 
     #[test]
     fn slow_upload_is_cut_unless_endpoint_blocks_it() {
-        // 50 ms are paid off by 25 bytes.
+        // At 500 bytes/s, 25 bytes pay off 50 ms.
         assert_eq!(
             drip_until_client_idle(500, true, 1_000),
             Some(42),
-            "24 of 25 are owed, and 2 s are borne"
+            "each step owes 24/25 of 50 ms, up to 2 s"
         );
-        assert_eq!(drip_until_client_idle(20, true, 1_000), None, "as much as is wanted");
+        assert_eq!(
+            drip_until_client_idle(20, true, 1_000),
+            None,
+            "the body comes at the minimum rate"
+        );
         assert_eq!(drip_until_client_idle(500, false, 1_000), None);
         assert_eq!(drip_until_client_idle(0, true, 1_000), None);
     }
@@ -351,5 +410,23 @@ mod tests {
         }
         assert_eq!(by_client.on_timer(t0 + ms(2_000), 0, true), TimerEvent::ClientIdle);
         assert_eq!(by_endpoint.on_timer(t0 + ms(2_000), 0, false), TimerEvent::Timeout);
+    }
+
+    #[test]
+    fn hedgeable_wait_pauses_at_stall_bound_only() {
+        let now = Instant::now();
+        let steps = |limit: WaitLimit| {
+            [TimerEvent::Rearm(now), TimerEvent::Stalled(now), TimerEvent::Slow(now)]
+                .map(|event| limit.next_step(event))
+        };
+        let (stall, slow) = (FailureReason::Stall, FailureReason::Slow);
+        let report = WaitStep::Report;
+        assert_eq!(steps(WaitLimit::Stalled), [WaitStep::Wait, WaitStep::Pause, report(slow)]);
+        assert_eq!(
+            steps(WaitLimit::Slow),
+            [WaitStep::Wait, report(stall), WaitStep::Fail(slow)],
+            "a trial ends at the slow bound"
+        );
+        assert_eq!(steps(WaitLimit::Timeout), [WaitStep::Wait, report(stall), report(slow)]);
     }
 }
