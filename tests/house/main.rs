@@ -1,5 +1,5 @@
-//! What can be seen without load: layers of the source, the configuration, the commands, and what must
-//! hold of any bytes.
+//! Checks that need no load: the rules of the house, the configuration, the commands, and properties
+//! of parsers over arbitrary bytes.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,6 +7,6 @@ mod support;
 mod cli;
 mod config;
 mod config_checks;
-mod layers;
 mod properties;
 mod security_table;
+mod style;
