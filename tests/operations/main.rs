@@ -8,4 +8,5 @@ mod ledger;
 mod observe;
 mod orders;
 mod shutdown;
+mod stored_formats;
 mod upgrade;
