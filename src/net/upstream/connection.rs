@@ -1,81 +1,40 @@
-//! One connection to an endpoint.
+//! One HTTP/1.1 connection to an endpoint.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
 
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
-use crate::logic::request::limits::LimitExceeded;
 use crate::logic::request::retry::RequestExposure;
 use crate::net::tls_client;
 
 use super::connection_queue::ConnectionPermit;
-use super::request_body::ClientBodyError;
+use super::error::{UpstreamError, io_failure_reason};
 use super::stream::UpstreamStream;
 
-/// An open connection. Dropped in the middle of an exchange it is reset, so that the endpoint
-/// does not go on with a request that nobody waits for.
+/// An open connection. Dropped during an exchange it is reset, so that the endpoint does not
+/// execute an abandoned request.
 #[derive(Debug)]
 pub struct H1Connection {
     pub(super) stream: UpstreamStream,
-    /// Where answers are read into: empty between them, and used again.
+    /// The read buffer: empty between exchanges and reused.
     pub(super) input: BytesMut,
-    /// An exchange is not over.
     pub(super) is_in_exchange: bool,
-    /// An exchange has gone well on it.
     pub(super) has_completed_exchange: bool,
     pub(super) idle_since: Instant,
-    /// How often its pool had changed its speech when it was opened.
+    /// The pool's protocol generation when the connection was opened.
     pub(super) generation: u32,
-    /// Whose it is, where a connection belongs to one client.
+    /// The client whose requests alone may use the connection (PROXY protocol).
     pub(super) client: Option<SocketAddr>,
     _permit: ConnectionPermit,
 }
 
-/// Why a try ended without a response head.
-#[derive(Debug)]
-pub enum UpstreamError {
-    /// The endpoint is at fault.
-    Endpoint {
-        failure: Failure,
-        /// How much of the request it may have seen.
-        reached: RequestExposure,
-    },
-    /// The client is at fault: its body could not be read.
-    Client(ClientBodyError),
-    /// This process is: no descriptor, port or memory left.
-    Local(io::Error),
-    /// A limit has left no room meanwhile.
-    LimitReached(LimitExceeded),
-}
-
-impl UpstreamError {
-    /// No connection came about.
-    pub(super) fn unreached(failure: Failure) -> Self {
-        Self::Endpoint { failure, reached: RequestExposure::NotSent }
-    }
-}
-
-/// The reason that an I/O error gives, or `None` if this process is at fault.
-pub fn io_failure_reason(error: &io::Error) -> Option<FailureReason> {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => Some(FailureReason::Refused),
-        ErrorKind::TimedOut => Some(FailureReason::Timeout),
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-            Some(FailureReason::Unreachable)
-        }
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Some(FailureReason::Reset),
-        ErrorKind::BrokenPipe | ErrorKind::NotConnected => Some(FailureReason::Reset),
-        ErrorKind::UnexpectedEof => Some(FailureReason::Closed),
-        // EADDRNOTAVAIL (ports), EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM (a local firewall).
-        _ => None,
-    }
-}
-
 impl H1Connection {
-    /// A connection that was opened just now, which holds its `slot`.
+    /// A connection that has just been opened; it holds `permit` until it is dropped.
     pub(super) fn new(
         stream: UpstreamStream,
         generation: u32,
@@ -97,7 +56,21 @@ impl H1Connection {
         }
     }
 
-    /// What `error`, met in an exchange, says; `reached` is how much of it may have been seen.
+    /// Reads once into `input`; a buffer that is nearly full grows by `reserve_bytes` first.
+    pub(super) fn poll_read(
+        &mut self,
+        input: &mut BytesMut,
+        reserve_bytes: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let filled = input.len();
+        if input.capacity() - filled < reserve_bytes / 4 {
+            input.reserve(reserve_bytes);
+        }
+        tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, input)
+    }
+
+    /// The failure for `error` during an exchange of which the endpoint may have seen `reached`.
     pub(super) fn io_failure(&self, error: &io::Error, reached: RequestExposure) -> UpstreamError {
         if !self.has_completed_exchange && tls_client::is_handshake_refusal(error) {
             let failure = Failure { layer: FailureLayer::Tls, reason: FailureReason::Handshake };

@@ -1,4 +1,4 @@
-//! How connections to an endpoint are opened.
+//! Opens connections to an endpoint: TCP, PROXY header, TLS.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,34 +16,24 @@ use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
 use crate::logic::model::upstream_protocol::{UpstreamHttpVersion, UpstreamProtocol, UpstreamTls};
 use crate::net::tls_client;
 
-use super::connection::{UpstreamError, io_failure_reason};
-use super::proxy_header;
+use super::error::{UpstreamError, io_failure_reason};
+use super::proxy_header::{self, DownstreamAddresses};
 use super::stream::UpstreamStream;
 
-/// Session tickets that are kept for an endpoint, and none for any other: a ticket is of no use to
-/// an endpoint that did not make it.
+/// TLS session tickets that are kept for each endpoint; an endpoint accepts only its own tickets.
 const MAX_SESSION_TICKETS: usize = 8;
 
-/// HTTP/2 in a handshake (RFC 9113 3.2).
+/// The ALPN identifier of HTTP/2 over TLS (RFC 9113 3.2).
 const ALPN_H2: &[u8] = b"h2";
 
-/// How an endpoint is spoken to, and what was made ready for that.
+/// The protocol of an endpoint, and its TLS configuration once it is prepared.
 #[derive(Debug)]
 pub(super) struct UpstreamConnector {
     protocol: Arc<UpstreamProtocol>,
     tls: RefCell<Option<Arc<ClientConfig>>>,
 }
 
-/// On whose behalf a connection is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DownstreamAddresses {
-    /// Where the client connects from.
-    pub remote: SocketAddr,
-    /// Where its connection was accepted.
-    pub local: SocketAddr,
-}
-
-/// How far the opening of a connection has come: the layer that a timeout is one of.
+/// The layer that the opening of a connection has reached, to which a timeout is attributed.
 #[derive(Clone, Debug)]
 pub struct ConnectProgress(Rc<Cell<FailureLayer>>);
 
@@ -58,7 +48,7 @@ impl ConnectProgress {
         self.0.set(layer);
     }
 
-    /// No connection came of it in time.
+    /// The failure if the connection is not open in time.
     pub fn timeout_failure(&self) -> Failure {
         Failure { layer: self.0.get(), reason: FailureReason::Timeout }
     }
@@ -73,11 +63,11 @@ impl UpstreamConnector {
         &self.protocol
     }
 
-    /// Makes ready what does not depend on the endpoint, and so must not count against it: the first
-    /// time, the system's certificates may have to be read.
+    /// Builds the TLS configuration, which may read the system's certificates. The endpoint is not
+    /// blamed for the time that this takes.
     ///
     /// # Errors
-    /// [`TryError::Local`].
+    /// [`UpstreamError::Local`].
     pub(super) async fn prepare(&self) -> Result<(), UpstreamError> {
         let Some(tls) = &self.protocol.tls else { return Ok(()) };
         if self.tls.borrow().is_some() {
@@ -90,10 +80,10 @@ impl UpstreamConnector {
         Ok(())
     }
 
-    /// Whether a stream that was opened speaks HTTP/2.
+    /// Whether HTTP/2 is to be spoken on an open stream.
     ///
     /// # Errors
-    /// If it had to, and the endpoint chose otherwise.
+    /// If the configuration requires HTTP/2 and the endpoint negotiated another protocol.
     pub(super) fn has_negotiated_h2(&self, stream: &UpstreamStream) -> Result<bool, UpstreamError> {
         match (self.protocol.http_version, stream.alpn()) {
             (UpstreamHttpVersion::H1, _) => Ok(false),
@@ -112,7 +102,7 @@ impl UpstreamConnector {
     /// Opens a connection to `address`. The caller bounds the time.
     ///
     /// # Errors
-    /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
+    /// [`UpstreamError::Endpoint`] with nothing reached, or [`UpstreamError::Local`].
     pub(super) async fn open(
         &self,
         address: SocketAddr,
@@ -120,7 +110,7 @@ impl UpstreamConnector {
         progress: &ConnectProgress,
     ) -> Result<UpstreamStream, UpstreamError> {
         let mut stream = TcpStream::connect(address).await.map_err(connect_error)?;
-        // Without it a small request waits for the acknowledgement of the one before.
+        // Nagle's algorithm would delay a small request until the previous one is acknowledged.
         let _ = stream.set_nodelay(true);
         if let Some(version) = self.protocol.proxy_protocol {
             let header = proxy_header::encode(version, downstream);
@@ -137,7 +127,8 @@ impl UpstreamConnector {
         address: SocketAddr,
         stream: TcpStream,
     ) -> Result<UpstreamStream, UpstreamError> {
-        let not_prepared = || UpstreamError::Local(io::Error::other("TLS was not made ready"));
+        let not_prepared =
+            || UpstreamError::Local(io::Error::other("the TLS configuration is not prepared"));
         let config = self.tls.borrow().clone().ok_or_else(not_prepared)?;
         let name = tls_client::server_name(tls.server_name.as_deref(), address.ip());
         let name = name.ok_or_else(not_prepared)?;

@@ -1,92 +1,41 @@
-//! One request and its response head, over whichever version of HTTP.
+//! One request and its response head, over HTTP/1.1 or HTTP/2.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request};
 
 use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 
-use super::connection::{H1Connection, UpstreamError};
+use super::connection::H1Connection;
+use super::error::UpstreamError;
+use super::h1_exchange::H1Exchange;
+use super::h1_request_sender::BodyFraming;
 use super::h2_connection::StreamPermit;
+use super::h2_exchange::H2Exchange;
+use super::interim::InterimResponse;
 use super::pool::ConnectionPool;
 use super::request_body::RequestBody;
 use super::tunnel::UpstreamTunnel;
-use super::{h1_exchange, h2_exchange};
 
-/// Interim answers before the final one, at most (RFC 9110 15.2).
-const MAX_INTERIM: u32 = 16;
-
-/// How a request's body is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFraming {
-    /// As many bytes as the head's content-length says.
-    Length,
-    Chunked,
-}
-
-/// A way to an endpoint that is open.
-#[derive(Debug)]
-pub enum ReadyConnection {
-    /// HTTP/1.1: a connection carries one request at a time.
-    H1(H1Connection),
-    /// HTTP/2: room for one request among others.
-    H2(StreamPermit),
-}
-
-/// What may wait of interim answers until somebody takes them, by the length of their heads.
-const MAX_INTERIM_BYTES: usize = 16 * 1024;
-
-/// An interim answer (1xx): more is to come.
-#[derive(Debug)]
-pub struct InterimResponse {
-    /// 100 to 199, and never 101.
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-}
-
-/// The interim answers to one request: they are counted, and kept for who wants them.
-#[derive(Debug, Default)]
-pub(super) struct InterimBuffer {
-    count: u32,
-    bytes: usize,
-    responses: Vec<InterimResponse>,
-}
-
-impl InterimBuffer {
-    /// Takes in one whose head is `bytes` long, about; whether it is not one too many.
-    pub(super) fn try_push(&mut self, interim: InterimResponse, bytes: usize) -> bool {
-        self.count += 1;
-        self.bytes += bytes;
-        if self.bytes <= MAX_INTERIM_BYTES {
-            self.responses.push(interim);
-        }
-        self.count <= MAX_INTERIM
-    }
-
-    pub(super) fn take_all(&mut self) -> Vec<InterimResponse> {
-        std::mem::take(&mut self.responses)
-    }
-}
-
-/// A request on its way and the response head that is awaited. Dropped before its end it is
-/// withdrawn: the endpoint does not go on with a request that nobody waits for. It changes hands often,
-/// and so lies in a box.
+/// A request in flight, until its response head has arrived. Dropped before the response ends, it
+/// resets its connection or stream, so that the endpoint does not execute an abandoned request.
+/// Boxed, because it is moved often.
 #[derive(Debug)]
 pub enum Exchange {
-    H1(Box<h1_exchange::H1Exchange>),
-    H2(Box<h2_exchange::H2Exchange>),
+    H1(Box<H1Exchange>),
+    H2(Box<H2Exchange>),
 }
 
 impl Exchange {
-    /// Begins over HTTP/1.1: writes as much of `head` as the socket takes at once. Pieces of a body,
-    /// framed as `framing` says, will follow if there is one. `switch_to` is the protocol that it asks the
-    /// endpoint to go on in: a 101 that says so is then an answer.
+    /// Starts an exchange over HTTP/1.1: writes as much of `head` as the socket accepts at once.
+    /// `framing` is that of the body, if there is one. `switch_to` is the protocol of the Upgrade
+    /// field: a 101 that names it is then a final response.
     ///
     /// # Errors
-    /// [`TryError`]; nothing has been reached if the socket refused the first byte.
+    /// [`UpstreamError`]; nothing has been reached if the socket refused the first byte.
     pub fn begin_h1(
         connection: H1Connection,
         head: &[u8],
@@ -95,13 +44,12 @@ impl Exchange {
         max_head_bytes: usize,
         switch_to: Option<&'static str>,
     ) -> Result<Self, UpstreamError> {
-        let mut exchange =
-            h1_exchange::H1Exchange::begin(connection, head, method, framing, max_head_bytes)?;
+        let mut exchange = H1Exchange::begin(connection, head, method, framing, max_head_bytes)?;
         exchange.switch_to = switch_to;
         Ok(Self::H1(Box::new(exchange)))
     }
 
-    /// After a 101: the connection, for anything. `None` over HTTP/2, which has none.
+    /// Turns the connection into a tunnel, after a 101. `None` over HTTP/2, which has no 101.
     pub fn into_tunnel(self) -> Option<UpstreamTunnel> {
         match self {
             Self::H1(exchange) => Some(exchange.into_tunnel()),
@@ -109,19 +57,19 @@ impl Exchange {
         }
     }
 
-    /// Begins over HTTP/2: hands `request` over; pieces of a body follow if it `has_body`.
+    /// Starts an exchange over HTTP/2; a body follows `request` if `has_body`.
     ///
     /// # Errors
-    /// [`TryError`] with nothing reached.
+    /// [`UpstreamError`] with nothing reached.
     pub fn begin_h2(
         permit: StreamPermit,
         request: Request<()>,
         has_body: bool,
     ) -> Result<Self, UpstreamError> {
-        permit.send_request(request, has_body).map(|exchange| Self::H2(Box::new(exchange)))
+        H2Exchange::begin(permit, request, has_body).map(|exchange| Self::H2(Box::new(exchange)))
     }
 
-    /// How much of the request may have been seen.
+    /// How much of the request the endpoint may have seen.
     pub fn reached(&self) -> RequestExposure {
         match self {
             Self::H1(exchange) => exchange.reached(),
@@ -129,7 +77,7 @@ impl Exchange {
         }
     }
 
-    /// Bytes of the request that were handed over.
+    /// Bytes of the request that the kernel (HTTP/1.1) or the library (HTTP/2) has accepted.
     pub fn written_bytes(&self) -> u64 {
         match self {
             Self::H1(exchange) => exchange.written_bytes(),
@@ -137,7 +85,7 @@ impl Exchange {
         }
     }
 
-    /// Whether all of the request has been handed over.
+    /// Whether all of the request has been accepted.
     pub fn is_sent(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.is_sent(),
@@ -145,7 +93,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the client is to send more before the endpoint can be expected to answer.
+    /// Whether the endpoint may be waiting for the rest of the client's body.
     pub fn is_waiting_for_client(&self) -> bool {
         match self {
             Self::H1(exchange) => exchange.is_waiting_for_client(),
@@ -153,7 +101,7 @@ impl Exchange {
         }
     }
 
-    /// Whether all of the body that follows `head` has come with it.
+    /// Whether all of the body has arrived with `head`.
     pub fn has_complete_body(&self, head: &ResponseHead) -> bool {
         match self {
             Self::H1(exchange) => exchange.has_complete_body(head),
@@ -161,8 +109,7 @@ impl Exchange {
         }
     }
 
-    /// That body, if there is one; the connection goes back to `home`. Only if
-    /// [`Exchange::has_whole`].
+    /// Takes that body and returns the connection to `pool`. Requires [`Self::has_complete_body`].
     pub fn into_complete_body(self, head: &ResponseHead, pool: &Rc<ConnectionPool>) -> Bytes {
         match self {
             Self::H1(exchange) => exchange.into_complete_body(head, pool),
@@ -170,7 +117,7 @@ impl Exchange {
         }
     }
 
-    /// Takes out what the endpoint has said before its answer.
+    /// Takes the interim responses that have arrived since the last call.
     pub fn take_interim_responses(&mut self) -> Vec<InterimResponse> {
         match self {
             Self::H1(exchange) => exchange.interims.take_all(),
@@ -178,7 +125,8 @@ impl Exchange {
         }
     }
 
-    /// Sends on and waits for the final response head. What comes before it can be taken out.
+    /// Sends the rest of the request and waits for the final response head. Interim responses
+    /// before it can be taken.
     pub fn poll_head(
         &mut self,
         body: &mut RequestBody,

@@ -1,5 +1,4 @@
-//! A pool's HTTP/2 connections: many requests share one, and those that need a new one share its
-//! opening.
+//! The HTTP/2 connections of a pool: requests share them, and share the opening of a new one.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -10,24 +9,23 @@ use tokio::sync::Notify;
 
 use crate::logic::model::outcome::Failure;
 
-use super::connection::UpstreamError;
+use super::error::UpstreamError;
 use super::h2_connection::{H2Connection, StreamAcquisition, StreamPermit};
 
-/// Requests that wait for one opening, while it is not known how many the endpoint allows.
+/// Requests that wait for one pending connection, until the endpoint's limit is known.
 const EXPECTED_STREAMS: usize = 100;
 
-/// The HTTP/2 connections of a pool.
 #[derive(Debug)]
 pub(super) struct H2Connections {
     connections: RefCell<Vec<Rc<H2Connection>>>,
     pending: RefCell<Option<Rc<PendingConnect>>>,
-    /// How many requests the newest connection could carry.
+    /// The stream limit of the newest connection.
     streams_per_connection: Cell<usize>,
-    /// Whether the endpoint chose HTTP/1.1 when it had the choice.
+    /// Whether the endpoint negotiated HTTP/1.1 last.
     has_chosen_h1: Cell<bool>,
 }
 
-/// A connection that is being opened, for all who wait for it.
+/// A connection that is being opened, shared by the requests that wait for it.
 #[derive(Debug)]
 pub struct PendingConnect {
     waiters: Cell<usize>,
@@ -38,7 +36,7 @@ pub struct PendingConnect {
 #[derive(Clone, Copy, Debug)]
 enum ConnectState {
     Running,
-    /// It is open, and may be taken already.
+    /// The connection is open; other requests may have taken its streams.
     Open,
     Failed(Failure),
     /// This process is at fault.
@@ -57,7 +55,7 @@ impl Default for H2Connections {
 }
 
 impl H2Connections {
-    /// A seat on a connection that is open, `client`'s own where connections belong to clients.
+    /// A stream on an open connection; of `client`, where each connection belongs to one client.
     pub(super) fn acquire_stream(&self, client: Option<SocketAddr>) -> Option<StreamPermit> {
         let mut connections = self.connections.borrow_mut();
         let mut permit = None;
@@ -77,7 +75,7 @@ impl H2Connections {
         permit
     }
 
-    /// Joins those who wait for a connection, if one is being opened that will have a seat.
+    /// Joins the requests that wait for the pending connection, if it is expected to have room.
     pub(super) fn join_pending(&self) -> Option<Rc<PendingConnect>> {
         let pending = self.pending.borrow();
         let pending = pending.as_ref()?;
@@ -89,7 +87,7 @@ impl H2Connections {
         Some(Rc::clone(pending))
     }
 
-    /// A new opening, with one who waits for it.
+    /// A new pending connection with one waiting request.
     pub(super) fn begin_connect(&self) -> Rc<PendingConnect> {
         let pending = PendingConnect {
             waiters: Cell::new(1),
@@ -110,7 +108,7 @@ impl H2Connections {
         self.connections.borrow_mut().retain(|open| !Rc::ptr_eq(open, connection));
     }
 
-    /// The endpoint had the choice.
+    /// Records whether the endpoint negotiated HTTP/1.1.
     pub(super) fn set_chosen_h1(&self, has_chosen: bool) {
         self.has_chosen_h1.set(has_chosen);
     }
@@ -119,7 +117,7 @@ impl H2Connections {
         self.has_chosen_h1.get()
     }
 
-    /// Connections that carry nothing.
+    /// The number of connections without a stream.
     pub(super) fn idle_count(&self) -> usize {
         self.connections
             .borrow()
@@ -128,7 +126,7 @@ impl H2Connections {
             .count()
     }
 
-    /// Those that `fits` take no new requests, and end when the last one has.
+    /// Retires the connections for which `is_match` holds: they end with their last stream.
     pub(super) fn retire_matching(&self, is_match: impl Fn(&H2Connection) -> bool) {
         self.connections.borrow_mut().retain(|connection| {
             let is_retired = is_match(connection);
@@ -139,14 +137,13 @@ impl H2Connections {
         });
     }
 
-    /// Those go that have carried nothing for longer than `timeout`.
+    /// Retires the connections that have been idle for longer than `timeout`.
     pub(super) fn retire_idle(&self, now: Instant, timeout: Duration) {
         let is_old = |since: Instant| now.saturating_duration_since(since) > timeout;
         self.retire_matching(|connection| connection.idle_since().is_some_and(is_old));
     }
 
-    /// Makes room where each connection belongs to one client: the one goes that has carried nothing
-    /// for the longest.
+    /// Retires the connection that has been idle for the longest time; `false` if none is idle.
     pub(super) fn try_retire_oldest_idle(&self) -> bool {
         let connections = self.connections.borrow();
         let idle = connections.iter().filter(|connection| connection.idle_since().is_some());
@@ -159,17 +156,17 @@ impl H2Connections {
         true
     }
 
-    /// What is cut short from now on is not to be gone on with.
+    /// Makes all connections end with a TCP reset.
     pub(super) fn reset_on_close(&self) {
         self.connections.borrow().iter().for_each(|connection| connection.reset_on_close());
     }
 }
 
 impl PendingConnect {
-    /// Waits for its end.
+    /// Waits until the connection is open.
     ///
     /// # Errors
-    /// What it failed for.
+    /// The failure of the opening.
     pub(super) async fn wait(&self) -> Result<(), UpstreamError> {
         loop {
             let finished = self.finished.notified();

@@ -2,17 +2,15 @@
 
 mod abort;
 mod acquire;
+mod idle;
 
 pub use abort::AbortEpoch;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::Waker;
 
-use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::logic::incident::client_failure::ClientFailure;
@@ -22,63 +20,60 @@ use crate::logic::model::topology::PoolLimitSpec;
 use crate::logic::model::upstream_protocol::{UpstreamHttpVersion, UpstreamProtocol};
 use crate::logic::overload::descriptor_pool::DescriptorPool;
 use crate::logic::request::breaker::LimitPermit;
-use crate::logic::request::limits::{
-    CircuitBreakers, LimitExceeded, LimitGauges, LimitKind, LimitScope,
-};
+use crate::logic::request::limits::{CircuitBreakers, LimitExceeded, LimitKind, LimitScope};
 
-use super::connection::{H1Connection, UpstreamError};
+use super::checkout::Checkout;
+use super::connection::H1Connection;
 use super::connection_queue::{ConnectionPermit, ConnectionQueue};
 use super::connector::UpstreamConnector;
+use super::error::UpstreamError;
 use super::fault_injection::{FaultInjection, InjectedReply};
-use super::h2_connection::{H2Connection, StreamPermit};
-use super::h2_connections::{H2Connections, PendingConnect};
-use super::stream::{IdleState, UpstreamStream};
+use super::h2_connection::H2Connection;
+use super::h2_connections::H2Connections;
+use super::stream::UpstreamStream;
 use super::streaming_responses::StreamingResponses;
 
-/// A connection that has been idle for longer gives its buffer back.
-const BUFFER_RELEASE_AFTER: Duration = Duration::from_secs(1);
-
-/// What a pool tells its worker.
+/// What a pool reports to its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolEvent {
     /// The endpoint closed or reset an idle connection.
     IdleClosed(EndpointId),
 }
 
-/// A connection that is free, or will be.
-#[derive(Debug)]
-pub enum Checkout {
-    Idle(H1Connection),
-    /// It has room for one more request.
-    H2Stream(StreamPermit),
-    /// It is being opened, for others as well.
-    Pending(Rc<PendingConnect>),
-    /// It may be opened.
-    New(ConnectionPermit),
-}
-
-/// Hears what a pool sees.
 type PoolEventHandler = Rc<dyn Fn(PoolEvent)>;
 
-/// The connections to one endpoint: idle ones, last used first, watched for the endpoint's hanging
-/// up, and those that requests share.
-pub struct ConnectionPool {
-    /// Where the connections lead.
+/// The parts of a new pool.
+pub struct PoolOptions<'a> {
     pub target: Target,
-    /// What a drill does to them, if they are for its requests.
+    /// Counters of all workers for all endpoints of the pool together.
+    pub pool_stats: Arc<PoolStats>,
+    /// The descriptors that all workers share.
+    pub descriptors: Arc<DescriptorPool>,
+    pub protocol: &'a Arc<UpstreamProtocol>,
+    pub limits: &'a PoolLimitSpec,
+    /// Receives the pool's events on the worker's thread.
+    pub on_event: PoolEventHandler,
+}
+
+/// The connections of one worker to one endpoint: idle HTTP/1.1 connections, watched for a close by
+/// the endpoint, and shared HTTP/2 connections.
+pub struct ConnectionPool {
+    /// The endpoint.
+    pub target: Target,
+    /// The faults that a drill injects, if the pool serves a drill.
     pub fault_injection: Option<Rc<FaultInjection>>,
     connector: RefCell<Rc<UpstreamConnector>>,
-    /// How often it has changed.
+    /// Counts changes of `connector`; connections of an earlier generation are not reused.
     generation: Cell<u32>,
     h2_connections: H2Connections,
     max_head_bytes: Cell<usize>,
+    /// Idle HTTP/1.1 connections, the most recently used one last; at most `max_idle`.
     idle: RefCell<Vec<H1Connection>>,
     max_idle: Cell<usize>,
     pool_stats: Arc<PoolStats>,
-    /// Those of all workers together.
     descriptors: Arc<DescriptorPool>,
     breakers: Cell<CircuitBreakers>,
-    /// Connections are limited: there may be somebody who waits for one.
+    /// A breaker limits connections, so that requests may be waiting for one.
     is_limited: Cell<bool>,
     queue: Rc<ConnectionQueue>,
     watcher_waker: RefCell<Option<Waker>>,
@@ -86,7 +81,7 @@ pub struct ConnectionPool {
     abort_epoch: Cell<AbortEpoch>,
     abort_notify: Notify,
     pub(super) streaming_responses: StreamingResponses,
-    /// Nobody is to come any more: what is given back is not kept.
+    /// Returned connections are closed.
     is_draining: Cell<bool>,
     is_watched: Cell<bool>,
 }
@@ -102,32 +97,21 @@ impl std::fmt::Debug for ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// An empty pool that speaks as `speech` says, keeps to `limits` and tells `listener` what it
-    /// sees; `live` counts what all endpoints have together, `descriptors` what all workers have.
-    pub fn new(
-        target: Target,
-        (pool_stats, descriptors): (Arc<PoolStats>, Arc<DescriptorPool>),
-        protocol: &Arc<UpstreamProtocol>,
-        limits: &PoolLimitSpec,
-        on_event: PoolEventHandler,
-    ) -> Rc<Self> {
-        Self::with_fault_injection(
-            target,
-            (pool_stats, descriptors),
-            protocol,
-            limits,
-            (on_event, None),
-        )
+    /// An empty pool.
+    pub fn new(options: PoolOptions<'_>) -> Rc<Self> {
+        Self::build(options, None)
     }
 
-    /// The same for the requests that a drill takes.
+    /// An empty pool for the requests of a drill, with the faults that the drill injects.
     pub fn with_fault_injection(
-        target: Target,
-        (pool_stats, descriptors): (Arc<PoolStats>, Arc<DescriptorPool>),
-        protocol: &Arc<UpstreamProtocol>,
-        limits: &PoolLimitSpec,
-        (on_event, fault_injection): (PoolEventHandler, Option<Rc<FaultInjection>>),
+        options: PoolOptions<'_>,
+        fault_injection: Rc<FaultInjection>,
     ) -> Rc<Self> {
+        Self::build(options, Some(fault_injection))
+    }
+
+    fn build(options: PoolOptions<'_>, fault_injection: Option<Rc<FaultInjection>>) -> Rc<Self> {
+        let PoolOptions { target, pool_stats, descriptors, protocol, limits, on_event } = options;
         Rc::new(Self {
             target,
             fault_injection,
@@ -160,7 +144,7 @@ impl ConnectionPool {
         self.idle.borrow_mut().truncate(limits.max_idle_connections);
     }
 
-    /// Speaks as `speech` says from now on; connections that were opened otherwise are not kept.
+    /// Changes the protocol of new connections; open ones of another protocol are not reused.
     pub fn set_protocol(&self, protocol: &Arc<UpstreamProtocol>) {
         if Arc::ptr_eq(self.connector.borrow().protocol(), protocol) {
             return;
@@ -174,7 +158,7 @@ impl ConnectionPool {
         }
     }
 
-    /// A connection that leads nowhere.
+    /// A connection without a peer, for a drill.
     pub fn inject_reply(&self, reply: InjectedReply) -> H1Connection {
         let permit = ConnectionPermit::unlimited(&self.queue);
         H1Connection::new(
@@ -185,7 +169,7 @@ impl ConnectionPool {
         )
     }
 
-    /// A client saw a failure of the endpoint.
+    /// Counts a failure of the endpoint that a client saw.
     pub fn record_client_failure(&self, now_us: u64, failure: ClientFailure) {
         self.target.stats.record_client_failure(failure, now_us);
         if let Some(injection) = &self.fault_injection {
@@ -193,31 +177,32 @@ impl ConnectionPool {
         }
     }
 
-    /// The drill that the connections were for is over.
+    /// Whether the pool serves a drill that is over.
     pub fn is_drill_over(&self) -> bool {
-        self.fault_injection.as_ref().is_some_and(|staging| staging.is_finished.get())
+        self.fault_injection.as_ref().is_some_and(|injection| injection.is_finished.get())
     }
 
-    /// Makes ready what the opening of a connection needs that is not the endpoint's affair.
+    /// Prepares what a connection needs from this process (TLS roots and keys), so that the time
+    /// for it is not blamed on the endpoint.
     ///
     /// # Errors
-    /// [`TryError::Local`].
+    /// [`UpstreamError::Local`].
     pub async fn prepare(&self) -> Result<(), UpstreamError> {
         let connector = Rc::clone(&self.connector.borrow());
         connector.prepare().await
     }
 
-    /// What requests are asked for by, as a URI says it.
+    /// The URI scheme of requests to the endpoint.
     pub fn scheme(&self) -> &'static str {
         if self.connector.borrow().protocol().tls.is_some() { "https" } else { "http" }
     }
 
-    /// Whether each connection belongs to one client.
+    /// Whether each connection belongs to one client (PROXY protocol).
     fn is_per_client(&self) -> bool {
         self.connector.borrow().protocol().proxy_protocol.is_some()
     }
 
-    /// Whether requests are expected to share connections.
+    /// Whether requests are expected to share connections (HTTP/2).
     fn can_share(&self) -> bool {
         let connector = self.connector.borrow();
         let protocol = connector.protocol();
@@ -231,25 +216,26 @@ impl ConnectionPool {
         is_h2 && protocol.proxy_protocol.is_none()
     }
 
-    /// An HTTP/2 connection has ended, while somebody might have wanted it or not.
-    pub(super) fn h2_connection_closed(&self, connection: &Rc<H2Connection>, is_idle_close: bool) {
+    /// Removes an HTTP/2 connection that has ended, and reports it if it was idle.
+    fn h2_connection_closed(&self, connection: &Rc<H2Connection>, is_idle_close: bool) {
         self.h2_connections.remove(connection);
         if is_idle_close {
             (self.on_event)(PoolEvent::IdleClosed(self.target.id));
         }
     }
 
-    /// What all workers share for the endpoints together.
+    /// The counters of all workers for all endpoints of the pool together.
     pub fn pool_stats(&self) -> &Arc<PoolStats> {
         &self.pool_stats
     }
 
-    /// A connection that was idle, or room for another one. Nobody passes those who wait.
+    /// An idle connection or the permission to open one. Fails while other requests wait, so that
+    /// connections are handed out first come, first served.
     ///
     /// # Errors
-    /// The limit that leaves no room.
+    /// The limit that is reached.
     pub fn checkout(&self) -> Result<Checkout, LimitExceeded> {
-        // Whoever comes has been told that it may.
+        // A request arrives only while the endpoint is eligible.
         self.is_draining.set(false);
         if !self.queue.is_empty() {
             return Err(LimitExceeded {
@@ -282,7 +268,8 @@ impl ConnectionPool {
         Ok(Checkout::New(ConnectionPermit::new(permit, &self.queue)))
     }
 
-    /// Room where connections belong to clients: others' idle ones give way.
+    /// Permission to open a connection for one client; idle connections of other clients are closed
+    /// if a limit requires it.
     fn per_client_permit(&self) -> Result<Checkout, LimitExceeded> {
         loop {
             let full = match self.connection_permit() {
@@ -298,7 +285,7 @@ impl ConnectionPool {
         }
     }
 
-    /// A place among those who wait for a connection, if one more may.
+    /// Permission to wait for a connection.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -310,7 +297,7 @@ impl ConnectionPool {
         LimitPermit::try_acquire(limit, &self.breakers.get(), &self.target.stats, &self.pool_stats)
     }
 
-    /// Waits, first come first served, until a connection is free or may be opened.
+    /// Waits, first come, first served, until a connection is free or may be opened.
     pub async fn wait_for_connection(&self) -> Checkout {
         let ticket = self.queue.enqueue();
         loop {
@@ -323,118 +310,20 @@ impl ConnectionPool {
         }
     }
 
-    /// Whether somebody who waits elsewhere has a better use for an idle connection's room, or for its
-    /// descriptor.
-    fn should_yield(&self) -> bool {
-        if self.descriptors.is_near_limit() {
-            return true;
-        }
-        if !self.is_limited.get() {
-            return false;
-        }
-        let CircuitBreakers { endpoint, pool } = self.breakers.get();
-        let has_pending = |gauges: &LimitGauges| gauges.get(LimitKind::Pending) > 0;
-        self.queue.is_empty()
-            && (endpoint.connections.is_some() && has_pending(self.target.stats.gauges())
-                || pool.connections.is_some() && has_pending(self.pool_stats.gauges()))
-    }
-
-    /// The connection that was used last, by `client` where connections belong to clients, if it
-    /// still looks alive.
-    pub fn take_idle(&self, client: Option<SocketAddr>) -> Option<H1Connection> {
-        loop {
-            let mut connection = match client {
-                None => self.idle.borrow_mut().pop()?,
-                Some(_) => {
-                    let mut idle = self.idle.borrow_mut();
-                    let index = idle.iter().rposition(|open| open.client == client)?;
-                    idle.remove(index)
-                }
-            };
-            let mut cx = Context::from_waker(Waker::noop());
-            match connection.stream.check_idle(&mut cx) {
-                IdleState::Silent => return Some(connection),
-                IdleState::Closed => (self.on_event)(PoolEvent::IdleClosed(self.target.id)),
-                IdleState::UnexpectedData => {}
-            }
-        }
-    }
-
-    /// Keeps a connection whose exchange is complete. The first one spawns the pool's watcher onto
-    /// the current `LocalSet`.
-    pub fn put_idle(self: &Rc<Self>, mut connection: H1Connection) {
-        let mut idle = self.idle.borrow_mut();
-        let is_old = connection.generation != self.generation.get();
-        if is_old || self.is_draining.get() || self.max_idle.get() == 0 || self.should_yield() {
-            return;
-        }
-        if idle.len() >= self.max_idle.get() {
-            if connection.client.is_none() {
-                return;
-            }
-            // Its own client has use for it; that of the oldest has probably gone.
-            idle.remove(0);
-        }
-        connection.idle_since = Instant::now();
-        if !self.is_watched.replace(true) {
-            let weak_pool = Rc::downgrade(self);
-            tokio::task::spawn_local(std::future::poll_fn(move |cx| watch_idle(&weak_pool, cx)));
-        } else if let Some(waker) = &*self.watcher_waker.borrow() {
-            // Has the watcher woken when the endpoint hangs up; it may have done so already.
-            if connection.stream.check_idle(&mut Context::from_waker(waker)) != IdleState::Silent {
-                return;
-            }
-        }
-        idle.push(connection);
-        drop(idle);
-        self.queue.wake_first();
-    }
-
-    /// Closes what has been idle for longer than `timeout`, or is wanted elsewhere.
-    pub fn retire_idle(&self, now: Instant, timeout: Duration) {
-        if self.should_yield() {
-            self.h2_connections.retire_matching(|connection| connection.idle_since().is_some());
-            return self.idle.borrow_mut().clear();
-        }
-        self.h2_connections.retire_idle(now, timeout);
-        let mut idle = self.idle.borrow_mut();
-        let old = idle.partition_point(|c| now.saturating_duration_since(c.idle_since) > timeout);
-        idle.drain(..old);
-        // They are in the order in which they were last used.
-        let is_past_release = |c: &&mut H1Connection| {
-            now.saturating_duration_since(c.idle_since) > BUFFER_RELEASE_AFTER
-        };
-        idle.iter_mut().take_while(is_past_release).for_each(|c| c.input = BytesMut::new());
-    }
-
     pub fn idle_count(&self) -> usize {
         self.idle.borrow().len() + self.h2_connections.idle_count()
     }
 
-    /// What is cut short from now on, on connections that requests share, is not to be gone on with.
+    /// Makes shared HTTP/2 connections end with a TCP reset, so that the endpoint does not execute
+    /// aborted requests.
     pub fn reset_shared_on_close(&self) {
         self.h2_connections.reset_on_close();
     }
 
-    /// Closes all idle connections; those that requests share take no new ones.
+    /// Closes all idle connections; shared ones take no new requests.
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();
         self.h2_connections.retire_matching(|_| true);
-    }
-
-    fn check_idle(&self, cx: &mut Context<'_>) {
-        let mut closed = 0;
-        self.idle.borrow_mut().retain_mut(|connection| match connection.stream.check_idle(cx) {
-            IdleState::Silent => true,
-            IdleState::Closed => {
-                closed += 1;
-                false
-            }
-            IdleState::UnexpectedData => false,
-        });
-        if closed > 0 {
-            (self.on_event)(PoolEvent::IdleClosed(self.target.id));
-        }
     }
 }
 
@@ -445,16 +334,4 @@ impl Drop for ConnectionPool {
             waker.wake();
         }
     }
-}
-
-/// Runs for as long as the pool lives.
-fn watch_idle(pool: &Weak<ConnectionPool>, cx: &mut Context<'_>) -> Poll<()> {
-    let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
-    let is_same_waker =
-        pool.watcher_waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-    if !is_same_waker {
-        *pool.watcher_waker.borrow_mut() = Some(cx.waker().clone());
-    }
-    pool.check_idle(cx);
-    Poll::Pending
 }

@@ -1,26 +1,35 @@
-//! What a connection begins with that carries a client's address: the PROXY protocol of HAProxy,
-//! versions 1 and 2.
+//! Encodes headers of HAProxy's PROXY protocol, versions 1 and 2, which carry a client's address.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::logic::model::upstream_protocol::ProxyProtocolVersion;
 
-use super::connector::DownstreamAddresses;
-
-/// Begins a header of version 2.
+/// The start of a version 2 header.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Version 2, a connection on somebody's behalf.
+/// Version 2, command PROXY: the connection relays that of a client.
 const V2_COMMAND_PROXY: u8 = 0x21;
 
-/// The same, a connection of our own.
+/// Version 2, command LOCAL: a connection of the proxy itself.
 const V2_COMMAND_LOCAL: u8 = 0x20;
 
-/// TCP over IPv4, and over IPv6.
 const V2_FAMILY_TCP4: u8 = 0x11;
 const V2_FAMILY_TCP6: u8 = 0x21;
 
-/// The header for a connection on behalf of `caller`.
+/// Signature, command, family, length, and two IPv6 addresses with ports.
+const V2_MAX_BYTES: usize = 52;
+const V2_MAX_ADDRESS_BYTES: usize = 36;
+
+/// Both ends of the client's connection, for which a connection to an endpoint is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DownstreamAddresses {
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// The address at which its connection was accepted.
+    pub local: SocketAddr,
+}
+
+/// The header for a connection that relays that of `downstream`.
 pub(super) fn encode(version: ProxyProtocolVersion, downstream: DownstreamAddresses) -> Vec<u8> {
     let (from, to) = to_same_family(downstream);
     match version {
@@ -34,7 +43,7 @@ pub(super) fn encode(version: ProxyProtocolVersion, downstream: DownstreamAddres
     }
 }
 
-/// The header for a connection on nobody's behalf, such as a probe's.
+/// The header for a connection of the proxy itself, such as a probe's.
 pub(in crate::net) fn encode_local(version: ProxyProtocolVersion) -> Vec<u8> {
     match version {
         ProxyProtocolVersion::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
@@ -58,7 +67,7 @@ fn to_same_family(downstream: DownstreamAddresses) -> (SocketAddr, SocketAddr) {
 }
 
 fn encode_v2(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
-    let mut addresses = Vec::with_capacity(36);
+    let mut addresses = Vec::with_capacity(V2_MAX_ADDRESS_BYTES);
     for address in [from, to] {
         match address.ip() {
             IpAddr::V4(ip) => addresses.extend_from_slice(&ip.octets()),
@@ -69,7 +78,7 @@ fn encode_v2(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         addresses.extend_from_slice(&address.port().to_be_bytes());
     }
     let family = if from.is_ipv4() { V2_FAMILY_TCP4 } else { V2_FAMILY_TCP6 };
-    let mut header = Vec::with_capacity(52);
+    let mut header = Vec::with_capacity(V2_MAX_BYTES);
     header.extend_from_slice(V2_SIGNATURE);
     header.extend_from_slice(&[V2_COMMAND_PROXY, family, 0, addresses.len() as u8]);
     header.extend_from_slice(&addresses);

@@ -1,4 +1,4 @@
-//! The response body of an exchange, and the connection's way back to its pool.
+//! The response body of an exchange, and the return of its connection to the pool.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,55 +12,42 @@ use crate::logic::model::outcome::FailureReason;
 use crate::net::h1::ResponseHead;
 use crate::net::trailers::Trailers;
 
+use super::error::ResponseBodyError;
 use super::exchange::Exchange;
+use super::h1_response_body::H1ResponseBody;
+use super::h2_response_body::H2ResponseBody;
 use super::pool::ConnectionPool;
 use super::request_body::RequestBody;
 use super::streaming_responses::WakerSlot;
-use super::{h1_exchange, h2_exchange};
 
-/// Bytes of an unwanted response that are read before its connection is closed.
+/// Bytes of an unwanted response that are read to keep its connection; it is closed after more.
 const MAX_DISCARD_BYTES: usize = 64 * 1024;
 
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Why a response body ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseBodyError {
-    /// The endpoint is at fault.
-    Endpoint(FailureReason),
-    /// The client is: the rest of its request body could not be read.
-    Client,
-    /// Nobody is: the endpoint is drained, and the time of what lasts there is up.
-    Drained,
-}
-
-/// Closed, reset or wrongly framed after the head: all the same to whoever awaits the rest.
-pub(super) const TRUNCATED: ResponseBodyError = ResponseBodyError::Endpoint(FailureReason::Cut);
-
-/// A response body that was read to its end, or one still to be streamed.
+/// A response body: read to its end, or still to be streamed.
 #[derive(Debug)]
 pub enum ReceivedBody {
     Complete(Bytes),
-    /// The rest is still on its way.
     Streaming(Box<ResponseBody>),
 }
 
-/// A response body on its way.
+/// A response body that is being received.
 #[derive(Debug)]
 pub struct ResponseBody {
     body: ProtocolBody,
     pool: Rc<ConnectionPool>,
     idle_timeout: Duration,
     idle_timer: Option<Pin<Box<Sleep>>>,
-    /// How often what lasts at the endpoint had been ended before.
+    /// The endpoint's count of ended streaming responses when this one began.
     end_count: u64,
     waker_slot: Option<WakerSlot>,
 }
 
 #[derive(Debug)]
 enum ProtocolBody {
-    H1(h1_exchange::H1ResponseBody),
-    H2(h2_exchange::H2ResponseBody),
+    H1(H1ResponseBody),
+    H2(H2ResponseBody),
 }
 
 impl Drop for ResponseBody {
@@ -70,8 +57,8 @@ impl Drop for ResponseBody {
 }
 
 impl ResponseBody {
-    /// The body that follows `head`. `outgoing` is what of the request is still to be sent; who
-    /// takes the body `until_end` asks for what follows it even if its length is known.
+    /// The body that follows `head`. `outgoing` is the rest of the request body. With
+    /// `should_read_to_end` the caller polls for trailers even if the length is known.
     pub fn new(
         exchange: Exchange,
         head: &ResponseHead,
@@ -85,20 +72,17 @@ impl ResponseBody {
         }
         let body = match exchange {
             Exchange::H1(exchange) => {
-                ProtocolBody::H1(h1_exchange::H1ResponseBody::new(*exchange, head, outgoing))
+                ProtocolBody::H1(H1ResponseBody::new(*exchange, head, outgoing))
             }
-            Exchange::H2(exchange) => ProtocolBody::H2(h2_exchange::H2ResponseBody::new(
-                *exchange,
-                head,
-                outgoing,
-                should_read_to_end,
-            )),
+            Exchange::H2(exchange) => {
+                ProtocolBody::H2(H2ResponseBody::new(*exchange, head, outgoing, should_read_to_end))
+            }
         };
         let end_count = pool.streaming_responses.end_count();
         Box::new(Self { body, pool, idle_timeout, idle_timer: None, end_count, waker_slot: None })
     }
 
-    /// Bytes still to come, where that is known.
+    /// Bytes that have not been taken yet, where the length is known.
     pub fn remaining(&self) -> Option<u64> {
         match &self.body {
             ProtocolBody::H1(body) => body.remaining(),
@@ -106,7 +90,7 @@ impl ResponseBody {
         }
     }
 
-    /// Whether all of it has been taken.
+    /// Whether the caller has taken all of the body.
     pub fn is_over(&self) -> bool {
         match &self.body {
             ProtocolBody::H1(body) => body.is_over(),
@@ -114,7 +98,7 @@ impl ResponseBody {
         }
     }
 
-    /// Takes out what followed the body, when it is over.
+    /// Takes the trailers, after the end of the body.
     pub fn take_trailers(&mut self) -> Trailers {
         match &mut self.body {
             ProtocolBody::H1(body) => body.take_trailers(),
@@ -122,7 +106,7 @@ impl ResponseBody {
         }
     }
 
-    /// The next piece, or `None` at the end, when the connection has gone back to its pool.
+    /// The next chunk, or `None` at the end, when the connection has been returned to its pool.
     pub fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -134,7 +118,7 @@ impl ResponseBody {
         match self.body.poll(cx) {
             Poll::Ready(Ok(Some(chunk))) => {
                 self.idle_timer = None;
-                // Whoever knows the length does not ask again after the last byte.
+                // A caller that knows the length does not poll again after the last byte.
                 if self.body.is_complete() {
                     self.return_connection();
                 }
@@ -155,13 +139,13 @@ impl ResponseBody {
         }
     }
 
-    /// Nothing has come: an error if that has been so for too long.
+    /// The error of a body that is idle for longer than its timeout.
     fn poll_idle_timeout(&mut self, cx: &mut Context<'_>) -> Poll<ResponseBodyError> {
         self.pool.streaming_responses.register_waker(&mut self.waker_slot, cx);
         let timeout = self.idle_timeout;
         let timer = self.idle_timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
-        // An endpoint that reads on while it answers may be waiting for its client.
+        // An endpoint that reads the request while it responds may be waiting for the client.
         let is_client_waiting = self.body.is_waiting_for_client();
         self.body.abort();
         Poll::Ready(if is_client_waiting {
@@ -171,7 +155,10 @@ impl ResponseBody {
         })
     }
 
-    /// Takes what has arrived already; `Some` if that was all of it.
+    /// Takes the whole body if all of it has arrived.
+    ///
+    /// # Errors
+    /// As [`Self::poll_chunk`].
     pub fn try_complete(&mut self) -> Result<Option<Bytes>, ResponseBodyError> {
         let complete = match &mut self.body {
             ProtocolBody::H1(body) => body.try_complete()?,
@@ -183,7 +170,7 @@ impl ResponseBody {
         Ok(complete)
     }
 
-    /// Whether anything followed the body, which has been read to its end.
+    /// Whether trailers follow the body, which has been read to its end.
     pub fn has_trailers(&self) -> bool {
         match &self.body {
             ProtocolBody::H1(_) => false,
@@ -191,18 +178,18 @@ impl ResponseBody {
         }
     }
 
-    /// Gives back what was collected, so that it passes on as it came, with what followed it.
+    /// Puts a collected body back, so that it is forwarded as a stream with its trailers.
     pub fn restore(&mut self, complete: Bytes) {
         if let ProtocolBody::H2(body) = &mut self.body {
             body.restore(complete);
         }
     }
 
-    /// Reads a body of known length, of which nothing has been taken, to its end. What is left of
-    /// its request is not sent on meanwhile.
+    /// Reads a body of known length, of which no chunk has been taken, to its end. The rest of an
+    /// HTTP/1.1 request body is not sent meanwhile.
     ///
     /// # Errors
-    /// As [`ResponseBody::poll_piece`].
+    /// As [`Self::poll_chunk`].
     pub async fn collect(&mut self) -> Result<Bytes, ResponseBodyError> {
         std::future::poll_fn(|cx| self.poll_collect(cx)).await
     }
@@ -230,8 +217,8 @@ impl ResponseBody {
         }
     }
 
-    /// Nobody wants it: reads the rest, if it is small and on its way already, on a task of the
-    /// current `LocalSet`, so that the connection can be kept; else closes it.
+    /// Discards an unwanted body: reads the rest of a small one on a task of the current `LocalSet`,
+    /// so that the connection can be reused; closes the connection of a large one.
     pub fn discard(mut self: Box<Self>) {
         let is_small = self.remaining().is_none_or(|left| left <= MAX_DISCARD_BYTES as u64);
         if !is_small || !self.body.is_sent() || !matches!(self.try_complete(), Ok(None)) {
@@ -264,7 +251,7 @@ impl ProtocolBody {
         }
     }
 
-    /// Whether no more need be asked for.
+    /// Whether no further poll is needed.
     fn is_complete(&self) -> bool {
         match self {
             Self::H1(body) => body.remaining() == Some(0),

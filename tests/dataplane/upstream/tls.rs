@@ -12,7 +12,7 @@ use gapless::logic::model::outcome::{CertificateProblem, Failure, FailureLayer, 
 use gapless::logic::model::snapshot::Target;
 use gapless::logic::request::retry::RequestExposure;
 use gapless::net::upstream::{
-    Checkout, ConnectProgress, ConnectionPool, DownstreamAddresses, UpstreamError,
+    Checkout, ConnectProgress, ConnectionPool, DownstreamAddresses, PoolOptions, UpstreamError,
 };
 use rustls::{HandshakeKind, ServerConfig};
 use tempfile::TempDir;
@@ -186,13 +186,14 @@ fn connect_once(directory: &Path, lines: &str, address: SocketAddr) -> Result<()
         zone_stats: Arc::default(),
     };
     block_on_local(async {
-        let pool = ConnectionPool::new(
+        let pool = ConnectionPool::new(PoolOptions {
             target,
-            Default::default(),
-            &spec.upstream_protocol,
-            &spec.limits,
-            Rc::new(|_| ()),
-        );
+            pool_stats: Arc::default(),
+            descriptors: Arc::default(),
+            protocol: &spec.upstream_protocol,
+            limits: &spec.limits,
+            on_event: Rc::new(|_| ()),
+        });
         pool.prepare().await?;
         let Ok(Checkout::New(slot)) = pool.checkout() else { panic!("no room") };
         pool.open_connection(slot, TEST_CLIENT, &ConnectProgress::default()).await.map(drop)
@@ -326,13 +327,14 @@ fn tls_handshake_counts_toward_the_connect_timeout() {
         zone_stats: Arc::default(),
     };
     block_on_local(async {
-        let pool = ConnectionPool::new(
+        let pool = ConnectionPool::new(PoolOptions {
             target,
-            Default::default(),
-            &spec.upstream_protocol,
-            &spec.limits,
-            Rc::new(|_| ()),
-        );
+            pool_stats: Arc::default(),
+            descriptors: Arc::default(),
+            protocol: &spec.upstream_protocol,
+            limits: &spec.limits,
+            on_event: Rc::new(|_| ()),
+        });
         pool.prepare().await.expect("ready");
         let Ok(Checkout::New(slot)) = pool.checkout() else { panic!("no room") };
         let connecting = pool.open_connection(slot, TEST_CLIENT, &stage);

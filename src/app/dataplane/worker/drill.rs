@@ -12,7 +12,7 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::request::retry::InFlightPolicy;
 use crate::logic::routing::PoolRoute;
-use crate::net::upstream::{ConnectionPool, FaultInjection, PoolEvent};
+use crate::net::upstream::{ConnectionPool, FaultInjection, PoolEvent, PoolOptions};
 
 use super::{EndpointPools, Worker, WorkerView};
 
@@ -85,18 +85,20 @@ impl Worker {
             return Rc::clone(pool);
         }
         let (shared, drill_id) = (Arc::clone(&self.shared), drill.id);
-        let listener = move |PoolEvent::IdleClosed(endpoint)| {
+        let on_event = move |PoolEvent::IdleClosed(endpoint)| {
             shared.send_report(WorkerReport::DrillIdleClosed { drill: drill_id, endpoint });
         };
         let injection = FaultInjection::new(drill_id, is_meant, Arc::clone(&drill.counters));
         injection.fault.set(fault);
-        let pool = ConnectionPool::with_fault_injection(
-            target.clone(),
-            (Arc::clone(&view.stats), Arc::clone(&self.shared.descriptors)),
-            &view.spec.upstream_protocol,
-            &view.spec.limits,
-            (Rc::new(listener), Some(Rc::new(injection))),
-        );
+        let options = PoolOptions {
+            target: target.clone(),
+            pool_stats: Arc::clone(&view.stats),
+            descriptors: Arc::clone(&self.shared.descriptors),
+            protocol: &view.spec.upstream_protocol,
+            limits: &view.spec.limits,
+            on_event: Rc::new(on_event),
+        };
+        let pool = ConnectionPool::with_fault_injection(options, Rc::new(injection));
         worker_drill.endpoint_pools.insert(Rc::clone(&pool));
         pool
     }

@@ -35,7 +35,7 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::snapshot::{PoolView, Snapshot, Target};
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
 use crate::logic::request::retry::InFlightPolicy;
-use crate::net::upstream::{ConnectionPool, PoolEvent};
+use crate::net::upstream::{ConnectionPool, PoolEvent, PoolOptions};
 
 use super::access::AccessLogBuffers;
 use super::proxy::{IdGenerator, LocalReplyReason, MirrorLimiter};
@@ -260,17 +260,17 @@ impl Worker {
             return Rc::clone(pool);
         }
         let shared = Arc::clone(&self.shared);
-        let listener = move |PoolEvent::IdleClosed(id)| {
+        let on_event = move |PoolEvent::IdleClosed(id)| {
             shared.send_report(WorkerReport::IdleClosed(id));
         };
-        let live = Arc::clone(&view.stats);
-        let pool = ConnectionPool::new(
-            target.clone(),
-            (live, Arc::clone(&self.shared.descriptors)),
-            &view.spec.upstream_protocol,
-            &view.spec.limits,
-            Rc::new(listener),
-        );
+        let pool = ConnectionPool::new(PoolOptions {
+            target: target.clone(),
+            pool_stats: Arc::clone(&view.stats),
+            descriptors: Arc::clone(&self.shared.descriptors),
+            protocol: &view.spec.upstream_protocol,
+            limits: &view.spec.limits,
+            on_event: Rc::new(on_event),
+        });
         self.endpoint_pools.borrow_mut().insert(Rc::clone(&pool));
         pool
     }

@@ -1,18 +1,19 @@
-//! Who has to leave an endpoint before it has answered.
+//! Aborting requests that wait for an endpoint's response, and its long-lived streams.
 
 use super::ConnectionPool;
 
-/// How often a pool was cut.
+/// How often a pool has aborted its requests, by kind. Compared by a request with the epoch at its
+/// start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AbortEpoch {
     retryable: u64,
     all: u64,
-    /// Of what lasts: tunnels.
+    /// Tunnels.
     streams: u64,
 }
 
 impl AbortEpoch {
-    /// Whoever holds this does not hear of cuts that concern what may not be sent again.
+    /// An epoch whose holder ignores aborts of requests that may not be retried.
     #[must_use]
     pub fn ignoring_full_aborts(self) -> Self {
         Self { all: u64::MAX, ..self }
@@ -20,47 +21,45 @@ impl AbortEpoch {
 }
 
 impl ConnectionPool {
-    /// The verdict is down: wakes the requests that wait for this endpoint, `all` of them or those
-    /// only that may be sent again.
+    /// The verdict is down: aborts the requests that wait for a response head, all of them or only
+    /// the retryable ones.
     pub fn abort_waiting(&self, should_abort_all: bool) {
-        let AbortEpoch { retryable: repeatable, all: before, streams: lasting } =
-            self.abort_epoch.get();
-        self.abort_epoch.set(AbortEpoch {
-            retryable: repeatable + 1,
-            all: before + u64::from(should_abort_all),
-            streams: lasting,
+        self.abort_epoch.update(|epoch| AbortEpoch {
+            retryable: epoch.retryable + 1,
+            all: epoch.all + u64::from(should_abort_all),
+            ..epoch
         });
         self.abort_notify.notify_waiters();
     }
 
-    /// The endpoint is drained: idle connections are closed, and those in use are not kept afterwards,
-    /// until somebody comes again.
+    /// The endpoint is drained: closes idle connections now and used ones when they are returned,
+    /// until the next checkout.
     pub fn start_draining(&self) {
         self.is_draining.set(true);
         self.close_idle();
     }
 
-    /// The endpoint is drained, and the time of what lasts is up: tunnels end, and answers on their
-    /// way. Requests that wait for an answer leave if they may be sent again.
+    /// The drain deadline has passed: ends tunnels and streaming responses, and aborts the retryable
+    /// requests that wait for a response head.
     pub fn end_streams(&self) {
-        self.abort_epoch.update(|cuts| AbortEpoch { streams: cuts.streams + 1, ..cuts });
+        self.abort_epoch.update(|epoch| AbortEpoch { streams: epoch.streams + 1, ..epoch });
         self.streaming_responses.end_all();
         self.abort_waiting(false);
     }
 
-    /// How often it was cut; to be read before a try begins.
+    /// The current epoch, to be read before an attempt starts.
     pub fn abort_epoch(&self) -> AbortEpoch {
         self.abort_epoch.get()
     }
 
-    /// Whether it has been cut since `since`, for a request that is `repeatable` or not.
+    /// Whether a request that started at `since` has been aborted.
     pub fn is_aborted_since(&self, since: AbortEpoch, is_retryable: bool) -> bool {
         let now = self.abort_epoch.get();
         now.all > since.all || is_retryable && now.retryable > since.retryable
     }
 
-    /// Ends when a tunnel that was begun at `since` has to; whether that is because the endpoint is
-    /// drained, and not because it is silent.
+    /// Waits until a tunnel that started at `since` has to end: `true` because of a drain, `false`
+    /// because of a verdict.
     pub async fn wait_for_tunnel_end(&self, since: AbortEpoch) -> bool {
         loop {
             let notified = self.abort_notify.notified();
@@ -74,7 +73,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Ends when that is so.
+    /// Waits until a request that started at `since` is aborted.
     pub async fn wait_for_abort(&self, since: AbortEpoch, is_retryable: bool) {
         loop {
             let notified = self.abort_notify.notified();

@@ -1,4 +1,4 @@
-//! From what is free to a line that is open.
+//! From a checkout to an open connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,23 +9,27 @@ use rustix::io::Errno;
 
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
 
-use super::{Checkout, ConnectionPool};
-use crate::net::upstream::connection::{H1Connection, UpstreamError};
+use crate::net::upstream::checkout::{Checkout, ReadyConnection};
+use crate::net::upstream::connection::H1Connection;
 use crate::net::upstream::connection_queue::ConnectionPermit;
-use crate::net::upstream::connector::{ConnectProgress, DownstreamAddresses};
-use crate::net::upstream::exchange::ReadyConnection;
-use crate::net::upstream::h2_connection;
-use crate::net::upstream::h2_connection::StreamAcquisition;
+use crate::net::upstream::connector::ConnectProgress;
+use crate::net::upstream::error::UpstreamError;
+use crate::net::upstream::h2_connection::{H2Connection, StreamAcquisition};
 use crate::net::upstream::h2_connections::PendingConnect;
+use crate::net::upstream::h2_handshake;
+use crate::net::upstream::proxy_header::DownstreamAddresses;
 
-/// Openings that one request waits for, at most.
+use super::ConnectionPool;
+
+/// Pending connections that one request waits for, at most.
 const MAX_PENDING_WAITS: usize = 16;
 
 impl ConnectionPool {
-    /// Opens a connection, which holds its `slot`, on behalf of `caller`. The caller bounds the time.
+    /// Opens a connection for `downstream`; it holds `permit` until it ends. The caller bounds the
+    /// time.
     ///
     /// # Errors
-    /// [`TryError::Endpoint`] with nothing reached, or [`TryError::Local`].
+    /// [`UpstreamError::Endpoint`] with nothing reached, or [`UpstreamError::Local`].
     pub async fn open_connection(
         self: &Rc<Self>,
         mut permit: ConnectionPermit,
@@ -46,8 +50,14 @@ impl ConnectionPool {
             return Ok(ReadyConnection::H1(H1Connection::new(stream, generation, client, permit)));
         }
         progress.set_layer(FailureLayer::Http);
-        let handshake = h2_connection::handshake(stream, self.max_head_bytes.get()).await?;
-        let connection = handshake.spawn_driver(self, client, &self.queue, permit);
+        let handshake = h2_handshake::handshake(stream, self.max_head_bytes.get()).await?;
+        let pool = Rc::downgrade(self);
+        let on_close = move |connection: &Rc<H2Connection>, is_idle_close: bool| {
+            if let Some(pool) = pool.upgrade() {
+                pool.h2_connection_closed(connection, is_idle_close);
+            }
+        };
+        let connection = handshake.spawn_driver(client, &self.queue, permit, on_close);
         let StreamAcquisition::Permit(permit) = connection.acquire_stream() else {
             return Err(UpstreamError::unreached(Failure::http(FailureReason::Closed)));
         };
@@ -59,11 +69,12 @@ impl ConnectionPool {
         Ok(ReadyConnection::H2(permit))
     }
 
-    /// From what is `free` to a line that is open, within `timeout` where a connection is opened for
-    /// others as well; the caller bounds the rest of the time.
+    /// Turns a checkout into an open connection. `timeout` bounds the opening of a shared
+    /// connection; the caller bounds the whole.
     ///
     /// # Errors
-    /// As [`Pool::open`], or [`TryError::Full`] if others were faster.
+    /// As [`Self::open_connection`], or [`UpstreamError::LimitReached`] if other requests took the
+    /// room.
     pub async fn acquire(
         self: &Rc<Self>,
         mut checkout: Checkout,
@@ -84,7 +95,7 @@ impl ConnectionPool {
                 Checkout::New(permit) if !self.can_share() => {
                     return self.open_connection(permit, downstream, progress).await;
                 }
-                // While this one made ready, another may have begun.
+                // Another request may have begun to open one since the checkout.
                 Checkout::New(permit) => match self.h2_connections.join_pending() {
                     Some(pending) => pending,
                     None => self.open_shared(permit, downstream, progress, timeout),
@@ -94,11 +105,12 @@ impl ConnectionPool {
             pending.wait().await?;
             checkout = self.try_checkout().map_err(UpstreamError::LimitReached)?;
         }
-        // Each time others were faster, or the connection had gone already.
+        // Each time other requests took the streams, or the connection ended at once.
         Err(UpstreamError::unreached(Failure::http(FailureReason::Closed)))
     }
 
-    /// Opens a connection on a task of its own: whoever asked for it first may be the first to leave.
+    /// Opens a connection on a task of its own: other requests wait for it even if the first one
+    /// is cancelled.
     fn open_shared(
         self: &Rc<Self>,
         permit: ConnectionPermit,
@@ -115,7 +127,7 @@ impl ConnectionPool {
                     pool.put_idle(connection);
                     Ok(())
                 }
-                // The seat is given back: those who wait take theirs.
+                // The waiting requests acquire their own permits.
                 Ok(Ok(ReadyConnection::H2(permit))) => {
                     drop(permit);
                     Ok(())
@@ -128,7 +140,7 @@ impl ConnectionPool {
         pending
     }
 
-    /// A connection that belongs to the client at `address`, if there is one.
+    /// An open connection that belongs to the client at `address`.
     fn take_client_connection(&self, address: SocketAddr) -> Option<ReadyConnection> {
         if let Some(permit) = self.h2_connections.acquire_stream(Some(address)) {
             return Some(ReadyConnection::H2(permit));
@@ -137,7 +149,7 @@ impl ConnectionPool {
     }
 }
 
-/// As the kernel says it, which has some left for others.
+/// The kernel's error for a limit that this process sets below the kernel's.
 fn descriptors_exhausted() -> UpstreamError {
     UpstreamError::Local(io::Error::from(Errno::MFILE))
 }
