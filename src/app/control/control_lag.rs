@@ -1,24 +1,24 @@
-//! How late the control thread wakes: a verdict cannot come earlier than control does.
+//! Measures how late the control thread wakes: its lag delays every verdict.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::app::ops::event_log;
 
-/// Control that wakes later than this is not fit to judge.
+/// A wake-up later than this makes the instance not ready.
 const LAG_THRESHOLD: Duration = Duration::from_secs(1);
 
-/// For so long the instance is not ready after that.
+/// Time for which the instance is not ready after such a lag.
 const NOT_READY_AFTER_LAG: Duration = Duration::from_secs(5);
 
-/// The last time that control was late.
+/// The last lag above the threshold, with its time.
 #[derive(Debug, Default)]
 pub struct ControlLag {
     last_lag: Cell<Option<(Instant, Duration)>>,
 }
 
 impl ControlLag {
-    /// Control wanted to wake at `due` at the latest, and woke `now`.
+    /// Records a wake-up at `now` that was due at `due` or earlier.
     pub fn record_wakeup(&self, due: Instant, now: Instant) {
         let lag = now.saturating_duration_since(due);
         if !lag.is_zero() {
@@ -30,7 +30,7 @@ impl ControlLag {
         }
     }
 
-    /// By how much control was too late, if that was just now.
+    /// The last lag above the threshold, for as long as it makes the instance not ready.
     pub fn recent_lag(&self, now: Instant) -> Option<Duration> {
         let (at, lag) = self.last_lag.get()?;
         (now.saturating_duration_since(at) < NOT_READY_AFTER_LAG).then_some(lag)
@@ -46,7 +46,7 @@ mod tests {
         let (lag, due) = (ControlLag::default(), Instant::now());
         lag.record_wakeup(due, due);
         lag.record_wakeup(due, due + LAG_THRESHOLD);
-        assert_eq!(lag.recent_lag(due + LAG_THRESHOLD), None, "on time, more or less");
+        assert_eq!(lag.recent_lag(due + LAG_THRESHOLD), None, "below the threshold");
         let woke = due + 2 * LAG_THRESHOLD;
         lag.record_wakeup(due, woke);
         lag.record_wakeup(woke, woke);

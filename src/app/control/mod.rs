@@ -1,6 +1,13 @@
-//! The control thread: drives the director, runs probes, stores the snapshot. The sole writer.
+//! The control thread: the sole writer of everything that workers read.
+//!
+//! One loop takes probe results, workers' reports, DNS answers, reloads and commands, passes them to
+//! the director, and carries out what the director puts out. All that happened before a turn is taken
+//! in first, so verdicts of one turn are published as one snapshot.
 
+pub mod admin_state;
+mod configuration;
 pub mod control_lag;
+mod director_io;
 pub mod discovery;
 mod drill;
 mod order_persistence;
@@ -11,7 +18,7 @@ mod shutdown;
 mod topology_updates;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -23,140 +30,107 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::model::Config;
-use crate::config::{LoadError, LoadedConfig};
-use crate::logic::director::{Director, Event, HealthExport, Input, Output};
+use crate::logic::director::{Director, HealthExport, Input};
 use crate::logic::discovery::CachedLookup;
 use crate::logic::model::id::EndpointId;
-use crate::logic::model::outcome::ProbeOutcome;
-use crate::logic::request::retry::InFlightPolicy;
-use crate::logic::routing::RouteTable;
 use crate::net::prober::{ProbeConnectionCache, Prober};
 
-use super::dataplane::shared::{HttpPolicy, InstanceShared, WorkerCommand, WorkerReport};
-use super::ops::api::{ConfigJson, ProcessJson, RefusedJson, WallClock};
-use super::ops::drill::{DrillRefusal, DrillRegistry};
+use super::dataplane::shared::{InstanceShared, WorkerReport};
+use super::ops::api::{ConfigJson, ProcessJson, WallClock};
 use super::ops::event_log;
 use super::ops::ledger::{LedgerConfig, LedgerHandle};
 use super::runtime::listeners::Listeners;
 use super::runtime::service_manager::Notifier;
 use super::runtime::upgrade::{Executable, Successor, UpgradeEvent};
+use admin_state::{AdminState, LifecyclePhase};
 use control_lag::ControlLag;
 use discovery::{Discovery, LookupResult, name_cache};
 use drill::DrillControlState;
-use orders::order_store;
-use orders::order_store::OrderStore;
-use probe_completion::{ProbeCompletion, ProbeResultGuard};
-use reload::{PreparedConfig, ReloadAttempt};
+use orders::order_store::{OrderStore, StoredOrder};
+use probe_completion::ProbeCompletion;
+use reload::ReloadAttempt;
 
-/// Inputs taken in one turn, at most: a flood of reports must not hold up a verdict for ever.
+/// Limit of inputs taken in one turn: a flood of reports must not delay a verdict without bound.
 const MAX_TURN_INPUTS: usize = 4096;
 
-/// How often the metrics' recorder tidies up.
+/// Interval of the metric recorder's upkeep.
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What control is asked to do from outside.
+/// Commands from signals and from the owner of the [`super::Instance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessCommand {
-    /// Fail readiness, drain, end. The second one ends at once.
+    /// Fail readiness, drain, exit. A second `Stop` ends the wait that is in progress.
     Stop,
+    /// Exit without draining.
     Kill,
-    /// Have another process take over, then drain and end.
+    /// Start a successor process; drain and exit once it serves.
     Upgrade,
 }
 
-/// Where the instance is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LifecyclePhase {
-    Serving,
-    /// On the way out.
-    Stopping,
-}
-
-/// What the admin listener shows; shared on the control thread only.
-pub struct AdminState {
-    pub director: RefCell<Director>,
-    /// Endpoints that are found by name.
-    pub discovery: RefCell<Discovery>,
-    pub config: RefCell<ConfigJson>,
-    pub process: RefCell<ProcessJson>,
-    /// Where the instance is in its life.
-    pub phase: Cell<LifecyclePhase>,
-    /// The operator's listener is served by another process from now on.
-    pub handed_over: CancellationToken,
-    /// Connections to that listener.
-    pub admin_connections: TaskTracker,
-    /// How late control woke of late.
-    pub lag: ControlLag,
-    /// Where incidents are kept.
-    pub ledger: LedgerHandle,
-    /// Drills: at most one is under way.
-    pub drills: RefCell<DrillRegistry>,
-    /// Control is to look at them, or at what operators have ordered.
-    pub drill_wake: Notify,
-    /// Where orders are kept.
-    pub order_store: OrderStore,
-    /// Another process is about to take over: what is ordered now would be lost.
-    pub is_handing_over: Cell<bool>,
-    /// Shared with the workers.
-    pub shared: Arc<InstanceShared>,
-    /// For times of day.
-    pub clock: WallClock,
-}
-
-/// What reaches control from outside.
+/// Queues that other threads and tasks write to.
 #[derive(Debug)]
 pub struct ControlInputs {
     pub reports: mpsc::Receiver<WorkerReport>,
     pub commands: mpsc::Receiver<ProcessCommand>,
-    /// From who watches the configuration.
+    /// Results of [`reload::watch_config_file`].
     pub reloads: mpsc::Receiver<ReloadAttempt>,
 }
 
-/// What came before this process, and what may come after it.
+/// State from earlier processes, and handles that control needs from its start.
 #[derive(Debug)]
 pub struct StartupState {
-    /// What an upgrade starts; `None` if there is nobody to ask for one.
+    /// What an upgrade starts; `None` where the instance is embedded and cannot be upgraded.
     pub executable: Option<Executable>,
-    /// What a predecessor knew.
+    /// Health state of the predecessor of an upgrade.
     pub health_export: Option<HealthExport>,
-    /// What names led to, as an earlier process knew it.
+    /// The last good DNS answers of an earlier process.
     pub remembered_names: Vec<CachedLookup>,
+    /// Upgrades from the first process to this one.
     pub upgrades: u64,
-    /// Who is told how things go.
     pub notifier: Notifier,
-    /// Where incidents are kept.
     pub ledger: LedgerHandle,
-    /// Where orders are kept.
     pub order_store: OrderStore,
-    /// A predecessor's orders; those in the state directory are of no account then.
-    pub inherited_orders: Option<Vec<order_store::StoredOrder>>,
+    /// The predecessor's orders. They replace those in the state directory.
+    pub inherited_orders: Option<Vec<StoredOrder>>,
 }
 
-/// The control loop and all that it owns.
+/// An unbounded channel whose two ends the control loop holds: tasks get clones of the sender.
+struct TaskResults<T> {
+    sender: mpsc::UnboundedSender<T>,
+    receiver: mpsc::UnboundedReceiver<T>,
+}
+
+impl<T> Default for TaskResults<T> {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self { sender, receiver }
+    }
+}
+
+/// The control loop and the state that it alone owns.
 pub struct ControlLoop {
     admin_state: Rc<AdminState>,
     listeners: Listeners,
     running_config: Config,
-    /// What incidents are compared with.
+    /// Predictions and objectives are computed from it.
     ledger_config: Arc<LedgerConfig>,
     prober: Rc<Prober>,
-    /// What each probe of an endpoint keeps, by its place in the pool's list.
+    /// Connection of each probe of an endpoint; the number is the probe's index in the pool's list.
     probe_states: HashMap<(EndpointId, u8), Rc<ProbeConnectionCache>>,
-    probe_results:
-        (mpsc::UnboundedSender<ProbeCompletion>, mpsc::UnboundedReceiver<ProbeCompletion>),
-    lookup_results: (mpsc::UnboundedSender<LookupResult>, mpsc::UnboundedReceiver<LookupResult>),
+    probe_results: TaskResults<ProbeCompletion>,
+    lookup_results: TaskResults<LookupResult>,
     inputs: ControlInputs,
     executable: Option<Executable>,
     notifier: Notifier,
-    /// Who is about to take over.
+    /// The process that an upgrade in progress has started.
     successor: Option<Successor>,
-    upgrade_events: (mpsc::UnboundedSender<UpgradeEvent>, mpsc::UnboundedReceiver<UpgradeEvent>),
+    upgrade_events: TaskResults<UpgradeEvent>,
     drill: DrillControlState,
 }
 
 impl ControlLoop {
-    /// Takes the checked configuration to its first snapshot. Probes and lookups start with
-    /// [`Control::run`]. Must be called on a `LocalSet`.
+    /// Publishes the first snapshot of `config`, which has passed validation. Probes and lookups start
+    /// with [`Self::run`]. Must be called on a `LocalSet`.
     pub fn new(
         shared: Arc<InstanceShared>,
         config: Config,
@@ -174,14 +148,18 @@ impl ControlLoop {
             generation: 1,
             ..ConfigJson::default()
         };
-        let memory = config.state_dir.clone().map(|directory| {
-            let (latest, saved_answers) = watch::channel(Vec::new());
-            tokio::task::spawn_local(name_cache::run_writer(directory, saved_answers, clock));
+        let saved_answers = config.state_dir.clone().map(|directory| {
+            let (latest, to_write) = watch::channel(Vec::new());
+            tokio::task::spawn_local(name_cache::run_writer(directory, to_write, clock));
             latest
         });
         let admin_state = AdminState {
             director: RefCell::new(Director::new(shared.epoch, seed)),
-            discovery: RefCell::new(Discovery::new(seed, startup_state.remembered_names, memory)),
+            discovery: RefCell::new(Discovery::new(
+                seed,
+                startup_state.remembered_names,
+                saved_answers,
+            )),
             config: RefCell::new(status),
             process: RefCell::new(ProcessJson::new(
                 startup_state.executable.as_ref(),
@@ -206,13 +184,13 @@ impl ControlLoop {
             ledger_config: Arc::default(),
             prober: Rc::default(),
             probe_states: HashMap::new(),
-            probe_results: mpsc::unbounded_channel(),
-            lookup_results: mpsc::unbounded_channel(),
+            probe_results: TaskResults::default(),
+            lookup_results: TaskResults::default(),
             inputs,
             executable: startup_state.executable,
             notifier: startup_state.notifier,
             successor: None,
-            upgrade_events: mpsc::unbounded_channel(),
+            upgrade_events: TaskResults::default(),
             drill: DrillControlState::default(),
         };
         control.restore_orders(startup_state.inherited_orders.as_deref());
@@ -229,12 +207,11 @@ impl ControlLoop {
         control
     }
 
-    /// What the admin listener shows.
     pub fn admin_state(&self) -> Rc<AdminState> {
         Rc::clone(&self.admin_state)
     }
 
-    /// Runs until it is told to stop, then drains. Must run on a `LocalSet`.
+    /// Runs until a command ends it, then drains. Must run on a `LocalSet`.
     pub async fn run(mut self) {
         let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
         loop {
@@ -243,19 +220,19 @@ impl ControlLoop {
             let wake = due.unwrap_or_else(|| Instant::now() + METRICS_UPKEEP_INTERVAL);
             tokio::select! {
                 biased;
-                order = self.inputs.commands.recv() => match order {
+                command = self.inputs.commands.recv() => match command {
                     Some(ProcessCommand::Upgrade) => self.start_upgrade(),
                     Some(ProcessCommand::Stop) => return self.shut_down().await,
                     Some(ProcessCommand::Kill) | None => return self.cancel_upgrade(),
                 },
-                Some(event) = self.upgrade_events.1.recv() => {
+                Some(event) = self.upgrade_events.receiver.recv() => {
                     if self.on_upgrade_event(event) {
                         return self.leave_after_handover().await;
                     }
                 }
-                Some(probed) = self.probe_results.1.recv() => self.on_probe_result(probed),
+                Some(probed) = self.probe_results.receiver.recv() => self.on_probe_result(probed),
                 Some(report) = self.inputs.reports.recv() => self.on_worker_report(report),
-                Some(result) = self.lookup_results.1.recv() => self.on_lookup_result(result),
+                Some(result) = self.lookup_results.receiver.recv() => self.on_lookup_result(result),
                 Some(attempt) = self.inputs.reloads.recv() => self.on_reload(attempt),
                 drilled = self.drill.next_input() => self.on_drill_input(drilled),
                 () = self.admin_state.drill_wake.notified() => {}
@@ -267,13 +244,12 @@ impl ControlLoop {
                     self.update_open_incidents();
                 }
             }
-            // Whatever woke it: after a long sleep of the whole process that is not the timer.
+            // Not only the timer: after a suspension of the process another input may wake it first.
             self.admin_state.lag.record_wakeup(wake, Instant::now());
         }
     }
 
-    /// Has the ledger know how incidents stand that are open: what it knows last is what is left if
-    /// this process dies.
+    /// Writes open incidents to the ledger. After a crash their last written state remains.
     fn update_open_incidents(&self) {
         let open = self.admin_state.director.borrow_mut().open_incidents();
         if !open.is_empty() {
@@ -286,17 +262,16 @@ impl ControlLoop {
         }
     }
 
-    /// What is down, by pool and address.
     fn down_endpoints(&self) -> Vec<(Arc<str>, SocketAddr)> {
         let endpoints = self.admin_state.director.borrow().endpoints();
         let down = endpoints.iter().filter(|status| !status.health.can_serve(true));
         down.map(|status| (Arc::clone(&status.subject.pool), status.subject.address)).collect()
     }
 
-    /// Takes in all that has happened, lets due probes start, and does what the director says.
+    /// Takes in queued inputs, starts due probes and lookups, and carries out the outputs.
     fn run_turn(&mut self) {
         for _ in 0..MAX_TURN_INPUTS {
-            if let Ok(probed) = self.probe_results.1.try_recv() {
+            if let Ok(probed) = self.probe_results.receiver.try_recv() {
                 self.on_probe_result(probed);
             } else if let Ok(report) = self.inputs.reports.try_recv() {
                 self.on_worker_report(report);
@@ -310,181 +285,10 @@ impl ControlLoop {
         self.run_drill_turn();
     }
 
-    /// When there is something to do next.
+    /// When [`Self::run_turn`] is due next, if no input arrives before.
     fn next_deadline(&self) -> Option<Instant> {
         let due = self.admin_state.director.borrow().poll_timeout();
         let next_lookup = self.admin_state.discovery.borrow().poll_timeout();
         [due, next_lookup, self.drill_deadline(Instant::now())].into_iter().flatten().min()
     }
-
-    /// Does what the director says.
-    fn apply_outputs(&mut self) {
-        loop {
-            let output = self.admin_state.director.borrow_mut().poll_output();
-            match output {
-                Some(output) => self.apply_output(output),
-                None => break,
-            }
-        }
-    }
-
-    fn apply_output(&mut self, output: Output) {
-        match output {
-            Output::StartProbe { endpoint, ticket, address, pool, timeout } => {
-                let void =
-                    ProbeCompletion { endpoint, ticket, outcome: ProbeOutcome::Inconclusive };
-                let mut result =
-                    ProbeResultGuard { completion: void, results: self.probe_results.0.clone() };
-                let probe_state =
-                    Rc::clone(self.probe_states.entry((endpoint, ticket.probe)).or_default());
-                let prober = Rc::clone(&self.prober);
-                tokio::task::spawn_local(async move {
-                    let probe = &pool.probes[usize::from(ticket.probe)];
-                    let outcome = prober.probe(address, probe, timeout, &probe_state).await;
-                    event_log::record_probe(&pool.name, outcome);
-                    result.set_outcome(outcome);
-                });
-            }
-            Output::Publish(snapshot) => {
-                event_log::record_snapshot(snapshot.version);
-                self.publish_snapshot(snapshot);
-                self.admin_state.director.borrow_mut().handle(Input::Published, Instant::now());
-            }
-            Output::AbortRequests { endpoint, failure } => {
-                let waiting = InFlightPolicy::for_failure(failure);
-                self.listeners.broadcast(|| WorkerCommand::AbortEndpoint { endpoint, waiting });
-            }
-            Output::Drained { endpoint, is_deadline_passed: is_over } => {
-                self.listeners.broadcast(|| WorkerCommand::EndpointDrained { endpoint, is_over });
-            }
-            Output::Event(event) => {
-                event_log::record_event(&event);
-                self.admin_state.discovery.borrow_mut().on_event(&event, Instant::now());
-                self.admin_state.ledger.record_event(&event, &self.ledger_config);
-                if matches!(event, Event::OrderChanged { .. }) {
-                    self.save_orders();
-                }
-                self.abort_drill_on_event(&event);
-            }
-        }
-    }
-
-    fn on_probe_result(&self, probed: ProbeCompletion) {
-        let ProbeCompletion { endpoint, ticket, outcome } = probed;
-        let input = Input::ProbeFinished { endpoint, ticket, outcome };
-        self.admin_state.director.borrow_mut().handle(input, Instant::now());
-    }
-
-    fn on_worker_report(&mut self, report: WorkerReport) {
-        let input = match report {
-            WorkerReport::Traffic { endpoint, failure, began } => {
-                Input::TrafficFailed { endpoint, failure, attempt_started: began }
-            }
-            WorkerReport::IdleClosed(endpoint) => Input::IdleClosed { endpoint },
-            WorkerReport::DrillTraffic { drill, endpoint, failure, began } => {
-                let input = Input::TrafficFailed { endpoint, failure, attempt_started: began };
-                return self.on_drill_report(drill, input);
-            }
-            WorkerReport::DrillIdleClosed { drill, endpoint } => {
-                return self.on_drill_report(drill, Input::IdleClosed { endpoint });
-            }
-        };
-        self.admin_state.director.borrow_mut().handle(input, Instant::now());
-    }
-
-    /// Obeys a checked configuration.
-    fn apply_config(&mut self, config: Config) {
-        let config = self.with_discovered(config);
-        let names = config.topology.pools.iter().map(|pool| &*pool.name);
-        let routes = Arc::new(RouteTable::compile(&config.routes, names));
-        self.admin_state.shared.http_policy.store(Arc::new(HttpPolicy::from_config(&config)));
-        self.admin_state.shared.prepare(&config.routes);
-        self.admin_state.shared.prepare_cookie_secret(&config);
-        self.admin_state.shared.allow_descriptors(&config);
-        self.admin_state.shared.access_log.set_target(&config.access_log.target);
-        #[cfg(feature = "otlp")]
-        super::ops::otlp::set_target(&self.admin_state.shared, config.otlp.as_ref());
-        let input = Input::Configure { topology: config.topology.clone(), routes };
-        self.apply_config_input(input, config);
-        self.schedule_practice();
-    }
-
-    /// Has the director obey, and all others know it.
-    fn apply_config_input(&mut self, input: Input, config: Config) {
-        let mut director = self.admin_state.director.borrow_mut();
-        director.handle(input, Instant::now());
-        let endpoints = director.endpoints();
-        let here: HashSet<_> = endpoints.iter().map(|status| status.subject.endpoint).collect();
-        self.probe_states.retain(|(endpoint, _), _| here.contains(endpoint));
-        drop(director);
-        let generation = self.ledger_config.generation + 1;
-        self.ledger_config = Arc::new(LedgerConfig::from_config(generation, &config));
-        self.admin_state.ledger.configure(&self.ledger_config);
-        self.running_config = config;
-    }
-
-    /// Obeys what was loaded, or says why not and changes nothing.
-    fn on_reload(&mut self, attempt: ReloadAttempt) {
-        let refused = match attempt.result {
-            Ok(PreparedConfig { loaded, listeners: fronts }) => {
-                match self.listeners.reconcile(fronts) {
-                    Ok(()) => return self.apply_loaded(loaded),
-                    Err(error) => RefusedJson {
-                        at: String::new(),
-                        report: error.to_string(),
-                        errors: serde_json::json!([{ "message": error.to_string() }]),
-                    },
-                }
-            }
-            Err(LoadError::Invalid(report)) => RefusedJson {
-                at: String::new(),
-                report: report.render(false),
-                errors: serde_json::to_value(&report.diagnostics).unwrap_or_default(),
-            },
-            Err(error @ LoadError::Unreadable { .. }) => RefusedJson {
-                at: String::new(),
-                report: error.to_string(),
-                errors: serde_json::json!([{ "message": error.to_string() }]),
-            },
-        };
-        event_log::record_reload(false);
-        self.notifier.notify_reloaded(false);
-        tracing::error!("configuration refused, the old one stays:\n{}", refused.report);
-        let at = self.admin_state.clock.to_rfc3339(Instant::now());
-        self.admin_state.config.borrow_mut().refused = Some(RefusedJson { at, ..refused });
-    }
-
-    fn apply_loaded(&mut self, loaded: LoadedConfig) {
-        self.end_drill_now("a new configuration was loaded");
-        let restart = keys_needing_restart(&self.running_config, &loaded.config);
-        // What cannot change while running is compared with what does run, also next time.
-        let (workers, admin, state_dir) = (
-            self.running_config.workers,
-            self.running_config.admin.clone(),
-            self.running_config.state_dir.clone(),
-        );
-        self.apply_config(Config { workers, admin, state_dir, ..loaded.config });
-        self.run_turn();
-        event_log::record_reload(true);
-        self.notifier.notify_reloaded(true);
-        let mut status = self.admin_state.config.borrow_mut();
-        status.generation += 1;
-        status.loaded_at = self.admin_state.clock.to_rfc3339(Instant::now());
-        status.refused = None;
-        tracing::info!(generation = status.generation, "configuration loaded");
-        if !restart.is_empty() {
-            tracing::warn!(keys = ?restart, "these keys take effect at the next start or upgrade");
-        }
-        status.needs_restart = restart;
-    }
-}
-
-/// The keys in which `new` differs from what runs, and that only a start can change.
-fn keys_needing_restart(running: &Config, new: &Config) -> Vec<&'static str> {
-    let differing = [
-        ("workers", running.workers != new.workers),
-        ("admin.address", running.admin != new.admin),
-        ("state_dir", running.state_dir != new.state_dir),
-    ];
-    differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -1,4 +1,4 @@
-//! Operators' orders hold over restarts and upgrades.
+//! Keeps operators' orders over restarts and upgrades.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::logic::director::Input;
 use super::ControlLoop;
 
 impl ControlLoop {
-    /// Has what operators have ordered hold over a restart.
+    /// Writes the orders to the state directory, unless another process has taken over.
     pub(super) fn save_orders(&self) {
         if self.admin_state.handed_over.is_cancelled() {
             return;
@@ -18,18 +18,18 @@ impl ControlLoop {
             self.admin_state.director.borrow().orders(),
             &self.admin_state.clock,
         );
-        // Whoever has ordered something waits for the answer to that.
+        // The admin request that gave an order waits for its own write.
         let _ = self.admin_state.order_store.save(orders);
     }
 
-    /// Orders of before hold again: those of a predecessor, or those in the state directory.
+    /// Restores the orders of the predecessor, or else those in the state directory.
     pub(super) fn restore_orders(&self, inherited: Option<&[StoredOrder]>) {
         let clock = &self.admin_state.clock;
         let orders = match (inherited, &self.running_config.state_dir) {
-            (Some(left), _) => {
-                let (orders, lost) = order_store::from_stored_orders(left, clock);
+            (Some(stored), _) => {
+                let (orders, lost) = order_store::from_stored_orders(stored, clock);
                 if lost > 0 {
-                    tracing::error!(lost, "orders of the other process are not understood");
+                    tracing::error!(lost, "orders of the predecessor cannot be parsed");
                 }
                 orders
             }

@@ -1,4 +1,4 @@
-//! What a probe hands in.
+//! The result of a probe task, sent even if the task panics.
 
 use tokio::sync::mpsc;
 
@@ -6,7 +6,7 @@ use crate::logic::director::ProbeTicket;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
 
-/// A probe that has ended.
+/// Result of one probe.
 #[derive(Clone, Copy)]
 pub(super) struct ProbeCompletion {
     pub(super) endpoint: EndpointId,
@@ -14,8 +14,8 @@ pub(super) struct ProbeCompletion {
     pub(super) outcome: ProbeOutcome,
 }
 
-/// Hands the result in when dropped: a probe that ends in a panic is one without evidence, and its
-/// endpoint is probed again.
+/// Sends the result when dropped. A probe task that panics thus reports no evidence, and its endpoint
+/// is probed again.
 pub(super) struct ProbeResultGuard {
     pub(super) completion: ProbeCompletion,
     pub(super) results: mpsc::UnboundedSender<ProbeCompletion>,

@@ -1,4 +1,4 @@
-//! Sees that the configuration file, or one that it names, has changed, and reads it off the control
+//! Watches the configuration file and the files that it names, and loads a change on a blocking
 //! thread.
 
 use std::collections::HashSet;
@@ -15,61 +15,60 @@ use crate::config::{self, LoadError, LoadedConfig, ReferencedFile};
 use crate::app::dataplane::listener_config;
 use crate::app::dataplane::listener_config::ListenerConfig;
 
-/// A file must have been left alone for this long: editors and config-map swaps write in steps, and
-/// a half-written file may be a valid one.
+/// Time without a change before a file is read: editors and config-map swaps write in steps, and a
+/// half-written file may be valid.
 const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
-/// In a directory that is never left alone, the file is looked at after this long all the same.
+/// Upper bound of the wait for [`QUIET_PERIOD`] in a directory with constant changes.
 const MAX_SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// Watches miss bind mounts, network file systems and symlinks in other directories: look as well.
+/// inotify misses bind mounts, network file systems and symlinks into other directories; polling
+/// covers these.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a look at the file gave.
+/// Result of one attempt to load the file.
 #[derive(Debug)]
 pub struct ReloadAttempt {
-    /// The configuration, or why there is none.
     pub result: Result<PreparedConfig, LoadError>,
 }
 
-/// A configuration that passed every check, and what listeners need of it.
+/// A configuration that has passed validation, with its listeners' TLS set up.
 #[derive(Debug)]
 pub struct PreparedConfig {
     pub loaded: LoadedConfig,
-    /// How connections are taken, listener by listener.
     pub listeners: Vec<ListenerConfig>,
 }
 
-/// A configuration file and what runs of it.
+/// A configuration file, and its contents as they are running.
 #[derive(Debug)]
 pub struct WatchedConfigFile {
     pub path: PathBuf,
-    /// What it held when it was loaded.
+    /// Contents when it was loaded.
     pub bytes: Vec<u8>,
-    /// The files that it names, as they were then.
+    /// Files that it names, with their state at that time.
     pub files: Vec<ReferencedFile>,
 }
 
-/// The file now, and those that it names.
+/// Contents of the file, and the state of the files that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileContents {
-    /// `None` if it cannot be read, which is a change like another.
+    /// `None` if unreadable, which counts as a change too.
     bytes: Option<Vec<u8>>,
     files: Vec<ReferencedFile>,
 }
 
 async fn read_files(path: &Path, files: &[ReferencedFile]) -> FileContents {
     let (path, files) = (path.to_owned(), files.to_vec());
-    // A network file system may hang; probes must not.
-    let looking = tokio::task::spawn_blocking(move || FileContents {
+    // A network file system may block; the control thread must not.
+    let reading = tokio::task::spawn_blocking(move || FileContents {
         bytes: config::read(&path).ok(),
         files: files.iter().map(ReferencedFile::restat).collect(),
     });
-    looking.await.unwrap_or(FileContents { bytes: None, files: Vec::new() })
+    reading.await.unwrap_or(FileContents { bytes: None, files: Vec::new() })
 }
 
-/// Watches the file until `attempts` closes, and sends a load whenever its bytes or a file that it
-/// names have changed, or `asked` says so.
+/// Watches the file until `attempts` closes. Sends a load attempt when its bytes or a file that it
+/// names have changed, and on every message of `reload_requests`.
 pub async fn watch_config_file(
     file: WatchedConfigFile,
     mut reload_requests: mpsc::Receiver<()>,
@@ -83,7 +82,7 @@ pub async fn watch_config_file(
     let mut tick = tokio::time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let is_asked = tokio::select! {
+        let is_requested = tokio::select! {
             Some(()) = touches.recv() => wait_until_settled(&mut touches, &mut reload_requests).await,
             _ = tick.tick() => false,
             request = reload_requests.recv() => match request {
@@ -92,16 +91,16 @@ pub async fn watch_config_file(
             },
         };
         let mut now = read_files(&path, &known.files).await;
-        if now == known && !is_asked {
+        if now == known && !is_requested {
             continue;
         }
-        while !is_asked && now != known {
+        while !is_requested && now != known {
             known = now;
             tokio::time::sleep(QUIET_PERIOD).await;
             now = read_files(&path, &known.files).await;
         }
         let (result, files) = load_config(path.clone(), now.bytes.clone()).await;
-        // With nothing to tell which files are meant, those from before are.
+        // An unreadable file names no files: those named before stay watched.
         known = FileContents { files: files.unwrap_or(now.files), bytes: now.bytes };
         watcher.watch(&path, &known.files);
         if attempts.send(ReloadAttempt { result }).await.is_err() {
@@ -112,10 +111,9 @@ pub async fn watch_config_file(
 
 type LoadResult = (Result<PreparedConfig, LoadError>, Option<Vec<ReferencedFile>>);
 
-/// Checks the bytes that came to rest, and not what the file may hold by now; with the files that
-/// they name.
+/// Validates `bytes`, not what the file may hold by now. Also returns the files that they name.
 async fn load_config(path: PathBuf, bytes: Option<Vec<u8>>) -> LoadResult {
-    // Checking a large file takes longer than a probe may wait.
+    // Validating a large file would delay probes.
     let at = path.clone();
     let checked = tokio::task::spawn_blocking(move || {
         let loaded = match bytes {
@@ -126,7 +124,7 @@ async fn load_config(path: PathBuf, bytes: Option<Vec<u8>>) -> LoadResult {
         };
         let files = match &loaded {
             Ok(loaded) => Some(loaded.warnings.files.clone()),
-            // What could not be read at all names no files; those from before may be the mend.
+            // A file that cannot be parsed names no files; a change of those named before may repair it.
             Err(LoadError::Invalid(report)) => {
                 Some(report.files.clone()).filter(|files| !files.is_empty())
             }
@@ -147,7 +145,7 @@ async fn load_config(path: PathBuf, bytes: Option<Vec<u8>>) -> LoadResult {
     })
 }
 
-/// Waits until the file has been left alone; whether a load was asked for meanwhile.
+/// Waits for [`QUIET_PERIOD`] without a change. Returns whether a reload was requested meanwhile.
 async fn wait_until_settled(
     changes: &mut mpsc::Receiver<()>,
     reload_requests: &mut mpsc::Receiver<()>,
@@ -165,7 +163,7 @@ async fn wait_until_settled(
     false
 }
 
-/// Watches directories: a file that is replaced by rename or symlink is another file.
+/// Watches directories, not files: a rename or symlink swap replaces the inode of the file.
 struct DirectoryWatcher {
     watcher: Option<RecommendedWatcher>,
     watched: HashSet<PathBuf>,
@@ -174,7 +172,7 @@ struct DirectoryWatcher {
 impl DirectoryWatcher {
     fn new(changes: mpsc::Sender<()>) -> Self {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reading is an event too.
+            // The watcher also reports reads, including our own.
             if !event.is_ok_and(|event| event.kind.is_access()) {
                 let _ = changes.try_send(());
             }
@@ -183,13 +181,13 @@ impl DirectoryWatcher {
         Self { watcher, watched: HashSet::new() }
     }
 
-    /// Watches where these files are, and nothing else from now on.
+    /// Watches the directories of these files and stops watching all others.
     fn watch(&mut self, path: &Path, files: &[ReferencedFile]) {
         let Some(watcher) = &mut self.watcher else { return };
         let all = files.iter().map(|file| file.path.as_path()).chain([path]);
         let wanted: HashSet<PathBuf> = all.map(parent_directory).collect();
         for gone in self.watched.difference(&wanted) {
-            // A directory that was removed is not watched any more.
+            // Fails for a removed directory, which is no longer watched anyway.
             let _ = watcher.unwatch(gone);
         }
         for new in wanted.difference(&self.watched) {
@@ -207,5 +205,5 @@ fn parent_directory(path: &Path) -> PathBuf {
 }
 
 fn log_watch_error(error: &notify::Error) {
-    tracing::warn!(%error, "files cannot be watched; they are looked at every two seconds");
+    tracing::warn!(%error, "files cannot be watched; they are polled every two seconds");
 }

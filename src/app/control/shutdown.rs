@@ -1,4 +1,4 @@
-//! How control ends: stopping, or leaving the place to another process.
+//! How control ends: by a shutdown, or after a handover to another process.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,67 +11,68 @@ use crate::app::ops::event_log;
 use crate::app::runtime::upgrade::{HandoverState, Successor, UpgradeEvent};
 use crate::config::model::ShutdownConfig;
 
-use super::{ControlLoop, LifecyclePhase, ProcessCommand};
+use super::admin_state::LifecyclePhase;
+use super::{ControlLoop, ProcessCommand, TaskResults};
 
-/// When the time of a process that was taken over from is nearly over, clients that still ask for
-/// nothing are let go; that long before.
+/// A predecessor closes idle client connections this long before its drain deadline.
 const FORCED_CLOSE_LEAD_TIME: Duration = Duration::from_secs(1);
 
-/// Why a part of the way out is over.
+/// Why a wait of the shutdown ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShutdownWait {
-    /// Its time is up, or nothing is left to wait for.
+    /// The deadline passed, or every worker has ended.
     Elapsed,
-    /// An order came: the rest is skipped.
+    /// A command arrived: the rest of the wait is skipped.
     Commanded(ProcessCommand),
 }
 
 impl ControlLoop {
-    /// Readiness fails, the lame duck still serves, then workers drain until the deadline.
+    /// Fails readiness, serves on for the lame-duck period, then drains workers until the deadline.
     pub(super) async fn shut_down(&mut self) {
-        self.end_drill_now("the process is on its way out");
+        self.end_drill_now("the process is shutting down");
         self.cancel_upgrade();
         self.notifier.notify_stopping();
         let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
         self.admin_state.phase.set(LifecyclePhase::Stopping);
         tracing::info!(?lame_duck, ?drain, "stopping");
         self.update_open_incidents();
-        let lame = self.serve_until(Instant::now() + lame_duck, false).await;
-        if lame == ShutdownWait::Elapsed {
+        let wait = self.serve_until(Instant::now() + lame_duck, false).await;
+        if wait == ShutdownWait::Elapsed {
             self.listeners.drain();
             self.serve_until(Instant::now() + drain, true).await;
         }
     }
 
-    /// Another process serves. What is under way here ends, and whoever asks once more is told to
-    /// connect anew next time; nobody is turned away before the time is over.
+    /// Leaves after another process has begun to serve. Running requests end here; a further request
+    /// on a connection is answered with `connection: close`. No client is refused before the deadline.
     pub(super) async fn leave_after_handover(&mut self) {
         self.end_drill_now("another process has taken over");
         let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
         self.admin_state.phase.set(LifecyclePhase::Stopping);
         self.admin_state.handed_over.cancel();
-        // What is open goes on in the other process.
+        // The other process continues the open incidents.
         self.update_open_incidents();
         self.admin_state.ledger.release_file();
         self.admin_state.discovery.borrow_mut().stop_saving();
         self.listeners.stop_accepting();
         let end = Instant::now() + lame_duck + drain;
-        let last_call = end - FORCED_CLOSE_LEAD_TIME.min(drain / 2);
-        if self.serve_until(last_call, true).await == ShutdownWait::Commanded(ProcessCommand::Kill)
+        let forced_close = end - FORCED_CLOSE_LEAD_TIME.min(drain / 2);
+        if self.serve_until(forced_close, true).await
+            == ShutdownWait::Commanded(ProcessCommand::Kill)
         {
             return;
         }
         self.listeners.broadcast(|| WorkerCommand::Drain);
         self.serve_until(end, true).await;
         self.admin_state.admin_connections.close();
-        // The operator may have asked just before.
+        // An admin request may have arrived just before.
         let _ =
             tokio::time::timeout(FORCED_CLOSE_LEAD_TIME, self.admin_state.admin_connections.wait())
                 .await;
     }
 
-    /// Goes on with health until `deadline`, an order to end, or (if asked) the last worker's end:
-    /// running requests may still need a rescue.
+    /// Goes on with probes and verdicts until `deadline`, a command, or (if `until_drained`) the end of
+    /// the last worker: running requests may still need a rescue.
     async fn serve_until(&mut self, deadline: Instant, until_drained: bool) -> ShutdownWait {
         loop {
             self.run_turn();
@@ -79,14 +80,14 @@ impl ControlLoop {
             let wake = due.map_or(deadline, |due| deadline.min(due));
             tokio::select! {
                 biased;
-                order = self.inputs.commands.recv() => match order {
-                    Some(ProcessCommand::Upgrade) => tracing::warn!("on the way out: no upgrade any more"),
-                    order => return ShutdownWait::Commanded(order.unwrap_or(ProcessCommand::Kill)),
+                command = self.inputs.commands.recv() => match command {
+                    Some(ProcessCommand::Upgrade) => tracing::warn!("upgrade ignored: the process is shutting down"),
+                    command => return ShutdownWait::Commanded(command.unwrap_or(ProcessCommand::Kill)),
                 },
                 () = self.listeners.wait_closed(), if until_drained => return ShutdownWait::Elapsed,
-                Some(probed) = self.probe_results.1.recv() => self.on_probe_result(probed),
+                Some(probed) = self.probe_results.receiver.recv() => self.on_probe_result(probed),
                 Some(report) = self.inputs.reports.recv() => self.on_worker_report(report),
-                Some(result) = self.lookup_results.1.recv() => self.on_lookup_result(result),
+                Some(result) = self.lookup_results.receiver.recv() => self.on_lookup_result(result),
                 () = tokio::time::sleep_until(wake.into()) => {
                     if Instant::now() >= deadline {
                         return ShutdownWait::Elapsed;
@@ -96,7 +97,7 @@ impl ControlLoop {
         }
     }
 
-    /// Starts another process that is to take over.
+    /// Starts the successor process of an upgrade.
     pub(super) fn start_upgrade(&mut self) {
         if self.successor.is_some() {
             tracing::warn!("an upgrade is under way already");
@@ -110,7 +111,7 @@ impl ControlLoop {
         }
         let within = self.running_config.shutdown.upgrade_timeout;
         tracing::info!(executable = %executable.path.display(), "upgrade");
-        match Successor::start(executable, within, self.upgrade_events.0.clone()) {
+        match Successor::start(executable, within, self.upgrade_events.sender.clone()) {
             Ok(successor) => {
                 self.admin_state.is_handing_over.set(true);
                 self.successor = Some(successor);
@@ -119,9 +120,9 @@ impl ControlLoop {
         }
     }
 
-    /// Goes on with an upgrade; whether the other process serves now.
-    pub(super) fn on_upgrade_event(&mut self, step: UpgradeEvent) -> bool {
-        match step {
+    /// Continues an upgrade. Returns whether the other process serves now.
+    pub(super) fn on_upgrade_event(&mut self, event: UpgradeEvent) -> bool {
+        match event {
             UpgradeEvent::StateRequested(answer) => {
                 let _ = answer.send(self.handover_state());
                 false
@@ -164,13 +165,13 @@ impl ControlLoop {
         self.admin_state.process.borrow_mut().failed_upgrade = Some(FailedUpgradeJson { at, why });
     }
 
-    /// Ends a process that was to take over.
+    /// Ends the successor process, if an upgrade is in progress.
     pub(super) fn cancel_upgrade(&mut self) {
         if let Some(successor) = self.successor.take() {
-            // Whoever waits for an answer shall not get one.
-            while self.upgrade_events.1.try_recv().is_ok() {}
-            self.upgrade_events.1.close();
-            self.upgrade_events = tokio::sync::mpsc::unbounded_channel();
+            // A request for the state that is still queued must stay unanswered.
+            while self.upgrade_events.receiver.try_recv().is_ok() {}
+            self.upgrade_events.receiver.close();
+            self.upgrade_events = TaskResults::default();
             successor.cancel();
         }
     }

@@ -1,4 +1,4 @@
-//! Endpoints that are found by name come and go.
+//! Applies changes of the endpoints that DNS names resolve to.
 
 use std::time::Instant;
 
@@ -10,26 +10,26 @@ use crate::logic::model::topology::Topology;
 use super::ControlLoop;
 
 impl ControlLoop {
-    /// A configuration with the endpoints that its names are known to lead to.
+    /// Adds to `config` the endpoints that its DNS names resolve to as far as known.
     pub(super) fn with_discovered(&self, config: Config) -> Config {
         let mut discovery = self.admin_state.discovery.borrow_mut();
         let topology = discovery.configure(&config.dns, config.topology.clone(), Instant::now());
         Config { topology, ..config }
     }
 
-    pub(super) fn on_lookup_result(&self, heard: LookupResult) {
-        self.admin_state.discovery.borrow_mut().on_lookup_result(heard, Instant::now());
+    pub(super) fn on_lookup_result(&self, result: LookupResult) {
+        self.admin_state.discovery.borrow_mut().on_lookup_result(result, Instant::now());
     }
 
-    /// Obeys what names have led to, and looks up those that are due.
+    /// Takes in lookup results, starts due lookups, and applies a changed topology.
     pub(super) fn run_discovery(&mut self) {
-        while let Ok(result) = self.lookup_results.1.try_recv() {
+        while let Ok(result) = self.lookup_results.receiver.try_recv() {
             self.on_lookup_result(result);
         }
         let now = Instant::now();
-        self.admin_state.discovery.borrow_mut().start_due_lookups(&self.lookup_results.0, now);
-        let rearranged = self.admin_state.discovery.borrow_mut().take_changed_topology(now);
-        if let Some(topology) = rearranged {
+        self.admin_state.discovery.borrow_mut().start_due_lookups(&self.lookup_results.sender, now);
+        let changed = self.admin_state.discovery.borrow_mut().take_changed_topology(now);
+        if let Some(topology) = changed {
             self.apply_topology(topology);
         }
     }

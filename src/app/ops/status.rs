@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::logic::director::{self, EndpointStatus, ZoneVerdict};
 use crate::logic::health::endpoint_health::Health;
 
+use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::orders::{OrderJson, order_line};
-use crate::app::control::{AdminState, LifecyclePhase};
 
 #[derive(Debug, Serialize)]
 pub struct StatusJson {

@@ -1,4 +1,4 @@
-//! A running gapless: threads, listeners, and the way to stop it.
+//! Starts and stops an instance: its listeners, its threads, and the handover from a predecessor.
 
 use std::fmt;
 use std::io;
@@ -20,13 +20,12 @@ use super::listeners::{BindError, Listeners};
 use super::memory_monitor;
 use super::service_manager::Notifier;
 use super::upgrade::{Executable, Predecessor};
+use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::discovery::name_cache;
 use crate::app::control::orders::order_store::OrderStore;
 use crate::app::control::reload;
 use crate::app::control::reload::{ReloadAttempt, WatchedConfigFile};
-use crate::app::control::{
-    AdminState, ControlInputs, ControlLoop, LifecyclePhase, ProcessCommand, StartupState,
-};
+use crate::app::control::{ControlInputs, ControlLoop, ProcessCommand, StartupState};
 use crate::app::dataplane::access;
 use crate::app::dataplane::listener_config;
 use crate::app::dataplane::shared::{HttpPolicy, InstanceShared};
@@ -35,31 +34,30 @@ use crate::app::ops::admin;
 use crate::app::ops::ledger;
 use crate::app::ops::ledger::LedgerHandle;
 
-/// A process that takes over gives pools of which it has inherited nothing this long to be probed.
+/// A successor waits this long for first probes of pools whose health it has not inherited.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks whether that is over.
+/// Interval of the checks during that wait.
 const SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub struct InstanceOptions {
     pub config: Config,
-    /// The file that it came from, to be watched.
+    /// The file that it was loaded from, which is watched for changes.
     pub file: Option<WatchedConfigFile>,
-    /// Whether HUP, USR1, USR2, TERM and INT are this instance's to obey, and the service manager is
-    /// told how it goes.
+    /// Handles HUP, USR1, USR2, TERM and INT, and notifies the service manager.
     pub should_handle_signals: bool,
-    /// What it has from other processes.
+    /// State inherited from other processes.
     pub origin: ProcessOrigin,
 }
 
-/// What an instance has from the processes before it and around it.
+/// State inherited from the service manager or from the predecessor of an upgrade.
 #[derive(Debug, Default)]
 pub struct ProcessOrigin {
     /// What an upgrade starts.
     pub executable: Option<Executable>,
     pub inherited_sockets: InheritedListeners,
-    /// Who is taken over from.
+    /// The process that this one takes over from.
     pub predecessor: Option<Predecessor>,
 }
 
@@ -67,11 +65,11 @@ pub struct ProcessOrigin {
 pub enum StartError {
     /// A listener could not be opened.
     Bind(BindError),
-    /// TLS cannot be spoken with what is configured.
+    /// The TLS configuration of a listener is unusable.
     Tls(rustls::Error),
-    /// The process that was to be taken over from does not play its part.
+    /// The handover protocol with the predecessor failed.
     TakeOver(io::Error),
-    /// No thread or runtime could be made.
+    /// A thread or runtime could not be started.
     System(io::Error),
 }
 
@@ -79,7 +77,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Tls(error) => write!(f, "cannot speak TLS: {error}"),
+            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
             Self::TakeOver(error) => write!(f, "cannot take over: {error}"),
             Self::System(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -103,9 +101,9 @@ impl From<io::Error> for StartError {
 /// A running instance. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Instance {
-    /// Where clients connect, in the order of the configuration.
+    /// Addresses of the client listeners, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
-    /// Where the operator connects.
+    /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
     commands: mpsc::Sender<ProcessCommand>,
     control: Option<JoinHandle<()>>,
@@ -116,15 +114,15 @@ pub struct Instance {
     ledger_thread: ledger::LedgerThread,
 }
 
-/// What a process begins with: of a predecessor, of the state directory, or of nothing.
+/// Collects the state to start with, from the predecessor or else from the state directory.
 fn startup_state(
     mut predecessor: Option<&mut Predecessor>,
     config: &Config,
     (executable, ledger, notifier): (Option<Executable>, LedgerHandle, Notifier),
 ) -> Result<StartupState, StartError> {
     let names = match (&mut predecessor, &config.state_dir) {
-        (Some(left), _) if !left.remembered_names.is_empty() => {
-            std::mem::take(&mut left.remembered_names)
+        (Some(predecessor), _) if !predecessor.remembered_names.is_empty() => {
+            std::mem::take(&mut predecessor.remembered_names)
         }
         (_, Some(directory)) if !config.dns.entries.is_empty() => name_cache::load_names(directory),
         _ => Vec::new(),
@@ -132,34 +130,28 @@ fn startup_state(
     Ok(StartupState {
         remembered_names: names,
         executable,
-        health_export: predecessor
-            .as_mut()
-            .map(|predecessor_state| std::mem::take(&mut predecessor_state.health_export)),
-        upgrades: predecessor.as_ref().map_or(0, |predecessor_state| predecessor_state.upgrades),
+        health_export: predecessor.as_mut().map(|one| std::mem::take(&mut one.health_export)),
+        upgrades: predecessor.as_ref().map_or(0, |one| one.upgrades),
         notifier,
         ledger,
         order_store: OrderStore::start(config.state_dir.clone())?,
-        inherited_orders: predecessor
-            .map(|predecessor_state| std::mem::take(&mut predecessor_state.orders)),
+        inherited_orders: predecessor.map(|one| std::mem::take(&mut one.orders)),
     })
 }
 
 impl Instance {
-    /// Opens every listener, then starts control and, with its first snapshot, the workers. A process
-    /// that takes over from another waits before that until it could serve, and is told to.
+    /// Opens every listener, then starts control and, after its first snapshot, the workers. A
+    /// successor starts its workers once its pools are probed and the predecessor has agreed.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running.
+    /// [`StartError`]; no thread or listener is left.
     pub fn start(options: InstanceOptions) -> Result<Self, StartError> {
         let InstanceOptions { config, file, should_handle_signals: signals, origin } = options;
         let ProcessOrigin { executable, inherited_sockets: sockets, mut predecessor } = origin;
         let (shared, reports) = InstanceShared::new(HttpPolicy::from_config(&config));
         let log = access::start(&shared)?;
         let is_successor = predecessor.is_some();
-        if let Some(secret) = predecessor
-            .as_mut()
-            .and_then(|predecessor_state| predecessor_state.cookie_secret.take())
-        {
+        if let Some(secret) = predecessor.as_mut().and_then(|one| one.cookie_secret.take()) {
             let _ = shared.inherited_cookie_secret.set(secret);
         }
         let ledger_thread =
@@ -169,19 +161,19 @@ impl Instance {
         let mut listeners = Listeners::new(senders, sockets);
         let (addresses, admin) = open_listeners(&mut listeners, &config)?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let (order_sender, orders) = mpsc::channel(4);
+        let (command_sender, commands) = mpsc::channel(4);
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (reload_sender, reload_requests) = mpsc::channel(1);
         let notifier = if signals { Notifier::start() } else { Notifier::default() };
-        let before = (executable, ledger_thread.ledger(), notifier.clone());
-        let startup_state = startup_state(predecessor.as_mut(), &config, before)?;
+        let handles = (executable, ledger_thread.ledger(), notifier.clone());
+        let startup_state = startup_state(predecessor.as_mut(), &config, handles)?;
         let thread = ControlThread {
-            inputs: ControlInputs { reports, commands: orders, reloads: attempts },
+            inputs: ControlInputs { reports, commands, reloads: attempts },
             startup_state,
             admin,
             file: file.map(|file| (file, reload_requests, attempt_sender)),
             signals: signals.then(|| SignalHandler {
-                commands: order_sender.clone(),
+                commands: command_sender.clone(),
                 reload_requests: reload_sender,
                 shared: Arc::clone(&shared),
                 notifier: notifier.clone(),
@@ -191,7 +183,7 @@ impl Instance {
         let mut instance = Self {
             addresses,
             admin: admin_address,
-            commands: order_sender,
+            commands: command_sender,
             control: Some(control),
             workers: Vec::new(),
             #[cfg(feature = "otlp")]
@@ -199,12 +191,12 @@ impl Instance {
             access_log_writer: log,
             ledger_thread,
         };
-        // Whoever connects at once must find the routes.
+        // The first connection must find the routes.
         let _ = milestones.published.recv();
         if let Some(predecessor) = &mut predecessor {
             let is_settled = milestones.settled.recv().is_ok();
-            let gone = || io::Error::other("stopped while it was about to take over");
-            is_settled.then_some(()).ok_or_else(gone).map_err(StartError::TakeOver)?;
+            let stopped = || io::Error::other("stopped during the handover");
+            is_settled.then_some(()).ok_or_else(stopped).map_err(StartError::TakeOver)?;
             predecessor.report_settled().map_err(StartError::TakeOver)?;
         }
         for (index, commands) in receivers.into_iter().enumerate() {
@@ -220,12 +212,12 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Fails readiness, drains and ends.
+    /// Starts a shutdown: fails readiness, drains and ends.
     pub fn stop(&self) {
         let _ = self.commands.try_send(ProcessCommand::Stop);
     }
 
-    /// Waits for the end; whether every thread came to it in good order.
+    /// Waits for the end. Returns whether every thread ended without a panic.
     pub fn wait(mut self) -> bool {
         self.join()
     }
@@ -251,8 +243,7 @@ impl Drop for Instance {
     }
 }
 
-/// Opens what the configuration asks for: the addresses of the clients' listeners, and the operator's
-/// listener.
+/// Opens the configured listeners. Returns the client listeners' addresses, and the admin listener.
 fn open_listeners(
     listeners: &mut Listeners,
     config: &Config,
@@ -262,14 +253,12 @@ fn open_listeners(
     let configs: Vec<_> = configs.into_iter().map(Arc::new).collect();
     let addresses = listeners.open_missing(&configs)?;
     for socket in listeners.unused_sockets() {
-        tracing::warn!(
-            "a socket that was passed is not used: no listener of the configuration is on {socket}"
-        );
+        tracing::warn!("an inherited socket is not used: no listener is configured on {socket}");
     }
     Ok((addresses, admin))
 }
 
-/// What the control thread is made of.
+/// Everything that the control thread starts with.
 struct ControlThread {
     inputs: ControlInputs,
     startup_state: StartupState,
@@ -278,13 +267,13 @@ struct ControlThread {
     signals: Option<SignalHandler>,
 }
 
-/// How far control has come.
+/// Signals between the control thread and [`Instance::start`].
 struct StartupMilestones {
-    /// The first snapshot is there.
+    /// The first snapshot is published.
     published: Receiver<()>,
-    /// See [`crate::logic::director::Director::is_settled`].
+    /// See [`crate::logic::director::Director::is_ready_to_serve`].
     settled: Receiver<()>,
-    /// The operator may be answered.
+    /// The admin listener may serve.
     serve_admin: oneshot::Sender<()>,
 }
 
@@ -295,18 +284,19 @@ impl ControlThread {
         config: Config,
         listeners: Listeners,
     ) -> io::Result<(JoinHandle<()>, StartupMilestones)> {
-        let Self { inputs: inlets, startup_state: life, admin, file, signals } = self;
+        let Self { inputs, startup_state, admin, file, signals } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (publish, published) = std::sync::mpsc::channel();
         let (settle, settled) = std::sync::mpsc::channel();
         let (serve_admin, may_serve_admin) = oneshot::channel();
-        let is_successor = life.health_export.is_some();
+        let is_successor = startup_state.health_export.is_some();
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let path = file.as_ref().map(|(file, ..)| file.path.clone());
                 tokio::task::spawn_local(memory_monitor::watch(Arc::clone(&shared)));
-                let control = ControlLoop::new(shared, config, path, listeners, inlets, life);
+                let control =
+                    ControlLoop::new(shared, config, path, listeners, inputs, startup_state);
                 let _ = publish.send(());
                 let admin_state = control.admin_state();
                 if is_successor {
@@ -336,7 +326,7 @@ impl ControlThread {
     }
 }
 
-/// Says when all pools can serve, or have had time to.
+/// Reports when all pools can serve, or after [`SETTLE_TIMEOUT`].
 async fn notify_when_settled(admin_state: Rc<AdminState>, settle: std::sync::mpsc::Sender<()>) {
     let end = Instant::now() + SETTLE_TIMEOUT;
     let is_settled = || {
@@ -351,7 +341,7 @@ async fn notify_when_settled(admin_state: Rc<AdminState>, settle: std::sync::mps
     }
 }
 
-/// What signals lead to.
+/// Maps signals to commands.
 struct SignalHandler {
     commands: mpsc::Sender<ProcessCommand>,
     reload_requests: mpsc::Sender<()>,
@@ -360,8 +350,8 @@ struct SignalHandler {
 }
 
 impl SignalHandler {
-    /// HUP reloads, USR1 opens the access log anew, USR2 has another process take over, TERM stops, a
-    /// second TERM or INT ends at once.
+    /// HUP reloads, USR1 reopens the access log, USR2 upgrades, TERM stops; INT or a second TERM ends at
+    /// once.
     async fn run(self) {
         let signals = (
             signal(SignalKind::hangup()),
@@ -371,11 +361,11 @@ impl SignalHandler {
             signal(SignalKind::interrupt()),
         );
         let (Ok(mut hup), Ok(mut usr1), Ok(mut usr2), Ok(mut term), Ok(mut int)) = signals else {
-            tracing::error!("signals cannot be heard");
+            tracing::error!("signal handlers cannot be installed");
             return;
         };
         loop {
-            let order = tokio::select! {
+            let command = tokio::select! {
                 _ = hup.recv() => {
                     self.notifier.notify_reloading();
                     let _ = self.reload_requests.try_send(());
@@ -389,7 +379,7 @@ impl SignalHandler {
                 _ = term.recv() => ProcessCommand::Stop,
                 _ = int.recv() => ProcessCommand::Kill,
             };
-            let _ = self.commands.try_send(order);
+            let _ = self.commands.try_send(command);
         }
     }
 }

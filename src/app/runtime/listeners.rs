@@ -1,4 +1,7 @@
-//! The listeners of an instance and the workers behind them.
+//! Opens, closes and hands over the listeners of an instance, and sends commands to its workers.
+//!
+//! Each worker accepts on a socket of its own (`SO_REUSEPORT`). Control keeps a handle to every socket,
+//! so that an upgrade can pass on connections that wait in its queue.
 
 use std::fmt;
 use std::io;
@@ -18,7 +21,6 @@ use crate::app::dataplane::shared::{Listener, WorkerCommand};
 #[derive(Debug)]
 pub struct BindError {
     pub address: SocketAddr,
-    /// What the kernel said.
     pub error: io::Error,
 }
 
@@ -28,7 +30,7 @@ impl fmt::Display for BindError {
         write!(f, "cannot listen on {address}: {error}")?;
         match error.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "; another process has it: stop that one, or choose another port")
+                write!(f, "; another process uses it: stop that process, or choose another port")
             }
             io::ErrorKind::AddrNotAvailable => write!(f, "; this host has no such address"),
             io::ErrorKind::PermissionDenied => {
@@ -41,29 +43,30 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Open listeners, and the way to every worker.
+/// Open listeners, and the command queue of every worker.
 #[derive(Debug, Default)]
 pub struct Listeners {
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     open: Vec<OpenListener>,
-    /// The operator's, as it is configured and as it is.
+    /// The admin listener, with its configured address.
     admin: Option<(SocketAddr, ListeningSocket)>,
+    /// Sockets of a predecessor or the service manager that no listener uses yet.
     inherited_sockets: InheritedListeners,
 }
 
-/// A door that is open.
+/// A listener that workers accept on.
 #[derive(Debug)]
 struct OpenListener {
     address: SocketAddr,
     config: Arc<ArcSwap<ListenerConfig>>,
-    /// Workers have handles to the same: what one of them has taken can be handed on.
+    /// Workers hold duplicates of these, so an upgrade can hand over the same sockets.
     sockets: Vec<ListeningSocket>,
 }
 
 #[derive(Debug)]
 struct ListeningSocket {
     listener: TcpListener,
-    /// See [`Given::label`].
+    /// See [`InheritedListener::label`].
     label: Option<String>,
 }
 
@@ -74,27 +77,28 @@ impl From<InheritedListener> for ListeningSocket {
 }
 
 impl ListeningSocket {
-    fn into_given(self, name: SocketAddr, side: ListenerRole) -> InheritedListener {
+    fn into_inherited(self, name: SocketAddr, role: ListenerRole) -> InheritedListener {
         let Self { listener, label } = self;
-        InheritedListener { listener, configured_address: name, role: Some(side), label }
+        InheritedListener { listener, configured_address: name, role: Some(role), label }
     }
 
-    fn duplicate(&self, name: SocketAddr, side: ListenerRole) -> io::Result<InheritedListener> {
+    fn duplicate(&self, name: SocketAddr, role: ListenerRole) -> io::Result<InheritedListener> {
         let listener = self.listener.try_clone()?;
-        Ok(Self { listener, label: self.label.clone() }.into_given(name, side))
+        Ok(Self { listener, label: self.label.clone() }.into_inherited(name, role))
     }
 }
 
-/// A listener that is open and not yet handed to the workers.
+/// A bound listener that workers do not have yet.
 struct NewListener {
     config: Arc<ListenerConfig>,
     bound: SocketAddr,
     sockets: Vec<ListeningSocket>,
+    /// Duplicates of the sockets, each with the index of its worker.
     handles: Vec<(usize, TcpListener)>,
 }
 
 impl Listeners {
-    /// Doors for these workers; all closed. Sockets in `stock` are used before any is made.
+    /// Starts with no listener open. Sockets in `inherited` are used before new ones are bound.
     pub fn new(
         workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
         inherited: InheritedListeners,
@@ -102,10 +106,10 @@ impl Listeners {
         Self { workers, open: Vec::new(), admin: None, inherited_sockets: inherited }
     }
 
-    /// Opens the operator's listener.
+    /// Opens the admin listener.
     ///
     /// # Errors
-    /// If the address cannot be had.
+    /// If the address cannot be bound.
     pub fn open_admin(&mut self, address: SocketAddr) -> Result<TcpListener, BindError> {
         let failed = |error| BindError { address, error };
         let inherited_socket =
@@ -123,11 +127,11 @@ impl Listeners {
         Ok(listener)
     }
 
-    /// Opens what is new in `wanted`, then closes what is not in it, and has the others take
-    /// connections as they are to from now on. On an error nothing changes.
+    /// Opens listeners that are new in `wanted`, closes those that are not in it, and applies the new
+    /// configuration to the others. On an error nothing changes.
     ///
     /// # Errors
-    /// The first address that cannot be had.
+    /// The first address that cannot be bound.
     pub fn reconcile(&mut self, wanted: Vec<ListenerConfig>) -> Result<(), BindError> {
         let wanted: Vec<Arc<ListenerConfig>> = wanted.into_iter().map(Arc::new).collect();
         self.open_missing(&wanted)?;
@@ -137,30 +141,29 @@ impl Listeners {
             });
         self.open = still_open;
         for listener in &self.open {
-            let config = wanted.iter().find(|front| front.listen.address == listener.address);
-            if let Some(config) =
-                config.filter(|front| front.listen != listener.config.load().listen)
-            {
+            let config = wanted.iter().find(|one| one.listen.address == listener.address);
+            if let Some(config) = config.filter(|one| one.listen != listener.config.load().listen) {
                 listener.config.store(Arc::clone(config));
             }
         }
         let names: Vec<_> = closed.iter().map(|listener: &OpenListener| listener.address).collect();
         for OpenListener { address: name, sockets, .. } in closed {
-            // What the service manager keeps open can be had from nobody else.
-            let inherited_socket =
-                sockets.into_iter().map(|socket| socket.into_given(name, ListenerRole::Clients));
-            inherited_socket.for_each(|given| self.inherited_sockets.add(given));
+            // A later reload can reopen a socket of the service manager only if it is kept.
+            let inherited_socket = sockets
+                .into_iter()
+                .map(|socket| socket.into_inherited(name, ListenerRole::Clients));
+            inherited_socket.for_each(|socket| self.inherited_sockets.add(socket));
         }
         self.inherited_sockets.retain_service_manager_sockets();
-        // Now the workers' handles are the last ones, and they look before they close.
+        // The workers now hold the last handles, and empty the accept queue before they close.
         names.into_iter().for_each(|name| self.broadcast(|| WorkerCommand::Unlisten(name)));
         Ok(())
     }
 
-    /// Opens what is in `wanted` and not open yet; the addresses that were bound, in order.
+    /// Opens the listeners in `wanted` that are not open yet. Returns their bound addresses in order.
     ///
     /// # Errors
-    /// The first address that cannot be had; then none was opened.
+    /// The first address that cannot be bound; then none is opened.
     pub fn open_missing(
         &mut self,
         wanted: &[Arc<ListenerConfig>],
@@ -174,9 +177,9 @@ impl Listeners {
             match open_listener(config, self.workers.len(), &mut self.inherited_sockets) {
                 Ok(opened) => all.push(opened),
                 Err(error) => {
-                    for NewListener { config: front, sockets, .. } in all {
+                    for NewListener { config, sockets, .. } in all {
                         let back = |socket: ListeningSocket| {
-                            socket.into_given(front.listen.address, ListenerRole::Clients)
+                            socket.into_inherited(config.listen.address, ListenerRole::Clients)
                         };
                         sockets
                             .into_iter()
@@ -188,14 +191,14 @@ impl Listeners {
             }
         }
         let bound = all.iter().map(|opened| opened.bound).collect();
-        for NewListener { config: front, sockets, handles, .. } in all {
-            let name = front.listen.address;
+        for NewListener { config, sockets, handles, .. } in all {
+            let name = config.listen.address;
             let connections = Arc::new(AtomicUsize::new(0));
-            let config = Arc::new(ArcSwap::new(front));
+            let config = Arc::new(ArcSwap::new(config));
             for (worker, listener) in handles {
                 let (connections, config) = (Arc::clone(&connections), Arc::clone(&config));
                 let listener = Listener { address: name, listener, connections, config };
-                // A worker that is gone has nobody to accept for.
+                // Fails only if the worker has ended.
                 let _ = self.workers[worker].send(WorkerCommand::Listen(listener));
             }
             self.open.push(OpenListener { address: name, config, sockets });
@@ -203,17 +206,17 @@ impl Listeners {
         Ok(bound)
     }
 
-    /// What of the given sockets is of no use now. Those that the service manager keeps stay at
-    /// hand, the others are closed.
+    /// Inherited sockets that no listener uses, as text. Those of the service manager stay available,
+    /// the others are closed.
     pub fn unused_sockets(&mut self) -> Vec<String> {
         self.inherited_sockets.retain_service_manager_sockets();
         self.inherited_sockets.iter().map(InheritedListener::to_string).collect()
     }
 
-    /// Further handles to every socket, for a process that takes over.
+    /// Duplicates every socket for a successor process.
     ///
     /// # Errors
-    /// If there are no descriptors left.
+    /// If no descriptors are left.
     pub fn duplicate_sockets(&self) -> io::Result<Vec<InheritedListener>> {
         let listeners = self.open.iter().flat_map(|listener| {
             listener
@@ -224,7 +227,7 @@ impl Listeners {
         let admin =
             self.admin.iter().map(|(name, socket)| socket.duplicate(*name, ListenerRole::Operator));
         let inherited = self.inherited_sockets.iter().map(|inherited_socket| {
-            let (name, side, label) = (
+            let (name, role, label) = (
                 inherited_socket.configured_address,
                 inherited_socket.role,
                 inherited_socket.label.clone(),
@@ -232,7 +235,7 @@ impl Listeners {
             Ok(InheritedListener {
                 listener: inherited_socket.listener.try_clone()?,
                 configured_address: name,
-                role: side,
+                role,
                 label,
             })
         });
@@ -245,26 +248,26 @@ impl Listeners {
         }
     }
 
-    /// Has no more connections taken: another process takes them.
+    /// Closes all listeners: another process accepts. Open connections stay.
     pub fn stop_accepting(&mut self) {
         self.close_all();
         self.broadcast(|| WorkerCommand::StopAccepting);
     }
 
-    /// Has no more connections taken, and those that are open ended.
+    /// Closes all listeners and ends open connections after their running request.
     pub fn drain(&mut self) {
         self.close_all();
         self.broadcast(|| WorkerCommand::Drain);
     }
 
-    /// The workers' handles are the last ones then.
+    /// Drops control's handles; the workers hold the last ones.
     fn close_all(&mut self) {
         self.open.clear();
         self.admin = None;
         self.inherited_sockets = InheritedListeners::default();
     }
 
-    /// Ends when every worker has.
+    /// Completes when every worker has ended.
     pub async fn wait_closed(&self) {
         for worker in &self.workers {
             worker.closed().await;
@@ -292,7 +295,7 @@ fn open_listener(
         Some(socket) => socket.listener.local_addr().map_err(failed)?,
         None => name,
     };
-    // Every socket has a worker that takes what is in its queue, and every worker has a socket.
+    // Every socket has a worker that empties its queue, and every worker has a socket.
     let handle = |index: usize| {
         let socket = &sockets[index % sockets.len()];
         Ok((index % workers, socket.listener.try_clone().map_err(failed)?))
@@ -312,22 +315,22 @@ mod tests {
         Arc::new(ListenerConfig { listen, tls: None })
     }
 
-    /// So many sockets on one port, as another process with as many workers has them.
+    /// `count` sockets on one port, like those of a process with `count` workers.
     fn inherited_sockets(count: usize) -> (SocketAddr, InheritedListeners) {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut inherited = InheritedListeners::default();
         let sockets = listener::bind_reuse_port(any, count).expect("a port");
         let bound = sockets[0].local_addr().expect("bound");
         for listener in sockets {
-            let side = Some(ListenerRole::Clients);
+            let role = Some(ListenerRole::Clients);
             inherited.add(
-                listener::adopt_listener(listener, Some(any), side, None).expect("it listens"),
+                listener::adopt_listener(listener, Some(any), role, None).expect("it listens"),
             );
         }
         (bound, inherited)
     }
 
-    /// Whose sockets each worker has; every one of a worker's by its inode.
+    /// Number of sockets that each worker gets.
     fn sockets_by_worker(sockets: usize, workers: usize) -> Vec<usize> {
         let (bound, inherited) = inherited_sockets(sockets);
         let (senders, mut receivers): (Vec<_>, Vec<_>) =
@@ -359,7 +362,11 @@ mod tests {
         let mut listeners = Listeners::new(vec![sender], inherited);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let admin = listeners.open_admin(any).expect("another port");
-        assert_ne!(admin.local_addr().expect("bound"), bound, "it was for clients");
+        assert_ne!(
+            admin.local_addr().expect("bound"),
+            bound,
+            "the inherited socket is for clients"
+        );
         assert_eq!(listeners.open_missing(&[listener_config(any)]).expect("open"), [bound]);
     }
 }

@@ -1,4 +1,4 @@
-//! How much memory this process uses of what it may, and what is done about it.
+//! Samples the resident memory of this process and derives the memory pressure level from its limit.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,16 +16,16 @@ use crate::logic::overload::memory_pressure::{MemoryPressureLevel, MemoryPressur
 
 use crate::app::dataplane::shared::InstanceShared;
 
-/// How often it is looked at.
+/// Interval between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where nothing else bounds it, this share of the machine's memory does, in percent.
+/// Limit where no control group sets one, in percent of the machine's memory.
 const MACHINE_MEMORY_PERCENT: u64 = 80;
 
-/// A group without a bound has one of nearly this, in version 1.
+/// A version 1 control group without a limit reports a value above this.
 const UNLIMITED_BYTES: u64 = 1 << 60;
 
-/// The memory of this process, as control last saw it; workers go by the level.
+/// The last sample. Control writes it; workers read the level.
 #[derive(Debug, Default)]
 pub struct MemoryMonitor {
     level: AtomicU8,
@@ -35,12 +35,11 @@ pub struct MemoryMonitor {
 }
 
 impl MemoryMonitor {
-    /// What is to be done.
     pub fn level(&self) -> MemoryPressureLevel {
         MemoryPressureLevel::ALL[usize::from(self.level.load(Relaxed))]
     }
 
-    /// A request was refused for it.
+    /// Counts a request that was refused for lack of memory.
     pub fn record_refusal(&self) {
         self.refusals.fetch_add(1, Relaxed);
     }
@@ -49,33 +48,33 @@ impl MemoryMonitor {
         self.refusals.load(Relaxed)
     }
 
-    /// Bytes that are used.
+    /// Resident memory in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Relaxed)
     }
 
-    /// Bytes that may be, if there is a bound.
+    /// Memory limit in bytes, if there is one.
     pub fn limit_bytes(&self) -> Option<u64> {
-        Some(self.limit_bytes.load(Relaxed)).filter(|&bound| bound > 0)
+        Some(self.limit_bytes.load(Relaxed)).filter(|&limit| limit > 0)
     }
 }
 
-/// Looks at it for as long as control runs.
+/// Samples memory until the control thread ends.
 pub async fn watch(shared: Arc<InstanceShared>) {
     let statm = match File::open("/proc/self/statm") {
         Ok(statm) => statm,
         Err(error) => {
-            tracing::warn!(%error, "memory is not bounded: it cannot be seen");
+            tracing::warn!(%error, "memory is not limited: /proc/self/statm cannot be read");
             return;
         }
     };
     let system = system_limit_bytes();
-    let mut watch = MemoryPressureTracker::new(Instant::now());
-    let mut looks = interval(SAMPLE_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tracker = MemoryPressureTracker::new(Instant::now());
+    let mut ticks = interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        let bound = match shared.http_policy.load().limits.memory {
+        ticks.tick().await;
+        let limit = match shared.http_policy.load().limits.memory {
             MemoryLimit::System => system,
             MemoryLimit::Bytes(bytes) => Some(bytes),
             MemoryLimit::Unlimited => None,
@@ -83,20 +82,21 @@ pub async fn watch(shared: Arc<InstanceShared>) {
         let Ok(used) = resident_bytes(&statm) else { continue };
         let pressure = &shared.pressure;
         pressure.used_bytes.store(used, Relaxed);
-        pressure.limit_bytes.store(bound.unwrap_or_default(), Relaxed);
+        pressure.limit_bytes.store(limit.unwrap_or_default(), Relaxed);
         let open = shared.descriptors.open_count();
-        let look = |bound| watch.update((used, bound), open, Instant::now());
-        let level = bound.map_or(MemoryPressureLevel::Calm, look);
+        let level = limit.map_or(MemoryPressureLevel::Calm, |limit| {
+            tracker.update((used, limit), open, Instant::now())
+        });
         let before = pressure.level();
         if level != before {
             pressure.level.store(level as u8, Relaxed);
             let (level, before) = (level.as_str(), before.as_str());
-            tracing::warn!(used, bound, before, level, "memory: what is done about it has changed");
+            tracing::warn!(used, limit, before, level, "memory pressure level changed");
         }
     }
 }
 
-/// Resident memory, in bytes.
+/// Resident memory in bytes.
 fn resident_bytes(statm: &File) -> io::Result<u64> {
     let mut text = [0; 128];
     let read = statm.read_at(&mut text, 0)?;
@@ -105,19 +105,19 @@ fn resident_bytes(statm: &File) -> io::Result<u64> {
     pages.map(|pages| pages * page_size() as u64).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The bound that the system has set: that of the control group, or a share of the machine.
+/// The lowest limit of the control groups, or a share of the machine's memory.
 fn system_limit_bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let files = cgroup_files(&groups);
-    let bounds = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    let limits = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
     let machine =
         fs::read_to_string("/proc/meminfo").ok().and_then(|info| machine_memory_bytes(&info));
     let machine = machine.map(|bytes| bytes / 100 * MACHINE_MEMORY_PERCENT);
-    bounds.filter(|&bytes: &u64| bytes < UNLIMITED_BYTES).chain(machine).min()
+    limits.filter(|&bytes: &u64| bytes < UNLIMITED_BYTES).chain(machine).min()
 }
 
-/// The files that may bound the memory of a process in these control groups: of version 2, and of
-/// version 1. Each group is bounded by those above it, too.
+/// Files with the memory limits of these control groups (`/proc/self/cgroup`, versions 1 and 2).
+/// The limits of ancestor groups apply too.
 fn cgroup_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -140,7 +140,7 @@ fn cgroup_files(groups: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The machine's memory in bytes, as `/proc/meminfo` says it.
+/// The machine's memory in bytes, parsed from `/proc/meminfo`.
 fn machine_memory_bytes(info: &str) -> Option<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -156,7 +156,7 @@ mod tests {
         let statm = File::open("/proc/self/statm").expect("this process");
         let used = resident_bytes(&statm).expect("a number");
         assert!(used > 1024 * 1024, "{used}");
-        assert!(system_limit_bytes().is_some_and(|bound| bound > used));
+        assert!(system_limit_bytes().is_some_and(|limit| limit > used));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! What the service manager is told (sd_notify(3)), if there is one that wants to know.
+//! Notifies the service manager of state changes (sd_notify(3)), if `NOTIFY_SOCKET` is set.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sd_notify::NotifyState;
 
-/// Messages that wait for the service manager, at most.
+/// Limit of queued messages; further ones are dropped.
 const MAX_QUEUED: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
@@ -15,12 +15,12 @@ enum NotifyMessage {
     Status(&'static str),
 }
 
-/// A way to the service manager that never waits for it.
+/// Queue to the notifier thread, so that callers never block on the service manager.
 #[derive(Clone, Debug, Default)]
 pub struct Notifier(Option<SyncSender<NotifyMessage>>);
 
 impl Notifier {
-    /// Starts the thread that tells, if there is somebody to be told.
+    /// Starts the notifier thread if `NOTIFY_SOCKET` is set.
     pub fn start() -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Self(None);
@@ -34,24 +34,23 @@ impl Notifier {
         self.send(NotifyMessage::Ready { status: "serving", has_taken_over });
     }
 
-    /// The configuration is read again.
+    /// Reports that the configuration is being reloaded.
     pub fn notify_reloading(&self) {
         self.send(NotifyMessage::Reloading);
     }
 
-    /// What was read is obeyed, or not.
+    /// Reports that a reload was applied or refused.
     pub fn notify_reloaded(&self, is_applied: bool) {
-        let refused = "serving; the configuration file is refused, the one before stays";
+        let refused = "serving; the new configuration was refused, the old one stays";
         let status = if is_applied { "serving" } else { refused };
         self.send(NotifyMessage::Ready { status, has_taken_over: false });
     }
 
-    /// On the way out.
     pub fn notify_stopping(&self) {
         self.send(NotifyMessage::Stopping);
     }
 
-    /// What is to be seen in the status of the service.
+    /// Sets the status text of the service.
     pub fn notify_status(&self, text: &'static str) {
         self.send(NotifyMessage::Status(text));
     }
@@ -86,14 +85,14 @@ fn run_notifier(messages: &Receiver<NotifyMessage>) {
     }
 }
 
-/// Another process is the service's main one from now on. Waits until that is told: when the old one
-/// ends, the service manager must know.
+/// Makes `pid` the service's main process. Blocks until the message is sent: the service manager must
+/// have it before the old process ends.
 pub fn notify_main_process(pid: u32) {
     notify_manager(&[NotifyState::MainPid(pid)]);
 }
 
 fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "the service manager cannot be notified");
     }
 }

@@ -1,7 +1,7 @@
 //! Whether what is left can carry what an operator wants to take away.
 
-use crate::logic::drill::{PoolCapacity, SharePercent, in_flight_limit};
 use crate::logic::orders::operator_orders::{OperatorOrder, OrderedEndpoint};
+use crate::logic::overload::remaining_capacity::{PoolCapacity, in_flight_limit};
 
 use super::Director;
 use super::endpoint::EndpointState;
@@ -85,7 +85,7 @@ impl Director {
             remaining_in_flight: impact.remaining_in_flight,
             remaining_limit: in_flight_limit(&state.spec, u64::from(impact.remaining_serving)),
         };
-        SharePercent::new(100).and_then(|share| capacity.shortage(share))
+        capacity.shortage(1.0)
     }
 
     fn drain_impact(&self, state: &PoolState, selector: &TopologySelector) -> DrainImpact {

@@ -1,5 +1,5 @@
-//! When practice is due: in UTC, from the clock's seconds alone, so that a restart changes nothing.
-//! What was missed is not made up for.
+//! When practice drills are due. Times are in UTC and computed from the clock alone, so a restart
+//! changes nothing. Missed practice is skipped.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ const EPOCH_WEEKDAY: u64 = 3;
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-/// How far ahead is looked.
+/// Limit of the search for the next start.
 const HORIZON_S: u64 = 5 * WEEK_S;
 
-/// Drills that are run by themselves.
+/// Drills that start on a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PracticeSchedule {
-    /// One for each zone, run in turn.
+    /// One plan for each zone, used in turn.
     pub plans: Vec<DrillPlan>,
     pub calendar: PracticeCalendar,
 }
@@ -28,20 +28,20 @@ pub struct PracticeSchedule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PracticeCalendar {
     pub recurrence: Recurrence,
-    /// Begins and ends inside one of these, if there are any.
+    /// If not empty, a drill must begin and end inside one of these.
     pub allowed: Vec<WeeklyWindow>,
-    /// Neither begins nor ends inside one of these.
+    /// A drill must neither begin nor end inside one of these.
     pub blocked: Vec<WeeklyWindow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recurrence {
-    /// Once in each of the equal parts that all time since 1970 is divided into, as early as may be.
+    /// Once in each period, as early as allowed. Periods are counted from 1970.
     Every {
-        /// How long those are, in seconds.
+        /// Length of a period in seconds.
         seconds: u64,
     },
-    /// At these moments of each week.
+    /// At these times of each week.
     Weekly(Vec<WeeklyTime>),
 }
 
@@ -56,8 +56,8 @@ pub struct WeeklyTime {
     minute: u32,
 }
 
-/// A part of some days of each week, such as `Mon-Fri 09:00-17:00`; one that ends before it begins ends
-/// on the next day.
+/// A window on some days of each week, such as `Mon-Fri 09:00-17:00`. A window whose end is before its
+/// start ends on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeeklyWindow {
     days: Weekdays,
@@ -66,7 +66,7 @@ pub struct WeeklyWindow {
 }
 
 impl PracticeSchedule {
-    /// Whose turn it is at that time: a restart does not begin anew.
+    /// The plan whose turn it is at that time. It depends on the time alone, not on earlier drills.
     pub fn plan_at(&self, at_s: u64) -> Option<&DrillPlan> {
         let turn = match &self.calendar.recurrence {
             Recurrence::Every { seconds } => at_s / seconds.max(&1),
@@ -79,7 +79,7 @@ impl PracticeSchedule {
 impl Weekdays {
     const ALL: Self = Self(0x7f);
 
-    /// Reads `Mon`, `Mon-Fri`, `Sat,Sun`.
+    /// Parses `Mon`, `Mon-Fri`, `Sat,Sun`.
     fn parse(text: &str) -> Option<Self> {
         let day = |name: &str| DAYS.iter().position(|day| day.eq_ignore_ascii_case(name.trim()));
         let mut days = 0;
@@ -97,7 +97,7 @@ impl Weekdays {
     }
 }
 
-/// Reads `09:30`; `24:00` is the end of a day.
+/// Parses `09:30`; `24:00` is the end of a day.
 fn minute(text: &str) -> Option<u32> {
     let (hours, minutes) = text.trim().split_once(':')?;
     let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
@@ -118,7 +118,7 @@ fn weekday_and_minute(at_s: u64) -> (u64, u32) {
 }
 
 impl WeeklyTime {
-    /// Reads `Wed 10:30`, or `10:30` for every day.
+    /// Parses `Wed 10:30`, or `10:30` for every day.
     pub fn parse(text: &str) -> Option<Self> {
         let (days, time) = split_days(text)?;
         Some(Self { days, minute: minute(time).filter(|minute| *minute < DAY_MINUTES)? })
@@ -131,7 +131,7 @@ impl WeeklyTime {
 }
 
 impl WeeklyWindow {
-    /// Reads `Mon-Fri 09:00-17:00`, or `09:00-17:00` for every day.
+    /// Parses `Mon-Fri 09:00-17:00`, or `09:00-17:00` for every day.
     pub fn parse(text: &str) -> Option<Self> {
         let (days, times) = split_days(text)?;
         let (from, to) = times.split_once('-')?;
@@ -158,7 +158,7 @@ impl fmt::Display for WeeklyWindow {
 }
 
 impl PracticeCalendar {
-    /// Whether something that begins then, and lasts so long, may.
+    /// Whether a drill may begin at `from_s` and last `duration_s`.
     pub fn is_allowed_at(&self, from_s: u64, duration_s: u64) -> bool {
         let is_in =
             |windows: &[WeeklyWindow], at_s| windows.iter().any(|window| window.contains(at_s));
@@ -168,14 +168,14 @@ impl PracticeCalendar {
             .all(|at| is_allowed(at) && !is_in(&self.blocked, at))
     }
 
-    /// When something that lasts so long is due next after `after_s`, in seconds since 1970; `None` if
-    /// that is weeks away, or never.
+    /// The next start after `after_s` of a drill that lasts `duration_s`, in seconds since 1970; `None`
+    /// if there is none within [`HORIZON_S`].
     pub fn next_start_s(&self, after_s: u64, duration_s: u64) -> Option<u64> {
         let minutes =
             |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);
         match &self.recurrence {
-            Recurrence::Weekly(moments) => minutes(after_s + 1, after_s + HORIZON_S)
-                .filter(|at| moments.iter().any(|moment| moment.is_at(*at)))
+            Recurrence::Weekly(times) => minutes(after_s + 1, after_s + HORIZON_S)
+                .filter(|at| times.iter().any(|time| time.is_at(*at)))
                 .find(|at| self.is_allowed_at(*at, duration_s)),
             Recurrence::Every { seconds } => {
                 let last = (after_s + HORIZON_S.max(2 * seconds)) / seconds;

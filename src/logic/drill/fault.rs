@@ -1,55 +1,55 @@
-//! What a drill has endpoints seem to do, and what a try then meets.
+//! The faults that a drill injects, and their effect on one attempt.
 //!
-//! A drill must never have a request run that its client is then told has failed. So whatever seems to
-//! fail is not sent at all, and what is sent for real is not failed by the drill: see [`Fault::meets`].
+//! A drill must never let an endpoint execute a request whose client then gets a failure. So an attempt
+//! that the drill fails is not sent, and an attempt that is sent is not failed by the drill: see
+//! [`DrillFault::effect`].
 
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::parse_duration;
+use super::length::parse_duration;
 
-/// How endpoints seem to fail.
+/// How the target endpoints seem to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrillFault {
+    /// Connections are refused.
     Refused,
-    /// The connection is reset once the request's head is out.
+    /// The connection is reset after the request head.
     Reset,
-    /// The request is taken, and nothing comes back.
+    /// The request is accepted and never answered.
     Hang,
-    /// Answers come this late.
-    Slow {
-        delay: Duration,
-    },
-    /// Every answer has this status.
+    /// Responses are delayed.
+    Slow { delay: Duration },
+    /// Every response has this status.
     Status {
         /// From 500 to 599.
         status: u16,
     },
-    /// A share of the answers has the status 500.
+    /// A share of the responses has the status 500.
     ErrorRate {
         /// From 1 to 100.
         percent: u32,
     },
-    /// The answer ends in the middle.
+    /// The response is truncated.
     Cut,
 }
 
-/// What one try meets in the connector.
+/// Effect of a fault on one attempt, in place of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultEffect {
-    /// No connection: nothing has left.
+    /// The connection is refused; nothing was sent.
     Refused,
-    /// A connection that leads nowhere, and is reset when the head has been written to it.
+    /// A simulated connection that is reset after the request head.
     Reset,
-    /// One that leads nowhere and stays silent.
+    /// A simulated connection that never answers.
     Silent,
-    /// One that leads nowhere and answers with this status.
+    /// A simulated connection that answers with this status.
     Status(u16),
-    /// One that leads nowhere and begins an answer that it does not end.
+    /// A simulated connection that answers with a truncated response.
     Truncated,
-    /// The endpoint, whose answer is held back for this long.
+    /// The real endpoint; its response is delayed.
     Delayed(Duration),
-    /// The endpoint, as ever; nothing that the drill leads to takes the request from it.
+    /// The real endpoint, unchanged.
     Passthrough,
 }
 
@@ -57,16 +57,16 @@ const FAULT_SYNTAX: &str =
     "`refused`, `reset`, `hang`, `slow=2s`, `status=503`, `error-rate=30%` or `cut`";
 
 impl DrillFault {
-    /// Reads `refused`, `slow=2s`, `status=503`, `error-rate=30%` and so on.
+    /// Parses `refused`, `slow=2s`, `status=503`, `error-rate=30%` and the like.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written.
+    /// What is wrong, and the accepted syntax.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (word, value) = match text.split_once('=') {
             Some((word, value)) => (word, Some(value)),
             None => (text, None),
         };
-        let unknown = || format!("`{text}` is no fault: write {FAULT_SYNTAX}");
+        let unknown = || format!("`{text}` is not a fault: write {FAULT_SYNTAX}");
         match (word, value) {
             ("refused", None) => Ok(Self::Refused),
             ("reset", None) => Ok(Self::Reset),
@@ -74,32 +74,32 @@ impl DrillFault {
             ("cut", None) => Ok(Self::Cut),
             ("slow", Some(value)) => {
                 let delay = parse_duration(value).filter(|delay| !delay.is_zero());
-                let delay = delay.ok_or("how slow is said by a duration: write `slow=2s`")?;
+                let delay = delay.ok_or("`slow` needs a duration: write `slow=2s`")?;
                 Ok(Self::Slow { delay })
             }
             ("status", Some(value)) => {
                 let status = value.parse().ok().filter(|status| (500..=599).contains(status));
                 let status =
-                    status.ok_or("a status that fails is from 500 to 599: write `status=503`")?;
+                    status.ok_or("`status` needs a number from 500 to 599: write `status=503`")?;
                 Ok(Self::Status { status })
             }
             ("error-rate", Some(value)) => {
                 let percent = value.strip_suffix('%').and_then(|percent| percent.parse().ok());
                 let percent = percent.filter(|percent| (1..=100).contains(percent));
-                let percent = percent.ok_or("a rate is from 1% to 100%: write `error-rate=30%`")?;
+                let percent = percent
+                    .ok_or("`error-rate` needs a rate from 1% to 100%: write `error-rate=30%`")?;
                 Ok(Self::ErrorRate { percent })
             }
             _ => Err(unknown()),
         }
     }
 
-    /// What a try meets. `is_repeatable`: sending it twice does no harm; `is_plain_get`: a GET without a
-    /// body; `chance` is drawn evenly from 0 to 1.
+    /// Effect on one attempt. `is_retryable`: sending the request twice does no harm; `is_plain_get`: a
+    /// GET without a body; `sample` is drawn evenly from 0 to 1.
     ///
-    /// What must not run twice is either not sent at all, or sent and not interfered with: slowness
-    /// spares it, since its client could give up on what then runs. The beginning of an answer is shown
-    /// to nobody but a GET, of which it is thrown away: half a 200 to a POST that never ran would be a
-    /// lie, and so that one meets a reset.
+    /// A request that must not run twice is either not sent, or sent and not disturbed. A delay spares
+    /// it: its client could give up on a request that then runs. A truncated response is sent to plain
+    /// GETs only; for a POST that never ran, half a 200 would be false, so it is reset.
     pub fn effect(self, is_retryable: bool, is_plain_get: bool, sample: f64) -> FaultEffect {
         match self {
             Self::Refused => FaultEffect::Refused,

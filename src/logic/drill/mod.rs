@@ -1,13 +1,16 @@
-//! Drills: a failure that is injected on purpose, inside a stated blast radius, and what came of it.
+//! Drills: failures injected on purpose inside a stated blast radius, and their measured outcome.
 //!
-//! A drill does not touch endpoints, and nothing that is believed of them. Requests that it takes are a
-//! *lane* of their own: they steer by the snapshots of a director that was given all that the real one
-//! knows and that hears nothing but what the lane meets. So the lane fails over as production would, and
-//! nobody beside it notices.
+//! A drill changes neither endpoints nor their verdicts. Requests that it takes, and the evidence that
+//! they produce, carry its [`DrillId`] as a tag. They are steered by the snapshots of a second
+//! director, which starts with a copy of the production director's state and receives only evidence
+//! with this tag. So they fail over as production would, and other requests are not affected.
+//!
+//! Rejected: one director for all evidence. Injected failures would then put endpoints down for
+//! production traffic too.
 
 mod calendar;
-mod capacity;
 mod fault;
+mod length;
 mod plan;
 mod run;
 #[cfg(test)]
@@ -15,9 +18,9 @@ mod tests;
 mod view;
 
 pub use calendar::{PracticeCalendar, PracticeSchedule, Recurrence, WeeklyTime, WeeklyWindow};
-pub use capacity::{DrillCapacity, MAX_LOAD_GROWTH, PoolCapacity, in_flight_limit};
 pub use fault::{DrillFault, FaultEffect};
-pub use plan::{DrillPlan, FailureBudget, HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration};
+pub use length::{LENGTH_RANGE, parse_duration};
+pub use plan::{DrillPlan, FailureBudget, HeaderMatch, SharePercent};
 pub use run::{
     DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillMilestone, DrillOutcome,
     DrillPrediction, DrillRun, DrillSample, DrillStage, DrillTimeline,

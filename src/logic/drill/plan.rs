@@ -1,9 +1,8 @@
-//! What an operator asks for: which zone, how it is to fail, for whom, for how long, and at what cost
-//! at most.
+//! The plan of a drill: which zone seems to fail, how, for which requests, for how long, and how many
+//! requests may fail.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,27 +12,24 @@ use crate::logic::model::id::Locality;
 
 use super::fault::DrillFault;
 
-/// How long a drill may be.
-pub const LENGTH_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
-
-/// Everything that is said of a drill before it begins.
+/// All parameters of a drill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrillPlan {
     /// The zone that seems to fail.
     pub zone: Locality,
-    /// Of it, this endpoint only.
+    /// Restricts the failure to this endpoint of the zone.
     pub endpoint: Option<SocketAddr>,
-    /// In this pool only; otherwise in every pool that has the zone.
+    /// Restricts the drill to this pool; otherwise it covers every pool that has the zone.
     pub pool: Option<Arc<str>>,
     pub fault: DrillFault,
-    /// Of how many requests.
+    /// Share of the requests that the drill takes.
     pub share: SharePercent,
     pub length: Duration,
-    /// Of those only that have this header.
+    /// Restricts the drill to requests with this header.
     pub header_match: Option<HeaderMatch>,
-    /// What it may cost.
+    /// Failures after which the drill is interrupted.
     pub failure_budget: FailureBudget,
-    /// Somebody asked for it; otherwise it is practice.
+    /// Started by an operator; otherwise by the practice schedule.
     pub is_manual: bool,
 }
 
@@ -42,12 +38,12 @@ pub struct DrillPlan {
 pub struct SharePercent(u32);
 
 impl SharePercent {
-    /// `None` unless it is from 1 to 100.
+    /// `None` unless `percent` is from 1 to 100.
     pub fn new(percent: u32) -> Option<Self> {
         (1..=100).contains(&percent).then_some(Self(percent))
     }
 
-    /// Reads `25%`.
+    /// Parses `25%`.
     pub fn parse(text: &str) -> Option<Self> {
         Self::new(text.trim().strip_suffix('%')?.parse().ok()?)
     }
@@ -56,13 +52,13 @@ impl SharePercent {
         self.0
     }
 
-    /// From 0 to 1.
+    /// The share as a number from 0 to 1.
     pub fn fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 }
 
-/// A header that requests have that are meant.
+/// A header that selects requests for a drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     name: HeaderName,
@@ -70,14 +66,14 @@ pub struct HeaderMatch {
 }
 
 impl HeaderMatch {
-    /// Reads `name=value`.
+    /// Parses `name=value`.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = text.split_once('=')?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
         Some(Self { name, value: HeaderValue::from_str(value.trim()).ok()? })
     }
 
-    /// Whether these headers have it.
+    /// Whether `headers` contain this name with this value.
     pub fn is_match(&self, headers: &HeaderMap) -> bool {
         headers.get_all(&self.name).iter().any(|value| *value == self.value)
     }
@@ -89,10 +85,10 @@ impl fmt::Display for HeaderMatch {
     }
 }
 
-/// How many requests may fail before a drill is given up.
+/// Number of failed requests above which a drill is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FailureBudget {
-    /// This part of those that the drill is expected to take, from 0 to 1; always one request.
+    /// A part (0 to 1) of the requests that the drill is expected to take; at least one request.
     Fraction(f64),
     Requests(u64),
 }
@@ -104,7 +100,7 @@ impl Default for FailureBudget {
 }
 
 impl FailureBudget {
-    /// Reads `1%`, `0.5%` or `20`.
+    /// Parses `1%`, `0.5%` or `20`.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let Some(percent) = text.strip_suffix('%') else {
@@ -114,7 +110,7 @@ impl FailureBudget {
         (0.0..=100.0).contains(&percent).then_some(Self::Fraction(percent / 100.0))
     }
 
-    /// How many of `expected` requests may fail.
+    /// Number of failures allowed if the drill takes `expected` requests.
     pub fn allowed_failures(self, expected: f64) -> u64 {
         match self {
             Self::Fraction(part) => ((part * expected) as u64).max(1),
@@ -130,20 +126,4 @@ impl fmt::Display for FailureBudget {
             Self::Requests(requests) => write!(f, "{requests}"),
         }
     }
-}
-
-/// Reads `250ms`, `20s`, `5m`, `1h`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(unit_start);
-    let number: f64 = number.parse().ok()?;
-    let seconds = match unit.trim() {
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= *LENGTH_RANGE.end())
 }

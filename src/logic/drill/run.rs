@@ -1,45 +1,44 @@
-//! One drill from its begin to its outcome: it looks, warms the lane up, has the zone seem to fail,
-//! and judges. It ends by itself; whoever asked for it need not live that long.
+//! State machine of one drill: measure the load, warm up, inject the fault, compare with the
+//! prediction. It ends by itself, even if the client that started it has gone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::capacity::DrillCapacity;
 use super::plan::DrillPlan;
 use super::view::DrillCounts;
+use crate::logic::overload::remaining_capacity::PoolCapacity;
 
-/// How long the load is looked at before anything happens.
+/// Time for which the load is measured first.
 const LOAD_MEASUREMENT_TIME: Duration = Duration::from_secs(1);
 
-/// How long a lane takes its share before the zone seems to fail: so its workers and its director have
-/// something of their own to compare with.
+/// Time for which the drill takes requests before it injects the fault: workers and the drill's
+/// director need a baseline of their own.
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
-/// The prediction is waited for this long after the end.
+/// Limit of the wait for the prediction after the end.
 const PREDICTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often counts are looked at.
+/// Interval at which counts are read.
 const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Samples kept, at most.
+/// Limit of the samples kept.
 const MAX_SAMPLES: u32 = 300;
 
-/// A verdict that is later than predicted by no more than this has not left the prediction: the
-/// simulated world has neither a scheduler nor neighbours.
+/// A verdict may be this much later than predicted: the simulation models neither the scheduler nor
+/// other processes.
 pub const DETECTION_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// How a drill ended, in the words of AWS for practice runs.
+/// How a drill ended. The words are those of AWS zonal autoshift practice runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrillOutcome {
-    /// It lasted as long as it should, and all was as predicted.
+    /// It ran for its full length, and the measurements agree with the prediction.
     Succeeded,
-    /// What was measured left the prediction, clients saw failures of requests that could have been
-    /// sent again, or it cost more than it may.
+    /// Detection was slower than predicted, or clients saw failures of retryable requests.
     Failed,
-    /// It was stopped, or something real came in between.
+    /// It was stopped, exceeded its failure budget, or a real event intervened.
     Interrupted,
-    /// What would have been left could not have carried the load: nothing was done.
+    /// The remaining endpoints could not have carried the load; no fault was injected.
     CapacityCheckFailed,
 }
 
@@ -58,30 +57,30 @@ impl DrillOutcome {
     }
 }
 
-/// An outcome, and why it is that one.
+/// An outcome with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrillConclusion {
     pub outcome: DrillOutcome,
-    /// Why, in a sentence.
+    /// One sentence.
     pub reason: String,
 }
 
-/// How far a drill has come.
+/// Progress of a drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DrillStage {
-    /// The load is looked at.
+    /// The load is being measured.
     Measuring {
         until: Instant,
     },
-    /// The lane takes its share, and nothing fails.
+    /// The drill takes its share of the requests; no fault yet.
     Warming {
         until: Instant,
     },
-    /// The zone seems to fail.
+    /// The fault is injected.
     Failing {
         until: Instant,
     },
-    /// It is over but for the prediction, which is still being made.
+    /// Injection has ended; the prediction is still being computed.
     Evaluating {
         deadline: Instant,
     },
@@ -101,21 +100,22 @@ impl DrillStage {
     }
 }
 
+/// When each step of a drill happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrillTimeline {
-    /// It was asked for.
+    /// The drill was started.
     pub began: Instant,
-    /// The zone began to seem to fail: the onset, which here is known and not estimated.
+    /// The fault was injected: unlike that of a real incident, this onset is known exactly.
     pub onset: Option<Instant>,
     /// An endpoint became suspect.
     pub suspect: Option<Instant>,
-    /// The last of the endpoints had its verdict, or its zone had.
+    /// The last target endpoint got its verdict, or its zone did.
     pub verdict: Option<Instant>,
-    /// The snapshot without them was published to the lane.
+    /// The snapshot without the target endpoints was published to the drill's requests.
     pub shift: Option<Instant>,
     /// A client last saw a failure.
     pub last_failure: Option<Instant>,
-    /// The lane was closed.
+    /// The drill stopped taking requests.
     pub ended: Option<Instant>,
 }
 
@@ -132,30 +132,31 @@ impl DrillTimeline {
     }
 }
 
-/// What a lane's director showed.
+/// Progress shown by the drill's director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrillMilestone {
     /// An endpoint is suspect.
     Suspect,
-    /// All that seems to fail has a verdict.
+    /// All target endpoints have a verdict.
     Verdict,
     /// A snapshot was published.
     Published,
 }
 
-/// What was predicted: the largest over the pools that are concerned.
+/// Predicted detection window: the largest of the pools in the drill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrillPrediction {
-    /// The kind of failure, as `gapless predict` calls it.
+    /// Failure class, with the name that `gapless predict` uses.
     pub class: &'static str,
-    /// Requests a second with which it was predicted.
+    /// Traffic of the simulation, in requests per second.
     pub rate_rps: f64,
-    /// Half of the trials were noticed within this.
+    /// Median detection time of the trials.
     pub median: Option<Duration>,
-    /// All but a hundredth.
+    /// 99th percentile of the trials.
     pub p99: Option<Duration>,
+    /// The slowest trial, or the closed form if that is larger.
     pub worst: Option<Duration>,
-    /// Why there is no window, in a word.
+    /// Why there is no window, as a word for output.
     pub unpredicted_reason: Option<&'static str>,
 }
 
@@ -166,32 +167,32 @@ pub struct DrillSample {
     pub counts: DrillCounts,
 }
 
-/// What is to be done for it.
+/// What control has to do for the drill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrillAction {
-    /// See how much room there is, and say so by [`Run::looked`].
+    /// Check the remaining capacity and report it by [`DrillRun::on_capacity_measured`].
     CheckCapacity,
-    /// Open the lane, and make the prediction.
+    /// Start the drill's director and the prediction; requests may be taken.
     Start,
-    /// Have the zone seem to fail.
+    /// Make the target endpoints seem to fail.
     InjectFault,
+    /// Stop taking requests and drop the drill's director.
     Stop,
-    /// It is over: keep it.
+    /// Store the finished drill.
     Store,
 }
 
+/// One drill, from its start to its conclusion.
 #[derive(Clone, Debug)]
 pub struct DrillRun {
     /// Counts up from 1.
     pub id: u64,
-    /// What was asked for.
     pub plan: Arc<DrillPlan>,
-    /// How far it is.
     pub stage: DrillStage,
     pub timeline: DrillTimeline,
-    /// The load, in requests a second over the pools that are concerned.
+    /// Measured load of the pools in the drill, in requests per second.
     pub rate_rps: f64,
-    /// Failures that clients may see.
+    /// Number of failures that clients may see.
     pub allowed: u64,
     pub counts: DrillCounts,
     pub samples: Vec<DrillSample>,
@@ -228,10 +229,10 @@ impl DrillRun {
         }
     }
 
-    /// When [`Run::handle_timeout`] is to be called next.
+    /// When [`Self::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.stage {
-            // Who has not seen enough looks on.
+            // Also after `until`, if the measurement was too short.
             DrillStage::Measuring { .. } => Some(now + COUNT_INTERVAL),
             DrillStage::Warming { until } | DrillStage::Failing { until } => {
                 Some(until.min(now + COUNT_INTERVAL))
@@ -241,12 +242,11 @@ impl DrillRun {
         }
     }
 
-    /// What is to be done next.
     pub fn poll_action(&mut self) -> Option<DrillAction> {
         self.actions.pop_front()
     }
 
-    /// Goes on if it is time.
+    /// Enters the next stage if it is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.stage {
             DrillStage::Measuring { until } if until <= now && self.actions.is_empty() => {
@@ -266,8 +266,8 @@ impl DrillRun {
         }
     }
 
-    /// There is so much room, and so much load in requests a second.
-    pub fn on_capacity_measured(&mut self, capacity: &DrillCapacity, rate_rps: f64, now: Instant) {
+    /// Takes the result of the capacity check; `rate_rps` is the load in requests per second.
+    pub fn on_capacity_measured(&mut self, pools: &[PoolCapacity], rate_rps: f64, now: Instant) {
         if !matches!(self.stage, DrillStage::Measuring { .. }) {
             return;
         }
@@ -275,16 +275,16 @@ impl DrillRun {
         self.rate_rps = rate_rps;
         let expected = rate_rps * share.fraction() * self.plan.length.as_secs_f64();
         self.allowed = self.plan.failure_budget.allowed_failures(expected);
-        if let Some(why) = capacity.shortage(share) {
-            let conclusion =
-                DrillConclusion { outcome: DrillOutcome::CapacityCheckFailed, reason: why };
+        if let Some(reason) = pools.iter().find_map(|pool| pool.shortage(share.fraction())) {
+            let conclusion = DrillConclusion { outcome: DrillOutcome::CapacityCheckFailed, reason };
             return self.finish(Some(conclusion), now);
         }
         self.stage = DrillStage::Warming { until: now + WARM_UP_TIME };
         self.actions.push_back(DrillAction::Start);
     }
 
-    /// The lane's requests since it was opened, and when a client last saw one fail.
+    /// Takes the counts since the drill began to take requests, and the time of the last failure that
+    /// a client saw.
     pub fn update_counts(
         &mut self,
         counts: DrillCounts,
@@ -295,7 +295,7 @@ impl DrillRun {
             DrillStage::Warming { .. } => {
                 self.counts = counts;
                 if counts.failed > self.allowed {
-                    let why = "clients saw failures before anything was made to fail".to_owned();
+                    let why = "clients saw failures before the fault was injected".to_owned();
                     self.interrupt(why, now);
                 }
             }
@@ -326,7 +326,7 @@ impl DrillRun {
         }
     }
 
-    /// The lane's director showed this.
+    /// Records progress that the drill's director has shown.
     pub fn record_milestone(&mut self, mark: DrillMilestone, now: Instant) {
         if !matches!(self.stage, DrillStage::Failing { .. }) {
             return;
@@ -340,12 +340,11 @@ impl DrillRun {
         }
     }
 
-    /// Something that is no drill came in between, somebody stopped it, or it costs too much.
-    pub fn interrupt(&mut self, why: String, now: Instant) {
-        self.finish(Some(DrillConclusion { outcome: DrillOutcome::Interrupted, reason: why }), now);
+    /// Ends the drill early: it was stopped, its budget is spent, or a real event intervened.
+    pub fn interrupt(&mut self, reason: String, now: Instant) {
+        self.finish(Some(DrillConclusion { outcome: DrillOutcome::Interrupted, reason }), now);
     }
 
-    /// The prediction is made.
     pub fn on_prediction(&mut self, prediction: DrillPrediction) {
         self.prediction = Some(prediction);
         if matches!(self.stage, DrillStage::Evaluating { .. }) {
@@ -353,7 +352,7 @@ impl DrillRun {
         }
     }
 
-    /// The end of everything that anybody else notices.
+    /// Ends the injection; only the evaluation may remain.
     fn finish(&mut self, conclusion: Option<DrillConclusion>, now: Instant) {
         let is_active = match self.stage {
             DrillStage::Measuring { .. } => false,
@@ -381,40 +380,31 @@ impl DrillRun {
         self.actions.push_back(DrillAction::Store);
     }
 
-    /// It lasted as long as it should: was it as predicted?
+    /// Compares the measurements of a drill of full length with its prediction.
     fn evaluate(&self) -> DrillConclusion {
-        let failure = |why: String| DrillConclusion { outcome: DrillOutcome::Failed, reason: why };
-        let resendable = self.counts.retryable;
-        if resendable > 0 {
+        let failure = |reason| DrillConclusion { outcome: DrillOutcome::Failed, reason };
+        let success = |reason| DrillConclusion { outcome: DrillOutcome::Succeeded, reason };
+        let retryable = self.counts.retryable;
+        if retryable > 0 {
             return failure(format!(
-                "clients saw {resendable} failures of requests that could have been sent again"
+                "clients saw {retryable} failures of requests that could have been sent again"
             ));
         }
-        let predicted = self.prediction.as_ref().and_then(|forecast| forecast.worst);
+        let predicted = self.prediction.as_ref().and_then(|prediction| prediction.worst);
         let limit = predicted.map(|worst| worst + DETECTION_TOLERANCE);
         match (self.timeline.detection(), limit) {
             (Some(took), Some(limit)) if took > limit => failure(format!(
-                "the verdict took {took:.0?}, and {limit:.0?} was the most predicted"
+                "the verdict took {took:.0?}, and at most {limit:.0?} was predicted"
             )),
             (None, Some(limit)) if self.plan.length > limit => {
                 failure(format!("no verdict came, and one was predicted within {limit:.0?}"))
             }
-            (Some(took), Some(_)) => {
-                let why = format!("the verdict took {took:.1?}, as predicted");
-                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
-            }
+            (Some(took), Some(_)) => success(format!("the verdict took {took:.1?}, as predicted")),
             (Some(took), None) => {
-                let why = format!("the verdict took {took:.1?}; nothing was predicted");
-                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
+                success(format!("the verdict took {took:.1?}; nothing was predicted"))
             }
-            (None, limit) => {
-                let why = match limit {
-                    Some(_) => "it ended before a verdict had to come",
-                    None => "no verdict came, and none was predicted",
-                };
-                let why = why.to_owned();
-                DrillConclusion { outcome: DrillOutcome::Succeeded, reason: why }
-            }
+            (None, Some(_)) => success("it ended before a verdict was due".to_owned()),
+            (None, None) => success("no verdict came, and none was predicted".to_owned()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::logic::model::id::Locality;
+use crate::logic::overload::remaining_capacity::PoolCapacity;
 
 use super::*;
 
@@ -21,7 +22,7 @@ fn plan(fault: DrillFault, percent: u32) -> DrillPlan {
     }
 }
 
-fn capacity(lost: u64, left: u64) -> DrillCapacity {
+fn capacity(lost: u64, left: u64) -> PoolCapacity {
     let pool = PoolCapacity {
         pool: "web".into(),
         lost_weight: lost,
@@ -30,7 +31,7 @@ fn capacity(lost: u64, left: u64) -> DrillCapacity {
         remaining_in_flight: 20,
         remaining_limit: None,
     };
-    DrillCapacity { pools: vec![pool] }
+    pool
 }
 
 fn prediction(worst_ms: u64) -> DrillPrediction {
@@ -49,7 +50,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A drill whose zone has seemed to fail since the second instant.
+/// A drill whose fault was injected at the returned time.
 fn failing_drill(percent: u32) -> (DrillRun, Instant) {
     let now = Instant::now();
     let mut run = DrillRun::new(1, Arc::new(plan(DrillFault::Refused, percent)), now);
@@ -57,13 +58,13 @@ fn failing_drill(percent: u32) -> (DrillRun, Instant) {
     assert_eq!(run.poll_action(), None);
     run.handle_timeout(now + ms(1_000));
     assert_eq!(run.poll_action(), Some(DrillAction::CheckCapacity));
-    run.on_capacity_measured(&capacity(1, 2), 400.0, now + ms(1_000));
+    run.on_capacity_measured(&[capacity(1, 2)], 400.0, now + ms(1_000));
     assert_eq!(run.poll_action(), Some(DrillAction::Start));
     let requests = DrillCounts { eligible: 400, requests: 100, ..DrillCounts::default() };
     run.update_counts(requests, None, now + ms(1_990));
     run.handle_timeout(now + ms(2_000));
     assert_eq!((run.poll_action(), run.poll_action()), (Some(DrillAction::InjectFault), None));
-    assert_eq!(run.counts, DrillCounts::default(), "they are counted from the onset");
+    assert_eq!(run.counts, DrillCounts::default(), "counted from the onset");
     (run, now + ms(2_000))
 }
 
@@ -105,10 +106,10 @@ fn drill_within_prediction_ends_and_succeeds() {
     );
     assert_eq!(run.timeline.detection(), Some(ms(40)));
     assert_eq!(run.timeline.failover_gap(), Some(ms(30)));
-    assert_eq!(run.timeline.shift, Some(onset + ms(41)), "not that from before the verdict");
+    assert_eq!(run.timeline.shift, Some(onset + ms(41)), "not a snapshot before the verdict");
     assert_eq!(run.counts.requests, 1_000);
     run.interrupt("too late".to_owned(), onset + ms(20_001));
-    assert_eq!(run.poll_action(), None, "what is over is over");
+    assert_eq!(run.poll_action(), None, "no action after the end");
 }
 
 #[test]
@@ -117,12 +118,8 @@ fn drill_with_late_or_no_verdict_fails() {
         let (mut run, onset) = failing_drill(25);
         run.record_milestone(DrillMilestone::Verdict, onset + ms(verdict_ms));
         run.handle_timeout(onset + ms(20_000));
-        assert!(matches!(run.stage, DrillStage::Evaluating { .. }), "the prediction is waited for");
-        assert_eq!(
-            run.poll_action(),
-            Some(DrillAction::Stop),
-            "but the lane is not kept open for it"
-        );
+        assert!(matches!(run.stage, DrillStage::Evaluating { .. }), "waits for the prediction");
+        assert_eq!(run.poll_action(), Some(DrillAction::Stop), "but takes no more requests");
         run.on_prediction(prediction(500));
         assert_eq!(conclusion_of(&mut run).0, expected);
     }
@@ -194,28 +191,10 @@ fn drill_over_capacity_is_not_started() {
     let mut run = DrillRun::new(1, Arc::new(plan(DrillFault::Refused, 100)), now);
     run.handle_timeout(now + ms(1_000));
     run.poll_action();
-    run.on_capacity_measured(&capacity(3, 2), 100.0, now + ms(1_000));
+    run.on_capacity_measured(&[capacity(3, 2)], 100.0, now + ms(1_000));
     let (outcome, why, actions) = conclusion_of(&mut run);
     assert_eq!((outcome, actions), (DrillOutcome::CapacityCheckFailed, vec![DrillAction::Store]));
     assert!(why.contains("2.5 times"), "{why}");
-}
-
-#[test]
-fn capacity_check_counts_weight_limits_and_share() {
-    let share = |percent| SharePercent::new(percent).expect("a share");
-    assert_eq!(capacity(1, 1).shortage(share(100)), None, "two zones of a size are made for that");
-    assert!(capacity(3, 2).shortage(share(100)).is_some());
-    assert_eq!(capacity(3, 2).shortage(share(50)), None);
-    assert!(capacity(1, 0).shortage(share(1)).is_some(), "nothing is left");
-    let limited = |limit| {
-        let mut room = capacity(1, 2);
-        room.pools[0].remaining_limit = Some(limit);
-        room
-    };
-    assert_eq!(limited(30).shortage(share(100)), None);
-    let why = limited(29).shortage(share(100)).expect("too little");
-    assert!(why.contains("29 requests in flight"), "{why}");
-    assert_eq!(limited(25).shortage(share(50)), None);
 }
 
 #[test]
@@ -226,8 +205,12 @@ fn sampled_share_is_exact_per_hundred_and_aperiodic() {
     let mut of_four = [0; 4];
     for block in 0..100 {
         let drawn: Vec<bool> = (0..100).map(|_| sampler.is_sampled(share, &mut rng)).collect();
-        assert_eq!(drawn.iter().filter(|is| **is).count(), 25, "block {block}");
-        drawn.iter().enumerate().filter(|(_, is)| **is).for_each(|(n, _)| of_four[n % 4] += 1);
+        assert_eq!(drawn.iter().filter(|is_sampled| **is_sampled).count(), 25, "block {block}");
+        drawn
+            .iter()
+            .enumerate()
+            .filter(|(_, is_sampled)| **is_sampled)
+            .for_each(|(n, _)| of_four[n % 4] += 1);
     }
     assert!(of_four.iter().all(|count| (550..700).contains(count)), "{of_four:?}");
     let all = SharePercent::new(100).expect("a share");
@@ -282,7 +265,7 @@ fn share_budget_and_header_match_are_parsed() {
     assert_eq!(FailureBudget::parse("0.5%"), Some(FailureBudget::Fraction(0.005)));
     assert_eq!(FailureBudget::parse("20"), Some(FailureBudget::Requests(20)));
     assert_eq!(FailureBudget::parse("1%").map(|all| all.to_string()), Some("1%".to_owned()));
-    assert_eq!(FailureBudget::Fraction(0.01).allowed_failures(10.0), 1, "one in any case");
+    assert_eq!(FailureBudget::Fraction(0.01).allowed_failures(10.0), 1, "at least one");
     let header_match = HeaderMatch::parse("x-canary=yes").expect("a header");
     let mut headers = http::HeaderMap::new();
     assert!(!header_match.is_match(&headers));
@@ -332,11 +315,7 @@ fn periodic_practice_is_due_once_per_period() {
     let ten = MONDAY + 10 * HOUR;
     assert_eq!(calendar.next_start_s(MONDAY, 600), Some(ten));
     assert_eq!(calendar.next_start_s(ten - 1, 600), Some(ten));
-    assert_eq!(
-        calendar.next_start_s(ten, 600),
-        Some(ten + DAY),
-        "it has begun; a restart repeats nothing"
-    );
+    assert_eq!(calendar.next_start_s(ten, 600), Some(ten + DAY), "already begun; not repeated");
     assert_eq!(calendar.next_start_s(ten + 4 * DAY, 600), Some(ten + 7 * DAY), "no weekends");
     assert_eq!(calendar.next_start_s(MONDAY, 2 * HOUR), None, "it does not fit");
     let free = PracticeCalendar { allowed: Vec::new(), ..calendar };

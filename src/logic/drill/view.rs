@@ -1,4 +1,4 @@
-//! What workers see of a drill: whom it takes, and where those then go.
+//! The part of a drill that workers see: which requests it takes, and how these are steered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,28 +12,27 @@ use crate::logic::model::id::Locality;
 use super::fault::DrillFault;
 use super::plan::{DrillPlan, SharePercent};
 
-/// A drill that is on.
+/// A running drill, as published to workers.
 #[derive(Debug)]
 pub struct DrillView {
-    /// Names it among all of this process.
     pub id: u64,
     pub plan: Arc<DrillPlan>,
-    /// The zone seems to fail now; before that the lane only warms up.
+    /// The fault is injected; before that the drill only warms up.
     pub is_failing: bool,
-    /// Which pools it concerns, in the order of the snapshot.
+    /// Whether the drill covers each pool, in the order of the snapshot.
     pub pools: Vec<bool>,
-    /// What comes of its requests.
+    /// Counters of its requests.
     pub counters: Arc<DrillCounters>,
 }
 
 impl DrillView {
-    /// Whether a request to this pool with these headers is one of those of which it takes a share.
+    /// Whether a request to this pool with these headers may be taken by the drill.
     pub fn is_selected(&self, pool: usize, headers: &HeaderMap) -> bool {
-        self.pools.get(pool).is_some_and(|is| *is)
+        self.pools.get(pool).is_some_and(|is_covered| *is_covered)
             && self.plan.header_match.as_ref().is_none_or(|matching| matching.is_match(headers))
     }
 
-    /// How this endpoint seems to fail now.
+    /// The fault that is injected for this endpoint now, if any.
     pub fn fault_for(&self, place: &Locality, address: SocketAddr) -> Option<DrillFault> {
         let is_target = self.is_failing && self.plan.is_target(place, address);
         is_target.then_some(self.plan.fault)
@@ -41,13 +40,14 @@ impl DrillView {
 }
 
 impl DrillPlan {
-    /// Whether an endpoint there is one of those that seem to fail.
+    /// Whether this endpoint is one of those that seem to fail.
     pub fn is_target(&self, place: &Locality, address: SocketAddr) -> bool {
         *place == self.zone && self.endpoint.is_none_or(|only| only == address)
     }
 }
 
-/// Draws a share that is exact over every hundred, and that no rhythm of requests can dodge.
+/// Samples a share of requests: exact over every hundred, at random inside, so that no periodic
+/// pattern of requests can bias it.
 #[derive(Clone, Debug, Default)]
 pub struct ShareSampler {
     remaining: u32,
@@ -55,7 +55,7 @@ pub struct ShareSampler {
 }
 
 impl ShareSampler {
-    /// Whether the next one is drawn.
+    /// Whether the next request is in the sample.
     pub fn is_sampled(&mut self, share: SharePercent, rng: &mut Rng) -> bool {
         if self.remaining == 0 {
             (self.remaining, self.remaining_hits) = (100, share.percent());
@@ -67,7 +67,7 @@ impl ShareSampler {
     }
 }
 
-/// What comes of a lane's requests; written by workers.
+/// Counters of a drill's requests, written by workers.
 #[derive(Debug, Default)]
 pub struct DrillCounters {
     eligible: AtomicU64,
@@ -79,30 +79,30 @@ pub struct DrillCounters {
 }
 
 impl DrillCounters {
-    /// A request came of which a share is taken; it was `drawn`, or not.
+    /// Counts an eligible request, which was taken (`is_sampled`) or not.
     pub fn record_request(&self, is_sampled: bool) {
         self.eligible.fetch_add(1, Relaxed);
         self.requests.fetch_add(u64::from(is_sampled), Relaxed);
     }
 
-    /// A try met the fault.
+    /// Counts an attempt with an injected fault.
     pub fn record_fault(&self) {
         self.faulted.fetch_add(1, Relaxed);
     }
 
-    /// A client saw a failure; `resendable` if the request could have been sent again.
+    /// Counts a failure that a client saw; `is_retryable` if the request could have been sent again.
     pub fn record_failure(&self, now_us: u64, is_retryable: bool) {
         self.failed.fetch_add(1, Relaxed);
         self.retryable.fetch_add(u64::from(is_retryable), Relaxed);
         self.last_failure_us.fetch_max(now_us, Relaxed);
     }
 
-    /// When a client last saw a failure, in microseconds since the epoch; zero is never.
+    /// Time of the last failure that a client saw, in microseconds since the epoch; zero for none.
     pub fn last_failure_us(&self) -> u64 {
         self.last_failure_us.load(Relaxed)
     }
 
-    /// What there is so far, with no rescues.
+    /// The counts so far, without rescues, which endpoint statistics hold.
     pub fn counts(&self) -> DrillCounts {
         DrillCounts {
             eligible: self.eligible.load(Relaxed),
@@ -116,27 +116,27 @@ impl DrillCounters {
     }
 }
 
-/// Requests of a drill, since it began.
+/// Request counts of a drill since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrillCounts {
-    /// Those of which a share was taken.
+    /// Requests that the drill could have taken.
     pub eligible: u64,
-    /// Those that were taken.
+    /// Requests that it took.
     pub requests: u64,
-    /// Tries that met the fault.
+    /// Attempts with an injected fault.
     pub faulted: u64,
-    /// Those whose clients saw a failure.
+    /// Requests whose clients saw a failure.
     pub failed: u64,
-    /// Of these, those that could have been sent again.
+    /// Failed requests that could have been sent again.
     pub retryable: u64,
-    /// Those that met the fault and were answered well by another endpoint.
+    /// Requests that met the fault and succeeded at another endpoint.
     pub rescued: u64,
-    /// Of these, those that were answered late.
+    /// Rescued requests that were answered late.
     pub late: u64,
 }
 
 impl DrillCounts {
-    /// What came after `before`.
+    /// The counts after `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {

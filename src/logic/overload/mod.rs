@@ -2,3 +2,4 @@
 
 pub mod descriptor_pool;
 pub mod memory_pressure;
+pub mod remaining_capacity;

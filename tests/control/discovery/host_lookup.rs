@@ -67,9 +67,9 @@ fn host_addresses_become_endpoints_and_changes_are_followed() {
     );
     let log_text = gapless.log();
     let line =
-        log_text.lines().rfind(|line| line.contains("a name leads elsewhere")).expect("a line");
-    assert!(line.contains(&format!("come=\"[{}]\"", three.address())), "{line}");
-    assert!(line.contains(&format!("gone=\"[{}]\"", one.address())), "{line}");
+        log_text.lines().rfind(|line| line.contains("endpoints of a DNS name have changed")).expect("a line");
+    assert!(line.contains(&format!("added=\"[{}]\"", three.address())), "{line}");
+    assert!(line.contains(&format!("removed=\"[{}]\"", one.address())), "{line}");
 }
 
 #[test]

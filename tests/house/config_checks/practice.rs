@@ -31,7 +31,7 @@ fn minimal_practice_takes_defaults() {
 
 #[test]
 fn invalid_practice_keys_are_reported_with_help() {
-    assert_practice_diagnostic("fault = \"boom\"", "`boom` is no fault: write `refused`");
+    assert_practice_diagnostic("fault = \"boom\"", "`boom` is not a fault: write `refused`");
     assert_practice_diagnostic(
         "share = \"25\"",
         "`25` is no share | write it as \"1%\" to \"100%\"",

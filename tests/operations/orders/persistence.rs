@@ -135,7 +135,7 @@ fn unreadable_orders_file_is_reported_and_kept() {
     std::fs::write(fixture.orders_file(), b"{ half of a").expect("written");
     let gapless = fixture.start();
     assert!(gapless.get("/").text().starts_with("near"));
-    assert!(gapless.log().contains("orders of before are lost"), "{}", gapless.log());
+    assert!(gapless.log().contains("saved orders are lost"), "{}", gapless.log());
     let quarantined = std::fs::read_dir(fixture.state_dir())
         .expect("readable")
         .flatten()

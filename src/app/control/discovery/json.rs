@@ -1,4 +1,4 @@
-//! `/api/v1/discovery`: what is looked up, and what came of it. And the gauges of the same.
+//! `/api/v1/discovery` and the gauges of DNS names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,14 +14,14 @@ use crate::logic::discovery::{
 
 use super::{Discovery, name_status};
 
-/// By what name an endpoint was found, in words.
+/// The DNS name, and the SRV target if any, by which an endpoint was found.
 pub fn found_by_text(found: &EndpointOrigin) -> String {
     let mut text = found.discovery_name.to_string();
     if let Some(target) = &found.target {
         let _ = write!(text, " by {target}");
     }
     if found.is_stale {
-        text.push_str(" (DNS has it no more)");
+        text.push_str(" (no longer in DNS)");
     }
     text
 }
@@ -64,7 +64,7 @@ impl Discovery {
         })
     }
 
-    /// Gauges of every name, in the text format of Prometheus.
+    /// Gauges of every name in the Prometheus text format.
     pub fn render_metrics(&self, now: Instant) -> String {
         let mut page = String::new();
         let mut gauge = |name: &str, help: &str, value: &dyn Fn(&DiscoveryEntry) -> Option<f64>| {
@@ -74,30 +74,30 @@ impl Discovery {
                 let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
             }
             for (entry, value) in samples {
-                // Names are letters, digits and `-_.:`: nothing is to be escaped.
-                let DiscoveryEntry { pool, place, discovery_name: wanted, .. } = entry;
+                // Names consist of letters, digits and `-_.:`, so no label needs escaping.
+                let DiscoveryEntry { pool, place, discovery_name, .. } = entry;
                 let _ = writeln!(
                     page,
-                    "{name}{{pool=\"{pool}\",zone=\"{place}\",name=\"{wanted}\"}} {value}"
+                    "{name}{{pool=\"{pool}\",zone=\"{place}\",name=\"{discovery_name}\"}} {value}"
                 );
             }
         };
-        let help = "Endpoints that a name leads to.";
+        let help = "Endpoints that a DNS name resolves to.";
         gauge("gapless_dns_endpoints", help, &|entry| {
             Some(self.endpoints_of(entry).map_or(0, BTreeMap::len) as f64)
         });
-        let help = "Endpoints of a name that stay although DNS says that there are none.";
+        let help = "Endpoints of a DNS name that are kept although DNS no longer lists them.";
         gauge("gapless_dns_endpoints_kept", help, &|entry| {
             let all = self.endpoints_of(entry).into_iter().flat_map(BTreeMap::values);
             Some(all.filter(|found| found.is_stale).count() as f64)
         });
-        let help = "How long ago DNS last said where a name leads.";
+        let help = "Age of the last good DNS answer for a name.";
         gauge("gapless_dns_answer_age_seconds", help, &|entry| {
             let direct = self.lookups.status_of_name(&entry.discovery_name);
             let good_at = direct.iter().filter_map(|status| status.good_at).max()?;
             Some(now.saturating_duration_since(good_at).as_secs_f64())
         });
-        let help = "Lookups of a name that have failed in a row.";
+        let help = "Consecutive failed lookups of a DNS name.";
         gauge("gapless_dns_failures_in_a_row", help, &|entry| {
             let mut all = self.lookups.status_of_name(&entry.discovery_name);
             all.extend(self.lookups.status_of_targets(&entry.discovery_name));

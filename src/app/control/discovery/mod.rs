@@ -1,6 +1,6 @@
-//! Endpoints that are found by name: has names looked up, and says when what they lead to has changed.
+//! DNS discovery: runs the lookups that `logic::discovery` schedules, and reports a changed topology.
 //!
-//! Lives on the control thread, and never waits: a lookup is a task of its own.
+//! It runs on the control thread and never blocks: each lookup is a task of its own.
 
 pub mod json;
 pub mod name_cache;
@@ -26,7 +26,7 @@ use crate::net::dns_client::{DnsClient, DnsServers};
 
 use crate::app::ops::event_log;
 
-/// What came of a lookup.
+/// Result of one lookup.
 #[derive(Debug)]
 pub struct LookupResult {
     question: LookupQuestion,
@@ -34,29 +34,30 @@ pub struct LookupResult {
     took: Duration,
 }
 
-/// What is known of names, and what it makes of the configuration.
+/// The state of all names, and the topology composed of the configuration and their endpoints.
 pub struct Discovery {
     lookups: LookupScheduler,
     declared: Topology,
     entries: Vec<DiscoveryEntry>,
     composed: ComposedTopology,
     down: HashSet<PoolAddress>,
+    /// `composed` must be computed anew.
     is_stale: bool,
-    /// Others are down than `lookups` has heard of.
+    /// `down` has changed since it was last passed to `lookups`.
     has_new_failures: bool,
     dns: Rc<DnsClient>,
     saved_answers: Option<watch::Sender<Vec<CachedLookup>>>,
 }
 
 impl Discovery {
-    /// Nothing is looked up yet. What an earlier process knew is believed until DNS says otherwise;
-    /// what this one knows goes to `memory`.
+    /// Starts without a configuration. `remembered` answers of an earlier process are used until DNS
+    /// answers; new answers are sent to `saved_answers`.
     pub fn new(
         seed: u64,
         remembered: Vec<CachedLookup>,
         saved_answers: Option<watch::Sender<Vec<CachedLookup>>>,
     ) -> Self {
-        let nobody = DnsServers { addresses: None, timeout: Duration::ZERO };
+        let no_servers = DnsServers { addresses: None, timeout: Duration::ZERO };
         Self {
             lookups: LookupScheduler::new(seed, remembered),
             declared: Topology::default(),
@@ -65,13 +66,13 @@ impl Discovery {
             down: HashSet::new(),
             is_stale: false,
             has_new_failures: false,
-            dns: Rc::new(DnsClient::new(nobody)),
+            dns: Rc::new(DnsClient::new(no_servers)),
             saved_answers,
         }
     }
 
-    /// Takes up a configuration; gives its topology with the endpoints that are known. Names that stay
-    /// keep what they lead to.
+    /// Applies a configuration. Returns its topology with the endpoints known so far; names that stay
+    /// keep their endpoints.
     pub fn configure(
         &mut self,
         dns: &model::DnsConfig,
@@ -100,7 +101,7 @@ impl Discovery {
         self.is_stale = false;
         let is_down = |one: &PoolAddress| self.down.contains(one);
         self.composed = discovery::compose(&self.declared, &self.entries, &self.lookups, &is_down);
-        // Who is gone and comes back begins anew.
+        // An endpoint that leaves and comes back starts without history.
         let ComposedTopology { origins, dropped_stale: dropped, .. } = &self.composed;
         self.down.retain(|one| origins.contains_key(one) || dropped.contains(one));
         self.update_failing_names(now);
@@ -129,14 +130,14 @@ impl Discovery {
         }
     }
 
-    /// When there is something to look up next.
+    /// When the next lookup is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.lookups.poll_timeout()
     }
 
-    /// Takes in what came of a lookup.
-    pub fn on_lookup_result(&mut self, heard: LookupResult, now: Instant) {
-        let LookupResult { question, answer, took } = heard;
+    /// Applies and logs the result of a lookup.
+    pub fn on_lookup_result(&mut self, result: LookupResult, now: Instant) {
+        let LookupResult { question, answer, took } = result;
         event_log::record_lookup(&question, &answer, took);
         let lookup_update = self.lookups.on_answer(&question, answer.clone(), now);
         if lookup_update.is_first_in_row {
@@ -147,7 +148,7 @@ impl Discovery {
             if lookup_update.omitted_count > 0 {
                 let (name, record) = (&question.name, question.record_type.as_str());
                 let left_out = lookup_update.omitted_count;
-                tracing::warn!(%name, record, left_out, "parts of an answer were left out");
+                tracing::warn!(%name, record, left_out, "parts of a DNS answer were left out");
             }
             self.is_stale = true;
         }
@@ -158,12 +159,12 @@ impl Discovery {
         }
     }
 
-    /// Nothing is written down any more: another process does it.
+    /// Stops saving answers: after a handover the other process writes the file.
     pub fn stop_saving(&mut self) {
         self.saved_answers = None;
     }
 
-    /// Takes in what the director tells: an endpoint that fails may have moved.
+    /// Looks up the names of a failing endpoint early, since it may have moved.
     pub fn on_event(&mut self, event: &Event, now: Instant) {
         match event {
             Event::HealthChanged {
@@ -199,14 +200,14 @@ impl Discovery {
     fn record_endpoint_state(&mut self, subject: &IncidentSubject, is_down: bool) {
         let key = (Arc::clone(&subject.pool), subject.address);
         let Some(found) = self.composed.origins.get(&key) else { return };
-        // Only priorities and emptied names ask who is down.
+        // Only SRV priorities and kept endpoints depend on which endpoints are down.
         let matters = found.iter().any(|one| one.is_stale || one.target.is_some());
-        let is_other = if is_down { self.down.insert(key) } else { self.down.remove(&key) };
-        self.is_stale |= is_other && matters;
-        self.has_new_failures |= is_other;
+        let has_changed = if is_down { self.down.insert(key) } else { self.down.remove(&key) };
+        self.is_stale |= has_changed && matters;
+        self.has_new_failures |= has_changed;
     }
 
-    /// The topology, if it is another one than it was.
+    /// The topology, if it has changed since the last call.
     pub fn take_changed_topology(&mut self, now: Instant) -> Option<Topology> {
         if !self.is_stale {
             if self.has_new_failures {
@@ -224,23 +225,22 @@ impl Discovery {
         }
         if self.composed.omitted_count > before.omitted_count {
             let left_out = self.composed.omitted_count;
-            tracing::warn!(left_out, "names lead to more endpoints than `dns.max_answers`");
+            tracing::warn!(left_out, "DNS names resolve to more endpoints than `dns.max_answers`");
         }
         Some(self.composed.topology.clone())
     }
 
-    /// Whether every name has been looked up, well or not.
+    /// Whether every name has been looked up, successfully or not.
     pub fn is_settled(&self) -> bool {
         !self.is_stale && self.lookups.has_initial_answers()
     }
 
-    /// The names by which an endpoint was found.
     pub fn names_of(&self, pool: &str, address: SocketAddr) -> Vec<&EndpointOrigin> {
         let key = (Arc::from(pool), address);
         self.composed.origins.get(&key).into_iter().flatten().collect()
     }
 
-    /// The endpoints that a name of a pool leads to, in their order.
+    /// Endpoints that a name of a pool resolves to, ordered by address.
     fn endpoints_of(
         &self,
         entry: &DiscoveryEntry,
@@ -248,7 +248,7 @@ impl Discovery {
         entry_endpoints(entry, &self.composed)
     }
 
-    /// The last good answers.
+    /// The last good answers, for an upgrade.
     pub fn remembered_answers(&self) -> Vec<CachedLookup> {
         self.lookups.export_cache()
     }
@@ -266,11 +266,14 @@ fn log_change(entry: &DiscoveryEntry, before: &ComposedTopology, after: &Compose
         entry_endpoints(entry, composed).into_iter().flat_map(BTreeMap::keys).copied().collect()
     };
     let (before, after) = (addresses(before), addresses(after));
-    let list = |of: &BTreeSet<SocketAddr>, without: &BTreeSet<SocketAddr>| {
-        let all: Vec<&SocketAddr> = of.difference(without).collect();
-        let more = all.len().saturating_sub(event_log::MAX_LOGGED_ADDRESSES);
-        let shown: Vec<String> =
-            all.iter().take(event_log::MAX_LOGGED_ADDRESSES).map(ToString::to_string).collect();
+    let list = |all: &BTreeSet<SocketAddr>, without: &BTreeSet<SocketAddr>| {
+        let differing: Vec<&SocketAddr> = all.difference(without).collect();
+        let more = differing.len().saturating_sub(event_log::MAX_LOGGED_ADDRESSES);
+        let shown: Vec<String> = differing
+            .iter()
+            .take(event_log::MAX_LOGGED_ADDRESSES)
+            .map(ToString::to_string)
+            .collect();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("[{}{more}]", shown.join(", "))
     };
@@ -280,21 +283,21 @@ fn log_change(entry: &DiscoveryEntry, before: &ComposedTopology, after: &Compose
             zone = %entry.place,
             name = %entry.discovery_name,
             endpoints = after.len(),
-            come = list(&after, &before),
-            gone = list(&before, &after),
-            "a name leads elsewhere"
+            added = list(&after, &before),
+            removed = list(&before, &after),
+            "endpoints of a DNS name have changed"
         );
     }
 }
 
-/// How it stands with a name, of how it stands with each of its questions.
-fn name_status(lookups: &LookupScheduler, wanted: &DiscoveryName) -> LookupState {
+/// The state of a name, combined from the states of its questions.
+fn name_status(lookups: &LookupScheduler, name: &DiscoveryName) -> LookupState {
     let all: Vec<LookupState> =
-        lookups.status_of_name(wanted).into_iter().map(|status| status.state).collect();
+        lookups.status_of_name(name).into_iter().map(|status| status.state).collect();
     let order = [LookupState::Found, LookupState::Cached, LookupState::Pending];
     let first = order.into_iter().find(|one| all.contains(one));
-    // That a name does not exist is said of all its records (RFC 2308 2.1).
-    let lacks = [NegativeReason::Forbidden, NegativeReason::NxDomain].map(LookupState::Negative);
-    let worst = lacks.into_iter().find(|one| all.contains(one));
+    // NXDOMAIN applies to all record types of a name (RFC 2308 2.1).
+    let negative = [NegativeReason::Forbidden, NegativeReason::NxDomain].map(LookupState::Negative);
+    let worst = negative.into_iter().find(|one| all.contains(one));
     first.or(worst).unwrap_or(LookupState::Negative(NegativeReason::NoData))
 }

@@ -1,5 +1,5 @@
-//! The last good answers, for the process that comes after this one: in a file of `state_dir`, and in what
-//! an upgrade hands over. So a start while DNS is down serves all the same.
+//! Saves the last good DNS answers in `state_dir` and in an upgrade's handover message, so that a
+//! process can start while DNS is down.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -17,22 +17,22 @@ use crate::logic::discovery::{
     CachedLookup, DnsRecordType, LookupQuestion, LookupRecords, SrvTarget, normalise_dns_name,
 };
 
-/// The file's name in `state_dir`.
+/// File name in `state_dir`.
 const NAMES_FILE: &str = "names.json";
 
-/// Nothing larger is read.
+/// A larger file is not read.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Answers that are read, at most.
+/// Limit of answers that are read.
 const MAX_ANSWERS: usize = 20_000;
 
-/// A disk that takes longer is not waited for at a start.
+/// Limit of the time that a start waits for the disk.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two writes, at least.
+/// Minimum time between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One answer, as it is written down.
+/// One answer as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoredAnswer {
     name: String,
@@ -76,7 +76,7 @@ pub fn to_stored_answers(answers: &[CachedLookup], clock: &WallClock) -> Vec<Sto
     answers.iter().map(one).collect()
 }
 
-/// Reads what can be understood of them.
+/// Parses stored answers; invalid ones are skipped.
 pub fn from_stored_answers(stored: &[StoredAnswer]) -> Vec<CachedLookup> {
     let (now, today) = (Instant::now(), SystemTime::now());
     let one = |answer: &StoredAnswer| {
@@ -117,7 +117,7 @@ impl StoredService {
     }
 }
 
-/// What an earlier process has left in `state_dir`. Nothing, if that cannot be read soon.
+/// Reads the answers of an earlier process. Empty if the file is unreadable or the disk too slow.
 pub fn load_names(state_dir: &Path) -> Vec<CachedLookup> {
     let path = state_dir.join(NAMES_FILE);
     let (sender, receiver) = mpsc::channel();
@@ -130,11 +130,11 @@ pub fn load_names(state_dir: &Path) -> Vec<CachedLookup> {
         Ok(Ok(found)) => found,
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "what names led to is not known any more");
+            tracing::warn!(%error, "saved DNS answers cannot be read");
             Vec::new()
         }
         Err(()) => {
-            tracing::warn!("what names led to is not read: the disk takes too long");
+            tracing::warn!("saved DNS answers are not read: the disk takes too long");
             Vec::new()
         }
     }
@@ -147,13 +147,13 @@ fn read_names(path: &Path) -> io::Result<Vec<CachedLookup>> {
     Ok(from_stored_answers(&names.names))
 }
 
-/// Keeps the file in `state_dir` as it should be, until nobody says so any more.
+/// Writes each new set of answers to `state_dir` until the sender of `latest` is dropped.
 pub async fn run_writer(
     state_dir: PathBuf,
     mut latest: watch::Receiver<Vec<CachedLookup>>,
     clock: WallClock,
 ) {
-    let mut is_well = true;
+    let mut was_written = true;
     while latest.changed().await.is_ok() {
         let names = to_stored_answers(&latest.borrow_and_update(), &clock);
         let directory = state_dir.clone();
@@ -161,16 +161,16 @@ pub async fn run_writer(
             tokio::task::spawn_blocking(move || write_names(&directory, &StoredNames { names }));
         let written = writing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         if let Err(error) = &written
-            && is_well
+            && was_written
         {
-            tracing::warn!(%error, "what names lead to cannot be kept in `state_dir`");
+            tracing::warn!(%error, "DNS answers cannot be saved in `state_dir`");
         }
-        is_well = written.is_ok();
+        was_written = written.is_ok();
         tokio::time::sleep(WRITE_INTERVAL).await;
     }
 }
 
-/// Another file in its place, so that there is always a whole one.
+/// Writes a temporary file and renames it, so that the file is always complete.
 fn write_names(directory: &Path, names: &StoredNames) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let (path, new) = (directory.join(NAMES_FILE), directory.join(format!("{NAMES_FILE}.new")));
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn written_names_are_read_back_equal() {
         let directory = tempfile::TempDir::new().expect("a directory");
-        assert!(load_names(directory.path()).is_empty(), "there is none yet");
+        assert!(load_names(directory.path()).is_empty(), "no file yet");
         let question =
             |name: &str, record| LookupQuestion { name: name.into(), record_type: record };
         let service = SrvTarget { priority: 1, weight: 2, target: "a.example.".into(), port: 80 };
@@ -213,6 +213,6 @@ mod tests {
         };
         assert_eq!(parts(&read), parts(&known));
         fs::write(directory.path().join(NAMES_FILE), "{\"names\": [{\"na").expect("written");
-        assert!(load_names(directory.path()).is_empty(), "half a file is none");
+        assert!(load_names(directory.path()).is_empty(), "a truncated file is ignored");
     }
 }

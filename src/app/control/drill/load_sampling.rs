@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::app::control::ControlLoop;
 use crate::logic::director::EndpointStatus;
-use crate::logic::drill::{DrillCapacity, DrillPlan, PoolCapacity, in_flight_limit};
+use crate::logic::drill::DrillPlan;
 use crate::logic::model::topology::PoolSpec;
+use crate::logic::overload::remaining_capacity::{PoolCapacity, in_flight_limit};
 
 /// Looks at what is in flight, in all.
 const LOAD_SAMPLES: u32 = 10;
@@ -118,7 +119,7 @@ impl ControlLoop {
         pools: &[(usize, Arc<PoolSpec>)],
         sampling: Option<&LoadSampling>,
         now: Instant,
-    ) -> DrillCapacity {
+    ) -> Vec<PoolCapacity> {
         let director = self.admin_state.director.borrow();
         let endpoints = director.endpoints();
         let zones = director.zones(now);
@@ -153,6 +154,6 @@ impl ControlLoop {
                 remaining_limit: in_flight_limit(pool, remaining().count() as u64),
             }
         };
-        DrillCapacity { pools: pools.iter().map(of_pool).collect() }
+        pools.iter().map(of_pool).collect()
     }
 }

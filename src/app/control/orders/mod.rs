@@ -1,4 +1,5 @@
-//! Operators' orders, as they are asked for, shown and kept. What they mean is `logic::operator`'s.
+//! Operators' orders: requests are parsed, orders are shown. Their meaning is in
+//! [`crate::logic::orders`].
 
 pub mod order_store;
 
@@ -18,10 +19,10 @@ use crate::logic::orders::operator_orders::{
 use crate::app::ops::api::WallClock;
 use crate::app::ops::event_log::millis;
 
-/// What an endpoint may weigh, as in the file.
+/// Weights that an order may set, as in the configuration file.
 const WEIGHT_RANGE: std::ops::RangeInclusive<u32> = 1..=1_000;
 
-/// An order as it is asked for: texts as on the command line.
+/// An order as requested, with texts as on the command line.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderRequestBody {
@@ -29,58 +30,58 @@ pub struct OrderRequestBody {
     pub order: String,
     /// An endpoint, a zone or a region.
     pub of: String,
-    /// In this pool only; otherwise in every pool that has it.
+    /// Restricts the order to this pool; otherwise it applies in every pool that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Of `weight`: how much.
+    /// The weight of a `weight` order, from 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// The share goes to nothing over this time: `30s`.
+    /// Time over which the share fades to zero: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// After that, what lasts may stay for so long: `30s`.
+    /// Time that lasting requests may stay after that: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
-    /// It is over by itself after this time: `1h`.
+    /// The order expires after this time: `1h`.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub length: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Whatever is left afterwards.
+    /// Applies the order even if too little capacity remains.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
 
 impl OrderRequestBody {
-    /// What is asked for.
+    /// Parses the request.
     ///
     /// # Errors
-    /// What cannot be read, and how it is written.
+    /// What cannot be parsed, and the accepted syntax.
     pub fn to_command(&self, now: Instant) -> Result<OperatorCommand, String> {
-        let what = TopologySelector::parse(&self.of).ok_or_else(|| {
+        let selector = TopologySelector::parse(&self.of).ok_or_else(|| {
             format!(
-                "`{}` is no endpoint, zone or region: write `10.0.1.11:9000`, `region/zone` or \
+                "`{}` is not an endpoint, zone or region: write `10.0.1.11:9000`, `region/zone` or \
                  `region`",
                 self.of
             )
         })?;
-        let verb = self.to_verb(&what)?;
+        let action = self.to_action(&selector)?;
         let length = self.length.as_deref().map(parse_duration).transpose()?;
         if let Some(long) = self.note.as_ref().filter(|note| note.len() > MAX_NOTE_BYTES) {
             return Err(format!("a note has {MAX_NOTE_BYTES} bytes at most, not {}", long.len()));
         }
         Ok(OperatorCommand {
-            selector: what,
+            selector,
             pool: self.pool.as_deref().map(Arc::from),
-            action: verb,
+            action,
             until: length.and_then(|length| now.checked_add(length)),
             note: self.note.as_deref().map(Arc::from),
             is_forced: self.force,
         })
     }
 
-    fn to_verb(&self, what: &TopologySelector) -> Result<OperatorAction, String> {
-        let is_endpoint = matches!(what, TopologySelector::Endpoint(_));
+    fn to_action(&self, selector: &TopologySelector) -> Result<OperatorAction, String> {
+        let is_endpoint = matches!(selector, TopologySelector::Endpoint(_));
         let is_drain = matches!(self.order.as_str(), "drain" | "evacuate");
         if !is_drain && (self.over.is_some() || self.deadline.is_some()) {
             return Err("only `drain` and `evacuate` have `over` and `deadline`".to_owned());
@@ -91,17 +92,16 @@ impl OrderRequestBody {
         let of = &self.of;
         match self.order.as_str() {
             "drain" if !is_endpoint => Err(format!(
-                "`{of}` is no endpoint; a zone or a region is evacuated: `evacuate {of}`"
+                "`{of}` is not an endpoint; evacuate a zone or a region: `evacuate {of}`"
             )),
             "evacuate" if is_endpoint => {
-                Err(format!("`{of}` is an endpoint, which is drained: `drain {of}`"))
+                Err(format!("`{of}` is an endpoint; drain it: `drain {of}`"))
             }
             "drain" | "evacuate" => {
                 let bounded = |text: &Option<String>, default| {
                     let time = text.as_deref().map(parse_duration).transpose()?.unwrap_or(default);
-                    let is_long = time > MAX_DRAIN_DURATION;
-                    if is_long {
-                        Err("a day is the longest time for that".to_owned())
+                    if time > MAX_DRAIN_DURATION {
+                        Err("`over` and `deadline` are a day at most".to_owned())
                     } else {
                         Ok(time)
                     }
@@ -110,27 +110,30 @@ impl OrderRequestBody {
                 let deadline = bounded(&self.deadline, DEFAULT_DRAIN_DEADLINE)?;
                 Ok(OperatorAction::Issue(OrderAction::Drain { fade_duration: over, deadline }))
             }
-            "weight" if !is_endpoint => Err(format!("`{of}` is no endpoint: only these weigh")),
+            "weight" if !is_endpoint => {
+                Err(format!("`{of}` is not an endpoint: only endpoints have a weight"))
+            }
             "weight" => match self.weight {
                 Some(weight) if WEIGHT_RANGE.contains(&weight) => {
                     Ok(OperatorAction::Issue(OrderAction::Weight(weight)))
                 }
-                Some(0) => Err(format!("what weighs nothing is drained: `drain {of}`")),
+                Some(0) => Err(format!("a weight of zero is not accepted: `drain {of}` instead")),
                 _ => Err("a weight is a number from 1 to 1000".to_owned()),
             },
             "restore" => Ok(OperatorAction::Restore),
             other => Err(format!(
-                "`{other}` is no order: write `drain`, `weight`, `evacuate` or `restore`"
+                "`{other}` is not an order: write `drain`, `weight`, `evacuate` or `restore`"
             )),
         }
     }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    units::parse_age(text).ok_or_else(|| format!("`{text}` is no time: write `30s`, `1h` or `2d`"))
+    units::parse_age(text)
+        .ok_or_else(|| format!("`{text}` is not a duration: write `30s`, `1h` or `2d`"))
 }
 
-/// One order, as `/api/v1/orders` has it.
+/// One order in the JSON of `/api/v1/orders`.
 #[derive(Clone, Debug, Serialize)]
 pub struct OrderJson {
     id: u64,
@@ -140,9 +143,9 @@ pub struct OrderJson {
     weight: Option<u32>,
     over_ms: Option<f64>,
     deadline_ms: Option<f64>,
-    /// What is left of the share, in 0..1.
+    /// The remaining share, from 0 to 1.
     share_left: Option<f64>,
-    /// When what lasts is ended.
+    /// When lasting requests are ended.
     ends_lasting_at: Option<String>,
     since: String,
     for_ms: f64,
@@ -184,21 +187,21 @@ impl OrderJson {
     }
 }
 
-/// What came of asking.
+/// Result of an order request.
 #[derive(Debug, Serialize)]
 pub struct GrantedJson {
     /// The order that was given.
     pub order: Option<OrderJson>,
-    /// Those that were taken back.
+    /// Orders that were lifted.
     pub lifted: Vec<OrderJson>,
-    /// Those by which something of it is drained all the same.
+    /// Other orders that still drain a part of it.
     pub still_drained_by: Vec<OrderJson>,
-    /// Whether it outlives the process; null where there is no `state_dir`.
+    /// Whether the order survives a restart; null without a `state_dir`.
     pub durable: Option<bool>,
 }
 
 impl GrantedJson {
-    /// What was granted as of `now`, and whether it is on the disk.
+    /// `durable`: whether the order is on the disk.
     pub fn new(
         granted: &AppliedCommand,
         durable: Option<bool>,
@@ -217,7 +220,7 @@ impl GrantedJson {
     }
 }
 
-/// The same for people.
+/// The result of an order request as text.
 pub fn granted_text(
     granted: &AppliedCommand,
     durable: Option<bool>,
@@ -245,7 +248,7 @@ pub fn granted_text(
     page
 }
 
-/// One order in one line.
+/// One order as a line of text.
 pub fn order_line(order: &OperatorOrder, clock: &WallClock, now: Instant) -> String {
     let mut line = format!("{:>3}  {order}", order.id);
     if let OrderAction::Drain { fade_duration: over, deadline } = order.action {
@@ -301,7 +304,7 @@ mod tests {
             length: Some("1h".to_owned()),
             ..order_request("evacuate", "us-south/us-south-1")
         };
-        let command = slow.to_command(now).expect("a wish");
+        let command = slow.to_command(now).expect("valid");
         let fade_duration = Duration::from_secs(30);
         assert_eq!(
             command.action,
@@ -313,17 +316,17 @@ mod tests {
         assert_eq!(command.until, Some(now + Duration::from_hours(1)));
         let heavy = OrderRequestBody { weight: Some(7), ..order_request("weight", "10.0.0.1:80") };
         assert_eq!(
-            heavy.to_command(now).expect("a wish").action,
+            heavy.to_command(now).expect("valid").action,
             OperatorAction::Issue(OrderAction::Weight(7))
         );
         assert_eq!(
-            order_request("restore", "us-south").to_command(now).expect("a wish").action,
+            order_request("restore", "us-south").to_command(now).expect("valid").action,
             OperatorAction::Restore
         );
-        let refused = |request: &OrderRequestBody| request.to_command(now).expect_err("senseless");
+        let refused = |request: &OrderRequestBody| request.to_command(now).expect_err("invalid");
         assert!(refused(&order_request("drain", "us-south")).contains("evacuate us-south"));
         assert!(refused(&order_request("evacuate", "10.0.0.1:80")).contains("drain 10.0.0.1:80"));
-        assert!(refused(&order_request("dance", "us-south")).contains("no order"));
+        assert!(refused(&order_request("dance", "us-south")).contains("not an order"));
         assert!(refused(&order_request("restore", "a b")).contains("region/zone"));
         assert!(refused(&order_request("weight", "10.0.0.1:80")).contains("1 to 1000"));
         let nothing =

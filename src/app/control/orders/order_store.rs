@@ -1,5 +1,5 @@
-//! Orders in the state directory: written on a thread of their own, so that control never waits for a
-//! disk, and as a whole, so that a crash leaves what was in force before or after.
+//! Stores orders in the state directory. A thread of its own writes them, so that control never waits
+//! for a disk; the file is replaced as a whole, so that a crash leaves the old or the new one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use crate::logic::orders::operator_orders::{
 };
 use crate::net::state_files;
 
-/// The file's name in the state directory.
+/// File name in the state directory.
 pub const ORDERS_FILE: &str = "orders.json";
 
-/// How the file is written; a later one may be understood or not.
+/// Version of the file format.
 const FILE_VERSION: u32 = 1;
 
-/// An order as it outlives the process. Times are in microseconds since 1970.
+/// An order as stored. Times are in microseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOrder {
     id: u64,
@@ -77,10 +77,10 @@ impl StoredOrder {
         }
     }
 
-    /// All of it or nothing: half an order is none.
+    /// `None` if any field is invalid: an order is restored whole or not at all.
     fn to_order(&self, clock: &WallClock) -> Option<OperatorOrder> {
         let time = |ms: Option<u64>| ms.map(Duration::from_millis);
-        let act = match self.act.as_str() {
+        let action = match self.act.as_str() {
             "drain" => OrderAction::Drain {
                 fade_duration: time(self.over_ms)?,
                 deadline: time(self.deadline_ms)?,
@@ -93,7 +93,7 @@ impl StoredOrder {
             id: self.id,
             scope: TopologySelector::parse(&self.of)?,
             pool: self.pool.as_deref().map(Arc::from),
-            action: act,
+            action,
             effective_since: clock.instant(self.since_us),
             expires_at: self.until_us.map(|until| clock.instant(until)),
             source: OrderSource::parse(&self.by)?,
@@ -102,12 +102,12 @@ impl StoredOrder {
     }
 }
 
-/// All orders, to be kept.
+/// Converts all orders to their stored form.
 pub fn to_stored_orders(orders: &OperatorOrders, clock: &WallClock) -> Vec<StoredOrder> {
     orders.iter().map(|order| StoredOrder::new(order, clock)).collect()
 }
 
-/// Those that are understood, and how many are not.
+/// Parses stored orders. Also returns the number of invalid ones.
 pub fn from_stored_orders(
     stored: &[StoredOrder],
     clock: &WallClock,
@@ -117,34 +117,34 @@ pub fn from_stored_orders(
     (orders, lost)
 }
 
-/// What was in force when the last process that kept its orders here ended. What cannot be understood
-/// is said, and the file is put aside.
+/// Reads the orders that were in force when the last process ended. An invalid file is moved aside and
+/// logged.
 pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
     let place = directory.join(ORDERS_FILE);
     let bytes = match state_files::read_file(directory, ORDERS_FILE) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Vec::new(),
         Err(error) => {
-            tracing::error!(file = %place.display(), %error, "orders of before cannot be read");
+            tracing::error!(file = %place.display(), %error, "saved orders cannot be read");
             return Vec::new();
         }
     };
-    let page = serde_json::from_slice::<OrdersFile>(&bytes);
-    let (orders, why) = match page {
-        Ok(page) => {
-            let (orders, lost) = from_stored_orders(&page.orders, clock);
-            (orders, (lost > 0).then(|| format!("{lost} of its orders are not understood")))
+    let file = serde_json::from_slice::<OrdersFile>(&bytes);
+    let (orders, why) = match file {
+        Ok(file) => {
+            let (orders, lost) = from_stored_orders(&file.orders, clock);
+            (orders, (lost > 0).then(|| format!("{lost} of its orders cannot be parsed")))
         }
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     if let Some(why) = why {
         let aside = match state_files::quarantine_file(directory, ORDERS_FILE) {
             Ok(aside) => aside.display().to_string(),
-            Err(error) => format!("where it was ({error})"),
+            Err(error) => format!("left in place ({error})"),
         };
         tracing::error!(
             file = %place.display(), kept = aside, why,
-            "orders of before are lost: traffic goes as without them"
+            "saved orders are lost: they do not apply any more"
         );
     }
     orders
@@ -156,13 +156,13 @@ struct OrderStoreGauges {
     failures: AtomicU64,
 }
 
-/// What is to be written, and who waits for it: whether it is on the disk.
+/// Orders to write. `written` receives whether they are on the disk.
 struct OrderWriteRequest {
     orders: Vec<StoredOrder>,
     written: Option<oneshot::Sender<bool>>,
 }
 
-/// Where orders are kept.
+/// Handle to the thread that writes orders; without a state directory it stores nothing.
 #[derive(Debug, Default)]
 pub struct OrderStore {
     write_requests: Option<mpsc::Sender<OrderWriteRequest>>,
@@ -170,10 +170,10 @@ pub struct OrderStore {
 }
 
 impl OrderStore {
-    /// Keeps orders in `directory`, if there is one.
+    /// Starts the writer thread for `directory`, if one is configured.
     ///
     /// # Errors
-    /// If there is no thread to be had.
+    /// If the thread cannot be started.
     pub fn start(directory: Option<PathBuf>) -> io::Result<Self> {
         let Some(directory) = directory else { return Ok(Self::default()) };
         let (requests, inbox) = mpsc::channel();
@@ -184,8 +184,8 @@ impl OrderStore {
         Ok(Self { write_requests: Some(requests), gauges })
     }
 
-    /// Has these be what is in force after a restart. Who waits for the answer hears whether they are
-    /// on the disk; `None` where nothing is kept.
+    /// Queues the orders for writing. The receiver gets whether they are on the disk; `None` without a
+    /// state directory.
     pub fn save(&self, orders: Vec<StoredOrder>) -> Option<oneshot::Receiver<bool>> {
         let (done, answer) = oneshot::channel();
         self.write_requests
@@ -195,7 +195,7 @@ impl OrderStore {
         Some(answer)
     }
 
-    /// Whether they are on the disk; `None` where nothing is kept.
+    /// Whether the last write succeeded; `None` without a state directory.
     pub fn is_durable(&self) -> Option<bool> {
         self.write_requests.as_ref().map(|_| !self.gauges.has_failed.load(Relaxed))
     }
@@ -212,7 +212,7 @@ fn run_writer(
 ) {
     let mut written: Option<Vec<StoredOrder>> = None;
     while let Ok(first) = inbox.recv() {
-        // Only the last of what waits counts.
+        // Each request holds all orders, so only the last queued one is written.
         let mut requests: Vec<OrderWriteRequest> =
             std::iter::once(first).chain(inbox.try_iter()).collect();
         let Some(orders) = requests.last_mut().map(|request| std::mem::take(&mut request.orders))
@@ -254,7 +254,7 @@ mod tests {
     fn orders(now: Instant) -> Vec<OperatorOrder> {
         let order = |id, what: &str, act, until| OperatorOrder {
             id,
-            scope: TopologySelector::parse(what).expect("something"),
+            scope: TopologySelector::parse(what).expect("a selector"),
             pool: (id == 2).then(|| "web".into()),
             action: act,
             effective_since: now - Duration::from_secs(id),
@@ -291,12 +291,12 @@ mod tests {
     fn written_orders_are_read_back_equal() {
         let directory = tempfile::tempdir().expect("a directory");
         let (clock, now) = (WallClock::read(), Instant::now());
-        assert!(load_orders(directory.path(), &clock).is_empty(), "there is no file");
+        assert!(load_orders(directory.path(), &clock).is_empty(), "no file yet");
         let orders_before = orders(now);
         let store = OrderStore::start(Some(directory.path().to_owned())).expect("a thread");
         let done = store
             .save(to_stored_orders(&OperatorOrders::from_orders(orders_before.clone()), &clock))
-            .expect("kept");
+            .expect("a state directory");
         assert_eq!(done.blocking_recv(), Ok(true));
         assert_eq!((store.is_durable(), store.failures()), (Some(true), 0));
         let later = WallClock::read();
@@ -326,7 +326,7 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, b"").expect("written");
         let store = OrderStore::start(Some(file)).expect("a thread");
-        let done = store.save(Vec::new()).expect("asked");
+        let done = store.save(Vec::new()).expect("a state directory");
         assert_eq!(done.blocking_recv(), Ok(false));
         assert_eq!((store.is_durable(), store.failures()), (Some(false), 1));
         assert!(OrderStore::default().save(Vec::new()).is_none());

@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::{AdminHttpResponse, json_response, text_response, typed_response, write_request};
-use crate::app::control::{AdminState, LifecyclePhase};
+use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::ops::drill;
 use crate::app::ops::drill::json::DrillJson;
 use crate::app::ops::drill::{DrillRefusal, DrillRequest};

@@ -36,8 +36,8 @@ use super::ledger;
 use super::ledger::query::{IncidentFormat, IncidentQuery};
 use super::status::StatusJson;
 use super::{event_log, gauges, whatif};
+use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::discovery::json::found_by_text;
-use crate::app::control::{AdminState, LifecyclePhase};
 
 /// A connection is closed after this long, whatever it does.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);

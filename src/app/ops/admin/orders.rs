@@ -8,10 +8,10 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{AdminHttpResponse, json_response, text_response, write_request};
+use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::orders::{
     GrantedJson, OrderJson, OrderRequestBody, granted_text, order_line, order_store,
 };
-use crate::app::control::{AdminState, LifecyclePhase};
 use crate::logic::director::{AppliedCommand, CommandError};
 
 pub(super) const ORDERS_PATH: &str = "/api/v1/orders";

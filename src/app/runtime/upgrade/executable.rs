@@ -1,4 +1,4 @@
-//! What this process was started with: an upgrade starts the same anew.
+//! The path and arguments of this process, with which an upgrade starts its successor.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -7,21 +7,21 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A path, and the arguments.
+/// A program and its arguments.
 #[derive(Clone, Debug)]
 pub struct Executable {
-    /// By the name that it was called by, so that a symbolic link that leads elsewhere by now is
-    /// followed there; not the file that runs, which may have been deleted.
+    /// The path that the process was called by, not the file that runs: a symbolic link may point to a
+    /// new version by now, and the old file may be deleted.
     pub path: PathBuf,
-    /// Those after the name.
+    /// Without the program name.
     pub arguments: Vec<OsString>,
 }
 
 impl Executable {
-    /// That of this process. To be called at the start, while what it was called by is what runs.
+    /// The executable of this process. Call it at the start, before the path can be replaced.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system does not report the running file or the working directory.
     pub fn of_this_process() -> io::Result<Self> {
         let mut arguments = env::args_os();
         let name = arguments.next().unwrap_or_default();
@@ -33,8 +33,7 @@ impl Executable {
     }
 }
 
-/// Where a process was started from that was called by `name`, if that is what runs: names can be
-/// given at will.
+/// The path behind `name` (argument zero), if it is the running file: a caller can set any name.
 fn resolve_program(
     name: &OsStr,
     directory: &Path,
@@ -75,14 +74,14 @@ mod tests {
         let found = |name: &str, search: &str| {
             resolve_program(OsStr::new(name), place.path(), OsStr::new(search), &running)
         };
-        assert_eq!(found("current/prog", ""), Some(at("current/prog")), "the link is kept");
+        assert_eq!(found("current/prog", ""), Some(at("current/prog")), "the link is not resolved");
         assert_eq!(found("./current/prog", ""), Some(at("./current/prog")));
         let absolute = at("current/prog");
         assert_eq!(found(absolute.to_str().expect("text"), ""), Some(absolute.clone()));
         let search = format!("/nowhere:{}", at("current").display());
         assert_eq!(found("prog", &search), Some(absolute));
         assert_eq!(found("prog", "/nowhere"), None);
-        assert_eq!(found("./other", ""), None, "that is not what runs");
+        assert_eq!(found("./other", ""), None, "not the running file");
         assert_eq!(found("", &search), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The new process's part: says when it is ready, and takes over.
+//! The new process's side of an upgrade: receives the state, reports that it is ready, takes over.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -11,33 +11,33 @@ use crate::logic::steering::affinity::CookieSecrets;
 use crate::net::handover_socket::HandoverSocket;
 use crate::net::listener::{self, InheritedListeners};
 
-use super::handover_message::HandoverMessage;
-use super::{PROTOCOL_VERSION, PredecessorMessage, SuccessorMessage, TAKEOVER_ENV};
+use super::handover_message::{
+    HandoverMessage, PROTOCOL_VERSION, PredecessorMessage, SuccessorMessage, TAKEOVER_ENV,
+};
 
-/// How long the old process may take for its next word. It has ended us by then if it lives.
+/// Limit for the next message of the old process, which has its own, shorter limit for this one.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The process that is taken over from.
+/// The process that this one takes over from, and the state received from it.
 #[derive(Debug)]
 pub struct Predecessor {
     handover: HandoverSocket,
     pub health_export: HealthExport,
-    /// What names led to.
+    /// The last good DNS answers.
     pub remembered_names: Vec<CachedLookup>,
-    /// Upgrades, this one included.
+    /// Upgrades since the first process, this one included.
     pub upgrades: u64,
-    /// What operators had ordered.
     pub orders: Vec<StoredOrder>,
-    /// What it sealed cookies by.
+    /// The secret that seals affinity cookies.
     pub cookie_secret: Option<CookieSecrets>,
 }
 
 impl Predecessor {
-    /// Meets the process that has started this one to take over from it, if that is so, and takes
-    /// its sockets. To be called with a valid configuration.
+    /// Receives the sockets and the state of the predecessor; `None` if this process was not started
+    /// by an upgrade. Call it once the configuration is valid.
     ///
     /// # Errors
-    /// If it is gone, or cannot be understood.
+    /// If the predecessor is gone or sends an invalid message.
     pub fn connect() -> io::Result<Option<(Self, InheritedListeners)>> {
         if std::env::var_os(TAKEOVER_ENV).is_none() {
             return Ok(None);
@@ -49,11 +49,11 @@ impl Predecessor {
         let sockets = handover.receive_descriptors(message.sockets.len())?;
         let mut inherited = InheritedListeners::default();
         for (socket_message, socket) in message.sockets.iter().zip(sockets) {
-            let (side, label) = (socket_message.side(), socket_message.label.clone());
+            let (role, label) = (socket_message.role(), socket_message.label.clone());
             inherited.add(listener::adopt_listener(
                 socket.into(),
                 Some(socket_message.name),
-                side,
+                role,
                 label,
             )?);
         }
@@ -74,10 +74,11 @@ impl Predecessor {
         )))
     }
 
-    /// This process could serve: waits until it is to. If the old one has died meanwhile, it is.
+    /// Reports that this process could serve, and waits for the permission. The death of the old
+    /// process counts as permission.
     ///
     /// # Errors
-    /// If the old one neither answers nor dies.
+    /// If the old process neither answers nor dies.
     pub fn report_settled(&mut self) -> io::Result<()> {
         self.handover.set_deadline(Instant::now() + MESSAGE_TIMEOUT);
         let result = send(&mut self.handover, &SuccessorMessage::Settled)
@@ -89,24 +90,24 @@ impl Predecessor {
         }
     }
 
-    /// This process serves. The old one leaves then.
+    /// Reports that this process accepts connections, so that the old one leaves.
     ///
     /// # Errors
-    /// As [`Predecessor::settled`].
+    /// As [`Predecessor::report_settled`].
     pub fn report_accepting(mut self) -> io::Result<()> {
         send(&mut self.handover, &SuccessorMessage::Accepting).or_else(ignore_disconnect)
     }
 }
 
-fn send(handover: &mut HandoverSocket, what: &SuccessorMessage) -> io::Result<()> {
-    handover.send(&serde_json::to_vec(what)?)
+fn send(handover: &mut HandoverSocket, message: &SuccessorMessage) -> io::Result<()> {
+    handover.send(&serde_json::to_vec(message)?)
 }
 
-/// Whose predecessor dies has its sockets, and is the only one who does.
+/// After the death of the predecessor this process alone holds the sockets, so it goes on.
 fn ignore_disconnect(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-            tracing::warn!("the old process has died while it was taken over from");
+            tracing::warn!("the old process died during the handover");
             Ok(())
         }
         _ => Err(error),

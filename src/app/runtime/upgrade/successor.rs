@@ -1,4 +1,4 @@
-//! The old process's part: starts the new one, and finds out whether it serves.
+//! The old process's side of an upgrade: starts the new process and supervises the handover.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -9,77 +9,60 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::app::control::discovery::name_cache::StoredAnswer;
-use crate::app::control::orders::order_store::StoredOrder;
 use crate::app::runtime::service_manager;
-use crate::logic::director::HealthExport;
-use crate::logic::steering::affinity::CookieSecrets;
 use crate::net::handover_socket::{HandoverShutdown, HandoverSocket};
-use crate::net::listener::InheritedListener;
 
-use super::handover_message::HandoverMessage;
-use super::{Executable, PROTOCOL_VERSION, PredecessorMessage, SuccessorMessage, TAKEOVER_ENV};
+use super::executable::Executable;
+use super::handover_message::{
+    HandoverMessage, HandoverState, PROTOCOL_VERSION, PredecessorMessage, SuccessorMessage,
+    TAKEOVER_ENV,
+};
 
-/// Between the word to go and that connections are accepted. Nothing is left to be done by then.
+/// Limit from `go` until the new process accepts; its workers only have to start by then.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process that has closed its end is given this long to end by itself: how it does says why.
+/// A process that has closed its end may take this long to exit: its exit status explains the failure.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a process that takes over gets.
-#[derive(Debug)]
-pub struct HandoverState {
-    pub sockets: Vec<InheritedListener>,
-    pub health_export: HealthExport,
-    /// What names lead to.
-    pub names: Vec<StoredAnswer>,
-    /// Upgrades before this one.
-    pub upgrades: u64,
-    /// What operators have ordered.
-    pub orders: Vec<StoredOrder>,
-    /// What cookies are sealed by.
-    pub cookie_secret: Option<CookieSecrets>,
-}
-
-/// What control hears of an upgrade.
+/// Progress of an upgrade, reported to control.
 #[derive(Debug)]
 pub enum UpgradeEvent {
-    /// The new process has a valid configuration, and is to get everything as it is now.
+    /// The new process has a valid configuration and needs the current state.
     StateRequested(SyncSender<io::Result<HandoverState>>),
-    /// The new process, of this identity, accepts connections; or why it does not and never will.
+    /// The process identifier of the new process, which accepts connections; or why the upgrade failed.
     Ended(Result<u32, String>),
 }
 
-/// A process that is to take over, on its way.
+/// The new process of an upgrade in progress, with the thread that supervises it.
 #[derive(Debug)]
 pub struct Successor {
-    breaker: HandoverShutdown,
+    shutdown: HandoverShutdown,
     thread: JoinHandle<()>,
 }
 
 impl Successor {
-    /// Starts `executable`. It must be ready `within` that time. All further happens on a thread of
-    /// its own, and ends with [`Step::Ended`].
+    /// Starts `executable`, which must be ready within `timeout`. A thread supervises the handover and
+    /// finally sends [`UpgradeEvent::Ended`].
     ///
     /// # Errors
-    /// If there are no descriptors or threads left.
+    /// If no descriptors or threads are left.
     pub fn start(
         executable: Executable,
         timeout: Duration,
         events: UnboundedSender<UpgradeEvent>,
     ) -> io::Result<Self> {
         let (handover, theirs) = HandoverSocket::pair(Instant::now() + timeout)?;
-        let breaker = handover.shutdown_handle()?;
+        let shutdown = handover.shutdown_handle()?;
         let thread = thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
             let Executable { path, arguments } = executable;
             let mut command = Command::new(&path);
             command.args(arguments).env(TAKEOVER_ENV, "1").stdin(Stdio::from(theirs));
-            // The next one gets these sockets from us.
+            // The successor gets these sockets in the handover.
             for passed in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_FDS_FIRST_FD"] {
                 command.env_remove(passed);
             }
             let started = command.spawn();
-            // With it goes our handle to the other end: when the child's is gone too, we hear of it.
+            // Drops our handle to the child's end, so that the socket closes when the child exits.
             drop(command);
             let child = match started {
                 Ok(child) => child,
@@ -91,12 +74,12 @@ impl Successor {
             };
             supervise(child, handover, timeout, &events);
         })?;
-        Ok(Self { breaker, thread })
+        Ok(Self { shutdown, thread })
     }
 
-    /// Ends it, whatever it has come to.
+    /// Kills the new process at any stage of the handover.
     pub fn cancel(self) {
-        self.breaker.shutdown();
+        self.shutdown.shutdown();
         let _ = self.thread.join();
     }
 }
@@ -114,7 +97,7 @@ fn supervise(
         let _ = events.send(UpgradeEvent::Ended(Err(why)));
         return;
     }
-    // Before control hears of it: the service manager must not see its main process end.
+    // Before control learns of it and exits: the service manager must not see its main process end.
     service_manager::notify_main_process(pid);
     if events.send(UpgradeEvent::Ended(Ok(pid))).is_err() {
         service_manager::notify_main_process(std::process::id());
@@ -122,7 +105,7 @@ fn supervise(
     }
 }
 
-/// See the picture at the top of [`super`].
+/// See the diagram in the documentation of [`super`].
 fn run_protocol(
     handover: &mut HandoverSocket,
     deadline: Instant,
@@ -133,18 +116,18 @@ fn run_protocol(
             tracing::info!(version, "the new process has read its configuration");
         }
         SuccessorMessage::Hello { version, .. } => {
-            let why = format!("it is version {version}, which takes over in another way: restart");
+            let why = format!("version {version} has another handover protocol: restart instead");
             return Err(io::Error::other(why));
         }
-        said => return Err(unexpected_message(&said)),
+        other => return Err(unexpected_message(&other)),
     }
     let (ask, answer) = sync_channel(1);
-    let gone = || io::Error::other("this process is stopping");
-    events.send(UpgradeEvent::StateRequested(ask)).map_err(|_| gone())?;
+    let stopping = || io::Error::other("this process is stopping");
+    events.send(UpgradeEvent::StateRequested(ask)).map_err(|_| stopping())?;
     let remaining = deadline.saturating_duration_since(Instant::now());
     let handover_state = answer.recv_timeout(remaining).map_err(|error| match error {
         RecvTimeoutError::Timeout => ErrorKind::TimedOut.into(),
-        RecvTimeoutError::Disconnected => gone(),
+        RecvTimeoutError::Disconnected => stopping(),
     })??;
     let message = HandoverMessage::new(&handover_state, Instant::now())
         .with_cookie_secret(handover_state.cookie_secret.as_ref());
@@ -154,29 +137,30 @@ fn run_protocol(
     handover.send_descriptors(&descriptors)?;
     match receive(handover)? {
         SuccessorMessage::Settled => {}
-        said => return Err(unexpected_message(&said)),
+        other => return Err(unexpected_message(&other)),
     }
     handover.set_deadline(Instant::now() + ACCEPT_TIMEOUT);
     handover.send(&serde_json::to_vec(&PredecessorMessage::Go)?)?;
     match receive(handover)? {
         SuccessorMessage::Accepting => Ok(()),
-        said => Err(unexpected_message(&said)),
+        other => Err(unexpected_message(&other)),
     }
 }
 
 fn receive(handover: &mut HandoverSocket) -> io::Result<SuccessorMessage> {
     let message = handover.receive()?;
-    serde_json::from_slice(&message).map_err(|_| io::Error::other("it is no gapless"))
+    serde_json::from_slice(&message)
+        .map_err(|_| io::Error::other("it does not speak the handover protocol"))
 }
 
 fn unexpected_message(message: &SuccessorMessage) -> io::Error {
-    io::Error::other(format!("it says {message:?} out of turn"))
+    io::Error::other(format!("unexpected message {message:?}"))
 }
 
-/// Ends a process that does not take over, and says why it does not.
+/// Kills a process that does not take over. Returns the reason for the log.
 fn failure_text(error: &io::Error, child: &mut Child, timeout: Duration) -> String {
-    let is_gone = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe);
-    let status = if is_gone { exit_status(child) } else { None };
+    let has_exited = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe);
+    let status = if has_exited { exit_status(child) } else { None };
     terminate(child);
     match (error.kind(), status) {
         (_, Some(status)) => format!("the new process ended before it was ready ({status})"),
@@ -185,7 +169,7 @@ fn failure_text(error: &io::Error, child: &mut Child, timeout: Duration) -> Stri
     }
 }
 
-/// How it ended by itself, if it does.
+/// The exit status, if the process exits by itself within [`EXIT_TIMEOUT`].
 fn exit_status(child: &mut Child) -> Option<std::process::ExitStatus> {
     let until = Instant::now() + EXIT_TIMEOUT;
     while Instant::now() < until {

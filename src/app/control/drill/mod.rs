@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::app::dataplane::shared::WorkerCommand;
+use crate::app::ops::drill::DrillRefusal;
 use crate::logic::director::{Event, Input, OrderChange};
 use crate::logic::drill::{DrillAction, DrillOutcome, DrillPrediction, DrillStage};
 use crate::logic::model::snapshot::Snapshot;
@@ -212,8 +213,7 @@ impl ControlLoop {
             let mut director = self.admin_state.director.borrow_mut();
             let mut drills = self.admin_state.drills.borrow_mut();
             if let Err(refusal) = drills.start(plan.clone(), &mut director, now) {
-                let (super::DrillRefusal::Invalid(why) | super::DrillRefusal::Conflict(why)) =
-                    refusal;
+                let (DrillRefusal::Invalid(why) | DrillRefusal::Conflict(why)) = refusal;
                 drills.record_missed(plan, why, now);
             }
         }
