@@ -66,8 +66,10 @@ fn host_addresses_become_endpoints_and_changes_are_followed() {
         "connections stay open"
     );
     let log_text = gapless.log();
-    let line =
-        log_text.lines().rfind(|line| line.contains("endpoints of a DNS name have changed")).expect("a line");
+    let line = log_text
+        .lines()
+        .rfind(|line| line.contains("endpoints of a DNS name have changed"))
+        .expect("a line");
     assert!(line.contains(&format!("added=\"[{}]\"", three.address())), "{line}");
     assert!(line.contains(&format!("removed=\"[{}]\"", one.address())), "{line}");
 }
