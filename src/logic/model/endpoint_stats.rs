@@ -1,7 +1,7 @@
-//! The only words that the request path writes: one endpoint's counters.
+//! The counters of one endpoint, the only shared state that the request path writes.
 //!
-//! Every worker adds to them without a lock; the director reads what came since it last looked.
-//! Times are microseconds since the process's own epoch; zero means never.
+//! Workers update them without a lock; the director reads the difference since its last visit.
+//! Times are microseconds since the process epoch; zero means never.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{
@@ -14,11 +14,11 @@ use crate::logic::incident::client_failure::{ClientFailure, ClientFailureCounter
 use crate::logic::request::limits::{LimitGauges, LimitKind};
 use crate::logic::steering::balance::peak_ewma::PeakEwma;
 
-/// No trial is wanted.
+/// The due time while no trial requests are scheduled.
 const NEVER_US: u64 = u64::MAX;
 
-/// One endpoint's counters. Each is an allocation of its own among larger ones: no two endpoints'
-/// share a line, without the room that an alignment would take.
+/// The counters of one endpoint. Each is a separate allocation next to larger ones. No two
+/// endpoints share a cache line, which saves the padding of an alignment attribute.
 #[derive(Debug)]
 pub struct EndpointStats {
     gauges: LimitGauges,
@@ -36,9 +36,9 @@ pub struct EndpointStats {
     late: AtomicU64,
     trials: AtomicU32,
     is_error_reported: AtomicBool,
-    /// Written where the pool chooses by it.
+    /// Written only where the pool balances by latency.
     latency: PeakEwma,
-    /// There once a client has seen a failure.
+    /// Allocated at the first client-visible failure.
     client_failures: OnceLock<Box<ClientFailureCounter>>,
 }
 
@@ -66,46 +66,46 @@ impl Default for EndpointStats {
     }
 }
 
-/// What the endpoints of one zone of a pool share, written by workers.
+/// Counters shared by the endpoints of one zone of a pool, written by workers.
 #[derive(Debug, Default)]
 pub struct ZoneStats {
     last_error_us: AtomicU64,
 }
 
 impl ZoneStats {
-    /// One of them failed a request.
+    /// Records a failed request at an endpoint of the zone.
     pub fn record_error(&self, now_us: u64) {
         self.last_error_us.fetch_max(now_us, Relaxed);
     }
 
-    /// When one of them did so last; zero if none has.
+    /// Time of the zone's last failed request; zero if there is none.
     pub fn last_error_us(&self) -> u64 {
         self.last_error_us.load(Relaxed)
     }
 }
 
-/// The counters of [`Live`] that the ledger reads.
+/// The counters of [`EndpointStats`] that the ledger reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailoverCounts {
     /// Requests whose client saw the failure.
     pub failed: u64,
-    /// Requests that met the failure and were answered well by another endpoint.
+    /// Requests that met the failure and were answered by another endpoint.
     pub rescued: u64,
     /// Rescued requests that were answered later than the pool's `late_after`.
     pub late: u64,
 }
 
-/// How many tries ended well and how many badly, since the process began.
+/// Number of good and bad attempts since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptCounts {
-    /// Answered well, to the last byte.
+    /// Complete responses without an error.
     pub good: u64,
-    /// Ended by the endpoint's failure: a bad status, a cut answer, a connection lost, too slow.
+    /// Attempts that the endpoint failed: bad status, cut response, lost connection, too slow.
     pub bad: u64,
 }
 
 impl AttemptCounts {
-    /// What came after `before`.
+    /// The difference to an earlier count.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self { good: self.good - before.good, bad: self.bad - before.bad }
@@ -113,12 +113,11 @@ impl AttemptCounts {
 }
 
 impl EndpointStats {
-    /// Reads something of every line of memory that a look needs, for the sake of reading it.
+    /// Reads one word of every cache line that a later visit needs.
     pub fn prefetch(&self) -> u64 {
         self.last_failure_us.load(Relaxed) + self.failed.load(Relaxed) + self.late.load(Relaxed)
     }
 
-    /// How much there is of what may be limited.
     pub fn gauges(&self) -> &LimitGauges {
         &self.gauges
     }
@@ -132,7 +131,7 @@ impl EndpointStats {
         self.mark_waiting(now_us);
     }
 
-    /// A request begins, if fewer than `cap` are in flight.
+    /// Starts a request if fewer than `limit` are in flight.
     pub fn try_start_request(&self, limit: Option<u32>, now_us: u64) -> bool {
         let is_admitted = self.gauges.try_acquire(LimitKind::Requests, limit);
         if is_admitted {
@@ -147,83 +146,80 @@ impl EndpointStats {
         }
     }
 
-    /// A request has ended.
     pub fn request_ended(&self) {
         if self.gauges.decrement(LimitKind::Requests) == 0 {
             self.waiting_since_us.store(0, Relaxed);
         }
     }
 
-    /// The endpoint shows that it works: it began to answer, and not with an error.
+    /// Records a response head without an error: proof that the endpoint works.
     pub fn record_good_response(&self, now_us: u64) {
         self.last_good_us.store(now_us, Relaxed);
         self.waiting_since_us.store(0, Relaxed);
     }
 
-    /// Whether a request that came before `us` is in flight, and none that came since the last good
-    /// answer has been answered: the endpoint may have stopped.
-    pub fn has_waited_since_before(&self, us: u64) -> bool {
+    /// Whether a request that started before `before_us` is still in flight and no response has
+    /// arrived since: the endpoint may have stopped.
+    pub fn has_waited_since_before(&self, before_us: u64) -> bool {
         let since_us = self.waiting_since_us.load(Relaxed);
-        since_us != 0 && since_us < us
+        since_us != 0 && since_us < before_us
     }
 
-    /// A good answer began after `us` microseconds, where somebody wants to know.
+    /// Records the time to first byte of a good response, in pools that track latency.
     pub fn record_latency(&self, latency_us: u64, now_us: u64) {
         self.timed_responses.fetch_add(1, Relaxed);
         self.total_latency_us.fetch_add(latency_us, Relaxed);
         self.latency.observe(latency_us, now_us);
     }
 
-    /// Answers that were timed, and what all of them took to begin, in microseconds.
+    /// Number of timed responses, and the sum of their times to first byte in microseconds.
     pub fn latency_totals(&self) -> (u64, u64) {
         (self.timed_responses.load(Relaxed), self.total_latency_us.load(Relaxed))
     }
 
-    /// What it costs to wait here, by latency and what is in flight, in microseconds.
+    /// Expected wait here, in microseconds, from the latency average and the requests in flight.
     pub fn cost(&self, now_us: u64) -> f64 {
         self.latency.cost(self.in_flight(), now_us)
     }
 
-    /// A good answer came to its end.
+    /// Records a complete response without an error.
     pub fn record_success(&self) {
         self.successes.fetch_add(1, Relaxed);
     }
 
-    /// A try ended by the endpoint's failure. `true` if nobody has told control since it last
-    /// looked: then the caller must.
+    /// Records an attempt that the endpoint failed. Returns `true` if control has no pending report
+    /// for this endpoint: the caller must then send one.
     pub fn record_error(&self) -> bool {
         self.errors.fetch_add(1, Relaxed);
-        // Neither side may miss the other: the flag is read after the count is there, and cleared
-        // before the count is read.
+        // The flag is read after the count is written, and cleared before the count is read. So
+        // either the caller reports or the collector sees the count.
         fence(SeqCst);
         !self.is_error_reported.load(Relaxed) && !self.is_error_reported.swap(true, AcqRel)
     }
 
-    /// Control could not be told: the next failure must try again.
+    /// Marks the report as not delivered, so that the next failure sends one again.
     pub fn clear_error_report(&self) {
         self.is_error_reported.store(false, SeqCst);
     }
 
-    /// Control looks: what comes from now on must be told again.
+    /// Reads the counts for control. Failures from now on need a new report.
     pub fn collect_attempts(&self) -> AttemptCounts {
         self.is_error_reported.store(false, SeqCst);
         fence(SeqCst);
         self.attempts()
     }
 
-    /// How tries ended so far.
     pub fn attempts(&self) -> AttemptCounts {
         AttemptCounts { good: self.successes.load(Acquire), bad: self.errors.load(Acquire) }
     }
 
-    /// A client saw a failure of this endpoint.
     pub fn record_client_failure(&self, failure: ClientFailure, now_us: u64) {
         self.client_failures.get_or_init(Box::default).record(failure);
         self.failed.fetch_add(1, Relaxed);
         self.last_failure_us.fetch_max(now_us, Relaxed);
     }
 
-    /// A request that had failed here was answered well elsewhere.
+    /// Records a request that failed here and was answered by another endpoint.
     pub fn record_rescue(&self, is_late: bool) {
         self.rescued.fetch_add(1, Relaxed);
         if is_late {
@@ -231,29 +227,28 @@ impl EndpointStats {
         }
     }
 
-    /// When the endpoint last answered a request well.
+    /// Time of the last good response.
     pub fn last_good_us(&self) -> u64 {
         self.last_good_us.load(Relaxed)
     }
 
-    /// When a client last saw a failure of this endpoint.
+    /// Time of the last client-visible failure.
     pub fn last_failure_us(&self) -> u64 {
         self.last_failure_us.load(Relaxed)
     }
 
-    /// What clients saw so far belongs to the past.
+    /// Starts a new count of client-visible failures.
     pub fn reset_client_failures(&self) {
         if let Some(count) = self.client_failures.get() {
             count.reset_baseline();
         }
     }
 
-    /// What clients saw since.
+    /// Client-visible failures since the last reset.
     pub fn client_failures(&self) -> ClientFailures {
         self.client_failures.get().map(|count| count.since_baseline()).unwrap_or_default()
     }
 
-    /// What the ledger counts.
     pub fn failover_counts(&self) -> FailoverCounts {
         FailoverCounts {
             failed: self.failed.load(Relaxed),
@@ -262,13 +257,13 @@ impl EndpointStats {
         }
     }
 
-    /// Asks for trial requests, `gap_us` apart, the first one `from_us`.
+    /// Schedules trial requests from `first_us` on, `gap_us` apart.
     pub fn schedule_trials(&self, first_us: u64, gap_us: u32) {
         self.trial_gap_us.store(gap_us, Relaxed);
         self.next_trial_us.store(first_us, Relaxed);
     }
 
-    /// Whether one is due that nobody has taken.
+    /// Whether a trial is due that no worker has claimed.
     pub fn is_trial_due(&self, now_us: u64) -> bool {
         self.next_trial_us.load(Relaxed) <= now_us
     }
@@ -277,7 +272,7 @@ impl EndpointStats {
         self.next_trial_us.store(NEVER_US, Relaxed);
     }
 
-    /// Takes a trial if one is due: of all workers that ask, one gets it.
+    /// Claims a due trial; exactly one of the competing workers succeeds.
     pub fn try_take_trial(&self, now_us: u64) -> bool {
         let due_us = self.next_trial_us.load(Relaxed);
         let next_us = now_us + u64::from(self.trial_gap_us.load(Relaxed));
@@ -285,12 +280,12 @@ impl EndpointStats {
             && self.next_trial_us.compare_exchange(due_us, next_us, Relaxed, Relaxed).is_ok()
     }
 
-    /// A trial that was taken is under way: there was room for it.
+    /// Counts a claimed trial whose request was sent.
     pub fn record_trial(&self) {
         self.trials.fetch_add(1, Relaxed);
     }
 
-    /// Trials taken since the process began.
+    /// Trials sent since the process began.
     pub fn trial_count(&self) -> u32 {
         self.trials.load(Relaxed)
     }
@@ -302,44 +297,44 @@ mod tests {
 
     #[test]
     fn error_is_reported_once_between_collections() {
-        let live = EndpointStats::default();
-        assert!(live.record_error());
-        assert!(!live.record_error());
-        live.record_success();
-        assert_eq!(live.collect_attempts(), AttemptCounts { good: 1, bad: 2 });
-        assert!(live.record_error());
+        let stats = EndpointStats::default();
+        assert!(stats.record_error());
+        assert!(!stats.record_error());
+        stats.record_success();
+        assert_eq!(stats.collect_attempts(), AttemptCounts { good: 1, bad: 2 });
+        assert!(stats.record_error());
     }
 
     #[test]
     fn waiting_time_is_reset_by_response_or_when_idle() {
-        let live = EndpointStats::default();
-        live.request_started(100);
-        live.request_started(200);
-        assert!(!live.has_waited_since_before(100) && live.has_waited_since_before(101));
-        live.request_ended();
-        assert!(live.has_waited_since_before(101), "one is left");
-        live.record_good_response(300);
-        assert!(!live.has_waited_since_before(1_000));
-        live.request_started(400);
-        assert!(!live.has_waited_since_before(400) && live.has_waited_since_before(401));
-        live.request_ended();
-        live.request_ended();
-        assert!(!live.has_waited_since_before(1_000), "nobody waits");
+        let stats = EndpointStats::default();
+        stats.request_started(100);
+        stats.request_started(200);
+        assert!(!stats.has_waited_since_before(100) && stats.has_waited_since_before(101));
+        stats.request_ended();
+        assert!(stats.has_waited_since_before(101), "one request is still in flight");
+        stats.record_good_response(300);
+        assert!(!stats.has_waited_since_before(1_000));
+        stats.request_started(400);
+        assert!(!stats.has_waited_since_before(400) && stats.has_waited_since_before(401));
+        stats.request_ended();
+        stats.request_ended();
+        assert!(!stats.has_waited_since_before(1_000), "no request waits");
     }
 
     #[test]
     fn due_trial_is_taken_once_per_gap() {
-        let live = EndpointStats::default();
-        assert!(!live.try_take_trial(1_000_000), "none is wanted");
-        live.schedule_trials(500, 100);
-        assert!(!live.try_take_trial(499));
-        assert!(!live.is_trial_due(499) && live.is_trial_due(500));
-        assert!(live.try_take_trial(500) && !live.try_take_trial(500));
-        assert!(!live.try_take_trial(599) && live.try_take_trial(600));
-        live.cancel_trials();
-        assert!(!live.try_take_trial(1_000_000));
-        assert_eq!(live.trial_count(), 0);
-        live.record_trial();
-        assert_eq!(live.trial_count(), 1);
+        let stats = EndpointStats::default();
+        assert!(!stats.try_take_trial(1_000_000), "no trial is scheduled");
+        stats.schedule_trials(500, 100);
+        assert!(!stats.try_take_trial(499));
+        assert!(!stats.is_trial_due(499) && stats.is_trial_due(500));
+        assert!(stats.try_take_trial(500) && !stats.try_take_trial(500));
+        assert!(!stats.try_take_trial(599) && stats.try_take_trial(600));
+        stats.cancel_trials();
+        assert!(!stats.try_take_trial(1_000_000));
+        assert_eq!(stats.trial_count(), 0);
+        stats.record_trial();
+        assert_eq!(stats.trial_count(), 1);
     }
 }

@@ -1,20 +1,19 @@
-//! Names and identities.
+//! Identities of endpoints and localities.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Names one endpoint of one pool for as long as the configuration keeps it; never reused within
-/// a process, so a late message about an endpoint that is gone cannot hit another.
+/// Identifies one endpoint of one pool for as long as the configuration keeps it. An id is never
+/// reused within a process, so a late message about a removed endpoint cannot reach another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId {
-    /// Its place in the director's roster.
+    /// Index in the director's endpoint slab.
     pub slot: u32,
-    /// How many endpoints had that place before.
+    /// Number of endpoints that used this slot before.
     pub generation: u32,
 }
 
 impl EndpointId {
-    /// The endpoint number `generation` in `slot`.
     pub const fn new(slot: u32, generation: u32) -> Self {
         Self { slot, generation }
     }
@@ -26,7 +25,7 @@ impl fmt::Display for EndpointId {
     }
 }
 
-/// Where something stands: `region/zone`.
+/// A zone and its region, written `region/zone`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Locality {
     /// The region, for example `us-south`.
@@ -51,7 +50,7 @@ impl fmt::Display for Locality {
     }
 }
 
-/// Whether `text` may name a region, zone, pool or route.
+/// Whether `text` is a valid name of a region, zone, pool or route.
 pub fn is_valid_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

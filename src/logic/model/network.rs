@@ -1,34 +1,33 @@
-//! Networks of addresses, as operators write them: `10.0.0.0/8`, `2001:db8::/32`.
+//! CIDR networks as operators write them: `10.0.0.0/8`, `2001:db8::/32`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// All addresses that begin with the same bits.
+/// All addresses that share a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// The lowest of them.
+    /// The lowest address of the network.
     pub address: IpAddr,
-    /// How many bits are the same: up to 32 for IPv4, up to 128 for IPv6.
+    /// Prefix length in bits: up to 32 for IPv4, up to 128 for IPv6.
     pub prefix: u8,
 }
 
-/// Why a text names no network.
+/// The reason why a text is no valid network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkError {
-    /// It is neither an address nor an address and a prefix length.
+    /// Neither an address nor an address with a prefix length.
     Malformed,
     /// The prefix is longer than the address.
     PrefixTooLong,
-    /// Bits behind the prefix are set; this is the network that the address is in.
+    /// Bits after the prefix are set; the payload is the network without them.
     HostBits(Network),
 }
 
 impl Network {
-    /// Reads `address/prefix`; a plain address is a network of one.
+    /// Parses `address/prefix`. An address without a prefix is a network of one address.
     ///
     /// # Errors
-    /// [`NetworkError`], among others where bits behind the prefix are set: such a network is
-    /// seldom the one that was meant.
+    /// [`NetworkError`]. Host bits are an error because such a network is rarely the intended one.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -50,8 +49,8 @@ impl Network {
         if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(network)) }
     }
 
-    /// Whether `address` is one of them. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) is the
-    /// IPv4 address.
+    /// Whether `address` is in the network. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) counts
+    /// as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4()
@@ -65,7 +64,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// The first `prefix` bits of `address`, and zeros.
+/// Keeps the first `prefix` bits of `address` and clears the others.
 pub fn mask_address(address: IpAddr, prefix: u8) -> IpAddr {
     let prefix = u32::from(prefix);
     match address {
@@ -96,8 +95,8 @@ mod tests {
         {
             assert_eq!(Network::parse(text).expect("a network").to_string(), text);
         }
-        assert_eq!(Network::parse("10.1.2.3").expect("one address").prefix, 32);
-        assert_eq!(Network::parse("::1").expect("one address").prefix, 128);
+        assert_eq!(Network::parse("10.1.2.3").expect("a single address").prefix, 32);
+        assert_eq!(Network::parse("::1").expect("a single address").prefix, 128);
         for bad in
             ["", "/8", "10.0.0.0/", "10.0.0/8", "a/8", "10.0.0.0/+8", "10.0.0.0/8/8", "[::]/0"]
         {
@@ -106,10 +105,10 @@ mod tests {
         for long in ["10.0.0.0/33", "::/129", "10.0.0.0/999"] {
             assert_eq!(Network::parse(long), Err(NetworkError::PrefixTooLong), "{long:?}");
         }
-        let Err(NetworkError::HostBits(meant)) = Network::parse("10.1.2.3/8") else {
+        let Err(NetworkError::HostBits(network)) = Network::parse("10.1.2.3/8") else {
             panic!("host bits are set")
         };
-        assert_eq!(meant.to_string(), "10.0.0.0/8");
+        assert_eq!(network.to_string(), "10.0.0.0/8");
     }
 
     #[test]

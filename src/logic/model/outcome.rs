@@ -1,20 +1,20 @@
-//! The vocabulary of results: what was tried, at which layer it ended, and why.
+//! Typed results of probes and requests: the protocol layer that failed and the reason.
 //!
-//! The layers and reasons follow HAProxy's check results (L4OK, L4TOUT, L7STS …) in words.
+//! Layers and reasons follow HAProxy's check results (L4OK, L4TOUT, L7STS …) in words.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How far an exchange came, the nearest first.
+/// The protocol layer at which an exchange failed, in the order in which layers are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureLayer {
     Connect,
-    /// Shaking hands over TLS.
+    /// TLS handshake.
     Tls,
-    /// Exchanging bytes that are no HTTP.
+    /// Exchange of raw bytes (no HTTP).
     Tcp,
     Http,
-    /// Asking over gRPC, on top of HTTP that is as it should be.
+    /// gRPC on top of a valid HTTP exchange.
     Grpc,
 }
 
@@ -33,43 +33,43 @@ impl FailureLayer {
     }
 }
 
-/// Why it ended there.
+/// The reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureReason {
-    /// Nothing listens (RST to SYN).
+    /// The endpoint refused the connection (RST to SYN).
     Refused,
-    /// No way there (ICMP unreachable, no route, no permission).
+    /// No path to the endpoint (ICMP unreachable, no route, no permission).
     Unreachable,
-    /// No answer within the bound.
+    /// No answer within the timeout.
     Timeout,
     /// The connection was reset.
     Reset,
-    /// The connection was closed before a whole answer.
+    /// The connection was closed before the response was complete.
     Closed,
-    /// A request waits for longer than the pool's requests ever do: a reason to look.
+    /// A request waits longer than the pool's latencies explain: triggers probes.
     Stall,
-    /// A request waits for many times longer than the pool's requests ever do: as good as failed.
+    /// A request waits many times longer than the pool's latencies explain: counts as failed.
     Slow,
-    /// The answer ended in the middle.
+    /// The response body ended early.
     Cut,
-    /// The answer is not HTTP, or breaks its rules.
+    /// The response is not valid HTTP.
     Malformed,
-    /// A status that is not expected.
+    /// An unexpected HTTP status.
     Status(u16),
-    /// The body is not the expected one.
+    /// An unexpected response body.
     Body,
-    /// The certificate does not do.
+    /// The endpoint's certificate was rejected.
     Certificate(CertificateProblem),
-    /// The handshake failed for anything but the endpoint's certificate.
+    /// The TLS handshake failed for a reason other than the endpoint's certificate.
     Handshake,
-    /// The service says of itself that it does not serve.
+    /// The service reports that it is not serving.
     NotServing,
-    /// A gRPC status that is not OK.
+    /// A gRPC status other than OK.
     GrpcStatus(u16),
 }
 
 impl FailureReason {
-    /// Every reason that has no number.
+    /// Every reason without a numeric code.
     const WITHOUT_CODE: [Self; 18] = [
         Self::Refused,
         Self::Unreachable,
@@ -92,19 +92,19 @@ impl FailureReason {
     ];
 }
 
-/// What is wrong with an endpoint's certificate.
+/// The reason why an endpoint's certificate was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CertificateProblem {
-    /// Its time is over.
+    /// The validity period has ended.
     Expired,
-    /// Its time has not come.
+    /// The validity period has not begun.
     NotYetValid,
-    /// Nobody who is trusted has issued it.
+    /// No trusted issuer has signed it.
     UnknownIssuer,
-    /// It is somebody else's.
+    /// It is issued for another server name.
     WrongName,
     Revoked,
-    /// It is broken, or not made for this use.
+    /// It is malformed, or not issued for this use.
     Invalid,
 }
 
@@ -121,31 +121,31 @@ impl CertificateProblem {
     }
 }
 
-/// A failure: layer × reason.
+/// A failure: the layer and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
-    /// How far it came.
+    /// The layer at which the exchange failed.
     pub layer: FailureLayer,
     pub reason: FailureReason,
 }
 
-/// The kinds of failure that `predict` tells apart, because their detection costs differ.
+/// The classes of failure that `predict` separates, because their detection costs differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureClass {
-    /// Known after about a round trip.
+    /// Detected after about one round trip.
     Refused,
-    /// Accepted, then torn down.
+    /// Accepted, then reset or closed.
     Reset,
-    /// Nothing comes back: known only when a timeout ends.
+    /// No answer: detected only when a timeout expires.
     Silent,
-    /// An answer, and the wrong one.
+    /// A response with unexpected content.
     BadStatus,
-    /// Accepted, and no handshake comes of it.
+    /// Accepted, but the TLS handshake fails.
     Tls,
 }
 
 impl FailureClass {
-    /// Every class, in the order of reports.
+    /// All classes, in the order of reports.
     pub const ALL: [Self; 5] =
         [Self::Refused, Self::Reset, Self::Silent, Self::BadStatus, Self::Tls];
 
@@ -168,17 +168,16 @@ impl fmt::Display for FailureClass {
 }
 
 impl Failure {
-    /// A failure to open a connection.
     pub const fn connect(reason: FailureReason) -> Self {
         Self { layer: FailureLayer::Connect, reason }
     }
 
-    /// A failure on an open connection.
+    /// A failure of the HTTP exchange on an open connection.
     pub const fn http(reason: FailureReason) -> Self {
         Self { layer: FailureLayer::Http, reason }
     }
 
-    /// Reads what [`fmt::Display`] writes; `None` for other words.
+    /// Parses the output of [`fmt::Display`]; `None` for other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (word, rest) = text.split_once(' ')?;
         let layer = FailureLayer::ALL.into_iter().find(|layer| layer.as_str() == word)?;
@@ -193,7 +192,6 @@ impl Failure {
         all.find(|failure| failure.to_string() == text)
     }
 
-    /// The class that this failure belongs to.
     pub fn class(self) -> FailureClass {
         match self.reason {
             FailureReason::Refused | FailureReason::Unreachable => FailureClass::Refused,
@@ -212,15 +210,15 @@ impl Failure {
         }
     }
 
-    /// Whether the connection itself failed, so that a neighbour in the same zone may well fail
-    /// alike, as opposed to an answer that only this endpoint gave.
+    /// Whether the connection itself failed. Neighbours in the same zone may then fail in the same
+    /// way, unlike after a response that only this endpoint sent.
     pub fn is_connection_level(self) -> bool {
         matches!(self.class(), FailureClass::Refused | FailureClass::Reset | FailureClass::Silent)
             && !self.is_response_failure()
     }
 
-    /// Whether the endpoint was there and did badly, and was not just gone: of such failures it is
-    /// the ratio that tells, not a row of them.
+    /// Whether the endpoint was reachable but answered badly. Such failures are judged by their
+    /// ratio, not by a run of consecutive ones.
     pub fn is_response_failure(self) -> bool {
         match self.reason {
             FailureReason::Refused
@@ -241,9 +239,9 @@ impl Failure {
         }
     }
 
-    /// Whether the failure of a live request may also be a coincidence (a keep-alive connection that
-    /// the endpoint closed just then, a long pause) or the request's own doing (an answer to it that
-    /// breaks the rules). Such evidence makes a suspect but never a verdict.
+    /// Whether the failure of a live request may also be a coincidence (the endpoint closed a
+    /// keep-alive connection, a long pause) or be caused by the request itself (an invalid response
+    /// to it). Such evidence makes an endpoint suspect but never decides a verdict.
     pub fn is_soft(self) -> bool {
         self.reason == FailureReason::Stall
             || !matches!(self.layer, FailureLayer::Connect | FailureLayer::Tls)
@@ -278,12 +276,12 @@ impl fmt::Display for Failure {
 /// The typed result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// As expected, after this long.
+    /// The expected answer.
     Pass {
         /// From the start of the connection to the end of the check.
         latency: Duration,
     },
-    /// As expected, and the endpoint says that it should get less: a pass with less weight.
+    /// The expected answer, with a request for less traffic: a pass with a reduced weight.
     Degraded {
         /// From the start of the connection to the end of the check.
         latency: Duration,
@@ -294,7 +292,7 @@ pub enum ProbeOutcome {
 }
 
 impl ProbeOutcome {
-    /// How long a pass took, degraded or not.
+    /// The duration of a pass, degraded or not.
     pub fn latency(self) -> Option<Duration> {
         match self {
             Self::Pass { latency } | Self::Degraded { latency } => Some(latency),

@@ -5,32 +5,39 @@ use smallvec::SmallVec;
 use super::id::EndpointId;
 use crate::logic::steering::balance::RoundRobinState;
 
-/// What may be done with a request.
+/// Whether a request may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetrySafety {
-    /// It may be sent again: a doubted endpoint can do it no harm.
+    /// May be sent again after a failure, so a suspect endpoint can do it no harm.
     Repeatable,
-    /// It must not run twice: only endpoints that nothing is said against, and if there is a
-    /// choice none that has kept others waiting since before then, in microseconds, and none that
-    /// may have what a neighbour has ([`Target::may_ail`]).
+    /// Must not run twice. It goes only to endpoints without evidence against them. If there is a
+    /// choice, it also avoids endpoints that stall ([`EndpointStats::has_waited_since_before`]) and
+    /// those of a zone with a recent failure ([`Target::has_recent_neighbour_failure`]).
+    ///
+    /// [`EndpointStats::has_waited_since_before`]:
+    /// super::endpoint_stats::EndpointStats::has_waited_since_before
+    /// [`Target::has_recent_neighbour_failure`]:
+    /// crate::logic::steering::target::Target::has_recent_neighbour_failure
     NotRepeatable {
-        /// Longer ago than any answer takes.
+        /// An endpoint with a request waiting since before this time (µs since the process epoch)
+        /// counts as stalled.
         waiting_before_us: u64,
     },
 }
 
-/// What a request brings to the choice of its endpoint.
+/// The properties of a request that its endpoint is chosen by.
 #[derive(Clone, Copy, Debug)]
 pub struct PickRequest<'a> {
-    /// What may be done with it.
     pub retry_safety: RetrySafety,
-    /// Which way it is led; see [`crate::logic::steering::Steer::ways`].
+    /// Index of the steering variant; see [`SteeringConfig::variants`].
+    ///
+    /// [`SteeringConfig::variants`]: crate::logic::steering::SteeringConfig::variants
     pub variant: usize,
-    /// The hash of its key, where the pool wants one and it has one.
+    /// Hash of the request's key, where the pool hashes and the request has a key.
     pub hash_key: Option<u64>,
-    /// When it is chosen for.
+    /// Time of the choice, in microseconds since the process epoch.
     pub now_us: u64,
-    /// Whose turn it is, where endpoints are taken in turn; without it, chance decides.
+    /// The worker's round-robin state; without it, round robin falls back to a random choice.
     pub round_robin: Option<&'a RoundRobinState>,
 }
 
@@ -40,18 +47,18 @@ impl From<RetrySafety> for PickRequest<'_> {
     }
 }
 
-/// Where a request has been already.
+/// The earlier attempts of a request, which a retry must avoid.
 #[derive(Clone, Debug, Default)]
 pub struct ExcludedTargets {
-    /// Endpoints that it must not go to again.
+    /// Endpoints that must not be chosen again.
     pub endpoints: SmallVec<[EndpointId; 4]>,
-    /// Zones that it should leave if it can.
+    /// Zones to avoid if there is an alternative.
     pub zones: SmallVec<[usize; 2]>,
 }
 
 impl ExcludedTargets {
-    /// A try at `endpoint` in the zone failed: the next one leaves the zone too if it can, since
-    /// whatever the endpoint suffers from is seldom its own.
+    /// Excludes the failed endpoint, and its zone if there is an alternative: a failure is often
+    /// shared within a zone.
     pub fn exclude(&mut self, endpoint: EndpointId, zone: usize) {
         self.endpoints.push(endpoint);
         if !self.zones.contains(&zone) {

@@ -1,38 +1,39 @@
-//! What a listener's TLS is made of: checked bytes and choices, not yet what a library wants.
+//! TLS settings of a listener: validated bytes and options, independent of the TLS library.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::upstream_protocol::CertificateAndKey;
 
-/// How long a handshake may take unless the configuration says otherwise.
+/// Default bound on the duration of a handshake.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a listener speaks TLS.
+/// TLS settings of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// Never empty. The first one answers where no name matches.
+    /// Never empty. The first one is sent when no server name matches.
     pub certificates: Vec<CertificateAndKey>,
-    /// The lowest version that is spoken.
+    /// The lowest TLS version that is accepted.
     pub min_version: TlsVersion,
-    /// Which clients are asked for a certificate; absent, none is.
+    /// Requests client certificates and verifies them; `None` requests none.
     pub client_authority: Option<ClientAuthority>,
-    /// A handshake that takes longer is cut.
+    /// A longer handshake is aborted.
     pub handshake_timeout: Duration,
 }
 
-/// A version of TLS.
+/// A TLS protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
     V12,
     V13,
 }
 
-/// Who vouches for clients.
+/// The issuers of client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuthority {
-    /// Certificates in PEM of the issuers that are trusted.
+    /// Issuer certificates in PEM.
     pub roots: Arc<[u8]>,
-    /// Whether a client without a certificate is turned away. One with a bad one always is.
+    /// Whether a client without a certificate is rejected. A client with an invalid certificate
+    /// always is.
     pub is_required: bool,
 }

@@ -1,4 +1,7 @@
-//! All that the request path ever sees: immutable, published whole.
+//! The snapshot: the immutable state that the request path reads, published as a whole.
+//!
+//! [`PoolView`] also chooses endpoints. It combines the tiers of `steering` with the balancer of
+//! the pool and with the rules for requests that must not run twice.
 
 use std::sync::Arc;
 
@@ -22,82 +25,82 @@ pub use crate::logic::steering::target::Target;
 pub use crate::logic::steering::tier::Tier;
 pub use crate::logic::steering::zone_targets::ZoneTargets;
 
-/// What the data plane steers by until the next one is published.
+/// The routes and pools that the data plane uses until the next publication.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
-    /// Host and path to pool.
     pub routes: Arc<RouteTable>,
-    /// In the order of the topology; routes name them by index.
+    /// In the order of the topology; routes refer to them by index.
     pub pools: Vec<Arc<PoolView>>,
-    /// The drill that is under way, if any.
     pub drill: Option<DrillOverlay>,
 }
 
-/// A drill that is under way, and the snapshot by which its share of the requests is steered.
+/// A drill that is under way, and the snapshot that steers its share of the requests.
 #[derive(Clone, Debug)]
 pub struct DrillOverlay {
     pub view: Arc<DrillView>,
-    /// Itself without a drill.
+    /// Has no drill itself.
     pub snapshot: Arc<Snapshot>,
 }
 
-/// One pool, as requests see it.
+/// One pool as the request path sees it.
 #[derive(Debug)]
 pub struct PoolView {
     pub spec: Arc<PoolSpec>,
-    /// Where the policy leads.
+    /// The tiers of the pool's policy.
     pub primary: SteeredTiers,
-    /// Where the other ways lead that some requests go; see [`crate::logic::steering::Steer::ways`].
+    /// The tiers of the other steering variants; see [`SteeringConfig::extra_variants`].
+    ///
+    /// [`SteeringConfig::extra_variants`]: crate::logic::steering::SteeringConfig::extra_variants
     pub variants: Vec<SteeredTiers>,
-    /// Endpoints that traffic has put down and that must prove themselves: a request that can be
-    /// sent again may be tried there, when its turn has come.
+    /// Endpoints that traffic has put down and that recover through trial requests: a repeatable
+    /// request may be sent there when a trial is due.
     pub trial_targets: Vec<Target>,
-    /// Nothing is healthy: the tiers hold every endpoint.
+    /// Panic: too few endpoints are healthy, so the tiers hold all of them.
     pub is_panicking: bool,
-    /// There is nobody because operators have drained everybody.
+    /// No endpoint is available because operators have drained all of them.
     pub is_drained: bool,
-    /// Every endpoint of the pool, whether it takes traffic or not; in order.
+    /// All endpoints of the pool, sorted, whether they take traffic or not.
     pub members: Arc<[EndpointId]>,
-    /// What workers share for the pool; the same for as long as its name is configured.
+    /// The counters that workers share; kept for as long as the pool's name is configured.
     pub stats: Arc<PoolStats>,
-    /// Where cookies lead, where there are any.
+    /// Present where the pool pins clients by cookie.
     pub affinity_index: Option<AffinityIndex>,
 }
 
-/// Where requests are led.
+/// The tiers of one steering variant.
 #[derive(Debug, Default)]
 pub struct SteeredTiers {
-    /// Tiers that take traffic, the first to serve first.
+    /// Tiers that take traffic, in the order of preference.
     pub tiers: Vec<Tier>,
-    /// The tiers for requests that must not run twice, where some endpoints of `tiers` are doubted:
-    /// those are left out here.
+    /// `tiers` without suspect endpoints, for requests that must not run twice. `None` if no
+    /// endpoint is suspect.
     pub nonsuspect_tiers: Option<Vec<Tier>>,
 }
 
-/// Endpoints on trial that a request asks at most whether their turn has come.
+/// Upper bound on the trial endpoints that one request checks.
 const MAX_TRIALS_CHECKED: usize = 16;
 
 impl PoolView {
-    /// One that was configured away since is as good as the policy's.
+    /// A variant that is no longer configured falls back to the policy's tiers.
     fn tiers_for(&self, variant: usize, retry_safety: RetrySafety) -> &[Tier] {
-        let other = variant.checked_sub(1).and_then(|at| self.variants.get(at));
+        let other = variant.checked_sub(1).and_then(|index| self.variants.get(index));
         let steered = other.unwrap_or(&self.primary);
         match (retry_safety, &steered.nonsuspect_tiers) {
-            (RetrySafety::NotRepeatable { .. }, Some(proven)) => proven,
+            (RetrySafety::NotRepeatable { .. }, Some(nonsuspect)) => nonsuspect,
             _ => &steered.tiers,
         }
     }
 
-    /// Chooses an endpoint for a request that has not been anywhere yet.
+    /// Chooses the endpoint of a request's first attempt.
     pub fn pick<'w>(&self, rng: &mut Rng, request: impl Into<PickRequest<'w>>) -> Option<&Target> {
         let request = request.into();
         let picked = self.pick_by_balance(rng, &request)?;
         match request.retry_safety {
-            RetrySafety::NotRepeatable { waiting_before_us: before_us } => {
-                // What was sent there may never be answered, and this could not be sent again.
+            RetrySafety::NotRepeatable { waiting_before_us } => {
+                // A stalled endpoint may never answer, and this request could not be sent again.
                 let is_responsive =
-                    |target: &Target| !target.stats.has_waited_since_before(before_us);
+                    |target: &Target| !target.stats.has_waited_since_before(waiting_before_us);
                 let is_nonsuspect = |target: &Target| {
                     is_responsive(target) && !target.has_recent_neighbour_failure(request.now_us)
                 };
@@ -105,8 +108,8 @@ impl PoolView {
                     return Some(picked);
                 }
                 let tiers = self.tiers_for(request.variant, request.retry_safety);
-                let mut first_match = |fits: &dyn Fn(&Target) -> bool| {
-                    tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, fits))
+                let mut first_match = |is_match: &dyn Fn(&Target) -> bool| {
+                    tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, is_match))
                 };
                 if let Some(nonsuspect) = first_match(&is_nonsuspect) {
                     return Some(nonsuspect);
@@ -138,12 +141,12 @@ impl PoolView {
             (BalancePolicy::PeakEwma, _) => {
                 tier.pick_two_choices_by_cost(rng, |target| target.stats.cost(request.now_us))
             }
-            (BalancePolicy::RoundRobin, Some(turns)) => tier.pick_round_robin(turns, index, rng),
+            (BalancePolicy::RoundRobin, Some(state)) => tier.pick_round_robin(state, index, rng),
             (BalancePolicy::RoundRobin, None) | (BalancePolicy::Random, _) => tier.pick_random(rng),
         })
     }
 
-    /// What endpoints of the tier may have in flight so that keys go there.
+    /// The load limit of consistent hashing with bounded loads, where the pool has one.
     fn load_bound(&self, tier: &Tier) -> Option<LoadBound> {
         let BalancePolicy::ConsistentHash(ConsistentHashConfig {
             max_load_percent: Some(percent),
@@ -156,7 +159,7 @@ impl PoolView {
         LoadBound::new(percent, in_flight, tier.share as f64 / FULL_SHARE as f64, tier)
     }
 
-    /// One of the tier that fits: the next one of a key, or the less loaded of two.
+    /// Chooses among the matching endpoints of a tier: by the key, or the less loaded of two.
     fn pick_matching<'t>(
         &self,
         tier: &'t Tier,
@@ -170,8 +173,8 @@ impl PoolView {
         }
     }
 
-    /// The endpoint that a repeatable request is to try first, because it must prove itself and
-    /// its turn has come.
+    /// Claims a due trial for a repeatable request; its first attempt goes to the returned
+    /// endpoint.
     pub fn take_due_trial(&self, now_us: u64) -> Option<&Target> {
         let count = self.trial_targets.len();
         let start = (now_us / 1_000) as usize;
@@ -180,8 +183,8 @@ impl PoolView {
         candidates.find(|target| target.stats.try_take_trial(now_us))
     }
 
-    /// Chooses another endpoint for a request that failed: one outside the zones to avoid if there
-    /// is any, the nearest tier first, and never one that it was at before.
+    /// Chooses the endpoint of a retry: outside the excluded zones if possible, in the nearest
+    /// tier, and never an endpoint that was tried before.
     pub fn pick_alternative<'w>(
         &self,
         rng: &mut Rng,
@@ -193,13 +196,14 @@ impl PoolView {
         let is_untried = |target: &Target| !excluded.endpoints.contains(&target.id);
         let is_in_untried_zone =
             |target: &Target| is_untried(target) && !excluded.zones.contains(&target.zone);
-        let mut first_match = |fits: &dyn Fn(&Target) -> bool| {
-            tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, fits))
+        let mut first_match = |is_match: &dyn Fn(&Target) -> bool| {
+            tiers.iter().find_map(|tier| self.pick_matching(tier, rng, &request, is_match))
         };
         first_match(&is_in_untried_zone).or_else(|| first_match(&is_untried))
     }
 
-    /// Whether a request that is at `here` could go to another endpoint, which is the same every way.
+    /// Whether a request at `current` could go to another endpoint. All variants hold the same
+    /// endpoints, so the policy's tiers decide.
     pub fn has_alternative(
         &self,
         current: EndpointId,
@@ -210,13 +214,13 @@ impl PoolView {
         targets.any(|target| target.id != current && !excluded.endpoints.contains(&target.id))
     }
 
-    /// Every endpoint that takes traffic.
+    /// All endpoints that take traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.primary.tiers.iter().flat_map(Tier::targets)
     }
 }
 
-/// The index of the tier in whose share the point is.
+/// The index of the tier whose share contains the point.
 fn tier_at(tiers: &[Tier], mut point: u64) -> usize {
     for (index, tier) in tiers.iter().enumerate() {
         match point.checked_sub(tier.share) {
@@ -269,7 +273,7 @@ mod tests {
         let mut rng = Rng::with_seed(7);
         let mut counts = [0f64; 3];
         for _ in 0..100_000 {
-            let id = pool.pick(&mut rng, RetrySafety::Repeatable).expect("some").id;
+            let id = pool.pick(&mut rng, RetrySafety::Repeatable).expect("an endpoint").id;
             counts[id.slot as usize] += 1.0;
         }
         for (count, expected) in counts.iter().zip([25_000.0, 50_000.0, 25_000.0]) {
@@ -284,7 +288,9 @@ mod tests {
         let pool = view(vec![Tier::from_targets(FULL_SHARE, targets)]);
         let mut rng = Rng::with_seed(7);
         let loaded = (0..10_000)
-            .filter(|_| pool.pick(&mut rng, RetrySafety::Repeatable).expect("some").id.slot == 0)
+            .filter(|_| {
+                pool.pick(&mut rng, RetrySafety::Repeatable).expect("an endpoint").id.slot == 0
+            })
             .count();
         assert!((2_300..2_700).contains(&loaded), "only when drawn twice: {loaded}");
     }
@@ -297,8 +303,8 @@ mod tests {
             (near[0].stats.clone(), near[1].stats.clone(), far[0].stats.clone());
         let pool = view(vec![Tier::from_targets(FULL_SHARE, near), Tier::from_targets(0, far)]);
         let mut rng = Rng::with_seed(7);
-        let mut picked = |sending| -> Vec<u32> {
-            let picks = (0..100).filter_map(|_| pool.pick(&mut rng, sending));
+        let mut picked = |retry_safety| -> Vec<u32> {
+            let picks = (0..100).filter_map(|_| pool.pick(&mut rng, retry_safety));
             let mut slots: Vec<u32> = picks.map(|target| target.id.slot).collect();
             slots.sort_unstable();
             slots.dedup();
@@ -311,12 +317,12 @@ mod tests {
         assert_eq!(
             picked(RetrySafety::NotRepeatable { waiting_before_us: 500 }),
             [0, 1],
-            "not for long enough"
+            "the request has not waited long enough"
         );
         second.request_started(500);
-        assert_eq!(picked(once), [2], "the next tier has nobody waiting");
+        assert_eq!(picked(once), [2], "no request waits in the next tier");
         third.request_started(500);
-        assert_eq!(picked(once), [0, 1], "none is better");
+        assert_eq!(picked(once), [0, 1], "no endpoint is better");
         second.record_good_response(600);
         assert_eq!(picked(once), [1]);
     }
@@ -327,11 +333,11 @@ mod tests {
         let pool = view(vec![near, Tier::from_targets(0, vec![target(2, 1, 1)])]);
         let mut rng = Rng::with_seed(7);
         let mut excluded = ExcludedTargets::default();
-        let mut next = |avoid: &ExcludedTargets| {
-            pool.pick_alternative(&mut rng, avoid, RetrySafety::Repeatable).map(|t| t.id.slot)
+        let mut next = |excluded: &ExcludedTargets| {
+            pool.pick_alternative(&mut rng, excluded, RetrySafety::Repeatable).map(|t| t.id.slot)
         };
         excluded.endpoints.push(EndpointId::new(0, 0));
-        assert_eq!(next(&excluded), Some(1), "it did not fail there");
+        assert_eq!(next(&excluded), Some(1), "the zone is not excluded");
         let mut excluded = ExcludedTargets::default();
         excluded.exclude(EndpointId::new(0, 0), 0);
         assert_eq!(next(&excluded), Some(2));
@@ -351,9 +357,9 @@ mod tests {
             Tier::from_targets(0, vec![target(3, 1, 1)]),
         ]);
         let mut rng = Rng::with_seed(7);
-        let mut picks = |sending, now_us| -> Vec<u32> {
+        let mut picks = |retry_safety, now_us| -> Vec<u32> {
             let mut one =
-                || pool.pick(&mut rng, PickRequest { now_us, ..PickRequest::from(sending) });
+                || pool.pick(&mut rng, PickRequest { now_us, ..PickRequest::from(retry_safety) });
             let mut slots: Vec<u32> = (0..200).filter_map(|_| Some(one()?.id.slot)).collect();
             slots.sort_unstable();
             slots.dedup();
@@ -364,7 +370,7 @@ mod tests {
         neighbours[1].stats.record_good_response(900);
         assert_eq!(picks(once, 1_000), [0, 1, 2]);
         zone_stats.record_error(1_000);
-        assert_eq!(picks(once, 1_010), [3], "what ails one may ail all");
+        assert_eq!(picks(once, 1_010), [3], "the whole zone is avoided");
         assert_eq!(picks(repeatable, 1_010), [0, 1, 2]);
         neighbours[1].stats.record_good_response(1_020);
         assert_eq!(picks(once, 1_030), [1]);
@@ -372,7 +378,7 @@ mod tests {
         zone_stats.record_error(1_050);
         neighbours[0].stats.record_good_response(1_060);
         assert_eq!(picks(once, 1_070), [0]);
-        assert_eq!(picks(once, 1_050 + 1_000_000), [0, 1, 2], "that was long ago");
+        assert_eq!(picks(once, 1_050 + 1_000_000), [0, 1, 2], "the failure is no longer recent");
     }
 
     #[test]
@@ -390,9 +396,9 @@ mod tests {
         };
         for _ in 0..50 {
             assert_eq!(
-                pool.pick(&mut rng, request).expect("one").id.slot,
+                pool.pick(&mut rng, request).expect("an endpoint").id.slot,
                 1,
-                "the other one waits"
+                "the other endpoint stalls"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! What an operator declares: pools, zones, endpoints, and how each pool is watched.
+//! The declared topology: pools, zones, endpoints, and the detection and recovery settings of each
+//! pool.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,18 +17,18 @@ use crate::logic::steering::balance::{
 };
 use crate::logic::steering::{SteeringConfig, ZoneSettings};
 
-/// All pools, and where this instance stands.
+/// All pools, and the locality of this instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
-    /// The `self` of the configuration; absent, the listed order of zones is the preference.
+    /// The `self` of the configuration. Without it the listed order of zones is the preference.
     pub local: Option<Locality>,
-    /// The pools, in the order of the file.
+    /// In the order of the file.
     pub pools: Vec<Arc<PoolSpec>>,
-    /// Probes that may start in a second, over all pools; suspects are probed whatever it says.
+    /// Upper bound on probes started in one second, over all pools. Probes of suspects are exempt.
     pub probes_per_second: u32,
 }
 
-/// Probes a second, unless said otherwise.
+/// Default of [`Topology::probes_per_second`].
 pub const PROBES_PER_SECOND: u32 = 10_000;
 
 impl Default for Topology {
@@ -36,45 +37,39 @@ impl Default for Topology {
     }
 }
 
-/// The endpoints, over all zones and regions, that can serve the same request.
+/// One pool: the endpoints, over all zones and regions, that can serve the same requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
-    /// The pool's name, unique in a topology.
+    /// Unique in a topology.
     pub name: Arc<str>,
-    /// Zones in the listed order; never empty.
+    /// In the listed order; never empty.
     pub zones: Vec<ZoneSpec>,
-    /// The active checks; never empty, gates first.
+    /// The active checks; never empty. The first one decides the verdict schedule.
     pub probes: Vec<ProbeSpec>,
-    /// How requests are sent.
     pub upstream_protocol: Arc<UpstreamProtocol>,
-    /// How traffic is led.
     pub steer: SteeringConfig,
     pub detect: DetectionSpec,
-    /// When a waiting request becomes evidence.
+    /// The bounds between which a waiting request becomes evidence.
     pub stall: StallBounds,
-    /// Serve from a new endpoint before its first pass.
+    /// A new endpoint serves before its first pass.
     pub is_optimistic: bool,
-    /// A rescued request answered later than this after its arrival counts as late.
+    /// A rescued request that is answered later than this after its arrival counts as late.
     pub late_after: Duration,
-    /// Bounds on what is kept and under way.
     pub limits: PoolLimitSpec,
-    /// When a zone or a region is down as a whole.
     pub correlation: CorrelationSpec,
-    /// How what was down comes back.
     pub recovery: RecoverySpec,
-    /// How much may be down at once.
     pub eviction: EvictionSpec,
     pub slo: Option<SloObjectives>,
-    /// What of it is to get no requests.
+    /// Scopes that the configuration drains.
     pub drained_scopes: Vec<TopologySelector>,
-    /// How an endpoint is chosen among those that are equally near.
+    /// The choice among the endpoints of a tier.
     pub balance: BalancePolicy,
-    /// By what requests stay with an endpoint.
+    /// Keeps a client's requests at one endpoint.
     pub affinity: Option<Arc<SessionAffinity>>,
 }
 
 impl PoolSpec {
-    /// A pool with every default, whose probe only connects.
+    /// A pool with default settings and a TCP probe.
     pub fn new(name: &str, zones: Vec<ZoneSpec>) -> Self {
         Self {
             name: name.into(),
@@ -97,21 +92,21 @@ impl PoolSpec {
         }
     }
 
-    /// Whether it matters how long answers take.
+    /// Whether the pool needs the latencies of its responses.
     pub fn has_latency_tracking(&self) -> bool {
         self.balance == BalancePolicy::PeakEwma || self.steer.has_latency_variant()
     }
 
-    /// The tables that keys need, where requests have any.
+    /// The kind of hash table, where requests have keys.
     pub fn hash_table_kind(&self) -> Option<HashTableKind> {
         match (&self.balance, self.affinity.as_deref()) {
-            (BalancePolicy::ConsistentHash(keyed), _) => Some(keyed.table),
+            (BalancePolicy::ConsistentHash(config), _) => Some(config.table),
             (_, Some(SessionAffinity::Key(_))) => Some(HashTableKind::default()),
             _ => None,
         }
     }
 
-    /// What may be a request's key; the first that it has is.
+    /// The sources of a request's key, in order of precedence.
     pub fn hash_keys(&self) -> impl Iterator<Item = &HashKeySource> {
         let by_affinity = match self.affinity.as_deref() {
             Some(SessionAffinity::Key(key)) => Some(key),
@@ -124,7 +119,7 @@ impl PoolSpec {
         by_affinity.into_iter().chain(by_balance)
     }
 
-    /// Whether all requests of the pool are counted, limited or not.
+    /// Whether all requests of the pool are counted, even without a limit on them.
     pub fn has_request_counting(&self) -> bool {
         matches!(
             self.balance,
@@ -136,7 +131,7 @@ impl PoolSpec {
         &self.probes[0]
     }
 
-    /// Whether anything is said of what endpoints, zones or regions can take.
+    /// Whether the capacity of endpoints, zones or regions is declared.
     pub fn has_declared_capacity(&self) -> bool {
         self.steer.endpoint_capacity.is_stated()
             || self.steer.region_capacities.iter().any(|(_, capacity)| capacity.is_stated())
@@ -147,26 +142,25 @@ impl PoolSpec {
 /// The endpoints of one pool in one zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneSpec {
-    /// `region/zone`, unique in its pool.
+    /// Unique in its pool.
     pub locality: Locality,
-    /// Addresses are unique in the pool. Empty while names that are to lead to them have not.
+    /// Unique addresses in the pool. Empty while DNS names have not been resolved.
     pub endpoints: Vec<EndpointSpec>,
-    /// What is said of it besides.
     pub settings: ZoneSettings,
 }
 
 impl ZoneSpec {
-    /// A zone of which nothing else is said.
+    /// A zone with default settings.
     pub fn new(locality: Locality, endpoints: Vec<EndpointSpec>) -> Self {
         Self { locality, endpoints, settings: ZoneSettings::default() }
     }
 }
 
-/// One `address:port` and its share of the zone's traffic.
+/// One `address:port` and its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
     pub address: SocketAddr,
-    /// Relative share, 1 to 1000.
+    /// Relative share among the zone's endpoints, 1 to 1000.
     pub weight: u32,
 }
 
@@ -175,18 +169,18 @@ pub struct EndpointSpec {
 pub struct DetectionSpec {
     /// Period of probes, start to start, of an endpoint that is up.
     pub interval: Duration,
-    /// A probe that took this long has failed.
+    /// A probe that takes longer has failed.
     pub timeout: Duration,
-    /// Period while an endpoint is suspect or coming back.
+    /// Period while an endpoint is suspect or recovering.
     pub fast_interval: Duration,
     /// Period while an endpoint is down.
     pub down_interval: Duration,
-    /// Strikes in a row that make a verdict down; at least 1.
+    /// Consecutive strikes that make the verdict down; at least 1.
     pub down_after: u32,
-    /// Passes in a row that bring an endpoint back; at least 1.
+    /// Consecutive passes that bring an endpoint back; at least 1.
     pub up_after: u32,
-    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
-    /// worst case of the window stays within this; `None` never stretches them.
+    /// Longest worst case of the detection window. Probes of an endpoint with successful traffic
+    /// may be stretched up to it; `None` never stretches them.
     pub target: Option<Duration>,
 }
 
@@ -204,13 +198,13 @@ impl Default for DetectionSpec {
     }
 }
 
-/// Between what bounds a waiting request becomes evidence, whatever the pool's latencies (`stall`
-/// in the file).
+/// The bounds between which a waiting request becomes evidence (`stall` in the file). The value
+/// between them follows the pool's latencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StallBounds {
-    /// Never before, however fast the pool.
+    /// Not earlier, however fast the pool is.
     pub floor: Duration,
-    /// Never later, however slow the pool.
+    /// Not later, however slow the pool is.
     pub ceiling: Duration,
 }
 
@@ -220,12 +214,12 @@ impl Default for StallBounds {
     }
 }
 
-/// When a zone is down as a whole (`correlate` in the file). A region is, when that share of its
-/// zones is.
+/// The rule by which a zone is down as a whole (`correlate` in the file). A region is down when the
+/// same share of its zones is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CorrelationSpec {
-    /// The share of a zone's endpoints (at least two) whose connections must fail, in per cent; more
-    /// than 100 switches verdicts on zones off.
+    /// The share of a zone's endpoints (at least two) whose connections must fail, in per cent.
+    /// More than 100 disables zone verdicts.
     pub quorum_percent: u32,
     pub window: Duration,
     /// The zone returns when at least this share of its endpoints is healthy, in per cent.
@@ -233,7 +227,7 @@ pub struct CorrelationSpec {
 }
 
 impl CorrelationSpec {
-    /// A [`Correlate::quorum_percent`] that no zone can reach.
+    /// A [`CorrelationSpec::quorum_percent`] that no zone can reach.
     pub const OFF_PERCENT: u32 = 101;
 }
 
@@ -243,14 +237,14 @@ impl Default for CorrelationSpec {
     }
 }
 
-/// How what was down comes back (`recover` in the file).
+/// The recovery of endpoints and zones (`recover` in the file).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoverySpec {
-    /// What goes down again soon stays down at least this long, and longer every time.
+    /// Minimum time that a flapping endpoint stays down; it grows with every repetition.
     pub hold_down: Duration,
-    /// But no longer than this; the same time halves the count of earlier verdicts.
+    /// Upper bound of the hold-down. Earlier verdicts are forgotten with this half-life.
     pub hold_down_max: Duration,
-    /// The share of an endpoint or a zone that returns grows to the whole over this time.
+    /// The share of a returning endpoint or zone grows to its full value over this time.
     pub ramp: Duration,
 }
 
@@ -264,17 +258,17 @@ impl Default for RecoverySpec {
     }
 }
 
-/// The eviction budget (`evict` in the file): a verdict that would exceed it is withheld. In a pool
-/// of which nothing would be left, all of it serves, whatever the budget.
+/// The eviction budget (`evict` in the file): a verdict that would exceed it is withheld. A pool
+/// without any remaining endpoint serves from all of them, whatever the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvictionSpec {
     /// Endpoints of the pool that may be down at once.
     pub max_down_endpoints: u32,
-    /// Of all endpoints of the pool, in per cent.
+    /// Share of the pool's endpoints that may be down at once, in per cent.
     pub max_down_percent: u32,
-    /// Of the endpoints of one zone, in per cent.
+    /// Share of a zone's endpoints that may be down at once, in per cent.
     pub max_zone_down_percent: u32,
-    /// The pool panics when no more than this share of it is healthy, in per cent.
+    /// The pool panics when at most this share of it is healthy, in per cent.
     pub panic_percent: u32,
 }
 
@@ -289,16 +283,16 @@ impl Default for EvictionSpec {
     }
 }
 
-/// Bounds on what is kept and under way.
+/// Limits on the pool's connections and requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimitSpec {
     /// Idle connections kept for reuse, per worker and endpoint.
     pub max_idle_connections: usize,
-    /// How long an idle connection is kept; keep it below the endpoint's own timeout.
+    /// Lifetime of an idle connection; should be below the endpoint's own timeout.
     pub idle_timeout: Duration,
-    /// Largest response head that is accepted, in bytes.
+    /// Largest accepted response head, in bytes.
     pub max_response_head_bytes: usize,
-    /// What all workers together may have under way.
+    /// Limits over all workers together.
     pub circuit_breakers: CircuitBreakers,
 }
 

@@ -1,36 +1,36 @@
-//! How endpoints are spoken to: over TLS or in cleartext, in which version of HTTP, and whether they
-//! are told whose connection it is.
+//! The protocol of connections to endpoints: TLS or cleartext, the HTTP version, and the PROXY
+//! protocol.
 //!
-//! Certificates and keys are the bytes of their files, which the configuration has read and `net`
-//! makes use of.
+//! Certificates and keys are the bytes of their files: the configuration reads them, and `net`
+//! parses them.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// How the endpoints of a pool are spoken to.
+/// The protocol settings of one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamProtocol {
-    /// Speak TLS, and how; absent, in cleartext.
+    /// TLS settings; `None` means cleartext.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// The version of HTTP.
     pub http_version: UpstreamHttpVersion,
-    /// Begin each connection with the client's address, and how; it then serves no other client.
+    /// Send a PROXY protocol header with the client's address on each connection. Such a connection
+    /// serves no other client.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
-/// The version of HTTP that is spoken to endpoints.
+/// The HTTP version used towards endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamHttpVersion {
     #[default]
     H1,
     /// HTTP/2 (RFC 9113): with prior knowledge in cleartext, required of the endpoint over TLS.
     H2,
-    /// What the endpoint chooses over TLS, HTTP/2 rather than HTTP/1.1; in cleartext HTTP/1.1.
+    /// Over TLS the endpoint chooses, and HTTP/2 is preferred; in cleartext HTTP/1.1.
     Auto,
 }
 
 impl UpstreamHttpVersion {
-    /// What is offered over TLS (RFC 7301).
+    /// The ALPN protocols to offer (RFC 7301).
     pub fn alpn(self) -> &'static [&'static [u8]] {
         match self {
             Self::H1 => &[b"http/1.1"],
@@ -40,42 +40,42 @@ impl UpstreamHttpVersion {
     }
 }
 
-/// The versions of the PROXY protocol.
+/// Version of the PROXY protocol header (HAProxy, "The PROXY protocol", sections 2.1 and 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocolVersion {
-    /// One line of text.
+    /// The human-readable header.
     V1,
     V2,
 }
 
-/// How TLS is spoken to an endpoint.
+/// TLS settings towards an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// The name that is asked for and that the certificate must have; absent, the host that is asked
-    /// for, or else the address.
+    /// SNI and the name that the certificate must have. `None` uses the requested host, or else the
+    /// address.
     pub server_name: Option<String>,
-    /// Certificates in PEM of the issuers that are trusted; absent, the system's.
+    /// Issuer certificates in PEM; `None` uses the system's trust store.
     pub roots: Option<Arc<[u8]>>,
-    /// Shown to an endpoint that asks for one.
+    /// Sent to an endpoint that requests a client certificate.
     pub client_certificate: Option<CertificateAndKey>,
-    /// Whether the endpoint's certificate is checked at all.
+    /// Whether the endpoint's certificate is verified.
     pub is_verification_enabled: bool,
-    /// Protocols that are offered, the preferred one first (RFC 7301).
+    /// ALPN protocols to offer, the preferred one first (RFC 7301).
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// A certificate of this side, with its key.
+/// A certificate chain with its private key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificateAndKey {
-    /// The certificate and those above it, in PEM.
+    /// The certificate and its intermediates, in PEM.
     pub chain: Arc<[u8]>,
-    /// The private key, in PEM. Never shown.
+    /// The private key, in PEM. Never part of any output.
     pub key: Arc<[u8]>,
 }
 
 impl fmt::Debug for CertificateAndKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientCertificate").finish_non_exhaustive()
+        f.debug_struct("CertificateAndKey").finish_non_exhaustive()
     }
 }
 
@@ -87,6 +87,6 @@ mod tests {
     fn debug_output_omits_private_key() {
         let bytes: Arc<[u8]> = Arc::from(&b"secret"[..]);
         let certificate = CertificateAndKey { chain: Arc::clone(&bytes), key: bytes };
-        assert_eq!(format!("{certificate:?}"), "ClientCertificate { .. }");
+        assert_eq!(format!("{certificate:?}"), "CertificateAndKey { .. }");
     }
 }

@@ -1,4 +1,4 @@
-//! One endpoint as requests choose it.
+//! An endpoint that requests can be sent to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,31 +6,32 @@ use std::sync::Arc;
 use crate::logic::model::endpoint_stats::{EndpointStats, ZoneStats};
 use crate::logic::model::id::EndpointId;
 
-/// A weight of one, as [`Cell`] counts: fine enough for a ramp and a degraded endpoint.
+/// The weight of one in [`ZoneTargets`]: fine enough for ramps and degraded endpoints.
+///
+/// [`ZoneTargets`]: super::zone_targets::ZoneTargets
 pub const WEIGHT_ONE: u32 = 1_000;
 
-/// For how long one endpoint's failure is held against its neighbours, in microseconds. Who is asked
-/// often has answered since; who is not need not be avoided for ever.
+/// Time for which a failure makes the endpoint's zone suspect, in microseconds. Endpoints with
+/// traffic clear themselves earlier by a good response.
 const NEIGHBOUR_FAILURE_WINDOW_US: u64 = 1_000_000;
 
-/// One endpoint that may be chosen.
+/// An endpoint that requests can be sent to.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub id: EndpointId,
     pub address: SocketAddr,
     /// Index of its zone in the pool.
     pub zone: usize,
-    /// Its declared share among its neighbours.
+    /// The declared weight.
     pub weight: u32,
-    /// What the workers write.
     pub stats: Arc<EndpointStats>,
-    /// What they write of its zone.
+    /// The counters that all endpoints of the zone share.
     pub zone_stats: Arc<ZoneStats>,
 }
 
 impl Target {
-    /// Whether a neighbour has failed a request of late, and this one has answered none well since:
-    /// what ails one of a zone may ail them all.
+    /// Whether an endpoint of the zone failed recently and this one has not answered well since:
+    /// the cause may affect the whole zone.
     pub fn has_recent_neighbour_failure(&self, now_us: u64) -> bool {
         let failed_us = self.zone_stats.last_error_us();
         failed_us != 0

@@ -1,4 +1,4 @@
-//! Endpoints that serve, as requests choose among them.
+//! A tier: zones of equal preference, and the choice of an endpoint among them.
 
 use fastrand::Rng;
 use smallvec::SmallVec;
@@ -8,29 +8,30 @@ use super::balance::zone_hash_table::RendezvousZone;
 use super::target::Target;
 use super::zone_targets::ZoneTargets;
 
-/// Draws before all endpoints of a tier are gone through for one that fits.
+/// Random draws before all endpoints of the tier are scanned for a match.
 const MAX_DRAWS: usize = 16;
 
-/// Cells that are equally near, and the part of the pool's traffic that they get.
+/// Zones of equal preference, and their share of the pool's traffic.
 #[derive(Debug)]
 pub struct Tier {
-    /// In parts of [`super::WHOLE`].
+    /// In parts of [`super::FULL_SHARE`].
     pub share: u64,
     pub(crate) zones: Vec<ZoneTargets>,
-    /// Running sums of the cells' weights.
+    /// Running sums of the zones' weights.
     cumulative_weights: Vec<u64>,
-    /// How keys find their cells; empty unless the cells have seatings.
+    /// The zones' weights in rendezvous hashing; empty without hash tables.
     pub(crate) rendezvous_zones: Vec<RendezvousZone>,
     weight_unit: u64,
-    /// The step of a round of the whole in units.
+    /// The round-robin step through the total weight, in units of `weight_unit`.
     round_robin_stride: u64,
-    /// Sum of the endpoints' weights, whatever the cells weigh: those may be shares of traffic.
+    /// Sum of the endpoints' weights. The zones' weights may be on another scale: shares of
+    /// traffic.
     endpoint_weight: u64,
 }
 
 impl Tier {
-    /// A tier of `cells`, which must not be empty; each has its own weight, or, scaled by a ramp of
-    /// its zone, another.
+    /// A tier of `zones`, which must not be empty, each with its weight: the sum of its endpoints,
+    /// or less while the zone ramps.
     pub fn new(share: u64, zones: Vec<(ZoneTargets, u64)>) -> Self {
         let running = zones.iter().scan(0u64, |sum, (_, weight)| {
             *sum += (*weight).max(1);
@@ -38,13 +39,13 @@ impl Tier {
         });
         let cumulative_weights: Vec<u64> = running.collect();
         let weight_units =
-            zones.iter().map(|(cell, weight)| gcd(cell.weight_unit(), (*weight).max(1)));
+            zones.iter().map(|(zone, weight)| gcd(zone.weight_unit(), (*weight).max(1)));
         let weight_unit = weight_units.fold(0, gcd).max(1);
         let rendezvous_zones =
-            zones.iter().map_while(|(cell, weight)| cell.rendezvous_zone(*weight)).collect();
+            zones.iter().map_while(|(zone, weight)| zone.rendezvous_zone(*weight)).collect();
         let stride = stride(cumulative_weights.last().copied().unwrap_or(1) / weight_unit);
-        let endpoint_weight = zones.iter().map(|(cell, _)| cell.weight()).sum();
-        let zones = zones.into_iter().map(|(cell, _)| cell).collect();
+        let endpoint_weight = zones.iter().map(|(zone, _)| zone.weight()).sum();
+        let zones = zones.into_iter().map(|(zone, _)| zone).collect();
         Self {
             share,
             zones,
@@ -56,70 +57,72 @@ impl Tier {
         }
     }
 
-    /// A tier of one cell with all of `targets`, by their declared weights.
+    /// A tier of one zone with all of `targets` at their declared weights.
     pub fn from_targets(share: u64, targets: Vec<Target>) -> Self {
         let zone_targets = ZoneTargets::all_targets(&targets.into(), None);
         Self::new(
             share,
-            zone_targets.into_iter().map(|cell| (cell.clone(), cell.weight())).collect(),
+            zone_targets.into_iter().map(|zone| (zone.clone(), zone.weight())).collect(),
         )
     }
 
-    /// The endpoints of the tier.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.zones.iter().flat_map(ZoneTargets::targets)
     }
 
-    /// Whether endpoints of the pool's zone with this index get traffic by it.
+    /// Whether endpoints of the pool's zone with this index receive traffic from the tier.
     pub(crate) fn has_traffic_for_zone(&self, zone: usize) -> bool {
         self.share > 0
-            && self.zones.iter().any(|cell| cell.targets().next().is_some_and(|t| t.zone == zone))
+            && self
+                .zones
+                .iter()
+                .any(|targets| targets.targets().next().is_some_and(|t| t.zone == zone))
     }
 
-    /// The endpoints of the tier, each with the part of the tier's traffic that is drawn for it, in
-    /// 0..1.
+    /// The endpoints that take traffic, each with its fraction (0..1) of the tier's traffic.
     pub fn traffic_fractions(&self) -> impl Iterator<Item = (&Target, f64)> {
         let whole = self.cumulative_weights.last().copied().unwrap_or(1).max(1) as f64;
-        self.zones.iter().enumerate().flat_map(move |(index, cell)| {
+        self.zones.iter().enumerate().flat_map(move |(index, zone)| {
             let before = index.checked_sub(1).map_or(0, |before| self.cumulative_weights[before]);
             let zone_fraction = (self.cumulative_weights[index] - before) as f64 / whole;
-            cell.traffic_fractions().map(move |(target, part)| (target, zone_fraction * part))
+            zone.traffic_fractions().map(move |(target, part)| (target, zone_fraction * part))
         })
     }
 
-    /// How many there are.
+    /// The number of endpoints that take traffic.
     pub fn len(&self) -> usize {
-        self.zones.iter().map(|cell| cell.len()).sum()
+        self.zones.iter().map(|zone| zone.len()).sum()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty()
     }
 
     /// Sum of the endpoints' weights, in parts of [`WEIGHT_ONE`].
+    ///
+    /// [`WEIGHT_ONE`]: super::target::WEIGHT_ONE
     pub(crate) fn endpoint_weight(&self) -> u64 {
         self.endpoint_weight
     }
 
-    /// Whether keys find their endpoints here.
+    /// Whether requests can be routed by key.
     pub(crate) fn has_hash_tables(&self) -> bool {
         !self.rendezvous_zones.is_empty()
     }
 
-    /// By chance, by weight.
+    /// Weighted random choice.
     pub(crate) fn pick_random(&self, rng: &mut Rng) -> &Target {
         let zone_targets = match self.cumulative_weights.as_slice() {
             [_] => &self.zones[0],
-            sums => {
-                let point = rng.u64(..sums[sums.len() - 1]);
-                &self.zones[sums.partition_point(|&upto| upto <= point)]
+            cumulative => {
+                let point = rng.u64(..cumulative[cumulative.len() - 1]);
+                &self.zones[cumulative.partition_point(|&end| end <= point)]
             }
         };
         zone_targets.pick_random(rng)
     }
 
-    /// The power of two choices (Mitzenmacher): two draws by weight, and the less loaded of them.
+    /// The power of two choices (Mitzenmacher, 2001): the less loaded of two weighted draws.
     pub(crate) fn pick_two_choices(&self, rng: &mut Rng) -> &Target {
         let first = self.pick_random(rng);
         if self.zones.len() == 1 && self.zones[0].len() == 1 {
@@ -128,7 +131,7 @@ impl Tier {
         less_loaded(first, self.pick_random(rng))
     }
 
-    /// Of two draws by weight the one that costs less for its weight.
+    /// The cheaper of two weighted draws, by cost per weight.
     pub(crate) fn pick_two_choices_by_cost(
         &self,
         rng: &mut Rng,
@@ -140,7 +143,7 @@ impl Tier {
         if is_less { second } else { first }
     }
 
-    /// Whose turn it is in the round of this tier, which is the pool's number `index`.
+    /// The next endpoint of the round; `index` is the tier's index in the pool.
     pub(crate) fn pick_round_robin(
         &self,
         state: &RoundRobinState,
@@ -150,18 +153,18 @@ impl Tier {
         let whole = self.cumulative_weights.last().copied().unwrap_or(0);
         let point = state.next_point(index, self.round_robin_stride, whole / self.weight_unit, rng)
             * self.weight_unit;
-        let index = self.cumulative_weights.partition_point(|&upto| upto <= point);
+        let index = self.cumulative_weights.partition_point(|&end| end <= point);
         let before = index.checked_sub(1).map_or(0, |before| self.cumulative_weights[before]);
         let (given, own) = (self.cumulative_weights[index] - before, self.zones[index].weight());
         let mut point = point - before;
         if given != own {
-            // A ramp of the zone has made it smaller than its parts are together.
+            // A ramp scales the zone's weight in the tier below the sum of its endpoints.
             point = (u128::from(point) * u128::from(own) / u128::from(given)) as u64;
         }
         self.zones[index].target_at_point(point)
     }
 
-    /// The less loaded of two among those that fit; `None` if none does.
+    /// The less loaded of two random endpoints that match; `None` if none matches.
     pub(crate) fn pick_matching(
         &self,
         rng: &mut Rng,

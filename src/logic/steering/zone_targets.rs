@@ -1,4 +1,4 @@
-//! The endpoints of one zone that take traffic, and how one of them is drawn by weight.
+//! The endpoints of one zone that take traffic, and weighted draws among them.
 
 use std::sync::Arc;
 
@@ -8,30 +8,30 @@ use super::balance::round_robin::gcd;
 use super::balance::zone_hash_table::{RendezvousZone, ZoneHashTable};
 use super::target::{Target, WEIGHT_ONE};
 
-/// Those endpoints of one zone that take traffic.
+/// The endpoints of one zone that take traffic. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct ZoneTargets {
-    /// All endpoints of the zone; shared by every snapshot until the configuration changes.
+    /// All endpoints of the zone; shared by all snapshots until the configuration changes.
     targets: Arc<[Target]>,
     active: Arc<ActiveTargets>,
 }
 
 #[derive(Debug)]
 struct ActiveTargets {
-    /// Positions in `targets`.
+    /// Indices into `targets`, in ascending order.
     positions: Vec<u32>,
     weight_table: CumulativeWeights,
     total_weight: u64,
     weight_unit: u64,
-    /// By what keys find an endpoint, where the pool has any.
+    /// Present where the pool hashes keys.
     hash_table: Option<Arc<ZoneHashTable>>,
-    /// Which part of its keys each of `targets` takes; empty without a seating.
+    /// The fraction of its keys that each of `targets` takes; empty without a hash table.
     hash_fractions: Box<[u16]>,
 }
 
-/// Running sums of weights, with a guide to where each part of them begins (Chen and Asau, 1974): a
-/// point is found by about two looks, however many there are. Empty when all weights are equal, where
-/// a plain draw is cheaper.
+/// Cumulative weights with a guide table (Chen and Asau, 1974): about two probes find the owner of
+/// a point, whatever the number of endpoints. Empty when all weights are equal, because a plain
+/// draw is cheaper.
 #[derive(Debug, Default)]
 struct CumulativeWeights {
     cumulative: Vec<u64>,
@@ -50,8 +50,8 @@ impl CumulativeWeights {
             .collect();
         let shift = (sum / sums.len().max(1) as u64).max(1).ilog2();
         let mut first = 0;
-        let guide = (0..=sum.saturating_sub(1) >> shift).map(|part| {
-            while sums[first] <= part << shift {
+        let guide = (0..=sum.saturating_sub(1) >> shift).map(|slot| {
+            while sums[first] <= slot << shift {
                 first += 1;
             }
             first as u32
@@ -59,7 +59,7 @@ impl CumulativeWeights {
         Self { guide: guide.collect(), shift, cumulative: sums }
     }
 
-    /// Whose the point is.
+    /// The index of the owner of a point below the total weight.
     fn index_of(&self, point: u64) -> usize {
         let mut index = self.guide[(point >> self.shift) as usize] as usize;
         while self.cumulative[index] <= point {
@@ -70,13 +70,13 @@ impl CumulativeWeights {
 }
 
 impl ZoneTargets {
-    /// The endpoints of `targets` at these positions, in their order, with their weights in parts of
-    /// [`WEIGHT_ONE`]; `None` if there are none.
+    /// `active` holds the index in `targets` and the weight in parts of [`WEIGHT_ONE`] of each
+    /// endpoint that takes traffic. `None` if it is empty.
     pub fn new(targets: &Arc<[Target]>, active: &[(u32, u32)]) -> Option<Self> {
         Self::with_hash_table(targets, None, active)
     }
 
-    /// The same, where keys find `targets` by `seating`.
+    /// Like [`Self::new`], with a hash table of `targets`.
     pub fn with_hash_table(
         targets: &Arc<[Target]>,
         hash_table: Option<&Arc<ZoneHashTable>>,
@@ -95,7 +95,7 @@ impl ZoneTargets {
             if is_uniform { CumulativeWeights::default() } else { CumulativeWeights::new(weights) };
         let positions = active.iter().map(|&(position, _)| position).collect();
         let hash_fractions =
-            hash_table.map(|seating| seating.hash_fractions(active)).unwrap_or_default();
+            hash_table.map(|hash_table| hash_table.hash_fractions(active)).unwrap_or_default();
         let hash_table = hash_table.cloned();
         let active = ActiveTargets {
             positions,
@@ -108,17 +108,16 @@ impl ZoneTargets {
         Some(Self { targets: Arc::clone(targets), active: Arc::new(active) })
     }
 
-    /// By what keys find an endpoint, where the pool has any.
     pub(crate) fn hash_table(&self) -> Option<&ZoneHashTable> {
         self.active.hash_table.as_deref()
     }
 
-    /// Which part of its keys the endpoint at a position takes.
+    /// The fraction of its keys that the endpoint at `position` takes.
     pub(crate) fn hash_fraction(&self, position: u32) -> Option<u16> {
         self.active.hash_fractions.get(position as usize).copied()
     }
 
-    /// All of `targets`, by their declared weights.
+    /// All of `targets` at their declared weights.
     pub fn all_targets(
         targets: &Arc<[Target]>,
         hash_table: Option<&Arc<ZoneHashTable>>,
@@ -129,7 +128,7 @@ impl ZoneTargets {
         Self::with_hash_table(targets, hash_table, &active)
     }
 
-    /// Sum of the weights of those that take traffic, in parts of [`WEIGHT_ONE`].
+    /// Sum of the weights of the endpoints that take traffic, in parts of [`WEIGHT_ONE`].
     pub fn weight(&self) -> u64 {
         self.active.total_weight
     }
@@ -144,17 +143,16 @@ impl ZoneTargets {
         self.active.weight_unit
     }
 
-    /// The zone's part in a tier's rendezvous, where the pool has hash tables.
+    /// The zone's weight in rendezvous hashing, where the pool has hash tables.
     pub(super) fn rendezvous_zone(&self, weight: u64) -> Option<RendezvousZone> {
         Some(self.hash_table()?.rendezvous_zone(weight, self.weight()))
     }
 
-    /// Endpoints that take traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.active.positions.iter().map(|&position| self.target(position))
     }
 
-    /// The endpoint at a position in the zone, if it takes traffic.
+    /// The endpoint at `position` in the zone, if it takes traffic.
     pub fn active_target(&self, position: u32) -> Option<&Target> {
         let found = self.active.positions.binary_search(&position);
         found.is_ok().then(|| self.target(position))
@@ -164,7 +162,7 @@ impl ZoneTargets {
         &self.targets[position as usize]
     }
 
-    /// Endpoints that take traffic, each with its part of the cell's, in 0..1.
+    /// The endpoints that take traffic, each with its fraction (0..1) of the zone's traffic.
     pub(super) fn traffic_fractions(&self) -> impl Iterator<Item = (&Target, f64)> {
         let ActiveTargets {
             positions,
@@ -173,14 +171,14 @@ impl ZoneTargets {
             ..
         } = &*self.active;
         positions.iter().enumerate().map(move |(index, &position)| {
-            let part = match sums.get(index) {
+            let fraction = match sums.get(index) {
                 None => 1.0 / positions.len() as f64,
-                Some(upto) => {
+                Some(end) => {
                     let before = index.checked_sub(1).map_or(0, |before| sums[before]);
-                    (upto - before) as f64 / (*total).max(1) as f64
+                    (end - before) as f64 / (*total).max(1) as f64
                 }
             };
-            (&self.targets[position as usize], part)
+            (&self.targets[position as usize], fraction)
         })
     }
 
@@ -192,7 +190,7 @@ impl ZoneTargets {
         self.target(self.active.positions[index])
     }
 
-    /// The endpoint to which a point below the total weight belongs.
+    /// The owner of a point below the total weight.
     pub(super) fn target_at_point(&self, point: u64) -> &Target {
         let ActiveTargets { positions, weight_table: sums, weight_unit: unit, .. } = &*self.active;
         let index =

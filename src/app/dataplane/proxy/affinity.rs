@@ -14,7 +14,8 @@ use crate::app::dataplane::worker::PoolLocal;
 use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::steering::affinity::{
-    AffinityCookie, AffinityIndex, AffinityPin, AffinityRequest, PinnedEndpoint, SessionAffinity,
+    AffinityCookie, AffinityIndex, AffinityPin, AffinityRequest, PinnedEndpoint, ServedRequest,
+    SessionAffinity,
 };
 use crate::logic::steering::balance::HashKeySource;
 use crate::logic::steering::balance::hash::{endpoint_hash, xxh64};
@@ -153,12 +154,9 @@ impl RequestAffinity {
         let Some(received) = self.received else {
             return (AffinityOutcome::NoCookie, Some(AffinityPin::new(served, now_s)));
         };
-        let next_pin = received.updated_after(
-            served,
-            self.has_target_failed.get(),
-            (pins, cookie),
-            (now_us, now_s),
-        );
+        let has_pinned_failed = self.has_target_failed.get();
+        let request = ServedRequest { endpoint: served, has_pinned_failed, now_us, now_s };
+        let next_pin = received.updated_after(&request, pins, cookie);
         let renewed = AffinityPin { written_s: now_s, ..received };
         let next_pin = next_pin
             .or_else(|| (self.has_retired_secret && served == received.current).then_some(renewed));

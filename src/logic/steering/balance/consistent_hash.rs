@@ -1,35 +1,35 @@
 //! Consistent hashing over the zones of a tier.
 //!
-//! Two steps lead from a key to an endpoint. The zone is found by weighted rendezvous among those of the
-//! tier that take traffic, the endpoint in it by the zone's table. Tables hold all that is declared, so
-//! a verdict rebuilds nothing: whoever meets an endpoint that takes no traffic (or no more, or that is
-//! to be avoided) hashes again, and again, until one fits ("random jumps", Chen, Coleman and
-//! Shrivastava, 2021: the keys of one that is lost are spread over all others). So an endpoint or a zone
-//! that goes moves its own keys and no others, and when it is back exactly these come back; while it
-//! ramps, a growing part of them.
+//! Two steps lead from a key to an endpoint. Weighted rendezvous hashing chooses among the tier's
+//! zones, and the zone's table chooses the endpoint. Tables hold every declared endpoint, so a
+//! verdict rebuilds nothing. A lookup that finds an endpoint without traffic hashes again until one
+//! matches ("random jumps", Chen, Coleman and Shrivastava, 2021), which spreads the keys of a lost
+//! endpoint over all others. Only the keys of the lost endpoint or zone move, exactly these return,
+//! and a ramp returns a growing part of them.
 
 use super::hash::{endpoint_hash, mix, rendezvous_distance};
 use super::zone_hash_table::{FULL_HASH_FRACTION, RendezvousZone};
 use crate::logic::steering::target::{Target, WEIGHT_ONE};
 use crate::logic::steering::tier::Tier;
 
-/// Hashes before all endpoints of a tier are gone through.
+/// Rehashes before the rendezvous over all endpoints of the tier.
 const MAX_REHASHES: u64 = 64;
 
-/// The salts of what must not depend on each other.
+/// Salts of independent hashes of the same key.
 const SALT_ZONE: u64 = 1 << 32;
 const SALT_HASH_FRACTION: u64 = 2 << 32;
 const SALT_TIER: u64 = 3 << 32;
 const SALT_FALLBACK: u64 = 4 << 32;
 
-/// How much an endpoint may have in flight so that a key goes there.
+/// The requests in flight beyond which an endpoint takes no further keys.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::logic) struct LoadBound {
     max_in_flight_per_weight: f64,
 }
 
 impl LoadBound {
-    /// `percent` of the mean, where `in_flight` requests are spread over `share` of a whole of 1.
+    /// `percent` of the mean load per weight, when `share` (0..1) of `in_flight` requests is in the
+    /// tier.
     pub(in crate::logic) fn new(
         percent: u32,
         in_flight: u32,
@@ -47,15 +47,16 @@ impl LoadBound {
     }
 }
 
-/// Where a key stands in the whole of a pool's traffic, in parts of [`crate::logic::steering::WHOLE`]: it
-/// stays in its tier for as long as shares do not change, and when they do only those keys move that
-/// must.
+/// The position of a key in a pool's traffic, in parts of [`FULL_SHARE`]. A key stays in its tier
+/// while the shares are stable, and a change of shares moves only the keys it must.
+///
+/// [`FULL_SHARE`]: crate::logic::steering::FULL_SHARE
 pub(in crate::logic) fn key_position(key: u64) -> u64 {
     mix(key, SALT_TIER) >> 32
 }
 
-/// The endpoint of a key among those that fit; `None` if none does. One that has no room by `bound`
-/// is passed by, unless nobody has any.
+/// The endpoint of a key among the matching ones; `None` if none matches. Endpoints beyond `bound`
+/// are skipped while any other is below it.
 pub(in crate::logic) fn pick_by_key(
     tier: &Tier,
     key: u64,
@@ -70,42 +71,44 @@ pub(in crate::logic) fn pick_by_key(
             return Some(target);
         }
     }
-    let rendezvous_pick = |fits: &dyn Fn(&Target) -> bool| {
+    let rendezvous_pick = |is_match: &dyn Fn(&Target) -> bool| {
         let weighted_distance = |target: &Target| {
             let hash = mix(key ^ endpoint_hash(target.address), SALT_FALLBACK);
             rendezvous_distance(hash, f64::from(target.weight))
         };
-        let some = tier.targets().filter(|target| fits(target));
-        some.map(|target| (weighted_distance(target), target)).min_by(|a, b| a.0.total_cmp(&b.0))
+        let matching = tier.targets().filter(|target| is_match(target));
+        matching
+            .map(|target| (weighted_distance(target), target))
+            .min_by(|a, b| a.0.total_cmp(&b.0))
     };
     let found = rendezvous_pick(&|target| is_match(target) && has_capacity(target))
         .or_else(|| rendezvous_pick(&is_match));
     found.map(|(_, target)| target)
 }
 
-/// Whose the hash is, if that one takes it.
+/// The owner of the hash, unless its ramp or its state leaves this hash to others.
 fn target_for_hash(tier: &Tier, hash: u64) -> Option<&Target> {
-    let cell = match tier.zones.as_slice() {
-        [only] => only,
-        cells => &cells[zone_index_for_hash(&tier.rendezvous_zones, hash)?],
+    let zone = match tier.zones.as_slice() {
+        [zone] => zone,
+        zones => &zones[zone_index_for_hash(&tier.rendezvous_zones, hash)?],
     };
-    let position = cell.hash_table()?.owner(hash);
-    let hash_fraction = cell.hash_fraction(position)?;
+    let position = zone.hash_table()?.owner(hash);
+    let hash_fraction = zone.hash_fraction(position)?;
     let is_taken = hash_fraction == FULL_HASH_FRACTION
         || (mix(hash, SALT_HASH_FRACTION) as u16) < hash_fraction;
-    is_taken.then(|| cell.target(position))
+    is_taken.then(|| zone.target(position))
 }
 
 fn zone_index_for_hash(zones: &[RendezvousZone], hash: u64) -> Option<usize> {
     let first = zones.first()?.weight;
-    let zone_key_hash = |home: &RendezvousZone| mix(hash ^ home.zone_hash, SALT_ZONE);
-    if zones.iter().all(|home| home.weight == first) {
-        // The same as below, for a tenth of the time.
-        let nearest = zones.iter().enumerate().max_by_key(|(_, home)| zone_key_hash(home));
+    let zone_key_hash = |zone: &RendezvousZone| mix(hash ^ zone.zone_hash, SALT_ZONE);
+    if zones.iter().all(|zone| zone.weight == first) {
+        // Equal weights allow a comparison of hashes, ten times faster than the logarithms below.
+        let nearest = zones.iter().enumerate().max_by_key(|(_, zone)| zone_key_hash(zone));
         return nearest.map(|(index, _)| index);
     }
     let weighted_distance =
-        |home: &RendezvousZone| rendezvous_distance(zone_key_hash(home), home.weight);
-    let homes = zones.iter().map(weighted_distance).enumerate();
-    homes.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
+        |zone: &RendezvousZone| rendezvous_distance(zone_key_hash(zone), zone.weight);
+    let distances = zones.iter().map(weighted_distance).enumerate();
+    distances.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
 }

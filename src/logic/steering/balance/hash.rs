@@ -1,5 +1,5 @@
-//! Hashes that are the same in every process, version and on every machine: keys must find the same
-//! endpoint after a restart, and from another instance.
+//! Hash functions that are stable across processes, versions and machines: a key must find the same
+//! endpoint after a restart and from another instance.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ const PRIME_3: u64 = 0x1656_67B1_9E37_79F9;
 const PRIME_4: u64 = 0x85EB_CA77_C2B2_AE63;
 const PRIME_5: u64 = 0x27D4_EB2F_1656_67C5;
 
-/// XXH64 with the seed 0 (Collet; what Envoy hashes by too).
+/// XXH64 with seed 0 (Collet), the hash that Envoy uses.
 pub fn xxh64(bytes: &[u8]) -> u64 {
     let length = bytes.len() as u64;
     let mut stripes = bytes.chunks_exact(32);
@@ -61,7 +61,7 @@ fn word_64(word: &[u8]) -> u64 {
     word.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// What an endpoint is known by in tables of keys and in cookies: its address alone, so that it
+/// The identity of an endpoint in hash tables and cookies. It depends on the address only, so it
 /// survives restarts and reloads.
 pub fn endpoint_hash(address: SocketAddr) -> u64 {
     let mut bytes = [0; 18];
@@ -79,7 +79,7 @@ pub fn endpoint_hash(address: SocketAddr) -> u64 {
     xxh64(&bytes[..length + 2])
 }
 
-/// Another hash of the same, for each `salt` (the finalizer of SplitMix64).
+/// An independent hash for each `salt` (the finalizer of SplitMix64).
 pub(in crate::logic) fn mix(hash: u64, salt: u64) -> u64 {
     let mut mixed = hash ^ salt.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -87,14 +87,14 @@ pub(in crate::logic) fn mix(hash: u64, salt: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A hash as a number between 0 and 1, neither included.
+/// Maps a hash to the open interval (0, 1).
 pub(in crate::logic) fn unit_interval(hash: u64) -> f64 {
     ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
-/// What decides who takes a key (Thaler and Ravishankar's rendezvous, weighted as Schindelhauer and
-/// Schomaker have it): the lowest does, each as often as its weight is large, and a change of one
-/// weight moves keys to or from that one only.
+/// Weighted rendezvous hashing (Thaler and Ravishankar; weights as in Schindelhauer and Schomaker):
+/// the candidate with the smallest distance owns the key. Its share is proportional to its weight,
+/// and a change of one weight moves keys to or from that candidate only.
 pub(in crate::logic) fn rendezvous_distance(hash: u64, weight: f64) -> f64 {
     -unit_interval(hash).ln() / weight
 }
@@ -103,7 +103,7 @@ pub(in crate::logic) fn rendezvous_distance(hash: u64, weight: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Of the reference implementation.
+    /// Vectors of the reference implementation.
     #[test]
     fn xxh64_matches_reference_vectors() {
         for (text, hash) in [

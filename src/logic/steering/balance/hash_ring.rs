@@ -1,21 +1,21 @@
-//! A ring of points (Karger et al., 1997): a key belongs to the first point at or after it.
+//! A hash ring (Karger et al., 1997): a key belongs to the first point at or after its hash.
 //!
-//! What is declared anew moves no key but those of who comes or goes. How many points a unit of weight
-//! has says how even the shares are: with `p` of them they are off by `1/√p` on average.
+//! A change of members moves only the keys of the members that come or go. With `p` points per unit
+//! of weight the shares deviate by `1/√p` on average.
 
 use super::hash::mix;
 
-/// Points of a ring, at most: beyond that each unit of weight has fewer of them.
+/// Upper bound on the points of a ring; beyond it each unit of weight gets fewer points.
 const MAX_RING_POINTS: u64 = 1 << 17;
 
-/// A bucket with points in it: the rest is the index of the first of them.
+/// Set in a bucket that contains points; the other bits are the index of the first one.
 const HAS_POINTS: u32 = 1 << 31;
 
-/// One member's points, ready to be looked up.
+/// The points of all members, indexed for lookup.
 #[derive(Debug)]
 pub(super) struct HashRing {
-    /// By the first bits of a hash: whose the bucket is, or where its first point is. Nearly every
-    /// look-up ends here, with one line of memory.
+    /// Indexed by the first bits of a hash: the owner of the bucket, or its first point. Nearly
+    /// every lookup ends here, after one cache line.
     buckets: Box<[u32]>,
     shift: u32,
     points: Box<[RingPoint]>,
@@ -28,15 +28,14 @@ struct RingPoint {
 }
 
 impl HashRing {
-    /// A ring of `members`, each with its identity and weight, with so many points for a unit of
-    /// weight. There must be at least one.
+    /// A ring of `members` (hash and weight; at least one) with `points` per unit of weight.
     pub(super) fn new(members: &[(u64, u32)], points: u32) -> Self {
         let weights: u64 = members.iter().map(|&(_, weight)| u64::from(weight)).sum();
         let mut points = u64::from(points);
         while points > 1 && points * weights > MAX_RING_POINTS {
             points /= 2;
         }
-        // Where two points coincide the member with the lower identity has it, wherever it is listed.
+        // The lower hash owns coinciding points, so that the listed order does not matter.
         let mut order: Vec<u32> = (0..members.len() as u32).collect();
         order.sort_unstable_by_key(|&index| members[index as usize].0);
         let mut placed = Vec::with_capacity((points * weights) as usize);
@@ -69,7 +68,7 @@ impl HashRing {
         Self { buckets, shift, points }
     }
 
-    /// Whose a hash is.
+    /// The index of the member that owns the hash.
     pub(super) fn owner(&self, hash: u64) -> u32 {
         let position = (hash >> 32) as u32;
         let found = self.buckets[(position >> self.shift) as usize];

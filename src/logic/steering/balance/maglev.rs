@@ -1,18 +1,18 @@
-//! Maglev's table (Eisenbud et al., NSDI 2016): as even as a table can be, for a few more keys that move
-//! when something is declared anew.
+//! Maglev's table (Eisenbud et al., NSDI 2016): more even shares than a ring, at the price of a few
+//! more moved keys when the members change.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::hash::mix;
 
-/// Sizes of tables: primes, each about twice the one before.
+/// Table sizes: primes, each about twice the one before.
 const TABLE_SIZES: [u32; 6] = [65_537, 131_071, 262_139, 524_287, 1_048_573, 4_194_301];
 
-/// A table has at least so many slots for each member, which bounds what rounding does to shares.
+/// Minimum number of slots per member, which bounds the rounding error of shares.
 const SLOTS_PER_MEMBER: usize = 100;
 
-/// Slots, each with the index of a member.
+/// One member index per slot.
 #[derive(Debug)]
 pub(super) struct MaglevTable {
     slots: Box<[u32]>,
@@ -20,26 +20,26 @@ pub(super) struct MaglevTable {
 
 const EMPTY_SLOT: u32 = u32::MAX;
 
-/// A member's way through the slots.
+/// The order in which a member visits the slots.
 struct Permutation {
     member_index: u32,
     position: u32,
     skip: u32,
-    /// Time from one of its turns to the next.
+    /// Virtual time between two turns of the member.
     turn_interval: u64,
 }
 
-/// A unit of the time that passes between two turns of a member, divided by its weight.
+/// The turn interval of a member of weight one.
 const BASE_TURN_INTERVAL: u64 = 1 << 40;
 
 impl MaglevTable {
-    /// A table of `members`, each with its identity and weight. There must be at least one.
+    /// A table of `members` (hash and weight); at least one.
     pub(super) fn new(members: &[(u64, u32)]) -> Self {
         let wanted = members.len() * SLOTS_PER_MEMBER;
         let size = TABLE_SIZES.iter().copied().find(|&size| size as usize >= wanted);
         let size = size.unwrap_or(TABLE_SIZES[TABLE_SIZES.len() - 1]);
         let mut order: Vec<u32> = (0..members.len() as u32).collect();
-        // The order of turns must not be that of the file.
+        // The listed order must not decide who takes the first turn.
         order.sort_unstable_by_key(|&index| members[index as usize].0);
         let permutation = |&index: &u32| {
             let (identity, weight) = members[index as usize];
@@ -51,7 +51,7 @@ impl MaglevTable {
             }
         };
         let mut permutations: Vec<Permutation> = order.iter().map(permutation).collect();
-        // Whose turn it is: the heavier, the sooner again.
+        // The member with the earliest turn is next; heavier members have shorter intervals.
         let mut turns: BinaryHeap<Reverse<(u64, usize)>> = permutations
             .iter()
             .enumerate()
@@ -71,7 +71,7 @@ impl MaglevTable {
         Self { slots: slots.into() }
     }
 
-    /// Whose a hash is.
+    /// The index of the member that owns the hash.
     pub(super) fn owner(&self, hash: u64) -> u32 {
         let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
         self.slots[slot as usize]

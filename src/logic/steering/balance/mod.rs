@@ -1,7 +1,7 @@
-//! How an endpoint is chosen inside a tier.
+//! Balancers: the choice of an endpoint inside a tier.
 //!
-//! Each method has a file; what a tier does with them is in [`super::tier`] and, for requests that have
-//! a key, in [`keyed`].
+//! Each algorithm has a file. [`super::tier::Tier`] applies them, and [`consistent_hash`] serves
+//! requests that have a key.
 
 pub mod consistent_hash;
 pub mod hash;
@@ -21,46 +21,46 @@ pub use zone_hash_table::ZoneHashTable;
 use self::hash_ring::HashRing;
 use self::maglev::MaglevTable;
 
-/// How an endpoint is chosen among those of a tier (`balance` in the file).
+/// The choice among the endpoints of a tier (`balance` in the file).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BalancePolicy {
-    /// The one of two draws that has fewer requests in flight for its weight.
+    /// The less loaded of two random endpoints, by requests in flight per weight.
     #[default]
     LeastRequests,
-    /// The one of two draws that promises the shorter wait, by its latency and what is in flight.
+    /// The cheaper of two random endpoints, by latency average and requests in flight.
     PeakEwma,
-    /// In turn, by weight.
+    /// Weighted round robin.
     RoundRobin,
-    /// By chance, by weight.
+    /// Weighted random choice.
     Random,
-    /// By a key of the request; by [`Self::LeastRequests`] where it has none.
+    /// By a key of the request; [`Self::LeastRequests`] for requests without a key.
     ConsistentHash(ConsistentHashConfig),
 }
 
 /// Requests with the same key go to the same endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsistentHashConfig {
-    /// What finds the endpoint.
+    /// The lookup table of each zone.
     pub table: HashTableKind,
-    /// What the key is.
+    /// The source of the key.
     pub key: HashKeySource,
-    /// What an endpoint may have in flight, as a part of the mean, in per cent: beyond that its keys go
-    /// elsewhere (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
+    /// Requests in flight per endpoint, in per cent of the mean, beyond which its keys go elsewhere
+    /// (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
     pub max_load_percent: Option<u32>,
 }
 
-/// Which table finds a key's endpoint.
+/// The table that maps a key to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashTableKind {
-    /// A ring with so many points for a unit of weight.
+    /// A hash ring.
     Ring {
-        /// From 1 to 65536.
+        /// Points per unit of weight, from 1 to 65536.
         points: u32,
     },
     Maglev,
 }
 
-/// Points of a ring for a unit of weight, unless said otherwise.
+/// Default of [`HashTableKind::Ring`].
 pub const DEFAULT_RING_POINTS: u32 = 512;
 
 impl Default for HashTableKind {
@@ -69,20 +69,20 @@ impl Default for HashTableKind {
     }
 }
 
-/// What of a request is its key.
+/// The part of a request that is its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashKeySource {
-    /// The first field of this name.
+    /// The first header field of this name.
     Header(HeaderName),
     /// The first cookie of this name.
     Cookie(Arc<str>),
-    /// The path, without the query.
+    /// The path without the query.
     Path,
     Source,
 }
 
 impl BalancePolicy {
-    /// The word that stands for it in the file and in output.
+    /// The word used in the file and in output.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::LeastRequests => "least_requests",
@@ -100,8 +100,7 @@ impl BalancePolicy {
     }
 }
 
-/// A table by which keys find the members of a zone: of all that are declared, whether they take
-/// traffic or not.
+/// The lookup table of one zone: all declared members, whether they take traffic or not.
 #[derive(Debug)]
 enum HashTable {
     Ring(HashRing),
@@ -109,7 +108,7 @@ enum HashTable {
 }
 
 impl HashTable {
-    /// There must be at least one of `members`, each with its identity and weight.
+    /// `members` are hashes and weights of endpoints; at least one.
     fn new(kind: HashTableKind, members: &[(u64, u32)]) -> Self {
         match kind {
             HashTableKind::Ring { points } => Self::Ring(HashRing::new(members, points)),
@@ -117,7 +116,7 @@ impl HashTable {
         }
     }
 
-    /// The index of the member that a hash belongs to.
+    /// The index of the member that owns the hash.
     fn owner(&self, hash: u64) -> u32 {
         match self {
             Self::Ring(ring) => ring.owner(hash),

@@ -1,17 +1,18 @@
-//! Peak EWMA, as Finagle and Linkerd have it: an endpoint's latency, quick to rise and slow to fall.
+//! Peak EWMA of latency (Finagle, Linkerd): rises at once and falls slowly.
 //!
-//! A sample above the average replaces it; one below is taken in by how long ago the last one was.
-//! Without samples the average fades, so that who was slow once is tried again.
+//! A sample above the average replaces it; a lower one is weighted by the time since the last
+//! sample. Without samples the average decays, so that an endpoint that was slow is tried again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The average falls to 1/e of itself in this time, in microseconds.
+/// Time constant of the decay (to 1/e), in microseconds.
 const DECAY_US: f64 = 10_000_000.0;
 
-/// What an endpoint that has not answered anything yet is taken for, in microseconds.
+/// Assumed latency of an endpoint without any sample, in microseconds.
 const DEFAULT_LATENCY_US: f64 = 30_000.0;
 
-/// One endpoint's average: its time in units of 1024 µs, and the bits of its value in microseconds.
+/// Time of the last sample in units of 1024 µs (upper half), and the average in microseconds as
+/// `f32` bits (lower half).
 #[derive(Debug, Default)]
 pub struct PeakEwma(AtomicU64);
 
@@ -21,27 +22,27 @@ impl PeakEwma {
         ((packed >> 32) as u32, f64::from(f32::from_bits(packed as u32)))
     }
 
-    /// An answer began after `us` microseconds. Of two that are told at once one may be forgotten.
+    /// Records a time to first byte. One of two concurrent samples may be lost.
     pub fn observe(&self, latency_us: u64, now_us: u64) {
         let now = coarse_timestamp(now_us);
-        let (at, average) = self.read();
+        let (sampled_at, average) = self.read();
         let sample = latency_us.max(1) as f64;
         let average = if sample >= average {
             sample
         } else {
-            let decay = decay_factor(at, now);
+            let decay = decay_factor(sampled_at, now);
             average * decay + sample * (1.0 - decay)
         };
         let bits = u64::from((average as f32).to_bits());
         self.0.store(u64::from(now) << 32 | bits, Relaxed);
     }
 
-    /// What it costs to wait there behind `in_flight` others, in microseconds. Who is unknown is tried
-    /// by one request, and passed by until that is answered.
+    /// Expected wait behind `in_flight` requests, in microseconds. An endpoint without samples gets
+    /// one request, and no others until that one is answered.
     pub fn cost(&self, in_flight: u32, now_us: u64) -> f64 {
-        let (at, average) = self.read();
+        let (sampled_at, average) = self.read();
         let average = match (average > 0.0, in_flight) {
-            (true, _) => average * decay_factor(at, coarse_timestamp(now_us)),
+            (true, _) => average * decay_factor(sampled_at, coarse_timestamp(now_us)),
             (false, 0) => 0.0,
             (false, _) => DEFAULT_LATENCY_US,
         };
@@ -53,8 +54,7 @@ fn coarse_timestamp(us: u64) -> u32 {
     (us >> 10) as u32
 }
 
-/// What is left of an average after the time between two stamps. A worker's clock may be behind
-/// another one's.
+/// The decay between two timestamps. Worker clocks differ, so `to` may be earlier.
 fn decay_factor(from: u32, to: u32) -> f64 {
     let elapsed = (to.wrapping_sub(from) as i32).max(0);
     (-f64::from(elapsed) * 1_024.0 / DECAY_US).exp()

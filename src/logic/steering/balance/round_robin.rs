@@ -1,22 +1,22 @@
-//! Weighted round robin that is smooth: nobody gets two in a row while others wait.
+//! Smooth weighted round robin: consecutive picks are spread over the endpoints.
 //!
-//! nginx keeps a credit for each endpoint and looks at all of them at each pick. Here a point goes round
-//! the running sums of the weights, by a step that has no divisor in common with the whole and is near
-//! its golden section: in one round it comes to each unit of weight once, so the shares are exact, and
-//! whatever part of a round is taken is spread nearly as evenly as it can be (three-gap theorem).
+//! nginx keeps a credit per endpoint and scans all of them for each pick. Here a point steps
+//! through the cumulative weights instead. The step is coprime to the total and close to its golden
+//! section. So one round visits each unit of weight once (the shares are exact), and any part of a
+//! round is spread nearly evenly (three-gap theorem).
 
 use std::cell::RefCell;
 
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-/// Where a worker's round stands, for each tier of a pool.
+/// A worker's round-robin position in each tier of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct RoundRobinState(RefCell<SmallVec<[u64; 4]>>);
 
 impl RoundRobinState {
-    /// The next point of the tier's round, below `whole`. A round begins anywhere, so that workers
-    /// do not go in step.
+    /// Advances the tier's position; the result is below `whole`. The first position is random, so
+    /// that workers are not in step.
     pub(in crate::logic) fn next_point(
         &self,
         tier_index: usize,
@@ -32,7 +32,7 @@ impl RoundRobinState {
         if point >= whole {
             point -= whole;
             if point >= whole {
-                // The round is another one than before.
+                // The total weight has shrunk since the last call.
                 point %= whole;
             }
         }
@@ -41,7 +41,7 @@ impl RoundRobinState {
     }
 }
 
-/// The step of a round of so many units.
+/// The step through a round of `whole` units: coprime to it, close to its golden section.
 pub(in crate::logic) fn stride(whole: u64) -> u64 {
     if whole <= 2 {
         return 1;
@@ -50,7 +50,7 @@ pub(in crate::logic) fn stride(whole: u64) -> u64 {
     (golden.max(1)..whole).find(|&step| gcd(step, whole) == 1).unwrap_or(1)
 }
 
-/// The greatest number that divides both; the other one if one is zero.
+/// The greatest common divisor; the other argument if one is zero.
 pub(in crate::logic) fn gcd(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);

@@ -1,4 +1,4 @@
-//! What must hold of every method, over whole pools.
+//! Properties of every balancer, over whole pools.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -24,11 +24,11 @@ use crate::logic::steering::zone_targets::ZoneTargets;
 
 const PICKS: u32 = 1_000_000;
 
-/// The endpoints of a zone, and by what keys find them.
+/// The endpoints of a zone with its hash table.
 #[derive(Clone)]
 struct TestZone {
     targets: Arc<[Target]>,
-    seating: Option<Arc<ZoneHashTable>>,
+    hash_table: Option<Arc<ZoneHashTable>>,
 }
 
 impl TestZone {
@@ -43,22 +43,22 @@ impl TestZone {
         };
         let targets: Arc<[Target]> = weights.iter().zip(0..).map(target).collect();
         let place = Locality::parse(&format!("r/z{number}")).expect("a place");
-        let seating = ZoneHashTable::build_or_reuse(kind, &place, &targets, None);
-        Self { targets, seating }
+        let hash_table = ZoneHashTable::build_or_reuse(kind, &place, &targets, None);
+        Self { targets, hash_table }
     }
 
-    /// Those that take traffic, each with a part of its weight in thousandths.
+    /// The endpoints that take traffic, each at a fraction of its weight in thousandths.
     fn zone_targets(&self, weight_permille: impl Fn(u32) -> u32) -> Option<ZoneTargets> {
         let weight =
             |n: u32| self.targets[n as usize].weight * WEIGHT_ONE * weight_permille(n) / 1_000;
         let all = 0..self.targets.len() as u32;
         let active: Vec<(u32, u32)> =
             all.map(|n| (n, weight(n))).filter(|(_, weight)| *weight > 0).collect();
-        ZoneTargets::with_hash_table(&self.targets, self.seating.as_ref(), &active)
+        ZoneTargets::with_hash_table(&self.targets, self.hash_table.as_ref(), &active)
     }
 }
 
-/// A tier of these cells; of each zone's weight so many thousandths are there.
+/// A tier of zones, each at a fraction of its weight in thousandths.
 fn build_tier(share: u64, cells: impl IntoIterator<Item = (Option<ZoneTargets>, u64)>) -> Tier {
     let cells = cells.into_iter().filter_map(|(cell, part)| {
         let cell = cell?;
@@ -127,7 +127,7 @@ fn million_picks_match_configured_shares() {
     for balance in balance_methods() {
         let zones: Vec<TestZone> =
             (0..3).map(|n| TestZone::new(n, &[2, 3, 2, 5], hash_table_kind(&balance))).collect();
-        // One endpoint is down, one is at half of its share, and so is one zone.
+        // One endpoint is down; one endpoint and one zone are at half of their shares.
         let near = build_tier(
             FULL_SHARE / 10 * 7,
             [
@@ -143,8 +143,8 @@ fn million_picks_match_configured_shares() {
         let (mut rng, turns) = (Rng::with_seed(11), RoundRobinState::default());
         let mut counts: HashMap<EndpointId, u32> = HashMap::new();
         for n in 0..PICKS {
-            let wish = pick_request(&balance, mix(u64::from(n), 99), &turns);
-            *counts.entry(pool.pick(&mut rng, wish).expect("some").id).or_default() += 1;
+            let request = pick_request(&balance, mix(u64::from(n), 99), &turns);
+            *counts.entry(pool.pick(&mut rng, request).expect("an endpoint").id).or_default() += 1;
         }
         for tier in &pool.primary.tiers {
             let share = tier.share as f64 / FULL_SHARE as f64;
@@ -152,7 +152,7 @@ fn million_picks_match_configured_shares() {
                 let (expected, got) =
                     (share * part, f64::from(counts[&target.id]) / f64::from(PICKS));
                 let off = match balance.as_str() {
-                    // By its nature a ring is only about even.
+                    // A ring is only approximately even.
                     "ring_hash" => got - expected,
                     _ => got / expected - 1.0,
                 };
@@ -163,13 +163,13 @@ fn million_picks_match_configured_shares() {
     }
 }
 
-/// Where so many keys go.
+/// The endpoints of a range of keys.
 fn endpoint_slots_by_key(tiers: Vec<Tier>) -> Vec<u32> {
     let pool = pool_view(consistent_hash(HashTableKind::Maglev, None), tiers);
     let (mut rng, turns) = (Rng::with_seed(1), RoundRobinState::default());
     let pick = |n: u64| {
-        let wish = pick_request(&pool.spec.balance, mix(n, 7), &turns);
-        pool.pick(&mut rng, wish).expect("some").id.slot
+        let request = pick_request(&pool.spec.balance, mix(n, 7), &turns);
+        pool.pick(&mut rng, request).expect("an endpoint").id.slot
     };
     (0..20_000).map(pick).collect()
 }
@@ -178,7 +178,7 @@ fn endpoint_slots_by_key(tiers: Vec<Tier>) -> Vec<u32> {
 fn removed_endpoint_moves_only_its_keys_and_regains_them() {
     for kind in [HashTableKind::default(), HashTableKind::Maglev] {
         for weights in [[1; 8].as_slice(), &[1, 5, 2, 2]] {
-            // Zones that differ in weight are found in another way than those that do not.
+            // Zones of different and of equal weights take different code paths.
             let sizes = [weights.len(), weights.len(), weights.len() - weights[0] as usize % 2];
             for sizes in [[weights.len(); 3], sizes] {
                 let zones: Vec<TestZone> =
@@ -202,19 +202,23 @@ fn removed_endpoint_moves_only_its_keys_and_regains_them() {
                 let half_zone = all(&|_, _| 1_000, 500);
                 let mut counts = [0_u32; 4];
                 for n in 0..whole.len() {
-                    let (is_its, is_zones) = (whole[n] == 1_002, whole[n] / 1_000 == 1);
-                    assert!(one[n] == whole[n] || is_its, "an endpoint's keys only");
-                    assert!(zone[n] == whole[n] || is_zones, "a zone's keys only");
-                    assert!(half[n] == whole[n] || half[n] == one[n], "a part of the same");
-                    assert!(half_zone[n] == whole[n] || is_zones, "a part of the zone's");
-                    counts[0] += u32::from(is_its);
+                    let (is_endpoint, is_zone) = (whole[n] == 1_002, whole[n] / 1_000 == 1);
+                    assert!(one[n] == whole[n] || is_endpoint, "an endpoint's keys only");
+                    assert!(zone[n] == whole[n] || is_zone, "a zone's keys only");
+                    assert!(
+                        half[n] == whole[n] || half[n] == one[n],
+                        "a part of the endpoint's keys"
+                    );
+                    assert!(half_zone[n] == whole[n] || is_zone, "a part of the zone's keys");
+                    counts[0] += u32::from(is_endpoint);
                     counts[1] += u32::from(half[n] == 1_002);
-                    counts[2] += u32::from(is_zones);
+                    counts[2] += u32::from(is_zone);
                     counts[3] += u32::from(half_zone[n] / 1_000 == 1);
                 }
                 let [all, some, zones_all, zones_some] = counts.map(f64::from);
                 assert!((0.4..0.6).contains(&(some / all)), "{some} of {all}");
-                // Half of a third is a fifth.
+                // At half of its weight, one of three equal zones keeps a fifth of all keys instead
+                // of a third.
                 let left = zones_some / zones_all;
                 assert!((0.5..0.7).contains(&left), "{zones_some} of {zones_all}");
             }
@@ -240,7 +244,7 @@ fn share_change_moves_only_the_keys_that_must_move() {
 
 #[test]
 fn max_load_percent_holds_while_others_have_capacity() {
-    // Cells weigh what their endpoints do, or a share of all traffic.
+    // Zones weigh as much as their endpoints, or a share of all traffic.
     for (kind, scale) in [
         (HashTableKind::default(), 1_000),
         (HashTableKind::Maglev, 1_000),
@@ -252,10 +256,10 @@ fn max_load_percent_holds_while_others_have_capacity() {
         let (mut rng, turns) = (Rng::with_seed(3), RoundRobinState::default());
         let mut counted = Vec::new();
         for n in 0..3_000_u64 {
-            // Half of all have the same key.
+            // Half of the requests have the same key.
             let key = if n % 2 == 0 { 42 } else { mix(n, 5) };
-            let wish = pick_request(&pool.spec.balance, key, &turns);
-            let target = pool.pick(&mut rng, wish).expect("some").clone();
+            let request = pick_request(&pool.spec.balance, key, &turns);
+            let target = pool.pick(&mut rng, request).expect("an endpoint").clone();
             counted.push(PoolRequestPermit::acquire_unlimited(&pool.stats));
             target.stats.request_started(1);
             let mean = (n + 1) as f64 / 12.0 * f64::from(target.weight);
@@ -271,7 +275,7 @@ fn max_load_percent_holds_while_others_have_capacity() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the method: never where a request was, and out of the zone if it can.
+    /// Every balancer: a retry avoids the tried endpoints, and their zone if possible.
     #[test]
     fn pick_other_skips_tried_endpoints_for_every_method(
         method in 0..6_usize,
@@ -289,32 +293,31 @@ proptest! {
         let tiers = [build_tier(FULL_SHARE, [cell(0), cell(1)]), build_tier(0, [cell(2)])];
         let tiers: Vec<Tier> = tiers.into_iter().filter(|tier| !tier.is_empty()).collect();
         let pool = pool_view(balance.clone(), tiers);
-        let mut avoid = ExcludedTargets::default();
+        let mut excluded = ExcludedTargets::default();
         for one in tried {
             let (zone, n) = (one / 3, one % 3);
-            avoid.exclude(EndpointId::new(zone * 1_000 + n, 0), zone as usize);
+            excluded.exclude(EndpointId::new(zone * 1_000 + n, 0), zone as usize);
         }
         let fresh: Vec<&Target> =
-            pool.targets().filter(|target| !avoid.endpoints.contains(&target.id)).collect();
-        let has_away = fresh.iter().any(|target| !avoid.zones.contains(&target.zone));
+            pool.targets().filter(|target| !excluded.endpoints.contains(&target.id)).collect();
+        let has_away = fresh.iter().any(|target| !excluded.zones.contains(&target.zone));
         let (mut rng, turns) = (Rng::with_seed(seed), RoundRobinState::default());
-        let wish = pick_request(&balance, key, &turns);
-        match pool.pick_alternative(&mut rng, &avoid, wish) {
+        let request = pick_request(&balance, key, &turns);
+        match pool.pick_alternative(&mut rng, &excluded, request) {
             None => prop_assert!(fresh.is_empty()),
             Some(other) => {
-                prop_assert!(!avoid.endpoints.contains(&other.id));
-                prop_assert!(!has_away || !avoid.zones.contains(&other.zone));
+                prop_assert!(!excluded.endpoints.contains(&other.id));
+                prop_assert!(!has_away || !excluded.zones.contains(&other.zone));
                 prop_assert!(fresh.iter().any(|target| target.id == other.id));
-                if wish.hash_key.is_some() {
-                    let again = pool.pick_alternative(&mut rng, &avoid, wish).map(|target| target.id);
+                if request.hash_key.is_some() {
+                    let again = pool.pick_alternative(&mut rng, &excluded, request).map(|target| target.id);
                     prop_assert_eq!(again, Some(other.id), "a key has one next endpoint");
                 }
             }
         }
     }
 
-    /// Whatever the method: what must not run twice goes to nobody who is doubted, or who keeps others
-    /// waiting.
+    /// Every balancer: a request that must not run twice avoids suspect and stalled endpoints.
     #[test]
     fn one_shot_request_avoids_unproven_and_slow_endpoints(
         method in 0..6_usize,
@@ -331,8 +334,8 @@ proptest! {
         let (mut rng, turns) = (Rng::with_seed(seed), RoundRobinState::default());
         for n in 0..50 {
             let sending = RetrySafety::NotRepeatable { waiting_before_us: 20 };
-            let wish = PickRequest { retry_safety: sending, ..pick_request(&balance, mix(key, n), &turns) };
-            let slot = pool.pick(&mut rng, wish).expect("some").id.slot;
+            let request = PickRequest { retry_safety: sending, ..pick_request(&balance, mix(key, n), &turns) };
+            let slot = pool.pick(&mut rng, request).expect("an endpoint").id.slot;
             prop_assert!(slot < 2, "{}", slot);
         }
     }
@@ -348,8 +351,8 @@ fn round_robin_is_exact_per_round_and_smooth() {
     let pool = pool_view(BalancePolicy::RoundRobin, vec![build_tier(FULL_SHARE, cells)]);
     let (mut rng, turns) = (Rng::with_seed(5), RoundRobinState::default());
     let picks = (0..9 * 50).map(|_| {
-        let wish = pick_request(&pool.spec.balance, 0, &turns);
-        pool.pick(&mut rng, wish).expect("some").id.slot
+        let request = pick_request(&pool.spec.balance, 0, &turns);
+        pool.pick(&mut rng, request).expect("an endpoint").id.slot
     });
     let picks: Vec<u32> = picks.collect();
     for round in picks.windows(9) {
@@ -371,14 +374,15 @@ fn peak_ewma_sends_less_to_the_slow_endpoint() {
         target.stats.record_latency(ms * 1_000, now_us);
     }
     let (mut rng, turns) = (Rng::with_seed(5), RoundRobinState::default());
-    let wish = PickRequest { now_us, ..pick_request(&pool.spec.balance, 0, &turns) };
-    let picks = (0..10_000).filter(|_| pool.pick(&mut rng, wish).expect("some").id.slot == 2);
+    let request = PickRequest { now_us, ..pick_request(&pool.spec.balance, 0, &turns) };
+    let picks =
+        (0..10_000).filter(|_| pool.pick(&mut rng, request).expect("an endpoint").id.slot == 2);
     let slow = picks.count();
     assert!((200..600).contains(&slow), "only when it is drawn twice: {slow} of 10000");
 }
 
-/// Servers that take one request at a time, and requests that come by chance: what is in flight at the
-/// worst, and on average, while this much of all their time is asked for.
+/// Simulates servers that take one request at a time, with Poisson arrivals at the utilisation
+/// `load`. Returns the highest and the mean of the servers' time-averaged requests in flight.
 fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
     let servers = 20;
     let zone = TestZone::new(0, &vec![1; servers], HashTableKind::Maglev);
@@ -386,9 +390,9 @@ fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
         balance.clone(),
         vec![build_tier(FULL_SHARE, [(zone.zone_targets(|_| 1_000), 1_000)])],
     );
-    let (mut rng, mut chance, turns) =
+    let (mut rng, mut arrivals_rng, turns) =
         (Rng::with_seed(17), Rng::with_seed(18), RoundRobinState::default());
-    let mut exponential = |mean: f64| -unit_interval(chance.u64(..)).ln() * mean;
+    let mut exponential = |mean: f64| -unit_interval(arrivals_rng.u64(..)).ln() * mean;
     let (mut now, mut areas) = (0.0, vec![0.0; servers]);
     let mut free_at = vec![0.0_f64; servers];
     let mut leaving: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
@@ -411,8 +415,8 @@ fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
             zone.targets[server].stats.request_ended();
         }
         now = pass(now, arrival, &mut areas);
-        let wish = pick_request(balance, 0, &turns);
-        let server = pool.pick(&mut rng, wish).expect("some").id.slot as usize;
+        let request = pick_request(balance, 0, &turns);
+        let server = pool.pick(&mut rng, request).expect("an endpoint").id.slot as usize;
         zone.targets[server].stats.request_started(1);
         free_at[server] = free_at[server].max(now) + exponential(1.0);
         leaving.push(Reverse(((free_at[server] * tick) as u64, server)));
@@ -425,7 +429,8 @@ fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
 fn least_requests_worst_queue_is_near_mean_at_70_percent_load() {
     let (worst, mean) = simulate_queues(&BalancePolicy::LeastRequests, 0.7);
     assert!(worst <= 1.3 * mean, "{worst} and {mean}");
-    // Of JSQ(2), by theory (Vvedenskaya et al., 1996): the sum of 0.7^(2^k - 1), about 1.15.
+    // The mean of JSQ(2) by theory (Vvedenskaya et al., 1996): the sum of 0.7^(2^k - 1), about
+    // 1.15.
     assert!((1.05..1.30).contains(&mean), "{mean}");
     let (_, by_chance) = simulate_queues(&BalancePolicy::Random, 0.7);
     assert!(by_chance > 1.5 * mean, "{by_chance} by chance, where theory has 2.33");

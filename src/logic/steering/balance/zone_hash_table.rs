@@ -7,33 +7,34 @@ use super::{HashTable, HashTableKind};
 use crate::logic::model::id::Locality;
 use crate::logic::steering::target::{Target, WEIGHT_ONE};
 
-/// All of what is declared for an endpoint.
+/// The fraction of an endpoint that takes all of its keys.
 pub(super) const FULL_HASH_FRACTION: u16 = u16::MAX;
 
-/// A zone in a tier's weighted rendezvous.
+/// A zone as a tier's weighted rendezvous sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RendezvousZone {
     pub(super) zone_hash: u64,
     pub(super) weight: f64,
 }
 
-/// By what keys find the endpoints of a zone: the same for as long as nothing is declared anew.
+/// The hash table of one zone; kept until its members or their weights change.
 #[derive(Debug)]
 pub struct ZoneHashTable {
     kind: HashTableKind,
     members: Box<[(u64, u32)]>,
     table: HashTable,
-    /// Tells the zone from others.
+    /// Distinguishes the zones of a tier.
     zone_hash: u64,
     /// Sum of the declared weights, in parts of [`WEIGHT_ONE`].
     total_weight: u64,
 }
 
 impl ZoneHashTable {
-    /// What `before` was, if nothing is declared anew, or a new one; `None` if there is no endpoint.
+    /// Returns `previous` if the kind and the members are unchanged, else a new table; `None` if
+    /// there are no endpoints.
     pub fn build_or_reuse(
         kind: HashTableKind,
-        place: &Locality,
+        locality: &Locality,
         targets: &[Target],
         previous: Option<Arc<Self>>,
     ) -> Option<Arc<Self>> {
@@ -49,14 +50,14 @@ impl ZoneHashTable {
         Some(Arc::new(Self {
             kind,
             table: HashTable::new(kind, &members),
-            zone_hash: xxh64(place.to_string().as_bytes()),
+            zone_hash: xxh64(locality.to_string().as_bytes()),
             total_weight: weights.sum(),
             members,
         }))
     }
 
-    /// The zone's part in a tier's rendezvous: `weight` is what it has in the tier, `own_weight`
-    /// what its endpoints that take traffic have together. They differ while the zone ramps.
+    /// The zone's weight in a tier's rendezvous. `weight` is its weight in the tier, `own_weight`
+    /// the sum of its endpoints that take traffic; they differ while the zone ramps.
     pub(crate) fn rendezvous_zone(&self, weight: u64, own_weight: u64) -> RendezvousZone {
         let ramp_fraction = weight.max(1) as f64 / own_weight.max(1) as f64;
         RendezvousZone {
@@ -65,25 +66,25 @@ impl ZoneHashTable {
         }
     }
 
-    /// The index in the zone of the endpoint that a hash belongs to.
+    /// The position in the zone of the endpoint that owns the hash.
     pub(super) fn owner(&self, hash: u64) -> u32 {
         self.table.owner(hash)
     }
 
-    /// Which table it has.
     pub fn kind(&self) -> HashTableKind {
         self.kind
     }
 
-    /// For each member which part of its keys it takes, where these positions take traffic with their
-    /// weights.
+    /// The fraction of its keys that each member takes. `active` holds the position and the current
+    /// weight of each endpoint that takes traffic.
     pub(in crate::logic) fn hash_fractions(&self, active: &[(u32, u32)]) -> Box<[u16]> {
-        let mut parts = vec![0; self.members.len()];
+        let mut fractions = vec![0; self.members.len()];
         for &(position, weight) in active {
             let whole = u64::from(self.members[position as usize].1 * WEIGHT_ONE);
             let hash_fraction = u64::from(weight) * u64::from(FULL_HASH_FRACTION) / whole;
-            parts[position as usize] = hash_fraction.clamp(1, u64::from(FULL_HASH_FRACTION)) as u16;
+            fractions[position as usize] =
+                hash_fraction.clamp(1, u64::from(FULL_HASH_FRACTION)) as u16;
         }
-        parts.into()
+        fractions.into()
     }
 }
