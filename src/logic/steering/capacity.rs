@@ -1,9 +1,9 @@
-//! How much of a pool's demand fits where, as operators have stated it.
+//! Declared capacity as a bound on the share of a zone or a region.
 
 use super::{CapacityLimits, FULL_SHARE, PoolDemand, UNBOUNDED_SHARE};
 use crate::logic::steering::target::WEIGHT_ONE;
 
-/// What there is of something, and what of it serves: sums of weights, in parts of [`WEIGHT_ONE`].
+/// Sums of endpoint weights, in parts of [`WEIGHT_ONE`]: all, and those that serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightTotals {
     pub total: u64,
@@ -16,45 +16,48 @@ impl WeightTotals {
         Self { total: self.total + other.total, healthy: self.healthy + other.healthy }
     }
 
-    /// The part that serves, in 0..1.
+    /// The fraction that serves, in 0..1.
     fn healthy_fraction(self) -> f64 {
         if self.total == 0 { 0.0 } else { (self.healthy as f64 / self.total as f64).min(1.0) }
     }
 }
 
-/// What is asked of a pool, against which capacity is held.
+/// The demand on a pool and the declared capacity of its endpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct CapacityBounds {
     pub demand: PoolDemand,
-    /// What an endpoint of weight one can take.
+    /// Capacity of an endpoint of weight one.
     pub per_endpoint: CapacityLimits,
 }
 
 impl CapacityBounds {
-    /// What a zone or a region can take that states `capacity` for all of its endpoints and for which
-    /// requests stay for `stay_s` seconds; in parts of [`WHOLE`], [`UNBOUNDED`] if nothing is stated
-    /// or hardly anything is asked for.
+    /// The largest share that a zone or a region can take, in parts of [`FULL_SHARE`];
+    /// [`UNBOUNDED_SHARE`] without declared capacity or demand.
+    ///
+    /// `capacity` is declared for all of its endpoints, and requests stay for `residence_s`
+    /// seconds.
     pub fn bound_for(
         &self,
         capacity: CapacityLimits,
-        weighed: WeightTotals,
+        weights: WeightTotals,
         residence_s: f64,
     ) -> u64 {
         let Some(rate_rps) = self.demand.rate_rps() else { return UNBOUNDED_SHARE };
-        let endpoints = weighed.healthy as f64 / f64::from(WEIGHT_ONE);
-        let all = |stated: Option<u32>| {
-            stated.map(|stated| f64::from(stated) * weighed.healthy_fraction())
+        let endpoints = weights.healthy as f64 / f64::from(WEIGHT_ONE);
+        let for_all = |declared: Option<u32>| {
+            declared.map(|declared| f64::from(declared) * weights.healthy_fraction())
         };
-        let each = |stated: Option<u32>| stated.map(|stated| f64::from(stated) * endpoints);
-        let rates = [all(capacity.rate_rps), each(self.per_endpoint.rate_rps)];
-        let requests = [all(capacity.requests), each(self.per_endpoint.requests)];
+        let per_endpoint =
+            |declared: Option<u32>| declared.map(|declared| f64::from(declared) * endpoints);
+        let rates = [for_all(capacity.rate_rps), per_endpoint(self.per_endpoint.rate_rps)];
+        let requests = [for_all(capacity.requests), per_endpoint(self.per_endpoint.requests)];
         let by_rate = rates.into_iter().flatten().map(|rate| rate / rate_rps);
         let in_flight = rate_rps * residence_s;
         let by_requests = requests.into_iter().flatten().map(|requests| requests / in_flight);
         let least = by_rate.chain(by_requests).min_by(f64::total_cmp);
-        // As much as all of it, and more, may count for something when others are full.
-        least.map_or(UNBOUNDED_SHARE, |part| {
-            (part * FULL_SHARE as f64).min((UNBOUNDED_SHARE / 2) as f64) as u64
+        // A bound above the whole matters when other zones are full.
+        least.map_or(UNBOUNDED_SHARE, |fraction| {
+            (fraction * FULL_SHARE as f64).min((UNBOUNDED_SHARE / 2) as f64) as u64
         })
     }
 }
@@ -65,9 +68,9 @@ mod tests {
     use crate::logic::steering::ZoneLoad;
     use std::time::Duration;
 
-    fn weight_totals(healthy: u64, known: u64) -> WeightTotals {
+    fn weight_totals(healthy: u64, total: u64) -> WeightTotals {
         let one = u64::from(WEIGHT_ONE);
-        WeightTotals { total: known * one, healthy: healthy * one }
+        WeightTotals { total: total * one, healthy: healthy * one }
     }
 
     fn demand() -> PoolDemand {
@@ -77,10 +80,10 @@ mod tests {
     fn bound_fraction(
         bounds: &CapacityBounds,
         capacity: CapacityLimits,
-        weighed: WeightTotals,
-        stay_s: f64,
+        weights: WeightTotals,
+        residence_s: f64,
     ) -> f64 {
-        bounds.bound_for(capacity, weighed, stay_s) as f64 / FULL_SHARE as f64
+        bounds.bound_for(capacity, weights, residence_s) as f64 / FULL_SHARE as f64
     }
 
     #[test]
@@ -105,9 +108,9 @@ mod tests {
     #[test]
     fn bound_without_limit_or_demand_is_unbounded() {
         let demand = demand();
-        let silent = CapacityBounds { demand, per_endpoint: CapacityLimits::default() };
+        let undeclared = CapacityBounds { demand, per_endpoint: CapacityLimits::default() };
         assert_eq!(
-            silent.bound_for(CapacityLimits::default(), weight_totals(1, 4), 0.1),
+            undeclared.bound_for(CapacityLimits::default(), weight_totals(1, 4), 0.1),
             UNBOUNDED_SHARE
         );
         let idle = CapacityBounds {

@@ -1,18 +1,18 @@
-//! Clients by where they are.
+//! Steering by the client's location: the order of regions for a country or a coordinate.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Half of the Earth's circumference is so many kilometres: no two places are farther apart.
+/// Mean radius of the Earth.
 const EARTH_RADIUS_KM: f64 = 6_371.0;
 
-/// A country, by its two letters (ISO 3166-1).
+/// A country code of two letters (ISO 3166-1 alpha-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
 
 impl Country {
-    /// Reads two letters, small ones too.
+    /// Parses two letters in upper or lower case.
     pub fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {
             &[a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
@@ -29,7 +29,7 @@ impl fmt::Display for Country {
     }
 }
 
-/// A place on the Earth, in degrees.
+/// A coordinate in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Location {
     /// North of the equator, -90 to 90.
@@ -39,13 +39,13 @@ pub struct Location {
 }
 
 impl Location {
-    /// `None` if there is no such place.
+    /// `None` outside the valid ranges.
     pub fn new(latitude: f64, longitude: f64) -> Option<Self> {
         let is_place = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
         is_place.then_some(Self { latitude, longitude })
     }
 
-    /// Along the great circle, in kilometres (the haversine formula).
+    /// Great-circle distance in kilometres (haversine formula).
     pub fn distance_km(self, other: Self) -> f64 {
         let half_chord = |a: f64, b: f64| ((b - a).to_radians() / 2.0).sin().powi(2);
         let cosines = self.latitude.to_radians().cos() * other.latitude.to_radians().cos();
@@ -55,36 +55,36 @@ impl Location {
     }
 }
 
-/// What is known of where a client is.
+/// The location of a client, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClientLocation {
     pub country: Option<Country>,
-    /// And where there, more or less.
+    /// Approximate coordinate.
     pub location: Option<Location>,
 }
 
-/// Which regions are first for whom, as an operator states it.
+/// The configured preference of regions by client location.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GeoSteering {
-    /// For clients of a country.
+    /// The order of regions for clients of a country.
     pub regions_by_country: BTreeMap<Country, Vec<Arc<str>>>,
-    /// Where regions are, in the order of the file: for everybody else the nearest comes first.
+    /// Coordinates of regions, in the order of the file. Other clients prefer the nearest region.
     pub region_locations: Vec<(Arc<str>, Location)>,
 }
 
 impl GeoSteering {
-    /// Whether clients differ by where they are.
+    /// Whether the location of a client has no influence.
     pub fn is_empty(&self) -> bool {
         self.regions_by_country.is_empty() && self.region_locations.is_empty()
     }
 
-    /// Every order of regions that some client has, each once. Clients are taken to be where the
-    /// region is that is nearest to them: with exact distances there would be an order for each.
+    /// Every order of regions that a client can have, without duplicates. A client counts as
+    /// located in its nearest region; exact distances would give an order for each client.
     pub fn region_orders(&self) -> Vec<Vec<Arc<str>>> {
         let mut orders: Vec<Vec<Arc<str>>> = Vec::new();
-        let near =
+        let by_distance =
             self.region_locations.iter().map(|(_, location)| self.region_order_at(*location));
-        for order in self.regions_by_country.values().cloned().chain(near) {
+        for order in self.regions_by_country.values().cloned().chain(by_distance) {
             if !orders.contains(&order) {
                 orders.push(order);
             }
@@ -92,14 +92,15 @@ impl GeoSteering {
         orders
     }
 
-    /// The order of regions for a client; `None` if nothing is known that matters.
+    /// The order of regions for a client; `None` if its location has no influence.
     pub fn region_order_for(&self, client: &ClientLocation) -> Option<Vec<Arc<str>>> {
         let by_country =
             client.country.and_then(|country| self.regions_by_country.get(&country)).cloned();
         by_country.or_else(|| {
-            let at = client.location?;
+            let location = client.location?;
             let nearest = self.region_locations.iter().map(|(_, location)| *location);
-            let nearest = nearest.min_by(|a, b| a.distance_km(at).total_cmp(&b.distance_km(at)))?;
+            let nearest = nearest
+                .min_by(|a, b| a.distance_km(location).total_cmp(&b.distance_km(location)))?;
             Some(self.region_order_at(nearest))
         })
     }

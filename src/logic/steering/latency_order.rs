@@ -1,80 +1,81 @@
-//! Which region answers soonest, learnt from what comes back.
+//! The order of a pool's regions by latency, measured by requests and probes.
 //!
-//! Probes ask every region the same, so that they tell regions apart; answers to requests tell what
-//! it is about, but only where requests go. So a region that has traffic is known by it, and one that
-//! has none by its probes, to which is added what requests usually take longer than probes, and what
-//! it took longer than that when it last had traffic: that fades, so that it is tried again.
+//! Probes ask every region the same, so they compare regions; requests measure what matters, but
+//! only where traffic goes. So a region with traffic is estimated by its requests. A region without
+//! traffic is estimated by its probes, plus the usual difference between requests and probes, plus
+//! a penalty for its own slow requests of the past. The penalty decays, so that the region is tried
+//! again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often regions are looked at.
+/// Period of [`LatencyOrder::update`].
 pub const LATENCY_UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was seen counts less and less: to a third within this time.
+/// Time constant (1/e) of the exponential smoothing.
 const SMOOTHING: Duration = Duration::from_secs(10);
 
-/// Answers to requests speak for themselves so long.
+/// Age up to which request latencies count alone.
 const TRAFFIC_FRESHNESS: Duration = Duration::from_secs(10);
 
-/// What was slow once is half forgotten after this time; what is usual follows within it.
+/// Half-life of the penalty, and time constant of an increase of the request overhead.
 const PENALTY_HALF_LIFE: Duration = Duration::from_mins(5);
 
-/// Requests between two looks that tell something.
+/// Minimum number of requests between two updates for a usable mean.
 const MIN_REQUESTS: u64 = 5;
 
-/// A region passes another one that takes so much longer, in thousandths, …
+/// Minimum ratio of latencies before a region overtakes the one before it, in thousandths.
 const MIN_RATIO_PERMILLE: f64 = 1_250.0;
 
-/// … and so much longer in microseconds, …
+/// Minimum difference of latencies for overtaking, in microseconds.
 const MIN_DIFFERENCE_US: f64 = 1_000.0;
 
-/// … in so many looks in a row.
+/// Consecutive updates that both thresholds must be exceeded.
 const MIN_CONSECUTIVE_UPDATES: u32 = 5;
 
-/// What came back from one region since the last look.
+/// The measurements of one region since the last update.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RegionSample {
-    /// Requests that were answered well, and what all of them took together, in microseconds.
+    /// Number of good responses, and the sum of their times to first byte in microseconds.
     pub responses: (u64, u64),
-    /// What probes of it take, in microseconds.
+    /// Mean duration of probes, in microseconds.
     pub probe_us: Option<f64>,
 }
 
-/// What is known of one region.
+/// The smoothed latencies of one region.
 #[derive(Clone, Debug, PartialEq)]
 struct RegionLatency {
     name: Arc<str>,
     traffic_us: Option<f64>,
-    /// When requests last told something.
+    /// Time of the last usable request mean.
     last_traffic_at: Option<Instant>,
     probe_us: Option<f64>,
-    /// Looks in a row at which it was clearly sooner than the one before it in the order.
+    /// Consecutive updates in which it was clearly faster than the region before it.
     faster_updates: u32,
 }
 
-/// The regions of a pool, the soonest first.
+/// The regions of a pool, the fastest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LatencyOrder {
     regions: Vec<RegionLatency>,
     updated_at: Option<Instant>,
     has_initial_order: bool,
-    /// What requests usually take longer than probes, in microseconds.
+    /// The usual difference between requests and probes, in microseconds.
     request_overhead_us: Option<f64>,
 }
 
 impl LatencyOrder {
-    /// Keeps what is known of these regions; those that are new come last.
+    /// Keeps the measurements of existing regions; new regions are appended.
     pub fn set_regions<'r>(&mut self, names: impl Iterator<Item = &'r Arc<str>> + Clone) {
         self.regions.retain(|region| names.clone().any(|name| *name == region.name));
         for name in names {
             if !self.regions.iter().any(|region| region.name == *name) {
                 let name = Arc::clone(name);
-                let (traffic_us, told_at, probe_us) = (None, None, None);
+                let (traffic_us, last_traffic_at, probe_us) = (None, None, None);
                 self.regions.push(RegionLatency {
                     name,
                     traffic_us,
-                    last_traffic_at: told_at,
+                    last_traffic_at,
                     probe_us,
                     faster_updates: 0,
                 });
@@ -86,7 +87,7 @@ impl LatencyOrder {
         self.regions.iter().map(|region| &*region.name).collect()
     }
 
-    /// What a request to each region takes by what is known, in microseconds, the soonest first.
+    /// Estimated request latency of each region in microseconds, in the current order.
     pub fn estimates(&self, now: Instant) -> Vec<(&str, Option<f64>)> {
         let request_overhead_us = self.request_overhead_us.unwrap_or(0.0);
         self.regions
@@ -95,13 +96,12 @@ impl LatencyOrder {
             .collect()
     }
 
-    /// Whether it is time for a look.
     pub fn is_due(&self, now: Instant) -> bool {
         self.updated_at
             .is_none_or(|at| now.saturating_duration_since(at) >= LATENCY_UPDATE_INTERVAL)
     }
 
-    /// Takes in what came back; whether the order has changed.
+    /// Adds measurements; returns whether the order has changed.
     pub fn update(&mut self, sample: impl Fn(&str) -> RegionSample, now: Instant) -> bool {
         let elapsed = self.updated_at.map_or(SMOOTHING, |at| now.saturating_duration_since(at));
         self.updated_at = Some(now);
@@ -110,7 +110,7 @@ impl LatencyOrder {
             let RegionSample { responses: (count, sum_us), probe_us } = sample(&region.name);
             if count >= MIN_REQUESTS {
                 let mean_us = sum_us as f64 / count as f64;
-                // What was known long ago is no company for what is known now.
+                // An old average does not smooth new measurements.
                 let before = region.traffic_us.filter(|_| region.is_fresh(now)).unwrap_or(mean_us);
                 region.traffic_us = Some(before + (mean_us - before) * smoothing_factor);
                 region.last_traffic_at = Some(now);
@@ -137,10 +137,10 @@ impl LatencyOrder {
         self.regions.iter().zip(&before).any(|(region, name)| region.name != *name)
     }
 
-    /// Neighbours change places when the later one has been clearly sooner for some time.
+    /// A region swaps places with the one before it after it has been clearly faster for some time.
     fn promote_faster_regions(&mut self, request_overhead_us: f64, now: Instant) {
         for later in 1..self.regions.len() {
-            let estimate_us = |at: usize| self.regions[at].estimate(request_overhead_us, now);
+            let estimate_us = |index: usize| self.regions[index].estimate(request_overhead_us, now);
             let is_faster = match (estimate_us(later - 1), estimate_us(later)) {
                 (Some(first), Some(second)) => {
                     first * 1_000.0 > second * MIN_RATIO_PERMILLE
@@ -148,16 +148,17 @@ impl LatencyOrder {
                 }
                 _ => false,
             };
-            let one = &mut self.regions[later];
-            one.faster_updates = if is_faster { one.faster_updates + 1 } else { 0 };
-            if one.faster_updates >= MIN_CONSECUTIVE_UPDATES {
-                one.faster_updates = 0;
+            let region = &mut self.regions[later];
+            region.faster_updates = if is_faster { region.faster_updates + 1 } else { 0 };
+            if region.faster_updates >= MIN_CONSECUTIVE_UPDATES {
+                region.faster_updates = 0;
                 self.regions.swap(later - 1, later);
             }
         }
     }
 
-    /// Less is believed at once, more only when it lasts: it may be one region's own trouble.
+    /// A smaller overhead applies at once, a larger one only gradually: it may be the problem of a
+    /// single region.
     fn update_request_overhead(&mut self, elapsed: Duration, now: Instant) {
         let fresh = self.regions.iter().filter(|region| region.is_fresh(now));
         let overheads = fresh.filter_map(|region| Some(region.traffic_us? - region.probe_us?));
@@ -196,13 +197,13 @@ mod tests {
     use super::*;
 
     fn latency_order() -> (LatencyOrder, Instant) {
-        let mut nearness = LatencyOrder::default();
+        let mut order = LatencyOrder::default();
         let names = ["far", "near"].map(Arc::from);
-        nearness.set_regions(names.iter());
-        (nearness, Instant::now())
+        order.set_regions(names.iter());
+        (order, Instant::now())
     }
 
-    /// Probes of both regions in milliseconds, and what requests to one of them take.
+    /// Probe durations of both regions in milliseconds, and the request latency of one of them.
     fn region_sample(
         probes: [f64; 2],
         traffic: Option<(&'static str, u64)>,
@@ -217,51 +218,51 @@ mod tests {
 
     #[test]
     fn order_is_set_at_once_and_does_not_flap_on_noise() {
-        let (mut nearness, mut now) = latency_order();
-        assert_eq!(nearness.region_names(), ["far", "near"], "as listed");
-        assert!(nearness.update(region_sample([50.0, 5.0], None), now));
-        assert_eq!(nearness.region_names(), ["near", "far"]);
+        let (mut order, mut now) = latency_order();
+        assert_eq!(order.region_names(), ["far", "near"], "as listed");
+        assert!(order.update(region_sample([50.0, 5.0], None), now));
+        assert_eq!(order.region_names(), ["near", "far"]);
         let mut swaps = 0;
         for second in 0..600 {
             now += LATENCY_UPDATE_INTERVAL;
-            // Both as far, with noise of a fifth.
+            // Equal latencies with noise of a fifth.
             let noise = if second % 2 == 0 { 10.0 } else { 12.0 };
-            swaps += u32::from(nearness.update(region_sample([noise, 22.0 - noise], None), now));
+            swaps += u32::from(order.update(region_sample([noise, 22.0 - noise], None), now));
         }
         assert_eq!(swaps, 0, "it does not flap");
     }
 
     #[test]
     fn slow_region_is_overtaken_within_a_minute() {
-        let (mut nearness, mut now) = latency_order();
-        nearness.update(region_sample([20.0, 5.0], Some(("near", 8))), now);
-        assert_eq!(nearness.region_names(), ["near", "far"]);
+        let (mut order, mut now) = latency_order();
+        order.update(region_sample([20.0, 5.0], Some(("near", 8))), now);
+        assert_eq!(order.region_names(), ["near", "far"]);
         let mut seconds = 0;
-        while nearness.region_names()[0] == "near" {
+        while order.region_names()[0] == "near" {
             now += LATENCY_UPDATE_INTERVAL;
             seconds += 1;
-            nearness.update(region_sample([20.0, 60.0], Some(("near", 70))), now);
+            order.update(region_sample([20.0, 60.0], Some(("near", 70))), now);
             assert!(seconds < 60);
         }
         assert!(seconds >= MIN_CONSECUTIVE_UPDATES, "not by the first word of it");
-        let estimates = nearness.estimates(now);
+        let estimates = order.estimates(now);
         assert_eq!(estimates[0].0, "far");
         assert!(estimates[0].1.expect("known") < 40_000.0, "{estimates:?}");
     }
 
-    /// Its probes say nothing of it.
+    /// The probes of the slow region are fast.
     #[test]
     fn region_with_slow_requests_is_retried_after_minutes() {
-        let (mut nearness, mut now) = latency_order();
-        nearness.update(region_sample([40.0, 1.0], Some(("near", 2))), now);
+        let (mut order, mut now) = latency_order();
+        order.update(region_sample([40.0, 1.0], Some(("near", 2))), now);
         let mut left = Vec::new();
-        let mut first = nearness.region_names()[0] == "near";
+        let mut first = order.region_names()[0] == "near";
         for second in 0..3_600 {
             now += LATENCY_UPDATE_INTERVAL;
             let traffic =
-                if nearness.region_names()[0] == "near" { ("near", 120) } else { ("far", 41) };
-            nearness.update(region_sample([40.0, 1.0], Some(traffic)), now);
-            let is_near = nearness.region_names()[0] == "near";
+                if order.region_names()[0] == "near" { ("near", 120) } else { ("far", 41) };
+            order.update(region_sample([40.0, 1.0], Some(traffic)), now);
+            let is_near = order.region_names()[0] == "near";
             if first != is_near {
                 left.push((second, is_near));
             }
@@ -275,9 +276,9 @@ mod tests {
 
     #[test]
     fn idle_region_estimate_adds_request_overhead_to_probe() {
-        let (mut nearness, now) = latency_order();
-        nearness.update(region_sample([6.0, 5.0], Some(("near", 25))), now);
-        let estimates = nearness.estimates(now);
+        let (mut order, now) = latency_order();
+        order.update(region_sample([6.0, 5.0], Some(("near", 25))), now);
+        let estimates = order.estimates(now);
         assert_eq!(estimates, [("near", Some(25_000.0)), ("far", Some(26_000.0))]);
     }
 }

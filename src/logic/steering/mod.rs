@@ -1,7 +1,10 @@
-//! Where a pool's traffic goes: tiers, and how much of it each tier and each zone gets.
+//! Steering: the tiers of a pool and the share of traffic of each tier and zone.
 //!
-//! All of it is exact: shares are counted in parts of [`WHOLE`], and nothing moves in steps that
-//! health and capacity do not have.
+//! Inputs: the declared pool, health as sums of weights, demand, latencies, and the client's
+//! location. `policy` is the configuration, [`group_into_tiers`] the order of zones, and
+//! [`tier_shares`] with [`water_fill`] divide the traffic. `balance` chooses inside a tier,
+//! `affinity` pins clients. Shares are exact integers in parts of [`FULL_SHARE`]: no step is larger
+//! than the change of health or capacity behind it. May use: `model`.
 
 pub mod affinity;
 pub mod balance;
@@ -29,8 +32,8 @@ pub use tier_shares::{PriorityLevel, tier_shares};
 pub use tiers::group_into_tiers;
 pub use water_fill::{Bucket, water_fill};
 
-/// The whole of a pool's traffic, as shares are counted.
+/// All of a pool's traffic.
 pub const FULL_SHARE: u64 = 1 << 32;
 
-/// No bound, where one is counted in parts of [`WHOLE`].
+/// No bound on a share that is counted in parts of [`FULL_SHARE`].
 pub const UNBOUNDED_SHARE: u64 = u64::MAX;

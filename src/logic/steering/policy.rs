@@ -1,87 +1,86 @@
-//! How an operator wants a pool's traffic led.
+//! The configuration of steering.
 
 use std::sync::Arc;
 
 use super::{ClientLocation, GeoSteering};
 
-/// How a pool's traffic is led (`steer`, `capacity` and `region` in the file).
+/// The steering of a pool (`steer`, `capacity` and `region` in the file).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SteeringConfig {
-    /// Which zones come first.
     pub policy: SteeringPolicy,
-    /// How much more than its healthy share a tier carries.
+    /// The factor by which a tier may exceed its healthy share.
     pub overprovisioning: Overprovisioning,
-    /// What an endpoint of weight one can take.
+    /// Capacity of an endpoint of weight one.
     pub endpoint_capacity: CapacityLimits,
-    /// What a region can take, by its name.
+    /// Capacity by region name.
     pub region_capacities: Vec<(Arc<str>, CapacityLimits)>,
-    /// Which regions are first for whom.
+    /// The preferred regions by client location.
     pub geography: GeoSteering,
-    /// Ways that some requests are led, besides that of the policy.
+    /// Further variants for some requests, besides that of the policy.
     pub extra_variants: Vec<SteeringVariant>,
 }
 
-/// One way that requests may be led.
+/// A rule that orders zones into tiers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SteeringVariant {
-    /// As the policy has it.
+    /// The order of a policy.
     Policy(SteeringPolicy),
     /// These regions first; the others follow in the order of the file.
     RegionOrder(Vec<Arc<str>>),
 }
 
 impl SteeringConfig {
-    /// Every way, that of the policy first.
+    /// All variants; the policy's is the first.
     pub fn variants(&self) -> impl Iterator<Item = SteeringVariant> + '_ {
         std::iter::once(SteeringVariant::Policy(self.policy))
             .chain(self.extra_variants.iter().cloned())
     }
 
-    /// Whether any requests are led by how soon regions answer.
+    /// Whether a variant orders regions by latency.
     pub fn has_latency_variant(&self) -> bool {
-        self.variants().any(|way| way == SteeringVariant::Policy(SteeringPolicy::Latency))
+        self.variants().any(|variant| variant == SteeringVariant::Policy(SteeringPolicy::Latency))
     }
 
-    /// Has requests led this way too.
+    /// Adds a variant unless it exists.
     pub fn add_variant(&mut self, variant: SteeringVariant) {
-        if !self.variants().any(|known| known == variant) {
+        if !self.variants().any(|existing| existing == variant) {
             self.extra_variants.push(variant);
         }
     }
 
-    /// Which of [`Steer::ways`] it is: the policy's, if it is none of them.
+    /// The index in [`Self::variants`]; the policy's (0) for an unknown variant.
     pub fn variant_index(&self, variant: &SteeringVariant) -> usize {
-        self.extra_variants.iter().position(|other| other == variant).map_or(0, |at| at + 1)
+        self.extra_variants.iter().position(|other| other == variant).map_or(0, |index| index + 1)
     }
 
-    /// Which way a client's requests are led.
+    /// The index of the variant for a client's location.
     pub fn variant_index_for(&self, client: &ClientLocation) -> usize {
         let order = self.geography.region_order_for(client);
         order.map_or(0, |order| self.variant_index(&SteeringVariant::RegionOrder(order)))
     }
 
-    /// What the region can take.
+    /// The declared capacity of a region.
     pub fn region_capacity(&self, name: &str) -> CapacityLimits {
-        let stated = self.region_capacities.iter().find(|(region, _)| **region == *name);
-        stated.map(|(_, capacity)| *capacity).unwrap_or_default()
+        let declared = self.region_capacities.iter().find(|(region, _)| **region == *name);
+        declared.map(|(_, capacity)| *capacity).unwrap_or_default()
     }
 }
 
-/// Which zones come first, and how those that are equally near divide their traffic.
+/// The order of zones, and the division of traffic between zones of equal preference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SteeringPolicy {
-    /// Own zone, own region, then region by region in the order of the file; without a `self` zone
+    /// Own zone, own region, then region by region in the order of the file. Without `self`, zone
     /// by zone.
     #[default]
     Nearest,
-    /// Zone by zone in the order of the file, wherever this instance stands; zones that are
-    /// [`Role::Active`] come first, together.
+    /// Zone by zone in the order of the file, whatever `self` is. Zones with [`ZoneRole::Active`]
+    /// form the first tier.
     Failover,
-    /// All zones at once, each by its own weight, of which it keeps what its health carries.
+    /// All zones at once by their own weights; the health of a zone limits its share.
     Weighted,
-    /// Region by region, the one that answers soonest first.
+    /// Region by region, the one with the lowest latency first.
     Latency,
-    /// All endpoints of all zones at once, each by its weight.
+    /// All endpoints of all zones at once, by endpoint weight.
     Spread,
 }
 
@@ -105,15 +104,15 @@ impl SteeringPolicy {
     }
 }
 
-/// A tier carries this many times its healthy share before it spills, in hundredths.
+/// The factor by which a tier may exceed its healthy share before it spills over, in hundredths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overprovisioning(u32);
 
 impl Overprovisioning {
-    /// Least and most, in hundredths: below one a tier could not even carry what is whole.
+    /// The valid range, in hundredths: below 1.0 a fully healthy tier could not carry its share.
     pub const HUNDREDTHS: std::ops::RangeInclusive<u32> = 100..=10_000;
 
-    /// `None` outside of [`Overprovisioning::HUNDREDTHS`].
+    /// `None` outside [`Overprovisioning::HUNDREDTHS`].
     pub fn new(hundredths: u32) -> Option<Self> {
         Self::HUNDREDTHS.contains(&hundredths).then_some(Self(hundredths))
     }
@@ -124,13 +123,13 @@ impl Overprovisioning {
 }
 
 impl Default for Overprovisioning {
-    /// 1.4, as Envoy has it.
+    /// 1.4, the default of Envoy.
     fn default() -> Self {
         Self(140)
     }
 }
 
-/// What something can take; absent, nobody has said.
+/// The declared capacity of an endpoint, a zone or a region; `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapacityLimits {
     pub requests: Option<u32>,
@@ -138,35 +137,34 @@ pub struct CapacityLimits {
 }
 
 impl CapacityLimits {
-    /// Whether anything is said.
+    /// Whether a limit is declared.
     pub fn is_stated(&self) -> bool {
         self.requests.is_some() || self.rate_rps.is_some()
     }
 }
 
-/// When a zone is to serve.
+/// The position of a zone in the order of tiers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZoneRole {
-    /// As the policy has it.
+    /// By the policy.
     #[default]
     Ordered,
-    /// With all others that are active; under [`Policy::Failover`] they are one tier.
+    /// Together with all other active zones; under [`SteeringPolicy::Failover`] they are one tier.
     Active,
-    /// After all others, in the order of the file.
+    /// After all other zones, in the order of the file.
     Standby,
 }
 
-/// What is said of a zone beside its endpoints.
+/// The settings of a zone besides its endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneSettings {
-    /// Its share under [`Policy::Weighted`].
+    /// The share under [`SteeringPolicy::Weighted`].
     pub weight: u32,
-    /// When it is to serve.
     pub role: ZoneRole,
-    /// So many of its endpoints must be able to serve before it gets any traffic, unless nobody
-    /// else can: a pilot light that has yet to grow.
+    /// Number of serving endpoints that the zone needs before it receives traffic, unless no other
+    /// zone can serve. Protects a pilot-light zone while it scales up.
     pub min_capacity: u32,
-    /// What it can take with all of its endpoints.
+    /// Capacity of all its endpoints together.
     pub capacity: CapacityLimits,
 }
 

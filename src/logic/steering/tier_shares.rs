@@ -1,15 +1,15 @@
-//! What each tier carries: Envoy's priority levels, in exact arithmetic.
+//! The share of each tier: Envoy's priority levels in exact arithmetic.
 
 use super::{Overprovisioning, UNBOUNDED_SHARE};
 
-/// A tier, as it counts among others.
+/// The weights and the capacity of one tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriorityLevel {
     /// Sum of the weights of all its endpoints.
     pub total: u64,
-    /// Sum of the weights of those that serve.
+    /// Sum of the weights of the endpoints that serve.
     pub healthy: u64,
-    /// What it can take by statement, in parts of the whole; [`UNBOUNDED`] if nothing is stated.
+    /// Declared capacity in parts of the whole; [`UNBOUNDED_SHARE`] without a declaration.
     pub bound: u64,
 }
 
@@ -20,7 +20,7 @@ impl Default for PriorityLevel {
 }
 
 impl PriorityLevel {
-    /// What it can take, in parts of `whole`.
+    /// The capacity in parts of `whole`: overprovisioned health, at most the declared bound.
     pub fn capacity(&self, over: Overprovisioning, whole: u64) -> u64 {
         if self.total == 0 {
             return 0;
@@ -31,12 +31,12 @@ impl PriorityLevel {
     }
 }
 
-/// The share of each tier, in parts of `whole`; they add up to it, or are all zero when nothing is
-/// healthy.
+/// The share of each tier, in parts of `whole`. The shares sum to `whole`, or all are zero when no
+/// endpoint is healthy.
 ///
-/// Each tier takes what is left, up to its capacity; when all capacities together do not reach the
-/// whole, they are scaled up evenly. What rounding leaves goes to the first tier that serves. With a
-/// `whole` of 100 these are the integers of Envoy's `PriorityLoad`.
+/// Each tier takes the remaining demand up to its capacity. When the sum of capacities is less than
+/// `whole`, all are scaled up evenly. The rounding remainder goes to the first tier with capacity.
+/// With a `whole` of 100 the results equal the integers of Envoy's `PriorityLoad`.
 pub fn tier_shares(levels: &[PriorityLevel], over: Overprovisioning, whole: u64) -> Vec<u64> {
     let capacities: Vec<u64> = levels.iter().map(|level| level.capacity(over, whole)).collect();
     let sum: u128 = capacities.iter().map(|&part| u128::from(part)).sum();
@@ -44,22 +44,22 @@ pub fn tier_shares(levels: &[PriorityLevel], over: Overprovisioning, whole: u64)
         return shares_without_capacity(levels, whole);
     }
     let scale = sum.min(u128::from(whole));
-    let mut left = whole;
+    let mut remaining = whole;
     let mut shares: Vec<u64> = capacities
         .iter()
         .map(|&part| {
-            let share = ((u128::from(part) * u128::from(whole) / scale) as u64).min(left);
-            left -= share;
+            let share = ((u128::from(part) * u128::from(whole) / scale) as u64).min(remaining);
+            remaining -= share;
             share
         })
         .collect();
     if let Some(first) = capacities.iter().position(|&part| part > 0) {
-        shares[first] += left;
+        shares[first] += remaining;
     }
     shares
 }
 
-/// Nobody has any room: whoever is healthy is nearest.
+/// No tier has capacity: the first tier with a healthy endpoint takes all traffic.
 fn shares_without_capacity(levels: &[PriorityLevel], whole: u64) -> Vec<u64> {
     let mut shares = vec![0; levels.len()];
     if let Some(first) = levels.iter().position(|level| level.healthy > 0) {
@@ -74,22 +74,24 @@ mod tests {
     use crate::logic::steering::FULL_SHARE;
     use proptest::prelude::*;
 
-    fn level((healthy, total): (u64, u64)) -> PriorityLevel {
+    fn level(healthy: u64, total: u64) -> PriorityLevel {
         PriorityLevel { total, healthy, ..PriorityLevel::default() }
     }
 
     fn percent_shares(tiers: &[(u64, u64)]) -> Vec<u64> {
-        let levels: Vec<PriorityLevel> = tiers.iter().copied().map(level).collect();
+        let levels: Vec<PriorityLevel> =
+            tiers.iter().map(|&(healthy, total)| level(healthy, total)).collect();
         tier_shares(&levels, Overprovisioning::default(), 100)
     }
 
     fn exact_percent_shares(tiers: &[(u64, u64)]) -> Vec<f64> {
-        let levels: Vec<PriorityLevel> = tiers.iter().copied().map(level).collect();
+        let levels: Vec<PriorityLevel> =
+            tiers.iter().map(|&(healthy, total)| level(healthy, total)).collect();
         let shares = tier_shares(&levels, Overprovisioning::default(), FULL_SHARE);
         shares.iter().map(|&share| (share as f64 / FULL_SHARE as f64 * 1e4).round() / 1e2).collect()
     }
 
-    /// Whole per cent: what Envoy's load balancer computes, leftovers of rounding included.
+    /// Expected values of Envoy's load balancer in whole per cent, rounding remainders included.
     #[test]
     fn percent_shares_match_envoy_priority_load() {
         assert_eq!(percent_shares(&[(100, 100), (100, 100)]), [100, 0]);
@@ -116,14 +118,18 @@ mod tests {
     #[test]
     fn tier_over_its_bound_spills_while_still_healthy() {
         let over = Overprovisioning::default();
-        let bounded = |bound| PriorityLevel { bound, ..level((3, 3)) };
-        assert_eq!(tier_shares(&[bounded(40), level((3, 3))], over, 100), [40, 60]);
+        let bounded = |bound| PriorityLevel { bound, ..level(3, 3) };
+        assert_eq!(tier_shares(&[bounded(40), level(3, 3)], over, 100), [40, 60]);
         assert_eq!(
             tier_shares(&[bounded(40), bounded(20)], over, 100),
             [67, 33],
-            "more than there is room"
+            "demand exceeds capacity"
         );
-        assert_eq!(tier_shares(&[bounded(0), bounded(0)], over, 100), [100, 0], "no room anywhere");
+        assert_eq!(
+            tier_shares(&[bounded(0), bounded(0)], over, 100),
+            [100, 0],
+            "no tier has capacity"
+        );
     }
 
     proptest! {
@@ -146,7 +152,7 @@ mod tests {
             }
         }
 
-        /// One endpoint more or less moves no more than what it carried, overprovisioned.
+        /// Adding one endpoint moves at most its overprovisioned share.
         #[test]
         fn one_endpoint_moves_at_most_its_own_share(
             tiers in prop::collection::vec((0u64..50, 1u64..50), 1..8),
@@ -155,7 +161,7 @@ mod tests {
         ) {
             let over = Overprovisioning::default();
             let mut levels: Vec<PriorityLevel> = tiers.iter()
-                .map(|&(healthy, total)| level((healthy.min(total), total)))
+                .map(|&(healthy, total)| level(healthy.min(total), total))
                 .collect();
             let at = at.index(levels.len());
             levels[at].total += weight;
@@ -164,7 +170,7 @@ mod tests {
             let with = tier_shares(&levels, over, FULL_SHARE);
             prop_assume!(without.iter().any(|&share| share > 0));
             let moved: u64 = with.iter().zip(&without).map(|(a, b)| a.abs_diff(*b)).sum::<u64>() / 2;
-            // Where all together do not carry the whole, what is carried is scaled up.
+            // Below full capacity, all capacities are scaled up.
             let capacity = |levels: &[PriorityLevel]| -> f64 {
                 let sum: u64 = levels.iter().map(|level| level.capacity(over, FULL_SHARE)).sum();
                 (sum as f64 / FULL_SHARE as f64).min(1.0)

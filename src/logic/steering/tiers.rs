@@ -1,14 +1,14 @@
-//! Which zones are equally near.
+//! The order of zones: which zones form a tier, and which tier serves first.
 
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{PoolSpec, ZoneSpec};
 
 use super::{SteeringPolicy, SteeringVariant, ZoneRole};
 
-/// Groups the zones of a pool (as indices into it) into tiers, the first to serve first.
+/// Groups the zones of a pool (as indices into it) into tiers, in the order of preference.
 ///
-/// `regions` is the order in which regions answer, soonest first, for [`Policy::Latency`]; those that
-/// it does not name follow in the order of the file.
+/// `regions` orders the regions by latency, the fastest first, for [`SteeringPolicy::Latency`].
+/// Regions that it does not contain follow in the order of the file.
 pub fn group_into_tiers(
     pool: &PoolSpec,
     variant: &SteeringVariant,
@@ -35,16 +35,16 @@ pub fn group_into_tiers(
     tiers
 }
 
-/// Own zone, the other zones of its region, then each further region in the order of the file.
-/// Without a place of our own: every zone is a tier of its own.
+/// The own zone, the other zones of the own region, then each further region in the order of the
+/// file. Without an own locality, every zone is a tier.
 fn nearest_tiers(
     pool: &PoolSpec,
     zones: &[usize],
     local_zone: Option<&Locality>,
 ) -> Vec<Vec<usize>> {
-    let Some(here) = local_zone else { return single_zone_tiers(zones) };
-    let mut tiers = own_region_tiers(pool, zones, here);
-    let foreign = |&zone: &usize| pool.zones[zone].locality.region != here.region;
+    let Some(local_zone) = local_zone else { return single_zone_tiers(zones) };
+    let mut tiers = own_region_tiers(pool, zones, local_zone);
+    let foreign = |&zone: &usize| pool.zones[zone].locality.region != local_zone.region;
     tiers.extend(group_by_region(pool, zones.iter().copied().filter(foreign)));
     tiers
 }
@@ -53,15 +53,15 @@ fn single_zone_tiers(zones: &[usize]) -> Vec<Vec<usize>> {
     zones.iter().map(|&zone| vec![zone]).collect()
 }
 
-/// Own zone, then the rest of our region.
+/// The own zone, then the rest of the own region.
 fn own_region_tiers(pool: &PoolSpec, zones: &[usize], local_zone: &Locality) -> Vec<Vec<usize>> {
-    let mine =
+    let own =
         zones.iter().copied().filter(|&zone| pool.zones[zone].locality.region == local_zone.region);
-    let (zone, region) = mine.partition(|&zone| pool.zones[zone].locality == *local_zone);
+    let (zone, region) = own.partition(|&zone| pool.zones[zone].locality == *local_zone);
     vec![zone, region]
 }
 
-/// Region by region, in the order of the file.
+/// One tier per region, in the order of the file.
 fn group_by_region(pool: &PoolSpec, zones: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
     let mut regions: Vec<(&str, Vec<usize>)> = Vec::new();
     for zone in zones {
@@ -74,7 +74,7 @@ fn group_by_region(pool: &PoolSpec, zones: impl Iterator<Item = usize>) -> Vec<V
     regions.into_iter().map(|(_, zones)| zones).collect()
 }
 
-/// The active zones at once, then zone by zone.
+/// One tier of the active zones, then one tier per zone.
 fn failover_tiers(pool: &PoolSpec, zones: &[usize]) -> Vec<Vec<usize>> {
     let is_active = |&zone: &usize| pool.zones[zone].settings.role == ZoneRole::Active;
     let (active, rest): (Vec<usize>, Vec<usize>) = zones.iter().partition(|&zone| is_active(zone));
@@ -83,7 +83,7 @@ fn failover_tiers(pool: &PoolSpec, zones: &[usize]) -> Vec<Vec<usize>> {
     tiers
 }
 
-/// Region by region, as they answer; in our own region our zone comes first.
+/// One tier per region in the given order; the own region begins with the own zone.
 fn latency_tiers(
     pool: &PoolSpec,
     zones: &[usize],
@@ -96,12 +96,12 @@ fn latency_tiers(
     };
     let mut ordered = group_by_region(pool, zones.iter().copied());
     ordered.sort_by_key(rank);
-    let Some(here) = local_zone else { return ordered };
+    let Some(local_zone) = local_zone else { return ordered };
     let is_own = |zones: &Vec<usize>| {
-        zones.first().is_some_and(|&zone| pool.zones[zone].locality.region == here.region)
+        zones.first().is_some_and(|&zone| pool.zones[zone].locality.region == local_zone.region)
     };
     let split = |zones: Vec<usize>| {
-        if is_own(&zones) { own_region_tiers(pool, &zones, here) } else { vec![zones] }
+        if is_own(&zones) { own_region_tiers(pool, &zones, local_zone) } else { vec![zones] }
     };
     ordered.into_iter().flat_map(split).collect()
 }
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn nearest_orders_own_zone_then_region_then_others() {
         let here = Locality::parse("a/2");
-        let way = SteeringVariant::Policy(SteeringPolicy::Nearest);
+        let variant = SteeringVariant::Policy(SteeringPolicy::Nearest);
         let tiers_of = |here: Option<&Locality>| {
-            group_into_tiers(&listed(SteeringPolicy::Nearest), &way, here, &[])
+            group_into_tiers(&listed(SteeringPolicy::Nearest), &variant, here, &[])
         };
         assert_eq!(tiers_of(here.as_ref()), [vec![2], vec![1], vec![0, 4], vec![3]]);
         assert_eq!(tiers_of(None), [[0], [1], [2], [3], [4]]);
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn failover_orders_zones_by_file_and_role() {
         let here = Locality::parse("a/2");
-        let way = |pool: &PoolSpec| SteeringVariant::Policy(pool.steer.policy);
-        let tiers_of = |pool: &PoolSpec| group_into_tiers(pool, &way(pool), here.as_ref(), &[]);
+        let variant = |pool: &PoolSpec| SteeringVariant::Policy(pool.steer.policy);
+        let tiers_of = |pool: &PoolSpec| group_into_tiers(pool, &variant(pool), here.as_ref(), &[]);
         assert_eq!(tiers_of(&listed(SteeringPolicy::Failover)), [[0], [1], [2], [3], [4]]);
         let roles = [
             ("a/1", ZoneRole::Standby),
@@ -162,17 +162,20 @@ mod tests {
     fn latency_orders_regions_with_own_zone_first_in_its_region() {
         let here = Locality::parse("b/2");
         let pool = listed(SteeringPolicy::Latency);
-        let way = SteeringVariant::Policy(SteeringPolicy::Latency);
-        let tiers_of = |regions: &[&str]| group_into_tiers(&pool, &way, here.as_ref(), regions);
+        let variant = SteeringVariant::Policy(SteeringPolicy::Latency);
+        let tiers_of = |regions: &[&str]| group_into_tiers(&pool, &variant, here.as_ref(), regions);
         assert_eq!(tiers_of(&[]), [vec![4], vec![0], vec![1, 2], vec![3]]);
         assert_eq!(tiers_of(&["c", "a"]), [vec![3], vec![1, 2], vec![4], vec![0]]);
-        assert_eq!(group_into_tiers(&pool, &way, None, &["c"]), [vec![3], vec![0, 4], vec![1, 2]]);
-        let way = SteeringVariant::RegionOrder(vec!["c".into()]);
-        let of_clients = group_into_tiers(&pool, &way, here.as_ref(), &["a"]);
         assert_eq!(
-            of_clients,
+            group_into_tiers(&pool, &variant, None, &["c"]),
+            [vec![3], vec![0, 4], vec![1, 2]]
+        );
+        let variant = SteeringVariant::RegionOrder(vec!["c".into()]);
+        let tiers = group_into_tiers(&pool, &variant, here.as_ref(), &["a"]);
+        assert_eq!(
+            tiers,
             [vec![3], vec![4], vec![0], vec![1, 2]],
-            "what they name, then the file"
+            "the named regions, then the order of the file"
         );
     }
 }

@@ -1,46 +1,49 @@
-//! An amount over vessels that hold only so much.
+//! Water filling: divides an amount by weight over buckets with a bound.
 
-/// One of several that share an amount.
+/// A recipient of a part of the amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// What it gets is in proportion to this.
+    /// The parts are proportional to the weights.
     pub weight: u64,
-    /// But no more than this, while another has room.
+    /// Upper bound of the part while another bucket is below its bound.
     pub bound: u64,
 }
 
-/// Divides `amount` by weight; what one cannot hold goes to the others, again by weight. When all
-/// are full, the rest is divided by what they hold. The parts add up to `amount`, unless nothing
-/// weighs anything.
+/// Divides `amount` by weight. What exceeds the bound of one bucket goes to the others by weight.
+/// When all bounds are reached, the amount is divided in proportion to the bounds. The parts sum to
+/// `amount`, unless all weights are zero.
 pub fn water_fill(amount: u64, buckets: &[Bucket]) -> Vec<u64> {
     let mut parts = vec![0; buckets.len()];
-    let mut open: Vec<usize> = (0..buckets.len()).filter(|&at| buckets[at].weight > 0).collect();
-    let total_bound: u128 = open.iter().map(|&at| u128::from(buckets[at].bound)).sum();
+    let mut open: Vec<usize> =
+        (0..buckets.len()).filter(|&index| buckets[index].weight > 0).collect();
+    let total_bound: u128 = open.iter().map(|&index| u128::from(buckets[index].bound)).sum();
     if total_bound < u128::from(amount) {
         fill_beyond_bounds(amount, buckets, &open, total_bound, &mut parts);
         return parts;
     }
-    let mut left = amount;
+    let mut remaining = amount;
     loop {
-        let weight: u128 = open.iter().map(|&at| u128::from(buckets[at].weight)).sum();
-        let proportional_part =
-            |at: usize| u128::from(left) * u128::from(buckets[at].weight) / weight.max(1);
-        let (full, rest): (Vec<usize>, Vec<usize>) =
-            open.iter().partition(|&&at| proportional_part(at) >= u128::from(buckets[at].bound));
+        let weight: u128 = open.iter().map(|&index| u128::from(buckets[index].weight)).sum();
+        let proportional_part = |index: usize| {
+            u128::from(remaining) * u128::from(buckets[index].weight) / weight.max(1)
+        };
+        let (full, rest): (Vec<usize>, Vec<usize>) = open
+            .iter()
+            .partition(|&&index| proportional_part(index) >= u128::from(buckets[index].bound));
         if full.is_empty() {
-            open.iter().for_each(|&at| parts[at] = proportional_part(at) as u64);
+            open.iter().for_each(|&index| parts[index] = proportional_part(index) as u64);
             break;
         }
-        for at in full {
-            parts[at] = buckets[at].bound;
-            left -= buckets[at].bound;
+        for index in full {
+            parts[index] = buckets[index].bound;
+            remaining -= buckets[index].bound;
         }
         open = rest;
     }
-    // What rounding leaves: less than one for each.
+    // The rounding remainder: less than one per bucket.
     let mut rest = amount - parts.iter().sum::<u64>();
-    for (part, vessel) in parts.iter_mut().zip(buckets).filter(|(_, vessel)| vessel.weight > 0) {
-        let more = rest.min(vessel.bound - *part);
+    for (part, bucket) in parts.iter_mut().zip(buckets).filter(|(_, bucket)| bucket.weight > 0) {
+        let more = rest.min(bucket.bound - *part);
         *part += more;
         rest -= more;
     }
@@ -54,15 +57,15 @@ fn fill_beyond_bounds(
     total_bound: u128,
     parts: &mut [u64],
 ) {
-    for &at in open {
-        let part =
-            |of: u64, whole: u128| (u128::from(amount) * u128::from(of) / whole.max(1)) as u64;
-        parts[at] = match total_bound {
+    for &index in open {
+        let scaled =
+            |part: u64, whole: u128| (u128::from(amount) * u128::from(part) / whole.max(1)) as u64;
+        parts[index] = match total_bound {
             0 => {
-                let weight = open.iter().map(|&at| u128::from(buckets[at].weight)).sum();
-                part(buckets[at].weight, weight)
+                let weight = open.iter().map(|&index| u128::from(buckets[index].weight)).sum();
+                scaled(buckets[index].weight, weight)
             }
-            room => part(buckets[at].bound, room),
+            total_bound => scaled(buckets[index].bound, total_bound),
         };
     }
     let rest = amount - parts.iter().sum::<u64>();
@@ -77,8 +80,8 @@ mod tests {
     use crate::logic::steering::UNBOUNDED_SHARE;
     use proptest::prelude::*;
 
-    fn buckets(of: &[(u64, u64)]) -> Vec<Bucket> {
-        of.iter().map(|&(weight, bound)| Bucket { weight, bound }).collect()
+    fn buckets(pairs: &[(u64, u64)]) -> Vec<Bucket> {
+        pairs.iter().map(|&(weight, bound)| Bucket { weight, bound }).collect()
     }
 
     #[test]
@@ -96,9 +99,9 @@ mod tests {
         assert_eq!(
             water_fill(100, &buckets(&[(1, 30), (0, UNBOUNDED_SHARE), (1, 10)])),
             [75, 0, 25],
-            "all full"
+            "all bounds are reached"
         );
-        assert_eq!(water_fill(100, &buckets(&[(1, 0), (3, 0)])), [25, 75], "no room at all");
+        assert_eq!(water_fill(100, &buckets(&[(1, 0), (3, 0)])), [25, 75], "all bounds are zero");
         assert_eq!(water_fill(100, &buckets(&[(0, 5)])), [0]);
         assert_eq!(water_fill(100, &[]), [0_u64; 0]);
     }
@@ -107,17 +110,17 @@ mod tests {
         #[test]
         fn parts_sum_to_amount_and_respect_bounds(
             amount in 0u64..(1 << 32),
-            of in prop::collection::vec((0u64..1_000_000, 0u64..(1 << 33)), 1..12),
+            pairs in prop::collection::vec((0u64..1_000_000, 0u64..(1 << 33)), 1..12),
         ) {
-            let vessels = buckets(&of);
-            let parts = water_fill(amount, &vessels);
-            let weighs = vessels.iter().any(|vessel| vessel.weight > 0);
-            prop_assert_eq!(parts.iter().sum::<u64>(), if weighs { amount } else { 0 });
-            let open = vessels.iter().filter(|vessel| vessel.weight > 0);
-            let has_room = open.map(|vessel| vessel.bound).sum::<u64>() >= amount;
-            for (part, vessel) in parts.iter().zip(&vessels) {
-                prop_assert!(vessel.weight > 0 || *part == 0);
-                prop_assert!(!has_room || *part <= vessel.bound);
+            let filled = buckets(&pairs);
+            let parts = water_fill(amount, &filled);
+            let has_weight = filled.iter().any(|bucket| bucket.weight > 0);
+            prop_assert_eq!(parts.iter().sum::<u64>(), if has_weight { amount } else { 0 });
+            let open = filled.iter().filter(|bucket| bucket.weight > 0);
+            let has_room = open.map(|bucket| bucket.bound).sum::<u64>() >= amount;
+            for (part, bucket) in parts.iter().zip(&filled) {
+                prop_assert!(bucket.weight > 0 || *part == 0);
+                prop_assert!(!has_room || *part <= bucket.bound);
             }
         }
     }
