@@ -29,7 +29,7 @@ fn root() -> &'static Path {
 }
 
 /// All documents in Markdown: paths below the repository, and texts.
-fn documents() -> Vec<(String, String)> {
+pub(super) fn documents() -> Vec<(String, String)> {
     let mut folders = vec![root().to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {

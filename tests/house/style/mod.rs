@@ -3,5 +3,6 @@
 mod import_graph;
 mod layers;
 mod limits;
+mod links;
 mod source;
 mod words;
