@@ -8,5 +8,6 @@ mod cli;
 mod config;
 mod config_checks;
 mod properties;
+mod reference;
 mod security_table;
 mod style;
