@@ -111,3 +111,33 @@ fn planted_links_are_read() {
     assert_eq!(anchor("## What `x` is, and why"), "what-x-is-and-why");
     assert_eq!(normalized(Path::new("docs/guides/../a.md")), Path::new("docs/a.md"));
 }
+
+/// Paths of the repository that a document names in code spans.
+fn named_paths(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in without_code(text) {
+        for span in line.split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "tests/", "benches/", "config/", "docs/", "fuzz/"]
+                .iter()
+                .any(|folder| span.starts_with(folder));
+            if is_path && !span.contains([' ', '*', '<', '{', 'N']) {
+                found.push(span.trim_end_matches('/').to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn paths_in_documents_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    for (path, text) in documents().iter().filter(|(path, _)| path != "CHANGELOG.md") {
+        for named in named_paths(text) {
+            if !root.join(&named).exists() {
+                missing.push(format!("{path}: {named}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
