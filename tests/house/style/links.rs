@@ -120,7 +120,7 @@ fn named_paths(text: &str) -> Vec<String> {
             let is_path = ["src/", "tests/", "benches/", "config/", "docs/", "fuzz/"]
                 .iter()
                 .any(|folder| span.starts_with(folder));
-            if is_path && !span.contains([' ', '*', '<', '{', 'N']) {
+            if is_path && !span.contains([' ', '*', '<', '{']) && !span.contains("TARGET") {
                 found.push(span.trim_end_matches('/').to_owned());
             }
         }
