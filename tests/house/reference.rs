@@ -101,8 +101,12 @@ fn configuration_page() -> ReferencePage {
     let schema: Value = serde_json::from_str(&run(&["schema"])).expect("JSON");
     let definitions = schema["$defs"].as_object().expect("definitions");
     let mut text = format!("# Configuration keys\n\n{NOTICE}\n");
-    text.push_str("The configuration is one TOML file. Durations are written as \"250ms\", \"1s\" or ");
-    text.push_str("\"5m\",\nsizes as \"64KiB\". `gapless schema` prints the same as JSON Schema.\n\n");
+    text.push_str(
+        "The configuration is one TOML file. Durations are written as \"250ms\", \"1s\" or ",
+    );
+    text.push_str(
+        "\"5m\",\nsizes as \"64KiB\". `gapless schema` prints the same as JSON Schema.\n\n",
+    );
     text.push_str("## Top level\n\n");
     write_keys(&schema, definitions, &mut text);
     for (name, definition) in definitions {
@@ -179,7 +183,8 @@ fn reference_pages_match_the_program() {
 
 #[test]
 fn help_lists_its_subcommands() {
-    let help = "Usage: x\n\nCommands:\n  run    Runs\n           on and on\n  help   Prints\n\nOptions:\n";
+    let help =
+        "Usage: x\n\nCommands:\n  run    Runs\n           on and on\n  help   Prints\n\nOptions:\n";
     assert_eq!(subcommands(help), ["run"]);
     assert_eq!(cell("a\n  b | c"), "a b \\| c");
 }
