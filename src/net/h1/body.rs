@@ -1,26 +1,22 @@
-//! Response bodies, decoded as they come.
+//! Decodes response bodies incrementally.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::trailers::{self, Trailers};
 
-use super::Framing;
+use super::framing::{Framing, Malformed};
 
-/// A message that breaks the rules of RFC 9112.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
-
-/// A chunk's size line with its extensions, and a line of trailers, at most.
+/// Bytes of a chunk's size line with its extensions, and of a trailer line, at most.
 const MAX_LINE_BYTES: usize = 4 * 1024;
 
-/// All trailers of a body, at most.
+/// Bytes of all trailers of a body, at most.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
-/// Fields in them, at most.
+/// Trailer fields of a body, at most.
 const MAX_TRAILER_FIELDS: usize = 100;
 
-/// Takes a body out of the bytes of a connection.
+/// Separates a body from the bytes of its connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
     state: BodyDecoderState,
@@ -33,25 +29,25 @@ enum BodyDecoderState {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    /// What has come of them, line by line.
+    /// The trailer lines so far.
     Trailers(Vec<u8>),
     UntilClose,
     Done,
 }
 
-/// What the decoder found.
+/// The result of one decoding step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// A piece of the body; never empty.
+    /// A part of the body; never empty.
     Data(Bytes),
-    /// The buffer holds nothing that could be decoded.
+    /// The buffer holds nothing that can be decoded.
     NeedMore,
     /// The body is complete.
     End,
 }
 
 impl BodyDecoder {
-    /// A decoder for a body that ends as `framing` says.
+    /// A decoder for a body with `framing`.
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::None => BodyDecoderState::Done,
@@ -62,7 +58,7 @@ impl BodyDecoder {
         Self { state, trailers: None }
     }
 
-    /// Bytes still to come, where that is known.
+    /// Bytes of the body that are left, where the length is known.
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
             BodyDecoderState::Length(left) => Some(left),
@@ -71,10 +67,10 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece out of `buf`.
+    /// Removes the next part of the body from `buf`.
     ///
     /// # Errors
-    /// [`Malformed`] for broken chunks.
+    /// [`Malformed`] for invalid chunks or trailers.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
             match &mut self.state {
@@ -92,7 +88,7 @@ impl BodyDecoder {
                 BodyDecoderState::Length(_) | BodyDecoderState::ChunkData(_) => {
                     self.state = BodyDecoderState::ChunkEnd;
                 }
-                // The parser takes a line without any digit for a zero.
+                // httparse accepts a line without a digit as zero.
                 BodyDecoderState::ChunkSize
                     if buf.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) =>
                 {
@@ -135,13 +131,12 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes out what followed the body, once it is complete; fields that have no place there are
-    /// left out.
+    /// Takes the trailers of a complete body, without forbidden fields.
     pub fn take_trailers(&mut self) -> Trailers {
         self.trailers.take()
     }
 
-    /// The connection closed: whether the body was complete.
+    /// Whether the body is complete if the connection closes now.
     pub fn is_complete_at_close(&self) -> bool {
         matches!(
             self.state,
@@ -158,7 +153,7 @@ fn take_up_to(buf: &mut BytesMut, max_bytes: u64) -> Option<Bytes> {
     Some(buf.split_to(length).freeze())
 }
 
-/// Takes one line of the trailers, with its end.
+/// Removes one trailer line from `buf`, with its end of line.
 fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, Malformed> {
     match buf.iter().position(|&byte| byte == b'\n') {
         Some(end) if end > 0 && end < MAX_LINE_BYTES && buf[end - 1] == b'\r' => {
@@ -170,7 +165,7 @@ fn take_line(buf: &mut BytesMut) -> Result<Option<BytesMut>, Malformed> {
     }
 }
 
-/// Reads whole lines of fields.
+/// Parses complete trailer lines.
 fn parse_trailers(lines: &mut Vec<u8>) -> Result<Trailers, Malformed> {
     if lines.is_empty() {
         return Ok(None);
@@ -193,7 +188,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds `wire` in pieces of `step` bytes; the body, whether it ended, and what is left over.
+    /// Feeds `wire` in steps of `step` bytes; returns the body, whether it ended, and the rest.
     fn decode_in_steps(
         framing: Framing,
         wire: &[u8],
@@ -201,16 +196,16 @@ mod tests {
     ) -> Result<(Vec<u8>, bool, Vec<u8>), Malformed> {
         let mut decoder = BodyDecoder::new(framing);
         let (mut buf, mut body) = (BytesMut::new(), Vec::new());
-        let mut pieces = wire.chunks(step.max(1));
+        let mut steps = wire.chunks(step.max(1));
         loop {
             match decoder.decode(&mut buf)? {
                 Decoded::Data(data) => body.extend_from_slice(&data),
                 Decoded::End => {
-                    buf.extend(pieces.flatten());
+                    buf.extend(steps.flatten());
                     return Ok((body, true, buf.to_vec()));
                 }
-                Decoded::NeedMore => match pieces.next() {
-                    Some(piece) => buf.extend_from_slice(piece),
+                Decoded::NeedMore => match steps.next() {
+                    Some(bytes) => buf.extend_from_slice(bytes),
                     None => return Ok((body, decoder.is_complete_at_close(), Vec::new())),
                 },
             }
@@ -279,7 +274,7 @@ mod tests {
         }
         let endless = [b"1;".as_slice(), &vec![b'x'; MAX_LINE_BYTES]].concat();
         assert_eq!(decode_in_steps(Framing::Chunked, &endless, 1024).err(), Some(Malformed));
-        // However much of it comes at once.
+        // The limit does not depend on how the bytes arrive.
         let long = vec![b'x'; MAX_LINE_BYTES];
         for wire in [
             [b"1;", &*long, b"\r\na\r\n0\r\n\r\n"].concat(),
@@ -316,8 +311,8 @@ mod tests {
         for step in 1..wire.len() {
             let mut decoder = BodyDecoder::new(Framing::Chunked);
             let mut buf = BytesMut::new();
-            for piece in wire.chunks(step) {
-                buf.extend_from_slice(piece);
+            for bytes in wire.chunks(step) {
+                buf.extend_from_slice(bytes);
                 while let Decoded::Data(_) = decoder.decode(&mut buf).expect("valid") {}
             }
             assert_eq!(decoder.decode(&mut buf), Ok(Decoded::End));

@@ -1,135 +1,44 @@
-//! Message heads: requests written, responses parsed.
+//! Parses response heads.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
 };
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
-use super::Malformed;
+use super::framing::{Framing, Malformed};
+use super::hop_by_hop::{ConnectionOptions, is_hop_by_hop};
 
-/// Header fields in a response; more is malformed.
+/// Header fields in a response, at most; more are malformed.
 const MAX_RESPONSE_FIELDS: usize = 100;
 
-/// How a response's body ends (RFC 9112 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    None,
-    /// After this many bytes.
-    Length(u64),
-    /// With the last chunk.
-    Chunked,
-    /// When the connection closes.
-    UntilClose,
-}
-
-/// A parsed response head.
+/// A response head, ready to be forwarded.
 #[derive(Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
-    /// End-to-end fields only, content-length included; hop-by-hop fields are left out, but for
-    /// Trailer where there may be any.
+    /// The end-to-end fields, Content-Length included. Hop-by-hop fields are removed; Trailer
+    /// stays if the body may have trailers.
     pub headers: HeaderMap,
-    /// How the body ends.
     pub framing: Framing,
-    /// The connection may carry another exchange after this one.
+    /// Whether the connection may carry another exchange.
     pub is_keep_alive: bool,
-    /// The protocol that a 101 switches to, where it names one.
+    /// The protocol that a 101 names.
     pub upgrade: Option<HeaderValue>,
 }
 
-/// The field names that a Connection header nominates (RFC 9110 7.6.1).
-#[derive(Debug, Default)]
-pub struct ConnectionOptions<'a> {
-    names: SmallVec<[&'a str; 4]>,
-}
-
-impl<'a> ConnectionOptions<'a> {
-    /// Adds the options of one field line.
-    pub fn add(&mut self, value: &'a str) {
-        self.names.extend(value.split(',').map(str::trim).filter(|name| !name.is_empty()));
-    }
-
-    /// All options of a message.
-    pub fn from_headers(headers: &'a HeaderMap) -> Self {
-        let mut options = Self::default();
-        for value in headers.get_all(CONNECTION) {
-            if let Ok(text) = value.to_str() {
-                options.add(text);
-            }
-        }
-        options
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.names.iter().copied()
-    }
-
-    /// Whether `name` is nominated.
-    pub fn has_option(&self, name: &str) -> bool {
-        self.names.iter().any(|nominated| nominated.eq_ignore_ascii_case(name))
-    }
-}
-
-/// Whether a field belongs to the connection and not to the message.
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    if *name == CONNECTION || *name == TRANSFER_ENCODING || *name == UPGRADE {
-        return true;
-    }
-    if *name == TE || *name == TRAILER {
-        return true;
-    }
-    matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
-}
-
-/// Writes `METHOD target HTTP/1.1`.
-pub fn write_request_line(out: &mut BytesMut, method: &Method, target: &str) {
-    out.put_slice(method.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(target.as_bytes());
-    out.put_slice(b" HTTP/1.1\r\n");
-}
-
-/// Writes `HTTP/1.1 status reason`.
-pub fn write_status_line(out: &mut BytesMut, status: StatusCode) {
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.put_slice(b"\r\n");
-}
-
-/// Writes one field line.
-pub fn write_header(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
-}
-
-/// Writes one chunk; an empty one would end the body, so nothing is written for it.
-pub fn write_chunk(out: &mut BytesMut, data: &[u8]) {
-    if !data.is_empty() {
-        out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-        out.put_slice(data);
-        out.put_slice(b"\r\n");
-    }
-}
-
-/// Where one field line lies in its head.
+/// The position of one field line in its head.
 struct FieldRange {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 impl FieldRange {
-    /// The place of `header`, which was parsed out of what begins at `base`.
+    /// The position of `header`, which was parsed from a buffer that starts at `base`.
     fn from_parsed(header: &httparse::Header<'_>, base: *const u8) -> Self {
         let range = |part: &[u8]| {
             let start = part.as_ptr() as usize - base as usize;
@@ -147,10 +56,10 @@ impl FieldRange {
     }
 }
 
-/// Parses a response head at the start of `buf` and takes its bytes out; `None` if more is needed.
+/// Removes a response head from the start of `buf`; `None` if it is not complete yet.
 ///
 /// # Errors
-/// [`Malformed`] for what is not HTTP/1.x, and for framing that could be read in two ways.
+/// [`Malformed`] if it is not HTTP/1.x, or if its framing is ambiguous.
 pub fn parse_response(
     buf: &mut BytesMut,
     method: &Method,
@@ -174,11 +83,11 @@ pub fn parse_response(
     parse_fields(&fields, &head, status, is_http11)?.into_head(method).map(Some)
 }
 
-/// What the fields of a response say.
+/// The parsed fields of a response.
 struct ResponseFields {
     status: StatusCode,
     is_http11: bool,
-    /// Those that are passed on.
+    /// The fields to forward.
     headers: HeaderMap,
     has_trailer: bool,
     is_keep_alive: bool,
@@ -215,7 +124,7 @@ fn parse_fields(
     for field in fields {
         let name = HeaderName::from_bytes(&head[field.name.clone()]).map_err(|_| Malformed)?;
         if name == CONTENT_LENGTH {
-            // It frames the body whatever the endpoint nominates.
+            // Content-Length frames the body even if a Connection field nominates it.
             if has_length {
                 return Err(Malformed);
             }
@@ -288,7 +197,7 @@ enum TransferEncoding {
 }
 
 impl TransferEncoding {
-    /// Exactly one `chunked`, and nothing else (RFC 9112 6.1).
+    /// Accepts exactly one `chunked` and nothing else (RFC 9112 6.1).
     fn add_value(self, value: &[u8]) -> Result<Self, Malformed> {
         let is_first = self == Self::Absent;
         if is_first && value.eq_ignore_ascii_case(b"chunked") {
@@ -299,7 +208,7 @@ impl TransferEncoding {
     }
 }
 
-/// Digits; several lengths that are equal are refused too: nobody needs them (RFC 9110 8.6).
+/// Parses digits only. A list of equal lengths is malformed too, which RFC 9110 8.6 permits.
 fn parse_content_length(digits: &[u8]) -> Result<u64, Malformed> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);
