@@ -1,29 +1,29 @@
-//! How long a probe waits, and when it begins again.
+//! When a probe starts further attempts, and when it times out.
 
 use std::time::{Duration, Instant};
 
+use super::attempt::FinishedAttempt;
 use super::stall_aware_timeout::{SliceEnd, StallAwareTimeout};
-use super::{AttemptFailure, PassedAttempt};
 
-/// The wait for one probe's attempts.
+/// The schedule of one probe's attempts.
 pub(super) struct AttemptSchedule<'a> {
     stall_aware_timeout: StallAwareTimeout,
     first_byte: Option<Duration>,
-    /// When further attempts begin, unless something was heard.
+    /// When further attempts start, unless a response has begun.
     start_delays: &'a [Duration],
-    /// When each attempt began, in attended time.
+    /// When each attempt started, in attended time.
     started: Vec<Duration>,
 }
 
-/// What happens next to a probe.
+/// The next event of a probe.
 pub(super) enum ProbeStep {
-    AttemptEnded((usize, Result<PassedAttempt, AttemptFailure>)),
+    AttemptEnded(FinishedAttempt),
     KeepWaiting,
-    /// The attempt of this number begins.
+    /// The attempt with this number is due.
     StartAttempt(usize),
-    /// Its time is up.
+    /// The timeout has passed.
     TimedOut,
-    /// Nobody looked for too long.
+    /// This process was not running for too much of the time.
     Unattended,
 }
 
@@ -37,13 +37,13 @@ impl<'a> AttemptSchedule<'a> {
         Self { stall_aware_timeout, first_byte, start_delays, started: vec![Duration::ZERO] }
     }
 
-    /// When to ring next.
+    /// When to call [`Self::on_timer`] next.
     pub(super) fn next_wakeup(&mut self, has_response: bool) -> Instant {
         let deadlines = [self.first_byte, self.next_start_delay()].into_iter().flatten();
         self.stall_aware_timeout.next_wakeup(deadlines.filter(|_| !has_response))
     }
 
-    /// What the ring means.
+    /// Handles the timer that [`Self::next_wakeup`] set.
     pub(super) fn on_timer(&mut self, has_response: bool) -> ProbeStep {
         let now = Instant::now();
         match self.stall_aware_timeout.on_timer(now) {
@@ -57,14 +57,14 @@ impl<'a> AttemptSchedule<'a> {
         if self.first_byte.is_some_and(|deadline| deadline <= attended) {
             return ProbeStep::TimedOut;
         }
-        if self.next_start_delay().is_some_and(|mark| mark <= attended) {
+        if self.next_start_delay().is_some_and(|delay| delay <= attended) {
             self.started.push(attended);
             return ProbeStep::StartAttempt(self.started.len() - 1);
         }
         ProbeStep::KeepWaiting
     }
 
-    /// How long an attempt has taken, in attended time.
+    /// The duration of an attempt so far, in attended time.
     pub(super) fn attempt_elapsed(&self, attempt: usize) -> Duration {
         self.stall_aware_timeout.attended_by(Instant::now()).saturating_sub(self.started[attempt])
     }

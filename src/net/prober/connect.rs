@@ -1,4 +1,4 @@
-//! Opens a connection, more than once if the first opening hears nothing.
+//! Opens a connection, and repeats the opening while the first one is silent.
 
 use std::io;
 use std::time::Duration;
@@ -9,17 +9,18 @@ use tokio::time::Instant;
 
 use crate::net::upstream::proxy_header;
 
+use super::context::ProbeContext;
+use super::progress::is_local_error;
 use super::retry_schedule::FutureRace;
-use super::{ProbeContext, is_local_error};
 
-/// Which opening of a connection it is.
+/// Whether a connect is the first one of its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectAttempt {
     First,
     Repeated,
 }
 
-/// The first connection that is accepted, or the first definite failure.
+/// Returns the first connection that is accepted, or the first definite failure.
 pub(super) async fn connect(context: &ProbeContext<'_>) -> io::Result<TcpStream> {
     let began = Instant::now();
     let mut repeat_delays = context.connect_delays.iter().copied();
@@ -55,7 +56,7 @@ async fn connect_once(
 
 async fn open_stream(context: &ProbeContext<'_>) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(context.target).await?;
-    // A probe leaves no connection waiting behind, on either side, and no small write waits.
+    // A reset on close leaves no TIME_WAIT on either side; Nagle's algorithm would delay writes.
     let _ = stream.set_zero_linger();
     let _ = stream.set_nodelay(true);
     if let Some(version) = context.spec.proxy_protocol {

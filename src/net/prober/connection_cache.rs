@@ -1,35 +1,21 @@
-//! Connections that are kept from one probe to the next.
+//! Reuse of a connection from one probe to the next.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::logic::model::upstream_protocol::UpstreamTls;
 use crate::logic::probing::probe::ProbeKind;
 
-use super::{ProbeContext, ProbeStream, http2};
+use super::connection::ProbeConnection;
+use super::context::ProbeContext;
 
-/// A connection is used for this long, at most: what only a new one shows (another certificate, an
-/// endpoint that accepts no more) is not hidden for ever.
+/// The age at which a connection is no longer reused. Some failures show only on a new one:
+/// another certificate, or an endpoint that accepts no connections.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// An open connection and its age.
-#[derive(Debug)]
-pub(super) struct ProbeConnection {
-    pub(super) opened_at: Instant,
-    pub(super) transport: ProbeTransport,
-}
-
-/// A connection by what is spoken on it.
-#[derive(Debug)]
-pub(super) enum ProbeTransport {
-    /// HTTP/1.1, or no HTTP at all.
-    ByteStream(Box<ProbeStream>),
-    H2(Box<http2::H2ProbeSession>),
-}
-
-/// What one probe of one endpoint keeps; belongs to its thread.
+/// The cached connection of one probe of one endpoint; used on one thread.
 #[derive(Debug, Default)]
 pub struct ProbeConnectionCache {
     cached: RefCell<Option<CachedConnection>>,
@@ -41,7 +27,7 @@ struct CachedConnection {
     connection: ProbeConnection,
 }
 
-/// A connection that was opened for something else is of no use.
+/// A connection is reused only for the same target, TLS settings and protocol.
 #[derive(Debug, PartialEq)]
 struct ConnectionCacheKey {
     target: SocketAddr,
@@ -68,7 +54,7 @@ impl ConnectionCacheKey {
 }
 
 impl ProbeConnectionCache {
-    /// Takes the connection out, if there is one that will do.
+    /// Takes the cached connection, if it may be reused.
     pub(super) fn take(&self, context: &ProbeContext<'_>) -> Option<ProbeConnection> {
         let cached = self.cached.take()?;
         let is_fresh = cached.connection.opened_at.elapsed() < MAX_CONNECTION_AGE;
@@ -78,7 +64,7 @@ impl ProbeConnectionCache {
         can_reuse.then_some(cached.connection)
     }
 
-    /// Keeps a connection for the next probe.
+    /// Caches `connection`, if the probe reuses connections.
     pub(super) fn put(&self, context: &ProbeContext<'_>, connection: Option<ProbeConnection>) {
         let Some(connection) = connection.filter(|_| context.spec.is_connection_reused) else {
             return;

@@ -1,7 +1,7 @@
 //! The gRPC health checking protocol, `grpc.health.v1.Health/Check`.
 //!
-//! Its two messages have one field each, so they are written and read by hand (protocol buffers:
-//! a field is its number and wire type, then its value).
+//! The two messages have one field each, so that a Protocol Buffers library is not needed: a field
+//! is its number and wire type, then its value.
 
 use bytes::{BufMut, Bytes};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
@@ -10,19 +10,21 @@ use http::{Method, StatusCode};
 use crate::logic::model::outcome::{FailureLayer, FailureReason};
 use crate::logic::probing::probe::GrpcProbe;
 
-use super::connection_cache::ProbeTransport;
-use super::http2::{self, H2ProbeResponse, H2ProbeSession};
-use super::{CheckResult, ProbeContext, ProbeProgress};
+use super::connection::{CheckResult, PassedCheck, ProbeTransport};
+use super::context::ProbeContext;
+use super::h2_session::{H2ProbeResponse, H2ProbeSession};
+use super::http2;
+use super::progress::{AttemptFailure, ProbeProgress};
 
 const CHECK_PATH: &str = "/grpc.health.v1.Health/Check";
 
-/// Where the status of a call stands, among the trailers or, if there is no message, the headers.
+/// The field with the status of a call: in the trailers or, without a message, in the head.
 const GRPC_STATUS: &str = "grpc-status";
 
-/// Largest answer; a healthy one has seven bytes.
+/// Bytes of a response message, at most; a serving endpoint sends seven.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// A message has its compression flag and its length before it.
+/// The prefix of a message: its compression flag and its length.
 const PREFIX_BYTES: usize = 5;
 
 /// `ServingStatus::SERVING`.
@@ -57,7 +59,10 @@ pub(super) async fn run_probe(
     let trailers = session.trailers(progress, &mut body).await?;
     check_grpc_status(trailers.as_ref().unwrap_or_else(|| head.headers())).map_err(failed)?;
     match decode_serving_status(&message) {
-        Some(SERVING) => Ok((false, Some(ProbeTransport::H2(session)))),
+        Some(SERVING) => {
+            let transport = Some(ProbeTransport::H2(session));
+            Ok(PassedCheck { is_degraded: false, transport })
+        }
         Some(_) => Err(failed(FailureReason::NotServing)),
         None => Err(failed(FailureReason::Malformed)),
     }
@@ -67,7 +72,7 @@ async fn read_message(
     progress: &ProbeProgress,
     session: &mut H2ProbeSession,
     body: &mut h2::RecvStream,
-) -> Result<Vec<u8>, super::AttemptFailure> {
+) -> Result<Vec<u8>, AttemptFailure> {
     let mut message = Vec::new();
     while let Some(chunk) = session.next_chunk(progress, body).await? {
         message.extend_from_slice(&chunk);
@@ -78,7 +83,7 @@ async fn read_message(
     Ok(message)
 }
 
-/// Whether the call itself went well.
+/// Checks the status of the call, which is not that of the service.
 fn check_grpc_status(fields: &HeaderMap) -> Result<(), FailureReason> {
     let status = fields.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
     match status {
@@ -88,7 +93,7 @@ fn check_grpc_status(fields: &HeaderMap) -> Result<(), FailureReason> {
     }
 }
 
-/// `HealthCheckRequest { string service = 1 }`, as a message.
+/// Encodes `HealthCheckRequest { string service = 1 }`, with its prefix.
 fn encode_check_request(service: &str) -> Vec<u8> {
     let mut message = Vec::with_capacity(service.len() + 4);
     if !service.is_empty() {
@@ -111,14 +116,14 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.put_u8(value as u8);
 }
 
-/// `HealthCheckResponse { ServingStatus status = 1 }` out of a message; `None` if it is not one.
+/// Decodes `HealthCheckResponse { ServingStatus status = 1 }`; `None` if it is malformed.
 fn decode_serving_status(framed: &[u8]) -> Option<u64> {
     let (prefix, mut message) = framed.split_at_checked(PREFIX_BYTES)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
     if prefix[0] != 0 || message.len() != usize::try_from(length).ok()? {
         return None;
     }
-    // A field that is left out has the value zero.
+    // An absent field has the value zero.
     let mut status = 0;
     while !message.is_empty() {
         let key = read_varint(&mut message)?;

@@ -1,4 +1,4 @@
-//! One exchange over HTTP/1.1.
+//! An HTTP check over HTTP/1.1.
 
 use bytes::BytesMut;
 use http::header::USER_AGENT as USER_AGENT_FIELD;
@@ -8,14 +8,17 @@ use crate::logic::model::outcome::FailureReason;
 use crate::logic::probing::probe::HttpProbe;
 use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
 
-use super::connection_cache::ProbeTransport;
+use super::connection::{CheckResult, PassedCheck, ProbeTransport};
+use super::context::{ProbeContext, USER_AGENT};
+use super::progress::{AttemptFailure, ProbeProgress};
 use super::response_check::ResponseCheck;
-use super::{
-    AttemptFailure, CheckResult, ProbeContext, ProbeProgress, ProbeStream, USER_AGENT, tcp,
-};
+use super::stream::{self, ProbeStream};
 
-/// Largest head that a probe reads.
+/// Bytes of a response head, at most.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Initial capacity of the buffers for a request and a response head.
+const INITIAL_BUFFER_BYTES: usize = 1024;
 
 /// Informational responses before the final one, at most.
 const MAX_INFORMATIONAL: u32 = 16;
@@ -27,29 +30,53 @@ pub(super) async fn run_probe(
     mut stream: Box<ProbeStream>,
 ) -> CheckResult {
     let spec = context.spec;
-    tcp::write_all(&mut stream, progress, &encode_request(context, probe)).await?;
-    let mut buffer = BytesMut::with_capacity(1024);
-    let head = read_head(&mut stream, &mut buffer, &probe.method, progress).await?;
-    let checked = check_response(context, probe, &head, (&mut stream, &mut buffer), progress).await;
-    let is_body_complete = matches!(checked, Ok((_, true)));
+    stream::write_all(&mut stream, progress, &encode_request(context, probe)).await?;
+    let mut connection =
+        BufferedProbeStream { stream, buffer: BytesMut::with_capacity(INITIAL_BUFFER_BYTES) };
+    let head = read_head(&mut connection, &probe.method, progress).await?;
+    let result = check_response(context, probe, &head, &mut connection, progress).await;
+    let BufferedProbeStream { stream, buffer } = connection;
+    let (is_degraded, is_body_complete) = match result {
+        Ok(checked) => (checked.is_degraded, checked.is_body_complete),
+        Err(failure) => {
+            context.lingering.add(stream);
+            return Err(failure);
+        }
+    };
     if !is_body_complete {
         context.lingering.add(stream);
-        return checked.map(|(is_degraded, _)| (is_degraded, None));
+        return Ok(PassedCheck { is_degraded, transport: None });
     }
     let can_reuse = spec.is_connection_reused && head.is_keep_alive && buffer.is_empty();
-    checked.map(|(is_degraded, _)| {
-        (is_degraded, can_reuse.then_some(ProbeTransport::ByteStream(stream)))
-    })
+    let transport = can_reuse.then_some(ProbeTransport::ByteStream(stream));
+    Ok(PassedCheck { is_degraded, transport })
 }
 
-/// Whether an answer that passes is a degraded one, and whether it was read to its end.
+/// A connection with the bytes that were read from it and not parsed yet.
+struct BufferedProbeStream {
+    stream: Box<ProbeStream>,
+    buffer: BytesMut,
+}
+
+impl BufferedProbeStream {
+    async fn read_some(&mut self, progress: &ProbeProgress) -> Result<usize, AttemptFailure> {
+        stream::read_some(&mut self.stream, &mut self.buffer, progress).await
+    }
+}
+
+/// A response that passed.
+struct CheckedResponse {
+    is_degraded: bool,
+    is_body_complete: bool,
+}
+
 async fn check_response(
     context: &ProbeContext<'_>,
     probe: &HttpProbe,
     head: &ResponseHead,
-    (stream, buffer): (&mut ProbeStream, &mut BytesMut),
+    connection: &mut BufferedProbeStream,
     progress: &ProbeProgress,
-) -> Result<(bool, bool), AttemptFailure> {
+) -> Result<CheckedResponse, AttemptFailure> {
     let spec = context.spec;
     let mut check = ResponseCheck::new(probe, spec.degraded.as_ref(), spec.max_body_bytes);
     check.check_head(head.status, &head.headers).map_err(|reason| progress.failure(reason))?;
@@ -62,14 +89,14 @@ async fn check_response(
             max_body_bytes: spec.max_body_bytes,
             should_read_to_end: spec.is_connection_reused,
         };
-        is_body_complete = body.read_into(stream, buffer, &mut check, progress).await?;
+        is_body_complete = body.read_into(connection, &mut check, progress).await?;
     }
     let is_degraded = check.finish().map_err(|reason| progress.failure(reason))?;
-    Ok((is_degraded, is_body_complete))
+    Ok(CheckedResponse { is_degraded, is_body_complete })
 }
 
 fn encode_request(context: &ProbeContext<'_>, probe: &HttpProbe) -> BytesMut {
-    let mut wire = BytesMut::with_capacity(1024);
+    let mut wire = BytesMut::with_capacity(INITIAL_BUFFER_BYTES);
     h1::write_request_line(&mut wire, &probe.method, &probe.path);
     match &probe.host {
         Some(host) => h1::write_header(&mut wire, "host", host.as_bytes()),
@@ -93,14 +120,13 @@ fn encode_request(context: &ProbeContext<'_>, probe: &HttpProbe) -> BytesMut {
 }
 
 async fn read_head(
-    stream: &mut ProbeStream,
-    buffer: &mut BytesMut,
+    connection: &mut BufferedProbeStream,
     method: &Method,
     progress: &ProbeProgress,
 ) -> Result<ResponseHead, AttemptFailure> {
     let mut informational = 0;
     loop {
-        match h1::parse_response(buffer, method) {
+        match h1::parse_response(&mut connection.buffer, method) {
             Err(_) => return Err(progress.failure(FailureReason::Malformed)),
             Ok(Some(head))
                 if head.status.is_informational()
@@ -112,11 +138,11 @@ async fn read_head(
                 }
             }
             Ok(Some(head)) => return Ok(head),
-            Ok(None) if buffer.len() > MAX_HEAD_BYTES => {
+            Ok(None) if connection.buffer.len() > MAX_HEAD_BYTES => {
                 return Err(progress.failure(FailureReason::Malformed));
             }
             Ok(None) => {
-                if tcp::read_some(stream, buffer, progress).await? == 0 {
+                if connection.read_some(progress).await? == 0 {
                     return Err(progress.failure(FailureReason::Closed));
                 }
             }
@@ -127,22 +153,21 @@ async fn read_head(
 struct BodyReader {
     decoder: BodyDecoder,
     max_body_bytes: usize,
-    /// Read on when the judge has seen enough.
+    /// Whether to read on after the check is decided, so that the connection can be reused.
     should_read_to_end: bool,
 }
 
 impl BodyReader {
-    /// Hands the body to `judge`; whether all of it was read.
+    /// Passes the body to `check`; returns whether all of it was read.
     async fn read_into(
         &mut self,
-        stream: &mut ProbeStream,
-        buffer: &mut BytesMut,
+        connection: &mut BufferedProbeStream,
         check: &mut ResponseCheck<'_>,
         progress: &ProbeProgress,
     ) -> Result<bool, AttemptFailure> {
         let mut remaining_bytes = self.max_body_bytes;
         loop {
-            match self.decoder.decode(buffer) {
+            match self.decoder.decode(&mut connection.buffer) {
                 Err(_) => return Err(progress.failure(FailureReason::Malformed)),
                 Ok(Decoded::End) => return Ok(true),
                 Ok(Decoded::Data(chunk)) => {
@@ -151,13 +176,13 @@ impl BodyReader {
                     if !should_read_more && !self.should_read_to_end {
                         return Ok(false);
                     }
-                    // What was read already may hold the end.
+                    // The bytes in the buffer may hold the end.
                     if remaining_bytes == 0 && self.decoder.remaining() != Some(0) {
                         return Ok(false);
                     }
                 }
                 Ok(Decoded::NeedMore) => {
-                    if tcp::read_some(stream, buffer, progress).await? == 0 {
+                    if connection.read_some(progress).await? == 0 {
                         if self.decoder.is_complete_at_close() {
                             return Ok(false);
                         }

@@ -1,28 +1,28 @@
-//! Connections whose answer was judged before its end.
+//! Delays the close of connections whose response was not read to its end.
 //!
-//! A probe closes by RST. An endpoint that has yet to write the rest of its answer would fail at it,
-//! and say so in its log, probe by probe.
+//! A probe closes with RST. An endpoint that has yet to write the rest of its response would fail,
+//! and would log an error for each probe.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::ProbeStream;
+use super::stream::ProbeStream;
 
-/// How long they stay, at least: the rest mostly follows at once.
+/// The time a connection stays open; most endpoints write the rest of a response at once.
 const MIN_LINGER: Duration = Duration::from_millis(50);
 
-/// So many at most; the oldest ones go.
+/// Connections that stay open, at most; the oldest one is closed for a new one.
 const MAX_LINGERING: usize = 64;
 
-/// Connections that are about to be closed, the oldest first.
+/// Connections to be closed, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct LingeringStreams {
     streams: RefCell<VecDeque<(Instant, Box<ProbeStream>)>>,
 }
 
 impl LingeringStreams {
-    /// Takes one that is not needed any more.
+    /// Closes `stream` later.
     pub(super) fn add(&self, stream: Box<ProbeStream>) {
         let mut streams = self.streams.borrow_mut();
         if streams.len() == MAX_LINGERING {
@@ -31,7 +31,7 @@ impl LingeringStreams {
         streams.push_back((Instant::now(), stream));
     }
 
-    /// Closes those that have stayed long enough.
+    /// Closes the connections that have stayed open long enough.
     pub(super) fn close_expired(&self, now: Instant) {
         let is_expired =
             |&mut (since, _): &mut (Instant, _)| now.saturating_duration_since(since) >= MIN_LINGER;

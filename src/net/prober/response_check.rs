@@ -1,4 +1,4 @@
-//! Judges an HTTP answer by what the probe expects.
+//! Checks an HTTP response against the probe's expectations.
 
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::logic::model::outcome::FailureReason;
 use crate::logic::probing::probe::{BodyMatcher, DegradedRule, HttpProbe, JsonMatcher};
 
-/// Takes an answer in, head first, and says what it is.
+/// The check of one response: the head first, then the body in chunks.
 #[derive(Debug)]
 pub(super) struct ResponseCheck<'a> {
     probe: &'a HttpProbe,
@@ -14,7 +14,7 @@ pub(super) struct ResponseCheck<'a> {
     is_degraded: bool,
     max_body_bytes: usize,
     body: Vec<u8>,
-    /// Tests for a text that has not been seen yet.
+    /// Expected texts that the body has not contained so far.
     missing_texts: Vec<&'a str>,
 }
 
@@ -49,12 +49,12 @@ impl<'a> ResponseCheck<'a> {
             return Err(FailureReason::Status(code));
         }
         if let Some((name, value)) = self.degraded.and_then(|degraded| degraded.header.as_ref()) {
-            self.is_degraded = headers.get_all(name).iter().any(|given| given == value);
+            self.is_degraded = headers.get_all(name).iter().any(|field| field == value);
         }
         Ok(())
     }
 
-    /// Whether the body has any bearing on what the answer is.
+    /// Whether the result depends on the body.
     pub(super) fn should_read_body(&self) -> bool {
         !self.probe.expect_body.is_empty() || self.degraded_json().is_some()
     }
@@ -63,13 +63,13 @@ impl<'a> ResponseCheck<'a> {
         self.degraded.and_then(|degraded| degraded.json.as_ref())
     }
 
-    /// Takes a piece of the body; whether more of it could change anything.
+    /// Adds a chunk of the body; returns whether further chunks could change the result.
     pub(super) fn push_body(&mut self, chunk: &[u8]) -> bool {
         let (previous_bytes, remaining_bytes) =
             (self.body.len(), self.max_body_bytes - self.body.len());
         self.body.extend_from_slice(&chunk[..chunk.len().min(remaining_bytes)]);
         let body = &self.body;
-        // A text may begin in the piece before, and no earlier.
+        // A text may begin in the previous chunk, and no earlier.
         self.missing_texts.retain(|text| {
             let from = previous_bytes.saturating_sub(text.len().saturating_sub(1));
             !has_subslice(&body[from..], text.as_bytes())
@@ -80,7 +80,7 @@ impl<'a> ResponseCheck<'a> {
         !is_decided && self.body.len() < self.max_body_bytes
     }
 
-    /// There is no more: whether the answer, which passes, is a degraded one.
+    /// Ends the check: whether the response, which passes, is a degraded one.
     pub(super) fn finish(&self) -> Result<bool, FailureReason> {
         let needs_json = |test: &BodyMatcher| matches!(test, BodyMatcher::Json(_));
         let json: Option<Value> =
@@ -103,7 +103,7 @@ impl<'a> ResponseCheck<'a> {
     }
 }
 
-/// Whether `text` stands somewhere in `bytes`.
+/// Whether `bytes` contain `text`.
 pub(super) fn has_subslice(bytes: &[u8], text: &[u8]) -> bool {
     text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
 }
@@ -123,7 +123,7 @@ mod tests {
         HttpProbe { expect_body: tests, ..HttpProbe::get("/") }
     }
 
-    /// Judges `body`, given in pieces of `piece` bytes.
+    /// Checks `body`, fed in chunks of `chunk_bytes`.
     fn check_body(
         tests: Vec<BodyMatcher>,
         body: &str,
@@ -144,18 +144,31 @@ mod tests {
     fn every_body_test_must_pass_at_every_split() {
         let text = |text: &str| BodyMatcher::Contains(text.to_owned());
         let pattern = |text| BodyMatcher::Regex(BytesRegex::parse(text).expect("a pattern"));
-        for piece in 1..12 {
-            assert_eq!(check_body(vec![text("is ok")], "all is ok here", piece), Ok(false));
-            assert_eq!(check_body(vec![text("is ok"), text("no")], "all is ok", piece).ok(), None);
-            assert_eq!(check_body(vec![pattern("^all .* ok$")], "all is ok", piece), Ok(false));
+        for chunk_bytes in 1..12 {
+            assert_eq!(check_body(vec![text("is ok")], "all is ok here", chunk_bytes), Ok(false));
             assert_eq!(
-                check_body(vec![pattern("^ok")], "all is ok", piece),
+                check_body(vec![text("is ok"), text("no")], "all is ok", chunk_bytes).ok(),
+                None
+            );
+            assert_eq!(
+                check_body(vec![pattern("^all .* ok$")], "all is ok", chunk_bytes),
+                Ok(false)
+            );
+            assert_eq!(
+                check_body(vec![pattern("^ok")], "all is ok", chunk_bytes),
                 Err(FailureReason::Body)
             );
             let tests = vec![BodyMatcher::Json(json_test("/a/0", json!(1))), text("a")];
-            assert_eq!(check_body(tests.clone(), r#"{"a": [1, 2]}"#, piece), Ok(false));
-            assert_eq!(check_body(tests.clone(), r#"{"a": [2]}"#, piece), Err(FailureReason::Body));
-            assert_eq!(check_body(tests, "a: 1", piece), Err(FailureReason::Body), "not JSON");
+            assert_eq!(check_body(tests.clone(), r#"{"a": [1, 2]}"#, chunk_bytes), Ok(false));
+            assert_eq!(
+                check_body(tests.clone(), r#"{"a": [2]}"#, chunk_bytes),
+                Err(FailureReason::Body)
+            );
+            assert_eq!(
+                check_body(tests, "a: 1", chunk_bytes),
+                Err(FailureReason::Body),
+                "not JSON"
+            );
         }
     }
 

@@ -1,11 +1,10 @@
-//! Loss is not silence.
+//! Repeats silent attempts, so that one lost packet does not look like a silent endpoint.
 //!
-//! The kernel repeats a lost SYN after a second (RFC 6298 2.1), longer than most probes wait, and a
-//! lost request after 200 ms. One lost packet in a probe of 500 ms would look like a silent
-//! endpoint. So a probe that hears nothing begins again beside itself: whole attempts, each on a
-//! connection of its own, and within each the opening of its connection twice more. What might be
-//! counted twice at the other side (a body, a POST) is asked once: there only the opening is
-//! repeated. Bursts, whose timeouts are short, begin again once.
+//! The kernel repeats a lost SYN after one second (RFC 6298 2.1), which is longer than most probe
+//! timeouts, and a lost request after 200 ms. A silent probe therefore starts further attempts
+//! beside the first one, each on its own connection, and repeats the connect of each attempt twice.
+//! A probe whose repetition could have an effect (a body, a POST) repeats only the connect. A probe
+//! with a short timeout, such as one of a burst, starts one further attempt.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -17,25 +16,25 @@ use http::Method;
 
 use crate::logic::probing::probe::{ProbeKind, ProbeSpec};
 
-/// Parts of the timeout, in percent, after which a probe begins again.
+/// When further attempts start, in percent of the timeout.
 const RETRY_AT_PERCENT: [u32; 4] = [10, 20, 40, 60];
 
-/// Nothing begins again earlier: answers of a healthy endpoint far away take as long.
+/// The earliest start of a further attempt: a distant healthy endpoint takes as long to respond.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// A timeout shorter than this leaves time to begin again once.
+/// A timeout shorter than this leaves time for one further attempt.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Connections at once, over all probes, that were opened because another one heard nothing. With
-/// very many silent endpoints they would use up the descriptors that first attempts need.
+/// Connections beyond the first one of each probe, over all probes of a thread. With very many
+/// silent endpoints they would use up the descriptors that first attempts need.
 const MAX_EXTRA_CONNECTIONS: usize = 256;
 
-/// When a probe begins again.
+/// When a silent probe starts further attempts and connects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProbeRetrySchedule {
-    /// Further attempts, after the first one's begin.
+    /// The starts of further attempts, after that of the first one.
     pub(super) attempt_delays: Vec<Duration>,
-    /// Further openings of one attempt's connection, after its begin.
+    /// The starts of further connects of one attempt, after its own start.
     pub(super) connect_delays: Vec<Duration>,
 }
 
@@ -69,14 +68,14 @@ fn can_repeat(kind: &ProbeKind) -> bool {
     }
 }
 
-/// Counts the connections beyond each attempt's first.
+/// Counts the connections beyond the first one of each probe.
 #[derive(Debug, Default)]
 pub(super) struct ExtraConnections {
     in_use: Cell<usize>,
 }
 
 impl ExtraConnections {
-    /// Leave for one more, until what is returned is dropped.
+    /// Permission for one more connection, until the permit is dropped.
     pub(super) fn try_acquire(&self) -> Option<ExtraConnectionPermit<'_>> {
         if self.in_use.get() >= MAX_EXTRA_CONNECTIONS {
             return None;
@@ -86,14 +85,14 @@ impl ExtraConnections {
     }
 }
 
-/// One of [`Spare`].
+/// Permission for one of [`ExtraConnections`].
 #[derive(Debug)]
 pub(super) struct ExtraConnectionPermit<'a> {
     extra_connections: &'a ExtraConnections,
 }
 
 impl ExtraConnectionPermit<'_> {
-    /// Holds it until `future` has ended.
+    /// Holds the permit until `future` has ended.
     pub(super) async fn hold_during<T>(self, future: impl Future<Output = T>) -> T {
         future.await
     }
@@ -105,7 +104,7 @@ impl Drop for ExtraConnectionPermit<'_> {
     }
 }
 
-/// Futures beside each other.
+/// Futures that run beside each other in one task.
 pub(super) struct FutureRace<'a, T> {
     running: Vec<Pin<Box<dyn Future<Output = T> + 'a>>>,
 }
@@ -119,7 +118,7 @@ impl<'a, T> FutureRace<'a, T> {
         self.running.push(Box::pin(future));
     }
 
-    /// The next one that ends. Waits for ever if none is left.
+    /// The output of the next future that ends; pending for ever if none is left.
     pub(super) async fn next(&mut self) -> T {
         poll_fn(|cx| {
             for at in 0..self.running.len() {

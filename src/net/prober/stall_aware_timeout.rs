@@ -1,47 +1,47 @@
-//! Time in which somebody looked.
+//! A timeout that counts only the time in which this process was running ("attended" time).
 //!
-//! A deadline on the clock blames the endpoint for time in which this process was not there: held
-//! up by another task, stopped, or without a processor. So the wait is cut into slices. A slice that
-//! rings when it should counts with what it took; one that rings late counts with what was planned,
-//! and is followed by another one before anything is judged, in which what has come meanwhile is
-//! read.
+//! A deadline on the clock blames the endpoint for time in which this process was delayed by
+//! another task, stopped, or without a processor. The wait is therefore cut into slices. A slice
+//! whose timer fires in time counts with its real duration. One whose timer fires late counts with
+//! its planned duration, and another slice follows before the timeout expires, so that bytes that
+//! have arrived meanwhile are read.
 
 use std::time::{Duration, Instant};
 
-/// A slice that rings this much later than planned was not attended to its end.
+/// A slice whose timer fires later than this was not attended to its end.
 const LATE_TOLERANCE: Duration = Duration::from_millis(10);
 
-/// Slices in a timeout, and their bounds.
+/// Slices in a timeout, and the bounds of their durations.
 const SLICES: u32 = 16;
 const MIN_SLICE: Duration = Duration::from_millis(5);
 const MAX_SLICE: Duration = Duration::from_millis(25);
 
-/// Timers count in milliseconds.
+/// The resolution of tokio's timers.
 const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
-/// A wait that takes this many times its bound on the clock says nothing.
+/// A wait that takes this many times its timeout on the clock is void.
 const UNATTENDED_FACTOR: u32 = 4;
 
-/// Measures a wait in attended time.
+/// Measures one wait in attended time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StallAwareTimeout {
     timeout: Duration,
     began: Instant,
-    /// Attended until the begin of the running slice.
+    /// The attended time before the running slice.
     attended: Duration,
     slice_began: Instant,
     planned_slice: Duration,
 }
 
-/// What the end of a slice means.
+/// The result of one slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SliceEnd {
-    /// Wait on, and judge nothing: the slice was not attended to its end.
+    /// The slice was not attended to its end: wait for another one.
     Late,
     Running,
-    /// The bound is reached.
+    /// The timeout has passed in attended time.
     Expired,
-    /// Too much went by unattended.
+    /// Too much of the time was unattended: the wait is void.
     Unattended,
 }
 
@@ -56,19 +56,20 @@ impl StallAwareTimeout {
         }
     }
 
-    /// When the slice ends: at the first of `marks`, in attended time, if that comes earlier than it
-    /// would end by itself.
+    /// When the slice ends: at the first of `deadlines` (in attended time) if that is earlier than
+    /// its regular end.
     pub(super) fn next_wakeup(&mut self, deadlines: impl IntoIterator<Item = Duration>) -> Instant {
         let slice = (self.timeout / SLICES).clamp(MIN_SLICE, MAX_SLICE);
-        let next_deadline = deadlines.into_iter().filter(|mark| *mark > self.attended).min();
+        let next_deadline =
+            deadlines.into_iter().filter(|deadline| *deadline > self.attended).min();
         let until = next_deadline.unwrap_or(self.timeout).min(self.timeout);
-        // Past its bound it goes on only after a late ring, for a look around.
+        // After its timeout a wait continues only with the slice that follows a late one.
         let left = until.checked_sub(self.attended).filter(|left| !left.is_zero());
         self.planned_slice = left.unwrap_or(slice).min(slice).max(TIMER_GRANULARITY);
         self.slice_began + self.planned_slice
     }
 
-    /// The slice has ended.
+    /// Ends the slice at `now`.
     pub(super) fn on_timer(&mut self, now: Instant) -> SliceEnd {
         let took = now.saturating_duration_since(self.slice_began);
         let is_late = took > self.planned_slice + LATE_TOLERANCE;
@@ -85,7 +86,7 @@ impl StallAwareTimeout {
         }
     }
 
-    /// What has been attended by `now`.
+    /// The attended time up to `now`.
     pub(super) fn attended_by(&self, now: Instant) -> Duration {
         let running = now.saturating_duration_since(self.slice_began);
         self.attended
@@ -105,7 +106,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Lets every slice ring `late` after its end; when it was over, and what was said.
+    /// Ends every slice `late` after its plan; returns the duration, the result and the slices.
     fn run_late(
         timeout: Duration,
         late: impl Fn(usize) -> Duration,
@@ -119,7 +120,7 @@ mod tests {
                 return (now - t0, end, slice + 1);
             }
         }
-        unreachable!("a wait has an end");
+        unreachable!("every wait ends");
     }
 
     #[test]
@@ -129,18 +130,18 @@ mod tests {
         assert_eq!(run_late(ms(20), |_| Duration::ZERO), (ms(20), SliceEnd::Expired, 4));
         assert_eq!(run_late(ms(1), |_| Duration::ZERO), (ms(1), SliceEnd::Expired, 1));
         let (took, end, _) = run_late(ms(500), |_| ms(9));
-        assert!(took < ms(525) && end == SliceEnd::Expired, "a little late is time like any other");
+        assert!(took < ms(525) && end == SliceEnd::Expired, "a small delay counts");
     }
 
     #[test]
     fn unattended_time_does_not_count() {
-        let held_up =
+        let run_delayed =
             |at| run_late(ms(500), move |slice| if slice == at { ms(700) } else { ms(0) });
         for at in 0..19 {
-            assert_eq!(held_up(at), (ms(1_200), SliceEnd::Expired, 20), "{at}");
+            assert_eq!(run_delayed(at), (ms(1_200), SliceEnd::Expired, 20), "{at}");
         }
-        // Held up at the very end, there is one more slice in which to look.
-        assert_eq!(held_up(19), (ms(1_225), SliceEnd::Expired, 21));
+        // A delay of the last slice adds one more slice.
+        assert_eq!(run_delayed(19), (ms(1_225), SliceEnd::Expired, 21));
     }
 
     #[test]
@@ -156,9 +157,9 @@ mod tests {
         let mut clock = StallAwareTimeout::new(ms(500), t0);
         assert_eq!(clock.next_wakeup([ms(10)]), t0 + ms(10));
         assert_eq!(clock.on_timer(t0 + ms(10)), SliceEnd::Running);
-        assert_eq!(clock.next_wakeup([ms(10)]), t0 + ms(35), "a mark that is past is none");
+        assert_eq!(clock.next_wakeup([ms(10)]), t0 + ms(35), "past deadlines are ignored");
         assert_eq!(clock.attended_by(t0 + ms(20)), ms(20));
         assert_eq!(clock.attended_by(t0 + ms(900)), ms(35));
-        assert_eq!(clock.next_wakeup([ms(900)]), t0 + ms(35), "nor one beyond the bound");
+        assert_eq!(clock.next_wakeup([ms(900)]), t0 + ms(35), "and so are those after the timeout");
     }
 }

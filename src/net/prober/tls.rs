@@ -1,4 +1,4 @@
-//! TLS towards endpoints: what a probe says of itself, made into what the library wants.
+//! TLS of probes: configurations, handshakes, and late refusals of the client certificate.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -17,21 +17,24 @@ use crate::logic::model::upstream_protocol::UpstreamTls;
 use crate::logic::probing::probe::ProbeKind;
 use crate::net::tls_client;
 
-use super::{AttemptFailure, CheckResult, ProbeContext, ProbeProgress, ProbeStream};
+use super::connection::{CheckResult, PassedCheck};
+use super::context::ProbeContext;
+use super::progress::{AttemptFailure, ProbeProgress};
+use super::stream::ProbeStream;
 
-/// A refusal that comes after the handshake is waited for as long as the handshake took, within
-/// these bounds.
+/// A refusal after the handshake is awaited for as long as the handshake took, within these
+/// bounds.
 const MIN_REFUSAL_WAIT: Duration = Duration::from_millis(2);
 const MAX_REFUSAL_WAIT: Duration = Duration::from_millis(100);
 
-/// What was made of each probe's TLS, for as long as the probe lives.
+/// The TLS configuration of each live probe; entries of dropped probes are removed.
 #[derive(Debug, Default)]
 pub(super) struct TlsConfigCache {
     configs: RefCell<Vec<(Weak<UpstreamTls>, Arc<ClientConfig>)>>,
 }
 
 impl TlsConfigCache {
-    /// What to speak TLS with.
+    /// The TLS configuration for `probe`.
     pub(super) async fn get_or_build(
         &self,
         probe: &Arc<UpstreamTls>,
@@ -40,7 +43,7 @@ impl TlsConfigCache {
             return Ok(config);
         }
         let mut config = tls_client::client_config(probe).await?;
-        // Who resumes a session does not show its certificate again.
+        // An endpoint that resumes a session does not show its certificate.
         config.resumption = Resumption::disabled();
         let config = Arc::new(config);
         let mut configs = self.configs.borrow_mut();
@@ -56,7 +59,7 @@ impl TlsConfigCache {
     }
 }
 
-/// Shakes hands on a new connection.
+/// Runs the TLS handshake on a new connection.
 pub(super) async fn tls_handshake(
     context: &ProbeContext<'_>,
     progress: &ProbeProgress,
@@ -70,7 +73,7 @@ pub(super) async fn tls_handshake(
     connected.map_err(|error| progress.io_failure(&error))
 }
 
-/// The name that is asked for: its own, that of the host, or the address.
+/// The server name: that of the probe's TLS settings, its host, or the address.
 fn probe_server_name(context: &ProbeContext<'_>) -> Option<ServerName<'static>> {
     let host = match &context.spec.kind {
         ProbeKind::Http(http) => http.host.as_deref(),
@@ -83,8 +86,8 @@ fn probe_server_name(context: &ProbeContext<'_>) -> Option<ServerName<'static>> 
     tls_client::server_name(own.or(host), context.target.ip())
 }
 
-/// Waits a moment after the handshake: in TLS 1.3 an endpoint that refuses our certificate, or the
-/// lack of one, says so only when the handshake is over on our side.
+/// Waits briefly after the handshake: in TLS 1.3 an endpoint sends its refusal of the client
+/// certificate after this side has completed the handshake.
 pub(super) async fn await_refusal(
     progress: &ProbeProgress,
     mut stream: Box<ProbeStream>,
@@ -96,5 +99,5 @@ pub(super) async fn await_refusal(
     {
         return Err(progress.io_failure(&error));
     }
-    Ok((false, None))
+    Ok(PassedCheck { is_degraded: false, transport: None })
 }
