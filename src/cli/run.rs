@@ -47,7 +47,7 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
     // Written out when dropped, at the very end.
     let _log = start_log(log);
     raise_descriptor_limit(&loaded.config);
-    crate::app::ops::event_log::recorder();
+    crate::app::ops::metrics::install_recorder();
     if !loaded.warnings.is_empty() {
         tracing::warn!("\n{}", loaded.warnings.render(false));
     }
@@ -128,7 +128,7 @@ fn raise_descriptor_limit(config: &Config) {
 /// or gone costs lines, which are counted, and never holds up a verdict or a request.
 fn start_log(format: LogFormat) -> WorkerGuard {
     let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
-    crate::app::ops::event_log::count_lost_lines(lines.error_counter());
+    crate::app::ops::event_log::set_dropped_line_counter(lines.error_counter());
     let filter = tracing_subscriber::EnvFilter::try_from_env("GAPLESS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()

@@ -37,7 +37,6 @@ use crate::net::prober::{ProbeConnectionCache, Prober};
 
 use super::dataplane::shared::{InstanceShared, WorkerReport};
 use super::ops::api::{ConfigJson, ProcessJson, WallClock};
-use super::ops::event_log;
 use super::ops::ledger::{LedgerConfig, LedgerHandle};
 use super::runtime::listeners::Listeners;
 use super::runtime::service_manager::Notifier;
@@ -53,8 +52,8 @@ use reload::ReloadAttempt;
 /// Limit of inputs taken in one turn: a flood of reports must not delay a verdict without bound.
 const MAX_TURN_INPUTS: usize = 4096;
 
-/// Interval of the metric recorder's upkeep.
-const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which the ledger receives the state of open incidents.
+const OPEN_INCIDENTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Commands from signals and from the owner of the [`super::Instance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,11 +212,11 @@ impl ControlLoop {
 
     /// Runs until a command ends it, then drains. Must run on a `LocalSet`.
     pub async fn run(mut self) {
-        let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
+        let mut upkeep = tokio::time::interval(OPEN_INCIDENTS_INTERVAL);
         loop {
             self.run_turn();
             let due = self.next_deadline();
-            let wake = due.unwrap_or_else(|| Instant::now() + METRICS_UPKEEP_INTERVAL);
+            let wake = due.unwrap_or_else(|| Instant::now() + OPEN_INCIDENTS_INTERVAL);
             tokio::select! {
                 biased;
                 command = self.inputs.commands.recv() => match command {
@@ -237,12 +236,7 @@ impl ControlLoop {
                 drilled = self.drill.next_input() => self.on_drill_input(drilled),
                 () = self.admin_state.drill_wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
-                _ = upkeep.tick() => {
-                    if let Some(recorder) = event_log::recorder() {
-                        recorder.run_upkeep();
-                    }
-                    self.update_open_incidents();
-                }
+                _ = upkeep.tick() => self.update_open_incidents(),
             }
             // Not only the timer: after a suspension of the process another input may wake it first.
             self.admin_state.lag.record_wakeup(wake, Instant::now());

@@ -4,9 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-
+use super::metrics::{Collect, FamilyWriter, families};
 use crate::logic::director::{Divergence, Event, OrderChange, WithheldReason};
 use crate::logic::discovery::{DnsRecordType, LookupAnswer, LookupQuestion};
 use crate::logic::health::endpoint_health::{Health, HealthTransition};
@@ -15,45 +13,26 @@ use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, ProbeOutcome};
 use crate::logic::orders::operator_orders::{OperatorOrder, OrderAction};
 
-/// Upper bounds of the buckets for detection and gap, in seconds.
-const WINDOW_BUCKETS_SECONDS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+static DROPPED_LINES: OnceLock<tracing_appender::non_blocking::ErrorCounter> = OnceLock::new();
 
-static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-
-/// The process's recorder; the first call installs it. `None` if another one was installed before.
-pub fn recorder() -> Option<&'static PrometheusHandle> {
-    let install = || {
-        let seconds = Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(seconds, &WINDOW_BUCKETS_SECONDS)
-            .ok()?;
-        let recorder = builder.build_recorder();
-        let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).ok()?;
-        Some(handle)
-    };
-    RECORDER.get_or_init(install).as_ref()
+/// Sets the counter of log lines that the log's writer dropped. Only the first call has an effect.
+pub fn set_dropped_line_counter(counter: tracing_appender::non_blocking::ErrorCounter) {
+    let _ = DROPPED_LINES.set(counter);
 }
 
-static LOST_LINES: OnceLock<tracing_appender::non_blocking::ErrorCounter> = OnceLock::new();
+/// The state of the process's log at scrape.
+pub struct LogMetrics;
 
-/// Has lines of the log that nobody took counted by [`lost_lines`].
-pub fn count_lost_lines(counter: tracing_appender::non_blocking::ErrorCounter) {
-    let _ = LOST_LINES.set(counter);
+impl Collect for LogMetrics {
+    fn collect(&self, out: &mut FamilyWriter) {
+        let dropped = DROPPED_LINES.get().map_or(0, |counter| counter.dropped_lines());
+        out.counter(families::LOG_LINES_DROPPED, [], dropped as u64);
+    }
 }
 
-/// Lines of the log that nobody took.
-pub fn lost_lines() -> usize {
-    LOST_LINES.get().map_or(0, tracing_appender::non_blocking::ErrorCounter::dropped_lines)
-}
-
-fn labels(subject: &IncidentSubject) -> [(&'static str, String); 3] {
-    [
-        ("pool", subject.pool.to_string()),
-        ("zone", subject.locality.to_string()),
-        ("endpoint", subject.address.to_string()),
-    ]
+/// Values of the labels `pool`, `zone` and `endpoint`.
+fn endpoint_labels(subject: &IncidentSubject) -> [String; 3] {
+    [subject.pool.to_string(), subject.locality.to_string(), subject.address.to_string()]
 }
 
 /// Logs and counts one event.
@@ -81,12 +60,12 @@ pub fn record_event(event: &Event) {
         }
         Event::RampEnded { pool, place, address } => log_ramp_ended(pool, place, *address),
         Event::RegionOrderChanged { pool, order } => {
-            counter!("gapless_region_order_changes_total", "pool" => pool.to_string()).increment(1);
+            families::REGION_ORDER_CHANGES.with([pool]).increment(1);
             tracing::info!(%pool, order = order.join(", "), "regions by how soon they answer");
         }
         Event::OrderChanged { order, change: fate } => log_order(order, *fate),
         Event::Panic { pool, is_active: true } => {
-            counter!("gapless_pool_panics_total", "pool" => pool.to_string()).increment(1);
+            families::POOL_PANICS.with([pool]).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
         }
         Event::Panic { pool, is_active: false } => tracing::warn!(%pool, "panic is over"),
@@ -94,8 +73,7 @@ pub fn record_event(event: &Event) {
 }
 
 fn log_order(order: &OperatorOrder, change: OrderChange) {
-    let labels = [("act", order.action.as_str()), ("fate", change.as_str())];
-    counter!("gapless_orders_total", &labels).increment(1);
+    families::ORDER_CHANGES.with([order.action.as_str(), change.as_str()]).increment(1);
     let (id, by, change) = (order.id, order.source.as_str(), change.as_str());
     let note = order.note.as_deref().unwrap_or_default();
     match order.action {
@@ -109,10 +87,9 @@ fn log_order(order: &OperatorOrder, change: OrderChange) {
 }
 
 fn record_zone_change(pool: &str, place: &Locality, verdict: Option<(Failure, u32)>) {
-    let labels = [("pool", pool.to_owned()), ("zone", place.to_string())];
     match verdict {
         Some((failure, witnesses)) => {
-            counter!("gapless_zone_verdicts_total", &labels).increment(1);
+            families::ZONE_VERDICTS.with([pool, &place.to_string()]).increment(1);
             tracing::warn!(%pool, zone = %place, reason = %failure, witnesses, "zone down");
         }
         None => tracing::warn!(%pool, zone = %place, "zone up"),
@@ -128,8 +105,7 @@ fn log_ramp_ended(pool: &str, place: &Locality, address: Option<SocketAddr>) {
 
 fn log_withheld(subject: &IncidentSubject, failure: Failure, why: WithheldReason) {
     let word = why.as_str();
-    let labels = [("pool", subject.pool.to_string()), ("why", word.to_owned())];
-    counter!("gapless_verdicts_withheld_total", &labels).increment(1);
+    families::VERDICTS_WITHHELD.with([&*subject.pool, word]).increment(1);
     tracing::warn!(
         pool = %subject.pool,
         zone = %subject.locality,
@@ -150,8 +126,7 @@ fn log_diverged(divergence: &Divergence) {
             }
         }
         Divergence::TrafficFails { subject, failure } => {
-            let pool = subject.pool.to_string();
-            counter!("gapless_divergences_total", "pool" => pool).increment(1);
+            families::DIVERGENCES.with([&subject.pool]).increment(1);
             tracing::warn!(
                 pool = %subject.pool,
                 zone = %subject.locality,
@@ -165,7 +140,7 @@ fn log_diverged(divergence: &Divergence) {
 
 fn log_inherited(subject: &IncidentSubject, health: Health) {
     let serving = if health.can_serve(false) { 1.0 } else { 0.0 };
-    gauge!("gapless_endpoint_up", &labels(subject)).set(serving);
+    families::ENDPOINT_UP.with(endpoint_labels(subject)).set(serving);
     let (pool, zone, endpoint) = (&subject.pool, &subject.locality, subject.address);
     match health {
         Health::Down { failure } | Health::Returning { failure, .. } => {
@@ -180,7 +155,7 @@ fn log_inherited(subject: &IncidentSubject, health: Health) {
 
 fn record_health_change(subject: &IncidentSubject, change: HealthTransition, health: Health) {
     let serving = if health.can_serve(false) { 1.0 } else { 0.0 };
-    gauge!("gapless_endpoint_up", &labels(subject)).set(serving);
+    families::ENDPOINT_UP.with(endpoint_labels(subject)).set(serving);
     let (pool, zone, endpoint) = (&subject.pool, &subject.locality, subject.address);
     match (change, health) {
         (HealthTransition::WentDown, Health::Down { failure }) => {
@@ -199,32 +174,29 @@ fn record_health_change(subject: &IncidentSubject, change: HealthTransition, hea
     }
 }
 
-fn incident_labels(incident: &Incident) -> [(&'static str, String); 3] {
-    [
-        ("pool", incident.subject.pool.to_string()),
-        ("zone", incident.subject.locality.to_string()),
-        ("class", incident.failure.class().to_string()),
-    ]
+/// Values of the labels `pool`, `zone` and `class`.
+fn incident_labels(incident: &Incident) -> [String; 3] {
+    let IncidentSubject { pool, locality, .. } = &*incident.subject;
+    [pool.to_string(), locality.to_string(), incident.failure.class().to_string()]
 }
 
 fn record_incident_began(incident: &Incident) {
     let labels = incident_labels(incident);
-    counter!("gapless_incidents_total", &labels).increment(1);
+    families::INCIDENTS.with(labels.each_ref()).increment(1);
     if let Some(detection) = incident.timeline.detection_time() {
-        histogram!("gapless_detection_seconds", &labels).record(detection);
+        families::DETECTION.with(labels).record(detection);
     }
 }
 
 fn record_incident_ended(incident: &Incident) {
     let labels = incident_labels(incident);
-    histogram!("gapless_gap_seconds", &labels).record(incident.timeline.failover_gap());
-    let [pool, zone, _] = labels;
+    families::GAP.with(labels.each_ref()).record(incident.timeline.failover_gap());
+    let [pool, zone, _] = &labels;
     let counts = incident.counts;
     for (outcome, count) in
         [("failed", counts.failed), ("rescued", counts.rescued), ("late", counts.late)]
     {
-        let labels = [pool.clone(), zone.clone(), ("outcome", outcome.to_owned())];
-        counter!("gapless_incident_requests_total", &labels).increment(count);
+        families::INCIDENT_REQUESTS.with([pool, zone, outcome]).increment(count);
     }
     tracing::warn!(
         pool = %incident.subject.pool,
@@ -240,25 +212,25 @@ fn record_incident_ended(incident: &Incident) {
     );
 }
 
+/// Counts one probe of an endpoint of `pool`.
 pub fn record_probe(pool: &str, outcome: ProbeOutcome) {
     if let Some(latency) = outcome.latency() {
-        histogram!("gapless_probe_duration_seconds", "pool" => pool.to_owned()).record(latency);
+        families::PROBE_DURATION.with([pool]).record(latency);
     }
-    let word = match outcome {
+    let outcome = match outcome {
         ProbeOutcome::Pass { .. } => "pass",
         ProbeOutcome::Degraded { .. } => "degraded",
         ProbeOutcome::Fail(failure) => failure.class().as_str(),
         ProbeOutcome::Inconclusive => "void",
     };
-    counter!("gapless_probes_total", "pool" => pool.to_owned(), "outcome" => word).increment(1);
+    families::PROBES.with([pool, outcome]).increment(1);
 }
 
 /// Counts one lookup of a name.
 pub fn record_lookup(question: &LookupQuestion, answer: &LookupAnswer, took: Duration) {
     let record = question.record_type.as_str();
-    histogram!("gapless_dns_lookup_duration_seconds", "record" => record).record(took);
-    counter!("gapless_dns_lookups_total", "record" => record, "result" => answer.as_str())
-        .increment(1);
+    families::DNS_LOOKUP_DURATION.with([record]).record(took);
+    families::DNS_LOOKUPS.with([record, answer.as_str()]).increment(1);
 }
 
 /// Logs the first of a row of lookups that end alike.
@@ -297,26 +269,26 @@ pub fn log_refused_addresses(question: &LookupQuestion, addresses: &[IpAddr]) {
 
 /// How late control woke up.
 pub fn record_lag(lag: Duration) {
-    gauge!("gapless_control_lag_seconds").set(lag.as_secs_f64());
+    families::CONTROL_LAG.handle().set(lag.as_secs_f64());
 }
 
 /// A snapshot was published.
 pub fn record_snapshot(version: u64) {
-    gauge!("gapless_snapshot_version").set(version as f64);
+    families::SNAPSHOT_VERSION.handle().set(version as f64);
 }
 
 /// A reload succeeded or not.
 pub fn record_reload(ok: bool) {
     let result = if ok { "ok" } else { "refused" };
-    counter!("gapless_config_reloads_total", "result" => result).increment(1);
-    gauge!("gapless_config_last_reload_ok").set(if ok { 1.0 } else { 0.0 });
+    families::CONFIG_RELOADS.with([result]).increment(1);
+    families::CONFIG_LAST_RELOAD_OK.handle().set(if ok { 1.0 } else { 0.0 });
 }
 
 /// This process has taken over from another, or another one from this has failed to.
 pub fn record_upgrade(ok: bool) {
     let result = if ok { "ok" } else { "failed" };
-    counter!("gapless_upgrades_total", "result" => result).increment(1);
-    gauge!("gapless_last_upgrade_ok").set(if ok { 1.0 } else { 0.0 });
+    families::UPGRADES.with([result]).increment(1);
+    families::LAST_UPGRADE_OK.handle().set(if ok { 1.0 } else { 0.0 });
 }
 
 /// Milliseconds with a fraction.

@@ -2,11 +2,12 @@
 
 pub mod admin;
 pub mod api;
+pub mod collectors;
 pub mod drill;
 pub mod event_log;
 pub mod explain;
-pub mod gauges;
 pub mod ledger;
+pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod status;

@@ -154,7 +154,7 @@ fn endpoint_addresses(loaded: &LoadedConfig) -> Vec<(String, SocketAddr)> {
 }
 
 fn start_instance(loaded: LoadedConfig, path: &Path, text: String) -> io::Result<Instance> {
-    crate::app::ops::event_log::recorder();
+    crate::app::ops::metrics::install_recorder();
     let file = Some(WatchedConfigFile {
         path: path.to_owned(),
         bytes: text.into_bytes(),

@@ -1,13 +1,14 @@
 //! `/api/v1/discovery` and the gauges of DNS names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::app::ops::api::WallClock;
 use crate::app::ops::event_log::millis;
+use crate::app::ops::metrics::{Collect, FamilyWriter, families};
 use crate::logic::discovery::{
     DiscoveryEntry, EndpointOrigin, LookupRecords, LookupState, LookupStatus, SrvTarget,
 };
@@ -63,48 +64,31 @@ impl Discovery {
             "endpoints": endpoints,
         })
     }
+}
 
-    /// Gauges of every name in the Prometheus text format.
-    pub fn render_metrics(&self, now: Instant) -> String {
-        let mut page = String::new();
-        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&DiscoveryEntry) -> Option<f64>| {
-            let samples = self.entries.iter().filter_map(|entry| Some((entry, value(entry)?)));
-            let mut samples = samples.peekable();
-            if samples.peek().is_some() {
-                let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
+/// Gauges of every name.
+impl Collect for Discovery {
+    fn collect(&self, out: &mut FamilyWriter) {
+        for entry in &self.entries {
+            let DiscoveryEntry { pool, place, discovery_name, .. } = entry;
+            let endpoints = self.endpoints_of(entry);
+            let found = endpoints.into_iter().flat_map(BTreeMap::values);
+            let stale_count = found.filter(|found| found.is_stale).count() as f64;
+            let count = endpoints.map_or(0, BTreeMap::len) as f64;
+            let mut lookups = self.lookups.status_of_name(discovery_name);
+            let good_at = lookups.iter().filter_map(|status| status.good_at).max();
+            lookups.extend(self.lookups.status_of_targets(discovery_name));
+            let failing = lookups.iter().filter_map(|status| status.failure);
+            let failures = failing.map(|(_, in_a_row)| in_a_row).max().unwrap_or(0);
+            let labels: [&dyn Display; 3] = [pool, place, discovery_name];
+            out.gauge(families::DNS_ENDPOINTS, labels, count);
+            out.gauge(families::DNS_ENDPOINTS_KEPT, labels, stale_count);
+            out.gauge(families::DNS_FAILURES_IN_A_ROW, labels, f64::from(failures));
+            if let Some(good_at) = good_at {
+                let age = out.now().saturating_duration_since(good_at);
+                out.gauge(families::DNS_ANSWER_AGE, labels, age.as_secs_f64());
             }
-            for (entry, value) in samples {
-                // Names consist of letters, digits and `-_.:`, so no label needs escaping.
-                let DiscoveryEntry { pool, place, discovery_name, .. } = entry;
-                let _ = writeln!(
-                    page,
-                    "{name}{{pool=\"{pool}\",zone=\"{place}\",name=\"{discovery_name}\"}} {value}"
-                );
-            }
-        };
-        let help = "Endpoints that a DNS name resolves to.";
-        gauge("gapless_dns_endpoints", help, &|entry| {
-            Some(self.endpoints_of(entry).map_or(0, BTreeMap::len) as f64)
-        });
-        let help = "Endpoints of a DNS name that are kept although DNS no longer lists them.";
-        gauge("gapless_dns_endpoints_kept", help, &|entry| {
-            let all = self.endpoints_of(entry).into_iter().flat_map(BTreeMap::values);
-            Some(all.filter(|found| found.is_stale).count() as f64)
-        });
-        let help = "Age of the last good DNS answer for a name.";
-        gauge("gapless_dns_answer_age_seconds", help, &|entry| {
-            let direct = self.lookups.status_of_name(&entry.discovery_name);
-            let good_at = direct.iter().filter_map(|status| status.good_at).max()?;
-            Some(now.saturating_duration_since(good_at).as_secs_f64())
-        });
-        let help = "Consecutive failed lookups of a DNS name.";
-        gauge("gapless_dns_failures_in_a_row", help, &|entry| {
-            let mut all = self.lookups.status_of_name(&entry.discovery_name);
-            all.extend(self.lookups.status_of_targets(&entry.discovery_name));
-            let failing = all.iter().filter_map(|status| status.failure);
-            Some(f64::from(failing.map(|(_, in_a_row)| in_a_row).max().unwrap_or(0)))
-        });
-        page
+        }
     }
 }
 

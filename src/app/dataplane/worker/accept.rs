@@ -14,7 +14,6 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::dataplane::listener_config::ListenerConfig;
 use crate::app::dataplane::proxy;
 use crate::app::dataplane::shared::{InstanceShared, Listener};
+use crate::app::ops::metrics::families;
 use crate::config::model::ServerLimits;
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
 
@@ -144,7 +144,7 @@ impl AcceptLoop<'_> {
             )
         {
             connections.fetch_sub(1, Relaxed);
-            counter!("gapless_client_connections_refused_total").increment(1);
+            families::CLIENT_CONNECTIONS_REFUSED.handle().increment(1);
             worker.warn_rate_limited("a client is turned away: `limits.connections` is reached");
             let _ = stream.set_zero_linger();
             return;

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use metrics::counter;
 use tokio::sync::Notify;
 
+use crate::app::ops::metrics::families;
 use crate::config::model::ServerLimits;
 use crate::logic::overload::descriptor_pool::DescriptorPermit;
 
@@ -352,8 +352,7 @@ impl ClientConnection {
     }
 
     fn close(&self, reason: CloseReason) {
-        counter!("gapless_client_connections_closed_total", "reason" => reason.as_str())
-            .increment(1);
+        families::CLIENT_CONNECTIONS_CLOSED.with([reason.as_str()]).increment(1);
         self.close_reason.set(Some(reason));
         if reason == CloseReason::HeaderTimeout {
             self.activity.set_head_late();

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use metrics::counter;
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use crate::app::dataplane::listener_config::ListenerConfig;
 use crate::app::dataplane::proxy::Client;
+use crate::app::ops::metrics::families;
 use crate::config::model::ServerLimits;
 use crate::logic::model::server_tls::DEFAULT_HANDSHAKE_TIMEOUT;
 use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
@@ -110,12 +110,12 @@ async fn tls_handshake(
 }
 
 fn count_handshake(result: &'static str) {
-    counter!("gapless_tls_handshakes_total", "result" => result).increment(1);
+    families::TLS_HANDSHAKES.with([result]).increment(1);
 }
 
 /// Resets the connection: whatever it has sent is not read.
 fn refuse(stream: &TcpStream, peer: SocketAddr, reason: &str) -> Option<AcceptedConnection> {
-    counter!("gapless_proxy_protocol_refused_total").increment(1);
+    families::PROXY_PROTOCOL_REFUSED.handle().increment(1);
     tracing::debug!(%peer, reason, "connection refused");
     let _ = stream.set_zero_linger();
     None

@@ -9,7 +9,6 @@ use std::net::{IpAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,12 +29,14 @@ use crate::logic::overload::descriptor_pool::MAX_ADMIN_CONNECTIONS;
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
 
 use super::api::{EndpointJson, PoolApiJson};
+use super::collectors::{DrillMetrics, OrderMetrics};
 use super::explain::json::ZoneExplanationJson;
 use super::explain::{self, ExplainReply, query};
 use super::ledger;
 use super::ledger::query::{IncidentFormat, IncidentQuery};
+use super::metrics::Collect;
 use super::status::StatusJson;
-use super::{event_log, gauges, whatif};
+use super::{event_log, metrics, whatif};
 use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::discovery::json::found_by_text;
 
@@ -225,36 +226,25 @@ fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
 }
 
 fn metrics_response(admin_state: &AdminState) -> AdminHttpResponse {
-    let mut page = event_log::recorder().map(|recorder| recorder.render()).unwrap_or_default();
-    page.push_str(&gauges::render_director(&admin_state.director.borrow(), Instant::now()));
-    page.push_str(&gauges::render_orders(&admin_state.director.borrow(), &admin_state.order_store));
-    page.push_str(&admin_state.discovery.borrow().render_metrics(Instant::now()));
-    page.push_str(&gauges::render_resources(&admin_state.shared));
-    page.push_str(&gauges::render_drills(
-        &admin_state.drills.borrow(),
-        &admin_state.clock,
-        Instant::now(),
-    ));
-    page.push_str(&admin_state.shared.metrics.render());
-    page.push_str(&gauges::render_ledger(&admin_state.ledger));
-    page.push_str(&admin_state.ledger.slo_metrics());
-    let dropped = admin_state.shared.reports_dropped.load(Relaxed);
-    page.push_str(
-        "# HELP gapless_reports_dropped_total Failures that control had no room to hear of.\n",
-    );
-    page.push_str("# TYPE gapless_reports_dropped_total counter\n");
-    page.push_str(&format!("gapless_reports_dropped_total {dropped}\n"));
-    page.push_str("# HELP gapless_log_lines_dropped_total Lines of the log that nobody took.\n");
-    page.push_str("# TYPE gapless_log_lines_dropped_total counter\n");
-    page.push_str(&format!("gapless_log_lines_dropped_total {}\n", event_log::lost_lines()));
-    page.push_str(
-        "# HELP gapless_access_log_lines_dropped_total Lines of the access log that were lost.\n",
-    );
-    page.push_str("# TYPE gapless_access_log_lines_dropped_total counter\n");
-    let dropped = admin_state.shared.access_log.dropped();
-    page.push_str(&format!("gapless_access_log_lines_dropped_total {dropped}\n"));
-    #[cfg(feature = "otlp")]
-    page.push_str(&admin_state.shared.traces.render_metrics());
+    let AdminState { director, order_store, discovery, drills, clock, shared, ledger, .. } =
+        admin_state;
+    let (director, discovery, drills) = (director.borrow(), discovery.borrow(), drills.borrow());
+    let orders = OrderMetrics { director: &director, order_store };
+    let drills = DrillMetrics { drills: &drills, clock };
+    let collectors: [&dyn Collect; _] = [
+        metrics::registry(),
+        &*director,
+        &orders,
+        &*discovery,
+        &**shared,
+        &drills,
+        &shared.metrics,
+        ledger,
+        &event_log::LogMetrics,
+        #[cfg(feature = "otlp")]
+        &shared.traces,
+    ];
+    let page = metrics::render(Instant::now(), &collectors);
     typed_response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())
 }
 

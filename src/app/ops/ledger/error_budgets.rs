@@ -1,14 +1,12 @@
 //! Error budgets: what workers have counted, by objective, over thirty days.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::dataplane::request_metrics::{RequestMetrics, RoutePoolCounts};
 use crate::logic::incident::slo::{
-    BURN_RATE_ALERTS, BurnRateAlert, LatencyObjective, SloCounts, SloHistory, SloObjectives,
-    SloWindow,
+    BurnRateAlert, LatencyObjective, SloCounts, SloHistory, SloObjectives, SloWindow,
 };
 use crate::logic::model::endpoint_stats::AttemptCounts;
 use crate::logic::model::id::Locality;
@@ -54,13 +52,6 @@ impl SloObjective {
     fn series_key(&self) -> String {
         let pool = self.pool.as_deref().unwrap_or_default();
         format!("{} {} {pool} {}", self.kind_text(), self.scope, self.name)
-    }
-
-    fn labels(&self) -> String {
-        let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-        let (name, pool) = (escaped(&self.name), self.pool.as_deref().unwrap_or_default());
-        let (kind, scope) = (self.kind_text(), self.scope);
-        format!("objective=\"{kind}\",scope=\"{scope}\",name=\"{name}\",pool=\"{pool}\"")
     }
 }
 
@@ -273,62 +264,10 @@ impl ErrorBudgets {
     }
 }
 
-/// The standings in the text format of Prometheus.
-pub(super) fn render_metrics(statuses: &[ObjectiveStatus]) -> String {
-    let mut page = String::new();
-    if statuses.is_empty() {
-        return page;
-    }
-    let mut gauge =
-        |name: &str, help: &str, lines: &dyn Fn(&ObjectiveStatus) -> Vec<(String, f64)>| {
-            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
-            for status in statuses {
-                let labels = status.objective.labels();
-                for (more, value) in lines(status) {
-                    let _ = writeln!(page, "{name}{{{labels}{more}}} {value}");
-                }
-            }
-        };
-    gauge("gapless_slo_objective_ratio", "What is promised.", &|status| {
-        vec![(String::new(), status.objective.target_share)]
-    });
-    let window = |span: SloWindow| format!(",window=\"{}\"", span.as_str());
-    let by_budget = |standing: &ObjectiveStatus, value: fn(SloCounts, f64) -> f64| {
-        let share = standing.objective.target_share;
-        let line = |(span, counts): (SloWindow, SloCounts)| (window(span), value(counts, share));
-        SloWindow::BUDGET_WINDOWS.into_iter().zip(standing.budgets).map(line).collect()
-    };
-    gauge("gapless_slo_good_ratio", "What was kept of it.", &|status| {
-        by_budget(status, |counts, _| counts.good_ratio())
-    });
-    gauge("gapless_slo_requests", "Requests that it was measured by.", &|status| {
-        by_budget(status, |counts, _| counts.total as f64)
-    });
-    let help = "What is left of the error budget: 1 is all of it, below 0 it is overdrawn.";
-    gauge("gapless_slo_budget_left_ratio", help, &|status| {
-        by_budget(status, SloCounts::budget_left)
-    });
-    let help = "How many times faster than just in time the error budget is used up.";
-    gauge("gapless_slo_burn_rate", help, &|status| {
-        SloWindow::BURN_RATE_WINDOWS
-            .into_iter()
-            .map(|span| (window(span), status.burn_rate(span)))
-            .collect()
-    });
-    let help = "Whether the budget burns so fast that somebody should know.";
-    gauge("gapless_slo_alert", help, &|status| {
-        let line = |alert: &BurnRateAlert| {
-            let is_on = if status.is_alerting(alert) { 1.0 } else { 0.0 };
-            (format!(",alert=\"{}\"", alert.name), is_on)
-        };
-        BURN_RATE_ALERTS.iter().map(line).collect()
-    });
-    page
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::incident::slo::BURN_RATE_ALERTS;
     use crate::logic::model::topology::{EndpointSpec, ZoneSpec};
     use crate::logic::routing::{HostMatch, PathMatch, RouteAction, RouteSpec};
 
@@ -434,9 +373,5 @@ mod tests {
         let key = budgets.objectives[0].series_key();
         budgets.series.entry(key).or_default().add(SloCounts { total: 10, bad: 5 }, NOW_S);
         assert!(is_on(&budgets));
-        let page = render_metrics(&budgets.objective_statuses(NOW_S));
-        let sample = "gapless_slo_alert{objective=\"availability\",scope=\"route\",name=\"api\",\
-                      pool=\"\",alert=\"fast\"} 1";
-        assert!(page.contains(sample), "{page}");
     }
 }

@@ -9,6 +9,7 @@ mod error_budgets;
 mod incident_store;
 mod joined_incidents;
 pub mod json;
+mod metrics;
 mod prediction_cache;
 pub mod query;
 mod record;
@@ -41,6 +42,7 @@ use crate::net::ledger_store;
 
 use super::api::WallClock;
 use crate::app::dataplane::shared::InstanceShared;
+use error_budgets::ObjectiveStatus;
 use prediction_cache::PredictionKey;
 use query::{IncidentFormat, IncidentQuery};
 use record::{DetectionQuantiles, IncidentRecord};
@@ -137,8 +139,8 @@ struct LedgerGauges {
     stored: AtomicU64,
     is_durable: AtomicBool,
     is_successor: AtomicBool,
-    /// Budgets and burn rates for `/metrics`.
-    slo_metrics: ArcSwap<String>,
+    /// Budgets and burn rates, as of the last sample.
+    objective_statuses: ArcSwap<Vec<ObjectiveStatus>>,
 }
 
 /// The way to the ledger.
@@ -264,11 +266,6 @@ impl LedgerHandle {
         Some(answer)
     }
 
-    /// Budgets and burn rates in the text format of Prometheus.
-    pub fn slo_metrics(&self) -> Arc<String> {
-        self.gauges.slo_metrics.load_full()
-    }
-
     /// Lets go of the file: another process goes on with it.
     pub fn release_file(&self) {
         self.send(LedgerMessage::ReleaseFile);
@@ -289,25 +286,6 @@ impl LedgerHandle {
         if self.messages.try_send(message).is_err() {
             self.gauges.dropped.fetch_add(1, Relaxed);
         }
-    }
-
-    /// Notes that had no room.
-    pub fn dropped(&self) -> u64 {
-        self.gauges.dropped.load(Relaxed)
-    }
-
-    pub fn failed_writes(&self) -> u64 {
-        self.gauges.failed_writes.load(Relaxed)
-    }
-
-    /// Incidents that are kept.
-    pub fn stored(&self) -> u64 {
-        self.gauges.stored.load(Relaxed)
-    }
-
-    /// Whether all of it is on the disk, or soon will be.
-    pub fn is_durable(&self) -> bool {
-        self.gauges.is_durable.load(Relaxed)
     }
 }
 

@@ -12,7 +12,6 @@ use crate::config::model::LedgerRetention;
 use crate::logic::incident::Incident;
 use crate::net::ledger_store::{LedgerStore, OpenedLedger};
 
-use super::error_budgets;
 use super::error_budgets::ErrorBudgets;
 use super::incident_store::{IncidentStore, LedgerEndpointKey, join_window_us};
 use super::prediction_cache::{PredictionCache, PredictionContext};
@@ -333,8 +332,8 @@ impl LedgerWorker {
         self.sample_due = now + SAMPLE_INTERVAL;
         let now_s = self.now_us() / 1_000_000;
         self.budgets.sample(&self.shared.metrics, now, now_s);
-        let page = error_budgets::render_metrics(&self.budgets.objective_statuses(now_s));
-        self.ledger.gauges.slo_metrics.store(Arc::new(page));
+        let statuses = self.budgets.objective_statuses(now_s);
+        self.ledger.gauges.objective_statuses.store(Arc::new(statuses));
     }
 
     /// Lets go of what is too much, and has the rest on the disk.

@@ -11,7 +11,6 @@ mod span;
 pub use request_trace::{AttemptSpan, RequestTrace};
 pub use span::trace_spans as spans_of;
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use crate::config::model::OtlpConfig;
 
 use crate::app::dataplane::shared::InstanceShared;
+use crate::app::ops::metrics::{Collect, FamilyWriter, families};
 
 /// Time that a stop grants to spans that are not exported yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -129,28 +129,21 @@ impl TraceQueue {
         }
     }
 
-    /// A page in the text format of Prometheus.
-    pub fn render_metrics(&self) -> String {
-        let mut page = String::new();
-        let name = "gapless_otlp_spans_exported_total";
-        let exported = self.exported.load(Relaxed);
-        let help = "Spans that the collector has taken.";
-        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {exported}");
-        let name = "gapless_otlp_spans_dropped_total";
-        let help = "Spans that were lost.";
-        let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter");
-        for why in SpanDropReason::ALL {
-            let dropped = self.dropped[why as usize].load(Relaxed);
-            let _ = writeln!(page, "{name}{{why=\"{}\"}} {dropped}", why.as_str());
-        }
-        page
-    }
-
     fn count_dropped(&self, why: SpanDropReason, spans: u64) {
         self.dropped[why as usize].fetch_add(spans, Relaxed);
     }
 
     fn target(&self) -> Option<Arc<OtlpConfig>> {
         lock(&self.target).clone()
+    }
+}
+
+impl Collect for TraceQueue {
+    fn collect(&self, out: &mut FamilyWriter) {
+        out.counter(families::OTLP_SPANS_EXPORTED, [], self.exported.load(Relaxed));
+        for reason in SpanDropReason::ALL {
+            let dropped = self.dropped[reason as usize].load(Relaxed);
+            out.counter(families::OTLP_SPANS_DROPPED, [&reason.as_str()], dropped);
+        }
     }
 }
