@@ -17,13 +17,11 @@ mod probe;
 mod route;
 mod scalar;
 mod steer;
-
-use std::fmt;
+mod text_or_table;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::Deserializer;
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
 pub(super) use self::balance::{Affinity, Balance, HashKey};
@@ -42,7 +40,8 @@ pub(super) use self::scalar::{
     AgeText, DeadlineText, DurationText, LimitText, MemoryLimitText, PercentText, Scalar, SizeText,
     StatusText, WholeNumber,
 };
-pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer, WordOr};
+pub(super) use self::steer::{Capacity, Decimal, Geo, Region, Steer};
+pub(super) use self::text_or_table::TextOrTable;
 
 /// The configuration of one gapless instance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -203,13 +202,13 @@ pub(super) struct Pool {
     /// begin with a header that speaks for nobody. Default: do not.
     pub(super) proxy_protocol: Option<Located<String>>,
     /// How traffic is led: a policy, or a table that says more. Default: `nearest`.
-    pub(super) steer: Option<Located<WordOr<Steer>>>,
+    pub(super) steer: Option<Located<TextOrTable<Steer>>>,
     /// What an endpoint of weight 1 can take before traffic spills to others. Default: no bound.
     pub(super) capacity: Option<LocatedTable<Capacity>>,
     /// What is said of a region, by its name.
     pub(super) region: Option<Entries<LocatedTable<Region>>>,
     /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
-    pub(super) balance: Option<Located<WordOr<Balance>>>,
+    pub(super) balance: Option<Located<TextOrTable<Balance>>>,
     /// By what requests stay with an endpoint. Default: they do not.
     pub(super) affinity: Option<LocatedTable<Affinity>>,
     /// The zones that the endpoints stand in.
@@ -369,27 +368,15 @@ impl TableShape for Zone {
     const EXPECTED: &str = "a table with `name` and `endpoints`";
 }
 
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EndpointVisitor)
-    }
+impl TableShape for EndpointTable {
+    const EXPECTED: &str = "an address such as \"10.0.1.11:9000\"";
 }
 
-/// Untagged enums lose the place of an error inside them; a visitor keeps it.
-struct EndpointVisitor;
-
-impl<'de> Visitor<'de> for EndpointVisitor {
-    type Value = Endpoint;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address such as \"10.0.1.11:9000\"")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Endpoint, E> {
-        Ok(Endpoint::Address(text.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
-        EndpointTable::deserialize(MapAccessDeserializer::new(map)).map(Endpoint::Table)
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match TextOrTable::deserialize(deserializer)? {
+            TextOrTable::Text(address) => Self::Address(address),
+            TextOrTable::Table(table) => Self::Table(table),
+        })
     }
 }

@@ -4,6 +4,7 @@
 mod access_log;
 mod balance;
 mod dns;
+mod endpoint_target;
 mod evacuate;
 mod health;
 mod ledger;

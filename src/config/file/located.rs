@@ -26,24 +26,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Located<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
-}
-
 /// A table of known keys and where it stands.
 ///
 /// A derived struct would also be read from a list, field by field in the order of the source; here
@@ -89,23 +71,33 @@ impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for OnlyMapVisitor<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for LocatedTable<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
+/// Gives a wrapper the schema of the value inside it, under the value's name: the place of a value
+/// is no part of a file. (The transparent derive of schemars would define the wrapper by name.)
+macro_rules! delegate_schema {
+    ($($wrapper:ident),+) => {
+        $(
+            impl<T: JsonSchema> JsonSchema for $wrapper<T> {
+                fn inline_schema() -> bool {
+                    T::inline_schema()
+                }
 
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
+                fn schema_name() -> Cow<'static, str> {
+                    T::schema_name()
+                }
 
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
+                fn schema_id() -> Cow<'static, str> {
+                    T::schema_id()
+                }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
+                fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                    T::json_schema(generator)
+                }
+            }
+        )+
+    };
 }
+
+delegate_schema!(Located, LocatedTable);
 
 /// The entries of a table whose keys the operator chooses, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,13 +1,11 @@
 //! What a route asks for beside its host and path, and how paths are read, as it is written.
 
-use std::fmt;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::Deserializer;
 
 use super::located::{Located, TableShape};
+use super::text_or_table::TextOrTable;
 
 /// How paths are brought to the one form in which they are matched and forwarded.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -50,29 +48,15 @@ impl TableShape for Paths {
     const EXPECTED: &str = "a table such as { encoded_slash = \"reject\" }";
 }
 
-const VALUE_TEST_EXPECTED: &str = "a text, or a table such as { present = true }";
+impl TableShape for TestTable {
+    const EXPECTED: &str = "a text, or a table such as { present = true }";
+}
 
 impl<'de> Deserialize<'de> for ValueTest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueTestVisitor)
-    }
-}
-
-/// Untagged enums lose the place of an error inside them; a visitor keeps it.
-struct ValueTestVisitor;
-
-impl<'de> Visitor<'de> for ValueTestVisitor {
-    type Value = ValueTest;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(VALUE_TEST_EXPECTED)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<ValueTest, E> {
-        Ok(ValueTest::Text(text.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ValueTest, A::Error> {
-        TestTable::deserialize(MapAccessDeserializer::new(map)).map(ValueTest::Table)
+        Ok(match TextOrTable::deserialize(deserializer)? {
+            TextOrTable::Text(text) => Self::Text(text),
+            TextOrTable::Table(table) => Self::Table(table),
+        })
     }
 }

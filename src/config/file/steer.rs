@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
 
 use super::located::{Entries, Located, LocatedTable, TableShape};
 use super::scalar::WholeNumber;
@@ -77,52 +75,6 @@ impl TableShape for Capacity {
 
 impl TableShape for Region {
     const EXPECTED: &str = "a table such as { capacity = { rate = 500 } }";
-}
-
-/// A word, or a table that says more.
-#[derive(Clone, Debug)]
-pub(in crate::config) enum WordOr<T> {
-    Word(String),
-    Table(T),
-}
-
-impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for WordOr<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(WordOrVisitor(PhantomData))
-    }
-}
-
-struct WordOrVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for WordOrVisitor<T> {
-    type Value = WordOr<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
-    }
-
-    fn visit_str<E: Error>(self, word: &str) -> Result<WordOr<T>, E> {
-        Ok(WordOr::Word(word.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WordOr<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(WordOr::Table)
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for WordOr<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("{}OrWord", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let table = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": "string" }, table] })
-    }
 }
 
 /// A number that need not be whole, such as `1.4`; text is kept for the checks to complain of.

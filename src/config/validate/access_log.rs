@@ -7,7 +7,7 @@ use super::validator::{SettingKey, Validator};
 use crate::config::diagnostics::Problem;
 use crate::config::file::{AccessLog, Located, LocatedTable};
 use crate::config::model::{self, AccessLogFormat, AccessLogTarget, ForwardedHeaders};
-use crate::config::{address, suggest};
+use crate::config::suggest;
 use crate::logic::model::network::Network;
 
 /// Fields that a line may have besides its own.
@@ -57,28 +57,15 @@ impl Validator<'_> {
     }
 
     pub(super) fn trusted_proxies(&mut self, given: &[Located<String>]) -> Vec<Network> {
-        if let Some(beyond) = given.get(MAX_NETWORKS) {
-            let message = format!("there are more than {MAX_NETWORKS} networks");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "give larger ones"));
+        let networks = self.networks(given, MAX_NETWORKS);
+        for (network, span) in networks.iter().filter(|(network, _)| network.prefix == 0) {
+            let problem = Problem::new(
+                format!("`{network}` believes every client what it says of its address"),
+                "name the networks that your own proxies are in",
+            );
+            self.diagnostics.warning(span, problem);
         }
-        let mut networks = Vec::new();
-        for one in given.iter().take(MAX_NETWORKS) {
-            match address::parse_network(&one.value) {
-                Ok(network) if network.prefix == 0 => {
-                    let problem = Problem::new(
-                        format!("`{network}` believes every client what it says of its address"),
-                        "name the networks that your own proxies are in",
-                    );
-                    self.diagnostics.warning(&one.span, problem);
-                    networks.push(network);
-                }
-                Ok(network) => networks.push(network),
-                Err(problem) => {
-                    self.diagnostics.error(&one.span, problem);
-                }
-            }
-        }
-        networks
+        networks.into_iter().map(|(network, _)| network).collect()
     }
 
     fn log_headers(

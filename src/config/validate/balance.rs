@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use super::ValidatedPools;
 use super::validator::{SettingKey, Validator};
 use crate::config::diagnostics::Problem;
-use crate::config::file::{self, AgeText, Located, LocatedTable, Scalar, WordOr};
+use crate::config::file::{self, AgeText, Located, LocatedTable, Scalar, TextOrTable};
 use crate::config::suggest;
 use crate::config::units;
 use crate::logic::model::topology::PoolSpec;
@@ -33,15 +33,15 @@ const SECRET_HELP: &str = "write one secret a line, each of 64 hexadecimal digit
 impl Validator<'_> {
     pub(super) fn balance(
         &mut self,
-        given: Option<Located<WordOr<file::Balance>>>,
+        given: Option<Located<TextOrTable<file::Balance>>>,
     ) -> BalancePolicy {
         let Some(Located { value, span }) = given else { return BalancePolicy::default() };
         match value {
-            WordOr::Word(word) => {
+            TextOrTable::Text(word) => {
                 let method = Some(Located { value: word, span: span.clone() });
                 self.balance_method(file::Balance { method, ..file::Balance::default() }, &span)
             }
-            WordOr::Table(table) => self.balance_method(table, &span),
+            TextOrTable::Table(table) => self.balance_method(table, &span),
         }
     }
 

@@ -3,30 +3,20 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::endpoint_target::check_reachable;
 use super::validator::{SettingKey, Validator};
 use crate::config::diagnostics::Problem;
 use crate::config::file::{Dns, Located, LocatedTable};
 use crate::config::{address, model};
-use crate::logic::discovery::{
-    AddressFamily, DiscoveryName, DnsNameError, EmptyAnswerPolicy, LookupPolicy, normalise_dns_name,
-};
-use crate::logic::model::network::Network;
+use crate::logic::discovery::{AddressFamily, EmptyAnswerPolicy, LookupPolicy};
 
 /// Where DNS is spoken.
 const DEFAULT_PORT: u16 = 53;
 const MAX_ANSWERS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const MAX_ALLOWED_NETWORKS: usize = 100;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What an endpoint is written as.
-pub(super) enum EndpointTarget {
-    Address(SocketAddr),
-    /// By a name that leads to it.
-    Name(DiscoveryName),
-}
 
 impl Validator<'_> {
     pub(super) fn dns(&mut self, given: Option<LocatedTable<Dns>>) -> model::DnsConfig {
@@ -51,7 +41,7 @@ impl Validator<'_> {
         let empty = self.setting(&key, default.on_empty, |text| parse_empty_policy(text)).value;
         let key = SettingKey::new(&table, "max_answers", &given.max_answers);
         let max_answers = self.integer(&key, &MAX_ANSWERS_RANGE, default.max_answers);
-        let allow = self.allowed_networks(&given.allow.unwrap_or_default());
+        let allow = self.networks(given.allow.as_deref().unwrap_or_default(), MAX_ALLOWED_NETWORKS);
         let policy = LookupPolicy {
             family,
             min_ttl: min.value,
@@ -60,7 +50,7 @@ impl Validator<'_> {
             retry_max: retry_max.value,
             on_empty: empty,
             max_answers,
-            allowed_networks: allow,
+            allowed_networks: allow.into_iter().map(|(network, _)| network).collect(),
         };
         let servers = given.servers.map(|given| self.dns_servers(&given, &table));
         model::DnsConfig {
@@ -69,21 +59,6 @@ impl Validator<'_> {
             policy,
             entries: std::mem::take(&mut self.dns_entries),
         }
-    }
-
-    fn allowed_networks(&mut self, given: &[Located<String>]) -> Arc<[Network]> {
-        if let Some(beyond) = given.get(MAX_ALLOWED_NETWORKS) {
-            let message = format!("there are more than {MAX_ALLOWED_NETWORKS} networks");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "give larger ones"));
-        }
-        let read = |one: &Located<String>| match address::parse_network(&one.value) {
-            Ok(network) => Some(network),
-            Err(problem) => {
-                self.diagnostics.error(&one.span, problem);
-                None
-            }
-        };
-        given.iter().take(MAX_ALLOWED_NETWORKS).filter_map(read).collect()
     }
 
     fn dns_servers(&mut self, given: &[Located<String>], table: &Range<usize>) -> Vec<SocketAddr> {
@@ -117,7 +92,7 @@ fn parse_server(text: &str) -> Result<SocketAddr, Problem> {
         Ok(ip) => Ok(SocketAddr::new(ip, DEFAULT_PORT)),
         Err(_) => address::parse_socket_address(text, "10.0.0.53:53"),
     };
-    super::pool::check_reachable(address?)
+    check_reachable(address?)
 }
 
 fn parse_family(text: &str) -> Result<AddressFamily, Problem> {
@@ -140,81 +115,5 @@ fn parse_empty_policy(text: &str) -> Result<EmptyAnswerPolicy, Problem> {
             let message = format!("`{text}` is not what can be done when a name has no endpoints");
             Err(Problem::new(message, "write \"keep\" or \"obey\""))
         }
-    }
-}
-
-/// Reads `IP:PORT` or `NAME:PORT`.
-pub(super) fn parse_target(text: &str) -> Result<EndpointTarget, Problem> {
-    let example = "10.0.1.11:9000";
-    if let Ok(address) = text.parse() {
-        return super::pool::check_reachable(address).map(EndpointTarget::Address);
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !text.contains("://") => (host, Some(port)),
-        _ => (text, None),
-    };
-    // What ends in a number is meant as an address (RFC 1123 2.1), and is none.
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    let has_letter = last.bytes().any(|b| b.is_ascii_alphabetic());
-    if !has_letter || host.contains(['/', ':', '[', ' ']) {
-        return address::parse_socket_address(text, example)
-            .and_then(super::pool::check_reachable)
-            .map(EndpointTarget::Address);
-    }
-    let name = parse_name(host)?;
-    let problem = || {
-        let help = format!(
-            "write it as \"{host}:9000\"; a service, whose records have ports, as {{ srv = \"_http._tcp.{host}\" }}"
-        );
-        Problem::new(format!("`{text}` has no port"), help)
-    };
-    let port = port.filter(|port| !port.is_empty()).ok_or_else(problem)?;
-    match port.parse::<u16>() {
-        Ok(0) => Err(Problem::new(
-            "nothing can be reached at port 0",
-            "write the port that the endpoint listens on",
-        )),
-        Ok(port) => Ok(EndpointTarget::Name(DiscoveryName::Host { name, port })),
-        Err(_) => {
-            Err(Problem::new(format!("`{port}` is no port"), "write a number from 1 to 65535"))
-        }
-    }
-}
-
-/// Reads the name of a service.
-pub(super) fn parse_service(text: &str) -> Result<DiscoveryName, Problem> {
-    if let Some((host, _)) = text.rsplit_once(':') {
-        let help = format!("write it as \"{host}\"");
-        return Err(Problem::new("a service has no port: its records say which", help));
-    }
-    parse_name(text).map(|name| DiscoveryName::Service { name })
-}
-
-fn parse_name(text: &str) -> Result<Arc<str>, Problem> {
-    let problem = |what: String, help: &str| Err(Problem::new(format!("`{text}` {what}"), help));
-    let such_as = "write a name such as \"web.example\"";
-    match normalise_dns_name(text) {
-        Ok(name) => Ok(name.into()),
-        Err(DnsNameError::Empty) => problem("is not a name".to_owned(), such_as),
-        Err(DnsNameError::NameTooLong(bytes)) => {
-            let what = format!("has {bytes} characters");
-            problem(what, "names in DNS have 253 at most (RFC 1035)")
-        }
-        Err(DnsNameError::LabelTooLong(label)) => {
-            let what = format!("has a part of {} characters", label.len());
-            problem(what, "parts of names in DNS have 63 at most (RFC 1035)")
-        }
-        Err(DnsNameError::EmptyLabel) => {
-            problem("has nothing between two dots".to_owned(), such_as)
-        }
-        Err(DnsNameError::InvalidCharacter(c)) => {
-            let help =
-                "names have letters, digits, `-`, `_` and `.`; others are written as \"xn--…\"";
-            problem(format!("has a `{c}` in it"), help)
-        }
-        Err(DnsNameError::MisplacedHyphen(label)) => problem(
-            format!("has the part `{label}`"),
-            "a part begins and ends with a letter or a digit",
-        ),
     }
 }

@@ -173,18 +173,7 @@ impl Validator<'_> {
             let problem = Problem::new("it is not said which proxies may connect", help);
             self.report_missing(&given.span, "from", problem);
         }
-        if let Some(beyond) = from.get(MAX_NETWORKS) {
-            let message = format!("there are more than {MAX_NETWORKS} networks");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "write larger ones"));
-        }
-        let mut networks = Vec::new();
-        for one in from.iter().take(MAX_NETWORKS) {
-            match address::parse_network(&one.value) {
-                Ok(network) => networks.push(network),
-                Err(problem) => drop(self.diagnostics.error(&one.span, problem)),
-            }
-        }
-        networks.into()
+        self.networks(from, MAX_NETWORKS).into_iter().map(|(network, _)| network).collect()
     }
 }
 

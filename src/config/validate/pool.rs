@@ -6,14 +6,13 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dns::{self, EndpointTarget};
+use super::endpoint_target::{self, EndpointTarget};
 use super::server::HEADER_BYTES_RANGE;
 use super::steer;
 use super::validator;
-use super::validator::{SettingKey, ValidatedSetting, Validator};
+use super::validator::{SettingKey, Validator};
 use crate::config::diagnostics::Problem;
 use crate::config::file::{self, Endpoint, LimitText, Located, LocatedTable, Scalar, Zone};
-use crate::config::units;
 use crate::logic::discovery::{DiscoveryEntry, DiscoveryName};
 use crate::logic::model::id::{Locality, is_valid_name};
 use crate::logic::model::selector::TopologySelector;
@@ -158,7 +157,7 @@ impl Validator<'_> {
     ) -> Option<(EndpointTarget, u32)> {
         let mut drain = None;
         let (target, span, weight) = match &given.value {
-            Endpoint::Address(text) => (dns::parse_target(text), &given.span, 1),
+            Endpoint::Address(text) => (endpoint_target::parse_target(text), &given.span, 1),
             Endpoint::Table(table) => {
                 drain = table.drain.as_ref().filter(|drain| drain.value);
                 let weight = self.integer(
@@ -168,10 +167,10 @@ impl Validator<'_> {
                 );
                 match (&table.address, &table.srv) {
                     (Some(address), None) => {
-                        (dns::parse_target(&address.value), &address.span, weight)
+                        (endpoint_target::parse_target(&address.value), &address.span, weight)
                     }
                     (None, Some(srv)) => (
-                        dns::parse_service(&srv.value).map(EndpointTarget::Name),
+                        endpoint_target::parse_service(&srv.value).map(EndpointTarget::Name),
                         &srv.span,
                         weight,
                     ),
@@ -281,36 +280,6 @@ impl Validator<'_> {
         StallBounds { floor: floor.value, ceiling: ceiling.value }
     }
 
-    /// Reports a duration that is longer than one that it must fit into.
-    pub(super) fn check_not_longer(
-        &mut self,
-        (inner_name, inner): (&str, &ValidatedSetting<Duration>),
-        (outer_name, outer): (&str, &ValidatedSetting<Duration>),
-    ) {
-        if inner.value <= outer.value {
-            return;
-        }
-        let Some((span, second)) = inner.conflicting_spans(outer) else {
-            return;
-        };
-        let problem = Problem::new(
-            format!(
-                "`{inner_name}` ({}) is longer than `{outer_name}` ({})",
-                inner.display_text(),
-                outer.display_text()
-            ),
-            format!(
-                "set `{inner_name}` to \"{}\" or less, or `{outer_name}` to \"{}\" or more",
-                units::format_duration(outer.value),
-                units::format_duration(inner.value)
-            ),
-        );
-        let finding = self.diagnostics.error(&span, problem);
-        if let Some(second) = second {
-            finding.add_related(&second, "longer than this");
-        }
-    }
-
     fn pool_limits(&mut self, limits: Option<LocatedTable<file::PoolLimits>>) -> PoolLimitSpec {
         let LocatedTable { value: given, span: table } = limits.unwrap_or_default();
         let default = PoolLimitSpec::default();
@@ -360,17 +329,3 @@ impl Validator<'_> {
 
 /// What names may be made of.
 pub(super) const NAME_HELP: &str = "use letters, digits, `-`, `_` and `.`";
-
-/// An endpoint is connected to, so it needs one address and one port.
-pub(super) fn check_reachable(address: SocketAddr) -> Result<SocketAddr, Problem> {
-    if address.port() == 0 {
-        let help = "write the port that the endpoint listens on";
-        return Err(Problem::new("nothing can be reached at port 0", help));
-    }
-    if address.ip().is_unspecified() {
-        let help =
-            format!("write the endpoint's own address, such as \"127.0.0.1:{}\"", address.port());
-        return Err(Problem::new(format!("{} stands for every address", address.ip()), help));
-    }
-    Ok(address)
-}

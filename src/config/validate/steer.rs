@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ValidatedPools;
 use super::validator::{SettingKey, Validator};
 use crate::config::diagnostics::Problem;
-use crate::config::file::{self, Decimal, Entries, Located, LocatedTable, WordOr, Zone};
+use crate::config::file::{self, Decimal, Entries, Located, LocatedTable, TextOrTable, Zone};
 use crate::config::model::GeoConfig;
 use crate::config::suggest;
 use crate::logic::model::topology::ZoneSpec;
@@ -24,7 +24,7 @@ const MAX_DATABASE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// What a pool says of it.
 pub(super) struct SteeringSettings {
-    pub(super) steer: Option<Located<WordOr<file::Steer>>>,
+    pub(super) steer: Option<Located<TextOrTable<file::Steer>>>,
     pub(super) capacity: Option<LocatedTable<file::Capacity>>,
     pub(super) region: Option<Entries<LocatedTable<file::Region>>>,
 }
@@ -42,10 +42,10 @@ impl Validator<'_> {
         let mut countries = None;
         match settings.steer {
             None => {}
-            Some(Located { value: WordOr::Word(value), span }) => {
+            Some(Located { value: TextOrTable::Text(value), span }) => {
                 steer.policy = self.policy(&Located { value, span });
             }
-            Some(Located { value: WordOr::Table(table), span }) => {
+            Some(Located { value: TextOrTable::Table(table), span }) => {
                 steer.policy = table.policy.map(|word| self.policy(&word)).unwrap_or_default();
                 let key = SettingKey::new(&span, "overprovisioning", &table.overprovisioning);
                 let default = Overprovisioning::default();

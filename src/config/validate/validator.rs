@@ -7,11 +7,13 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::address;
 use crate::config::deserialize::UnreadKeys;
 use crate::config::diagnostics::{Diagnostics, Problem};
 use crate::config::file::{DeadlineText, DurationText, Located, Scalar, SizeText, WholeNumber};
 use crate::config::units;
 use crate::logic::discovery::DiscoveryEntry;
+use crate::logic::model::network::Network;
 
 /// Timers count in milliseconds.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
@@ -214,6 +216,59 @@ impl Validator<'_> {
         if !self.unread.has_key(table, key) {
             self.diagnostics.error(table, problem);
         }
+    }
+
+    /// Reports a duration that is longer than one that it must fit into.
+    pub(super) fn check_not_longer(
+        &mut self,
+        (inner_name, inner): (&str, &ValidatedSetting<Duration>),
+        (outer_name, outer): (&str, &ValidatedSetting<Duration>),
+    ) {
+        if inner.value <= outer.value {
+            return;
+        }
+        let Some((span, second)) = inner.conflicting_spans(outer) else {
+            return;
+        };
+        let problem = Problem::new(
+            format!(
+                "`{inner_name}` ({}) is longer than `{outer_name}` ({})",
+                inner.display_text(),
+                outer.display_text()
+            ),
+            format!(
+                "set `{inner_name}` to \"{}\" or less, or `{outer_name}` to \"{}\" or more",
+                units::format_duration(outer.value),
+                units::format_duration(inner.value)
+            ),
+        );
+        let finding = self.diagnostics.error(&span, problem);
+        if let Some(second) = second {
+            finding.add_related(&second, "longer than this");
+        }
+    }
+
+    /// The networks of a list that can be read, each with its place; reports the others, and the
+    /// first beyond `max_count`.
+    pub(super) fn networks<'g>(
+        &mut self,
+        given: &'g [Located<String>],
+        max_count: usize,
+    ) -> Vec<(Network, &'g Range<usize>)> {
+        if let Some(beyond) = given.get(max_count) {
+            let message = format!("there are more than {max_count} networks");
+            self.diagnostics.error(&beyond.span, Problem::new(message, "write larger ones"));
+        }
+        let mut networks = Vec::new();
+        for Located { value, span } in given.iter().take(max_count) {
+            match address::parse_network(value) {
+                Ok(network) => networks.push((network, span)),
+                Err(problem) => {
+                    self.diagnostics.error(span, problem);
+                }
+            }
+        }
+        networks
     }
 
     /// Whether `value` is new among `seen`; if not, reports both places.
