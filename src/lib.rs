@@ -1,17 +1,29 @@
 //! gapless: a layer-7 global load balancer that predicts, measures and closes its own failover gap.
 //!
-//! Read the modules in this order; each may use only those above it (a test checks that):
+//! # Map
 //!
-//! 1. [`logic`]: the pure core. Health, steering, retries, incidents, and the director that owns
-//!    them. No clock, no socket, no task: time and seed are arguments.
-//! 2. [`config`] and [`net`]: the file, and the wire. Neither knows the other.
-//! 3. [`sim`]: a simulated world that runs the production director, for predictions and tests.
-//! 4. [`app`]: the wiring. One control thread writes snapshots; worker threads read them.
-//! 5. [`cli`]: one file a subcommand.
+//! The layers, in reading order. A layer uses only layers above it; a test checks that.
 //!
-//! Invariants: one writer (the control thread), one immutable snapshot, one atomic swap; the
-//! request path takes no lock and never waits for control; a bad configuration never replaces a
-//! good one; nothing that may have executed a non-idempotent request is sent it again.
+//! 1. [`logic`]: the pure core, without clock, socket, task or log. Time and seed are arguments.
+//!    Its rooms: `model` (names, topology, snapshot), `health` (one endpoint's state machine,
+//!    correlation, recovery), `probing` (schedule and detection window), `routing` (route table,
+//!    paths), `steering` (tiers, shares, balancers, affinity), `request` (retries, hedges, budgets,
+//!    breakers), `overload` (memory and descriptors), `incident` (timelines, objectives), `orders`
+//!    (operator orders), `drill` (fault injection), `discovery` (names to endpoints) and
+//!    `director`, which owns the state machines and composes them.
+//! 2. [`config`]: file to checked configuration. [`net`]: protocol adapters without policy (TLS,
+//!    HTTP/1.1, HTTP/2, probes, DNS, upstream connections). Neither uses the other.
+//! 3. [`sim`]: a discrete-event simulation of the production director, for predictions and tests.
+//! 4. [`app`]: the wiring. `runtime` (start, stop, upgrade), `dataplane` (workers, proxy, access
+//!    log), `control` (the control thread, reload, drills), `ops` (admin API, metrics, ledger).
+//! 5. [`cli`]: one module per subcommand.
+//!
+//! # Invariants
+//!
+//! - The control thread is the only writer. It publishes an immutable snapshot by one atomic swap.
+//! - The request path takes no lock and never waits for the control thread.
+//! - A configuration with an error never replaces a valid one.
+//! - A non-idempotent request that may have been executed is never sent again.
 
 pub mod logic;
 

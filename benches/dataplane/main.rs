@@ -19,25 +19,36 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod args;
 mod case;
+#[path = "../support/certificates.rs"]
 mod certificates;
 mod client;
+mod client_tls;
+#[path = "../support/cpu.rs"]
 mod cpu;
+mod cubic_namespace;
 mod environment;
 mod fixed_rate;
 mod h2c;
+#[path = "../support/http_check.rs"]
 mod http_check;
 mod load_core;
 mod load_tools;
 mod measure;
 mod memory;
+#[path = "../support/namespace.rs"]
 mod namespace;
+#[path = "../support/parse.rs"]
 mod parse;
 mod peer;
+#[path = "../support/peer_program.rs"]
 mod peer_program;
+#[path = "../support/process.rs"]
 mod process;
 mod report;
 mod stats;
+#[path = "../support/table.rs"]
 mod table;
+#[path = "../support/template.rs"]
 mod template;
 
 #[path = "../../tests/support/pki.rs"]
@@ -48,7 +59,6 @@ use args::DataplaneArgs;
 use case::{BenchCase, CASES, CONNECTIONS, EndpointProtocol, LoadProfile};
 use environment::BenchEnvironment;
 use measure::DataplaneBench;
-use namespace::CubicNamespace;
 use peer::InstalledProxy;
 use peer_program::Peer;
 use report::{CaseReport, DataplaneReport};
@@ -98,12 +108,12 @@ fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     let script = dir.path().join("wrk.lua");
     fs::write(&script, include_str!("wrk.lua"))?;
-    let tls = certificates::write_files(dir.path())?;
+    let tls = client_tls::write_files(dir.path())?;
 
     let selected = select_cases(args, &installed, h2load.is_some(), &mut missing)?;
-    let congestion_control = namespace::congestion_control()?;
-    let cubic_namespace = if selected.iter().any(|case| case.is_bulk()) {
-        CubicNamespace::for_bulk_cases(&congestion_control)?
+    let congestion_control = cubic_namespace::congestion_control()?;
+    let bulk_namespace = if selected.iter().any(|case| case.is_bulk()) {
+        cubic_namespace::for_bulk_cases(&congestion_control)?
     } else {
         None
     };
@@ -113,7 +123,7 @@ fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
         &installed,
         other_versions,
         congestion_control,
-        cubic_namespace.is_some(),
+        bulk_namespace.is_some(),
     )?;
 
     let (rounds, seconds) = if args.smoke { (1, 1) } else { (args.rounds, args.seconds) };
@@ -131,7 +141,7 @@ fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
     };
     let mut reports = Vec::new();
     for case in selected {
-        let namespace = cubic_namespace.as_ref().filter(|_| case.is_bulk());
+        let namespace = bulk_namespace.as_ref().filter(|_| case.is_bulk());
         reports.push(CaseReport::new(case, namespace::run_inside(namespace, || bench.run(case))?));
     }
     let report = DataplaneReport {

@@ -23,46 +23,65 @@ use clap::Parser;
 use serde_json::Value;
 
 mod args;
+#[path = "../support/bench_main.rs"]
 mod bench_main;
 mod calibration;
+#[path = "../support/cell_outcome.rs"]
 mod cell_outcome;
+#[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/endpoint.rs"]
 mod endpoint;
+#[path = "../support/endpoint_tls.rs"]
+mod endpoint_tls;
 mod evaluation;
+#[path = "../support/fault_class.rs"]
 mod fault_class;
+#[path = "../support/fleet.rs"]
 mod fleet;
+#[path = "../support/gapless_process.rs"]
 mod gapless_process;
+#[path = "../support/http1_message.rs"]
 mod http1_message;
+#[path = "../support/keep_alive_connections.rs"]
 mod keep_alive_connections;
+#[path = "../support/layout.rs"]
 mod layout;
+#[path = "../support/machine.rs"]
 mod machine;
 mod measurement;
+#[path = "../support/namespace.rs"]
 mod namespace;
+#[path = "../support/open_loop_load.rs"]
 #[allow(dead_code, reason = "an even pace is for comparisons")]
 mod open_loop_load;
+#[path = "../support/packet_drops.rs"]
+mod packet_drops;
 mod prediction;
 mod random_configs;
 mod report;
+#[path = "../support/run_deadline.rs"]
 mod run_deadline;
+#[path = "../support/sample.rs"]
 #[allow(dead_code, reason = "only their number matters here")]
 mod sample;
+mod tuned;
 
-#[path = "../dataplane/parse.rs"]
+#[path = "../support/parse.rs"]
 #[allow(dead_code, reason = "of what it reads, only cores matter here")]
 mod parse;
 #[path = "../../tests/support/pki.rs"]
 #[allow(dead_code, reason = "the tests need more kinds of certificates")]
 mod pki;
-#[path = "../dataplane/table.rs"]
+#[path = "../support/table.rs"]
 mod table;
-mod tuned;
 
 use args::{DetectionArgs, DetectionReportFormat};
 use cell_outcome::{CellOutcome, measure_with_repeats};
 use fault_class::{CLASSES, FaultClass, FaultMechanism, SMOKE_CLASSES};
 use layout::PoolLayout;
 use measurement::{DetectionMeasurement, DetectionPlan, PlannedFault};
-use namespace::BenchNamespace;
+use packet_drops::BenchNamespace;
 use prediction::ClassPrediction;
 use report::DetectionCell;
 use run_deadline::RunDeadline;
@@ -81,8 +100,9 @@ fn main() -> ExitCode {
 fn run(args: &DetectionArgs) -> io::Result<bool> {
     let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
-    certificates::write_files(dir.path())?;
+    endpoint_tls::write_files(dir.path())?;
     let namespace = BenchNamespace::new()?;
+    let network = namespace.as_ref().map(|namespace| &namespace.network);
     let bench = DetectionBench {
         args,
         dir: dir.path(),
@@ -90,15 +110,14 @@ fn run(args: &DetectionArgs) -> io::Result<bool> {
         run_deadline: &run_deadline,
     };
     if args.tuned {
-        let is_good = namespace::run_inside(namespace.as_ref(), || tuned::run(&bench))?;
+        let is_good = namespace::run_inside(network, || tuned::run(&bench))?;
         return Ok(is_good && !run_deadline.is_over());
     }
     if let Some(trials) = args.random {
-        let is_good =
-            namespace::run_inside(namespace.as_ref(), || random_configs::run(&bench, trials))?;
+        let is_good = namespace::run_inside(network, || random_configs::run(&bench, trials))?;
         return Ok(is_good && !run_deadline.is_over());
     }
-    let cells = namespace::run_inside(namespace.as_ref(), || bench.run())?;
+    let cells = namespace::run_inside(network, || bench.run())?;
     match args.format {
         DetectionReportFormat::Text => print!("{}", report::as_text(&cells)),
         DetectionReportFormat::Json => println!("{:#}", report::as_json(&cells)),

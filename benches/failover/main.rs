@@ -21,6 +21,7 @@ use clap::{Parser, ValueEnum};
 
 mod args;
 mod evaluation;
+#[path = "../support/executed_posts.rs"]
 #[allow(dead_code, reason = "whether is enough here, but for twice")]
 mod executed_posts;
 mod measurement;
@@ -28,69 +29,74 @@ mod peer;
 mod report;
 mod scenario;
 
-#[path = "../detection/bench_main.rs"]
+#[path = "../support/bench_main.rs"]
 mod bench_main;
-#[path = "../detection/cell_outcome.rs"]
+#[path = "../support/cell_outcome.rs"]
 mod cell_outcome;
-#[path = "../detection/certificates.rs"]
+#[path = "../support/certificates.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod certificates;
-#[path = "../dataplane/cpu.rs"]
+#[path = "../support/cpu.rs"]
 #[allow(dead_code, reason = "only whose child a process is matters here")]
 mod cpu;
-#[path = "../detection/endpoint.rs"]
+#[path = "../support/endpoint.rs"]
 mod endpoint;
-#[path = "../detection/fault_class.rs"]
+#[path = "../support/endpoint_tls.rs"]
+#[allow(dead_code, reason = "no probe here speaks TLS")]
+mod endpoint_tls;
+#[path = "../support/fault_class.rs"]
 #[allow(dead_code, reason = "not every class of the detection bench is one here")]
 mod fault_class;
-#[path = "../detection/fleet.rs"]
+#[path = "../support/fleet.rs"]
 #[allow(dead_code, reason = "a zone's injections are timed as one")]
 mod fleet;
-#[path = "../detection/gapless_process.rs"]
+#[path = "../support/gapless_process.rs"]
 #[allow(dead_code, reason = "of incidents only the verdict matters here")]
 mod gapless_process;
-#[path = "../detection/http1_message.rs"]
+#[path = "../support/http1_message.rs"]
 mod http1_message;
-#[path = "../dataplane/http_check.rs"]
+#[path = "../support/http_check.rs"]
 #[allow(dead_code, reason = "what a proxy adds to a request does not matter here")]
 mod http_check;
-#[path = "../detection/keep_alive_connections.rs"]
+#[path = "../support/keep_alive_connections.rs"]
 mod keep_alive_connections;
-#[path = "../detection/layout.rs"]
+#[path = "../support/layout.rs"]
 #[allow(dead_code, reason = "one pool is enough here")]
 mod layout;
-#[path = "../detection/machine.rs"]
+#[path = "../support/machine.rs"]
 mod machine;
-#[path = "../detection/namespace.rs"]
+#[path = "../support/namespace.rs"]
 mod namespace;
-#[path = "../detection/open_loop_load.rs"]
+#[path = "../support/open_loop_load.rs"]
 #[allow(dead_code, reason = "an uneven pace is for predictions")]
 mod open_loop_load;
-#[path = "../dataplane/parse.rs"]
+#[path = "../support/packet_drops.rs"]
+mod packet_drops;
+#[path = "../support/parse.rs"]
 #[allow(dead_code, reason = "of what it reads, only cores and parents matter here")]
 mod parse;
-#[path = "../dataplane/peer_program.rs"]
+#[path = "../support/peer_program.rs"]
 mod peer_program;
 #[path = "../../tests/support/pki.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod pki;
-#[path = "../dataplane/process.rs"]
+#[path = "../support/process.rs"]
 #[allow(dead_code, reason = "the process itself is not measured here")]
 mod process;
-#[path = "../detection/run_deadline.rs"]
+#[path = "../support/run_deadline.rs"]
 mod run_deadline;
-#[path = "../detection/sample.rs"]
+#[path = "../support/sample.rs"]
 mod sample;
-#[path = "../dataplane/table.rs"]
+#[path = "../support/table.rs"]
 mod table;
-#[path = "../dataplane/template.rs"]
+#[path = "../support/template.rs"]
 mod template;
 
 use args::{FailoverArgs, FailoverReportFormat};
 use cell_outcome::{CellOutcome, measure_with_repeats};
 use fault_class::FaultMechanism;
 use measurement::{FailoverMeasurement, FailoverPlan};
-use namespace::BenchNamespace;
+use packet_drops::BenchNamespace;
 use peer::InstalledPeer;
 use peer_program::Peer;
 use report::{FailoverCell, FailoverReport};
@@ -111,6 +117,7 @@ fn run(args: &FailoverArgs) -> io::Result<bool> {
     make_world_accessible(dir.path())?;
     let (installed, missing) = find_peers(args)?;
     let namespace = BenchNamespace::new()?;
+    let network = namespace.as_ref().map(|namespace| &namespace.network);
     let bench = FailoverBench {
         args,
         installed: &installed,
@@ -118,7 +125,7 @@ fn run(args: &FailoverArgs) -> io::Result<bool> {
         can_drop_packets: namespace.as_ref().is_some_and(|namespace| namespace.can_drop_packets),
         run_deadline: &run_deadline,
     };
-    let cells = namespace::run_inside(namespace.as_ref(), || Ok(bench.run()))?;
+    let cells = namespace::run_inside(network, || Ok(bench.run()))?;
     let rate = args.rate;
     let report = FailoverReport { rate, installed, missing, cells };
     match args.format {

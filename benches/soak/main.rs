@@ -23,45 +23,50 @@ mod post;
 mod report;
 mod sent_posts;
 
-#[path = "../detection/bench_main.rs"]
+#[path = "../support/bench_main.rs"]
 mod bench_main;
-#[path = "../detection/certificates.rs"]
+#[path = "../support/certificates.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod certificates;
-#[path = "../detection/endpoint.rs"]
+#[path = "../support/endpoint.rs"]
 mod endpoint;
-#[path = "../failover/executed_posts.rs"]
+#[path = "../support/endpoint_tls.rs"]
+#[allow(dead_code, reason = "no probe here speaks TLS")]
+mod endpoint_tls;
+#[path = "../support/executed_posts.rs"]
 #[allow(dead_code, reason = "when a POST was executed does not matter here")]
 mod executed_posts;
-#[path = "../detection/fault_class.rs"]
+#[path = "../support/fault_class.rs"]
 #[allow(dead_code, reason = "only some of the means are used here")]
 mod fault_class;
-#[path = "../detection/fleet.rs"]
+#[path = "../support/fleet.rs"]
 #[allow(dead_code, reason = "when a failure was in force does not matter here")]
 mod fleet;
-#[path = "../detection/gapless_process.rs"]
+#[path = "../support/gapless_process.rs"]
 #[allow(dead_code, reason = "verdicts do not matter here")]
 mod gapless_process;
-#[path = "../detection/http1_message.rs"]
+#[path = "../support/http1_message.rs"]
 #[allow(dead_code, reason = "who answered does not matter here")]
 mod http1_message;
-#[path = "../detection/keep_alive_connections.rs"]
+#[path = "../support/keep_alive_connections.rs"]
 mod keep_alive_connections;
-#[path = "../detection/layout.rs"]
+#[path = "../support/layout.rs"]
 #[allow(dead_code, reason = "one pool is enough here, and zones do not matter")]
 mod layout;
-#[path = "../detection/namespace.rs"]
-#[allow(dead_code, reason = "whether packets can be dropped does not matter here")]
+#[path = "../support/namespace.rs"]
 mod namespace;
+#[path = "../support/packet_drops.rs"]
+#[allow(dead_code, reason = "whether packets can be dropped does not matter here")]
+mod packet_drops;
 #[path = "../../tests/support/pki.rs"]
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod pki;
-#[path = "../detection/run_deadline.rs"]
+#[path = "../support/run_deadline.rs"]
 mod run_deadline;
-#[path = "../detection/sample.rs"]
+#[path = "../support/sample.rs"]
 #[allow(dead_code, reason = "only how a request ends is used here")]
 mod sample;
-#[path = "../dataplane/table.rs"]
+#[path = "../support/table.rs"]
 mod table;
 
 use args::SoakArgs;
@@ -72,7 +77,7 @@ use executed_posts::ExecutedPosts;
 use fleet::BenchFleet;
 use gapless_process::GaplessProcess;
 use layout::POOL_ENDPOINTS;
-use namespace::BenchNamespace;
+use packet_drops::BenchNamespace;
 use report::SoakReport;
 use run_deadline::RunDeadline;
 
@@ -97,7 +102,8 @@ fn run(args: &SoakArgs) -> io::Result<bool> {
     eprintln!("seed {seed}");
     let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let namespace = BenchNamespace::new()?;
-    let report = namespace::run_inside(namespace.as_ref(), || run_soak(args, seed, &run_deadline))?;
+    let network = namespace.as_ref().map(|namespace| &namespace.network);
+    let report = namespace::run_inside(network, || run_soak(args, seed, &run_deadline))?;
     print!("{}", report.as_text());
     if let Some(file) = &args.json {
         fs::write(file, format!("{:#}\n", report.as_json()))?;

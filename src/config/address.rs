@@ -1,4 +1,4 @@
-//! `IP:PORT` and host names: text to value, or what is wrong and how to write it.
+//! Parsers of `IP:PORT`, networks and host names; their errors explain how to write the value.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +8,7 @@ use super::diagnostics::Problem;
 use crate::logic::model::network::{Network, NetworkError};
 use crate::logic::routing::HostMatch;
 
-/// Reads `IP:PORT`; `example` is a complete address of the kind that is wanted.
+/// Parses `IP:PORT`; `example` is a valid address for the help text.
 pub(super) fn parse_socket_address(text: &str, example: &str) -> Result<SocketAddr, Problem> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -58,7 +58,7 @@ fn socket_address_problem(text: &str, example: &str) -> Problem {
     Problem::new(format!("`{text}` is not an ip:port"), such_as)
 }
 
-/// Reads a network such as `10.0.0.0/8`, or one address. Bits beyond the prefix are a mistake.
+/// Parses a network such as `10.0.0.0/8`, or one address. Host bits beyond the prefix are an error.
 pub(super) fn parse_network(text: &str) -> Result<Network, Problem> {
     let such_as = "write a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an IP address";
     Network::parse(text).map_err(|error| match error {
@@ -73,7 +73,7 @@ pub(super) fn parse_network(text: &str) -> Result<Network, Problem> {
     })
 }
 
-/// Reads the hosts of a route: one, or with `*.` in front all below it.
+/// Parses the host of a route: an exact name, or `*.` and a name for all names below it.
 pub(super) fn parse_host_match(text: &str) -> Result<HostMatch, Problem> {
     let Some(name) = text.strip_prefix("*.") else { return parse_host(text).map(HostMatch::Exact) };
     let name = parse_host(name)?;
@@ -84,7 +84,7 @@ pub(super) fn parse_host_match(text: &str) -> Result<HostMatch, Problem> {
     Ok(HostMatch::Wildcard(name))
 }
 
-/// Reads a host: lower case, without a port.
+/// Parses a host without a port; returns it in lower case.
 fn parse_host(text: &str) -> Result<String, Problem> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -120,7 +120,7 @@ fn parse_host(text: &str) -> Result<String, Problem> {
     ))
 }
 
-/// Reads what can be a Host header: a name or an address, with a port or without.
+/// Parses the value of a Host header: a name or an address, with or without a port.
 pub(super) fn parse_authority(text: &str) -> Result<String, Problem> {
     match text.parse::<Authority>() {
         Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
@@ -131,10 +131,10 @@ pub(super) fn parse_authority(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// Longest name that DNS carries.
+/// Longest name in DNS (RFC 1035).
 const DNS_NAME_BYTES: usize = 253;
 
-/// Longest part between two dots.
+/// Longest label in DNS (RFC 1035).
 const DNS_LABEL_BYTES: usize = 63;
 
 fn is_dns_name(text: &str) -> bool {

@@ -1,8 +1,8 @@
-//! Text to the mirror in [`super::file`], with every unreadable part reported and left out.
+//! Parses text into the types of [`super::file`]; every unreadable part is reported and left out.
 //!
-//! The mirror alone says what may be written, and deserializing stops at the first thing that may
-//! not. So the part that it names is reported, removed from the parsed tree, and the rest is read
-//! again; what was removed is remembered as a [`Gaps`], so that nothing else is blamed for it.
+//! Serde stops at the first error. So the part that the error names is reported and removed from
+//! the parsed tree, and the rest is deserialized again. [`UnreadKeys`] records what was removed, so
+//! that the checks do not report it as missing.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,13 +16,13 @@ use super::report::ConfigReport;
 use super::source_text::SourceText;
 use super::suggest;
 
-/// Unreadable parts that are removed before the rest is given up.
+/// Rounds of recovery, each of which removes one unreadable part.
 const MAX_RECOVERY_ROUNDS: usize = ConfigReport::MAX_DIAGNOSTICS;
 
-/// The span that the mirror's root has, which no table in the file has.
+/// The span of the root table; no table in the file has this span.
 pub(super) const ROOT_SPAN: Range<usize> = 0..0;
 
-/// Keys that the file has (or nearly has) but whose values could not be read.
+/// Keys in the file (also misspelt ones) whose values could not be read.
 #[derive(Debug, Default)]
 pub(super) struct UnreadKeys {
     entries: Vec<UnreadKey>,
@@ -30,18 +30,18 @@ pub(super) struct UnreadKeys {
 
 #[derive(Debug)]
 struct UnreadKey {
-    /// The span of the table that holds the key.
+    /// The span of the table with the key.
     table: Range<usize>,
     key: String,
 }
 
 impl UnreadKeys {
-    /// Whether `key` of the table at `table` was given, but not readably.
+    /// Whether the table at `table` has an unreadable `key`.
     pub(super) fn has_key(&self, table: &Range<usize>, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.table == *table && entry.key == key)
     }
 
-    /// The keys of the table at `table` that were given, but not readably.
+    /// The unreadable keys of the table at `table`.
     pub(super) fn keys_in(&self, table: &Range<usize>) -> Vec<String> {
         let unread = self.entries.iter().filter(|gap| gap.table == *table);
         unread.map(|gap| gap.key.clone()).collect()
@@ -57,7 +57,8 @@ impl UnreadKeys {
     }
 }
 
-/// Reads `text` as far as it can be read; `None` when what it says cannot be known at all.
+/// Reads as much of the file as possible; `None` when too little of it can be read to check the
+/// rest.
 pub(super) fn read_config_file(
     source: &SourceText<'_>,
     diagnostics: &mut Diagnostics,
@@ -89,17 +90,17 @@ pub(super) fn read_config_file(
     }
     let problem = Problem::new(
         "too much of the file cannot be read to check the rest",
-        "mend what is listed, then check again",
+        "correct the errors above, then check again",
     );
     diagnostics.error(&ROOT_SPAN, problem);
     None
 }
 
-/// What the parser says of a key that a table already has; the first one is kept, so the rest of
-/// the file means what it says.
+/// The parser's message for a duplicate key. The first value is kept, so the rest of the file is
+/// valid.
 const DUPLICATE_KEY: &str = "duplicate key";
 
-/// Reports what is not TOML, one error a line: the first one on a line tends to cause the others.
+/// Reports syntax errors, one per line: the first one on a line tends to cause the others.
 fn report_syntax_errors(
     source: &SourceText<'_>,
     errors: &[toml::de::Error],
@@ -134,15 +135,15 @@ fn explain_syntax_error(message: &str, covered: &str) -> Problem {
     Problem::new(message, help)
 }
 
-/// A part that was taken out of the tree.
+/// A part that was removed from the parsed tree.
 struct RemovedKey {
     /// The span of the nearest table around it.
     table: Range<usize>,
-    /// The key in that table that it is, or is an element of.
+    /// The key in that table whose value, or an element of whose value, was removed.
     key: String,
 }
 
-/// Takes out the key, value or element that stands at `span`, the innermost if several do.
+/// Removes the key, value or element at `span`, the innermost one if several have this span.
 fn remove_at_span(
     table: &mut DeTable<'_>,
     at: &Range<usize>,
@@ -167,13 +168,13 @@ fn remove_at_span(
     Some(RemovedKey { table: at.clone(), key })
 }
 
-/// What a search inside a value has found.
+/// The result of a search inside a value.
 enum Removal {
-    /// Removed from a table below; nothing is left to do.
+    /// The part was removed from a nested table.
     Nested(RemovedKey),
-    /// Removed from an array that is the value of the key at hand.
+    /// An element was removed from the array of the current key.
     Element,
-    /// The key at hand itself is to be removed.
+    /// The current key is to be removed.
     WholeValue,
 }
 
@@ -192,7 +193,8 @@ fn remove_nested(
                     return inner;
                 }
             }
-            // A list made of `[[headers]]` has the span of its first element; then all of it is meant.
+            // A list of `[[headers]]` has the span of its first element; then the whole list is
+            // meant.
             let element = array.iter().position(|one| one.span() == *span);
             let index = element.filter(|_| at != span)?;
             let remaining = array.iter().enumerate().filter(|(at, _)| *at != index);
@@ -203,7 +205,7 @@ fn remove_nested(
     }
 }
 
-/// Says in our words what was wrong with `removed`, and which key was meant if that is known.
+/// Rewords the error of serde about `removed`; returns also the key that was probably meant.
 fn explain_error(message: &str, removed: &RemovedKey) -> (Problem, Option<String>) {
     let key = removed.key.as_str();
     if let Some(expected) = message.strip_prefix(&format!("unknown field `{key}`")) {

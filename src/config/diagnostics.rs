@@ -1,29 +1,29 @@
-//! What the checks found, by byte span; [`super::source_text`] turns it into lines and columns.
+//! Diagnostics by byte span; [`super::source_text`] turns spans into lines and columns.
 
 use std::ops::Range;
 
 use super::referenced_file::ReferencedFile;
 use super::report::Severity;
 
-/// One thing that is wrong, or looks so.
+/// An error or a warning.
 #[derive(Clone, Debug)]
 pub(super) struct SpannedDiagnostic {
     pub(super) severity: Severity,
     pub(super) span: Range<usize>,
     pub(super) message: String,
     pub(super) help: String,
-    /// A second place that belongs to it, and why.
+    /// A second place, with its label.
     pub(super) related: Option<(Range<usize>, String)>,
 }
 
-/// Everything found in one file.
+/// The diagnostics of one file, and the files that it refers to.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics {
     list: Vec<SpannedDiagnostic>,
     files: Vec<ReferencedFile>,
 }
 
-/// A message and its mend, before it is known where they apply.
+/// A message and its help text, without a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) message: String,
@@ -37,7 +37,7 @@ impl Problem {
 }
 
 impl Diagnostics {
-    /// Records an error; a second place may be added to what is returned.
+    /// Records an error; the caller may add a second place to the result.
     pub(super) fn error(
         &mut self,
         span: &Range<usize>,
@@ -70,15 +70,16 @@ impl Diagnostics {
         self.list.iter().any(|finding| finding.severity == Severity::Error)
     }
 
-    /// Notes a file that is about to be read.
+    /// Records a file that is about to be read.
     pub(super) fn add_file(&mut self, file: ReferencedFile) {
         self.files.push(file);
     }
 
-    /// All of them, in the order of the file; and the files that were read besides.
+    /// The diagnostics in the order of the file, and the files that it refers to.
     pub(super) fn into_sorted(mut self) -> (Vec<SpannedDiagnostic>, Vec<ReferencedFile>) {
         self.list.sort_by_key(|finding| (finding.span.start, finding.span.end));
-        // Of one that was read twice the first look counts: what has changed since is news.
+        // For a file that was read twice the first stamp counts, so that a change in between is
+        // noticed.
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.files.dedup_by(|later, first| later.path == first.path);
         (self.list, self.files)

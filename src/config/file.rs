@@ -1,7 +1,7 @@
-//! The file as it is written: the only place where input is deserialized. Everything is optional
-//! here, because what is missing is said by the checks, which know where and how to mend it.
+//! The file as it is written, and the only place where input is deserialized. Every key is optional
+//! here: the checks report a missing key, because they know its place and what to write.
 //!
-//! The doc comments are the descriptions in the JSON Schema, so they speak to operators.
+//! The doc comments are the descriptions in the JSON Schema; their readers are operators.
 
 mod action;
 mod balance;
@@ -48,55 +48,56 @@ pub(super) use self::text_or_table::TextOrTable;
 #[serde(deny_unknown_fields)]
 #[schemars(title = "gapless configuration")]
 pub(super) struct ConfigFile {
-    /// Where this instance stands, as `region/zone`. Absent, the listed order of zones is the
-    /// preference.
+    /// The zone of this instance, as `region/zone`. Without it, the order of zones in the file is
+    /// the preference.
     #[serde(rename = "self")]
     pub(super) here: Option<Located<String>>,
-    /// Data-plane threads. Default: the cores that this process may use.
+    /// Number of data-plane threads. Default: the number of cores that this process may use.
     pub(super) workers: Option<Located<WholeNumber>>,
-    /// A directory for state that outlives the process. Default: none is kept.
+    /// A directory for state that outlives the process. Default: no state is kept.
     pub(super) state_dir: Option<Located<String>>,
-    /// How much of the past is kept.
+    /// How many incidents are kept, and for how long.
     pub(super) ledger: Option<LocatedTable<Ledger>>,
-    /// The operator's listener.
+    /// The listener for operators: API, metrics and dashboard.
     pub(super) admin: Option<LocatedTable<Admin>>,
-    /// Bounds on clients.
+    /// Limits on clients, and on the memory of this process.
     pub(super) limits: Option<LocatedTable<Limits>>,
-    /// How this instance probes, over all pools.
+    /// The budget for probes, over all pools.
     pub(super) probes: Option<LocatedTable<ProbeBudget>>,
-    /// How names of endpoints are looked up.
+    /// How the names of endpoints are resolved.
     pub(super) dns: Option<LocatedTable<Dns>>,
-    /// How a stop goes.
+    /// The steps of a stop, with their times.
     pub(super) shutdown: Option<LocatedTable<Shutdown>>,
-    /// What may be added to messages, and what their header fields may be called.
+    /// Header fields that are added to messages, and names of fields that are accepted.
     pub(super) headers: Option<LocatedTable<Headers>>,
-    /// Proxies in front of this one that are believed when they say for whom they ask: networks
-    /// such as `10.0.0.0/8`. Default: none.
+    /// Networks of proxies in front of this one, such as `10.0.0.0/8`. The client address in their
+    /// forwarding headers is trusted. Default: none.
     pub(super) trusted_proxies: Option<Vec<Located<String>>>,
-    /// How it is known where clients are, for pools that are led by that.
+    /// How the location of a client is determined, for pools that steer by it.
     pub(super) geo: Option<LocatedTable<Geo>>,
-    /// One line for each request, written when it is over.
+    /// One line for each request, written when the request ends.
     pub(super) access_log: Option<LocatedTable<AccessLog>>,
-    /// Where spans of requests go.
+    /// Where spans of requests are exported to.
     pub(super) otlp: Option<LocatedTable<Otlp>>,
-    /// How paths are brought to the one form in which they are matched and forwarded.
+    /// How paths are normalised before they are matched and forwarded.
     pub(super) paths: Option<LocatedTable<Paths>>,
-    /// Zones (`region/zone`) and regions that are to get no requests, in every pool.
+    /// Zones (`region/zone`) and regions that get no requests, in every pool.
     pub(super) evacuate: Option<Vec<Located<String>>>,
-    /// Drills that are run by themselves.
+    /// Drills that run on a schedule.
     pub(super) practice: Option<Vec<LocatedTable<Practice>>>,
-    /// Where clients connect.
+    /// The listeners that clients connect to.
     #[schemars(required, length(min = 1))]
     pub(super) listen: Option<Vec<LocatedTable<Listen>>>,
-    /// Which requests go to which pool.
+    /// Which requests go to which pool, in the order of the file.
     #[schemars(required, length(min = 1))]
     pub(super) route: Option<Vec<LocatedTable<Route>>>,
-    /// The endpoints, over all zones and regions, that can serve the same request; by name.
+    /// The pools, by name: all endpoints, over all zones and regions, that can serve the same
+    /// requests.
     #[schemars(required)]
     pub(super) pool: Option<Located<Entries<LocatedTable<Pool>>>>,
 }
 
-/// The operator's listener.
+/// The listener for operators: API, metrics and dashboard.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
@@ -104,47 +105,47 @@ pub(super) struct Admin {
     pub(super) address: Option<Located<String>>,
 }
 
-/// Bounds on clients.
+/// Limits on clients, and on the memory of this process.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
-    /// Client connections, per listener and over all workers. Default: 10000.
+    /// Client connections at each listener, over all workers. Default: 10000.
     pub(super) connections: Option<Located<WholeNumber>>,
-    /// Size of a request head, line and headers together; at least 8 KiB. Default: 60 KiB.
+    /// Size of a request head (request line and header fields); at least 8 KiB. Default: 60 KiB.
     pub(super) header: Option<Located<SizeText>>,
     /// Header fields in a request. Default: 100.
     pub(super) header_count: Option<Located<WholeNumber>>,
-    /// From the opening of a connection, or a request's first byte on one that was used before, to
-    /// the end of the request's head. Default: 10s.
+    /// Time for a request head: from the opening of the connection, or on a reused connection from
+    /// the first byte of the request, to the end of the head. Default: 10s.
     pub(super) header_timeout: Option<Located<DurationText>>,
-    /// How long a connection is kept on which nothing is asked. Default: 5m.
+    /// How long a connection without a request is kept open. Default: 5m.
     pub(super) idle_timeout: Option<Located<DurationText>>,
-    /// Bytes of a request's body that must come in a second, on average: who brings less may keep us
-    /// waiting for the route's `timeouts.idle` in all. Streams of gRPC are not bound by it; `0B` binds
-    /// nobody. Default: 500B.
+    /// Bytes of a request body that must arrive in a second, on average. A slower client may delay
+    /// the body by the route's `timeouts.idle` in total. Streams of gRPC are exempt; `0B` switches
+    /// the limit off. Default: 500B.
     pub(super) body_rate: Option<Located<SizeText>>,
-    /// How long a client may take nothing of a response. Default "60s".
+    /// How long a client may read nothing of a response. Default: 60s.
     pub(super) write_timeout: Option<Located<DurationText>>,
-    /// Memory that this process may use, or `unlimited`, or `system`: the bound of the control group, or
-    /// 80 % of the machine's memory if that is less. At 92 % of it idle connections are closed, at 95 %
-    /// new requests are answered 503, at 98 % no connections are accepted. Default: `system`.
+    /// Memory that this process may use, or `unlimited`, or `system`: the limit of the control
+    /// group, or 80 % of the machine's memory if that is less. At 92 % of it idle connections are
+    /// closed, at 95 % new requests are answered 503, at 98 % no connections are accepted. Default:
+    /// `system`.
     pub(super) memory: Option<Located<MemoryLimitText>>,
 }
 
-/// How a stop goes.
+/// The steps of a stop, with their times.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Shutdown {
     /// Time between failing readiness and closing the listeners. Default: 0s.
     pub(super) lame_duck: Option<Located<DurationText>>,
-    /// Time that running requests have after that. Default: 30s.
+    /// Time for running requests to end, after the listeners are closed. Default: 30s.
     pub(super) drain: Option<Located<DurationText>>,
-    /// At an upgrade in place: time in which the new process must be ready to take over. Default:
-    /// 30s.
+    /// Time for the new process to become ready in an upgrade in place. Default: 30s.
     pub(super) upgrade_timeout: Option<Located<DurationText>>,
 }
 
-/// What may be added to messages, and what their header fields may be called.
+/// Header fields that are added to messages, and names of fields that are accepted.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Headers {
@@ -152,22 +153,22 @@ pub(super) struct Headers {
     pub(super) expose: Option<Located<bool>>,
     /// The pseudonym in `Via`; empty adds none. Default: `gapless`.
     pub(super) via: Option<Located<String>>,
-    /// What becomes of header fields with `_` in their names, which some take for `-`: `reject` the
-    /// request, `drop` the field, or `allow` it. Default: `reject`.
+    /// How header fields with `_` in their names are handled, which some applications treat as `-`:
+    /// `reject` the request, `drop` the field, or `allow` it. Default: `reject`.
     pub(super) underscores: Option<Located<String>>,
-    /// How endpoints are told for whom they are asked: `x-forwarded`, `forwarded` (RFC 7239),
-    /// `both` or `off`. What clients have put there is replaced, unless they are
-    /// `trusted_proxies`. Default: `x-forwarded`.
+    /// Header fields with the client address for endpoints: `x-forwarded`, `forwarded` (RFC 7239),
+    /// `both` or `off`. Values from the client are replaced, unless it is one of `trusted_proxies`.
+    /// Default: `x-forwarded`.
     pub(super) forwarded: Option<Located<String>>,
-    /// Give each request an `x-request-id`, for the endpoint, the access log and answers of the
-    /// proxy's own; that of a trusted proxy is kept. Default: true.
+    /// Add an `x-request-id` to each request, for the endpoint, the access log and local replies;
+    /// the id from a trusted proxy is kept. Default: true.
     pub(super) request_id: Option<Located<bool>>,
-    /// Take part in traces (W3C Trace Context): give `traceparent` a new parent, or begin it.
-    /// Otherwise it passes as it is. Default: false.
+    /// Take part in traces (W3C Trace Context): update the parent in `traceparent`, or begin a
+    /// trace. Otherwise the field passes unchanged. Default: false.
     pub(super) traceparent: Option<Located<bool>>,
 }
 
-/// The endpoints that can serve the same request, and how they are watched.
+/// The endpoints that can serve the same requests, and how they are probed.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
@@ -175,43 +176,43 @@ pub(super) struct Pool {
     pub(super) probe: Option<Located<Probes>>,
     /// The parameters of the detection window.
     pub(super) detect: Option<LocatedTable<Detect>>,
-    /// When a request that waits for its answer becomes evidence.
+    /// When a request without a response becomes evidence.
     pub(super) stall: Option<LocatedTable<Stall>>,
-    /// When a zone is down as a whole.
+    /// When a zone is down as a whole, by correlated failures.
     pub(super) correlate: Option<LocatedTable<Correlate>>,
-    /// How what was down comes back.
+    /// How endpoints and zones that were down return.
     pub(super) recover: Option<LocatedTable<Recover>>,
-    /// How much may be down at once.
+    /// How many endpoints may be down at once.
     pub(super) evict: Option<LocatedTable<Evict>>,
-    /// What is promised of the pool, over all its routes.
+    /// The objectives of the pool, over all its routes.
     pub(super) slo: Option<LocatedTable<Slo>>,
     /// Serve from a new endpoint before its first pass. Default: false.
     pub(super) optimistic: Option<Located<bool>>,
     /// A rescued request answered later than this after its arrival counts as late.
     /// Default: 250ms.
     pub(super) late_after: Option<Located<DurationText>>,
-    /// Bounds on what is kept and under way.
+    /// Limits on connections and requests.
     pub(super) limits: Option<LocatedTable<PoolLimits>>,
     /// Send requests over TLS: `true`, or a table with its options. Default: in cleartext.
     pub(super) tls: Option<Located<Switch<Tls>>>,
-    /// What requests are sent over: `http1`; `http2`, in cleartext with prior knowledge; or `auto`,
-    /// over TLS what the endpoint chooses, in cleartext HTTP/1.1. Default: `http1`.
+    /// The protocol to endpoints: `http1`; `http2` (in cleartext with prior knowledge); or `auto`
+    /// (over TLS as the endpoint chooses, in cleartext HTTP/1.1). Default: `http1`.
     pub(super) protocol: Option<Located<String>>,
     /// Begin each connection with the client's address, in version `v1` or `v2` of the PROXY
-    /// protocol; a connection then serves one client's connection only. Probes of the same address
-    /// begin with a header that speaks for nobody. Default: do not.
+    /// protocol; a connection then serves one client connection only. Probes of the same address
+    /// begin with a header without a client (`UNKNOWN` or `LOCAL`). Default: no header.
     pub(super) proxy_protocol: Option<Located<String>>,
-    /// How traffic is led: a policy, or a table that says more. Default: `nearest`.
+    /// How traffic is steered: a policy, or a table with further keys. Default: `nearest`.
     pub(super) steer: Option<Located<TextOrTable<Steer>>>,
-    /// What an endpoint of weight 1 can take before traffic spills to others. Default: no bound.
+    /// Capacity of an endpoint of weight 1; more traffic spills to other zones. Default: no limit.
     pub(super) capacity: Option<LocatedTable<Capacity>>,
-    /// What is said of a region, by its name.
+    /// Settings of regions, by name.
     pub(super) region: Option<Entries<LocatedTable<Region>>>,
     /// How an endpoint is chosen among those that are equally near. Default: `least_requests`.
     pub(super) balance: Option<Located<TextOrTable<Balance>>>,
-    /// By what requests stay with an endpoint. Default: they do not.
+    /// How requests of a client stay with an endpoint. Default: no affinity.
     pub(super) affinity: Option<LocatedTable<Affinity>>,
-    /// The zones that the endpoints stand in.
+    /// The zones with their endpoints.
     #[schemars(required, length(min = 1))]
     pub(super) zone: Option<Vec<LocatedTable<Zone>>>,
 }
@@ -220,9 +221,9 @@ pub(super) struct Pool {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Detect {
-    /// Period of probes, start to start, of an endpoint that is up. Default: 1s.
+    /// Period of probes, from start to start, while an endpoint is up. Default: 1s.
     pub(super) interval: Option<Located<DurationText>>,
-    /// A probe that took this long has failed. Default: 500ms.
+    /// A probe without a result after this time has failed. Default: 500ms.
     pub(super) timeout: Option<Located<DurationText>>,
     /// Period while an endpoint is suspect or coming back. Default: 100ms.
     pub(super) fast_interval: Option<Located<DurationText>>,
@@ -232,24 +233,25 @@ pub(super) struct Detect {
     pub(super) down_after: Option<Located<WholeNumber>>,
     /// Passes in a row that bring an endpoint back. Default: 2.
     pub(super) up_after: Option<Located<WholeNumber>>,
-    /// While live traffic vouches for an endpoint its probes may be further apart, as long as the
-    /// worst case of the window stays within this. Default: they never are.
+    /// While live traffic proves an endpoint healthy, its probes may be further apart, as long as
+    /// the worst case of the detection window stays within this time. Default: the period never
+    /// grows.
     pub(super) target: Option<Located<DurationText>>,
 }
 
-/// When a request that waits for its answer becomes evidence: after three times the pool's 99.9th
-/// percentile it makes the endpoint looked at, after twelve times the 99th it counts as failed. Both
-/// are kept between these bounds.
+/// When a request without a response becomes evidence: after three times the pool's 99.9th
+/// percentile of latency the endpoint is probed, after twelve times the 99th the request counts as
+/// failed. Both times stay between these bounds.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stall {
-    /// Never before. Default: 50ms.
+    /// The shortest time. Default: 50ms.
     pub(super) floor: Option<Located<DurationText>>,
-    /// Never later. Default: 5s.
+    /// The longest time. Default: 5s.
     pub(super) ceiling: Option<Located<DurationText>>,
 }
 
-/// Bounds on what is kept and under way.
+/// Limits on connections and requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PoolLimits {
@@ -260,24 +262,24 @@ pub(super) struct PoolLimits {
     pub(super) idle_timeout: Option<Located<DurationText>>,
     /// Largest response head that is accepted; at least 8 KiB. Default: 64 KiB.
     pub(super) response_head: Option<Located<SizeText>>,
-    /// For each endpoint, over all workers. Who finds one at a limit goes to another.
+    /// Limits of each endpoint, over all workers. At a limit, a request goes to another endpoint.
     pub(super) endpoint: Option<LocatedTable<Caps>>,
-    /// For all endpoints of the pool together, over all workers.
+    /// Limits of all endpoints of the pool together, over all workers.
     pub(super) pool: Option<LocatedTable<Caps>>,
 }
 
-/// Circuit breakers: what may be under way at once.
+/// Circuit breakers: limits on concurrent connections and requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caps {
-    /// Open connections, idle ones included. Default: `unlimited`.
+    /// Open connections, including idle ones. Default: `unlimited`.
     pub(super) connections: Option<Located<LimitText>>,
-    /// Requests in flight, those that wait for a connection included. Default: `unlimited`.
+    /// Requests in flight, including those that wait for a connection. Default: `unlimited`.
     pub(super) requests: Option<Located<LimitText>>,
     /// Requests that wait, for `timeouts.connect` at most, until one of `connections` is free.
     /// Default: `unlimited`.
     pub(super) pending: Option<Located<LimitText>>,
-    /// Requests in flight that another endpoint has got before. Default: `unlimited`.
+    /// Retries in flight: requests that were sent to another endpoint before. Default: `unlimited`.
     pub(super) retries: Option<Located<LimitText>>,
 }
 
@@ -288,25 +290,26 @@ pub(super) struct Zone {
     /// `region/zone`, unique in the pool.
     #[schemars(required)]
     pub(super) name: Option<Located<String>>,
-    /// Addresses, or names that lead to them; unique in the pool.
+    /// Addresses, or names that resolve to them; unique in the pool.
     #[schemars(required, length(min = 1))]
     pub(super) endpoints: Option<Vec<Located<Endpoint>>>,
-    /// With the policy `weighted`: its share among the zones, 0 to 1000. Default: 1.
+    /// With the policy `weighted`: the relative share of the zone, 0 to 1000. Default: 1.
     pub(super) weight: Option<Located<WholeNumber>>,
-    /// `active`: serves with all other active zones, before the rest. `standby`: serves after all
-    /// others. Default: as the policy has it.
+    /// `active`: the zone serves together with all other active zones, before the rest. `standby`:
+    /// it serves after all others. Default: by the policy.
     pub(super) role: Option<Located<String>>,
-    /// So many of its endpoints must be able to serve before it gets traffic, unless nobody else can.
-    /// Default: 0.
+    /// Number of its endpoints that must be able to serve before the zone gets traffic, unless no
+    /// other zone can serve. Default: 0.
     pub(super) min_capacity: Option<Located<WholeNumber>>,
-    /// What it can take with all of its endpoints before traffic spills. Default: no bound.
+    /// Capacity of the zone with all of its endpoints up; more traffic spills to other zones.
+    /// Default: no limit.
     pub(super) capacity: Option<LocatedTable<Capacity>>,
-    /// The zone is to get no requests of this pool. Default: false.
+    /// The zone gets no requests of this pool. Default: false.
     pub(super) drain: Option<Located<bool>>,
 }
 
-/// `IP:PORT`, or `NAME:PORT` whose addresses (A and AAAA) are endpoints, or a table that gives it a weight
-/// as well.
+/// `IP:PORT`, or `NAME:PORT`, whose addresses (A and AAAA) are endpoints, or a table with further
+/// keys.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(super) enum Endpoint {
@@ -323,12 +326,13 @@ pub(super) struct EndpointTable {
     /// `IP:PORT` or `NAME:PORT`. This or `srv` is required.
     pub(super) address: Option<Located<String>>,
     /// The name of a service, such as `_http._tcp.web.example`: the targets of its SRV records are
-    /// endpoints. Those of the best priority serve; the others join when all of them are down.
+    /// endpoints. The targets of the best priority serve; the others join when all of those are
+    /// down.
     pub(super) srv: Option<Located<String>>,
-    /// Relative share of the zone's traffic, 1 to 1000: of each address of a name; for `srv`, what the
-    /// weights of its records are multiplied by. Default: 1.
+    /// Relative share of the zone's traffic, 1 to 1000. For a name, it is the share of each
+    /// address; for `srv`, a factor for the weights of the records. Default: 1.
     pub(super) weight: Option<Located<WholeNumber>>,
-    /// It is to get no requests. Default: false.
+    /// The endpoint gets no requests. Default: false.
     pub(super) drain: Option<Located<bool>>,
 }
 

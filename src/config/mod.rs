@@ -1,8 +1,9 @@
-//! The configuration file: text to a checked [`model::Config`], with every error located.
+//! The configuration file: parses text into a checked [`model::Config`] and locates every error.
 //!
-//! `file` mirrors the file and is all that deserializes; `read` fills it and reports what cannot
-//! be read; `validate` turns it into the [`model`], where nothing is optional that has a default;
-//! `report` shows what was found. A configuration with an error is never used in part.
+//! `file` mirrors the file and holds all types that are deserialized. `deserialize` fills them and
+//! reports what cannot be read. `validate` turns them into the [`model`], in which a value with a
+//! default is never optional. `report` renders the diagnostics. A configuration with an error is
+//! never used in part.
 
 mod address;
 mod deserialize;
@@ -31,24 +32,24 @@ use self::source_text::SourceText;
 pub use self::referenced_file::ReferencedFile;
 pub use self::schema::schema;
 
-/// Largest file that is read.
+/// Size limit of a configuration file.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A configuration that passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadedConfig {
-    /// What to run with.
+    /// The checked configuration.
     pub config: Config,
-    /// What is probably not meant; no errors.
+    /// Warnings only: likely mistakes that do not prevent the use.
     pub warnings: ConfigReport,
 }
 
-/// Why a file gave no configuration.
+/// The reason why a file yields no configuration.
 #[derive(Debug)]
 pub enum LoadError {
-    /// It could not be read at all.
+    /// The file could not be read.
     Unreadable { path: PathBuf, error: io::Error },
-    /// It was read, and is wrong.
+    /// The file was read and has errors.
     Invalid(ConfigReport),
 }
 
@@ -75,7 +76,7 @@ impl std::error::Error for LoadError {
 /// Reads and checks the file at `path`.
 ///
 /// # Errors
-/// When it cannot be read, is larger than [`MAX_FILE_BYTES`], or has any error in it.
+/// When the file cannot be read, is larger than [`MAX_FILE_BYTES`], or has an error.
 pub fn load(path: &Path) -> Result<LoadedConfig, LoadError> {
     let bytes = read(path)?;
     parse_bytes(&path.display().to_string(), &bytes).map_err(LoadError::Invalid)
@@ -101,7 +102,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// Checks what was read; `name` is as in [`parse`].
+/// Checks the bytes of a file; `name` is as in [`parse`].
 ///
 /// # Errors
 /// As [`parse`], and when the bytes are not UTF-8.
@@ -112,17 +113,17 @@ pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<LoadedConfig, ConfigRepor
     }
 }
 
-/// Reads and checks `text`; `name` is the file's path, which is shown in what is reported, and at
-/// which relative paths of other files begin.
+/// Parses and checks `text`. `name` is the path of the file: reports show it, and relative paths of
+/// other files start at its directory.
 ///
 /// # Errors
-/// When there is any error in it; the report then has all of them, and the warnings too.
+/// When `text` has an error; the report has all errors, and the warnings.
 pub fn parse(name: &str, text: &str) -> Result<LoadedConfig, ConfigReport> {
     let mut diagnostics = Diagnostics::default();
     let source = SourceText::new(name, text);
     let base = Path::new(name).parent().unwrap_or_else(|| Path::new(""));
     let config = deserialize::read_config_file(&source, &mut diagnostics)
-        .and_then(|(file, gaps)| validate::validate(file, &gaps, base, &mut diagnostics));
+        .and_then(|(file, unread)| validate::validate(file, &unread, base, &mut diagnostics));
     let report = source.report(diagnostics);
     match config {
         Some(config) => Ok(LoadedConfig { config, warnings: report }),

@@ -1,4 +1,4 @@
-//! The checked configuration: no optionals where a default exists.
+//! The checked configuration: a value with a default is never optional.
 
 mod otlp;
 
@@ -21,121 +21,126 @@ use crate::logic::routing::{PathNormalisation, RouteSpec};
 
 pub use self::otlp::{OtlpConfig, TraceSampling};
 
-/// A whole configuration that has passed every check.
+/// A configuration that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients connect; never empty.
+    /// The listeners for clients; never empty.
     pub listeners: Vec<ListenerSpec>,
-    /// Data-plane threads; at least 1.
+    /// The number of data-plane threads; at least 1.
     pub workers: usize,
-    /// Where state that outlives the process is kept.
+    /// The directory for state that outlives the process.
     pub state_dir: Option<PathBuf>,
-    /// How much of the past is kept.
+    /// Retention of incidents in the ledger.
     pub ledger: LedgerRetention,
     pub admin: AdminConfig,
     pub limits: ServerLimits,
-    /// How a stop goes.
+    /// The steps of a stop, with their times.
     pub shutdown: ShutdownConfig,
-    /// What may be added to messages, and what their fields may be called.
+    /// Header fields that are added, and names of fields that are accepted.
     pub headers: HeaderPolicy,
-    /// What is written down of each request.
+    /// The log line of each request.
     pub access_log: AccessLogConfig,
-    /// Where spans of requests go; always `None` without the feature `otlp`.
+    /// The export of spans; always `None` without the feature `otlp`.
     pub otlp: Option<OtlpConfig>,
-    /// How paths are brought to one form.
+    /// The normalisation of paths.
     pub paths: PathNormalisation,
-    /// How it is known where clients are.
+    /// How the location of a client is determined.
     pub geo: GeoConfig,
-    /// Proxies that are believed when they say for whom they ask.
+    /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<Network>,
     /// Routes in the order of the file; never empty.
     pub routes: Vec<RouteSpec>,
-    /// Pools, and where this instance stands. Zones whose endpoints are found by name may have none yet.
+    /// The pools, and the zone of this instance. A zone whose endpoints are resolved from names may
+    /// have none yet.
     pub topology: Topology,
-    /// Endpoints that are found by name.
+    /// Endpoints that are resolved from names.
     pub dns: DnsConfig,
-    /// Drills that are run by themselves.
+    /// Drills that run on a schedule.
     pub practice: Vec<PracticeSchedule>,
 }
 
 impl Config {
-    /// The same with made-up endpoints in place of what names lead to, for whoever looks nothing up.
+    /// The same configuration with placeholder endpoints for names, for commands that resolve
+    /// nothing.
     pub fn with_placeholder_endpoints(&self) -> Self {
         let topology = discovery::with_placeholder_endpoints(&self.topology, &self.dns.entries);
         Self { topology, ..self.clone() }
     }
 
-    /// What it needs descriptors for, besides connections of clients and to endpoints.
+    /// The descriptors that this configuration needs besides connections of clients and to
+    /// endpoints.
     pub fn descriptor_needs(&self) -> DescriptorDemand {
         let pools = self.topology.pools.iter().map(|pool| &**pool);
         descriptor_needs(self.workers, self.listeners.len(), pools, &self.dns.entries)
     }
 }
 
-/// What such a configuration needs descriptors for.
+/// See [`Config::descriptor_needs`].
 pub(super) fn descriptor_needs<'p>(
     workers: usize,
     listeners: usize,
     pools: impl Iterator<Item = &'p PoolSpec>,
     dns_entries: &[DiscoveryEntry],
 ) -> DescriptorDemand {
-    // Before it is known what a name leads to, it is taken for a few.
+    // A name that is not resolved yet counts as a few endpoints.
     let pending = |pool: &PoolSpec| dns_entries.iter().filter(|one| one.pool == pool.name).count();
     let endpoints = |pool: &PoolSpec| {
         let resolved = pool.zones.iter().map(|zone| zone.endpoints.len()).sum::<usize>();
         resolved.max(pending(pool) * PLACEHOLDERS_PER_NAME)
     };
     let probes: usize = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
-    // Addresses of both families are asked for.
+    // Each name is queried for addresses of both families.
     let lookups = (2 * dns_entries.len()).min(MAX_LOOKUPS_IN_FLIGHT);
     DescriptorDemand { workers, listeners, max_concurrent_probes: probes + lookups }
 }
 
-/// Names that lead to endpoints, and how they are looked up.
+/// Names that resolve to endpoints, and how they are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsConfig {
-    /// Who is asked; absent, those that the system names. Never empty.
+    /// The DNS servers, never empty; `None` means those of the system.
     pub servers: Option<Vec<SocketAddr>>,
-    /// An answer must be there by then.
+    /// The time limit of a lookup.
     pub timeout: Duration,
-    /// When names are looked up, and what is believed.
+    /// When names are looked up, and which answers are accepted.
     pub policy: LookupPolicy,
     pub entries: Vec<DiscoveryEntry>,
 }
 
-/// How it is known where clients are.
+/// How the location of a client is determined.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GeoConfig {
-    /// The bytes of a database in MaxMind's format.
+    /// The content of a database in MaxMind's format.
     pub database: Option<Arc<[u8]>>,
-    /// A header in which trusted proxies name the client's country; it wins.
+    /// A header field in which trusted proxies send the client's country; it overrides the
+    /// database.
     pub country_header: Option<HeaderName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSpec {
-    /// Port 0 takes any free port.
+    /// The address; port 0 stands for any free port.
     pub address: SocketAddr,
-    /// Whether HTTP/2 is served too.
+    /// Whether HTTP/2 is served besides HTTP/1.1.
     pub has_http2: bool,
-    /// How TLS is spoken; absent, all is cleartext.
+    /// TLS settings; `None` means cleartext.
     pub tls: Option<Arc<ServerTls>>,
-    /// The proxies that connect here, and say for whom; absent, clients connect themselves.
+    /// The networks of proxies that must send PROXY headers; `None` means that clients connect
+    /// directly.
     pub proxy_protocol: Option<Arc<[Network]>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Loopback only; port 0 takes any free port; absent switches it off.
+    /// Loopback only; port 0 stands for any free port; `None` switches the listener off.
     pub address: Option<SocketAddr>,
 }
 
-/// How many incidents are kept, and for how long.
+/// Retention of incidents in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerRetention {
-    /// What has been over for longer is forgotten.
+    /// Incidents that ended earlier are deleted.
     pub retention: Duration,
-    /// The oldest are forgotten beyond this many.
+    /// Beyond this number the oldest incidents are deleted.
     pub max_incidents: usize,
 }
 
@@ -147,29 +152,29 @@ impl Default for LedgerRetention {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Client connections, per listener and over all workers.
+    /// Client connections at each listener, over all workers.
     pub connections: usize,
-    /// Request head in bytes, line and headers together.
+    /// Largest request head (request line and header fields).
     pub header_bytes: usize,
-    /// Header fields in a request.
+    /// The most header fields in a request.
     pub header_count: usize,
-    /// From the opening of a connection, or a request's first byte on one that was used before, to the
-    /// end of the request's head.
+    /// Time for a request head: from the opening of the connection, or on a reused connection from
+    /// the first byte of the request.
     pub header_timeout: Duration,
-    /// A connection on which nothing is asked for this long is closed.
+    /// A connection without a request for this long is closed.
     pub idle_timeout: Duration,
-    /// Bytes of a request's body in a second, at least; zero is no bound.
+    /// The least bytes of a request body per second, on average; zero switches the limit off.
     pub min_body_rate_bytes: u64,
-    /// A client that takes nothing of a response for this long is cut.
+    /// The connection of a client that reads nothing of a response for this long is closed.
     pub write_timeout: Duration,
-    /// What this process may use.
+    /// The memory limit of this process.
     pub memory: MemoryLimit,
 }
 
-/// How much memory may be used.
+/// The source of the memory limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryLimit {
-    /// As much as the control group allows, and no more than most of the machine's.
+    /// The limit of the control group, or 80 % of the machine's memory if that is less.
     #[default]
     System,
     Bytes(u64),
@@ -191,15 +196,15 @@ impl Default for ServerLimits {
     }
 }
 
-/// How a stop goes: readiness fails, new connections still served for `lame_duck`, then no new
-/// ones, and running requests have until `drain` to end.
+/// The steps of a stop: readiness fails while new connections are served for `lame_duck`; then the
+/// listeners close, and running requests have `drain` to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownConfig {
-    /// Time between failing readiness and closing the listeners.
+    /// Time between the failure of readiness and the closing of the listeners.
     pub lame_duck: Duration,
-    /// Time that running requests have after that.
+    /// Time for running requests to end after that.
     pub drain: Duration,
-    /// Time that a process has to take over from this one.
+    /// Time for a new process to take over from this one.
     pub upgrade_timeout: Duration,
 }
 
@@ -213,40 +218,39 @@ impl Default for ShutdownConfig {
     }
 }
 
-/// What the proxy may add to messages, and what their header fields may be called.
+/// Header fields that the proxy adds, and names of fields that it accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPolicy {
     /// Add `x-gapless-endpoint` and `x-gapless-attempts` to responses.
     pub should_expose: bool,
     /// The pseudonym in `Via`; empty adds none.
     pub via_pseudonym: String,
-    /// What becomes of fields of requests with `_` in their names.
+    /// How request fields with `_` in their names are handled.
     pub underscores: UnderscorePolicy,
-    /// How endpoints are told for whom they are asked, and which fields of trusted proxies are
-    /// believed.
+    /// The fields that carry the client's address to endpoints, and that are trusted from proxies.
     pub forwarded: ForwardedHeaders,
-    /// Give each request an `x-request-id`.
+    /// Add an `x-request-id` to each request.
     pub should_set_request_id: bool,
-    /// Take part in traces: a new parent in `traceparent`.
+    /// Take part in traces: set a new parent in `traceparent`.
     pub should_set_traceparent: bool,
-    /// Spans are exported: the share of them where a trace begins here.
+    /// The share of exported traces among those that begin here; `None` if spans are not exported.
     pub sampling: Option<TraceSampling>,
 }
 
-/// What becomes of header fields with `_` in their names: applications may take it for `-`, and so
-/// for a field that they trust.
+/// How header fields with `_` in their names are handled: an application may treat `_` as `-` and
+/// take the field for a trusted one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnderscorePolicy {
-    /// The request is refused.
+    /// The request is rejected with 400.
     #[default]
     Reject,
-    /// They are left out.
+    /// The fields are removed.
     Drop,
-    /// They are passed on.
+    /// The fields are forwarded.
     Allow,
 }
 
-/// The fields that say for whom a proxy asks.
+/// The fields that carry the address of the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeaders {
     /// `X-Forwarded-For`, `-Proto` and `-Host`.
@@ -254,9 +258,9 @@ pub enum ForwardedHeaders {
     XForwarded,
     /// `Forwarded` (RFC 7239).
     Rfc7239,
-    /// All of them; those that begin with `X` are believed.
+    /// Both kinds; those that begin with `X` are trusted.
     Both,
-    /// None; those that begin with `X` are believed.
+    /// No field is sent; those that begin with `X` are trusted.
     Off,
 }
 
@@ -274,19 +278,19 @@ impl Default for HeaderPolicy {
     }
 }
 
-/// What is written down of each request, and where.
+/// The access log: its target, format and fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
     pub target: AccessLogTarget,
     pub format: AccessLogFormat,
-    /// Write the names of a query's parts without their values.
+    /// Write the names of query parameters without their values.
     pub should_redact_query: bool,
-    /// Fields of the request that are written too, in their order.
+    /// Request fields that are added to a line, in this order.
     pub headers: Vec<HeaderName>,
 }
 
 impl AccessLogConfig {
-    /// Whether anything is written at all.
+    /// Whether lines are written at all.
     pub fn is_on(&self) -> bool {
         self.target != AccessLogTarget::Off
     }
@@ -308,13 +312,13 @@ pub enum AccessLogTarget {
     #[default]
     Off,
     Stdout,
-    /// To the end of this file.
+    /// Appended to this file.
     File(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLogFormat {
-    /// One JSON object each.
+    /// One JSON object per line.
     Json,
     /// The combined format of Apache and nginx.
     Combined,

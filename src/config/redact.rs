@@ -1,13 +1,14 @@
-//! What of a file's line may be shown: no value of a key that holds a secret. What is wrong with a
-//! configuration goes into logs and into the API.
+//! Masks the values of secret keys in lines of the file, because diagnostics go into logs and into
+//! the API.
 
 use std::borrow::Cow;
 
-/// Parts of keys whose values are secrets, in lower case.
+/// Parts of the names of secret keys, in lower case.
 const SECRET_WORDS: [&str; 7] =
     ["authorization", "cookie", "token", "secret", "password", "api-key", "api_key"];
 
-/// The line with stars for the letters of secrets; as many bytes as before, so that places stay.
+/// The line with `*` for each byte of a secret; its length is unchanged, so that columns stay
+/// valid.
 pub(super) fn redact(line: &str) -> Cow<'_, str> {
     let lower = line.to_ascii_lowercase();
     let mut redacted: Option<Vec<u8>> = None;
@@ -22,8 +23,8 @@ pub(super) fn redact(line: &str) -> Cow<'_, str> {
         .map_or(Cow::Borrowed(line), |bytes| String::from_utf8_lossy(&bytes).into_owned().into())
 }
 
-/// The inside of the string that the key, of which `from` is the end or a part, has for a value: up to
-/// its closing quote, or to the end of the line.
+/// The inside of the string value of the key that ends at or after `from`: up to the closing quote,
+/// or to the end of the line.
 fn value_range(line: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
     let is_key = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-_\"' \t".contains(&byte);
     let equals = from + line[from..].iter().position(|byte| !is_key(byte))?;
@@ -33,7 +34,7 @@ fn value_range(line: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
     if quote != b'"' && quote != b'\'' {
         return None;
     }
-    // Three of them begin a string of several lines.
+    // Three quotes begin a multi-line string.
     let opened = line[start..].iter().take_while(|&&byte| byte == quote).take(3).count();
     let inside = if opened == 2 { start + 1 } else { start + opened };
     let mut end = inside;

@@ -1,17 +1,17 @@
-//! Files that a configuration names, and whether they are still what was read.
+//! Files that a configuration names, with stamps that detect later changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A file that was read for a configuration, as it was then.
+/// A file that was read for a configuration, with its stamp at that time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferencedFile {
     pub path: PathBuf,
     stamp: Option<FileStamp>,
 }
 
-/// What changes with a file's content, for all that can be told without reading it.
+/// Metadata that changes when the content changes, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -21,7 +21,7 @@ struct FileStamp {
 }
 
 impl ReferencedFile {
-    /// The file as it is now; what is not there may come.
+    /// The file with its present stamp; a missing file has none and may appear later.
     pub fn stat(path: &Path) -> Self {
         let stamp = fs::metadata(path).ok().map(|metadata| FileStamp {
             device: metadata.dev(),
@@ -32,7 +32,7 @@ impl ReferencedFile {
         Self { path: path.to_owned(), stamp }
     }
 
-    /// The same file, as it is now.
+    /// The same file with its present stamp.
     pub fn restat(&self) -> Self {
         Self::stat(&self.path)
     }

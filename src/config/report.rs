@@ -1,4 +1,5 @@
-//! What is wrong with a file: where, why, and how to mend it; as structure, text or JSON.
+//! Reports of errors and warnings in a file, each with its place and a help text; as structure,
+//! text or JSON.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,20 +18,20 @@ use super::referenced_file::ReferencedFile;
 pub enum Severity {
     /// The configuration is not used.
     Error,
-    /// The configuration is used; something in it is probably not meant.
+    /// The configuration is used; it has a likely mistake.
     Warning,
 }
 
-/// A place in the file.
+/// A place in the file, by line and column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceLocation {
     pub line: usize,
     /// Counted in characters, from 1.
     pub column: usize,
-    /// The line itself, clipped around the place when it is very long.
+    /// The text of the line, clipped around the place when it is very long.
     #[serde(skip)]
     pub excerpt: String,
-    /// The bytes of `excerpt` that are meant.
+    /// The byte range of the place in `excerpt`.
     #[serde(skip)]
     pub underline: Range<usize>,
 }
@@ -40,15 +41,15 @@ pub struct SourceLocation {
 pub struct RelatedLocation {
     #[serde(flatten)]
     pub at: SourceLocation,
-    /// What it has to do with it.
+    /// The relation of the second place to the diagnostic.
     pub label: String,
 }
 
-/// One thing that is wrong, or looks so.
+/// An error or a warning, with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// The name of the file as it was given.
+    /// The name of the file, as passed to [`super::parse`].
     pub file: String,
     #[serde(flatten)]
     pub at: SourceLocation,
@@ -56,28 +57,28 @@ pub struct Diagnostic {
     /// What to write instead. The JSON key stays `mend`.
     #[serde(rename = "mend")]
     pub help: String,
-    /// Further places, for example the first of two that clash.
+    /// Further places, for example the first of two conflicting keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<RelatedLocation>,
 }
 
-/// Everything found in one file, in its order.
+/// The diagnostics of one file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConfigReport {
-    /// At most [`Report::MAX_DIAGNOSTICS`].
+    /// At most [`ConfigReport::MAX_DIAGNOSTICS`].
     pub diagnostics: Vec<Diagnostic>,
-    /// How many more there were.
+    /// The number of further diagnostics.
     pub omitted: usize,
-    /// The files that it names and that were read, good or bad.
+    /// The files that the configuration names and that were read, with or without success.
     #[serde(skip)]
     pub files: Vec<ReferencedFile>,
 }
 
 impl ConfigReport {
-    /// Diagnostics that a report holds; what is beyond is only counted.
+    /// The most diagnostics in a report; further ones are only counted.
     pub const MAX_DIAGNOSTICS: usize = 100;
 
-    /// Whether nothing was found.
+    /// Whether there is no diagnostic.
     pub fn is_empty(&self) -> bool {
         self.diagnostics.is_empty()
     }
@@ -87,7 +88,8 @@ impl ConfigReport {
         self.diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity)
     }
 
-    /// Each diagnostic with its source line, the place underlined, and the mend; for people.
+    /// Renders each diagnostic as text, with its source line, the underlined place and the help
+    /// text.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
@@ -142,7 +144,7 @@ impl SourceLocation {
         if shown_column == self.column {
             return vec![snippet.path(file).into()];
         }
-        // The line is clipped before the place, so the renderer cannot know its column.
+        // The line is clipped before the place, so the renderer cannot compute the column.
         let origin = Origin::path(file).line(self.line).char_column(self.column);
         vec![origin.into(), Padding.into(), snippet.into()]
     }

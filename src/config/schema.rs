@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::file::ConfigFile;
 
-/// The JSON Schema (2020-12) of a configuration file, with every key described. It knows the shape
-/// of a file; what it cannot know, such as whether a route's pool exists, is checked by
-/// [`super::parse`].
+/// The JSON Schema (2020-12) of a configuration file, with a description of every key. It covers
+/// the shape of the file; [`super::parse`] checks the rest, such as whether the pool of a route
+/// exists.
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
     let mut schema = generator.into_root_schema_for::<ConfigFile>();
@@ -17,8 +17,8 @@ pub fn schema() -> Value {
     schema.to_value()
 }
 
-/// A key that may be left away is an `Option` in the mirror, which JSON would write as `null`; TOML
-/// has no such value.
+/// Removes `null` from the types: an optional key is an `Option` in [`super::file`], and TOML has
+/// no `null`.
 fn remove_null_types(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else {
         return;

@@ -1,4 +1,4 @@
-//! Byte spans to lines and columns.
+//! Conversion of byte spans to lines and columns.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::diagnostics::{Diagnostics, SpannedDiagnostic};
 use super::redact::redact;
 use super::report::{ConfigReport, Diagnostic, RelatedLocation, SourceLocation};
 
-/// Bytes of one line kept on either side of what is underlined; a longer line is clipped, so that
-/// a report stays small whatever the file.
+/// Bytes of a line that are kept on either side of a place; a longer line is clipped, to bound the
+/// size of a report.
 const CONTEXT_BYTES: usize = 240;
 
-/// A file's name and text, with the places where its lines begin.
+/// The name and text of a file, with the offsets of its lines.
 pub(super) struct SourceText<'a> {
     name: &'a str,
     text: &'a str,
@@ -28,14 +28,14 @@ impl<'a> SourceText<'a> {
         self.text
     }
 
-    /// The line, counted from 1, that the byte `at` is in.
+    /// The number of the line with the byte `at`, from 1.
     pub(super) fn line_at(&self, at: usize) -> usize {
         self.line_starts.partition_point(|&begin| begin <= at).max(1)
     }
 
-    /// The report of `findings`, in the order of the file.
-    pub(super) fn report(&self, findings: Diagnostics) -> ConfigReport {
-        let (sorted, files) = findings.into_sorted();
+    /// The report of `diagnostics`, in the order of the file.
+    pub(super) fn report(&self, diagnostics: Diagnostics) -> ConfigReport {
+        let (sorted, files) = diagnostics.into_sorted();
         let shown = sorted.len().min(ConfigReport::MAX_DIAGNOSTICS);
         ConfigReport {
             omitted: sorted.len() - shown,
@@ -59,7 +59,7 @@ impl<'a> SourceText<'a> {
         }
     }
 
-    /// Where `span` begins; what it covers beyond its first line is not underlined.
+    /// The place of `span`; only its first line is underlined.
     fn locate(&self, span: &Range<usize>) -> SourceLocation {
         let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
         let line = self.line_starts.partition_point(|&begin| begin <= start).max(1);

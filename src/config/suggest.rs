@@ -1,16 +1,17 @@
-//! "Did you mean …?"
+//! Suggestions for misspelt words ("did you mean …?"), by Jaro-Winkler similarity and by edit
+//! distance.
 
-/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered for the other.
+/// The least similarity (Jaro-Winkler, 0 to 1) of a suggestion.
 const MIN_SIMILARITY: f64 = 0.8;
 
-/// Below this length, a slip makes another word.
+/// In shorter words one typing error often yields another valid word.
 const MIN_TYPO_LENGTH: usize = 3;
 
-/// Candidates that are compared, and words that are listed: a file may have thousands of pools.
+/// Limits, because a file may have thousands of pools.
 const MAX_CANDIDATES: usize = 1_000;
 const MAX_LISTED: usize = 12;
 
-/// The candidate most like `word`, when one is like enough to be what was meant.
+/// The candidate that is most similar to `word`, if it is similar enough.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -25,8 +26,8 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// One slip (a letter too many, too few, wrong, or two swapped) counts whatever the word's length;
-/// short words are otherwise too unlike after any slip.
+/// One typing error (a letter too many, missing, wrong, or two swapped) counts as similar at any
+/// length; Jaro-Winkler alone rejects it in short words.
 fn similarity(a: &str, b: &str) -> f64 {
     let is_one_edit_apart =
         a.len().min(b.len()) >= MIN_TYPO_LENGTH && strsim::osa_distance(a, b) == 1;

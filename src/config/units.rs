@@ -1,4 +1,4 @@
-//! Durations, sizes and statuses: text to value, or what is wrong and how to write it.
+//! Parsers of durations, sizes and statuses; their errors explain how to write the value.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use super::diagnostics::Problem;
 use super::file::Scalar;
 
-/// Size units, in the order in which they are offered.
+/// Units of size, in the order of help texts.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
     ("KiB", 1 << 10),
@@ -20,10 +20,10 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("GB", 1_000_000_000),
 ];
 
-/// Statuses that a probe may expect.
+/// Valid statuses; a probe may expect interim ones too.
 const STATUS_RANGE: RangeInclusive<u16> = 100..=599;
 
-/// Reads `"250ms"`, `"1s"`, `"1m30s"`.
+/// Parses `"250ms"`, `"1s"`, `"1m30s"`.
 pub(super) fn parse_duration(given: &Scalar) -> Result<Duration, Problem> {
     let text = match given {
         Scalar::Integer(number) => return Err(missing_unit(&number.to_string())),
@@ -32,7 +32,7 @@ pub(super) fn parse_duration(given: &Scalar) -> Result<Duration, Problem> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(missing_unit(text));
     }
-    // The parser also takes "hours:minutes:seconds", which is too easily misread.
+    // The parser also accepts "hours:minutes:seconds", which is easily misread.
     let parsed = SpanParser::new().parse_duration(text).ok().filter(|_| !text.contains(':'));
     let parsed = parsed.ok_or_else(|| {
         Problem::new(
@@ -46,7 +46,7 @@ pub(super) fn parse_duration(given: &Scalar) -> Result<Duration, Problem> {
     })
 }
 
-/// Reads a duration that may also be in days: `"90d"`, `"36h"`.
+/// Parses a duration that may also be in days: `"90d"`, `"36h"`.
 pub(crate) fn parse_age(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Some(days) = text.strip_suffix('d') {
@@ -64,13 +64,13 @@ fn missing_unit(number: &str) -> Problem {
     )
 }
 
-/// A duration as it is written in the file.
+/// Formats a duration as the file has it.
 pub(super) fn format_duration(duration: Duration) -> String {
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
     SpanPrinter::new().spacing(Spacing::None).duration_to_string(&signed)
 }
 
-/// Reads `"64KiB"`, `"10MB"`, `512`.
+/// Parses `"64KiB"`, `"10MB"`, `512`; returns bytes.
 pub(super) fn parse_size(given: &Scalar) -> Result<u64, Problem> {
     let size_problem = |shown: &str| {
         Problem::new(
@@ -106,7 +106,7 @@ pub(super) fn parse_size(given: &Scalar) -> Result<u64, Problem> {
         .ok_or_else(|| Problem::new(format!("`{text}` is too large"), "write a smaller size"))
 }
 
-/// A size as it is written in the file, in the largest binary unit that divides it.
+/// Formats a size as the file has it, in the largest binary unit that divides it.
 pub(super) fn format_size(bytes: u64) -> String {
     let (unit, factor) = SIZE_UNITS[..4]
         .iter()
@@ -116,7 +116,7 @@ pub(super) fn format_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
-/// Reads `"200-299"`, `"200,204"`, `200`.
+/// Parses `"200-299"`, `"200,204"`, `200`.
 pub(super) fn parse_statuses(given: &Scalar) -> Result<Vec<RangeInclusive<u16>>, Problem> {
     match given {
         Scalar::Integer(number) => {

@@ -1,5 +1,5 @@
-//! The mirror to the model: every check that needs more than the shape of the file, all of them
-//! always made, so that one run finds everything.
+//! Checks of the parsed file, and its conversion to the model. All checks always run, so that one
+//! run reports every error.
 
 mod access_log;
 mod balance;
@@ -38,8 +38,8 @@ use crate::logic::steering::SteeringVariant;
 
 use self::validator::Validator;
 
-/// Checks `file`, whose relative paths begin at `base`; `None` when there is any error in `findings`
-/// afterwards, before or new.
+/// Checks `file`, whose relative paths start at `base_dir`; `None` if `diagnostics` has an error
+/// afterwards, also an earlier one.
 pub(super) fn validate(
     file: ConfigFile,
     unread: &UnreadKeys,
@@ -102,7 +102,7 @@ pub(super) fn validate(
     })
 }
 
-/// Tells pools of the policies by which routes lead to them, besides their own.
+/// Adds the steering policies of routes as variants to the pools of those routes.
 fn apply_route_policies(routes: &[RouteSpec], pools: &mut ValidatedPools) {
     for route in routes {
         let Some(policy) = route.steer else { continue };
@@ -114,16 +114,16 @@ fn apply_route_policies(routes: &[RouteSpec], pools: &mut ValidatedPools) {
     }
 }
 
-/// The pools of the file, with the place of each name.
+/// The pools of the file, each with the place of its name.
 struct ValidatedPools {
     specs: Vec<(Range<usize>, PoolSpec)>,
     known_names: HashSet<Arc<str>>,
     unread: UnreadPools,
 }
 
-/// Pools that the file has, but not readably.
+/// Pools in the file that could not be read.
 enum UnreadPools {
-    /// None of them could be read, so any name may be one.
+    /// No pool could be read, so any name may be the name of one.
     Any,
     Names(Vec<String>),
 }
@@ -169,7 +169,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Where this instance stands, which must be a region that something else stands in too.
+    /// The zone of this instance; a pool must have an endpoint in its region.
     fn local_zone(&mut self, given: &Located<String>, pools: &ValidatedPools) -> Option<Locality> {
         let zone = self.zone_name(given)?;
         if pools.zone_names().any(|place| *place == zone) {
@@ -197,8 +197,8 @@ impl Validator<'_> {
         Some(zone)
     }
 
-    /// Warns of pools that no route leads to. With errors about, a route may be missing from
-    /// `routes` only because something else in it is wrong.
+    /// Warns of pools without a route. After an error the check is skipped, because `routes` lacks
+    /// the routes with errors.
     fn warn_unused_pools(&mut self, pools: &ValidatedPools, routes: &[RouteSpec]) {
         if self.diagnostics.has_errors() {
             return;

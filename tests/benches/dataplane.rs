@@ -1,12 +1,12 @@
 //! The pure parts of the data-plane bench: a bench that misreads its figures is worse than none.
 
-#[path = "../../benches/dataplane/parse.rs"]
+#[path = "../../benches/support/parse.rs"]
 mod parse;
 #[path = "../../benches/dataplane/stats.rs"]
 mod stats;
-#[path = "../../benches/dataplane/table.rs"]
+#[path = "../../benches/support/table.rs"]
 mod table;
-#[path = "../../benches/dataplane/template.rs"]
+#[path = "../../benches/support/template.rs"]
 mod template;
 
 use parse::{

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::calibration::{Calibration, CalibrationPoint};
 use crate::fault_class::{self, CLASSES, EndpointFault, FaultClass};
 use crate::prediction::{ClassPrediction, find_prediction};
-use crate::{certificates, evaluation, layout};
+use crate::{endpoint_tls, evaluation, layout};
 
 fn find_class(name: &str) -> &'static FaultClass {
     CLASSES.iter().find(|class| class.name == name).expect("a known class")
@@ -142,7 +142,7 @@ fn config_of_every_class_is_valid() {
         shapes[1].detect.push("interval = \"700ms\"".to_owned());
         let text = layout::pools_config(&shapes, 8_080, 9_900);
         let directory = tempfile::tempdir().expect("a directory");
-        certificates::write_files(directory.path()).expect("certificates");
+        endpoint_tls::write_files(directory.path()).expect("certificates");
         let file = directory.path().join("gapless.toml");
         std::fs::write(&file, &text).expect("written");
         let loaded = gapless::config::load(&file);

@@ -5,18 +5,20 @@
 
 #[path = "../../benches/detection/calibration.rs"]
 mod calibration;
-#[path = "../../benches/detection/certificates.rs"]
-#[allow(dead_code, reason = "showing them is the endpoint's")]
+#[path = "../../benches/support/certificates.rs"]
 mod certificates;
+#[path = "../../benches/support/endpoint_tls.rs"]
+#[allow(dead_code, reason = "only an endpoint presents the certificates")]
+mod endpoint_tls;
 #[path = "../../benches/detection/evaluation.rs"]
 mod evaluation;
-#[path = "../../benches/failover/executed_posts.rs"]
+#[path = "../../benches/support/executed_posts.rs"]
 #[allow(dead_code, reason = "the file needs endpoints")]
 mod executed_posts;
-#[path = "../../benches/detection/fault_class.rs"]
+#[path = "../../benches/support/fault_class.rs"]
 #[allow(dead_code, reason = "how classes are brought about needs processes")]
 mod fault_class;
-#[path = "../../benches/detection/layout.rs"]
+#[path = "../../benches/support/layout.rs"]
 #[allow(dead_code, reason = "the names are for the bench's rounds")]
 mod layout;
 #[path = "../support/pki.rs"]
@@ -28,7 +30,7 @@ mod post;
 #[path = "../../benches/detection/prediction.rs"]
 #[allow(dead_code, reason = "asking for a prediction needs the program")]
 mod prediction;
-#[path = "../../benches/detection/sample.rs"]
+#[path = "../../benches/support/sample.rs"]
 #[allow(dead_code, reason = "who was sent late is no judgement")]
 mod sample;
 #[path = "../../benches/failover/scenario.rs"]

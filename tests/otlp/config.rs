@@ -56,7 +56,7 @@ fn collector_url_is_normalised_or_rejected() {
     );
     assert_one_diagnostic(
         &config_text("grpc://a.example", ""),
-        "`grpc` is no way to speak to a collector",
+        "`grpc` is not supported for a collector",
     );
     assert_one_diagnostic(&config_text("https://u:p@a.example", ""), "has no credentials");
     assert_one_diagnostic(&config_text("http://a.example/?key=1", ""), "has more than a path");

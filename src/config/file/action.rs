@@ -1,4 +1,4 @@
-//! What becomes of a route's requests, as it is written.
+//! The actions of a route, as they are written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,95 +6,97 @@ use serde::Deserialize;
 use super::located::{Entries, Located, LocatedTable, TableShape};
 use super::scalar::WholeNumber;
 
-/// A pool and its part of a route's requests.
+/// A pool and its share of a route's requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Share {
     /// The pool's name.
     #[schemars(required)]
     pub(in crate::config) pool: Option<Located<String>>,
-    /// Its part, relative to the others', 0 to 1000. Default: 1.
+    /// Its share, relative to the other pools, 0 to 1000. Default: 1.
     pub(in crate::config) weight: Option<Located<WholeNumber>>,
 }
 
-/// Where a client is sent. What is not said stays as it was asked for.
+/// A redirect. Parts of the URL without a key stay as in the request.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Redirect {
-    /// To https. If that is all, the route is only for requests that came without. Default: false.
+    /// Redirect to https. Without other keys the route matches only requests that arrive without
+    /// TLS. Default: false.
     pub(in crate::config) to_https: Option<Located<bool>>,
-    /// To this host, with `:port` if need be.
+    /// Redirect to this host, with `:port` if needed.
     pub(in crate::config) host: Option<Located<String>>,
-    /// To this path, which may bring its own query.
+    /// Redirect to this path, which may include a query.
     pub(in crate::config) path: Option<Located<String>>,
-    /// To the path without this beginning.
+    /// Redirect to the path without this prefix.
     pub(in crate::config) strip_prefix: Option<Located<String>>,
-    /// To the path with this in place of the route's own `path`.
+    /// Redirect to the path with this prefix in place of the route's `path`.
     pub(in crate::config) replace_prefix: Option<Located<String>>,
-    /// 301, 302, 303, 307 or 308. Default: 302.
+    /// The status: 301, 302, 303, 307 or 308. Default: 302.
     pub(in crate::config) status: Option<Located<WholeNumber>>,
 }
 
-/// A fixed answer.
+/// A fixed response for the client.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Respond {
-    /// 200 to 599. Default: 200; in a `fallback`, that of the error.
+    /// The status, 200 to 599. Default: 200; in a `fallback`, the status of the error.
     pub(in crate::config) status: Option<Located<WholeNumber>>,
-    /// The body, 64 KiB at most. Default: empty.
+    /// The body, at most 64 KiB. Default: empty.
     pub(in crate::config) body: Option<Located<String>>,
-    /// What the body is. Default: `text/plain; charset=utf-8`.
+    /// The type of the body. Default: `text/plain; charset=utf-8`.
     pub(in crate::config) content_type: Option<Located<String>>,
 }
 
-/// How endpoints are asked for something else than the client asked for.
+/// Changes to the host and path of requests to endpoints.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Rewrite {
-    /// In place of the route's own `path`.
+    /// Replaces the route's `path`.
     pub(in crate::config) prefix: Option<Located<String>>,
-    /// In place of the Host. `x-forwarded-host` keeps the client's.
+    /// Replaces the Host. `x-forwarded-host` keeps the client's value.
     pub(in crate::config) host: Option<Located<String>>,
     /// Every match of this regular expression in the path is replaced with `to`.
     pub(in crate::config) regex: Option<Located<String>>,
-    /// What takes its place; `$1` and `${name}` stand for what its groups matched.
+    /// The replacement; `$1` and `${name}` stand for the matches of the groups.
     pub(in crate::config) to: Option<Located<String>>,
 }
 
-/// What is done to the header fields of a message: first `remove`, then `set`, then `add`.
+/// Changes to the header fields of a message: first `remove`, then `set`, then `add`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct HeaderChanges {
-    /// Fields by name, in place of what was there.
+    /// Fields by name; existing fields of the name are replaced.
     pub(in crate::config) set: Option<Located<Entries<Located<String>>>>,
-    /// Fields by name, beside what is there.
+    /// Fields by name; existing fields of the name are kept.
     pub(in crate::config) add: Option<Located<Entries<Located<String>>>>,
-    /// Names of fields that are left out.
+    /// Names of fields that are removed.
     pub(in crate::config) remove: Option<Vec<Located<String>>>,
 }
 
-/// A pool that gets copies of requests, and whose answers nobody sees.
+/// A pool that gets copies of requests; its responses are discarded.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Mirror {
     /// The pool's name.
     #[schemars(required)]
     pub(in crate::config) pool: Option<Located<String>>,
-    /// Of a hundred requests, so many. Default: 100.
+    /// The percentage of requests that are copied. Default: 100.
     pub(in crate::config) percent: Option<Located<WholeNumber>>,
 }
 
-/// What is left when the route's own pool has nothing left to try: one of `pool`, `respond` and
+/// The response when the route's own pool has no endpoint left to try: one of `pool`, `respond` and
 /// `file`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Fallback {
-    /// Another pool, by its name, for requests that may be sent again.
+    /// The name of another pool, for requests that may be sent again.
     pub(in crate::config) pool: Option<Located<String>>,
-    /// A fixed answer.
+    /// A fixed response for the client.
     pub(in crate::config) respond: Option<LocatedTable<Respond>>,
-    /// A file with the body of a fixed answer, 64 KiB at most, relative to the configuration file. It
-    /// is read when the configuration is; its ending says what it is.
+    /// A file with the body of a fixed response, at most 64 KiB, relative to the configuration
+    /// file. It is read together with the configuration; its extension determines the type of the
+    /// body.
     pub(in crate::config) file: Option<Located<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! How a pool's endpoints are chosen, and what stays with one of them.
+//! Balancing and session affinity of a pool, as they are written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,31 +6,32 @@ use serde::Deserialize;
 use super::located::{Located, LocatedTable, TableShape};
 use super::scalar::{AgeText, DurationText, WholeNumber};
 
-/// A method and its options.
+/// A balancing method and its options.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Balance {
-    /// `least_requests`: of two drawn by weight the one with fewer requests in flight; `peak_ewma`: the
-    /// one that promises the shorter wait; `round_robin`: in turn, smoothly, by weight; `random`: by
-    /// weight; `ring_hash` and `maglev`: by a `key`.
+    /// `least_requests`: of two endpoints drawn by weight, the one with fewer requests in flight;
+    /// `peak_ewma`: of two, the one with the lower expected wait; `round_robin`: in turn, smoothly,
+    /// by weight; `random`: by weight; `ring_hash` and `maglev`: by a hash of `key`.
     #[schemars(required)]
     pub(in crate::config) method: Option<Located<String>>,
-    /// With `ring_hash` and `maglev`: what of a request says where it goes. A request that has none
-    /// goes as by `least_requests`.
+    /// With `ring_hash` and `maglev`: the part of a request that is hashed. A request without it is
+    /// balanced by `least_requests`.
     pub(in crate::config) key: Option<LocatedTable<HashKey>>,
-    /// With `ring_hash` and `maglev`: an endpoint that has this part of the mean in flight takes no more
-    /// keys, in per cent, from 101 to 1000. Default: there is no such bound.
+    /// With `ring_hash` and `maglev`: an endpoint takes no more keys when its requests in flight
+    /// exceed this percentage of the mean, from 101 to 1000. Default: no limit.
     pub(in crate::config) max_load_percent: Option<Located<WholeNumber>>,
-    /// With `ring_hash`: points on the ring for a unit of weight. More make shares more even, and the
-    /// ring larger: beyond 131072 in a zone each unit has fewer. Default: 512.
+    /// With `ring_hash`: points on the ring per unit of weight. More points make shares more even
+    /// and the ring larger; a zone has at most 131072 points, so that each unit may get fewer.
+    /// Default: 512.
     pub(in crate::config) points: Option<Located<WholeNumber>>,
 }
 
-/// What of a request says where it goes; one of these.
+/// The part of a request that is hashed: one of these keys.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct HashKey {
-    /// The first field of this name.
+    /// The first header field of this name.
     pub(in crate::config) header: Option<Located<String>>,
     /// The cookie of this name.
     pub(in crate::config) cookie: Option<Located<String>>,
@@ -40,27 +41,28 @@ pub(in crate::config) struct HashKey {
     pub(in crate::config) source: Option<Located<bool>>,
 }
 
-/// By what requests stay with an endpoint: one of `cookie`, `header` and `source`.
+/// Session affinity: one of `cookie`, `header` and `source`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Affinity {
-    /// By a cookie of this name, which is set where a client has none. It is sealed: it tells clients
-    /// nothing of endpoints, and leads nowhere if they change it.
+    /// By a cookie of this name, which is set for clients without one. The cookie is encrypted and
+    /// authenticated: it reveals nothing about endpoints, and a changed one is ignored.
     pub(in crate::config) cookie: Option<Located<String>>,
-    /// By what this field holds: the same leads to the same endpoint.
+    /// By the value of this header field: equal values go to the same endpoint.
     pub(in crate::config) header: Option<Located<String>>,
     /// `true`: by the client's address.
     pub(in crate::config) source: Option<Located<bool>>,
-    /// With `cookie`: how long it lasts after it was last written, from 1s to 400d; it is written again
-    /// in the second half of that. Default: as long as the client's session.
+    /// With `cookie`: its lifetime after it was last set, from 1s to 400d; it is renewed in the
+    /// second half of that time. Default: the session of the client.
     pub(in crate::config) ttl: Option<Located<AgeText>>,
-    /// With `cookie`: where clients go whose endpoint failed and is back: to the `first`, or they `stay`
-    /// where they went. Default: `first`.
+    /// With `cookie`: the endpoint of a client after its first endpoint failed and returned: the
+    /// `first`, or `stay` with the second. Default: `first`.
     pub(in crate::config) on_return: Option<Located<String>>,
-    /// With `cookie`: how long an endpoint that is drained still gets its clients. Default: 10m.
+    /// With `cookie`: how long a drained endpoint still gets requests of its clients. Default: 10m.
     pub(in crate::config) drain: Option<Located<DurationText>>,
-    /// With `cookie`: a file of secrets of 64 hexadecimal digits (`openssl rand -hex 32`), one a line. The
-    /// first seals, all of them open. Default: a random one, which is kept in `state_dir`.
+    /// With `cookie`: a file of secrets of 64 hexadecimal digits (`openssl rand -hex 32`), one per
+    /// line. The first encrypts, all of them decrypt. Default: a random secret, which is kept in
+    /// `state_dir`.
     pub(in crate::config) secret_file: Option<Located<String>>,
 }
 

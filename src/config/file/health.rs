@@ -1,4 +1,4 @@
-//! The tables that say when much is down at once, and how it comes back.
+//! The tables for correlated failures, recovery, and limits on what may be down.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,40 +6,41 @@ use serde::Deserialize;
 use super::located::{Located, TableShape};
 use super::scalar::{DurationText, PercentText, WholeNumber};
 
-/// How this instance probes, over all pools.
+/// The budget for probes, over all pools.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ProbeBudget {
-    /// ProbeBudget that may start in a second, over all pools. When the periods ask for more, all of them
-    /// stretch alike; a suspect is probed whatever this says. Default: 10000.
+    /// Probes that may start in a second, over all pools. If the periods require more, all periods
+    /// grow by the same factor; a suspect is exempt. Default: 10000.
     pub(in crate::config) per_second: Option<Located<WholeNumber>>,
 }
 
-/// When a zone is down as a whole, and when it returns. A region is down when that share of its
-/// zones is.
+/// When a zone is down as a whole, and when it returns. A region is down when the same share of its
+/// zones is down.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Correlate {
     /// The share of a zone's endpoints, at least two, whose connections must fail within `window`,
     /// as a percentage; or `off`. Default: 60.
     pub(in crate::config) quorum_percent: Option<Located<PercentText>>,
-    /// The time within which they must fail. Default: 2s.
+    /// The time within which their connections must fail. Default: 2s.
     pub(in crate::config) window: Option<Located<DurationText>>,
     /// The zone returns when this share of its endpoints is healthy, as a percentage. Default: 50.
     pub(in crate::config) return_percent: Option<Located<WholeNumber>>,
 }
 
-/// How what was down comes back.
+/// How endpoints and zones that were down return.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Recover {
-    /// What goes down again soon after its return stays down at least this long, and twice as long
-    /// each time. Default: 1s.
+    /// An endpoint that goes down again soon after its return stays down for at least this long;
+    /// the time doubles with each repetition. Default: 1s.
     pub(in crate::config) hold_down: Option<Located<DurationText>>,
-    /// No hold-down is longer; the same time halves the count of earlier verdicts. Default: 60s.
+    /// The longest hold-down; after this time without a verdict the count of earlier verdicts is
+    /// halved. Default: 60s.
     pub(in crate::config) hold_down_max: Option<Located<DurationText>>,
-    /// The share of what returns grows to the whole over this time; `0s` gives it all at once.
-    /// Default: 10s.
+    /// The time over which the share of a returning endpoint or zone grows to its full share; `0s`
+    /// restores it at once. Default: 10s.
     pub(in crate::config) ramp: Option<Located<DurationText>>,
 }
 
@@ -47,14 +48,16 @@ pub(in crate::config) struct Recover {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Evict {
-    /// Endpoints of the pool. Default: no limit.
+    /// The number of endpoints of the pool. Default: no limit.
     pub(in crate::config) endpoints: Option<Located<WholeNumber>>,
-    /// Of all endpoints of the pool, as a percentage; at least one, unless it is 0. Default: 100.
+    /// The percentage of all endpoints of the pool; at least one endpoint, unless it is 0. Default:
+    /// 100.
     pub(in crate::config) percent: Option<Located<WholeNumber>>,
-    /// Of the endpoints of one zone, as a percentage; at least one, unless it is 0. Default: 100.
+    /// The percentage of the endpoints of one zone; at least one endpoint, unless it is 0. Default:
+    /// 100.
     pub(in crate::config) zone_percent: Option<Located<WholeNumber>>,
-    /// When less than this share of the pool serves, all of it does (panic), as a percentage. With 0
-    /// that is so only when nothing is left. Default: 0.
+    /// When less than this percentage of the pool's endpoints serves, all endpoints serve (panic).
+    /// With 0, that happens only when no endpoint is left. Default: 0.
     pub(in crate::config) panic_percent: Option<Located<WholeNumber>>,
 }
 

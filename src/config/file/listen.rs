@@ -1,4 +1,4 @@
-//! Where clients connect, and how they may speak there.
+//! The listeners for clients, and their protocols.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,48 +13,48 @@ pub(in crate::config) struct Listen {
     /// `IP:PORT`; port 0 takes any free port.
     #[schemars(required)]
     pub(in crate::config) address: Option<Located<String>>,
-    /// Serve HTTP/2 too: over TLS to who negotiates it, in cleartext to who begins with it.
-    /// Default: true.
+    /// Serve HTTP/2 too: over TLS to clients that negotiate it, in cleartext to clients with prior
+    /// knowledge. Default: true.
     pub(in crate::config) http2: Option<Located<bool>>,
-    /// Serve over TLS, and only so. Default: cleartext.
+    /// Serve over TLS only. Default: cleartext.
     pub(in crate::config) tls: Option<LocatedTable<ListenTls>>,
-    /// Take connections only from proxies that say, in the PROXY protocol, for whom. Default:
-    /// clients connect themselves.
+    /// Accept connections only from proxies that send the client's address in the PROXY protocol.
+    /// Default: clients connect directly.
     pub(in crate::config) proxy_protocol: Option<LocatedTable<ProxyProtocol>>,
 }
 
-/// How a listener speaks TLS.
+/// TLS settings of a listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListenTls {
-    /// The names in each certificate decide whom it answers; the first answers where none matches.
+    /// The certificates. The requested server name selects one by its names; without a match the
+    /// first is used.
     #[schemars(required, length(min = 1))]
     pub(in crate::config) certificates: Option<Vec<LocatedTable<CertificateFiles>>>,
-    /// The lowest version that is spoken, `1.2` or `1.3`. Default: `1.2`.
+    /// The lowest accepted version, `1.2` or `1.3`. Default: `1.2`.
     pub(in crate::config) min_version: Option<Located<String>>,
-    /// A file of certificates in PEM: clients are asked for a certificate that one of these issued.
-    /// Default: they are not asked.
+    /// A file of CA certificates in PEM: clients are asked for a certificate that one of these
+    /// issued. Default: no client certificates.
     pub(in crate::config) client_ca: Option<Located<String>>,
-    /// Whether a client without a certificate is turned away: `required` or `optional`. Default:
-    /// `required`.
+    /// Whether a client certificate is `required` or `optional`. Default: `required`.
     pub(in crate::config) client_auth: Option<Located<String>>,
-    /// A handshake that takes longer is cut. Default: 10s.
+    /// The longest time for a handshake. Default: 10s.
     pub(in crate::config) handshake_timeout: Option<Located<DurationText>>,
 }
 
-/// A certificate and the key to it.
+/// A certificate and its private key.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct CertificateFiles {
-    /// A file in PEM: the certificate, then those above it.
+    /// A file in PEM: the certificate, then its intermediate certificates.
     #[schemars(required)]
     pub(in crate::config) certificate: Option<Located<String>>,
-    /// A file in PEM with its private key.
+    /// A file in PEM with the private key.
     #[schemars(required)]
     pub(in crate::config) key: Option<Located<String>>,
 }
 
-/// Who may say for whom a connection is.
+/// The proxies that may send PROXY headers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ProxyProtocol {

@@ -1,4 +1,4 @@
-//! Values that remember where they stand, and maps that keep the order of the file.
+//! Values with their place in the file, and maps in the order of the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::config) struct Located<T> {
     pub(in crate::config) value: T,
-    /// Where it stands; for a table that has a header line, the header.
+    /// The place of the value; for a table with a header line, the header.
     pub(in crate::config) span: Range<usize>,
 }
 
@@ -26,18 +26,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     }
 }
 
-/// A table of known keys and where it stands.
+/// A table of known keys, with its place.
 ///
-/// A derived struct would also be read from a list, field by field in the order of the source; here
-/// a list is an error like any other wrong type.
+/// A derived struct would also accept a list, field by field in the order of the source. Here a
+/// list is a type error.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::config) struct LocatedTable<T> {
     pub(in crate::config) value: T,
-    /// Its header line, or its braces and what is between them.
+    /// The header line, or the braces and the text between them.
     pub(in crate::config) span: Range<usize>,
 }
 
-/// How a table is said to be written where something else stands.
+/// The text of a type error where the file has something else than a table.
 pub(in crate::config) trait TableShape {
     const EXPECTED: &str = "a table";
 }

@@ -1,4 +1,5 @@
-//! What a route asks for beside its host and path, and how paths are read, as it is written.
+//! The conditions of a route beside host and path, and the normalisation of paths, as they are
+//! written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,26 +8,27 @@ use serde::de::Deserializer;
 use super::located::{Located, TableShape};
 use super::text_or_table::TextOrTable;
 
-/// How paths are brought to the one form in which they are matched and forwarded.
+/// How paths are normalised before they are matched and forwarded.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Paths {
-    /// Resolve `.` and `..`, and decode what is encoded without need (RFC 3986 6.2.2). Default: true.
+    /// Resolve `.` and `..`, and decode characters that need no encoding (RFC 3986 6.2.2). Default:
+    /// true.
     pub(in crate::config) normalise: Option<Located<bool>>,
-    /// Make one slash of several. Default: true.
+    /// Merge repeated slashes into one. Default: true.
     pub(in crate::config) merge_slashes: Option<Located<bool>>,
-    /// What becomes of `%2F`, and of a backslash, encoded or not: `keep` it encoded, `reject` the
+    /// How `%2F` and a backslash, encoded or not, are handled: `keep` it encoded, `reject` the
     /// request, or `decode` it to a slash. Default: `keep`.
     pub(in crate::config) encoded_slash: Option<Located<String>>,
 }
 
-/// What a header or a parameter must be: exactly a text, or a table with one test.
+/// A test of a header field or a parameter: an exact text, or a table with one test.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(in crate::config) enum ValueTest {
-    /// Exactly this.
+    /// The value must equal this text.
     Text(String),
-    /// One test.
+    /// A table with one test.
     Table(TestTable),
 }
 
@@ -34,13 +36,13 @@ pub(in crate::config) enum ValueTest {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct TestTable {
-    /// `true`: it must be there, whatever it is.
+    /// `true`: it must be present, with any value.
     pub(in crate::config) present: Option<Located<bool>>,
-    /// `true`: it must not be there.
+    /// `true`: it must be absent.
     pub(in crate::config) absent: Option<Located<bool>>,
-    /// It must begin with this.
+    /// The value must begin with this text.
     pub(in crate::config) prefix: Option<Located<String>>,
-    /// All of it must match this regular expression.
+    /// The whole value must match this regular expression.
     pub(in crate::config) regex: Option<Located<String>>,
 }
 

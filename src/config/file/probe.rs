@@ -1,4 +1,4 @@
-//! A pool's probes as they are written.
+//! The probes of a pool, as they are written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,55 +13,56 @@ use serde_json::Value;
 use super::located::TableShape;
 use super::{DurationText, Entries, Located, LocatedTable, SizeText, StatusText, WholeNumber};
 
-/// One probe, or several.
+/// One probe, or a list of probes.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(in crate::config) enum Probes {
-    /// The only probe.
+    /// The only probe of the pool.
     One(Box<Probe>),
-    /// Several, all of whose gates must pass.
+    /// Several probes; all with the role `gate` must pass.
     Many(Vec<LocatedTable<Probe>>),
 }
 
-/// How an endpoint is probed. What is asked is one of `http`, `http2`, `grpc`, `tcp` and `tls`;
-/// beside one of the others, `tls` says that it is asked over TLS.
+/// How an endpoint is probed. The kind is one of `http`, `http2`, `grpc`, `tcp` and `tls`; beside
+/// one of the others, `tls` sends that probe over TLS.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Probe {
-    /// Ask for this path (and query) over HTTP/1.1.
+    /// Request this path (and query) over HTTP/1.1.
     pub(in crate::config) http: Option<Located<String>>,
-    /// Ask for this path (and query) over HTTP/2; without `tls`, with prior knowledge.
+    /// Request this path (and query) over HTTP/2; without `tls`, with prior knowledge.
     pub(in crate::config) http2: Option<Located<String>>,
-    /// Ask for the health of this gRPC service (`grpc.health.v1.Health/Check`); empty, of the whole
+    /// Request the health of this gRPC service (`grpc.health.v1.Health/Check`); empty for the whole
     /// server.
     pub(in crate::config) grpc: Option<Located<String>>,
-    /// `true`: a TCP connection that is accepted is a pass. A table says what is sent and expected.
+    /// `true`: an accepted TCP connection is a pass. A table defines the bytes that are sent and
+    /// expected.
     pub(in crate::config) tcp: Option<Located<Switch<Talk>>>,
-    /// Alone, a TLS handshake that completes is a pass. Beside `http`, `http2`, `grpc` or `tcp`:
-    /// ask over TLS. `true`, or a table with its options.
+    /// Alone: a completed TLS handshake is a pass. Beside `http`, `http2`, `grpc` or `tcp`: probe
+    /// over TLS. `true`, or a table with its options.
     pub(in crate::config) tls: Option<Located<Switch<Tls>>>,
     /// Probe this IP address instead of the endpoint's own.
     pub(in crate::config) address: Option<Located<String>>,
     /// Probe this port instead of the endpoint's own.
     pub(in crate::config) port: Option<Located<WholeNumber>>,
-    /// `gate`: the endpoint serves only while this probe passes. `watch`: it is reported, and
-    /// decides nothing. Default: `gate`.
+    /// `gate`: the endpoint serves only while this probe passes. `watch`: the result is reported
+    /// and has no effect. Default: `gate`.
     pub(in crate::config) role: Option<Located<String>>,
-    /// The first byte of the answer must come within this time from the probe's start. Default: the
-    /// pool's `detect.timeout`, which bounds the whole probe.
+    /// Time from the start of the probe to the first byte of the response. Default: the pool's
+    /// `detect.timeout`, which limits the whole probe.
     pub(in crate::config) first_byte: Option<Located<DurationText>>,
     /// Keep the connection for the next probe, for up to a minute. Default: false.
     pub(in crate::config) reuse: Option<Located<bool>>,
-    /// At most so much of an answer's body is read. Default: 64 KiB.
+    /// The most bytes of a response body that are read. Default: 64 KiB.
     pub(in crate::config) read: Option<Located<SizeText>>,
     /// With `http` or `http2`: the method. Default: `GET`, or `POST` with a `body`.
     pub(in crate::config) method: Option<Located<String>>,
-    /// With `http`, `http2` or `grpc`: the Host header or `:authority`, and over TLS the name that
-    /// the certificate must have. Default: the endpoint's `address:port`.
+    /// With `http`, `http2` or `grpc`: the Host header or `:authority`, and over TLS the name in
+    /// the certificate. Default: the endpoint's `address:port`.
     pub(in crate::config) host: Option<Located<String>>,
     /// With `http` or `http2`: further headers, by name.
     pub(in crate::config) headers: Option<Located<Entries<Located<String>>>>,
-    /// With `http` or `http2`: what is sent with the request. Default: nothing.
+    /// With `http` or `http2`: the body of the request. Default: none.
     pub(in crate::config) body: Option<Located<String>>,
     /// With `http` or `http2`: the statuses that pass. Default: `200-299`.
     pub(in crate::config) expect_status: Option<Located<StatusText>>,
@@ -69,35 +70,35 @@ pub(in crate::config) struct Probe {
     pub(in crate::config) expect_body: Option<Located<String>>,
     /// With `http` or `http2`: a regular expression that the body must match. Default: none.
     pub(in crate::config) expect_body_regex: Option<Located<String>>,
-    /// With `http` or `http2`: a value that the body, which is JSON, must have. Default: none.
+    /// With `http` or `http2`: a value that the JSON body must contain. Default: none.
     pub(in crate::config) expect_json: Option<LocatedTable<JsonTest>>,
-    /// With `http` or `http2`: what in an answer that passes means that the endpoint should get
-    /// less. Default: nothing.
+    /// With `http` or `http2`: a sign in a passing response that the endpoint is degraded and gets
+    /// less traffic. Default: none.
     pub(in crate::config) degraded: Option<LocatedTable<Degraded>>,
 }
 
-/// What is said to an endpoint over TCP, and what it must answer.
+/// The bytes that a TCP probe sends and expects.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Talk {
-    /// What is sent first, such as `"PING\r\n"`. Default: nothing.
+    /// The bytes that are sent first, such as `"PING\r\n"`. Default: none.
     pub(in crate::config) send: Option<Located<String>>,
-    /// What must be among what comes back, such as `"+PONG"`. Default: nothing.
+    /// The bytes that the response must contain, such as `"+PONG"`. Default: none.
     pub(in crate::config) expect: Option<Located<String>>,
 }
 
-/// How TLS is spoken to an endpoint.
+/// TLS settings for connections to endpoints.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Tls {
-    /// The name that is asked for and that the certificate must have. Default: a probe's `host`,
-    /// or else the address.
+    /// The requested server name, which the certificate must contain. Default: a probe's `host`, or
+    /// else the address.
     pub(in crate::config) server_name: Option<Located<String>>,
-    /// A file of certificates (PEM) whose issuers are trusted, relative to the configuration file.
-    /// Default: what the system trusts.
+    /// A file of trusted CA certificates (PEM), relative to the configuration file. Default: the CA
+    /// certificates of the system.
     pub(in crate::config) ca_file: Option<Located<String>>,
-    /// A file with the certificate (PEM) that is shown to an endpoint that asks for one, and those
-    /// above it.
+    /// A file with the client certificate (PEM) for endpoints that request one, and its
+    /// intermediate certificates.
     pub(in crate::config) certificate: Option<Located<String>>,
     /// A file with the private key (PEM) of `certificate`.
     pub(in crate::config) key: Option<Located<String>>,
@@ -105,27 +106,27 @@ pub(in crate::config) struct Tls {
     pub(in crate::config) verify: Option<Located<bool>>,
 }
 
-/// A value at a place in a JSON document.
+/// A test of one value in a JSON document.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct JsonTest {
-    /// Where it stands (RFC 6901), such as `/status`.
+    /// A JSON pointer to the value (RFC 6901), such as `/status`.
     #[schemars(required)]
     pub(in crate::config) pointer: Option<Located<String>>,
-    /// What it is: text, a number, `true` or `false`.
+    /// The required value: text, a number, `true` or `false`.
     #[schemars(required)]
     pub(in crate::config) equals: Option<Located<JsonScalar>>,
 }
 
-/// What in an answer that passes means that the endpoint should get less.
+/// A sign in a passing response that the endpoint is degraded.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Degraded {
     /// A header with its value, such as `"x-health: degraded"`.
     pub(in crate::config) header: Option<Located<String>>,
-    /// A value in a body that is JSON.
+    /// A value in a JSON body.
     pub(in crate::config) json: Option<LocatedTable<JsonTest>>,
-    /// The share of its weight that the endpoint keeps meanwhile, 1 to 99. Default: 50.
+    /// The percentage of its weight that a degraded endpoint keeps, 1 to 99. Default: 50.
     pub(in crate::config) weight_percent: Option<Located<WholeNumber>>,
 }
 
@@ -155,7 +156,7 @@ impl<'de> Deserialize<'de> for Probes {
     }
 }
 
-/// Untagged enums lose the place of an error inside them; a visitor keeps it.
+/// An untagged enum of serde would lose the place of an error inside a probe; a visitor keeps it.
 struct ProbesVisitor;
 
 impl<'de> Visitor<'de> for ProbesVisitor {
@@ -181,7 +182,7 @@ impl<'de> Visitor<'de> for ProbesVisitor {
 /// `true`, or a table with options.
 #[derive(Clone, Debug)]
 pub(in crate::config) enum Switch<T> {
-    /// A plain yes or no.
+    /// `true` or `false`, without options.
     Plain(bool),
     Table(T),
 }

@@ -1,4 +1,4 @@
-//! Which requests go where, and how.
+//! Routes, as they are written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,115 +9,118 @@ use super::matching::ValueTest;
 use super::observe::{Rate, Slo};
 use super::scalar::{DeadlineText, DurationText, ServerErrorsText, SizeText, WholeNumber};
 
-/// Which requests go where; with neither host nor path, all of them. What answers is one of `pool`,
-/// `pools`, `redirect` and `respond`.
+/// A route: which requests it matches (without host and path, all of them) and its action, one of
+/// `pool`, `pools`, `redirect` and `respond`.
 ///
-/// Of the routes that match, the one with the more exact host wins: an exact one, then the longest
-/// wildcard. Inside a host an exact path wins over the longest `path`, that over `path_regex` in the
-/// order of the file, and the `path` that all paths begin with, `/`, comes last. Of routes for the
-/// same host and path the one with more of `methods`, `headers` and `query` is asked first, then the
+/// Of the routes that match, the one with the more exact host wins: an exact host, then the longest
+/// wildcard. Inside a host an exact path wins over the longest `path`, that over `path_regex` in
+/// the order of the file, and the `path` `/`, the prefix of all paths, comes last. Of routes for
+/// the same host and path the one with more of `methods`, `headers` and `query` wins, then the
 /// earlier one.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Route {
-    /// The route's name, unique. Default: made of host and path.
+    /// The route's name, unique. Default: its host and path.
     pub(in crate::config) name: Option<Located<String>>,
-    /// The host, without a port; `*.example.com` is every name below that one. Default: any.
+    /// The host, without a port; `*.example.com` matches every name below `example.com`. Default:
+    /// any.
     pub(in crate::config) host: Option<Located<String>>,
-    /// The beginning of the path, by whole segments. Default: `/`.
+    /// A prefix of the path, in whole segments. Default: `/`.
     pub(in crate::config) path: Option<Located<String>>,
-    /// All of the path.
+    /// The exact path, without a query.
     pub(in crate::config) path_exact: Option<Located<String>>,
-    /// A regular expression that all of the path must match.
+    /// A regular expression that the whole path must match.
     pub(in crate::config) path_regex: Option<Located<String>>,
-    /// The methods that it is for; `HEAD` is not `GET`. Default: any.
+    /// The methods; `GET` does not include `HEAD`. Default: any.
     pub(in crate::config) methods: Option<Located<Vec<Located<String>>>>,
-    /// What headers must be, by name; all of it must hold.
+    /// Tests of header fields, by name; all of them must hold.
     pub(in crate::config) headers: Option<Located<Entries<Located<ValueTest>>>>,
-    /// What parameters in the query must be, by name; all of it must hold.
+    /// Tests of query parameters, by name; all of them must hold.
     pub(in crate::config) query: Option<Located<Entries<Located<ValueTest>>>>,
-    /// The name of the pool that serves it.
+    /// The name of the pool that serves the requests.
     pub(in crate::config) pool: Option<Located<String>>,
-    /// Several pools and their parts. A request that is sent again stays in its pool.
+    /// Several pools and their shares. A retried request stays in its pool.
     pub(in crate::config) pools: Option<Located<Vec<LocatedTable<Share>>>>,
-    /// The client is sent elsewhere.
+    /// A redirect for the client.
     pub(in crate::config) redirect: Option<LocatedTable<Redirect>>,
-    /// A fixed answer.
+    /// A fixed response for the client.
     pub(in crate::config) respond: Option<LocatedTable<Respond>>,
-    /// How endpoints are asked for something else than the client asked for.
+    /// Changes to the host and path of requests to endpoints.
     pub(in crate::config) rewrite: Option<LocatedTable<Rewrite>>,
-    /// What is done to a request's header fields on its way to an endpoint.
+    /// Changes to the header fields of requests to endpoints.
     pub(in crate::config) request_headers: Option<LocatedTable<HeaderChanges>>,
-    /// What is done to a response's header fields on its way to the client, whoever it comes from.
+    /// Changes to the header fields of all responses to clients, including local replies.
     pub(in crate::config) response_headers: Option<LocatedTable<HeaderChanges>>,
     /// The value of `strict-transport-security` in responses over TLS. Default: none is added.
     pub(in crate::config) hsts: Option<Located<String>>,
     /// A pool that gets copies of requests.
     pub(in crate::config) mirror: Option<LocatedTable<Mirror>>,
-    /// What is left when the pool has nothing left to try. Default: an error.
+    /// The response when the pool has no endpoint left to try. Default: an error.
     pub(in crate::config) fallback: Option<LocatedTable<Fallback>>,
-    /// When and how often a request is sent again.
+    /// When and how often a request is retried.
     pub(in crate::config) retry: Option<LocatedTable<Retry>>,
-    /// How long each step of a request may take.
+    /// Time limits for the steps of a request.
     pub(in crate::config) timeouts: Option<LocatedTable<Timeouts>>,
-    /// Protocols that clients may go on in (RFC 9110 7.8): `websocket`, or none. Default:
+    /// Protocols that clients may upgrade to (RFC 9110 7.8): `websocket`, or none. Default:
     /// `["websocket"]`.
     pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
-    /// How its requests are led, instead of as the pool's `steer` has it: a policy. Default: as the pool
-    /// has it.
+    /// A steering policy for the requests of this route, in place of the pool's. Default: the
+    /// policy of the pool.
     pub(in crate::config) steer: Option<Located<String>>,
-    /// What is promised of the route.
+    /// The objectives of the route.
     pub(in crate::config) slo: Option<LocatedTable<Slo>>,
-    /// Bounds on requests.
+    /// Limits on the requests of this route.
     pub(in crate::config) limits: Option<LocatedTable<RouteLimits>>,
 }
 
-/// When and how often a request is sent again.
+/// When and how often a request is retried.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Retry {
-    /// Tries in all, the first included; 1 switches sending again off. Default: 3.
+    /// Attempts in total, including the first; 1 switches retries off. Default: 3.
     pub(in crate::config) attempts: Option<Located<WholeNumber>>,
-    /// Largest request body that is held for a second try. Default: 64 KiB.
+    /// Largest request body that is held for a retry. Default: 64 KiB.
     pub(in crate::config) buffer: Option<Located<SizeText>>,
-    /// Resends, as a percentage of the requests of the last ten seconds. Default: 20.
+    /// Retries, as a percentage of the requests of the last ten seconds. Default: 20.
     pub(in crate::config) budget_percent: Option<Located<WholeNumber>>,
-    /// Resends per second that are allowed whatever the traffic. Default: 10.
+    /// Retries per second that are allowed at any rate of traffic. Default: 10.
     pub(in crate::config) budget_floor: Option<Located<WholeNumber>>,
-    /// Server errors for which a request is sent to another endpoint, or `none`. What may have
-    /// been executed and is not idempotent never is. Default: `500,502-504`.
+    /// Server errors after which a request is sent to another endpoint, or `none`. A non-idempotent
+    /// request that may have been executed is never sent again. Default: `500,502-504`.
     pub(in crate::config) statuses: Option<Located<ServerErrorsText>>,
-    /// Ask a second endpoint as well when the first keeps a request waiting for longer than the
-    /// pool's stall bound; the first good answer wins. For requests without a body. Default: true.
+    /// Send a request to a second endpoint as well when the first has not answered within the
+    /// pool's stall bound; the first good response wins. Only for requests without a body. Default:
+    /// true.
     pub(in crate::config) hedge: Option<Located<bool>>,
-    /// Send what has an `Idempotency-Key` again whatever its method: only for services that keep
-    /// these keys. Default: false.
+    /// Retry requests with an `Idempotency-Key` whatever their method. Only for services that
+    /// honour these keys. Default: false.
     pub(in crate::config) idempotency_key: Option<Located<bool>>,
 }
 
-/// How long each step of a request may take.
+/// Time limits for the steps of a request.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Timeouts {
-    /// To open a connection to an endpoint. Default: 1s.
+    /// Time to open a connection to an endpoint. Default: 1s.
     pub(in crate::config) connect: Option<Located<DurationText>>,
-    /// From the request's last byte to the response head, for one try. Default: 30s.
+    /// Time from the request's last byte to the response head, for one attempt. Default: 30s.
     pub(in crate::config) response: Option<Located<DurationText>>,
-    /// Between two pieces of a body, in either direction. Default: 60s.
+    /// Time between two pieces of a body, in either direction. Default: 60s.
     pub(in crate::config) idle: Option<Located<DurationText>>,
-    /// From the request's arrival to the response head, over all tries. Default: `unlimited`.
+    /// Time from the request's arrival to the response head, over all attempts. Default:
+    /// `unlimited`.
     pub(in crate::config) total: Option<Located<DeadlineText>>,
-    /// How long nothing may move in an upgraded connection. Default: 1h.
+    /// How long an upgraded connection may be idle. Default: 1h.
     pub(in crate::config) tunnel: Option<Located<DurationText>>,
 }
 
-/// Bounds on requests of one route.
+/// Limits on the requests of one route.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct RouteLimits {
     /// Largest request body. Default: unlimited.
     pub(in crate::config) body: Option<Located<SizeText>>,
-    /// How many requests may come. Default: any number.
+    /// The rate of requests. Default: unlimited.
     pub(in crate::config) rate: Option<LocatedTable<Rate>>,
 }
 

@@ -102,7 +102,7 @@ scalar_types! {
         "examples": ["64KiB", "10MB", 65536],
     };
 
-    /// A number of bytes, `"unlimited"`, or what the `"system"` says.
+    /// A number of bytes, `"unlimited"`, or `"system"` for the limit of the system.
     MemoryLimitText, "Bound", "a size such as \"512MiB\", \"unlimited\" or \"system\"", {
         "type": ["string", "integer"],
         "description": "A size with its unit, a whole number of bytes, `unlimited`, or `system`.",
@@ -111,7 +111,7 @@ scalar_types! {
         "examples": ["512MiB", "unlimited", "system"],
     };
 
-    /// A whole number; that it is one, and inside its bounds, is checked later.
+    /// A whole number; the checks verify its type and range.
     WholeNumber, "Whole" inline, "a whole number", { "type": "integer", "minimum": 0 };
 
     /// A share as a whole number from 1 to 100, or `off`.
@@ -124,7 +124,7 @@ scalar_types! {
         "examples": [60, "off"],
     };
 
-    /// Statuses that pass, such as `"200-299,304"`.
+    /// Statuses and ranges of statuses, such as `"200-299,304"`.
     StatusText, "Statuses", "statuses such as \"200-299\" or \"200,204\"", {
         "type": ["string", "integer"],
         "description": "One status, or statuses and ranges with commas between them.",

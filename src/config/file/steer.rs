@@ -1,4 +1,4 @@
-//! How a pool's traffic is led, as it is written.
+//! The steering of a pool's traffic, as it is written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,54 +10,55 @@ use serde::de::{Deserializer, Error, Visitor};
 use super::located::{Entries, Located, LocatedTable, TableShape};
 use super::scalar::WholeNumber;
 
-/// How a pool's traffic is led.
+/// How the traffic of a pool is steered.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Steer {
     /// `nearest`: own zone, own region, then region by region in the order of the file (without
-    /// `self`: zone by zone). `failover`: zone by zone in the order of the file. `weighted`: all zones
-    /// by their `weight`. `latency`: region by region, the one that answers soonest first. `spread`:
-    /// all endpoints alike. Default: `nearest`.
+    /// `self`: zone by zone). `failover`: zone by zone in the order of the file. `weighted`: all
+    /// zones by their `weight`. `latency`: region by region, the fastest first. `spread`: all
+    /// endpoints equally. Default: `nearest`.
     pub(in crate::config) policy: Option<Located<String>>,
     /// A tier carries this many times its healthy share before it spills to the next one, 1 to 100.
     /// Default: 1.4.
     pub(in crate::config) overprovisioning: Option<Located<Decimal>>,
-    /// Regions that come first for clients of a country; see `geo`. Default: none.
+    /// Preferred regions for clients of a country; see `geo`. Default: none.
     pub(in crate::config) countries: Option<Countries>,
 }
 
-/// What something can take before its traffic spills; what is not said is no bound.
+/// Capacity before traffic spills to others; an absent key is no limit.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Capacity {
-    /// Requests in flight.
+    /// The number of requests in flight.
     pub(in crate::config) requests: Option<Located<WholeNumber>>,
-    /// Requests a second.
+    /// The number of requests per second.
     pub(in crate::config) rate: Option<Located<WholeNumber>>,
 }
 
-/// What is said of a region of a pool.
+/// Settings of one region of a pool.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Region {
-    /// What it can take with all of its endpoints. Default: no bound.
+    /// Capacity of the region with all of its endpoints up. Default: no limit.
     pub(in crate::config) capacity: Option<LocatedTable<Capacity>>,
-    /// Where it is, as latitude and longitude in degrees: clients whose country is not named go to the
-    /// nearest region first.
+    /// The location, as latitude and longitude in degrees: clients whose country is not in
+    /// `countries` prefer the nearest region.
     pub(in crate::config) location: Option<Located<Vec<Decimal>>>,
 }
 
-/// Where clients are.
+/// How the location of a client is determined.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Geo {
     /// A database in MaxMind's format, relative to this file: country and location by address.
     pub(in crate::config) database: Option<Located<String>>,
-    /// A header in which `trusted_proxies` name the client's country; it wins over the database.
+    /// A header field in which `trusted_proxies` send the client's country; it overrides the
+    /// database.
     pub(in crate::config) country_header: Option<Located<String>>,
 }
 
-/// Which regions come first for clients of a country: two letters (ISO 3166-1) and a list of regions.
+/// Preferred regions by country: two letters (ISO 3166-1) and a list of regions.
 pub(in crate::config) type Countries = Entries<Located<Vec<Located<String>>>>;
 
 impl TableShape for Geo {
@@ -77,7 +78,7 @@ impl TableShape for Region {
     const EXPECTED: &str = "a table such as { capacity = { rate = 500 } }";
 }
 
-/// A number that need not be whole, such as `1.4`; text is kept for the checks to complain of.
+/// A number that need not be whole, such as `1.4`; text is kept so that the checks can report it.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::config) enum Decimal {
     Number(f64),

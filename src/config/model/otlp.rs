@@ -1,4 +1,4 @@
-//! Where spans of requests go, and of which requests.
+//! The export of spans, and the sampling of traces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,41 +7,41 @@ use http::{HeaderMap, Uri};
 
 use crate::logic::model::upstream_protocol::UpstreamTls;
 
-/// A collector, and how it gets spans.
+/// A collector of spans, and the export to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpConfig {
-    /// Where spans are posted to: an absolute URL, with its path.
+    /// The URL that spans are posted to: absolute, with its path.
     pub endpoint: Uri,
-    /// Further fields of each post; their values are marked as sensitive and never shown.
+    /// Further header fields of each request; their values are marked as sensitive and never shown.
     pub headers: HeaderMap,
-    /// How TLS is spoken, where the URL asks for it.
+    /// TLS settings, for a URL with `https`.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// What the spans say that they are of.
+    /// The `service.name` of the spans.
     pub service: String,
-    /// How long a post may take.
+    /// The time limit of one export.
     pub timeout: Duration,
-    /// Requests whose spans wait, at most.
+    /// The most requests whose spans wait for export.
     pub queue_spans: usize,
-    /// Spans in a post, about.
+    /// The approximate number of spans in one export.
     pub batch_spans: usize,
 }
 
-/// The share of traces that are exported of those that begin here, in millionths.
+/// The share of exported traces among those that begin here, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceSampling {
     millionths: u32,
 }
 
 impl TraceSampling {
-    /// Draws for it are below this.
+    /// The exclusive upper bound of random draws.
     pub const MAX_MILLIONTHS: u32 = 1_000_000;
 
-    /// So many millionths; `None` for more than all.
+    /// `None` for more than [`Self::MAX_MILLIONTHS`].
     pub fn new(millionths: u32) -> Option<Self> {
         (millionths <= Self::MAX_MILLIONTHS).then_some(Self { millionths })
     }
 
-    /// Whether a trace is exported that has drawn this number below [`Self::WHOLE`].
+    /// Whether a trace with this random `draw` below [`Self::MAX_MILLIONTHS`] is exported.
     pub fn is_sampled(self, draw: u32) -> bool {
         draw < self.millionths
     }

@@ -1,4 +1,4 @@
-//! Checks of what is told of requests, and who is believed when he tells.
+//! Checks of the access log, and of trusted proxies and forwarding headers.
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
@@ -10,13 +10,13 @@ use crate::config::model::{self, AccessLogFormat, AccessLogTarget, ForwardedHead
 use crate::config::suggest;
 use crate::logic::model::network::Network;
 
-/// Fields that a line may have besides its own.
+/// The most request fields that are added to a line.
 const MAX_HEADERS: usize = 32;
 
-/// Networks of trusted proxies, at most: each request may be compared with all of them.
+/// The most networks of trusted proxies: each request may be compared with all of them.
 const MAX_NETWORKS: usize = 256;
 
-/// What is logged is read by many, so what opens doors is not.
+/// Fields with credentials, which must never be logged.
 const SECRET_HEADERS: [HeaderName; 4] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE];
 
 impl Validator<'_> {
@@ -60,8 +60,8 @@ impl Validator<'_> {
         let networks = self.networks(given, MAX_NETWORKS);
         for (network, span) in networks.iter().filter(|(network, _)| network.prefix == 0) {
             let problem = Problem::new(
-                format!("`{network}` believes every client what it says of its address"),
-                "name the networks that your own proxies are in",
+                format!("`{network}` lets every client choose its own address"),
+                "name the networks of your own proxies",
             );
             self.diagnostics.warning(span, problem);
         }
@@ -105,7 +105,7 @@ impl Validator<'_> {
     }
 }
 
-/// The fields that say for whom a proxy asks, by the word for them.
+/// Parses the kind of forwarding headers.
 pub(super) fn parse_forwarded_headers(text: &str) -> Result<ForwardedHeaders, Problem> {
     let known = [
         ("x-forwarded", ForwardedHeaders::XForwarded),
@@ -116,7 +116,7 @@ pub(super) fn parse_forwarded_headers(text: &str) -> Result<ForwardedHeaders, Pr
     let found = known.into_iter().find(|(word, _)| *word == text);
     found.map(|(_, fields)| fields).ok_or_else(|| {
         let help = "write \"x-forwarded\", \"forwarded\", \"both\" or \"off\"";
-        Problem::new(format!("`{text}` is no way to tell for whom a proxy asks"), help)
+        Problem::new(format!("`{text}` is not a kind of forwarding headers"), help)
     })
 }
 

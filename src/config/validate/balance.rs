@@ -1,4 +1,4 @@
-//! Checks of how a pool's endpoints are chosen, and of what stays with one of them.
+//! Checks of a pool's balancing method and session affinity.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const BALANCE_METHODS: [&str; 6] =
     ["least_requests", "peak_ewma", "round_robin", "random", "ring_hash", "maglev"];
 const MAX_LOAD_PERCENT_RANGE: RangeInclusive<u32> = 101..=1_000;
 const POINTS_RANGE: RangeInclusive<u32> = 1..=65_536;
-/// Browsers keep nothing for longer.
+/// Browsers keep cookies for at most 400 days (RFC 6265bis).
 const TTL_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(400 * 24);
 const SECRET_HELP: &str = "write one secret a line, each of 64 hexadecimal digits, as \
                            `openssl rand -hex 32` makes them";
@@ -132,7 +132,7 @@ impl Validator<'_> {
         self.exactly_one(keys, (&table, &["header", "cookie", "path", "source"]))
     }
 
-    /// The only one of several that is given.
+    /// The value of the only key of `names` that is given; reports none or several.
     fn exactly_one<T, const N: usize>(
         &mut self,
         given: [Option<(T, Range<usize>)>; N],
@@ -144,12 +144,13 @@ impl Validator<'_> {
             if !is_unread && !self.diagnostics.has_errors() {
                 let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
                 let help = format!("give one of {}", names.join(", "));
-                self.diagnostics.error(table, Problem::new("it is not said by what", help));
+                self.diagnostics.error(table, Problem::new("no key is given", help));
             }
             return None;
         };
         for (_, second) in given {
-            let problem = Problem::new("only one of them can decide", "leave one of them away");
+            let problem =
+                Problem::new("only one of these keys is allowed", "leave one of them away");
             self.diagnostics.error(&second, problem).add_related(&span, "this is given too");
         }
         Some(first)
@@ -173,7 +174,7 @@ impl Validator<'_> {
     }
 
     fn cookie_name(&mut self, given: &Located<String>) -> Option<Arc<str>> {
-        // A token (RFC 6265 4.1.1), as names of fields are.
+        // The name of a cookie is a token, as the name of a field is (RFC 6265 4.1.1).
         let is_token = HeaderName::from_bytes(given.value.as_bytes()).is_ok();
         if !is_token {
             let message = format!("`{}` cannot be the name of a cookie", given.value);
@@ -204,7 +205,7 @@ impl Validator<'_> {
         let drain = self.zeroable_duration(&drain, DEFAULT_DRAIN_TIMEOUT);
         let secrets = given.secret_file.as_ref().and_then(|path| self.affinity_secrets(path));
         if given.cookie.is_none() {
-            let beside = "affinity that has no `cookie`: what leads to an endpoint is not kept";
+            let beside = "affinity without a `cookie`";
             self.reject_unused_key(&given.ttl, "ttl", beside);
             self.reject_unused_key(&given.on_return, "on_return", beside);
             self.reject_unused_key(&given.drain, "drain", beside);
@@ -234,7 +235,7 @@ impl Validator<'_> {
         self.exactly_one([cookie, header, source], (&table, names)).map(Arc::new)
     }
 
-    /// Warns of pools whose cookies take each other's place with a client that comes to both.
+    /// Warns of pools with the same cookie and a common host: they overwrite each other's cookie.
     pub(super) fn warn_shared_cookies(&mut self, pools: &ValidatedPools, routes: &[RouteSpec]) {
         if self.diagnostics.has_errors() {
             return;
@@ -259,8 +260,8 @@ impl Validator<'_> {
             if let Some(other) = others.find(|other| has_shared_host(pool, other)) {
                 let problem = Problem::new(
                     format!(
-                        "the pools `{}` and `{}` both set the cookie `{name}`: whoever uses both \
-                         stays nowhere",
+                        "the pools `{}` and `{}` both set the cookie `{name}`: a client of both \
+                         loses its affinity",
                         other.name, pool.name
                     ),
                     "give each pool a cookie of its own name",
@@ -270,14 +271,14 @@ impl Validator<'_> {
         }
     }
 
-    /// The secrets of a file, the first of which seals.
+    /// The secrets in a file; the first one encrypts.
     fn affinity_secrets(&mut self, path: &Located<String>) -> Option<CookieSecrets> {
         let bytes = self.read_file(path)?;
         let text = str::from_utf8(&bytes).map_err(|_| "is no text".to_owned());
         match text.and_then(CookieSecrets::parse) {
             Ok(secrets) => Some(secrets),
             Err(reason) => {
-                // What is in the file is shown to nobody.
+                // The message must not contain the content of the file.
                 let message = format!("`{}` {reason}", path.value);
                 self.diagnostics.error(&path.span, Problem::new(message, SECRET_HELP));
                 None

@@ -1,4 +1,4 @@
-//! Checks of endpoints that are found by name, and of how names are looked up.
+//! Checks of the resolution of names.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::config::file::{Dns, Located, LocatedTable};
 use crate::config::{address, model};
 use crate::logic::discovery::{AddressFamily, EmptyAnswerPolicy, LookupPolicy};
 
-/// Where DNS is spoken.
+/// The port of DNS servers (RFC 1035).
 const DEFAULT_PORT: u16 = 53;
 const MAX_ANSWERS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const MAX_ALLOWED_NETWORKS: usize = 100;

@@ -1,4 +1,4 @@
-//! How an endpoint is written: an address, a name with a port, or the name of a service.
+//! Parsers of the target of an endpoint: an address, a name with a port, or the name of a service.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use crate::config::address;
 use crate::config::diagnostics::Problem;
 use crate::logic::discovery::{DiscoveryName, DnsNameError, normalise_dns_name};
 
-/// What an endpoint is written as.
+/// The target of an endpoint.
 pub(super) enum EndpointTarget {
     Address(SocketAddr),
-    /// By a name that leads to it.
+    /// A name that resolves to endpoints.
     Name(DiscoveryName),
 }
 
-/// Reads `IP:PORT` or `NAME:PORT`.
+/// Parses `IP:PORT` or `NAME:PORT`.
 pub(super) fn parse_target(text: &str) -> Result<EndpointTarget, Problem> {
     let example = "10.0.1.11:9000";
     if let Ok(address) = text.parse() {
@@ -24,7 +24,7 @@ pub(super) fn parse_target(text: &str) -> Result<EndpointTarget, Problem> {
         Some((host, port)) if !text.contains("://") => (host, Some(port)),
         _ => (text, None),
     };
-    // What ends in a number is meant as an address (RFC 1123 2.1), and is none.
+    // A host that ends in a number is a malformed address (RFC 1123 2.1).
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let has_letter = last.bytes().any(|b| b.is_ascii_alphabetic());
     if !has_letter || host.contains(['/', ':', '[', ' ']) {
@@ -52,7 +52,7 @@ pub(super) fn parse_target(text: &str) -> Result<EndpointTarget, Problem> {
     }
 }
 
-/// Reads the name of a service.
+/// Parses the name of a service.
 pub(super) fn parse_service(text: &str) -> Result<DiscoveryName, Problem> {
     if let Some((host, _)) = text.rsplit_once(':') {
         let help = format!("write it as \"{host}\"");
@@ -90,7 +90,7 @@ fn parse_name(text: &str) -> Result<Arc<str>, Problem> {
     }
 }
 
-/// An endpoint is connected to, so it needs one address and one port.
+/// Rejects addresses that cannot be connected to: port 0 and the unspecified address.
 pub(super) fn check_reachable(address: SocketAddr) -> Result<SocketAddr, Problem> {
     if address.port() == 0 {
         let help = "write the port that the endpoint listens on";

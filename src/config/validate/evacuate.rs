@@ -1,4 +1,4 @@
-//! Checks of what the file drains.
+//! Checks of evacuations and drains in the file.
 
 use super::ValidatedPools;
 use super::validator::Validator;
@@ -10,7 +10,7 @@ use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{PoolSpec, ZoneSpec};
 
 impl Validator<'_> {
-    /// Has every pool know which of its zones and regions are evacuated.
+    /// Adds the evacuated zones and regions to every pool that has them.
     pub(super) fn evacuate(&mut self, given: &[Located<String>], pools: &mut ValidatedPools) {
         for one in given {
             let Some(target @ (TopologySelector::Zone(_) | TopologySelector::Region(_))) =
@@ -59,7 +59,7 @@ impl Validator<'_> {
         self.diagnostics.error(&given.span, Problem::new(message, help));
     }
 
-    /// Warns of pools of which nothing is left.
+    /// Warns of pools whose endpoints are all drained.
     fn warn_fully_drained_pools(&mut self, pools: &ValidatedPools) {
         for (span, pool) in &pools.specs {
             if !pool.drained_scopes.is_empty() && is_fully_drained(pool) {
@@ -75,12 +75,13 @@ impl Validator<'_> {
 
 fn is_fully_drained(pool: &PoolSpec) -> bool {
     let is_drained = |zone: &ZoneSpec, address| {
-        pool.drained_scopes.iter().any(|what| what.covers(&zone.locality, address))
+        pool.drained_scopes.iter().any(|scope| scope.covers(&zone.locality, address))
     };
     pool.zones.iter().all(|zone| {
-        // What names lead to is not known here: such a zone is out as a whole, or not.
+        // Endpoints from names are not known here: such a zone counts only if it is drained as a
+        // whole.
         let has_endpoints = !zone.endpoints.is_empty();
-        pool.drained_scopes.iter().any(|what| what.covers_zone(&zone.locality))
+        pool.drained_scopes.iter().any(|scope| scope.covers_zone(&zone.locality))
             || has_endpoints && zone.endpoints.iter().all(|one| is_drained(zone, one.address))
     })
 }

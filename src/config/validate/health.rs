@@ -1,4 +1,4 @@
-//! Checks of the tables that say when much is down at once, and how it comes back.
+//! Checks of the tables for correlated failures, recovery, eviction and probe budgets.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -75,8 +75,8 @@ impl Validator<'_> {
         }
     }
 
-    /// The target of a detection window, which cannot be shorter than the window itself. `parts` are
-    /// the settings that `detect` was made of.
+    /// The target of a detection window, which cannot be shorter than the worst case of the window.
+    /// `settings` are the durations in `detect`.
     pub(super) fn detection_target(
         &mut self,
         key: &SettingKey<'_, DurationText>,
@@ -110,7 +110,7 @@ impl Validator<'_> {
     }
 }
 
-/// Reads `60` or `"off"`.
+/// Parses `60` or `"off"`.
 fn parse_quorum(given: &PercentText) -> Result<u32, Problem> {
     let help = "write a whole number from 1 to 100, or \"off\"";
     match &given.0 {

@@ -1,4 +1,4 @@
-//! Checks of what is kept of the past, and of what is promised of the future.
+//! Checks of the ledger's retention, and of service level objectives.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::logic::incident::slo::LatencyObjective;
 const RETENTION_RANGE: RangeInclusive<Duration> =
     Duration::from_hours(1)..=Duration::from_hours(10 * 365 * 24);
 
-/// All of them are held in memory too: about a kilobyte each.
+/// All incidents are held in memory too, at about a kilobyte each.
 const MAX_INCIDENTS_RANGE: RangeInclusive<usize> = 1..=1_000_000;
 
-/// What is shown of `under`, which has no default.
+/// The example for `under`, which has no default.
 const DEFAULT_LATENCY: Duration = Duration::from_millis(300);
 
 impl Validator<'_> {
@@ -41,7 +41,10 @@ impl Validator<'_> {
             && !["availability", "latency"].iter().any(|key| self.unread.has_key(&table, key))
         {
             let help = "add `availability = \"99.9%\"`, `latency = { … }` or both";
-            self.diagnostics.error(&table, Problem::new("an objective without a promise", help));
+            self.diagnostics.error(
+                &table,
+                Problem::new("this objective has neither `availability` nor `latency`", help),
+            );
         }
         let availability = given.availability.and_then(|given| self.objective(&given));
         let latency = given.latency.and_then(|latency| self.latency_objective(latency));
@@ -55,7 +58,7 @@ impl Validator<'_> {
         {
             if is_missing {
                 let help = "write it as `{ share = \"99%\", under = \"300ms\" }`";
-                let message = format!("a promise of latency needs `{key}`");
+                let message = format!("a latency objective needs `{key}`");
                 self.report_missing(&table, key, Problem::new(message, help));
             }
         }
@@ -76,7 +79,7 @@ impl Validator<'_> {
     }
 }
 
-/// Reads `99.95%`.
+/// Parses `99.95%`; returns a ratio.
 fn parse_objective(text: &str) -> Result<f64, Problem> {
     let example = "write a share such as \"99.9%\"";
     let Some(number) = text.trim().strip_suffix('%') else {

@@ -1,4 +1,4 @@
-//! Checks of where clients connect, and how they may speak there.
+//! Checks of the listeners for clients.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,10 +20,10 @@ use crate::logic::model::upstream_protocol::CertificateAndKey;
 
 const MAX_LISTENERS: usize = 256;
 
-/// Certificates of one listener.
+/// The most certificates of one listener.
 const MAX_CERTIFICATES: usize = 1_000;
 
-/// Networks that one listener looks through for each connection.
+/// The most networks of one listener: each connection is compared with all of them.
 const MAX_NETWORKS: usize = 256;
 
 impl Validator<'_> {
@@ -76,7 +76,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Everything but the address.
+    /// The settings of a listener except for its address.
     fn http_settings(&mut self, given: &Listen) -> model::ListenerSpec {
         let http2 = self.bool_or(&given.http2, true);
         let tls = given.tls.as_ref().and_then(|tls| self.listen_tls(tls));
@@ -156,7 +156,7 @@ impl Validator<'_> {
             if let Some(given) = &tls.client_auth
                 && !self.unread.has_key(table, "client_ca")
             {
-                let help = "add `client_ca`, the file with who issues clients' certificates";
+                let help = "add `client_ca`, the file with the CA certificates of clients";
                 let problem =
                     Problem::new("`client_auth` has no meaning without `client_ca`", help);
                 self.diagnostics.error(&given.span, problem);
@@ -169,8 +169,8 @@ impl Validator<'_> {
     fn trusted_networks(&mut self, given: &LocatedTable<ProxyProtocol>) -> Arc<[Network]> {
         let from = given.value.from.as_deref().unwrap_or_default();
         if from.is_empty() {
-            let help = "add `from = [\"10.0.0.0/8\"]`, the networks that they connect from";
-            let problem = Problem::new("it is not said which proxies may connect", help);
+            let help = "add `from = [\"10.0.0.0/8\"]`, the networks of the proxies";
+            let problem = Problem::new("no proxy is listed that may connect", help);
             self.report_missing(&given.span, "from", problem);
         }
         self.networks(from, MAX_NETWORKS).into_iter().map(|(network, _)| network).collect()
@@ -188,7 +188,7 @@ fn parse_tls_version(text: &str) -> Result<TlsVersion, Problem> {
     }
 }
 
-/// Whether a certificate is required.
+/// Returns whether a certificate is required.
 fn parse_client_auth(text: &str) -> Result<bool, Problem> {
     match text {
         "required" => Ok(true),

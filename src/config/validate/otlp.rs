@@ -1,4 +1,4 @@
-//! Checks of where spans of requests go.
+//! Checks of the export of spans.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::file::{Entries, Located, LocatedTable, Otlp, Tls};
 use crate::config::model::{self, TraceSampling};
 use crate::logic::model::upstream_protocol::UpstreamTls;
 
-/// Requests whose spans wait: a few kilobytes each.
+/// Requests whose spans wait for export, at a few kilobytes each.
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=65_536;
 const DEFAULT_QUEUE: usize = 2_048;
 
@@ -28,26 +28,26 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const DEFAULT_SAMPLE_MILLIONTHS: u32 = TraceSampling::MAX_MILLIONTHS / 100;
 
-/// Fields besides those that every post has.
+/// The most header fields besides those that every request has.
 const MAX_HEADERS: usize = 64;
 
-/// What is put behind the URL of a collector (OTLP 1.7, "OTLP/HTTP Request").
+/// The path that is appended to the URL of a collector (OTLP 1.7, "OTLP/HTTP Request").
 const TRACES_PATH: &str = "v1/traces";
 
-/// Where collectors listen for gRPC, which is not spoken here.
+/// The port of collectors for gRPC, which is not supported here.
 const GRPC_PORT: u16 = 4317;
 
 const DEFAULT_SERVICE: &str = "gapless";
 
 const URL_HELP: &str = "write a URL such as \"http://127.0.0.1:4318\"";
 
-/// Fields that are this program's to write.
+/// Header fields that gapless itself writes.
 const RESERVED_HEADERS: [HeaderName; 7] =
     [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING, UPGRADE];
 
 impl Validator<'_> {
-    /// The collector, if there is one; then `headers` take part in traces, which `traceparent` of the
-    /// file must not forbid.
+    /// The export settings, if the file has any. They switch `traceparent` on in `headers`; reports
+    /// a file that switches it off.
     pub(super) fn otlp(
         &mut self,
         given: Option<LocatedTable<Otlp>>,
@@ -158,7 +158,7 @@ impl Validator<'_> {
         let default = Tls::default();
         let options = given.map_or(&default, |given| &given.value);
         let mut tls = self.tls_client(options, None, &[b"http/1.1"]);
-        // It is the URL that says whom this is for.
+        // Without `server_name` the certificate must be for the host in the URL.
         if tls.server_name.is_none() {
             let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
             Arc::make_mut(&mut tls).server_name = Some(host.to_owned());
@@ -185,7 +185,7 @@ impl Validator<'_> {
             self.diagnostics.error(&file.span, Problem::new(message, help));
             return headers;
         };
-        // Its lines are never shown.
+        // Errors never show a line of the file, which may be a secret.
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -204,10 +204,10 @@ impl Validator<'_> {
     }
 }
 
-/// Adds a field; what is said of a wrong one does not have its value.
+/// Adds a field; an error never contains its value.
 fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Problem> {
     let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
-        // In a file, what stands before the first colon may be anything.
+        // In a file, the text before the first colon may be a secret.
         return Err(Problem::new("the name is not one of a header", "write it as `name: value`"));
     };
     if RESERVED_HEADERS.contains(&known) {
@@ -229,7 +229,7 @@ fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Pr
     Ok(())
 }
 
-/// Reads the URL of a collector, and puts the path of traces behind it.
+/// Parses the URL of a collector, and appends the path for traces.
 fn parse_collector_uri(text: &str) -> Result<Uri, Problem> {
     let url_problem = || Problem::new(format!("`{text}` is not a URL"), URL_HELP);
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -243,7 +243,7 @@ fn parse_collector_uri(text: &str) -> Result<Uri, Problem> {
     }
     if scheme != "http" && scheme != "https" {
         let help = "write it with `http` or `https`; gRPC is not spoken";
-        return Err(Problem::new(format!("`{scheme}` is no way to speak to a collector"), help));
+        return Err(Problem::new(format!("`{scheme}` is not supported for a collector"), help));
     }
     if rest.contains(['?', '#']) {
         let help = "end it with the path";
@@ -261,7 +261,7 @@ fn parse_collector_uri(text: &str) -> Result<Uri, Problem> {
     if is_valid_host && uri.port_u16() != Some(0) { Ok(uri) } else { Err(url_problem()) }
 }
 
-/// Reads `0.1%`.
+/// Parses `0.1%`.
 fn parse_sampling(text: &str) -> Result<TraceSampling, Problem> {
     let problem = || {
         let is_number = text.trim().parse::<f64>().is_ok();

@@ -1,4 +1,4 @@
-//! Checks of pools, zones, endpoints and the detection window.
+//! Checks of pools, zones and endpoints, and of detection windows.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,11 +24,11 @@ use crate::logic::request::limits::{BreakerLimits, CircuitBreakers};
 const WEIGHT_RANGE: RangeInclusive<u32> = 1..=1_000;
 const CONSECUTIVE_RANGE: RangeInclusive<u32> = 1..=1_000;
 const IDLE_CONNECTIONS_RANGE: RangeInclusive<usize> = 0..=100_000;
-/// Far more than one process can hold.
+/// Far more connections than one process can have.
 const MAX_LIMIT: u32 = 10_000_000;
 const DEFAULT_LATE_AFTER: Duration = Duration::from_millis(250);
 
-/// The first place of every zone name and endpoint address of one pool.
+/// The first place of every zone name, address and DNS name of one pool, to report duplicates.
 #[derive(Default)]
 struct SeenInPool {
     zones: HashMap<Locality, Range<usize>>,
@@ -72,7 +72,7 @@ impl Validator<'_> {
         let key = SettingKey::new(&table, "late_after", &given.late_after);
         let late_after = self.duration(&key, DEFAULT_LATE_AFTER).value;
         let mut probes = self.probes(given.probe, &table, detect.timeout);
-        // What listens elsewhere may know nothing of PROXY headers.
+        // A server at another address may not support PROXY headers.
         for probe in probes.iter_mut().filter(|probe| probe.is_at_endpoint_address()) {
             probe.proxy_protocol = protocol.proxy_protocol;
         }
@@ -215,7 +215,7 @@ impl Validator<'_> {
             }
             (EndpointTarget::Name(_), Some(drain)) => {
                 let help = "drain its zone, or one of its addresses with `gapless drain`";
-                let problem = Problem::new("what a name leads to cannot be drained here", help);
+                let problem = Problem::new("endpoints of a name cannot be drained here", help);
                 self.diagnostics.error(&drain.span, problem);
                 None
             }
@@ -252,7 +252,7 @@ impl Validator<'_> {
         let up_after = self.integer(&key, &CONSECUTIVE_RANGE, default.up_after);
 
         // Periods are counted from start to start, and an endpoint has one probe at a time: a probe
-        // that may outlast its period would stretch it without a word.
+        // that outlasts its period would stretch the period silently.
         self.check_not_longer(("timeout", &timeout), ("interval", &interval));
         self.check_not_longer(("timeout", &timeout), ("down_interval", &down_interval));
         self.check_not_longer(("fast_interval", &fast_interval), ("interval", &interval));
@@ -327,5 +327,5 @@ impl Validator<'_> {
     }
 }
 
-/// What names may be made of.
+/// The help text for invalid names.
 pub(super) const NAME_HELP: &str = "use letters, digits, `-`, `_` and `.`";

@@ -1,4 +1,4 @@
-//! Checks of drills that are run by themselves.
+//! Checks of scheduled drills.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,37 +55,37 @@ impl Validator<'_> {
             HeaderMatch::parse(text).map(Some).ok_or_else(problem)
         });
         let key = SettingKey::new(&table, "abort_budget", &given.abort_budget);
-        let allowance = self.setting(&key, FailureBudget::default(), |text| {
+        let failure_budget = self.setting(&key, FailureBudget::default(), |text| {
             let problem =
                 || Problem::new(format!("`{text}` is no budget"), "write \"1%\" or \"20\"");
             FailureBudget::parse(text).ok_or_else(problem)
         });
         let pool = given.pool.as_ref().and_then(|pool| self.drill_pool(pool, pools));
-        let plan = |lose: Locality| DrillPlan {
-            zone: lose,
+        let plan = |zone: Locality| DrillPlan {
+            zone,
             endpoint: None,
             pool: pool.clone(),
             fault: fault.value,
             share: share.value,
             length,
             header_match: matching.value.clone(),
-            failure_budget: allowance.value,
+            failure_budget: failure_budget.value,
             is_manual: false,
         };
         let zones = self.drill_zones(&table, &given.zones.unwrap_or_default(), pools);
         let plans = zones.into_iter().map(plan).collect();
-        let timetable = PracticeCalendar {
+        let calendar = PracticeCalendar {
             recurrence: self.schedule(&table, &given.every, given.at)?,
             allowed: self.windows(given.allowed.unwrap_or_default()),
             blocked: self.windows(given.blocked.unwrap_or_default()),
         };
-        // From any Monday.
-        if timetable.next_start_s(0, length.as_secs()).is_none() {
+        // The search starts at an arbitrary Monday.
+        if calendar.next_start_s(0, length.as_secs()).is_none() {
             let help = "give `allowed` more room, or `blocked` less";
-            let problem = Problem::new("this never comes: no time is open when it is due", help);
+            let problem = Problem::new("this drill never runs: it is due at no allowed time", help);
             self.diagnostics.warning(&table, problem);
         }
-        Some(PracticeSchedule { plans, calendar: timetable })
+        Some(PracticeSchedule { plans, calendar })
     }
 
     fn drill_length(
@@ -112,7 +112,7 @@ impl Validator<'_> {
     ) -> Vec<Locality> {
         if given.is_empty() {
             let help = "write `zones = [\"region/zone\"]`";
-            self.report_missing(table, "zones", Problem::new("practice needs zones to lose", help));
+            self.report_missing(table, "zones", Problem::new("practice needs zones", help));
         }
         let known: Vec<String> = pools.zone_names().map(Locality::to_string).collect();
         let mut places = Vec::new();
@@ -174,7 +174,7 @@ impl Validator<'_> {
                     }
                     moment
                 });
-                // All are looked at; without one of them the rest says nothing of when it is due.
+                // Every time is checked. One invalid time makes the whole schedule unknown.
                 let moments: Vec<_> = moments.collect();
                 moments.into_iter().collect::<Option<_>>().map(Recurrence::Weekly)
             }
@@ -189,7 +189,7 @@ impl Validator<'_> {
                     self.report_missing(
                         table,
                         "at",
-                        Problem::new("nothing says when practice is due", help),
+                        Problem::new("practice has no time: neither `every` nor `at`", help),
                     );
                 }
                 None

@@ -1,4 +1,4 @@
-//! Checks of a pool's probes: what is asked, and that nothing is said that has no meaning with it.
+//! Checks of a pool's probes: their kind, and keys that the kind does not use.
 
 mod expect;
 mod http;
@@ -17,19 +17,19 @@ use crate::logic::probing::probe::{GrpcProbe, ProbeHttpVersion, ProbeKind, Probe
 
 const PORT_RANGE: RangeInclusive<u16> = 1..=u16::MAX;
 
-/// Probes of one pool.
+/// The most probes of one pool.
 const MAX_PROBES: usize = 8;
 
-/// How much of a body a probe may read: all probes share a thread.
+/// The size of a body that a probe reads is limited, because all probes share a thread.
 const READ_BYTES_RANGE: RangeInclusive<usize> = 1..=1024 * 1024;
 
-/// Bytes that are sent or expected.
+/// The most bytes that a probe sends or expects.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 
 const PROBE_KINDS_HELP: &str = "write one of `http = \"/healthz\"`, `http2 = \"/healthz\"`, `grpc = \"\"`, \
                       `tcp = true` and `tls = true`";
 
-/// What a probe asks, with the place where the file says so.
+/// The kind of a probe, with its place in the file.
 #[derive(Clone, Copy, Debug)]
 enum ProbeRequest<'a> {
     Http(&'a Located<String>, ProbeHttpVersion),
@@ -58,7 +58,7 @@ impl ProbeRequest<'_> {
         }
     }
 
-    /// Whether `key` says something about such a probe.
+    /// Whether a probe of this kind uses `key`.
     fn can_use_key(self, key: &str) -> bool {
         match (key, self) {
             ("host", Self::Grpc(_)) => true,
@@ -85,7 +85,7 @@ impl Validator<'_> {
             Probes::One(probe) => vec![LocatedTable { value: *probe, span: span.clone() }],
             Probes::Many(probes) => probes,
         };
-        // What could not be read may be what is missing.
+        // After an unreadable probe the list may lack entries.
         let is_fully_read = !self.unread.has_key(table, "probe");
         if given.is_empty() && is_fully_read {
             let problem = Problem::new("the list of probes is empty", "add one, or leave it away");
@@ -149,7 +149,7 @@ impl Validator<'_> {
         }
     }
 
-    /// What the probe asks; reports it if that is nothing or too much.
+    /// The kind of the probe; reports a probe with no kind or with several.
     fn requested_kind<'a>(
         &mut self,
         given: &'a Probe,

@@ -1,4 +1,4 @@
-//! Checks of how many requests a route takes, and what they may turn into.
+//! Checks of a route's rate limit and upgrades.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -14,14 +14,14 @@ const REQUESTS_RANGE: RangeInclusive<u32> = 1..=100_000_000;
 const BURST_RANGE: RangeInclusive<u32> = 1..=100_000_000;
 const PER_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_PERIOD;
 
-/// Beyond a day a rate is no rate any more.
+/// The longest period of a rate.
 const MAX_PERIOD: Duration = Duration::from_hours(24);
 
-/// The finest that can be counted closely.
+/// The highest rate that can be counted exactly.
 const MAX_PER_SECOND: u128 = 100_000;
 
 impl Validator<'_> {
-    /// Whether clients may go on in WebSocket.
+    /// Whether clients may upgrade to WebSocket.
     pub(super) fn is_websocket_allowed(&mut self, given: Option<&[Located<String>]>) -> bool {
         let Some(given) = given else { return true };
         let mut has_websocket = false;

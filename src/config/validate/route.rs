@@ -1,4 +1,4 @@
-//! Checks of routes.
+//! Checks of routes: names, retries, timeouts and limits.
 
 mod action;
 mod fixed_response;
@@ -32,24 +32,24 @@ const BUFFER_BYTES_RANGE: RangeInclusive<usize> = 0..=64 * 1024 * 1024;
 const BUDGET_PERCENT_RANGE: RangeInclusive<u32> = 0..=100;
 const BUDGET_FLOOR_RANGE: RangeInclusive<u32> = 0..=100_000;
 
-/// Routes with `path_regex` of one host: all of them are searched for at once.
+/// The most routes with `path_regex` of one host: one automaton searches for all of them.
 const MAX_PATTERNS: usize = 1_000;
 
-/// What a route may refer to.
+/// The parts of the configuration that a route may refer to.
 #[derive(Clone, Copy)]
 struct RouteContext<'a> {
     pools: &'a ValidatedPools,
     paths: &'a PathNormalisation,
 }
 
-/// The first place of every route's name and of what it matches.
+/// The first place of every route name and of every match, to report duplicates.
 #[derive(Default)]
 struct SeenRoutes {
     names: HashMap<Arc<str>, Range<usize>>,
     matches: HashMap<(HostMatch, PathMatch, String), Range<usize>>,
-    /// How many routes have been named by their host and path.
+    /// The number of routes with the same generated name.
     generated_names: HashMap<String, usize>,
-    /// How many patterns each host has.
+    /// The number of patterns of each host.
     patterns: HashMap<HostMatch, usize>,
 }
 
@@ -81,7 +81,8 @@ impl Validator<'_> {
         let actions = self.route_actions(&given, &table, path, RouteContext { pools, paths });
         let mut conditions = matching.conditions;
         if let Some(RouteAction::Redirect(redirect)) = &actions.action {
-            // Who is there already is not sent there.
+            // A redirect to https alone must not match requests that arrive over TLS: it would
+            // loop.
             let is_https_upgrade = redirect.host.is_none() && redirect.path == PathChange::Keep;
             if let Some(conditions) = &mut conditions {
                 conditions.is_cleartext_only = redirect.should_use_https && is_https_upgrade;
@@ -125,7 +126,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Reports a route that an earlier one leaves no request to, and too many patterns.
+    /// Reports a route that never matches because of an earlier one, and too many patterns.
     fn is_unique_match(
         &mut self,
         ((host, path), conditions): &((HostMatch, PathMatch), Conditions),
@@ -150,7 +151,7 @@ impl Validator<'_> {
             format!("an earlier route matches {host}{path} already{condition_suffix}"),
             "give them different hosts, paths or conditions, or leave one away",
         );
-        // Their order in the file says nothing.
+        // The order of conditions in the file is irrelevant.
         let mut conditions = conditions.clone();
         conditions.methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         conditions.headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
@@ -159,7 +160,7 @@ impl Validator<'_> {
         self.is_unique(&mut seen.matches, key, first, problem)
     }
 
-    /// The pool that `given` names; reports it if there is none.
+    /// The pool with the name `given`; reports an unknown name.
     fn known_pool(&mut self, given: &Located<String>, pools: &ValidatedPools) -> Arc<str> {
         if !pools.has_pool(&given.value) {
             let help = suggest::nearest(&given.value, pools.names()).map_or_else(
@@ -245,7 +246,7 @@ impl Validator<'_> {
 }
 
 impl SeenRoutes {
-    /// A name made of host and path; of those that are alike, the later ones are counted.
+    /// A name made of host and path; a number distinguishes equal names.
     fn generated_name(&mut self, host: &HostMatch, path: &PathMatch) -> Arc<str> {
         let name = format!("{host}{path}");
         let count = self.generated_names.entry(name.clone()).or_default();
@@ -254,7 +255,7 @@ impl SeenRoutes {
     }
 }
 
-/// Server errors; an empty text or `none` stands for none.
+/// Parses server errors; an empty text or `none` stands for none.
 fn parse_server_errors(given: &Scalar) -> Result<ServerErrors, Problem> {
     if let Scalar::Text(text) = given
         && matches!(text.trim(), "" | "none")
@@ -272,7 +273,7 @@ fn parse_server_errors(given: &Scalar) -> Result<ServerErrors, Problem> {
     Ok(ServerErrors::from_ranges(ranges))
 }
 
-/// Strict-Transport-Security begins with its one directive that is required (RFC 6797 6.1).
+/// The directive `max-age` of Strict-Transport-Security is required (RFC 6797 6.1).
 fn parse_hsts(text: &str) -> Result<HeaderValue, Problem> {
     let mut directives = text.split(';').map(str::trim);
     let has_age = directives.any(|directive| {
@@ -288,8 +289,7 @@ fn parse_hsts(text: &str) -> Result<HeaderValue, Problem> {
     }
 }
 
-/// A path that is compared with those of requests, or takes the place of one: in the one form that
-/// they are brought to.
+/// Checks a path that is compared with paths of requests or replaces one: it must be normalised.
 fn check_normalised_path(text: &str, rules: &PathNormalisation) -> Result<(), Problem> {
     if let Some(at) = text.find(['?', '#']) {
         let message = "a route matches paths, without query or fragment";

@@ -1,4 +1,4 @@
-//! Checks of what concerns the instance as a whole: threads, limits, stopping.
+//! Checks of the settings of the instance: threads, limits, shutdown, headers and paths.
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -24,17 +24,17 @@ use crate::logic::routing::{EncodedSlash, PathNormalisation};
 
 const WORKERS_RANGE: RangeInclusive<usize> = 1..=1_024;
 const CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=10_000_000;
-/// The least is the smallest read buffer that the HTTP/1 reader takes.
+/// The minimum is the smallest read buffer of the HTTP/1 reader.
 pub(super) const HEADER_BYTES_RANGE: RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
 const BODY_RATE_RANGE: RangeInclusive<usize> = 0..=1024 * 1024;
-/// An instance that serves nobody needs about half of it.
+/// An idle instance needs about half of this.
 const MIN_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
 const HEADER_COUNT_RANGE: RangeInclusive<usize> = 1..=10_000;
 
-/// The address at which an operator looks when the file does not say another.
+/// The default address of the admin listener.
 const ADMIN_ADDRESS: &str = "127.0.0.1:9900";
 
-/// What is written as the admin address to have no such listener.
+/// The admin address that switches the listener off.
 const ADMIN_OFF: &str = "off";
 
 impl Validator<'_> {
@@ -71,8 +71,10 @@ impl Validator<'_> {
             match &setting.origin {
                 SettingOrigin::Given(span) => {
                     let help = "give the admin listener a port of its own";
-                    let problem =
-                        Problem::new(format!("clients are listened for on {address}"), help);
+                    let problem = Problem::new(
+                        format!("{address} is the address of a listener for clients"),
+                        help,
+                    );
                     self.diagnostics.error(span, problem).add_related(listener, "here");
                 }
                 SettingOrigin::Default => {
@@ -120,8 +122,8 @@ impl Validator<'_> {
         }
     }
 
-    /// Whether all of it fits into the descriptors that the system grants; a number of `connections`
-    /// that nobody wrote is as large as there is room for.
+    /// Reports a configuration that needs more descriptors than the system grants. A default for
+    /// `connections` shrinks to the available descriptors instead.
     pub(super) fn descriptors(
         &mut self,
         needs: &DescriptorDemand,
@@ -218,7 +220,7 @@ impl Validator<'_> {
     }
 }
 
-/// Whether one socket could not be told from the other. Port 0 is another port each time.
+/// Whether two listeners would conflict. Port 0 stands for another port each time.
 pub(super) fn is_overlapping(a: SocketAddr, b: SocketAddr) -> bool {
     let is_same_ip = a.ip() == b.ip();
     let is_any_address =
@@ -241,7 +243,7 @@ fn parse_admin_address(text: &str) -> Result<Option<SocketAddr>, Problem> {
     ))
 }
 
-/// The pseudonym in `Via` is a token, in the sense of HTTP; a method happens to be one too.
+/// The pseudonym in `Via` is a token (RFC 9110 7.6.3); so is a method, whose parser checks it here.
 fn parse_via_pseudonym(text: &str) -> Result<String, Problem> {
     if text.is_empty() || http::Method::from_bytes(text.as_bytes()).is_ok() {
         return Ok(text.to_owned());

@@ -1,4 +1,4 @@
-//! Checks of how a pool's traffic is led.
+//! Checks of the steering of a pool's traffic.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ const WEIGHT_RANGE: RangeInclusive<u32> = 0..=1_000;
 const CAPACITY_RANGE: RangeInclusive<u32> = 1..=100_000_000;
 const MIN_CAPACITY_RANGE: RangeInclusive<u32> = 0..=1_000_000;
 
-/// Largest database: those of all cities take a tenth of it.
+/// Largest database: about ten times the size of MaxMind's database of cities.
 const MAX_DATABASE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// What a pool says of it.
+/// The keys of a pool that concern steering.
 pub(super) struct SteeringSettings {
     pub(super) steer: Option<Located<TextOrTable<file::Steer>>>,
     pub(super) capacity: Option<LocatedTable<file::Capacity>>,
@@ -85,7 +85,7 @@ impl Validator<'_> {
         steer
     }
 
-    /// The name of a region that some zone is in.
+    /// The name of a region, which must have a zone in this pool.
     fn known_region(&mut self, name: &Located<String>, zones: &[ZoneSpec]) -> Option<Arc<str>> {
         let known = zones.iter().map(|zone| &*zone.locality.region);
         if zones.is_empty() || known.clone().any(|region| region == name.value) {
@@ -100,7 +100,7 @@ impl Validator<'_> {
         None
     }
 
-    /// How it is known where clients are. Pools that are led by that need it.
+    /// The source of client locations, which pools that steer by location require.
     pub(super) fn geo(
         &mut self,
         geo: Option<LocatedTable<file::Geo>>,
@@ -121,14 +121,19 @@ impl Validator<'_> {
             config.country_header = self.setting(&key, None, name).value;
             if given.database.is_none() && given.country_header.is_none() {
                 let help = "add `database` or `country_header`";
-                self.diagnostics
-                    .error(&table, Problem::new("nothing tells where clients are", help));
+                self.diagnostics.error(
+                    &table,
+                    Problem::new("there is no source for the location of clients", help),
+                );
             }
             return config;
         }
         for (span, pool) in pools.specs.iter().filter(|(_, pool)| !pool.steer.geography.is_empty())
         {
-            let message = format!("nothing tells where clients of the pool `{}` are", pool.name);
+            let message = format!(
+                "there is no source for the location of clients of the pool `{}`",
+                pool.name
+            );
             let help = "add `[geo]` with `database` or `country_header`";
             self.diagnostics.error(span, Problem::new(message, help));
         }
@@ -146,7 +151,7 @@ impl Validator<'_> {
         Some(bytes)
     }
 
-    /// What a zone says beside its name and its endpoints.
+    /// The settings of a zone besides its name and endpoints.
     pub(super) fn zone_terms(
         &mut self,
         table: &std::ops::Range<usize>,
@@ -173,7 +178,7 @@ impl Validator<'_> {
         ZoneSettings { weight, role: role.value, min_capacity, capacity }
     }
 
-    /// A policy, in a pool or in a route.
+    /// The steering policy of a pool or a route.
     pub(super) fn policy(&mut self, given: &Located<String>) -> SteeringPolicy {
         SteeringPolicy::parse(&given.value).unwrap_or_else(|| {
             let known = SteeringPolicy::ALL.map(SteeringPolicy::as_str);
@@ -200,7 +205,7 @@ impl Validator<'_> {
     }
 }
 
-/// Two numbers, in degrees.
+/// Latitude and longitude, in degrees.
 fn parse_location(degrees: &Vec<Decimal>) -> Result<Location, Problem> {
     let parsed = match degrees.as_slice() {
         &[Decimal::Number(latitude), Decimal::Number(longitude)] => {
@@ -210,7 +215,7 @@ fn parse_location(degrees: &Vec<Decimal>) -> Result<Location, Problem> {
     };
     parsed.ok_or_else(|| {
         Problem::new(
-            "this is no place",
+            "this is not a location",
             "write latitude and longitude in degrees, such as [50.11, 8.68]",
         )
     })

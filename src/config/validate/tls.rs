@@ -1,4 +1,4 @@
-//! Checks of how endpoints are spoken to over TLS, and of the files that belong to it.
+//! Checks of TLS settings and of their certificate and key files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,14 +18,14 @@ use crate::config::referenced_file::ReferencedFile;
 use crate::config::units;
 use crate::logic::model::upstream_protocol::{CertificateAndKey, UpstreamTls};
 
-/// Largest file of certificates or keys.
+/// Size limit of a file of certificates or keys.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 const READABLE_FILE_HELP: &str =
     "name a file that can be read; a relative path begins where the configuration file is";
 
 impl Validator<'_> {
-    /// How TLS is spoken as `options` say; without a name of their own, `host` names the endpoint.
+    /// The TLS settings of a client; `host` is the server name where `options` have none.
     pub(super) fn tls_client(
         &mut self,
         options: &Tls,
@@ -65,7 +65,7 @@ impl Validator<'_> {
             }
             return Some(name.value.clone());
         }
-        // A host that cannot be read is reported where it is checked.
+        // An invalid host is reported by its own check.
         let host = host?;
         let authority = host.value.parse::<Authority>().ok()?;
         if ServerName::try_from(authority.host().trim_matches(['[', ']'])).is_err() {
@@ -76,7 +76,7 @@ impl Validator<'_> {
         None
     }
 
-    /// The file of issuers, in PEM.
+    /// The content of a file of CA certificates, in PEM.
     pub(in crate::config::validate) fn trusted_roots(
         &mut self,
         path: &Located<String>,
@@ -105,7 +105,7 @@ impl Validator<'_> {
                 return None;
             }
             (None, Some(only)) => {
-                let help = "add `certificate`, the file with what it is the key to";
+                let help = "add `certificate`, the file with its certificate";
                 self.diagnostics
                     .error(&only.span, Problem::new("`key` needs its `certificate`", help));
                 return None;
@@ -114,7 +114,7 @@ impl Validator<'_> {
         self.key_pair(chain_file, key_file)
     }
 
-    /// A certificate and its key, in PEM, that belong together.
+    /// A certificate and its matching key, in PEM.
     pub(in crate::config::validate) fn key_pair(
         &mut self,
         chain_file: &Located<String>,
@@ -176,7 +176,7 @@ impl Validator<'_> {
         }
     }
 
-    /// What is in a file that the configuration names.
+    /// The content of a file that the configuration names; at most [`MAX_FILE_BYTES`].
     pub(in crate::config::validate) fn read_file(
         &mut self,
         path: &Located<String>,
@@ -184,7 +184,7 @@ impl Validator<'_> {
         self.read_file_within(path, MAX_FILE_BYTES)
     }
 
-    /// The same, if it is no larger than that.
+    /// The content of a file that the configuration names; at most `max_bytes`.
     pub(in crate::config::validate) fn read_file_within(
         &mut self,
         path: &Located<String>,

@@ -1,4 +1,4 @@
-//! Checks of how a pool's endpoints are spoken to.
+//! Checks of the protocol to a pool's endpoints.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The tools of the checks: one value at a time, with its bounds and its default.
+//! Shared checks of single values, with their bounds and defaults.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -15,46 +15,47 @@ use crate::config::units;
 use crate::logic::discovery::DiscoveryEntry;
 use crate::logic::model::network::Network;
 
-/// Timers count in milliseconds.
+/// Shortest duration: timers count in milliseconds.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
 
-/// Far beyond any use, and far from what clocks cannot add.
+/// Longest duration: beyond any use, and small enough that additions to an instant never overflow.
 pub(super) const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 
-/// What is shown where a duration has no default.
+/// The example in the help text where a duration has no default.
 const EXAMPLE_DURATION: Duration = Duration::from_secs(30);
 
-/// What the checks share: where to put findings, and what could not be read.
+/// The state that all checks share.
 pub(super) struct Validator<'a> {
     pub(super) diagnostics: &'a mut Diagnostics,
     pub(super) unread: &'a UnreadKeys,
-    /// Where relative paths of files begin.
+    /// The directory at which relative paths start.
     pub(super) base_dir: &'a Path,
-    /// Names that lead to endpoints, as they are come upon.
+    /// The names of endpoints, in the order of the file.
     pub(super) dns_entries: Vec<DiscoveryEntry>,
 }
 
-/// A value that is always usable, and whether it may be compared with others.
+/// A valid value, and its origin.
 #[derive(Clone, Debug)]
 pub(super) struct ValidatedSetting<T> {
     pub(super) value: T,
     pub(super) origin: SettingOrigin,
 }
 
-/// Where a [`Setting`] comes from.
+/// The origin of a [`ValidatedSetting`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SettingOrigin {
-    /// The file says nothing.
+    /// The file has no value.
     Default,
-    /// The file says so here.
+    /// The file has the value at this place.
     Given(Range<usize>),
-    /// The file says something that cannot be used, which has been reported; the value is the
-    /// default, and nothing should be concluded from it.
+    /// The file has an invalid value, which has been reported. The setting has the default instead,
+    /// and comparisons with it must not be reported.
     Invalid,
 }
 
 impl<T> ValidatedSetting<T> {
-    /// Where to point when this and `other` do not fit, if that can be said at all.
+    /// The places to report when this setting conflicts with `other`; `None` if no error must be
+    /// reported.
     pub(super) fn conflicting_spans<U>(
         &self,
         other: &ValidatedSetting<U>,
@@ -73,7 +74,7 @@ impl<T> ValidatedSetting<T> {
 }
 
 impl ValidatedSetting<Duration> {
-    /// The value as it is written in the file, with a word where the file does not say it.
+    /// The value as the file has it, marked where it is the default.
     pub(super) fn display_text(&self) -> String {
         let text = units::format_duration(self.value);
         match self.origin {
@@ -83,11 +84,11 @@ impl ValidatedSetting<Duration> {
     }
 }
 
-/// A key of a table of the file, with what was read for it.
+/// A key of a table in the file, with its value.
 pub(super) struct SettingKey<'k, T> {
     pub(super) table: &'k Range<usize>,
     pub(super) name: &'static str,
-    /// The value, where one was read.
+    /// The value, if it could be read.
     pub(super) given: &'k Option<Located<T>>,
 }
 
@@ -102,7 +103,7 @@ impl<'k, T> SettingKey<'k, T> {
 }
 
 impl Validator<'_> {
-    /// `key` through `read`, or `default`.
+    /// The value of `key`, converted by `read`; `default` if it is absent or invalid.
     pub(super) fn setting<T, U>(
         &mut self,
         key: &SettingKey<'_, T>,
@@ -125,7 +126,7 @@ impl Validator<'_> {
         }
     }
 
-    /// A duration from [`SHORTEST`] to [`LONGEST`].
+    /// A duration from [`MIN_DURATION`] to [`MAX_DURATION`].
     pub(super) fn duration(
         &mut self,
         key: &SettingKey<'_, DurationText>,
@@ -136,7 +137,7 @@ impl Validator<'_> {
         })
     }
 
-    /// A duration from [`SHORTEST`] to [`LONGEST`], or `unlimited`, which is the default.
+    /// A duration from [`MIN_DURATION`] to [`MAX_DURATION`], or `unlimited` (`None`), the default.
     pub(super) fn duration_or_unlimited(
         &mut self,
         key: &SettingKey<'_, DeadlineText>,
@@ -150,7 +151,7 @@ impl Validator<'_> {
         self.setting(key, None, read).value
     }
 
-    /// A duration from zero to [`LONGEST`].
+    /// A duration from zero to [`MAX_DURATION`].
     pub(super) fn zeroable_duration_setting(
         &mut self,
         key: &SettingKey<'_, DurationText>,
@@ -162,7 +163,7 @@ impl Validator<'_> {
         self.setting(key, default, read)
     }
 
-    /// The value of such a duration.
+    /// The value of [`Self::zeroable_duration_setting`].
     pub(super) fn zeroable_duration(
         &mut self,
         key: &SettingKey<'_, DurationText>,
@@ -206,19 +207,18 @@ impl Validator<'_> {
         .value
     }
 
-    /// `true` or `false`.
     pub(super) fn bool_or(&mut self, given: &Option<Located<bool>>, default: bool) -> bool {
         given.as_ref().map_or(default, |given| given.value)
     }
 
-    /// Reports a required `key` that `table` neither has nor nearly has.
+    /// Reports that the required `key` is missing in `table`, unless it was there and unreadable.
     pub(super) fn report_missing(&mut self, table: &Range<usize>, key: &str, problem: Problem) {
         if !self.unread.has_key(table, key) {
             self.diagnostics.error(table, problem);
         }
     }
 
-    /// Reports a duration that is longer than one that it must fit into.
+    /// Reports `inner` if it is longer than `outer`.
     pub(super) fn check_not_longer(
         &mut self,
         (inner_name, inner): (&str, &ValidatedSetting<Duration>),
@@ -248,8 +248,8 @@ impl Validator<'_> {
         }
     }
 
-    /// The networks of a list that can be read, each with its place; reports the others, and the
-    /// first beyond `max_count`.
+    /// The valid networks of a list, each with its place; reports invalid ones, and the first
+    /// beyond `max_count`.
     pub(super) fn networks<'g>(
         &mut self,
         given: &'g [Located<String>],
@@ -271,7 +271,7 @@ impl Validator<'_> {
         networks
     }
 
-    /// Whether `value` is new among `seen`; if not, reports both places.
+    /// Adds `value` to `seen`; if it is there already, reports both places and returns false.
     pub(super) fn is_unique<V: Eq + Hash>(
         &mut self,
         seen: &mut HashMap<V, Range<usize>>,

@@ -89,7 +89,7 @@ fn pools_sharing_cookie_name_and_host_are_warned_about() {
         warnings.iter().map(|warning| warning.message.clone()).collect::<Vec<_>>()
     };
     let expected =
-        "the pools `web` and `api` both set the cookie `pin`: whoever uses both stays nowhere";
+        "the pools `web` and `api` both set the cookie `pin`: a client of both loses its affinity";
     for hosts in [["a.example", "a.example"], ["a.example", ""], ["*.example", "a.example"]] {
         assert_eq!(cookie_warnings(hosts, "pin"), [expected], "{hosts:?}");
         assert!(cookie_warnings(hosts, "tack").is_empty());

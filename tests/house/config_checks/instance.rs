@@ -69,7 +69,10 @@ fn invalid_admin_addresses_are_reported() {
         "\"10.0.0.1:9900\"",
         "use a loopback address, such as \"127.0.0.1:9900\", or \"off\"",
     );
-    assert_admin_diagnostic("\"127.0.0.1:18080\"", "clients are listened for on 127.0.0.1:18080");
+    assert_admin_diagnostic(
+        "\"127.0.0.1:18080\"",
+        "127.0.0.1:18080 is the address of a listener for clients",
+    );
     assert_admin_diagnostic("\"of\"", "`of` is a host name");
     assert_one_diagnostic(
         &valid_config_with("18080", "9900"),

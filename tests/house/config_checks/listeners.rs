@@ -24,7 +24,7 @@ fn assert_listener_diagnostic(lines: &str, expected: &str) {
 fn invalid_proxy_protocol_sources_are_reported() {
     assert_listener_diagnostic(
         "proxy_protocol = { from = [] }",
-        "4:18 it is not said which proxies may connect",
+        "4:18 no proxy is listed that may connect",
     );
     assert_listener_diagnostic("proxy_protocol = {}", "| add `from = [\"10.0.0.0/8\"]`");
     assert_listener_diagnostic(

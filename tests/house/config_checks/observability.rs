@@ -94,14 +94,17 @@ fn trusted_proxies_must_be_networks() {
         "\"lb.internal\"",
         "`lb.internal` is not a network | write a network such as",
     );
-    assert_proxies_diagnostic("\"::1\", \"0.0.0.0/0\"", "2:27 `0.0.0.0/0` believes every client");
+    assert_proxies_diagnostic(
+        "\"::1\", \"0.0.0.0/0\"",
+        "2:27 `0.0.0.0/0` lets every client choose",
+    );
     let text =
         valid_config_with("[[listen]]", "trusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n[[listen]]");
     let config = config::parse("test.toml", &text).unwrap().config;
     let shown: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["::1/128", "10.0.0.0/8"]);
     let text = valid_config_with("[[listen]]", "[headers]\nforwarded = \"x\"\n[[listen]]");
-    assert!(diagnostics_of(&text)[0].contains("3:13 `x` is no way to tell for whom a proxy asks"));
+    assert!(diagnostics_of(&text)[0].contains("3:13 `x` is not a kind of forwarding headers"));
 }
 
 #[test]
@@ -212,8 +215,11 @@ fn slo_objectives_are_parsed_or_reported() {
     );
     assert_slo_diagnostic("availability = \"100%\"", "an objective of 100% leaves no budget");
     assert_slo_diagnostic("availability = \"12%\"", "an objective must be from 50% to below 100%");
-    assert_slo_diagnostic("", "an objective without a promise | add `availability = \"99.9%\"`");
-    assert_slo_diagnostic("latency = { under = \"1s\" }", "a promise of latency needs `share`");
+    assert_slo_diagnostic(
+        "",
+        "this objective has neither `availability` nor `latency` | add `availability = \"99.9%\"`",
+    );
+    assert_slo_diagnostic("latency = { under = \"1s\" }", "a latency objective needs `share`");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn invalid_practice_keys_are_reported_with_help() {
     );
     assert_practice_diagnostic("allowed = [\"00:00-00:00\"]", "is no part of a week");
     let never_due = "allowed = [\"Mon 09:00-10:00\"]\nblocked = [\"Mon 08:00-11:00\"]";
-    assert_practice_diagnostic(never_due, "this never comes");
+    assert_practice_diagnostic(never_due, "this drill never runs");
 }
 
 #[test]
@@ -65,8 +65,11 @@ fn practice_without_zones_or_schedule_is_reported() {
     let assert_table_diagnostic = |keys: &str, expected: &str| {
         assert_line_diagnostic("[[listen]]", &format!("[[practice]]\n{keys}"), expected);
     };
-    assert_table_diagnostic("every = \"24h\"", "practice needs zones to lose");
-    assert_table_diagnostic("zones = [\"local/a\"]", "nothing says when practice is due");
+    assert_table_diagnostic("every = \"24h\"", "practice needs zones");
+    assert_table_diagnostic(
+        "zones = [\"local/a\"]",
+        "practice has no time: neither `every` nor `at`",
+    );
     assert_table_diagnostic(
         "zones = [\"local/b\"]\nevery = \"24h\"",
         "no pool has the zone local/b",

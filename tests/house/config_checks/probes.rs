@@ -184,7 +184,7 @@ fn invalid_probe_expectations_are_reported() {
     let assert_degraded_diagnostic = |by: &str, expected| {
         assert_probe_diagnostic(&format!("{{ http = \"/\", degraded = {by} }}"), expected);
     };
-    assert_degraded_diagnostic("{}", "`degraded` does not say by what an endpoint shows it");
+    assert_degraded_diagnostic("{}", "`degraded` has no test");
     assert_degraded_diagnostic(
         "{ header = \"a\" }",
         "`a` is not a header with its value | write it as \"x-health: d",

@@ -242,7 +242,7 @@ fn routes_with_equal_conditions_are_duplicates() {
 fn invalid_route_actions_are_reported() {
     assert_action_diagnostic(
         "path = \"/\"",
-        "5:1 a route needs a pool, or an answer of its own | add `pool = \"…\"`",
+        "5:1 a route needs a pool, a redirect or a response | add `pool = \"…\"`",
     );
     let both = "pool = \"web\"\nrespond = {}";
     assert_action_diagnostic(both, "7:11 a route has either `pool` or `respond`, not both");
@@ -288,7 +288,7 @@ fn invalid_redirects_and_rewrites_are_reported() {
     };
     assert_redirect_diagnostic(
         "status = 301",
-        "6:12 the redirect leads back to where it came from | add one of",
+        "6:12 the redirect leads to the same URL | add one of",
     );
     assert_redirect_diagnostic(
         "to_https = true, status = 300",
@@ -376,7 +376,7 @@ fn protected_header_changes_are_rejected() {
     );
     assert_response_headers_diagnostic(
         "set = { x-gapless-reason = \"x\" }",
-        "by it the proxy speaks of itself",
+        "leave it away: the proxy sets it",
     );
     assert_route_diagnostic(
         "hsts = \"includeSubDomains\"",
@@ -396,7 +396,7 @@ fn invalid_mirrors_and_fallbacks_are_reported() {
     );
     assert_route_diagnostic(
         "mirror = { pool = \"web\" }",
-        "`web` is the route's own pool: what is copied there",
+        "`web` is the route's own pool: it would execute each copied request",
     );
     let zero_percent = "pool = \"web\"\nmirror = { pool = \"spare\", percent = 0 }";
     let zero_percent_config =
@@ -404,11 +404,11 @@ fn invalid_mirrors_and_fallbacks_are_reported() {
     assert_one_diagnostic(&zero_percent_config, "`percent` must be from 1 to 100, not 0");
     assert_route_diagnostic(
         "fallback = {}",
-        "7:12 the fallback does not say what | add one of `pool`",
+        "7:12 the fallback has no response | add one of `pool`",
     );
     assert_route_diagnostic(
         "fallback = { pool = \"web\" }",
-        "`web` is the route's own pool: it is what failed",
+        "`web` is the route's own pool: it has failed already",
     );
     let both = "fallback = { pool = \"web\", file = \"x\" }";
     assert!(

@@ -77,16 +77,19 @@ fn invalid_geo_settings_are_reported() {
     );
     assert_one_diagnostic(
         &geo_config_with("region.local.location = [91, 0]"),
-        "this is no place | write latitude and longitude",
+        "this is not a location | write latitude and longitude",
     );
-    assert_one_diagnostic(&geo_config_with("region.local.location = [50.1]"), "this is no place");
+    assert_one_diagnostic(
+        &geo_config_with("region.local.location = [50.1]"),
+        "this is not a location",
+    );
     assert_pool_diagnostic(
         "region.local.location = [50.1, 8.7]",
-        "nothing tells where clients of the pool `web` are",
+        "there is no source for the location of clients of the pool `web`",
     );
     assert_one_diagnostic(
         &format!("[geo]\n{VALID_CONFIG}"),
-        "nothing tells where clients are | add `database`",
+        "there is no source for the location of clients | add `database`",
     );
     assert_one_diagnostic(
         &format!("[geo]\ncountry_header = \"a b\"\n{VALID_CONFIG}"),

@@ -93,7 +93,7 @@ fn invalid_objective_is_refused() {
         ("availability = \"99.9\"", "99.9%"),
         ("availability = \"4%\"", "from 50% to below 100%"),
         ("latency = { share = \"99%\" }", "needs `under`"),
-        ("", "without a promise"),
+        ("", "neither `availability` nor `latency`"),
     ] {
         let config = ConfigBuilder::new().zone("here/a", &[one.address()]);
         let text = config.pool(&format!("slo = {{ {slo} }}")).text();

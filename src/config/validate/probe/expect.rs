@@ -1,4 +1,4 @@
-//! Checks of what a probe expects of a body, and of what it takes for degraded.
+//! Checks of the tests of a response body, and of the rule for degraded endpoints.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +13,7 @@ use crate::logic::probing::probe::{
     BodyMatcher, BytesRegex, DegradedRule, JsonMatcher, ProbeKind, ProbeRole,
 };
 
-/// Zero would take an endpoint out that passes, a hundred would mean nothing.
+/// 0 would remove a passing endpoint, 100 would have no effect.
 const WEIGHT_PERCENT_RANGE: RangeInclusive<u32> = 1..=99;
 const DEFAULT_DEGRADED_PERCENT: u32 = 50;
 
@@ -62,7 +62,7 @@ impl Validator<'_> {
 
     fn body_pattern(&mut self, text: &Located<String>) -> Option<BytesRegex> {
         let report = |reason: String| {
-            // The library draws a picture first; the reason is its last line.
+            // The error of the library ends with the reason; the lines before show the pattern.
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
             let message = format!("`{}` is not a regular expression: {reason}", text.value);
             let help = "write one such as \"status: (ok|good)\"; in '' no backslash is doubled";
@@ -102,7 +102,7 @@ impl Validator<'_> {
         role: ProbeRole,
     ) -> Option<DegradedRule> {
         let LocatedTable { value: given, span: table } = degraded;
-        // That it has no meaning otherwise is said where all such keys are.
+        // `reject_unused_keys` reports the key with other kinds of probes.
         let ProbeKind::Http(http) = kind else { return None };
         if role == ProbeRole::Watch {
             let help = "leave it away, or make the probe a gate";
@@ -112,7 +112,7 @@ impl Validator<'_> {
         }
         if given.header.is_none() && given.json.is_none() && !self.unread.has_key(table, "header") {
             let problem = Problem::new(
-                "`degraded` does not say by what an endpoint shows it",
+                "`degraded` has no test",
                 "add `header = \"x-health: degraded\"` or `json = { pointer = …, equals = … }`",
             );
             self.report_missing(table, "json", problem);
@@ -131,7 +131,7 @@ impl Validator<'_> {
     }
 }
 
-/// `name: value`.
+/// Parses `name: value`.
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), Problem> {
     let split = text.split_once(':');
     let parsed = split.and_then(|(name, value)| {

@@ -1,4 +1,4 @@
-//! Checks of what an HTTP probe asks.
+//! Checks of the request of an HTTP probe.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::config::units;
 use crate::config::validate::validator::{SettingKey, Validator};
 use crate::logic::probing::probe::{HttpProbe, ProbeHttpVersion};
 
-/// Headers in a probe.
+/// The most header fields of a probe.
 const MAX_HEADERS: usize = 64;
 
 impl Validator<'_> {
@@ -54,7 +54,7 @@ impl Validator<'_> {
         }
     }
 
-    /// The probe's `host`.
+    /// The value of the probe's `host`.
     pub(super) fn authority(&mut self, given: &Probe, table: &Range<usize>) -> Option<String> {
         let key = SettingKey::new(table, "host", &given.host);
         self.setting(&key, None, |text| address::parse_authority(text).map(Some)).value
@@ -106,7 +106,7 @@ impl Validator<'_> {
     }
 }
 
-/// The path and query of a probe go into the request line as they are.
+/// The path and query of a probe are sent unchanged in the request line.
 fn check_probe_path(text: &str) -> Result<(), Problem> {
     if text.contains("://") {
         let help = "write the path alone, such as \"/healthz\"; `host` and `port` are keys";
@@ -151,7 +151,7 @@ fn parse_header_name(text: &str) -> Result<HeaderName, Problem> {
             "leave it away: what is sent is the probe's `body` key"
         }
         n if [CONNECTION, UPGRADE, TE, TRAILER].contains(n) => {
-            "leave it away: the prober looks after its connections"
+            "leave it away: the prober manages its connections"
         }
         _ => return Ok(name),
     };

@@ -1,4 +1,4 @@
-//! Checks of what becomes of a route's requests.
+//! Checks of the action of a route: pools, redirect or response, and their options.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -18,13 +18,13 @@ use crate::logic::routing::{
 const WEIGHT_RANGE: RangeInclusive<u32> = 0..=1_000;
 const PERCENT_RANGE: RangeInclusive<u32> = 1..=100;
 
-/// Pools of one route.
+/// The most pools of one route.
 const MAX_SHARES: usize = 64;
 
-/// The ways to answer, of which a route has one.
+/// The keys for actions; a route has exactly one of them.
 const ACTION_KEYS: [&str; 4] = ["pool", "pools", "redirect", "respond"];
 
-/// What becomes of a route's requests; the action is absent if there is none, or no readable one.
+/// The action of a route and its options; `action` is `None` if it is missing or invalid.
 #[derive(Default)]
 pub(super) struct RouteActions {
     pub(super) action: Option<RouteAction>,
@@ -57,7 +57,7 @@ impl Validator<'_> {
         }
         let Some((key, _)) = first else {
             if !ACTION_KEYS.iter().any(|key| self.unread.has_key(table, key)) {
-                let message = "a route needs a pool, or an answer of its own";
+                let message = "a route needs a pool, a redirect or a response";
                 let help = "add `pool = \"…\"`, or one of `pools`, `redirect` and `respond`";
                 self.diagnostics.error(table, Problem::new(message, help));
             }
@@ -182,7 +182,7 @@ impl Validator<'_> {
         let is_unread = path_keys.iter().any(|key| self.unread.has_key(table, key));
         if !to_https && host.is_none() && path.is_none() && given.host.is_none() && !is_unread {
             let help = "add one of `to_https`, `host`, `path`, `strip_prefix` and `replace_prefix`";
-            let problem = Problem::new("the redirect leads back to where it came from", help);
+            let problem = Problem::new("the redirect leads to the same URL", help);
             self.diagnostics.error(table, problem);
         }
         RedirectAction { should_use_https: to_https, host, path: path.unwrap_or_default(), status }
@@ -224,7 +224,7 @@ impl Validator<'_> {
         RequestRewrite { host, path }
     }
 
-    /// What takes the place of the route's own path.
+    /// The replacement of the route's own path.
     fn prefix_path_change(
         &mut self,
         key: &str,
@@ -244,7 +244,7 @@ impl Validator<'_> {
                 self.diagnostics.error(&to.span, Problem::new(message, help));
                 PathChange::Keep
             }
-            // That is reported already.
+            // The invalid path is reported already.
             None => PathChange::Keep,
         }
     }
@@ -293,7 +293,7 @@ impl Validator<'_> {
             return None;
         };
         let pool = self.known_pool(name, context.pools);
-        self.reject_own_pool(name, shares, "what is copied there would be done twice");
+        self.reject_own_pool(name, shares, "it would execute each copied request twice");
         Some(MirrorPolicy { pool, percent })
     }
 
@@ -318,13 +318,13 @@ impl Validator<'_> {
             }
             (None, _) if !spans.iter().any(|(key, _)| self.unread.has_key(table, key)) => {
                 let help = "add one of `pool`, `respond` and `file`";
-                self.diagnostics.error(table, Problem::new("the fallback does not say what", help));
+                self.diagnostics.error(table, Problem::new("the fallback has no response", help));
             }
             _ => {}
         }
         if let Some(name) = &given.pool {
             let pool = self.known_pool(name, context.pools);
-            self.reject_own_pool(name, shares, "it is what failed");
+            self.reject_own_pool(name, shares, "it has failed already");
             return Some(FallbackAction::Pool(pool));
         }
         if let Some(respond) = &given.respond {
@@ -334,7 +334,7 @@ impl Validator<'_> {
         self.file_response(file).map(FallbackAction::Respond)
     }
 
-    /// Reports a pool that the route's own requests go to.
+    /// Reports a mirror or fallback that is the only pool of the route.
     fn reject_own_pool(&mut self, name: &Located<String>, shares: &[WeightedPool], reason: &str) {
         if let [only] = shares
             && *only.pool == *name.value
@@ -355,7 +355,7 @@ fn parse_redirect_status(given: &file::WholeNumber) -> Result<StatusCode, Proble
     })
 }
 
-/// A path, with a query or without.
+/// Checks a path with or without a query.
 fn check_redirect_target(text: &str) -> Result<(), Problem> {
     if text.contains("://") {
         let help = "write the path alone, such as \"/new\"; `host` is a key of its own";

@@ -1,4 +1,4 @@
-//! Checks of fixed answers.
+//! Checks of fixed responses.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::config::units;
 use crate::config::validate::validator::{SettingKey, Validator, parse_integer};
 use crate::logic::routing::DirectResponse;
 
-/// Largest body of a fixed answer: all of them are held.
+/// Largest body of a fixed response: all bodies are held in memory.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 const STATUS_RANGE: RangeInclusive<u16> = 200..=599;
@@ -22,7 +22,8 @@ const STATUS_RANGE: RangeInclusive<u16> = 200..=599;
 const TEXT_PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Validator<'_> {
-    /// A fixed answer; one that `stands_alone` has a status of its own.
+    /// A fixed response; in a fallback (`is_standalone` is false) its default status is that of the
+    /// error.
     pub(super) fn fixed_response(
         &mut self,
         given: &LocatedTable<Respond>,
@@ -57,7 +58,7 @@ impl Validator<'_> {
         DirectResponse { status, body: Bytes::copy_from_slice(text.as_bytes()), content_type }
     }
 
-    /// A fixed answer whose body lies in a file.
+    /// A fixed response whose body is in a file.
     pub(super) fn file_response(&mut self, path: &Located<String>) -> Option<DirectResponse> {
         let full = self.base_dir.join(&path.value);
         match read_body(&full) {
@@ -85,7 +86,7 @@ fn read_body(path: &Path) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// What a file is, by its ending.
+/// The content type of a file, by its extension.
 fn content_type_of(path: &Path) -> &'static str {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("html" | "htm") => "text/html; charset=utf-8",

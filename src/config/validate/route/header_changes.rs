@@ -1,4 +1,4 @@
-//! Checks of what a route does to header fields.
+//! Checks of a route's changes to header fields.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::config::file::{self, Entries, Located, LocatedTable};
 use crate::config::validate::validator::Validator;
 use crate::logic::routing::HeaderMutations;
 
-/// Changes of one kind in one message.
+/// The most changes of one kind (`set`, `add`, `remove`).
 const MAX_CHANGES: usize = 64;
 
-/// Whose fields they are.
+/// The messages whose fields are changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MessageKind {
     Request,
@@ -97,7 +97,7 @@ impl Validator<'_> {
     }
 }
 
-/// Why a field keeps what the proxy makes of it, as a mend.
+/// The help text for a field that a route may not change; `None` for other fields.
 fn reserved_header_help(name: &HeaderName, kind: MessageKind) -> Option<&'static str> {
     let is_framing = *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
     let is_hop_by_hop = [CONNECTION, UPGRADE, TE, TRAILER].contains(name)
@@ -112,7 +112,7 @@ fn reserved_header_help(name: &HeaderName, kind: MessageKind) -> Option<&'static
             Some("leave it away: it is written anew for every endpoint")
         }
         MessageKind::Response if name.as_str().starts_with("x-gapless-") => {
-            Some("leave it away: by it the proxy speaks of itself")
+            Some("leave it away: the proxy sets it")
         }
         _ => None,
     }

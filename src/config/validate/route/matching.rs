@@ -1,4 +1,4 @@
-//! Checks of what a route is for.
+//! Checks of the conditions of a route.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::logic::routing::{
     Conditions, HostMatch, PathMatch, PathNormalisation, Pattern, ValueMatcher,
 };
 
-/// Conditions of one route, of each kind.
+/// The most conditions of one kind (`methods`, `headers`, `query`).
 const MAX_CONDITIONS: usize = 64;
 
 const VALUE_TEST_HELP: &str =
     "write a text, or one of `present = true`, `absent = true`, `prefix = \"…\"`, `regex = \"…\"`";
 
-/// What a route is for; absent is what could not be read.
+/// The match of a route; `None` for parts that could not be read.
 pub(super) struct MatchSettings {
     pub(super) host: Option<HostMatch>,
     pub(super) path: Option<PathMatch>,
@@ -87,14 +87,14 @@ impl Validator<'_> {
         Some(if key == "path" { PathMatch::Prefix(path) } else { PathMatch::Exact(path) })
     }
 
-    /// A regular expression; reports what is none.
+    /// Parses a regular expression; reports an invalid one.
     pub(super) fn parse_pattern(&mut self, text: &Located<String>) -> Option<Pattern> {
         let report = |reason: String| self.report_bad_pattern(text, &reason);
         Pattern::parse(&text.value).map_err(report).ok()
     }
 
     pub(super) fn report_bad_pattern(&mut self, text: &Located<String>, reason: &str) {
-        // The library draws a picture first; the reason is its last line.
+        // The error of the library ends with the reason; the lines before show the pattern.
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
         let message = format!("`{}` is not a regular expression: {reason}", text.value);
         let help = "write one such as \"/users/[0-9]+\"; in '' no backslash is doubled";

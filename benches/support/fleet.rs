@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::endpoint::{ACKNOWLEDGEMENT, ENDPOINT_COMMAND, EndpointSettings};
 use crate::fault_class::{EndpointFault, FaultMechanism};
-use crate::namespace;
+use crate::packet_drops;
 
 /// A failure that was brought about.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ impl BenchFleet {
             FaultMechanism::Kill => member.signal(Signal::KILL)?,
             FaultMechanism::Stop => member.signal(Signal::STOP)?,
             FaultMechanism::DropPackets => {
-                namespace::drop_packets(member.address.ip())?;
+                packet_drops::drop_packets(member.address.ip())?;
                 member.is_blackholed = true;
             }
             FaultMechanism::Misbehave(fault) => member.send_fault(fault)?,
@@ -85,7 +85,7 @@ impl BenchFleet {
             }
             FaultMechanism::Stop => member.signal(Signal::CONT)?,
             FaultMechanism::DropPackets => {
-                namespace::allow_packets(member.address.ip())?;
+                packet_drops::allow_packets(member.address.ip())?;
                 member.is_blackholed = false;
             }
             FaultMechanism::Misbehave(_) => member.send_fault(EndpointFault::None)?,
@@ -133,7 +133,7 @@ impl Drop for FleetMember {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if self.is_blackholed {
-            let _ = namespace::allow_packets(self.address.ip());
+            let _ = packet_drops::allow_packets(self.address.ip());
         }
     }
 }

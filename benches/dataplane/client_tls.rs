@@ -1,4 +1,5 @@
-//! The certificate that every proxy shows, and what the bench's own clients need to believe it.
+//! The certificate that every proxy presents, and the TLS settings of the clients that the bench
+//! starts itself.
 
 use std::fs;
 use std::io;
@@ -11,23 +12,21 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
 
+use crate::certificates;
 use crate::pki::{CertificateAuthority, CertificateValidity};
 
-/// The name in the certificate.
-pub(crate) const SERVER_NAME: &str = "bench.example";
-
-/// Writes `server.pem`, `server.key`, and both in one file, as haproxy wants them.
+/// Writes `server.pem`, `server.key`, and both in one file, as haproxy requires.
 pub(crate) fn write_files(dir: &Path) -> io::Result<Arc<ClientConfig>> {
     let authority = CertificateAuthority::new("gapless data-plane bench");
-    let identity = authority.server_certificate(&[SERVER_NAME], CertificateValidity::Current);
-    fs::write(dir.join("server.pem"), &identity.chain_pem)?;
-    fs::write(dir.join("server.key"), &identity.key_pem)?;
+    let validity = CertificateValidity::Current;
+    let identity = certificates::write_identity(dir, "server", &authority, validity)?;
     let chain_and_key_pem = identity.chain_pem + &identity.key_pem;
     fs::write(dir.join("server-with-key.pem"), chain_and_key_pem)?;
     client_config(&authority)
 }
 
-/// TLS 1.3 and the one key exchange that every proxy knows, never resumed: the same work for all.
+/// TLS 1.3 with the one key exchange that every proxy supports and without resumption, so that the
+/// work is the same for all proxies.
 fn client_config(authority: &CertificateAuthority) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let der = CertificateDer::from_pem_slice(authority.pem().as_bytes());

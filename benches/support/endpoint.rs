@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificates;
+use crate::endpoint_tls;
 use crate::fault_class::EndpointFault;
 use crate::http1_message::{Http1Message, read_message};
 use crate::layout::TLS_PORT;
@@ -86,7 +86,7 @@ fn serve(address: &str, settings_json: &str) -> io::Result<()> {
     let listener = listen(address.port())?;
     let tls = settings
         .certificates
-        .map(|dir| Ok::<_, io::Error>((listen(TLS_PORT)?, certificates::read_acceptors(&dir)?)))
+        .map(|dir| Ok::<_, io::Error>((listen(TLS_PORT)?, endpoint_tls::read_acceptors(&dir)?)))
         .transpose()?;
     let append = |path: PathBuf| OpenOptions::new().create(true).append(true).open(path);
     let posts_file = settings.posts.map(append).transpose()?;
