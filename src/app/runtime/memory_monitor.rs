@@ -12,7 +12,9 @@ use rustix::param::page_size;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::model::MemoryLimit;
-use crate::logic::overload::memory_pressure::{MemoryPressureLevel, MemoryPressureTracker};
+use crate::logic::overload::memory_pressure::{
+    MemoryPressureLevel, MemoryPressureTracker, MemoryUsage,
+};
 
 use crate::app::dataplane::shared::InstanceShared;
 
@@ -85,7 +87,8 @@ pub async fn watch(shared: Arc<InstanceShared>) {
         pressure.limit_bytes.store(limit.unwrap_or_default(), Relaxed);
         let open = shared.descriptors.open_count();
         let level = limit.map_or(MemoryPressureLevel::Calm, |limit| {
-            tracker.update((used, limit), open, Instant::now())
+            let usage = MemoryUsage { used_bytes: used, limit_bytes: limit };
+            tracker.update(usage, open, Instant::now())
         });
         let before = pressure.level();
         if level != before {

@@ -1,33 +1,33 @@
-//! How clients saw a failure, counted: by what they were told, and by whether their request could
-//! still have been sent again.
+//! Counts of client-visible failures, by kind and by whether the request could have been sent
+//! again.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What a client saw of an endpoint's failure.
+/// The failure as the client saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientFailureKind {
-    /// No connection could be opened.
+    /// No connection to an endpoint could be opened.
     Connect,
-    /// The connection was lost before an answer.
+    /// The connection was lost before a response.
     Reset,
-    /// No answer came in time.
+    /// No response in time.
     Timeout,
-    /// The verdict ended the wait for an answer.
+    /// The down verdict ended the wait for a response.
     Verdict,
-    /// What came was no answer.
+    /// The response was malformed.
     Malformed,
     /// No other endpoint was left.
     NoEndpoint,
-    /// The endpoint's own error.
+    /// An error status of the endpoint.
     Status,
-    /// The answer ended in the middle.
+    /// The response ended early.
     Cut,
-    /// The time for all tries together was over.
+    /// The total timeout over all attempts expired.
     Deadline,
 }
 
 impl ClientFailureKind {
-    /// All of them, in the order of reports.
+    /// All kinds, in the order of reports.
     pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Reset,
@@ -59,29 +59,29 @@ impl ClientFailureKind {
 /// One request whose client saw a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientFailure {
-    /// What the client saw.
     pub kind: ClientFailureKind,
-    /// It could still have been sent again: nothing but room, budget or an endpoint was wanting.
+    /// The request was repeatable: only capacity, budget or an endpoint was missing.
     pub is_repeatable: bool,
 }
 
-/// Requests that failed, by [`Sight`]; in each pair those that could not be sent again come first.
+/// Failed requests by [`ClientFailureKind`]; each pair counts non-repeatable and repeatable
+/// requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientFailures([[u32; 2]; ClientFailureKind::ALL.len()]);
 
 impl ClientFailures {
-    /// How many saw this.
+    /// The number of failures of this kind.
     pub fn count_of(&self, kind: ClientFailureKind) -> u64 {
         self.0[kind as usize].iter().map(|&count| u64::from(count)).sum()
     }
 
-    /// How many could still have been sent again.
+    /// The number of failed requests that were repeatable.
     pub fn repeatable_count(&self) -> u64 {
         self.0.iter().map(|[_, repeatable]| u64::from(*repeatable)).sum()
     }
 }
 
-/// The same while it is counted, and as it stood at the last proof of life.
+/// Atomic counters, and their values at the last proof of life.
 #[derive(Debug, Default)]
 pub(crate) struct ClientFailureCounter {
     total: [[AtomicU32; 2]; ClientFailureKind::ALL.len()],
@@ -94,19 +94,20 @@ impl ClientFailureCounter {
         pair[usize::from(failure.is_repeatable)].fetch_add(1, Relaxed);
     }
 
-    /// What was counted so far belongs to the past.
+    /// Excludes everything counted so far.
     pub(crate) fn reset_baseline(&self) {
-        for (now, settled) in self.total.as_flattened().iter().zip(self.baseline.as_flattened()) {
-            settled.store(now.load(Relaxed), Relaxed);
+        for (total, baseline) in self.total.as_flattened().iter().zip(self.baseline.as_flattened())
+        {
+            baseline.store(total.load(Relaxed), Relaxed);
         }
     }
 
-    /// What was counted since.
+    /// The counts since the last reset.
     pub(crate) fn since_baseline(&self) -> ClientFailures {
         let mut counts = ClientFailures::default();
         let pairs = self.total.as_flattened().iter().zip(self.baseline.as_flattened());
-        for (count, (now, settled)) in counts.0.as_flattened_mut().iter_mut().zip(pairs) {
-            *count = now.load(Relaxed).wrapping_sub(settled.load(Relaxed));
+        for (count, (total, baseline)) in counts.0.as_flattened_mut().iter_mut().zip(pairs) {
+            *count = total.load(Relaxed).wrapping_sub(baseline.load(Relaxed));
         }
         counts
     }
@@ -137,8 +138,8 @@ mod tests {
 
     #[test]
     fn failure_kinds_are_listed_in_discriminant_order() {
-        for (index, sight) in ClientFailureKind::ALL.into_iter().enumerate() {
-            assert_eq!(sight as usize, index, "{}", sight.as_str());
+        for (index, kind) in ClientFailureKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index, "{}", kind.as_str());
         }
     }
 }

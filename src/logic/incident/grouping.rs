@@ -1,22 +1,22 @@
-//! What belongs together: incidents of one place whose onsets lie together are one incident.
+//! Groups incidents of the same place whose onsets are close together.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-/// What is looked at of an incident.
+/// The properties of an incident that grouping needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnsetRecord<K> {
-    /// Only what has the same is joined.
+    /// Only incidents with equal keys are grouped.
     pub key: K,
-    /// When it began, in microseconds of any clock.
+    /// Onset in microseconds of any clock.
     pub onset_us: u64,
-    /// Who it is about: two incidents of the same are two.
+    /// The endpoint of the incident; a group contains each member once.
     pub member: u64,
 }
 
-/// Groups of at least `least` members, as indices into `marks`, each in the order of onsets: an onset
-/// belongs to the group whose latest onset lies at most `window_us` before it, and that has not the
-/// same member yet.
+/// Groups of at least `min_members` incidents, as indices into `onsets` in the order of onsets. An
+/// incident joins its key's latest group if the last onset there is at most `window_us` earlier and
+/// the group does not contain its member yet.
 pub fn group_by_onset<K: Hash + Eq>(
     onsets: &[OnsetRecord<K>],
     window_us: u64,

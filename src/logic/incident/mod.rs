@@ -1,4 +1,8 @@
-//! The ledger: every failure from onset to restoration, and the gap that clients saw.
+//! Incidents: the ledger of failures from onset to restoration, with the gap that clients saw.
+//!
+//! Inputs: suspicions, verdicts, publications and counts from the director. Outputs: timelines
+//! ([`IncidentTimeline`]) and counts. `slo` keeps objectives, `grouping` joins related incidents,
+//! `client_failure` counts failures by kind. May use: `model`.
 
 pub mod client_failure;
 pub mod grouping;
@@ -14,10 +18,10 @@ use super::model::outcome::Failure;
 use super::model::snapshot::FailoverCounts;
 use client_failure::ClientFailures;
 
-/// Closed incidents that are kept; the oldest goes first.
+/// Upper bound on closed incidents; the oldest is dropped first.
 pub const MAX_CLOSED_INCIDENTS: usize = 1_000;
 
-/// What an incident is about.
+/// The endpoint of an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IncidentSubject {
     pub endpoint: EndpointId,
@@ -26,23 +30,21 @@ pub struct IncidentSubject {
     pub address: SocketAddr,
 }
 
-/// When what happened. The onset itself is not observed: it lies between the last good evidence
-/// and the begin of the first bad, and is taken as the middle.
+/// The moments of an incident. The onset is not observed: it lies between the last good evidence
+/// and the start of the first bad exchange, and the middle of both is the estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IncidentTimeline {
     /// The last proof of life before the failure.
     pub last_good: Instant,
-    /// When the exchange that became the first evidence began.
+    /// Start of the exchange that became the first evidence.
     pub first_bad: Instant,
-    /// When the first evidence was in.
+    /// Arrival of the first evidence.
     pub suspect: Instant,
-    /// When the verdict was made.
     pub verdict: Option<Instant>,
-    /// When the snapshot that moves the traffic was published.
+    /// Publication of the snapshot that moves the traffic.
     pub shift: Option<Instant>,
     /// The last client-visible failure.
     pub last_failure: Option<Instant>,
-    /// When it was put up again.
     pub restored: Option<Instant>,
 }
 
@@ -56,7 +58,7 @@ impl IncidentTimeline {
         Some(self.verdict?.saturating_duration_since(self.onset()))
     }
 
-    /// The most that the detection can have taken: from the last proof of life.
+    /// Upper bound of the detection time: from the last proof of life to the verdict.
     pub fn max_detection_time(&self) -> Option<Duration> {
         Some(self.verdict?.saturating_duration_since(self.last_good))
     }
@@ -70,55 +72,54 @@ impl IncidentTimeline {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Counts up from 1.
+    /// Consecutive, from 1; 0 before the verdict.
     pub id: u64,
     pub subject: Arc<IncidentSubject>,
-    /// What the verdict was made for (before it: the latest strike).
+    /// The failure that the verdict is based on; before the verdict, the latest strike.
     pub failure: Failure,
     pub timeline: IncidentTimeline,
-    /// Whether traffic made the verdict, and not probes.
+    /// Whether traffic decided the verdict, as opposed to probes.
     pub is_by_traffic: bool,
-    /// About what the way there and back takes, if a probe has passed of late.
+    /// Round-trip time from the last passed probe, if there is a recent one.
     pub round_trip: Option<Duration>,
-    /// Requests touched so far.
+    /// Affected requests so far.
     pub counts: FailoverCounts,
-    /// Of those that failed, what their clients saw.
+    /// The client-visible failures by kind.
     pub client_failures: ClientFailures,
     pub end: Option<IncidentEnd>,
 }
 
-/// How an incident ends.
+/// The end of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IncidentEnd {
-    /// The endpoint was put up again.
+    /// The endpoint was marked up again.
     Restored,
-    /// The endpoint has gone from the configuration.
+    /// The endpoint was removed from the configuration.
     Removed,
 }
 
-/// What a verdict was made of.
+/// The evidence behind a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerdictCause {
-    /// What it was made for.
     pub failure: Failure,
-    /// Whether traffic made it, and not probes.
+    /// Whether traffic decided the verdict, as opposed to probes.
     pub is_by_traffic: bool,
-    /// About what the way there and back takes, if a probe has passed of late.
+    /// Round-trip time from the last passed probe, if there is a recent one.
     pub round_trip: Option<Duration>,
 }
 
-/// What requests saw of an endpoint since its last proof of life while up.
+/// The effect on requests since the endpoint's last proof of life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IncidentImpact {
     pub counts: FailoverCounts,
-    /// Of those that failed, what their clients saw.
+    /// The client-visible failures by kind.
     pub client_failures: ClientFailures,
-    /// The last failure that a client saw.
+    /// The last client-visible failure.
     pub last_failure: Option<Instant>,
 }
 
 impl Incident {
-    /// Whether the endpoint is back.
+    /// Whether the endpoint is restored or removed.
     pub fn is_closed(&self) -> bool {
         self.timeline.restored.is_some()
     }
@@ -129,13 +130,13 @@ impl Incident {
 pub struct IncidentLedger {
     next_id: u64,
     open: HashMap<EndpointId, Incident>,
-    /// Verdicts that no published snapshot holds yet.
+    /// Endpoints whose verdicts are not yet published.
     awaiting_shift: Vec<EndpointId>,
     closed: VecDeque<Incident>,
 }
 
 impl IncidentLedger {
-    /// Opens a file on an endpoint that has become suspect.
+    /// Starts to track an endpoint that has become suspect.
     pub fn open_suspicion(
         &mut self,
         subject: &Arc<IncidentSubject>,
@@ -167,12 +168,12 @@ impl IncidentLedger {
         self.open.insert(subject.endpoint, incident);
     }
 
-    /// The suspicion was not confirmed.
+    /// Drops a suspicion that no verdict has confirmed.
     pub fn clear_suspicion(&mut self, endpoint: EndpointId) {
         self.open.remove(&endpoint);
     }
 
-    /// The verdict makes it an incident.
+    /// Turns the suspicion into an incident.
     pub fn record_verdict(&mut self, endpoint: EndpointId, cause: VerdictCause, now: Instant) {
         if let Some(incident) = self.open.get_mut(&endpoint) {
             self.next_id += 1;
@@ -185,7 +186,7 @@ impl IncidentLedger {
         }
     }
 
-    /// Endpoints on which a suspicion or an incident is open.
+    /// Endpoints with an open suspicion or incident, in no particular order.
     pub fn tracked_endpoints(&self) -> Vec<EndpointId> {
         self.open.keys().copied().collect()
     }
@@ -195,17 +196,18 @@ impl IncidentLedger {
         self.open.contains_key(&endpoint)
     }
 
-    /// A snapshot that holds all verdicts so far was published.
+    /// Records the publication of a snapshot that contains all verdicts so far.
     pub fn record_shift(&mut self, now: Instant) {
         for endpoint in self.awaiting_shift.drain(..) {
             let incident = self.open.get_mut(&endpoint);
-            if let Some(incident) = incident.filter(|one| one.timeline.verdict.is_some()) {
+            if let Some(incident) = incident.filter(|incident| incident.timeline.verdict.is_some())
+            {
                 incident.timeline.shift.get_or_insert(now);
             }
         }
     }
 
-    /// Brings the counts of an open incident up to date.
+    /// Updates the counts of an open incident.
     pub fn update_impact(&mut self, endpoint: EndpointId, impact: IncidentImpact) {
         if let Some(incident) = self.open.get_mut(&endpoint) {
             incident.counts = impact.counts;
@@ -214,7 +216,8 @@ impl IncidentLedger {
         }
     }
 
-    /// The endpoint is back or gone; its incident, if there was one.
+    /// Closes the incident of a restored or removed endpoint and returns it, if there was a
+    /// verdict.
     pub fn close(
         &mut self,
         endpoint: EndpointId,
@@ -225,7 +228,7 @@ impl IncidentLedger {
         incident.timeline.verdict?;
         incident.end = Some(end);
         incident.timeline.restored = Some(now);
-        // Put down and taken back before anything was published: nothing moved in between.
+        // The verdict was withdrawn before it was published, so no traffic has moved.
         incident.timeline.shift.get_or_insert(now);
         if self.closed.len() >= MAX_CLOSED_INCIDENTS {
             self.closed.pop_front();
@@ -234,23 +237,22 @@ impl IncidentLedger {
         Some(incident)
     }
 
-    /// The open incident of an endpoint.
     pub fn open_incident(&self, endpoint: EndpointId) -> Option<&Incident> {
         self.open.get(&endpoint).filter(|incident| incident.id > 0)
     }
 
-    /// Those that are open, oldest first.
+    /// Open incidents, the oldest first.
     pub fn open_incidents(&self) -> Vec<Incident> {
-        let running = self.open.values().filter(|incident| incident.id > 0);
-        let mut all: Vec<Incident> = running.cloned().collect();
+        let open = self.open.values().filter(|incident| incident.id > 0);
+        let mut all: Vec<Incident> = open.cloned().collect();
         all.sort_by_key(|incident| incident.id);
         all
     }
 
-    /// All incidents, oldest first.
+    /// All incidents, the oldest first.
     pub fn all_incidents(&self) -> Vec<Incident> {
-        let running = self.open.values().filter(|incident| incident.id > 0);
-        let mut all: Vec<Incident> = self.closed.iter().chain(running).cloned().collect();
+        let open = self.open.values().filter(|incident| incident.id > 0);
+        let mut all: Vec<Incident> = self.closed.iter().chain(open).cloned().collect();
         all.sort_by_key(|incident| incident.id);
         all
     }

@@ -1,30 +1,29 @@
-//! Objectives, what is left of their budgets, and how fast that burns.
+//! Service level objectives: error budgets and burn rates.
 //!
-//! Requests are counted in three rings of buckets: minutes for an hour, five minutes for a day, hours
-//! for thirty days. Time is an argument, in seconds since 1970, so that a history can outlive its
-//! process.
+//! Requests are counted in three rings of buckets: minutes for an hour, five minutes for a day, and
+//! hours for thirty days. Time is an argument in seconds since 1970, so that a history can outlive
+//! its process.
 
 use std::time::Duration;
 
-/// What is promised of a route or a pool; at least one of both.
+/// The objectives of a route or a pool; at least one is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SloObjectives {
-    /// The share of requests that do not fail, in 0..1.
+    /// Target ratio of requests without failure, in 0..1.
     pub availability: Option<f64>,
-    /// How fast those are answered.
     pub latency: Option<LatencyObjective>,
 }
 
-/// How fast requests are answered that do not fail.
+/// The latency objective of requests without failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LatencyObjective {
-    /// The share of them that must be, in 0..1.
+    /// Target ratio of requests within the threshold, in 0..1.
     pub target_ratio: f64,
-    /// From a request's arrival to its response's head.
+    /// From the arrival of a request to its response head.
     pub threshold: Duration,
 }
 
-/// Events, and those of them that break the promise.
+/// Events, and those that violate the objective.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SloCounts {
     pub total: u64,
@@ -32,7 +31,6 @@ pub struct SloCounts {
 }
 
 impl SloCounts {
-    /// The sum of both.
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         Self {
@@ -41,24 +39,24 @@ impl SloCounts {
         }
     }
 
-    /// What came since `before`; nothing of what has become less.
+    /// The difference to an earlier count; zero where the count has decreased.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         let all = self.total.saturating_sub(before.total);
         Self { total: all, bad: self.bad.saturating_sub(before.bad).min(all) }
     }
 
-    /// The share of the good ones; all is well where there is nothing.
+    /// Ratio of good events; 1 without events.
     pub fn good_ratio(self) -> f64 {
         if self.total == 0 { 1.0 } else { 1.0 - self.bad as f64 / self.total as f64 }
     }
 
-    /// How many nines the share of the good ones has, 99.95 % being 3.3; `None` where nothing was bad.
+    /// Ratio of good events in nines (99.95 % is 3.3); `None` without bad events.
     pub fn nines(self) -> Option<f64> {
         (self.bad > 0 && self.total > 0).then(|| -(self.bad as f64 / self.total as f64).log10())
     }
 
-    /// How many times faster than just in time the budget of `objective` is used up at this rate.
+    /// Consumption of the error budget relative to a steady consumption over the whole period.
     pub fn burn_rate(self, objective: f64) -> f64 {
         let allowed = 1.0 - objective;
         if self.bad == 0 || allowed <= 0.0 {
@@ -67,13 +65,13 @@ impl SloCounts {
         (1.0 - self.good_ratio()) / allowed
     }
 
-    /// What is left of the budget of `objective`, in 1 (all) to below 0 (more was used than there was).
+    /// Remaining fraction of the error budget: 1 is untouched, below 0 is overspent.
     pub fn budget_left(self, objective: f64) -> f64 {
         1.0 - self.burn_rate(objective)
     }
 }
 
-/// Over what time is looked at.
+/// A period over which events are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SloWindow {
     Minutes5,
@@ -85,10 +83,10 @@ pub enum SloWindow {
 }
 
 impl SloWindow {
-    /// Those that budgets are told of.
+    /// Windows of reported budgets.
     pub const BUDGET_WINDOWS: [Self; 3] = [Self::Hour, Self::Day, Self::Days30];
 
-    /// Those that burn rates are told of.
+    /// Windows of reported burn rates.
     pub const BURN_RATE_WINDOWS: [Self; 4] =
         [Self::Minutes5, Self::Minutes30, Self::Hour, Self::Hours6];
 
@@ -104,7 +102,7 @@ impl SloWindow {
         }
     }
 
-    /// The ring to look at, and how many of its buckets.
+    /// The index of the ring, and the number of its buckets in the window.
     fn ring_and_length(self) -> (usize, u32) {
         match self {
             Self::Minutes5 => (0, 5),
@@ -117,8 +115,8 @@ impl SloWindow {
     }
 }
 
-/// Both of a long and a short time must burn so fast for an alert (Site Reliability Workbook, chapter
-/// 5): two hundredths of thirty days' budget in an hour, or a twentieth in six.
+/// Multiwindow burn-rate alerts (Site Reliability Workbook, chapter 5): 2 % of the 30-day budget in
+/// one hour, or 5 % in six hours. Both windows must exceed the rate.
 pub const BURN_RATE_ALERTS: [BurnRateAlert; 2] = [
     BurnRateAlert {
         name: "fast",
@@ -137,26 +135,26 @@ pub const BURN_RATE_ALERTS: [BurnRateAlert; 2] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BurnRateAlert {
     pub name: &'static str,
-    /// Says that it is serious.
+    /// Shows that the consumption is significant.
     pub long_window: SloWindow,
-    /// Says that it goes on.
+    /// Shows that the consumption continues.
     pub short_window: SloWindow,
-    /// The least rate of both.
+    /// Minimum burn rate in both windows.
     pub burn_rate: f64,
 }
 
-/// Width in seconds and number of buckets of each ring. One more than is looked at: the newest bucket
-/// is not full.
+/// Width in seconds and number of buckets of each ring: one more than the longest window, because
+/// the newest bucket is incomplete.
 const RINGS: [(u64, usize); 3] = [(60, 61), (300, 289), (3_600, 721)];
 
-/// One bucket: its number since 1970, and what is in it.
+/// One bucket with its number (time since 1970 divided by the width).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct SloBucket {
     number: u32,
     counts: SloCounts,
 }
 
-/// What happened over thirty days.
+/// The counts of the last thirty days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SloHistory {
     rings: [Vec<SloBucket>; 3],
@@ -169,7 +167,7 @@ impl Default for SloHistory {
 }
 
 impl SloHistory {
-    /// Adds what happened at `at_s`.
+    /// Adds counts at `at_s`.
     pub fn add(&mut self, counts: SloCounts, at_s: u64) {
         if counts == SloCounts::default() {
             return;
@@ -179,7 +177,7 @@ impl SloHistory {
         }
     }
 
-    /// Adds to one bucket; nothing if a newer one has its place.
+    /// Adds to one bucket; ignored if the slot already holds a newer bucket.
     fn add_to_bucket(&mut self, ring: usize, number: u32, counts: SloCounts) {
         let Some(buckets) = self.rings.get_mut(ring) else { return };
         let index = number as usize % buckets.len();
@@ -191,7 +189,7 @@ impl SloHistory {
         }
     }
 
-    /// What happened in the last `span` before `now_s`, the bucket of now included.
+    /// The counts of the window that ends at `now_s`, the current bucket included.
     pub fn totals_in(&self, window: SloWindow, now_s: u64) -> SloCounts {
         let (ring, length) = window.ring_and_length();
         let newest = (now_s / RINGS[ring].0) as u32;
@@ -202,7 +200,7 @@ impl SloHistory {
         inside.fold(SloCounts::default(), |sum, bucket| sum.saturating_add(bucket.counts))
     }
 
-    /// Adds what another one knows.
+    /// Adds the counts of another history.
     pub fn merge(&mut self, other: &Self) {
         for (ring, buckets) in other.rings.iter().enumerate() {
             for bucket in buckets.iter().filter(|bucket| bucket.number > 0) {
@@ -211,7 +209,7 @@ impl SloHistory {
         }
     }
 
-    /// All buckets in a few bytes.
+    /// Serialises all buckets; see [`BUCKET_BYTES`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT_VERSION];
         for (ring, buckets) in self.rings.iter().enumerate() {
@@ -225,7 +223,7 @@ impl SloHistory {
         bytes
     }
 
-    /// The reverse; `None` if it was written otherwise.
+    /// Deserialises [`Self::to_bytes`]; `None` for another format.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&FORMAT_VERSION, buckets) = bytes.split_first()? else { return None };
         let mut series = Self::default();
@@ -244,10 +242,10 @@ impl SloHistory {
     }
 }
 
-/// The first byte of a series.
+/// First byte of the serialised form.
 const FORMAT_VERSION: u8 = 1;
 
-/// Ring, number, all, bad.
+/// Ring (1 byte), number (4), total (8) and bad (8), in that order.
 const BUCKET_BYTES: usize = 1 + 4 + 8 + 8;
 
 #[cfg(test)]

@@ -1,70 +1,70 @@
-//! How many descriptors workers may use, so that probes and the operator always have some.
+//! The budget of file descriptors for workers, so that probes and administration always have some.
 //!
-//! Clients get half of what workers have: a client that asks for something needs a connection to an
-//! endpoint beside its own.
+//! Half of the budget is for clients, because each client also needs a connection to an endpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Kept free for probes and the operator, at least.
+/// Minimum number reserved for probes and administration.
 pub const MIN_RESERVED: usize = 64;
 
-/// Connections that the operator may have open at once.
+/// Upper bound on concurrent admin connections.
 pub const MAX_ADMIN_CONNECTIONS: usize = 32;
 
-/// What an instance has open whatever it serves: standard streams, the control thread's runtime, the
-/// watch of its files, signals, logs, and what is read of the system now and then.
+/// Descriptors of an idle instance: standard streams, the runtime of the control thread, file
+/// watches, signals, logs, and reads of `/proc`.
 const PROCESS_DESCRIPTORS: usize = 24;
 
-/// What the runtime of a worker has open.
+/// Descriptors of one worker's runtime.
 const WORKER_RUNTIME_DESCRIPTORS: usize = 4;
 
-/// With fewer for clients and endpoints together an instance is of no use.
+/// An instance with fewer descriptors for clients and endpoints refuses to start.
 pub const MIN_USABLE_DESCRIPTORS: usize = 4;
 
-/// What a configuration needs descriptors for, besides connections of clients and to endpoints.
+/// The descriptors that a configuration needs besides client and endpoint connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorDemand {
     pub workers: usize,
-    /// Addresses that are listened on, by each of them.
+    /// Listening sockets per worker.
     pub listeners: usize,
-    /// Probes, and lookups of names, that may be under way at once.
+    /// Concurrent probes and DNS lookups.
     pub max_concurrent_probes: usize,
 }
 
 impl DescriptorDemand {
-    /// What is not for workers' connections, if `granted` are granted in all.
+    /// Descriptors that are not for worker connections, of a process limit.
     fn reserved(&self, limit: usize) -> usize {
         let open =
             PROCESS_DESCRIPTORS + self.workers * (WORKER_RUNTIME_DESCRIPTORS + self.listeners);
-        // Very many probes get a quarter at most: they are spread, and seldom all under way.
+        // A large number of probes reserves a quarter at most: they are spread over time and rarely
+        // all run at once.
         let reserve =
             MIN_RESERVED.max((MAX_ADMIN_CONNECTIONS + self.max_concurrent_probes).min(limit / 4));
         open + reserve
     }
 
-    /// What is left for workers' connections of `granted`.
+    /// Descriptors for worker connections, of a process limit.
     pub fn available(&self, limit: usize) -> usize {
         limit.saturating_sub(self.reserved(limit))
     }
 
-    /// How many must be granted for `clients`.
+    /// The process limit that `clients` concurrent clients require.
     pub fn required_limit(&self, clients: usize) -> usize {
         let wanted = 2 * clients;
         let few = wanted + self.reserved(0);
-        // Where a quarter is less than all probes could use, it grows with what is granted.
+        // When the reserve is a quarter, it grows with the limit itself.
         let many = (wanted + self.reserved(0) - MIN_RESERVED) * 4 / 3 + 1;
         let all = wanted + self.reserved(usize::MAX);
         if self.available(few) >= wanted { few } else { many.min(all) }
     }
 }
 
-/// How many clients may connect at once where workers have `left`.
+/// Maximum number of concurrent clients for this many descriptors.
 pub fn max_clients(available: usize) -> usize {
     available / 2
 }
 
-/// What is open, over all workers.
+/// The descriptors in use, over all workers.
 #[derive(Debug)]
 pub struct DescriptorPool {
     limit: AtomicUsize,
@@ -72,14 +72,14 @@ pub struct DescriptorPool {
     clients: AtomicUsize,
 }
 
-/// What a descriptor is for.
+/// The use of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DescriptorKind {
     Client,
     Endpoint,
 }
 
-/// One that is open; given back when dropped.
+/// One descriptor in use; released on drop.
 #[derive(Debug)]
 pub struct DescriptorPermit {
     pool: Arc<DescriptorPool>,
@@ -87,7 +87,7 @@ pub struct DescriptorPermit {
 }
 
 impl Default for DescriptorPool {
-    /// As many as there may be.
+    /// Unlimited.
     fn default() -> Self {
         let none = || AtomicUsize::new(0);
         Self { limit: AtomicUsize::new(usize::MAX), open: none(), clients: none() }
@@ -95,12 +95,10 @@ impl Default for DescriptorPool {
 }
 
 impl DescriptorPool {
-    /// Workers may have so many open from now on.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
     }
 
-    /// How many may be open.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
@@ -109,28 +107,28 @@ impl DescriptorPool {
         self.open.load(Relaxed)
     }
 
-    /// Those of them that are clients'.
+    /// The number of client connections.
     pub fn client_count(&self) -> usize {
         self.clients.load(Relaxed)
     }
 
-    /// Whether one more client may come.
+    /// Whether another client connection fits.
     pub fn has_client_capacity(&self) -> bool {
         self.client_count() < max_clients(self.limit()) && self.has_capacity()
     }
 
-    /// Whether one more may be opened.
+    /// Whether another descriptor fits.
     pub fn has_capacity(&self) -> bool {
         self.open_count() < self.limit()
     }
 
-    /// Whether so few are left that none should be kept for nothing.
+    /// Whether at least seven eighths are in use: idle connections should be closed.
     pub fn is_near_limit(&self) -> bool {
-        let at_most = self.limit();
-        self.open_count() >= at_most - at_most / 8
+        let limit = self.limit();
+        self.open_count() >= limit - limit / 8
     }
 
-    /// One of a client that is here already.
+    /// Counts an accepted client connection, even beyond the limit.
     #[must_use]
     pub fn acquire_client(self: &Arc<Self>) -> DescriptorPermit {
         self.open.fetch_add(1, Relaxed);
@@ -138,11 +136,11 @@ impl DescriptorPool {
         DescriptorPermit { pool: Arc::clone(self), kind: DescriptorKind::Client }
     }
 
-    /// One for a connection to an endpoint, if there is one left.
+    /// Counts a connection to an endpoint; `None` at the limit.
     #[must_use]
     pub fn try_acquire_endpoint(self: &Arc<Self>) -> Option<DescriptorPermit> {
-        let at_most = self.limit();
-        let more = |open: usize| (open < at_most).then_some(open + 1);
+        let limit = self.limit();
+        let more = |open: usize| (open < limit).then_some(open + 1);
         self.open.fetch_update(Relaxed, Relaxed, more).ok()?;
         Some(DescriptorPermit { pool: Arc::clone(self), kind: DescriptorKind::Endpoint })
     }

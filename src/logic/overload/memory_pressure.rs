@@ -1,28 +1,27 @@
-//! What is done about memory, by how much of its bound is used. The steps are those of Envoy's
-//! overload manager: shrink, shed, stop.
+//! Levels of memory pressure, after Envoy's overload manager: shrink, shed, stop.
 //!
-//! What was freed does not always go back to the system. Memory that has stopped growing is therefore
-//! taken for what it may be, the allocator's and nobody's: the level eases by one step after a while,
-//! and is back at once with the next growth. Near the bound that is believed only when many of the
-//! connections have gone that were there when it grew.
+//! Freed memory does not always return to the system, so resident memory that has stopped growing
+//! may be unused. The level therefore eases by one step after a period without growth, and returns
+//! with the next growth. Near the limit it eases only after many of the connections of the last
+//! growth have closed.
 
 use std::time::{Duration, Instant};
 
-/// What is done, each in addition to what comes before.
+/// The response to memory pressure; each level includes the lower ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryPressureLevel {
     #[default]
     Calm,
-    /// Idle connections are closed.
+    /// Close idle connections.
     Shrink,
-    /// New requests are refused.
+    /// Reject new requests.
     Shed,
-    /// No connections are accepted.
+    /// Accept no connections.
     Stop,
 }
 
 impl MemoryPressureLevel {
-    /// Every level, in order.
+    /// All levels in ascending order.
     pub const ALL: [Self; 4] = [Self::Calm, Self::Shrink, Self::Shed, Self::Stop];
 
     /// The word used in the log.
@@ -35,7 +34,7 @@ impl MemoryPressureLevel {
         }
     }
 
-    /// Where it begins, in thousandths of the bound.
+    /// Lower threshold, in thousandths of the memory limit.
     const fn threshold_permille(self) -> u64 {
         match self {
             Self::Calm => 0,
@@ -50,32 +49,39 @@ impl MemoryPressureLevel {
     }
 }
 
-/// A level ends so many thousandths of the bound below its beginning.
+/// A level ends this far below its threshold, in thousandths of the limit.
 const HYSTERESIS_PERMILLE: u64 = 10;
 
-/// Growth by fewer thousandths of the bound is none.
+/// Smallest increase that counts as growth, in thousandths of the limit.
 const MIN_GROWTH_PERMILLE: u64 = 5;
 
-/// From here on, in thousandths of the bound, nothing is eased while most connections are there.
+/// From here on, in thousandths of the limit, the level eases only after connections have closed.
 const NEAR_LIMIT_PERMILLE: u64 = 990;
 
-/// Without growth for this long the level eases by a step.
+/// Time without growth after which the level eases by one step.
 const EASE_AFTER: Duration = Duration::from_secs(3);
 
-/// Follows the memory that is used.
+/// One measurement of the process's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryUsage {
+    /// Resident bytes.
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+}
+
+/// Derives the level from successive measurements.
 #[derive(Debug)]
 pub struct MemoryPressureTracker {
     level: MemoryPressureLevel,
     eased_steps: u32,
-    /// Growth is counted from here.
+    /// Resident bytes at the last growth.
     growth_base_bytes: u64,
-    /// As many connections were open then.
+    /// Open connections at the last growth.
     connections_at_growth: usize,
     stable_since: Instant,
 }
 
 impl MemoryPressureTracker {
-    /// Nothing is known yet.
     pub fn new(now: Instant) -> Self {
         Self {
             level: MemoryPressureLevel::Calm,
@@ -86,14 +92,10 @@ impl MemoryPressureTracker {
         }
     }
 
-    /// `used` of `bound` bytes are used `now`, while `open` connections are; what is to be done.
-    pub fn update(
-        &mut self,
-        (used, bound): (u64, u64),
-        open: usize,
-        now: Instant,
-    ) -> MemoryPressureLevel {
-        let permille_of_limit = |bytes: u64| bytes.saturating_mul(1_000) / bound.max(1);
+    /// Adds a measurement with the number of open connections; returns the new level.
+    pub fn update(&mut self, usage: MemoryUsage, open: usize, now: Instant) -> MemoryPressureLevel {
+        let MemoryUsage { used_bytes: used, limit_bytes } = usage;
+        let permille_of_limit = |bytes: u64| bytes.saturating_mul(1_000) / limit_bytes.max(1);
         let share = permille_of_limit(used);
         let is_reached = |level: &MemoryPressureLevel| {
             let hysteresis = if *level <= self.level { HYSTERESIS_PERMILLE } else { 0 };
@@ -132,9 +134,11 @@ mod tests {
     #[test]
     fn levels_start_and_end_at_their_thresholds() {
         let t0 = Instant::now();
-        let mut watch = MemoryPressureTracker::new(t0);
+        let mut tracker = MemoryPressureTracker::new(t0);
         let shares = [0, 919, 920, 949, 950, 979, 980, 971, 970, 969, 941, 939, 911, 909, 0];
-        let levels = shares.map(|used| watch.update((used, 1_000), 9, t0));
+        let levels = shares.map(|used| {
+            tracker.update(MemoryUsage { used_bytes: used, limit_bytes: 1_000 }, 9, t0)
+        });
         use MemoryPressureLevel::{Calm, Shed, Shrink, Stop};
         assert_eq!(
             levels,
@@ -148,17 +152,27 @@ mod tests {
     #[test]
     fn stable_memory_eases_level_and_growth_restores_it() {
         let t0 = Instant::now();
-        let mut watch = MemoryPressureTracker::new(t0);
-        let mut look = |used, open, ms| watch.update((used, 1_000), open, at(t0, ms));
+        let mut tracker = MemoryPressureTracker::new(t0);
+        let mut look = |used, open, ms| {
+            tracker.update(MemoryUsage { used_bytes: used, limit_bytes: 1_000 }, open, at(t0, ms))
+        };
         assert_eq!(look(981, 9, 0), MemoryPressureLevel::Stop);
         assert_eq!(look(981, 9, 2_999), MemoryPressureLevel::Stop);
         assert_eq!(look(981, 9, 3_000), MemoryPressureLevel::Shed);
-        assert_eq!(look(984, 9, 5_999), MemoryPressureLevel::Shed, "no growth to speak of");
+        assert_eq!(look(984, 9, 5_999), MemoryPressureLevel::Shed, "too little growth to count");
         assert_eq!(look(984, 9, 6_000), MemoryPressureLevel::Shrink);
-        assert_eq!(look(984, 9, 60_000), MemoryPressureLevel::Shrink, "and no further");
+        assert_eq!(look(984, 9, 60_000), MemoryPressureLevel::Shrink, "it eases no further");
         assert_eq!(look(986, 9, 60_001), MemoryPressureLevel::Stop);
-        assert_eq!(look(990, 5, 70_000), MemoryPressureLevel::Stop, "there is no room for that");
-        assert_eq!(look(990, 4, 70_001), MemoryPressureLevel::Shed, "unless what used it has gone");
+        assert_eq!(
+            look(990, 5, 70_000),
+            MemoryPressureLevel::Stop,
+            "too many connections are left"
+        );
+        assert_eq!(
+            look(990, 4, 70_001),
+            MemoryPressureLevel::Shed,
+            "half of the connections have closed"
+        );
         assert_eq!(look(1_020, 4, 80_000), MemoryPressureLevel::Stop);
         assert_eq!(look(1_020, 4, 90_000), MemoryPressureLevel::Stop);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What becomes of a request that a route takes.
+//! The action of a route, and the changes it makes to requests and responses.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,101 +11,99 @@ use super::matching::strip_path_prefix;
 use super::path_normalisation::{PathNormalisation, normalise};
 use super::pattern::Substitution;
 
-/// What answers a request.
+/// The action of a route.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RouteAction {
-    /// An endpoint of one of these pools; never empty, and the weights are not all zero.
+    /// Forwards to one of these pools. Never empty, and at least one weight is not zero.
     Pools(Vec<WeightedPool>),
-    /// The client is sent elsewhere.
+    /// Redirects the client.
     Redirect(RedirectAction),
     Respond(DirectResponse),
 }
 
-/// A pool, and its part of a route's requests.
+/// A pool with its share of a route's requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedPool {
     pub pool: Arc<str>,
-    /// Relative to the others'.
+    /// Relative to the other pools of the route.
     pub weight: u32,
 }
 
-/// An answer that is always the same.
+/// A fixed response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectResponse {
-    /// Absent, that of the failure which it stands for.
+    /// `None` uses the status of the failure that the response replaces.
     pub status: Option<StatusCode>,
     pub body: Bytes,
-    /// What the body is.
     pub content_type: HeaderValue,
 }
 
-/// Where a client is sent.
+/// A redirect; what is not set stays as in the request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedirectAction {
-    /// To https, on its own port; else the scheme stays.
+    /// Redirects to https on its default port.
     pub should_use_https: bool,
-    /// To this host; else the host stays.
+    /// The new host, with its port if it has one.
     pub host: Option<String>,
     pub path: PathChange,
     /// One of 301, 302, 303, 307 and 308.
     pub status: StatusCode,
 }
 
-/// What becomes of a path.
+/// A change of the path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum PathChange {
     #[default]
     Keep,
-    /// This one takes its place; it may bring a query, which then takes the place of the query too.
+    /// Replaces the path. A query in the new path replaces the query too.
     ReplaceFull(String),
-    /// Where it begins with `from`, by whole segments, it begins with `to` instead.
+    /// Replaces the prefix `from` by `to`, by whole segments.
     ReplacePrefix {
         from: String,
-        /// The new one; begins with `/`.
+        /// The new prefix; begins with `/`.
         to: String,
     },
-    /// Every match of a pattern is replaced.
+    /// Replaces every match of a pattern.
     Substitute(Substitution),
 }
 
-/// How a request differs from what its client sent.
+/// Changes to the request line and the Host of an upstream request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestRewrite {
-    /// The Host that endpoints are told.
+    /// The new Host; `None` keeps the client's.
     pub host: Option<String>,
-    /// The path that they are asked for.
     pub path: PathChange,
 }
 
-/// What is done to the header fields of a message: some are removed, some set, some added.
+/// Changes to the header fields of a message, applied in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderMutations {
-    /// Gone, before anything else.
+    /// Fields to remove.
     pub remove: Vec<HeaderName>,
-    /// In place of what was there.
+    /// Fields to replace.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Beside what is there.
+    /// Fields to append.
     pub add: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// A pool that gets a copy of some requests, and whose answers nobody sees.
+/// A pool that receives copies of requests. Its responses are discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorPolicy {
     pub pool: Arc<str>,
-    /// Of a hundred requests, so many.
+    /// Percentage of the requests to copy.
     pub percent: u32,
 }
 
-/// What is left when a route's own pool has nothing left to try.
+/// The action when no endpoint of the route's pool is left to try.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FallbackAction {
-    /// Another pool, by its name.
+    /// Another pool, by name.
     Pool(Arc<str>),
     Respond(DirectResponse),
 }
 
 impl PathChange {
-    /// The path that `path` becomes; it begins with one `/`.
+    /// Applies the change. The result begins with exactly one `/`.
     pub fn apply<'p>(&'p self, path: &'p str) -> Cow<'p, str> {
         match self {
             Self::Keep => Cow::Borrowed(path),
@@ -115,7 +113,7 @@ impl PathChange {
             Self::Substitute(substitution) => {
                 let path = substitution.apply(path);
                 let path = if path.starts_with('/') { path } else { format!("/{path}") };
-                // What groups matched may make dots where there were none.
+                // Captured groups may produce dot segments that the request did not have.
                 normalise(&path, &PathNormalisation::default())
                     .map_or_else(|_| Cow::Borrowed("/"), |path| Cow::Owned(path.into_owned()))
             }
@@ -123,7 +121,7 @@ impl PathChange {
     }
 }
 
-/// The two with one slash between them.
+/// Joins both parts with exactly one slash.
 fn join_with_slash<'p>(to: &'p str, rest: &str) -> Cow<'p, str> {
     let to_bare = to.strip_suffix('/').unwrap_or(to);
     match rest.trim_start_matches('/') {
@@ -133,17 +131,17 @@ fn join_with_slash<'p>(to: &'p str, rest: &str) -> Cow<'p, str> {
 }
 
 impl RedirectAction {
-    /// The Location for a request for `uri`, whose Host was `host` and whose scheme is `scheme`; a
-    /// path alone if neither scheme nor host changes, or there is no host.
+    /// The `Location` for a request with this URI, Host and scheme. It is a path if neither scheme
+    /// nor host changes, or if the request has no host.
     pub fn location(&self, uri: &Uri, host: &str, scheme: &str) -> String {
         let path = self.path.apply(uri.path());
-        // Two slashes would begin a host.
+        // A path of two slashes would be parsed as a host (RFC 3986, 4.2).
         let path = format!("/{}", path.trim_start_matches('/'));
         let query = uri.query().filter(|_| !path.contains('?'));
         let query = query.map_or_else(String::new, |query| format!("?{query}"));
         let target = match &self.host {
             Some(host) => host.as_str(),
-            // The port was for the old scheme.
+            // The port belongs to the old scheme.
             None if self.should_use_https => without_port(host),
             None => "",
         };
@@ -161,12 +159,11 @@ fn without_port(host: &str) -> &str {
 }
 
 impl HeaderMutations {
-    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    /// Does it to `headers`.
+    /// Applies the changes to `headers`.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
@@ -179,7 +176,7 @@ impl HeaderMutations {
         }
     }
 
-    /// Whether a field of this name is set or added.
+    /// Whether the field of this name is set or appended.
     pub fn has_write_to(&self, name: &str) -> bool {
         let mut written = self.set.iter().chain(&self.add);
         written.any(|(known, _)| known.as_str().eq_ignore_ascii_case(name))

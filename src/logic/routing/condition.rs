@@ -1,4 +1,4 @@
-//! What else a request must say, beside its host and path.
+//! The conditions of a route besides host and path.
 
 use std::iter::from_fn;
 
@@ -7,58 +7,59 @@ use smallvec::SmallVec;
 
 use super::pattern::Pattern;
 
-/// A request, as routes look at it.
+/// The parts of a request that routes match on.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteRequest<'a> {
     /// Lower case, without a port.
     pub host: &'a str,
-    /// In its one form; begins with `/`.
+    /// Normalised; begins with `/`.
     pub path: &'a str,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// What follows the `?`; empty if nothing does.
+    /// The text after `?`; empty without a query.
     pub query: &'a str,
-    /// The client's connection is encrypted.
+    /// The client's connection uses TLS.
     pub is_tls: bool,
 }
 
-/// What a route asks for beside host and path; all of it must hold.
+/// Conditions besides host and path; all must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
-    /// The connection is not encrypted: who is sent to https is not sent there from there.
+    /// Matches cleartext connections only, so that a redirect to https does not loop.
     pub is_cleartext_only: bool,
-    /// One of these; empty is any.
+    /// One of these; empty matches every method.
     pub methods: Vec<Method>,
     pub headers: Vec<(HeaderName, ValueMatcher)>,
-    /// Each of these, by the parameter's name.
+    /// Query parameters by name; all must match.
     pub query: Vec<(Box<str>, ValueMatcher)>,
 }
 
-/// What a header or a parameter must be. One that is there several times needs one such value.
+/// The expected value of a header field or a parameter. If it occurs several times, one value must
+/// match.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ValueMatcher {
     Exact(Box<[u8]>),
-    /// There, whatever it is.
+    /// Any value.
     Present,
     Absent,
-    /// It begins with this.
+    /// A value with this prefix.
     Prefix(Box<[u8]>),
-    /// All of it matches this.
+    /// A value that matches as a whole.
     Regex(Pattern),
 }
 
-/// Decoded values up to this are compared without an allocation.
+/// Decoded values up to this length are compared without an allocation.
 const INLINE_DECODED_BYTES: usize = 128;
 
 impl Conditions {
-    /// How many there are: of two routes for the same path, the one with more is asked first.
+    /// The number of conditions. Routes for the same path are tried in descending order of it.
     pub fn count(&self) -> usize {
         let of_request =
             usize::from(self.is_cleartext_only) + usize::from(!self.methods.is_empty());
         of_request + self.headers.len() + self.query.len()
     }
 
-    /// Whether all of them hold.
+    /// Whether the request meets all conditions.
     pub fn is_met_by(&self, request: &RouteRequest<'_>) -> bool {
         !(self.is_cleartext_only && request.is_tls)
             && (self.methods.is_empty() || self.methods.contains(request.method))
@@ -104,8 +105,8 @@ fn has_parameter(test: &ValueMatcher, query: &str, name: &str) -> bool {
     }
 }
 
-/// The octets of a form-encoded text: `%41` is `A`, `+` is a blank. A percent sign without two digits
-/// stands for itself.
+/// Decodes form encoding: `%41` is `A`, `+` is a space. A percent sign without two digits is
+/// literal.
 fn decode_form(text: &str) -> impl Iterator<Item = u8> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|&b| char::from(b).to_digit(16));

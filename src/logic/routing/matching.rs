@@ -1,21 +1,21 @@
-//! The hosts and paths that a route is for.
+//! The host and path matchers of a route.
 
 use std::fmt;
 
 use super::pattern::Pattern;
 
-/// The hosts that a route is for, in lower case and without a port.
+/// Matches hosts, in lower case and without a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostMatch {
     #[default]
     Any,
     Exact(String),
-    /// Every host with one label or more in front of this name: `*.name`.
+    /// Every host with one label or more before this name: `*.name`.
     Wildcard(String),
 }
 
 impl HostMatch {
-    /// Whether some host is of both.
+    /// Whether any host matches both.
     pub fn has_overlap_with(&self, other: &Self) -> bool {
         let is_under = |host: &str, name: &str| {
             host.strip_suffix(name).is_some_and(|labels| labels.ends_with('.'))
@@ -32,13 +32,13 @@ impl HostMatch {
     }
 }
 
-/// The paths that a route is for.
+/// Matches normalised paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
-    /// Those that begin so, by whole segments: `/v1` is for `/v1` and `/v1/x`, never for `/v1x`.
+    /// Paths with this prefix, by whole segments: `/v1` matches `/v1` and `/v1/x`, but not `/v1x`.
     Prefix(String),
     Exact(String),
-    /// Those that match as a whole.
+    /// Paths that match as a whole.
     Regex(Pattern),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for HostMatch {
     }
 }
 
-/// With nginx's signs for what is no prefix.
+/// With the modifiers of nginx locations: `=` for exact paths, `~` for patterns.
 impl fmt::Display for PathMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -69,7 +69,7 @@ impl fmt::Display for PathMatch {
     }
 }
 
-/// What follows `prefix` in `path`, if it is a beginning by whole segments.
+/// The rest of `path` after `prefix`; `None` unless it is a prefix by whole segments.
 pub(super) fn strip_path_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(prefix)?;
     (rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')).then_some(rest)

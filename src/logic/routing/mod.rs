@@ -1,4 +1,9 @@
-//! Which requests go where, and what is done to them on the way.
+//! Routing: the route of a request, and the changes that the route makes to it.
+//!
+//! Inputs: the declared routes ([`RouteSpec`]) and a request as host, path, query, method and
+//! headers ([`RouteRequest`]). [`RouteTable`] is compiled once per configuration and finds the
+//! route by host and path. `path_normalisation` brings paths to one form first. May use: `request`
+//! (retry and rate settings), `steering` (policies), `http` types.
 
 mod action;
 mod condition;
@@ -30,46 +35,42 @@ pub use self::path_normalisation::{EncodedSlash, InvalidPath, PathNormalisation,
 pub use self::pattern::{Pattern, Substitution, SubstitutionError};
 pub use self::route_table::{CompiledRoute, PoolRoute, RouteTable};
 
-/// One route as declared, with its own timeouts and limits.
+/// One declared route with its own timeouts and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteSpec {
-    /// Unique; given in the file, or made of host and path.
+    /// Unique; configured, or derived from host and path.
     pub name: Arc<str>,
-    /// The hosts that it is for.
     pub host: HostMatch,
-    /// The paths that it is for.
     pub path: PathMatch,
-    /// What else it asks for.
+    /// Further conditions; all must hold.
     pub conditions: Conditions,
     pub action: RouteAction,
-    /// How endpoints are asked for something else than the client asked for.
+    /// Changes to host and path of the upstream request.
     pub rewrite: RequestRewrite,
-    /// What is done to the request's header fields.
+    /// Changes to the request's header fields.
     pub request_headers: HeaderMutations,
-    /// What is done to the response's header fields.
+    /// Changes to the response's header fields.
     pub response_headers: HeaderMutations,
-    /// Strict-Transport-Security (RFC 6797), for answers over TLS.
+    /// Strict-Transport-Security (RFC 6797), added to responses over TLS.
     pub hsts: Option<HeaderValue>,
     pub mirror: Option<MirrorPolicy>,
-    /// What is left when nothing else is.
+    /// Used when no endpoint of the route's pool is left to try.
     pub fallback: Option<FallbackAction>,
-    /// When and how often a request is sent again.
     pub retry: RetrySpec,
-    /// How long each step may take.
     pub timeouts: RouteTimeouts,
-    /// Largest request body in bytes; absent means unlimited.
+    /// Largest request body in bytes; `None` means unlimited.
     pub max_body_bytes: Option<u64>,
-    /// How many requests may come; absent means any number.
+    /// Limit on the request rate; `None` means unlimited.
     pub rate_limit: Option<RateLimitSpec>,
-    /// How requests are led, instead of as their pool has it.
+    /// Overrides the steering policy of the pool.
     pub steer: Option<SteeringPolicy>,
     pub slo: Option<SloObjectives>,
-    /// Clients may go on in WebSocket, if the endpoint does.
+    /// Allows the upgrade to WebSocket (RFC 6455) if the endpoint accepts it.
     pub is_websocket_allowed: bool,
 }
 
 impl RouteSpec {
-    /// A route with nothing but what it is for and what answers.
+    /// A route with default settings.
     pub fn new(
         name: impl Into<Arc<str>>,
         host: HostMatch,
@@ -98,7 +99,7 @@ impl RouteSpec {
         }
     }
 
-    /// Every pool that it leads to, by its name: for requests, for copies, as a last resort.
+    /// The names of all pools of the route: of its action, its mirror and its fallback.
     pub fn pool_names(&self) -> impl Iterator<Item = &Arc<str>> {
         let shares = match &self.action {
             RouteAction::Pools(shares) => shares.as_slice(),
@@ -114,28 +115,28 @@ impl RouteSpec {
 }
 
 impl RouteAction {
-    /// All requests to one pool.
+    /// Sends all requests to one pool.
     pub fn to_pool(name: impl Into<Arc<str>>) -> Self {
         Self::Pools(vec![WeightedPool { pool: name.into(), weight: 1 }])
     }
 }
 
-/// When and how often a request may be sent again.
+/// The conditions and the limits of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySpec {
-    /// Tries in all, the first included; 1 switches sending again off.
+    /// Maximum number of attempts, the first included; 1 disables retries.
     pub attempts: u32,
-    /// Largest request body that is held for a second try, in bytes.
+    /// Largest request body that is buffered for a retry, in bytes.
     pub max_buffer_bytes: usize,
-    /// Resends, as a percentage of the requests of the last ten seconds.
+    /// Retry budget as a percentage of the requests of the last ten seconds.
     pub budget_percent: u32,
-    /// Resends per second that are allowed whatever the traffic.
+    /// Retries per second that are allowed at any load.
     pub budget_floor_per_second: u32,
-    /// Statuses for which it is sent again, when its endpoint answered with one of them.
+    /// Response statuses that are retried.
     pub statuses: ServerErrors,
-    /// A request that waits for longer than the pool's stall bound is asked of a second endpoint too.
+    /// Sends a request to a second endpoint when it waits longer than the pool's stall bound.
     pub is_hedged: bool,
-    /// What has an `Idempotency-Key` may be sent again whatever its method.
+    /// Treats requests with an `Idempotency-Key` as repeatable, whatever the method.
     pub is_idempotency_key_trusted: bool,
 }
 
@@ -153,16 +154,17 @@ impl Default for RetrySpec {
     }
 }
 
-/// How long each step of a request may take.
+/// Bounds on the duration of each step of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteTimeouts {
-    /// To open a connection to an endpoint.
+    /// Opening a connection to an endpoint.
     pub connect: Duration,
-    /// From the request's last byte to the response head, for one try.
+    /// From the last byte of the request to the response head, for one attempt.
     pub response: Duration,
-    /// Between two pieces of a body, in either direction.
+    /// Between two parts of a body, in either direction.
     pub idle: Duration,
-    /// From the request's arrival to the response head, over all tries; absent means unlimited.
+    /// From the arrival of the request to the response head, over all attempts; `None` means
+    /// unlimited.
     pub total: Option<Duration>,
     /// Without a byte in either direction of a tunnel.
     pub tunnel: Duration,

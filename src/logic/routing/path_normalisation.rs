@@ -1,16 +1,16 @@
-//! The one form that a path is brought to before it is matched and forwarded (RFC 3986 6.2.2), so
-//! that nobody reads it in another way afterwards.
+//! Normalises paths before they are matched and forwarded (RFC 3986, 6.2.2), so that the proxy and
+//! the endpoint interpret a path in the same way.
 
 use std::borrow::Cow;
 
-/// How paths are brought to one form.
+/// The rules of path normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathNormalisation {
-    /// `.` and `..` are resolved, what is encoded without need is decoded.
+    /// Resolves `.` and `..`, and decodes unreserved characters.
     pub should_normalise: bool,
-    /// `//` becomes `/`.
+    /// Replaces `//` by `/`.
     pub should_merge_slashes: bool,
-    /// What becomes of `%2F`, `%5C` and a plain backslash.
+    /// The treatment of `%2F`, `%5C` and backslashes.
     pub encoded_slash: EncodedSlash,
 }
 
@@ -24,27 +24,27 @@ impl Default for PathNormalisation {
     }
 }
 
-/// What becomes of a slash that is encoded, and of a backslash, which some take for one.
+/// The treatment of encoded slashes, and of backslashes, which some servers treat as slashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodedSlash {
-    /// It stays encoded, and parts no segments.
+    /// Stays encoded and separates no segments.
     Keep,
-    /// The request is refused.
+    /// The request is rejected.
     Reject,
-    /// It is a slash.
+    /// Decoded to a slash.
     Decode,
 }
 
-/// A path that is not to be passed on: a control character, an octet that is no ASCII, a percent
-/// sign without two digits, or an encoded slash where those are refused.
+/// The path is rejected: a control character, a non-ASCII octet, a percent sign without two digits,
+/// or an encoded slash under [`EncodedSlash::Reject`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPath;
 
-/// `path`, which begins with `/`, in its one form. Costs one look at it, and no allocation, if it has
-/// that form already.
+/// Normalises `path`, which must begin with `/`. A normalised path costs one scan and no
+/// allocation.
 ///
 /// # Errors
-/// [`BadPath`].
+/// [`InvalidPath`].
 pub fn normalise<'p>(
     path: &'p str,
     rules: &PathNormalisation,
@@ -58,7 +58,7 @@ pub fn normalise<'p>(
     Ok(if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) })
 }
 
-/// Whether nothing is to be changed or refused, by any rules. What it cannot tell, it denies.
+/// Whether no rule changes or rejects the path. May return `false` for a normalised path.
 fn is_normalised(path: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&byte) = path.get(at) {
@@ -92,7 +92,7 @@ fn is_normalised(path: &[u8]) -> bool {
     true
 }
 
-/// Percent-encodings in their one form: decoded where the octet is unreserved, else in capitals.
+/// Normalises percent-encodings: decodes unreserved octets, writes the others in upper case.
 fn decode(path: &[u8], rules: &PathNormalisation) -> Result<String, InvalidPath> {
     let mut out = String::with_capacity(path.len() + 8);
     let mut rest = path.iter();
@@ -132,7 +132,7 @@ fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }
 
-/// RFC 3986 5.2.4, after empty segments have gone where they are to go.
+/// Removes dot segments (RFC 3986, 5.2.4), after merging slashes if configured.
 fn resolve_segments(path: &str, rules: &PathNormalisation) -> String {
     let mut out = String::with_capacity(path.len());
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();

@@ -1,13 +1,13 @@
-//! Regular expressions over what a request says: time linear in the text, of bounded size.
+//! Regular expressions over request data: linear time, bounded size.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// A regular expression that the whole of a text must match; equal if it is written alike.
+/// A regular expression that must match the whole text. Two patterns are equal if their texts are.
 ///
-/// Classes such as `\d` and `\w` are those of ASCII: that is all a path has.
+/// Classes such as `\\d` and `\\w` are ASCII, because paths are.
 #[derive(Clone)]
 pub struct Pattern {
     text: Box<str>,
@@ -18,31 +18,30 @@ impl Pattern {
     /// Longest pattern, in bytes.
     pub const MAX_TEXT_BYTES: usize = 1024;
 
-    /// Largest compiled form, in bytes.
+    /// Largest compiled pattern, in bytes.
     pub const MAX_COMPILED_BYTES: usize = 64 * 1024;
 
-    /// Reads a pattern.
+    /// Compiles a pattern.
     ///
     /// # Errors
-    /// When it is not a pattern, or too large a one: says why.
+    /// The message of the regex library if the pattern is invalid or too large.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Alone, so that it cannot close the group that it is put into.
+        // Compiled alone first, so that an unbalanced pattern cannot close the anchoring group.
         build_regex(text)?;
         let regex = build_regex(&anchor(text))?;
         Ok(Self { text: text.into(), regex })
     }
 
-    /// As it was written.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// As it is compiled: for the whole of a text.
+    /// The text with anchors, as it is compiled.
     pub(super) fn anchored(&self) -> String {
         anchor(&self.text)
     }
 
-    /// Whether all of `bytes` matches.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.regex.is_match(bytes)
     }
@@ -81,7 +80,7 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// A regular expression and what each of its matches in a path becomes; equal if written alike.
+/// A regular expression and the replacement for its matches. Two are equal if their texts are.
 #[derive(Clone)]
 pub struct Substitution {
     regex: Regex,
@@ -89,45 +88,45 @@ pub struct Substitution {
 }
 
 impl Substitution {
-    /// Reads a pattern, and the text in which `$1` or `${name}` stand for what its groups matched.
+    /// Compiles a pattern with a replacement in which `$1` or `${name}` refer to its groups.
     ///
     /// # Errors
-    /// When it is not a pattern, too large a one, or the text names a group that it does not have.
+    /// The pattern is invalid or too large, or the replacement names an unknown group.
     pub fn parse(pattern: &str, replacement: &str) -> Result<Self, SubstitutionError> {
         let regex = build_regex(pattern).map_err(SubstitutionError::Pattern)?;
         for group in replacement_groups(replacement) {
-            let is_known = match group.parse::<usize>() {
+            let group_exists = match group.parse::<usize>() {
                 Ok(index) => index < regex.captures_len(),
                 Err(_) => regex.capture_names().flatten().any(|name| name == group),
             };
-            if !is_known {
+            if !group_exists {
                 return Err(SubstitutionError::Group(group.to_owned()));
             }
         }
         Ok(Self { regex, replacement: replacement.into() })
     }
 
-    /// `path` with every match replaced.
+    /// Replaces every match in `path`.
     pub(super) fn apply(&self, path: &str) -> String {
         let replaced = self.regex.replace_all(path.as_bytes(), self.replacement.as_bytes());
         String::from_utf8_lossy(&replaced).into_owned()
     }
 }
 
-/// Why a substitution cannot be made.
+/// The reason why a substitution is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubstitutionError {
-    /// It is not a pattern, or too large a one; why.
+    /// The pattern is invalid or too large; the payload is the message.
     Pattern(String),
-    /// The pattern has no such group.
+    /// The pattern has no group of this name.
     Group(String),
 }
 
-/// The groups that a replacement names: the longest word after a `$`, or what is in `${}`.
+/// The groups that a replacement names: the longest word after `$`, or the text inside `${}`.
 fn replacement_groups(replacement: &str) -> impl Iterator<Item = &str> {
     let mut parts = replacement.split('$');
     parts.next();
-    // `$$` is a plain dollar, and what follows it is plain too.
+    // `$$` is a literal dollar, so the next part is literal too.
     let mut is_escaped = false;
     parts.filter_map(move |part| {
         if std::mem::take(&mut is_escaped) {
@@ -177,8 +176,8 @@ mod tests {
     #[test]
     fn substitution_with_unknown_group_is_rejected() {
         let to = |to| Substitution::parse("/(?P<kind>[a-z]+)/([0-9]+)", to);
-        assert_eq!(to("/$2/${kind}").expect("good").apply("/user/7"), "/7/user");
-        assert_eq!(to("/x").expect("good").apply("/a/1/b/2"), "/x/x");
+        assert_eq!(to("/$2/${kind}").expect("a substitution").apply("/user/7"), "/7/user");
+        assert_eq!(to("/x").expect("a substitution").apply("/a/1/b/2"), "/x/x");
         assert_eq!(to("/$$1").expect("a dollar").apply("/a/1"), "/$1");
         assert_eq!(to("/$3"), Err(SubstitutionError::Group("3".to_owned())));
         assert_eq!(to("/$1x"), Err(SubstitutionError::Group("1x".to_owned())));

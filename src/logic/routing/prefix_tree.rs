@@ -1,9 +1,9 @@
-//! Path prefixes as a tree of segments: a look-up takes as many steps as the path has segments that
-//! are known, however many prefixes there are.
+//! Path prefixes as a tree of segments. A lookup takes one step per segment of the path, whatever
+//! the number of prefixes.
 
 use std::collections::HashMap;
 
-/// Positions of rules, the one to ask first in front.
+/// Indices of rules in the order of precedence.
 pub(super) type RouteIndices = Vec<u32>;
 
 /// All prefixes of one host.
@@ -16,9 +16,9 @@ pub(super) struct PrefixTree {
 struct PrefixNode {
     children: HashMap<Box<str>, u32>,
     parent: u32,
-    /// Prefixes that end with this segment.
+    /// Rules of the prefix that ends with this segment.
     without_slash: RouteIndices,
-    /// Prefixes that end with the slash after it.
+    /// Rules of the prefix that ends with the slash after this segment.
     with_slash: RouteIndices,
 }
 
@@ -29,7 +29,7 @@ impl Default for PrefixTree {
 }
 
 impl PrefixTree {
-    /// The rules for `prefix`.
+    /// The rules of `prefix`; inserts the prefix if it is missing.
     pub(super) fn group_mut(&mut self, prefix: &str) -> &mut RouteIndices {
         let body = prefix.strip_prefix('/').unwrap_or(prefix);
         let (body, has_trailing_slash) = match body.strip_suffix('/') {
@@ -60,7 +60,7 @@ impl PrefixTree {
         self.nodes.iter_mut().flat_map(|node| [&mut node.without_slash, &mut node.with_slash])
     }
 
-    /// What `pick` finds in the groups of those prefixes that `path` begins with, the longest first.
+    /// The first result of `pick` over the prefixes of `path`, the longest first.
     pub(super) fn find<T>(
         &self,
         path: &str,

@@ -1,5 +1,5 @@
-//! Requests to routes, compiled once per configuration. A look-up allocates nothing, and its cost
-//! grows with the request and not with the number of routes.
+//! The compiled routes. A lookup allocates nothing, and its cost depends on the request, not on the
+//! number of routes.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use super::prefix_tree::{PrefixTree, RouteIndices};
 use super::{RetrySpec, RouteSpec};
 use crate::logic::request::server_errors::ServerErrors;
 
-/// A way that a route leads: to one pool. What a request needs that is on it.
+/// A route with one pool, resolved to its index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolRoute {
     pub spec: Arc<RouteSpec>,
@@ -28,20 +28,20 @@ pub struct PoolRoute {
     pub pool_name: Arc<str>,
 }
 
-/// A compiled route, with all the ways that it leads.
+/// A compiled route with all its pools.
 #[derive(Debug)]
 pub struct CompiledRoute {
     pub spec: Arc<RouteSpec>,
-    /// Its pools, with their weights; none if it answers by itself.
+    /// Pools with their weights; empty if the route answers by itself.
     pool_routes: Vec<(u32, PoolRoute)>,
-    /// Where copies go, and how many of a hundred.
+    /// The pool of mirrored requests, and their percentage.
     pub mirror: Option<(PoolRoute, u32)>,
-    /// The pool that is left when the others have nothing left to try.
+    /// The pool of the fallback action.
     pub fallback: Option<PoolRoute>,
 }
 
 impl CompiledRoute {
-    /// The pool of one request, by weight; `None` if the route answers by itself.
+    /// Draws a pool by weight; `None` if the route answers by itself.
     pub fn pick_pool(&self, rng: &mut Rng) -> Option<&PoolRoute> {
         if let [(_, only)] = &*self.pool_routes {
             return Some(only);
@@ -61,18 +61,17 @@ impl CompiledRoute {
 
 /// All routes, compiled.
 ///
-/// The host comes first: exact, then the longest wildcard, then any. Inside a host an exact path wins
-/// over the longest prefix, that over patterns in the order of the file; the prefix `/`, which says
-/// nothing of the path, comes last. Of routes for the same host and path the one with more conditions
-/// is asked first, then the earlier one. Where no route of a host takes the request, the next host is
-/// asked.
+/// Host precedence: exact, then the longest wildcard, then any. Path precedence inside a host:
+/// exact, then the longest prefix, then patterns in the order of the file, and `/` last. Among
+/// routes of the same host and path, more conditions come first, then the order of the file. If no
+/// route of a host matches, the next host is tried.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<CompiledRoute>,
     pool_routes: Vec<PoolRoute>,
     exact_hosts: HashMap<Box<str>, HostRoutes>,
     wildcard_hosts: HashMap<Box<str>, HostRoutes>,
-    /// The lengths of the wildcards' names, the longest first.
+    /// Lengths of wildcard names, in descending order.
     wildcard_lengths: Vec<usize>,
     any_host: HostRoutes,
 }
@@ -83,14 +82,14 @@ struct HostRoutes {
     exact_paths: HashMap<Box<str>, RouteIndices>,
     prefixes: PrefixTree,
     patterns: Vec<(Pattern, RouteIndices)>,
-    /// Finds the first of `patterns` that matches; absent if there are none, or too many for one.
+    /// Finds the first matching pattern; `None` without patterns, or if they exceed the size limit.
     matcher: Option<meta::Regex>,
     catch_all: RouteIndices,
 }
 
 impl RouteTable {
-    /// Compiles `specs` against the pools' names. A route to a pool that does not exist is left
-    /// out: validation has refused it before.
+    /// Compiles `specs` against the names of the pools. Routes to unknown pools are skipped, since
+    /// validation has rejected them.
     pub fn compile<'a>(specs: &[RouteSpec], pools: impl Iterator<Item = &'a str>) -> Self {
         let pools: HashMap<&str, usize> = pools.enumerate().map(|(i, name)| (name, i)).collect();
         let mut table = Self::default();
@@ -125,7 +124,6 @@ impl RouteTable {
         }
     }
 
-    /// The route of a request.
     pub fn find(&self, request: &RouteRequest<'_>) -> Option<&CompiledRoute> {
         let exact =
             if self.exact_hosts.is_empty() { None } else { self.exact_hosts.get(request.host) };
@@ -136,26 +134,25 @@ impl RouteTable {
 
     fn matching_wildcards<'t>(&'t self, host: &'t str) -> impl Iterator<Item = &'t HostRoutes> {
         self.wildcard_lengths.iter().filter_map(move |&length| {
-            // A dot, and a label in front of it.
+            // A wildcard requires a dot and at least one label before it.
             let dot = host.len().checked_sub(length + 1).filter(|&dot| dot > 0)?;
             let name = host.get(dot..)?.strip_prefix('.')?;
             self.wildcard_hosts.get(name)
         })
     }
 
-    /// Every route, in the order of the file.
+    /// All routes, in the order of the file.
     pub fn compiled_routes(&self) -> &[CompiledRoute] {
         &self.routes
     }
 
-    /// Every way that a route leads, in the order of the file; those for copies and as a last resort
-    /// included.
+    /// All routes with their pools, in the order of the file, mirrors and fallbacks included.
     pub fn pool_routes(&self) -> &[PoolRoute] {
         &self.pool_routes
     }
 }
 
-/// `None` if it leads nowhere.
+/// `None` if a pool is unknown.
 fn compile_route(spec: &RouteSpec, pools: &HashMap<&str, usize>) -> Option<CompiledRoute> {
     let shared = Arc::new(spec.clone());
     let pool_route = |spec: &Arc<RouteSpec>, name: &Arc<str>| {
@@ -176,7 +173,7 @@ fn compile_route(spec: &RouteSpec, pools: &HashMap<&str, usize>) -> Option<Compi
         RouteAction::Redirect(_) | RouteAction::Respond(_) => Vec::new(),
     };
     let mirror = spec.mirror.as_ref().and_then(|mirror| {
-        // A copy is sent once, and nobody waits for what it gets.
+        // A mirrored request is sent once, and its response is discarded.
         let retry = RetrySpec { attempts: 1, statuses: ServerErrors::NONE, ..spec.retry };
         let spec = Arc::new(RouteSpec { retry, ..spec.clone() });
         Some((pool_route(&spec, &mirror.pool)?, mirror.percent))
@@ -205,7 +202,7 @@ impl HostRoutes {
         }
     }
 
-    /// All routes are there.
+    /// Sorts and indexes the added routes.
     fn finish_compile(&mut self, rules: &[CompiledRoute]) {
         let groups = self.exact_paths.values_mut().chain(self.prefixes.groups_mut());
         let groups = groups.chain(self.patterns.iter_mut().map(|(_, group)| group));
@@ -233,8 +230,8 @@ impl HostRoutes {
             .or_else(|| pick(&self.catch_all))
     }
 
-    /// One search for all patterns finds the first that matches. Only where its conditions refuse the
-    /// request are the later ones tried, one by one.
+    /// One search over all patterns finds the first match. Later patterns are tried one by one only
+    /// if the first match's conditions fail.
     fn find_by_pattern<T>(
         &self,
         path: &str,
@@ -257,14 +254,14 @@ impl HostRoutes {
     }
 }
 
-/// Of patterns that match at the same place the first is preferred, and all of these match the whole
-/// path or not at all.
+/// Alternatives of a regex prefer the first one. Each is anchored on both sides, so the first
+/// matching alternative is the first matching pattern.
 fn build_matcher(patterns: &[(Pattern, RouteIndices)]) -> Option<meta::Regex> {
     if patterns.is_empty() {
         return None;
     }
     let texts: Vec<String> = patterns.iter().map(|(pattern, _)| pattern.anchored()).collect();
-    // Each of them has its bound.
+    // Each pattern has its own size limit.
     let size_bytes = patterns.len().saturating_mul(Pattern::MAX_COMPILED_BYTES);
     let config = meta::Config::new()
         .nfa_size_limit(Some(size_bytes))

@@ -1,4 +1,4 @@
-//! The table against a slow and obvious one.
+//! The route table against a linear search.
 
 use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -15,8 +15,7 @@ const PATHS: [&str; 12] = [
 ];
 const PATTERNS: [&str; 5] = ["/v2/[0-9]", "/v2/[0-9]+", "/v[0-9]/.*", "/v1.*|/x", "/"];
 
-/// The route of a request: every route is looked at, and of those that take it the first in the
-/// order of precedence wins.
+/// Linear search over all routes by the order of precedence.
 fn find_linear<'s>(specs: &'s [RouteSpec], request: &RouteRequest<'_>) -> Option<&'s RouteSpec> {
     let matching = specs.iter().filter(|spec| {
         host_matches(&spec.host, request.host)
@@ -27,7 +26,7 @@ fn find_linear<'s>(specs: &'s [RouteSpec], request: &RouteRequest<'_>) -> Option
         let alike = |other: &RouteSpec| other.host == spec.host && other.path == spec.path;
         specs.iter().position(alike)
     };
-    // The earlier of two that are alike comes first; `min_by_key` keeps it.
+    // `min_by_key` returns the first of equal elements, so the order of the file decides.
     matching.min_by_key(|spec| {
         let host = match &spec.host {
             HostMatch::Exact(_) => (0, 0),
@@ -101,7 +100,7 @@ fn random_spec(rng: &mut Rng, index: usize) -> RouteSpec {
     spec
 }
 
-/// Some specs, and many requests to a table of them.
+/// Compares random requests to a table of random routes.
 fn compare_with_linear(seed: u64, routes: usize, requests: usize) {
     let mut rng = Rng::with_seed(seed);
     let specs: Vec<_> = (0..routes).map(|index| random_spec(&mut rng, index)).collect();
@@ -234,7 +233,7 @@ fn route_with_more_conditions_precedes_then_file_order() {
             RouteRequest { host: "x", path: "/", method, headers: &headers, query: "", is_tls };
         table.find(&ask).map(|rule| rule.spec.name.to_string())
     };
-    assert_eq!(found(&[], true).as_deref(), Some("plain"), "nobody is sent in circles");
+    assert_eq!(found(&[], true).as_deref(), Some("plain"), "the redirect does not loop");
     assert_eq!(found(&[], false).as_deref(), Some("to https"));
     assert_eq!(found(&["x-a"], true).as_deref(), Some("a"));
     assert_eq!(found(&["x-a"], false).as_deref(), Some("to https"), "the earlier of two alike");
