@@ -16,7 +16,7 @@ use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
-use crate::logic::orders::operator_orders::OperatorOrder;
+use crate::logic::orders::OperatorOrder;
 use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};
 
 /// Whether any pool has it.

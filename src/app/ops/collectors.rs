@@ -8,7 +8,7 @@ use crate::app::dataplane::shared::InstanceShared;
 use crate::logic::director::{Director, Eligibility, PoolStatus, ZoneVerdict};
 use crate::logic::drill::DrillOutcome;
 use crate::logic::incident::IncidentSubject;
-use crate::logic::orders::operator_orders::{OrderAction, OrderSource};
+use crate::logic::orders::{OrderAction, OrderSource};
 
 use super::api::WallClock;
 use super::drill::{DrillRegistry, LastDrill};

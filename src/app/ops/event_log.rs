@@ -11,7 +11,7 @@ use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::incident::{Incident, IncidentSubject};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::{Failure, ProbeOutcome};
-use crate::logic::orders::operator_orders::{OperatorOrder, OrderAction};
+use crate::logic::orders::{OperatorOrder, OrderAction};
 
 static DROPPED_LINES: OnceLock<tracing_appender::non_blocking::ErrorCounter> = OnceLock::new();
 

@@ -1,6 +1,6 @@
 //! Whether what is left can carry what an operator wants to take away.
 
-use crate::logic::orders::operator_orders::{OperatorOrder, OrderedEndpoint};
+use crate::logic::orders::{OperatorOrder, OrderedEndpoint};
 use crate::logic::overload::remaining_capacity::{PoolCapacity, in_flight_limit};
 
 use super::Director;

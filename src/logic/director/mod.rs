@@ -55,7 +55,7 @@ use super::model::id::{EndpointId, Locality};
 use super::model::outcome::{Failure, ProbeOutcome};
 use super::model::snapshot::Snapshot;
 use super::model::topology::{PoolSpec, Topology};
-use super::orders::operator_orders::{OperatorOrder, OperatorOrders};
+use super::orders::{OperatorOrder, OperatorOrders};
 use super::probing::probe_schedule::ProbeTrigger;
 use super::routing::RouteTable;
 use endpoint_slab::EndpointSlab;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::logic::health::recovery::{FULL_SHARE_PERMILLE, Ramp, ramp_update_interval};
 use crate::logic::model::id::{EndpointId, Locality};
-use crate::logic::orders::operator_orders::{
+use crate::logic::orders::{
     ConfigDrain, OperatorOrder, OperatorOrders, OrderAction, OrderDraft, OrderSource,
     OrderedEndpoint, fading_share_permille,
 };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::logic::model::network::Network;
 
-use super::{LookupAnswer, LookupRecords, NegativeReason};
+use super::lookup_answer::{LookupAnswer, LookupRecords, NegativeReason};
 
 const fn ipv4_network(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Network {
     Network { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use crate::logic::model::topology::{EndpointSpec, PoolSpec, Topology};
 
 use super::address_filter::is_permitted;
-use super::{DiscoveryEntry, DiscoveryName, EndpointOrigin, LookupScheduler, SrvTarget};
+use super::discovery_name::{DiscoveryEntry, DiscoveryName};
+use super::lookup_answer::SrvTarget;
+use super::lookup_scheduler::LookupScheduler;
+use super::origin::EndpointOrigin;
 
 /// Largest weight of an endpoint.
 const MAX_WEIGHT: u64 = 1_000;

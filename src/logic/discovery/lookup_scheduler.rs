@@ -7,116 +7,20 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use super::address_filter::filter_forbidden;
+use super::discovery_name::{DiscoveryEntry, DiscoveryName};
+use super::lookup_answer::{DnsRecordType, LookupAnswer, LookupQuestion, LookupRecords, SrvTarget};
+use super::lookup_policy::{EmptyAnswerPolicy, LookupPolicy};
+use super::lookup_status::{CachedLookup, LookupChange, LookupStatus};
+use super::origin::EndpointOrigin;
+use super::question_state::{LastAnswer, QuestionState, normalise_answer};
 use crate::logic::model::network::Network;
 
-use super::address_filter::{filter_forbidden, is_permitted};
-use super::{
-    CachedLookup, DiscoveryEntry, DiscoveryName, DnsRecordType, EmptyAnswerPolicy, EndpointOrigin,
-    LookupAnswer, LookupChange, LookupFailure, LookupPolicy, LookupQuestion, LookupRecords,
-    LookupState, LookupStatus, MAX_LOOKUPS_IN_FLIGHT, NegativeReason, SrvTarget,
-};
+/// Lookups that may be under way at once; the others wait.
+pub const MAX_LOOKUPS_IN_FLIGHT: usize = 64;
 
 /// Records asked for at most, over all names: targets of services beyond are left out.
 const MAX_QUESTIONS: usize = 20_000;
-
-/// One question and what is known of it.
-#[derive(Debug)]
-struct QuestionState {
-    /// What DNS said when it last answered; the default before it ever has.
-    last_answer: LastAnswer,
-    /// The last records that were found. Kept when they are gone, until the name has others.
-    last_good: Option<(LookupRecords, Instant)>,
-    omitted_count: usize,
-    refused: Vec<IpAddr>,
-    failure: Option<(LookupFailure, u32)>,
-    consecutive_empty: u32,
-    last_query_at: Option<Instant>,
-    is_in_flight: bool,
-    due_at: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum LastAnswer {
-    #[default]
-    Unanswered,
-    Records,
-    Negative(NegativeReason),
-}
-
-impl QuestionState {
-    fn new(now: Instant, cached: Option<(LookupRecords, Instant)>) -> Self {
-        Self {
-            last_answer: LastAnswer::default(),
-            last_good: cached,
-            omitted_count: 0,
-            refused: Vec::new(),
-            failure: None,
-            consecutive_empty: 0,
-            last_query_at: None,
-            is_in_flight: false,
-            due_at: now,
-        }
-    }
-
-    /// From now on these may be endpoints besides: what is known is brought in line, and asked for
-    /// anew where that makes a difference. Gives what may be none any more.
-    fn apply_allow_list(
-        &mut self,
-        question: &LookupQuestion,
-        allow: &[Network],
-        now: Instant,
-    ) -> Vec<IpAddr> {
-        let may = |ip: &IpAddr| is_permitted(&question.name, *ip, allow);
-        let mut removed = Vec::new();
-        if let Some((LookupRecords::Addresses(all), _)) = &mut self.last_good {
-            removed = all.extract_if(.., |ip| !may(ip)).collect();
-            if all.is_empty() {
-                self.last_good = None;
-            }
-        }
-        if !removed.is_empty() || self.refused.iter().any(may) {
-            self.due_at = now;
-        }
-        self.refused.extend_from_slice(&removed);
-        self.refused.sort_unstable();
-        removed
-    }
-
-    /// What it adds to what is known: before DNS has said anything, that is what is remembered.
-    fn current(&self) -> Option<&LookupRecords> {
-        match self.last_answer {
-            LastAnswer::Negative(_) => None,
-            LastAnswer::Records | LastAnswer::Unanswered => self.last_good(),
-        }
-    }
-
-    fn last_good(&self) -> Option<&LookupRecords> {
-        self.last_good.as_ref().map(|(data, _)| data)
-    }
-
-    fn status(&self, question: &LookupQuestion) -> LookupStatus {
-        LookupStatus {
-            question: question.clone(),
-            state: self.lookup_state(),
-            records: self.last_good().cloned(),
-            good_at: self.last_good.as_ref().map(|&(_, at)| at),
-            omitted_count: self.omitted_count,
-            refused: self.refused.clone(),
-            failure: self.failure,
-            last_query_at: self.last_query_at,
-            due_at: Some(self.due_at).filter(|_| !self.is_in_flight),
-        }
-    }
-
-    fn lookup_state(&self) -> LookupState {
-        match self.last_answer {
-            LastAnswer::Negative(lack) => LookupState::Negative(lack),
-            LastAnswer::Records => LookupState::Found,
-            LastAnswer::Unanswered if self.last_good.is_some() => LookupState::Cached,
-            LastAnswer::Unanswered => LookupState::Pending,
-        }
-    }
-}
 
 /// What is believed of a host or a service.
 pub(super) struct ResolvedSet<T> {
@@ -518,27 +422,5 @@ impl LookupScheduler {
     /// Endpoints that one name may lead to.
     pub(super) fn max_answers(&self) -> usize {
         self.policy.max_answers
-    }
-}
-
-/// The answer as it is believed, what was left out of it, and how long it may be believed.
-fn normalise_answer(
-    answer: LookupAnswer,
-    max_records: usize,
-) -> (LookupAnswer, usize, Option<Duration>) {
-    match answer {
-        LookupAnswer::Found { records: data, ttl } => {
-            let (data, left_out) = data.normalise(max_records);
-            if data.len() == 0 {
-                let answer =
-                    LookupAnswer::Negative { reason: NegativeReason::NoData, ttl: Some(ttl) };
-                return (answer, left_out, Some(ttl));
-            }
-            (LookupAnswer::Found { records: data, ttl }, left_out, Some(ttl))
-        }
-        LookupAnswer::Negative { reason: lack, ttl } => {
-            (LookupAnswer::Negative { reason: lack, ttl }, 0, ttl)
-        }
-        LookupAnswer::Failed(failure) => (LookupAnswer::Failed(failure), 0, None),
     }
 }

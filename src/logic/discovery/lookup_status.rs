@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{LookupFailure, LookupQuestion, LookupRecords, NegativeReason};
+use super::lookup_answer::{LookupFailure, LookupQuestion, LookupRecords, NegativeReason};
 
 /// The last good answer to one question, for a process that comes after this one.
 #[derive(Clone, Debug, PartialEq, Eq)]

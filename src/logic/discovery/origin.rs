@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::DiscoveryName;
+use super::discovery_name::DiscoveryName;
 
 /// By which name an endpoint was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

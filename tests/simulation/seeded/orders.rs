@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use gapless::logic::director::{Eligibility, OperatorAction, OperatorCommand};
 use gapless::logic::model::selector::TopologySelector;
-use gapless::logic::orders::operator_orders::OrderAction;
+use gapless::logic::orders::OrderAction;
 use gapless::sim::predict::FaultKind;
 use gapless::sim::world::Simulation;
 

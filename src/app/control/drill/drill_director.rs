@@ -19,7 +19,7 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason, ProbeOutcome};
 use crate::logic::model::snapshot::{DrillOverlay, Snapshot};
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
-use crate::logic::orders::operator_orders::OperatorOrder;
+use crate::logic::orders::OperatorOrder;
 use crate::logic::probing::probe::ProbeSpec;
 use crate::logic::request::retry::InFlightPolicy;
 use crate::net::prober::ProbeConnectionCache;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::units;
 use crate::logic::director::{AppliedCommand, OperatorAction, OperatorCommand};
 use crate::logic::model::selector::TopologySelector;
-use crate::logic::orders::operator_orders::{
+use crate::logic::orders::{
     DEFAULT_DRAIN_DEADLINE, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder, OrderAction,
 };
 

@@ -13,9 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::app::ops::api::WallClock;
 use crate::logic::model::selector::TopologySelector;
-use crate::logic::orders::operator_orders::{
-    OperatorOrder, OperatorOrders, OrderAction, OrderSource,
-};
+use crate::logic::orders::{OperatorOrder, OperatorOrders, OrderAction, OrderSource};
 use crate::net::state_files;
 
 /// File name in the state directory.

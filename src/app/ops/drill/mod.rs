@@ -21,7 +21,7 @@ use crate::logic::drill::{
 };
 use crate::logic::incident::IncidentSubject;
 use crate::logic::model::id::Locality;
-use crate::logic::orders::operator_orders::OrderedEndpoint;
+use crate::logic::orders::OrderedEndpoint;
 
 /// Drills that are over and remembered; the oldest goes first. A restart forgets them all.
 const MAX_FINISHED_DRILLS: usize = 100;

@@ -14,7 +14,7 @@ use crate::logic::health::endpoint_health::Health;
 use crate::logic::incident::IncidentSubject;
 use crate::logic::model::outcome::{FailureClass, ProbeOutcome};
 use crate::logic::model::topology::DetectionSpec;
-use crate::logic::orders::operator_orders::OperatorOrder;
+use crate::logic::orders::OperatorOrder;
 use crate::logic::probing::detection_window;
 use crate::logic::probing::probe::{ProbeKind, ProbeRole};
 use crate::logic::probing::probe_schedule::traffic_confirmed_interval;

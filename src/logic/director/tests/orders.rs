@@ -4,7 +4,7 @@ use super::*;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{EvictionSpec, RecoverySpec};
-use crate::logic::orders::operator_orders::{DEFAULT_DRAIN_DEADLINE, OrderAction};
+use crate::logic::orders::{DEFAULT_DRAIN_DEADLINE, OrderAction};
 
 const IMMEDIATE_DRAIN: OrderAction =
     OrderAction::Drain { fade_duration: Duration::ZERO, deadline: DEFAULT_DRAIN_DEADLINE };
