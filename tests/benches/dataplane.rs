@@ -1,4 +1,4 @@
-//! The pure parts of the data-plane bench: a bench that misreads its figures is worse than none.
+//! The pure parts of the data-plane bench: parsers and statistics.
 
 #[path = "../../benches/support/parse.rs"]
 mod parse;

@@ -1,4 +1,4 @@
-//! The pure parts of the detection bench: a bench that misjudges its runs is worse than none.
+//! The pure parts of the detection bench.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The pure parts of the failover bench: a bench that misjudges its runs is worse than none.
+//! The pure parts of the failover bench.
 
 #[path = "../../benches/failover/evaluation.rs"]
 mod evaluation;
@@ -13,7 +13,7 @@ use crate::layout;
 use crate::sample::{ClientResult, ClientSample};
 use crate::scenario::{self, FailoverBound, FailoverScope, FaultExtent, SCENARIOS};
 
-/// Requests every 10 ms, the failure from the second 1 to the second 3; all answered within 3 ms.
+/// Requests every 10 ms, a failure from second 1 to second 3; all answered within 3 ms.
 struct FailoverRun {
     started_at: Instant,
     samples: Vec<ClientSample>,
@@ -21,7 +21,7 @@ struct FailoverRun {
 
 const REQUEST_INTERVAL_MS: u64 = 10;
 
-/// The wall clock at the begin of a run.
+/// The wall clock at the start of a run.
 const WALL_CLOCK_AT_START: Duration = Duration::from_secs(1_000);
 
 impl FailoverRun {
@@ -43,7 +43,7 @@ impl FailoverRun {
         Self { started_at, samples: samples.collect() }
     }
 
-    /// The request that was due then took so long, and was answered well or not.
+    /// Sets the duration and result of the request that was due then.
     fn set_outcome(&mut self, due_ms: u64, took_ms: u64, is_good: bool) -> &mut Self {
         let sample = &mut self.samples[(due_ms / REQUEST_INTERVAL_MS) as usize];
         sample.ended = sample.due + Duration::from_millis(took_ms);
@@ -56,7 +56,7 @@ impl FailoverRun {
         self
     }
 
-    /// Whoever was asked between these times, another endpoint answered.
+    /// Requests between these times were answered by another endpoint.
     fn set_served_elsewhere(&mut self, from_ms: u64, to_ms: u64) -> &mut Self {
         for due_ms in (from_ms..to_ms).step_by(REQUEST_INTERVAL_MS as usize) {
             self.samples[(due_ms / REQUEST_INTERVAL_MS) as usize].served_by =
@@ -157,7 +157,7 @@ fn bound_grows_with_rate_and_excludes_in_flight_requests() {
     assert!(breaches(&figures_with(4, 0.05), &one, 240.0).is_empty());
     let under_way = FailoverFigures { failed_post_under_way: 1, ..figures_with(1, 0.0) };
     assert!(breaches(&under_way, &bound(0.0, 0.0, 0.0), 60.0).is_empty());
-    // Three POSTs of 12 a second are a sixth of a second apart, whoever is asked.
+    // Three POSTs at 12 per second are a sixth of a second apart.
     let three = bound(0.25, 0.0, 3.0);
     assert!(breaches(&figures_with(3, 0.41), &three, 60.0).is_empty());
     assert_eq!(breaches(&figures_with(3, 0.42), &three, 60.0).len(), 1);

@@ -1,7 +1,7 @@
-//! The pure parts of the benches: one that misreads its figures or misjudges its runs is worse than none.
+//! The pure parts of the benches: parsers, statistics and evaluations.
 //!
-//! The benches' files refer to each other by `crate::…`, so those are declared here and not beside
-//! the tests of them; files that more than one bench uses are compiled once.
+//! The benches' files refer to each other by `crate::…`, so they are declared here and not beside
+//! their tests. Files that several benches use are compiled once.
 
 #[path = "../../benches/detection/calibration.rs"]
 mod calibration;

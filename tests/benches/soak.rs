@@ -1,4 +1,4 @@
-//! The judgement of the soak bench: one that overlooks a POST that was done twice is worse than none.
+//! The evaluation of the soak bench.
 
 #[path = "../../benches/soak/evaluation.rs"]
 mod evaluation;
@@ -12,7 +12,7 @@ use crate::post::{IdempotencyPromise, Post};
 use crate::sample::ClientResult;
 use crate::sent_posts::{ClientKind, SentPost};
 
-/// A run in which everything went well, and enough happened: the numbers from 0 on.
+/// A run without findings and with enough chaos: the numbers from 0 on.
 struct SoakRun {
     sent: Vec<SentPost>,
     executed: Vec<u64>,
@@ -30,7 +30,7 @@ impl SoakRun {
             SentPost { number, kind, promise, result: ClientResult::Answered(201) }
         };
         let mut run = Self { sent: (0..POST_COUNT).map(sent).collect(), executed: Vec::new() };
-        // A key is heeded, and a client is cut off.
+        // One key is honoured, and one client is cut off.
         run.executed.extend((0..POST_COUNT).chain([0]));
         run.set_end(99, ClientResult::Lost);
         run

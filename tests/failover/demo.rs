@@ -1,4 +1,4 @@
-//! The demo is the first thing that a newcomer runs: it must work anywhere, and be won.
+//! The demo is the first command of a new user: it must work everywhere.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,7 +11,6 @@ use crate::support::instance::BINARY;
 
 fn run_demo(arguments: &[&str]) -> Output {
     let _serial_guard = serialize_tests();
-    // Two demos that start at once find the same ports free: another run of these tests waits.
     let lock_path = std::env::temp_dir().join("gapless-demo.lock");
     let lock_file = File::options().create(true).append(true).open(lock_path).expect("a file");
     lock_file.lock().expect("the demo's ports");
@@ -31,8 +30,8 @@ fn number(result: &Value, path: &str) -> f64 {
     result.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {result}"))
 }
 
-/// What holds whatever the fault: it was seen no later than probes alone see it, the zone came
-/// back, and the names that scripts rely on are there.
+/// Checks what holds for every fault: detection within the window of probes alone, the zone's
+/// return, and the JSON names that scripts use.
 fn check_result(result: &Value, fault: &str) {
     assert_eq!(result["fault"], fault);
     assert_eq!(result["scope"], "zone");
@@ -75,7 +74,7 @@ fn zone_that_hangs_fails_no_get() {
 
 #[test]
 fn demo_with_occupied_ports_uses_others() {
-    // Whether this test or another process has them does not matter.
+    // Either this test or another process holds these ports.
     let _occupied =
         ["127.0.0.1:18800", "127.0.0.1:18900", "127.0.0.1:18811"].map(TcpListener::bind);
     let result = demo_result(&run_demo(&["--fault", "reset", "--format", "json"]));

@@ -1,5 +1,5 @@
-//! Failovers that are timed under load. They run one at a time and beside no other tests, because
-//! libtest runs the tests of one program at once, and `cargo test` its programs one after another.
+//! Failovers that are timed under load. They run one at a time and beside no other test:
+//! `cargo test` runs its programs one after another.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,7 +9,7 @@ mod zone_failures;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Held by each test here while it runs.
+/// Each test holds this lock while it runs.
 fn serialize_tests() -> MutexGuard<'static, ()> {
     static TEST_LOCK: Mutex<()> = Mutex::new(());
     TEST_LOCK.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! The promise itself: a zone of real servers dies under load, and no GET fails.
+//! A zone of real servers dies under load, and no GET fails.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::support::load::SteadyLoad;
 use crate::support::nginx::{Nginx, is_program_missing};
 use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-/// A frozen zone comes back after several probes, on a busy machine.
+/// Time for a stopped zone to return on a busy machine.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Six servers in two zones, and a proxy that prefers the first.
+/// Six servers in two zones behind a proxy that prefers the first.
 struct ZonesFixture {
     near: Vec<Nginx>,
     far: Vec<Nginx>,
@@ -43,14 +43,14 @@ impl ZonesFixture {
         self.near.iter().all(|nginx| self.gapless.endpoint_state(nginx.address()) == state)
     }
 
-    /// Whether a request of now goes to the preferred zone.
+    /// Whether a request goes to the preferred zone.
     fn is_near_zone_serving(&self) -> bool {
         let answer = self.gapless.get("/");
         let endpoint = answer.field("x-gapless-endpoint").expect("exposed").to_owned();
         self.near.iter().any(|nginx| nginx.address().to_string() == endpoint)
     }
 
-    /// The joined incident of the preferred zone, once all of it has come back.
+    /// The joined incident of the preferred zone after all of it has returned.
     fn restored_incident(&self) -> Value {
         poll_until("the incident is over", RECOVERY_TIMEOUT, || {
             let incident = self.gapless.incidents("zones").pop()?;
@@ -59,7 +59,7 @@ impl ZonesFixture {
     }
 }
 
-/// Asserts that an incident is of the whole preferred zone and tells its story in order.
+/// Asserts that an incident covers the whole preferred zone with times in order.
 #[track_caller]
 fn assert_incident_timeline(incident: &Value) {
     assert_eq!(incident["zone"], "us-south/us-south-1");
@@ -67,7 +67,7 @@ fn assert_incident_timeline(incident: &Value) {
     assert_eq!(incident["members"].as_array().map(Vec::len), Some(3), "{incident:#}");
     let timeline = &incident["timeline"];
     let steps = ["onset_earliest", "onset", "suspect", "verdict", "shift", "restored"];
-    // All of one length and in UTC, so that the order of the texts is the order of the times.
+    // The texts have one length and are in UTC, so their order is that of the times.
     let times: Vec<&str> = steps
         .iter()
         .map(|step| timeline[step].as_str().unwrap_or_else(|| panic!("{step}")))
@@ -78,7 +78,7 @@ fn assert_incident_timeline(incident: &Value) {
     assert_eq!(incident["requests"]["failed"], 0);
 }
 
-/// `wrk` on sixteen connections until told to stop; ended when dropped.
+/// `wrk` on sixteen connections; ended when dropped.
 struct WrkLoad(Option<Child>);
 
 impl WrkLoad {
@@ -92,7 +92,7 @@ impl WrkLoad {
         Self(Some(child))
     }
 
-    /// Interrupts it; its report.
+    /// Interrupts it and returns its report.
     fn stop(mut self) -> String {
         let child = self.0.take().expect("a running wrk");
         kill_process(pid(&child), Signal::INT).expect("signalled");
@@ -176,7 +176,7 @@ fn silent_zone_under_load_has_every_get_rescued() {
     assert!(detection_ms <= worst.as_secs_f64() * 1e3, "{detection_ms} ms, {worst:?} at worst");
 }
 
-/// Without any traffic the probes alone must keep the promise of the closed form.
+/// Without traffic, probes alone must stay within the closed form.
 #[test]
 fn silent_zone_without_load_is_detected_within_window() {
     let _serial_guard = serialize_tests();

@@ -1,4 +1,4 @@
-//! The commands as a shell sees them: exit codes, standard output, standard error.
+//! The commands from a shell: exit codes, standard output, standard error.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn run_gapless(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().expect("the program runs")
 }
 
-/// The same for what should end by itself, and is killed if it does not.
+/// Runs a command that should end by itself, and kills it if it does not.
 fn run_with_deadline(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -47,7 +47,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A file in a directory of its own.
+/// A file in its own directory.
 fn write_temp_file(text: &str) -> (TempDir, String) {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().join("gapless.toml");
@@ -244,8 +244,8 @@ fn every_example_config_passes_check() {
     }
 }
 
-/// The example with free ports in place of those that it listens on, and with its state in
-/// `directory`, so that several runs of a test fit on one machine.
+/// The example with free ports in place of its listeners' ports and with its state in
+/// `directory`, so that several test runs fit on one machine.
 fn with_free_ports(text: &str, directory: &Path) -> String {
     let mut file: toml::Table = text.parse().expect("TOML");
     let set_free_port = |listener: &mut toml::Table| {
@@ -284,7 +284,7 @@ fn every_example_config_starts_and_stops() {
     }
 }
 
-/// Whoever gets through to a listener finds every route.
+/// Every listener serves every route.
 #[test]
 fn first_request_after_startup_is_never_404() {
     let endpoint = TestEndpoint::start("one");

@@ -1,5 +1,5 @@
-//! The configuration as an operator meets it: examples, errors with their places, the schema, and
-//! the two commands that need nothing else.
+//! The configuration from outside: examples, errors with their places, the schema, and
+//! the commands `check` and `schema`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn parse(text: &str) -> Result<LoadedConfig, ConfigReport> {
     config::parse("test.toml", text)
 }
 
-/// `line:column message` of everything that is wrong.
+/// `line:column message` of all diagnostics.
 fn located_messages(report: &ConfigReport) -> Vec<String> {
     let format_located =
         |d: &config::report::Diagnostic| format!("{}:{} {}", d.at.line, d.at.column, d.message);
@@ -126,7 +126,7 @@ fn verdicts_example_is_parsed_as_written() {
     assert_eq!(config.topology.pools[0].correlation.quorum_percent, CorrelationSpec::OFF_PERCENT);
 }
 
-/// The full example says what it says about defaults truly.
+/// The defaults that the full example states are the real ones.
 #[test]
 fn full_example_states_the_defaults() {
     let config = parse(&example_text("full.toml")).unwrap().config;
@@ -165,7 +165,7 @@ fn full_example_states_the_defaults() {
     assert_eq!(pool.primary_probe().port, Some(18310));
 }
 
-/// A key that joins the file joins the full example too.
+/// Every key of the schema appears in the full example.
 #[test]
 fn full_example_contains_every_schema_key() {
     let schema = config::schema();
@@ -377,7 +377,7 @@ fn unreadable_file_is_a_load_error() {
     assert_eq!(located_messages(&report), ["2:6 the file is not UTF-8 text from here on"]);
 }
 
-/// An example with one piece cut out, doubled, or replaced by something else.
+/// An example with one piece cut out, doubled, or replaced.
 fn mutated_example() -> impl Strategy<Value = String> {
     let insert = prop_oneof![
         Just(String::new()),

@@ -1,6 +1,6 @@
-//! What must hold of any bytes. The properties themselves are those of `fuzz/`, where a fuzzer looks for
-//! bytes that break them; here such bytes are made of what each reader knows, and all that ever broke
-//! one is tried again.
+//! Properties that hold for any bytes. `fuzz/` has the properties, and a fuzzer searches for
+//! bytes that break them. Here proptest composes such bytes from fragments that each parser knows,
+//! and every regression is tried again.
 
 #[allow(unreachable_pub, reason = "it is a crate of its own elsewhere")]
 #[path = "../../fuzz/src/lib.rs"]
@@ -11,7 +11,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// A target by its name.
+/// Checks one target by its name.
 fn check_target(target: &str, data: &[u8]) {
     match target {
         "codec" => fuzzed::codec::check(data),
@@ -52,7 +52,7 @@ fn seeds_and_regressions_satisfy_their_properties() {
     }
 }
 
-/// What answers of endpoints and their tricks are made of.
+/// Fragments of endpoint responses, valid and hostile.
 const RESPONSE_FRAGMENTS: [&str; 44] = [
     "HTTP/1.1 200 OK\r\n",
     "HTTP/1.1 103 Early Hints\r\n\r\n",
@@ -100,7 +100,7 @@ const RESPONSE_FRAGMENTS: [&str; 44] = [
     "\u{e9}",
 ];
 
-/// What headers of the PROXY protocol are made of.
+/// Fragments of PROXY headers.
 const PROXY_HEADER_FRAGMENTS: [&[u8]; 30] = [
     b"PROXY ",
     b"TCP4 ",
@@ -134,7 +134,7 @@ const PROXY_HEADER_FRAGMENTS: [&[u8]; 30] = [
     b"\x04\0\x03\xe8",
 ];
 
-/// What to write into a configuration that was good.
+/// Fragments that are inserted into a valid configuration.
 const TOML_FRAGMENTS: [&str; 40] = [
     "",
     "\"",

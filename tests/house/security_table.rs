@@ -1,11 +1,11 @@
-//! `SECURITY.md` names tests; this sees that there are tests of those names.
+//! `SECURITY.md` names tests; these names must exist.
 
 use std::path::Path;
 
-/// A class, and its tests by file and name.
+/// An attack class with its tests by file and name.
 type SecurityTableRow = (String, Vec<(String, String)>);
 
-/// The rows of the tables, but their heads.
+/// The rows of the tables without their headers.
 fn parse_table_rows(text: &str) -> Vec<SecurityTableRow> {
     let cells = |line: &str| -> Vec<String> {
         line.trim().trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
@@ -31,7 +31,7 @@ fn parse_table_rows(text: &str) -> Vec<SecurityTableRow> {
     rows
 }
 
-/// Whether the text has a test of this name that is run.
+/// Whether the text has a test of this name that is not ignored.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let signature = format!("fn {name}(");
@@ -51,7 +51,7 @@ fn every_attack_class_names_tests_that_exist() {
     let rows = parse_table_rows(&text);
     assert!(rows.len() >= 40, "{} classes", rows.len());
     for (class, tests) in rows {
-        // Of what is not there yet only the name is.
+        // A class of a feature that does not exist yet has no test.
         assert!(!tests.is_empty() || class.contains("DNS"), "{class} has no test");
         for (file, name) in tests {
             let source = std::fs::read_to_string(root.join(&file));

@@ -1,4 +1,4 @@
-//! A collector of spans: an endpoint of the tests whose bodies are decoded.
+//! A collector of spans: a test endpoint that decodes its bodies.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ use prost::Message;
 use crate::support::endpoint::{ReceivedRequest, ResponseMode, TestEndpoint};
 use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
-/// What a collector answers that has taken everything.
+/// The response of a collector that accepted everything.
 pub(crate) const ACCEPTED_RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// Takes every post, unless told otherwise.
+/// A collector that accepts every post unless configured otherwise.
 pub(crate) struct SpanCollector {
     pub(crate) endpoint: TestEndpoint,
 }
@@ -36,13 +36,13 @@ impl SpanCollector {
         self.endpoint.requests()
     }
 
-    /// Every span that came, in its order; a batch that came twice is there twice.
+    /// All received spans in order; a repeated batch appears twice.
     pub(crate) fn spans(&self) -> Vec<Span> {
         decode_spans(&self.posts())
     }
 
-    /// All spans of the request for `path`, when the first of them are there: its own comes first, and
-    /// those of its tries come with it.
+    /// Waits for the spans of the request for `path`: the request's own span first,
+    /// then those of its attempts.
     #[track_caller]
     pub(crate) fn spans_of_request(&self, path: &str) -> (Span, Vec<Span>) {
         let server = poll_until(&format!("a span of {path}"), DEFAULT_TIMEOUT, || {
@@ -74,7 +74,7 @@ pub(crate) fn is_error(span: &Span) -> bool {
     span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error)
 }
 
-/// An attribute as text; empty where there is none.
+/// An attribute as text; empty if absent.
 pub(crate) fn attribute(span: &Span, key: &str) -> String {
     attribute_value(&span.attributes, key)
 }

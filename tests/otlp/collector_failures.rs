@@ -1,4 +1,4 @@
-//! Collectors that are slow, dead or picky cost no request anything; stops and secrets.
+//! Slow, dead and refusing collectors delay no request; shutdown; secrets.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn exported_spans(gapless: &Gapless) -> f64 {
     gapless.metric("gapless_otlp_spans_exported_total")
 }
 
-/// Asks for so much, and all of it is answered; how long the slowest took.
+/// Sends this many requests, asserts that all are answered, and returns the longest duration.
 fn send_requests(gapless: &Gapless, requests: usize) -> Duration {
     let mut client = TestClient::open(gapless.address);
     let timed_request = |_| {
@@ -38,7 +38,7 @@ fn send_requests(gapless: &Gapless, requests: usize) -> Duration {
     (0..requests).map(timed_request).max().unwrap_or_default()
 }
 
-/// As a stopped process: its system takes connections and bytes, and it answers nothing.
+/// Acts like a stopped process: the kernel accepts connections and bytes, and nothing is answered.
 #[test]
 fn stalled_collector_delays_neither_requests_nor_shutdown() {
     let (endpoint, stalled_port) = (TestEndpoint::start("one"), ReservedPort::reserve());
@@ -48,7 +48,7 @@ fn stalled_collector_delays_neither_requests_nor_shutdown() {
     let mut gapless = Gapless::start_ready(&config.zone("here/a", &[endpoint.address()]));
     let slowest = send_requests(&gapless, 200);
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
-    // Eight wait, and one or two are with the exporter.
+    // Eight spans are queued, and one or two are with the exporter.
     eventually("the rest is counted", DEFAULT_TIMEOUT, || {
         dropped_spans(&gapless, "queue_full") >= 2.0 * 190.0
     });
@@ -157,7 +157,7 @@ fn collector_secrets_are_never_logged_or_shown() {
     assert_eq!(head.field("x-team"), Some("s3cr3t-two"));
     assert_eq!(head.field("x-inline"), Some("s3cr3t-three"));
     eventually("it is said", DEFAULT_TIMEOUT, || gapless.log().contains("refuses spans"));
-    // A file that has become wrong is read again, and shown nowhere.
+    // A file that has become invalid is read again, and its content is not shown.
     let file = gapless.config_file().with_file_name("fields");
     std::fs::write(&file, "authorization Bearer s3cr3t-four\n").expect("written");
     eventually("it is refused", DEFAULT_TIMEOUT, || gapless.log().contains("line 1 of"));
@@ -204,7 +204,7 @@ fn collector_certificate_name_is_verified() {
         gapless.log().contains("certificate")
     });
     assert!(posts.try_recv().is_err(), "and nothing was posted");
-    // Another collector from now on: what waits goes there too.
+    // The new collector also receives what is queued.
     gapless.write_config(&config("localhost").text());
     eventually("the new one is obeyed", DEFAULT_TIMEOUT, || gapless.generation() == 2);
     send_requests(&gapless, 1);

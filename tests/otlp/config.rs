@@ -1,4 +1,4 @@
-//! What is checked of where spans go.
+//! Checks of `[otlp]`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn config_text(url: &str, keys: &str) -> String {
     otlp_config(url, keys).zone("here/a", &[([127, 0, 0, 1], 18_001).into()]).text()
 }
 
-/// `message | mend` of all errors and warnings.
+/// `message | help` of all errors and warnings.
 fn diagnostics_of(text: &str) -> Vec<String> {
     let report = match config::parse("test.toml", text) {
         Ok(loaded) => loaded.warnings,

@@ -1,5 +1,5 @@
-//! Spans, as a collector gets them: its side reads the wire with types that were generated of
-//! OpenTelemetry's own definition.
+//! Spans as a collector receives them: it decodes the wire with types generated from
+//! OpenTelemetry's definition.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,19 +19,19 @@ use self::collector::SpanCollector;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// What a client sends of its trace, with flags.
+/// The `traceparent` of a client with these flags.
 fn client_traceparent(flags: &str) -> String {
     format!("00-{TRACE_ID}-00f067aa0ba902b7-{flags}")
 }
 
-/// Plain defaults, and a collector at `url`.
+/// Default configuration with a collector at `url`.
 fn otlp_config(url: &str, keys: &str) -> ConfigBuilder {
     ConfigBuilder::default()
         .keys("workers = 1")
         .tables(&format!("[otlp]\nendpoint = \"{url}\"\n{keys}"))
 }
 
-/// One endpoint, a proxy in front of it, and the collector of its spans.
+/// One endpoint, a proxy in front of it, and a collector.
 fn start_traced(keys: &str) -> (TestEndpoint, Gapless, SpanCollector) {
     let (endpoint, collector) = (TestEndpoint::start("one"), SpanCollector::start());
     let config = otlp_config(&collector.url(), keys).zone("here/a", &[endpoint.address()]);

@@ -1,4 +1,4 @@
-//! Of which requests there are spans, and what traces they are parts of.
+//! Sampling, and the traces that spans belong to.
 
 use crate::collector::{SpanCollector, attribute, hex, is_error};
 use crate::support::client::TestClient;
@@ -71,7 +71,7 @@ fn root_trace_is_sampled_at_configured_rate() {
     let requests = endpoint.requests().split_off(1);
     let parents = requests.iter().map(|seen| seen.head.field("traceparent").expect("a parent"));
     let sampled = parents.filter(|parent| parent.ends_with("-01")).count();
-    // Beyond these bounds once in ten thousand million.
+    // Chance leaves these bounds once in ten thousand million runs.
     assert!((135..265).contains(&sampled), "{sampled} of 400");
     let half_spans =
         || collector.spans().iter().filter(|span| attribute(span, "url.path") == "/half").count();

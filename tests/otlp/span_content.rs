@@ -1,4 +1,4 @@
-//! What spans say.
+//! The content of spans.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 

@@ -1,4 +1,4 @@
-//! What spans are made of a request of which all is known.
+//! Conversion of a completed request to spans.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

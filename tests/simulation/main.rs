@@ -1,4 +1,4 @@
-//! The simulated world: the production director in it, and the predictions that are made with it.
+//! The production director in the simulated world, and the predictions made with it.
 
 #[path = "../support/mod.rs"]
 mod support;

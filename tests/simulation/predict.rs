@@ -1,4 +1,4 @@
-//! `predict` as it is printed.
+//! The output of `predict`.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ fn json_has_row_for_every_pool_scope_fault_and_traffic() {
         Some(60.0),
         OutputFormat::Json,
     ));
-    // Ten faults: its probes speak no TLS.
+    // Ten faults: the probes do not use TLS.
     assert_eq!(rows.len(), 2 * 2 * 2 * 10);
     for row in &rows {
         assert!(["endpoint", "zone"].contains(&row["scope"].as_str().expect("a word")));

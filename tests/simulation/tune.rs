@@ -1,4 +1,4 @@
-//! `tune` as a shell sees it.
+//! `tune` from a shell.
 
 use std::process::{Command, Output};
 
@@ -18,7 +18,7 @@ const POOL_TOML: &str = "[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\npool 
 const ZONES_TOML: &str = "[[pool.web.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
                      [[pool.web.zone]]\nname = \"here/b\"\nendpoints = [\"127.0.0.1:4\"]\n";
 
-/// A configuration in a directory of its own, and what `tune` makes of it.
+/// A configuration in its own directory, and the output of `tune` for it.
 struct TuneFixture {
     _directory: TempDir,
     path: String,
@@ -78,7 +78,7 @@ fn text_output_is_valid_config_with_cost_estimate() {
     let loaded = config::load(pasted_fixture.path.as_ref()).expect("a good configuration");
     let detect = loaded.config.topology.pools[0].detect;
     assert!(detect.interval.as_millis() < 300 && detect.down_after >= 2, "{detect:?}");
-    // It is as good as it can be already.
+    // It meets the target already.
     let (code, rerun) = pasted_fixture.tune_json("--target 300ms");
     let pool = &rerun["pools"][0];
     assert_eq!((code, &pool["before"]["detect"]), (0, &pool["after"]["detect"]));
@@ -181,7 +181,7 @@ fn observed_values_are_read_from_running_instance() {
     let pool = &report["pools"][0];
     assert_eq!(report["not_observed"], Value::Array(Vec::new()), "{report}");
     assert!(pool["rtt_ms"].as_f64().is_some_and(|rtt_ms| rtt_ms > 0.0 && rtt_ms != 1.0), "{pool}");
-    // A page that was kept says the same as the instance that gave it.
+    // A saved page gives the same result as the instance.
     let metrics_text = gapless.admin_get("/metrics").body;
     let file = fixture.path.replace("gapless.toml", "metrics");
     std::fs::write(&file, metrics_text).expect("written");

@@ -1,4 +1,4 @@
-//! What the admin API says of a running instance.
+//! Requests to the admin API of a running instance.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ impl Gapless {
         client.read_response("GET").expect("an answer")
     }
 
-    /// The same, as JSON.
+    /// The response to a GET as JSON.
     #[track_caller]
     pub(crate) fn api_json(&self, path: &str) -> Value {
         let answer = self.admin_get(path);
@@ -38,7 +38,7 @@ impl Gapless {
         matching.unwrap_or_else(|| panic!("no endpoint {address}"))
     }
 
-    /// The word for what is believed of an endpoint.
+    /// The `state` of an endpoint.
     #[track_caller]
     pub(crate) fn endpoint_state(&self, address: SocketAddr) -> String {
         self.endpoint(address)["state"].as_str().expect("a word").to_owned()
@@ -55,13 +55,13 @@ impl Gapless {
         take_array(self.api_json("/api/v1/incidents"), scope)
     }
 
-    /// Configurations obeyed so far.
+    /// The number of configurations applied so far.
     #[track_caller]
     pub(crate) fn generation(&self) -> u64 {
         self.api_json("/api/v1/config")["generation"].as_u64().expect("a number")
     }
 
-    /// One sample of `/metrics`, by its whole name with labels.
+    /// One sample of `/metrics`, by its name with labels.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let page = self.admin_get("/metrics").text();

@@ -1,4 +1,4 @@
-//! A client on a raw connection: sends any bytes, and reads answers strictly.
+//! A client on a raw connection: sends any bytes, and parses responses strictly.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::wire::{MessageHead, WireStream};
 
-/// Longest silence that a client bears.
+/// Read timeout of a client.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl TestResponse {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The status, and the proxy's word for why it answered itself.
+    /// The status, and `x-gapless-reason` of a local reply.
     pub(crate) fn status_and_reason(&self) -> (u16, Option<&str>) {
         (self.status, self.field("x-gapless-reason"))
     }
@@ -46,7 +46,7 @@ impl TestClient {
         Ok(Self { wire: WireStream::new(Arc::new(stream)) })
     }
 
-    /// Connects; for tests that cannot go on without.
+    /// Connects, or panics.
     #[track_caller]
     pub(crate) fn open(address: SocketAddr) -> Self {
         Self::connect(address).expect("a connection")
@@ -56,7 +56,7 @@ impl TestClient {
         self.wire.send(bytes)
     }
 
-    /// The next final answer; `method` says whether a body follows.
+    /// Reads the next final response; `method` decides whether a body follows.
     pub(crate) fn read_response(&mut self, method: &str) -> io::Result<TestResponse> {
         loop {
             let head = self.wire.read_head()?.ok_or(ErrorKind::UnexpectedEof)?;
@@ -78,7 +78,7 @@ impl TestClient {
         }
     }
 
-    /// Sends a request with a Host and, where there is a body, its length; reads the answer.
+    /// Sends a request with Host and, for a body, Content-Length; reads the response.
     pub(crate) fn exchange(
         &mut self,
         method: &str,
@@ -103,7 +103,7 @@ impl TestClient {
         self.exchange("GET", target, &[], b"").expect("an answer")
     }
 
-    /// Whether the server ends the connection, without another byte.
+    /// Whether the server closes the connection without another byte.
     pub(crate) fn is_closed_by_server(&mut self) -> bool {
         match self.wire.read_some() {
             Ok(read) => read == 0,

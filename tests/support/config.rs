@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-/// A configuration in the making.
+/// A configuration builder.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConfigBuilder {
     keys: String,
@@ -20,7 +20,7 @@ impl ConfigBuilder {
         Self::default().keys("workers = 1").tables("[headers]\nexpose = true")
     }
 
-    /// Lines at the top.
+    /// Adds lines at the top level.
     pub(crate) fn keys(mut self, lines: &str) -> Self {
         writeln!(self.keys, "{lines}").expect("text");
         self
@@ -31,13 +31,13 @@ impl ConfigBuilder {
         self
     }
 
-    /// Lines of the route.
+    /// Adds lines to the route.
     pub(crate) fn route(mut self, lines: &str) -> Self {
         writeln!(self.route, "{lines}").expect("text");
         self
     }
 
-    /// Lines of the pool; the first is usually its probe.
+    /// Adds lines to the pool; the first is usually its probe.
     pub(crate) fn pool(mut self, lines: &str) -> Self {
         writeln!(self.pool, "{lines}").expect("text");
         self
@@ -48,13 +48,13 @@ impl ConfigBuilder {
         self.zone_with_entries(name, &list.join(", "))
     }
 
-    /// One more zone, with its endpoints as they are written.
+    /// Adds a zone with its endpoints as TOML text.
     pub(crate) fn zone_with_entries(mut self, name: &str, endpoints: &str) -> Self {
         self.zones.push((name.to_owned(), endpoints.to_owned()));
         self
     }
 
-    /// One more listener, besides the one on port 0.
+    /// Adds a listener besides the one on port 0.
     pub(crate) fn listen(mut self, address: SocketAddr) -> Self {
         self.listen.push(address);
         self

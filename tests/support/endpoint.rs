@@ -1,4 +1,4 @@
-//! An endpoint in this process that answers well, or fails in a chosen way, and counts what it got.
+//! An endpoint in this process that answers, or fails in a chosen way, and records its requests.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,30 +13,30 @@ use socket2::SockRef;
 use super::ReservedPort;
 use super::wire::{MessageHead, WireStream};
 
-/// How an endpoint meets a request.
+/// The reaction of an endpoint to a request.
 #[derive(Clone)]
 pub(crate) enum ResponseMode {
     /// 200, with the endpoint's name as body and in `x-endpoint`.
     Ok,
-    /// The same with another status.
+    /// The same with this status.
     Status(u16),
     /// 200 with this body.
     Body(String),
-    /// Answers well after a while.
+    /// 200 after this delay.
     Slow(Duration),
-    /// Answers well, then closes without having said so.
+    /// 200, then a close that was not announced.
     CloseAfter,
-    /// These bytes, as they are; then the next request.
+    /// These bytes; then the next request.
     Raw(Vec<u8>),
-    /// These bytes, as they are; then the end of the connection.
+    /// These bytes; then the end of the connection.
     RawClose(Vec<u8>),
     /// Reads the request, closes.
     Close,
     /// Reads the request, resets.
     Reset,
-    /// Reads the request, and no more.
+    /// Reads the request and does not answer.
     Hang,
-    /// Anything: gets the head, with the body still unread.
+    /// A script: receives the head while the body is unread.
     Script(Arc<ResponseScript>),
 }
 
@@ -61,7 +61,7 @@ impl ResponseMode {
         Self::Script(Arc::new(script))
     }
 
-    /// Half of what content-length promised, then the end.
+    /// Half of the bytes that Content-Length declares, then the end.
     pub(crate) fn truncated() -> Self {
         Self::RawClose(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf!".to_vec())
     }
@@ -76,12 +76,12 @@ impl ResponseMode {
     }
 }
 
-/// A request as the endpoint got it.
+/// A request as the endpoint received it.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedRequest {
     pub(crate) head: MessageHead,
     pub(crate) body: Vec<u8>,
-    /// Counts the endpoint's connections.
+    /// The number of the endpoint's connection.
     pub(crate) connection: usize,
 }
 
@@ -96,7 +96,7 @@ struct TestEndpointState {
     resets: AtomicUsize,
 }
 
-/// An endpoint; gone when dropped.
+/// An endpoint; ends when dropped.
 pub(crate) struct TestEndpoint {
     port: ReservedPort,
     state: Arc<TestEndpointState>,
@@ -117,7 +117,7 @@ impl TestEndpoint {
         Self::start_on(name, ReservedPort::reserve())
     }
 
-    /// The same at this address; on any port if that is 0.
+    /// Starts at this address; port 0 is any free port.
     #[track_caller]
     pub(crate) fn start_at(name: &str, address: SocketAddr) -> Self {
         Self::start_on(name, ReservedPort::reserve_at(address))
@@ -143,23 +143,23 @@ impl TestEndpoint {
         self.port.address()
     }
 
-    /// How requests are met from now on; probes are not touched.
+    /// Sets the reaction to requests; probes keep theirs.
     pub(crate) fn set_mode(&self, mode: ResponseMode) {
         *lock(&self.state.request_mode) = mode;
     }
 
-    /// How probes are met from now on.
+    /// Sets the reaction to probes.
     pub(crate) fn set_probe_mode(&self, mode: ResponseMode) {
         *lock(&self.state.probe_mode) = mode;
     }
 
-    /// Requests and probes alike.
+    /// Sets the reaction to requests and probes.
     pub(crate) fn set_all_modes(&self, mode: ResponseMode) {
         self.set_probe_mode(mode.clone());
         self.set_mode(mode);
     }
 
-    /// Requests so far, without probes; those of a script as soon as their head was there.
+    /// Requests so far, without probes. A scripted request counts once its head has arrived.
     pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         lock(&self.state.requests).clone()
     }
@@ -168,32 +168,32 @@ impl TestEndpoint {
         lock(&self.state.probes).clone()
     }
 
-    /// How often a request with this `x-id` came.
+    /// The number of requests with this `x-id`.
     pub(crate) fn count_with_id(&self, id: &str) -> usize {
         lock(&self.state.requests).iter().filter(|seen| seen.head.field("x-id") == Some(id)).count()
     }
 
-    /// Connections on which requests came.
+    /// Connections that carried requests.
     pub(crate) fn used_connection_count(&self) -> usize {
         let used_connections: HashSet<usize> =
             lock(&self.state.requests).iter().map(|seen| seen.connection).collect();
         used_connections.len()
     }
 
-    /// Connections that are open, those of probes counted too.
+    /// Open connections, those of probes included.
     pub(crate) fn open_connection_count(&self) -> usize {
         lock(&self.state.connections).iter().filter(|known| known.strong_count() > 0).count()
     }
 
-    /// Connections that the other side reset, those of probes not counted.
+    /// Connections that the peer reset, those of probes excluded.
     pub(crate) fn reset_count(&self) -> usize {
         self.state.resets.load(SeqCst)
     }
 
-    /// Connecting is refused from now on; open connections are not touched.
+    /// Refuses new connections; open ones stay.
     pub(crate) fn refuse_connections(&self) {
         let Some(accept_thread) = lock(&self.accept_thread).take() else { return };
-        // On Linux this ends a blocked accept, and the listening with it.
+        // On Linux this wakes a blocked accept and ends listening.
         let _ = SockRef::from(&*accept_thread.listener).shutdown(Shutdown::Both);
         let _ = accept_thread.thread.join();
     }
@@ -205,7 +205,7 @@ impl TestEndpoint {
         *lock(&self.accept_thread) = Some(AcceptThread { listener, thread });
     }
 
-    /// As if the process had been killed: nothing listens, and every connection ends.
+    /// Acts like a killed process: stops listening and closes every connection.
     pub(crate) fn kill(&self) {
         self.refuse_connections();
         for stream in lock(&self.state.connections).drain(..).filter_map(|known| known.upgrade()) {

@@ -23,17 +23,17 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_gapless");
 pub(crate) struct Gapless {
     /// Where the first listener is.
     pub(crate) address: SocketAddr,
-    /// Where the operator connects.
+    /// The address of the admin listener.
     pub(crate) admin: SocketAddr,
     child: Child,
     log: Arc<StderrLog>,
-    /// Gives back the open pipe when it has stopped reading.
+    /// Returns the open pipe when it has stopped reading.
     reader: JoinHandle<BufReader<ChildStderr>>,
     file: PathBuf,
     _directory: TempDir,
 }
 
-/// What was read of standard error.
+/// The lines read from standard error.
 #[derive(Default)]
 struct StderrLog {
     lines: Mutex<Vec<String>>,
@@ -41,7 +41,7 @@ struct StderrLog {
 }
 
 impl StderrLog {
-    /// Reads until the end, or until nobody wants to know.
+    /// Reads until the end, or until reading is stopped.
     fn read(&self, stderr: ChildStderr) -> BufReader<ChildStderr> {
         let mut reader = BufReader::new(stderr);
         let mut line = String::new();
@@ -63,13 +63,13 @@ impl Gapless {
         Self::start_with_file(directory, file)
     }
 
-    /// Starts with a file that lies in `directory` already.
+    /// Starts with a configuration file in `directory`.
     #[track_caller]
     pub(crate) fn start_with_file(directory: TempDir, file: PathBuf) -> Self {
         Self::start_with_output(Stdio::null(), directory, file, "info")
     }
 
-    /// Starts, and has it say all that it can.
+    /// Starts at log level `debug`.
     #[track_caller]
     pub(crate) fn start_verbose(config: &ConfigBuilder) -> Self {
         let directory = TempDir::new().expect("a directory");
@@ -78,7 +78,7 @@ impl Gapless {
         Self::start_with_output(Stdio::null(), directory, file, "debug")
     }
 
-    /// Starts under this limit of descriptors.
+    /// Starts with this limit of descriptors.
     #[track_caller]
     pub(crate) fn start_with_descriptor_limit(config: &ConfigBuilder, descriptors: u64) -> Self {
         let directory = TempDir::new().expect("a directory");
@@ -88,7 +88,7 @@ impl Gapless {
         Self::start_command(command, directory, file)
     }
 
-    /// Starts; what it writes to standard output can be read.
+    /// Starts with standard output piped.
     #[track_caller]
     pub(crate) fn start_with_piped_stdout(config: &ConfigBuilder) -> (Self, ChildStdout) {
         let directory = TempDir::new().expect("a directory");
@@ -106,7 +106,7 @@ impl Gapless {
         Self::start_command(command, directory, file)
     }
 
-    /// Starts by a command that leads to `gapless run` with this file.
+    /// Starts a command that ends in `gapless run` with this file.
     #[track_caller]
     pub(crate) fn start_command(command: Command, directory: TempDir, file: PathBuf) -> Self {
         let (child, log, reader) = spawn(command);
@@ -119,7 +119,7 @@ impl Gapless {
             file,
             _directory: directory,
         };
-        // The line of the admin listener is the last one.
+        // The admin listener logs its line last.
         let find = |gapless: &mut Self| {
             let exit_status = gapless.child.try_wait().expect("a child");
             assert!(exit_status.is_none(), "ended with {exit_status:?}:\n{}", gapless.log());
@@ -154,17 +154,17 @@ impl Gapless {
         line.rsplit('=').next()?.trim().parse().ok()
     }
 
-    /// What it wrote to standard error so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
-    /// Reads no more of the log than its next line; the pipe stays open.
+    /// Stops reading the log after its next line; the pipe stays open.
     pub(crate) fn stop_reading_log(&self) {
         self.log.should_stop.store(true, SeqCst);
     }
 
-    /// Whether the log is not read any more.
+    /// Whether the log is no longer read.
     pub(crate) fn has_stopped_reading_log(&self) -> bool {
         self.reader.is_finished()
     }
@@ -182,14 +182,14 @@ impl Gapless {
         kill_process(pid(&self.child), signal).expect("signalled");
     }
 
-    /// Lets it open no descriptor with this number or a higher one; `None` lifts that.
+    /// Limits its descriptors to numbers below this; `None` lifts the limit.
     pub(crate) fn set_descriptor_limit(&self, below: Option<u64>) {
         let own = getrlimit(Resource::Nofile);
         let limit = Rlimit { current: below.or(own.current), maximum: own.maximum };
         prlimit(Some(pid(&self.child)), Resource::Nofile, limit).expect("a new limit");
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     #[track_caller]
     pub(crate) fn wait_for_exit(&mut self, timeout: Duration) -> ExitStatus {
         poll_until("gapless ends", timeout, || self.child.try_wait().expect("a child"))
@@ -199,20 +199,20 @@ impl Gapless {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// Descriptors that are open.
+    /// The number of open descriptors.
     pub(crate) fn open_descriptor_count(&self) -> u64 {
         let all = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         all.expect("a running process").count() as u64
     }
 
-    /// Time that it has spent on a processor.
+    /// The CPU time that the process used.
     pub(crate) fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).expect("a running process");
-        // What follows the name, which may have anything in it.
+        // The fields after the name, which may contain any character.
         let words: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
         let ticks = |at: usize| words[at].parse::<u64>().expect("a number");
-        // The kernel's tick for these is always a hundredth of a second.
+        // The kernel counts these in hundredths of a second.
         Duration::from_millis((ticks(12) + ticks(13)) * 10)
     }
 
@@ -228,7 +228,7 @@ impl Drop for Gapless {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Who has taken over is no child of this process.
+        // A successor is no child of this process.
         for pid in running_pids(&self.file) {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -238,7 +238,7 @@ impl Drop for Gapless {
     }
 }
 
-/// The program, in a shell that lets it have no more than so many descriptors.
+/// The program, started by a shell that limits its descriptors.
 pub(crate) fn command_with_descriptor_limit(descriptors: u64) -> Command {
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {descriptors} && exec {BINARY} \"$@\"");
@@ -246,7 +246,7 @@ pub(crate) fn command_with_descriptor_limit(descriptors: u64) -> Command {
     command
 }
 
-/// Has `command` run `file`.
+/// Makes `command` run `file`.
 fn run_command(mut command: Command, file: &Path, stdout: Stdio) -> Command {
     command.arg("run").arg(file).stdout(stdout);
     command
@@ -261,7 +261,7 @@ fn spawn(mut command: Command) -> (Child, Arc<StderrLog>, JoinHandle<BufReader<C
     (child, log, reader)
 }
 
-/// The identity of a child that has not been waited for.
+/// The process id of a child that was not reaped.
 pub(crate) fn pid(child: &Child) -> Pid {
     let id = i32::try_from(child.id()).expect("a process id");
     Pid::from_raw(id).expect("not zero")

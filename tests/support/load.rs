@@ -1,4 +1,4 @@
-//! Steady load on keep-alive connections, which takes note of every failure.
+//! Steady load on keep-alive connections that records every failure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::client::TestClient;
 
-/// Clients that GET one after the other until told to stop.
+/// Clients that send one GET after another until they are stopped.
 pub(crate) struct SteadyLoad {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -19,15 +19,15 @@ pub(crate) struct SteadyLoad {
 #[derive(Debug, Default)]
 pub(crate) struct LoadSummary {
     pub(crate) sent: u64,
-    /// Everything that was not a 200 on a connection that stayed open.
+    /// Every result other than a 200 on a connection that stayed open.
     pub(crate) failures: Vec<String>,
-    /// Good answers, by endpoint.
+    /// Responses with status 200, by endpoint.
     pub(crate) by_endpoint: BTreeMap<String, u64>,
     pub(crate) slowest: Duration,
 }
 
 impl SteadyLoad {
-    /// `clients` connections, each with a `pause` between its requests.
+    /// Starts `clients` connections with a `pause` between requests.
     pub(crate) fn start(address: SocketAddr, clients: usize, pause: Duration) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = |_| {

@@ -1,5 +1,5 @@
-//! What the black-box tests stand on: the real program as a child process, endpoints that fail on
-//! command, and a client that sends what it is told to. Nothing here knows the program's insides.
+//! Fixtures of the black-box tests: the real program as a child process, endpoints that fail on
+//! command, and a client that sends any bytes. Nothing here uses the program's internals.
 #![allow(dead_code, reason = "each file of tests uses its own part of it")]
 
 pub(crate) mod admin;
@@ -19,25 +19,25 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// How long things may take that are expected to happen at once: the machine may be busy.
+/// Timeout for conditions that are expected at once: the machine may be busy.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Rest between two looks at a condition.
+/// The interval at which a condition is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks until `condition` holds.
+/// Waits until `condition` holds.
 ///
 /// # Panics
-/// If it does not within `timeout`.
+/// If that does not happen within `timeout`.
 #[track_caller]
 pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
     poll_until(what, timeout, || condition().then_some(()));
 }
 
-/// Looks until `find` finds something.
+/// Waits until `find` returns a value.
 ///
 /// # Panics
-/// If it does not within `timeout`.
+/// If that does not happen within `timeout`.
 #[track_caller]
 pub(crate) fn poll_until<T>(
     what: &str,
@@ -54,8 +54,8 @@ pub(crate) fn poll_until<T>(
     }
 }
 
-/// A port that is held for as long as this lives: bound, so that nobody else gets it, and not
-/// listening, so that connecting to it is refused until somebody listens beside it.
+/// A reserved port: bound, so that no other process gets it, and not
+/// listening, so that connections are refused until a listener binds beside it.
 #[derive(Debug)]
 pub(crate) struct ReservedPort {
     socket: Socket,
@@ -66,7 +66,7 @@ impl ReservedPort {
         Self::reserve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
-    /// This one; any if it is 0.
+    /// Reserves this port; 0 is any free port.
     #[track_caller]
     pub(crate) fn reserve_at(address: SocketAddr) -> Self {
         let socket = reusable_socket(address);
@@ -79,7 +79,7 @@ impl ReservedPort {
         address.as_socket().expect("an IP address")
     }
 
-    /// Listens beside the holder.
+    /// Listens beside the reservation.
     pub(crate) fn listen(&self) -> std::net::TcpListener {
         let socket = reusable_socket(self.address());
         socket.bind(&self.address().into()).expect("the held port");

@@ -1,4 +1,4 @@
-//! nginx as an endpoint: one process, so that a signal meets the whole of it.
+//! nginx as an endpoint: one process, so that a signal reaches all of it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,14 +11,14 @@ use super::client::TestClient;
 use super::instance::pid;
 use super::{DEFAULT_TIMEOUT, ReservedPort, eventually};
 
-/// An nginx on a port that stays its own while it is dead; killed when dropped.
+/// An nginx on a port that stays reserved while it is dead; killed when dropped.
 pub(crate) struct Nginx {
     port: ReservedPort,
     child: Option<Child>,
     directory: TempDir,
 }
 
-/// Says loudly what keeps a test from running here.
+/// Reports a missing program; fails in CI.
 pub(crate) fn is_program_missing(program: &str) -> bool {
     let found =
         Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -46,7 +46,7 @@ impl Nginx {
         self.port.address()
     }
 
-    /// Starts again what was killed, and waits until it answers.
+    /// Starts the killed server again and waits until it answers.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         let child = Command::new("nginx")
@@ -67,7 +67,7 @@ impl Nginx {
         });
     }
 
-    /// SIGKILL: gone without a word.
+    /// SIGKILL: the kernel resets all connections.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -75,7 +75,7 @@ impl Nginx {
         }
     }
 
-    /// SIGSTOP: the kernel still accepts, and nothing is ever answered.
+    /// SIGSTOP: the kernel still accepts connections, and no request is answered.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }

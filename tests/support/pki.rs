@@ -1,4 +1,4 @@
-//! Certificates, good and bad, made for the moment.
+//! Certificates, valid and invalid, made for each test.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Identity {
     pub(crate) key_pem: String,
 }
 
-/// From when until when.
+/// The validity period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateValidity {
     Current,

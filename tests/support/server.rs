@@ -1,4 +1,4 @@
-//! Servers on a thread of their own, for what the plain endpoint does not speak: TLS, HTTP/2, gRPC.
+//! Servers on their own thread for TLS, HTTP/2 and gRPC, which the plain endpoint does not speak.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,13 +19,13 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-/// What bytes go through.
+/// A cleartext or TLS stream.
 pub(crate) trait ConnectionIo: AsyncRead + AsyncWrite + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ConnectionIo for T {}
 
 type ServeFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What is done with a connection; called on the server's thread.
+/// Handles one connection; called on the server's thread.
 pub(crate) type ConnectionHandler = Arc<dyn Fn(Box<dyn ConnectionIo>) -> ServeFuture + Send + Sync>;
 
 /// A server; ends when dropped.
@@ -122,7 +122,7 @@ where
     Arc::new(move |io| Box::pin(serve(io)))
 }
 
-/// Reads one request without a body after another, and answers each with these bytes.
+/// Reads requests without bodies, and answers each with these bytes.
 pub(crate) fn http1_handler(answer: &str) -> ConnectionHandler {
     let answer: Arc<[u8]> = answer.as_bytes().into();
     connection_handler(move |mut io| {
@@ -167,7 +167,7 @@ pub(crate) fn http2_handler(
     })
 }
 
-/// Runs tasks on the thread at hand.
+/// Runs tasks on the current thread.
 #[derive(Clone, Copy)]
 struct LocalExecutor;
 
@@ -186,7 +186,7 @@ pub(crate) enum GrpcHealth {
     CallStatus(&'static str),
 }
 
-/// A gRPC health server by hand: `health` says how a service is, by its name.
+/// A gRPC health server: `health` gives the status of a service by its name.
 pub(crate) fn grpc_health_handler(health: fn(&str) -> GrpcHealth) -> ConnectionHandler {
     connection_handler(move |io| async move {
         let Ok(mut connection) = h2::server::handshake(io).await else { return };

@@ -1,4 +1,4 @@
-//! Processes that have taken over from the one that a test has started, and the way to ask for them.
+//! Upgrades: processes that took over from the one that a test started.
 
 use std::path::Path;
 
@@ -9,20 +9,20 @@ use super::instance::Gapless;
 use super::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 impl Gapless {
-    /// What the process that answers says of itself.
+    /// `/api/v1/process` of the process that answers.
     #[track_caller]
     pub(crate) fn process(&self) -> Value {
         self.api_json("/api/v1/process")
     }
 
-    /// The process that answers.
+    /// The id of the process that answers.
     #[track_caller]
     pub(crate) fn pid(&self) -> Pid {
         let pid = self.process()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
         pid.and_then(Pid::from_raw).expect("a process")
     }
 
-    /// Has the process that answers replaced, and waits until another answers: which.
+    /// Upgrades the process, waits until its successor answers, and returns its id.
     #[track_caller]
     pub(crate) fn upgrade(&self) -> Pid {
         let before = self.process();
@@ -35,7 +35,7 @@ impl Gapless {
         })
     }
 
-    /// Asks for an upgrade that must come to nothing: why it did.
+    /// Starts an upgrade that must fail, and returns the reason.
     #[track_caller]
     pub(crate) fn upgrade_expecting_failure(&self) -> String {
         let (pid, before) = (self.pid(), self.process()["failed_upgrade"].clone());
@@ -47,7 +47,7 @@ impl Gapless {
         failed["why"].as_str().expect("text").to_owned()
     }
 
-    /// Waits until only one process is left.
+    /// Waits until one process is left.
     #[track_caller]
     pub(crate) fn wait_for_single_process(&self, timeout: std::time::Duration) {
         let pid = self.pid();
@@ -55,7 +55,7 @@ impl Gapless {
     }
 }
 
-/// The processes that were started with this file.
+/// The ids of the processes that were started with this file.
 pub(crate) fn running_pids(file: &Path) -> Vec<Pid> {
     let file = file.as_os_str().as_encoded_bytes();
     let processes = std::fs::read_dir("/proc").expect("processes").flatten();

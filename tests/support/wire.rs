@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it lies on the wire, for the client and the endpoints of the tests alike.
+//! HTTP/1.1 messages on the wire, for the client and the endpoints of the tests.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) struct MessageHead {
     /// The request line or status line.
     pub(crate) start_line: String,
-    /// Fields in their order, as they were sent.
+    /// Fields in the order in which they were sent.
     pub(crate) fields: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ impl WireStream {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Another hold on the same connection, for a second thread.
+    /// A second handle of the same connection, for another thread.
     pub(crate) fn shared_handle(&self) -> Self {
         Self { stream: Arc::clone(&self.stream), buffer: Vec::new() }
     }
@@ -72,7 +72,7 @@ impl WireStream {
         (&*self.stream).write_all(bytes.as_ref())
     }
 
-    /// Reads once; 0 at the end.
+    /// Reads once; 0 at the end of the stream.
     pub(crate) fn read_some(&mut self) -> io::Result<usize> {
         let mut piece = [0; 64 * 1024];
         let read = (&*self.stream).read(&mut piece)?;
@@ -98,7 +98,7 @@ impl WireStream {
         }
     }
 
-    /// Exactly this many bytes.
+    /// Reads exactly this many bytes.
     pub(crate) fn read_exact(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
             self.read_some_or_eof()?;
@@ -123,13 +123,13 @@ impl WireStream {
         }
     }
 
-    /// Everything up to the end of the stream.
+    /// Reads to the end of the stream.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         while self.read_some()? > 0 {}
         Ok(std::mem::take(&mut self.buffer))
     }
 
-    /// A body framed as the head says; none without framing.
+    /// Reads the body that the head frames; empty without framing.
     pub(crate) fn read_body(&mut self, head: &MessageHead) -> io::Result<Vec<u8>> {
         if head.field("transfer-encoding").is_some_and(|te| te.eq_ignore_ascii_case("chunked")) {
             let mut body = Vec::new();

@@ -1,4 +1,4 @@
-//! Endpoints that are found by name, and how names are looked up.
+//! Checks of endpoints by name and of `[dns]`.
 
 use gapless::config;
 use gapless::logic::discovery::{AddressFamily, DiscoveryName, EmptyAnswerPolicy, LookupPolicy};

@@ -1,4 +1,4 @@
-//! Verdicts on zones, the way back, the eviction budget, the budget of probes.
+//! Checks of zone verdicts, recovery, eviction budget and probe budget.
 
 use super::{assert_line_diagnostic, assert_pool_diagnostic};
 

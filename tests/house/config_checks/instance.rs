@@ -1,4 +1,4 @@
-//! The instance as a whole: listeners, limits, its place.
+//! Checks of the instance: listeners, limits, its zone.
 
 use gapless::config;
 

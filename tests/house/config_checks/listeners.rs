@@ -1,4 +1,4 @@
-//! How clients may speak at a listener, and the files that belong to it.
+//! Checks of listeners and their files.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::pki::{CertificateAuthority, CertificateValidity};
 
 const ADDRESS: &str = "address = \"127.0.0.1:18080\"";
 
-/// The good file with these lines in its listener.
+/// The valid file with these lines in its listener.
 fn listener_config_with(lines: &str) -> String {
     VALID_CONFIG.replacen(ADDRESS, &format!("{ADDRESS}\n{lines}"), 1)
 }
@@ -71,7 +71,7 @@ fn tls_without_certificate_is_reported() {
     assert_listener_diagnostic("http2 = \"yes\"", "`http2` cannot be the string \"yes\"");
 }
 
-/// What is wrong with a listener's TLS beside these files.
+/// The diagnostics of a listener's TLS with these files.
 #[track_caller]
 fn assert_tls_diagnostic(directory: &Path, certificates: &str, lines: &str, expected: &str) {
     let text =

@@ -1,4 +1,4 @@
-//! Every check of the configuration, each with the place that it names and the mend that it offers.
+//! Every check of the configuration, with the place that it names and the help that it offers.
 
 mod dns_names;
 mod health;
@@ -13,7 +13,7 @@ mod steering;
 mod upstream_protocol;
 use gapless::config;
 
-/// A good file; the tests spoil one thing at a time.
+/// A valid file; each test makes one thing invalid.
 const VALID_CONFIG: &str = r#"
 [[listen]]
 address = "127.0.0.1:18080"
@@ -29,7 +29,7 @@ name = "local/a"
 endpoints = ["127.0.0.1:18081"]
 "#;
 
-/// `line:column message | mend` of all errors and warnings in `text`.
+/// `line:column message | help` of all errors and warnings in `text`.
 fn diagnostics_of(text: &str) -> Vec<String> {
     let report = match config::parse("test.toml", text) {
         Ok(loaded) => loaded.warnings,
@@ -41,7 +41,7 @@ fn diagnostics_of(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The good file with the first `from` replaced.
+/// The valid file with the first `from` replaced.
 fn valid_config_with(from: &str, to: &str) -> String {
     assert!(VALID_CONFIG.contains(from), "{from}");
     VALID_CONFIG.replacen(from, to, 1)

@@ -1,4 +1,4 @@
-//! What is told of requests.
+//! Checks of the access log, headers and the ledger.
 
 use std::path::PathBuf;
 use std::time::Duration;

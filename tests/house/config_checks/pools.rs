@@ -1,4 +1,4 @@
-//! Pools: zones, endpoints, probes, the detection window.
+//! Checks of pools: zones, endpoints, probes, the detection window.
 
 use gapless::config;
 
@@ -288,7 +288,7 @@ fn configured_drains_are_parsed_or_reported() {
     assert_eq!(drained, ["127.0.0.1:18082", "local/b"]);
 }
 
-/// Nobody knows yet what a name leads to.
+/// The addresses of a name are not known yet.
 #[test]
 fn drained_endpoint_beside_dns_name_is_accepted() {
     let drained_endpoint = "[{ address = \"127.0.0.1:18081\", drain = true }]";

@@ -1,4 +1,4 @@
-//! Drills that are run by themselves: what is wrong with them, and how to mend it.
+//! Checks of `[[practice]]`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{assert_line_diagnostic, diagnostics_of, valid_config_with};
 
 const VALID_PRACTICE: &str = "[[practice]]\nzones = [\"local/a\"]\nevery = \"24h\"";
 
-/// Asserts that one more line in a good practice is exactly one error.
+/// Asserts that one more line in a valid practice is exactly one error.
 #[track_caller]
 fn assert_practice_diagnostic(key: &str, expected: &str) {
     assert_line_diagnostic("[[listen]]", &format!("{VALID_PRACTICE}\n{key}"), expected);

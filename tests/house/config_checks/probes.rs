@@ -1,4 +1,4 @@
-//! Probes: what is asked, what is expected, and the files that belong to TLS.
+//! Checks of probe keys and their TLS files.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Routes.
+//! Checks of routes.
 
 use super::{
     assert_line_diagnostic, assert_one_diagnostic, assert_route_diagnostic, diagnostics_of,
@@ -134,13 +134,13 @@ fn total_timeout_accepts_unlimited_but_not_zero() {
 
 const SPARE_POOL: &str = "[[pool.spare.zone]]\nname = \"local/a\"\nendpoints = [\"127.0.0.1:1\"]\n";
 
-/// The good file with these lines in place of the route's pool.
+/// The valid file with these lines in place of the route's pool.
 #[track_caller]
 fn assert_action_diagnostic(keys: &str, expected: &str) {
     assert_one_diagnostic(&valid_config_with("pool = \"web\"", keys), expected);
 }
 
-/// Such a file, which is good.
+/// Such a file, which must be valid.
 #[track_caller]
 fn assert_route_accepted(keys: &str) {
     let keys = format!("pool = \"web\"\n{keys}");

@@ -1,4 +1,4 @@
-//! How traffic is led.
+//! Checks of steering keys.
 
 use super::{
     VALID_CONFIG, assert_line_diagnostic, assert_one_diagnostic, assert_pool_diagnostic,

@@ -1,4 +1,4 @@
-//! How a pool's endpoints are spoken to.
+//! Checks of the protocol towards endpoints.
 
 use super::{assert_pool_diagnostic, diagnostics_of, valid_config_with};
 

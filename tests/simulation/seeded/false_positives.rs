@@ -1,4 +1,4 @@
-//! What looks like a failure and is none: nobody may go down for it.
+//! Lost packets, slow responses and stalls of control cause no verdict.
 
 use gapless::logic::model::topology::DetectionSpec;
 use gapless::sim::latency::LatencyModel;
@@ -8,10 +8,10 @@ use super::invariants::InvariantChecker;
 use super::scenario::{SimulationScenario, healthy};
 use super::topology_generator::ms;
 
-/// Worlds of each kind.
+/// Simulated worlds of each kind.
 const SEEDS: u64 = 4;
 
-/// A healthy world under traffic that has settled, and what watches it.
+/// A healthy world under settled traffic, and its invariants.
 fn scenario_with_traffic(settings: SimulationSettings) -> (SimulationScenario, InvariantChecker) {
     let mut scenario =
         SimulationScenario::two_zones_without_traffic(settings, DetectionSpec::default());

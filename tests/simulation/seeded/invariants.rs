@@ -1,4 +1,4 @@
-//! What must hold of everything that the director publishes and tells.
+//! Invariants of everything that the director publishes and reports.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,46 +11,46 @@ use gapless::logic::model::outcome::{FailureClass, ProbeOutcome};
 use gapless::logic::model::snapshot::PoolView;
 use gapless::sim::world::{Simulation, SimulationEvent, SimulationRecord};
 
-/// What a watcher from outside knows of one endpoint.
+/// The observed state of one endpoint.
 #[derive(Default)]
 struct ObservedEndpoint {
     /// Passes since the endpoint was new or went down.
     passes_since_down: u32,
-    /// How many of them it needs to serve again: the least `up_after` since it went down.
+    /// Passes needed to serve again: the least `up_after` since it went down.
     passes_needed: Option<u32>,
     has_been_up: bool,
-    /// It went down, and is not any more.
+    /// The endpoint went down and has returned.
     is_restored: bool,
-    /// What requests put down, requests bring back: it serves under suspicion, without a pass.
+    /// A verdict by traffic ends by traffic: the endpoint serves as a suspect without a pass.
     is_unejected: bool,
-    /// What spoke against it since it was new or went down.
+    /// Evidence against the endpoint since it was new or went down.
     strikes_since_down: u32,
 }
 
-/// The rules, and what they must remember.
+/// The invariants and their memory.
 pub(crate) struct InvariantChecker {
     endpoints: HashMap<EndpointId, ObservedEndpoint>,
     snapshot_version: u64,
     last_publish: Option<(u64, u64)>,
-    /// Endpoints that went down after they had been up, with the time of it.
+    /// Endpoints that went down after they had been up, with the time.
     pub(crate) verdicts: Vec<(EndpointId, Instant)>,
     downed_in_step: (u64, HashSet<EndpointId>),
     /// The last turn in which a panic ended.
     last_panic_end_step: Option<u64>,
     /// The last turn in which a zone fell.
     last_zone_down_step: Option<u64>,
-    /// Who passed a probe in that turn.
+    /// Endpoints that passed a probe in that turn.
     passed_in_step: (u64, HashSet<EndpointId>),
-    /// Who serves without a pass since that turn; the end of the turn must say why.
+    /// Endpoints that serve without a pass since that turn; the end of the turn must justify them.
     serving_unproven: Vec<(u64, EndpointId)>,
-    /// The last turn in which probes were found to fail while requests succeed.
+    /// The last turn in which divergence was reported.
     last_divergence_step: Option<u64>,
-    /// Pools as they were published last.
+    /// The pools as last published.
     published_pools: Vec<Arc<PoolView>>,
 }
 
 impl InvariantChecker {
-    /// Begins to watch. What has happened so far is checked too.
+    /// Starts to observe. Earlier events are checked too.
     pub(crate) fn new(simulation: &mut Simulation) -> Self {
         let mut checker = Self {
             endpoints: HashMap::new(),
@@ -148,7 +148,8 @@ impl InvariantChecker {
         }
     }
 
-    /// A silent endpoint is left when another one of its pool has answered, and is in no snapshot then.
+    /// Requests leave a silent endpoint when another one of its pool has answered; no snapshot then
+    /// holds it.
     fn check_silent_abort(&self, endpoint: EndpointId, step: u64) {
         let pool = self.published_pools.iter().find(|pool| pool.members.contains(&endpoint));
         let pool = pool.expect("an endpoint of a pool");
@@ -193,7 +194,7 @@ impl InvariantChecker {
                     .passes_needed
                     .is_none_or(|needed| observed.passes_since_down >= needed);
                 let is_suspect = matches!(health, Health::Suspect { .. });
-                // Where probes alone fail, it is requests that vouch for an endpoint.
+                // Where only probes fail, successful requests are the proof.
                 let is_unejected = is_suspect || self.last_divergence_step == Some(record.step);
                 assert!(
                     is_proven || is_unejected,
@@ -206,7 +207,7 @@ impl InvariantChecker {
         }
     }
 
-    /// A verdict on an endpoint that had served leaves no more down than the budget allows.
+    /// A verdict on a serving endpoint stays within the eviction budget.
     fn check_evict_budget(&self, endpoint: EndpointId) {
         if !self.endpoints[&endpoint].has_been_up {
             return;
@@ -253,7 +254,7 @@ impl InvariantChecker {
         assert!(targets.is_empty() || shares > 0);
     }
 
-    /// Where anything was ever decided, requests have somewhere to go.
+    /// Once anything was decided, every pool has a target.
     fn check_not_empty(&self, pool: &PoolView) {
         let observed = |id: &EndpointId| self.endpoints.get(id);
         let has_verdict = |id: &EndpointId| {

@@ -19,7 +19,7 @@ use scenario::SimulationScenario;
 
 const SEED_COUNT: u64 = 500;
 
-/// Others that have found something.
+/// Further seeds that have found defects.
 const REGRESSION_SEEDS: [u64; 1] = [1162];
 
 fn seeds() -> Vec<u64> {
@@ -80,7 +80,7 @@ fn failure_without_traffic_is_detected_within_closed_form() {
         let mut scenario = SimulationScenario::without_traffic(seed);
         let mut checker = InvariantChecker::new(&mut scenario.simulation);
         scenario.settle(&mut checker);
-        // Its endpoints are probed in cleartext, and some faults spare probes.
+        // Endpoints are probed in cleartext, and some faults do not affect probes.
         let is_probe_visible =
             |fault: &FaultKind| *fault != FaultKind::Certificate && !fault.is_invisible_to_probes();
         for fault in FaultKind::ALL.into_iter().filter(is_probe_visible) {

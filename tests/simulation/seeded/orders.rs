@@ -1,4 +1,4 @@
-//! What operators order holds, whatever fails meanwhile.
+//! Orders hold whatever fails meanwhile.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::for_all_seeds;
 use super::scenario::{HEALTHY, SimulationScenario};
 use super::topology_generator::ms;
 
-/// No endpoint that is drained is in a snapshot, and nobody is left out of one in vain.
+/// No snapshot holds a drained endpoint or omits another one without reason.
 fn check_drained_endpoints(simulation: &mut Simulation) {
     let (snapshot, endpoints) = (simulation.snapshot().clone(), simulation.director().endpoints());
     for pool in &snapshot.pools {
@@ -72,7 +72,7 @@ fn drained_endpoint_gets_no_requests_until_restored() {
             if rng.bool() {
                 let mut command = random_command(&mut rng, &addresses);
                 command.until = rng.bool().then(|| simulation.now() + ms(rng.u64(1..3_000)));
-                // It may be refused.
+                // The order may be refused.
                 let _ = simulation.operate(command);
             } else {
                 let behavior = if rng.bool() { FaultKind::Refused.behavior() } else { HEALTHY };

@@ -1,4 +1,4 @@
-//! Random small worlds and what befalls them.
+//! Random small worlds and their random events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use gapless::sim::world::{
 use super::invariants::InvariantChecker;
 use super::topology_generator::{TopologyGenerator, ms, pool_spec, zone};
 
-/// The longest that a request waits for an endpoint that is slow or drops its packets.
+/// The longest wait of a request at an endpoint that is slow or drops packets.
 const MAX_REQUEST_DURATION: Duration = ms(3_000);
 
 /// Time for the trials of all endpoints of a pool at the least rate.
@@ -32,20 +32,20 @@ pub(crate) const fn healthy(latency_ms: u64) -> EndpointBehavior {
     EndpointBehavior::Healthy { latency: LatencyModel::Fixed(ms(latency_ms)) }
 }
 
-/// A world, and what a random course of events needs to know of it.
+/// A world and the state that random events need.
 pub(crate) struct SimulationScenario {
     pub(crate) simulation: Simulation,
     generator: TopologyGenerator,
     settings: SimulationSettings,
     topology: Topology,
-    /// Traffic may bring verdicts forward and hold them up; without it the closed form is exact.
+    /// Traffic may hasten or delay verdicts; without it the closed form is exact.
     has_traffic: bool,
-    /// Control stands still until then.
+    /// Control is stalled until then.
     control_stalled_until: Instant,
 }
 
 impl SimulationScenario {
-    /// Anything may be in it.
+    /// A world of any kind.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let grain = if rng.bool() { ms(1) } else { Duration::from_nanos(1) };
@@ -76,7 +76,7 @@ impl SimulationScenario {
         scenario
     }
 
-    /// Probes alone, on a network that keeps their order and loses nothing.
+    /// Probes alone, on a network without loss or reordering.
     pub(crate) fn without_traffic(seed: u64) -> Self {
         let mut generator = TopologyGenerator::new(Rng::with_seed(seed));
         let topology = generator.random_topology(1);
@@ -144,7 +144,7 @@ impl SimulationScenario {
         }
     }
 
-    /// One thing that happens, and some time after it.
+    /// One random event, and some time after it.
     pub(crate) fn random_step(&mut self, checker: &mut InvariantChecker) {
         match self.generator.rng.u32(..12) {
             0..5 => {
@@ -211,14 +211,14 @@ impl SimulationScenario {
         checker.check_new_records(&mut self.simulation);
     }
 
-    /// Until every timer runs at its own phase.
+    /// Runs until every timer has its own phase.
     pub(crate) fn settle(&mut self, checker: &mut InvariantChecker) {
         let longest = self.topology.pools.iter().map(|pool| pool.detect.interval).max();
         let phase = ms(self.generator.rng.u64(..1_000));
         self.run_for(longest.unwrap_or_default() + phase, checker);
     }
 
-    /// Heals everything, the network too. After the bound of return every endpoint must be up.
+    /// Heals everything. Within the return bound every endpoint must be up.
     pub(crate) fn heal(&mut self, checker: &mut InvariantChecker) {
         let remaining_stall =
             self.control_stalled_until.saturating_duration_since(self.simulation.now());
@@ -238,7 +238,7 @@ impl SimulationScenario {
         assert!(missing.is_empty(), "not back after {:?}: {missing:?}", self.max_recovery_time());
     }
 
-    /// Who does not serve, and which pools are in panic.
+    /// Endpoints that do not serve, and pools in panic.
     fn unrecovered(&mut self) -> Vec<String> {
         let is_back = |status: &EndpointStatus| {
             status.is_in_service && matches!(status.health, Health::Up | Health::Suspect { .. })
@@ -251,9 +251,9 @@ impl SimulationScenario {
         missing.chain(pools.map(|pool| format!("panic in {}", pool.spec.name))).collect()
     }
 
-    /// A down endpoint waits for its period, then passes in a row. A probe that was under way when
-    /// it healed may fail yet, and an endpoint that is suspect may go down for that; so it may for
-    /// a request that was under way. What traffic put down takes trials, one request each.
+    /// A down endpoint waits for its period, then passes in a row. A probe under way at
+    /// the heal may still fail, and a suspect may go down for that, or for
+    /// a request under way. An endpoint that traffic put down needs trials, one request each.
     fn max_recovery_time(&self) -> Duration {
         let pool_recovery_time = |pool: &Arc<PoolSpec>| {
             let detect = &pool.detect;
@@ -264,7 +264,8 @@ impl SimulationScenario {
             let passes = detect.down_interval
                 + consecutive_passes
                 + self.max_probe_round_trip() * detect.up_after;
-            // What has passed often enough looks again at the end of its hold-down, or its zone's.
+            // After enough passes the next check is the end of the hold-down, its own or its
+            // zone's.
             let hold_down = pool.recovery.hold_down_max.max(pool.recovery.hold_down);
             in_flight
                 + passes
@@ -280,7 +281,7 @@ impl SimulationScenario {
         }
     }
 
-    /// From the start of a probe until the director has heard of a healthy endpoint's answer.
+    /// From the start of a probe until its result reaches the director.
     fn max_probe_round_trip(&self) -> Duration {
         self.settings.round_trip.mul_f64(2.0 * (1.0 + self.settings.round_trip_jitter))
             + ms(1)
@@ -288,7 +289,7 @@ impl SimulationScenario {
             + 6 * self.settings.time_granularity
     }
 
-    /// The closed form's worst with the longest exchange.
+    /// The closed form's worst case with the longest exchange.
     pub(crate) fn max_detection_time(&self, class: FailureClass) -> Duration {
         let worst = |pool: &Arc<PoolSpec>| {
             detection_window::detection_bounds(class, &pool.detect, self.max_probe_round_trip())
@@ -297,7 +298,7 @@ impl SimulationScenario {
         self.topology.pools.iter().map(worst).max().unwrap_or_default()
     }
 
-    /// Lets one endpoint fail, and says how long its verdict took.
+    /// Makes one endpoint fail and returns its detection time.
     pub(crate) fn fail_endpoint(
         &mut self,
         behavior: EndpointBehavior,
@@ -318,7 +319,7 @@ impl SimulationScenario {
         (address, detection_time.expect("a verdict within a minute"))
     }
 
-    /// Lets a zone fail until all of it is down.
+    /// Makes a zone fail until all of it is down.
     pub(crate) fn fail_zone(
         &mut self,
         zone: usize,

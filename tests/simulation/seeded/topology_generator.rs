@@ -1,4 +1,4 @@
-//! Random pools, and what a new configuration makes of them.
+//! Random pools and their random reconfigurations.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Makes topologies, and remembers what is no longer part of one: it may come back.
+/// Generates topologies, and remembers removed parts, which may return.
 pub(crate) struct TopologyGenerator {
     pub(crate) rng: Rng,
     next_host: u16,
@@ -66,7 +66,7 @@ impl TopologyGenerator {
         self.next_host
     }
 
-    /// A budget, in every other pool.
+    /// An eviction budget in every other pool.
     pub(crate) fn random_evict(&mut self) -> EvictionSpec {
         if self.rng.bool() {
             return EvictionSpec::default();
@@ -92,8 +92,8 @@ impl TopologyGenerator {
         }
     }
 
-    /// Another configuration: zones in another order, other weights, other periods; endpoints,
-    /// zones and pools that move, go, and come back.
+    /// A changed configuration: order of zones, weights, periods; endpoints,
+    /// zones and pools that move, leave and return.
     pub(crate) fn mutate(&mut self, topology: &mut Topology) {
         let index = self.rng.usize(..topology.pools.len());
         let mut pool = PoolSpec::clone(&topology.pools[index]);
@@ -151,7 +151,7 @@ impl TopologyGenerator {
         }
     }
 
-    /// A zone or an endpoint of before.
+    /// An earlier zone or endpoint.
     fn restore_removed(&mut self, pool: &mut PoolSpec) {
         let is_of_pool = |name: &Arc<str>| *name == pool.name;
         if let Some(index) = self.removed_zones.iter().position(|(name, _)| is_of_pool(name)) {
@@ -177,7 +177,7 @@ pub(crate) fn zone(name: &str, hosts: &[u16]) -> ZoneSpec {
     ZoneSpec::new(parse_locality(name), endpoints.collect())
 }
 
-/// A pool without zones, whose probe looks at status and body.
+/// A pool without zones with a probe that checks status and body.
 pub(crate) fn pool_spec(name: &str, detect: DetectionSpec) -> PoolSpec {
     let expect_body = vec![BodyMatcher::Contains("ok".to_owned())];
     let http = HttpProbe { expect_body, ..HttpProbe::get("/healthz") };
