@@ -1,4 +1,4 @@
-//! What requests say for and against their endpoints, and the answers that are asked for elsewhere.
+//! Evidence by traffic, and responses that are repeated elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Whatever becomes evidence, the verdict stays out of it.
+/// Settings with which evidence never makes a verdict.
 const NEVER_DOWN: &str = "detect = { down_after = 1000 }";
 
-/// An endpoint that is preferred, and one behind it.
+/// A preferred endpoint and a fallback.
 struct EvidenceFixture {
     near: TestEndpoint,
     far: TestEndpoint,
     gapless: Gapless,
 }
 
-/// What an endpoint is known for: answered, errors, failed, rescued.
+/// Counters of an endpoint: answered, errors, failed, rescued.
 type TrafficCounts = (u64, u64, u64, u64);
 
 impl EvidenceFixture {
@@ -49,7 +49,7 @@ impl EvidenceFixture {
         (count("answered"), count("errors"), count("failed"), count("rescued"))
     }
 
-    /// The last of an answer may be counted a moment after its client has it.
+    /// The end of a response may be counted a moment after the client has it.
     #[track_caller]
     fn wait_for_counts(&self, endpoint: &TestEndpoint, expected: TrafficCounts) {
         let mut last = TrafficCounts::default();
@@ -92,8 +92,7 @@ fn server_error_of_post_is_passed_through() {
     fixture.wait_for_counts(&fixture.near, (0, 1, 1, 0));
 }
 
-/// One failed request is no verdict, but reason enough to send nothing there that cannot be sent
-/// again.
+/// One failed request makes a doubt: the endpoint receives only requests that can be sent again.
 #[test]
 fn post_avoids_suspect_endpoint() {
     let fixture = EvidenceFixture::new();
@@ -109,7 +108,7 @@ fn post_avoids_suspect_endpoint() {
     assert_eq!(fixture.near.requests().len(), 1);
 }
 
-/// Probes pass all the time: requests alone put it down, and bring it back.
+/// Probes pass all the time: requests alone make and end the verdict.
 #[test]
 fn endpoint_down_by_traffic_recovers_through_trials() {
     let fixture = EvidenceFixture::new();
@@ -239,7 +238,7 @@ fn client_abort_is_not_evidence() {
         });
     };
     let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-    // Before there is an answer, and in the middle of one.
+    // Before a response, and in the middle of one.
     let parts = ["", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nfirst"];
     for part in parts {
         fixture.near.set_mode(ResponseMode::script(move |_, wire| {
@@ -255,7 +254,7 @@ fn client_abort_is_not_evidence() {
         drop(client);
         wait_for_in_flight(0);
     }
-    // In the middle of what it sends.
+    // In the middle of the request body.
     let mut client = TestClient::open(fixture.gapless.address);
     client.send("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf!").expect("sent");
     wait_for_in_flight(1);

@@ -1,4 +1,4 @@
-//! Probes, verdicts and what an operator sees of them.
+//! Probes, verdicts and their presentation to operators.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-/// Probes often enough for a test that waits for verdicts.
+/// Probe intervals for tests that wait for verdicts.
 const FAST_DETECTION: &str = "detect = { interval = \"200ms\", timeout = \"150ms\", fast_interval = \"50ms\", \
                      down_interval = \"200ms\" }";
 
-/// Probes so seldom that only traffic can tell within a test.
+/// Probe intervals so long that only traffic gives evidence within a test.
 const RARE_PROBES: &str = "detect = { interval = \"10m\" }";
 
 fn start_single_endpoint(config: ConfigBuilder) -> (TestEndpoint, Gapless) {
@@ -209,7 +209,7 @@ fn unknown_endpoint_state_is_not_panic() {
     assert_eq!(gapless.pool()["panic"], false);
 }
 
-/// The dying endpoint's FIN on a pooled connection is a reason to look at once.
+/// A FIN on a pooled connection starts a burst of probes.
 #[test]
 fn closed_idle_connection_triggers_probe_of_dead_endpoint() {
     let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(RARE_PROBES));
@@ -221,7 +221,7 @@ fn closed_idle_connection_triggers_probe_of_dead_endpoint() {
     assert_eq!(gapless.endpoint(endpoint.address())["reason"], "connect refused");
 }
 
-/// Closing what is idle is an endpoint's right.
+/// The close of an idle connection is no failure.
 #[test]
 fn closed_idle_connection_alone_is_not_evidence() {
     let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new().pool(RARE_PROBES));
@@ -251,7 +251,7 @@ fn failed_request_reveals_dead_endpoint_between_probes() {
 fn silent_and_refused_failures_have_distinct_classes() {
     let detect = "detect = { interval = \"5s\", timeout = \"300ms\" }";
     let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
-    // In panic a request may be tried at the silent one, where only this bound ends it.
+    // In panic a request may be tried at the silent endpoint, where only this bound ends it.
     let config = ConfigBuilder::new()
         .route("timeouts = { response = \"3s\" }")
         .pool(detect)
@@ -285,7 +285,7 @@ fn probes_keep_their_interval_and_are_counted() {
     assert!(gapless.metric("gapless_probes_total{pool=\"web\",outcome=\"pass\"}") >= 5.0);
 }
 
-/// An answer that breaks the rules may be the request's own doing.
+/// A malformed response may be caused by the request.
 #[test]
 fn malformed_responses_of_only_endpoint_make_no_verdict() {
     let (endpoint, gapless) = start_single_endpoint(ConfigBuilder::new());

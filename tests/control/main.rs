@@ -1,4 +1,4 @@
-//! What decides where requests go: probes, evidence, names, configurations, shares, drills.
+//! Control: probes, evidence, names, reloads, steering, drills.
 
 #[path = "../support/mod.rs"]
 mod support;

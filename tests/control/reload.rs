@@ -1,4 +1,4 @@
-//! New configurations while running: what changes, what stays, and what a bad file cannot do.
+//! Reloads: what changes, what stays, and that a bad file changes nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::{DEFAULT_TIMEOUT, ReservedPort, eventually};
 
 const RELOAD_COUNT: u64 = 1_000;
 
-/// Reloads before memory is measured: caches and allocators have taken what they need by then.
+/// Reloads before memory is measured, to fill caches and allocators.
 const WARMUP_RELOADS: u64 = 200;
 
 fn config_for(endpoint: &TestEndpoint) -> ConfigBuilder {
@@ -53,7 +53,7 @@ fn replaced_file_is_applied() {
     }
 }
 
-/// As Kubernetes mounts a config map: file → `..data` → a directory per version.
+/// A mount as Kubernetes makes it for a config map: file → `..data` → a directory per version.
 #[test]
 fn swapped_symlink_is_applied() {
     let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
@@ -138,7 +138,7 @@ fn missing_file_keeps_running_config() {
 fn down_endpoint_stays_down_across_reloads() {
     let (near, far) = (TestEndpoint::start("near"), TestEndpoint::start("far"));
     near.set_probe_mode(ResponseMode::Status(500));
-    // Probed so seldom after its verdict that a reload would be seen to absolve it.
+    // Probed so rarely after its verdict that an absolution by the reload would be visible.
     let detect = "detect = { interval = \"30s\", down_interval = \"30s\" }";
     let config = ConfigBuilder::new()
         .pool(detect)
@@ -229,7 +229,7 @@ fn reload_keeps_client_connections_and_running_requests() {
     assert_eq!(client.get("/").status, 200);
     one.set_mode(ResponseMode::Slow(Duration::from_secs(2)));
     let mut waiting = TestClient::open(gapless.address);
-    // A GET would not wait for so long: another endpoint would be asked.
+    // A GET would be hedged.
     waiting.send("POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").expect("sent");
     eventually("it is under way", DEFAULT_TIMEOUT, || one.requests().len() == 2);
     gapless.write_config(&config_for(&two).text());
@@ -273,7 +273,7 @@ fn thousand_reloads_under_load_fail_no_request_and_no_leak() {
     for reload in 1..=RELOAD_COUNT {
         let before = gapless.generation();
         if reload % 50 == 0 {
-            // Another text now and then, so that not only nothing changes.
+            // The text changes now and then.
             gapless
                 .write_config(&config.clone().pool(&format!("late_after = \"{reload}ms\"")).text());
         } else {
@@ -293,11 +293,11 @@ fn thousand_reloads_under_load_fail_no_request_and_no_leak() {
     assert_eq!(tally.by_endpoint.get(&dead.to_string()), None);
 }
 
-/// The old addresses serve until something is known of the new ones.
+/// The old addresses serve until the new ones have an outcome.
 #[test]
 fn replacing_all_endpoints_fails_no_request() {
     let sets = [["a", "b"], ["c", "d"]].map(|names| names.map(TestEndpoint::start));
-    // Long enough to be noticed.
+    // Long enough to be observed.
     let slow_probe = ResponseMode::Slow(Duration::from_millis(300));
     sets.iter().flatten().for_each(|endpoint| endpoint.set_probe_mode(slow_probe.clone()));
     let config = |set: &[TestEndpoint; 2]| {
@@ -321,7 +321,7 @@ fn replacing_all_endpoints_fails_no_request() {
     assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent, tally);
 }
 
-/// Somebody else writes in the same directory all the time.
+/// Another process writes in the same directory all the time.
 #[test]
 fn busy_config_directory_still_reloads() {
     let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
@@ -349,7 +349,7 @@ fn busy_config_directory_still_reloads() {
     assert_eq!(gapless.get("/").text(), "two");
 }
 
-/// Whether the configuration of this number is obeyed soon.
+/// Whether the configuration of this generation is applied soon.
 fn is_applied_in_time(gapless: &Gapless, generation: u64) -> bool {
     let deadline = Instant::now() + Duration::from_secs(6);
     while gapless.generation() < generation && Instant::now() < deadline {
@@ -360,7 +360,7 @@ fn is_applied_in_time(gapless: &Gapless, generation: u64) -> bool {
 
 #[test]
 fn unread_log_pipe_does_not_block_reload() {
-    /// More than a pipe holds.
+    /// More bytes than a pipe holds.
     const LOG_BYTES: usize = 256 * 1024;
     let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
     let gapless = Gapless::start_ready(&config_for(&one));

@@ -1,4 +1,4 @@
-//! Why something is as it is: the admin API and the command line, with real endpoints.
+//! `explain` over the admin API and the command line, with real endpoints.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -37,7 +37,7 @@ fn first_explanation(gapless: &Gapless, target: &str) -> Value {
     gapless.api_json(&format!("/api/v1/explain?of={target}"))["explanations"][0].take()
 }
 
-/// What stays the same from one moment to the next: neither times nor what is in flight.
+/// Removes times and requests in flight, which change from one reading to the next.
 fn without_numbers(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let letters: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
@@ -259,7 +259,7 @@ fn gauges_exist_from_startup() {
     });
 }
 
-/// The process sleeps for a while, as when its machine has no time for it.
+/// The process is stopped for a while, as on an overloaded machine.
 #[test]
 fn late_control_loop_is_temporarily_not_ready() {
     let one = TestEndpoint::start("one");
@@ -278,7 +278,7 @@ fn late_control_loop_is_temporarily_not_ready() {
     eventually("it is ready again", DEFAULT_TIMEOUT, || gapless.admin_get("/readyz").status == 200);
 }
 
-/// Without a descriptor to probe with, nothing is known any more.
+/// Without descriptors for probes, probing is blind.
 #[test]
 fn blind_instance_is_not_ready() {
     let one = TestEndpoint::start("one");

@@ -1,4 +1,4 @@
-//! What operators see and do: logs, incidents, orders, upgrades, the end.
+//! Operation: logs, incidents, orders, upgrades, shutdown.
 
 #[path = "../support/mod.rs"]
 mod support;

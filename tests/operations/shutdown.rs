@@ -1,4 +1,4 @@
-//! How an instance ends: politely at the first TERM, at once at the second or at INT.
+//! Shutdown: a drain at the first TERM, an immediate end at the second or at INT.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Long enough that no test waits for it.
+/// A bound that no test reaches.
 const LONG_TIMEOUT: &str = "600s";
 
 fn start(lame_duck: &str, drain: &str) -> (TestEndpoint, Gapless) {
@@ -21,7 +21,7 @@ fn start(lame_duck: &str, drain: &str) -> (TestEndpoint, Gapless) {
     (endpoint, gapless)
 }
 
-/// A request that the endpoint has, and does not answer yet.
+/// A request that the endpoint has received and does not answer yet.
 fn send_request_in_flight(endpoint: &TestEndpoint, gapless: &Gapless) -> TestClient {
     let mut client = TestClient::open(gapless.address);
     let before = endpoint.requests().len();
@@ -81,7 +81,7 @@ fn second_sigterm_ends_lame_duck_and_skips_drain() {
     assert_second_sigterm_ends_process(LONG_TIMEOUT);
 }
 
-/// With a drain that would last for ever.
+/// Starts with a drain timeout that no test reaches.
 fn assert_second_sigterm_ends_process(lame_duck: &str) {
     let (endpoint, mut gapless) = start(lame_duck, LONG_TIMEOUT);
     endpoint.set_mode(ResponseMode::Hang);
@@ -119,7 +119,7 @@ fn stalled_request_is_rescued_during_drain() {
     assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());
 }
 
-/// What the kernel has taken for a process that is about to stop is answered too.
+/// Connections in the kernel's accept queue are served before the process stops.
 #[test]
 fn queued_connections_are_answered_before_shutdown() {
     let (_endpoint, mut gapless) = start("0s", LONG_TIMEOUT);

@@ -1,4 +1,4 @@
-//! DNS that is dead, slow, empty or late.
+//! DNS servers that are dead, slow, empty or late.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ fn silent_dns_server_does_not_block_startup() {
     assert_eq!((ready.status, ready.text().as_str()), (503, "no endpoint can be chosen\n"));
     assert_eq!(gapless.get("/").status, 503);
     assert_eq!(first_name_status(&gapless)["state"], "pending");
-    // Where there are others they serve meanwhile.
+    // Other endpoints serve meanwhile.
     let both = dns_config(&knot, &long_timeout)
         .zone_with_entries("here/a", &named)
         .zone("here/b", &[fixed.address()]);
@@ -123,8 +123,7 @@ fn nxdomain_and_nodata_keep_endpoints_unless_configured() {
     }
 }
 
-/// A failover by DNS: the record is another already when its endpoint dies, and would not be looked at
-/// for an hour.
+/// A failover by DNS: the record has changed when its endpoint dies, and its TTL is an hour.
 #[test]
 fn refused_endpoint_triggers_immediate_lookup() {
     let [one, two] = endpoints_on_same_port(["one", "two"]);
@@ -145,7 +144,7 @@ fn refused_endpoint_triggers_immediate_lookup() {
     assert_eq!(gapless.get("/").text(), "two");
 }
 
-/// Answers that are errors are told by their kinds.
+/// Error responses are reported by their kinds.
 #[test]
 fn servfail_and_refused_lookups_have_distinct_reasons() {
     let Some(knot) = Knot::start(&[]) else { return };
@@ -160,7 +159,7 @@ fn servfail_and_refused_lookups_have_distinct_reasons() {
     }
 }
 
-/// Who can write records cannot turn the proxy towards the machine that it runs on (DNS rebinding).
+/// A DNS record cannot direct the proxy to its own machine (DNS rebinding).
 #[test]
 fn name_resolving_to_loopback_is_forbidden() {
     let [one] = endpoints_on_same_port(["one"]);

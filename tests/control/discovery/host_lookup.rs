@@ -1,4 +1,4 @@
-//! Addresses of hosts: found, followed, told.
+//! Host names: their addresses are found, followed and reported.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Command;
@@ -24,11 +24,11 @@ fn host_addresses_become_endpoints_and_changes_are_followed() {
         dns_config(&knot, FAST_DNS).zone_with_entries("here/a", &format!("\"web.example:{port}\""));
     let gapless = Gapless::start(&config);
     wait_for_up_endpoints(&gapless, &[&one, &two]);
-    // Both were found at the start, so neither has to grow into its share.
+    // Both were found at the start, so neither ramps.
     for _ in 0..30 {
         gapless.get("/");
     }
-    // On its way at the one that goes, and kept open at the one that stays.
+    // One request runs at the endpoint that leaves, and one connection stays open at the other.
     let before = gapless.endpoint(two.address());
     let connections = two.used_connection_count();
     let requests = [one.requests().len(), two.requests().len()];
@@ -152,7 +152,7 @@ fn found_endpoints_appear_in_api_explain_and_metrics() {
     assert!(gapless.metric("gapless_dns_lookup_duration_seconds_count{record=\"A\"}") > 1.0);
 }
 
-/// Neither asks anybody, so the answer is the same wherever and whenever it is asked for.
+/// Neither command queries DNS, so its output never changes.
 #[test]
 fn check_and_predict_report_names_without_looking_up() {
     let gapless = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! Knot DNS, Debian's package, with one zone: `example.`
+//! Debian's Knot DNS with one zone: `example.`
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::instance::pid;
 use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
-/// A server; killed when dropped.
+/// A Knot DNS server; killed when dropped.
 pub(crate) struct Knot {
     child: Option<Child>,
     directory: TempDir,
@@ -19,8 +19,8 @@ pub(crate) struct Knot {
 }
 
 impl Knot {
-    /// A server whose zone has these records, with a TTL of 0 unless they say another. Where it cannot be
-    /// had that is said loudly, and in CI it is a failure.
+    /// Starts a server with these records; the TTL is 0 unless a record states another. Without the
+    /// program the test is reported as skipped, and fails in CI.
     #[track_caller]
     pub(crate) fn start(records: &[String]) -> Option<Self> {
         let command = || {
@@ -44,7 +44,7 @@ impl Knot {
         self.address
     }
 
-    /// Runs it (again), and waits until it answers.
+    /// Runs the server and waits until it answers.
     #[track_caller]
     pub(crate) fn start_process(&mut self) {
         let root = self.directory.path();
@@ -71,12 +71,12 @@ impl Knot {
         self.wait_for_serial();
     }
 
-    /// The same, for when it runs again.
+    /// Writes records for the next start.
     pub(crate) fn set_records_while_stopped(&mut self, records: &[String]) {
         self.write_zone_file(records);
     }
 
-    /// Puts other records in place of those that there are.
+    /// Replaces the records.
     #[track_caller]
     pub(crate) fn set_records(&mut self, records: &[String]) {
         self.write_zone_file(records);
@@ -95,7 +95,7 @@ impl Knot {
         std::fs::write(self.directory.path().join("example.zone"), text).expect("written");
     }
 
-    /// Waits until it serves what was last written.
+    /// Waits until it serves the records that were written last.
     #[track_caller]
     fn wait_for_serial(&self) {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
@@ -106,7 +106,7 @@ impl Knot {
             socket.send(question).ok()?;
             let mut answer = [0; 512];
             let length = socket.recv(&mut answer).ok()?;
-            // SOA ends with five numbers, the serial first; the authority section may follow it.
+            // The SOA ends with five numbers, the serial first; an authority section may follow.
             let serial = self.serial.to_be_bytes();
             answer[..length].windows(4).any(|four| four == serial).then_some(())
         });
@@ -119,7 +119,7 @@ impl Knot {
         }
     }
 
-    /// SIGSTOP: questions are taken by the kernel, and never answered.
+    /// SIGSTOP: the kernel takes queries, and none is answered.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -140,7 +140,7 @@ impl Drop for Knot {
     }
 }
 
-/// A port that nobody has, neither for datagrams nor for connections.
+/// A port that is free for datagrams and for connections.
 fn free_port() -> SocketAddr {
     loop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

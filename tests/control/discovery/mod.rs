@@ -1,4 +1,4 @@
-//! Endpoints that are found by name, asked of a real server (Knot DNS) that is changed, killed and slowed.
+//! Endpoints by name, with a real server (Knot DNS) that is changed, killed and slowed.
 
 mod dns_failures;
 mod host_lookup;
@@ -16,18 +16,18 @@ use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 use knot::Knot;
 
-/// Names are looked up often, so that tests need not wait.
+/// Short TTLs, so that tests need not wait.
 const FAST_DNS: &str =
     "min_ttl = \"100ms\"\nretry = \"100ms\"\nretry_max = \"200ms\"\ntimeout = \"500ms\"";
 
-/// Asks this server, with these keys.
+/// A configuration that uses this server, with these keys.
 fn dns_config(knot: &Knot, keys: &str) -> ConfigBuilder {
     let allow = "allow = [\"127.0.0.0/8\", \"::1\"]";
     ConfigBuilder::new()
         .tables(&format!("[dns]\nservers = [\"{}\"]\n{allow}\n{keys}", knot.address()))
 }
 
-/// Endpoints with one port, which a host has at several addresses.
+/// Endpoints with one port at several addresses.
 fn endpoints_on_same_port<const N: usize>(names: [&str; N]) -> [TestEndpoint; N] {
     let mut port = 0;
     let mut host = 1;
@@ -40,18 +40,18 @@ fn endpoints_on_same_port<const N: usize>(names: [&str; N]) -> [TestEndpoint; N]
     })
 }
 
-/// The record of a host with this endpoint's address.
+/// An address record with this endpoint's address.
 fn a_record(name: &str, endpoint: &TestEndpoint) -> String {
     format!("{name} A {}", endpoint.address().ip())
 }
 
-/// What is known of the only name.
+/// The discovery status of the only name.
 #[track_caller]
 fn first_name_status(gapless: &Gapless) -> Value {
     gapless.api_json("/api/v1/discovery")["names"][0].clone()
 }
 
-/// How it stands with one lookup.
+/// The status of one lookup.
 #[track_caller]
 fn lookup_status(gapless: &Gapless, name: &str, record: &str) -> Value {
     let discovery = gapless.api_json("/api/v1/discovery");
@@ -60,7 +60,7 @@ fn lookup_status(gapless: &Gapless, name: &str, record: &str) -> Value {
     one.unwrap_or_else(|| panic!("no lookup of {name} {record} in {discovery:#}")).clone()
 }
 
-/// Waits until these endpoints are there, all of them up, and no others.
+/// Waits until exactly these endpoints exist and are up.
 #[track_caller]
 fn wait_for_up_endpoints(gapless: &Gapless, expected: &[&TestEndpoint]) {
     let mut expected: Vec<String> = expected.iter().map(|one| one.address().to_string()).collect();

@@ -1,4 +1,4 @@
-//! What names led to outlives reloads, upgrades and restarts.
+//! Answers survive reloads, upgrades and restarts.
 
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ fn reload_keeps_resolved_endpoints() {
     let gapless = Gapless::start(&dns_config(&knot, FAST_DNS).zone_with_entries("here/a", &web));
     wait_for_up_endpoints(&gapless, &[&one]);
     let since = gapless.endpoint(one.address())["since"].clone();
-    // Nobody is asked any more, and still nothing is lost.
+    // No server is queried any more, and nothing is lost.
     knot.kill();
     let more = format!("{web}, \"more.example:{port}\"");
     gapless.write_config(&dns_config(&knot, FAST_DNS).zone_with_entries("here/a", &more).text());
@@ -73,7 +73,7 @@ fn upgrade_and_restart_begin_with_stored_endpoints() {
         });
     }
 
-    // Without a file there is nothing to begin with, and that is no error.
+    // A missing file is no error.
     knot.kill();
     std::fs::write(&file, "{").expect("written");
     drop(second);

@@ -9,7 +9,7 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const SRV_ENTRY: &str = "{ srv = \"_http._tcp.web.example\" }";
 
-/// The record of a target, and that of its address.
+/// The SRV record of a target and its address record.
 fn srv_and_address_records(
     name: &str,
     endpoint: &TestEndpoint,

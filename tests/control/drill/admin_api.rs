@@ -1,4 +1,4 @@
-//! Who may begin a drill, and what is said of one.
+//! Drills over the admin API: permissions and reports.
 
 use super::{DrillFixture, number};
 use crate::support::client::{TestClient, TestResponse};

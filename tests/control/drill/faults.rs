@@ -1,4 +1,4 @@
-//! Each fault, and who meets it.
+//! Each fault, and the requests that meet it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -31,7 +31,7 @@ fn drill_affects_only_its_share_of_requests() {
     let taken_percent = number(&requests["taken_percent"]);
     assert!((23.0..=27.0).contains(&taken_percent), "{drill:#}");
     assert!(number(&requests["concerned"]) > 400.0, "{drill:#}");
-    // Who is drilled fails over, and is then served by the other zone; nobody else ever is.
+    // Drilled requests fail over to the other zone; no other request does.
     let far_requests: u64 = fixture
         .far
         .iter()
@@ -46,7 +46,7 @@ fn drill_affects_only_its_share_of_requests() {
     assert_eq!(number(&requests["failed"]), 0.0);
     assert!(number(&drill["measured"]["detection_ms"]) < 4_000.0);
     assert_eq!(number(&drill["measured"]["gap_ms"]), 0.0);
-    // It is made at the lowest priority there is: a machine with much to do has none.
+    // Predictions run at the lowest priority: a busy machine may have none.
     let worst_ms = &drill["predicted"]["worst_ms"];
     assert!(worst_ms.is_null() || number(worst_ms) > 0.0, "{drill:#}");
     let labels = "{zone=\"here/a\",outcome=\"SUCCEEDED\"}";
@@ -105,7 +105,7 @@ fn every_fault_takes_effect_without_changing_health() {
         assert!(number(&requests["met"]) >= 1.0, "{fault}: {drill:#}");
         assert_eq!(number(&requests["failed"]), 0.0, "{fault}: {drill:#}");
         if !fault.starts_with("slow") && !fault.starts_with("error") {
-            // Trials are met by the fault too.
+            // Trial requests meet the fault too.
             assert_eq!(before, after, "{fault}: nothing was sent to what seemed to fail");
         }
         fixture.assert_all_healthy();
@@ -114,7 +114,7 @@ fn every_fault_takes_effect_without_changing_health() {
     assert_eq!(tally.failures, Vec::<String>::new());
 }
 
-/// POSTs with numbers, one after the other; those that were not answered well.
+/// Sends numbered POSTs one after another and returns the failed ones.
 struct PostLoad {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,

@@ -1,5 +1,5 @@
-//! Drills against the real program: a zone seems to fail for a share of the requests, and for nobody
-//! else.
+//! Drills against the real program: a zone seems to fail for a share of the requests and for no
+//! other request.
 
 mod admin_api;
 mod faults;
@@ -17,13 +17,13 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
 use crate::support::poll_until;
 
-/// Looking, warming, and what a busy machine adds to that.
+/// Time for sampling and warm-up on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The prediction is made by what was not optimised, and at the lowest priority.
+/// Time for a prediction in an unoptimised build at the lowest priority.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Two zones; all traffic goes to the first while it is well.
+/// Two zones; all traffic goes to the first while it is healthy.
 struct DrillFixture {
     near: Vec<TestEndpoint>,
     far: Vec<TestEndpoint>,
@@ -55,7 +55,7 @@ impl DrillFixture {
         Self { near, far, gapless }
     }
 
-    /// `gapless drill`, as an operator's shell runs it.
+    /// Runs `gapless drill`.
     fn drill_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(["drill", "--admin", &self.gapless.admin.to_string()]).args(arguments);
@@ -66,7 +66,7 @@ impl DrillFixture {
         self.drill_command(arguments).output().expect("the program runs")
     }
 
-    /// Begins one in the background.
+    /// Starts a drill in the background.
     fn spawn_drill(&self, arguments: &[&str]) -> Child {
         let mut command = self.drill_command(&["start", "--lose", "here/a"]);
         command.args(arguments).stdout(Stdio::null()).spawn().expect("the program starts")
@@ -78,19 +78,19 @@ impl DrillFixture {
         Some(self.gapless.api_json(&format!("/api/v1/drills/{id}")))
     }
 
-    /// Waits until the last one has come so far.
+    /// Waits until the last drill has reached this stage.
     #[track_caller]
     fn wait_for_stage(&self, stage: &str) -> Value {
         let timeout = if stage == "over" { FINISH_TIMEOUT } else { START_TIMEOUT };
         poll_until(stage, timeout, || self.last_drill().filter(|drill| drill["stage"] == stage))
     }
 
-    /// Requests that endpoints of the first zone have seen.
+    /// Requests that endpoints of the first zone received.
     fn near_request_count(&self) -> usize {
         self.near.iter().map(|endpoint| endpoint.requests().len()).sum()
     }
 
-    /// Nothing is held against anybody.
+    /// Asserts that no endpoint has evidence against it.
     #[track_caller]
     fn assert_all_healthy(&self) {
         for endpoint in self.near.iter().chain(&self.far) {

@@ -1,4 +1,4 @@
-//! What an operator orders outranks a drill.
+//! Orders outrank drills.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A drill ends by itself, whatever becomes of who asked for it and of what is real.
+//! Every end of a drill: its time, its operator, its budget, real incidents.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn drill_ends_after_its_cli_is_killed() {
     let _ = cli.wait();
     let killed_at = Instant::now();
     let drill = fixture.wait_for_stage("over");
-    // The lane is closed in time; the judgement may wait for the prediction.
+    // Injection ends in time; the evaluation may wait for the prediction.
     assert!(number(&drill["measured"]["lasted_ms"]) < 3_500.0, "{drill:#}");
     assert!(killed_at.elapsed() < Duration::from_secs(100));
     let before = fixture.near_request_count();
@@ -30,7 +30,7 @@ fn drill_ends_after_its_cli_is_killed() {
 
 #[test]
 fn hanging_requests_are_sent_when_drill_stops() {
-    // Probes are far apart, and there is no other traffic: no verdict comes before the end.
+    // Probes are rare and there is no other traffic: no verdict comes before the end.
     let fixture =
         DrillFixture::with_pool(2, 2, "detect = { interval = \"20s\", timeout = \"1s\" }");
     let arguments = ["--fault", "hang", "--share", "100%", "--for", "60s"];
@@ -48,7 +48,7 @@ fn hanging_requests_are_sent_when_drill_stops() {
     });
     assert!(fixture.run_drill(&["stop"]).status.success());
     let answer = client.read_response("POST").expect("an answer");
-    // Unless the verdict was faster than the operator: then it has failed, and has not run.
+    // A verdict that was faster than the operator makes it failed.
     let runs: usize =
         fixture.near.iter().chain(&fixture.far).map(|one| one.count_with_id("one")).sum();
     assert_eq!(runs, usize::from(answer.status == 200), "{:?}", answer.status_and_reason());
@@ -66,7 +66,7 @@ fn exceeded_abort_budget_interrupts_drill() {
     while fixture.last_drill().is_some_and(|drill| drill["stage"] == "failing")
         && Instant::now() < deadline
     {
-        // A POST that was reset may have run: nobody sends it again.
+        // A POST that was reset may have run and is not sent again.
         let answer = TestClient::open(fixture.gapless.address).exchange("POST", "/", &[], b"x");
         failed += usize::from(!answer.is_ok_and(|answer| answer.status == 200));
     }
@@ -92,7 +92,7 @@ fn real_incident_interrupts_drill() {
     assert!(drill["why"].as_str().is_some_and(|why| why.contains("real incident")), "{drill:#}");
     assert!(!cli.wait().expect("a child").success());
     assert_eq!(load.stop().failures, Vec::<String>::new());
-    // What the drill's requests found makes the others' look too; and none begins while that is so.
+    // A real failure that drilled requests meet starts real probes, and no drill starts meanwhile.
     eventually("down", DEFAULT_TIMEOUT, || {
         fixture.gapless.endpoint_state(fixture.far[0].address()) == "down"
     });

@@ -1,4 +1,4 @@
-//! Time in which this process did not look does not count against an endpoint.
+//! Time in which the probing thread was blocked does not count against an endpoint.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{failed_outcome, is_pass, ms, run_on_one_thread, spec};
 use crate::support::server::{TestServer, connection_handler, ok_response};
 
-/// Answers after this long.
+/// A server that answers after this delay.
 fn slow_server(after: Duration) -> TestServer {
     TestServer::start_cleartext(connection_handler(move |mut io| async move {
         let _ = io.read(&mut [0; 1024]).await;
@@ -21,7 +21,7 @@ fn slow_server(after: Duration) -> TestServer {
     }))
 }
 
-/// Begins probes of `addresses`, and lets their thread sleep for `blocked` after a while.
+/// Starts probes of `addresses`, and blocks their thread for `blocked` after a while.
 fn probe_with_blocked_thread(addresses: &[SocketAddr], blocked: Duration) -> Vec<ProbeOutcome> {
     run_on_one_thread(async {
         let prober = Rc::new(Prober::default());
@@ -47,14 +47,14 @@ fn probe_with_blocked_thread(addresses: &[SocketAddr], blocked: Duration) -> Vec
 
 #[test]
 fn blocked_thread_causes_no_probe_failures() {
-    // The last one answers when the thread is back, later than any clock would have waited.
+    // The last endpoint answers when the thread is back, after any plain timeout.
     let servers: Vec<_> = [0, 50, 150, 300, 400, 1_250].map(|after| slow_server(ms(after))).into();
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     for outcome in probe_with_blocked_thread(&addresses, ms(1_000)) {
         assert!(is_pass(outcome), "{outcome:?}");
         assert!(outcome.latency() < Some(ms(600)), "{outcome:?}: its own time only");
     }
-    // So long that what is left of the time says nothing.
+    // So long that the remaining time gives no evidence.
     for outcome in probe_with_blocked_thread(&addresses, ms(2_000)) {
         assert!(!matches!(outcome, ProbeOutcome::Fail(_)), "{outcome:?}");
     }

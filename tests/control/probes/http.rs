@@ -1,4 +1,4 @@
-//! HTTP/1.1: bodies, bounds, deadlines, redirects, kept connections.
+//! HTTP/1.1 probes: bodies, bounds, deadlines, redirects, cached connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
@@ -112,7 +112,7 @@ fn endless_body_is_read_only_up_to_limit() {
     assert!(is_pass(probe("")), "the head is enough");
     assert_eq!(probe(", expect_body = \"!\""), WRONG_BODY);
     assert!(is_pass(probe(", expect_body_regex = '^\\.{1000}$', read = 1000")));
-    // What the sockets hold was never read.
+    // The sockets hold unread bytes.
     assert!(sent.load(SeqCst) < 64 << 20, "{sent:?}");
 }
 
@@ -201,7 +201,7 @@ fn request_is_sent_exactly_as_configured() {
 fn silent_get_is_retried_on_new_connection_but_post_is_not() {
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
-    // Every second connection is answered.
+    // Every second connection gets a response.
     let server = TestServer::start_cleartext(connection_handler(move |mut io| {
         let number = count.fetch_add(1, SeqCst);
         async move {
@@ -227,7 +227,7 @@ fn silent_get_is_retried_on_new_connection_but_post_is_not() {
     assert_eq!(server.accepted_count(), 3);
 }
 
-/// Begins its answer, and writes the rest of it when it is told to.
+/// Starts its response, and writes the rest on a signal.
 fn two_part_response(resume: &Arc<Notify>, write_result: &mpsc::Sender<bool>) -> ConnectionHandler {
     let (resume, write_result) = (Arc::clone(resume), write_result.clone());
     Arc::new(move |mut io| {
@@ -237,7 +237,7 @@ fn two_part_response(resume: &Arc<Notify>, write_result: &mpsc::Sender<bool>) ->
             io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.expect("written");
             resume.notified().await;
             write_result.send(io.write_all(b"well").await.is_ok()).expect("heard");
-            // Until the probe's side closes.
+            // Waits until the prober closes.
             let _ = io.read(&mut [0]).await;
         })
     })

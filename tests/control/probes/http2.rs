@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge and by ALPN, and gRPC's health check on top of it.
+//! HTTP/2 probes by prior knowledge and by ALPN, and gRPC health checks.
 
 use ::http::{Response, Version};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::support::server::{
     http1_handler, http2_handler, ok_response,
 };
 
-/// Says how it was asked; `/bad` is a 503.
+/// Echoes the request line; `/bad` is a 503.
 fn echo() -> ConnectionHandler {
     http2_handler(|request| {
         let status = if request.uri().path() == "/bad" { 503 } else { 200 };
@@ -127,7 +127,7 @@ fn reused_connection_carries_many_checks() {
     assert_eq!(server.accepted_count(), 6);
 }
 
-/// Answers one check, then closes: with a word of it, or without.
+/// Answers one check, then closes with or without GOAWAY.
 fn single_check_server(should_send_goaway: bool) -> ConnectionHandler {
     connection_handler(move |io| async move {
         let Ok(mut connection) = h2::server::handshake(io).await else { return };
@@ -136,7 +136,7 @@ fn single_check_server(should_send_goaway: bool) -> ConnectionHandler {
         if should_send_goaway {
             connection.graceful_shutdown();
         }
-        // Sends what is left to send.
+        // Flushes the remaining frames.
         let closed = tokio::time::timeout(ms(50), connection.accept()).await;
         assert!(closed.is_err() || should_send_goaway);
     })

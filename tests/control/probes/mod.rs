@@ -1,4 +1,4 @@
-//! Probes as they are written in a file, against real servers.
+//! Probes as configured in a file, against real servers.
 
 mod blocked_thread;
 mod http;
@@ -25,7 +25,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// The probe that `probe = …` says, with files in `directory`.
+/// Parses `probe = …` with files in `directory`.
 #[track_caller]
 fn spec_at(directory: &Path, probe: &str) -> ProbeSpec {
     let text = format!(
@@ -43,7 +43,7 @@ fn spec(probe: &str) -> ProbeSpec {
     spec_at(Path::new(""), probe)
 }
 
-/// Runs on one thread, as control does.
+/// Runs on a current-thread runtime, as control does.
 fn run_on_one_thread<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), future)
@@ -60,12 +60,12 @@ fn probe_once(address: SocketAddr, spec: &ProbeSpec) -> ProbeOutcome {
     probe_within(address, spec, PROBE_TIMEOUT)
 }
 
-/// Probes several times with what is kept between them.
+/// Probes several times with one connection cache.
 fn probe_repeatedly(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<ProbeOutcome> {
     probe_at_intervals(Duration::ZERO, address, spec, times)
 }
 
-/// The same, with pauses in which a server may close what is kept.
+/// The same with pauses in which a server may close the cached connection.
 fn probe_with_pauses(address: SocketAddr, spec: &ProbeSpec, times: usize) -> Vec<ProbeOutcome> {
     probe_at_intervals(ms(100), address, spec, times)
 }

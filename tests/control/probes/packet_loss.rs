@@ -1,4 +1,4 @@
-//! A network that loses every fifth packet.
+//! Probes in a network that loses every fifth packet.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -18,15 +18,15 @@ const PROBE_COUNT: usize = 200;
 /// Probes under way at once.
 const CONCURRENT_PROBES: usize = 20;
 
-/// A network of its own in which one TCP packet in five gets lost, in both directions; held open by
-/// a process that sleeps in it.
+/// A network namespace in which one TCP packet in five is lost, in both directions; held open by
+/// a sleeping process.
 struct LossyNetwork {
     holder_process: Child,
     namespace: File,
 }
 
 impl LossyNetwork {
-    /// `None` where this user may not make one, or the kernel cannot lose packets at random.
+    /// `None` without the permission, or if the kernel cannot drop packets at random.
     fn new() -> Option<Self> {
         let set_up = "ip link set lo up && iptables -w -A INPUT -p tcp -m statistic --mode random \
                       --probability 0.2 -j DROP && echo ready && exec sleep infinity";
@@ -54,7 +54,7 @@ fn packet_loss_is_not_reported_as_timeout() {
         println!("skipped: needs root, unshare, ip, and iptables with its statistic match");
         return;
     };
-    // A network belongs to a thread, and to those that it starts.
+    // A namespace belongs to a thread and to the threads that it starts.
     let outcomes = std::thread::scope(|scope| {
         let inside = || {
             let network = Some(LinkNameSpaceType::Network);

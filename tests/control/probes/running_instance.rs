@@ -1,4 +1,4 @@
-//! The running program: what it says of probes, certificates that change, connections that it keeps.
+//! Probes of the running program: reports, changed certificates, cached connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,14 +25,14 @@ fn probe_config(probe: &str, endpoints: &[SocketAddr]) -> ConfigBuilder {
         .zone("local/a", endpoints)
 }
 
-/// Starts with a file in `directory`, beside which its other files are.
+/// Starts with a configuration in `directory`, beside its other files.
 fn start_in(directory: TempDir, config: &ConfigBuilder) -> Gapless {
     let file = directory.path().join("gapless.toml");
     std::fs::write(&file, config.text()).expect("written");
     Gapless::start_with_file(directory, file)
 }
 
-/// What the last probe of an endpoint gave.
+/// The outcome of an endpoint's last probe.
 fn last_probe_result(gapless: &Gapless, address: SocketAddr) -> Option<String> {
     let endpoint = gapless.endpoint(address);
     let last = endpoint["probes"].as_array().and_then(|probes| probes.last().cloned())?;
@@ -121,11 +121,11 @@ fn degraded_endpoint_serves_and_is_reported() {
     assert!(gapless.metric("gapless_probes_total{pool=\"web\",outcome=\"degraded\"}") >= 1.0);
 }
 
-/// A program that is stopped for a while (as a virtual machine is, when it moves) comes back to
-/// timeouts that are long over, and blames nobody for them.
+/// A program that was stopped for a while, as a migrating virtual machine is, finds all its
+/// timeouts expired, and takes none as evidence.
 #[test]
 fn stopped_process_reports_no_probe_timeouts() {
-    // It takes a turn of each side, so that what came meanwhile is not all that is to come.
+    // The response takes two turns, so that unread bytes are not the whole of it.
     let pause = Duration::from_millis(25);
     let identity = CertificateAuthority::new("tests")
         .server_certificate(&[LOOPBACK], CertificateValidity::Current);

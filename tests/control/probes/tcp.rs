@@ -1,4 +1,4 @@
-//! Bytes sent and bytes expected.
+//! TCP probes that send and expect bytes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{failed_outcome, is_pass, ms, probe_once, probe_repeatedly, probe_within, spec};
 use crate::support::server::{ConnectionHandler, TestServer, connection_handler};
 
-/// Greets, and answers PING with PONG in two pieces.
+/// Sends a greeting, and answers PING with PONG in two pieces.
 fn pong_server() -> ConnectionHandler {
     connection_handler(|mut io| async move {
         let _ = io.write_all(b"hello\r\n").await;
@@ -88,7 +88,7 @@ fn address_and_port_overrides_are_probed() {
     );
 }
 
-/// A listener whose queue is full: nothing comes back to a SYN.
+/// A listener with a full accept queue: a SYN is not answered.
 #[test]
 fn full_accept_queue_times_out() {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);

@@ -1,4 +1,4 @@
-//! TLS: certificates, handshakes, and what is asked inside.
+//! TLS probes: certificates, handshakes, and the probes inside.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -16,7 +16,7 @@ use crate::support::server::{TestServer, connection_handler, http1_handler, ok_r
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// An authority, and a directory with its certificate in `ca.pem`.
+/// An authority with its certificate in `ca.pem`.
 fn authority_with_ca_file() -> (CertificateAuthority, TempDir) {
     let authority = CertificateAuthority::new("tests");
     let directory = TempDir::new().expect("a directory");
@@ -35,7 +35,7 @@ const HANDSHAKE_PROBE: &str = "{ tls = { ca_file = \"ca.pem\" } }";
 const HTTPS_PROBE: &str =
     "{ http = \"/\", tls = { ca_file = \"ca.pem\" }, expect_body = \"fine\" }";
 
-/// Every kind of probe over TLS meets the same end.
+/// Every kind of probe over TLS has the same outcome.
 #[track_caller]
 fn assert_all_probes_fail(server: &TestServer, directory: &TempDir, expected: ProbeOutcome) {
     for probe in [HANDSHAKE_PROBE, HTTPS_PROBE] {
@@ -105,7 +105,7 @@ fn invalid_certificates_fail_with_their_fault() {
     let client = start_tls_server(&authority.client_certificate(LOOPBACK));
     assert_all_probes_fail(&client, &directory, certificate_failure(CertificateProblem::Invalid));
 
-    // The system knows none of them; unchecked, all of them will do.
+    // The system trusts none of them; without verification all pass.
     let good =
         start_tls_server(&authority.server_certificate(&[LOOPBACK], CertificateValidity::Current));
     let system = probe_once(good.address, &spec("{ tls = true }"));
@@ -137,7 +137,7 @@ fn non_tls_servers_fail_in_handshake() {
     let outcome = probe_once(closed.address, &spec_at(directory.path(), HANDSHAKE_PROBE));
     let ProbeOutcome::Fail(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!((failure.layer, failure.class()), (FailureLayer::Tls, FailureClass::Reset));
-    // This one waits for the end of a line that never comes.
+    // This server waits for the end of a line that never arrives.
     let silent =
         probe_within(cleartext.address, &spec_at(directory.path(), HANDSHAKE_PROBE), ms(200));
     assert_eq!(silent, failed_outcome(FailureLayer::Tls, FailureReason::Timeout));

@@ -1,5 +1,5 @@
-//! Requests that are led otherwise than by the policy of their pool: by their route, or by where their
-//! client is.
+//! Requests that are steered by their route, or by their client's location, instead of the pool's
+//! policy.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn geo_database_path() -> String {
 
 const ZONE_NAMES: [&str; 3] = ["us/a", "eu/a", "jp/a"];
 
-/// The regions of the pool, with their places, and what a country has of its own.
+/// The regions of the pool with their locations, and a country's own order.
 const GEO_STEERING_KEYS: &str = "steer = { countries = { CN = [\"jp\", \"eu\"] } }\n\
     region.us.location = [32.8, -96.8]\n\
     region.eu.location = [50.1, 8.7]\n\
@@ -47,7 +47,7 @@ fn clients_are_steered_to_their_nearest_region() {
     );
     assert_eq!(get_region(&[("x-country", "CN")]), "jp");
     assert_eq!(get_region(&[("x-country", "de")]), "us", "no country of ours, and no place");
-    // Whoever is near is asked first, and the others are there.
+    // The near region is preferred, and the others remain as fallback.
     zones[1].refuse_connections();
     super::eventually("eu is left", super::DEFAULT_TIMEOUT, || {
         gapless.endpoint_state(zones[1].endpoints[0].address()) == "down"

@@ -1,4 +1,4 @@
-//! Regions that are led to by how soon they answer.
+//! Steering by latency.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn slow_mode(ms: u64) -> ResponseMode {
 
 #[test]
 fn latency_policy_learns_fastest_region_and_leaves_slow_one() {
-    // The far one is listed first.
+    // The far region is listed first.
     let zones = ["eu/a", "us/a"].map(SteeringZone::new);
     zones[0].endpoints.iter().for_each(|one| one.set_all_modes(slow_mode(10)));
     let gapless = Gapless::start_ready(&config(&zones, "steer = \"latency\""));
@@ -28,9 +28,9 @@ fn latency_policy_learns_fastest_region_and_leaves_slow_one() {
         "it knows the order: {whatif}"
     );
     let load = SteadyLoad::start(gapless.address, 2, Duration::from_millis(2));
-    // More than two looks at it.
+    // Longer than two samples of the latency order.
     eventually("requests tell what they take", DEFAULT_TIMEOUT * 2, || load.sent() > 1_500);
-    // Of requests only: its probes are answered as ever.
+    // Only requests are delayed; probes are not.
     zones[1].endpoints.iter().for_each(|one| one.set_mode(slow_mode(35)));
     eventually("it is left", DEFAULT_TIMEOUT * 6, || zone_share(&gapless, "us/a") == 0.0);
     assert_eq!(load.stop().failures, [""; 0]);

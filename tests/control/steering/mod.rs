@@ -1,4 +1,4 @@
-//! Where traffic goes under real load, beside what `gapless whatif` says of it.
+//! Traffic shares under real load, compared with `gapless whatif`.
 
 mod geo_and_routes;
 mod latency;
@@ -16,10 +16,10 @@ use crate::support::instance::{BINARY, Gapless};
 use crate::support::load::{LoadSummary, SteadyLoad};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Requests that tell a share within two per cent: chance alone makes three of its deviations of it.
+/// Requests that measure a share within two per cent at three standard deviations.
 const MIN_REQUESTS: u64 = 6_000;
 
-/// Requests of one look at a ramp, and what chance may add to a share of a third among them.
+/// Requests of one sample of a ramp, and the deviation that chance adds to a share of a third.
 const RAMP_SAMPLE_REQUESTS: u64 = 1_500;
 const SAMPLING_ERROR: f64 = 0.04;
 
@@ -49,7 +49,7 @@ impl SteeringZone {
 fn config(zones: &[SteeringZone], pool: &str) -> ConfigBuilder {
     let detect =
         "detect = { interval = \"200ms\", timeout = \"100ms\", down_interval = \"100ms\" }";
-    // A hedge goes to another zone, whatever the shares: on a busy machine there are many.
+    // Hedges go to another zone whatever the shares, and a busy machine causes many.
     let route = "retry = { hedge = false }";
     let config = ConfigBuilder::new().keys("self = \"us/a\"").route(route).pool(detect).pool(pool);
     zones.iter().fold(config, |config, zone| {
@@ -57,12 +57,12 @@ fn config(zones: &[SteeringZone], pool: &str) -> ConfigBuilder {
     })
 }
 
-/// Runs the program beside an instance: `whatif` of its file, or of itself.
+/// Runs `whatif` on an instance's file or on the instance.
 fn run_gapless(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().expect("the program runs")
 }
 
-/// The share of each zone after the loss, as `gapless whatif FILE` has it.
+/// The share of each zone after the loss according to `gapless whatif FILE`.
 fn predicted_shares(instance: &Gapless, lose: &[&str]) -> BTreeMap<String, f64> {
     let mut arguments =
         vec!["whatif", instance.config_file().to_str().expect("text"), "--format", "json"];
@@ -79,7 +79,7 @@ fn predicted_shares(instance: &Gapless, lose: &[&str]) -> BTreeMap<String, f64> 
     zones.iter().map(share).collect()
 }
 
-/// The share of each zone among the requests of some load.
+/// The share of each zone among the requests of a load.
 fn measured_shares(gapless: &Gapless, zones: &[SteeringZone]) -> BTreeMap<String, f64> {
     let load = SteadyLoad::start(gapless.address, 8, Duration::ZERO);
     eventually("enough requests", DEFAULT_TIMEOUT * 6, || load.sent() > MIN_REQUESTS);
@@ -134,7 +134,7 @@ fn zone_losses_shift_traffic_as_predicted() {
     wait_for_shares(&gapless, &predicted_shares(&gapless, &["eu/a"]));
 }
 
-/// A zone that comes back while others carry on gets no more than it will have.
+/// A returning zone gets no more than its final share.
 #[test]
 fn returning_zone_ramps_up_without_burst() {
     let zones = ["us/a", "us/b", "eu/a"].map(SteeringZone::new);
@@ -164,7 +164,7 @@ fn returning_zone_ramps_up_without_burst() {
     );
 }
 
-/// The share of the zone that the instance draws for it.
+/// The share of the zone that the instance reports.
 fn zone_share(gapless: &Gapless, zone: &str) -> f64 {
     let zones = gapless.api_json("/api/v1/zones")["zones"].as_array().expect("zones").clone();
     let one = zones.iter().find(|one| one["zone"] == zone).expect("the zone");

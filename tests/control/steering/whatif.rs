@@ -1,4 +1,4 @@
-//! `gapless whatif`, as an operator meets it.
+//! `gapless whatif` from a shell.
 
 use super::{SteeringZone, config, run_gapless};
 use crate::support::DEFAULT_TIMEOUT;

@@ -30,7 +30,7 @@ use crate::support::{DEFAULT_TIMEOUT, endpoint::TestEndpoint};
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// An authority, and a directory with its certificate in `ca.pem`.
+/// An authority with its certificate in `ca.pem`.
 fn create_authority() -> (CertificateAuthority, TempDir) {
     let authority = CertificateAuthority::new("tests");
     let directory = TempDir::new().expect("a directory");

@@ -1,4 +1,4 @@
-//! A process that is killed at any moment has kept what it has said that it has kept.
+//! A ledger survives SIGKILL at any moment with all acknowledged writes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use gapless::net::ledger_store::{LedgerChange, LedgerStore};
 use tempfile::TempDir;
 
-/// Where the child writes; only the child has it.
+/// The directory of the child; set only for the child.
 const STORE_DIR_VAR: &str = "GAPLESS_TEST_LEDGER";
 
-/// Kills, each at another moment.
+/// Number of kills, each at another moment.
 const KILL_ROUNDS: u32 = 40;
 
-/// What the child writes under a key.
+/// The value that the child writes under a key.
 fn value_for_key(key: u64) -> Vec<u8> {
     (0..200 + key % 300).map(|index| (index * key) as u8).collect()
 }
 
-/// The child: writes one key after the other, and says which are on the disk.
+/// The child: writes one key after another and reports those on disk.
 #[test]
 fn child_writes_until_killed() {
     let Some(store_dir) = std::env::var_os(STORE_DIR_VAR) else { return };
@@ -27,7 +27,7 @@ fn child_writes_until_killed() {
     let first = opened.contents.incidents.last().map_or(1, |(key, _)| key + 1);
     let mut stdout = std::io::stdout();
     for key in first.. {
-        // What is changed again and again, what is new, and what goes.
+        // A key that changes, new keys, and removed keys.
         let incidents = vec![(0, value_for_key(key)), (key, value_for_key(key))];
         let forgotten = key.checked_sub(50).filter(|&old| old > 0).into_iter().collect();
         let budgets = Some(vec![("web".to_owned(), value_for_key(key))]);
@@ -63,7 +63,7 @@ fn acknowledged_writes_survive_kill_at_any_moment() {
         assert_eq!(opened.quarantined, None, "round {round}");
         let last = opened.contents.incidents.last().map_or(0, |(key, _)| *key);
         assert!(last >= last_acknowledged, "round {round}: {last} of {last_acknowledged}");
-        // All of a write or nothing of it.
+        // A write is complete or absent.
         for (key, bytes) in &opened.contents.incidents {
             assert_eq!(*bytes, value_for_key(if *key == 0 { last } else { *key }), "round {round}");
         }

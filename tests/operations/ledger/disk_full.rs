@@ -1,4 +1,4 @@
-//! A disk without room: it is said, traffic is not touched, and what was kept stays.
+//! A full disk is reported, does not affect traffic, and loses nothing that was kept.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,11 +11,11 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// A file system of its own, of a few MiB, for as long as this lives.
+/// A mounted file system of a few MiB; unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where nothing may be mounted.
+    /// `None` without the permission to mount.
     fn mount(at: PathBuf) -> Option<Self> {
         fs::create_dir_all(&at).expect("made");
         let mut mount = Command::new("mount");
@@ -23,7 +23,7 @@ impl SmallDisk {
         mount.output().is_ok_and(|output| output.status.success()).then_some(Self(at))
     }
 
-    /// Takes all the room that is left.
+    /// Fills the file system.
     fn fill(&self) {
         let mut file = File::create(self.0.join("filler")).expect("created");
         while file.write_all(&[0; 4_096]).is_ok() {}
@@ -37,7 +37,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that is being killed may still have a file open.
+        // Lazily, because a killed process may still have a file open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,4 +1,4 @@
-//! How incidents are told: over the API and on the command line.
+//! Reports of incidents over the API and on the command line.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-/// Two zones of two; the first one has failed and is back.
+/// Two zones of two; the first has failed and returned.
 struct ZoneIncidentFixture {
     gapless: Gapless,
     _endpoints: Vec<TestEndpoint>,
@@ -92,7 +92,7 @@ fn incident_shows_prediction_beside_measurement() {
     assert_eq!(incident["predicted"]["fault"], "refused", "the closed form is there at once");
     let worst = incident["predicted"]["closed_form"]["worst_ms"].as_f64().expect("a number");
     assert!((300.0..400.0).contains(&worst), "{worst}");
-    // It is made at the lowest priority there is.
+    // The prediction is made at the lowest priority.
     let simulated = poll_until("a simulation", 12 * DEFAULT_TIMEOUT, || {
         let incident = gapless.incidents("endpoints").remove(0);
         incident["predicted"]["p99_ms"].as_f64().map(|_| incident)

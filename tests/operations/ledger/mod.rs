@@ -1,4 +1,4 @@
-//! The ledger: what is kept of incidents, across restarts, crashes and upgrades, and how it is told.
+//! The ledger of incidents across restarts, crashes and upgrades, and its reports.
 
 mod crash;
 mod disk_full;
@@ -17,7 +17,7 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
 use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-/// A directory for a ledger, and one for its instances' files.
+/// Directories for a ledger and for its instances' files.
 struct LedgerDirectory {
     directory: TempDir,
 }
@@ -31,7 +31,7 @@ impl LedgerDirectory {
         self.directory.path().join("state")
     }
 
-    /// Two zones, fast probes, and a ledger on the disk.
+    /// Two zones, short probe intervals, and a ledger on disk.
     fn config(&self, near: &[&TestEndpoint], far: &[&TestEndpoint]) -> ConfigBuilder {
         let addresses =
             |all: &[&TestEndpoint]| all.iter().map(|one| one.address()).collect::<Vec<_>>();
@@ -45,12 +45,12 @@ impl LedgerDirectory {
     }
 }
 
-/// The program with these arguments.
+/// Runs the program with these arguments.
 fn run_gapless(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().expect("the program runs")
 }
 
-/// What `gapless incidents --state-dir` says, as JSON.
+/// The JSON output of `gapless incidents --state-dir`.
 fn read_incidents(state_dir: &Path) -> Value {
     let state_dir = state_dir.to_str().expect("text");
     let output = run_gapless(&["incidents", "--state-dir", state_dir, "--format", "json"]);

@@ -1,4 +1,4 @@
-//! Objectives: what they are measured by, and how they are told.
+//! Objectives: their measurement and reports.
 
 use super::{LedgerDirectory, run_gapless};
 use crate::support::config::ConfigBuilder;
@@ -23,7 +23,7 @@ fn objective(gapless: &Gapless, kind: &str, scope: &str) -> Value {
     found.unwrap_or_else(|| panic!("no {kind} of {scope} in {all:#?}")).clone()
 }
 
-/// Nine good answers and one that a client sees fail.
+/// Nine successful responses and one client-visible failure.
 fn send_ten_requests_with_one_failure(gapless: &Gapless, endpoint: &TestEndpoint) {
     for _ in 0..9 {
         assert_eq!(gapless.get("/").status, 200);
@@ -106,7 +106,7 @@ fn invalid_objective_is_refused() {
     }
 }
 
-/// Words of PromQL that are followed by a parenthesis, or stand between two vectors.
+/// PromQL words that precede a parenthesis or join two vectors.
 const PROMQL_WORDS: [&str; 7] = ["and", "ignoring", "increase", "window", "scope", "route", "pool"];
 
 #[test]
@@ -133,7 +133,7 @@ fn alert_rules_reference_only_existing_metrics() {
                         let name = line.split(['{', ' ']).next().unwrap_or_default();
                         name.strip_prefix("gapless_") == Some(rest)
                     });
-                    // Written with the first reload only.
+                    // Written with the first reload.
                     assert!(is_exported || rest == "config_last_reload_ok", "{name}: {word}");
                     metric_count += 1;
                 } else {

@@ -1,4 +1,4 @@
-//! What a line says.
+//! The content of access-log lines.
 
 use serde_json::Value;
 

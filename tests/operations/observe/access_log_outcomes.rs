@@ -1,4 +1,4 @@
-//! Every way a request ends is written down, once.
+//! Every end of a request has one access-log line.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn attempt_outcomes(line: &Value) -> Vec<&str> {
     attempts.iter().map(|one| one["outcome"].as_str().expect("a word")).collect()
 }
 
-/// Sends a head and more than fits into any buffer, and then nothing.
+/// Sends a head and more bytes than any buffer holds, then stalls.
 fn endless_response() -> ResponseMode {
     ResponseMode::script(|_, wire| {
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")?;
@@ -181,7 +181,7 @@ fn pause_between_chunks_counts_in_duration() {
     assert_eq!(line["reason"], "-");
 }
 
-/// The other try lasts for four times as long: what becomes of it is evidence, and nobody waits for it.
+/// The losing attempt lasts four times as long; it is evidence, and the line does not wait for it.
 #[test]
 fn losing_hedge_does_not_extend_duration() {
     let (silent, good, log) =

@@ -1,4 +1,4 @@
-//! Where lines go, and that nobody who does not take them holds up a request.
+//! Sinks of the access log; a blocked sink delays no request.
 
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ fn unread_stdout_pipe_drops_lines_but_no_request() {
         assert!(started.elapsed() < 6 * DEFAULT_TIMEOUT, "nothing is dropped");
     }
     assert_eq!(client.get("/").status, 200);
-    // A stop does not wait for who does not read.
+    // A stop does not wait for a blocked reader.
     gapless.signal(Signal::TERM);
     assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());
     drop(stdout);

@@ -1,4 +1,4 @@
-//! What endpoints and clients are told of a request: for whom, and by what name it is known.
+//! Forwarding fields and request ids towards endpoints and clients.
 
 use super::start_with_access_log;
 use crate::support::client::TestClient;

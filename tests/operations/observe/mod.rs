@@ -1,5 +1,5 @@
-//! What is told of requests: to the operator in the access log, to endpoints in fields, and to
-//! clients who ask for too much.
+//! Access log, forwarding fields towards endpoints, and rate limits towards
+//! clients.
 
 mod access_log_lines;
 mod access_log_outcomes;
@@ -17,7 +17,7 @@ use crate::support::{DEFAULT_TIMEOUT, poll_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// An access log in a file of its own.
+/// An access log in its own file.
 struct AccessLogFile {
     _directory: TempDir,
     path: PathBuf,
@@ -30,12 +30,12 @@ impl AccessLogFile {
         Self { _directory: directory, path }
     }
 
-    /// The table that has it written, with more lines.
+    /// The `[access_log]` table with more lines.
     fn config_table(&self, more: &str) -> String {
         format!("[access_log]\nto = \"{}\"\n{more}", self.path.display())
     }
 
-    /// Whole lines so far.
+    /// Complete lines so far.
     fn lines(&self) -> Vec<String> {
         let text = std::fs::read(&self.path).unwrap_or_default();
         let text = String::from_utf8(text).expect("UTF-8");
@@ -45,7 +45,7 @@ impl AccessLogFile {
             .collect()
     }
 
-    /// The first line about this path, when it is there.
+    /// Waits for the first line about this path.
     #[track_caller]
     fn wait_for_line(&self, path: &str) -> Value {
         poll_until(&format!("a line of {path}"), DEFAULT_TIMEOUT, || {
@@ -61,7 +61,7 @@ impl AccessLogFile {
     }
 }
 
-/// One endpoint, a proxy in front of it, and its log.
+/// One endpoint, a proxy in front of it, and its access log.
 fn start_with_access_log(
     config: ConfigBuilder,
     more: &str,

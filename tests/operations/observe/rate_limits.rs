@@ -1,4 +1,4 @@
-//! Who asks for too much is told so, and nobody else is.
+//! Rate limits refuse only the clients that exceed them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::client::{TestClient, TestResponse};
 use crate::support::config::ConfigBuilder;
 use crate::support::eventually;
 
-/// Far more than a test takes: what it has used up does not come back.
+/// Far longer than a test: a used token does not return.
 const HOURLY_RATE: &str = "rate = { requests = 5, per = \"1h\" }";
 
 fn get_from(client: &mut TestClient, address: &str) -> TestResponse {
@@ -53,7 +53,7 @@ fn clients_behind_trusted_proxy_have_separate_limits() {
             assert_eq!(get_from(&mut client, address).status, 200);
         }
         assert_eq!(get_from(&mut client, address).status, 429);
-        // What the client itself has put before its address is no address.
+        // Text that the client put before its address is no address.
         assert_eq!(get_from(&mut client, &format!("192.0.2.99, {address}")).status, 429);
     }
     assert_eq!(get_from(&mut client, "2001:db8:0:1:ffff::2").status, 429, "one subscriber");

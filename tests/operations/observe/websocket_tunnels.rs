@@ -1,4 +1,4 @@
-//! WebSocket: a tunnel after a 101 of the endpoint, and only then.
+//! WebSocket tunnels after a 101 of the endpoint.
 
 use std::net::Shutdown;
 
@@ -17,7 +17,7 @@ const UPGRADE_REQUEST: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: keep-a
 const SWITCHING_PROTOCOLS: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
                      upgrade: websocket\r\nsec-websocket-accept: v\r\n\r\n";
 
-/// Grants it, says hello at once, and sends back what it gets until the end.
+/// Accepts the upgrade, sends a greeting, and echoes until the end.
 fn echo() -> ResponseMode {
     ResponseMode::script(|head, wire| {
         if head.field("upgrade").is_none() {
@@ -184,7 +184,7 @@ fn silent_verdict_cuts_tunnels_but_other_verdicts_do_not() {
         open_tunnel(tunnel);
         assert_receives(&mut tunnel.wire, "hello");
     }
-    // All of them have the first zone, which is preferred.
+    // All tunnels are in the preferred zone.
     assert_eq!(endpoint.requests().len(), 4);
     endpoint.set_probe_mode(ResponseMode::Status(500));
     eventually("it is down for what it says", DEFAULT_TIMEOUT, || {

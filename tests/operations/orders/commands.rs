@@ -1,4 +1,4 @@
-//! What is refused, and how orders are told of.
+//! Refused orders and reports of orders.
 
 use serde_json::Value;
 
@@ -84,7 +84,7 @@ fn status_and_metrics_report_orders() {
     assert_eq!(gapless.metric(&drained_metric(&fixture.near_address(0), "a")), 1.0);
     assert_eq!(gapless.metric(&drained_metric(&fixture.far[0].address().to_string(), "b")), 0.0);
     assert!(gapless.log().contains("order given: drain here/a"));
-    // Taken back by its number.
+    // Restored by its number.
     let answer = client::request(gapless.admin, "DELETE", &format!("/api/v1/orders/{id}"), b"");
     assert_eq!(answer.status, 403, "not by a name");
     let host = gapless.admin.to_string();

@@ -1,4 +1,4 @@
-//! A zone is evacuated under load, and restored: no client notices.
+//! A zone is evacuated and restored under load without a failed request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const UPGRADE_REQUEST: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrad
 const SWITCHING_PROTOCOLS: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
                      upgrade: websocket\r\nsec-websocket-accept: v\r\n\r\n";
 
-/// A tunnel that sends back what it gets; a stream that never ends; anything else after a moment.
+/// An endpoint with an echo tunnel, an endless stream, and delayed responses.
 fn tunnel_stream_or_response(name: &'static str) -> ResponseMode {
     ResponseMode::script(move |head, wire| {
         if head.field("upgrade").is_some() {
@@ -44,7 +44,7 @@ fn tunnel_stream_or_response(name: &'static str) -> ResponseMode {
     })
 }
 
-/// POSTs one after the other; gives what went wrong, and how many there were.
+/// Sends POSTs one after another; returns failures and their number.
 fn spawn_post_client(
     address: SocketAddr,
     stop: &Arc<AtomicBool>,
@@ -105,7 +105,7 @@ fn zone_evacuation_and_restore_under_load_fail_no_request() {
     wait_for_standing(&gapless, &fixture.near[0], "drained");
     let elapsed = started.elapsed();
     assert!(elapsed >= Duration::from_millis(1_900), "{elapsed:?}");
-    // What was on its way when the last share went is there.
+    // Requests that were in flight when the last share ended have arrived.
     eventually("it rests", DEFAULT_TIMEOUT, || {
         gapless.api_json("/api/v1/status")["pools"][0]["zones"][0]["in_flight"] == 3
     });
@@ -160,7 +160,7 @@ fn drain_deadline_cuts_streams_and_retries_waiting_requests() {
     }
     let mut waiting = TestClient::open(gapless.address);
     let near_requests = fixture.near_request_count();
-    // A GET would be hedged, were there not a body.
+    // A GET without a body would be hedged.
     waiting.send("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").expect("sent");
     eventually("it waits", DEFAULT_TIMEOUT, || fixture.near_request_count() > near_requests);
     for index in 0..2 {

@@ -1,4 +1,4 @@
-//! What an operator orders of the real program: drained, weighed, evacuated, restored.
+//! Orders to the real program: drain, weight, evacuate, restore.
 
 mod commands;
 mod evacuation;
@@ -14,11 +14,11 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
 use crate::support::{DEFAULT_TIMEOUT, poll_until};
 
-/// Shares come back at once, and probes are soon.
+/// No ramps, and short probe intervals.
 const FAST_POOL: &str = "detect = { interval = \"200ms\", timeout = \"100ms\", down_interval = \"100ms\" }\n\
                      recover = { hold_down = \"0s\", ramp = \"200ms\" }";
 
-/// Two zones of two; all traffic goes to the first while it may.
+/// Two zones of two; all traffic goes to the first while it is eligible.
 struct TwoZoneFixture {
     near: Vec<TestEndpoint>,
     far: Vec<TestEndpoint>,
@@ -46,20 +46,20 @@ impl TwoZoneFixture {
         self.near[index].address().to_string()
     }
 
-    /// Requests that endpoints of the first zone have seen.
+    /// Requests that endpoints of the first zone received.
     fn near_request_count(&self) -> usize {
         self.near.iter().map(|endpoint| endpoint.requests().len()).sum()
     }
 }
 
-/// The program as an operator's shell runs it.
+/// Runs the program.
 fn run_gapless(instance: &Gapless, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).args(["--admin", &instance.admin.to_string()]);
     command.output().expect("the program runs")
 }
 
-/// The same, when it must go well: what it prints.
+/// Runs a command that must succeed and returns its output.
 #[track_caller]
 fn run_order(instance: &Gapless, arguments: &[&str]) -> String {
     let output = run_gapless(instance, arguments);
@@ -68,7 +68,7 @@ fn run_order(instance: &Gapless, arguments: &[&str]) -> String {
     stdout
 }
 
-/// The same, when it must not: why.
+/// Runs a command that must fail and returns its error text.
 #[track_caller]
 fn run_refused_order(instance: &Gapless, arguments: &[&str], code: i32) -> String {
     let output = run_gapless(instance, arguments);

@@ -1,4 +1,4 @@
-//! Orders outlive the process: a stop, a kill at any moment, an upgrade; and end when they should.
+//! Orders survive a stop, a kill at any moment and an upgrade, and expire in time.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use super::{TwoZoneFixture, active_orders, run_order, wait_for_standing};
 use crate::support::instance::{BINARY, Gapless};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Where a world's state is, and how instances are started on it.
+/// A state directory, and instances that use it.
 struct DurableOrdersFixture {
     zones: TwoZoneFixture,
     directory: TempDir,
@@ -68,7 +68,7 @@ fn orders_survive_kill_stop_reload_and_upgrade() {
     for (then, now) in before.iter().zip(&after) {
         for field in ["id", "order", "of", "weight", "since", "until", "source", "note"] {
             let text = |value: &serde_json::Value| value[field].to_string();
-            // Two readings of two clocks.
+            // Two clocks are read at two times.
             let (then, now) = (text(then), text(now));
             let length = if matches!(field, "since" | "until") { 20 } else { then.len() };
             assert_eq!(then.get(..length), now.get(..length), "{field}");
@@ -151,7 +151,7 @@ fn unreadable_orders_file_is_reported_and_kept() {
 fn order_that_cannot_be_written_applies_with_warning() {
     let fixture = DurableOrdersFixture::new();
     let gapless = fixture.start();
-    // What is no file cannot be replaced by one.
+    // A directory cannot be replaced by a file.
     std::fs::create_dir_all(fixture.orders_file().join("in the way")).expect("made");
     let output = run_order(&gapless, &["evacuate", "here/a"]);
     assert!(output.contains("could NOT be written"), "{output}");
@@ -162,7 +162,7 @@ fn order_that_cannot_be_written_applies_with_warning() {
     assert_eq!(gapless.metric("gapless_orders_durable"), 1.0);
 }
 
-/// Orders and restores as fast as it can.
+/// Issues orders and restorations as fast as possible.
 fn drain_and_restore_repeatedly(gapless: &Gapless, endpoint: &str) -> Child {
     let admin = gapless.admin;
     let script = format!(

@@ -1,4 +1,4 @@
-//! When the new process cannot take over, nobody notices.
+//! A failed upgrade affects no client.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::load::SteadyLoad;
 use crate::support::upgrade::running_pids;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Makes a program of these lines; see [`copy`] for who writes it.
+/// Makes an executable script of these lines, written by a separate process.
 fn write_script(lines: &str) -> impl FnOnce(&Path) {
     let text = format!("#!/bin/sh\n{lines}\n");
     move |path| {
@@ -79,7 +79,7 @@ fn bad_executable_keeps_old_process_until_a_good_one() {
     assert_eq!(gapless.get("/").text(), "one");
 }
 
-/// The old process is not replaced while it stops, and takes along what was to replace it.
+/// A stop during an upgrade ends both processes.
 #[test]
 fn sigterm_ends_upgrade_in_progress() {
     let one = TestEndpoint::start("one");

@@ -1,4 +1,4 @@
-//! What the old process knew, the new one knows from its first request on.
+//! Health passes from the old process to its successor.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Probed so seldom that what is known was found out by another process; and so patiently that a
-/// probe that hears nothing finds out nothing in the time of a test.
+/// Probed so rarely that all health is inherited, and with timeouts so long that a
+/// silent probe has no outcome within a test.
 const RARE_PROBES: &str =
     "detect = { interval = \"60s\", down_interval = \"60s\", timeout = \"50s\", down_after = 1 }";
 
@@ -46,7 +46,7 @@ fn down_endpoint_stays_down_after_upgrade() {
     eventually("its verdict", DEFAULT_TIMEOUT, || gapless.endpoint_state(near.address()) == "down");
     eventually("the other's", DEFAULT_TIMEOUT, || gapless.endpoint_state(far.address()) == "up");
     let before = gapless.endpoint(near.address());
-    // Neither of them tells the new process anything.
+    // Neither endpoint gives evidence to the new process.
     near.set_probe_mode(ResponseMode::Hang);
     far.set_probe_mode(ResponseMode::Hang);
     gapless.upgrade();

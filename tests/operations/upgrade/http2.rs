@@ -1,4 +1,4 @@
-//! HTTP/2 says by itself how far a connection that ends has come.
+//! HTTP/2 clients during upgrades: GOAWAY tells which streams were processed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     client
 }
 
-/// One request; on a new connection where no stream can be begun any more, or GOAWAY has come and says
-/// that it was not looked at (RFC 9113 6.8).
+/// One request; on a new connection if no stream can be opened, or if GOAWAY says
+/// that the stream was not processed (RFC 9113 6.8).
 async fn send_request(
     address: SocketAddr,
     connection: &mut Option<SendRequest<Bytes>>,
@@ -34,7 +34,7 @@ async fn send_request(
             Some(client) => client,
             None => connect(address).await,
         };
-        // GOAWAY has come.
+        // GOAWAY has arrived.
         let Ok(mut client) = client.ready().await else { continue };
         let Ok((response, _)) = client.send_request(request(), true) else { continue };
         match response.await {

@@ -1,4 +1,4 @@
-//! Upgrades in place: the running process starts its executable anew, hands over, and leaves.
+//! Upgrades in place: the running process starts its executable, hands over and leaves.
 
 mod failures;
 mod health;
@@ -22,7 +22,7 @@ fn config_for(endpoint: &TestEndpoint) -> ConfigBuilder {
     ConfigBuilder::new().zone("here/a", &[endpoint.address()])
 }
 
-/// A program of its own, beside its configuration.
+/// A copy of the program beside its configuration.
 struct InstalledProgram {
     gapless: Gapless,
     program: PathBuf,
@@ -43,7 +43,7 @@ impl InstalledProgram {
         Self { gapless, program }
     }
 
-    /// Puts another program in its place, as a package manager does.
+    /// Replaces the program as a package manager does.
     fn replace(&self, make: impl FnOnce(&Path)) {
         let aside = self.program.with_extension("new");
         make(&aside);
@@ -51,7 +51,7 @@ impl InstalledProgram {
     }
 }
 
-/// Puts the program there. Written by a process of its own: what is open for writing here while
+/// Copies the program by a separate process: a file that is open for writing here while
 /// another test starts a process cannot be executed.
 fn copy_program(to: &Path) {
     let status = Command::new("cp").arg(BINARY).arg(to).status();
@@ -74,7 +74,7 @@ fn upgrade_runs_currently_installed_executable() {
     assert_eq!(installed.gapless.get("/").text(), "one");
     assert_eq!(installed.gapless.metric("gapless_upgrades_total{result=\"ok\"}"), 1.0);
     assert_eq!(installed.gapless.metric("gapless_last_upgrade_ok"), 1.0);
-    // And what took over is taken over from.
+    // The successor is upgraded too.
     installed.gapless.upgrade();
     installed.gapless.wait_for_single_process(DEFAULT_TIMEOUT);
     assert_eq!(installed.gapless.get("/").text(), "one");
@@ -157,7 +157,7 @@ fn restart_only_changes_apply_on_upgrade() {
     gapless.upgrade();
     assert_eq!(needs_restart(), serde_json::json!([]));
     gapless.wait_for_single_process(DEFAULT_TIMEOUT);
-    // One socket and three workers, then three workers less two.
+    // One socket and three workers, then one worker.
     for _ in 0..50 {
         assert_eq!(gapless.get("/").text(), "one");
         assert_eq!(crate::support::client::get(second, "/").text(), "one");

@@ -1,4 +1,4 @@
-//! A service manager that passes sockets and wants to be told.
+//! A service manager that passes sockets and expects notifications.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::{BINARY, Gapless};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Gives descriptors 3 and 4 to what it becomes.
+/// A shell line that passes descriptors 3 and 4 to the program.
 const PASS_LISTENERS_SCRIPT: &str = "exec 3<&0 4<&1 </dev/null >/dev/null
 export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:spare
 exec \"$@\"";
@@ -46,7 +46,7 @@ fn start_with_listeners(config: &ConfigBuilder, listeners: [TcpListener; 2]) -> 
 fn passed_sockets_are_used() {
     let one = TestEndpoint::start("one");
     let ((web, address), (spare, unused)) = (bind_listener(), bind_listener());
-    // What comes before there is a process waits in the queue.
+    // Connections before the start wait in the accept queue.
     let mut queued_client = TestClient::open(address);
     let listener_handles = [&web, &spare].map(|one| one.try_clone().expect("a handle"));
     let config = config_for(&one).listen(address);
@@ -57,7 +57,7 @@ fn passed_sockets_are_used() {
     let log = gapless.log();
     let warning = format!("no listener of the configuration is on {unused} (spare)");
     assert!(log.contains(&warning), "{log}");
-    // What is not used is there for a later configuration, and so is what is used no more.
+    // Sockets that are not used, or no longer, are kept for a later configuration.
     gapless.write_config(&config.clone().listen(unused).text());
     eventually("the spare one is used", DEFAULT_TIMEOUT, || gapless.generation() == 2);
     assert_eq!(client::get(unused, "/").text(), "one");

@@ -1,4 +1,4 @@
-//! Clients of every kind, while one process after the other takes over.
+//! Clients of every kind during a series of upgrades.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -13,10 +13,10 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// One process after the other.
+/// The number of upgrades in a row.
 const UPGRADE_COUNT: u64 = 10;
 
-/// Clients that ask one request after the other, and do as they are told about their connections.
+/// Clients that send one request after another and follow `connection: close`.
 struct UpgradeClients {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -26,7 +26,7 @@ struct UpgradeClients {
 #[derive(Clone, Copy)]
 enum ClientBehavior {
     KeepAlive,
-    /// Keeps its connection, and is silent for longer than a process takes to be replaced.
+    /// Keeps its connection, and pauses longer than an upgrade takes.
     MostlyIdle,
     Reconnecting,
     Posting,
@@ -47,7 +47,7 @@ impl UpgradeClients {
         self.answered.load(SeqCst)
     }
 
-    /// Ends them: what they met that was not as it should be.
+    /// Stops the clients and returns their failures.
     fn stop(self) -> Vec<String> {
         self.stop.store(true, SeqCst);
         let join_client = |thread: JoinHandle<Vec<String>>| thread.join().expect("no panic");
@@ -115,7 +115,7 @@ fn no_request_fails_over_ten_upgrades() {
     let clients = UpgradeClients::start(gapless.address, &behaviors);
     for upgrades in 1..=UPGRADE_COUNT {
         let before = clients.answered();
-        // Every other one with another number of workers.
+        // Every other upgrade changes the number of workers.
         gapless.write_config(&config(&one, &two, 1 + (upgrades % 3) as u32).text());
         gapless.upgrade();
         eventually("requests go on", DEFAULT_TIMEOUT, || clients.answered() > before + 20);
@@ -127,14 +127,14 @@ fn no_request_fails_over_ten_upgrades() {
     assert!(failures.is_empty(), "{} of {answered}: {failures:?}", failures.len());
 }
 
-/// A program's words, if it is installed.
+/// The command of a program, if it is installed.
 fn spawn_with_stdout(program: &str, arguments: &[&str]) -> Option<std::process::Child> {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
     command.spawn().ok()
 }
 
-/// As many connections and requests as one core can make.
+/// Load for one core.
 #[test]
 fn wrk_sees_no_error_over_five_upgrades() {
     let (one, two) = (TestEndpoint::start("one"), TestEndpoint::start("two"));
