@@ -1,4 +1,4 @@
-//! Circuit breakers: what is at its limit is passed by, waited for, or refused, and never blamed.
+//! Circuit breakers: an endpoint at a limit is skipped, waited for or refused, without evidence.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Lets requests be held at an endpoint, and go on one by one.
+/// Holds requests at an endpoint and releases them one by one.
 #[derive(Clone, Default)]
 struct ResponsePermits(Arc<(Mutex<usize>, Condvar)>);
 
@@ -27,7 +27,7 @@ impl ResponsePermits {
         *free = free.saturating_sub(1);
     }
 
-    /// Answers with the request's `x-id` as soon as it may pass.
+    /// Answers with the request's `x-id` once it is released.
     fn permitted_mode(&self) -> ResponseMode {
         let permits = self.clone();
         ResponseMode::script(move |head, wire| {
@@ -78,14 +78,14 @@ impl BreakerFixture {
         client
     }
 
-    /// Sends one and waits until the near endpoint holds it.
+    /// Sends a request and waits until the near endpoint holds it.
     fn send_held(&self, id: &str) -> TestClient {
         let client = self.send(id);
         eventually("it is held", DEFAULT_TIMEOUT, || self.near.count_with_id(id) == 1);
         client
     }
 
-    /// Sends one that waits for a connection.
+    /// Sends a request that waits for a connection.
     fn send_queued(&self, id: &str, in_flight: u64) -> TestClient {
         let client = self.send(id);
         eventually("it waits", DEFAULT_TIMEOUT, || {
@@ -104,7 +104,7 @@ impl BreakerFixture {
         self.gapless.metric(&format!("gapless_breaker_rejections_total{{{labels}}}"))
     }
 
-    /// Nobody has anything to say against the endpoint.
+    /// Asserts that the endpoint has no evidence against it.
     #[track_caller]
     fn assert_endpoint_has_no_failures(&self) {
         let status = self.endpoint_status();
@@ -155,7 +155,7 @@ fn pool_at_request_limit_rejects_immediately() {
     fixture.assert_endpoint_has_no_failures();
 }
 
-/// A body that is still passed on is a request in flight.
+/// A body that is still being forwarded is a request in flight.
 #[test]
 fn streamed_response_is_in_flight_until_it_ends() {
     let fixture = BreakerFixture::new("limits = { pool = { requests = 1 } }");
@@ -245,7 +245,7 @@ fn request_uses_another_endpoint_instead_of_queueing() {
     assert_eq!(response_text(held), "one");
 }
 
-/// The connection to a suspect takes all the room there is: it is better than none.
+/// A suspect's connection may use the last free place.
 #[test]
 fn idle_connection_to_suspect_is_used_at_pool_limit() {
     let fixture = BreakerFixture::new("limits = { pool = { connections = 1 } }");
@@ -259,7 +259,7 @@ fn idle_connection_to_suspect_is_used_at_pool_limit() {
     assert_eq!(fixture.rejections("pool", "connections"), 1.0);
 }
 
-/// An idle connection of one worker gives way to a request that waits at another.
+/// An idle connection of one worker is closed for a request that waits at another.
 #[test]
 fn workers_share_the_connection_limit() {
     let config = ConfigBuilder::default()

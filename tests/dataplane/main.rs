@@ -1,4 +1,4 @@
-//! The path of a request, over real sockets: from the listener to the endpoint and back.
+//! The request path over real sockets: from the listener to the endpoint and back.
 
 #[path = "../support/mod.rs"]
 mod support;

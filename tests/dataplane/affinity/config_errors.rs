@@ -1,4 +1,4 @@
-//! What cannot be meant is refused, with its place and a way to mend it.
+//! Invalid affinity settings are refused with their place and a help.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! By a key: the same leads to the same endpoint, and to the next one while that fails.
+//! Consistent hashing: a key keeps its endpoint, and moves while that endpoint fails.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
 const KEY_COUNT: usize = 60;
 
-/// Where each key goes.
+/// The endpoint of each key.
 fn key_owners(gapless: &Gapless, field: &dyn Fn(usize) -> String) -> Vec<String> {
     (0..KEY_COUNT).map(|n| get_with_fields(gapless, &field(n)).text()).collect()
 }
 
-/// Keys find their endpoints by `field`, under any of these lines of the pool; an endpoint that fails
-/// loses its keys alone, and gets them back.
+/// Checks keys from `field` with these pool lines: a failed endpoint
+/// loses only its own keys, and gets them back.
 fn assert_keys_stay_on_their_endpoints(pool: &str, field: &dyn Fn(usize) -> String) {
     let fixture = AffinityFixture::new(5);
     let config = fixture.config(pool);
@@ -42,7 +42,7 @@ fn assert_keys_stay_on_their_endpoints(pool: &str, field: &dyn Fn(usize) -> Stri
         (key_owners(&gapless, field) == before).then_some(())
     });
     drop(gapless);
-    // What a key is hashed to is the same in every process.
+    // A key's hash is the same in every process.
     assert_eq!(key_owners(&Gapless::start_ready(&config), field), before, "{pool}");
 }
 

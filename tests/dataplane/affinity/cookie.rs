@@ -1,4 +1,4 @@
-//! By a cookie: through reloads, restarts and upgrades, and when its endpoint fails.
+//! Cookie affinity through reloads, restarts, upgrades and failures.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ fn new_affinity_cookie(gapless: &Gapless) -> (String, String) {
     (affinity_cookie(&answer), answer.text())
 }
 
-/// Asks often enough that chance would have gone elsewhere.
+/// Sends so many requests that chance would choose another endpoint.
 #[track_caller]
 fn assert_sticky(gapless: &Gapless, cookie: &str, endpoint: &str) {
     for _ in 0..20 {
@@ -72,7 +72,7 @@ fn forged_cookie_is_refused_and_replaced() {
         assert!(answer.field("set-cookie").is_some(), "it gets one of its own: {bad}");
     }
     assert_eq!(affinity_outcomes(&gapless, "refused"), 4.0);
-    // A client may have others of that name, of other paths.
+    // A client may hold other cookies of that name for other paths.
     assert_sticky(&gapless, &format!("{forged}; {cookie}"), &endpoint);
     assert_eq!(affinity_outcomes(&gapless, "refused"), 4.0);
 }
@@ -154,14 +154,14 @@ fn upgraded_process_accepts_cookies_of_its_predecessor() {
     assert_sticky(&gapless, &cookie, &endpoint);
 }
 
-/// A client whose endpoint is gone; its cookie, and where it went.
+/// A client after its endpoint was removed: its cookie and its new endpoint.
 fn fail_endpoint_of_client(
     gapless: &Gapless,
     fixture: &AffinityFixture,
     (cookie, endpoint): (&str, &str),
 ) -> (String, String) {
     fixture.endpoint_named(endpoint).kill();
-    // While it is only suspected clients pass by, and keep their pins.
+    // While the endpoint is a suspect, clients use another one and keep their cookies.
     let answer = poll_until("another pin", DEFAULT_TIMEOUT, || {
         let answer = get_with_cookie(gapless, cookie);
         assert_eq!(answer.status, 200, "it is served elsewhere at once");

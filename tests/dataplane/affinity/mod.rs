@@ -1,4 +1,4 @@
-//! Clients that stay with an endpoint, and keys that find theirs, through the real proxy.
+//! Session affinity and consistent hashing through the real proxy.
 
 mod config_errors;
 mod consistent_hash;
@@ -36,14 +36,14 @@ impl AffinityFixture {
     }
 }
 
-/// Asks with these lines of header fields.
+/// Sends a GET with these header lines.
 fn get_with_fields(gapless: &Gapless, fields: &str) -> TestResponse {
     let mut client = TestClient::open(gapless.address);
     client.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n")).expect("sent");
     client.read_response("GET").expect("an answer")
 }
 
-/// Asks as a browser would that has this cookie.
+/// Sends a GET with this cookie.
 fn get_with_cookie(gapless: &Gapless, cookie: &str) -> TestResponse {
     get_with_fields(gapless, &format!("cookie: theme=dark; {cookie}; lang=en\r\n"))
 }

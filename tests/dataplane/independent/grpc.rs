@@ -10,7 +10,7 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const PROGRAM: &str = "grpc_peer.py";
 
-/// Its pool is probed as grpcio's own health service says.
+/// The pool is probed by grpcio's health service.
 fn grpc_pool_config(endpoint: &PythonEndpoint) -> ConfigBuilder {
     let pool = "protocol = \"http2\"\nprobe = { grpc = \"shop.Cart\" }";
     ConfigBuilder::new().pool(pool).zone("here/a", &[endpoint.address])

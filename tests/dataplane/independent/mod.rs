@@ -1,4 +1,4 @@
-//! Clients and endpoints that others wrote and that know nothing of each other's habits here: gRPC by
+//! Independent implementations: gRPC by
 //! grpcio, WebSocket by Python's websockets, each on both sides of gapless.
 
 mod grpc;

@@ -1,4 +1,4 @@
-//! Programs in Python, in an environment of their own that is made once.
+//! Python programs in a virtual environment that is created once.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// What they need, to the very version.
+/// Their packages with exact versions.
 const PACKAGES: [&str; 5] = [
     "grpcio==1.85.3",
     "grpcio-health-checking==1.85.1",
@@ -18,10 +18,10 @@ const PACKAGES: [&str; 5] = [
     "websockets==17.4",
 ];
 
-/// Where the programs are.
+/// The folder of the programs.
 const PROGRAM_DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dataplane/independent");
 
-/// The interpreter, with all packages. Where it cannot be had that is said loudly, and in CI it is a failure.
+/// The interpreter with all packages. Without it the test is reported as skipped, and fails in CI.
 pub(crate) fn python_interpreter() -> Option<&'static Path> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PYTHON.get_or_init(install_python_environment) {
@@ -40,7 +40,7 @@ pub(crate) fn python_interpreter() -> Option<&'static Path> {
 fn install_python_environment() -> Result<PathBuf, String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("independent");
     let (python, complete) = (directory.join("bin/python"), directory.join("complete"));
-    // Another run of these tests may make the same one now.
+    // Another test run may create the same environment now.
     let lock = File::create(directory.with_extension("lock")).map_err(|error| error.to_string())?;
     lock.lock().map_err(|error| error.to_string())?;
     let wanted = PACKAGES.join("\n");
@@ -67,7 +67,7 @@ fn run_to_success(command: &mut Command) -> Result<(), String> {
 fn python_command(python: &Path, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(python);
     command.arg(Path::new(PROGRAM_DIRECTORY).join(program)).args(arguments);
-    // No caches beside the sources, and nobody between us and loopback.
+    // No caches beside the sources, and no proxy for loopback.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_PROXY", "127.0.0.1");
     command
 }
@@ -79,7 +79,7 @@ pub(crate) struct PythonEndpoint {
 }
 
 impl PythonEndpoint {
-    /// Starts `program serve`, and waits until it has told its port.
+    /// Starts `program serve`, and waits until it prints its port.
     #[track_caller]
     pub(crate) fn start(python: &Path, program: &str) -> Self {
         let mut command = python_command(python, program, &["serve"]);
@@ -95,7 +95,7 @@ impl PythonEndpoint {
 
 impl Drop for PythonEndpoint {
     fn drop(&mut self) {
-        // What fails here has ended already.
+        // A failure here means that the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

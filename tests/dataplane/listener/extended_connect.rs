@@ -95,7 +95,7 @@ fn extended_connect_request(protocol: &str) -> Request<()> {
     request
 }
 
-/// Asks for a tunnel; the answer's head, and the stream.
+/// Requests a tunnel; returns the response head and the stream.
 async fn open_tunnel(client: &mut SendRequest<Bytes>) -> (Response<()>, H2Tunnel) {
     let mut ready = client.clone().ready().await.expect("open");
     assert!(ready.is_extended_connect_protocol_enabled(), "it is offered");
@@ -105,7 +105,7 @@ async fn open_tunnel(client: &mut SendRequest<Bytes>) -> (Response<()>, H2Tunnel
     (Response::from_parts(head, ()), H2Tunnel { send, receive, unread: Bytes::new() })
 }
 
-/// A client that knows what the server offers.
+/// A client that has received the server's SETTINGS.
 async fn connect_ready(gapless: &Gapless) -> SendRequest<Bytes> {
     let mut client = connect_http2(gapless.address).await;
     send_request(&mut client, get_request("/"), b"").await.expect("an answer");
@@ -134,7 +134,7 @@ fn switching_protocols(key: &str) -> String {
     )
 }
 
-/// Grants it, and then does as the script says.
+/// Accepts the upgrade, then runs the script.
 fn accept_upgrade_then(
     then: impl Fn(&mut crate::support::wire::WireStream) -> io::Result<ConnectionAction>
     + Send
@@ -153,7 +153,7 @@ fn accept_upgrade_then(
     })
 }
 
-/// Sends back what it gets, until the end.
+/// Echoes bytes until the end.
 fn echo_mode() -> ResponseMode {
     accept_upgrade_then(|wire| {
         loop {
@@ -235,7 +235,7 @@ fn extended_connect_becomes_an_http1_upgrade() {
         let mut back = [0; 27];
         tunnel.read_exact(&mut back).await.expect("the same bytes");
         assert_eq!(&back, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        // The other streams of the connection are as they were.
+        // The other streams of the connection are not affected.
         assert_eq!(
             send_request(&mut client, get_request("/"), b"").await.expect("an answer").body,
             b"plain"
@@ -364,7 +364,7 @@ fn idle_tunnel_times_out_and_its_connection_stays_open() {
     wait_until_reset(&endpoint);
 }
 
-/// Over HTTP/2 a reset looks like an end. An endpoint that goes on after one must not be left with it.
+/// hyper shows a reset stream as ended. The endpoint's direction must still be closed.
 #[test]
 fn tunnel_reset_by_client_resets_the_endpoint() {
     let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), "");

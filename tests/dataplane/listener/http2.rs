@@ -1,4 +1,4 @@
-//! HTTP/2 as clients that mean well speak it, over TLS and in cleartext.
+//! HTTP/2 from well-behaved clients, over TLS and in cleartext.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::support::instance::Gapless;
 use crate::support::pki::CertificateAuthority;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Longest that a test waits for one thing.
+/// Timeout of one step of a test.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn block_on_local<T>(client: impl Future<Output = T>) -> T {
@@ -30,7 +30,7 @@ pub(crate) fn block_on_local<T>(client: impl Future<Output = T>) -> T {
     LocalSet::new().block_on(&runtime.expect("a runtime"), client)
 }
 
-/// What arrived in answer to a request.
+/// The response to a request.
 #[derive(Debug)]
 pub(crate) struct H2Response {
     pub(crate) status: StatusCode,
@@ -51,7 +51,7 @@ where
     builder.handshake(io).await.expect("HTTP/2")
 }
 
-/// Begins with HTTP/2 in cleartext.
+/// Starts HTTP/2 in cleartext.
 pub(crate) async fn connect_http2(address: SocketAddr) -> SendRequest<Bytes> {
     connect_with_window(address, 1 << 20).await
 }
@@ -89,7 +89,7 @@ fn post_request() -> Request<()> {
     request
 }
 
-/// Asks; whatever body there is goes in pieces of 10,000 bytes.
+/// Sends a request; a body is sent in pieces of 10,000 bytes.
 pub(crate) async fn send_request(
     client: &mut SendRequest<Bytes>,
     request: Request<()>,
@@ -104,7 +104,7 @@ pub(crate) async fn send_request(
             let mut sent = 0;
             while sent < piece.len() {
                 while stream.capacity() == 0 {
-                    // An answer that comes before the end stops the upload.
+                    // A response before the end stops the upload.
                     match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
                         Some(Ok(_)) => {}
                         _ => return,
@@ -403,7 +403,7 @@ fn stream_with_closed_window_is_reset_after_timeout() {
     assert_eq!(gapless.endpoint_state(endpoint.address()), "up");
 }
 
-/// As many answers as a connection takes, none of them read, leave the proxy as it was.
+/// Unread responses on all streams do not harm the proxy.
 #[test]
 fn unread_streams_do_not_delay_other_clients() {
     let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), "");

@@ -1,4 +1,4 @@
-//! HTTP/2 as attackers speak it: what would become something else in HTTP/1.1, and floods.
+//! HTTP/2 attacks: fields that would change their meaning in HTTP/1.1, and floods.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 const VALID_REQUEST: [(&[u8], &[u8]); 4] =
     [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a.example"), (b":path", b"/")];
 
-/// The good request with these fields added.
+/// The valid request with these fields added.
 fn with_fields<'a>(fields: H2Fields<'a>) -> Vec<(&'a [u8], &'a [u8])> {
     [&VALID_REQUEST[..], fields].concat()
 }
 
-/// The good request with one pseudo-field changed, or left out.
+/// The valid request with one pseudo-field changed or omitted.
 fn with_pseudo_field<'a>(name: &[u8], value: Option<&'a [u8]>) -> Vec<(&'a [u8], &'a [u8])> {
     let mut fields = Vec::new();
     for (field_name, default_value) in VALID_REQUEST {
@@ -30,7 +30,8 @@ fn with_pseudo_field<'a>(name: &[u8], value: Option<&'a [u8]>) -> Vec<(&'a [u8],
     fields
 }
 
-/// Nothing that has two readings reaches an endpoint: the stream is reset, refused, or all is over.
+/// An ambiguous request never reaches an endpoint: its stream is reset or refused, or the
+/// connection ends.
 fn is_refused(end: &StreamEnd) -> bool {
     match end {
         StreamEnd::Response(status) => matches!(status, 400 | 405 | 431 | 501),
@@ -199,7 +200,7 @@ fn concurrent_streams_are_limited() {
     eventually("all of the others", DEFAULT_TIMEOUT, || endpoint.requests().len() == 100);
 }
 
-/// What an honest client gets, meanwhile or afterwards.
+/// Asserts that an honest client is served.
 #[track_caller]
 fn assert_good_client_is_served(address: std::net::SocketAddr, endpoint: &TestEndpoint) {
     endpoint.set_mode(ResponseMode::Ok);
@@ -229,7 +230,8 @@ fn rapid_reset_closes_the_connection() {
     assert_good_client_is_served(gapless.address, &endpoint);
 }
 
-/// Each request is let through before it is reset, so that no count of unseen ones notices.
+/// Each request is dispatched before it is reset, so a count of undispatched resets does not find
+/// it.
 #[test]
 fn paced_rapid_reset_closes_the_connection() {
     let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), "");
@@ -255,7 +257,7 @@ fn paced_rapid_reset_closes_the_connection() {
     assert_good_client_is_served(gapless.address, &endpoint);
 }
 
-/// Streams that the client makes us reset, by breaking rules (CVE-2025-8671).
+/// Streams that the client makes the proxy reset by violations (CVE-2025-8671).
 #[test]
 fn made_you_reset_closes_the_connection() {
     let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), "");
@@ -266,7 +268,7 @@ fn made_you_reset_closes_the_connection() {
     for _ in 0..10_000 {
         let stream = frames.next_stream_id();
         bytes.extend(encode_frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields));
-        // A window's increment of nothing.
+        // A window increment of zero.
         bytes.extend(encode_frame(8, 0, stream, &[0; 4]));
     }
     let _ = frames.client.send(bytes);
@@ -302,7 +304,7 @@ fn continuation_flood_closes_the_connection() {
     assert_good_client_is_served(gapless.address, &endpoint);
 }
 
-/// One long field, named again and again by its index: little on the wire, much when it is decoded.
+/// One long field referenced repeatedly by its index: small on the wire, large when decoded.
 #[test]
 fn hpack_bomb_is_rejected() {
     let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), "");
@@ -348,7 +350,7 @@ fn control_frame_floods_do_not_delay_other_clients() {
                     encode_frame(HEADERS, END_HEADERS, stream, &encode_fields(&VALID_REQUEST));
                 let _ = frames.client.send(headers);
                 let batch = flood_frame.repeat(1_000);
-                // Nothing is read of what comes back.
+                // Responses are not read.
                 let _ = frames.client.wire.stream().set_write_timeout(Some(Duration::from_secs(2)));
                 for _ in 0..200 {
                     if frames.client.send(&batch).is_err() {

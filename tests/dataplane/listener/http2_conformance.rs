@@ -1,5 +1,6 @@
-//! What RFC 9113 and RFC 7541 demand of a server: most of it the library keeps, and this sees that it
-//! does as it is set up here. What it leaves to us is in [`super::injection`] and [`super::http2`].
+//! Requirements of RFC 9113 and RFC 7541 for a server. Most are met by the library; these tests
+//! check
+//! the configured whole. The others are in [`super::http2_attacks`] and [`super::http2`].
 
 use super::http2_frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM,
@@ -21,7 +22,7 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const COMPRESSION_ERROR: u32 = 9;
 
-/// What is said of a stream that is over.
+/// The end of a stream.
 const CLOSED_STREAM_ERRORS: &[u32] = &[STREAM_CLOSED, PROTOCOL_ERROR];
 
 type ConformanceCase = (&'static str, Vec<u8>, &'static [u32]);
@@ -35,12 +36,12 @@ fn request_fields(method: &[u8]) -> Vec<u8> {
     ])
 }
 
-/// A request that is over.
+/// A complete request.
 fn get_frame(stream: u32) -> Vec<u8> {
     encode_frame(HEADERS, END_HEADERS | END_STREAM, stream, &request_fields(b"GET"))
 }
 
-/// A request whose body is to follow.
+/// A request head with a body to follow.
 fn post_frame(stream: u32) -> Vec<u8> {
     encode_frame(HEADERS, END_HEADERS, stream, &request_fields(b"POST"))
 }
@@ -100,7 +101,7 @@ fn wrong_stream_cases() -> Vec<ConformanceCase> {
     ]
 }
 
-/// Frames of the wrong size, or of a kind that no client has.
+/// Frames of wrong sizes or of types that clients must not send.
 fn wrong_size_cases() -> Vec<ConformanceCase> {
     let open = |kind, flags, payload: &[u8]| {
         concat_frames(&post_frame(1), &encode_frame(kind, flags, 1, payload))
@@ -128,7 +129,7 @@ fn wrong_size_cases() -> Vec<ConformanceCase> {
     ]
 }
 
-/// Windows and settings that nobody may have.
+/// Invalid windows and settings.
 fn window_cases() -> Vec<ConformanceCase> {
     let many: Vec<u8> = (0..6).flat_map(|_| encode_frame(DATA, 0, 1, &[0; 16_384])).collect();
     let grown =
@@ -194,7 +195,7 @@ fn hpack_cases() -> Vec<ConformanceCase> {
     ]
 }
 
-/// Trailers that are none.
+/// Invalid trailers.
 fn trailer_cases() -> Vec<ConformanceCase> {
     let trailer = |flags, fields: &[(&[u8], &[u8])]| {
         concat_frames(
@@ -214,8 +215,8 @@ fn trailer_cases() -> Vec<ConformanceCase> {
     ]
 }
 
-/// What the library does where the standard wants something else: errors by a less telling name, and a
-/// field that it drops instead of refusing what has it.
+/// Deviations of the library from the standard: errors with a more general code, and a
+/// field that it drops instead of refusing the request.
 const KNOWN_DEVIATIONS: &[(&str, StreamEnd)] = &[
     ("5.1 DATA after the end", StreamEnd::ConnectionClosed(Some(PROTOCOL_ERROR))),
     ("6.3 PRIORITY", StreamEnd::ConnectionClosed(Some(PROTOCOL_ERROR))),
@@ -236,7 +237,7 @@ const KNOWN_DEVIATIONS: &[(&str, StreamEnd)] = &[
     ("8.1 a pseudo-field", StreamEnd::Response(200)),
 ];
 
-/// How it ends, whichever stream it is told of; what was answered may still end badly.
+/// The first end of any stream; an answered stream may still end with an error.
 fn connection_end(frames: &mut RawH2Client) -> StreamEnd {
     let code = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four"));
     let mut goaway = None;

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame, as no library would send it.
+//! HTTP/2 on raw frames, as no library sends them.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
 
-/// Fields as they are to be sent.
+/// Fields to be sent.
 pub(crate) type H2Fields<'a> = &'a [(&'a [u8], &'a [u8])];
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct H2Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A frame as it lies on the wire.
+/// An encoded frame.
 pub(crate) fn encode_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()

@@ -46,7 +46,7 @@ fn tls_listener_table(names: &[&str], lines: &str) -> String {
     format!("[listen.tls]\ncertificates = [{}]\n{lines}\n", list.join(", "))
 }
 
-/// Starts with files in the directory.
+/// Starts with files in a directory.
 fn start_with_files(directory: TempDir, text: &str) -> Gapless {
     let file = directory.path().join("gapless.toml");
     std::fs::write(&file, text).expect("written");
@@ -63,7 +63,7 @@ fn start_cleartext(config: &ConfigBuilder, listener: &str) -> (TestEndpoint, Gap
     (endpoint, gapless)
 }
 
-/// A proxy with a certificate for `a.example`, and who issued it.
+/// A proxy with a certificate for `a.example`, and its issuer.
 fn start_tls(config: &ConfigBuilder, lines: &str) -> (TestEndpoint, Gapless, CertificateAuthority) {
     let authority = CertificateAuthority::new("authority");
     let endpoint = TestEndpoint::start("one");

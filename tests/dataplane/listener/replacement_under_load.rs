@@ -1,5 +1,6 @@
-//! Certificates and processes are replaced, ten times each, while wrk (HTTP/1.1) and h2load (HTTP/2) ask
-//! over TLS without a pause: no request of theirs may fail.
+//! Certificates and processes are replaced, ten times each, under wrk (HTTP/1.1) and h2load
+//! (HTTP/2)
+//! over TLS: no request may fail.
 //!
 //! wrk has a request under way on each of its connections at any time. Where an answer said
 //! `connection: close` it opens another one and counts nothing (`http_should_keep_alive` in
@@ -34,7 +35,7 @@ use crate::support::nginx::is_program_missing;
 use crate::support::pki::{CertificateAuthority, CertificateValidity};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// New certificates, and new processes.
+/// The number of new certificates and of new processes.
 const REPLACEMENTS: u64 = 10;
 
 const H2LOAD: &str = "h2load";
@@ -49,14 +50,14 @@ struct SharedLoadState {
     undisturbed_runs: AtomicU64,
 }
 
-/// What a load met.
+/// The results of a load.
 #[derive(Default)]
 struct LoadTotals {
     requests: u64,
     failures: Vec<String>,
 }
 
-/// Runs a load again and again.
+/// Runs a load repeatedly.
 fn run_repeatedly(
     state: &Arc<SharedLoadState>,
     program: &'static str,

@@ -1,4 +1,4 @@
-//! Handshakes: names, versions, clients' certificates, tickets, and clients that do not mean it.
+//! TLS handshakes: names, versions, client certificates, tickets, slow and broken clients.
 
 use std::io;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ fn alpn_selects_an_offered_protocol_or_fails() {
     connect(&["ftp"]).expect_err("nothing in common");
 }
 
-/// The answer's status, or `None` where the connection gives none: with TLS 1.3 a client hears that
+/// The response status, or `None` without a response: with TLS 1.3 a client learns that
 /// its certificate is refused only after its own side of the handshake.
 fn response_status(
     gapless: &Gapless,
@@ -203,7 +203,7 @@ fn forged_client_cert_field_in_cleartext_is_dropped() {
     assert_eq!(endpoint.requests()[0].head.field(CLIENT_CERT_FIELD), None);
 }
 
-/// How many of these connections resumed a session; each asks once.
+/// The number of these connections that resumed a session; each sends one request.
 fn count_resumed(
     gapless: &Gapless,
     client: &Arc<rustls::ClientConfig>,

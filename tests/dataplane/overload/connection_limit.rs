@@ -1,4 +1,4 @@
-//! As many clients as may be: who is idle goes first.
+//! The connection limit: idle connections are closed first.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::ResponseMode;
 use crate::support::eventually;
 
-/// Longer than a client that has just come is waited for.
+/// Longer than the grace period of a new connection.
 const NEW_CLIENT_GRACE: Duration = Duration::from_millis(1_200);
 
 fn config_with_three_connections() -> ConfigBuilder {
@@ -78,7 +78,7 @@ fn connection_with_request_in_flight_is_not_closed() {
     assert_eq!(gapless.get("/").status, 200, "now they are idle");
 }
 
-/// A client of HTTP/2 is told (RFC 9113 6.8).
+/// An HTTP/2 client receives GOAWAY (RFC 9113 6.8).
 #[test]
 fn idle_http2_connection_gets_goaway_at_the_limit() {
     let (_endpoint, gapless) = start_pair_with(config_with_three_connections());

@@ -1,4 +1,4 @@
-//! Too few descriptors: nobody is lost, and the operator and probes have theirs.
+//! Scarce descriptors: no client is lost, and probes and the admin listener keep theirs.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::eventually;
 use crate::support::instance::{Gapless, command_with_descriptor_limit};
 
-/// Descriptors with which hardly anything is left for clients.
+/// A limit that leaves few descriptors for clients.
 const FEW_DESCRIPTORS: u64 = 100;
 
 /// Many more clients than there are descriptors.
@@ -31,7 +31,7 @@ fn descriptor_exhaustion_keeps_admin_and_probes_working() {
     let (endpoint, mut gapless) = start_with_descriptors(FEW_DESCRIPTORS, ConfigBuilder::new());
     let mut clients: Vec<TestClient> =
         (0..CLIENT_COUNT).map(|_| TestClient::open(gapless.address)).collect();
-    // Half a request each: there is nobody idle to send away.
+    // Half a request each: no connection is idle.
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\n").expect("sent");
     }
@@ -48,7 +48,7 @@ fn descriptor_exhaustion_keeps_admin_and_probes_working() {
         assert_eq!(admin_client.read_response("GET").expect("an answer").status, 200);
     }
     let cpu_share = (gapless.cpu_time() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
-    // Whoever tries again at once takes most of a core, even here where nothing is optimised.
+    // An accept loop without a pause would take most of a core.
     assert!(cpu_share < 0.3, "{cpu_share} of a core, for nothing");
     assert!(!gapless.log().contains("out of descriptors"), "there are some for others");
     drop(clients);
@@ -72,7 +72,7 @@ fn idle_client_is_closed_for_a_new_one() {
     assert_eq!(clients.last_mut().expect("one").get("/").status, 200, "the last one is still here");
 }
 
-/// Idle connections to some endpoints do not keep others from being asked.
+/// Idle connections to some endpoints do not block requests to others.
 #[test]
 fn idle_endpoint_connections_are_closed_for_new_ones() {
     let endpoints: Vec<TestEndpoint> = (0..12).map(|_| TestEndpoint::start("one")).collect();
@@ -141,7 +141,7 @@ fn open_connections_and_descriptors_have_metrics() {
     });
 }
 
-/// Drops of heads hold what there is for a part of the time only.
+/// Dripped heads occupy connections for a limited time.
 #[test]
 fn slow_head_is_cut_early_at_the_descriptor_limit() {
     let (_endpoint, gapless) = start_with_descriptors(

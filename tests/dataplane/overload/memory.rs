@@ -1,4 +1,4 @@
-//! Near the bound of memory. The bound is moved, not what is used of it.
+//! Memory pressure: the tests move the limit, not the usage.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually, poll_until};
 
-/// Has `gapless` use this share of what it may, in thousandths, as `config` says the rest, so that it
-/// comes to `level`; what it uses grows a little by that.
+/// Sets the limit so that the present usage is this share in thousandths, which leads
+/// to `level`. Usage itself grows a little by the reload.
 #[track_caller]
 fn set_memory_pressure(gapless: &Gapless, config: &ConfigBuilder, used_permille: u64, level: f64) {
     poll_until("the level is reached", DEFAULT_TIMEOUT, || {
@@ -18,7 +18,7 @@ fn set_memory_pressure(gapless: &Gapless, config: &ConfigBuilder, used_permille:
         let generation = gapless.generation();
         gapless.write_config(&config.clone().tables(&format!("[limits]\nmemory = {bound}")).text());
         eventually("it is loaded", DEFAULT_TIMEOUT, || gapless.generation() > generation);
-        // It is looked at ten times a second.
+        // Memory is sampled ten times a second.
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(600) {
             if gapless.metric("gapless_memory_pressure") == level {
@@ -52,11 +52,11 @@ fn memory_pressure_sheds_idle_then_requests_then_accepts() {
     assert!(readiness.text().starts_with("overloaded: 9"), "{}", readiness.text());
     assert!(gapless.metric("gapless_overload_refusals_total") >= 1.0);
 
-    // From calm: what has stood still for a while would be eased in the middle of this.
+    // Starts from the calm level: a level without growth would ease during the test.
     gapless.write_config(&config.text());
     eventually("it is calm", DEFAULT_TIMEOUT, || gapless.metric("gapless_memory_pressure") == 0.0);
     set_memory_pressure(&gapless, &config, 1_100, 3.0);
-    // One may have been accepted before it was seen.
+    // One connection may have been accepted before the level changed.
     let mut waiting: Vec<TestClient> = (0..3).map(|_| TestClient::open(gapless.address)).collect();
     let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     waiting.iter_mut().for_each(|client| client.send(request).expect("sent"));

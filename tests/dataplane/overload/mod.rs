@@ -1,4 +1,4 @@
-//! Slow clients, many clients, and too little of what serving them takes.
+//! Slow clients, many clients, and scarce descriptors and memory.
 
 mod connection_limit;
 mod descriptors;
@@ -9,14 +9,14 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 
-/// One endpoint, which is up, and a proxy in front of it.
+/// One endpoint that is up, and a proxy in front of it.
 fn start_pair_with(config: ConfigBuilder) -> (TestEndpoint, Gapless) {
     let endpoint = TestEndpoint::start("one");
     let gapless = Gapless::start_ready(&config.zone("here/a", &[endpoint.address()]));
     (endpoint, gapless)
 }
 
-/// How many client connections were ended for this reason.
+/// The number of client connections closed for this reason.
 fn closed_connections(gapless: &Gapless, reason: &str) -> u64 {
     let name = format!("gapless_client_connections_closed_total{{reason=\"{reason}\"}} ");
     let page = gapless.admin_get("/metrics").text();

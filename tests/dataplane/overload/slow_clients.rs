@@ -1,4 +1,4 @@
-//! Clients that send or take a little now and then, to hold on to what others need.
+//! Slow clients that send or read a little at a time.
 
 use std::io::ErrorKind;
 use std::thread::sleep;
@@ -12,10 +12,10 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 
-/// A pause between two drops.
+/// The pause between two pieces.
 const DRIP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends `drops` one by one until the other side has something to say, or for too long; how long that
+/// Sends `drops` one by one until the proxy responds, or for too long. Returns how long that
 /// took.
 #[track_caller]
 fn send_slowly(client: &mut TestClient, piece: &str) -> Duration {
@@ -57,7 +57,7 @@ fn slow_head_gets_408_after_header_timeout() {
     assert_eq!((closed_connections(&gapless, "header_timeout"), endpoint.requests().len()), (2, 1));
 }
 
-/// What was read to see what is spoken counts in the time of the head.
+/// The version sniff counts into the header timeout.
 #[test]
 fn header_timeout_starts_at_accept() {
     let (_endpoint, gapless) = start_pair_with(config_with_limits("header_timeout = \"2s\""));
@@ -111,7 +111,7 @@ fn long_request_is_not_idle() {
     endpoint.set_mode(ResponseMode::Slow(Duration::from_secs(3)));
     let mut client = TestClient::open(gapless.address);
     let one = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-    // The second is there in time, but for its end.
+    // The second head arrives in time except for its end.
     client.send([one, &one[..20]].concat()).expect("sent");
     assert_eq!(client.read_response("GET").expect("an answer").status, 200);
     client.send(&one[20..]).expect("sent");
@@ -147,7 +147,7 @@ fn body_above_the_minimum_rate_is_accepted() {
     assert_eq!(endpoint.requests()[0].body.len(), 6_000);
 }
 
-/// A stream of calls has nothing to say for a while.
+/// A gRPC stream may be silent for a while.
 #[test]
 fn slow_grpc_body_is_accepted() {
     let config = config_with_limits("body_rate = \"1KiB\"").route("timeouts = { idle = \"1s\" }");
@@ -172,7 +172,7 @@ fn unread_response_is_cut_after_write_timeout() {
     endpoint.set_mode(ResponseMode::Body("x".repeat(16 * 1024 * 1024)));
     let mut client = TestClient::open(gapless.address);
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
-    // Nothing is read until it is over.
+    // No byte is read until then.
     let began = Instant::now();
     let is_released = || gapless.endpoint(endpoint.address())["in_flight"] == 0;
     sleep(Duration::from_millis(500));

@@ -1,9 +1,9 @@
-//! Requests that could be read in two ways, or not at all, never reach an endpoint.
+//! Ambiguous or malformed requests never reach an endpoint.
 
 use super::start_pair;
 use crate::support::client::{self, TestClient};
 
-/// Sends each, and asserts its status; nothing may arrive.
+/// Sends each, asserts its status, and asserts that nothing reaches the endpoint.
 #[track_caller]
 fn assert_rejected(cases: &[(&str, u16)]) {
     let (endpoint, gapless) = start_pair();
@@ -68,7 +68,7 @@ fn invalid_content_length_is_rejected() {
     ]);
 }
 
-/// RFC 9110 8.6 lets a recipient take a length that is repeated for one.
+/// RFC 9110 8.6 allows a recipient to merge repeated lengths.
 #[test]
 fn repeated_content_length_is_rejected_or_merged() {
     let (endpoint, gapless) = start_pair();
@@ -130,7 +130,7 @@ fn target_without_path_gets_a_slash() {
     assert_eq!(endpoint.requests().len(), 2);
 }
 
-/// Both framings in one request: refused, or read by its chunks with nothing after it believed.
+/// Both framings in one request: refused, or read by chunks with the connection closed after it.
 #[test]
 fn both_framings_never_smuggle_a_request() {
     for fields in [

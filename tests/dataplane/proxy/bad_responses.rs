@@ -1,11 +1,11 @@
-//! Bad answers of endpoints: the client gets 502 or a cut, and the next request is fine.
+//! Malformed responses of endpoints: the client gets 502 or a cut, and the next request succeeds.
 
 use super::start_pair;
 use crate::support::client::TestClient;
 use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 
-/// The endpoint says `wire`; the client must be told 502.
+/// The endpoint sends `wire`; the client must receive 502.
 #[track_caller]
 fn assert_bad_response(endpoint: &TestEndpoint, gapless: &Gapless, wire: &[u8]) {
     let printable = String::from_utf8_lossy(&wire[..wire.len().min(80)]).into_owned();
@@ -73,7 +73,7 @@ fn few_interim_responses_are_accepted() {
     assert_eq!(endpoint.used_connection_count(), 1);
 }
 
-/// A large body has been begun when it is cut, so that only a cut can say it.
+/// A large body has started when it is cut, so only a cut can signal it.
 #[test]
 fn truncated_large_response_is_cut_for_the_client() {
     let (endpoint, gapless) = start_pair();

@@ -1,4 +1,4 @@
-//! Bodies on their way through, in both directions, piece by piece.
+//! Forwarded bodies in both directions, piece by piece.
 
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::support::client::TestClient;
 use crate::support::endpoint::{ConnectionAction, ResponseMode};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Larger than every buffer on the way.
+/// Larger than every buffer on the path.
 const LARGE_BYTES: usize = 24 * 1024 * 1024;
 
-/// Bytes that tell their place.
+/// Bytes that encode their position.
 fn position_dependent_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }
@@ -156,7 +156,7 @@ fn early_response_reaches_a_client_still_sending() {
     let (endpoint, gapless) = start_pair();
     endpoint.set_mode(ResponseMode::script(|_, wire| {
         wire.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")?;
-        // Reads on for a while, as a server should that wants its answer to be seen.
+        // Keeps reading for a while, so that a reset does not destroy the response.
         wire.read_to_end().map(|_| ConnectionAction::Close)
     }));
     let mut client = TestClient::open(gapless.address);

@@ -1,4 +1,4 @@
-//! Connections: kept, reused, given up.
+//! Connections: kept, reused, closed.
 
 use std::io::ErrorKind;
 use std::sync::{Mutex, mpsc};
@@ -102,7 +102,7 @@ fn connections_over_the_limit_are_refused() {
     let mut kept: Vec<TestClient> = (0..3).map(|_| TestClient::open(gapless.address)).collect();
     for client in &mut kept {
         assert_eq!(client.get("/").status, 200);
-        // Half a request is no reason to be sent away.
+        // Half a request does not close the connection.
         client.send("GET / HTTP/1.1\r\n").expect("sent");
     }
     let fourth = TestClient::connect(gapless.address);
@@ -145,7 +145,7 @@ fn connection_is_reused_after_large_responses() {
     );
 }
 
-/// What cannot be asked twice is passed on as soon as its head is there.
+/// The response to a request that cannot be repeated is forwarded as soon as its head arrives.
 #[test]
 fn connection_is_reused_after_late_bodies() {
     let (endpoint, gapless) = start_pair();
@@ -174,7 +174,7 @@ fn connection_is_reused_after_late_bodies() {
 /// Larger than all buffers between endpoint and client.
 const HUGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// An endpoint that answers with [`HUGE_BYTES`], and says how sending them ended.
+/// An endpoint that answers with [`HUGE_BYTES`] and reports how sending ended.
 fn start_with_huge_response() -> (TestEndpoint, Gapless, mpsc::Receiver<std::io::Result<()>>) {
     let (endpoint, gapless) =
         start_pair_with(ConfigBuilder::new().tables("[limits]\nwrite_timeout = \"1s\""));

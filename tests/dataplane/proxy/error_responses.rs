@@ -1,4 +1,4 @@
-//! Answers of the proxy's own: each with its status and its reason.
+//! Local replies with their status and reason.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn first_request_after_start_finds_its_route() {
 
 #[test]
 fn unprobed_endpoint_gets_503_no_endpoint() {
-    // Never probed with success: nothing is known of it, so nothing may be sent to it.
+    // Without a passed probe the endpoint is unknown and gets no request.
     let endpoint = TestEndpoint::start("one");
     endpoint.set_probe_mode(ResponseMode::Hang);
     let slow_probes = "detect = { interval = \"30s\", timeout = \"30s\", down_interval = \"30s\" }";

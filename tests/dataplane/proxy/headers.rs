@@ -1,4 +1,4 @@
-//! Heads on their way through.
+//! Forwarded heads.
 
 use super::{start_pair, start_pair_with};
 use crate::support::client::{self, TestClient};

@@ -1,5 +1,5 @@
-//! Clients and endpoints that mean harm, byte by byte: chunks with tricks, ends of lines, versions long
-//! gone, bodies that nobody reads, and more connections than there are descriptors.
+//! Hostile clients and endpoints: malformed chunks, line ends, obsolete versions,
+//! unread bodies, and more connections than descriptors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const CHUNKED_POST_HEAD: &str = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// Sends it; the status, or `None` where the connection just ends.
+/// Sends bytes; returns the status, or `None` if the connection ends.
 fn response_status(address: std::net::SocketAddr, wire: impl AsRef<[u8]>) -> Option<u16> {
     let mut client = TestClient::open(address);
     client.send(wire).ok()?;
@@ -95,8 +95,8 @@ fn truncated_request_resets_the_endpoint_connection() {
     assert!(!has_whole_request.load(SeqCst));
 }
 
-/// A line may end with LF alone (RFC 9112 2.2). What goes on is written anew, so nobody behind can see
-/// another line than we did.
+/// A line may end with LF alone (RFC 9112 2.2). Heads are written anew, so the endpoint cannot read
+/// other lines than the proxy.
 #[test]
 fn bare_lf_ends_a_line_or_is_rejected() {
     let (endpoint, gapless) = start_pair();
@@ -160,8 +160,8 @@ fn oversized_method_is_rejected() {
     assert!(endpoint.requests().is_empty());
 }
 
-/// The endpoint answers at once and reads nothing; what would come is a request, for whoever takes it
-/// for one (CL.0, CVE-2025-4366).
+/// The endpoint answers at once and reads nothing; the unread body looks like a request
+/// (CL.0, CVE-2025-4366).
 #[test]
 fn unread_body_is_never_parsed_as_a_request() {
     let (endpoint, gapless) = start_pair();
@@ -179,7 +179,7 @@ fn unread_body_is_never_parsed_as_a_request() {
     client.send(format!("{head}{smuggled}")).expect("sent");
     let answer = client.read_response("POST").expect("an answer");
     assert_eq!((answer.status, answer.text()), (200, "early".to_owned()));
-    // The rest of it, and a request that is one.
+    // The rest of the body, and a real request.
     let rest = smuggled.repeat(length / smuggled.len() + 1);
     let next = "GET /next HTTP/1.1\r\nhost: a\r\n\r\n";
     let _ = client.send(format!("{}{next}", &rest[..length - smuggled.len()]));
@@ -187,7 +187,7 @@ fn unread_body_is_never_parsed_as_a_request() {
     for _ in 0..3 {
         assert_eq!(gapless.get("/other").status, 200);
     }
-    // Behind a proxy that used the connection again, the endpoint itself would have read it there.
+    // Behind a proxy that reused the connection, the endpoint would have read it as a request.
     let starts = starts.lock().expect("no panic").clone();
     let expected = ["POST / HTTP/1.1", "GET /next HTTP/1.1", "GET /other HTTP/1.1"];
     assert!(
@@ -215,7 +215,7 @@ fn split_response_field_becomes_502() {
         endpoint.set_mode(ResponseMode::Raw(wire.into_bytes()));
         assert_eq!(gapless.get("/").status_and_reason(), (502, Some("bad_response")), "{line:?}");
     }
-    // Told in the words of a status line, they would be on a line of their own.
+    // In a status line they would begin a line of their own.
     endpoint
         .set_mode(ResponseMode::Raw(b"HTTP/1.1 200 O\rK\r\ncontent-length: 0\r\n\r\n".to_vec()));
     assert_eq!(gapless.get("/").status_and_reason(), (502, Some("bad_response")));
@@ -223,7 +223,7 @@ fn split_response_field_becomes_502() {
     assert_eq!(gapless.get("/").status, 200);
 }
 
-/// More clients than there are descriptors: it rests instead of spinning, and serves again at once.
+/// More clients than descriptors: the accept loop pauses instead of spinning, and recovers at once.
 #[test]
 fn descriptor_exhaustion_does_not_spin() {
     let (_endpoint, gapless) = start_pair();
@@ -247,7 +247,7 @@ fn descriptor_exhaustion_does_not_spin() {
     });
 }
 
-/// A name that resolves to loopback cannot have a browser read the operator's pages.
+/// A name that resolves to loopback cannot make a browser read the admin API (DNS rebinding).
 #[test]
 fn admin_api_rejects_foreign_host_names() {
     let (_endpoint, gapless) = start_pair();
@@ -263,7 +263,7 @@ fn admin_api_rejects_foreign_host_names() {
     assert_eq!(post.status, 405);
 }
 
-/// Interim answers without end cost an endpoint its connection, and us next to nothing.
+/// Endless interim responses cost the endpoint its connection, and the proxy little.
 #[test]
 fn interim_response_flood_becomes_502() {
     let (endpoint, gapless) = start_pair();

@@ -1,4 +1,4 @@
-//! What an endpoint says before its answer (RFC 9110 15.2) reaches the client before its answer.
+//! Interim responses (RFC 9110 15.2) reach the client before the final response.
 
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -42,7 +42,7 @@ fn early_hint_arrives_before_the_response() {
     assert_eq!(endpoint.used_connection_count(), 1);
 }
 
-/// The kinds of the messages on a connection, in order, up to as many answers.
+/// The kinds of the messages on a connection in order, up to this many final responses.
 fn message_summaries(client: &mut TestClient, answers: usize) -> Vec<String> {
     let mut summaries = Vec::new();
     let mut remaining = answers;
@@ -71,8 +71,8 @@ fn hints_sent_with_the_response_precede_it() {
     assert_eq!(message_summaries(&mut client, 3), [expected, expected, expected].concat());
 }
 
-/// The client reads so slowly that it is asked about the next request while some of the answer before
-/// has not left yet.
+/// The client reads so slowly that the next request's interim response is ready while a part of the
+/// previous response has not left.
 #[test]
 fn hint_never_interleaves_with_another_response() {
     let (large_bytes, step_bytes) = (8 << 20, 64 << 10);
@@ -115,7 +115,7 @@ fn http10_client_gets_no_hint() {
     client.send("GET / HTTP/1.0\r\nhost: a.example\r\n\r\n").expect("sent");
     let head = client.wire.read_head().expect("read").expect("a head");
     assert_eq!(head.start_line_word(1), "200");
-    // What a client that waits for `100 Continue` is told, it is told once, and by us.
+    // A client that waits for `100 Continue` receives one, from the proxy.
     let continue_head = "HTTP/1.1 100 Continue\r\n\r\n";
     endpoint.set_mode(ResponseMode::Raw(
         format!("{continue_head}{EARLY_HINTS}{FINAL_RESPONSE}").into_bytes(),

@@ -1,4 +1,4 @@
-//! The request path over real sockets: what is passed on, what is refused, what is survived.
+//! The request path over real sockets: forwarding, refusals, hostile peers.
 
 mod admission;
 mod bad_responses;

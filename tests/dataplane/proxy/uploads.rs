@@ -1,4 +1,4 @@
-//! Bodies that take their time on the way in, and answers that do not wait for them.
+//! Slow uploads, and responses that arrive before their end.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint, response_text};
 use crate::support::instance::Gapless;
 
-/// Rest between two pieces of a slow upload.
+/// The pause between two pieces of a slow upload.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A body that fits into the buffers of a connection, and not into a server's.
+/// A body that fits into the buffers of a connection, but not into a server's.
 const UNREAD_BODY_BYTES: usize = 150 * 1024;
 
 #[test]
@@ -40,7 +40,7 @@ fn slow_upload_does_not_consume_the_response_timeout() {
 fn slow_reading_endpoint_gets_the_whole_upload() {
     const STEP_BYTES: usize = 1024 * 1024;
     const SLOW_STEPS: usize = 15;
-    // What remains after the slow steps does not fit into the buffers.
+    // The rest after the slow steps does not fit into the buffers.
     const STEPS: usize = 40;
     let config = ConfigBuilder::new().route("timeouts = { response = \"2s\" }");
     let (endpoint, gapless) = start_pair_with(config);
@@ -71,8 +71,8 @@ fn upload_stalled_by_the_client_gets_408() {
     assert_eq!(gapless.endpoint_state(endpoint.address()), "up", "the client is to blame");
 }
 
-/// Sends half of a large body, waits for the answer to arrive, and reads it only when all is sent:
-/// what the proxy leaves unread, the kernel answers with a reset. The answer's verdict.
+/// Sends half of a large body, waits for the response, and reads it after sending the rest:
+/// bytes that the proxy leaves unread cause a reset. Returns status and reason.
 #[track_caller]
 fn upload_and_read_late(gapless: &Gapless, host: &str) -> (u16, String) {
     let mut client = TestClient::open(gapless.address);

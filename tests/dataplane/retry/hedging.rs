@@ -1,4 +1,4 @@
-//! Requests that wait: for an answer, or for a connection. Verdicts stay out of it.
+//! Hedging and connection timeouts, with settings that make no verdict.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// Who has waited for 50 ms has waited for long.
+/// A stall bound of 50 ms.
 const EARLY_STALL: &str = "detect = { interval = \"30s\", timeout = \"200ms\", down_after = 1000 }\n\
                          stall = { floor = \"1ms\", ceiling = \"50ms\" }";
 
@@ -24,7 +24,7 @@ fn slow_mode() -> ResponseMode {
     ResponseMode::Slow(Duration::from_millis(300))
 }
 
-/// Each in a world of its own: who has kept somebody waiting gets no more for a while.
+/// Each case has its own fixture: an endpoint with stalled requests gets no POST for a while.
 #[test]
 fn stalled_request_is_hedged_and_the_loser_cancelled() {
     for method in ["GET", "DELETE"] {
@@ -98,7 +98,7 @@ fn hedges_use_the_retry_budget() {
     assert_eq!(fixture.gapless.metric("gapless_hedges_total{pool=\"web\"}"), 0.0);
 }
 
-/// A listener whose backlog is full: the kernel drops every SYN, as a firewall would.
+/// A listener with a full backlog: the kernel drops every SYN, as a firewall does.
 struct UnacceptingListener {
     address: SocketAddr,
     _sockets: Vec<Socket>,
@@ -142,7 +142,7 @@ fn stalled_connect_moves_any_method_to_another_endpoint() {
     assert_ne!(gapless.endpoint_state(near.address), "down", "slowness alone makes no verdict");
 }
 
-/// Long before the wait is called stalled, or slow.
+/// Long before the stall bound and the slow bound.
 #[test]
 fn post_avoids_an_endpoint_with_waiting_requests() {
     let late_stall = "detect = { interval = \"30s\", timeout = \"3s\", down_interval = \"30s\", down_after = 1000 }";

@@ -1,4 +1,4 @@
-//! Sending again: what may be rescued is, and what may have been executed never is.
+//! Resends: retryable requests are rescued, and possibly executed ones are never sent again.
 
 mod hedging;
 
@@ -12,7 +12,7 @@ use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// A zone that is preferred, and one that is left when that fails.
+/// A preferred zone and a fallback.
 struct RetryFixture {
     near: Vec<TestEndpoint>,
     far: Vec<TestEndpoint>,
@@ -20,7 +20,7 @@ struct RetryFixture {
 }
 
 impl RetryFixture {
-    /// One endpoint in each zone; the verdict stays out of it.
+    /// One endpoint in each zone, with settings that make no verdict.
     fn new() -> Self {
         Self::with_config(1, 1, ConfigBuilder::new().pool("detect = { down_after = 1000 }"))
     }
@@ -41,7 +41,7 @@ impl RetryFixture {
         self.near.iter().for_each(|endpoint| endpoint.set_mode(mode.clone()));
     }
 
-    /// One request with an identity of its own, which is given back.
+    /// Sends one request with a unique id and returns the id.
     #[track_caller]
     fn request(&self, method: &str, body: &[u8]) -> (TestResponse, String) {
         self.request_with_fields(method, &[], body)
@@ -62,7 +62,7 @@ impl RetryFixture {
         (answer, id)
     }
 
-    /// How often the zones got the request.
+    /// The number of times that the zones received the request.
     fn attempt_counts(&self, id: &str) -> (usize, usize) {
         let sum =
             |all: &[TestEndpoint]| all.iter().map(|endpoint| endpoint.count_with_id(id)).sum();
@@ -70,7 +70,7 @@ impl RetryFixture {
     }
 }
 
-/// What can happen to a request after it was read and before the client saw any of an answer.
+/// Failures after a request was read and before the client received a byte.
 fn endpoint_failures() -> Vec<(&'static str, ResponseMode)> {
     vec![
         ("reset", ResponseMode::Reset),
@@ -82,12 +82,12 @@ fn endpoint_failures() -> Vec<(&'static str, ResponseMode)> {
     ]
 }
 
-/// Each in a world of its own: one failure is enough to be doubted for.
+/// Each case has its own fixture: one failure makes a doubt.
 #[test]
 fn retryable_request_is_rescued_in_the_other_zone() {
     for (name, mode) in endpoint_failures() {
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
-            // The answer to a HEAD ends with its head.
+            // The response to a HEAD ends with its head.
             if method == "HEAD" && ["cut in its body", "cut after its head"].contains(&name) {
                 continue;
             }
@@ -134,8 +134,8 @@ fn unsent_request_is_retried_whatever_its_method() {
     assert!(seen.iter().all(|seen| seen.body == b"body"));
 }
 
-/// Without a first pass there is no connection that could be found closed: each POST of the load
-/// meets either a good endpoint or one that refuses.
+/// Without a first pass there is no pooled connection that could be found closed: each POST
+/// meets either a healthy endpoint or one that refuses.
 #[test]
 fn posts_during_endpoint_failure_run_at_most_once() {
     let fixture = RetryFixture::new();
@@ -204,7 +204,7 @@ fn body_over_the_retry_buffer_is_not_retried() {
     assert_eq!(fixture.attempt_counts(&id), (1, 0));
 }
 
-/// Nothing of the body was read from the client yet, so nothing of it can be missing.
+/// No byte of the body was read from the client yet, so none can be missing.
 #[test]
 fn unsent_large_body_is_retried() {
     let fixture = RetryFixture::with_config(
@@ -271,7 +271,7 @@ fn retries_are_limited_by_the_budget() {
     let config = ConfigBuilder::new().route("retry = { budget_percent = 0, budget_floor = 1 }");
     let fixture = RetryFixture::with_config(1, 1, config);
     let request_count = 50;
-    // All fail together, before there can be a verdict.
+    // All requests fail before there can be a verdict.
     let barrier = Arc::new(Barrier::new(request_count));
     fixture.near[0].set_mode(ResponseMode::script(move |_, _| {
         barrier.wait();
@@ -305,7 +305,7 @@ fn started_response_is_never_restarted() {
     assert_eq!(fixture.attempt_counts("large"), (1, 0));
 }
 
-/// A graceful restart: nothing new is taken, and what is under way is finished.
+/// A graceful restart: no new request is accepted, and running ones finish.
 #[test]
 fn endpoint_that_stopped_listening_finishes_requests() {
     let detect = "detect = { interval = \"200ms\", timeout = \"150ms\" }";

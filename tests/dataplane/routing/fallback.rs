@@ -1,4 +1,4 @@
-//! What is left when a pool has nothing left to try.
+//! Fallbacks after all attempts.
 
 use tempfile::TempDir;
 
@@ -18,14 +18,14 @@ fn fallback_pool_serves_retryable_requests() {
     let rescued = client.exchange("PUT", "/", &[("x-id", "put")], b"body").expect("an answer");
     assert_eq!((rescued.status, rescued.text()), (200, "spare".to_owned()));
     assert_eq!(fixture.other().requests()[0].body, b"body", "its body goes too");
-    // What may have been executed is never executed twice.
+    // A request that may have been executed is not sent again.
     let post = client.exchange("POST", "/", &[("x-id", "post")], b"body").expect("an answer");
     assert_eq!(post.status_and_reason(), (502, Some("reset")));
     assert_eq!(
         (fixture.web().count_with_id("post"), fixture.other().count_with_id("post")),
         (1, 0)
     );
-    // What reached nobody may go on.
+    // A request that reached no endpoint may go on.
     fixture.web().kill();
     let post = client.exchange("POST", "/", &[("x-id", "unsent")], b"body").expect("an answer");
     assert_eq!((post.status, post.text()), (200, "spare".to_owned()));

@@ -1,4 +1,4 @@
-//! Answers of a route's own.
+//! Fixed responses and redirects.
 
 use super::RoutingFixture;
 use crate::support::client::TestClient;

@@ -1,4 +1,4 @@
-//! Which route takes a request.
+//! Route matching.
 
 use super::RoutingFixture;
 
@@ -71,7 +71,7 @@ fn weights_are_followed_and_retries_stay_in_the_pool() {
     let mut client = super::TestClient::open(fixture.gapless.address);
     let canary = (0..500).filter(|_| client.get("/split").text() == "canary").count();
     assert!((50..150).contains(&canary), "{canary} of 500, with a weight of 20 in 100");
-    // Whoever draws a pool that is gone is not served by the other one.
+    // A request that draws an empty pool is not served by the other pool.
     fixture.other().kill();
     let mut failed = 0;
     for _ in 0..100 {

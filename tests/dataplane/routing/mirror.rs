@@ -1,4 +1,4 @@
-//! Copies of requests.
+//! Mirrored requests.
 
 use std::sync::{Mutex, mpsc};
 
@@ -28,7 +28,7 @@ fn mirrored_requests_are_complete_and_responses_dropped() {
     }
     assert_eq!(fixture.web().requests().len(), 3, "nobody else has more of them");
     assert_eq!(fixture.gapless.metric("gapless_mirrored_total{pool=\"shadow\"}"), 3.0);
-    // What the shadow met is its own: the endpoint that serves is blamed for nothing.
+    // A failure of the mirrored copy gives no evidence against the serving endpoint.
     let web = fixture.gapless.endpoint(fixture.web().address());
     assert_eq!(web["traffic"]["errors"], 0);
     eventually("the shadow's errors are counted", DEFAULT_TIMEOUT, || {
@@ -95,7 +95,7 @@ fn mirror_percent_is_followed() {
     assert!((50.0..150.0).contains(&copies), "{copies} of 500, with 20 in 100");
 }
 
-/// Nor is what its endpoint says before its answer: the client is in the middle of another one.
+/// An interim response to the copy does not reach the client, which may read another response.
 #[test]
 fn interim_responses_of_a_mirror_are_dropped() {
     let fixture = RoutingFixture::new(&["shadow"], "", "mirror = { pool = \"shadow\" }");

@@ -1,4 +1,4 @@
-//! Routes over real sockets: who is sent where, what is changed on the way, and what is refused before.
+//! Routes over real sockets: matching, rewrites, refusals.
 
 mod fallback;
 mod fixed_responses;
@@ -14,13 +14,13 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::TestEndpoint;
 use crate::support::instance::Gapless;
 
-/// A proxy with a pool of one endpoint for each of some names; the first of them has the last route.
+/// A proxy with a pool of one endpoint for each name; the first has the last route.
 struct RoutingFixture {
     endpoints: Vec<TestEndpoint>,
     gapless: Gapless,
 }
 
-/// More pools of one endpoint each, on whom nothing is judged while a test lasts.
+/// Further pools of one endpoint each, with settings that give no evidence within a test.
 fn single_endpoint_pools(endpoints: &[TestEndpoint], names: &[&str]) -> String {
     let mut text = String::new();
     for (endpoint, name) in endpoints.iter().zip(names) {
@@ -65,7 +65,7 @@ impl RoutingFixture {
         &self.endpoints[1]
     }
 
-    /// Sends these lines and a blank one, on a connection of its own.
+    /// Sends these lines and a blank one on a new connection.
     #[track_caller]
     fn send_lines(&self, lines: &[&str]) -> TestResponse {
         let mut client = TestClient::open(self.gapless.address);
@@ -81,7 +81,7 @@ impl RoutingFixture {
         self.send_lines(&[&[start.as_str(), host.as_str()], lines].concat())
     }
 
-    /// The target that the only request had at `web` since the last look.
+    /// The target of the only request at `web` since the last call.
     #[track_caller]
     fn forwarded_target(&self, target: &str) -> String {
         let before = self.web().requests().len();

@@ -1,4 +1,4 @@
-//! One form of a path is matched and forwarded, and what has none is refused.
+//! The normal form of a path is matched and forwarded; a path without one is refused.
 
 use super::RoutingFixture;
 use crate::support::client::TestResponse;

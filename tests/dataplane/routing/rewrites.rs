@@ -1,4 +1,4 @@
-//! What is changed on the way to an endpoint and back.
+//! Rewrites of requests and responses.
 
 use super::RoutingFixture;
 use crate::support::endpoint::ResponseMode;
@@ -53,7 +53,7 @@ fn header_rules_apply_in_both_directions() {
     fixture.get("h", "/", &["connection: x-env, x-other, keep-alive", "x-other: 1"]);
     let head = &fixture.web().requests()[1].head;
     assert_eq!((head.field("x-env"), head.field("x-other")), (Some("live"), None));
-    // Errors of the proxy's own are the route's answers too.
+    // Local replies are responses of the route too.
     fixture.web().set_mode(ResponseMode::Close);
     let error = fixture.get("h", "/", &[]);
     assert_eq!((error.status, error.field("x-frame")), (502, Some("DENY")));

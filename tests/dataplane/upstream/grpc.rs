@@ -1,4 +1,4 @@
-//! Calls of gRPC: answers of the proxy's own, and deadlines.
+//! gRPC calls: local replies and deadlines.
 
 use h2::Reason;
 

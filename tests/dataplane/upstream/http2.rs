@@ -1,4 +1,4 @@
-//! Endpoints that are spoken to over HTTP/2.
+//! HTTP/2 towards endpoints.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn h2_pool_lines() -> String {
     format!("{WITHOUT_VERDICTS}\nprotocol = \"http2\"")
 }
 
-/// As many streams as anybody may want.
+/// A large limit of concurrent streams.
 const MANY_STREAMS: u32 = 1_000;
 
 fn start_h2_endpoint(name: &'static str, max_streams: u32) -> (TestServer, Arc<H2EndpointState>) {
@@ -139,7 +139,7 @@ fn concurrent_requests_share_the_first_connection() {
     assert_eq!((state.connections(), state.peak_streams()), (1, 30));
 }
 
-/// Says after `requests` of them that it has looked at the first one only, and answers that.
+/// After `requests` requests sends a GOAWAY that includes only the first, and answers that one.
 fn start_goaway_server(requests: usize) -> (TestServer, Arc<AtomicUsize>) {
     let executed = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&executed);
@@ -174,7 +174,7 @@ fn request_beyond_goaway_is_retried_whatever_its_method() {
     let elsewhere = answers.iter().filter(|answer| answer.field("x-endpoint") == Some("far"));
     assert_eq!((executed.load(SeqCst), elsewhere.count()), (1, 7));
     assert_eq!(others.received().len(), 7, "none twice, none lost");
-    // The connection that said so takes no more.
+    // The connection with the GOAWAY takes no more requests.
     assert_eq!(gapless.endpoint(near.address)["traffic"]["failed"], 0);
 }
 
@@ -199,7 +199,7 @@ fn refused_stream_is_retried_whatever_its_method() {
     let (near, refusing) = start_h2_endpoint("near", MANY_STREAMS);
     let (far, others) = start_h2_endpoint("far", MANY_STREAMS);
     let gapless = start_gapless(near.address, Some(far.address));
-    // The other one does not refuse: it must not be asked by this path.
+    // The other endpoint does not refuse and must not get this path.
     let answer = request(gapless.address, "POST", "/refuse", b"body");
     assert_eq!(answer.status_and_reason(), (502, Some("reset")), "both refuse");
     assert_eq!((refusing.started(), others.started()), (1, 1));
@@ -231,7 +231,7 @@ fn post_that_may_have_executed_is_not_retried() {
     let answer = request(gapless.address, "POST", "/", b"body");
     assert_eq!(answer.status_and_reason(), (502, Some("reset")));
     assert_eq!(others.started(), 0);
-    // That was a reason to doubt the endpoint: nothing is known of this instance's.
+    // The failure made a doubt, so a fresh instance is used.
     let gapless = start_gapless(near.address, Some(far.address));
     let answer = request(gapless.address, "GET", "/", b"");
     assert_eq!((answer.status, answer.field("x-gapless-attempts")), (200, Some("2")));
@@ -251,7 +251,7 @@ fn start_closing_server() -> TestServer {
     TestServer::start_cleartext(serve)
 }
 
-/// Answers each request with so many interim answers, then with a good one.
+/// Answers each request with this many interim responses, then with a 200.
 fn start_interim_server(count: usize, status: &'static str) -> TestServer {
     TestServer::start_cleartext(connection_handler(move |io| async move {
         let mut raw = RawH2Server(io);
@@ -263,7 +263,7 @@ fn start_interim_server(count: usize, status: &'static str) -> TestServer {
                 continue;
             }
             for _ in 0..count {
-                // `:status`, never indexed, and without an end.
+                // `:status`, never indexed, without END_HEADERS.
                 let head = [b"\x18\x03", status.as_bytes()].concat();
                 if raw.send(1, 4, stream, &head).await.is_err() {
                     return;
@@ -283,7 +283,8 @@ fn interim_responses_are_limited() {
         let gapless = start_gapless(server.address, None);
         let rss_before_kib = gapless.rss_kib();
         assert_eq!(gapless.get("/").status, status, "{count}");
-        // What failed is also predicted meanwhile, which takes some memory; the flood would take 20 MiB.
+        // An incident also starts a prediction, which takes some memory; the flood would take 20
+        // MiB.
         assert!(
             gapless.rss_kib() < rss_before_kib + 8 * 1024,
             "{count}: {rss_before_kib} {}",
@@ -292,7 +293,7 @@ fn interim_responses_are_limited() {
     }
 }
 
-/// HTTP/2 has no other protocol to go on in (RFC 9113 8.6): a client that read it would wait for one.
+/// HTTP/2 has no 101 (RFC 9113 8.6): a client would wait for another protocol.
 #[test]
 fn http2_response_101_becomes_502() {
     let server = start_interim_server(1, "101");
@@ -347,7 +348,7 @@ fn truncated_response_is_cut_for_the_client() {
     assert_eq!(client.wire.read_chunk().expect("a piece").as_deref(), Some(&b"half!"[..]));
     state.response_permits.add_permits(1);
     assert!(client.wire.read_chunk().is_err(), "no end");
-    // A body that is not as long as was said, of a request that can be sent again and is not.
+    // A body that differs from its Content-Length ends a retryable request without a retry.
     let answer = request(gapless.address, "GET", "/short", b"");
     assert_eq!((answer.status, answer.field("x-gapless-reason").is_some()), (502, true));
     assert_eq!(request(gapless.address, "GET", "/", b"").status, 200);

@@ -1,4 +1,4 @@
-//! An HTTP/2 endpoint: what it is asked for by path is how it behaves, and it remembers what came.
+//! An HTTP/2 endpoint: the path selects its behaviour, and it records requests.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::server::{ConnectionHandler, ConnectionIo, connection_handler};
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub(crate) struct H2ReceivedRequest {
     pub(crate) head: Arc<http::request::Parts>,
@@ -20,7 +20,7 @@ pub(crate) struct H2ReceivedRequest {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// What an endpoint remembers.
+/// The records of an endpoint.
 pub(crate) struct H2EndpointState {
     name: &'static str,
     max_streams: u32,
@@ -29,9 +29,9 @@ pub(crate) struct H2EndpointState {
     connections: AtomicUsize,
     resets: Mutex<Vec<Reason>>,
     peak_streams: AtomicUsize,
-    /// Answers no probe any more.
+    /// Stops answering probes.
     pub(crate) is_probe_hung: AtomicBool,
-    /// Answers to `/gate` pass as permits come.
+    /// Responses to `/gate` wait for permits.
     pub(crate) response_permits: Semaphore,
 }
 
@@ -50,27 +50,27 @@ impl H2EndpointState {
         })
     }
 
-    /// Requests that were read whole.
+    /// Requests that were read completely.
     pub(crate) fn received(&self) -> Vec<H2ReceivedRequest> {
         self.received.lock().expect("no panic").clone()
     }
 
-    /// Requests that have begun.
+    /// Requests that have started.
     pub(crate) fn started(&self) -> usize {
         self.started.load(SeqCst)
     }
 
-    /// Connections on which HTTP/2 was spoken.
+    /// Connections that used HTTP/2.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
     }
 
-    /// Requests that were withdrawn.
+    /// Requests that were reset.
     pub(crate) fn resets(&self) -> Vec<Reason> {
         self.resets.lock().expect("no panic").clone()
     }
 
-    /// The most requests that one connection had at once.
+    /// The most concurrent requests of one connection.
     pub(crate) fn peak_streams(&self) -> usize {
         self.peak_streams.load(SeqCst)
     }
@@ -147,7 +147,7 @@ async fn handle_request(
     respond_by_path(state, &path, is_head, body, respond).await;
 }
 
-/// Answers a request that was read whole.
+/// Answers a completely read request.
 async fn respond_by_path(
     state: &H2EndpointState,
     path: &str,
@@ -179,7 +179,7 @@ async fn respond_by_path(
         "/cut" => {
             let Ok(mut stream) = respond.send_response(response, false) else { return };
             let _ = stream.send_data(Bytes::from_static(b"half!"), false);
-            // The reset must not overtake what it cuts.
+            // The reset must not overtake the data that it cuts.
             tokio::task::yield_now().await;
             state.response_permits.acquire().await.expect("never closed").forget();
             stream.send_reset(Reason::INTERNAL_ERROR);
@@ -223,11 +223,11 @@ async fn send_body(mut respond: SendResponse<Bytes>, response: Response<()>, mut
 /// A frame: its type, flags, stream and payload.
 pub(crate) type H2FrameParts = (u8, u8, u32, Vec<u8>);
 
-/// HTTP/2 by hand, for what no library would do.
+/// HTTP/2 on raw frames, for behaviour that no library has.
 pub(crate) struct RawH2Server(pub(crate) Box<dyn ConnectionIo>);
 
 impl RawH2Server {
-    /// Takes the client's preface and says what is allowed.
+    /// Reads the client's preface and sends SETTINGS.
     pub(crate) async fn accept_preface(&mut self) -> std::io::Result<()> {
         let mut preface = [0; 24];
         self.0.read_exact(&mut preface).await?;
@@ -249,7 +249,7 @@ impl RawH2Server {
         self.0.flush().await
     }
 
-    /// The next frame; settings are acknowledged.
+    /// The next frame; SETTINGS are acknowledged.
     pub(crate) async fn next_frame(&mut self) -> std::io::Result<H2FrameParts> {
         loop {
             let mut head = [0; 9];

@@ -1,4 +1,4 @@
-//! What is spoken towards endpoints beside plain HTTP/1.1: TLS, trailers, HTTP/2, PROXY headers.
+//! Protocols towards endpoints: TLS, trailers, HTTP/2, PROXY headers.
 
 mod grpc;
 mod http2;
@@ -14,11 +14,11 @@ use std::sync::Arc;
 use gapless::config;
 use gapless::logic::model::topology::PoolSpec;
 
-/// Nothing but requests makes evidence, and none of it a verdict.
+/// Settings with which only requests give evidence, and none makes a verdict.
 const WITHOUT_VERDICTS: &str = "probe = { tcp = true }\n\
                      detect = { interval = \"60s\", down_interval = \"60s\", down_after = 1000 }";
 
-/// The only pool of a file with these lines for it, whose other files are in `directory`.
+/// The pool of a file with these lines, with other files in `directory`.
 #[track_caller]
 fn pool_spec(directory: &Path, lines: &str, endpoint: SocketAddr) -> Arc<PoolSpec> {
     let text =
@@ -28,7 +28,7 @@ fn pool_spec(directory: &Path, lines: &str, endpoint: SocketAddr) -> Arc<PoolSpe
     Arc::clone(&loaded.config.topology.pools[0])
 }
 
-/// Runs on one thread, as a worker does.
+/// Runs on a current-thread runtime, as a worker does.
 fn block_on_local<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), future)

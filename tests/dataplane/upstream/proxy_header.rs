@@ -1,4 +1,4 @@
-//! Endpoints that are told whose connection it is.
+//! PROXY headers towards endpoints.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::wire::WireStream;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 /// An endpoint that reads a header of `length` bytes, or up to a line's end, and answers requests.
-/// What it says of each request: its connection's own port, and what that began with.
+/// Its response holds the connection's port and the header that it began with.
 fn start_endpoint(length: Option<usize>) -> (SocketAddr, Receiver<(u16, Vec<u8>)>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -32,7 +32,7 @@ fn serve_connection(mut stream: TcpStream, length: Option<usize>, report: impl F
     let mut header = Vec::new();
     let mut byte = [0];
     while length.map_or_else(|| !header.ends_with(b"\r\n"), |length| header.len() < length) {
-        // A probe that only connects says nothing.
+        // A TCP probe sends nothing.
         if stream.read(&mut byte).unwrap_or(0) == 0 {
             return;
         }

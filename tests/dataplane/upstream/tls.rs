@@ -1,4 +1,4 @@
-//! Endpoints that are spoken to over TLS.
+//! TLS towards endpoints.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::path::Path;
@@ -38,7 +38,7 @@ fn create_authority() -> (CertificateAuthority, TempDir) {
     (authority, directory)
 }
 
-/// What a server did.
+/// The records of a server.
 #[derive(Default)]
 struct TlsServerState {
     handshakes: Mutex<Vec<Option<HandshakeKind>>>,
@@ -56,15 +56,15 @@ impl TlsServerState {
     }
 }
 
-/// What a server does when it has answered.
+/// The behaviour of a server after its response.
 #[derive(Clone, Copy)]
 enum AfterResponse {
     KeepOpen,
-    /// Says that it ends, and ends.
+    /// Sends close_notify, and closes.
     Close,
 }
 
-/// Answers every request, whatever its body, with its own name.
+/// Answers every request with its name.
 fn start_tls_server(
     tls: Arc<ServerConfig>,
     after_response: AfterResponse,
@@ -173,7 +173,7 @@ const TEST_CLIENT: DownstreamAddresses = DownstreamAddresses {
     local: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 2)),
 };
 
-/// A pool of connections to one endpoint, as a worker has it.
+/// A worker's connection pool for one endpoint.
 fn connect_once(directory: &Path, lines: &str, address: SocketAddr) -> Result<(), UpstreamError> {
     let spec = pool_spec(directory, lines, address);
     let id = EndpointId::new(0, 0);
@@ -251,7 +251,7 @@ fn certificate_faults_are_distinguished_and_retried() {
         let unchecked = format!("{WITHOUT_VERDICTS}\ntls = {{ verify = false }}");
         assert!(connect_once(directory.path(), &unchecked, bad.address).is_ok());
     }
-    // What the system trusts does not hold any of them.
+    // The system's roots trust none of them.
     let system = format!("{WITHOUT_VERDICTS}\ntls = true");
     let reason = FailureReason::Certificate(CertificateProblem::UnknownIssuer);
     let unknown = Failure { layer: FailureLayer::Tls, reason };
@@ -279,7 +279,8 @@ fn client_certificate_is_presented_when_requested() {
         );
         assert_eq!(request(gapless.address, "POST", "/", b"body").status, 200, "{version:?}");
         assert_eq!(state.requests(), 1);
-        // Without one it is refused, which in TLS 1.3 is heard only with the answer: nothing was
+        // Without a certificate it is refused, which TLS 1.3 reports only with the response:
+        // nothing was
         // executed, so anything may go elsewhere.
         let lines = tls_pool_lines(directory.path(), "");
         let (other, other_state) =
@@ -298,7 +299,7 @@ fn tls_handshake_counts_toward_the_connect_timeout() {
         tls_server_config(&authority.server_certificate(&[LOOPBACK], CertificateValidity::Current)),
         AfterResponse::KeepOpen,
     );
-    // The kernel accepts, and nobody ever answers.
+    // The kernel accepts, and no process answers.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = silent.local_addr().expect("bound");
     let config = |far: &[SocketAddr]| {

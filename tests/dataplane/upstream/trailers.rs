@@ -1,4 +1,4 @@
-//! What follows a body, both ways.
+//! Trailers in both directions.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::support::endpoint::{ConnectionAction, ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::wire::{MessageHead, WireStream};
 
-/// What a peer sent: its body, and the lines that followed it.
+/// A received body and its trailer lines.
 type ChunkedMessage = (Vec<u8>, Vec<String>);
 
 /// A chunked body with its trailers, strictly.
@@ -122,7 +122,7 @@ fn oversized_response_trailers_cut_the_response() {
     let gapless = start_gapless(&endpoint);
     let mut client = TestClient::open(gapless.address);
     client.send("GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n").expect("sent");
-    // What was cut so early may not even have begun.
+    // A request that was cut so early may not have started.
     let is_whole =
         matches!(client.wire.read_head(), Ok(Some(_))) && read_chunked(&mut client.wire).is_ok();
     assert!(!is_whole);
