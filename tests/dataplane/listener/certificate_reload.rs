@@ -1,5 +1,5 @@
-//! Certificates that change while running: new ones are used at once, bad ones never, and nothing
-//! that is open notices.
+//! Certificate reload: a new certificate serves at once, an invalid one never, and open
+//! connections are not affected.
 
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ struct CertificateFixture {
     gapless: Gapless,
     authority: CertificateAuthority,
     initial: Identity,
-    /// Where the certificate lies, away from the configuration.
+    /// The folder of the certificate, apart from the configuration.
     files: TempDir,
 }
 
@@ -67,7 +67,7 @@ fn renewed_certificate_is_served_and_connections_stay() {
             fixture.connect().peer_certificate() == certificate_der(&renewed)
         });
         assert_eq!(open_connection.request_status(""), 200);
-        // The two files may be seen one after the other.
+        // The two files may be read one after another.
         assert!(fixture.gapless.generation() >= generation);
     }
     assert_eq!(open_connection.peer_certificate(), certificate_der(&fixture.initial));

@@ -1,4 +1,5 @@
-//! The way out: streams in flight end, new ones do not begin, and nobody is waited for in vain.
+//! Shutdown of HTTP/2: streams in flight end, new ones are refused, and silent clients are not
+//! awaited.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::ResponseMode;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-/// A drain that no test waits for.
+/// A drain timeout that no test reaches.
 fn config_with_long_drain() -> ConfigBuilder {
     ConfigBuilder::new().tables("[shutdown]\ndrain = \"600s\"")
 }
@@ -47,7 +48,7 @@ fn stream_in_flight_completes_and_new_streams_are_refused() {
 #[test]
 fn idle_clients_get_goaway_and_silent_ones_are_closed() {
     let (_endpoint, mut gapless) = start_cleartext(&config_with_long_drain(), "");
-    // This one answers no ping.
+    // This client answers no ping.
     let mut silent_http2 = TestClient::open(gapless.address);
     silent_http2
         .send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat())

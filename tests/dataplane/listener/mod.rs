@@ -1,4 +1,4 @@
-//! Where clients connect: TLS, HTTP/2 and the PROXY protocol, with real clients and with bad ones.
+//! Listeners: TLS, HTTP/2 and the PROXY protocol, with honest and hostile clients.
 
 mod certificate_reload;
 mod drain;
@@ -39,7 +39,7 @@ fn write_identity(directory: &Path, name: &str, identity: &Identity) {
     }
 }
 
-/// A listener's table of certificates that were put there, with further lines.
+/// A listener's table for these certificate files, with further lines.
 fn tls_listener_table(names: &[&str], lines: &str) -> String {
     let entry = |name: &&str| format!("{{ certificate = \"{name}.pem\", key = \"{name}.key\" }}");
     let list: Vec<String> = names.iter().map(entry).collect();

@@ -1,4 +1,4 @@
-//! The PROXY protocol: who may speak it, what it says, and what is not one.
+//! The PROXY protocol: trusted peers, valid and invalid headers.
 
 use std::io::ErrorKind;
 
@@ -17,13 +17,13 @@ fn start_trusting_loopback() -> (TestEndpoint, Gapless) {
     start_cleartext(&config, "proxy_protocol = { from = [\"10.0.0.0/8\", \"127.0.0.0/8\"] }")
 }
 
-/// Version 2: command, family, what follows.
+/// Version 2: command, family, payload.
 fn v2_header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).expect("short").to_be_bytes();
     [V2_SIGNATURE, &[command, family], &length, rest].concat()
 }
 
-/// The answer's status; none if the connection ended without one, as soon as
+/// The response status; `None` if the connection ended without one, when
 /// it was accepted or later.
 fn response_status(gapless: &Gapless, bytes: &[u8]) -> Option<u16> {
     let mut client = match TestClient::connect(gapless.address) {

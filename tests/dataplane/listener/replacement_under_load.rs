@@ -1,21 +1,21 @@
 //! Certificates and processes are replaced, ten times each, under wrk (HTTP/1.1) and h2load
-//! (HTTP/2)
-//! over TLS: no request may fail.
+//! over TLS (HTTP/2): no request may fail.
 //!
-//! wrk has a request under way on each of its connections at any time. Where an answer said
+//! wrk always has a request in flight on each of its connections. After a response with
 //! `connection: close` it opens another one and counts nothing (`http_should_keep_alive` in
 //! `response_complete`); any other end of a connection has cut off a request, and is a read error. So
-//! there may be none. One wrk keeps its connections; another asks for their end with every request, so
-//! that new ones are made all the time: what is refused or reset before its first answer, it counts.
+//! none may occur. One wrk keeps its connections. Another asks for a close with every request, so
+//! it opens new ones all the time, and counts each that is refused or reset.
 //!
-//! h2load opens no other connection after GOAWAY, and counts as failed and errored what it had planned for
-//! that connection, although it never went out: what it had not begun (`process_request_failure`:
-//! `req_failed += req_left`), and what it had begun and nghttp2 then did not send
-//! (`on_frame_not_send_callback`), or closed because GOAWAY left it out (RFC 9113 6.8). Neither its exit
-//! code nor these counts tell that from a request that was lost. So it runs again and again, each time
-//! for few requests. Where no process took over during a run, all of it must have gone well. Otherwise,
-//! whatever did not go well must never have arrived: gapless has a line in its access log for each request
-//! that did, however that ended, and there must be as many lines as h2load had good answers.
+//! h2load opens no other connection after GOAWAY. It counts all requests planned for
+//! that connection as failed, although they were never sent: those not begun
+//! (`process_request_failure`:
+//! `req_failed += req_left`), those begun that nghttp2 then did not send
+//! (`on_frame_not_send_callback`), and those that GOAWAY excluded (RFC 9113 6.8). Neither its exit
+//! code nor these counts distinguish them from lost requests. So it runs repeatedly, each time
+//! for few requests. A run without an upgrade must succeed completely. Otherwise
+//! the failed requests must never have arrived: the access log has a line for each request
+//! that did, and their number must equal h2load's successful responses.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,9 +44,9 @@ const H2LOAD: &str = "h2load";
 #[derive(Default)]
 struct SharedLoadState {
     should_stop: AtomicBool,
-    /// Odd from the signal until the old process has ended.
+    /// Odd from the signal until the end of the old process.
     upgrade_phase: AtomicU64,
-    /// Runs of h2load during which none was.
+    /// Runs of h2load without an upgrade.
     undisturbed_runs: AtomicU64,
 }
 
@@ -86,7 +86,7 @@ fn run_repeatedly(
     })
 }
 
-/// How many requests there were, if all of them went well.
+/// The number of requests, if all succeeded.
 fn parse_wrk_output(text: &str, _is_undisturbed: bool) -> Result<u64, String> {
     for error in ["Socket errors", "Non-2xx", "unable to connect"] {
         if text.contains(error) {
@@ -98,7 +98,7 @@ fn parse_wrk_output(text: &str, _is_undisturbed: bool) -> Result<u64, String> {
     requests.ok_or_else(|| "no figures".to_owned())
 }
 
-/// How many requests went well; in a calm run they all do.
+/// The number of successful requests; in a run without an upgrade all must succeed.
 fn parse_h2load_output(text: &str, is_undisturbed: bool) -> Result<u64, String> {
     let figures = |name: &str| -> Option<Vec<u64>> {
         let list = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -110,7 +110,7 @@ fn parse_h2load_output(text: &str, is_undisturbed: bool) -> Result<u64, String> 
     else {
         return Err("no figures".to_owned());
     };
-    // Each has come to its end, and none that did has a bad answer.
+    // Each stream has ended, and none with an error status.
     let is_complete = done == started && good == succeeded && timeout == 0;
     let unfinished = total - succeeded;
     let is_good =
@@ -119,7 +119,8 @@ fn parse_h2load_output(text: &str, is_undisturbed: bool) -> Result<u64, String> 
     (is_good && is_connected).then_some(succeeded).ok_or_else(|| format!("calm: {is_undisturbed}"))
 }
 
-/// Writes half of a certificate, sees it refused, writes all of it and its key, and sees it shown.
+/// Writes half of a certificate, waits until it is refused, writes all of it, and waits until it is
+/// served.
 fn replace_certificate(gapless: &Gapless, authority: &CertificateAuthority, files: &TempDir) {
     let identity = authority.server_certificate(&["a.example"], CertificateValidity::Current);
     let half = &identity.chain_pem[..identity.chain_pem.len() / 2];
@@ -135,7 +136,7 @@ fn replace_certificate(gapless: &Gapless, authority: &CertificateAuthority, file
     eventually("nothing is refused", DEFAULT_TIMEOUT, || !is_refused());
 }
 
-/// The requests of h2load that came as far as gapless: how many, and what was said of those that ended badly.
+/// The requests of h2load that reached gapless, and the lines of those that failed.
 fn h2load_requests_in_log(log: &Path) -> (u64, Vec<Value>) {
     let text = std::fs::read_to_string(log).expect("a log");
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -157,8 +158,8 @@ fn wrk_and_h2load_lose_no_request_over_ten_replacements() {
         &authority.server_certificate(&["a.example"], CertificateValidity::Current),
     );
     let name = files.path().join("a").display().to_string();
-    // Not beside the certificates: a directory in which something is written all the time takes two
-    // seconds to be looked at.
+    // Not beside the certificates: a directory with constant writes delays a reload by two
+    // seconds.
     let logs = TempDir::new().expect("a directory");
     let log = logs.path().join("access.log");
     let config = ConfigBuilder::new().tables(&format!("[access_log]\nto = \"{}\"", log.display()));
@@ -186,7 +187,7 @@ fn wrk_and_h2load_lose_no_request_over_ten_replacements() {
     for _ in 0..REPLACEMENTS {
         let runs_before = state.undisturbed_runs.load(SeqCst);
         replace_certificate(&gapless, &authority, &files);
-        // One of two began after the first of the files was written.
+        // One of two runs started after the first of the files was written.
         eventually("h2load has seen it", 2 * DEFAULT_TIMEOUT, || {
             state.undisturbed_runs.load(SeqCst) > runs_before + 1
         });

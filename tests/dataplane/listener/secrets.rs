@@ -1,5 +1,5 @@
-//! What nobody may read in a log, a metric or the API: a canary in each place that holds a secret, and
-//! a look at everything that the program says, at its most talkative.
+//! Secrets appear in no log, metric or API: a canary stands in each place that holds a secret, and
+//! the test reads all output at the most verbose level.
 
 use std::io::Write;
 
@@ -93,7 +93,7 @@ fn secrets_never_appear_in_logs_metrics_or_api() {
         }
         send_over_http2(&gapless, &query);
     }
-    // What no server understands, and what is half a request.
+    // Bytes that are no HTTP, and half a request.
     for wire in [format!("GET /{CANARY} HTTP/9\r\n\r\n"), format!("{CANARY}\0\r\n\r\n")] {
         let mut client = TestClient::open(gapless.address);
         client.send(wire).expect("sent");

@@ -1,4 +1,4 @@
-//! A client of TLS that speaks HTTP/1.1.
+//! A TLS client with HTTP/1.1.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ pub(crate) const TLS12_AND_TLS13: &[&SupportedProtocolVersion] =
     &[&version::TLS13, &version::TLS12];
 pub(crate) const TLS12_ONLY: &[&SupportedProtocolVersion] = &[&version::TLS12];
 
-/// What a client trusts, shows and offers.
+/// A client's roots, certificate and ALPN.
 pub(crate) fn client_config(
     authority: &CertificateAuthority,
     identity: Option<&Identity>,
@@ -48,7 +48,7 @@ pub(crate) fn client_config(
     Arc::new(config)
 }
 
-/// A client that trusts `authority`, and nothing else of note.
+/// A client that trusts `authority`.
 pub(crate) fn default_client_config(authority: &CertificateAuthority) -> Arc<ClientConfig> {
     client_config(authority, None, &["http/1.1"], TLS12_AND_TLS13)
 }
@@ -121,7 +121,7 @@ impl TlsTestClient {
         Ok(TlsResponse { status: status.ok_or(ErrorKind::InvalidData)?, body })
     }
 
-    /// One request with these header lines; its status.
+    /// Sends one request with these header lines and returns its status.
     #[track_caller]
     pub(crate) fn request_status(&mut self, fields: &str) -> u16 {
         self.exchange(fields, b"").expect("an answer").status
@@ -150,7 +150,7 @@ impl TlsTestClient {
     }
 }
 
-/// What is in a PEM file's first certificate.
+/// The first certificate of a PEM file.
 pub(crate) fn certificate_der(identity: &Identity) -> Vec<u8> {
     let der = CertificateDer::from_pem_slice(identity.chain_pem.as_bytes());
     der.expect("a certificate").to_vec()
