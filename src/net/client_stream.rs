@@ -1,4 +1,4 @@
-//! A client's connection: as hyper wants it, with a bound on how long a client may not read.
+//! A client's connection in the form that hyper requires, with a timeout for writes.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -14,28 +14,28 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-/// Several parts that are no longer than this together are written as one: for the kernel that is
-/// less work than several. Longer ones are not worth the copy.
+/// Several parts that are together no longer than this are copied into one write, which costs the
+/// kernel less than a vectored one.
 const MAX_FLATTEN_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static FLATTEN_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A socket whose writes fail when the client has taken nothing for `write_timeout`.
+/// A socket whose writes fail when the client has accepted no bytes for `write_timeout`.
 ///
-/// hyper has no such bound: without it, clients that never read would hold their connections, and
-/// those to the endpoints, for ever.
+/// hyper has no such timeout: clients that never read would hold their connections, and those to
+/// the endpoints, for ever.
 #[derive(Debug)]
 pub struct WriteTimeoutStream {
     inner: TcpStream,
     write_timeout: Duration,
-    /// Armed while the client takes nothing.
+    /// Armed while the client accepts no bytes.
     write_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl WriteTimeoutStream {
-    /// Wraps an accepted connection.
+    /// Wraps an accepted connection; the timeout starts with each write that would block.
     pub fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self { inner: stream, write_timeout, write_timer: None }
     }
@@ -108,11 +108,11 @@ impl AsyncWrite for WriteTimeoutStream {
     }
 }
 
-/// What requests are read from and answers are written to.
+/// The connection that requests are read from and responses are written to.
 #[derive(Debug)]
 pub struct ClientStream {
     transport: Transport,
-    /// Was read to see what is spoken, and is read again first.
+    /// Bytes that were read to detect the protocol, and are read again first.
     replay: Bytes,
 }
 
@@ -123,7 +123,7 @@ enum Transport {
 }
 
 impl ClientStream {
-    /// A connection in cleartext; `replay` was read of it already.
+    /// A connection in cleartext, of which `replay` has been read.
     pub fn plain(stream: WriteTimeoutStream, replay: Bytes) -> Self {
         Self { transport: Transport::Plain(TokioIo::new(stream)), replay }
     }
@@ -145,7 +145,7 @@ impl Read for ClientStream {
             buf.put_slice(&self.replay[..taken]);
             self.replay.advance(taken);
             if self.replay.is_empty() {
-                // An empty part would keep the whole buffer.
+                // An empty slice would keep the whole buffer alive.
                 self.replay = Bytes::new();
             }
             return Poll::Ready(Ok(()));

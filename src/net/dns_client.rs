@@ -1,4 +1,5 @@
-//! Asks DNS for one kind of record of one name. Keeps no answers: when to ask again is decided elsewhere.
+//! A DNS client for one kind of record of one name. It caches no answers: `logic::discovery`
+//! decides when a name is looked up again.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,26 +19,26 @@ use crate::logic::discovery::{
     SrvTarget,
 };
 
-/// Within its time a question is sent so often: datagrams get lost.
+/// Queries for one question within its timeout, because datagrams get lost.
 const QUERY_ATTEMPTS: u32 = 3;
 
-/// What the system says of its servers and hosts is looked at no more often than this.
+/// The interval at which the system's files are checked for changes.
 const SYSTEM_CONFIG_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Where the system says it.
+/// The system's list of servers and its list of hosts.
 const SYSTEM_CONFIG_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Who is asked, and for how long.
+/// The servers to query, and the timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsServers {
-    /// They are asked directly, and a name is looked up as it is. `None` goes by the system's
-    /// `resolv.conf`, with its search list, and its file of hosts.
+    /// Servers that are queried directly, without a search list. `None` uses the system's
+    /// `resolv.conf`, with its search list, and its hosts file.
     pub addresses: Option<Vec<SocketAddr>>,
-    /// An answer must be there by then.
+    /// The time for one question, all of its queries included.
     pub timeout: Duration,
 }
 
-/// When each of [`SYSTEM_FILES`] was last written.
+/// The modification times of [`SYSTEM_CONFIG_FILES`].
 type ModificationTimes = [Option<SystemTime>; SYSTEM_CONFIG_FILES.len()];
 
 #[derive(Default)]
@@ -47,14 +48,14 @@ struct CachedResolver {
     modification_times: ModificationTimes,
 }
 
-/// A client of DNS, for one thread.
+/// A DNS client for one thread.
 pub struct DnsClient {
     servers: DnsServers,
     cached: RefCell<CachedResolver>,
 }
 
 impl DnsClient {
-    /// A client that has asked nobody yet.
+    /// A client that has sent no query yet.
     pub fn new(servers: DnsServers) -> Self {
         Self { servers, cached: RefCell::default() }
     }
@@ -63,7 +64,7 @@ impl DnsClient {
         &self.servers
     }
 
-    /// Asks, and gives an answer within the time that it has.
+    /// Looks `question` up; returns within the timeout.
     pub async fn lookup(&self, question: &LookupQuestion) -> LookupAnswer {
         let query = async {
             let Some(resolver) = self.resolver().await else {
@@ -82,7 +83,7 @@ impl DnsClient {
             .unwrap_or(LookupAnswer::Failed(LookupFailure::Timeout))
     }
 
-    /// The resolver, made anew if the system says something else than it did.
+    /// The resolver; rebuilt when the system's files have changed.
     async fn resolver(&self) -> Option<TokioResolver> {
         let is_system = self.servers.addresses.is_none();
         let (previous, previous_times) = {
@@ -97,13 +98,13 @@ impl DnsClient {
             (cached.resolver.clone(), cached.modification_times)
         };
         let servers = self.servers.clone();
-        // Reading files may take its time.
+        // Reading files may block.
         let rebuild = tokio::task::spawn_blocking(move || {
             let times = if is_system { modification_times() } else { ModificationTimes::default() };
             if previous.is_some() && times == previous_times {
                 return (previous, times);
             }
-            // While the system's files are being written there may be no server in them.
+            // A file that is just being written may list no server: keep the previous resolver.
             (build_resolver(&servers).ok().or(previous), times)
         });
         let (resolver, times) = rebuild.await.ok()?;
@@ -140,9 +141,9 @@ fn build_resolver(servers: &DnsServers) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.timeout = servers.timeout / QUERY_ATTEMPTS;
     options.attempts = QUERY_ATTEMPTS as usize - 1;
-    // What is kept, and for how long, is decided by who asks.
+    // The caller decides how long an answer is kept.
     options.cache_size = 0;
-    // The way by which a name leads to its addresses bounds how long they hold.
+    // The TTLs of CNAME records bound that of the addresses.
     options.preserve_intermediates = true;
     builder.build()
 }
@@ -208,7 +209,7 @@ fn error_answer(error: &NetError) -> LookupAnswer {
 fn negative_answer(records: &NoRecords) -> LookupAnswer {
     let lack = match records.response_code {
         ResponseCode::NXDomain => NegativeReason::NxDomain,
-        // Who points to other servers only has not said that there is nothing.
+        // A referral to other servers does not prove that there are no records.
         ResponseCode::NoError if records.soa.is_none() && records.ns.is_some() => {
             return LookupAnswer::Failed(LookupFailure::Invalid);
         }

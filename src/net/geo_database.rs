@@ -1,4 +1,4 @@
-//! Where addresses are, by a database in MaxMind's format.
+//! Locations of IP addresses, from a database in MaxMind's format.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use maxminddb::{Reader, path};
 
 use crate::logic::steering::{ClientLocation, Country, Location};
 
-/// A database, ready to be asked.
+/// An open database.
 #[derive(Debug)]
 pub struct GeoDatabase(Reader<Arc<[u8]>>);
 
 impl GeoDatabase {
-    /// Of bytes that have been checked; `None` if they are no such database all the same.
+    /// Opens a database in memory, which the configuration has checked; `None` if it is invalid.
     pub fn new(bytes: Arc<[u8]>) -> Option<Self> {
         Reader::from_source(bytes).ok().map(Self)
     }
 
-    /// What it knows of an address.
+    /// The location of an address; empty if the database has none.
     pub fn lookup(&self, ip: IpAddr) -> ClientLocation {
         let Ok(found) = self.0.lookup(ip) else { return ClientLocation::default() };
         let country: Option<&str> = found.decode_path(&path!["country", "iso_code"]).ok().flatten();

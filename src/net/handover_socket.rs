@@ -1,8 +1,7 @@
-//! A socket between a process and the one that takes over from it: letters, and descriptors of other
-//! sockets (`SCM_RIGHTS`, unix(7)).
+//! The socket between a process and its successor during an upgrade: messages, and descriptors of
+//! other sockets (`SCM_RIGHTS`, unix(7)).
 //!
-//! The successor gets its end as standard input: what a child inherits there need not be adopted by
-//! number.
+//! The successor inherits its end as standard input, so that no descriptor number has to be passed.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -18,13 +17,13 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Descriptors in one message; the kernel takes 253.
+/// Descriptors in one message; the kernel accepts 253.
 const MAX_DESCRIPTORS_PER_MESSAGE: usize = 64;
 
-/// Bytes of a letter, at most: a hundred thousand endpoints are a tenth of it.
+/// Bytes of one message, at most: the state of a hundred thousand endpoints takes a tenth of it.
 const MAX_MESSAGE_BYTES: u32 = 256 * 1024 * 1024;
 
-/// One end. All that is sent and received must be so by its deadline.
+/// One end of the socket. All sends and receives fail after the deadline.
 #[derive(Debug)]
 pub struct HandoverSocket {
     stream: UnixStream,
@@ -35,16 +34,16 @@ impl HandoverSocket {
     /// Both ends; the second is for a child's standard input.
     ///
     /// # Errors
-    /// If there are no descriptors left.
+    /// If no descriptors are left.
     pub fn pair(deadline: Instant) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Self { stream: ours, deadline }, theirs.into()))
     }
 
-    /// The end that is this process's standard input, which is `/dev/null` from now on.
+    /// The end that is this process's standard input, which becomes `/dev/null`.
     ///
     /// # Errors
-    /// If standard input is no such socket.
+    /// If standard input is not such a socket.
     pub fn from_stdin(deadline: Instant) -> io::Result<Self> {
         let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         stream.peer_addr()?;
@@ -52,23 +51,23 @@ impl HandoverSocket {
         Ok(Self { stream, deadline })
     }
 
-    /// Has what follows a deadline of its own.
+    /// Sets the deadline of later sends and receives.
     pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
 
-    /// Another handle to this end: to break off from elsewhere what waits here.
+    /// A handle that aborts, from another thread, what waits at this end.
     ///
     /// # Errors
-    /// If there are no descriptors left.
+    /// If no descriptors are left.
     pub fn shutdown_handle(&self) -> io::Result<HandoverShutdown> {
         Ok(HandoverShutdown(self.stream.try_clone()?))
     }
 
-    /// Sends a letter.
+    /// Sends one message.
     ///
     /// # Errors
-    /// If the other end is gone, or does not read in time.
+    /// If the peer has closed its end or does not read before the deadline.
     pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let length =
             u32::try_from(message.len()).ok().filter(|&length| length <= MAX_MESSAGE_BYTES);
@@ -77,11 +76,11 @@ impl HandoverSocket {
         self.write_all(message)
     }
 
-    /// Waits for a letter.
+    /// Waits for one message.
     ///
     /// # Errors
-    /// [`ErrorKind::UnexpectedEof`] if the other end is gone, [`ErrorKind::TimedOut`] if it is too
-    /// late.
+    /// [`ErrorKind::UnexpectedEof`] if the peer has closed its end, [`ErrorKind::TimedOut`] after
+    /// the deadline.
     pub fn receive(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         self.read_exact(&mut length)?;
@@ -89,7 +88,7 @@ impl HandoverSocket {
         if length > MAX_MESSAGE_BYTES {
             return Err(ErrorKind::InvalidData.into());
         }
-        // It grows with what comes, and not with what is announced.
+        // The buffer grows with the bytes received, and not with the announced length.
         let mut message = Vec::new();
         let mut chunk = [0; 16 * 1024];
         let mut remaining_bytes = length as usize;
@@ -102,10 +101,10 @@ impl HandoverSocket {
         Ok(message)
     }
 
-    /// Sends descriptors; both processes have them then.
+    /// Sends descriptors, which both processes then have.
     ///
     /// # Errors
-    /// As [`Handover::send`].
+    /// As [`Self::send`].
     pub fn send_descriptors(&mut self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         for chunk in descriptors.chunks(MAX_DESCRIPTORS_PER_MESSAGE) {
             self.stream.set_write_timeout(Some(self.remaining_time()?))?;
@@ -122,10 +121,10 @@ impl HandoverSocket {
         Ok(())
     }
 
-    /// Receives so many descriptors.
+    /// Receives `count` descriptors.
     ///
     /// # Errors
-    /// As [`Handover::receive`].
+    /// As [`Self::receive`].
     pub fn receive_descriptors(&mut self, count: usize) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = Vec::new();
         while descriptors.len() < count {
@@ -149,7 +148,7 @@ impl HandoverSocket {
                 }
             }
             if descriptors.len() == before {
-                // This process may open no more.
+                // The kernel dropped them: this process may open no more descriptors.
                 return Err(io::Error::other("descriptors were lost on the way"));
             }
         }
@@ -188,18 +187,18 @@ impl HandoverSocket {
     }
 }
 
-/// What ends the wait at the other handle.
+/// A handle that aborts the sends and receives of a [`HandoverSocket`].
 #[derive(Debug)]
 pub struct HandoverShutdown(UnixStream);
 
 impl HandoverShutdown {
-    /// Nothing more is sent or received.
+    /// Closes the socket in both directions.
     pub fn shutdown(&self) {
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
-/// A socket's timeout has the words of one that would block.
+/// Maps the kernel's EAGAIN of a socket timeout to [`ErrorKind::TimedOut`].
 fn as_timed_out(error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
     if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }

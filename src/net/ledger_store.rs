@@ -1,5 +1,5 @@
-//! What outlives the process: one file of redb in the state directory, with bytes by key. What the
-//! bytes mean is their writer's affair.
+//! The ledger file in the state directory: a redb database of opaque values by key. The callers
+//! define the format of the values.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -17,66 +17,66 @@ use redb::{
 use super::state_files;
 use super::state_files::FILE_MODE;
 
-/// The file's name in the state directory.
+/// The name of the ledger file in the state directory.
 pub const LEDGER_FILE: &str = "ledger.redb";
 
-/// What redb may keep in memory: everything is read once, and then only written.
+/// redb's cache: the file is read once at the start, and then only written.
 const CACHE_BYTES: usize = 1024 * 1024;
 
-/// A file is copied while somebody may be writing to it; so often, at most.
+/// Attempts to copy a file that another process may be writing.
 const MAX_COPY_ATTEMPTS: u32 = 20;
 
 const INCIDENTS_TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("incidents");
 const BUDGETS_TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("budgets");
 
-/// All that the file holds.
+/// The contents of the ledger file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerContents {
-    /// Incidents, by their number.
+    /// Incidents by number.
     pub incidents: Vec<(u64, Vec<u8>)>,
-    /// Error budgets, by name.
+    /// Error budgets by name.
     pub budgets: Vec<(String, Vec<u8>)>,
 }
 
-/// What is written at once: all of it or nothing.
+/// A set of changes that is written atomically.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerChange {
-    /// Incidents that are new or have changed.
+    /// New and changed incidents.
     pub incidents: Vec<(u64, Vec<u8>)>,
-    /// Incidents that are kept no longer.
+    /// Incidents to remove.
     pub removed_incidents: Vec<u64>,
-    /// Error budgets, if they have changed: all of them.
+    /// All error budgets, if any has changed.
     pub budgets: Option<Vec<(String, Vec<u8>)>>,
 }
 
 impl LedgerChange {
-    /// Whether there is nothing to write.
+    /// Whether the change is empty.
     pub fn is_empty(&self) -> bool {
         self.incidents.is_empty() && self.removed_incidents.is_empty() && self.budgets.is_none()
     }
 }
 
-/// The file, open: nobody else has it meanwhile.
+/// The open ledger file, which is locked against other processes.
 #[derive(Debug)]
 pub struct LedgerStore {
     database: Database,
 }
 
-/// A file that was opened.
+/// The result of opening a ledger file.
 #[derive(Debug)]
 pub struct OpenedLedger {
     pub store: LedgerStore,
     pub contents: LedgerContents,
-    /// What was there could not be read and lies here now, for this reason; the file is a new one.
+    /// Where an unreadable file was moved to, and why; the open file is then a new one.
     pub quarantined: Option<(PathBuf, String)>,
 }
 
-/// Why a file is not open.
+/// Why a file could not be opened.
 #[derive(Debug)]
 enum LedgerOpenError {
-    /// It cannot be got at now.
+    /// The file is not accessible now.
     Io(io::Error),
-    /// It cannot be read, now or later.
+    /// The contents are damaged.
     Corrupt(String),
 }
 
@@ -95,7 +95,7 @@ impl From<DatabaseError> for LedgerOpenError {
     }
 }
 
-/// What a file that was cut or filled with other bytes gives.
+/// The errors that redb reports for a truncated or overwritten file.
 fn is_corruption(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -108,11 +108,11 @@ fn corrupt(error: impl Display) -> LedgerOpenError {
 }
 
 impl LedgerStore {
-    /// Opens the file in `directory`, which is made if it is not there. A crash leaves the file as it
-    /// was after a [`Store::write`]; one that cannot be read is put aside and begun anew.
+    /// Opens the file in `directory`, which is created if necessary. After a crash the file has the
+    /// contents of the last [`Self::write`]. A damaged file is quarantined and a new one created.
     ///
     /// # Errors
-    /// If the file cannot be got at: [`ErrorKind::WouldBlock`] while another process has it open.
+    /// If the file is not accessible: [`ErrorKind::WouldBlock`] while another process has it open.
     pub fn open(directory: &Path) -> io::Result<OpenedLedger> {
         state_files::create_directory(directory)?;
         let path = directory.join(LEDGER_FILE);
@@ -133,10 +133,10 @@ impl LedgerStore {
         }
     }
 
-    /// Writes `change`. When this returns it is on the disk.
+    /// Writes `change` and returns when it is on disk.
     ///
     /// # Errors
-    /// If it could not be written: nothing of it was, and the store is of no use any more.
+    /// If writing failed: nothing of it was written, and the store is unusable.
     pub fn write(&self, change: &LedgerChange) -> io::Result<()> {
         self.commit(change).map_err(io::Error::other)
     }
@@ -164,11 +164,10 @@ impl LedgerStore {
     }
 }
 
-/// Reads what the file in `directory` holds and leaves it as it is, also while a process has it open:
-/// it is a copy that is read.
+/// Reads a copy of the file in `directory`, which works while another process has the file open.
 ///
 /// # Errors
-/// If there is none, or it cannot be read.
+/// If the file does not exist or cannot be read.
 pub fn read_copy(directory: &Path) -> io::Result<LedgerContents> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let name = format!("gapless-{}-{}", std::process::id(), since_epoch.as_nanos());
@@ -185,7 +184,7 @@ pub fn read_copy(directory: &Path) -> io::Result<LedgerContents> {
                     Err(io::Error::new(ErrorKind::InvalidData, why))
                 }
             });
-        // Something else may have been written while it was copied.
+        // The copy is inconsistent if the file was written meanwhile.
         if !matches!(&result, Err(error) if error.kind() == ErrorKind::InvalidData) {
             break;
         }
@@ -194,7 +193,7 @@ pub fn read_copy(directory: &Path) -> io::Result<LedgerContents> {
     result
 }
 
-/// Opens and reads all of it. A damaged file may make redb panic; that is damage like other.
+/// Opens and reads a file. redb may panic on a damaged one, which counts as damage.
 fn open_database(path: &Path) -> Result<(LedgerStore, LedgerContents), LedgerOpenError> {
     let open = || {
         let mut options = OpenOptions::new();

@@ -1,4 +1,4 @@
-//! Listening sockets: one per worker on the same address, or those that this process was given.
+//! Listening sockets: one for each worker on the same address (`SO_REUSEPORT`), or inherited ones.
 
 use std::fmt;
 use std::io;
@@ -10,27 +10,27 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Bytes that the kernel takes for a client beyond what is on its way. With megabytes of them a
-/// client that reads slowly would look, for as long as those last, like one that does not read.
+/// Unsent bytes that the kernel buffers for a client. With megabytes of them a slow client would
+/// look, while they last, like one that does not read.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 
-/// Who connects to a socket.
+/// The peers that a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerRole {
     Clients,
     Operator,
 }
 
-/// A listening socket that another process has made.
+/// A listening socket that another process has opened.
 #[derive(Debug)]
 pub struct InheritedListener {
     pub listener: TcpListener,
-    /// The address that it stands for in the configuration of who gives it; not that of the socket
-    /// if the port there is 0.
+    /// The address in the configuration of the process that passed it; it differs from that of the
+    /// socket if the port there is 0.
     pub configured_address: SocketAddr,
-    /// Whom it was for; `None` if that is not known.
+    /// The role in the other process; `None` if unknown.
     pub role: Option<ListenerRole>,
-    /// What the service manager calls it. It keeps the socket too: to close it ends nothing.
+    /// The service manager's name for it. The service manager keeps the socket open too.
     pub label: Option<String>,
 }
 
@@ -52,13 +52,13 @@ impl fmt::Display for InheritedListener {
     }
 }
 
-/// Sockets that were given to this process, and are not in use.
+/// Inherited sockets that are not in use yet.
 #[derive(Debug, Default)]
 pub struct InheritedListeners(Vec<InheritedListener>);
 
 impl InheritedListeners {
-    /// What the service manager has passed (`LISTEN_FDS` and its kin, sd_listen_fds(3)), and why it
-    /// is less than it should be. To be called before there are threads: it changes the environment.
+    /// The sockets that the service manager has passed (`LISTEN_FDS`, sd_listen_fds(3)), and an
+    /// error for each unusable one. Changes the environment: call it before threads start.
     pub fn from_service_manager() -> (Self, Vec<String>) {
         let labels = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut labels = labels.split(':').map(str::to_owned);
@@ -85,33 +85,33 @@ impl InheritedListeners {
         self.0.push(listener);
     }
 
-    /// Adds all of another one.
+    /// Adds all sockets of `other`.
     pub fn merge(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
 
-    /// Takes out all that are for this address.
+    /// Takes the sockets for this address and role.
     pub fn take_for(&mut self, address: SocketAddr, role: ListenerRole) -> Vec<InheritedListener> {
         let (taken, left) = self.0.drain(..).partition(|given| given.is_for(address, role));
         self.0 = left;
         taken
     }
 
-    /// Leaves out those that nobody else keeps.
+    /// Drops the sockets that the service manager does not keep.
     pub fn retain_service_manager_sockets(&mut self) {
         self.0.retain(|given| given.label.is_some());
     }
 
-    /// What is in it.
+    /// The sockets that have not been taken.
     pub fn iter(&self) -> impl Iterator<Item = &InheritedListener> {
         self.0.iter()
     }
 }
 
-/// Makes a listener of a socket that comes from elsewhere.
+/// Configures an inherited socket like one that this process has opened.
 ///
 /// # Errors
-/// If it does not listen.
+/// If the socket does not listen.
 pub fn adopt_listener(
     listener: TcpListener,
     configured_address: Option<SocketAddr>,
@@ -132,14 +132,14 @@ pub fn adopt_listener(
     Ok(InheritedListener { listener, configured_address, role, label })
 }
 
-/// Opens `count` listeners on one address with `SO_REUSEPORT`: the kernel spreads connections over
-/// them. Port 0 takes one free port for all.
+/// Opens `count` listeners on one address with `SO_REUSEPORT`: the kernel distributes connections
+/// over them. Port 0 selects one free port for all.
 ///
 /// # Errors
-/// Whatever the kernel says: address in use, not available, no permission.
+/// The kernel's error: address in use, address not available, or permission denied.
 pub fn bind_reuse_port(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    // With `SO_REUSEPORT` a second instance would take half of the connections and nobody would
-    // know why: without it the kernel says that the address is taken.
+    // With `SO_REUSEPORT` alone a second instance would silently take half of the connections. A
+    // bind without it fails while the address is in use.
     drop(bind_socket(address, false)?);
     let first = listen_reuse_port(address)?;
     let address = first.local_addr()?;
@@ -156,7 +156,7 @@ fn listen_reuse_port(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Bound, and not listening yet: what it took for clients would be lost with it.
+/// Binds a socket without listening, so that it accepts no connections that would be lost.
 fn bind_socket(address: SocketAddr, is_reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -165,7 +165,7 @@ fn bind_socket(address: SocketAddr, is_reuse_port: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit both.
+    // Accepted connections inherit both options.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
     socket.bind(&address.into())?;

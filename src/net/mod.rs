@@ -1,4 +1,4 @@
-//! Protocol adapters: sockets, HTTP/1.1 towards endpoints, probes, what is kept on disk. No policy.
+//! Protocol adapters without policy: sockets, HTTP towards endpoints, probes, stored files.
 
 pub mod client_stream;
 pub mod dns_client;

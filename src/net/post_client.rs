@@ -1,4 +1,4 @@
-//! Posts to one server, one after the other, over HTTP/1.1 and one connection that is kept.
+//! An HTTP/1.1 client that posts to one server, one request at a time, over one reused connection.
 
 use std::fmt;
 use std::io;
@@ -22,19 +22,19 @@ use crate::logic::model::upstream_protocol::UpstreamTls;
 
 use super::tls_client;
 
-/// What is read of an answer.
+/// Bytes of a response body, at most.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Why a post has no answer.
+/// Why a post has no response.
 #[derive(Debug)]
 pub enum PostError {
-    /// The name of the server is not known, or nobody there answers.
+    /// The server's name cannot be resolved, or the server is not reachable.
     Connect(io::Error),
-    /// TLS cannot be spoken with what is configured.
+    /// The TLS configuration is unusable.
     Tls(rustls::Error),
-    /// The exchange broke off, or its answer breaks the rules.
+    /// The exchange ended early, or the response is malformed.
     Http(hyper::Error),
-    /// The answer's body broke off or is too long.
+    /// The response body ended early or is too long.
     Body(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -54,12 +54,12 @@ impl std::error::Error for PostError {}
 #[derive(Clone, Debug)]
 pub struct PostResponse {
     pub status: StatusCode,
-    /// When to come again, if it says so in seconds (RFC 9110 10.2.3).
+    /// The server's Retry-After, if it is in seconds (RFC 9110 10.2.3).
     pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
 
-/// A server, and the connection to it.
+/// A server and the connection to it.
 #[derive(Debug)]
 pub struct PostClient {
     target: Uri,
@@ -70,8 +70,8 @@ pub struct PostClient {
 }
 
 impl PostClient {
-    /// Posts go to `target`, an absolute URL, with `headers`; over TLS if there is `tls`, whose server
-    /// name must be given. `Host` is made of the URL.
+    /// A client for `target`, an absolute URL. It sends `headers`, and Host from the URL. With
+    /// `tls`, the server name is that of `tls` or of the URL.
     pub fn new(target: Uri, mut headers: HeaderMap, tls: Option<Arc<UpstreamTls>>) -> Self {
         let host = target.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         if let Some(host) = host {
@@ -80,12 +80,12 @@ impl PostClient {
         Self { target, headers, tls, tls_config: None, sender: None }
     }
 
-    /// Posts `body`. Who is dropped before its answer takes the connection with it.
+    /// Posts `body`. Dropping the future before the response closes the connection.
     ///
     /// # Errors
-    /// [`PostError`]; whether the server has seen anything of it is then not known.
+    /// [`PostError`]; the server may have processed the request.
     pub async fn post(&mut self, body: Bytes) -> Result<PostResponse, PostError> {
-        // Put back only when it is known to be good for another one.
+        // Put back only after a complete exchange.
         let reusable = self.sender.take().filter(|open| !open.is_closed());
         let mut sender = match reusable {
             Some(sender) => sender,
@@ -137,7 +137,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(PostError::Http)?;
-    // It ends with the handle to it; what breaks it is told to whoever waits for an answer.
+    // The task ends with its handle, which also reports its error.
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -1,4 +1,5 @@
-//! Small files in the state directory, each written as a whole: a crash leaves the old one or the new.
+//! Small files in the state directory. Each is replaced atomically: after a crash the old or the
+//! new contents are there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -6,30 +7,30 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What is added to the name of a file that cannot be read.
+/// The suffix of a quarantined file.
 pub(super) const BROKEN_SUFFIX: &str = ".broken-";
 
-/// Files that could not be read and are kept for whoever wants to look, at most.
+/// Quarantined files that are kept for an inspection, at most; the oldest are deleted.
 pub(super) const MAX_QUARANTINED_FILES: usize = 3;
 
-/// Who may read the files: addresses of endpoints are nobody else's affair.
+/// The mode of the files: addresses of endpoints are not readable by other users.
 pub(super) const FILE_MODE: u32 = 0o640;
 
-/// The same of a directory that had to be made.
+/// The mode of a new state directory.
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Makes the directory if it is not there.
+/// Creates the directory if it does not exist.
 ///
 /// # Errors
-/// If it cannot be made.
+/// If it cannot be created.
 pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
 }
 
-/// What the file holds; `None` if there is none.
+/// The contents of the file; `None` if it does not exist.
 ///
 /// # Errors
-/// If it cannot be got at.
+/// If it cannot be read.
 pub fn read_file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     match fs::read(directory.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -38,10 +39,10 @@ pub fn read_file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Has the file hold this. When this returns it is on the disk.
+/// Replaces the contents of the file and returns when they are on disk.
 ///
 /// # Errors
-/// If it could not be written: the file is as it was.
+/// If writing failed: the file is unchanged.
 pub fn write_file(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     create_directory(directory)?;
     let (path, new) = (directory.join(name), directory.join(format!(".{name}.new")));
@@ -54,7 +55,7 @@ pub fn write_file(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> 
     File::open(directory)?.sync_all()
 }
 
-/// Gives a file that cannot be read another name; the oldest of such files go.
+/// Renames an unreadable file, and deletes the oldest of such files.
 ///
 /// # Errors
 /// If it cannot be renamed.
@@ -85,7 +86,7 @@ mod tests {
         let inner = directory.path().join("a/b");
         assert_eq!(read_file(&inner, "it").expect("nothing"), None);
         write_file(&inner, "it", b"one").expect("written");
-        // A crash in the middle of a write leaves this, and the next one takes no notice.
+        // A crash during a write leaves this file, which the next write replaces.
         fs::write(inner.join(".it.new"), b"a half").expect("written");
         assert_eq!(read_file(&inner, "it").expect("readable"), Some(b"one".to_vec()));
         write_file(&inner, "it", b"two").expect("written");

@@ -1,4 +1,4 @@
-//! TLS towards endpoints: what the configuration says, made into what the library wants.
+//! TLS towards endpoints: the configuration as one of rustls, and the meaning of its errors.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,13 +16,13 @@ use rustls::{
 use crate::logic::model::outcome::{CertificateProblem, FailureReason};
 use crate::logic::model::upstream_protocol::UpstreamTls;
 
-/// The system's roots, read once.
+/// The system's root certificates, read once.
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-/// What to speak TLS with; sessions are resumed as the library's default has it.
+/// The rustls configuration for `tls`, with rustls's default for session resumption.
 ///
 /// # Errors
-/// If a certificate or key cannot be used; the configuration has checked them.
+/// If a certificate or key is unusable, which the configuration check excludes.
 pub(super) async fn client_config(tls: &UpstreamTls) -> Result<ClientConfig, Error> {
     let roots = match &tls.roots {
         Some(pem) => Arc::new(parse_roots(pem)),
@@ -31,7 +31,7 @@ pub(super) async fn client_config(tls: &UpstreamTls) -> Result<ClientConfig, Err
     build_config(tls, roots)
 }
 
-/// The name that is asked for: the given one, or the address.
+/// The server name to request: `name`, or the address.
 pub(super) fn server_name(name: Option<&str>, address: IpAddr) -> Option<ServerName<'static>> {
     match name {
         Some(name) => ServerName::try_from(name.to_owned()).ok(),
@@ -74,7 +74,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
     if let Some(roots) = SYSTEM_ROOTS.get() {
         return Ok(Arc::clone(roots));
     }
-    // Hundreds of files, perhaps: nobody else must wait for them.
+    // There may be hundreds of files: do not block the runtime.
     let read = tokio::task::spawn_blocking(|| {
         let loaded = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -88,7 +88,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
     Ok(Arc::clone(SYSTEM_ROOTS.get_or_init(|| roots)))
 }
 
-/// The reason that an error of TLS gives; `None` for an error of anything else.
+/// The failure reason for a TLS error; `None` for an error of another kind.
 pub(super) fn tls_failure_reason(error: &io::Error) -> Option<FailureReason> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     let Error::InvalidCertificate(error) = error else { return Some(FailureReason::Handshake) };
@@ -108,9 +108,9 @@ pub(super) fn tls_failure_reason(error: &io::Error) -> Option<FailureReason> {
     }))
 }
 
-/// Whether an error says that the other side refused us in the handshake, whenever it is heard: in
-/// TLS 1.3 our handshake is over before the other side has seen our certificate, or the lack of it.
-/// Nothing that was sent after it has been read.
+/// Whether the peer refused this side's handshake, typically its client certificate. In TLS 1.3
+/// the refusal arrives after this side has completed the handshake; the peer has then read nothing
+/// that was sent after it.
 pub(super) fn is_handshake_refusal(error: &io::Error) -> bool {
     let Some(Error::AlertReceived(alert)) = error.get_ref().and_then(|error| error.downcast_ref())
     else {
@@ -131,7 +131,7 @@ pub(super) fn is_handshake_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// Takes any certificate. That the endpoint has the key to it is still checked.
+/// Accepts any certificate. That the endpoint has the key to it is still verified.
 #[derive(Debug)]
 struct NoCertificateVerification {
     provider: Arc<CryptoProvider>,

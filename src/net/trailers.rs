@@ -1,15 +1,15 @@
-//! Fields that come after a body (RFC 9110 6.5).
+//! Trailer fields (RFC 9110 6.5).
 //!
-//! They are passed on as what they are and never merged into the head. Whoever reads them has acted on
-//! the head already: a field that frames, routes or authenticates means nothing here, and could only
-//! be mistaken for one that does.
+//! Trailers are forwarded as trailers and never merged into the head. A recipient has processed the
+//! head before them: a field that frames, routes or authenticates has no meaning there, and is
+//! removed because some recipient could merge it nevertheless.
 
 use http::header::{HeaderMap, HeaderName, TE};
 
-/// Fields that follow a body; in a box, since most bodies have none.
+/// Trailer fields; boxed, because most bodies have none.
 pub type Trailers = Option<Box<HeaderMap>>;
 
-/// What may be passed on of `fields`.
+/// Removes the fields that may not be forwarded as trailers.
 pub fn strip_forbidden(mut fields: HeaderMap) -> Trailers {
     let forbidden: Vec<HeaderName> =
         fields.keys().filter(|name| is_forbidden(name)).cloned().collect();
@@ -19,7 +19,7 @@ pub fn strip_forbidden(mut fields: HeaderMap) -> Trailers {
     (!fields.is_empty()).then(|| Box::new(fields))
 }
 
-/// Whether a request with these headers says that trailers can be taken (RFC 9110 10.1.4).
+/// Whether a request with these headers accepts trailers (RFC 9110 10.1.4).
 pub fn has_te_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         let mut codings = value.split(',').map(|coding| coding.split(';').next());
@@ -27,11 +27,11 @@ pub fn has_te_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Fields for message framing, routing, request modifiers, authentication, response control and
-/// content (RFC 9110 6.5.1), and those that a proxy speaks with.
+/// Whether a field is for message framing, routing, request modifiers, authentication, response
+/// control or content (RFC 9110 6.5.1), or is one that proxies add.
 fn is_forbidden(name: &HeaderName) -> bool {
     let name = name.as_str();
-    // Many readers take the one sign for the other.
+    // Many recipients treat `_` like `-`.
     if name.contains('_') {
         let normalized = HeaderName::try_from(name.replace('_', "-"));
         return normalized.is_ok_and(|name| is_forbidden(&name));

@@ -1,28 +1,28 @@
-//! The handshake of WebSocket (RFC 6455 4), where it is ours to make: a client of HTTP/2 has none
-//! (RFC 8441 5).
+//! The client side of the WebSocket handshake (RFC 6455 4), for a client of HTTP/2, whose own
+//! request has none (RFC 8441 5).
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT};
 
-/// What every accepted key is followed by, so that nobody grants by accident (RFC 6455 1.3).
+/// The GUID that a server appends to the key (RFC 6455 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What an endpoint has to answer to show that it speaks WebSocket.
+/// The value of `sec-websocket-key`, which the endpoint has to answer with its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketKey(String);
 
 impl WebSocketKey {
-    /// The key of a connection; no two should be the same, but nobody need be unable to guess one.
+    /// The key of a connection. It should be unique, but need not be unpredictable.
     pub fn new(nonce: u128) -> Self {
         Self(encode_base64(&nonce.to_be_bytes()))
     }
 
-    /// As `sec-websocket-key` says it.
+    /// The value of `sec-websocket-key`.
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::try_from(self.0.as_str()).unwrap_or(HeaderValue::from_static(""))
     }
 
-    /// Whether an answer with these headers is one to this key.
+    /// Whether a response with these headers accepts this key.
     pub fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
         let single = values.next().filter(|_| values.next().is_none());
@@ -35,7 +35,7 @@ impl WebSocketKey {
     }
 }
 
-/// RFC 4648 4, with padding.
+/// Encodes as base64 with padding (RFC 4648 4).
 fn encode_base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

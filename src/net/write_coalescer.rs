@@ -1,8 +1,8 @@
-//! Writes that are gathered for as long as their writer has more to say.
+//! Combines the small writes of one poll into one write.
 //!
-//! h2 hands every DATA frame of more than some hundred bytes to its stream by itself, and flushes it:
-//! of thirty small answers on one connection each would be a record of TLS and a system call of its
-//! own. Here they are kept until the connection has been polled, and written as one.
+//! h2 writes and flushes every DATA frame of more than a few hundred bytes by itself: each of
+//! thirty small responses on one connection would be a TLS record and a system call of its own.
+//! The coalescer buffers them until the connection has been polled.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -13,18 +13,18 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Gathered at most: about what a stream takes at once.
+/// Bytes of the buffer, at most: about what a socket accepts at once.
 const MAX_BUFFERED_BYTES: usize = 64 * 1024;
 
-/// Writes of so much are not worth the copy.
+/// Writes of at least this size are not copied.
 const MAX_COPIED_BYTES: usize = 8 * 1024;
 
 thread_local! {
-    /// A buffer that nobody uses: connections at rest own none.
+    /// A buffer between uses: idle connections own none.
     static SPARE_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A stream whose writes and flushes wait for [`Self::pour`]. Its clones are the same stream.
+/// A stream whose writes and flushes wait for [`Self::flush`]. Clones share the stream.
 #[derive(Debug)]
 pub struct WriteCoalescer<S>(Rc<RefCell<CoalescerInner<S>>>);
 
@@ -32,11 +32,11 @@ pub struct WriteCoalescer<S>(Rc<RefCell<CoalescerInner<S>>>);
 struct CoalescerInner<S> {
     stream: S,
     buffer: Vec<u8>,
-    /// How much of the buffer is written.
+    /// Bytes of the buffer that are written.
     flushed_bytes: usize,
-    /// Something was written since the stream was last flushed.
+    /// Bytes were written since the last flush of the stream.
     is_unflushed: bool,
-    /// Met by pouring, and not told to the writer yet.
+    /// An error of a flush that has not been reported to the writer.
     pending_error: Option<io::Error>,
 }
 
@@ -47,7 +47,7 @@ impl<S> Clone for WriteCoalescer<S> {
 }
 
 impl<S> WriteCoalescer<S> {
-    /// Gathers what is written to `stream`.
+    /// Buffers the writes to `stream`.
     pub fn new(stream: S) -> Self {
         let inner = CoalescerInner {
             stream,
@@ -59,16 +59,16 @@ impl<S> WriteCoalescer<S> {
         Self(Rc::new(RefCell::new(inner)))
     }
 
-    /// Looks at the stream itself.
+    /// Calls `inspect` with the underlying stream.
     pub fn with_stream<T>(&self, inspect: impl FnOnce(&S) -> T) -> T {
         inspect(&self.0.borrow().stream)
     }
 }
 
 impl<S: AsyncWrite + Unpin> WriteCoalescer<S> {
-    /// Writes what was gathered, and flushes the stream; to be called whenever its writer has been
-    /// polled. What the stream does not take yet is written when it wakes whoever polls both. The
-    /// writer hears of an error when it next writes, or has read all that there is.
+    /// Writes the buffer and flushes the stream; call it whenever the writer has been polled. Bytes
+    /// that the stream does not accept yet are written when it wakes the task that polls both. An
+    /// error is reported at the writer's next write, or after it has read all available bytes.
     pub fn flush(&self, cx: &mut Context<'_>) {
         let inner = &mut *self.0.borrow_mut();
         if !inner.is_unflushed || inner.pending_error.is_some() {
@@ -89,7 +89,7 @@ impl<S: AsyncWrite + Unpin> CoalescerInner<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was gathered.
+    /// Writes the buffer.
     fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.flushed_bytes < self.buffer.len() {
             let rest = &self.buffer[self.flushed_bytes..];
@@ -107,7 +107,7 @@ impl<S: AsyncWrite + Unpin> CoalescerInner<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Keeps `parts`, of `bytes` in all, and says so; or has them written at once.
+    /// Buffers `parts`, of `bytes` in total, or writes them at once if they are large.
     fn poll_buffer(
         &mut self,
         cx: &mut Context<'_>,
@@ -181,8 +181,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
 }
 
 pin_project! {
-    /// Somebody who writes to a gathered stream: what it wrote is poured out each time that it has
-    /// been polled.
+    /// A future that writes to a coalesced stream, which is flushed whenever the future has been
+    /// polled.
     pub struct FlushAfterPoll<F, S> {
         #[pin]
         writer: F,
@@ -191,7 +191,7 @@ pin_project! {
 }
 
 impl<F, S> FlushAfterPoll<F, S> {
-    /// Runs `writer`, who writes to `stream`.
+    /// Runs `writer`, which writes to `stream`.
     pub fn new(writer: F, stream: WriteCoalescer<S>) -> Self {
         Self { writer, stream }
     }
@@ -221,7 +221,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// Takes as many bytes a write as it is told, in turn; 0 is not now, and without a word all.
+    /// Accepts as many bytes a write as `write_limits` state in turn; 0 is pending, and without a
+    /// limit all are accepted.
     #[derive(Default)]
     struct MockStream {
         write_limits: VecDeque<usize>,
@@ -277,7 +278,7 @@ mod tests {
         Context::from_waker(Waker::noop())
     }
 
-    /// Writes and flushes, as h2 does with each frame; says how much was taken.
+    /// Writes and flushes, as h2 does with each frame; returns the number of bytes accepted.
     fn write_and_flush(stream: &WriteCoalescer<MockStream>, bytes: &[u8]) -> usize {
         let mut stream = stream.clone();
         let Poll::Ready(written) = Pin::new(&mut stream).poll_write(&mut cx(), bytes) else {
@@ -304,7 +305,7 @@ mod tests {
         stream.flush(&mut cx());
         stream.with_stream(|inner| assert_eq!(inner.writes, [b"who says much"]));
         assert_eq!(stream.0.borrow().buffer.capacity(), 0, "at rest");
-        // Without anything new the stream is left alone.
+        // Without new bytes the stream is not written.
         stream.flush(&mut cx());
         stream.with_stream(|inner| assert_eq!((inner.writes.len(), inner.flushes), (1, 1)));
     }

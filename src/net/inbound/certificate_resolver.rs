@@ -1,4 +1,4 @@
-//! Which certificate answers which name.
+//! Chooses a listener's certificate by the client's server name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use webpki::EndEntityCert;
 
 use crate::logic::model::upstream_protocol::CertificateAndKey;
 
-/// Certificates with the same name: one is chosen whose key the client can check.
+/// Certificates for one name, with different key types.
 type CertifiedKeys = Vec<Arc<CertifiedKey>>;
 
-/// The certificates of a listener by their names.
+/// The certificates of a listener, by DNS name.
 #[derive(Debug)]
 pub(super) struct CertificateResolver {
-    /// Answers where no name matches.
+    /// The certificate for unknown names.
     default_keys: CertifiedKeys,
     exact: HashMap<Box<str>, CertifiedKeys>,
-    /// By what follows `*.`.
+    /// By the part after `*.`.
     wildcard: HashMap<Box<str>, CertifiedKeys>,
 }
 
 impl CertificateResolver {
-    /// Reads certificates and keys.
+    /// Parses certificates and keys.
     ///
     /// # Errors
-    /// When one cannot be read, or there is none.
+    /// When one cannot be parsed, or there is none.
     pub(super) fn new(
         certificates: &[CertificateAndKey],
         provider: &CryptoProvider,
@@ -57,7 +57,8 @@ impl CertificateResolver {
         }
     }
 
-    /// Those for `name`, which is in lower case: a wildcard stands for one label (RFC 9525 6.3).
+    /// The certificates for `name`, which is in lower case. A wildcard stands for one label
+    /// (RFC 9525 6.3).
     fn find(&self, name: &str) -> Option<&CertifiedKeys> {
         self.exact.get(name).or_else(|| {
             let (_, parent) = name.split_once('.')?;
@@ -87,7 +88,7 @@ fn load_certified_key(
     CertifiedKey::from_der(chain, key, provider)
 }
 
-/// The DNS names that a certificate was issued for, in lower case.
+/// The DNS names of a certificate, in lower case.
 fn dns_names(certified_key: &CertifiedKey) -> Result<Vec<String>, Error> {
     let end_entity = certified_key.end_entity_cert()?;
     let parse_error = |error: webpki::Error| Error::General(error.to_string());

@@ -1,5 +1,5 @@
-//! What a client's certificate says of it, as one element of `x-forwarded-client-cert` (Envoy's
-//! form): `Hash=…;Subject="…";URI=…;DNS=…`.
+//! Encodes a client's certificate as one element of `x-forwarded-client-cert` (Envoy's format):
+//! `Hash=…;Subject="…";URI=…;DNS=…`.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-/// All that is said of a client, at most: it goes on with each of its requests.
+/// Bytes of one element, about and at most: each request of the client carries it.
 const MAX_ELEMENT_BYTES: usize = 4 * 1024;
 
-/// Attributes of a subject by the bytes of their object identifiers (RFC 4514 3, and what else is
-/// common).
+/// Subject attributes by the bytes of their object identifiers (RFC 4514 3, and other common
+/// ones).
 const ATTRIBUTES: [(&[u8], &str); 10] = [
     (&[0x55, 4, 3], "CN"),
     (&[0x55, 4, 5], "serialNumber"),
@@ -31,7 +31,7 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 /// UTF8String, PrintableString, T61String, IA5String.
 const STRING_TAGS: [u8; 4] = [0x0c, 0x13, 0x14, 0x16];
 
-/// The element for a certificate that was verified.
+/// The element for a verified certificate; `None` if it would be too long.
 pub(super) fn forwarded_client_cert(certificate: &CertificateDer<'_>) -> Option<String> {
     let parsed = EndEntityCert::try_from(certificate).ok()?;
     let mut out = String::new();
@@ -40,7 +40,7 @@ pub(super) fn forwarded_client_cert(certificate: &CertificateDer<'_>) -> Option<
         write_hex(&mut out, suite.common.hash_provider.hash(certificate).as_ref());
         out.push(';');
     }
-    // Its inner quotes are escaped already, as RFC 4514 has it.
+    // RFC 4514 has escaped the quotes inside.
     let _ = write!(out, "Subject=\"{}\"", format_subject(parsed.subject()).unwrap_or_default());
     let names = parsed.valid_uri_names().map(|name| ("URI", name));
     for (key, name) in names.chain(parsed.valid_dns_names().map(|name| ("DNS", name))) {
@@ -60,7 +60,7 @@ fn write_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// A distinguished name as text, the last part first (RFC 4514 2); `None` if it is not one.
+/// A distinguished name as text, the last part first (RFC 4514 2); `None` if it is malformed.
 fn format_subject(mut der: &[u8]) -> Option<String> {
     let mut parts = Vec::new();
     while !der.is_empty() {
@@ -107,7 +107,7 @@ fn write_attribute(out: &mut String, attribute: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// An object identifier as digits and dots.
+/// Writes an object identifier in dotted decimal form.
 fn write_oid(out: &mut String, id: &[u8]) {
     let mut number: u64 = 0;
     let mut is_first = true;
@@ -126,13 +126,13 @@ fn write_oid(out: &mut String, id: &[u8]) {
     }
 }
 
-/// The value of the element with this tag that `der` begins with, and what follows it.
+/// The value of the leading element of `der`, if it has this tag, and the rest of `der`.
 fn read_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (found, value, rest) = read_element(der)?;
     (found == tag).then_some((value, rest))
 }
 
-/// The first element: its tag, its value, and what follows.
+/// The tag and value of the leading element of `der`, and the rest.
 fn read_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, short], rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match short {

@@ -1,4 +1,4 @@
-//! How clients' connections begin: who they are for, how they are encrypted, what is spoken.
+//! The start of client connections: PROXY header, TLS, HTTP version.
 
 mod certificate_resolver;
 mod forwarded_client_cert;

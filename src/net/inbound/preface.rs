@@ -1,30 +1,30 @@
-//! Which version of HTTP a client in cleartext begins with.
+//! Detects the HTTP version of a client in cleartext.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What a client sends first that knows that HTTP/2 is spoken here (RFC 9113 3.4).
+/// The connection preface of a client with prior knowledge of HTTP/2 (RFC 9113 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Most request heads fit.
+/// Bytes of one read; most request heads fit.
 const READ_BYTES: usize = 2 * 1024;
 
-/// What a client began with.
+/// The detected version, and the bytes read.
 #[derive(Debug)]
 pub struct SniffedHttp {
-    /// Whether it was the preface of HTTP/2.
+    /// Whether the client sent the HTTP/2 preface.
     pub is_http2: bool,
-    /// What was read, to be read again.
+    /// The bytes read, to be parsed again.
     pub prefix: Bytes,
 }
 
-/// Reads until it is clear what is spoken: one read for nearly everybody, and never more than are
-/// there. `None` if the client went away before.
+/// Reads until the version is known, which takes one read for almost all clients. `None` if the
+/// client closed the connection before.
 ///
 /// # Errors
-/// As reading has them.
+/// Errors of the stream.
 pub async fn sniff_http_version(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<SniffedHttp>> {

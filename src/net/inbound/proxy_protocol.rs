@@ -1,4 +1,5 @@
-//! The header of the PROXY protocol, versions 1 and 2: for whom a proxy has connected.
+//! Reads headers of HAProxy's PROXY protocol, versions 1 and 2: the address of a client behind a
+//! proxy.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,37 +7,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// The least that both versions have: `PROXY UNKNOWN` and the end of its line.
+/// The shortest header of both versions: `PROXY UNKNOWN` with its end of line.
 const MIN_HEADER_BYTES: usize = 15;
 
-/// The longest line of version 1.
+/// The longest header of version 1.
 const V1_MAX_LINE_BYTES: usize = 107;
 
-/// What version 1 begins with.
+/// The start of a version 1 header.
 const V1_PREFIX: &[u8] = b"PROXY ";
 
-/// What version 2 begins with.
+/// The start of a version 2 header.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Signature, command, family and length.
+/// The fixed part of version 2: signature, command, family and length.
 const V2_FIXED_BYTES: usize = 16;
 
-/// What follows them in version 2, further fields included.
+/// The variable part of version 2, TLVs included, at most.
 const V2_MAX_REST_BYTES: usize = 2 * 1024;
 
-/// Both ends of the connection that the proxy passes on.
+/// Both ends of the client's connection to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxiedAddresses {
-    /// Who connected to the proxy.
+    /// The client's address.
     pub client: SocketAddr,
     pub local: SocketAddr,
 }
 
-/// Reads the header, and not one byte more. `None` if the connection is the proxy's own, or the
-/// proxy does not know.
+/// Reads the header and no byte after it. `None` for a connection of the proxy itself, or if the
+/// proxy does not know the client.
 ///
 /// # Errors
-/// When there is none, it is not one, or reading fails.
+/// When the header is missing or malformed, or reading fails.
 pub async fn read_header(stream: &mut TcpStream) -> io::Result<Option<ProxiedAddresses>> {
     let mut header = [0; V2_FIXED_BYTES + V2_MAX_REST_BYTES];
     stream.read_exact(&mut header[..MIN_HEADER_BYTES]).await?;
@@ -58,8 +59,8 @@ fn invalid_header() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "no header of the PROXY protocol")
 }
 
-/// The rest of a line is looked at before it is taken: what follows it is not ours. The length of all
-/// of it.
+/// Reads the rest of a version 1 line, and returns the length of the whole. Peeks first, because
+/// bytes after the line are not part of the header.
 async fn read_v1_line(stream: &mut TcpStream, line: &mut [u8]) -> io::Result<usize> {
     let mut filled = MIN_HEADER_BYTES;
     while !line[..filled].ends_with(b"\n") {
@@ -78,8 +79,8 @@ async fn read_v1_line(stream: &mut TcpStream, line: &mut [u8]) -> io::Result<usi
     Ok(filled)
 }
 
-/// What a whole header of either version says: `Some(None)` if the connection is the proxy's own, or
-/// the proxy does not know; `None` if it is not one.
+/// Parses a complete header of either version: `Some(None)` for a connection of the proxy itself,
+/// or of an unknown client; `None` if the header is malformed.
 pub fn parse_header(header: &[u8]) -> Option<Option<ProxiedAddresses>> {
     if header.starts_with(V1_PREFIX) {
         return parse_v1(header);
@@ -94,7 +95,7 @@ pub fn parse_header(header: &[u8]) -> Option<Option<ProxiedAddresses>> {
     }
 }
 
-/// A line of version 1, to its end.
+/// Parses a version 1 line, which must end with CRLF.
 fn parse_v1(line: &[u8]) -> Option<Option<ProxiedAddresses>> {
     let line = line.strip_suffix(b"\r\n").filter(|line| line.len() + 2 <= V1_MAX_LINE_BYTES)?;
     let line = std::str::from_utf8(line).ok().filter(|line| !line.contains('\n'))?;
@@ -118,14 +119,14 @@ fn parse_v1(line: &[u8]) -> Option<Option<ProxiedAddresses>> {
     }))
 }
 
-/// Digits without leading zeros.
+/// Parses a port: digits without leading zeros.
 fn parse_port(word: &str) -> Option<u16> {
     let is_canonical =
         word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     word.parse().ok().filter(|_| is_canonical)
 }
 
-/// What follows the fixed part of version 2.
+/// Parses a version 2 header from its command and family, and the bytes after the fixed part.
 fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<ProxiedAddresses>> {
     let is_local = match command {
         0x20 => true,
@@ -151,7 +152,7 @@ fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<ProxiedAddres
             };
             (Some(addresses), tlvs)
         }
-        // Not said, or two ends of a Unix socket: there is no other address than the real one.
+        // Unspecified addresses or Unix sockets: the address of the connection itself counts.
         0x00 => (None, &[][..]),
         0x31 => (None, rest.get(216..)?),
         _ if is_local => (None, &[][..]),
@@ -160,7 +161,7 @@ fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<ProxiedAddres
     is_tlv_list(tlvs).then_some(addresses.filter(|_| !is_local))
 }
 
-/// Whether the bytes are fields of type, length and value.
+/// Whether the bytes are a sequence of TLVs (type, length, value).
 fn is_tlv_list(mut fields: &[u8]) -> bool {
     while let Some((&[_, high, low], rest)) = fields.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low]));

@@ -1,4 +1,4 @@
-//! TLS with clients: what the configuration says, made into what the library wants.
+//! TLS with clients: the configuration of a listener as one of rustls, and the handshake.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -18,8 +18,8 @@ use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
 const ALPN_H2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// Seals the tickets of all listeners and workers, so that a session that one worker began can be
-/// resumed at another, and after a reload.
+/// Encrypts the session tickets of all listeners and workers, so that a session can be resumed on
+/// another worker, and after a reload.
 static SHARED_TICKETER: OnceLock<Arc<dyn ProducesTickets>> = OnceLock::new();
 
 fn shared_ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
@@ -30,10 +30,10 @@ fn shared_ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
     Ok(Arc::clone(SHARED_TICKETER.get_or_init(|| ticketer)))
 }
 
-/// What connections are accepted with.
+/// The rustls configuration of a listener.
 ///
 /// # Errors
-/// When a certificate or key cannot be used, or chance cannot be had from the system.
+/// When a certificate or key is unusable, or the system has no randomness.
 pub fn server_config(tls: &ServerTls, is_http2_enabled: bool) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions = match tls.min_version {
@@ -67,8 +67,8 @@ pub fn server_config(tls: &ServerTls, is_http2_enabled: bool) -> Result<Arc<Serv
     // Early data can be replayed (RFC 8470).
     config.max_early_data_size = 0;
     if tls.client_authority.is_some() {
-        // Who resumes a session does not show its certificate again, which may be revoked or its
-        // issuer no longer trusted.
+        // A client that resumes a session does not show its certificate, which may be revoked, or
+        // whose issuer may no longer be trusted.
         config.send_tls13_tickets = 0;
     } else {
         config.ticketer = shared_ticketer()?;
@@ -76,32 +76,32 @@ pub fn server_config(tls: &ServerTls, is_http2_enabled: bool) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// A connection after its handshake.
+/// A client connection after its handshake.
 #[derive(Debug)]
 pub struct AcceptedTls {
-    /// What the client sends from now on.
+    /// The decrypted stream.
     pub stream: ClientStream,
-    /// Whether HTTP/2 was agreed on (RFC 7301).
+    /// Whether HTTP/2 was negotiated by ALPN (RFC 7301).
     pub is_http2: bool,
-    /// What else was agreed on.
+    /// Other results of the handshake.
     pub session: TlsSession,
 }
 
-/// What a handshake has shown.
+/// The results of a handshake that requests and logs use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSession {
-    /// The version of TLS, as OpenSSL names it: `TLSv1.3`.
+    /// The TLS version in OpenSSL's notation: `TLSv1.3`.
     pub version: &'static str,
-    /// Whom the client asked for (RFC 6066 3), in lower case.
+    /// The requested server name (RFC 6066 3), in lower case.
     pub server_name: Option<Box<str>>,
-    /// What the client's certificate says, where one was asked for and shown.
+    /// The element of `x-forwarded-client-cert` for the client's verified certificate.
     pub client_identity: Option<Box<str>>,
 }
 
-/// Shakes hands with a client; as long as the client likes.
+/// Runs the TLS handshake with a client. The caller bounds the time.
 ///
 /// # Errors
-/// When the client does not speak TLS, or not in a way that is accepted here, or goes away.
+/// When the client closes the connection, or its TLS is malformed or not accepted.
 pub async fn accept(
     config: Arc<ServerConfig>,
     stream: WriteTimeoutStream,

@@ -1,4 +1,4 @@
-//! Requests of one worker that wait for a connection to one endpoint: first come, first served.
+//! The requests of one worker that wait for a connection to one endpoint, first come, first served.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,16 +10,17 @@ use tokio::sync::Notify;
 use crate::logic::overload::descriptor_pool::DescriptorPermit;
 use crate::logic::request::breaker::LimitPermit;
 
-/// How often the first in the queue looks by itself: what another worker gives back, and what another
-/// endpoint of the pool does, wakes nobody here.
+/// How often the first waiter checks by itself: connections that another worker returns, or that
+/// another endpoint of the pool returns, do not wake it.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Waiting requests in order of arrival. The limit for pending requests bounds their number.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionQueue {
     waiters: RefCell<VecDeque<Rc<Notify>>>,
 }
 
-/// A place in the queue; left when dropped.
+/// A place in the queue, given up when dropped.
 #[derive(Debug)]
 pub(super) struct QueueTicket<'a> {
     queue: &'a ConnectionQueue,
@@ -37,7 +38,7 @@ impl ConnectionQueue {
         QueueTicket { queue: self, notify }
     }
 
-    /// Something has come free.
+    /// Wakes the first waiter, because a connection may be free.
     pub(super) fn wake_first(&self) {
         if let Some(first) = self.waiters.borrow().front() {
             first.notify_one();
@@ -46,12 +47,12 @@ impl ConnectionQueue {
 }
 
 impl QueueTicket<'_> {
-    /// Whether it is this one's turn.
+    /// Whether the request is the first one in the queue.
     pub(super) fn is_first(&self) -> bool {
         self.queue.waiters.borrow().front().is_some_and(|first| Rc::ptr_eq(first, &self.notify))
     }
 
-    /// Ends when it is worth looking again.
+    /// Waits until a connection may be free.
     pub(super) async fn wait_turn(&self) {
         if self.is_first() {
             let _ = tokio::time::timeout(RECHECK_INTERVAL, self.notify.notified()).await;
@@ -64,13 +65,13 @@ impl QueueTicket<'_> {
 impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.queue.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.notify));
-        // There may be enough for the next one too.
+        // More than one connection may be free.
         self.queue.wake_first();
     }
 }
 
-/// What an open connection takes of its limits, and its descriptor. Whoever waits hears of its end. In a box, since
-/// connections move with every request.
+/// What an open connection holds: its share of the limits and its descriptor. Dropping it wakes the
+/// first waiter. Boxed, because connections are moved with every request.
 #[derive(Debug)]
 pub struct ConnectionPermit(Box<ConnectionPermitInner>);
 
@@ -87,7 +88,7 @@ impl ConnectionPermit {
         Self(Box::new(ConnectionPermitInner { permit, descriptor: None, queue }))
     }
 
-    /// It takes nothing of anything: the connection leads nowhere.
+    /// A permit that counts against no limit, for a connection without a peer.
     pub(super) fn unlimited(queue: &Rc<ConnectionQueue>) -> Self {
         Self(Box::new(ConnectionPermitInner {
             permit: None,
@@ -96,7 +97,7 @@ impl ConnectionPermit {
         }))
     }
 
-    /// It is opened with this.
+    /// Adds the descriptor of the connection.
     pub(super) fn set_descriptor(&mut self, descriptor: DescriptorPermit) {
         self.0.descriptor = Some(descriptor);
     }

@@ -1,5 +1,5 @@
-//! What a drill puts in the place of a connection: one that leads nowhere. Everything above it is what
-//! runs in production; the endpoint sees nothing.
+//! The replacement of a connection during a drill: it has no peer, so that the endpoint receives
+//! nothing. All layers above it are those of production.
 
 use std::cell::Cell;
 use std::io;
@@ -10,18 +10,18 @@ use tokio::io::ReadBuf;
 
 use crate::logic::drill::{DrillCounters, DrillFault};
 
-/// What a drill does to the connections to one endpoint, for the requests that it takes.
+/// The faults that a drill injects into the connections of one endpoint.
 #[derive(Debug)]
 pub struct FaultInjection {
-    /// Which drill it is.
+    /// The number of the drill.
     pub drill: u64,
-    /// The endpoint is one of those that seem to fail, sooner or later.
+    /// Whether the endpoint is a target of the drill.
     pub is_target: bool,
-    /// How it seems to fail, if it does now.
+    /// The fault that the endpoint shows now.
     pub fault: Cell<Option<DrillFault>>,
-    /// What comes of the drill's requests.
+    /// Counts the results of the drill's requests.
     pub tallies: Arc<DrillCounters>,
-    /// The drill is over: what still waits was never sent.
+    /// Whether the drill is over: requests that still wait count as not sent.
     pub is_finished: Cell<bool>,
 }
 
@@ -31,17 +31,17 @@ impl FaultInjection {
     }
 }
 
-/// How a connection that leads nowhere goes on once something was written to it.
+/// The behaviour of a connection without a peer after a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectedReply {
     Reset,
     Silence,
-    /// It answers with these bytes, and ends.
+    /// Responds with these bytes and closes.
     Response(Vec<u8>),
 }
 
 impl InjectedReply {
-    /// An answer with this status.
+    /// A complete response with this status.
     pub fn with_status(status: u16) -> Self {
         let head = format!("HTTP/1.1 {status} Drill\r\nconnection: close\r\n");
         Self::Response(
@@ -49,13 +49,13 @@ impl InjectedReply {
         )
     }
 
-    /// The begin of an answer that is small enough to be passed on only when it is whole, which it
-    /// never is.
+    /// A response that ends early. It is small enough to be withheld until it is complete, so that
+    /// the request can be retried.
     pub fn truncated() -> Self {
         Self::Response(b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\ndrill\n".to_vec())
     }
 
-    /// What a read gets.
+    /// Reads from the injected reply.
     pub(super) fn poll_read(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),

@@ -1,4 +1,4 @@
-//! A request body on its way out, held for as long as it may be needed again.
+//! A request body that is forwarded and, within a bound, kept for a retry.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -13,13 +13,13 @@ use hyper::body::Incoming;
 
 use crate::net::trailers::{self, Trailers};
 
-/// Bytes of an unwanted body that are read before its connection is closed.
+/// Bytes of an unwanted request body that are read before its connection is closed.
 const MAX_DISCARD_BYTES: usize = 256 * 1024;
 
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reads what a client still sends of a body that nobody wants, within bounds, on a task of the
-/// current `LocalSet`.
+/// Reads the rest of an unwanted request body, within bounds, on a task of the current `LocalSet`.
+/// A socket that is closed with unread bytes would be reset before the client reads the response.
 pub fn discard_request_body(mut source: Incoming) {
     if source.is_end_stream() {
         return;
@@ -38,7 +38,7 @@ pub fn discard_request_body(mut source: Incoming) {
 /// Why a request body could not be read from its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientBodyError {
-    /// The client went away or broke the framing.
+    /// The client closed the connection or broke the framing.
     Aborted,
     /// The body is larger than the route allows.
     TooLarge,
@@ -46,33 +46,33 @@ pub enum ClientBodyError {
     IdleTimeout,
 }
 
-/// Holding a piece costs more than its bytes: a body in many tiny ones is not held.
+/// The average chunk size below which a body is not kept: a chunk costs more than its bytes.
 const MIN_BYTES_PER_CHUNK: usize = 256;
 
-/// Pieces that are held however small the bound.
+/// Chunks that are kept regardless of their size.
 const MIN_BUFFERED_CHUNKS: usize = 16;
 
-/// A request body: what was read is kept up to a bound, so that another try can begin anew.
+/// A request body; the chunks that were read are kept up to a bound, so that it can be sent again.
 #[derive(Debug)]
 pub struct RequestBody {
     source: Option<Incoming>,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
     max_buffered_bytes: usize,
-    /// Everything read so far is in `held`.
+    /// Whether `buffered` holds all chunks that were read so far.
     is_replayable: bool,
-    /// The next piece of `held` for this try.
+    /// The index in `buffered` of the next chunk for this attempt.
     next_chunk: usize,
     read_bytes: u64,
     max_read_bytes: u64,
-    /// Who else wants to know how much was read.
+    /// Receives the number of bytes read.
     read_counter: Option<Rc<Cell<u64>>>,
     trailers: Trailers,
 }
 
 impl RequestBody {
-    /// A body to be read from `source`: at most `read_at_most` bytes of it, of which at most
-    /// `hold_at_most` are held.
+    /// A body that is read from `source`: `max_read_bytes` at most, of which `max_buffered_bytes`
+    /// at most are kept.
     pub fn new(source: Incoming, max_buffered_bytes: usize, max_read_bytes: u64) -> Self {
         let source = (!source.is_end_stream()).then_some(source);
         Self {
@@ -89,12 +89,12 @@ impl RequestBody {
         }
     }
 
-    /// Has `counter` show how much was read, now and later.
+    /// Makes `counter` show the number of bytes read, from now on.
     pub fn set_read_counter(&mut self, counter: Rc<Cell<u64>>) {
         self.read_counter = Some(counter);
     }
 
-    /// Whether there is nothing to send at all.
+    /// Whether the request has no body.
     pub fn is_empty(&self) -> bool {
         self.source.is_none() && self.buffered.is_empty() && self.is_replayable
     }
@@ -114,34 +114,34 @@ impl RequestBody {
         }
     }
 
-    /// Whether another try could send the same body.
+    /// Whether another attempt can send the same body.
     pub fn is_replayable(&self) -> bool {
         self.is_replayable
     }
 
-    /// Begins anew for another try. Only after [`Outgoing::is_held`].
+    /// Starts again for another attempt. Requires [`Self::is_replayable`].
     pub fn rewind(&mut self) {
         self.next_chunk = 0;
     }
 
-    /// The same body again, if all of it is held.
+    /// A copy of the body, if all of it is kept.
     pub fn try_clone(&self) -> Option<Self> {
         let is_complete = self.is_replayable && self.source.is_none();
         let (buffered, buffered_bytes) = (self.buffered.clone(), self.buffered_bytes);
         is_complete.then(|| Self { buffered, buffered_bytes, ..Self::empty() })
     }
 
-    /// Bytes that are held.
+    /// Bytes that are kept for another attempt.
     pub fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
     }
 
-    /// Bytes read from the client so far.
+    /// Bytes that were read from the client so far.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes
     }
 
-    /// Takes the rest of the body out; what stays behind is not held any more.
+    /// Takes the rest of the body out; what stays here cannot be replayed.
     pub fn take_rest(&mut self) -> Self {
         let source = self.source.take();
         let buffered = std::mem::take(&mut self.buffered);
@@ -152,33 +152,31 @@ impl RequestBody {
         Self { source, buffered, next_chunk, trailers, read_counter, ..*self }
     }
 
-    /// The answer does not wait for the rest of the body: reads some of it all the same, so that
-    /// the answer reaches its client before the connection is closed. With unread bytes left the
-    /// kernel would reset it.
+    /// Discards the rest of the body after a response that did not wait for it (see
+    /// [`discard_request_body`]).
     pub fn discard_rest(&mut self) {
         if let Some(source) = self.source.take() {
             discard_request_body(source);
         }
     }
 
-    /// The response is on its way to the client: no other try can come, nothing need be held.
+    /// The response has started, so that no other attempt follows: stops keeping chunks.
     pub fn stop_buffering(&mut self) {
         self.max_buffered_bytes = 0;
     }
 
-    /// Whether nothing follows what this try has taken, as far as is known.
+    /// Whether this attempt has taken all of the body, as far as is known.
     pub(super) fn is_at_end(&self) -> bool {
         let has_ended = self.source.as_ref().is_none_or(Incoming::is_end_stream);
         has_ended && self.next_chunk >= self.buffered.len() && self.trailers.is_none()
     }
 
-    /// What the client sent after the body, once all of that has been taken; fields that have no
-    /// place there are left out.
+    /// The trailers without forbidden fields, once all of the body has been taken.
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
     }
 
-    /// The next piece of this try, or `None` at the end.
+    /// The next chunk for this attempt, or `None` at the end.
     pub fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The bytes of a connection, in cleartext or over TLS.
+//! The byte stream of a connection to an endpoint, in cleartext or over TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::fault_injection::InjectedReply;
 
-/// An open stream. In cleartext the path is as direct as can be.
+/// An open stream. An enum instead of a trait object keeps the cleartext path direct.
 #[derive(Debug)]
 pub(super) enum UpstreamStream {
     Plain(TcpStream),
@@ -18,18 +18,18 @@ pub(super) enum UpstreamStream {
     Injected(Box<InjectedReply>),
 }
 
-/// What a look at a stream shows that is to be silent.
+/// The state of a stream on which no bytes are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdleState {
     Silent,
-    /// The endpoint hung up.
+    /// The endpoint has closed the connection.
     Closed,
-    /// The endpoint spoke without being asked.
+    /// The endpoint sent bytes without a request.
     UnexpectedData,
 }
 
 impl UpstreamStream {
-    /// Writes what is taken at once.
+    /// Writes as many bytes as the stream accepts at once.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.try_write(bytes),
@@ -44,7 +44,7 @@ impl UpstreamStream {
         }
     }
 
-    /// Whether everything written was handed to the kernel.
+    /// Flushes; returns whether the kernel has accepted all written bytes.
     pub(super) fn try_flush(&mut self) -> bool {
         match self {
             Self::Plain(_) | Self::Injected(_) => true,
@@ -55,20 +55,20 @@ impl UpstreamStream {
         }
     }
 
-    /// Looks at a stream on which nothing is awaited; the waker hears when something happens. In
+    /// Checks a stream on which no bytes are expected, and registers `cx` for the next event. In
     /// cleartext this costs no system call until then.
     pub(super) fn check_idle(&mut self, cx: &mut Context<'_>) -> IdleState {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => return check_idle_tls(stream, cx),
-            // Nobody keeps it.
+            // An injected reply is never reused.
             Self::Injected(_) => return IdleState::Closed,
         };
         while stream.poll_read_ready(cx).is_ready() {
             match stream.try_read(&mut [0; 1]) {
                 Ok(0) => return IdleState::Closed,
                 Ok(_) => return IdleState::UnexpectedData,
-                // Clears the readiness: the next turn registers the waker.
+                // Clears the readiness, so that the next turn registers the waker.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return IdleState::Closed,
             }
@@ -76,7 +76,7 @@ impl UpstreamStream {
         IdleState::Silent
     }
 
-    /// What the endpoint chose to speak inside TLS (RFC 7301), empty if it did not choose; `None` in
+    /// The protocol that the endpoint chose by ALPN (RFC 7301), empty if it chose none; `None` in
     /// cleartext.
     pub(super) fn alpn(&self) -> Option<&[u8]> {
         match self {
@@ -85,7 +85,7 @@ impl UpstreamStream {
         }
     }
 
-    /// Has its end be a reset.
+    /// Makes the connection end with a TCP reset when it is dropped.
     pub(super) fn reset_on_drop(&self) {
         let stream = match self {
             Self::Plain(stream) => stream,
@@ -96,8 +96,8 @@ impl UpstreamStream {
     }
 }
 
-/// Not every byte on a TLS connection is one of its application: new session tickets come at any
-/// time and mean nothing, and its end is said before the connection's.
+/// The idle check over TLS, where not every record carries application data: session tickets may
+/// arrive at any time, and close_notify arrives before the end of the connection.
 fn check_idle_tls(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> IdleState {
     let mut byte = [0; 1];
     let mut buf = ReadBuf::new(&mut byte);

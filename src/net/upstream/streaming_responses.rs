@@ -1,9 +1,9 @@
-//! Answers that are on their way for long, and are woken when they have to end.
+//! Streaming responses of one endpoint, which are woken when they have to end.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
-/// Who waits for more of an answer of one endpoint.
+/// The wakers of the responses that wait for their next chunk; one slot for each response.
 #[derive(Debug, Default)]
 pub(super) struct StreamingResponses {
     wakers: RefCell<Vec<Option<Waker>>>,
@@ -11,24 +11,24 @@ pub(super) struct StreamingResponses {
     end_count: Cell<u64>,
 }
 
-/// A place among those who wait; to be given back by [`Lasting::leave`].
+/// A slot, to be given back by [`StreamingResponses::release_slot`].
 #[derive(Debug)]
 pub(super) struct WakerSlot(usize);
 
 impl StreamingResponses {
-    /// Has been ended so often.
+    /// How often [`Self::end_all`] was called.
     pub(super) fn end_count(&self) -> u64 {
         self.end_count.get()
     }
 
-    /// Whoever is here now has to end.
+    /// Ends all current responses.
     pub(super) fn end_all(&self) {
         self.end_count.update(|ends| ends + 1);
-        // They leave when they are polled, not here.
+        // They release their slots when they are polled, not here.
         self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
     }
 
-    /// Waits, in a place that it has already or in a new one.
+    /// Registers the waker, in the given slot or in a new one.
     pub(super) fn register_waker(&self, slot: &mut Option<WakerSlot>, cx: &Context<'_>) {
         let mut wakers = self.wakers.borrow_mut();
         let waker = cx.waker();

@@ -1,4 +1,4 @@
-//! A connection that carries another protocol from now on.
+//! A connection that carries another protocol after a 101 response.
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::H1Connection;
 
-/// The endpoint's side of a tunnel. Dropped before [`Tunnel::finish`] it is reset.
+/// The endpoint's side of a tunnel. Dropped before [`UpstreamTunnel::finish`] it is reset.
 #[derive(Debug)]
 pub struct UpstreamTunnel {
     connection: H1Connection,
-    /// What the endpoint has sent behind its head already.
+    /// Bytes that the endpoint sent after its response head.
     input: BytesMut,
 }
 
@@ -22,7 +22,7 @@ impl UpstreamTunnel {
         Self { connection, input }
     }
 
-    /// Both sides have ended it in good order.
+    /// Both sides have closed the tunnel: closes the connection without a reset.
     pub fn finish(mut self) {
         self.connection.is_in_exchange = false;
     }
