@@ -160,7 +160,7 @@ fn lookup_answer(lookup: &Lookup, record: DnsRecordType) -> LookupAnswer {
     let answers = lookup.answers();
     let ttl = answers.iter().map(|answer| answer.ttl).min().unwrap_or(0);
     let ttl = Duration::from_secs(u64::from(ttl));
-    let data = match record {
+    let records = match record {
         DnsRecordType::A | DnsRecordType::Aaaa => {
             let address = |data: &RData| match (record, data) {
                 (DnsRecordType::A, RData::A(ip)) => Some(ip.0.into()),
@@ -186,7 +186,7 @@ fn lookup_answer(lookup: &Lookup, record: DnsRecordType) -> LookupAnswer {
             )
         }
     };
-    LookupAnswer::Found { records: data, ttl }
+    LookupAnswer::Found { records, ttl }
 }
 
 fn error_answer(error: &NetError) -> LookupAnswer {
@@ -207,7 +207,7 @@ fn error_answer(error: &NetError) -> LookupAnswer {
 }
 
 fn negative_answer(records: &NoRecords) -> LookupAnswer {
-    let lack = match records.response_code {
+    let reason = match records.response_code {
         ResponseCode::NXDomain => NegativeReason::NxDomain,
         // A referral to other servers does not prove that there are no records.
         ResponseCode::NoError if records.soa.is_none() && records.ns.is_some() => {
@@ -217,5 +217,5 @@ fn negative_answer(records: &NoRecords) -> LookupAnswer {
         _ => return LookupAnswer::Failed(LookupFailure::Invalid),
     };
     let ttl = records.negative_ttl.map(|seconds| Duration::from_secs(u64::from(seconds)));
-    LookupAnswer::Negative { reason: lack, ttl }
+    LookupAnswer::Negative { reason, ttl }
 }

@@ -23,6 +23,9 @@ const MAX_DESCRIPTORS_PER_MESSAGE: usize = 64;
 /// Bytes of one message, at most: the state of a hundred thousand endpoints takes a tenth of it.
 const MAX_MESSAGE_BYTES: u32 = 256 * 1024 * 1024;
 
+/// Bytes of one read.
+const READ_BYTES: usize = 16 * 1024;
+
 /// One end of the socket. All sends and receives fail after the deadline.
 #[derive(Debug)]
 pub struct HandoverSocket {
@@ -71,7 +74,8 @@ impl HandoverSocket {
     pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
         let length =
             u32::try_from(message.len()).ok().filter(|&length| length <= MAX_MESSAGE_BYTES);
-        let length = length.ok_or_else(|| io::Error::other("too much to be handed over"))?;
+        let length =
+            length.ok_or_else(|| io::Error::other("the message exceeds the handover limit"))?;
         self.write_all(&length.to_be_bytes())?;
         self.write_all(message)
     }
@@ -90,10 +94,10 @@ impl HandoverSocket {
         }
         // The buffer grows with the bytes received, and not with the announced length.
         let mut message = Vec::new();
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = [0; READ_BYTES];
         let mut remaining_bytes = length as usize;
         while remaining_bytes > 0 {
-            let chunk = &mut chunk[..remaining_bytes.min(16 * 1024)];
+            let chunk = &mut chunk[..remaining_bytes.min(READ_BYTES)];
             self.read_exact(chunk)?;
             message.extend_from_slice(chunk);
             remaining_bytes -= chunk.len();
@@ -143,13 +147,13 @@ impl HandoverSocket {
             }
             let before = descriptors.len();
             for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(some) = message {
-                    descriptors.extend(some);
+                if let RecvAncillaryMessage::ScmRights(received) = message {
+                    descriptors.extend(received);
                 }
             }
             if descriptors.len() == before {
                 // The kernel dropped them: this process may open no more descriptors.
-                return Err(io::Error::other("descriptors were lost on the way"));
+                return Err(io::Error::other("descriptors were dropped in transit"));
             }
         }
         Ok(descriptors)
@@ -236,10 +240,10 @@ mod tests {
             old.send_descriptors(&descriptors).expect("sent");
             old.send(b"end").expect("sent");
         });
-        assert_eq!(new.receive().expect("a letter"), b"");
-        assert_eq!(new.receive().expect("a letter"), large);
+        assert_eq!(new.receive().expect("a message"), b"");
+        assert_eq!(new.receive().expect("a message"), large);
         let descriptors = new.receive_descriptors(addresses.len()).expect("descriptors");
-        assert_eq!(new.receive().expect("a letter"), b"end");
+        assert_eq!(new.receive().expect("a message"), b"end");
         sender.join().expect("no panic");
         let address = |one| TcpListener::from(one).local_addr().expect("bound");
         let arrived: Vec<_> = descriptors.into_iter().map(address).collect();

@@ -84,7 +84,7 @@ impl From<DatabaseError> for LedgerOpenError {
     fn from(error: DatabaseError) -> Self {
         match error {
             DatabaseError::DatabaseAlreadyOpen => {
-                let message = "another process has it open";
+                let message = "another process has the file open";
                 Self::Io(io::Error::new(ErrorKind::WouldBlock, message))
             }
             DatabaseError::Storage(StorageError::Io(error)) if !is_corruption(&error) => {
@@ -129,7 +129,7 @@ impl LedgerStore {
                 Ok(OpenedLedger { store, contents, quarantined: Some((quarantined, reason)) })
             }
             Err(LedgerOpenError::Io(error)) => Err(error),
-            Err(LedgerOpenError::Corrupt(why)) => Err(io::Error::other(why)),
+            Err(LedgerOpenError::Corrupt(reason)) => Err(io::Error::other(reason)),
         }
     }
 
@@ -154,7 +154,7 @@ impl LedgerStore {
         }
         if let Some(budgets) = &change.budgets {
             let mut table = transaction.open_table(BUDGETS_TABLE)?;
-            table.retain(|name, _| budgets.iter().any(|(kept, _)| kept == name))?;
+            table.retain(|name, _| budgets.iter().any(|(current, _)| current == name))?;
             for (name, value) in budgets {
                 table.insert(name.as_str(), value.as_slice())?;
             }
@@ -180,8 +180,8 @@ pub fn read_copy(directory: &Path) -> io::Result<LedgerContents> {
             fs::copy(directory.join(LEDGER_FILE), &copy).and_then(|_| match open_database(&copy) {
                 Ok((_, contents)) => Ok(contents),
                 Err(LedgerOpenError::Io(error)) => Err(error),
-                Err(LedgerOpenError::Corrupt(why)) => {
-                    Err(io::Error::new(ErrorKind::InvalidData, why))
+                Err(LedgerOpenError::Corrupt(reason)) => {
+                    Err(io::Error::new(ErrorKind::InvalidData, reason))
                 }
             });
         // The copy is inconsistent if the file was written meanwhile.
@@ -211,7 +211,7 @@ fn open_database(path: &Path) -> Result<(LedgerStore, LedgerContents), LedgerOpe
         Ok((LedgerStore { database }, contents))
     };
     catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or_else(|_| Err(LedgerOpenError::Corrupt("it is damaged".to_owned())))
+        .unwrap_or_else(|_| Err(LedgerOpenError::Corrupt("the file is damaged".to_owned())))
 }
 
 fn read_contents(database: &Database) -> Result<LedgerContents, LedgerOpenError> {
@@ -254,9 +254,9 @@ mod tests {
     fn written_contents_survive_reopen() {
         let directory = tempfile::tempdir().expect("a directory");
         let inner = directory.path().join("a/b");
-        let OpenedLedger { store, contents, quarantined: aside } =
+        let OpenedLedger { store, contents, quarantined } =
             LedgerStore::open(&inner).expect("a new file");
-        assert_eq!((contents, aside), (LedgerContents::default(), None));
+        assert_eq!((contents, quarantined), (LedgerContents::default(), None));
         store.write(&incident_change(1, b"one")).expect("written");
         store.write(&incident_change(2, b"two")).expect("written");
         let budgets = Some(vec![("a".to_owned(), vec![1]), ("b".to_owned(), vec![2])]);
@@ -273,11 +273,11 @@ mod tests {
         };
         store.write(&change).expect("written");
         drop(store);
-        let OpenedLedger { contents, quarantined: aside, .. } =
+        let OpenedLedger { contents, quarantined, .. } =
             LedgerStore::open(&inner).expect("the same file");
         assert_eq!(contents.incidents, [(2, b"two".to_vec())]);
         assert_eq!(contents.budgets, [("b".to_owned(), vec![3])]);
-        assert_eq!(aside, None);
+        assert_eq!(quarantined, None);
     }
 
     #[test]
@@ -286,11 +286,11 @@ mod tests {
         for _ in 0..MAX_QUARANTINED_FILES + 2 {
             fs::write(directory.path().join(LEDGER_FILE), b"something else entirely")
                 .expect("written");
-            let OpenedLedger { store, quarantined: aside, .. } =
+            let OpenedLedger { store, quarantined, .. } =
                 LedgerStore::open(directory.path()).expect("a new file");
-            let (aside, why) = aside.expect("put aside");
-            assert_eq!(fs::read(aside).expect("kept"), b"something else entirely");
-            assert!(!why.is_empty());
+            let (path, reason) = quarantined.expect("quarantined");
+            assert_eq!(fs::read(path).expect("kept"), b"something else entirely");
+            assert!(!reason.is_empty());
             store.write(&incident_change(1, b"one")).expect("written");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }

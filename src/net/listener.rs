@@ -36,7 +36,7 @@ pub struct InheritedListener {
 
 impl InheritedListener {
     fn is_for(&self, address: SocketAddr, role: ListenerRole) -> bool {
-        let is_same_role = self.role.is_none_or(|own| own == role);
+        let is_same_role = self.role.is_none_or(|known_role| known_role == role);
         let is_bound = || self.listener.local_addr().is_ok_and(|bound| bound == address);
         is_same_role && (self.configured_address == address || address.port() != 0 && is_bound())
     }
@@ -74,7 +74,7 @@ impl InheritedListeners {
                 Ok(inherited) => listeners.add(inherited),
                 Err(error) => {
                     let name = if label.is_empty() { format!("number {index}") } else { label };
-                    errors.push(format!("a socket that was passed ({name}) is of no use: {error}"));
+                    errors.push(format!("inherited socket {name} is unusable: {error}"));
                 }
             }
         }
@@ -92,14 +92,14 @@ impl InheritedListeners {
 
     /// Takes the sockets for this address and role.
     pub fn take_for(&mut self, address: SocketAddr, role: ListenerRole) -> Vec<InheritedListener> {
-        let (taken, left) = self.0.drain(..).partition(|given| given.is_for(address, role));
+        let (taken, left) = self.0.drain(..).partition(|one| one.is_for(address, role));
         self.0 = left;
         taken
     }
 
     /// Drops the sockets that the service manager does not keep.
     pub fn retain_service_manager_sockets(&mut self) {
-        self.0.retain(|given| given.label.is_some());
+        self.0.retain(|one| one.label.is_some());
     }
 
     /// The sockets that have not been taken.
@@ -120,13 +120,13 @@ pub fn adopt_listener(
 ) -> io::Result<InheritedListener> {
     let socket = SockRef::from(&listener);
     if !socket.is_listener()? {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
     }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
     listener.set_nonblocking(true)?;
     let configured_address = match configured_address {
-        Some(name) => name,
+        Some(address) => address,
         None => listener.local_addr()?,
     };
     Ok(InheritedListener { listener, configured_address, role, label })

@@ -42,9 +42,9 @@ impl fmt::Display for PostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
-            Self::Tls(error) => write!(f, "cannot speak TLS: {error}"),
-            Self::Http(error) => write!(f, "no answer: {error}"),
-            Self::Body(error) => write!(f, "no whole answer: {error}"),
+            Self::Tls(error) => write!(f, "TLS configuration: {error}"),
+            Self::Http(error) => write!(f, "no response: {error}"),
+            Self::Body(error) => write!(f, "incomplete response: {error}"),
         }
     }
 }

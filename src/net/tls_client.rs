@@ -80,7 +80,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(loaded.certs);
         if roots.is_empty() {
-            tracing::warn!(errors = ?loaded.errors, "the system has no certificates to trust");
+            tracing::warn!(errors = ?loaded.errors, "no system root certificates found");
         }
         Arc::new(roots)
     });

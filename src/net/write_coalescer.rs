@@ -298,12 +298,12 @@ mod tests {
     #[test]
     fn writes_between_flushes_are_coalesced() {
         let stream = WriteCoalescer::new(MockStream::default());
-        for word in ["who ", "says ", "much"] {
+        for word in ["one ", "two ", "three"] {
             assert_eq!(write_and_flush(&stream, word.as_bytes()), word.len());
         }
         stream.with_stream(|inner| assert!(inner.writes.is_empty()));
         stream.flush(&mut cx());
-        stream.with_stream(|inner| assert_eq!(inner.writes, [b"who says much"]));
+        stream.with_stream(|inner| assert_eq!(inner.writes, [b"one two three"]));
         assert_eq!(stream.0.borrow().buffer.capacity(), 0, "at rest");
         // Without new bytes the stream is not written.
         stream.flush(&mut cx());
@@ -324,10 +324,10 @@ mod tests {
     fn write_error_is_reported_after_received_data() {
         let stream = WriteCoalescer::new(MockStream {
             is_reset: true,
-            unread: b"an answer".to_vec(),
+            unread: b"response1".to_vec(),
             ..MockStream::default()
         });
-        write_and_flush(&stream, b"a question");
+        write_and_flush(&stream, b"request");
         stream.flush(&mut cx());
         assert!(matches!(read_available(&stream), Poll::Ready(Ok(9))));
         let error = read_available(&stream).map_err(|error| error.kind());

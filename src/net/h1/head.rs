@@ -306,7 +306,7 @@ mod tests {
         assert!(is_keep_alive(
             "HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"
         ));
-        assert!(!is_keep_alive("HTTP/1.1 200 OK\r\n\r\n"), "a body until close");
+        assert!(!is_keep_alive("HTTP/1.1 200 OK\r\n\r\n"), "until close");
     }
 
     #[test]

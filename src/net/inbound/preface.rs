@@ -45,27 +45,27 @@ pub async fn sniff_http_version(
 mod tests {
     use super::*;
 
-    async fn sniff_pieces(mut pieces: &[&[u8]]) -> Option<(bool, Vec<u8>)> {
+    async fn sniff_parts(mut parts: &[&[u8]]) -> Option<(bool, Vec<u8>)> {
         let (mut server, mut client) = tokio::io::duplex(8);
         let sending = async {
-            while let Some((piece, rest)) = pieces.split_first() {
-                tokio::io::AsyncWriteExt::write_all(&mut client, piece).await.expect("sent");
+            while let Some((part, rest)) = parts.split_first() {
+                tokio::io::AsyncWriteExt::write_all(&mut client, part).await.expect("sent");
                 tokio::task::yield_now().await;
-                pieces = rest;
+                parts = rest;
             }
             drop(client);
         };
         let (sniffed_http, ()) = tokio::join!(sniff_http_version(&mut server), sending);
-        sniffed_http.expect("read").map(|begun| (begun.is_http2, begun.prefix.to_vec()))
+        sniffed_http.expect("read").map(|sniffed| (sniffed.is_http2, sniffed.prefix.to_vec()))
     }
 
     #[tokio::test]
     async fn first_differing_byte_decides_http_version() {
-        assert_eq!(sniff_pieces(&[b"P", b"O"]).await, Some((false, b"PO".to_vec())));
-        assert_eq!(sniff_pieces(&[b"G"]).await, Some((false, b"G".to_vec())));
+        assert_eq!(sniff_parts(&[b"P", b"O"]).await, Some((false, b"PO".to_vec())));
+        assert_eq!(sniff_parts(&[b"G"]).await, Some((false, b"G".to_vec())));
         let preface: Vec<&[u8]> = HTTP2_PREFACE.chunks(1).collect();
-        assert_eq!(sniff_pieces(&preface).await, Some((true, HTTP2_PREFACE.to_vec())));
-        assert_eq!(sniff_pieces(&preface[..23]).await, None);
-        assert_eq!(sniff_pieces(&[]).await, None);
+        assert_eq!(sniff_parts(&preface).await, Some((true, HTTP2_PREFACE.to_vec())));
+        assert_eq!(sniff_parts(&preface[..23]).await, None);
+        assert_eq!(sniff_parts(&[]).await, None);
     }
 }

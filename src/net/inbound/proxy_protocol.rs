@@ -56,7 +56,7 @@ pub async fn read_header(stream: &mut TcpStream) -> io::Result<Option<ProxiedAdd
 }
 
 fn invalid_header() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "no header of the PROXY protocol")
+    io::Error::new(io::ErrorKind::InvalidData, "missing or malformed PROXY protocol header")
 }
 
 /// Reads the rest of a version 1 line, and returns the length of the whole. Peeks first, because

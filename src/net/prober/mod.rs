@@ -65,7 +65,7 @@ impl Prober {
             Some(tls) => match self.tls_configs.get_or_build(tls).await {
                 Ok(config) => Some(config),
                 Err(error) => {
-                    tracing::error!(%error, "no TLS for a probe");
+                    tracing::error!(%error, "probe TLS configuration failed");
                     return ProbeOutcome::Inconclusive;
                 }
             },

@@ -1,9 +1,9 @@
 //! A timeout that counts only the time in which this process was running ("attended" time).
 //!
 //! A deadline on the clock blames the endpoint for time in which this process was delayed by
-//! another task, stopped, or without a processor. The wait is therefore cut into slices. A slice
-//! whose timer fires in time counts with its real duration. One whose timer fires late counts with
-//! its planned duration, and another slice follows before the timeout expires, so that bytes that
+//! another task, stopped, or without a processor. The wait is therefore cut into slices. A timely
+//! slice counts with its real duration. A slice with a late timer counts with its planned
+//! duration, and another slice follows before the timeout expires, so that bytes that
 //! have arrived meanwhile are read.
 
 use std::time::{Duration, Instant};

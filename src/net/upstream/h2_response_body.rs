@@ -31,7 +31,7 @@ pub(super) struct H2ResponseBody {
     collected: BytesMut,
     /// A collected body that is forwarded as a stream nevertheless.
     restored: Option<Bytes>,
-    /// The caller also wants the trailers of a body of known length.
+    /// The caller also reads the trailers of a body of known length.
     should_read_to_end: bool,
 }
 

@@ -25,7 +25,7 @@ pub(super) struct InterimBuffer {
 }
 
 impl InterimBuffer {
-    /// Adds one whose head has about `head_bytes`; `false` if there are too many.
+    /// Adds an interim response with a head of about `head_bytes`; `false` if there are too many.
     pub(super) fn try_push(&mut self, interim: InterimResponse, head_bytes: usize) -> bool {
         self.count += 1;
         self.bytes += head_bytes;

@@ -58,7 +58,6 @@ pub struct PoolOptions<'a> {
 /// The connections of one worker to one endpoint: idle HTTP/1.1 connections, watched for a close by
 /// the endpoint, and shared HTTP/2 connections.
 pub struct ConnectionPool {
-    /// The endpoint.
     pub target: Target,
     /// The faults that a drill injects, if the pool serves a drill.
     pub fault_injection: Option<Rc<FaultInjection>>,
@@ -97,7 +96,6 @@ impl std::fmt::Debug for ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// An empty pool.
     pub fn new(options: PoolOptions<'_>) -> Rc<Self> {
         Self::build(options, None)
     }

@@ -23,7 +23,6 @@ const V2_MAX_ADDRESS_BYTES: usize = 36;
 /// Both ends of the client's connection, for which a connection to an endpoint is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DownstreamAddresses {
-    /// The client's address.
     pub remote: SocketAddr,
     /// The address at which its connection was accepted.
     pub local: SocketAddr,

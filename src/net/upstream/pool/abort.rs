@@ -8,7 +8,7 @@ use super::ConnectionPool;
 pub struct AbortEpoch {
     retryable: u64,
     all: u64,
-    /// Tunnels.
+    /// Aborts of tunnels.
     streams: u64,
 }
 
