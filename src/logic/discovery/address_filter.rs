@@ -1,5 +1,5 @@
-//! Addresses that DNS may not make endpoints of: who can write a record must not be able to turn a proxy
-//! towards the machine that it runs on, or towards the secrets that a cloud keeps next to it.
+//! Rejects addresses that no DNS record may turn into an endpoint: the author of a record must not
+//! be able to direct the proxy at its own machine or at the metadata service of its cloud.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +17,7 @@ const fn ipv6_network(bits: u128, prefix: u8) -> Network {
 
 const LOOPBACK: [Network; 2] = [ipv4_network(127, 0, 0, 0, 8), ipv6_network(1, 128)];
 
-/// What is next to it. Most clouds have their metadata there; the others are named one by one.
+/// Link-local addresses, where most clouds serve metadata, and the metadata addresses elsewhere.
 const LINK_LOCAL_AND_METADATA: [Network; 8] = [
     ipv4_network(169, 254, 0, 0, 16),
     ipv6_network(0xfe80 << 112, 10),
@@ -28,12 +28,12 @@ const LINK_LOCAL_AND_METADATA: [Network; 8] = [
     ipv4_network(100, 100, 100, 200, 32),
     ipv4_network(168, 63, 129, 16, 32),
     ipv4_network(192, 0, 0, 192, 32),
-    // All of a link.
+    // Limited broadcast.
     ipv4_network(255, 255, 255, 255, 32),
 ];
 
-/// Whether an address of the host `name` may be an endpoint's, where those in `allow` may. Of
-/// `localhost` nothing but this machine can be meant (RFC 6761 6.3).
+/// Whether the address may be an endpoint of the host `name`. `allow` lifts the restrictions. The
+/// name `localhost` always permits loopback (RFC 6761, 6.3).
 pub(super) fn is_permitted(name: &str, ip: IpAddr, allow: &[Network]) -> bool {
     let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(ip));
     if is_in(LOOPBACK.as_slice()) {
@@ -43,7 +43,7 @@ pub(super) fn is_permitted(name: &str, ip: IpAddr, allow: &[Network]) -> bool {
     !is_in(LINK_LOCAL_AND_METADATA.as_slice()) || is_in(allow)
 }
 
-/// Takes out of an answer about `name` what may not be, and gives that too.
+/// Removes forbidden addresses from an answer and returns them separately.
 pub(super) fn filter_forbidden(
     name: &str,
     answer: LookupAnswer,

@@ -1,4 +1,4 @@
-//! The topology that is declared, with the endpoints that names lead to.
+//! The declared topology with the endpoints of DNS names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -12,32 +12,31 @@ use super::lookup_answer::SrvTarget;
 use super::lookup_scheduler::LookupScheduler;
 use super::origin::EndpointOrigin;
 
-/// Largest weight of an endpoint.
+/// Largest endpoint weight.
 const MAX_WEIGHT: u64 = 1_000;
 
-/// Where a record of weight 0 has a tenth of what the lightest of its like has: RFC 2782 wants a very
-/// small chance for it.
+/// Scale of weights if any is zero: RFC 2782 gives such a record a very small chance, here a tenth
+/// of weight 1.
 const ZERO_WEIGHT_SCALE: u64 = 10;
 
-/// An endpoint in a pool.
+/// The pool's name, and the address of an endpoint in it.
 pub type PoolAddress = (Arc<str>, SocketAddr);
 
-/// What names lead to.
+/// The topology with resolved endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct ComposedTopology {
-    /// All pools with all their endpoints.
     pub topology: Topology,
-    /// Where endpoints come from that are not declared by their addresses.
+    /// The origins of every endpoint that is not declared by address.
     pub origins: HashMap<PoolAddress, Vec<EndpointOrigin>>,
-    /// The endpoints that each name of a pool leads to.
+    /// The endpoints of each name, per pool.
     pub endpoints_by_name: HashMap<(Arc<str>, DiscoveryName), BTreeMap<SocketAddr, EndpointOrigin>>,
-    /// Endpoints that are down, of names of which DNS says that there is nothing: left out.
+    /// Endpoints that are down and whose name has no records any more; they are left out.
     pub dropped_stale: HashSet<PoolAddress>,
-    /// Endpoints that there was no room for.
+    /// The number of endpoints beyond the limit of a name.
     pub omitted_count: usize,
 }
 
-/// An endpoint that a name leads to.
+/// An endpoint that a name resolves to.
 struct CandidateEndpoint<'e> {
     entry: &'e DiscoveryEntry,
     address: SocketAddr,
@@ -45,12 +44,12 @@ struct CandidateEndpoint<'e> {
     origin: EndpointOrigin,
 }
 
-/// Makes a topology of the declared one and of what is believed of names. `is_down` says whether the
-/// verdict on an endpoint is down.
+/// Composes the topology from the declared one and the current answers. `is_down` returns whether
+/// the verdict on an endpoint is down.
 ///
-/// Of a service the targets of the best priority serve; the next ones join once all of the better ones
-/// are down, and leave when one of them is back. An address counts once in a pool: as it is declared, else
-/// by the first name that leads to it.
+/// The targets of a service's best priority serve. The next priority joins when all better targets
+/// are down, and leaves when one recovers. An address counts once per pool: as declared, or else by
+/// the first name that resolves to it.
 pub fn compose(
     declared: &Topology,
     entries: &[DiscoveryEntry],
@@ -92,15 +91,22 @@ impl ComposedTopology {
             candidates.extend(all);
         }
         let pool_address = |address| (Arc::clone(&declared.name), address);
-        let static_addresses: HashSet<SocketAddr> =
-            declared.zones.iter().flat_map(|zone| &zone.endpoints).map(|one| one.address).collect();
-        let found = candidates.iter().map(|one| one.address);
-        let has_live_endpoint =
-            static_addresses.iter().copied().chain(found).any(|one| !is_down(&pool_address(one)));
+        let static_addresses: HashSet<SocketAddr> = declared
+            .zones
+            .iter()
+            .flat_map(|zone| &zone.endpoints)
+            .map(|endpoint| endpoint.address)
+            .collect();
+        let resolved = candidates.iter().map(|endpoint| endpoint.address);
+        let has_live_endpoint = static_addresses
+            .iter()
+            .copied()
+            .chain(resolved)
+            .any(|address| !is_down(&pool_address(address)));
         let mut pool = declared.clone();
-        for CandidateEndpoint { entry, address, weight, origin: found } in candidates {
+        for CandidateEndpoint { entry, address, weight, origin } in candidates {
             let key = pool_address(address);
-            if found.is_stale && has_live_endpoint && is_down(&key) {
+            if origin.is_stale && has_live_endpoint && is_down(&key) {
                 self.dropped_stale.insert(key);
                 continue;
             }
@@ -113,9 +119,9 @@ impl ComposedTopology {
             {
                 zone.endpoints.push(EndpointSpec { address, weight });
             }
-            origins.push(found.clone());
+            origins.push(origin.clone());
             let name = (Arc::clone(&declared.name), entry.discovery_name.clone());
-            self.endpoints_by_name.entry(name).or_default().insert(address, found);
+            self.endpoints_by_name.entry(name).or_default().insert(address, origin);
         }
         pool
     }
@@ -151,8 +157,9 @@ fn candidates_of_entry<'e>(
             for services in by_priority.values() {
                 let candidates =
                     candidates_of_priority(entry, services, resolved.is_stale, lookups);
-                let is_up =
-                    |one: &CandidateEndpoint<'_>| !is_down(&(Arc::clone(&entry.pool), one.address));
+                let is_up = |candidate: &CandidateEndpoint<'_>| {
+                    !is_down(&(Arc::clone(&entry.pool), candidate.address))
+                };
                 let is_enough = candidates.iter().any(is_up);
                 all.extend(candidates);
                 if is_enough {
@@ -164,20 +171,19 @@ fn candidates_of_entry<'e>(
     }
 }
 
-/// The addresses of the targets of one priority.
 fn candidates_of_priority<'e>(
     entry: &'e DiscoveryEntry,
     services: &[&SrvTarget],
     is_stale: bool,
     lookups: &LookupScheduler,
 ) -> Vec<CandidateEndpoint<'e>> {
-    let weights: Vec<u16> = services.iter().map(|one| one.weight).collect();
+    let weights: Vec<u16> = services.iter().map(|service| service.weight).collect();
     let weights = scale_weights(&weights, entry.weight);
     let mut all = Vec::new();
     for (service, weight) in services.iter().zip(weights) {
         let resolved = lookups.resolve_host(&service.target);
         let is_stale = is_stale || resolved.is_stale;
-        // That a target is called localhost is said by whoever writes records, not by the operator.
+        // A target named `localhost` is chosen by the author of the record, not by the operator.
         let permitted = resolved
             .items
             .into_iter()
@@ -196,21 +202,20 @@ fn candidates_of_priority<'e>(
     all
 }
 
-/// Weights of records, 0 to 65535, as those of endpoints, 1 to 1000. They are not changed unless they
-/// have to be.
+/// Scales record weights (0 to 65535) to endpoint weights (1 to 1000), only as far as necessary.
 fn scale_weights(weights: &[u16], factor: u32) -> Vec<u32> {
     let largest = weights.iter().copied().max().unwrap_or(0);
     let has_none = weights.contains(&0) && largest > 0;
     let times = u64::from(factor) * if has_none { ZERO_WEIGHT_SCALE } else { 1 };
     let largest_scaled = u64::from(largest.max(1)) * times;
-    let one = |weight: u16| {
-        // Where nobody has a weight, all are alike; otherwise who has none gets as little as there is.
+    let scale = |weight: u16| {
+        // If all weights are zero they are equal; otherwise a zero weight becomes the minimum.
         let weight = if largest == 0 { times } else { u64::from(weight) * times };
-        let fitting =
+        let scaled =
             if largest_scaled > MAX_WEIGHT { weight * MAX_WEIGHT / largest_scaled } else { weight };
-        fitting.clamp(1, MAX_WEIGHT) as u32
+        scaled.clamp(1, MAX_WEIGHT) as u32
     };
-    weights.iter().map(|&weight| one(weight)).collect()
+    weights.iter().map(|&weight| scale(weight)).collect()
 }
 
 #[cfg(test)]
@@ -219,13 +224,13 @@ mod tests {
 
     #[test]
     fn srv_weights_are_scaled_to_endpoint_weights() {
-        assert_eq!(scale_weights(&[0, 0], 3), [3, 3], "nobody has a weight: all are alike");
-        assert_eq!(scale_weights(&[1, 3], 1), [1, 3], "what fits is left as it is");
+        assert_eq!(scale_weights(&[0, 0], 3), [3, 3], "without weights all are equal");
+        assert_eq!(scale_weights(&[1, 3], 1), [1, 3], "weights in range are unchanged");
         assert_eq!(scale_weights(&[1, 3], 2), [2, 6]);
         assert_eq!(
             scale_weights(&[0, 1, 2], 1),
             [1, 10, 20],
-            "none is a small share, not an equal one"
+            "a zero weight is a small share, not an equal one"
         );
         assert_eq!(scale_weights(&[65535, 32768, 1], 1), [1000, 500, 1]);
         assert_eq!(scale_weights(&[65535, 0], 1000), [1000, 1]);

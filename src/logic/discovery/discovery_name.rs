@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use crate::logic::model::id::Locality;
 
-/// What an operator has a zone's endpoints found by.
+/// The name by which the endpoints of a zone are discovered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DiscoveryName {
-    /// The addresses of a host (A and AAAA), with this port.
+    /// The addresses of a host (A and AAAA), with a fixed port.
     Host {
-        /// In lower case; with a dot at its end it is looked up as it is, and nowhere below.
+        /// Lower case. A trailing dot makes the name absolute, without search domains.
         name: Arc<str>,
-        /// The port of all its addresses.
         port: u16,
     },
-    /// The targets of a service (SRV, RFC 2782), with their ports.
+    /// The targets of a service (SRV, RFC 2782) with their ports.
     Service {
-        /// As that of a host.
+        /// In the form of a host's name.
         name: Arc<str>,
     },
 }
@@ -44,8 +43,7 @@ impl fmt::Display for DiscoveryName {
 pub struct DiscoveryEntry {
     pub pool: Arc<str>,
     pub place: Locality,
-    /// What is looked up.
     pub discovery_name: DiscoveryName,
-    /// The weight of each address of a host; what the weights of a service's records are multiplied by.
+    /// The weight of each address of a host, and the factor for the weights of a service's records.
     pub weight: u32,
 }

@@ -1,31 +1,31 @@
-//! Which texts can be names in DNS (RFC 1035 2.3.4).
+//! Validation of DNS names (RFC 1035, 2.3.4).
 
-/// Longest name, without the dot at its end.
+/// Longest name without a trailing dot, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
-/// Longest part between two dots.
+/// Longest label, in bytes.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Why a text is no name.
+/// The reason why a text is no valid DNS name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsNameError {
     Empty,
-    /// It has more bytes than a name may have.
+    /// The length of the name, which exceeds the limit.
     NameTooLong(usize),
-    /// This part has more bytes than one may have.
+    /// The label that exceeds the limit.
     LabelTooLong(String),
-    /// There is nothing between two dots, or before the first one.
+    /// An empty label between two dots or at the start.
     EmptyLabel,
-    /// This character cannot be in the name of a host or a service.
+    /// A character that no host or service name may contain.
     InvalidCharacter(char),
-    /// This part begins or ends with `-`.
+    /// The label that begins or ends with a hyphen.
     MisplacedHyphen(String),
 }
 
-/// Brings a name into the form in which it is looked up: lower case; a dot at the end stays.
+/// Normalises a name for lookups: lower case; a trailing dot stays.
 ///
 /// # Errors
-/// [`NameError`] says what it is not.
+/// The first violation as a [`DnsNameError`].
 pub fn normalise_dns_name(text: &str) -> Result<String, DnsNameError> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_suffix('.').unwrap_or(&lower);

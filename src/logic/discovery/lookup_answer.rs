@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A kind of record.
+/// The DNS record types that discovery queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DnsRecordType {
     A,
@@ -22,22 +22,24 @@ impl DnsRecordType {
     }
 
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::A, Self::Aaaa, Self::Srv].into_iter().find(|one| one.as_str() == word)
+        [Self::A, Self::Aaaa, Self::Srv]
+            .into_iter()
+            .find(|record_type| record_type.as_str() == word)
     }
 }
 
-/// One thing to ask of DNS.
+/// A question to DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LookupQuestion {
     pub name: Arc<str>,
     pub record_type: DnsRecordType,
 }
 
-/// A target of a service.
+/// A target of a service (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SrvTarget {
     pub priority: u16,
-    /// Its share among its like.
+    /// Relative share among the targets of the same priority.
     pub weight: u16,
     pub target: Arc<str>,
     pub port: u16,
@@ -59,15 +61,15 @@ impl LookupRecords {
         }
     }
 
-    /// In order, without what is there twice or can be no endpoint, and no more than `at_most`; and how
-    /// many were left out.
+    /// Sorts and deduplicates the records, removes unusable ones, and keeps at most `max_records`.
+    /// Also returns the number of removed records.
     pub(super) fn normalise(self, max_records: usize) -> (Self, usize) {
         let before = self.len();
-        let tidy = match self {
+        let normalised = match self {
             Self::Addresses(mut all) => {
                 all.sort_unstable();
                 all.dedup();
-                // A name that is blocked is often said to be at 0.0.0.0, which would be this machine.
+                // Blocking resolvers answer with 0.0.0.0, which would be this machine.
                 all.retain(|ip| {
                     let ip = ip.to_canonical();
                     !ip.is_unspecified() && !ip.is_multicast()
@@ -78,25 +80,27 @@ impl LookupRecords {
             Self::SrvTargets(mut all) => {
                 all.sort_unstable();
                 all.dedup();
-                // RFC 2782: the root as a target says that the service is not there.
-                all.retain(|one| !one.target.trim_end_matches('.').is_empty() && one.port > 0);
+                // RFC 2782: the root as target means that the service is not available.
+                all.retain(|target| {
+                    !target.target.trim_end_matches('.').is_empty() && target.port > 0
+                });
                 all.truncate(max_records);
                 Self::SrvTargets(all)
             }
         };
-        let omitted_count = before - tidy.len();
-        (tidy, omitted_count)
+        let omitted_count = before - normalised.len();
+        (normalised, omitted_count)
     }
 }
 
-/// How DNS says that there is nothing.
+/// The kind of negative answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NegativeReason {
-    /// The name does not exist.
+    /// NXDOMAIN: the name does not exist.
     NxDomain,
-    /// The name exists, but has no such records.
+    /// NODATA: the name exists but has no records of the type.
     NoData,
-    /// It has some, and none of them may be an endpoint's.
+    /// All records are addresses that may not be endpoints.
     Forbidden,
 }
 
@@ -111,20 +115,20 @@ impl NegativeReason {
     }
 }
 
-/// Why there is no answer at all.
+/// The reason why a lookup has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupFailure {
-    /// None came in time.
+    /// No answer in time.
     Timeout,
     /// The servers cannot be reached.
     Unreachable,
-    /// SERVFAIL: the server could not find out.
+    /// SERVFAIL: the server failed to resolve the name.
     ServerFailure,
-    /// REFUSED: the server does not answer us.
+    /// REFUSED: the server does not answer this client.
     Refused,
-    /// Another error, or an answer that makes no sense.
+    /// Another error, or an invalid answer.
     Invalid,
-    /// How this machine resolves names cannot be found out.
+    /// The resolver configuration of this machine could not be read.
     NoServers,
 }
 
@@ -142,20 +146,20 @@ impl LookupFailure {
     }
 }
 
-/// What came of a question.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupAnswer {
     Found {
         records: LookupRecords,
-        /// How long that may be believed.
+        /// Validity of the records.
         ttl: Duration,
     },
     Negative {
         reason: NegativeReason,
-        /// How long that may be believed, if it was said.
+        /// Validity of the negative answer, if the SOA record states one (RFC 2308).
         ttl: Option<Duration>,
     },
-    /// It is not known.
+    /// The lookup failed, so nothing is known.
     Failed(LookupFailure),
 }
 
@@ -164,7 +168,7 @@ impl LookupAnswer {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Found { .. } => "found",
-            Self::Negative { reason: lack, .. } => lack.as_str(),
+            Self::Negative { reason, .. } => reason.as_str(),
             Self::Failed(failure) => failure.as_str(),
         }
     }

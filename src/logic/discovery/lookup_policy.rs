@@ -1,4 +1,4 @@
-//! The policy of lookups (`dns` in the file).
+//! The settings of lookups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lookup_answer::DnsRecordType;
 use crate::logic::model::network::Network;
 
-/// Which addresses of a host are wanted.
+/// The address families to look up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressFamily {
     #[default]
@@ -16,7 +16,7 @@ pub enum AddressFamily {
 }
 
 impl AddressFamily {
-    /// The records that hold them.
+    /// The record types of the family.
     pub fn record_types(self) -> &'static [DnsRecordType] {
         match self {
             Self::Both => &[DnsRecordType::A, DnsRecordType::Aaaa],
@@ -26,33 +26,32 @@ impl AddressFamily {
     }
 }
 
-/// What becomes of the endpoints of a name of which DNS says that there is nothing (any more).
+/// The treatment of endpoints whose name has no records any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EmptyAnswerPolicy {
-    /// They stay, as long as probes and traffic find them well: an emptied zone is a mistake far more
-    /// often than it is the wish to serve nobody.
+    /// Endpoints stay as long as probes and traffic succeed: an emptied zone file is far more often
+    /// a mistake than an intent.
     #[default]
     Keep,
-    /// They go at once.
+    /// Endpoints are removed at once.
     Remove,
 }
 
-/// How names are looked up (`dns` in the file).
+/// The settings of lookups (`dns` in the file).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupPolicy {
     pub family: AddressFamily,
-    /// No record is asked for more often than this, whatever its TTL says.
+    /// Lower bound of the interval, whatever the TTL.
     pub min_ttl: Duration,
     pub max_ttl: Duration,
-    /// After a failed or empty lookup; doubled by each further one.
+    /// Interval after a failed or empty lookup; each further one doubles it.
     pub retry_min: Duration,
-    /// The longest that becomes.
+    /// Upper bound of the doubled interval.
     pub retry_max: Duration,
-    /// What becomes of endpoints when nothing is found any more.
     pub on_empty: EmptyAnswerPolicy,
-    /// Addresses or targets taken of one answer; the rest is left out.
+    /// Upper bound on addresses or targets per answer; the rest is ignored.
     pub max_answers: usize,
-    /// Networks whose addresses may be endpoints' although they are this machine's, or next to it.
+    /// Networks whose addresses may be endpoints although they are loopback or link-local.
     pub allowed_networks: Arc<[Network]>,
 }
 

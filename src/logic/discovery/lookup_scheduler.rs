@@ -1,4 +1,8 @@
-//! When to ask what, and what is believed: a machine over answers and time.
+//! The lookup scheduler: when to query which name, and the current answers.
+//!
+//! A state machine over answers and time. Intervals follow the TTL within bounds, failures back off
+//! exponentially, and jitter spreads the queries. Records of a host replace each other across
+//! address families, so that a move from A to AAAA is no empty answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,20 +20,21 @@ use super::origin::EndpointOrigin;
 use super::question_state::{LastAnswer, QuestionState, normalise_answer};
 use crate::logic::model::network::Network;
 
-/// Lookups that may be under way at once; the others wait.
+/// Upper bound on concurrent lookups; further ones wait.
 pub const MAX_LOOKUPS_IN_FLIGHT: usize = 64;
 
-/// Records asked for at most, over all names: targets of services beyond are left out.
+/// Upper bound on questions over all names; targets of services beyond it are ignored.
 const MAX_QUESTIONS: usize = 20_000;
 
-/// What is believed of a host or a service.
+/// The current records of a host or a service.
 pub(super) struct ResolvedSet<T> {
     pub(super) items: Vec<T>,
-    /// DNS says that there is nothing; what is here is from before.
+    /// The records are from before a negative answer.
     pub(super) is_stale: bool,
 }
 
-/// The machine. It asks nobody: its driver takes what is due and hands answers in.
+/// The scheduler. Its driver takes due questions from [`Self::poll`], queries DNS, and passes the
+/// answers to [`Self::on_answer`].
 #[derive(Debug)]
 pub struct LookupScheduler {
     policy: LookupPolicy,
@@ -38,60 +43,61 @@ pub struct LookupScheduler {
     questions: BTreeMap<LookupQuestion, QuestionState>,
     in_flight: usize,
     cached: BTreeMap<LookupQuestion, (LookupRecords, Instant)>,
-    /// Questions that endpoints which are down were found by.
+    /// Questions that led to endpoints which are down.
     questions_with_down_endpoints: BTreeSet<LookupQuestion>,
-    /// Addresses that may be no endpoint's, of which nobody has been told yet.
+    /// Forbidden addresses that the driver has not collected yet.
     refused: Vec<(LookupQuestion, Vec<IpAddr>)>,
 }
 
 impl LookupScheduler {
-    /// A machine that asks for nothing yet, and has these answers of an earlier process.
+    /// A scheduler without names, with the cached answers of an earlier process.
     pub fn new(seed: u64, cached: Vec<CachedLookup>) -> Self {
-        let remembered = cached.into_iter().map(|one| (one.question, (one.records, one.good_at)));
+        let cached =
+            cached.into_iter().map(|lookup| (lookup.question, (lookup.records, lookup.good_at)));
         Self {
             policy: LookupPolicy::default(),
             rng: Rng::with_seed(seed),
             names: Vec::new(),
             questions: BTreeMap::new(),
             in_flight: 0,
-            cached: remembered.collect(),
+            cached: cached.collect(),
             questions_with_down_endpoints: BTreeSet::new(),
             refused: Vec::new(),
         }
     }
 
-    /// From now on these names are looked up, in this way. What is known of those that stay is kept.
+    /// Replaces the names and the policy. The answers to remaining questions are kept.
     pub fn configure(&mut self, entries: &[DiscoveryEntry], policy: &LookupPolicy, now: Instant) {
         self.policy = policy.clone();
-        for (question, asked) in &mut self.questions {
-            let lost = asked.apply_allow_list(question, &self.policy.allowed_networks, now);
-            self.refused.push((question.clone(), lost));
+        for (question, state) in &mut self.questions {
+            let removed = state.apply_allow_list(question, &self.policy.allowed_networks, now);
+            self.refused.push((question.clone(), removed));
         }
         let names: BTreeSet<&DiscoveryName> =
             entries.iter().map(|entry| &entry.discovery_name).collect();
         self.names = names.into_iter().cloned().collect();
         let limit = now + policy.max_ttl.max(policy.retry_max);
-        for asked in self.questions.values_mut() {
-            asked.due_at = asked.due_at.min(limit);
+        for state in self.questions.values_mut() {
+            state.due_at = state.due_at.min(limit);
         }
         self.reconcile_questions(now);
-        // What no name of the first configuration needs was another's.
+        // Cached answers that the first configuration does not use belong to removed names.
         self.cached.clear();
     }
 
-    /// Others are asked from now on: what they say is to be known soon.
+    /// Makes all questions due, after a change of the DNS servers.
     pub fn refresh_all(&mut self, now: Instant) {
-        for asked in self.questions.values_mut() {
-            asked.due_at = asked.due_at.min(now);
+        for state in self.questions.values_mut() {
+            state.due_at = state.due_at.min(now);
         }
     }
 
-    /// Takes up what has become a question, and forgets what is none any more.
+    /// Adds new questions and removes those that no name needs.
     fn reconcile_questions(&mut self, now: Instant) {
         let mut wanted = BTreeSet::new();
         let names = std::mem::take(&mut self.names);
-        for one in &names {
-            match one {
+        for name in &names {
+            match name {
                 DiscoveryName::Host { name, .. } => wanted.extend(self.address_questions(name)),
                 DiscoveryName::Service { name } => {
                     let question =
@@ -100,9 +106,9 @@ impl LookupScheduler {
                     wanted.insert(question);
                     let services = self.resolve_service(name).items;
                     let targets =
-                        services.iter().flat_map(|one| self.address_questions(&one.target));
-                    let room = MAX_QUESTIONS.saturating_sub(wanted.len());
-                    wanted.extend(targets.take(room));
+                        services.iter().flat_map(|service| self.address_questions(&service.target));
+                    let remaining = MAX_QUESTIONS.saturating_sub(wanted.len());
+                    wanted.extend(targets.take(remaining));
                 }
             }
         }
@@ -121,23 +127,23 @@ impl LookupScheduler {
 
     fn ensure_question(&mut self, question: &LookupQuestion, now: Instant) {
         if !self.questions.contains_key(question) {
-            let mut asked = QuestionState::new(now, self.cached.remove(question));
-            let lost = asked.apply_allow_list(question, &self.policy.allowed_networks, now);
-            self.refused.push((question.clone(), lost));
-            self.questions.insert(question.clone(), asked);
+            let mut state = QuestionState::new(now, self.cached.remove(question));
+            let removed = state.apply_allow_list(question, &self.policy.allowed_networks, now);
+            self.refused.push((question.clone(), removed));
+            self.questions.insert(question.clone(), state);
         }
     }
 
-    /// What is to be asked now. Each is to be answered by [`Lookups::answered`].
+    /// The questions to query now. Each must be answered by [`Self::on_answer`].
     pub fn poll(&mut self, now: Instant) -> Vec<LookupQuestion> {
         let mut due = Vec::new();
-        for (question, asked) in &mut self.questions {
+        for (question, state) in &mut self.questions {
             if self.in_flight == MAX_LOOKUPS_IN_FLIGHT {
                 break;
             }
-            if !asked.is_in_flight && asked.due_at <= now {
-                asked.is_in_flight = true;
-                asked.last_query_at = Some(now);
+            if !state.is_in_flight && state.due_at <= now {
+                state.is_in_flight = true;
+                state.last_query_at = Some(now);
                 self.in_flight += 1;
                 due.push(question.clone());
             }
@@ -145,13 +151,13 @@ impl LookupScheduler {
         due
     }
 
-    /// When [`Lookups::poll`] has something next; absent while it has no room.
+    /// Time of the next due question; `None` while the limit of concurrent lookups is reached.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.questions.values().filter(|asked| !asked.is_in_flight);
-        waiting.map(|asked| asked.due_at).min().filter(|_| self.in_flight < MAX_LOOKUPS_IN_FLIGHT)
+        let waiting = self.questions.values().filter(|state| !state.is_in_flight);
+        waiting.map(|state| state.due_at).min().filter(|_| self.in_flight < MAX_LOOKUPS_IN_FLIGHT)
     }
 
-    /// A question that was handed out has been answered.
+    /// Passes in the answer to a question of [`Self::poll`].
     pub fn on_answer(
         &mut self,
         question: &LookupQuestion,
@@ -159,241 +165,242 @@ impl LookupScheduler {
         now: Instant,
     ) -> LookupChange {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(asked) = self.questions.get_mut(question) else {
-            // Nobody wants to know any more.
+        let Some(state) = self.questions.get_mut(question) else {
+            // The question was removed meanwhile.
             return LookupChange::default();
         };
-        asked.is_in_flight = false;
-        let previous = (asked.last_answer, asked.last_good().cloned());
-        let was_failing = asked.failure.map(|(failure, _)| failure);
+        state.is_in_flight = false;
+        let previous = (state.last_answer, state.last_good().cloned());
+        let was_failing = state.failure.map(|(failure, _)| failure);
         let is_conclusive = !matches!(answer, LookupAnswer::Failed(_));
         let (answer, refused) =
             filter_forbidden(&question.name, answer, &self.policy.allowed_networks);
-        if is_conclusive && refused != asked.refused {
-            asked.refused.clone_from(&refused);
+        if is_conclusive && refused != state.refused {
+            state.refused.clone_from(&refused);
             self.refused.push((question.clone(), refused));
         }
         let answer = normalise_answer(answer, self.policy.max_answers);
-        asked.omitted_count = answer.1;
+        state.omitted_count = answer.1;
         match answer.0 {
-            LookupAnswer::Found { records: data, .. } => {
-                asked.last_answer = LastAnswer::Records;
-                asked.last_good = Some((data, now));
-                (asked.failure, asked.consecutive_empty) = (None, 0);
+            LookupAnswer::Found { records, .. } => {
+                state.last_answer = LastAnswer::Records;
+                state.last_good = Some((records, now));
+                (state.failure, state.consecutive_empty) = (None, 0);
             }
-            LookupAnswer::Negative { reason: lack, .. } => {
-                asked.last_answer = LastAnswer::Negative(lack);
-                asked.failure = None;
-                asked.consecutive_empty += 1;
+            LookupAnswer::Negative { reason, .. } => {
+                state.last_answer = LastAnswer::Negative(reason);
+                state.failure = None;
+                state.consecutive_empty += 1;
             }
             LookupAnswer::Failed(failure) => {
-                let before = asked.failure.map_or(0, |(_, in_a_row)| in_a_row);
-                asked.failure = Some((failure, before + 1));
+                let failure_count = state.failure.map_or(0, |(_, in_a_row)| in_a_row);
+                state.failure = Some((failure, failure_count + 1));
             }
         }
-        let has_changed = (asked.last_answer, asked.last_good().cloned()) != previous;
-        let is_first_of_its_kind = match asked.failure {
+        let has_changed = (state.last_answer, state.last_good().cloned()) != previous;
+        let is_first_in_row = match state.failure {
             Some((failure, _)) => was_failing != Some(failure),
             None => has_changed,
         };
-        let left_out = asked.omitted_count;
+        let omitted_count = state.omitted_count;
         if has_changed {
             if previous.0 == LastAnswer::Records
-                && !matches!(asked.last_answer, LastAnswer::Records)
+                && !matches!(state.last_answer, LastAnswer::Records)
             {
                 self.requery_sibling_records(question, now);
             }
             self.drop_replaced_records(&question.name);
             self.reconcile_questions(now);
         }
-        let pause = self.next_interval(question, answer.2);
-        if let Some(asked) = self.questions.get_mut(question) {
-            asked.due_at = now + pause;
+        let interval = self.next_interval(question, answer.2);
+        if let Some(state) = self.questions.get_mut(question) {
+            state.due_at = now + interval;
         }
-        LookupChange { has_changed, omitted_count: left_out, is_first_in_row: is_first_of_its_kind }
+        LookupChange { has_changed, omitted_count, is_first_in_row }
     }
 
-    /// Addresses that have turned out to be none that an endpoint may have, since this was last asked.
+    /// Takes the forbidden addresses found since the last call.
     pub fn take_refused(&mut self) -> Vec<(LookupQuestion, Vec<IpAddr>)> {
         self.refused.retain(|(_, addresses)| !addresses.is_empty());
         std::mem::take(&mut self.refused)
     }
 
-    /// A host has lost its addresses of one kind: it may have got some of another since that was asked.
+    /// A host has lost its records of one type: those of the other type may have appeared since the
+    /// last query.
     fn requery_sibling_records(&mut self, question: &LookupQuestion, now: Instant) {
-        let others: Vec<LookupQuestion> =
-            self.address_questions(&question.name).filter(|one| one != question).collect();
-        for other in others.iter().filter(|_| question.record_type != DnsRecordType::Srv) {
-            if let Some(asked) = self.questions.get_mut(other)
-                && matches!(asked.last_answer, LastAnswer::Negative(_))
+        let siblings: Vec<LookupQuestion> =
+            self.address_questions(&question.name).filter(|sibling| sibling != question).collect();
+        for sibling in siblings.iter().filter(|_| question.record_type != DnsRecordType::Srv) {
+            if let Some(state) = self.questions.get_mut(sibling)
+                && matches!(state.last_answer, LastAnswer::Negative(_))
             {
-                asked.last_answer = LastAnswer::Unanswered;
-                asked.due_at = now;
+                state.last_answer = LastAnswer::Unanswered;
+                state.due_at = now;
             }
         }
     }
 
-    /// A host that has addresses keeps none of a kind that is gone.
+    /// A host with current records forgets the old records of its other types.
     fn drop_replaced_records(&mut self, name: &Arc<str>) {
         let questions: Vec<LookupQuestion> = self.address_questions(name).collect();
-        let has_some = questions.iter().any(|one| {
+        let has_records = questions.iter().any(|one| {
             self.questions
                 .get(one)
                 .and_then(QuestionState::current)
-                .is_some_and(|data| data.len() > 0)
+                .is_some_and(|records| records.len() > 0)
         });
-        for question in questions.iter().filter(|_| has_some) {
-            if let Some(asked) = self.questions.get_mut(question)
-                && matches!(asked.last_answer, LastAnswer::Negative(_))
+        for question in questions.iter().filter(|_| has_records) {
+            if let Some(state) = self.questions.get_mut(question)
+                && matches!(state.last_answer, LastAnswer::Negative(_))
             {
-                asked.last_good = None;
+                state.last_good = None;
             }
         }
     }
 
-    /// Until the question is asked again.
+    /// The interval to the next query of the question.
     fn next_interval(&mut self, question: &LookupQuestion, ttl: Option<Duration>) -> Duration {
-        let LookupPolicy { min_ttl, max_ttl, retry_min: retry, retry_max, .. } = self.policy;
-        let Some(asked) = self.questions.get(question) else { return retry_max };
+        let LookupPolicy { min_ttl, max_ttl, retry_min, retry_max, .. } = self.policy;
+        let Some(state) = self.questions.get(question) else { return retry_max };
         let backoff = |in_a_row: u32| {
-            retry.saturating_mul(1 << in_a_row.saturating_sub(1).min(20)).min(retry_max)
+            retry_min.saturating_mul(1 << in_a_row.saturating_sub(1).min(20)).min(retry_max)
         };
-        let (pause, least) = match (asked.failure, asked.last_answer) {
-            (Some((_, in_a_row)), _) => (backoff(in_a_row), retry),
+        let (interval, minimum) = match (state.failure, state.last_answer) {
+            (Some((_, in_a_row)), _) => (backoff(in_a_row), retry_min),
             (None, LastAnswer::Negative(_)) if !self.has_sibling_records(question) => {
-                (backoff(asked.consecutive_empty), retry)
+                (backoff(state.consecutive_empty), retry_min)
             }
-            // That a host has addresses of one kind only is no trouble.
+            // Records of one address family only are no error.
             (None, LastAnswer::Negative(_)) => {
                 (ttl.unwrap_or(retry_max).clamp(min_ttl, max_ttl), min_ttl)
             }
             (None, _) => (ttl.unwrap_or(min_ttl).clamp(min_ttl, max_ttl), min_ttl),
         };
-        let pause = if self.questions_with_down_endpoints.contains(question) {
-            pause.min(retry_max)
+        let interval = if self.questions_with_down_endpoints.contains(question) {
+            interval.min(retry_max)
         } else {
-            pause
+            interval
         };
-        // Names are not asked for all at once; and jitter only shortens.
-        pause.mul_f64(1.0 - self.rng.f64() / 10.0).max(least)
+        // Jitter spreads the queries. It only shortens the interval.
+        interval.mul_f64(1.0 - self.rng.f64() / 10.0).max(minimum)
     }
 
-    /// Whether the host of a question has addresses of another kind.
+    /// Whether the host has current records of another type.
     fn has_sibling_records(&self, question: &LookupQuestion) -> bool {
         question.record_type != DnsRecordType::Srv
-            && self.address_questions(&question.name).filter(|one| one != question).any(|one| {
-                self.questions
-                    .get(&one)
-                    .and_then(QuestionState::current)
-                    .is_some_and(|data| data.len() > 0)
-            })
+            && self.address_questions(&question.name).filter(|sibling| sibling != question).any(
+                |one| {
+                    self.questions
+                        .get(&one)
+                        .and_then(QuestionState::current)
+                        .is_some_and(|records| records.len() > 0)
+                },
+            )
     }
 
-    /// What an endpoint of a name is found by.
-    fn questions_of_origin(&self, found: &EndpointOrigin) -> Vec<LookupQuestion> {
-        let mut questions: Vec<LookupQuestion> = match &found.discovery_name {
+    /// The questions that led to an endpoint.
+    fn questions_of_origin(&self, origin: &EndpointOrigin) -> Vec<LookupQuestion> {
+        let mut questions: Vec<LookupQuestion> = match &origin.discovery_name {
             DiscoveryName::Host { name, .. } => self.address_questions(name).collect(),
             DiscoveryName::Service { name } => {
                 vec![LookupQuestion { name: Arc::clone(name), record_type: DnsRecordType::Srv }]
             }
         };
-        questions.extend(found.target.iter().flat_map(|target| self.address_questions(target)));
+        questions.extend(origin.target.iter().flat_map(|target| self.address_questions(target)));
         questions
     }
 
-    /// An endpoint has failed, and may have moved: its name is looked up as soon as it may be.
-    pub fn expedite(&mut self, found: &EndpointOrigin, now: Instant) {
-        for question in self.questions_of_origin(found) {
-            if let Some(asked) = self.questions.get_mut(&question) {
+    /// Queries the names of a failed endpoint again as soon as the policy permits: it may have
+    /// moved.
+    pub fn expedite(&mut self, origin: &EndpointOrigin, now: Instant) {
+        for question in self.questions_of_origin(origin) {
+            if let Some(state) = self.questions.get_mut(&question) {
                 let earliest =
-                    asked.last_query_at.map_or(now, |at| at + self.policy.min_ttl).max(now);
-                asked.due_at = asked.due_at.min(earliest);
+                    state.last_query_at.map_or(now, |at| at + self.policy.min_ttl).max(now);
+                state.due_at = state.due_at.min(earliest);
             }
         }
     }
 
-    /// These endpoints, and no others, are down: their names are looked up more often until they are not.
+    /// Replaces the set of endpoints that are down. Their names are queried more often.
     pub fn set_down_endpoints<'f>(
         &mut self,
         origins: impl Iterator<Item = &'f EndpointOrigin>,
         now: Instant,
     ) {
         self.questions_with_down_endpoints =
-            origins.flat_map(|found| self.questions_of_origin(found)).collect();
+            origins.flat_map(|origin| self.questions_of_origin(origin)).collect();
         let limit = now + self.policy.retry_max.max(self.policy.min_ttl);
         for question in &self.questions_with_down_endpoints {
-            if let Some(asked) = self.questions.get_mut(question) {
-                asked.due_at = asked.due_at.min(limit);
+            if let Some(state) = self.questions.get_mut(question) {
+                state.due_at = state.due_at.min(limit);
             }
         }
     }
 
-    /// The addresses of a host.
     pub(super) fn resolve_host(&self, name: &Arc<str>) -> ResolvedSet<IpAddr> {
-        self.resolve_set(self.address_questions(name), |data| match data {
+        self.resolve_set(self.address_questions(name), |records| match records {
             LookupRecords::Addresses(all) => all,
             LookupRecords::SrvTargets(_) => &[],
         })
     }
 
-    /// The targets of a service.
     pub(super) fn resolve_service(&self, name: &Arc<str>) -> ResolvedSet<SrvTarget> {
         let question = LookupQuestion { name: Arc::clone(name), record_type: DnsRecordType::Srv };
-        self.resolve_set([question].into_iter(), |data| match data {
+        self.resolve_set([question].into_iter(), |records| match records {
             LookupRecords::SrvTargets(all) => all,
             LookupRecords::Addresses(_) => &[],
         })
     }
 
-    /// What questions lead to together. What one of them has lost is kept until all of them are known to
-    /// have nothing, or for longer.
+    /// The union of the records of several questions. Old records are used until all questions have
+    /// negative answers, or beyond that under [`EmptyAnswerPolicy::Keep`].
     fn resolve_set<T: Clone>(
         &self,
         questions: impl Iterator<Item = LookupQuestion>,
         select: fn(&LookupRecords) -> &[T],
     ) -> ResolvedSet<T> {
         let all: Vec<&QuestionState> =
-            questions.filter_map(|one| self.questions.get(&one)).collect();
-        let of = |data: fn(&QuestionState) -> Option<&LookupRecords>| -> Vec<T> {
-            all.iter().filter_map(|asked| data(asked)).flat_map(select).cloned().collect()
+            questions.filter_map(|question| self.questions.get(&question)).collect();
+        let collect = |records: fn(&QuestionState) -> Option<&LookupRecords>| -> Vec<T> {
+            all.iter().filter_map(|state| records(state)).flat_map(select).cloned().collect()
         };
-        let current = of(QuestionState::current);
+        let current = collect(QuestionState::current);
         let is_empty =
-            || all.iter().all(|asked| matches!(asked.last_answer, LastAnswer::Negative(_)));
+            || all.iter().all(|state| matches!(state.last_answer, LastAnswer::Negative(_)));
         if !current.is_empty() || self.policy.on_empty == EmptyAnswerPolicy::Remove && is_empty() {
             return ResolvedSet { items: current, is_stale: false };
         }
-        let all = of(QuestionState::last_good);
+        let all = collect(QuestionState::last_good);
         ResolvedSet { is_stale: !all.is_empty(), items: all }
     }
 
-    /// Whether every question has been answered, well or not, or is remembered.
+    /// Whether every question has an answer, a failure, or a cached answer.
     pub fn has_initial_answers(&self) -> bool {
-        self.questions.values().all(|asked| {
-            asked.last_answer != LastAnswer::Unanswered
-                || asked.failure.is_some()
-                || asked.last_good.is_some()
+        self.questions.values().all(|state| {
+            state.last_answer != LastAnswer::Unanswered
+                || state.failure.is_some()
+                || state.last_good.is_some()
         })
     }
 
-    /// How it stands with every question.
+    /// The status of every question.
     pub fn statuses(&self) -> impl Iterator<Item = LookupStatus> {
-        self.questions.iter().map(|(question, asked)| asked.status(question))
+        self.questions.iter().map(|(question, state)| state.status(question))
     }
 
-    /// How it stands with the questions that a name leads to directly.
-    pub fn status_of_name(&self, wanted: &DiscoveryName) -> Vec<LookupStatus> {
-        let direct =
-            EndpointOrigin { discovery_name: wanted.clone(), target: None, is_stale: false };
+    /// The status of the questions that the name itself needs.
+    pub fn status_of_name(&self, name: &DiscoveryName) -> Vec<LookupStatus> {
+        let direct = EndpointOrigin { discovery_name: name.clone(), target: None, is_stale: false };
         self.status_of_questions(self.questions_of_origin(&direct))
     }
 
-    /// The same of the hosts that a service leads to.
-    pub fn status_of_targets(&self, wanted: &DiscoveryName) -> Vec<LookupStatus> {
-        let DiscoveryName::Service { name } = wanted else { return Vec::new() };
+    /// The status of the questions for the targets of a service.
+    pub fn status_of_targets(&self, name: &DiscoveryName) -> Vec<LookupStatus> {
+        let DiscoveryName::Service { name } = name else { return Vec::new() };
         let services = self.resolve_service(name).items;
         self.status_of_questions(
-            services.iter().flat_map(|one| self.address_questions(&one.target)),
+            services.iter().flat_map(|service| self.address_questions(&service.target)),
         )
     }
 
@@ -401,25 +408,25 @@ impl LookupScheduler {
         &self,
         all: impl IntoIterator<Item = LookupQuestion>,
     ) -> Vec<LookupStatus> {
-        let status = |one: LookupQuestion| self.questions.get(&one).map(|asked| asked.status(&one));
+        let status = |question: LookupQuestion| {
+            self.questions.get(&question).map(|state| state.status(&question))
+        };
         all.into_iter().filter_map(status).collect()
     }
 
-    /// The last good answers.
+    /// The last good answers, for a later process.
     pub fn export_cache(&self) -> Vec<CachedLookup> {
-        let one = |(question, asked): (&LookupQuestion, &QuestionState)| {
-            let (data, at) = asked.last_good.clone()?;
-            Some(CachedLookup { question: question.clone(), records: data, good_at: at })
+        let cached = |(question, state): (&LookupQuestion, &QuestionState)| {
+            let (records, good_at) = state.last_good.clone()?;
+            Some(CachedLookup { question: question.clone(), records, good_at })
         };
-        self.questions.iter().filter_map(one).collect()
+        self.questions.iter().filter_map(cached).collect()
     }
 
-    /// Networks of which addresses may be endpoints' that else may not.
     pub(super) fn allowed_networks(&self) -> &[Network] {
         &self.policy.allowed_networks
     }
 
-    /// Endpoints that one name may lead to.
     pub(super) fn max_answers(&self) -> usize {
         self.policy.max_answers
     }

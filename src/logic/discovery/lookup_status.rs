@@ -1,29 +1,29 @@
-//! What is told of lookups.
+//! The status of lookups, for output and for a later process.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::lookup_answer::{LookupFailure, LookupQuestion, LookupRecords, NegativeReason};
 
-/// The last good answer to one question, for a process that comes after this one.
+/// The last good answer to a question, for a later process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedLookup {
     pub question: LookupQuestion,
     pub records: LookupRecords,
-    /// When that was last so.
+    /// Time of that answer.
     pub good_at: Instant,
 }
 
-/// What is known of a name.
+/// What the last answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupState {
-    /// DNS has not said anything yet.
+    /// No answer yet.
     Pending,
-    /// DNS says so, or did when it last answered.
+    /// Records.
     Found,
-    /// An earlier process found it, and DNS has not said anything since.
+    /// No answer yet; the records are from an earlier process.
     Cached,
-    /// DNS says that there is nothing.
+    /// No records.
     Negative(NegativeReason),
 }
 
@@ -34,39 +34,38 @@ impl LookupState {
             Self::Pending => "pending",
             Self::Found => "found",
             Self::Cached => "remembered",
-            Self::Negative(lack) => lack.as_str(),
+            Self::Negative(reason) => reason.as_str(),
         }
     }
 }
 
-/// How it stands with one question.
+/// The status of one question.
 #[derive(Clone, Debug)]
 pub struct LookupStatus {
     pub question: LookupQuestion,
     pub state: LookupState,
     /// The last good answer.
     pub records: Option<LookupRecords>,
-    /// When that was last so.
+    /// Time of the last good answer.
     pub good_at: Option<Instant>,
-    /// Parts of the last answer that were left out.
+    /// The number of ignored records in the last answer.
     pub omitted_count: usize,
-    /// Addresses in it that may be no endpoint's.
+    /// Forbidden addresses in the last answer.
     pub refused: Vec<IpAddr>,
-    /// Why the last lookup failed, if it did, and how many in a row have.
+    /// The current failure, and how many lookups in a row have failed.
     pub failure: Option<(LookupFailure, u32)>,
-    /// When it was last asked.
     pub last_query_at: Option<Instant>,
-    /// When it is asked next; absent while it is being asked.
+    /// Time of the next query; `None` while one is in flight.
     pub due_at: Option<Instant>,
 }
 
-/// What an answer has led to.
+/// The effect of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookupChange {
-    /// Whether something else is known now than before.
+    /// The records or the state have changed.
     pub has_changed: bool,
-    /// Parts of the answer that were left out.
+    /// The number of ignored records in the answer.
     pub omitted_count: usize,
-    /// The first of a row of failures, or of empty answers.
+    /// The first failure or empty answer of a series.
     pub is_first_in_row: bool,
 }

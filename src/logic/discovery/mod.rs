@@ -1,8 +1,9 @@
-//! Endpoints that are found by name (DNS): when each name is looked up, what is believed of what DNS
-//! says, and which endpoints that makes.
+//! Service discovery by DNS: lookups, their answers, and the resulting endpoints.
 //!
-//! [`Lookups`] decides when to ask what, and keeps the last good answers. [`compose()`] makes a topology of
-//! the declared one and of them. Neither asks anybody: that is the driver's part.
+//! [`LookupScheduler`] decides when to query which name, and keeps the last good answers.
+//! [`compose()`] adds the endpoints of these answers to the declared topology. Both are pure: the
+//! driver takes due questions, queries DNS, and passes the answers in. Lookups follow the TTL; a
+//! failed or empty answer keeps the endpoints. May use: `model`.
 
 mod address_filter;
 mod compose;

@@ -1,15 +1,15 @@
-//! The names by which endpoints were found.
+//! The origin of a discovered endpoint.
 
 use std::sync::Arc;
 
 use super::discovery_name::DiscoveryName;
 
-/// By which name an endpoint was found.
+/// The name that resolved to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOrigin {
     pub discovery_name: DiscoveryName,
-    /// The target of a service whose address it is.
+    /// The target of the service, for SRV records.
     pub target: Option<Arc<str>>,
-    /// DNS says that there is nothing any more; the endpoint is from before.
+    /// The name has no records any more; the endpoint is from an earlier answer.
     pub is_stale: bool,
 }

@@ -1,4 +1,4 @@
-//! The state of one question: its answers so far, and when it is asked next.
+//! The state of one question: its answers so far, and the time of the next query.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,12 +10,11 @@ use super::lookup_answer::{
 use super::lookup_status::{LookupState, LookupStatus};
 use crate::logic::model::network::Network;
 
-/// One question and what is known of it.
+/// The state of one question.
 #[derive(Debug)]
 pub(super) struct QuestionState {
-    /// What DNS said when it last answered; the default before it ever has.
     pub(super) last_answer: LastAnswer,
-    /// The last records that were found. Kept when they are gone, until the name has others.
+    /// The last records. Kept after a negative answer until the name has other records.
     pub(super) last_good: Option<(LookupRecords, Instant)>,
     pub(super) omitted_count: usize,
     pub(super) refused: Vec<IpAddr>,
@@ -49,23 +48,23 @@ impl QuestionState {
         }
     }
 
-    /// From now on these may be endpoints besides: what is known is brought in line, and asked for
-    /// anew where that makes a difference. Gives what may be none any more.
+    /// Applies a new allow list: removes addresses that are no longer permitted and returns them.
+    /// Makes the question due if the result may differ.
     pub(super) fn apply_allow_list(
         &mut self,
         question: &LookupQuestion,
         allow: &[Network],
         now: Instant,
     ) -> Vec<IpAddr> {
-        let may = |ip: &IpAddr| is_permitted(&question.name, *ip, allow);
+        let is_allowed = |ip: &IpAddr| is_permitted(&question.name, *ip, allow);
         let mut removed = Vec::new();
         if let Some((LookupRecords::Addresses(all), _)) = &mut self.last_good {
-            removed = all.extract_if(.., |ip| !may(ip)).collect();
+            removed = all.extract_if(.., |ip| !is_allowed(ip)).collect();
             if all.is_empty() {
                 self.last_good = None;
             }
         }
-        if !removed.is_empty() || self.refused.iter().any(may) {
+        if !removed.is_empty() || self.refused.iter().any(is_allowed) {
             self.due_at = now;
         }
         self.refused.extend_from_slice(&removed);
@@ -73,7 +72,7 @@ impl QuestionState {
         removed
     }
 
-    /// What it adds to what is known: before DNS has said anything, that is what is remembered.
+    /// The records that count now; before the first answer, the cached ones.
     pub(super) fn current(&self) -> Option<&LookupRecords> {
         match self.last_answer {
             LastAnswer::Negative(_) => None,
@@ -82,7 +81,7 @@ impl QuestionState {
     }
 
     pub(super) fn last_good(&self) -> Option<&LookupRecords> {
-        self.last_good.as_ref().map(|(data, _)| data)
+        self.last_good.as_ref().map(|(records, _)| records)
     }
 
     pub(super) fn status(&self, question: &LookupQuestion) -> LookupStatus {
@@ -90,7 +89,7 @@ impl QuestionState {
             question: question.clone(),
             state: self.lookup_state(),
             records: self.last_good().cloned(),
-            good_at: self.last_good.as_ref().map(|&(_, at)| at),
+            good_at: self.last_good.as_ref().map(|&(_, good_at)| good_at),
             omitted_count: self.omitted_count,
             refused: self.refused.clone(),
             failure: self.failure,
@@ -101,7 +100,7 @@ impl QuestionState {
 
     fn lookup_state(&self) -> LookupState {
         match self.last_answer {
-            LastAnswer::Negative(lack) => LookupState::Negative(lack),
+            LastAnswer::Negative(reason) => LookupState::Negative(reason),
             LastAnswer::Records => LookupState::Found,
             LastAnswer::Unanswered if self.last_good.is_some() => LookupState::Cached,
             LastAnswer::Unanswered => LookupState::Pending,
@@ -109,24 +108,23 @@ impl QuestionState {
     }
 }
 
-/// The answer as it is believed, what was left out of it, and how long it may be believed.
+/// Normalises the records of an answer. Returns the answer, the number of ignored records, and the
+/// TTL.
 pub(super) fn normalise_answer(
     answer: LookupAnswer,
     max_records: usize,
 ) -> (LookupAnswer, usize, Option<Duration>) {
     match answer {
-        LookupAnswer::Found { records: data, ttl } => {
-            let (data, left_out) = data.normalise(max_records);
-            if data.len() == 0 {
+        LookupAnswer::Found { records, ttl } => {
+            let (records, omitted_count) = records.normalise(max_records);
+            if records.len() == 0 {
                 let answer =
                     LookupAnswer::Negative { reason: NegativeReason::NoData, ttl: Some(ttl) };
-                return (answer, left_out, Some(ttl));
+                return (answer, omitted_count, Some(ttl));
             }
-            (LookupAnswer::Found { records: data, ttl }, left_out, Some(ttl))
+            (LookupAnswer::Found { records, ttl }, omitted_count, Some(ttl))
         }
-        LookupAnswer::Negative { reason: lack, ttl } => {
-            (LookupAnswer::Negative { reason: lack, ttl }, 0, ttl)
-        }
+        LookupAnswer::Negative { reason, ttl } => (LookupAnswer::Negative { reason, ttl }, 0, ttl),
         LookupAnswer::Failed(failure) => (LookupAnswer::Failed(failure), 0, None),
     }
 }

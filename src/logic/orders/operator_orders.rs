@@ -9,62 +9,59 @@ use super::order::{
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::selector::TopologySelector;
 
-/// Orders that are in force at once, besides those of the file.
+/// Upper bound on orders from the API; drains of the file do not count.
 pub const MAX_ORDERS: usize = 1_000;
 
-/// What the file orders.
+/// A drain in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigDrain {
     pub scope: TopologySelector,
     pub pool: Arc<str>,
 }
 
-/// All orders that are in force.
+/// All orders in force. An order of the file keeps the id that it received when it first appeared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OperatorOrders {
-    /// In the order in which they were given.
+    /// In ascending order of their ids.
     all: Vec<OperatorOrder>,
     last_id: u64,
 }
 
-/// An order that is about to be given.
+/// A new order without an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderDraft {
-    /// What it is about.
     pub scope: TopologySelector,
-    /// In this pool only.
+    /// Restricts the order to this pool.
     pub pool: Option<Arc<str>>,
     pub action: OrderAction,
-    /// It is over then.
     pub expires_at: Option<Instant>,
     pub note: Option<Arc<str>>,
 }
 
 impl OperatorOrders {
-    /// Those that were in force before, in another process.
+    /// Restores the orders of an earlier process.
     pub fn from_orders(mut all: Vec<OperatorOrder>) -> Self {
         all.sort_by_key(|order| order.id);
         all.dedup_by_key(|order| order.id);
-        let last = all.last().map_or(0, |order| order.id);
-        Self { all, last_id: last }
+        let last_id = all.last().map_or(0, |order| order.id);
+        Self { all, last_id }
     }
 
-    /// All of them, in the order in which they were given.
+    /// All orders in ascending order of their ids.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &OperatorOrder> {
         self.all.iter()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Whether no more may be given.
+    /// Whether no further API order fits.
     pub fn is_full(&self) -> bool {
         self.all.iter().filter(|order| order.source == OrderSource::Operator).count() >= MAX_ORDERS
     }
 
-    /// Orders to drain that hold for this endpoint.
+    /// The drains that hold for the endpoint, after exemptions.
     pub fn drains_for<'a>(
         &'a self,
         endpoint: OrderedEndpoint<'a>,
@@ -78,14 +75,14 @@ impl OperatorOrders {
             restored_ids[usize::from(scope_rank(&order.scope))] = order.id;
         }
         self.all.iter().filter(move |order| {
-            let upto = usize::from(scope_rank(&order.scope));
+            let rank = usize::from(scope_rank(&order.scope));
             matches!(order.action, OrderAction::Drain { .. })
                 && order.has_effect_on(&endpoint)
-                && restored_ids[..=upto].iter().all(|id| *id < order.id)
+                && restored_ids[..=rank].iter().all(|id| *id < order.id)
         })
     }
 
-    /// The order that says how much it weighs, and the weight.
+    /// The latest weight order for the endpoint, with its weight.
     pub fn weight_for(&self, endpoint: &OrderedEndpoint<'_>) -> Option<(&OperatorOrder, u32)> {
         self.all.iter().rev().find_map(|order| match order.action {
             OrderAction::Weight(weight) if order.has_effect_on(endpoint) => Some((order, weight)),
@@ -97,34 +94,35 @@ impl OperatorOrders {
         self.all.iter().find(|order| order.id == id)
     }
 
-    /// Gives an order. It takes the place of an earlier one about the same thing; a share that is going
-    /// already goes on from where it is.
+    /// Adds an order. It replaces an earlier order for the same scope; a share that is already
+    /// fading continues from its current value.
     pub fn issue(&mut self, draft: OrderDraft, now: Instant) -> &OperatorOrder {
-        let OrderDraft { scope: what, pool, action: act, expires_at: until, note } = draft;
+        let OrderDraft { scope, pool, action, expires_at, note } = draft;
         let is_same = |order: &OperatorOrder| {
             order.source == OrderSource::Operator
-                && order.scope == what
+                && order.scope == scope
                 && order.pool == pool
-                && order.action.can_replace(act)
+                && order.action.can_replace(action)
         };
         let remaining =
             self.all.iter().filter(|order| is_same(order)).map(|order| order.share_permille(now));
         let remaining = remaining.min().unwrap_or(FULL_SHARE_PERMILLE);
         self.all.retain(|order| !is_same(order));
-        let since = match act {
-            OrderAction::Drain { fade_duration: over, .. } => {
-                let gone = over * (FULL_SHARE_PERMILLE - remaining) / FULL_SHARE_PERMILLE;
-                now.checked_sub(gone).unwrap_or(now)
+        let effective_since = match action {
+            OrderAction::Drain { fade_duration, .. } => {
+                let elapsed =
+                    fade_duration * (FULL_SHARE_PERMILLE - remaining) / FULL_SHARE_PERMILLE;
+                now.checked_sub(elapsed).unwrap_or(now)
             }
             OrderAction::Weight(_) | OrderAction::Serve => now,
         };
         self.push(OperatorOrder {
             id: 0,
-            scope: what,
+            scope,
             pool,
-            action: act,
-            effective_since: since,
-            expires_at: until,
+            action,
+            effective_since,
+            expires_at,
             source: OrderSource::Operator,
             note,
         })
@@ -142,79 +140,78 @@ impl OperatorOrders {
         Some(self.all.remove(index))
     }
 
-    /// Takes back what operators have said of this very thing, in this pool or in all.
+    /// Revokes the API orders for exactly this scope; with `pool`, only those restricted to that
+    /// pool.
     pub fn revoke_matching(
         &mut self,
-        what: &TopologySelector,
+        scope: &TopologySelector,
         pool: Option<&str>,
     ) -> Vec<OperatorOrder> {
         let is_matching = |order: &mut OperatorOrder| {
-            let is_in = pool.is_none_or(|pool| order.pool.as_deref() == Some(pool));
-            order.source == OrderSource::Operator && order.scope == *what && is_in
+            let is_in_pool = pool.is_none_or(|pool| order.pool.as_deref() == Some(pool));
+            order.source == OrderSource::Operator && order.scope == *scope && is_in_pool
         };
         self.all.extract_if(.., is_matching).collect()
     }
 
-    /// Takes back those whose time is up.
+    /// Removes and returns the expired orders.
     pub fn remove_expired(&mut self, now: Instant) -> Vec<OperatorOrder> {
         self.all.extract_if(.., |order| order.is_expired(now)).collect()
     }
 
-    /// When the next one's time is up.
+    /// The earliest expiry.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.all.iter().filter_map(|order| order.expires_at).min()
     }
 
-    /// The file says this from now on; gives what is new of it and what it says no more. What it has
-    /// said all the time keeps its place among the other orders.
+    /// Replaces the drains of the file; returns the added and the removed ones. A drain that stays
+    /// keeps its id, and with it its precedence.
     pub fn sync_config_drains(
         &mut self,
         config_drains: &[ConfigDrain],
         now: Instant,
     ) -> (Vec<OperatorOrder>, Vec<OperatorOrder>) {
-        let is_same_drain = |order: &OperatorOrder, one: &ConfigDrain| {
-            order.scope == one.scope && order.pool.as_ref() == Some(&one.pool)
+        let is_same_drain = |order: &OperatorOrder, drain: &ConfigDrain| {
+            order.scope == drain.scope && order.pool.as_ref() == Some(&drain.pool)
         };
         let is_removed = |order: &mut OperatorOrder| {
             order.source == OrderSource::Config
-                && !config_drains.iter().any(|one| is_same_drain(order, one))
+                && !config_drains.iter().any(|drain| is_same_drain(order, drain))
         };
-        let lifted: Vec<OperatorOrder> = self.all.extract_if(.., is_removed).collect();
-        let mut new = Vec::new();
-        for one in config_drains {
+        let removed: Vec<OperatorOrder> = self.all.extract_if(.., is_removed).collect();
+        let mut added = Vec::new();
+        for drain in config_drains {
             if self
                 .all
                 .iter()
-                .any(|order| order.source == OrderSource::Config && is_same_drain(order, one))
+                .any(|order| order.source == OrderSource::Config && is_same_drain(order, drain))
             {
                 continue;
             }
-            let act = OrderAction::Drain {
+            let action = OrderAction::Drain {
                 fade_duration: Duration::ZERO,
                 deadline: DEFAULT_DRAIN_DEADLINE,
             };
-            let (what, pool) = (one.scope.clone(), Some(Arc::clone(&one.pool)));
-            let (by, note) = (OrderSource::Config, None);
             let order = OperatorOrder {
                 id: 0,
-                scope: what,
-                pool,
-                action: act,
+                scope: drain.scope.clone(),
+                pool: Some(Arc::clone(&drain.pool)),
+                action,
                 effective_since: now,
                 expires_at: None,
-                source: by,
-                note,
+                source: OrderSource::Config,
+                note: None,
             };
-            new.push(self.push(order).clone());
+            added.push(self.push(order).clone());
         }
-        (new, lifted)
+        (added, removed)
     }
 
-    /// How many there are of a word, from one side.
-    pub fn count(&self, action_name: &str, by: OrderSource) -> usize {
+    /// The number of orders with this action word from this source.
+    pub fn count(&self, action_name: &str, source: OrderSource) -> usize {
         self.all
             .iter()
-            .filter(|order| order.action.as_str() == action_name && order.source == by)
+            .filter(|order| order.action.as_str() == action_name && order.source == source)
             .count()
     }
 }

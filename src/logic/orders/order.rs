@@ -9,26 +9,26 @@ use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::model::id::Locality;
 use crate::logic::model::selector::TopologySelector;
 
-/// How long long-lived connections may stay where nothing new comes any more, unless said otherwise.
+/// Default time that long-lived connections may stay after a drain.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// No share takes longer to go, and no connection longer to end.
+/// Upper bound of both durations of a drain.
 pub const MAX_DRAIN_DURATION: Duration = Duration::from_hours(24);
 
-/// Bytes of a note.
+/// Upper bound on the length of a note, in bytes.
 pub const MAX_NOTE_BYTES: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderAction {
     Drain {
-        /// The share goes to nothing over this time.
+        /// Time over which the share falls to zero.
         fade_duration: Duration,
-        /// After that, what lasts may stay for so long.
+        /// Time that remaining connections may stay after the fade.
         deadline: Duration,
     },
-    /// Another weight than the declared one.
+    /// Overrides the declared weight.
     Weight(u32),
-    /// Requests, in spite of an earlier order to drain this or what it is part of.
+    /// Exempts the scope from earlier drains of it, or of a wider scope.
     Serve,
 }
 
@@ -44,16 +44,16 @@ impl OrderAction {
         }
     }
 
-    /// Whether the later of both takes the place of the earlier, if they are about the same thing.
+    /// Whether an order with this action replaces an earlier one with `other` for the same scope.
     pub(super) fn can_replace(self, other: Self) -> bool {
         matches!(self, Self::Weight(_)) == matches!(other, Self::Weight(_))
     }
 }
 
-/// Who has given an order.
+/// The source of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderSource {
-    /// Somebody at the admin listener.
+    /// The admin API.
     Operator,
     Config,
 }
@@ -70,25 +70,23 @@ impl OrderSource {
     }
 
     pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == word)
+        Self::ALL.into_iter().find(|source| source.as_str() == word)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorOrder {
-    /// Its number: a later order has a greater one.
+    /// Ascending: a later order has a larger id.
     pub id: u64,
-    /// What it is about.
     pub scope: TopologySelector,
-    /// In this pool only; otherwise in every pool that has it.
+    /// Restricts the order to this pool; `None` applies to every pool that contains the scope.
     pub pool: Option<Arc<str>>,
     pub action: OrderAction,
     pub effective_since: Instant,
-    /// It is over then; `None` if somebody has to say so.
+    /// Time of automatic expiry; `None` requires an explicit revocation.
     pub expires_at: Option<Instant>,
-    /// Who has given it.
     pub source: OrderSource,
-    /// Why, in somebody's words.
+    /// The reason as given by the operator.
     pub note: Option<Arc<str>>,
 }
 
@@ -106,7 +104,7 @@ impl fmt::Display for OperatorOrder {
     }
 }
 
-/// An endpoint, as orders are about it.
+/// An endpoint that orders are matched against.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderedEndpoint<'a> {
     pub pool: &'a str,
@@ -114,8 +112,7 @@ pub struct OrderedEndpoint<'a> {
     pub address: SocketAddr,
 }
 
-/// How much it is that is ordered about: what is said of something lifts what was said before of as
-/// much, or of more that it is part of.
+/// The width of a scope: an exemption lifts earlier drains of the same or a wider scope.
 pub(super) fn scope_rank(scope: &TopologySelector) -> u8 {
     match scope {
         TopologySelector::Endpoint(_) => 0,
@@ -125,35 +122,35 @@ pub(super) fn scope_rank(scope: &TopologySelector) -> u8 {
 }
 
 impl OperatorOrder {
-    /// Whether it is about this endpoint.
+    /// Whether the scope and the pool of the order contain the endpoint.
     pub fn has_effect_on(&self, endpoint: &OrderedEndpoint<'_>) -> bool {
         self.pool.as_deref().is_none_or(|pool| pool == endpoint.pool)
             && self.scope.covers(endpoint.locality, endpoint.address)
     }
 
-    /// Whether its time is up.
     pub fn is_expired(&self, now: Instant) -> bool {
-        self.expires_at.is_some_and(|until| now >= until)
+        self.expires_at.is_some_and(|expires_at| now >= expires_at)
     }
 
-    /// What it leaves of a share, in thousandths.
+    /// The fraction that the order leaves of a share, in thousandths.
     pub fn share_permille(&self, now: Instant) -> u32 {
         match self.action {
-            OrderAction::Drain { fade_duration: over, .. } => {
-                fading_share_permille(self.effective_since, over, now)
+            OrderAction::Drain { fade_duration, .. } => {
+                fading_share_permille(self.effective_since, fade_duration, now)
             }
             OrderAction::Weight(_) | OrderAction::Serve => FULL_SHARE_PERMILLE,
         }
     }
 }
 
-/// What is left, in thousandths, of a share that goes to nothing over this time.
-pub fn fading_share_permille(since: Instant, over: Duration, now: Instant) -> u32 {
-    let passed = now.saturating_duration_since(since);
-    if passed >= over {
+/// The remaining fraction, in thousandths, of a share that falls to zero linearly over
+/// `fade_duration`.
+pub fn fading_share_permille(since: Instant, fade_duration: Duration, now: Instant) -> u32 {
+    let elapsed = now.saturating_duration_since(since);
+    if elapsed >= fade_duration {
         return 0;
     }
-    let fraction = passed.as_secs_f64() / over.as_secs_f64();
-    // Nothing is left at the end, and not before.
+    let fraction = elapsed.as_secs_f64() / fade_duration.as_secs_f64();
+    // Zero only at the end.
     ((f64::from(FULL_SHARE_PERMILLE) * (1.0 - fraction)) as u32).clamp(1, FULL_SHARE_PERMILLE)
 }

@@ -1,4 +1,4 @@
-//! What is asked when, what is believed, and which endpoints that makes.
+//! The scheduler and the composition of endpoints under a simulated clock.
 
 mod endpoints;
 mod schedule;
@@ -18,9 +18,9 @@ fn test_ip(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
 }
 
-fn entry(wanted: DiscoveryName) -> DiscoveryEntry {
+fn entry(name: DiscoveryName) -> DiscoveryEntry {
     let place = Locality::parse("r/a").expect("a place");
-    DiscoveryEntry { pool: "web".into(), place, discovery_name: wanted, weight: 1 }
+    DiscoveryEntry { pool: "web".into(), place, discovery_name: name, weight: 1 }
 }
 
 fn host(name: &str) -> DiscoveryName {
@@ -40,14 +40,14 @@ fn found_answer(last: &[u8], ttl: u64) -> LookupAnswer {
     LookupAnswer::Found { records: LookupRecords::Addresses(all), ttl: Duration::from_secs(ttl) }
 }
 
-fn negative_answer(lack: NegativeReason) -> LookupAnswer {
-    LookupAnswer::Negative { reason: lack, ttl: None }
+fn negative_answer(reason: NegativeReason) -> LookupAnswer {
+    LookupAnswer::Negative { reason, ttl: None }
 }
 
 const NODATA: LookupAnswer = LookupAnswer::Negative { reason: NegativeReason::NoData, ttl: None };
 const TIMEOUT: LookupAnswer = LookupAnswer::Failed(LookupFailure::Timeout);
 
-/// Lookups in a time that the test makes pass.
+/// A scheduler with a simulated clock.
 struct LookupFixture {
     lookups: LookupScheduler,
     entries: Vec<DiscoveryEntry>,
@@ -58,24 +58,26 @@ struct LookupFixture {
 }
 
 impl LookupFixture {
-    /// Names that are looked up for IPv4 only.
-    fn new(wanted: Vec<DiscoveryName>) -> Self {
-        Self::with(wanted, LookupPolicy { family: AddressFamily::Ipv4, ..LookupPolicy::default() })
+    /// Names with IPv4 lookups only.
+    fn new(names: Vec<DiscoveryName>) -> Self {
+        Self::with(names, LookupPolicy { family: AddressFamily::Ipv4, ..LookupPolicy::default() })
     }
 
-    fn with(wanted: Vec<DiscoveryName>, policy: LookupPolicy) -> Self {
+    fn with(names: Vec<DiscoveryName>, policy: LookupPolicy) -> Self {
         let now = Instant::now();
-        let entries: Vec<DiscoveryEntry> = wanted.into_iter().map(entry).collect();
+        let entries: Vec<DiscoveryEntry> = names.into_iter().map(entry).collect();
         let mut lookups = LookupScheduler::new(1, Vec::new());
         lookups.configure(&entries, &policy, now);
-        let (down, fixed) = (BTreeSet::new(), Vec::new());
-        Self { lookups, entries, policy, now, down, static_addresses: fixed }
+        let (down, static_addresses) = (BTreeSet::new(), Vec::new());
+        Self { lookups, entries, policy, now, down, static_addresses }
     }
 
-    /// What is asked now.
+    /// The due questions as text.
     fn poll_questions(&mut self) -> Vec<String> {
         let due = self.lookups.poll(self.now);
-        due.iter().map(|one| format!("{} {}", one.name, one.record_type.as_str())).collect()
+        due.iter()
+            .map(|question| format!("{} {}", question.name, question.record_type.as_str()))
+            .collect()
     }
 
     fn answer(&mut self, name: &str, record: DnsRecordType, answer: LookupAnswer) -> LookupChange {
@@ -83,30 +85,32 @@ impl LookupFixture {
         self.lookups.on_answer(&question, answer, self.now)
     }
 
-    /// Asks what is due, which must be this alone, and has it answered.
+    /// Polls, asserts that only this question is due, and answers it.
     #[track_caller]
     fn answer_only_question(&mut self, name: &str, answer: LookupAnswer) -> LookupChange {
         assert_eq!(self.poll_questions(), [format!("{name} A")]);
         self.answer(name, DnsRecordType::A, answer)
     }
 
-    /// From now to the next lookup.
     fn time_to_next_lookup(&self) -> Duration {
         self.lookups.poll_timeout().expect("something is due").saturating_duration_since(self.now)
     }
 
-    /// Lets time pass to the next lookup, which must be within these bounds.
+    /// Advances the clock to the next lookup and asserts that it is within these bounds.
     #[track_caller]
     fn advance_to_next_lookup(&mut self, least: Duration, most: Duration) {
-        let pause = self.time_to_next_lookup();
-        assert!((least..=most).contains(&pause), "{pause:?} is not within {least:?} and {most:?}");
-        self.now += pause;
+        let interval = self.time_to_next_lookup();
+        assert!(
+            (least..=most).contains(&interval),
+            "{interval:?} is not within {least:?} and {most:?}"
+        );
+        self.now += interval;
     }
 
     fn compose_topology(&self) -> ComposedTopology {
-        let one = |&address: &SocketAddr| EndpointSpec { address, weight: 1 };
+        let endpoint = |&address: &SocketAddr| EndpointSpec { address, weight: 1 };
         let place = Locality::parse("r/a").expect("a place");
-        let endpoints = self.static_addresses.iter().map(one).collect();
+        let endpoints = self.static_addresses.iter().map(endpoint).collect();
         let pool = PoolSpec::new("web", vec![ZoneSpec::new(place, endpoints)]);
         let declared = Topology { pools: vec![Arc::new(pool)], ..Topology::default() };
         compose(&declared, &self.entries, &self.lookups, &|(_, address)| {
@@ -114,10 +118,12 @@ impl LookupFixture {
         })
     }
 
-    /// The endpoints, with their weights.
     fn weighted_endpoints(&self) -> Vec<(String, u32)> {
         let zone = self.compose_topology().topology.pools[0].zones[0].clone();
-        zone.endpoints.iter().map(|one| (one.address.to_string(), one.weight)).collect()
+        zone.endpoints
+            .iter()
+            .map(|endpoint| (endpoint.address.to_string(), endpoint.weight))
+            .collect()
     }
 
     fn addresses(&self) -> Vec<String> {
