@@ -7,7 +7,7 @@ use maxminddb::{Reader, path};
 
 use crate::logic::steering::{ClientLocation, Country, Location};
 
-/// An open database.
+/// An open database, held in memory.
 #[derive(Debug)]
 pub struct GeoDatabase(Reader<Arc<[u8]>>);
 

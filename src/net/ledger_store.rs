@@ -32,9 +32,9 @@ const BUDGETS_TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("budget
 /// The contents of the ledger file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerContents {
-    /// Incidents by number.
+    /// The values of incidents, by number.
     pub incidents: Vec<(u64, Vec<u8>)>,
-    /// Error budgets by name.
+    /// The values of error budgets, by name.
     pub budgets: Vec<(String, Vec<u8>)>,
 }
 
@@ -43,7 +43,6 @@ pub struct LedgerContents {
 pub struct LedgerChange {
     /// New and changed incidents.
     pub incidents: Vec<(u64, Vec<u8>)>,
-    /// Incidents to remove.
     pub removed_incidents: Vec<u64>,
     /// All error budgets, if any has changed.
     pub budgets: Option<Vec<(String, Vec<u8>)>>,

@@ -1,8 +1,8 @@
 //! Trailer fields (RFC 9110 6.5).
 //!
-//! Trailers are forwarded as trailers and never merged into the head. A recipient has processed the
-//! head before them: a field that frames, routes or authenticates has no meaning there, and is
-//! removed because some recipient could merge it nevertheless.
+//! Trailers are forwarded as trailers and never merged into the head. A recipient has processed
+//! the head before them, so that a field that frames, routes or authenticates has no meaning
+//! there. Such fields are removed, because some recipients merge trailers nevertheless.
 
 use http::header::{HeaderMap, HeaderName, TE};
 

@@ -1,6 +1,6 @@
 //! Combines the small writes of one poll into one write.
 //!
-//! h2 writes and flushes every DATA frame of more than a few hundred bytes by itself: each of
+//! h2 writes and flushes every DATA frame of more than a few hundred bytes by itself. Each of
 //! thirty small responses on one connection would be a TLS record and a system call of its own.
 //! The coalescer buffers them until the connection has been polled.
 
@@ -89,7 +89,6 @@ impl<S: AsyncWrite + Unpin> CoalescerInner<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the buffer.
     fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.flushed_bytes < self.buffer.len() {
             let rest = &self.buffer[self.flushed_bytes..];

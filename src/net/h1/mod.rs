@@ -1,8 +1,7 @@
 //! HTTP/1.1 towards endpoints (RFC 9112), without I/O: bytes in, messages out.
 //!
-//! hyper serves clients. Towards endpoints this codec replaces it, because it reports which bytes of
-//! a request were sent, needs no task and no channel for a connection, and frees the buffer of an
-//! idle one.
+//! hyper serves clients. This codec replaces it towards endpoints. It reports which bytes of a
+//! request were sent, needs no task or channel, and frees the buffer of an idle connection.
 
 mod body;
 mod encode;

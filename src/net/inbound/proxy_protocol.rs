@@ -28,7 +28,6 @@ const V2_MAX_REST_BYTES: usize = 2 * 1024;
 /// Both ends of the client's connection to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxiedAddresses {
-    /// The client's address.
     pub client: SocketAddr,
     pub local: SocketAddr,
 }
@@ -79,8 +78,8 @@ async fn read_v1_line(stream: &mut TcpStream, line: &mut [u8]) -> io::Result<usi
     Ok(filled)
 }
 
-/// Parses a complete header of either version: `Some(None)` for a connection of the proxy itself,
-/// or of an unknown client; `None` if the header is malformed.
+/// Parses a complete header of either version; `None` if it is malformed. `Some(None)` is a header
+/// for a connection of the proxy itself, or of an unknown client.
 pub fn parse_header(header: &[u8]) -> Option<Option<ProxiedAddresses>> {
     if header.starts_with(V1_PREFIX) {
         return parse_v1(header);

@@ -79,7 +79,6 @@ pub fn server_config(tls: &ServerTls, is_http2_enabled: bool) -> Result<Arc<Serv
 /// A client connection after its handshake.
 #[derive(Debug)]
 pub struct AcceptedTls {
-    /// The decrypted stream.
     pub stream: ClientStream,
     /// Whether HTTP/2 was negotiated by ALPN (RFC 7301).
     pub is_http2: bool,

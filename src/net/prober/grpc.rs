@@ -1,6 +1,6 @@
 //! The gRPC health checking protocol, `grpc.health.v1.Health/Check`.
 //!
-//! The two messages have one field each, so that a Protocol Buffers library is not needed: a field
+//! The two messages have one field each, so that a Protocol Buffers library is not needed. A field
 //! is its number and wire type, then its value.
 
 use bytes::{BufMut, Bytes};
@@ -27,7 +27,7 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// The prefix of a message: its compression flag and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// `ServingStatus::SERVING`.
+/// `ServingStatus::SERVING` of the protocol.
 const SERVING: u64 = 1;
 
 pub(super) async fn run_probe(

@@ -22,7 +22,7 @@ pub(super) struct LingeringStreams {
 }
 
 impl LingeringStreams {
-    /// Closes `stream` later.
+    /// Closes `stream` after [`MIN_LINGER`], or earlier if too many linger.
     pub(super) fn add(&self, stream: Box<ProbeStream>) {
         let mut streams = self.streams.borrow_mut();
         if streams.len() == MAX_LINGERING {

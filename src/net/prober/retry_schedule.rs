@@ -1,7 +1,7 @@
 //! Repeats silent attempts, so that one lost packet does not look like a silent endpoint.
 //!
-//! The kernel repeats a lost SYN after one second (RFC 6298 2.1), which is longer than most probe
-//! timeouts, and a lost request after 200 ms. A silent probe therefore starts further attempts
+//! The kernel repeats a lost SYN after one second (RFC 6298 2.1), and a lost request after 200 ms.
+//! The first is longer than most probe timeouts. A silent probe therefore starts further attempts
 //! beside the first one, each on its own connection, and repeats the connect of each attempt twice.
 //! A probe whose repetition could have an effect (a body, a POST) repeats only the connect. A probe
 //! with a short timeout, such as one of a burst, starts one further attempt.

@@ -3,8 +3,8 @@
 //! A deadline on the clock blames the endpoint for time in which this process was delayed by
 //! another task, stopped, or without a processor. The wait is therefore cut into slices. A timely
 //! slice counts with its real duration. A slice with a late timer counts with its planned
-//! duration, and another slice follows before the timeout expires, so that bytes that
-//! have arrived meanwhile are read.
+//! duration. Another slice follows it before the timeout expires, so that bytes that have arrived
+//! meanwhile are read.
 
 use std::time::{Duration, Instant};
 

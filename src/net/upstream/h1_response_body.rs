@@ -106,8 +106,8 @@ impl H1ResponseBody {
             return Poll::Ready(Err(TRUNCATED));
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        // One spare byte: a read that fills its buffer does not show whether the socket is empty,
-        // and the connection's next idle check would cost a system call.
+        // One spare byte: a read that fills its buffer does not show whether the socket is empty.
+        // The connection's next idle check would then cost a system call.
         self.input.reserve(length.saturating_sub(self.input.len()).saturating_add(1));
         let stream = Pin::new(&mut connection.stream);
         match ready!(tokio_util::io::poll_read_buf(stream, cx, &mut self.input)) {

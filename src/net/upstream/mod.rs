@@ -1,12 +1,12 @@
 //! Connections to endpoints and the exchanges on them.
 //!
-//! A [`ConnectionPool`] belongs to one worker and one endpoint; it hands out a [`Checkout`], which
+//! A [`ConnectionPool`] belongs to one worker and one endpoint. It hands out a [`Checkout`], which
 //! becomes a [`ReadyConnection`]. An [`Exchange`] sends a request on it and ends with a
-//! [`ResponseBody`], which returns the connection to the pool. Each worker thread has its own pools,
-//! so that nothing is shared or locked.
+//! [`ResponseBody`], which returns the connection to the pool. Each worker thread has its own
+//! pools, so that nothing is shared or locked.
 //!
-//! Imports form no cycle: `error`, `interim`, `checkout` and the connections are leaves; the pool
-//! knows connections, exchanges know the pool.
+//! Imports form no cycle: `error`, `interim`, `checkout` and the connections are leaves, the pool
+//! imports connections, and exchanges import the pool.
 
 mod checkout;
 mod connection;

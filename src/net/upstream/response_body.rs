@@ -217,8 +217,8 @@ impl ResponseBody {
         }
     }
 
-    /// Discards an unwanted body: reads the rest of a small one on a task of the current `LocalSet`,
-    /// so that the connection can be reused; closes the connection of a large one.
+    /// Discards an unwanted body. The rest of a small one is read on a task of the current
+    /// `LocalSet`, so that the connection can be reused. The connection of a large one is closed.
     pub fn discard(mut self: Box<Self>) {
         let is_small = self.remaining().is_none_or(|left| left <= MAX_DISCARD_BYTES as u64);
         if !is_small || !self.body.is_sent() || !matches!(self.try_complete(), Ok(None)) {

@@ -96,7 +96,7 @@ impl UpstreamStream {
     }
 }
 
-/// The idle check over TLS, where not every record carries application data: session tickets may
+/// The idle check over TLS, where not every record carries application data. Session tickets may
 /// arrive at any time, and close_notify arrives before the end of the connection.
 fn check_idle_tls(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> IdleState {
     let mut byte = [0; 1];

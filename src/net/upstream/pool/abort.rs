@@ -8,7 +8,7 @@ use super::ConnectionPool;
 pub struct AbortEpoch {
     retryable: u64,
     all: u64,
-    /// Aborts of tunnels.
+    /// Tunnels that a drain has ended.
     streams: u64,
 }
 
@@ -39,8 +39,8 @@ impl ConnectionPool {
         self.close_idle();
     }
 
-    /// The drain deadline has passed: ends tunnels and streaming responses, and aborts the retryable
-    /// requests that wait for a response head.
+    /// The drain deadline has passed: ends tunnels and streaming responses. Retryable requests that
+    /// wait for a response head are aborted.
     pub fn end_streams(&self) {
         self.abort_epoch.update(|epoch| AbortEpoch { streams: epoch.streams + 1, ..epoch });
         self.streaming_responses.end_all();
