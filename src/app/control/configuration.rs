@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::app::dataplane::shared::HttpPolicy;
+use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::app::ops::api::RefusedJson;
 use crate::app::ops::event_log;
 use crate::app::ops::ledger::LedgerConfig;
@@ -28,7 +28,7 @@ impl ControlLoop {
         self.admin_state.shared.allow_descriptors(&config);
         self.admin_state.shared.access_log.set_target(&config.access_log.target);
         #[cfg(feature = "otlp")]
-        crate::app::ops::otlp::set_target(&self.admin_state.shared, config.otlp.as_ref());
+        crate::app::ops::otlp::set_target(&self.admin_state.shared.traces, config.otlp.as_ref());
         let input = Input::Configure { topology: config.topology.clone(), routes };
         self.apply_config_input(input, config);
         self.schedule_practice();

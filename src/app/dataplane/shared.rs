@@ -7,28 +7,26 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
-use crate::config::model::{AccessLogConfig, Config, HeaderPolicy, ServerLimits};
+use crate::config::model::Config;
 use crate::logic::model::id::EndpointId;
-use crate::logic::model::network::Network;
 use crate::logic::model::outcome::Failure;
 use crate::logic::model::snapshot::Snapshot;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::overload::descriptor_pool::DescriptorPool;
 use crate::logic::request::rate_limit::RateLimiter;
 use crate::logic::request::retry::InFlightPolicy;
-use crate::logic::routing::{PathNormalisation, RouteSpec};
+use crate::logic::routing::RouteSpec;
 use crate::logic::steering::affinity::{CookieSecrets, SessionAffinity};
-use crate::net::geo_database::GeoDatabase;
 
-use super::access;
+use super::access::AccessLogQueue;
 use super::cookie_keys::instance_secret;
+use super::http_policy::HttpPolicy;
 use super::listener_config::ListenerConfig;
+use super::memory_gauge::MemoryGauge;
 use super::request_metrics::RequestMetrics;
-use crate::app::runtime::memory_monitor::MemoryMonitor;
 
 /// Failures that workers have met and control has not heard of yet, at most.
 pub const REPORT_QUEUE_LIMIT: usize = 16 * 1024;
@@ -48,16 +46,16 @@ pub struct InstanceShared {
     /// Counters by pool, one set per worker.
     pub metrics: RequestMetrics,
     /// Lines of the access log, on their way to its writer.
-    pub access_log: access::AccessLogQueue,
+    pub access_log: Arc<AccessLogQueue>,
     /// What spans are made of, on its way to their exporter.
     #[cfg(feature = "otlp")]
-    pub traces: crate::app::ops::otlp::TraceQueue,
+    pub traces: Arc<crate::app::ops::otlp::TraceQueue>,
     /// What clients may still ask for; there once a route has a rate.
     pub rate_table: OnceLock<RateLimiter<RandomState>>,
     /// Descriptors of all workers' connections.
     pub descriptors: Arc<DescriptorPool>,
     /// How much memory is used, and what is to be done about it. Control alone writes it.
-    pub pressure: MemoryMonitor,
+    pub pressure: MemoryGauge,
     /// What seals cookies of pools that have no secret of their own; there once one has.
     pub cookie_secret: OnceLock<CookieSecrets>,
     /// The same, of the process that this one takes over from.
@@ -65,40 +63,6 @@ pub struct InstanceShared {
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<WorkerReport>,
-}
-
-/// How clients are treated, whatever they ask for.
-#[derive(Debug)]
-pub struct HttpPolicy {
-    pub limits: ServerLimits,
-    /// What is added to messages, and what their fields may be called.
-    pub headers: HeaderPolicy,
-    /// What is written down of each request.
-    pub access_log: AccessLogConfig,
-    /// How paths are brought to one form.
-    pub paths: PathNormalisation,
-    /// Proxies that are believed when they say for whom they ask.
-    pub trusted_proxies: Vec<Network>,
-    /// Knows where clients are.
-    pub geo_database: Option<GeoDatabase>,
-    /// In which trusted proxies name the client's country.
-    pub country_header: Option<HeaderName>,
-}
-
-impl HttpPolicy {
-    /// What `config` says of them.
-    pub fn from_config(config: &Config) -> Self {
-        let Config { limits, headers, access_log, paths, .. } = config;
-        Self {
-            limits: limits.clone(),
-            headers: headers.clone(),
-            access_log: access_log.clone(),
-            paths: *paths,
-            trusted_proxies: config.trusted_proxies.clone(),
-            geo_database: config.geo.database.clone().and_then(GeoDatabase::new),
-            country_header: config.geo.country_header.clone(),
-        }
-    }
 }
 
 /// What a worker tells control.
@@ -188,14 +152,14 @@ impl InstanceShared {
             snapshot: Arc::default(),
             http_policy: Arc::new(ArcSwap::from_pointee(http_policy)),
             metrics: RequestMetrics::default(),
-            access_log: access::AccessLogQueue::default(),
+            access_log: Arc::default(),
             #[cfg(feature = "otlp")]
-            traces: crate::app::ops::otlp::TraceQueue::default(),
+            traces: Arc::default(),
             rate_table: OnceLock::new(),
             cookie_secret: OnceLock::new(),
             inherited_cookie_secret: OnceLock::new(),
             descriptors: Arc::default(),
-            pressure: MemoryMonitor::default(),
+            pressure: MemoryGauge::default(),
             reports_dropped: AtomicU64::new(0),
             reports,
         };

@@ -27,8 +27,9 @@ use crate::app::control::reload;
 use crate::app::control::reload::{ReloadAttempt, WatchedConfigFile};
 use crate::app::control::{ControlInputs, ControlLoop, ProcessCommand, StartupState};
 use crate::app::dataplane::access;
+use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::app::dataplane::listener_config;
-use crate::app::dataplane::shared::{HttpPolicy, InstanceShared};
+use crate::app::dataplane::shared::InstanceShared;
 use crate::app::dataplane::worker;
 use crate::app::ops::admin;
 use crate::app::ops::ledger;
@@ -149,7 +150,7 @@ impl Instance {
         let InstanceOptions { config, file, should_handle_signals: signals, origin } = options;
         let ProcessOrigin { executable, inherited_sockets: sockets, mut predecessor } = origin;
         let (shared, reports) = InstanceShared::new(HttpPolicy::from_config(&config));
-        let log = access::start(&shared)?;
+        let log = access::start(&shared.access_log)?;
         let is_successor = predecessor.is_some();
         if let Some(secret) = predecessor.as_mut().and_then(|one| one.cookie_secret.take()) {
             let _ = shared.inherited_cookie_secret.set(secret);

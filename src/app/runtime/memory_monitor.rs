@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::param::page_size;
@@ -26,40 +25,6 @@ const MACHINE_MEMORY_PERCENT: u64 = 80;
 
 /// A version 1 control group without a limit reports a value above this.
 const UNLIMITED_BYTES: u64 = 1 << 60;
-
-/// The last sample. Control writes it; workers read the level.
-#[derive(Debug, Default)]
-pub struct MemoryMonitor {
-    level: AtomicU8,
-    used_bytes: AtomicU64,
-    limit_bytes: AtomicU64,
-    refusals: AtomicU64,
-}
-
-impl MemoryMonitor {
-    pub fn level(&self) -> MemoryPressureLevel {
-        MemoryPressureLevel::ALL[usize::from(self.level.load(Relaxed))]
-    }
-
-    /// Counts a request that was refused for lack of memory.
-    pub fn record_refusal(&self) {
-        self.refusals.fetch_add(1, Relaxed);
-    }
-
-    pub fn refusals(&self) -> u64 {
-        self.refusals.load(Relaxed)
-    }
-
-    /// Resident memory in bytes.
-    pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Relaxed)
-    }
-
-    /// Memory limit in bytes, if there is one.
-    pub fn limit_bytes(&self) -> Option<u64> {
-        Some(self.limit_bytes.load(Relaxed)).filter(|&limit| limit > 0)
-    }
-}
 
 /// Samples memory until the control thread ends.
 pub async fn watch(shared: Arc<InstanceShared>) {
@@ -83,8 +48,7 @@ pub async fn watch(shared: Arc<InstanceShared>) {
         };
         let Ok(used) = resident_bytes(&statm) else { continue };
         let pressure = &shared.pressure;
-        pressure.used_bytes.store(used, Relaxed);
-        pressure.limit_bytes.store(limit.unwrap_or_default(), Relaxed);
+        pressure.set_usage(used, limit);
         let open = shared.descriptors.open_count();
         let level = limit.map_or(MemoryPressureLevel::Calm, |limit| {
             let usage = MemoryUsage { used_bytes: used, limit_bytes: limit };
@@ -92,7 +56,7 @@ pub async fn watch(shared: Arc<InstanceShared>) {
         });
         let before = pressure.level();
         if level != before {
-            pressure.level.store(level as u8, Relaxed);
+            pressure.set_level(level);
             let (level, before) = (level.as_str(), before.as_str());
             tracing::warn!(used, limit, before, level, "memory pressure level changed");
         }

@@ -6,28 +6,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use smallvec::SmallVec;
 
-use crate::app::dataplane::proxy::{Client, LocalReplyReason, ProxyBody, SpanId};
-use crate::app::dataplane::shared::HttpPolicy;
-use crate::app::dataplane::worker::Worker;
+use crate::app::dataplane::http_policy::HttpPolicy;
+use crate::app::dataplane::proxy::{Client, LocalReplyReason, SpanId, TraceIds};
 use crate::logic::model::id::Locality;
-use crate::logic::model::outcome;
-use crate::logic::model::outcome::{Failure, FailureLayer};
+use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::routing::{PoolRoute, RouteSpec};
 
-use super::format;
-use super::recorded_body::RecordedBody;
+#[cfg(feature = "otlp")]
+use super::attempt_record::AttemptSpanRecord;
+use super::attempt_record::{AttemptRecord, AttemptResult};
+use super::sink::AccessRecordSink;
 
 /// Tries that are listed, at most; all are counted.
 const MAX_LISTED_ATTEMPTS: usize = 8;
-
-/// What a line says of a request whose client went away before it got a status, as nginx has it.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// A trace, and our own part of it, in hex.
-pub type TraceIds = ([u8; 32], SpanId);
 
 /// How a request ended that did not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,31 +53,9 @@ impl RequestEnding {
     }
 }
 
-/// How a try ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AttemptResult {
-    /// It was given up on: by a verdict, or because its client went.
-    Abandoned,
-    Status(u16),
-    Failed(Failure),
-    /// The rest of the request did not come.
-    Client,
-}
-
-/// A try at one endpoint.
-#[derive(Debug)]
-pub(super) struct AttemptRecord {
-    pub(super) endpoint: SocketAddr,
-    pub(super) place: Locality,
-    pub(super) result: AttemptResult,
-    pub(super) elapsed: Option<Duration>,
-    #[cfg(feature = "otlp")]
-    pub(super) span_record: super::request_trace::AttemptSpanRecord,
-}
-
 /// What a line is made of. When the last one who holds it lets go, the line is written.
 pub struct AccessRecord {
-    worker: Rc<Worker>,
+    pub(super) sink: Rc<AccessRecordSink>,
     pub(super) http_policy: Arc<HttpPolicy>,
     pub(super) client: Rc<Client>,
     began: Instant,
@@ -113,7 +85,7 @@ pub struct AccessRecord {
 impl AccessRecord {
     /// A request has arrived; `None` where nothing is logged and it is not sampled.
     pub fn begin(
-        worker: &Rc<Worker>,
+        sink: &Rc<AccessRecordSink>,
         policy: &Arc<HttpPolicy>,
         client: &Rc<Client>,
         is_sampled: bool,
@@ -122,7 +94,7 @@ impl AccessRecord {
             return None;
         }
         Some(Rc::new(Self {
-            worker: Rc::clone(worker),
+            sink: Rc::clone(sink),
             http_policy: Arc::clone(policy),
             client: Rc::clone(client),
             began: Instant::now(),
@@ -180,22 +152,10 @@ impl AccessRecord {
         Rc::clone(&self.read_bytes)
     }
 
-    /// The answer begins; the note goes on with its body.
-    pub fn wrap_response(
-        self: Rc<Self>,
-        method: &Method,
-        response: Response<ProxyBody>,
-    ) -> Response<ProxyBody> {
-        let status = response.status();
+    /// The head of the response goes to the client.
+    pub fn on_response(&self, status: StatusCode) {
         self.status.set(status.as_u16());
         self.first_byte.set(Some(self.began.elapsed()));
-        if let Some(reason) = response.extensions().get::<LocalReplyReason>() {
-            self.set_ending(RequestEnding::LocalReply(*reason));
-        }
-        let is_sent = *method != Method::HEAD
-            && !status.is_informational()
-            && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        response.map(|body| ProxyBody::Recorded(Box::new(RecordedBody::new(body, self, is_sent))))
     }
 
     /// So many bytes went either way in a tunnel.
@@ -205,7 +165,7 @@ impl AccessRecord {
     }
 
     /// So many bytes of the answer's body were handed over.
-    pub(super) fn add_sent_bytes(&self, bytes: usize) {
+    pub fn add_sent_bytes(&self, bytes: usize) {
         self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
     }
 
@@ -213,7 +173,7 @@ impl AccessRecord {
     pub fn set_ending(&self, ending: RequestEnding) {
         if self.ending.get().is_none() {
             // Where the whole worker ends, nobody else is to blame.
-            let is_shutdown = self.worker.access_buffers.is_shut_down();
+            let is_shutdown = self.sink.is_shut_down();
             self.ending.set(Some(if is_shutdown { RequestEnding::Shutdown } else { ending }));
         }
     }
@@ -251,30 +211,16 @@ impl AccessRecord {
         self.began.elapsed()
     }
 
-    /// A new part of its trace.
+    /// The span of the attempt that begins now. Where nothing is exported it is never read.
     #[cfg(feature = "otlp")]
-    pub(super) fn new_span_id(&self) -> SpanId {
-        self.worker.id_generator.span_id()
-    }
-}
-
-impl Drop for AccessRecord {
-    fn drop(&mut self) {
-        if self.status.get() == 0 {
-            self.set_ending(RequestEnding::ClientAbort);
-            self.status.set(CLIENT_CLOSED_REQUEST);
-        }
-        let worker = Rc::clone(&self.worker);
-        #[cfg(feature = "otlp")]
-        if let Some(trace) = self.request_trace() {
-            worker.shared.traces.enqueue(trace);
-        }
-        if self.http_policy.access_log.is_on() {
-            let log = &worker.shared.access_log;
-            worker
-                .access_buffers
-                .write_line(log, |out, scratch| format::write_line(out, scratch, self));
-        }
+    fn begin_span(&self) -> AttemptSpanRecord {
+        let ordinal = self.attempt_count.get() - 1;
+        let (span, started_after) = if self.is_sampled() {
+            (self.sink.new_span_id(), self.age())
+        } else {
+            ([b'0'; 16], Duration::ZERO)
+        };
+        AttemptSpanRecord { span, ordinal, started_after, ended_after: None, scheme: "" }
     }
 }
 
@@ -315,7 +261,7 @@ impl AttemptRecordHandle {
             result: AttemptResult::Abandoned,
             elapsed: None,
             #[cfg(feature = "otlp")]
-            span_record: super::request_trace::AttemptSpanRecord::begin(record),
+            span_record: record.begin_span(),
         });
         Self { record: Rc::clone(record), index: attempts.len() - 1 }
     }
@@ -327,7 +273,7 @@ impl AttemptRecordHandle {
 
     /// The endpoint failed. One that was slow may still answer.
     pub fn set_failed(&self, failure: Failure, elapsed: Duration) {
-        if failure.reason != outcome::FailureReason::Stall {
+        if failure.reason != FailureReason::Stall {
             self.set_result(AttemptResult::Failed(failure), elapsed);
         }
     }
@@ -375,45 +321,6 @@ impl AttemptRecordHandle {
     fn update(&self, change: impl FnOnce(&mut AttemptRecord)) {
         if let Some(attempt) = self.record.attempts.borrow_mut().get_mut(self.index) {
             change(attempt);
-        }
-    }
-}
-
-impl AttemptResult {
-    /// The word in the line; a status has none.
-    pub(super) fn reason_word(self) -> Option<&'static str> {
-        let failure = match self {
-            Self::Abandoned => return Some("left"),
-            Self::Client => return Some("client"),
-            Self::Status(_) => return None,
-            Self::Failed(failure) => failure,
-        };
-        Some(match (failure.layer, failure.reason) {
-            (_, outcome::FailureReason::Refused) => "refused",
-            (_, outcome::FailureReason::Unreachable) => "unreachable",
-            (FailureLayer::Connect | FailureLayer::Tls, outcome::FailureReason::Timeout) => {
-                "connect_timeout"
-            }
-            (_, outcome::FailureReason::Timeout) => "timeout",
-            (_, outcome::FailureReason::Reset) => "reset",
-            (_, outcome::FailureReason::Closed) => "closed",
-            (_, outcome::FailureReason::Stall | outcome::FailureReason::Slow) => "slow",
-            (_, outcome::FailureReason::Cut) => "cut",
-            (_, outcome::FailureReason::Certificate(_)) => "certificate",
-            (_, outcome::FailureReason::Handshake) => "handshake",
-            (_, outcome::FailureReason::Status(_)) => return None,
-            _ => "malformed",
-        })
-    }
-
-    /// The status, where there is one.
-    pub(super) fn status(self) -> Option<u16> {
-        match self {
-            Self::Status(status) => Some(status),
-            Self::Failed(Failure { reason: outcome::FailureReason::Status(status), .. }) => {
-                Some(status)
-            }
-            _ => None,
         }
     }
 }

@@ -6,7 +6,8 @@ use http::{Request, Version};
 
 use crate::config::model::{AccessLogConfig, AccessLogFormat};
 
-use super::access_record::{AccessRecord, AttemptRecord, AttemptResult};
+use super::access_record::AccessRecord;
+use super::attempt_record::{AttemptRecord, AttemptResult};
 use super::{redact, timestamp};
 
 /// Longest target that is written down.

@@ -6,18 +6,18 @@
 //! for which there is no room is counted and gone.
 
 mod access_record;
+mod attempt_record;
+mod completion;
 mod format;
 mod queue;
-mod recorded_body;
 mod redact;
 #[cfg(feature = "otlp")]
 mod request_trace;
+mod sink;
 mod timestamp;
 mod writer;
 
-pub use access_record::{
-    AccessRecord, AttemptRecordHandle, RecordedRequest, RequestEnding, TraceIds,
-};
-pub use queue::{AccessLogBuffers, AccessLogQueue};
-pub use recorded_body::RecordedBody;
+pub use access_record::{AccessRecord, AttemptRecordHandle, RecordedRequest, RequestEnding};
+pub use queue::AccessLogQueue;
+pub use sink::AccessRecordSink;
 pub use writer::{AccessLogWriter, start};

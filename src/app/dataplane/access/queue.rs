@@ -1,6 +1,5 @@
 //! The way of lines from the workers to their writer.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
@@ -9,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::config::model::AccessLogTarget;
 
@@ -18,9 +17,6 @@ const QUEUE_LINES: usize = 16 * 1024;
 
 /// Their bytes, at most.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-
-/// Lines are cut off pieces of memory of this size.
-const LINE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The queue, and what its writer is told. Shared by all threads.
 #[derive(Debug)]
@@ -74,7 +70,7 @@ impl AccessLogQueue {
     }
 
     /// Hands a line over, or counts it as dropped. Never waits.
-    fn push(&self, line: Bytes) {
+    pub(super) fn push(&self, line: Bytes) {
         let length = line.len();
         let has_room = self.queued_bytes.fetch_add(length, Relaxed) + length <= QUEUE_BYTES;
         if !has_room || self.lines.try_send(line).is_err() {
@@ -135,38 +131,5 @@ impl AccessLogQueue {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping.load(SeqCst)
-    }
-}
-
-/// Where one worker makes its lines; used again and again.
-#[derive(Debug, Default)]
-pub struct AccessLogBuffers {
-    buffers: RefCell<(BytesMut, Vec<u8>)>,
-    is_shut_down: Cell<bool>,
-}
-
-impl AccessLogBuffers {
-    /// Makes a line with `write`, which also gets a buffer for anything, and hands it over.
-    pub(super) fn write_line(
-        &self,
-        log: &AccessLogQueue,
-        write: impl FnOnce(&mut BytesMut, &mut Vec<u8>),
-    ) {
-        let mut buffers = self.buffers.borrow_mut();
-        let (line, scratch) = &mut *buffers;
-        if line.capacity() < LINE_BUFFER_BYTES / 8 {
-            line.reserve(LINE_BUFFER_BYTES);
-        }
-        write(line, scratch);
-        log.push(line.split().freeze());
-    }
-
-    /// The worker is at its end: what is cut off from now on is cut off by that.
-    pub fn shut_down(&self) {
-        self.is_shut_down.set(true);
-    }
-
-    pub(super) fn is_shut_down(&self) -> bool {
-        self.is_shut_down.get()
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, Uri};
 
-use crate::app::dataplane::proxy::{SpanId, TraceParent};
+use crate::app::dataplane::proxy::TraceParent;
 use crate::app::ops::otlp::{AttemptSpan, RequestTrace};
 
-use super::access_record::{AccessRecord, AttemptRecord, RequestEnding};
+use super::access_record::{AccessRecord, RequestEnding};
+use super::attempt_record::{AttemptRecord, AttemptSpanRecord};
 use super::redact;
 
 /// Longest path, and longest query.
@@ -20,45 +21,6 @@ const MAX_VALUE_BYTES: usize = 512;
 /// What a trace says of itself to those who take part in it; longer, it may be left out (W3C Trace
 /// Context 3.3.1.5).
 const MAX_TRACESTATE_BYTES: usize = 512;
-
-/// What a try's span has besides what its line has.
-#[derive(Debug)]
-pub(super) struct AttemptSpanRecord {
-    pub(super) span: SpanId,
-    ordinal: u32,
-    /// From the request's beginning to its own.
-    started_after: Duration,
-    ended_after: Option<Duration>,
-    pub(super) scheme: &'static str,
-}
-
-impl AttemptSpanRecord {
-    /// One more try begins. Where nothing is exported it is never looked at.
-    pub(super) fn begin(record: &AccessRecord) -> Self {
-        let ordinal = record.attempt_count.get() - 1;
-        if !record.is_sampled() {
-            return Self {
-                span: [b'0'; 16],
-                ordinal,
-                started_after: Duration::ZERO,
-                ended_after: None,
-                scheme: "",
-            };
-        }
-        Self {
-            span: record.new_span_id(),
-            ordinal,
-            started_after: record.age(),
-            ended_after: None,
-            scheme: "",
-        }
-    }
-
-    /// It is over, so long after the request's beginning.
-    pub(super) fn end(&mut self, age: Duration) {
-        self.ended_after = Some(age);
-    }
-}
 
 impl AccessRecord {
     /// The request goes on with this target, to this host.

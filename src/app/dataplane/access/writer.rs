@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::app::dataplane::shared::InstanceShared;
 use crate::config::model::AccessLogTarget;
 
 use super::queue::AccessLogQueue;
@@ -36,7 +35,7 @@ const FILE_MODE: u32 = 0o640;
 
 #[derive(Debug)]
 pub struct AccessLogWriter {
-    shared: Arc<InstanceShared>,
+    log: Arc<AccessLogQueue>,
     ended: Receiver<()>,
 }
 
@@ -44,25 +43,24 @@ pub struct AccessLogWriter {
 ///
 /// # Errors
 /// If no thread can be made.
-pub fn start(shared: &Arc<InstanceShared>) -> io::Result<AccessLogWriter> {
+pub fn start(log: &Arc<AccessLogQueue>) -> io::Result<AccessLogWriter> {
     let (end, ended) = mpsc::channel();
-    if let Some(lines) = shared.access_log.take_receiver() {
-        let shared = Arc::clone(shared);
+    if let Some(lines) = log.take_receiver() {
         let thread = std::thread::Builder::new().name("access-log".to_owned());
-        let queue = Arc::clone(&shared);
+        let written_log = Arc::clone(log);
         let handle = thread.spawn(move || {
-            AccessLogTask::new(&queue.access_log, lines).run();
+            AccessLogTask::new(&written_log, lines).run();
             let _ = end.send(());
         })?;
-        shared.access_log.set_writer(handle.thread().clone());
+        log.set_writer(handle.thread().clone());
     }
-    Ok(AccessLogWriter { shared: Arc::clone(shared), ended })
+    Ok(AccessLogWriter { log: Arc::clone(log), ended })
 }
 
 impl AccessLogWriter {
     /// Has what is left written, if somebody takes it soon.
     pub fn finish(&self) {
-        self.shared.access_log.stop();
+        self.log.stop();
         let _ = self.ended.recv_timeout(STOP_TIMEOUT);
     }
 }

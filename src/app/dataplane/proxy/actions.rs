@@ -8,7 +8,6 @@ use http::header::{CONTENT_TYPE, EXPECT, HeaderValue, LOCATION, STRICT_TRANSPORT
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::app::dataplane::worker::{Worker, WorkerView};
 use crate::logic::routing::{
     CompiledRoute, DirectResponse, FallbackAction, PoolRoute, RedirectAction, RouteAction,
     RouteSpec,
@@ -17,23 +16,12 @@ use crate::net::upstream::{RequestBody, discard_request_body};
 
 use super::body::ProxyBody;
 use super::client::Client;
-use super::downstream::Downstream;
-use super::local_reply::LocalReplyReason;
+use super::forward_request::{ForwardError, forward_request};
+use super::local_reply_reason::LocalReplyReason;
 use super::mirror;
 use super::rate_limit;
-use super::retry_loop;
-use super::retry_loop::{ForwardError, PriorAttempts};
-use super::validation::ValidatedRequest;
-
-/// A request that is on its way to an answer, and who sees to it.
-#[derive(Clone, Copy)]
-pub(super) struct RequestContext<'a> {
-    pub(super) worker: &'a Rc<Worker>,
-    pub(super) view: &'a Rc<WorkerView>,
-    pub(super) downstream: &'a Downstream<'a>,
-    pub(super) request: &'a Request<()>,
-    pub(super) validated: &'a ValidatedRequest<'a>,
-}
+use super::request_context::RequestContext;
+use super::retry_loop::PriorAttempts;
 
 /// Answers a request as its route says.
 pub(super) async fn run_action(
@@ -138,8 +126,7 @@ async fn forward_to_pool(
     if let Some(record) = downstream.record {
         outgoing.set_read_counter(record.read_bytes());
     }
-    let result =
-        retry_loop::forward_request(context, route, &mut outgoing, PriorAttempts::new()).await;
+    let result = forward_request(context, route, &mut outgoing, PriorAttempts::new()).await;
     if let Some(mirror) = mirror {
         mirror::send_copy(context, mirror, &outgoing);
     }
@@ -173,7 +160,7 @@ async fn handle_forward_error(
         let context = RequestContext { view: &latest_view, ..*context };
         outgoing.rewind();
         let prior = PriorAttempts { began: Instant::now(), ..error.prior };
-        match Box::pin(retry_loop::forward_request(&context, fallback, outgoing, prior)).await {
+        match Box::pin(forward_request(&context, fallback, outgoing, prior)).await {
             Ok(response) => return response,
             Err(fallback_error) => error = fallback_error,
         }

@@ -1,16 +1,21 @@
 //! Response bodies as clients receive them.
 
+mod deadline;
+mod recorded;
+
+pub(super) use deadline::DeadlineBody;
+pub(super) use recorded::record_response;
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::app::dataplane::access::RecordedBody;
 use crate::net::upstream::{ResponseBody, ResponseBodyError};
 
+use self::recorded::RecordedBody;
 use super::attempt_guard::AttemptGuard;
-use super::grpc::DeadlineBody;
 
 /// A body that is complete, or one that is passed on as it comes.
 pub enum ProxyBody {

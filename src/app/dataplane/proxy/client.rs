@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::interim_responses::InterimResponses;
-use super::tunnel::PendingTunnel;
+use super::pending_tunnel::PendingTunnel;
 use crate::net::inbound::tls::TlsSession;
 use crate::net::upstream::DownstreamAddresses;
 

@@ -8,16 +8,15 @@ use http::header::HeaderName;
 use http::{HeaderMap, Response};
 
 use crate::app::dataplane::access::{AccessRecord, RecordedRequest};
-use crate::app::dataplane::shared::HttpPolicy;
+use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::logic::steering::{ClientLocation, Country};
 use crate::net::h1;
 
-use super::body::ProxyBody;
 use super::client::Client;
 use super::client_origin::ClientOrigin;
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
 use super::request_ids::{IdGenerator, REQUEST_ID, RequestIds, SpanId};
-use super::tunnel::UpgradeRequest;
+use super::upgrade_request::UpgradeRequest;
 
 /// What is said of a client's certificate, in Envoy's form.
 const CLIENT_CERT_HEADER: &str = "x-forwarded-client-cert";
@@ -125,7 +124,7 @@ impl<'a> Downstream<'a> {
     }
 
     /// An answer of our own says by which name it can be found in the log.
-    pub(super) fn add_request_id(&self, response: &mut Response<ProxyBody>) {
+    pub(super) fn add_request_id<B>(&self, response: &mut Response<B>) {
         if response.extensions().get::<LocalReplyReason>().is_some()
             && let Some(id) = self.request_ids.request_id_value()
         {

@@ -18,7 +18,7 @@ use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::{Checkout, ConnectionPool};
 
 use super::attempt_guard::{AttemptGuard, AttemptTerms};
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
 
 /// Endpoints at their limits that are met before a request is told that all are.
 const MAX_FULL_ENDPOINTS: usize = 16;

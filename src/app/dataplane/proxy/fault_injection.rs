@@ -18,8 +18,9 @@ use crate::net::upstream::{
     UpstreamError,
 };
 
-use super::attempt::{AttemptError, UpstreamRequest};
+use super::attempt_error::AttemptError;
 use super::endpoint_selector::ConnectionSource;
+use super::upstream_request::UpstreamRequest;
 
 /// What a drill does to an exchange.
 #[derive(Debug)]
@@ -38,6 +39,14 @@ pub(super) struct DelayedResponse {
     head: Option<ResponseHead>,
 }
 
+/// How an attempt reaches its endpoint.
+pub(super) struct AttemptPath {
+    pub(super) source: ConnectionSource,
+    /// Aborts of the endpoint after this end the attempt.
+    pub(super) abort_epoch: AbortEpoch,
+    pub(super) drill_effect: DrillEffect,
+}
+
 /// Has a try meet what the drill says, if it says anything now. A way that is taken away is given back
 /// as one that leads nowhere; `cuts` are made deaf where the endpoint really runs what must not run
 /// twice, since a drill's verdict must not end that.
@@ -47,29 +56,32 @@ pub(super) fn inject(
     injection: &FaultInjection,
     upstream: &UpstreamRequest<'_>,
     connections: &Rc<ConnectionPool>,
-    (source, abort_epoch): (ConnectionSource, &mut AbortEpoch),
-) -> Result<(ConnectionSource, DrillEffect), AttemptError> {
+    mut path: AttemptPath,
+) -> Result<AttemptPath, AttemptError> {
     if injection.is_target && !upstream.is_idempotent {
         // Whatever of this kind runs there really, runs to its end.
-        *abort_epoch = abort_epoch.ignoring_full_aborts();
+        path.abort_epoch = path.abort_epoch.ignoring_full_aborts();
     }
     let Some(fault) = injection.fault.get().filter(|_| !injection.is_finished.get()) else {
-        return Ok((source, DrillEffect::None));
+        return Ok(path);
     };
     let is_plain_get =
         upstream.request.method() == Method::GET && upstream.validated.framing.is_none();
     let chance = worker.with_rng(fastrand::Rng::f64);
     let effect = fault.effect(upstream.is_idempotent, is_plain_get && !upstream.is_upgrade, chance);
     let reply = match effect {
-        FaultEffect::Passthrough => return Ok((source, DrillEffect::None)),
+        FaultEffect::Passthrough => return Ok(path),
         FaultEffect::Delayed(delay) => {
             injection.tallies.record_fault();
             let delayed = DelayedResponse { timer: Box::pin(sleep(delay)), head: None };
-            return Ok((source, DrillEffect::Delayed(Box::new(delayed))));
+            return Ok(AttemptPath {
+                drill_effect: DrillEffect::Delayed(Box::new(delayed)),
+                ..path
+            });
         }
         FaultEffect::Refused => {
             injection.tallies.record_fault();
-            return_connection(connections, source);
+            return_connection(connections, path.source);
             let failure = Failure::connect(FailureReason::Refused);
             return Err(AttemptError::EndpointFailed {
                 failure,
@@ -82,12 +94,13 @@ pub(super) fn inject(
         FaultEffect::Truncated => InjectedReply::truncated(),
     };
     injection.tallies.record_fault();
-    return_connection(connections, source);
-    *abort_epoch = connections.abort_epoch();
-    Ok((
-        ConnectionSource::Immediate(Checkout::Idle(connections.inject_reply(reply))),
-        DrillEffect::Injected,
-    ))
+    return_connection(connections, path.source);
+    let injected = connections.inject_reply(reply);
+    Ok(AttemptPath {
+        source: ConnectionSource::Immediate(Checkout::Idle(injected)),
+        abort_epoch: connections.abort_epoch(),
+        drill_effect: DrillEffect::Injected,
+    })
 }
 
 /// An open connection to the endpoint is not closed because of a drill.

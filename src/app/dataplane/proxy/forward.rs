@@ -2,8 +2,7 @@
 
 use bytes::BytesMut;
 use http::header::{
-    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
-    VIA,
+    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, TRAILER, VIA,
 };
 use http::{Request, Version};
 
@@ -14,67 +13,77 @@ use crate::net::upstream::BodyFraming;
 use super::downstream::Downstream;
 use super::request_ids::SpanId;
 use super::validation::ValidatedRequest;
+use super::via::write_via;
 
-/// Writes the head of `request` as an endpoint receives it.
-///
-/// Hop-by-hop and nominated fields go first, then our own are added, so that a client can neither
-/// remove nor forge them. `span` is that of the try.
-pub(super) fn write_request_head<B>(
-    out: &mut BytesMut,
-    request: &Request<B>,
-    validated: &ValidatedRequest<'_>,
-    (downstream, span): (&Downstream<'_>, Option<&SpanId>),
-    via: &str,
-    switch_to: Option<&str>,
-) {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    h1::write_request_line(out, request.method(), target);
-    h1::write_header(out, "host", validated.host.as_bytes());
-    let options = ConnectionOptions::from_headers(request.headers());
-    let is_http2 = request.version() == Version::HTTP_2;
-    for (name, value) in request.headers() {
-        if is_http2 && *name == COOKIE {
-            continue;
-        }
-        if !is_replaced(name)
-            && !downstream.should_replace(name)
-            && !h1::is_hop_by_hop(name)
-            && !options.has_option(name.as_str())
-        {
-            h1::write_header(out, name.as_str(), value.as_bytes());
-        }
-    }
-    if is_http2 {
-        write_cookies(out, request.headers());
-    }
-    match validated.framing {
-        Some(BodyFraming::Chunked) => {
-            h1::write_header(out, "transfer-encoding", b"chunked");
-            for names in request.headers().get_all(TRAILER) {
-                h1::write_header(out, "trailer", names.as_bytes());
+/// The head of a request as an endpoint receives it over HTTP/1.1.
+pub(super) struct OutgoingHead<'a, B> {
+    pub(super) request: &'a Request<B>,
+    pub(super) validated: &'a ValidatedRequest<'a>,
+    pub(super) downstream: &'a Downstream<'a>,
+    /// The span of the attempt.
+    pub(super) span: Option<&'a SpanId>,
+    /// The pseudonym in Via; empty, none is added.
+    pub(super) via: &'a str,
+    /// The protocol of an upgrade.
+    pub(super) switch_to: Option<&'static str>,
+}
+
+impl<B> OutgoingHead<'_, B> {
+    /// Writes the head.
+    ///
+    /// Hop-by-hop and nominated fields go first, then our own are added, so that a client can neither
+    /// remove nor forge them.
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        let &Self { request, validated, downstream, span, via, switch_to } = self;
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        h1::write_request_line(out, request.method(), target);
+        h1::write_header(out, "host", validated.host.as_bytes());
+        let options = ConnectionOptions::from_headers(request.headers());
+        let is_http2 = request.version() == Version::HTTP_2;
+        for (name, value) in request.headers() {
+            if is_http2 && *name == COOKIE {
+                continue;
+            }
+            if !is_replaced(name)
+                && !downstream.should_replace(name)
+                && !h1::is_hop_by_hop(name)
+                && !options.has_option(name.as_str())
+            {
+                h1::write_header(out, name.as_str(), value.as_bytes());
             }
         }
-        Some(BodyFraming::Length) | None => {
-            if let Some(length) = validated.content_length {
-                h1::write_header(
-                    out,
-                    "content-length",
-                    itoa::Buffer::new().format(length).as_bytes(),
-                );
+        if is_http2 {
+            write_cookies(out, request.headers());
+        }
+        match validated.framing {
+            Some(BodyFraming::Chunked) => {
+                h1::write_header(out, "transfer-encoding", b"chunked");
+                for names in request.headers().get_all(TRAILER) {
+                    h1::write_header(out, "trailer", names.as_bytes());
+                }
+            }
+            Some(BodyFraming::Length) | None => {
+                if let Some(length) = validated.content_length {
+                    h1::write_header(
+                        out,
+                        "content-length",
+                        itoa::Buffer::new().format(length).as_bytes(),
+                    );
+                }
             }
         }
+        if trailers::has_te_trailers(request.headers()) {
+            h1::write_header(out, "te", b"trailers");
+            h1::write_header(out, "connection", b"te");
+        }
+        downstream.write_fields(out, request.headers(), validated.client_host, span);
+        write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
+        if let Some(protocol) = switch_to {
+            h1::write_header(out, "connection", b"upgrade");
+            h1::write_header(out, "upgrade", protocol.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
     }
-    if trailers::has_te_trailers(request.headers()) {
-        h1::write_header(out, "te", b"trailers");
-        h1::write_header(out, "connection", b"te");
-    }
-    downstream.write_fields(out, request.headers(), validated.client_host, span);
-    write_via(out, request.headers(), if is_http2 { "2.0" } else { "1.1" }, via);
-    if let Some(protocol) = switch_to {
-        h1::write_header(out, "connection", b"upgrade");
-        h1::write_header(out, "upgrade", protocol.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Fields that are written anew.
@@ -107,42 +116,14 @@ fn write_cookies(out: &mut BytesMut, headers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_via(out: &mut BytesMut, headers: &HeaderMap, version: &str, via: &str) {
-    for value in headers.get_all(VIA) {
-        h1::write_header(out, "via", value.as_bytes());
-    }
-    if !via.is_empty() {
-        out.extend_from_slice(b"via: ");
-        out.extend_from_slice(version.as_bytes());
-        out.extend_from_slice(b" ");
-        out.extend_from_slice(via.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Adds our Via to a response.
-pub(super) fn add_via(headers: &mut HeaderMap, via: &str) {
-    if via.is_empty() {
-        return;
-    }
-    let value = if via == "gapless" {
-        Ok(HeaderValue::from_static("1.1 gapless"))
-    } else {
-        HeaderValue::try_from(format!("1.1 {via}"))
-    };
-    if let Ok(value) = value {
-        headers.append(VIA, value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::app::dataplane::access::RecordedRequest;
+    use crate::app::dataplane::http_policy::HttpPolicy;
     use crate::app::dataplane::proxy::client::Client;
     use crate::app::dataplane::proxy::request_ids::IdGenerator;
     use crate::app::dataplane::proxy::validation::validate;
-    use crate::app::dataplane::shared::HttpPolicy;
     use std::rc::Rc;
 
     use crate::config::model::{AccessLogConfig, HeaderPolicy, ServerLimits};
@@ -169,7 +150,15 @@ mod tests {
             RecordedRequest { request: request.clone(), record: None },
         );
         let downstream = Downstream::new(&policy, &IdGenerator::default(), &client, &recorded);
-        write_request_head(&mut out, &request, &validated, (&downstream, None), "gapless", None);
+        let head = OutgoingHead {
+            request: &request,
+            validated: &validated,
+            downstream: &downstream,
+            span: None,
+            via: "gapless",
+            switch_to: None,
+        };
+        head.write(&mut out);
         String::from_utf8(out.to_vec()).expect("text")
     }
 

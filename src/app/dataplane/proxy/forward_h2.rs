@@ -12,10 +12,11 @@ use crate::net::h1::{self, ConnectionOptions};
 use crate::net::trailers;
 use crate::net::upstream::BodyFraming;
 
-use super::attempt::UpstreamRequest;
 use super::client_origin;
 use super::forward;
 use super::request_ids::{REQUEST_ID, SpanId, TRACEPARENT};
+use super::upstream_request::UpstreamRequest;
+use super::via::add_via;
 
 /// Fields that are added, at most.
 const MAX_ADDED_FIELDS: usize = 8;
@@ -131,7 +132,7 @@ fn add_forwarded_fields(
     for given in upstream.request.headers().get_all(VIA) {
         headers.append(VIA, given.clone());
     }
-    forward::add_via(headers, upstream.via);
+    add_via(headers, upstream.via);
     Some(())
 }
 

@@ -24,8 +24,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 
 use crate::app::dataplane::access::RecordedRequest;
-use crate::app::dataplane::shared::HttpPolicy;
-use crate::app::dataplane::worker::accept::http1_builder;
+use crate::app::dataplane::http_policy::HttpPolicy;
+use crate::app::dataplane::worker::http1::http1_builder;
 use crate::config::model::{AccessLogConfig, HeaderPolicy, ServerLimits};
 use crate::logic::routing::PathNormalisation;
 use crate::net::h1;
@@ -34,9 +34,10 @@ use crate::net::upstream::BodyFraming;
 
 use super::client::Client;
 use super::downstream::Downstream;
-use super::local_reply::LocalReplyReason;
+use super::forward::OutgoingHead;
+use super::local_reply_reason::LocalReplyReason;
 use super::request_ids::IdGenerator;
-use super::{forward, path_normalisation, tunnel, validation};
+use super::{path_normalisation, upgrade_request, validation};
 
 /// Who asks, as the endpoint is told.
 const CLIENT_IP: [u8; 4] = [192, 0, 2, 7];
@@ -218,7 +219,7 @@ async fn forward_one<B: Body<Data = Bytes>>(
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, ());
     path_normalisation::normalise_request(&mut request, &policy)?;
-    let upgrade = tunnel::extract_upgrade(&mut request, || 0);
+    let upgrade = upgrade_request::extract_upgrade(&mut request, || 0);
     let validated = validation::validate(&request)?.validate_h2(
         &request,
         !body.is_end_stream(),
@@ -230,10 +231,18 @@ async fn forward_one<B: Body<Data = Bytes>>(
     let client = Rc::new(Client::new((CLIENT_IP, 5_000).into(), ([192, 0, 2, 1], 80).into()));
     let recorded = RecordedRequest { request: request.clone(), record: None };
     let downstream = Downstream::new(&policy, &IdGenerator::default(), &client, &recorded);
-    let switch_to = upgrade.filter(|_| validated.framing.is_none()).map(|_| tunnel::PROTOCOL);
+    let switch_to =
+        upgrade.filter(|_| validated.framing.is_none()).map(|_| upgrade_request::PROTOCOL);
     let mut out = BytesMut::new();
-    let downstream = (&downstream, None);
-    forward::write_request_head(&mut out, &request, &validated, downstream, "gapless", switch_to);
+    let head = OutgoingHead {
+        request: &request,
+        validated: &validated,
+        downstream: &downstream,
+        span: None,
+        via: "gapless",
+        switch_to,
+    };
+    head.write(&mut out);
     let mut body = pin!(body);
     let mut body_trailers = None;
     while let Some(frame) = body.frame().await {

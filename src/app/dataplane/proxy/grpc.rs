@@ -1,24 +1,18 @@
 //! What gRPC expects of a proxy: answers of its own that a client understands, and an end at the
 //! client's deadline (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
-use http_body::{Body, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use crate::net::upstream::ResponseBodyError;
-
-use super::body::ProxyBody;
-use super::local_reply::LocalReplyReason;
+use super::body::{DeadlineBody, ProxyBody};
+use super::grpc_status::error_trailers;
+use super::local_reply_reason::LocalReplyReason;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The deadline of a call, and whether its answer can still be ended in order when that comes.
 #[derive(Clone, Copy, Debug)]
@@ -86,94 +80,10 @@ fn error_response(reason: LocalReplyReason, response: Response<ProxyBody>) -> Re
     Response::from_parts(parts, ProxyBody::whole(Bytes::new()))
 }
 
-fn error_trailers(reason: LocalReplyReason) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    trailers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(reason)));
-    let message = percent_encode(&format!("gapless: {}", reason.as_str()));
-    if let Ok(message) = HeaderValue::try_from(message) {
-        trailers.insert(GRPC_MESSAGE, message);
-    }
-    trailers
-}
-
-/// The status of the call that a reason gives.
-fn grpc_status(reason: LocalReplyReason) -> u16 {
-    match reason {
-        LocalReplyReason::BadRequest
-        | LocalReplyReason::BadPath
-        | LocalReplyReason::UnderscoreHeader => 3,
-        LocalReplyReason::BodyTimeout
-        | LocalReplyReason::ConnectTimeout
-        | LocalReplyReason::ResponseTimeout
-        | LocalReplyReason::TotalTimeout
-        | LocalReplyReason::DeadlineExceeded => 4,
-        LocalReplyReason::BodyTooLarge
-        | LocalReplyReason::HeadTooLarge
-        | LocalReplyReason::LocalLimit
-        | LocalReplyReason::EndpointLimit
-        | LocalReplyReason::PoolLimit
-        | LocalReplyReason::PendingLimit
-        | LocalReplyReason::RateLimited => 8,
-        LocalReplyReason::UnknownCoding
-        | LocalReplyReason::MethodRefused
-        | LocalReplyReason::NoRoute
-        | LocalReplyReason::UpgradeRefused => 12,
-        LocalReplyReason::BadResponse => 13,
-        LocalReplyReason::NoEndpoint
-        | LocalReplyReason::Drained
-        | LocalReplyReason::ConnectFailed
-        | LocalReplyReason::Reset
-        | LocalReplyReason::EndpointDown
-        | LocalReplyReason::Overload => 14,
-    }
-}
-
-/// `text` with everything but printable ASCII, and the per cent sign, written as per cent and two
-/// digits.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-/// A body that ends at a deadline.
-pub struct DeadlineBody {
-    body: ProxyBody,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl DeadlineBody {
-    fn new(body: ProxyBody, deadline: Instant) -> Self {
-        Self { body, timer: Box::pin(sleep_until(deadline)) }
-    }
-
-    /// The next frame; at the deadline the one that says so, after which there are none.
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        ready!(self.timer.as_mut().poll(cx));
-        // The endpoint hears that nobody waits any more.
-        self.body = ProxyBody::whole(Bytes::new());
-        Poll::Ready(Some(Ok(Frame::trailers(error_trailers(LocalReplyReason::DeadlineExceeded)))))
-    }
-
-    pub(super) fn body(&self) -> &ProxyBody {
-        &self.body
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http_body::Body;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -221,10 +131,5 @@ mod tests {
             assert_eq!(field("grpc-message"), format!("gapless: {}", reason.as_str()));
             assert!(response.body().is_end_stream());
         }
-    }
-
-    #[test]
-    fn grpc_message_is_percent_encoded() {
-        assert_eq!(percent_encode("50% of\nä"), "50%25 of%0A%C3%A4");
     }
 }

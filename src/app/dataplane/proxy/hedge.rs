@@ -13,13 +13,15 @@ use crate::logic::request::retry::{FailedAttempt, RequestExposure};
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::RequestBody;
 
-use super::attempt::{
-    AttemptError, AttemptProgress, ConnectTimeout, StartedResponse, UpstreamRequest, attempt,
-};
+use super::attempt::{AttemptProgress, attempt};
+use super::attempt_error::{AttemptError, classify_error};
 use super::attempt_guard::AttemptGuard;
-use super::endpoint_selector::{ConnectionSource, Selection};
+use super::connect::ConnectPlan;
+use super::endpoint_selector::Selection;
 use super::pending_response::PendingResponse;
-use super::retry_loop::{RetryLoop, classify_error};
+use super::retry_loop::RetryLoop;
+use super::started_response::StartedResponse;
+use super::upstream_request::UpstreamRequest;
 
 /// A try that waits.
 pub(super) struct StalledAttempt {
@@ -42,114 +44,112 @@ enum FirstFinished {
     Hedge(Box<Result<StartedResponse, AttemptError>>),
 }
 
-impl RetryLoop<'_> {
-    /// Asks a second endpoint, if there is one and the budget pays, and waits until one of both has
-    /// answered well or none is left.
-    pub(super) async fn hedge(
-        &mut self,
-        view: Rc<WorkerView>,
-        upstream: &UpstreamRequest<'_>,
-        stalled: StalledAttempt,
-    ) -> HedgeOutcome {
-        let StalledAttempt { guard, zone, mut pending } = stalled;
-        let Some((view, selection)) = self.select_hedge_endpoint(&view, &guard, zone) else {
-            let head = wait_until_head(&mut pending, upstream, &guard).await;
-            let result =
-                head.map(|head| pending.into_started(head, view.pool(self.route).1, &guard));
-            return HedgeOutcome { view, guard, zone, result };
-        };
-        let Selection { guard: hedge_guard, zone: hedge_zone, source } = selection;
-        self.attempts += 1;
-        let connect_timeout = self.connect_timeout(&view, &hedge_guard, &source);
-        let local = Rc::clone(view.pool(self.route).1);
-        let mut hedge_attempt = Box::pin(run_attempt(
-            self.worker,
-            &local,
-            upstream,
-            &hedge_guard,
-            (source, connect_timeout),
-        ));
-        let winner = tokio::select! {
-            biased;
-            head = wait_until_head(&mut pending, upstream, &guard) => FirstFinished::Original(head),
-            result = &mut hedge_attempt => FirstFinished::Hedge(Box::new(result)),
-        };
-        match winner {
-            FirstFinished::Original(head) => {
-                let result = head.map(|head| pending.into_started(head, &local, &guard));
-                if self.is_acceptable(&result, &guard) {
-                    drop(hedge_attempt);
-                    return HedgeOutcome { view, guard, zone, result };
-                }
-                self.discard_loser(result, upstream, &guard);
-                let result = hedge_attempt.await;
-                HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result }
-            }
-            FirstFinished::Hedge(result) => {
-                let result = *result;
+/// Asks a second endpoint, if there is one and the budget pays, and waits until one of both has
+/// answered well or none is left.
+pub(super) async fn hedge(
+    retry_loop: &mut RetryLoop<'_>,
+    view: Rc<WorkerView>,
+    upstream: &UpstreamRequest<'_>,
+    stalled: StalledAttempt,
+) -> HedgeOutcome {
+    let StalledAttempt { guard, zone, mut pending } = stalled;
+    let Some((view, selection)) = select_hedge_endpoint(retry_loop, &view, &guard, zone) else {
+        let head = wait_until_head(&mut pending, upstream, &guard).await;
+        let result =
+            head.map(|head| pending.into_started(head, view.pool(retry_loop.route).1, &guard));
+        return HedgeOutcome { view, guard, zone, result };
+    };
+    let Selection { guard: hedge_guard, zone: hedge_zone, source } = selection;
+    retry_loop.attempts += 1;
+    let connect_timeout = retry_loop.connect_timeout(&view, &hedge_guard, &source);
+    let local = Rc::clone(view.pool(retry_loop.route).1);
+    let mut hedge_attempt = Box::pin(run_attempt(
+        retry_loop.worker,
+        &local,
+        upstream,
+        &hedge_guard,
+        ConnectPlan { source, connect_timeout },
+    ));
+    let winner = tokio::select! {
+        biased;
+        head = wait_until_head(&mut pending, upstream, &guard) => FirstFinished::Original(head),
+        result = &mut hedge_attempt => FirstFinished::Hedge(Box::new(result)),
+    };
+    match winner {
+        FirstFinished::Original(head) => {
+            let result = head.map(|head| pending.into_started(head, &local, &guard));
+            if is_acceptable(retry_loop, &result, &guard) {
                 drop(hedge_attempt);
-                if self.is_acceptable(&result, &hedge_guard) {
-                    self.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
-                    pending.observe_in_background(guard);
-                    return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
-                }
-                self.avoid.exclude(hedge_guard.connections().target.id, hedge_zone);
-                self.discard_loser(result, upstream, &hedge_guard);
-                let head = wait_until_head(&mut pending, upstream, &guard).await;
-                let result = head.map(|head| pending.into_started(head, &local, &guard));
-                HedgeOutcome { view, guard, zone, result }
+                return HedgeOutcome { view, guard, zone, result };
             }
+            discard_loser(retry_loop, result, upstream, &guard);
+            let result = hedge_attempt.await;
+            HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result }
+        }
+        FirstFinished::Hedge(result) => {
+            let result = *result;
+            drop(hedge_attempt);
+            if is_acceptable(retry_loop, &result, &hedge_guard) {
+                retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
+                pending.observe_in_background(guard);
+                return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
+            }
+            retry_loop.avoid.exclude(hedge_guard.connections().target.id, hedge_zone);
+            discard_loser(retry_loop, result, upstream, &hedge_guard);
+            let head = wait_until_head(&mut pending, upstream, &guard).await;
+            let result = head.map(|head| pending.into_started(head, &local, &guard));
+            HedgeOutcome { view, guard, zone, result }
         }
     }
+}
 
-    /// Where else to ask while the first endpoint is silent.
-    fn select_hedge_endpoint(
-        &mut self,
-        view: &Rc<WorkerView>,
-        guard: &AttemptGuard,
-        zone: usize,
-    ) -> Option<(Rc<WorkerView>, Selection)> {
-        let tried = FailedAttempt {
-            exposure: RequestExposure::MaybeSent,
-            is_idempotent: true,
-            is_body_buffered: true,
-            is_trial: false,
-            sent_attempts: self.sent_attempts + 1,
-            total_attempts: self.attempts,
-        };
-        let again = retry::retry_decision(&tried, &self.route.spec.retry);
-        self.avoid.exclude(guard.connections().target.id, zone);
-        let (view, selection) = self.select_next(view, again, false)?;
-        self.sent_attempts += 1;
-        view.pool(self.route).1.meter.record_hedge();
-        Some((view, selection))
-    }
+/// Where else to ask while the first endpoint is silent.
+fn select_hedge_endpoint(
+    retry_loop: &mut RetryLoop<'_>,
+    view: &Rc<WorkerView>,
+    guard: &AttemptGuard,
+    zone: usize,
+) -> Option<(Rc<WorkerView>, Selection)> {
+    let tried = FailedAttempt {
+        exposure: RequestExposure::MaybeSent,
+        is_idempotent: true,
+        is_body_buffered: true,
+        is_trial: false,
+        sent_attempts: retry_loop.sent_attempts + 1,
+        total_attempts: retry_loop.attempts,
+    };
+    let again = retry::retry_decision(&tried, &retry_loop.route.spec.retry);
+    retry_loop.avoid.exclude(guard.connections().target.id, zone);
+    let (view, selection) = retry_loop.select_next(view, again, false)?;
+    retry_loop.sent_attempts += 1;
+    view.pool(retry_loop.route).1.meter.record_hedge();
+    Some((view, selection))
+}
 
-    /// Whether this ends the race.
-    fn is_acceptable(
-        &self,
-        result: &Result<StartedResponse, AttemptError>,
-        guard: &AttemptGuard,
-    ) -> bool {
-        let spec = &self.route.spec.retry;
-        let status = result.as_ref().ok().map(|started| started.head.status.as_u16());
-        status.is_some_and(|status| !retry::is_retryable_status(status, guard.is_trial(), spec))
-    }
+/// Whether this ends the race.
+fn is_acceptable(
+    retry_loop: &RetryLoop<'_>,
+    result: &Result<StartedResponse, AttemptError>,
+    guard: &AttemptGuard,
+) -> bool {
+    let spec = &retry_loop.route.spec.retry;
+    let status = result.as_ref().ok().map(|started| started.head.status.as_u16());
+    status.is_some_and(|status| !retry::is_retryable_status(status, guard.is_trial(), spec))
+}
 
-    /// One of two has failed; the other goes on.
-    fn discard_loser(
-        &mut self,
-        result: Result<StartedResponse, AttemptError>,
-        upstream: &UpstreamRequest<'_>,
-        guard: &AttemptGuard,
-    ) {
-        self.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
-        match result {
-            Ok(started) => started.discard(upstream, guard),
-            Err(error) => {
-                // Whatever it was, there is still somebody to answer.
-                let _ = classify_error(&error, guard);
-            }
+/// One of two has failed; the other goes on.
+fn discard_loser(
+    retry_loop: &mut RetryLoop<'_>,
+    result: Result<StartedResponse, AttemptError>,
+    upstream: &UpstreamRequest<'_>,
+    guard: &AttemptGuard,
+) {
+    retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
+    match result {
+        Ok(started) => started.discard(upstream, guard),
+        Err(error) => {
+            // Whatever it was, there is still somebody to answer.
+            let _ = classify_error(&error, guard);
         }
     }
 }
@@ -160,9 +160,9 @@ async fn run_attempt(
     local: &PoolLocal,
     upstream: &UpstreamRequest<'_>,
     guard: &AttemptGuard,
-    source: (ConnectionSource, ConnectTimeout),
+    plan: ConnectPlan,
 ) -> Result<StartedResponse, AttemptError> {
-    match attempt(worker, local, upstream, &mut RequestBody::empty(), guard, source).await? {
+    match attempt(worker, local, upstream, &mut RequestBody::empty(), guard, plan).await? {
         AttemptProgress::ResponseStarted(started) => Ok(started),
         AttemptProgress::Stalled(mut pending) => {
             let head = wait_until_head(&mut pending, upstream, guard).await?;

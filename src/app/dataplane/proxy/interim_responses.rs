@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
+use http::StatusCode;
 use http::header::CONTENT_LENGTH;
-use http::{StatusCode, Version};
 
+use crate::logic::routing::HeaderMutations;
 use crate::net::h1;
 use crate::net::upstream::InterimResponse;
 
-use super::attempt::UpstreamRequest;
-use super::forward;
+use super::via::add_via;
 
 /// What may wait to be written of them; beyond that they are left out, as whoever sends one must expect.
 const MAX_QUEUED_BYTES: usize = 16 * 1024;
@@ -57,10 +57,12 @@ impl InterimResponses {
 
     /// Passes on what an endpoint says before its answer: to who can take it (RFC 9110 15.2), with the
     /// same changes.
-    pub(super) fn forward(&self, interim: Vec<InterimResponse>, upstream: &UpstreamRequest<'_>) {
-        if upstream.request.version() != Version::HTTP_11 {
-            return;
-        }
+    pub(super) fn forward(
+        &self,
+        interim: Vec<InterimResponse>,
+        mutations: &HeaderMutations,
+        via: &str,
+    ) {
         let mut buffer = self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         for InterimResponse { status, mut headers } in interim {
             // An endpoint is never asked to say so; the client is told by hyper.
@@ -68,8 +70,8 @@ impl InterimResponses {
                 continue;
             }
             headers.remove(CONTENT_LENGTH);
-            upstream.response_headers.apply(&mut headers);
-            forward::add_via(&mut headers, upstream.via);
+            mutations.apply(&mut headers);
+            add_via(&mut headers, via);
             let before = buffer.len();
             h1::write_status_line(&mut buffer, status);
             for (name, value) in &headers {

@@ -1,7 +1,6 @@
 //! Copies of requests for a pool whose answers nobody sees. They begin when the client's request has
 //! its answer, so they never delay it, and what becomes of them is evidence for their own pool only.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,58 +14,21 @@ use crate::logic::model::outcome::Failure;
 use crate::logic::routing::{CompiledRoute, PoolRoute};
 use crate::net::upstream::{BodyFraming, RequestBody, ResponseBodyError};
 
-use super::actions::RequestContext;
 use super::body::ProxyBody;
 use super::client::Client;
 use super::downstream::Downstream;
+use super::forward_request::forward_request;
+use super::mirror_limiter::MirrorPermit;
+use super::request_context::RequestContext;
 use super::request_rewrite;
-use super::retry_loop;
 use super::retry_loop::PriorAttempts;
 use super::validation::ValidatedRequest;
-
-/// Copies that one worker has under way, at most; what would be one more is not sent.
-const MAX_COPIES: usize = 64;
-
-/// Bytes of bodies that they hold together, at most.
-const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A copy that takes longer is withdrawn.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// So much of an answer is read, so that its connection can be kept.
 const MAX_READ_BYTES: usize = 1024 * 1024;
-
-/// What one worker has under way.
-#[derive(Debug, Default)]
-pub struct MirrorLimiter {
-    copies: Cell<usize>,
-    bytes: Cell<usize>,
-}
-
-/// A copy's place among them; given back when dropped.
-struct MirrorPermit {
-    limiter: Rc<MirrorLimiter>,
-    bytes: usize,
-}
-
-impl MirrorPermit {
-    fn take(limiter: &Rc<MirrorLimiter>, bytes: usize) -> Option<Self> {
-        let (copies, held_bytes) = (limiter.copies.get() + 1, limiter.bytes.get() + bytes);
-        if copies > MAX_COPIES || held_bytes > MAX_HELD_BYTES {
-            return None;
-        }
-        limiter.copies.set(copies);
-        limiter.bytes.set(held_bytes);
-        Some(Self { limiter: Rc::clone(limiter), bytes })
-    }
-}
-
-impl Drop for MirrorPermit {
-    fn drop(&mut self) {
-        self.limiter.copies.set(self.limiter.copies.get() - 1);
-        self.limiter.bytes.set(self.limiter.bytes.get() - self.bytes);
-    }
-}
 
 /// Where a copy of this request is to go, if it is one of those that are copied.
 pub(super) fn select_route<'r>(worker: &Worker, rule: &'r CompiledRoute) -> Option<&'r PoolRoute> {
@@ -131,13 +93,8 @@ impl MirrorRequest {
             validated: &validated,
         };
         // That nothing answered is known to its endpoints already; nobody else is told.
-        if let Ok(response) = retry_loop::forward_request(
-            &context,
-            &self.route,
-            &mut body,
-            PriorAttempts::for_mirror(),
-        )
-        .await
+        if let Ok(response) =
+            forward_request(&context, &self.route, &mut body, PriorAttempts::for_mirror()).await
         {
             drain_response(response).await;
         }

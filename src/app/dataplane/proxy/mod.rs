@@ -6,39 +6,53 @@
 mod actions;
 mod affinity;
 mod attempt;
+mod attempt_error;
 mod attempt_guard;
 mod body;
 mod client;
 mod client_origin;
+mod connect;
 mod downstream;
 mod endpoint_selector;
 mod fault_injection;
 mod forward;
 mod forward_h2;
+mod forward_request;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_support;
 mod grpc;
+mod grpc_status;
 mod hedge;
 mod interim_responses;
 mod local_reply;
+mod local_reply_reason;
 mod mirror;
+mod mirror_limiter;
 mod path_normalisation;
 mod pending_response;
+mod pending_tunnel;
 mod rate_limit;
+mod request_context;
 mod request_ids;
 mod request_rewrite;
 mod response;
 mod retry_loop;
+mod started_response;
 mod tunnel;
+mod upgrade_request;
+mod upstream_request;
 mod validation;
+mod via;
 
 pub use body::ProxyBody;
 pub use client::Client;
 pub use interim_responses::InterimResponses;
-pub use local_reply::{LocalReplyReason, REASON_HEADER};
-pub use mirror::MirrorLimiter;
-pub use request_ids::{IdGenerator, SpanId, TraceParent};
-pub use tunnel::{PendingTunnel, TunnelFuture, adapt_upgrade_for_h2};
+pub use local_reply::REASON_HEADER;
+pub use local_reply_reason::LocalReplyReason;
+pub use mirror_limiter::MirrorLimiter;
+pub use pending_tunnel::{PendingTunnel, TunnelFuture};
+pub use request_ids::{IdGenerator, SpanId, TraceIds, TraceParent};
+pub use upgrade_request::adapt_upgrade_for_h2;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -51,7 +65,7 @@ use crate::config::model::TraceSampling;
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
 use crate::logic::routing::RouteRequest;
 
-use self::actions::RequestContext;
+use self::request_context::RequestContext;
 use self::validation::ValidatedRequest;
 
 use super::access::{AccessRecord, RecordedRequest};
@@ -85,8 +99,9 @@ pub fn handle<R>(
             let draw = || worker.with_rng(|rng| rng.u32(..TraceSampling::MAX_MILLIONTHS));
             request_ids::is_sampled(sampling, request.headers(), draw)
         });
-    let record = AccessRecord::begin(&worker, &view.http_policy, &client, is_sampled);
-    let upgrade = tunnel::extract_upgrade(&mut request, || worker.with_rng(|rng| rng.u128(..)));
+    let record = AccessRecord::begin(&worker.record_sink, &view.http_policy, &client, is_sampled);
+    let upgrade =
+        upgrade_request::extract_upgrade(&mut request, || worker.with_rng(|rng| rng.u128(..)));
     let recorded = RecordedRequest { request, record };
     async move {
         let downstream =
@@ -110,7 +125,7 @@ pub fn handle<R>(
         };
         Ok(finish(match &recorded.record {
             None => response,
-            Some(record) => Rc::clone(record).wrap_response(recorded.request.method(), response),
+            Some(record) => body::record_response(record, recorded.request.method(), response),
         }))
     }
 }

@@ -4,11 +4,11 @@
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderName, Request, Version};
 
-use crate::app::dataplane::shared::HttpPolicy;
+use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::config::model::UnderscorePolicy;
 use crate::logic::routing::{PathNormalisation, normalise};
 
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
 
 /// Brings the request to that form: what is matched is what is forwarded.
 ///

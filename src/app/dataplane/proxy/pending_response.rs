@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Instant;
 
+use http::Version;
+
 use crate::app::dataplane::worker::PoolLocal;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::response_timeout::{ResponseTimeout, TimerEvent, WaitLimit, WaitStep};
@@ -11,9 +13,11 @@ use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{AbortEpoch, ClientBodyError, Exchange, RequestBody};
 
-use super::attempt::{AttemptError, StartedResponse, UpstreamRequest};
+use super::attempt_error::AttemptError;
 use super::attempt_guard::AttemptGuard;
 use super::fault_injection::DrillEffect;
+use super::started_response::StartedResponse;
+use super::upstream_request::UpstreamRequest;
 
 /// A wait for a response head. Silence beyond the pool's bounds is reported as evidence. The wait
 /// may then go on until the verdict or the timeout ends it.
@@ -47,10 +51,11 @@ impl PendingResponse {
             };
             let interim = exchange.take_interim_responses();
             if let Some((upstream, interim_responses)) =
-                upstream.and_then(|ask| Some((ask, ask.interim_responses?)))
+                upstream.and_then(|upstream| Some((upstream, upstream.interim_responses?)))
                 && !interim.is_empty()
+                && upstream.request.version() == Version::HTTP_11
             {
-                interim_responses.forward(interim, upstream);
+                interim_responses.forward(interim, upstream.response_headers, upstream.via);
             }
             if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map(Some).map_err(AttemptError::from));

@@ -12,7 +12,7 @@ use crate::logic::routing::PoolRoute;
 
 use super::body::ProxyBody;
 use super::downstream::Downstream;
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
 
 /// The refusal, if the route's rate is used up.
 pub(super) fn check_rate(

@@ -32,6 +32,9 @@ const SAMPLED_FLAG: u8 = 0b1;
 /// A part of a trace, in hex; never all zeros.
 pub type SpanId = [u8; 16];
 
+/// A trace, and our own part of it, in hex.
+pub type TraceIds = ([u8; 32], SpanId);
+
 /// Where one worker's ids come from. They need not be secret, but no other worker or process may
 /// make the same: so they have a share that is drawn once from the system's randomness.
 #[derive(Debug)]

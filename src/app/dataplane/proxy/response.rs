@@ -7,113 +7,109 @@ use http::{Response, StatusCode};
 
 use crate::app::dataplane::worker::WorkerView;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
-use crate::net::h1::ResponseHead;
 use crate::net::upstream::ReceivedBody;
 
-use super::attempt::StartedResponse;
 use super::attempt_guard::AttemptGuard;
 use super::body::ProxyBody;
-use super::forward;
 use super::retry_loop::RetryLoop;
-use super::tunnel::{self, TunnelSetup};
+use super::started_response::{StartedResponse, UpstreamResponse};
+use super::tunnel::TunnelSetup;
+use super::upgrade_request::set_upgrade_headers;
+use super::via::add_via;
 
 const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("x-gapless-endpoint");
 const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-gapless-attempts");
 
-impl RetryLoop<'_> {
-    pub(super) fn build_response(
-        &mut self,
-        view: &WorkerView,
-        (head, received): (ResponseHead, ReceivedBody),
-        mut guard: AttemptGuard,
-        is_repeatable: bool,
-    ) -> Response<ProxyBody> {
-        let (pool, local) = view.pool(self.route);
-        let elapsed = self.arrived.elapsed();
-        local.meter.record_response(head.status.as_u16(), elapsed);
-        let route_and_pool = (self.route, &*pool.spec);
-        let route_meter =
-            local.record_slo(&self.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
-        if self.route.spec.retry.statuses.contains(head.status.as_u16()) {
-            guard.on_client_failure(ClientFailure {
-                kind: ClientFailureKind::Status,
-                is_repeatable,
-            });
-        } else if let Some(failed_connections) = &self.first_failed
-            && !head.status.is_server_error()
-        {
-            failed_connections.target.stats.record_rescue(elapsed > pool.spec.late_after);
-            local.meter.record_rescue();
-        }
-        let mut headers = head.headers;
-        self.set_affinity_cookie(view, &guard, head.status, &mut headers);
-        let address = guard.connections().target.address;
-        let body = match received {
-            ReceivedBody::Complete(bytes) => ProxyBody::whole(bytes),
-            ReceivedBody::Streaming(source) => {
-                guard.hold_pool_permit(self.pool_permit.take());
-                guard.set_route_meter(route_meter);
-                ProxyBody::Stream { source, guard }
-            }
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = headers;
-        forward::add_via(response.headers_mut(), &view.http_policy.headers.via_pseudonym);
-        if view.http_policy.headers.should_expose {
-            if let Ok(value) = HeaderValue::try_from(address.to_string()) {
-                response.headers_mut().insert(ENDPOINT_HEADER, value);
-            }
-            response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(self.attempts));
-        }
-        response
+pub(super) fn build_response(
+    retry_loop: &mut RetryLoop<'_>,
+    view: &WorkerView,
+    received: UpstreamResponse,
+    mut guard: AttemptGuard,
+    is_repeatable: bool,
+) -> Response<ProxyBody> {
+    let UpstreamResponse { head, body: received } = received;
+    let (pool, local) = view.pool(retry_loop.route);
+    let elapsed = retry_loop.arrived.elapsed();
+    local.meter.record_response(head.status.as_u16(), elapsed);
+    let route_and_pool = (retry_loop.route, &*pool.spec);
+    let route_meter =
+        local.record_slo(&retry_loop.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
+    if retry_loop.route.spec.retry.statuses.contains(head.status.as_u16()) {
+        guard.on_client_failure(ClientFailure { kind: ClientFailureKind::Status, is_repeatable });
+    } else if let Some(failed_connections) = &retry_loop.first_failed
+        && !head.status.is_server_error()
+    {
+        failed_connections.target.stats.record_rescue(elapsed > pool.spec.late_after);
+        local.meter.record_rescue();
     }
-
-    /// The endpoint goes on in another protocol, and so does the client's connection.
-    pub(super) fn upgrade_response(
-        &mut self,
-        view: &WorkerView,
-        started: StartedResponse,
-        mut guard: AttemptGuard,
-    ) -> Response<ProxyBody> {
-        let (pool, local) = view.pool(self.route);
-        let (mut head, endpoint, abort_epoch) = started.into_tunnel();
-        self.set_affinity_cookie(view, &guard, head.status, &mut head.headers);
-        let elapsed = self.arrived.elapsed();
-        local.meter.record_response(head.status.as_u16(), elapsed);
-        let route_and_pool = (self.route, &*pool.spec);
-        let _ =
-            local.record_slo(&self.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
-        guard.on_complete();
-        guard.hold_pool_permit(self.pool_permit.take());
-        if let Some((upgrade, endpoint)) = self.downstream.take_upgrade().zip(endpoint) {
-            let record = self.downstream.record.cloned();
-            let idle = self.route.spec.timeouts.tunnel;
-            let setup = TunnelSetup { upgrade, endpoint, guard, abort_epoch, idle, record };
-            self.downstream.client.pending_tunnel.set(setup.run());
+    let mut headers = head.headers;
+    set_affinity_cookie(retry_loop, view, &guard, head.status, &mut headers);
+    let address = guard.connections().target.address;
+    let body = match received {
+        ReceivedBody::Complete(bytes) => ProxyBody::whole(bytes),
+        ReceivedBody::Streaming(source) => {
+            guard.hold_pool_permit(retry_loop.pool_permit.take());
+            guard.set_route_meter(route_meter);
+            ProxyBody::Stream { source, guard }
         }
-        let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        tunnel::set_upgrade_headers(response.headers_mut());
-        forward::add_via(response.headers_mut(), &view.http_policy.headers.via_pseudonym);
-        response
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    add_via(response.headers_mut(), &view.http_policy.headers.via_pseudonym);
+    if view.http_policy.headers.should_expose {
+        if let Ok(value) = HeaderValue::try_from(address.to_string()) {
+            response.headers_mut().insert(ENDPOINT_HEADER, value);
+        }
+        response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(retry_loop.attempts));
     }
+    response
+}
 
-    /// Has the client come back to the endpoint that answers, where it is to.
-    fn set_affinity_cookie(
-        &self,
-        view: &WorkerView,
-        guard: &AttemptGuard,
-        status: StatusCode,
-        headers: &mut HeaderMap,
-    ) {
-        if let Some(affinity) = &self.affinity {
-            let (pool, local) = view.pool(self.route);
-            let is_tls = self.downstream.origin.scheme == "https";
-            let now_us = self.worker.shared.micros(Instant::now());
-            let facts = (status, is_tls, view.drill.is_some(), now_us);
-            affinity.set_cookie((pool, &local.meter), guard, facts, headers);
-        }
+/// The endpoint goes on in another protocol, and so does the client's connection.
+pub(super) fn upgrade_response(
+    retry_loop: &mut RetryLoop<'_>,
+    view: &WorkerView,
+    started: StartedResponse,
+    mut guard: AttemptGuard,
+) -> Response<ProxyBody> {
+    let (pool, local) = view.pool(retry_loop.route);
+    let (mut head, endpoint, abort_epoch) = started.into_tunnel();
+    set_affinity_cookie(retry_loop, view, &guard, head.status, &mut head.headers);
+    let elapsed = retry_loop.arrived.elapsed();
+    local.meter.record_response(head.status.as_u16(), elapsed);
+    let route_and_pool = (retry_loop.route, &*pool.spec);
+    let _ =
+        local.record_slo(&retry_loop.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
+    guard.on_complete();
+    guard.hold_pool_permit(retry_loop.pool_permit.take());
+    if let Some((upgrade, endpoint)) = retry_loop.downstream.take_upgrade().zip(endpoint) {
+        let record = retry_loop.downstream.record.cloned();
+        let idle = retry_loop.route.spec.timeouts.tunnel;
+        let setup = TunnelSetup { upgrade, endpoint, guard, abort_epoch, idle, record };
+        retry_loop.downstream.client.pending_tunnel.set(setup.run());
+    }
+    let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    set_upgrade_headers(response.headers_mut());
+    add_via(response.headers_mut(), &view.http_policy.headers.via_pseudonym);
+    response
+}
+
+/// Has the client come back to the endpoint that answers, where it is to.
+fn set_affinity_cookie(
+    retry_loop: &RetryLoop<'_>,
+    view: &WorkerView,
+    guard: &AttemptGuard,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+) {
+    if let Some(affinity) = &retry_loop.affinity {
+        let (pool, local) = view.pool(retry_loop.route);
+        let is_tls = retry_loop.downstream.origin.scheme == "https";
+        let now_us = retry_loop.worker.shared.micros(Instant::now());
+        let facts = (status, is_tls, view.drill.is_some(), now_us);
+        affinity.set_cookie((pool, &local.meter), guard, facts, headers);
     }
 }

@@ -1,40 +1,32 @@
-//! A request's whole way: from endpoint to endpoint until one answers or nothing is left.
+//! The state of a request between its attempts, and the choice of the endpoint that comes next.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use http::Request;
 use http::header::HeaderName;
-use http::{Request, Response, StatusCode};
-use tokio::time::timeout;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
-use crate::logic::drill::DrillView;
-use crate::logic::incident::client_failure::ClientFailure;
-use crate::logic::model::outcome;
+use crate::logic::model::outcome::FailureReason;
 use crate::logic::model::pick_request::{ExcludedTargets, RetrySafety};
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::breaker::PoolRequestPermit;
 use crate::logic::request::retry;
 use crate::logic::request::retry::{FailedAttempt, RequestExposure, RetryDecision};
-use crate::logic::routing::{PoolRoute, RetrySpec, RouteSpec};
+use crate::logic::routing::{PoolRoute, RetrySpec};
 use crate::logic::steering;
 use crate::logic::steering::affinity::AffinityRequest;
 use crate::net::upstream::{Checkout, ConnectionPool, RequestBody};
 
-use super::actions::RequestContext;
 use super::affinity::{self, RequestAffinity};
-use super::attempt::{
-    AttemptError, AttemptProgress, BodyProgress, ConnectTimeout, StartedResponse, UpstreamRequest,
-    attempt,
-};
 use super::attempt_guard::AttemptGuard;
-use super::body::ProxyBody;
+use super::connect::ConnectTimeout;
 use super::downstream::Downstream;
 use super::endpoint_selector::{ConnectionSource, EndpointSelector, Selection};
-use super::grpc;
-use super::hedge::{HedgeOutcome, StalledAttempt};
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
+use super::request_context::RequestContext;
+use super::started_response::StartedResponse;
+use super::upstream_request::UpstreamRequest;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -43,10 +35,10 @@ pub(super) struct RetryLoop<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a PoolRoute,
     pub(super) downstream: &'a Downstream<'a>,
-    is_idempotent: bool,
+    pub(super) is_idempotent: bool,
     pub(super) arrived: Instant,
     /// When this trip began.
-    began: Instant,
+    pub(super) began: Instant,
     pub(super) avoid: ExcludedTargets,
     pub(super) attempts: u32,
     pub(super) sent_attempts: u32,
@@ -67,7 +59,8 @@ fn steering_variant(
     view: &WorkerView,
     route: &PoolRoute,
     pool: &PoolSpec,
-    (request, downstream): (&Request<()>, &Downstream<'_>),
+    request: &Request<()>,
+    downstream: &Downstream<'_>,
 ) -> usize {
     match route.spec.steer {
         _ if pool.steer.extra_variants.is_empty() => 0,
@@ -79,12 +72,13 @@ fn steering_variant(
     }
 }
 
-/// A try that failed.
-struct EndpointAttemptFailure<'a> {
-    guard: &'a AttemptGuard,
+/// An attempt that failed.
+pub(super) struct EndpointAttemptFailure<'a> {
+    pub(super) guard: &'a AttemptGuard,
     /// The endpoint's zone, by its index in the pool.
-    zone: usize,
-    reached: RequestExposure,
+    pub(super) zone: usize,
+    /// How much of the request the endpoint may have seen.
+    pub(super) reached: RequestExposure,
 }
 
 /// What was before a trip.
@@ -112,220 +106,38 @@ impl PriorAttempts {
     }
 }
 
-/// A trip that no endpoint's answer ended.
-pub(super) struct ForwardError {
-    pub(super) reason: LocalReplyReason,
-    pub(super) prior: PriorAttempts,
-    /// The request may be sent to another pool: its body is held, and it did not reach an endpoint or
-    /// may reach another one.
-    pub(super) can_fall_back: bool,
-    /// The drill that took it.
-    drill: Option<Arc<DrillView>>,
-}
-
-/// Serves a request that has a route to a pool.
-pub(super) async fn forward_request(
-    context: &RequestContext<'_>,
-    route: &PoolRoute,
-    outgoing: &mut RequestBody,
-    prior: PriorAttempts,
-) -> Result<Response<ProxyBody>, ForwardError> {
-    let RequestContext { worker, view, downstream, request, validated } = *context;
-    let view = match &view.drill_view {
-        Some(drill_view) if prior.has_waiting_client => {
-            worker.view_for_request(view, drill_view, route, request)
-        }
-        _ => view,
-    };
-    let (pool, local) = view.pool(route);
-    let mut retry_loop = RetryLoop {
-        worker,
-        route,
-        downstream,
-        is_idempotent: is_repeatable(request, &route.spec.retry),
-        arrived: prior.arrived,
-        began: prior.began,
-        avoid: ExcludedTargets::default(),
-        attempts: 0,
-        sent_attempts: 0,
-        first_failed: prior.first_failed,
-        pool_permit: None,
-        steering_variant: steering_variant(view, route, &pool.spec, (request, downstream)),
-        hash_key: affinity::hash_key(&pool.spec, request, downstream),
-        affinity: RequestAffinity::from_request(pool, local, request.headers()),
-    };
-    let is_upgrade =
-        route.spec.is_websocket_allowed && validated.framing.is_none() && downstream.has_upgrade();
-    let upstream = UpstreamRequest {
-        request,
-        validated,
-        downstream,
-        via: &view.http_policy.headers.via_pseudonym,
-        timeouts: route.spec.timeouts,
-        // A call may be a stream of messages, of which nobody knows when they come.
-        body_rate: match validated.framing {
-            Some(_) if !grpc::is_grpc(request.headers()) => {
-                view.http_policy.limits.min_body_rate_bytes
-            }
-            _ => 0,
-        },
-        max_head_bytes: pool.spec.limits.max_response_head_bytes,
-        is_idempotent: retry_loop.is_idempotent,
-        can_hedge: retry_loop.is_idempotent
-            && validated.framing.is_none()
-            && route.spec.retry.is_hedged
-            && !is_upgrade,
-        is_upgrade,
-        interim_responses: prior.has_waiting_client.then_some(&downstream.client.interim_responses),
-        response_headers: &route.spec.response_headers,
-    };
-    local.retry_budget.borrow_mut().deposit(&route.spec.retry);
-    let result = match total_timeout(&route.spec, request) {
-        None => retry_loop.run(view, &upstream, outgoing).await,
-        // Who is dropped in the middle of an exchange withdraws it.
-        Some((within, reason)) => {
-            let left = within.saturating_sub(retry_loop.arrived.elapsed());
-            let run = Box::pin(retry_loop.run(view, &upstream, outgoing));
-            timeout(left, run).await.unwrap_or(Err(reason))
-        }
-    };
-    result.map_err(|reason| ForwardError {
-        reason,
-        // At a deadline a try is under way, which may have reached somebody; and time is up.
-        can_fall_back: outgoing.is_replayable()
-            && !reason.is_deadline()
-            && (retry_loop.is_idempotent || retry_loop.sent_attempts == 0),
-        prior: PriorAttempts {
-            first_failed: retry_loop.first_failed.take(),
-            arrived: retry_loop.arrived,
-            began: retry_loop.began,
-            has_waiting_client: prior.has_waiting_client,
-        },
-        drill: view.drill.clone(),
-    })
-}
-
-impl ForwardError {
-    /// The client sees the failure, with `status`.
-    pub(super) fn record_client_failure(
-        &self,
-        worker: &Worker,
+impl<'a> RetryLoop<'a> {
+    /// Begins the attempts of the request at the pool of `route`.
+    pub(super) fn new(
+        context: &RequestContext<'a>,
         view: &WorkerView,
-        route: &PoolRoute,
-        status: StatusCode,
-    ) {
+        route: &'a PoolRoute,
+        prior: PriorAttempts,
+    ) -> Self {
+        let RequestContext { worker, downstream, request, .. } = *context;
         let (pool, local) = view.pool(route);
-        let elapsed = self.prior.arrived.elapsed();
-        let route_and_pool = (route, &*pool.spec);
-        let _ = local.record_slo(&worker.shared, route_and_pool, status.as_u16(), elapsed);
-        if let Some(failure_kind) = self.reason.client_failure_kind() {
-            let now_us = worker.shared.micros(Instant::now());
-            if let Some(failed_connections) = &self.prior.first_failed {
-                let client_failure =
-                    ClientFailure { kind: failure_kind, is_repeatable: self.can_fall_back };
-                failed_connections.target.stats.record_client_failure(client_failure, now_us);
-            }
-            if let Some(drill) = &self.drill {
-                drill.counters.record_failure(now_us, self.can_fall_back);
-            }
+        Self {
+            worker,
+            route,
+            downstream,
+            is_idempotent: is_repeatable(request, &route.spec.retry),
+            arrived: prior.arrived,
+            began: prior.began,
+            avoid: ExcludedTargets::default(),
+            attempts: 0,
+            sent_attempts: 0,
+            first_failed: prior.first_failed,
+            pool_permit: None,
+            steering_variant: steering_variant(view, route, &pool.spec, request, downstream),
+            hash_key: affinity::hash_key(&pool.spec, request, downstream),
+            affinity: RequestAffinity::from_request(pool, local, request.headers()),
         }
-        local.meter.record_error(self.reason);
-        local.meter.record_response(status.as_u16(), elapsed);
     }
-}
-
-/// How long all tries together may take, and what it is called when that is over: the route's bound or
-/// the client's own, whichever comes first.
-fn total_timeout(route: &RouteSpec, request: &Request<()>) -> Option<(Duration, LocalReplyReason)> {
-    let route_timeout = route.timeouts.total.map(|total| (total, LocalReplyReason::TotalTimeout));
-    let client_timeout = grpc::call_timeout(request.headers())
-        .map(|time| (time, LocalReplyReason::DeadlineExceeded));
-    route_timeout.into_iter().chain(client_timeout).min_by_key(|(within, _)| *within)
 }
 
 impl RetryLoop<'_> {
-    async fn run(
-        &mut self,
-        view: &Rc<WorkerView>,
-        upstream: &UpstreamRequest<'_>,
-        outgoing: &mut RequestBody,
-    ) -> Result<Response<ProxyBody>, LocalReplyReason> {
-        let mut view = Rc::clone(view);
-        let mut selection = self.select_first(&view, upstream)?;
-        let mut last_reason = None;
-        loop {
-            let (_, local) = view.pool(self.route);
-            let Selection { mut guard, mut zone, source } = selection;
-            self.attempts += 1;
-            let connect_timeout = self.connect_timeout(&view, &guard, &source);
-            let source = (source, connect_timeout);
-            let result = match attempt(self.worker, local, upstream, outgoing, &guard, source).await
-            {
-                Ok(AttemptProgress::ResponseStarted(started)) => Ok(started),
-                Ok(AttemptProgress::Stalled(pending)) => {
-                    let hedge_result;
-                    let stalled = StalledAttempt { guard, zone, pending };
-                    HedgeOutcome { view, guard, zone, result: hedge_result } =
-                        Box::pin(self.hedge(view, upstream, stalled)).await;
-                    hedge_result
-                }
-                Err(error) => Err(error),
-            };
-            let (_, local) = view.pool(self.route);
-            let body = match result {
-                Ok(started)
-                    if started.is_upgrade()
-                        && !self.downstream.is_upgrade_accepted(&started.head.headers) =>
-                {
-                    Err(AttemptError::malformed())
-                }
-                Ok(started) if started.is_upgrade() => {
-                    return Ok(self.upgrade_response(&view, started, guard));
-                }
-                Ok(started) => {
-                    if self.should_retry_response(&started, &guard, outgoing) {
-                        let failed = EndpointAttemptFailure {
-                            guard: &guard,
-                            zone,
-                            reached: RequestExposure::MaybeSent,
-                        };
-                        if let Some(other) =
-                            self.next_after_failure(&view, &failed, false, outgoing)
-                        {
-                            started.discard(upstream, &guard);
-                            (view, selection) = other;
-                            continue;
-                        }
-                    }
-                    started.receive_body(upstream, outgoing, &guard)
-                }
-                Err(error) => Err(error),
-            };
-            let received = match body {
-                Ok(BodyProgress::Ready(head, received)) => Ok((head, received)),
-                Ok(BodyProgress::Buffering(pending)) => pending.complete(&guard).await,
-                Err(error) => Err(error),
-            };
-            let (reason, reached) = match received {
-                Ok((head, received)) => {
-                    let is_repeatable = self.is_idempotent && outgoing.is_replayable();
-                    return Ok(self.build_response(&view, (head, received), guard, is_repeatable));
-                }
-                Err(AttemptError::LimitReached(full)) => {
-                    local.meter.record_limit(full);
-                    return Err(last_reason.unwrap_or_else(|| LocalReplyReason::from_limit(full)));
-                }
-                Err(error) => classify_error(&error, &guard)?,
-            };
-            let failed = EndpointAttemptFailure { guard: &guard, zone, reached };
-            let other = self.next_after_failure(&view, &failed, true, outgoing);
-            (view, selection) = other.ok_or(reason)?;
-            last_reason = Some(reason);
-        }
-    }
-
     /// Where the request goes first: if it can be sent again, to an endpoint that must prove itself.
-    fn select_first(
+    pub(super) fn select_first(
         &mut self,
         view: &WorkerView,
         upstream: &UpstreamRequest<'_>,
@@ -389,13 +201,13 @@ impl RetryLoop<'_> {
     ) -> ConnectTimeout {
         let timeout = self.route.spec.timeouts.connect;
         if !matches!(source, ConnectionSource::Immediate(Checkout::New(_))) {
-            return ConnectTimeout { timeout, reason: outcome::FailureReason::Timeout };
+            return ConnectTimeout { timeout, reason: FailureReason::Timeout };
         }
         let (pool, local) = view.pool(self.route);
         let latency = local.latency.borrow();
         if guard.is_trial() {
             let timeout = timeout.min(latency.slow_bound());
-            return ConnectTimeout { timeout, reason: outcome::FailureReason::Timeout };
+            return ConnectTimeout { timeout, reason: FailureReason::Timeout };
         }
         let endpoint_id = guard.connections().target.id;
         let has_other =
@@ -412,22 +224,25 @@ impl RetryLoop<'_> {
         if new.has_pool(self.route) { new } else { Rc::clone(old) }
     }
 
-    /// Whether the answer is one to ask for elsewhere, and the request one that may be sent again.
-    fn should_retry_response(
-        &self,
+    /// Where the request goes next if the response has a retryable status; `None` if the response
+    /// is passed on.
+    pub(super) fn next_after_response(
+        &mut self,
+        view: &Rc<WorkerView>,
         started: &StartedResponse,
-        guard: &AttemptGuard,
-        outgoing: &RequestBody,
-    ) -> bool {
-        let status = started.head.status.as_u16();
-        self.is_idempotent
+        failed: &EndpointAttemptFailure<'_>,
+        outgoing: &mut RequestBody,
+    ) -> Option<(Rc<WorkerView>, Selection)> {
+        let (status, is_trial) = (started.head.status.as_u16(), failed.guard.is_trial());
+        let should_retry = self.is_idempotent
             && outgoing.is_replayable()
-            && retry::is_retryable_status(status, guard.is_trial(), &self.route.spec.retry)
+            && retry::is_retryable_status(status, is_trial, &self.route.spec.retry);
+        if should_retry { self.next_after_failure(view, failed, false, outgoing) } else { None }
     }
 
     /// After a try that failed: where the request goes next, in the newest view, and its body
     /// begins anew. `None` if it may go nowhere, or there is nothing to go to.
-    fn next_after_failure(
+    pub(super) fn next_after_failure(
         &mut self,
         view: &Rc<WorkerView>,
         failed: &EndpointAttemptFailure<'_>,
@@ -508,22 +323,4 @@ impl RetryLoop<'_> {
 fn is_repeatable(request: &Request<()>, spec: &RetrySpec) -> bool {
     retry::is_idempotent(request.method())
         || spec.is_idempotency_key_trusted && request.headers().contains_key(IDEMPOTENCY_KEY)
-}
-
-/// The reason that a request fails with if it cannot go on, and how much of it the endpoint may have
-/// seen; `Err` if it cannot go on in any case. What is the endpoint's failure is counted.
-pub(super) fn classify_error(
-    error: &AttemptError,
-    guard: &AttemptGuard,
-) -> Result<(LocalReplyReason, RequestExposure), LocalReplyReason> {
-    match *error {
-        AttemptError::EndpointFailed { failure, reached } => {
-            guard.record_failure(failure);
-            Ok((LocalReplyReason::from_failure(failure), reached))
-        }
-        AttemptError::Aborted { reached } => Ok((LocalReplyReason::EndpointDown, reached)),
-        AttemptError::Client(fault) => Err(LocalReplyReason::from_client_fault(fault)),
-        AttemptError::LocalResources => Err(LocalReplyReason::LocalLimit),
-        AttemptError::LimitReached(full) => Err(LocalReplyReason::from_limit(full)),
-    }
 }

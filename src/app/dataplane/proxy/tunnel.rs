@@ -1,156 +1,31 @@
-//! WebSocket, and nothing else: a connection to an endpoint that both sides have agreed to use for
-//! another protocol (RFC 9110 7.8).
+//! WebSocket tunnels: bytes copied both ways between the client and an endpoint after a 101.
 //!
-//! It opens only after the endpoint's 101 with the same protocol. Each direction ends by itself; the
-//! whole ends when both have, when nothing moves for too long, or when the endpoint falls silent.
-//!
-//! A client of HTTP/2 asks by an extended CONNECT (RFC 8441), of which an upgrade is made here: from then
-//! on all is as over HTTP/1.1, until [`crate::app::dataplane::worker`] makes a 200 of the 101.
+//! Each direction ends by itself; the tunnel ends when both have, when nothing moves for the idle
+//! timeout, or when the endpoint falls silent.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::future::{Future, poll_fn};
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
-};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::app::dataplane::access::{AccessRecord, RequestEnding};
-use crate::net::h1::ConnectionOptions;
 use crate::net::upstream::{AbortEpoch, UpstreamTunnel};
-use crate::net::websocket::WebSocketKey;
 
 use super::attempt_guard::AttemptGuard;
-
-/// The only protocol that is passed on. Others, `h2c` above all, would smuggle requests past us.
-pub(super) const PROTOCOL: &str = "websocket";
+use super::upgrade_request::UpgradeRequest;
 
 /// Read at once; on the stack, so that a tunnel at rest holds no buffer.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// After a client has said that it sends no more: how often to look whether it is there at all.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A client's wish to go on in another protocol.
-pub(super) struct UpgradeRequest {
-    on_upgrade: OnUpgrade,
-    /// What the endpoint is asked with, where the client cannot: then nothing else will do either.
-    key: Option<WebSocketKey>,
-}
-
-impl UpgradeRequest {
-    /// Whether any other good answer would be taken for a tunnel.
-    pub(super) fn is_required(&self) -> bool {
-        self.key.is_some()
-    }
-
-    /// Whether a 101 with these headers grants it. Where the key is the client's, so is the check.
-    pub(super) fn is_accepted(&self, headers: &HeaderMap) -> bool {
-        self.key.as_ref().is_none_or(|key| key.is_accepted_by(headers))
-    }
-}
-
-/// A client's wish to go on in another protocol, if it is one that may be granted. Over HTTP/2 the
-/// request becomes the upgrade that it stands for, with a key made of `nonce`.
-pub(super) fn extract_upgrade(
-    request: &mut Request<()>,
-    nonce: impl FnOnce() -> u128,
-) -> Option<UpgradeRequest> {
-    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
-        return from_extended_connect(request, &protocol, on_upgrade, nonce);
-    }
-    let mut protocols = request.headers().get_all(UPGRADE).iter();
-    let only = protocols.next().filter(|_| protocols.next().is_none())?;
-    let is_known = only.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes());
-    let is_requested = ConnectionOptions::from_headers(request.headers()).has_option("upgrade");
-    let is_eligible = *request.method() == Method::GET && request.version() == Version::HTTP_11;
-    (is_known && is_requested && is_eligible).then_some(UpgradeRequest { on_upgrade, key: None })
-}
-
-/// RFC 8441 5: the same as a GET, but for what the CONNECT says by itself. Of an unknown protocol it stays
-/// a CONNECT, which is refused.
-fn from_extended_connect(
-    request: &mut Request<()>,
-    protocol: &Protocol,
-    on_upgrade: OnUpgrade,
-    nonce: impl FnOnce() -> u128,
-) -> Option<UpgradeRequest> {
-    if protocol.as_ref() != PROTOCOL.as_bytes() || *request.method() != Method::CONNECT {
-        return None;
-    }
-    let key = WebSocketKey::new(nonce());
-    *request.method_mut() = Method::GET;
-    let headers = request.headers_mut();
-    headers.remove(SEC_WEBSOCKET_ACCEPT);
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(SEC_WEBSOCKET_KEY, key.header_value());
-    Some(UpgradeRequest { on_upgrade, key: Some(key) })
-}
-
-/// The 101 as a client of HTTP/2 is told it: a CONNECT that went well.
-pub fn adapt_upgrade_for_h2<B>(response: &mut Response<B>) {
-    *response.status_mut() = StatusCode::OK;
-    let headers = response.headers_mut();
-    headers.remove(UPGRADE);
-    headers.remove(SEC_WEBSOCKET_ACCEPT);
-}
-
-/// The fields of the 101 that are not the endpoint's.
-pub(super) fn set_upgrade_headers(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
-}
-
-/// A tunnel, to be run to its end.
-pub type TunnelFuture = Pin<Box<dyn Future<Output = ()>>>;
-
-/// What a client's connection goes on with when HTTP on it is over, or beside it, where it carries many
-/// streams: whoever serves the connection takes it when an answer is a 101. It counts as the same connection.
-#[derive(Default)]
-pub struct PendingTunnel(RefCell<Option<TunnelFuture>>);
-
-impl PendingTunnel {
-    pub(super) fn set(&self, tunnel: impl Future<Output = ()> + 'static) {
-        *self.0.borrow_mut() = Some(Box::pin(tunnel));
-    }
-
-    /// Takes it out, if there is one.
-    pub fn take(&self) -> Option<TunnelFuture> {
-        self.0.borrow_mut().take()
-    }
-}
-
-impl Clone for PendingTunnel {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl PartialEq for PendingTunnel {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for PendingTunnel {}
-
-impl fmt::Debug for PendingTunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sequel").field(&self.0.borrow().is_some()).finish()
-    }
-}
 
 /// A tunnel in the making.
 pub(super) struct TunnelSetup {

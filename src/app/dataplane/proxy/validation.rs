@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use crate::net::upstream::BodyFraming;
 
-use super::local_reply::LocalReplyReason;
+use super::local_reply_reason::LocalReplyReason;
 
 /// What the request path needs to know of a request that may pass.
 #[derive(Debug)]

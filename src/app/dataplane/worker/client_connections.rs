@@ -38,6 +38,14 @@ const PRESSURE_TIMEOUT_DIVISOR: u32 = 4;
 /// Where none are idle, they are looked for again after this long.
 const IDLE_SCAN_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// On the way out: time for a request that has arrived to be read. hyper closes a connection of
+/// which it has read nothing yet, whatever the kernel holds of it.
+pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(50);
+
+/// The same for a connection that was accepted on the way out: its first request may still be on
+/// its way.
+pub(super) const LATE_CONNECTION_DRAIN_GRACE: Duration = Duration::from_secs(1);
+
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionCommand {

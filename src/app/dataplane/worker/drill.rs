@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Request;
+use fastrand::Rng;
+use http::HeaderMap;
 
-use crate::app::dataplane::shared::WorkerReport;
+use crate::app::dataplane::shared::{InstanceShared, WorkerReport};
 use crate::logic::drill::{DrillView, ShareSampler};
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::snapshot::{PoolView, Target};
@@ -14,7 +15,8 @@ use crate::logic::request::retry::InFlightPolicy;
 use crate::logic::routing::PoolRoute;
 use crate::net::upstream::{ConnectionPool, FaultInjection, PoolEvent, PoolOptions};
 
-use super::{EndpointPools, Worker, WorkerView};
+use super::endpoint_pools::EndpointPools;
+use super::view::WorkerView;
 
 /// What a worker keeps for a drill.
 #[derive(Default)]
@@ -26,110 +28,94 @@ pub(super) struct WorkerDrill {
     sampler: ShareSampler,
 }
 
-impl Worker {
-    /// The view by which a request steers while a drill is on: that of its lane, if it is drawn.
-    #[cold]
-    pub fn view_for_request<'v, B>(
-        &self,
-        base_view: &'v Rc<WorkerView>,
-        drill_view: &'v Rc<WorkerView>,
+impl WorkerDrill {
+    /// Whether the drill of `drill_view` takes a request of `route`.
+    pub(super) fn is_selected(
+        &mut self,
+        drill_view: &WorkerView,
         route: &PoolRoute,
-        request: &Request<B>,
-    ) -> &'v Rc<WorkerView> {
-        let Some(drill) = &drill_view.drill else { return base_view };
-        if !drill.is_selected(route.pool, request.headers()) || !drill_view.has_pool(route) {
-            return base_view;
+        headers: &HeaderMap,
+        rng: &mut Rng,
+    ) -> bool {
+        let Some(drill) = &drill_view.drill else { return false };
+        if !drill.is_selected(route.pool, headers) || !drill_view.has_pool(route) {
+            return false;
         }
-        let mut worker_drill = self.drill.borrow_mut();
-        if drill.id <= worker_drill.last_ended_id {
-            return base_view;
+        if drill.id <= self.last_ended_id {
+            return false;
         }
-        let is_drawn = self.with_rng(|rng| worker_drill.sampler.is_sampled(drill.plan.share, rng));
+        let is_drawn = self.sampler.is_sampled(drill.plan.share, rng);
         drill.counters.record_request(is_drawn);
-        if is_drawn { drill_view } else { base_view }
-    }
-
-    /// The newest view of the same kind as `old`: that of a drill's lane for as long as it is on.
-    pub fn latest_view_like(&self, old: &WorkerView) -> Rc<WorkerView> {
-        let new = self.view();
-        let Some(drill) = &old.drill else { return new };
-        let is_same = |drill_view: &&Rc<WorkerView>| {
-            drill_view.drill.as_ref().is_some_and(|d| d.id == drill.id)
-        };
-        let same = new.drill_view.as_ref().filter(is_same);
-        Rc::clone(same.unwrap_or(&new))
+        is_drawn
     }
 
     /// The connections to `target` that requests of a drill have.
-    pub fn drill_connections_to(
-        &self,
+    pub(super) fn connections_to(
+        &mut self,
+        shared: &Arc<InstanceShared>,
         target: &Target,
         view: &PoolView,
         drill: &DrillView,
     ) -> Rc<ConnectionPool> {
-        let mut worker_drill = self.drill.borrow_mut();
-        if worker_drill.drill_id != drill.id {
-            let last_ended_id = worker_drill.last_ended_id;
-            *worker_drill =
-                WorkerDrill { drill_id: drill.id, last_ended_id, ..WorkerDrill::default() };
+        if self.drill_id != drill.id {
+            let last_ended_id = self.last_ended_id;
+            *self = Self { drill_id: drill.id, last_ended_id, ..Self::default() };
         }
         let zone = view.spec.zones.get(target.zone);
         let is_meant =
             zone.is_some_and(|zone| drill.plan.is_target(&zone.locality, target.address));
         let fault = drill.plan.fault;
         let fault = (is_meant && drill.is_failing).then_some(fault);
-        if let Some(pool) = worker_drill.endpoint_pools.get(target.id) {
+        if let Some(pool) = self.endpoint_pools.get(target.id) {
             if let Some(injection) = &pool.fault_injection {
                 injection.fault.set(fault);
             }
             return Rc::clone(pool);
         }
-        let (shared, drill_id) = (Arc::clone(&self.shared), drill.id);
+        let (drill_id, report_queue) = (drill.id, Arc::clone(shared));
         let on_event = move |PoolEvent::IdleClosed(endpoint)| {
-            shared.send_report(WorkerReport::DrillIdleClosed { drill: drill_id, endpoint });
+            report_queue.send_report(WorkerReport::DrillIdleClosed { drill: drill_id, endpoint });
         };
         let injection = FaultInjection::new(drill_id, is_meant, Arc::clone(&drill.counters));
         injection.fault.set(fault);
         let options = PoolOptions {
             target: target.clone(),
             pool_stats: Arc::clone(&view.stats),
-            descriptors: Arc::clone(&self.shared.descriptors),
+            descriptors: Arc::clone(&shared.descriptors),
             protocol: &view.spec.upstream_protocol,
             limits: &view.spec.limits,
             on_event: Rc::new(on_event),
         };
         let pool = ConnectionPool::with_fault_injection(options, Rc::new(injection));
-        worker_drill.endpoint_pools.insert(Rc::clone(&pool));
+        self.endpoint_pools.insert(Rc::clone(&pool));
         pool
     }
 
-    /// A verdict of a drill's director is down: requests that wait for the endpoint go elsewhere.
-    pub(super) fn abort_drill_requests(
+    /// Aborts requests of the drill that wait for `endpoint`, as `waiting` says; whether waiting
+    /// requests must be woken to notice it.
+    pub(super) fn abort_requests(
         &self,
         drill_id: u64,
         endpoint: EndpointId,
         waiting: InFlightPolicy,
-    ) {
-        let _ = self.view();
-        let worker_drill = self.drill.borrow();
-        if worker_drill.drill_id == drill_id
+    ) -> bool {
+        if self.drill_id == drill_id
             && waiting.should_abort(true)
-            && let Some(pool) = worker_drill.endpoint_pools.get(endpoint)
+            && let Some(pool) = self.endpoint_pools.get(endpoint)
         {
             pool.abort_waiting(waiting.should_abort(false));
-            self.timers.wake_all();
+            return true;
         }
+        false
     }
 
-    /// The drill is over.
-    pub(super) fn end_drill(&self, drill_id: u64, is_interrupted: bool) {
-        let _ = self.view();
-        let mut worker_drill = self.drill.borrow_mut();
-        worker_drill.last_ended_id = worker_drill.last_ended_id.max(drill_id);
-        if worker_drill.drill_id != drill_id {
-            return;
+    /// Ends the drill; whether it was the one that is on, so that waiting requests must be woken.
+    pub(super) fn end(&mut self, drill_id: u64, is_interrupted: bool) -> bool {
+        self.last_ended_id = self.last_ended_id.max(drill_id);
+        if self.drill_id != drill_id {
+            return false;
         }
-        let endpoint_pools = std::mem::take(&mut worker_drill.endpoint_pools);
+        let endpoint_pools = std::mem::take(&mut self.endpoint_pools);
         for pool in endpoint_pools.iter() {
             let Some(injection) = &pool.fault_injection else { continue };
             injection.is_finished.set(true);
@@ -138,14 +124,13 @@ impl Worker {
                 pool.abort_waiting(seemed_to_fail);
             }
         }
-        self.timers.wake_all();
+        true
     }
 
-    /// Looks after the connections of a drill, as after the others.
-    pub(super) fn maintain_drill(&self, view: &WorkerView, now: Instant, is_under_pressure: bool) {
-        let worker_drill = self.drill.borrow();
+    /// Closes idle connections of the drill, as housekeeping does for the others.
+    pub(super) fn maintain(&self, view: &WorkerView, now: Instant, is_under_pressure: bool) {
         let Some(drill_view) = &view.drill_view else { return };
-        for pool in worker_drill.endpoint_pools.iter() {
+        for pool in self.endpoint_pools.iter() {
             let id = pool.target.id;
             let mut views = drill_view.snapshot.pools.iter();
             let timeout = views

@@ -18,10 +18,11 @@ use crate::config::model::ServerLimits;
 use crate::net::write_coalescer::{FlushAfterPoll, WriteCoalescer};
 
 use self::stream_tracker::{H2StreamBody, StreamExecutor, StreamTracker};
-use super::Worker;
-use super::accept::{DRAIN_GRACE, LATE_CONNECTION_DRAIN_GRACE};
-use super::client_connections::{ClientConnection, ConnectionCommand};
+use super::client_connections::{
+    ClientConnection, ConnectionCommand, DRAIN_GRACE, LATE_CONNECTION_DRAIN_GRACE,
+};
 use super::handshake::AcceptedConnection;
+use super::state::Worker;
 
 /// Requests at once on one connection; Envoy's bound at the edge, as are both windows.
 const MAX_CONCURRENT_STREAMS: u32 = 100;

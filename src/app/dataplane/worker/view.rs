@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::dataplane::cookie_keys::Keyring;
+use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::app::dataplane::request_metrics::{PoolMetrics, RoutePoolMetrics};
-use crate::app::dataplane::shared::{HttpPolicy, InstanceShared};
+use crate::app::dataplane::shared::InstanceShared;
 use crate::logic::drill::DrillView;
 use crate::logic::health::evidence::LatencyWindow;
 use crate::logic::model::snapshot::{PoolView, Snapshot};

@@ -242,7 +242,7 @@ fn metrics_response(admin_state: &AdminState) -> AdminHttpResponse {
         ledger,
         &event_log::LogMetrics,
         #[cfg(feature = "otlp")]
-        &shared.traces,
+        &*shared.traces,
     ];
     let page = metrics::render(Instant::now(), &collectors);
     typed_response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into())

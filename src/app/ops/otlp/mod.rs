@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use crate::config::model::OtlpConfig;
 
-use crate::app::dataplane::shared::InstanceShared;
 use crate::app::ops::metrics::{Collect, FamilyWriter, families};
 
 /// Time that a stop grants to spans that are not exported yet.
@@ -86,21 +85,20 @@ impl Default for TraceQueue {
 }
 
 /// Stories go to this collector from now on. Without one, those that are still under way go to the last.
-pub fn set_target(shared: &Arc<InstanceShared>, target: Option<&OtlpConfig>) {
+pub fn set_target(queue: &Arc<TraceQueue>, target: Option<&OtlpConfig>) {
     let Some(target) = target else { return };
-    let exports = &shared.traces;
-    exports.capacity.store(target.queue_spans, Relaxed);
-    *lock(&exports.target) = Some(Arc::new(target.clone()));
-    let Some(work) = lock(&exports.receiver).take() else { return };
+    queue.capacity.store(target.queue_spans, Relaxed);
+    *lock(&queue.target) = Some(Arc::new(target.clone()));
+    let Some(work) = lock(&queue.receiver).take() else { return };
     let (end, ended) = blocking::channel();
-    let shared = Arc::clone(shared);
+    let exported_queue = Arc::clone(queue);
     let thread = std::thread::Builder::new().name("otlp".to_owned());
     let started = thread.spawn(move || {
-        exporter::run_exporter(&shared.traces, work);
+        exporter::run_exporter(&exported_queue, work);
         let _ = end.send(());
     });
     match started {
-        Ok(_) => *lock(&exports.exporter_ended) = Some(ended),
+        Ok(_) => *lock(&queue.exporter_ended) = Some(ended),
         Err(error) => tracing::error!(%error, "spans cannot be exported: no thread"),
     }
 }

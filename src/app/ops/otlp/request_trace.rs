@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Version};
 
-use crate::app::dataplane::access::TraceIds;
-use crate::app::dataplane::proxy::SpanId;
+use crate::app::dataplane::proxy::{SpanId, TraceIds};
 use crate::logic::model::id::Locality;
 
 /// A request that is over. Its texts are cut to a few kilobytes together.

@@ -5,12 +5,32 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::app::dataplane::proxy::ProxyBody;
+use crate::app::dataplane::access::{AccessRecord, RequestEnding};
+use crate::app::dataplane::proxy::local_reply_reason::LocalReplyReason;
 use crate::net::upstream::ResponseBodyError;
 
-use super::access_record::{AccessRecord, RequestEnding};
+use super::ProxyBody;
+
+/// Wraps the body of the response to a `method` request, so that `record` sees its bytes and its end.
+pub(in crate::app::dataplane::proxy) fn record_response(
+    record: &Rc<AccessRecord>,
+    method: &Method,
+    response: Response<ProxyBody>,
+) -> Response<ProxyBody> {
+    let status = response.status();
+    record.on_response(status);
+    if let Some(reason) = response.extensions().get::<LocalReplyReason>() {
+        record.set_ending(RequestEnding::LocalReply(*reason));
+    }
+    let is_sent = *method != Method::HEAD
+        && !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let record = Rc::clone(record);
+    response.map(|body| ProxyBody::Recorded(Box::new(RecordedBody::new(body, record, is_sent))))
+}
 
 /// A body, and the note that is over with it.
 pub struct RecordedBody {

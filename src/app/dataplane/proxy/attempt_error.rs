@@ -1,0 +1,66 @@
+//! Why an attempt gave no response, and what that means for the request.
+
+use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::limits::LimitExceeded;
+use crate::logic::request::retry::RequestExposure;
+use crate::net::upstream::{ClientBodyError, UpstreamError};
+
+use super::attempt_guard::AttemptGuard;
+use super::local_reply_reason::LocalReplyReason;
+
+/// Why a try gave no response.
+#[derive(Debug)]
+pub(super) enum AttemptError {
+    EndpointFailed {
+        failure: Failure,
+        reached: RequestExposure,
+    },
+    /// The endpoint's verdict turned down while its answer was awaited.
+    Aborted {
+        reached: RequestExposure,
+    },
+    Client(ClientBodyError),
+    /// This process is out of something.
+    LocalResources,
+    /// A limit left no room for it for too long.
+    LimitReached(LimitExceeded),
+}
+
+impl AttemptError {
+    /// The endpoint's answer breaks the rules.
+    pub(super) fn malformed() -> Self {
+        let failure = Failure::http(FailureReason::Malformed);
+        Self::EndpointFailed { failure, reached: RequestExposure::MaybeSent }
+    }
+}
+
+impl From<UpstreamError> for AttemptError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Endpoint { failure, reached } => {
+                Self::EndpointFailed { failure, reached }
+            }
+            UpstreamError::Client(fault) => Self::Client(fault),
+            UpstreamError::Local(_) => Self::LocalResources,
+            UpstreamError::LimitReached(full) => Self::LimitReached(full),
+        }
+    }
+}
+
+/// The reason that a request fails with if it cannot go on, and how much of it the endpoint may have
+/// seen; `Err` if it cannot go on in any case. What is the endpoint's failure is counted.
+pub(super) fn classify_error(
+    error: &AttemptError,
+    guard: &AttemptGuard,
+) -> Result<(LocalReplyReason, RequestExposure), LocalReplyReason> {
+    match *error {
+        AttemptError::EndpointFailed { failure, reached } => {
+            guard.record_failure(failure);
+            Ok((LocalReplyReason::from_failure(failure), reached))
+        }
+        AttemptError::Aborted { reached } => Ok((LocalReplyReason::EndpointDown, reached)),
+        AttemptError::Client(fault) => Err(LocalReplyReason::from_client_fault(fault)),
+        AttemptError::LocalResources => Err(LocalReplyReason::LocalLimit),
+        AttemptError::LimitReached(full) => Err(LocalReplyReason::from_limit(full)),
+    }
+}

@@ -1,0 +1,155 @@
+//! A response whose head has arrived: its body is taken whole, buffered or streamed.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::TRAILER;
+
+use crate::logic::model::outcome::Failure;
+use crate::logic::request::retry::RequestExposure;
+use crate::net::h1::{Framing, ResponseHead};
+use crate::net::upstream::{
+    AbortEpoch, ClientBodyError, Exchange, ReceivedBody, RequestBody, ResponseBody,
+    ResponseBodyError, UpstreamTunnel,
+};
+
+use super::attempt_error::AttemptError;
+use super::attempt_guard::AttemptGuard;
+use super::upstream_request::UpstreamRequest;
+
+/// A response of known length up to this is passed on only when it is complete, so that one which
+/// is cut can still be asked for elsewhere.
+const MAX_BUFFERED_RESPONSE_BYTES: u64 = 64 * 1024;
+
+/// An answer that has begun: its head, and the exchange that its body comes by.
+pub(super) struct StartedResponse {
+    pub(super) head: ResponseHead,
+    pub(super) exchange: Exchange,
+    pub(super) abort_epoch: AbortEpoch,
+}
+
+/// A body that is passed on only when it is complete.
+pub(super) struct BufferingResponse {
+    head: ResponseHead,
+    body: Box<ResponseBody>,
+    abort_epoch: AbortEpoch,
+}
+
+/// A response that can be passed on to the client.
+pub(super) struct UpstreamResponse {
+    pub(super) head: ResponseHead,
+    pub(super) body: ReceivedBody,
+}
+
+impl UpstreamResponse {
+    fn complete(head: ResponseHead, body: Bytes) -> Self {
+        Self { head, body: ReceivedBody::Complete(body) }
+    }
+
+    fn streaming(head: ResponseHead, body: Box<ResponseBody>) -> Self {
+        Self { head, body: ReceivedBody::Streaming(body) }
+    }
+}
+
+/// How much of an answer there is.
+pub(super) enum BodyProgress {
+    /// All that the client has to wait for.
+    Ready(UpstreamResponse),
+    Buffering(BufferingResponse),
+}
+
+impl StartedResponse {
+    /// Whether the endpoint goes on in another protocol.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.head.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// The head, and the connection for that other protocol.
+    pub(super) fn into_tunnel(self) -> (ResponseHead, Option<UpstreamTunnel>, AbortEpoch) {
+        (self.head, self.exchange.into_tunnel(), self.abort_epoch)
+    }
+
+    /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
+    /// stream.
+    pub(super) fn receive_body(
+        self,
+        upstream: &UpstreamRequest<'_>,
+        outgoing: &mut RequestBody,
+        guard: &AttemptGuard,
+    ) -> Result<BodyProgress, AttemptError> {
+        let Self { mut head, exchange, abort_epoch } = self;
+        if head.framing == Framing::Chunked && !upstream.can_receive_trailers() {
+            head.headers.remove(TRAILER);
+        }
+        if exchange.has_complete_body(&head) {
+            let whole = exchange.into_complete_body(&head, guard.connections());
+            guard.on_complete();
+            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, whole)));
+        }
+        let is_sent = exchange.is_sent();
+        let rest = if is_sent { None } else { Some(outgoing.take_rest()) };
+        let connections = Rc::clone(guard.connections());
+        let idle = upstream.timeouts.idle;
+        let mut body =
+            ResponseBody::new(exchange, &head, rest, connections, idle, upstream.is_h2());
+        if !is_sent {
+            return Ok(BodyProgress::Ready(UpstreamResponse::streaming(head, body)));
+        }
+        if let Some(whole) = body.try_complete().map_err(body_error)? {
+            guard.on_complete();
+            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, whole)));
+        }
+        let is_small = body.remaining().is_some_and(|left| left <= MAX_BUFFERED_RESPONSE_BYTES);
+        if is_small && upstream.is_idempotent && outgoing.is_replayable() {
+            Ok(BodyProgress::Buffering(BufferingResponse { head, body, abort_epoch }))
+        } else {
+            Ok(BodyProgress::Ready(UpstreamResponse::streaming(head, body)))
+        }
+    }
+
+    /// The request goes elsewhere, and nobody wants this answer.
+    pub(super) fn discard(self, upstream: &UpstreamRequest<'_>, guard: &AttemptGuard) {
+        let Self { head, exchange, .. } = self;
+        // What is still being sent is ended by a reset.
+        if exchange.is_sent() {
+            let connections = Rc::clone(guard.connections());
+            ResponseBody::new(exchange, &head, None, connections, upstream.timeouts.idle, false)
+                .discard();
+        }
+    }
+}
+
+impl BufferingResponse {
+    /// Waits for all of the body.
+    pub(super) async fn complete(
+        mut self,
+        guard: &AttemptGuard,
+    ) -> Result<UpstreamResponse, AttemptError> {
+        let whole: Result<Bytes, ResponseBodyError> = tokio::select! {
+            biased;
+            whole = self.body.collect() => whole,
+            () = guard.connections().wait_for_abort(self.abort_epoch, true) => {
+                return Err(AttemptError::Aborted { reached: RequestExposure::MaybeSent });
+            }
+        };
+        let whole = whole.map_err(body_error)?;
+        guard.on_complete();
+        if self.body.has_trailers() {
+            self.body.restore(whole);
+            return Ok(UpstreamResponse::streaming(self.head, self.body));
+        }
+        Ok(UpstreamResponse::complete(self.head, whole))
+    }
+}
+
+fn body_error(error: ResponseBodyError) -> AttemptError {
+    match error {
+        ResponseBodyError::Endpoint(reason) => AttemptError::EndpointFailed {
+            failure: Failure::http(reason),
+            reached: RequestExposure::MaybeSent,
+        },
+        ResponseBodyError::Client => AttemptError::Client(ClientBodyError::Aborted),
+        ResponseBodyError::Drained => AttemptError::Aborted { reached: RequestExposure::MaybeSent },
+    }
+}

@@ -1,0 +1,52 @@
+//! The request as it is sent to endpoints: the same at every attempt.
+
+use http::{Request, Version};
+
+use crate::app::dataplane::worker::PoolLocal;
+use crate::logic::request::response_timeout::AttemptTimeouts;
+use crate::logic::routing::{HeaderMutations, RouteTimeouts};
+use crate::net::trailers;
+
+use super::downstream::Downstream;
+use super::interim_responses::InterimResponses;
+use super::validation::ValidatedRequest;
+
+/// What is asked, the same at every try.
+pub(super) struct UpstreamRequest<'a> {
+    pub(super) request: &'a Request<()>,
+    pub(super) validated: &'a ValidatedRequest<'a>,
+    pub(super) downstream: &'a Downstream<'a>,
+    pub(super) via: &'a str,
+    pub(super) timeouts: RouteTimeouts,
+    /// Bytes of its body in a second, at least; zero is no bound.
+    pub(super) body_rate: u64,
+    pub(super) max_head_bytes: usize,
+    /// Sending it twice does no harm.
+    pub(super) is_idempotent: bool,
+    /// It may be asked of two endpoints at once: it has no body, and its route allows it.
+    pub(super) can_hedge: bool,
+    /// The endpoint is asked to go on in another protocol.
+    pub(super) is_upgrade: bool,
+    /// Where interim answers to it go, if anybody wants them.
+    pub(super) interim_responses: Option<&'a InterimResponses>,
+    /// What its route changes of an answer's head.
+    pub(super) response_headers: &'a HeaderMutations,
+}
+
+impl UpstreamRequest<'_> {
+    pub(super) fn is_h2(&self) -> bool {
+        self.request.version() == Version::HTTP_2
+    }
+
+    /// Whether the client can take what follows a body.
+    pub(super) fn can_receive_trailers(&self) -> bool {
+        self.is_h2() || trailers::has_te_trailers(self.request.headers())
+    }
+
+    pub(super) fn attempt_timeouts(&self, local: &PoolLocal) -> AttemptTimeouts {
+        let latency = local.latency.borrow();
+        let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
+        let RouteTimeouts { response, idle, .. } = self.timeouts;
+        AttemptTimeouts { stall, slow, response, idle, body_rate: self.body_rate }
+    }
+}
