@@ -1,4 +1,4 @@
-//! Asks the admin listener of a running instance.
+//! An HTTP/1.0 client for the admin listener of a running instance.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use super::{EXIT_FAILED, EXIT_OK};
 
-/// The whole exchange ends by then.
+/// The time limit of each step of an exchange.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Largest answer that is read.
+/// Size limit of a response.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// An answer of the admin listener.
+/// A response of the admin listener.
 #[derive(Debug)]
 pub struct ApiResponse {
     /// The status line's code.
     pub status: u16,
-    /// All of the body.
+    /// The whole body.
     pub body: String,
 }
 
-/// `GET path` at `admin`.
+/// Sends `GET path` to `admin`.
 ///
 /// # Errors
-/// If nobody answers in time, or not in HTTP.
+/// If no response arrives in time, or none in HTTP.
 pub fn get(admin: SocketAddr, path: &str) -> io::Result<ApiResponse> {
     exchange(admin, &format!("GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n"))
 }
 
-/// `method path` at `admin`, with a body of JSON.
+/// Sends `method path` to `admin`, with a JSON body.
 ///
 /// # Errors
 /// As [`get`].
@@ -40,7 +40,7 @@ pub fn send(admin: SocketAddr, method: &str, path: &str, body: &str) -> io::Resu
     exchange(admin, &format!("{head}{kind}{body}"))
 }
 
-/// A good answer of `admin`; what else came of asking is said on standard error.
+/// Returns a response with a status below 300; prints anything else on standard error.
 pub fn success_or_report(
     admin: SocketAddr,
     result: io::Result<ApiResponse>,
@@ -49,13 +49,13 @@ pub fn success_or_report(
         Ok(answer) if answer.status < 300 => return Some(answer),
         Ok(answer) => eprintln!("gapless: {}", answer.body.trim_end()),
         Err(error) => eprintln!(
-            "gapless: nobody to ask at {admin}: {error}; `--admin` says where the admin listener is"
+            "gapless: no answer from {admin}: {error}; `--admin` says where the admin listener is"
         ),
     }
     None
 }
 
-/// Asks at `admin`, prints the answer as it comes, and gives the exit code.
+/// Sends `GET path` to `admin`, prints the body, and returns the exit code.
 ///
 /// # Errors
 /// When `out` cannot be written to.

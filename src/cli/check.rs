@@ -1,4 +1,4 @@
-//! `gapless check`: is this configuration good, and if not, where and why?
+//! `gapless check`: reports the errors of a configuration, or counts what it has.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::logic::discovery::PLACEHOLDERS_PER_NAME;
 
 use super::{EXIT_BAD_CONFIGURATION, EXIT_OK};
 
-/// How the result is written.
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     Text {
@@ -24,14 +24,14 @@ pub enum OutputFormat {
     Json,
 }
 
-/// What a configuration has, counted.
+/// The number of parts of a configuration, by kind.
 struct ConfigCounts {
     listeners: usize,
     routes: usize,
     pools: usize,
     endpoints: usize,
     zones: usize,
-    /// What endpoints are found by.
+    /// The names that endpoints are resolved from.
     names: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ impl ConfigCounts {
     }
 }
 
-/// That names are not looked up here.
+/// The part of the summary about names, which `check` does not resolve.
 fn dns_names_text(names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
@@ -153,7 +153,7 @@ fn dns_names_text(names: &[String]) -> String {
     )
 }
 
-/// Says, where it is so, that names are not looked up here.
+/// Writes a note if the configuration has names, which predictions replace by placeholders.
 ///
 /// # Errors
 /// When `out` cannot be written to.

@@ -1,10 +1,10 @@
-//! `gapless healthcheck`: asks a running instance whether it is alive, for containers without curl.
+//! `gapless healthcheck`: checks whether a running instance is alive, for containers without curl.
 
 use std::net::SocketAddr;
 
 use super::{EXIT_FAILED, EXIT_OK, admin_client};
 
-/// Asks `/healthz` (or `/readyz`) at `admin`; the exit code.
+/// Requests `/healthz` (or `/readyz`) from `admin`; returns the exit code.
 pub fn healthcheck(admin: SocketAddr, ready: bool) -> u8 {
     let path = if ready { "/readyz" } else { "/healthz" };
     match admin_client::get(admin, path) {

@@ -1,4 +1,4 @@
-//! `gapless incidents`: asks a running instance, or the state directory, what has failed so far.
+//! `gapless incidents`: lists incidents of a running instance, or of a state directory.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,50 +10,50 @@ use crate::app::ops::ledger::query::{IncidentFormat, IncidentQuery};
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client};
 
-/// How incidents are printed.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum IncidentsFormat {
-    /// A table, or with an ID its story
+    /// A table, or the timeline of the incident ID
     Text,
     /// One JSON object
     Json,
-    /// One line for each, with commas between the values
+    /// Comma-separated values, one line per incident
     Csv,
 }
 
-/// What is asked on the command line.
+/// The arguments of `gapless incidents`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct IncidentsArguments {
-    /// The number of an incident, to see its story
+    /// The number of an incident, to show its timeline
     id: Option<u64>,
-    /// Of this pool only
+    /// Only of this pool
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
-    /// Of this zone only, such as us-south/us-south-1
+    /// Only of this zone, such as us-south/us-south-1
     #[arg(long, value_name = "REGION/ZONE")]
     zone: Option<String>,
-    /// Of this region only
+    /// Only of this region
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
-    /// Of this class only: refused, reset, silent, bad_status or tls
+    /// Only of this class: refused, reset, silent, bad_status or tls
     #[arg(long)]
     class: Option<String>,
-    /// Not over before this: 24h or 7d ago, or 2026-01-31T12:00:00Z
+    /// Only incidents that ended after this time, or run: 24h or 7d ago, or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Begun before this
+    /// Only incidents that began before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// The newest of single endpoints [default: 1000]
+    /// The most incidents of single endpoints, the newest first [default: 1000]
     #[arg(long)]
     limit: Option<usize>,
-    /// How they are printed
+    /// Format of the output
     #[arg(long, value_enum, default_value = "text")]
     format: IncidentsFormat,
-    /// The instance's admin listener
+    /// Address of the instance's admin listener
     #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::parse_admin_address)]
     admin: SocketAddr,
-    /// Read this state directory, and ask no instance
+    /// Read this state directory in place of a running instance
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -61,16 +61,16 @@ pub struct IncidentsArguments {
 impl IncidentsArguments {
     fn query(self) -> IncidentQuery {
         let Self { id, pool, zone, region, class, since, until, limit, format, .. } = self;
-        let form = match format {
+        let format = match format {
             IncidentsFormat::Text => IncidentFormat::Text,
             IncidentsFormat::Json => IncidentFormat::Json,
             IncidentsFormat::Csv => IncidentFormat::Csv,
         };
-        IncidentQuery { id, pool, zone, region, class, since, until, limit, format: form }
+        IncidentQuery { id, pool, zone, region, class, since, until, limit, format }
     }
 }
 
-/// Prints what is asked for, and gives the exit code.
+/// Prints the incidents, and returns the exit code.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -80,8 +80,8 @@ pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Res
     if let Some(directory) = state_dir {
         return match ledger::query_directory(&directory, &query) {
             Ok(LedgerReply::Rendered(_, page)) => out.write_all(page.as_bytes()).map(|()| EXIT_OK),
-            Ok(LedgerReply::BadQuery(why)) => {
-                eprintln!("gapless: {why}");
+            Ok(LedgerReply::BadQuery(error)) => {
+                eprintln!("gapless: {error}");
                 Ok(EXIT_USAGE)
             }
             Err(error) => {
@@ -101,8 +101,8 @@ pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Res
         }
         Err(error) => {
             eprintln!(
-                "gapless: nobody to ask at {admin}: {error}; `--admin` says where the admin listener \
-                 is, and `--state-dir` reads what an instance has left"
+                "gapless: no answer from {admin}: {error}; `--admin` says where the admin listener \
+                 is, and `--state-dir` reads the ledger of a stopped instance"
             );
             Ok(EXIT_FAILED)
         }

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: one module per subcommand.
 
 pub mod admin_client;
 pub mod check;
@@ -15,22 +15,23 @@ pub mod whatif;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::app::ops::explain::query::{ExplainFormat, ExplainQuery};
 use crate::config::LoadError;
+use crate::config::model::Config;
 use check::OutputFormat;
 use run::LogFormat;
 
-/// Exit code: all is well.
+/// Exit code of success.
 pub const EXIT_OK: u8 = 0;
-/// Exit code: it was tried, and failed.
+/// Exit code of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
-/// Exit code: the arguments make no sense.
+/// Exit code for invalid arguments.
 pub const EXIT_USAGE: u8 = 2;
-/// Exit code: the configuration is wrong.
+/// Exit code for a configuration with errors.
 pub const EXIT_BAD_CONFIGURATION: u8 = 64;
 
 /// A load balancer that predicts, measures and closes its own failover gap.
@@ -55,18 +56,18 @@ enum CliCommand {
     Run {
         /// The configuration file
         config: PathBuf,
-        /// How lines of the log look
+        /// Format of the log
         #[arg(long, value_enum, default_value = "text")]
         log: LogFormat,
     },
-    /// Check a configuration: every error at once, each with its place and its mend
+    /// Check a configuration and report every error, each with its place and what to write
     Check {
         /// The configuration file
         config: PathBuf,
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Predict how long each kind of failure goes unseen
+    /// Predict how long each kind of failure stays undetected
     Predict {
         /// The configuration file
         config: PathBuf,
@@ -75,7 +76,7 @@ enum CliCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Find the detection window that meets a target at the least probing
+    /// Find the detection window that meets a target with the fewest probes
     Tune {
         /// The configuration file
         config: PathBuf,
@@ -84,61 +85,56 @@ enum CliCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Where traffic would go if something were lost, and whether it would fit
+    /// Show where traffic would go after a loss, and whether the capacity suffices
     Whatif {
         #[command(flatten)]
         arguments: whatif::WhatifArguments,
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// See a zone die under load, and the gap measured against what was predicted
+    /// Fail a zone under load and compare the measured gap with the prediction
     Demo {
         #[command(flatten)]
         options: demo::DemoOptions,
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// One of the demo's endpoints
+    /// One of the demo's endpoints (used by `demo`)
     #[command(hide = true)]
     DemoEndpoint {
-        /// Where it listens
+        /// The address to listen on
         address: SocketAddr,
     },
-    /// Ask a running instance why an endpoint, a zone or a region is as it is
+    /// Explain the state of an endpoint, a zone or a region of a running instance
     Explain {
         /// An address such as 10.0.1.11:9000, a zone such as us-south/us-south-1, or a region
         what: String,
-        /// In this pool only; otherwise in every pool that has it
+        /// In this pool only [default: every pool that has it]
         #[arg(long, value_name = "NAME")]
         pool: Option<String>,
-        /// The instance's admin listener
-        #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
-        admin: SocketAddr,
         #[command(flatten)]
-        output: OutputArguments,
+        instance: AdminArguments,
     },
-    /// What has failed so far: when, for how long, as predicted or not, and what clients saw of it
+    /// List past failures: when, for how long, the prediction, and the effect on clients
     Incidents(incidents::IncidentsArguments),
-    /// Nines, error budgets and burn rates, by route, pool, zone and region
+    /// Show availability, error budgets and burn rates by route, pool, zone and region
     Slo {
-        /// The instance's admin listener
-        #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
-        admin: SocketAddr,
         #[command(flatten)]
-        output: OutputArguments,
+        instance: AdminArguments,
     },
-    /// Have a zone of a running instance seem to fail for a share of its requests, and see what comes of it
+    /// Inject a failure of a zone into a share of a running instance's requests, and report the
+    /// effect
     Drill {
         #[command(subcommand)]
         action: drill::DrillCommand,
-        /// The instance's admin listener
+        /// Address of the instance's admin listener
         #[arg(long, global = true, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
         admin: SocketAddr,
-        /// How the result is printed
+        /// Format of the output
         #[arg(long, global = true, value_enum, default_value = "text")]
         format: FormatArgument,
     },
-    /// What runs, where its traffic goes, and what operators have ordered
+    /// Show pools, traffic shares and operator orders of a running instance
     Status {
         #[command(flatten)]
         instance: AdminArguments,
@@ -147,21 +143,21 @@ enum CliCommand {
     Order(orders::OrderCommand),
     /// Print the JSON Schema of the configuration
     Schema,
-    /// Ask a running instance whether it is alive
+    /// Check whether a running instance is alive
     Healthcheck {
-        /// Its admin listener
+        /// Address of the instance's admin listener
         #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
         admin: SocketAddr,
-        /// Ask whether it is ready for traffic, not only alive
+        /// Check whether it is ready for traffic, not only alive
         #[arg(long)]
         ready: bool,
     },
 }
 
-/// A running instance, and how what it says is printed.
+/// A running instance, and the format of the output.
 #[derive(Clone, Copy, Debug, Args)]
 struct AdminArguments {
-    /// The instance's admin listener
+    /// Address of the instance's admin listener
     #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
     admin: SocketAddr,
     #[command(flatten)]
@@ -170,14 +166,14 @@ struct AdminArguments {
 
 #[derive(Clone, Copy, Debug, Args)]
 struct OutputArguments {
-    /// How the result is printed
+    /// Format of the output
     #[arg(long, value_enum, default_value = "text")]
     format: FormatArgument,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatArgument {
-    /// For people
+    /// Text for a terminal
     Text,
     /// One JSON object
     Json,
@@ -192,12 +188,12 @@ impl OutputArguments {
     }
 }
 
-/// Runs the command that the process was started with; the exit code.
+/// Runs the command in the arguments of the process; returns the exit code.
 pub fn main() -> u8 {
     let arguments = match CliArguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too, and are no mistakes.
+            // Help and version are reported as errors too.
             let _ = error.print();
             return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
         }
@@ -210,7 +206,7 @@ pub fn main() -> u8 {
         (None, None) => return EXIT_USAGE,
     };
     run_command(command).unwrap_or_else(|error| {
-        // Nobody reads any more what was to be printed: `gapless schema | head`.
+        // The reader of the output has gone, as in `gapless schema | head`.
         let is_pipe = error.kind() == std::io::ErrorKind::BrokenPipe;
         if !is_pipe {
             eprintln!("gapless: {error}");
@@ -219,18 +215,40 @@ pub fn main() -> u8 {
     })
 }
 
-/// Reads `127.0.0.1:9900` or `http://127.0.0.1:9900/`.
+/// Parses `127.0.0.1:9900` or `http://127.0.0.1:9900/`.
 fn parse_admin_address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').parse()
 }
 
-/// Says on standard error what is wrong with a configuration; the exit code.
+/// Prints the errors of a configuration on standard error; returns the exit code.
 fn report_load_error(error: &LoadError) -> u8 {
     match error {
         LoadError::Invalid(report) => eprint!("{}", report.render(std::io::stderr().is_terminal())),
         LoadError::Unreadable { .. } => eprintln!("gapless: {error}"),
     }
     EXIT_BAD_CONFIGURATION
+}
+
+/// Loads a configuration with placeholders for endpoints of names. On an error, prints it and
+/// returns the exit code.
+fn load_for_simulation(path: &Path) -> Result<Config, u8> {
+    match crate::config::load(path) {
+        Ok(loaded) => Ok(loaded.config.with_placeholder_endpoints()),
+        Err(error) => Err(report_load_error(&error)),
+    }
+}
+
+/// Prints a page of the admin API that is available as text and as JSON.
+fn print_page(
+    instance: AdminArguments,
+    path: &str,
+    out: &mut impl std::io::Write,
+) -> std::io::Result<u8> {
+    let format = match instance.output.format {
+        FormatArgument::Text => "text",
+        FormatArgument::Json => "json",
+    };
+    admin_client::print_response(instance.admin, &format!("{path}?format={format}"), out)
 }
 
 fn run_command(command: CliCommand) -> std::io::Result<u8> {
@@ -241,22 +259,16 @@ fn run_command(command: CliCommand) -> std::io::Result<u8> {
             Ok(run::run(&config, log))
         }
         CliCommand::Check { config, output } => check::check(&config, output.format(), &mut out),
-        CliCommand::Predict { config, arguments, output } => {
-            let loaded = match crate::config::load(&config) {
-                Ok(loaded) => loaded,
-                Err(error) => return Ok(report_load_error(&error)),
-            };
-            let config = loaded.config.with_placeholder_endpoints();
-            predict::run(&config, &arguments, output.format(), &mut out).map(|()| EXIT_OK)
-        }
-        CliCommand::Tune { config, arguments, output } => {
-            let loaded = match crate::config::load(&config) {
-                Ok(loaded) => loaded,
-                Err(error) => return Ok(report_load_error(&error)),
-            };
-            let config = loaded.config.with_placeholder_endpoints();
-            tune::run(&config, &arguments, output.format(), &mut out)
-        }
+        CliCommand::Predict { config, arguments, output } => match load_for_simulation(&config) {
+            Ok(config) => {
+                predict::run(&config, &arguments, output.format(), &mut out).map(|()| EXIT_OK)
+            }
+            Err(exit_code) => Ok(exit_code),
+        },
+        CliCommand::Tune { config, arguments, output } => match load_for_simulation(&config) {
+            Ok(config) => tune::run(&config, &arguments, output.format(), &mut out),
+            Err(exit_code) => Ok(exit_code),
+        },
         CliCommand::Whatif { arguments, output } => {
             whatif::run(&arguments, output.format(), &mut out)
         }
@@ -269,29 +281,20 @@ fn run_command(command: CliCommand) -> std::io::Result<u8> {
             drop(out);
             demo::run_endpoint(address)
         }
-        CliCommand::Explain { what, pool, admin, output } => {
-            let form = match output.format {
+        CliCommand::Explain { what, pool, instance: AdminArguments { admin, output } } => {
+            let format = match output.format {
                 FormatArgument::Text => ExplainFormat::Text,
                 FormatArgument::Json => ExplainFormat::Json,
             };
-            admin_client::print_response(
-                admin,
-                &ExplainQuery { target_name: what, pool, format: form }.to_request_target(),
-                &mut out,
-            )
+            let query = ExplainQuery { target_name: what, pool, format };
+            admin_client::print_response(admin, &query.to_request_target(), &mut out)
         }
         CliCommand::Incidents(arguments) => incidents::incidents(arguments, &mut out),
-        CliCommand::Slo { admin, output } => {
-            let form = if output.format == FormatArgument::Json { "json" } else { "text" };
-            admin_client::print_response(admin, &format!("/api/v1/slo?format={form}"), &mut out)
-        }
+        CliCommand::Slo { instance } => print_page(instance, "/api/v1/slo", &mut out),
         CliCommand::Drill { action, admin, format } => {
             drill::drill(admin, action, OutputArguments { format }.format(), &mut out)
         }
-        CliCommand::Status { instance: AdminArguments { admin, output } } => {
-            let form = if output.format == FormatArgument::Json { "json" } else { "text" };
-            admin_client::print_response(admin, &format!("/api/v1/status?format={form}"), &mut out)
-        }
+        CliCommand::Status { instance } => print_page(instance, "/api/v1/status", &mut out),
         CliCommand::Order(action) => orders::order(action, &mut out),
         CliCommand::Schema => schema::schema(&mut out).map(|()| EXIT_OK),
         CliCommand::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),

@@ -1,4 +1,4 @@
-//! `gapless drain`, `weight`, `evacuate`, `restore`: what an operator orders a running instance to do.
+//! `gapless drain`, `weight`, `evacuate`, `restore`: sends operator orders to a running instance.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,12 +11,12 @@ use super::check::OutputFormat;
 use super::{AdminArguments, EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::app::control::orders::OrderRequestBody;
 
-/// An order, and to whom it is given.
+/// An order, and the instance that receives it.
 #[derive(Debug, Subcommand)]
 pub(super) enum OrderCommand {
-    /// No new requests for an endpoint: what runs there ends by itself, or at a deadline
+    /// Drain an endpoint: no new requests; running ones end by themselves or at a deadline
     Drain {
-        /// Its address, such as 10.0.1.11:9000
+        /// Address of the endpoint, such as 10.0.1.11:9000
         endpoint: String,
         #[command(flatten)]
         drain: DrainArguments,
@@ -25,18 +25,18 @@ pub(super) enum OrderCommand {
         #[command(flatten)]
         instance: AdminArguments,
     },
-    /// Another weight for an endpoint than the declared one
+    /// Override the weight of an endpoint
     Weight {
-        /// Its address, such as 10.0.1.11:9000
+        /// Address of the endpoint, such as 10.0.1.11:9000
         endpoint: String,
-        /// From 1 to 1000
+        /// The weight, from 1 to 1000
         weight: u32,
         #[command(flatten)]
         common: OrderArguments,
         #[command(flatten)]
         instance: AdminArguments,
     },
-    /// No new requests for a zone or a region, unless too little would be left
+    /// Drain a zone or a region, unless too little capacity would be left
     Evacuate {
         /// A zone such as us-south/us-south-1, or a region
         place: String,
@@ -47,9 +47,9 @@ pub(super) enum OrderCommand {
         #[command(flatten)]
         instance: AdminArguments,
     },
-    /// Take back what was ordered of an endpoint, a zone or a region
+    /// Revoke the orders for an endpoint, a zone or a region
     Restore {
-        /// As it was drained, weighed or evacuated
+        /// The endpoint, zone or region of the orders
         what: String,
         #[command(flatten)]
         common: OrderArguments,
@@ -60,37 +60,37 @@ pub(super) enum OrderCommand {
 
 const ORDERS_PATH: &str = "/api/v1/orders";
 
-/// What every order may have.
+/// The options of every order.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct OrderArguments {
-    /// In this pool only; otherwise in every pool that has it
+    /// In this pool only [default: every pool that has it]
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
-    /// It is over by itself after this time, such as 1h; otherwise it holds until it is restored
+    /// Time after which the order expires, such as 1h [default: it holds until it is restored]
     #[arg(long = "for", value_name = "TIME")]
     length: Option<String>,
-    /// Why, for whoever looks later
+    /// The reason, shown with the order
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
 
-/// What an order may have by which something is drained.
+/// The options of orders that drain.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct DrainArguments {
-    /// Its share goes to nothing over this time, such as 30s; otherwise at once
+    /// Time over which the share shrinks to zero, such as 30s [default: at once]
     #[arg(long, value_name = "TIME")]
     over: Option<String>,
-    /// After that, WebSockets and answers on their way may stay for so long [default: 30s]
+    /// Time after that for WebSockets and running responses to end [default: 30s]
     #[arg(long, value_name = "TIME")]
     deadline: Option<String>,
-    /// Even if too little would be left
+    /// Drain even if too little capacity would be left
     #[arg(long)]
     force: bool,
 }
 
-/// Gives the order; the exit code.
+/// Sends the order; returns the exit code.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -113,11 +113,11 @@ pub(super) fn order(action: OrderCommand, out: &mut impl Write) -> io::Result<u8
     send_order(admin, &request, output.format(), out)
 }
 
-fn order_request(word: &str, of: String, common: OrderArguments) -> OrderRequestBody {
+fn order_request(order: &str, target: String, common: OrderArguments) -> OrderRequestBody {
     let OrderArguments { pool, length, note } = common;
     OrderRequestBody {
-        order: word.to_owned(),
-        of,
+        order: order.to_owned(),
+        of: target,
         pool,
         length,
         note,
@@ -126,13 +126,13 @@ fn order_request(word: &str, of: String, common: OrderArguments) -> OrderRequest
 }
 
 fn drain_request(
-    word: &str,
-    of: String,
+    order: &str,
+    target: String,
     drain: DrainArguments,
     common: OrderArguments,
 ) -> OrderRequestBody {
     let DrainArguments { over, deadline, force } = drain;
-    OrderRequestBody { over, deadline, force, ..order_request(word, of, common) }
+    OrderRequestBody { over, deadline, force, ..order_request(order, target, common) }
 }
 
 fn send_order(
@@ -141,19 +141,21 @@ fn send_order(
     format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    if let Err(why) = request.to_command(Instant::now()) {
-        eprintln!("gapless: {why}");
+    if let Err(error) = request.to_command(Instant::now()) {
+        eprintln!("gapless: {error}");
         return Ok(EXIT_USAGE);
     }
     let body = serde_json::to_string(request)?;
     let query = if format == OutputFormat::Json { "" } else { "?format=text" };
     let response = admin_client::send(admin, "POST", &format!("{ORDERS_PATH}{query}"), &body);
-    // By 409 the instance says that too little would be left, or that this is not the time.
-    let is_capacity_refusal =
-        response.as_ref().is_ok_and(|one| one.status == 409 && one.body.contains("left"));
+    // The instance answers 409 if too little capacity would be left, or if the order conflicts with
+    // another.
+    let is_capacity_refusal = response
+        .as_ref()
+        .is_ok_and(|response| response.status == 409 && response.body.contains("left"));
     let Some(response) = admin_client::success_or_report(admin, response) else {
         if is_capacity_refusal {
-            eprintln!("gapless: `--force` does it all the same");
+            eprintln!("gapless: `--force` overrides this");
         }
         return Ok(EXIT_FAILED);
     };

@@ -1,4 +1,4 @@
-//! `gapless run CONFIG`: the proxy.
+//! `gapless run CONFIG`: runs the proxy.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -19,21 +19,22 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use super::{EXIT_FAILED, EXIT_OK, report_load_error};
 
-/// What a round trip to an endpoint is taken to cost where nothing was measured yet.
+/// The assumed round trip to an endpoint before any is measured.
 const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// How lines of the log look.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Runs until a signal says otherwise; the exit code.
+/// Runs until a signal stops the instance; returns the exit code.
 pub fn run(path: &Path, log: LogFormat) -> u8 {
-    // What runs may be replaced on the disk later, and sockets are taken before there are threads.
+    // The executable may be replaced on disk later, so its path is resolved now. Inherited sockets
+    // must be taken before any thread starts.
     let executable = Executable::of_this_process();
     let (sockets, faults) = InheritedListeners::from_service_manager();
     let read = config::read(path).and_then(|bytes| {
@@ -44,7 +45,7 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
         Ok(read) => read,
         Err(error) => return report_load_error(&error),
     };
-    // Written out when dropped, at the very end.
+    // Dropping the guard at the end of `run` flushes the log.
     let _log = start_log(log);
     raise_descriptor_limit(&loaded.config);
     crate::app::ops::metrics::install_recorder();
@@ -86,7 +87,7 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
     }
 }
 
-/// What comes from the processes before this one and around it.
+/// Collects what is inherited from the predecessor and from the service manager.
 fn start_origin(
     executable: io::Result<Executable>,
     mut sockets: InheritedListeners,
@@ -94,7 +95,7 @@ fn start_origin(
     let executable = match executable {
         Ok(executable) => Some(executable),
         Err(error) => {
-            tracing::warn!(%error, "no upgrade in place: what was started cannot be found");
+            tracing::warn!(%error, "no upgrade in place: the executable of this process cannot be found");
             None
         }
     };
@@ -105,7 +106,8 @@ fn start_origin(
     Ok(ProcessOrigin { executable, inherited_sockets: sockets, predecessor })
 }
 
-/// Uses all descriptors that the system grants, and says so if they cannot suffice.
+/// Raises the descriptor limit to the maximum, and warns if that is too low for
+/// `limits.connections`.
 fn raise_descriptor_limit(config: &Config) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -124,8 +126,8 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-/// Logs to standard error; `GAPLESS_LOG` sets the filter (`info` by default). A reader that is slow
-/// or gone costs lines, which are counted, and never holds up a verdict or a request.
+/// Logs to standard error; `GAPLESS_LOG` sets the filter (`info` by default). If the reader is slow
+/// or gone, lines are dropped and counted, so that logging never blocks a verdict or a request.
 fn start_log(format: LogFormat) -> WorkerGuard {
     let (lines, guard) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
     crate::app::ops::event_log::set_dropped_line_counter(lines.error_counter());
@@ -143,7 +145,7 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Says at the start how long a failure can go unseen, so that nobody has to find out by hand.
+/// Logs the worst detection window of each pool at start.
 fn log_detection_windows(config: &Config) {
     for pool in &config.topology.pools {
         let worst = |class| {

@@ -1,10 +1,10 @@
-//! `gapless schema`: the JSON Schema of the configuration file.
+//! `gapless schema`: prints the JSON Schema of the configuration file.
 
 use std::io::{self, Write};
 
 use crate::config;
 
-/// Writes the schema to `out`, for people and programs alike.
+/// Writes the schema to `out`, indented.
 ///
 /// # Errors
 /// When `out` cannot be written to.

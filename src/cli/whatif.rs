@@ -1,4 +1,5 @@
-//! `gapless whatif`: where traffic would go, and whether it would fit, if something were lost.
+//! `gapless whatif`: computes where traffic would go after a loss, and whether the capacity
+//! suffices.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -15,25 +16,25 @@ use crate::logic::steering::ZoneLoad;
 use crate::sim::whatif::{WhatIfInput, ZoneLoads, all_healthy, has_target_in_topology, whatif};
 
 use super::check::OutputFormat;
-use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client, report_load_error};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client, load_for_simulation};
 
-/// What is asked on the command line.
+/// The arguments of `gapless whatif`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WhatifArguments {
-    /// The configuration file, all of whose endpoints are taken to be healthy; without one the
-    /// running instance is asked, which knows better
+    /// The configuration file; all of its endpoints count as healthy. Without a file the running
+    /// instance answers, with its real state
     config: Option<PathBuf>,
-    /// An address such as 10.0.1.11:9000, a zone such as us-south/us-south-1, or a region; as often as
-    /// needed
+    /// The loss: an address such as 10.0.1.11:9000, a zone such as us-south/us-south-1, or a
+    /// region; may be repeated
     #[arg(long, value_name = "WHAT", required = true, value_parser = parse_loss)]
     lose: Vec<TopologySelector>,
-    /// Requests a second over each pool
+    /// Requests per second to each pool
     #[arg(long, value_name = "RATE", requires = "config", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// How long a request stays at an endpoint, in milliseconds, where capacity is in requests in flight
+    /// Time of a request at an endpoint, in milliseconds, where capacity is in requests in flight
     #[arg(long, value_name = "MS", requires = "rate", default_value_t = 20.0)]
     stay_ms: f64,
-    /// The instance's admin listener
+    /// Address of the instance's admin listener
     #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::parse_admin_address)]
     admin: SocketAddr,
 }
@@ -44,7 +45,8 @@ fn parse_rate(given: &str) -> Result<f64, String> {
         .ok_or_else(|| "write requests a second, as 1000".to_owned())
 }
 
-/// Answers what the command line asks; the exit code says whether everything holds.
+/// Computes the outlook and writes it to `out`; returns [`EXIT_FAILED`] if some traffic could not
+/// be served.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -53,27 +55,26 @@ pub fn run(
     format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let form = match format {
+    let format = match format {
         OutputFormat::Text { .. } => ExplainFormat::Text,
         OutputFormat::Json => ExplainFormat::Json,
     };
     let Some(path) = &arguments.config else {
-        return query_instance(arguments, form, out);
+        return query_instance(arguments, format, out);
     };
-    let loaded = match crate::config::load(path) {
-        Ok(loaded) => loaded,
-        Err(error) => return Ok(report_load_error(&error)),
+    let config = match load_for_simulation(path) {
+        Ok(config) => config,
+        Err(exit_code) => return Ok(exit_code),
     };
-    let config = loaded.config.with_placeholder_endpoints();
     let topology = &config.topology;
     if let Some(unknown) =
-        arguments.lose.iter().find(|what| !has_target_in_topology(what, topology))
+        arguments.lose.iter().find(|target| !has_target_in_topology(target, topology))
     {
         eprintln!("gapless: no pool of {} has {unknown}", path.display());
         return Ok(EXIT_USAGE);
     }
     let now = Instant::now();
-    let question = WhatIfInput {
+    let input = WhatIfInput {
         topology,
         health: all_healthy(topology, now),
         orders: Vec::new(),
@@ -81,15 +82,15 @@ pub fn run(
         latency_orders: Vec::new(),
         lost_targets: &arguments.lose,
     };
-    let outlooks = whatif(&question, now);
-    if form == ExplainFormat::Text {
+    let outlooks = whatif(&input, now);
+    if format == ExplainFormat::Text {
         super::check::write_placeholder_note(&config, out)?;
     }
-    out.write_all(render_answer(&arguments.lose, &outlooks, form).as_bytes())?;
+    out.write_all(render_answer(&arguments.lose, &outlooks, format).as_bytes())?;
     Ok(if can_serve_all(&outlooks) { EXIT_OK } else { EXIT_FAILED })
 }
 
-/// All of a pool's requests, by its first zone: only their sum matters.
+/// Assigns all requests of a pool to its first zone, because only their sum matters.
 fn assumed_loads(topology: &Topology, arguments: &WhatifArguments) -> ZoneLoads {
     let Some(rate_rps) = arguments.rate else { return ZoneLoads::new() };
     let duration = Duration::try_from_secs_f64(arguments.stay_ms / 1e3).unwrap_or_default();
@@ -100,12 +101,12 @@ fn assumed_loads(topology: &Topology, arguments: &WhatifArguments) -> ZoneLoads 
 
 fn query_instance(
     arguments: &WhatifArguments,
-    form: ExplainFormat,
+    format: ExplainFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let path = WhatIfQuery { lose: arguments.lose.clone(), format: form }.to_request_target();
+    let path = WhatIfQuery { lose: arguments.lose.clone(), format }.to_request_target();
     match admin_client::get(arguments.admin, &path) {
-        // What does not hold is an answer too.
+        // The instance answers 409 if some traffic could not be served.
         Ok(answer) if matches!(answer.status, 200 | 409) => {
             out.write_all(answer.body.as_bytes())?;
             Ok(if answer.status == 200 { EXIT_OK } else { EXIT_FAILED })

@@ -65,7 +65,7 @@ fn missing_unit(number: &str) -> Problem {
 }
 
 /// Formats a duration as the file has it.
-pub(super) fn format_duration(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
     SpanPrinter::new().spacing(Spacing::None).duration_to_string(&signed)
 }

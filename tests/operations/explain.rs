@@ -210,7 +210,7 @@ fn unknown_name_is_refused_with_suggestions() {
     assert_eq!((status("/api/v1/explain"), status("/api/v1/explain?of=here&x=1")), (400, 400));
     let unused_port = crate::support::ReservedPort::reserve();
     let (code, _, error) = run_explain(unused_port.address(), &["us-south"]);
-    assert!(code == 1 && error.contains("nobody to ask at 127.0.0.1:"), "{error}");
+    assert!(code == 1 && error.contains("no answer from 127.0.0.1:"), "{error}");
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn unreachable_target_exits_with_1_and_names_constraint() {
         assert_eq!(report["pools"][0]["binding"][0]["constraint"], constraint);
         let has_alternative = constraint != "probe";
         assert_eq!(report["reachable_ms"].as_f64().is_some_and(|ms| ms > 300.0), has_alternative);
-        assert_eq!(text.contains("The best that can be had is "), has_alternative);
+        assert_eq!(text.contains("The best reachable target is "), has_alternative);
         assert_eq!(text.contains("[pool.web.detect]"), has_alternative);
     }
     let (code, report) = fixture.tune_json("--target 300ms --probe-budget 6/s");
@@ -158,7 +158,7 @@ fn invalid_arguments_exit_with_2_and_invalid_config_with_64() {
         ("--target 300ms --pool wbe", "there is no pool `wbe`; there is web"),
         ("--target 300ms --class hangs", "black_hole"),
         ("--target 300ms --false-verdicts never", "1/year"),
-        ("--target 300ms --observed http://127.0.0.1:1", "nobody to ask"),
+        ("--target 300ms --observed http://127.0.0.1:1", "no answer from"),
     ] {
         let output = fixture.tune(arguments);
         assert_eq!(exit_code(&output), 2, "{arguments}");

@@ -1,5 +1,5 @@
-//! The service behind the demo's proxy: a small HTTP server, one process each, that fails on
-//! demand. Commands come on standard input; its end is the process's end.
+//! The endpoint of the demo: a small HTTP server in its own process that fails on demand. It reads
+//! commands from standard input, and exits at its end.
 
 use std::convert::Infallible;
 use std::io::{self, BufRead};
@@ -20,13 +20,13 @@ use tokio::task::LocalSet;
 
 use crate::cli::EXIT_OK;
 
-/// How long a request takes.
+/// The duration of a request.
 const SERVICE_TIME: Duration = Duration::from_millis(3);
 
-/// Largest request body that is read.
+/// Size limit of a request body.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// What the endpoint does to requests.
+/// The behaviour of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndpointMode {
     Healthy,
@@ -34,12 +34,12 @@ enum EndpointMode {
     BadStatus,
 }
 
-/// Serves on `address` until standard input ends; the exit code.
+/// Serves on `address` until standard input ends; returns the exit code.
 ///
 /// # Errors
-/// If the address cannot be had.
+/// If the address cannot be bound.
 pub fn run_endpoint(address: SocketAddr) -> io::Result<u8> {
-    // A stopped process does not see its input end.
+    // A stopped process does not notice the end of its input.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let listener =
         crate::net::listener::bind_reuse_port(address, 1)?.pop().ok_or(io::ErrorKind::AddrInUse)?;
@@ -72,7 +72,7 @@ async fn serve(listener: TcpListener, mode: watch::Receiver<EndpointMode>) -> io
     }
 }
 
-/// Serves one connection, or resets it as soon as the mode says so.
+/// Serves one connection, or resets it when the mode becomes `Reset`.
 async fn serve_connection(stream: TcpStream, mut mode: watch::Receiver<EndpointMode>) {
     let Ok(stream) = stream.into_std() else { return };
     let Ok(handle) = stream.try_clone() else { return };

@@ -1,4 +1,4 @@
-//! The demo's endpoints: one process each, failed and healed by zone.
+//! The endpoint processes of the demo, which fail and recover by zone.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -25,8 +25,8 @@ impl EndpointFleet {
     /// Starts one process for each address.
     pub(super) fn start(places: Vec<(String, SocketAddr)>) -> io::Result<Self> {
         let start = |(zone, address)| {
-            let (process, orders) = spawn(address)?;
-            Ok(EndpointProcess { zone, address, process, stdin: orders })
+            let (process, stdin) = spawn(address)?;
+            Ok(EndpointProcess { zone, address, process, stdin })
         };
         Ok(Self { members: places.into_iter().map(start).collect::<io::Result<_>>()? })
     }
@@ -37,7 +37,7 @@ impl EndpointFleet {
         found.map(|member| member.zone.as_str())
     }
 
-    /// Fails every endpoint of `zone`; when that was done.
+    /// Fails every endpoint of `zone`; returns the time of the onset.
     pub(super) fn fail(&mut self, zone: &str, fault: DemoFault) -> io::Result<Instant> {
         let failed_at = Instant::now();
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {
@@ -51,7 +51,7 @@ impl EndpointFleet {
         Ok(failed_at)
     }
 
-    /// Heals every endpoint of `zone`; when that was done.
+    /// Restores every endpoint of `zone`; returns the time when all are restored.
     pub(super) fn restore(&mut self, zone: &str, fault: DemoFault) -> io::Result<Instant> {
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {
             match fault {
@@ -75,9 +75,9 @@ impl EndpointProcess {
     }
 
     fn send_command(&mut self, word: &str) -> io::Result<()> {
-        let orders = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        writeln!(orders, "{word}")?;
-        orders.flush()
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(stdin, "{word}")?;
+        stdin.flush()
     }
 }
 
@@ -95,7 +95,7 @@ fn spawn(address: SocketAddr) -> io::Result<(Child, Option<ChildStdin>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["demo-endpoint", &address.to_string()]);
     let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let orders = process.stdin.take();
+    let stdin = process.stdin.take();
     let output = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;
@@ -104,13 +104,13 @@ fn spawn(address: SocketAddr) -> io::Result<(Child, Option<ChildStdin>)> {
         let _ = process.wait();
         return Err(io::Error::other(format!("the endpoint {address} does not start")));
     }
-    Ok((process, orders))
+    Ok((process, stdin))
 }
 
-/// The configuration with every address that is taken replaced by a free one.
+/// The configuration with every occupied address replaced by a free one.
 pub(super) fn with_free_ports(text: &str) -> io::Result<String> {
     let mut out = String::with_capacity(text.len());
-    // Held until all are chosen, so that none is handed out twice.
+    // Listeners stay open until all ports are chosen, so that no port is chosen twice.
     let mut reserved_listeners = Vec::new();
     for (index, part) in text.split('"').enumerate() {
         if index > 0 {

@@ -1,5 +1,6 @@
-//! The demo's traffic: an open loop at a steady rate. Latency counts from the moment at which a
-//! request was due, so that a stall delays every request behind it in the figures too.
+//! The traffic of the demo: an open loop at a constant rate. Latency counts from the time when a
+//! request was due, so that a stall also delays the requests behind it in the figures (no
+//! coordinated omission).
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -17,22 +18,22 @@ use tokio::task::LocalSet;
 
 use crate::net::h1::{self, BodyDecoder, Decoded, ResponseHead};
 
-/// A request that takes longer has failed.
+/// A slower request counts as failed.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One request in five is a POST.
 const POST_EVERY: u64 = 5;
 
-/// How one request went.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub(super) struct RequestSample {
     pub(super) ended: Instant,
-    /// From when it was due.
+    /// Time from when the request was due to its end.
     pub(super) latency: Duration,
     pub(super) is_post: bool,
-    /// Answered with a status below 500.
+    /// Whether the response has a status below 500.
     pub(super) is_success: bool,
-    /// It was sent more than once.
+    /// Whether the proxy sent it more than once.
     pub(super) is_retried: bool,
     pub(super) endpoint: Option<String>,
 }
@@ -44,7 +45,7 @@ pub(super) struct LoadGenerator {
 }
 
 impl LoadGenerator {
-    /// Begins to send `rate` requests a second to `proxy`.
+    /// Starts to send `rate` requests per second to `proxy`.
     pub(super) fn start(proxy: SocketAddr, rate: u32) -> std::io::Result<Self> {
         let (samples, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let (samples_sink, stop_flag) = (Arc::clone(&samples), Arc::clone(&stop));
@@ -55,13 +56,13 @@ impl LoadGenerator {
         Ok(Self { samples, stop, thread: Some(thread) })
     }
 
-    /// The samples from number `from` on.
+    /// The samples from index `from` on.
     pub(super) fn samples(&self, from: usize) -> Vec<RequestSample> {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         samples.get(from..).map(<[RequestSample]>::to_vec).unwrap_or_default()
     }
 
-    /// Sends no more, and waits for what is running.
+    /// Stops sending, and waits for running requests.
     pub(super) fn stop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -1,7 +1,7 @@
-//! `gapless demo`: a zone dies under load, and the gap is measured against what was predicted.
+//! `gapless demo`: fails a zone under load, and compares the measured gap with the prediction.
 //!
-//! Everything is real: endpoint processes, sockets, the proxy with its configuration file, an
-//! open-loop client. Only the place is small: all of it runs on loopback.
+//! Endpoint processes, sockets, the proxy with its configuration file and an open-loop client are
+//! real; all of them run on loopback.
 
 mod endpoint;
 mod fleet;
@@ -27,30 +27,30 @@ use load_generator::LoadGenerator;
 use report::{DemoReport, FaultTimes};
 use screen::DemoScreen;
 
-/// The configuration that is run; also an example under `config/`.
+/// The configuration of the demo; also an example in `config/`.
 const DEMO_CONFIGURATION: &str = include_str!("../../../config/demo.toml");
 
-/// The zone that fails: the proxy's own, which takes all traffic while it is well.
+/// The zone that fails: the proxy's own zone, which gets all traffic while it is healthy.
 const FAILED_ZONE: &str = "us-south/us-south-1";
 
-/// Everything is up by then, or the demo gives up.
+/// Time for all endpoints to become up before the demo fails.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What happens to the zone.
+/// The fault of the zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DemoFault {
-    /// Its processes are killed: connections are refused.
+    /// The processes are killed: connections are refused.
     Refused,
-    /// Its processes are stopped: connections are taken, and nothing comes back.
+    /// The processes are stopped: connections are accepted, and no response arrives.
     Hang,
     /// Every connection is reset as soon as it is opened.
     Reset,
-    /// Every answer is 503.
+    /// Every response is 503.
     BadStatus,
 }
 
 impl DemoFault {
-    /// The fault whose detection window applies.
+    /// The simulated fault with the same detection window.
     fn simulated_fault(self) -> predict::FaultKind {
         match self {
             Self::Refused => predict::FaultKind::Refused,
@@ -70,29 +70,29 @@ impl DemoFault {
     }
 }
 
-/// How the demo goes.
+/// The options of the demo.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct DemoOptions {
-    /// What happens to the zone
+    /// The fault of the zone
     #[arg(long, value_enum, default_value = "refused")]
     pub fault: DemoFault,
-    /// How long the demo runs in all, in seconds
+    /// Total length of the demo, in seconds
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(6..=600))]
     pub seconds: u32,
-    /// Requests per second; one in five is a POST
+    /// Requests per second; every fifth is a POST
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
     pub rate: u32,
-    /// Leave everything running afterwards, to play with
+    /// Keep everything running afterwards, for experiments
     #[arg(long)]
     pub keep: bool,
 }
 
-/// Runs the demo; the exit code.
+/// Runs the demo; returns the exit code.
 ///
 /// # Errors
-/// If something cannot be started, or the output cannot be written to.
+/// If a process cannot be started, or the output cannot be written.
 pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
-    // In JSON the last line of standard output is the result; what happens meanwhile goes beside.
+    // With JSON the last line of standard output is the result; progress goes to standard error.
     let mut screen = DemoScreen::new(json, color);
     let directory = TempDirectory::new()?;
     let path = directory.0.join("demo.toml");
@@ -127,7 +127,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     Ok(if report.is_detected() { EXIT_OK } else { EXIT_FAILED })
 }
 
-/// A directory of its own, removed at the end.
+/// A temporary directory, removed when dropped.
 struct TempDirectory(PathBuf);
 
 impl TempDirectory {
@@ -169,7 +169,7 @@ fn start_instance(loaded: LoadedConfig, path: &Path, text: String) -> io::Result
     Instance::start(options).map_err(|error| io::Error::other(error.to_string()))
 }
 
-/// Waits until every endpoint serves: a failure before that would not be the demo's.
+/// Waits until every endpoint serves, so that no start-up failure counts.
 fn await_ready(admin: SocketAddr) -> io::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     while Instant::now() < deadline {
@@ -185,7 +185,8 @@ fn await_ready(admin: SocketAddr) -> io::Result<()> {
     Err(io::Error::other("the demo's endpoints do not come up"))
 }
 
-/// Traffic, then the fault, then its end; the moments, and the endpoints' state before them.
+/// Runs traffic, the fault and the recovery; returns their times, and the state of the endpoints
+/// before the fault.
 fn run_scenario(
     options: DemoOptions,
     fleet: &mut EndpointFleet,
@@ -196,13 +197,13 @@ fn run_scenario(
     let part = |share: f64| Duration::from_secs(u64::from(options.seconds)).mul_f64(share);
     screen.show_for(part(0.25), load, fleet, admin)?;
     let endpoints_before = admin_client::get(admin, "/api/v1/endpoints")?.body;
-    let failed = fleet.fail(FAILED_ZONE, options.fault)?;
+    let failed_at = fleet.fail(FAILED_ZONE, options.fault)?;
     screen.write_event(&format!("{FAILED_ZONE} fails: {}", options.fault.as_str()))?;
     screen.show_for(part(0.40), load, fleet, admin)?;
-    let healed = fleet.restore(FAILED_ZONE, options.fault)?;
+    let restored_at = fleet.restore(FAILED_ZONE, options.fault)?;
     screen.write_event(&format!("{FAILED_ZONE} is healed"))?;
     screen.show_for(part(0.35), load, fleet, admin)?;
-    Ok((FaultTimes { failed_at: failed, restored_at: healed }, endpoints_before))
+    Ok((FaultTimes { failed_at, restored_at }, endpoints_before))
 }
 
 fn wait_for_interrupt() -> io::Result<()> {

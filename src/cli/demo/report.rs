@@ -1,4 +1,4 @@
-//! What the demo found: predicted against measured.
+//! The result of the demo: predicted and measured figures.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,13 +14,13 @@ use super::fleet::EndpointFleet;
 use super::load_generator::RequestSample;
 use super::{DemoFault, DemoOptions, FAILED_ZONE};
 
-/// Trials of the prediction.
+/// The number of trials of the prediction.
 const PREDICTION_TRIALS: u32 = 500;
 
-/// A good answer later than this is counted.
+/// Slower successful responses count as late.
 const LATE_THRESHOLD: Duration = Duration::from_millis(250);
 
-/// When the zone failed and when it was healed.
+/// The times of the fault and of the recovery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FaultTimes {
     pub(super) failed_at: Instant,
@@ -91,12 +91,12 @@ impl DemoReport {
         }
     }
 
-    /// Whether the zone got its verdict at all.
+    /// Whether the zone got its verdict.
     pub(super) fn is_detected(&self) -> bool {
         self.detection.is_some()
     }
 
-    /// The table at the end.
+    /// The result as a table.
     pub(super) fn text(&self) -> String {
         let ms = |duration: Duration| format!("{:.1} ms", millis(duration));
         let optional =
@@ -136,7 +136,7 @@ impl DemoReport {
         rows.iter().map(|(name, value)| format!("  {name:<17} {value}\n")).collect()
     }
 
-    /// The same as one object.
+    /// The result as JSON.
     pub(super) fn json(&self) -> Value {
         let optional = |duration: Option<Duration>| duration.map(millis);
         json!({
@@ -165,7 +165,7 @@ impl DemoReport {
     }
 }
 
-/// From the onset, which the demo knows, to the verdict on the last endpoint of the zone.
+/// Time from the onset to the verdict on the last endpoint of the zone.
 fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
     let incidents: Value = serde_json::from_str(incidents).ok()?;
     let all = incidents["endpoints"].as_array()?;
@@ -178,15 +178,15 @@ fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
             u64::try_from(microseconds).ok().map(Duration::from_micros)
         });
     let verdicts: Vec<Duration> = verdicts.collect();
-    // Three endpoints to a zone; a verdict that is missing is no detection of the zone.
+    // A zone has three endpoints; the zone counts as detected if all have a verdict.
     (verdicts.len() >= 3).then(|| verdicts.into_iter().max()).flatten()
 }
 
-/// What the simulator says of this fault in a whole zone under this traffic, where a round trip
-/// takes as long as the slowest of the latest probes.
+/// Predicts the detection window of this fault in a whole zone under this traffic. The round trip
+/// is the duration of the slowest latest probe.
 ///
 /// # Errors
-/// If the simulator says that this fault is never noticed.
+/// If the predicted result is that the fault is never detected.
 pub(super) fn predict(
     config: &Config,
     options: DemoOptions,

@@ -1,4 +1,4 @@
-//! What the demo shows while it runs.
+//! The progress output of the demo.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -15,16 +15,16 @@ use super::fleet::EndpointFleet;
 use super::load_generator::{LoadGenerator, RequestSample};
 use super::report::DemoReport;
 
-/// Time from line to line.
+/// Time between two lines about traffic.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time between two looks at the verdicts.
+/// Time between two polls of the verdicts.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The longest bar of a zone.
+/// The longest bar of a zone, in characters.
 const BAR_WIDTH: usize = 20;
 
-/// The terminal, or standard error where standard output is for JSON.
+/// The terminal, or standard error if standard output is for JSON.
 pub(super) struct DemoScreen {
     out: Box<dyn Write>,
     color: bool,
@@ -62,7 +62,7 @@ impl DemoScreen {
         )
     }
 
-    /// Shows what happens for `duration`.
+    /// Shows traffic and verdicts for `duration`.
     pub(super) fn show_for(
         &mut self,
         duration: Duration,
@@ -83,13 +83,13 @@ impl DemoScreen {
         Ok(())
     }
 
-    /// One line about what was done.
+    /// Writes a line about an event.
     pub(super) fn write_event(&mut self, text: &str) -> io::Result<()> {
         let line = format!("{} ▶ {text}", self.elapsed_text());
         writeln!(self.out, "{}", self.bold(&line))
     }
 
-    /// Says which endpoints have changed their state since the last look.
+    /// Writes the endpoints whose state has changed since the last poll.
     fn write_verdict_changes(&mut self, admin: SocketAddr) -> io::Result<()> {
         let Ok(answer) = admin_client::get(admin, "/api/v1/endpoints") else { return Ok(()) };
         let status: Value = serde_json::from_str(&answer.body).unwrap_or_default();
@@ -111,7 +111,7 @@ impl DemoScreen {
         self.out.flush()
     }
 
-    /// One line about the requests since the last.
+    /// Writes a line about the requests since the previous line.
     fn write_traffic(&mut self, load: &LoadGenerator, fleet: &EndpointFleet) -> io::Result<()> {
         let new_samples = load.samples(self.shown_samples);
         self.shown_samples += new_samples.len();

@@ -1,6 +1,6 @@
-//! `gapless drill`: has a zone of a running instance seem to fail, and tells what came of it.
+//! `gapless drill`: starts a drill in a running instance, and prints its report.
 //!
-//! The instance ends the drill, not this process: it may be killed at any time.
+//! The instance ends the drill, so this process may be killed at any time.
 
 mod watch;
 
@@ -19,60 +19,60 @@ use crate::app::ops::drill::DrillRequest;
 
 const DRILLS_PATH: &str = "/api/v1/drills";
 
-/// What is to be done with drills.
+/// The subcommands of `gapless drill`.
 #[derive(Debug, Subcommand)]
 pub enum DrillCommand {
-    /// Begin one, and watch it to its end
+    /// Start a drill and watch it until it ends
     Start {
-        /// Which
+        /// The drill to start
         #[command(flatten)]
         start: DrillStartArguments,
-        /// Write the report as a page of HTML too
+        /// Also write the report to this file as HTML
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
-    /// What the one that is under way has come to
+    /// Show the running drill
     Status,
-    /// Stop the one that is under way
+    /// Stop the running drill
     Stop,
-    /// What came of one
+    /// Show the report of a drill
     Report {
-        /// Which; the last one by default
+        /// Number of the drill [default: the last one]
         id: Option<u64>,
-        /// Write it as a page of HTML too
+        /// Also write the report to this file as HTML
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
-    /// Those that the instance remembers
+    /// List the drills that the instance has kept
     List,
 }
 
-/// A drill.
+/// The plan of a drill.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct DrillStartArguments {
-    /// The zone that is to seem to fail, as region/zone
+    /// The zone to fail, as region/zone
     #[arg(long, value_name = "ZONE")]
     lose: String,
-    /// How: refused, reset, hang, slow=2s, status=503, error-rate=30% or cut
+    /// The fault: refused, reset, hang, slow=2s, status=503, error-rate=30% or cut
     #[arg(long)]
     fault: String,
-    /// Of how many requests
+    /// The share of requests
     #[arg(long, default_value = "25%")]
     share: String,
-    /// For how long
+    /// The length of the drill
     #[arg(long = "for", value_name = "TIME", default_value = "20s")]
     length: String,
-    /// Of those only that have this header
+    /// Only requests with this header
     #[arg(long = "match", value_name = "HEADER=VALUE")]
     matching: Option<String>,
-    /// In this pool only
+    /// Only in this pool
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
     /// Only this endpoint of the zone
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<String>,
-    /// Give up when more than this fails: a share of the drill's requests, or a number [default: 1%]
+    /// Abort when more than this fails: a share of the drill's requests, or a number [default: 1%]
     #[arg(long, value_name = "BUDGET")]
     abort_budget: Option<String>,
 }
@@ -93,7 +93,8 @@ impl From<DrillStartArguments> for DrillRequest {
     }
 }
 
-/// Does it at `admin`; the exit code: of a drill, whether it succeeded.
+/// Runs the subcommand at `admin`; returns the exit code, [`EXIT_FAILED`] for a drill that did not
+/// succeed.
 ///
 /// # Errors
 /// When `out` or a file cannot be written to.
@@ -156,7 +157,7 @@ pub fn drill(
     }
 }
 
-/// A good answer; what else came is said on standard error.
+/// The body as JSON; `null` if it is not.
 fn parse_json(answer: &ApiResponse) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! A drill while it is under way.
+//! Progress of a running drill.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use crate::cli::admin_client;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Shows progress until it is over; whether it succeeded, or `None` if the instance is gone.
+/// Shows progress until the drill ends; returns whether it succeeded, or `None` if the instance
+/// does not answer.
 pub(super) fn watch_drill(
     admin: SocketAddr,
     id: u64,
@@ -30,7 +31,7 @@ pub(super) fn watch_drill(
         if let Some(outcome) = drill["outcome"].as_str() {
             return Ok(Some(outcome == "SUCCEEDED"));
         }
-        // A line a second, and one for what is new.
+        // One line per second, and one for each change of stage or verdict.
         let remaining_s = drill["left_ms"].as_f64().unwrap_or_default() as u64 / 1_000;
         let progress_key =
             (drill["stage"].clone(), drill["measured"]["detection_ms"].is_null(), remaining_s);
@@ -49,8 +50,8 @@ fn progress_line(drill: &Value) -> String {
     let (zone, requests) = (drill["zone"].as_str().unwrap_or_default(), &drill["requests"]);
     let count = |name: &str| requests[name].as_u64().unwrap_or_default();
     match stage {
-        "looking" => format!("looking at the load before anything happens to {zone}"),
-        "warming" => "the drill takes its share; nothing fails yet".to_owned(),
+        "looking" => format!("measuring the load before the drill in {zone}"),
+        "warming" => "the drill selects its requests; nothing fails yet".to_owned(),
         "judging" => "over; waiting for the prediction".to_owned(),
         _ => {
             let verdict = drill["measured"]["detection_ms"].as_f64();

@@ -1,4 +1,4 @@
-//! `gapless predict --false-verdicts`: how often is a healthy endpoint put down?
+//! `gapless predict --false-verdicts`: predicts how often a healthy endpoint gets a verdict down.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -15,13 +15,13 @@ use crate::sim::predict::false_positives::{FalsePositiveEstimate, FalsePositiveI
 use super::{PredictOptions, thread_count};
 use crate::cli::check::OutputFormat;
 
-/// Below this many a year nobody will ever see one.
+/// Lower rates per year are printed as this bound.
 const NEGLIGIBLE_YEARLY: f64 = 1e-6;
 
-/// The world in which nothing fails.
+/// Assumptions about losses while no endpoint fails.
 #[derive(Clone, Debug)]
 pub struct LossAssumptions {
-    /// Virtual hours of each pool; `None`: as many as take some seconds.
+    /// Simulated hours of each pool; `None` for as many as take a few seconds.
     pub hours: Option<f64>,
     /// The share of a probe's attempts, in 0..1, that get no answer.
     pub probe_loss: f64,
@@ -29,7 +29,7 @@ pub struct LossAssumptions {
     pub traffic_loss: f64,
 }
 
-/// Simulates every pool while nothing fails, and writes the verdicts down that fell all the same.
+/// Simulates every pool without failures, and writes the rate of verdicts down.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -39,7 +39,7 @@ pub fn predict_false_verdicts(
     assumptions: &LossAssumptions,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let question = FalsePositiveInput {
+    let input = FalsePositiveInput {
         hours: assumptions.hours,
         seed: options.seed,
         round_trip: options.rtt,
@@ -49,44 +49,44 @@ pub fn predict_false_verdicts(
         latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
         threads: thread_count(),
     };
-    let question_of = |pool: &PoolSpec| FalsePositiveInput {
+    let pool_input = |pool: &PoolSpec| FalsePositiveInput {
         latency: options.pool_latency(pool),
-        ..question.clone()
+        ..input.clone()
     };
     let here = config.topology.local.as_ref();
     let base = Instant::now();
     let pools = config.topology.pools.iter();
-    let estimates = pools.map(|pool| {
-        false_positives::estimate_false_positives(pool, here, &question_of(pool), base)
-    });
+    let estimates = pools
+        .map(|pool| false_positives::estimate_false_positives(pool, here, &pool_input(pool), base));
     match options.format {
         OutputFormat::Json => {
-            let pools: Vec<Value> = estimates.map(|of| estimate_json(&of, &question)).collect();
+            let pools: Vec<Value> =
+                estimates.map(|estimate| estimate_json(&estimate, &input)).collect();
             writeln!(out, "{}", json!({ "false_verdicts": pools }))
         }
         OutputFormat::Text { .. } => {
-            let (probes, traffic) = (question.probe_loss * 1e2, question.traffic_loss * 1e2);
+            let (probes, traffic) = (input.probe_loss * 1e2, input.traffic_loss * 1e2);
             write!(out, "nothing fails; {probes} % of a probe's attempts are lost")?;
-            if question.rate_rps.is_some() {
+            if input.rate_rps.is_some() {
                 write!(out, ", and a packet of {traffic} % of the requests")?;
             }
             writeln!(out)?;
             for estimate in estimates {
-                write_estimate(&estimate, &question, out)?;
+                write_estimate(&estimate, &input, out)?;
             }
             Ok(())
         }
     }
 }
 
-fn estimate_json(estimate: &FalsePositiveEstimate, question: &FalsePositiveInput) -> Value {
+fn estimate_json(estimate: &FalsePositiveEstimate, input: &FalsePositiveInput) -> Value {
     json!({
         "pool": *estimate.pool,
         "endpoints": estimate.endpoints,
         "virtual_hours": estimate.hours,
-        "traffic_rps": question.rate_rps,
-        "probe_loss": question.probe_loss,
-        "traffic_loss": question.traffic_loss,
+        "traffic_rps": input.rate_rps,
+        "probe_loss": input.probe_loss,
+        "traffic_loss": input.traffic_loss,
         "verdicts": estimate.verdicts,
         "per_endpoint_year": estimate.yearly.estimate,
         "at_least_per_endpoint_year": estimate.yearly.lower_bound,
@@ -98,10 +98,10 @@ fn estimate_json(estimate: &FalsePositiveEstimate, question: &FalsePositiveInput
 
 fn write_estimate(
     estimate: &FalsePositiveEstimate,
-    question: &FalsePositiveInput,
+    input: &FalsePositiveInput,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let traffic_text = match question.rate_rps {
+    let traffic_text = match input.rate_rps {
         None => "probes alone".to_owned(),
         Some(rate) => format!("with {rate} req/s"),
     };
@@ -140,7 +140,7 @@ fn write_estimate(
     )
 }
 
-/// Three digits are all that there is to it.
+/// Formats with about three significant digits.
 pub(in crate::cli) fn format_number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),

@@ -1,7 +1,7 @@
-//! What endpoints take to answer, as it is given on the command line: quantiles, or a file.
+//! Parsers of the latency of endpoints: quantiles, or a file.
 //!
-//! A file has two columns, milliseconds and how many answers took as long, or is the percentile
-//! text that HdrHistogram and wrk2 print.
+//! A file has two columns, milliseconds and the count of responses, or is the percentile text of
+//! HdrHistogram and wrk2.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::sim::latency::{LatencyDistribution, LatencyModel};
 /// The first word of the line above the percentiles of HdrHistogram.
 const HDR_HEADING: &str = "Value";
 
-/// Reads `--latency`: `p50=2ms,p99=20ms,max=1s`, one duration for all, or a file.
+/// Parses `--latency`: `p50=2ms,p99=20ms,max=1s`, one duration for all, or a file.
 ///
 /// # Errors
-/// Says what is wrong where, and how to write it.
+/// Explains the error, its place, and how to write the value.
 pub(in crate::cli) fn parse_latency(given: &str) -> Result<LatencyModel, String> {
     if given.contains('=') {
         return parse_quantiles(given);
@@ -56,7 +56,7 @@ fn parse_quantiles(given: &str) -> Result<LatencyModel, String> {
     })
 }
 
-/// A distribution from a file's text, or the line that is wrong and what is wrong with it.
+/// Parses the text of a file; an error is the number of the line and its problem.
 fn parse_latency_file(text: &str) -> Result<LatencyModel, (usize, String)> {
     let is_hdr = text.lines().any(|line| line.trim_start().starts_with(HDR_HEADING));
     let distribution = if is_hdr { parse_percentiles(text)? } else { parse_counts(text)? };
@@ -64,7 +64,7 @@ fn parse_latency_file(text: &str) -> Result<LatencyModel, (usize, String)> {
     Ok(LatencyModel::Distributed(Arc::new(distribution)))
 }
 
-/// Lines with their numbers, without comments and empty ones.
+/// Lines with their numbers, except for comments and empty lines.
 fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -91,7 +91,7 @@ fn parse_counts(text: &str) -> Result<Option<LatencyDistribution>, (usize, Strin
     Ok(LatencyDistribution::from_counts(&all))
 }
 
-/// The first two columns, milliseconds and the share of the answers that took at most as long.
+/// Parses two columns: milliseconds, and the share of responses that took at most as long.
 fn parse_percentiles(text: &str) -> Result<Option<LatencyDistribution>, (usize, String)> {
     let mut steps: Vec<(f64, Duration)> = Vec::new();
     let body = numbered_lines(text).skip_while(|(_, line)| !line.starts_with(HDR_HEADING)).skip(1);
@@ -118,15 +118,15 @@ fn parse_milliseconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse::<f64>().ok()? / 1e3).ok()
 }
 
-/// Reads `250ms`, `1s`.
+/// Parses `250ms`, `1s`.
 pub(in crate::cli) fn parse_duration(text: &str) -> Option<Duration> {
     text.trim().parse::<SignedDuration>().ok()?.try_into().ok()
 }
 
-/// Reads a share that is given in per cent.
+/// Parses a percentage; returns a ratio from 0 to below 1.
 ///
 /// # Errors
-/// Says how to write it.
+/// Explains how to write the value.
 pub(in crate::cli) fn parse_percent(given: &str) -> Result<f64, String> {
     let number = given.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     let share = number.map(|percent| percent / 100.0).filter(|share| (0.0..1.0).contains(share));

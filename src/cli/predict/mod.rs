@@ -1,5 +1,5 @@
-//! `gapless predict`: how long will each kind of failure stay unnoticed, and how often is a healthy
-//! endpoint put down?
+//! `gapless predict`: predicts how long each kind of failure stays undetected, and how often a
+//! healthy endpoint gets a verdict down.
 
 pub mod false_positives;
 pub(in crate::cli) mod latency;
@@ -24,35 +24,35 @@ use crate::sim::predict::{
 use super::check::OutputFormat;
 use observed::ObservedLatency;
 
-/// What is asked on the command line.
+/// The arguments of `gapless predict`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PredictArguments {
-    /// Predict with this much traffic too, in requests per second over each pool
+    /// Predict with this traffic too, in requests per second to each pool
     #[arg(long)]
     rate: Option<f64>,
-    /// Trials of each fault and scope
+    /// Number of trials of each fault and scope
     #[arg(long, default_value_t = predict::DEFAULT_TRIALS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     trials: u32,
-    /// Equal seeds give equal predictions
+    /// Seed of the simulation; equal seeds give equal predictions
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// From here to an endpoint and back, in milliseconds
+    /// Round trip to an endpoint, in milliseconds
     #[arg(long, default_value_t = 1.0)]
     rtt_ms: f64,
-    /// How often is an endpoint put down of which nothing fails?
+    /// Predict how often a healthy endpoint gets a verdict down, in place of windows
     #[arg(long)]
     false_verdicts: bool,
-    /// The share of packets that are lost, of probes and of traffic
+    /// The share of lost packets, of probes and of traffic
     #[arg(long, requires = "false_verdicts", default_value = "0%", value_parser = latency::parse_percent)]
     loss: f64,
-    /// The same of traffic, if it is another
+    /// The share of lost packets of traffic [default: as --loss]
     #[arg(long, requires = "false_verdicts", value_parser = latency::parse_percent)]
     traffic_loss: Option<f64>,
-    /// What endpoints take to answer: p50=2ms,p99=20ms,max=1s, a file with a histogram or a page of
+    /// The latency of endpoints: p50=2ms,p99=20ms,max=1s, a file with a histogram or a page of
     /// metrics, or the admin listener of a running instance (http://127.0.0.1:9900)
     #[arg(long, default_value = "1ms", value_parser = observed::parse_observed)]
     latency: ObservedLatency,
-    /// Virtual hours of each pool [default: as many as take some seconds]
+    /// Simulated hours of each pool [default: as many as take a few seconds]
     #[arg(long, requires = "false_verdicts", value_parser = parse_hours)]
     hours: Option<f64>,
 }
@@ -62,7 +62,7 @@ fn parse_hours(given: &str) -> Result<f64, String> {
     hours.ok_or_else(|| "write a number of hours, as 1000".to_owned())
 }
 
-/// Answers what the command line asks and writes it to `out`.
+/// Runs the prediction and writes it to `out`.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -90,43 +90,43 @@ pub fn run(
     false_positives::predict_false_verdicts(config, &options, &assumptions, out)
 }
 
-/// Worlds that run side by side.
+/// The number of simulations that run in parallel.
 pub(in crate::cli) fn thread_count() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What is to be predicted, and how it is written.
+/// The parameters of a prediction, and the format of the output.
 #[derive(Clone, Debug)]
 pub struct PredictOptions {
-    /// Requests a second over each pool.
+    /// Requests per second to each pool.
     pub rate: Option<f64>,
-    /// Trials of each fault and scope.
+    /// Number of trials of each fault and scope.
     pub trials: u32,
-    /// Equal seeds give equal predictions.
+    /// Seed of the simulation; equal seeds give equal predictions.
     pub seed: u64,
-    /// From here to an endpoint and back.
+    /// The round trip to an endpoint.
     pub rtt: Duration,
-    /// What endpoints take to answer.
+    /// The latency of endpoints.
     pub latency: ObservedLatency,
-    /// How it is written.
+    /// The format of the output.
     pub format: OutputFormat,
 }
 
 impl PredictOptions {
-    /// What is asked when nothing else is said.
+    /// The defaults of the command line.
     pub fn new(format: OutputFormat) -> Self {
         let rtt = Duration::from_millis(1);
         let latency = LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME).into();
         Self { rate: None, trials: predict::DEFAULT_TRIALS, seed: 1, rtt, latency, format }
     }
 
-    /// What endpoints of a pool take to answer; the usual where nothing is known.
+    /// The latency of a pool's endpoints; the default where it was not measured.
     fn pool_latency(&self, pool: &PoolSpec) -> LatencyModel {
         let known = self.latency.latency(&pool.name);
         known.cloned().unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME))
     }
 
-    fn question(&self, pool: &PoolSpec) -> PredictionInput {
+    fn input(&self, pool: &PoolSpec) -> PredictionInput {
         PredictionInput {
             trials: self.trials,
             seed: self.seed,
@@ -147,7 +147,7 @@ pub fn predict(config: &Config, options: &PredictOptions, out: &mut impl Write) 
     let base = Instant::now();
     let pools = config.topology.pools.iter();
     let predictions =
-        pools.map(|pool| (pool, predict::predict(pool, here, &options.question(pool), base)));
+        pools.map(|pool| (pool, predict::predict(pool, here, &options.input(pool), base)));
     match options.format {
         OutputFormat::Json => {
             let rows: Vec<Value> =
@@ -199,7 +199,7 @@ pub(in crate::cli) fn rows_json(prediction: &Prediction) -> Vec<Value> {
     prediction.rows.iter().map(row).collect()
 }
 
-/// Why there is no window, in a word.
+/// The word for the reason why there is no window.
 pub(in crate::cli) fn unseen_word(why: UndetectedReason) -> &'static str {
     match why {
         UndetectedReason::ProbePasses => "probe_passes",
@@ -216,7 +216,7 @@ fn seen_spread(row: &PredictionRow) -> Option<&WindowSpread> {
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Converts to milliseconds, rounded to microseconds.
 pub(in crate::cli) fn to_ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

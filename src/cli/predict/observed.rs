@@ -1,4 +1,4 @@
-//! What was observed of pools: said in words, recorded in a file, or asked of a running instance.
+//! Observed latency of pools: from the command line, from a file, or from a running instance.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,48 +11,48 @@ use crate::logic::model::outcome::FailureClass;
 use crate::sim::latency::{LatencyDistribution, LatencyModel};
 use crate::sim::world::attempt_after;
 
-/// The histogram of what probes took that passed.
+/// The histogram of the duration of passing probes.
 const PROBE_DURATION_METRIC: &str = "gapless_probe_duration_seconds_bucket";
 
-/// Probes by how they ended.
+/// The number of probes by outcome.
 const PROBES_METRIC: &str = "gapless_probes_total";
 
-/// Failures that were found.
+/// The number of incidents.
 const INCIDENTS_METRIC: &str = "gapless_incidents_total";
 
-/// A bucket of a histogram is taken for so many equal ones.
+/// A bucket of a histogram is split into this many equal ones.
 const STEPS_PER_BUCKET: u32 = 10;
 
-/// A round trip is this part of the quickest probe: one opens the connection, one asks, and the
-/// endpoint needs time too.
+/// The fastest probe counts as this many round trips: one for the connection, one for the request,
+/// and the time of the endpoint.
 const ROUND_TRIPS_PER_PROBE: u32 = 3;
 
-/// Round trips of a probe that are its way.
+/// Round trips on the network in one probe.
 const NETWORK_ROUND_TRIPS: u32 = 2;
 
-/// What is above the last bound of a histogram took this long.
+/// The assumed duration of samples above the last bound of a histogram.
 const OVERFLOW_BOUND: Duration = Duration::from_secs(3_600);
 
-/// What endpoints take to answer, for all pools or each for itself.
+/// The latency of endpoints, for all pools or by pool.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ObservedLatency {
     /// The same for every pool.
     Assumed(LatencyModel),
-    /// As an instance has measured it.
+    /// As measured by an instance.
     Measured(BTreeMap<String, MeasuredPool>),
 }
 
-/// What an instance has measured of one pool.
+/// Measurements of one pool by an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasuredPool {
-    /// What its endpoints took to answer probes that passed, without the way.
+    /// The latency of its endpoints in passing probes, without the network.
     pub latency: LatencyModel,
-    /// From here to an endpoint and back.
+    /// The round trip to an endpoint.
     pub round_trip: Duration,
     pub probes: u64,
-    /// Those of them that got no answer in time.
+    /// The number of probes without a response in time.
     pub silent: u64,
-    /// Whether anything ever failed: then their silence was not the network's.
+    /// Whether the pool had an incident: then silent probes do not measure the network.
     pub has_failed: bool,
 }
 
@@ -63,7 +63,7 @@ impl From<LatencyModel> for ObservedLatency {
 }
 
 impl ObservedLatency {
-    /// What was measured of a pool.
+    /// The measurements of a pool.
     pub fn measured(&self, pool: &str) -> Option<&MeasuredPool> {
         match self {
             Self::Assumed(_) => None,
@@ -71,7 +71,7 @@ impl ObservedLatency {
         }
     }
 
-    /// What endpoints of a pool take to answer; `None` if nothing is known of this one.
+    /// The latency of a pool's endpoints; `None` if the pool was not measured.
     pub fn latency(&self, pool: &str) -> Option<&LatencyModel> {
         match self {
             Self::Assumed(latency) => Some(latency),
@@ -81,8 +81,8 @@ impl ObservedLatency {
 }
 
 impl MeasuredPool {
-    /// The share of a probe's attempts that get no answer, if the silence of probes tells: they had
-    /// this timeout, nothing ever failed, and some were silent.
+    /// The share of a probe's attempts that are lost, estimated from silent probes with this
+    /// `timeout`. `None` if no probe was silent or the pool had an incident.
     pub fn probe_loss(&self, timeout: Duration) -> Option<f64> {
         if self.has_failed || self.silent == 0 || self.probes == 0 {
             return None;
@@ -93,11 +93,11 @@ impl MeasuredPool {
     }
 }
 
-/// Reads `--observed` and `--latency`: the address of an admin listener (`http://…`), a page of
-/// metrics that it gave once, or whatever [`latency`] reads.
+/// Parses `--observed` and `--latency`: the address of an admin listener (`http://…`), a file with
+/// its metrics, or anything that [`parse_latency`] accepts.
 ///
 /// # Errors
-/// Says what is wrong where, and how to write it.
+/// Explains the error, its place, and how to write the value.
 pub(in crate::cli) fn parse_observed(given: &str) -> Result<ObservedLatency, String> {
     if given.starts_with("http://") {
         let address = given.trim_end_matches('/').trim_end_matches("/metrics");
@@ -105,7 +105,7 @@ pub(in crate::cli) fn parse_observed(given: &str) -> Result<ObservedLatency, Str
             format!("`{given}` is not an admin listener; write http://127.0.0.1:9900")
         })?;
         let answer = admin_client::get(admin, "/metrics")
-            .map_err(|error| format!("nobody to ask at {admin}: {error}"))?;
+            .map_err(|error| format!("no answer from {admin}: {error}"))?;
         return parse_metrics(&answer.body).ok_or_else(|| no_probes_error(given));
     }
     let is_file = !given.contains('=') && Path::new(given).is_file();
@@ -120,7 +120,7 @@ fn no_probes_error(given: &str) -> String {
     format!("no probe has passed at {given}; let it run for a while")
 }
 
-/// One line of a page of metrics: its name, its labels and its value.
+/// One sample of a page of metrics.
 struct MetricLine<'a> {
     name: &'a str,
     labels: &'a str,
@@ -141,11 +141,11 @@ impl<'a> MetricLine<'a> {
     }
 }
 
-/// Reads a page of metrics; `None` if no probe of any pool is on it.
+/// Parses a page of metrics; `None` if it has no passing probe of any pool.
 fn parse_metrics(text: &str) -> Option<ObservedLatency> {
     #[derive(Default)]
     struct PoolSamples {
-        /// Probes that took at most so many seconds.
+        /// Upper bounds in seconds, each with the cumulative count of probes.
         buckets: Vec<(f64, u64)>,
         probes: u64,
         silent: u64,
@@ -157,7 +157,7 @@ fn parse_metrics(text: &str) -> Option<ObservedLatency> {
         let seen = pools.entry(pool.to_owned()).or_default();
         match line.name {
             PROBE_DURATION_METRIC => {
-                // The bound above all others is `+Inf`, which is a number too.
+                // The last bound is `+Inf`, which parses as a number too.
                 let bound = line.label("le").and_then(|bound| bound.parse().ok());
                 seen.buckets.extend(bound.map(|bound: f64| (bound, line.value as u64)));
             }
@@ -188,7 +188,8 @@ fn parse_metrics(text: &str) -> Option<ObservedLatency> {
     (!measured.is_empty()).then_some(ObservedLatency::Measured(measured))
 }
 
-/// How many took how long: those of a bucket are spread evenly over it, the odd ones at its end.
+/// Durations with their counts: the samples of a bucket are spread evenly over it, the remainder at
+/// its end.
 fn bucket_counts(mut buckets: Vec<(f64, u64)>) -> Vec<(Duration, u64)> {
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (mut below_count, mut lower) = (0, Duration::ZERO);
@@ -233,7 +234,7 @@ gapless_snapshot_version 3
         let web = observed.measured("web").expect("seen");
         let ms = Duration::from_millis;
         assert_eq!((web.probes, web.silent, web.has_failed), (1_000, 10, false));
-        // The quickest took 1.15 ms, two thirds of which are the way.
+        // The fastest took 1.15 ms, two thirds of which are the network.
         assert_eq!(web.round_trip, Duration::from_micros(1_150) / 3);
         assert!((web.latency.share_above(ms(2)) - 90.0 / 990.0).abs() < 1e-9);
         assert!((web.latency.share_above(ms(26)) - 45.0 / 990.0).abs() < 1e-9);

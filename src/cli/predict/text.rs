@@ -1,4 +1,4 @@
-//! A prediction as people read it.
+//! A prediction as text.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::sim::predict::{
 
 use super::{seen_spread, to_ms, unseen_word};
 
-/// Writes the rows of one pool, and what they mean.
+/// Writes the rows of one pool, and a summary in sentences.
 pub(super) fn write_pool(
     pool: &PoolSpec,
     prediction: &Prediction,
@@ -79,7 +79,7 @@ fn write_row(row: &PredictionRow, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// The same in words: what it means for requests, and what is never noticed.
+/// Writes the summary: the effect on requests, and the faults that are never detected.
 fn write_summary(prediction: &Prediction, out: &mut impl Write) -> io::Result<()> {
     let find = |scope, fault, with_traffic| {
         prediction.rows.iter().find(|row| {
@@ -153,7 +153,7 @@ fn write_unseen(prediction: &Prediction, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// Two digits are all that a sentence needs.
+/// Formats in whole milliseconds, or in seconds with one decimal.
 fn duration_text(duration: Duration) -> String {
     match duration.as_secs_f64() {
         seconds if seconds >= 0.9995 => format!("{seconds:.1} s"),

@@ -1,4 +1,4 @@
-//! What is asked on the command line.
+//! The arguments of `gapless tune`.
 
 use std::time::Duration;
 
@@ -7,44 +7,43 @@ use crate::cli::predict::latency::{parse_duration, parse_percent};
 use crate::cli::predict::observed::{ObservedLatency, parse_observed};
 use crate::sim::predict::{self, FaultKind};
 
-/// What is asked on the command line.
+/// The arguments of `gapless tune`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TuneArguments {
-    /// The window: 99 of 100 failures that probes can notice have their verdict by then, without
-    /// any traffic
+    /// The detection window: 99 of 100 failures that probes can detect get their verdict within it,
+    /// without any traffic
     #[arg(long, value_parser = parse_target)]
     pub(super) target: Duration,
     /// Tune this pool only; the others stay as they are
     #[arg(long, value_name = "NAME")]
     pub(super) pool: Option<String>,
-    /// A class of failure that must be noticed in time, may be repeated [default: all that probes
-    /// can notice]
+    /// A class of failure that must be detected in time, may be repeated [default: all that probes
+    /// can detect]
     #[arg(long = "class", value_name = "CLASS", value_parser = parse_class)]
     pub(super) classes: Vec<FaultKind>,
-    /// Fewer false verdicts than this on all endpoints that are tuned together
+    /// The most false verdicts, on all tuned endpoints together
     #[arg(long, value_name = "RATE", default_value = "1/year", value_parser = parse_yearly_rate)]
     pub(super) false_verdicts: f64,
-    /// No more probes than this, of the whole configuration [default: its probes.per_second]
+    /// The most probes of the whole configuration [default: its probes.per_second]
     #[arg(long, value_name = "RATE", value_parser = parse_per_second)]
     pub(super) probe_budget: Option<f64>,
-    /// What endpoints take to answer: the admin listener of a running instance
-    /// (http://127.0.0.1:9900), its metrics in a file, a file with a histogram, or
-    /// p50=2ms,p99=20ms,max=1s
+    /// The latency of endpoints: the admin listener of a running instance (http://127.0.0.1:9900),
+    /// its metrics in a file, a file with a histogram, or p50=2ms,p99=20ms,max=1s
     #[arg(long, visible_alias = "latency", value_name = "FILE|URL", default_value = "1ms", value_parser = parse_observed)]
     pub(super) observed: ObservedLatency,
-    /// The share of a probe's attempts that get no answer; more if more was observed
+    /// The share of a probe's attempts that are lost; a higher observed share overrides it
     #[arg(long, default_value = "0.1%", value_parser = parse_percent)]
     pub(super) loss: f64,
-    /// Show the prediction with this much traffic too, in requests per second over each pool
+    /// Show the prediction with this traffic too, in requests per second to each pool
     #[arg(long)]
     pub(super) rate: Option<f64>,
-    /// Trials of each fault and scope
+    /// Number of trials of each fault and scope
     #[arg(long, default_value_t = predict::DEFAULT_TRIALS, value_parser = clap::value_parser!(u32).range(50..=100_000))]
     pub(super) trials: u32,
-    /// Equal seeds give equal answers
+    /// Seed of the simulation; equal seeds give equal results
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// From here to an endpoint and back, in milliseconds [default: 1, or what was observed]
+    /// Round trip to an endpoint, in milliseconds [default: 1, or the observed one]
     #[arg(long = "rtt-ms", value_name = "MS", value_parser = parse_milliseconds)]
     pub(super) round_trip: Option<Duration>,
 }
@@ -66,7 +65,7 @@ fn parse_class(given: &str) -> Result<FaultKind, String> {
     named.ok_or_else(|| format!("it is one of {words}"))
 }
 
-/// Reads `1/year`, `0.5/month`: a rate for a year.
+/// Parses `1/year`, `0.5/month`; returns a rate per year.
 fn parse_yearly_rate(given: &str) -> Result<f64, String> {
     let (number, unit) = given.split_once('/').unwrap_or((given, "year"));
     let hours = match unit.trim() {
@@ -83,7 +82,7 @@ fn parse_yearly_rate(given: &str) -> Result<f64, String> {
         .ok_or_else(|| "write how often, as 1/year, 0.5/month, 2/week or 1/day".to_owned())
 }
 
-/// Reads `500/s` or `500`.
+/// Parses `500/s` or `500`.
 fn parse_per_second(given: &str) -> Result<f64, String> {
     let number = given.strip_suffix("/s").unwrap_or(given).trim().parse().ok();
     let number = number.filter(|number: &f64| number.is_finite() && *number > 0.0);

@@ -1,4 +1,4 @@
-//! The answer as JSON.
+//! The result as JSON.
 
 use serde_json::{Value, json};
 

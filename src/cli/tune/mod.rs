@@ -1,4 +1,4 @@
-//! `gapless tune`: the detection window that meets a target at the least probing.
+//! `gapless tune`: finds the detection window that meets a target with the fewest probes.
 
 mod arguments;
 mod json;
@@ -21,24 +21,24 @@ use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 
 pub use arguments::TuneArguments;
 
-/// A round trip where nothing is known of it.
+/// The assumed round trip where none was observed.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// A year, in hours.
+/// Hours of a year, on average.
 const YEAR_HOURS: f64 = 24.0 * 365.25;
 
-/// What is written beside the answer itself.
+/// The question: goals, pools and assumptions.
 struct TuningRequest<'a> {
     requirements: TuneGoals,
     subjects: Vec<TuneSubject<'a>>,
-    /// Pools of which nothing was observed, though something was of others.
+    /// Pools without observations, if other pools have some.
     unobserved_pools: Vec<&'a str>,
-    /// Probes a second of the pools that are not tuned.
+    /// Probes per second of the pools that are not tuned.
     other_probes_per_second: f64,
 }
 
-/// Answers what the command line asks, writes it to `out`, and gives the exit code: [`FAILED`] if
-/// the target cannot be met.
+/// Tunes the pools, writes the result to `out`, and returns the exit code: [`EXIT_FAILED`] if the
+/// target cannot be met.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -49,7 +49,7 @@ pub fn run(
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let request = match tuning_request(&config.topology, arguments) {
-        Ok(asked) => asked,
+        Ok(request) => request,
         Err(error) => {
             eprintln!("gapless: {error}");
             return Ok(EXIT_USAGE);
@@ -104,7 +104,7 @@ fn tuning_request<'a>(
         let pool_name = arguments.pool.as_deref().unwrap_or_default();
         return Err(format!("there is no pool `{pool_name}`; there is {}", names.join(", ")));
     }
-    // The director spends no more than this in any case: it would stretch the periods.
+    // The director never exceeds the configured rate: it would stretch the periods.
     let configured = f64::from(topology.probes_per_second);
     let budget = arguments.probe_budget.unwrap_or(configured).min(configured);
     let faults = match &*arguments.classes {
@@ -141,17 +141,17 @@ fn subject<'a>(pool: &'a PoolSpec, arguments: &TuneArguments) -> TuneSubject<'a>
             latency: latency.unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME)),
             threads: thread_count(),
         },
-        // What was seen makes it worse, never better: an hour without a loss promises nothing.
+        // An observed loss only increases the assumed one: an hour without losses proves nothing.
         probe_loss: observed_loss.unwrap_or(0.0).max(arguments.loss),
     }
 }
 
-/// The pool as it would be.
+/// The pool with the tuned window.
 fn with_tuned_window(subject: &TuneSubject<'_>, state: &tune::WindowEvaluation) -> PoolSpec {
     PoolSpec { detect: state.detect, ..subject.pool.clone() }
 }
 
-/// All that was found, pool by pool.
+/// Each pool with its result.
 fn subjects_with_results<'a>(
     request: &'a TuningRequest<'_>,
     result: &'a TuneResult,
@@ -159,7 +159,7 @@ fn subjects_with_results<'a>(
     request.subjects.iter().zip(&result.pools)
 }
 
-/// One line on a terminal that says what takes so long.
+/// A progress line on the terminal.
 struct ProgressLine {
     is_shown: bool,
 }

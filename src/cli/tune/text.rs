@@ -1,19 +1,21 @@
-//! The answer as people read it.
+//! The result as text.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::toml::{detect_table, format_duration};
+use super::toml::detect_table;
 use super::{TuningRequest, subjects_with_results, with_tuned_window};
 use crate::cli::predict::false_positives::format_number;
 use crate::cli::predict::{to_ms, unseen_word};
+use crate::config::units::format_duration;
 use crate::logic::model::topology::{DetectionSpec, PoolSpec};
 use crate::sim::predict::{FaultKind, PredictedWindow, PredictionRow};
 use crate::sim::tune::{
     self, TuneConstraint, TuneResult, TuneSubject, TunedPool, WindowEvaluation,
 };
 
-/// Writes it all: what was asked, what comes of it, what it costs, what is to be pasted.
+/// Writes the target, the windows before and after, their cost, and the tables to paste into the
+/// file.
 pub(super) fn write_text(
     request: &TuningRequest<'_>,
     result: &TuneResult,
@@ -45,7 +47,7 @@ pub(super) fn write_text(
     Ok(())
 }
 
-/// What the pool was taken for.
+/// Writes the latency and loss that the pool was tuned for.
 fn write_observed(
     request: &TuningRequest<'_>,
     subject: &TuneSubject<'_>,
@@ -65,7 +67,7 @@ fn write_observed(
     Ok(())
 }
 
-/// As long, to the microsecond.
+/// Truncates to microseconds.
 fn truncate_to_micros(duration: Duration) -> Duration {
     Duration::from_micros(duration.as_micros() as u64)
 }
@@ -133,7 +135,7 @@ fn window_figures(row: &PredictionRow) -> String {
     }
 }
 
-/// What was given up for what.
+/// Writes each changed key and the effect of the change.
 fn write_changes(
     subject: &TuneSubject<'_>,
     before: &WindowEvaluation,
@@ -165,7 +167,7 @@ fn write_changes(
     if silence(old) != silence(new) {
         writeln!(
             out,
-            "  silence is a verdict after {} instead of {}: who stands still for longer is down",
+            "  silence is a verdict after {} instead of {}: an endpoint that stops for longer is down",
             silence(new),
             silence(old)
         )?;
@@ -174,7 +176,7 @@ fn write_changes(
         write_strike_change(subject, after, out)?;
     } else if new.down_after != old.down_after {
         let (from, to) = (old.down_after, new.down_after);
-        writeln!(out, "  down_after {from} → {to}: so many strikes are enough with these losses")?;
+        writeln!(out, "  down_after {from} → {to}: enough strikes for these losses")?;
     }
     if old.fast_interval != new.fast_interval {
         let what = change(old.fast_interval, new.fast_interval);
@@ -182,8 +184,8 @@ fn write_changes(
         let up_after = new.up_after;
         writeln!(
             out,
-            "  fast_interval {what}: suspects are looked at as fast as they time out; who returns \
-             has {up_after} passes within {back}"
+            "  fast_interval {what}: suspects are probed as fast as they time out; a recovering \
+             endpoint has {up_after} passes within {back}"
         )?;
     }
     if old.down_interval != new.down_interval {
@@ -193,7 +195,7 @@ fn write_changes(
     Ok(())
 }
 
-/// What the last of many strikes is worth.
+/// Writes the effect of the last strike of `down_after` on false verdicts.
 fn write_strike_change(
     subject: &TuneSubject<'_>,
     after: &WindowEvaluation,
@@ -249,7 +251,7 @@ fn write_totals(
     )
 }
 
-/// Why the target cannot be met, and what can.
+/// Writes why the target cannot be met, and the best window that can.
 fn write_unmet(
     request: &TuningRequest<'_>,
     result: &TuneResult,
@@ -269,15 +271,15 @@ fn write_unmet(
         );
         writeln!(
             out,
-            "  probe budget: it takes {needed} probes/s, and {budget} are allowed; --probe-budget and \
-             probes.per_second say so"
+            "  probe budget: it takes {needed} probes/s, and --probe-budget and probes.per_second \
+             allow {budget}"
         )?;
     }
     match result.reachable {
         Some(reachable) => {
-            writeln!(out, "  The best that can be had is {}:", format_duration(reachable))
+            writeln!(out, "  The best reachable target is {}:", format_duration(reachable))
         }
-        None => writeln!(out, "  No other window would do either."),
+        None => writeln!(out, "  No other window meets it either."),
     }
 }
 
@@ -288,19 +290,19 @@ fn constraint_text(request: &TuningRequest<'_>, constraint: &TuneConstraint) -> 
             format!("probe: {fault} is not noticed by any probe ({why}), whatever the window")
         }
         TuneConstraint::Timeout(least) => format!(
-            "timeout: a probe must wait {}, twelve times as long as an answer takes (and 25ms at \
-             least), twice, and no more often than that",
+            "timeout: a probe must wait {}, twelve times the latency (and 25ms at least), and a \
+             verdict takes two such probes",
             format_duration(least)
         ),
         TuneConstraint::FalseVerdicts(least) => format!(
-            "false verdicts: {} are the fewest within the target, and fewer than {} are wished; \
-             --false-verdicts says so",
+            "false verdicts: {} are the fewest within the target, and fewer than {} are required by \
+             --false-verdicts",
             yearly_rate(least),
             yearly_rate(request.requirements.false_verdicts_yearly)
         ),
         TuneConstraint::Simulation(p99) => {
             format!(
-                "simulation: it finds {} at least, whatever is tried",
+                "simulation: {} is the best 99th percentile found",
                 format_duration(truncate_to_micros(p99))
             )
         }

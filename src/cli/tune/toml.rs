@@ -1,13 +1,9 @@
-//! What is found as the file wants it.
+//! The tuned window as a table of the configuration file.
 
-use std::time::Duration;
-
-use jiff::SignedDuration;
-use jiff::fmt::friendly::{Spacing, SpanPrinter};
-
+use crate::config::units::format_duration;
 use crate::logic::model::topology::DetectionSpec;
 
-/// The table of one pool, to be pasted instead of its `detect`.
+/// The `detect` table of one pool, to replace the one in the file.
 pub(super) fn detect_table(pool: &str, detect: &DetectionSpec) -> String {
     let DetectionSpec {
         interval,
@@ -33,14 +29,8 @@ pub(super) fn detect_table(pool: &str, detect: &DetectionSpec) -> String {
     text
 }
 
-/// A name as a key: bare where it may be.
+/// A name as a TOML key, quoted only where needed.
 fn bare_or_quoted_key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.chars().all(is_bare) { name.to_owned() } else { format!("\"{name}\"") }
-}
-
-/// A duration as the file has it.
-pub(super) fn format_duration(duration: Duration) -> String {
-    let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    SpanPrinter::new().spacing(Spacing::None).duration_to_string(&signed)
 }
