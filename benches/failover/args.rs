@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the failover bench.
 
 use std::path::PathBuf;
 
@@ -27,28 +27,28 @@ pub(crate) struct FailoverArgs {
     /// Traffic before the failure, in seconds
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) warm_up_seconds: u64,
-    /// How long it lasts, in seconds
+    /// Duration of the failure, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=600))]
     pub(crate) fault_seconds: u64,
-    /// Traffic after it, in seconds
+    /// Traffic after the failure, in seconds
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=600))]
     pub(crate) heal_seconds: u64,
-    /// How often each cell is measured
+    /// Number of measurements of each cell
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) runs: u32,
-    /// Two cells: whether all of this still works
+    /// Measure two cells only, to test the bench itself
     #[arg(long, conflicts_with_all = ["classes", "scopes", "peers"])]
     pub(crate) smoke: bool,
-    /// How the result is printed
+    /// Format of the output
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: FailoverReportFormat,
     /// A cell during which the machine paused for longer than this is measured again
     #[arg(long, value_name = "MS", default_value_t = 50.0)]
     pub(crate) pause_ms: f64,
-    /// So often at most
+    /// The most repetitions of such a cell
     #[arg(long, default_value_t = 1)]
     pub(crate) repeats: u32,
-    /// The whole run ends after this many minutes, whatever is left
+    /// The whole run ends after this many minutes, with or without all cells
     #[arg(long, default_value_t = 60)]
     pub(crate) minutes: u64,
     /// The gapless to measure; the one just built by default
@@ -58,12 +58,12 @@ pub(crate) struct FailoverArgs {
     /// `target/envoy`
     #[arg(long, value_name = "PATH")]
     pub(crate) envoy: Option<PathBuf>,
-    /// What `cargo bench` adds
+    /// The flag that `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How the result is printed.
+/// Format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailoverReportFormat {
     /// Tables.

@@ -1,4 +1,4 @@
-//! What the samples of a cell come to, and whether that is good enough for gapless.
+//! The figures of a cell's samples, and whether they meet the bounds for gapless.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,16 +10,16 @@ use crate::executed_posts::ExecutedPosts;
 use crate::sample::ClientSample;
 use crate::scenario::FailoverBound;
 
-/// A good answer later than this is counted.
+/// A slower good response counts as late.
 const LATE_THRESHOLD: Duration = Duration::from_millis(150);
 
-/// A POST that is due by then is under way when the failure begins: signals take their time.
+/// A POST that is due within this time after the onset counts as in flight: signals take time.
 const IN_FLIGHT_MARGIN: Duration = Duration::from_millis(5);
 
-/// Who fails less than this before the heal had not stopped to.
+/// Failures within this time before the heal mean that the system was still failing.
 const STILL_FAILING_MARGIN: Duration = Duration::from_millis(500);
 
-/// By how much nobody's clocks agree.
+/// The tolerance for differences between clocks.
 const CLOCK_TOLERANCE_S: f64 = 0.002;
 
 /// The rate for which bounds are given.
@@ -28,7 +28,7 @@ const BOUNDS_RATE_RPS: f64 = 60.0;
 /// The share of POSTs.
 const POST_FRACTION: f64 = 0.2;
 
-/// When the failure began, and when its end did.
+/// The begin of the failure and of its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FaultInterval {
     /// Just before the first endpoint failed.
@@ -41,36 +41,37 @@ pub(crate) struct FaultInterval {
 pub(crate) struct FailoverFigures {
     /// From the first request that failed or was late to the last, by when they were due.
     pub(crate) gap_s: f64,
-    /// The same of those that failed.
+    /// From the first request that failed to the last, by when they were due.
     pub(crate) failing_s: f64,
-    /// There were failures until the heal, or nearly.
+    /// Whether requests failed until shortly before the heal.
     pub(crate) is_still_failing: bool,
-    /// GETs without a good answer.
+    /// GETs without a good response.
     pub(crate) failed_get: usize,
     pub(crate) failed_post: usize,
-    /// POSTs without one that were under way when the failure began.
+    /// Failed POSTs that were in flight when the failure began.
     pub(crate) failed_post_under_way: usize,
-    /// How many failed in which way.
+    /// The number of failures by kind.
     pub(crate) failures: BTreeMap<String, usize>,
-    /// Good answers that came late.
+    /// Good responses that were late.
     pub(crate) late: usize,
-    /// The latest good answer.
+    /// The latency of the slowest good response.
     pub(crate) max_good_ms: f64,
-    /// From the heal to the first answer of those that had failed.
+    /// From the heal to the first response of an endpoint that had failed.
     pub(crate) return_s: Option<f64>,
-    /// From the onset to the last good answer of those that failed, by when the request was due.
+    /// From the onset to the last good response of a failing endpoint, by when the request was due.
     pub(crate) left_s: Option<f64>,
-    /// POSTs that endpoints have read more than once.
+    /// POSTs that endpoints executed more than once.
     pub(crate) executed_twice: usize,
-    /// Failed POSTs that an endpoint had read.
+    /// Failed POSTs that an endpoint executed.
     pub(crate) executed_failed: usize,
-    /// Those of them that it read after the client saw them fail.
+    /// Failed POSTs that an endpoint executed after the client saw the failure.
     pub(crate) executed_later: usize,
-    /// Requests that failed before anything did.
+    /// Requests that failed before the onset.
     pub(crate) failed_before: usize,
 }
 
-/// Sums up `samples`; `failing` says whether an endpoint was made to fail.
+/// Computes the figures of `samples`; `is_failing_endpoint` tells the endpoints that were made to
+/// fail.
 pub(crate) fn compute_figures(
     samples: &[ClientSample],
     interval: FaultInterval,
@@ -143,11 +144,11 @@ fn seconds_between(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64()
 }
 
-/// What of `figures` exceeds `bound` under `rate` requests a second, in words.
+/// The figures that exceed `bound` at `rate` requests per second, in words.
 pub(crate) fn breaches(figures: &FailoverFigures, bound: &FailoverBound, rate: f64) -> Vec<String> {
     let allowed = |at_60: f64| (at_60 * rate / BOUNDS_RATE_RPS).ceil() as usize;
     let max_failed_posts = allowed(bound.failed_post) + figures.failed_post_under_way;
-    // POSTs that may fail lie so far apart.
+    // The allowed failed POSTs span at least this time.
     let post_interval_s = max_failed_posts.saturating_sub(1) as f64 / (rate * POST_FRACTION);
     let count_limits = [
         ("failed GETs", figures.failed_get, allowed(bound.failed_get)),

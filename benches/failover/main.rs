@@ -1,10 +1,10 @@
-//! What clients see of a failure: gapless with its defaults beside haproxy, nginx and Envoy as their
-//! experts tune them (`peers/`), each in front of the same two zones of three endpoint processes.
-//! Real failures under an open loop: exit code 1 if gapless lets more of one through than the table
-//! in `scenario.rs` says.
+//! The effect of failures on clients: gapless with its defaults beside tuned haproxy, nginx and
+//! Envoy (`peers/`), each in front of the same two zones of three endpoint processes. The failures
+//! are real, the load is an open loop. The exit code is 1 if gapless exceeds a bound of the table
+//! in `scenario.rs`.
 //!
 //! `cargo bench --bench failover` measures every failure of a zone and of an endpoint (20 minutes).
-//! `cargo bench --bench failover -- --smoke` sees that all of this works (20 seconds).
+//! `cargo bench --bench failover -- --smoke` tests the bench itself (20 seconds).
 //! `cargo bench --bench failover -- --class hang --scope zone --peer gapless --rate 240`
 //! `cargo bench --bench failover -- --format json > failover.json`
 //!
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     bench_main::main("failover", || run(&FailoverArgs::parse()))
 }
 
-/// Whether gapless let no more through than it may.
+/// Runs the bench; returns whether gapless met all bounds.
 fn run(args: &FailoverArgs) -> io::Result<bool> {
     let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
@@ -135,15 +135,15 @@ fn run(args: &FailoverArgs) -> io::Result<bool> {
     Ok(report.is_good() && !run_deadline.is_over())
 }
 
-/// Servers that are started by root read and write there as other users.
+/// Servers that root starts read and write there as other users.
 fn make_world_accessible(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, Permissions::from_mode(0o755))
 }
 
-/// The systems that were asked for and are there, and the names of those that are not.
+/// The selected systems that are installed, and the names of the others.
 fn find_peers(args: &FailoverArgs) -> io::Result<(Vec<InstalledPeer>, Vec<&'static str>)> {
     let requested_peers: &[Peer] = match &*args.peers {
-        // Which of the others stands beside it does not matter there.
+        // `--smoke` needs only one other system, whichever is installed.
         [] if args.smoke => &[Peer::Gapless, Peer::Haproxy],
         [] => Peer::value_variants(),
         named => named,
@@ -161,7 +161,7 @@ fn find_peers(args: &FailoverArgs) -> io::Result<(Vec<InstalledPeer>, Vec<&'stat
     Ok((installed, missing))
 }
 
-/// What all cells share.
+/// The parameters of all cells.
 struct FailoverBench<'a> {
     args: &'a FailoverArgs,
     installed: &'a [InstalledPeer],

@@ -22,28 +22,28 @@ use crate::run_deadline::RunDeadline;
 use crate::sample::SampleCounts;
 use crate::scenario::{CLIENT_TIMEOUT, FailoverScenario, FailoverScope, FaultExtent};
 
-/// How long an endpoint takes for a request.
+/// The service time of an endpoint.
 const SERVICE_TIME: Duration = Duration::from_millis(3);
 
-/// The failure comes at any phase of a period this long: of most probes.
+/// The failure begins at a random phase of this period, which most probes have.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
-/// What is to be measured.
+/// The parameters of a cell.
 #[derive(Debug)]
 pub(crate) struct FailoverPlan<'a> {
     pub(crate) installed: &'a InstalledPeer,
     pub(crate) scenario: &'a FailoverScenario,
     pub(crate) class: &'a FaultClass,
-    /// How much of it.
+    /// The part of the preferred zone that fails.
     pub(crate) scope: FailoverScope,
     pub(crate) rate: u32,
     /// Traffic before the failure, while it lasts, and after it.
     pub(crate) phase_durations: [Duration; 3],
-    /// For configurations and logs.
+    /// The directory for configurations and logs.
     pub(crate) dir: &'a Path,
 }
 
-/// All that was seen.
+/// The result of a cell.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FailoverMeasurement {
     #[serde(flatten)]
@@ -51,15 +51,15 @@ pub(crate) struct FailoverMeasurement {
     /// From the onset to the verdict on the last endpoint that failed, where it is known.
     pub(crate) verdict_ms: Option<f64>,
     pub(crate) sent: usize,
-    /// The most by which one was sent later than it was due.
+    /// The largest delay of a request behind its due time.
     pub(crate) sent_late_ms: f64,
-    /// How long it took until the last endpoint had failed.
+    /// Time from the onset until the last endpoint had failed.
     pub(crate) injection_ms: f64,
-    /// The longest that the machine let somebody wait who wanted to run, since the onset.
+    /// The longest scheduling delay on this machine since the onset.
     pub(crate) pause_ms: f64,
-    /// The share of all cores' time that somebody used.
+    /// The share of time that all cores were busy.
     pub(crate) busy_percent: f64,
-    /// How often it was measured in vain before, because of a pause.
+    /// The number of earlier measurements that were discarded because of a pause.
     pub(crate) repeats: u32,
 }
 
@@ -69,7 +69,7 @@ impl MeasuredPause for FailoverMeasurement {
     }
 }
 
-/// Measures one cell, with endpoints and a proxy of its own.
+/// Measures one cell, with new endpoints and a new proxy.
 pub(crate) fn measure_failover(
     plan: &FailoverPlan<'_>,
     run_deadline: &RunDeadline,
@@ -140,7 +140,7 @@ pub(crate) fn measure_failover(
     })
 }
 
-/// When the last of the endpoints that failed was put down.
+/// The time of the verdict on the last endpoint that failed.
 fn last_verdict(
     incidents: &[ReportedIncident],
     mut failing_endpoints: std::ops::Range<usize>,

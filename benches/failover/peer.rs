@@ -14,18 +14,19 @@ use crate::process::{ServerProcess, bound_command, free_ports};
 use crate::run_deadline::RunDeadline;
 use crate::template::fill_template;
 
-/// A system that is there.
+/// An installed system.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct InstalledPeer {
     pub(crate) peer: Peer,
-    /// How to start it.
+    /// The program to start.
     pub(crate) program: PathBuf,
-    /// What it says of its version.
+    /// The version that the program reports.
     pub(crate) version: String,
 }
 
 impl InstalledPeer {
-    /// Looks for it; `gapless` is where that was built, `envoy` where Envoy is said to be.
+    /// Finds the program of `peer`; `gapless` is the path of the built program, `envoy` the path
+    /// given for Envoy.
     pub(crate) fn find(peer: Peer, gapless: &Path, envoy: Option<&Path>) -> Option<Self> {
         let (program, version) = match peer {
             Peer::Gapless => {
@@ -39,8 +40,8 @@ impl InstalledPeer {
         Some(Self { peer, program, version })
     }
 
-    /// Starts it in front of the pool's endpoints, where gapless has `probe` for them, and waits
-    /// until it serves.
+    /// Starts the system in front of the pool's endpoints and waits until it serves; gapless probes
+    /// them with `probe`.
     pub(crate) fn start(
         &self,
         probe: &str,
@@ -74,8 +75,8 @@ impl InstalledPeer {
     }
 }
 
-/// Puts places and names into a template: `{{port}}`, `{{dir}}`, and `{{0}}` to `{{5}}`, which are
-/// the endpoints' hosts, those of the preferred zone first; `{{endpoint_port}}` is common to all.
+/// Fills a template: `{{port}}`, `{{dir}}`, and `{{0}}` to `{{5}}`, which are the endpoints' hosts,
+/// those of the preferred zone first; `{{endpoint_port}}` is common to all.
 pub(crate) fn fill_peer_template(template: &str, port: u16, dir: &Path) -> Result<String, String> {
     let hosts = (0..POOL_ENDPOINTS)
         .map(|index| (index.to_string(), endpoint_address(index).ip().to_string()));
@@ -93,11 +94,11 @@ pub(crate) fn fill_peer_template(template: &str, port: u16, dir: &Path) -> Resul
 /// A running system; ended when dropped.
 #[derive(Debug)]
 pub(crate) enum RunningPeer {
-    /// With what its admin listener says.
+    /// gapless, with its admin listener.
     Gapless(GaplessProcess),
-    /// One that says nothing.
+    /// A system without an API for verdicts.
     Other {
-        /// Held, for it ends with its owner.
+        /// Held because the process ends with its owner.
         _process: ServerProcess,
         port: u16,
     },
@@ -111,7 +112,7 @@ impl RunningPeer {
         }
     }
 
-    /// Every verdict so far, where they can be asked for.
+    /// Every verdict so far; empty for systems without an API for them.
     pub(crate) fn incidents(&self) -> io::Result<Vec<ReportedIncident>> {
         match self {
             Self::Gapless(instance) => instance.incidents(),

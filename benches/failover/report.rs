@@ -1,4 +1,4 @@
-//! The tables, and the same as JSON.
+//! The report, as tables and as JSON.
 
 use serde_json::json;
 
@@ -10,14 +10,14 @@ use crate::peer_program::Peer;
 use crate::scenario::{FailoverScenario, FailoverScope};
 use crate::{evaluation, table};
 
-/// Everything that a run found.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct FailoverReport {
     pub(crate) rate: u32,
     pub(crate) installed: Vec<InstalledPeer>,
-    /// Who was to be, and is not there.
+    /// Selected systems that are not installed.
     pub(crate) missing: Vec<&'static str>,
-    /// In the order in which they ran.
+    /// The cells, in the order of the run.
     pub(crate) cells: Vec<FailoverCell>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct FailoverCell {
     pub(crate) scope: FailoverScope,
     pub(crate) scenario: &'static FailoverScenario,
     pub(crate) peer: Peer,
-    /// What came of it.
+    /// The outcome of the measurement.
     pub(crate) outcome: CellOutcome<FailoverMeasurement>,
 }
 
@@ -39,7 +39,7 @@ impl FailoverCell {
         }
     }
 
-    /// What gapless promises and did not keep.
+    /// The bounds that gapless exceeded.
     fn breaches(&self, rate: u32) -> Vec<String> {
         match self.measurement() {
             Some(measured) if self.peer == Peer::Gapless => {
@@ -55,14 +55,14 @@ impl FailoverCell {
 }
 
 impl FailoverReport {
-    /// Whether all cells were measured, but for those that cannot be, and gapless kept its promises.
+    /// Whether all cells that can be measured were measured, and gapless met all bounds.
     pub(crate) fn is_good(&self) -> bool {
         self.cells.iter().all(|cell| {
             cell.breaches(self.rate).is_empty() && !matches!(cell.outcome, CellOutcome::Broken(_))
         })
     }
 
-    /// As one JSON object.
+    /// The report as one JSON object.
     pub(crate) fn as_json(&self) -> serde_json::Value {
         let cell = |cell: &FailoverCell| {
             json!({

@@ -1,4 +1,4 @@
-//! The table of failures, and what of each a client may see. A new failure is a new row.
+//! The table of failures, with the bounds for gapless. A new failure is a new row.
 
 use std::time::Duration;
 
@@ -8,47 +8,48 @@ use serde::Serialize;
 use crate::fault_class::{CLASSES, FaultClass};
 use crate::layout::{POOL_ENDPOINTS, ZONE_ENDPOINTS};
 
-/// A client that has waited this long goes away.
+/// The timeout of a client.
 pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A wrong body is seen by two probes: one within the interval of a second, and one soon after.
+/// A wrong body takes two probes: one within the interval of a second, and one soon after.
 const WRONG_BODY_DETECTION_S: f64 = 1.2;
 
-/// How long both zones stand still in a brown-out.
+/// How long both zones hang in a brown-out.
 const BROWN_OUT_DURATION: Duration = Duration::from_millis(1_300);
 
 #[derive(Debug)]
 pub(crate) struct FailoverScenario {
     /// The name for `--class`; where `gapless predict` knows the failure, that of its row.
     pub(crate) name: &'static str,
-    /// The class that says how it is brought about.
+    /// The class, which defines the mechanism.
     class: &'static str,
-    /// What may fail by it.
+    /// The endpoints that fail.
     pub(crate) extent: FaultExtent,
-    /// What of it a client of gapless may see.
+    /// The bounds for clients of gapless.
     pub(crate) bound: FailoverBound,
 }
 
-/// What a failure hits.
+/// The extent of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultExtent {
-    /// The preferred zone, or one endpoint of it, for as long as the bench is told to.
+    /// The preferred zone or one endpoint of it, for `--fault-seconds`.
     PreferredZone,
-    /// Both zones at once, for this long; nobody is left to ask.
+    /// Both zones at once for this time, so that no endpoint is left.
     AllEndpoints(Duration),
 }
 
-/// What a client of gapless may see.
+/// The bounds for clients of gapless.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct FailoverBound {
     /// From the first failed request to the last.
     pub(crate) gap_s: f64,
-    /// GETs without a good answer, at 60 requests a second.
+    /// GETs without a good response, at 60 requests per second.
     pub(crate) failed_get: f64,
-    /// POSTs without one, at 60 requests a second of which every fifth is one; none that was under
-    /// way when the failure began counts.
+    /// POSTs without a good response, at 60 requests per second of which every fifth is a POST;
+    /// without those in flight at the onset.
     pub(crate) failed_post: f64,
-    /// From the onset to the last answer of what fails, where that looks well to clients.
+    /// From the onset to the last response of a failing endpoint, for faults that clients cannot
+    /// see.
     pub(crate) left_s: Option<f64>,
 }
 
@@ -62,7 +63,7 @@ const fn preferred_zone_fault(name: &'static str, bound: FailoverBound) -> Failo
     FailoverScenario { name, class: name, extent: FaultExtent::PreferredZone, bound }
 }
 
-/// All of them, in the order of reports.
+/// All failures, in the order of reports.
 pub(crate) const SCENARIOS: &[FailoverScenario] = &[
     preferred_zone_fault("refused", FailoverBound::new(0.0, 0.0)),
     preferred_zone_fault("hang", FailoverBound::new(0.05, 1.0)),
@@ -72,7 +73,7 @@ pub(crate) const SCENARIOS: &[FailoverScenario] = &[
     preferred_zone_fault("slow", FailoverBound::new(0.05, 1.0)),
     preferred_zone_fault("errors_30", FailoverBound::new(0.25, 3.0)),
     preferred_zone_fault("cut", FailoverBound::new(0.1, 2.0)),
-    // Its traffic is answered well: what counts is when it gets none any more.
+    // Traffic succeeds here: the bound is the time until the endpoint gets none.
     preferred_zone_fault(
         "wrong_body",
         FailoverBound { left_s: Some(WRONG_BODY_DETECTION_S), ..FailoverBound::new(0.0, 0.0) },
@@ -81,26 +82,26 @@ pub(crate) const SCENARIOS: &[FailoverScenario] = &[
         name: "brown_out",
         class: "hang",
         extent: FaultExtent::AllEndpoints(BROWN_OUT_DURATION),
-        // Who comes in the first 0.3 s cannot be helped: 18 requests, and one at either end.
+        // Requests of the first 0.3 s must fail: 18 requests, and one at either end.
         bound: FailoverBound { gap_s: 0.35, failed_get: 16.0, failed_post: 4.0, left_s: None },
     },
 ];
 
-/// The cells of `--smoke`, by their scenario.
+/// The scenarios of `--smoke`.
 pub(crate) const SMOKE_SCENARIO: &str = "refused";
 
 impl FailoverScenario {
-    /// How it is brought about.
+    /// The mechanism of the failure.
     pub(crate) fn class(&self) -> Option<&'static FaultClass> {
         CLASSES.iter().find(|class| class.name == self.class)
     }
 
-    /// The scopes in which it is run.
+    /// The scopes of the failure.
     pub(crate) fn is_run_in(&self, scope: FailoverScope) -> bool {
         self.extent == FaultExtent::PreferredZone || scope == FailoverScope::Zone
     }
 
-    /// The endpoints that fail by it.
+    /// The indices of the endpoints that fail.
     pub(crate) fn failing_endpoints(&self, scope: FailoverScope) -> std::ops::Range<usize> {
         match (self.extent, scope) {
             (FaultExtent::AllEndpoints(_), _) => 0..POOL_ENDPOINTS,
@@ -114,16 +115,16 @@ impl FailoverScenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FailoverScope {
-    /// All of its endpoints.
+    /// All endpoints of the zone.
     Zone,
-    /// One of them.
+    /// One endpoint of the zone.
     Endpoint,
 }
 
 impl FailoverScope {
     pub(crate) const ALL: [Self; 2] = [Self::Zone, Self::Endpoint];
 
-    /// What a report calls it.
+    /// The name in reports.
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Zone => "The whole of the preferred zone fails (brown_out: both zones)",

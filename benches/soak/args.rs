@@ -1,35 +1,36 @@
-//! The command line.
+//! The command line of the soak bench.
 
 use std::path::PathBuf;
 
 use clap::Parser;
 
-/// POSTs of `--smoke`.
+/// The number of POSTs of `--smoke`.
 const SMOKE_COUNT: u64 = 20_000;
 
-/// Many mixed POSTs while endpoints are killed at random: none twice, none lost in silence.
+/// Many mixed POSTs while endpoints are killed at random: none is executed twice, none is lost
+/// without an error.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 pub(crate) struct SoakArgs {
     /// POSTs to send
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     count: u64,
-    /// Few of them: whether all of this still works
+    /// Send few POSTs, to test the bench itself
     #[arg(long, conflicts_with = "count")]
     smoke: bool,
-    /// Decides what is sent, and what fails when; random by default, and printed
+    /// Seed of the POSTs and failures; random by default, and printed
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Where the result is put as JSON too
+    /// A file for the result as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// The whole run ends after this many minutes, whatever is left
     #[arg(long, default_value_t = 60)]
     pub(crate) minutes: u64,
-    /// The gapless to try; the one just built by default
+    /// The gapless to test; the one just built by default
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
     pub(crate) gapless: PathBuf,
-    /// What `cargo bench` adds
+    /// The flag that `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What happens to the endpoints: one after the other fails at a random moment, for a random time.
+//! Failures of endpoints, at random times and for random durations.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,24 +10,24 @@ use crate::fleet::BenchFleet;
 use crate::layout::POOL_ENDPOINTS;
 use crate::run_deadline::RunDeadline;
 
-/// Between two looks at what is due.
+/// Time between two checks for due failures.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// From one failure to the next, in milliseconds.
+/// Time from one failure to the next, in milliseconds.
 const FAULT_SPACING_MS: Range<u64> = 40..300;
 
 /// How long a failure lasts, in milliseconds.
 const FAULT_DURATION_MS: Range<u64> = 50..900;
 
-/// Of six endpoints, so many fail at the same time, at most.
+/// The most endpoints, of six, that fail at the same time.
 const MAX_CONCURRENT_FAULTS: usize = 4;
 
-/// A way to fail.
+/// A kind of failure.
 #[derive(Debug)]
 struct WeightedFault {
     name: &'static str,
     mechanism: FaultMechanism,
-    /// Its share among all.
+    /// The relative weight of the kind.
     weight: u32,
 }
 
@@ -39,7 +39,7 @@ const fn weighted_fault(
     WeightedFault { name, mechanism, weight }
 }
 
-/// All ways. Those that are no signals execute a POST and answer it badly.
+/// All kinds of failure. Those without a signal execute a POST and answer it with an error.
 const FAULTS: [WeightedFault; 5] = [
     weighted_fault("killed", FaultMechanism::Kill, 8),
     weighted_fault("stopped", FaultMechanism::Stop, 5),
@@ -48,7 +48,7 @@ const FAULTS: [WeightedFault; 5] = [
     weighted_fault("cut", FaultMechanism::Misbehave(EndpointFault::Cut), 2),
 ];
 
-/// Fails endpoints until `is_done`, and heals them then: how often each way was gone.
+/// Fails endpoints until `is_done`, then heals all; returns the number of failures by kind.
 pub(crate) fn inject_random_faults(
     fleet: &mut BenchFleet,
     seed: u64,
@@ -59,7 +59,7 @@ pub(crate) fn inject_random_faults(
     let mut counts: BTreeMap<&'static str, usize> =
         FAULTS.iter().map(|fault| (fault.name, 0)).collect();
     let mut failing: [Option<(FaultMechanism, Instant)>; POOL_ENDPOINTS] = [None; POOL_ENDPOINTS];
-    // Each way once, however soon it is over.
+    // Each kind happens at least once, even in a short run.
     let mut unused_faults = FAULTS.iter();
     let mut next_fault_at = Instant::now();
     while !is_done() && !run_deadline.is_over() {

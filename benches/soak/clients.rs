@@ -1,5 +1,5 @@
-//! Clients in a closed loop: each sends its next POST when the last one has come to its end. Three
-//! kinds take from one row of numbers. None sends anything twice.
+//! Clients in a closed loop: each sends its next POST after the end of the last one. Three kinds of
+//! clients share one sequence of numbers. No client sends a POST twice.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,21 +19,21 @@ use crate::post::{IdempotencyPromise, Post};
 use crate::sample::ClientResult;
 use crate::sent_posts::{ClientKind, SentPost};
 
-/// A client that has waited this long goes away.
+/// The timeout of a client.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const H2_CONNECTIONS: usize = 4;
 
-/// Clients at work; told to end when dropped.
+/// Running clients; they stop when dropped.
 pub(crate) struct SoakClients {
-    /// Where the row of numbers is, and where it ends.
+    /// The next number, and the last one.
     next_number: Arc<AtomicU64>,
     post_count: u64,
     thread: Option<JoinHandle<Vec<SentPost>>>,
 }
 
 impl SoakClients {
-    /// Has `count` POSTs sent to `proxy`.
+    /// Starts clients that send `count` POSTs to `proxy`.
     pub(crate) fn start(proxy: SocketAddr, seed: u64, count: u64) -> io::Result<Self> {
         let next_number = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&next_number);
@@ -47,17 +47,17 @@ impl SoakClients {
         Ok(Self { next_number, post_count: count, thread: Some(thread) })
     }
 
-    /// How many POSTs were begun.
+    /// The number of started POSTs.
     pub(crate) fn started_count(&self) -> u64 {
         self.next_number.load(Relaxed).min(self.post_count)
     }
 
-    /// Whether all are done.
+    /// Whether all POSTs have ended.
     pub(crate) fn is_done(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Begins no more, waits for what is under way, and returns all there was.
+    /// Starts no more POSTs, waits for running ones, and returns all results.
     pub(crate) fn stop(mut self) -> Vec<SentPost> {
         self.stop_and_join()
     }
@@ -74,7 +74,7 @@ impl Drop for SoakClients {
     }
 }
 
-/// What all clients share.
+/// The state that all clients share.
 struct SoakWorkload {
     proxy: SocketAddr,
     seed: u64,
@@ -145,7 +145,7 @@ impl PostTransport {
     }
 }
 
-/// The request as it is sent over HTTP/1.1.
+/// The bytes of the request over HTTP/1.1.
 fn http1_request(kind: ClientKind, post: &Post) -> Vec<u8> {
     let (path, host, number) = (post.path(), pool_name(0), post.number);
     let key = match post.promise {

@@ -1,4 +1,4 @@
-//! What clients know beside what endpoints wrote down, and whether that is as promised.
+//! Compares the results of clients with the executions that endpoints recorded.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,39 +8,40 @@ use crate::executed_posts::ExecutedPosts;
 use crate::post::IdempotencyPromise;
 use crate::sent_posts::{ClientKind, SentPost};
 
-/// Who answers everybody with an error loses nothing in silence: at least so much must go well.
+/// The least share of successful POSTs: a proxy that answers every POST with an error would lose
+/// none silently.
 const MIN_GOOD_FRACTION: f64 = 0.9;
 
-/// What became of one kind of POSTs.
+/// The counts of one kind of POSTs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SoakRow {
     pub(crate) client: ClientKind,
     pub(crate) promise: IdempotencyPromise,
     pub(crate) sent: usize,
-    /// Those whose client was told that they were done.
+    /// POSTs with a success at the client.
     pub(crate) good: usize,
-    /// Those that endpoints have read.
+    /// POSTs that endpoints executed.
     pub(crate) executed: usize,
-    /// Those of them whose client was not told so, but got an error.
+    /// Executed POSTs with an error at the client.
     pub(crate) executed_with_error: usize,
-    /// Those that endpoints have read more than once.
+    /// POSTs that endpoints executed more than once.
     pub(crate) twice: usize,
-    /// Those whose client was told that they were done, and nobody has read them.
+    /// POSTs with a success at the client that no endpoint executed.
     pub(crate) lost: usize,
 }
 
-/// All that was found.
+/// The findings of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct SoakFindings {
-    /// By client and by promise.
+    /// The counts by kind of client and of POST.
     pub(crate) rows: Vec<SoakRow>,
-    /// How many ended in which way, those that went well left out.
+    /// The number of failed POSTs by kind of error.
     pub(crate) failures: BTreeMap<String, usize>,
-    /// What endpoints have read and nobody sent.
+    /// Executions of numbers that no client sent.
     pub(crate) strangers: usize,
-    /// How often endpoints failed in which way.
+    /// The number of failures of endpoints by kind.
     pub(crate) havoc: BTreeMap<&'static str, usize>,
-    /// Whether all endpoints served again when they were left in peace.
+    /// Whether all endpoints served again after the last failure.
     pub(crate) has_recovered: bool,
 }
 
@@ -63,12 +64,12 @@ impl SoakFindings {
         Self { rows, failures, strangers, ..Self::default() }
     }
 
-    /// The sum over all rows.
+    /// The sum of all rows.
     pub(crate) fn sum(&self, figure: impl Fn(&SoakRow) -> usize) -> usize {
         self.rows.iter().map(figure).sum()
     }
 
-    /// What is not as it must be after `count` POSTs, in words.
+    /// The violations after `count` POSTs, in words.
     pub(crate) fn breaches(&self, count: u64) -> Vec<String> {
         let (sent, good) = (self.sum(|row| row.sent), self.sum(|row| row.good));
         let forbidden_repeats =
@@ -91,7 +92,7 @@ impl SoakFindings {
         if !self.has_recovered {
             breaches.push("not every endpoint serves again".to_owned());
         }
-        // Where these are none, nothing was at stake.
+        // Without such executions the run proves nothing.
         let permitted_repeats =
             |row: &SoakRow| if row.promise == IdempotencyPromise::Keyed { row.twice } else { 0 };
         let required_events = [

@@ -14,7 +14,7 @@ use crate::post::{IdempotencyPromise, Post};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// One connection, opened when it is wanted, and anew when it has ended.
+/// One connection, opened on demand and reopened after its end.
 #[derive(Debug)]
 pub(crate) struct SharedH2Connection {
     proxy: SocketAddr,
@@ -22,12 +22,12 @@ pub(crate) struct SharedH2Connection {
 }
 
 impl SharedH2Connection {
-    /// One to `proxy`.
+    /// A client of `proxy`, not connected yet.
     pub(crate) fn new(proxy: SocketAddr) -> Self {
         Self { proxy, sender: Mutex::default() }
     }
 
-    /// Sends `post`, and reads the whole answer: its status.
+    /// Sends `post`, reads the whole response, and returns its status.
     pub(crate) async fn exchange(&self, post: &Post) -> io::Result<u16> {
         let uri = format!("http://{}{}", pool_name(0), post.path());
         let mut request = Request::builder().method(Method::POST).uri(uri);
@@ -48,7 +48,7 @@ impl SharedH2Connection {
         let mut answer = answer.into_body();
         while let Some(data) = answer.data().await {
             let data = data.map_err(io::Error::other)?;
-            // A stream that is over gives nothing back.
+            // Releasing capacity fails only for a closed stream.
             let _ = answer.flow_control().release_capacity(data.len());
         }
         Ok(status)
@@ -65,7 +65,7 @@ impl SharedH2Connection {
         stream.set_nodelay(true)?;
         let (client, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
-            // How it ends is what its streams hear.
+            // Each stream reports the error of the connection.
             let _ = connection.await;
         });
         *sender = Some(client.clone());

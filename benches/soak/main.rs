@@ -1,10 +1,10 @@
-//! A million mixed POSTs, while their endpoints are killed, stopped and made to err at random: none is
-//! executed twice but those whose client and route both promised that they may be, and none is lost
-//! without an error at its client. Endpoints write down what they have read before they answer, in a file
-//! that outlives them. Exit code 1 if that does not hold, or if nothing was at stake.
+//! A million mixed POSTs while endpoints are killed, stopped and made to fail at random. No POST is
+//! executed twice unless its client and route both allow it, and none is lost without an error at
+//! its client. Endpoints record each POST in a file before they answer. The exit code is 1 if a
+//! rule is violated, or if no failure affected a POST.
 //!
 //! `cargo bench --bench soak` sends a million (three to five minutes).
-//! `cargo bench --bench soak -- --smoke` sees that all of this works (less than half a minute).
+//! `cargo bench --bench soak -- --smoke` tests the bench itself (less than half a minute).
 //! `cargo bench --bench soak -- --count 100000 --seed 7 --json soak.json`
 
 use std::fs;
@@ -81,13 +81,13 @@ use packet_drops::BenchNamespace;
 use report::SoakReport;
 use run_deadline::RunDeadline;
 
-/// How long an endpoint takes for a request: kills meet many that have begun.
+/// The service time of an endpoint; kills interrupt many requests that have begun.
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
-/// How long everybody may take to serve again.
+/// The time limit for all endpoints to serve again.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 const PROBE: &str = r#"{ http = "/healthz" }"#;
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     bench_main::main("soak", || run(&SoakArgs::parse()))
 }
 
-/// Whether nothing was done twice, and nothing lost in silence.
+/// Runs the bench; returns whether all rules hold.
 fn run(args: &SoakArgs) -> io::Result<bool> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("seed {seed}");
@@ -140,7 +140,7 @@ fn run_soak(args: &SoakArgs, seed: u64, run_deadline: &RunDeadline) -> io::Resul
     let is_up =
         run_deadline.poll_until(RECOVERY_TIMEOUT, || Ok(instance.is_all_up()?.then_some(())))?;
     eprintln!("all serve again after {:.1} s", faults_ended.elapsed().as_secs_f64());
-    // Whoever was stopped has by now read all that it had got.
+    // Resumed endpoints have read all received bytes by now.
     let findings = SoakFindings {
         havoc,
         has_recovered: is_up.is_some(),

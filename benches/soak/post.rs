@@ -1,37 +1,37 @@
-//! What one POST is, told by its number.
+//! POSTs, which are derived from their number and the seed.
 
 use serde::Serialize;
 
-/// The path below which a route takes `Idempotency-Key` as a promise.
+/// The prefix of the route that trusts `Idempotency-Key`.
 const KEYED_PATH: &str = "/keyed";
 
 /// The path of the other route.
 const PLAIN_PATH: &str = "/work";
 
-/// The largest body: as much as a route holds of one, by default.
+/// The largest body: the default size of the replay buffer.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
 const SMALL_BODY_BYTES: usize = 1024;
 
 static BODY: [u8; LARGE_BODY_BYTES] = [b'x'; LARGE_BODY_BYTES];
 
-/// Whether it may be executed more than once.
+/// Whether a POST may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum IdempotencyPromise {
-    /// Its client has promised nothing.
+    /// Without a key: it must not be executed twice.
     None,
-    /// It has a key, on a route that does not ask for one.
+    /// With a key, on a route that does not trust keys: it must not be executed twice.
     Unheard,
-    /// It has a key, and its route takes that: it may be sent again.
+    /// With a key, on a route that trusts keys: it may be retried.
     Keyed,
 }
 
 impl IdempotencyPromise {
-    /// All of them, in the order of reports.
+    /// All kinds, in the order of reports.
     pub(crate) const ALL: [Self; 3] = [Self::None, Self::Unheard, Self::Keyed];
 
-    /// What a report calls it.
+    /// The name in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "no key",
@@ -43,15 +43,15 @@ impl IdempotencyPromise {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Post {
-    /// Its number; endpoints count by it.
+    /// The number, by which executions are counted.
     pub(crate) number: u64,
-    /// What its client promises.
+    /// Whether it may be executed twice.
     pub(crate) promise: IdempotencyPromise,
     pub(crate) body: &'static [u8],
 }
 
 impl Post {
-    /// The one of this number, of a run with this seed.
+    /// The POST with this number, in a run with this seed.
     pub(crate) fn generate(seed: u64, number: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
         let promise = match random.u32(..100) {
@@ -74,8 +74,8 @@ impl Post {
     }
 }
 
-/// What is appended to a configuration of one pool, `pool-0`: the route that heeds keys, and endpoints
-/// that are soon trusted again, so that there is always somebody to kill.
+/// Text that is appended to a configuration of one pool, `pool-0`: the route that trusts keys, and
+/// a short recovery, so that enough endpoints serve.
 pub(crate) fn extra_config() -> String {
     format!(
         "\n[[route]]\nhost = \"pool-0\"\npath = \"{KEYED_PATH}/\"\npool = \"pool-0\"\n\

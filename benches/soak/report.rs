@@ -1,4 +1,4 @@
-//! The table, and the same as JSON.
+//! The report, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::table;
 
 #[derive(Debug)]
 pub(crate) struct SoakReport {
-    /// What decided over it.
+    /// The seed of the run.
     pub(crate) seed: u64,
-    /// POSTs that were to be sent.
+    /// The number of POSTs to send.
     pub(crate) count: u64,
-    /// How long that took.
+    /// The duration of the run.
     pub(crate) duration: Duration,
-    /// What came of it.
+    /// The findings of the run.
     pub(crate) findings: SoakFindings,
 }
 
@@ -24,12 +24,12 @@ const HEADINGS: [&str; 8] =
     ["client", "promise", "sent", "2xx", "executed", "executed, error", "twice", "lost"];
 
 impl SoakReport {
-    /// Whether all was as it must be.
+    /// Whether all rules hold.
     pub(crate) fn is_good(&self) -> bool {
         self.findings.breaches(self.count).is_empty()
     }
 
-    /// As one JSON object.
+    /// The report as one JSON object.
     pub(crate) fn as_json(&self) -> serde_json::Value {
         json!({
             "seed": self.seed,

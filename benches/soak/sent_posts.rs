@@ -1,27 +1,27 @@
-//! What clients know of what they sent.
+//! The POSTs that clients sent, with their results.
 
 use serde::Serialize;
 
 use crate::post::IdempotencyPromise;
 use crate::sample::ClientResult;
 
-/// How a client comes.
+/// The kind of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientKind {
-    /// Over HTTP/1.1, on a connection that it keeps.
+    /// Over HTTP/1.1 on a kept connection.
     Kept,
-    /// Over HTTP/1.1, on a connection for this request.
+    /// Over HTTP/1.1 on a new connection per request.
     New,
-    /// Over HTTP/2, with others on the same connection.
+    /// Over HTTP/2 on a shared connection.
     Http2,
 }
 
 impl ClientKind {
-    /// All of them, in the order of reports.
+    /// All kinds, in the order of reports.
     pub(crate) const ALL: [Self; 3] = [Self::Kept, Self::New, Self::Http2];
 
-    /// What a report calls it.
+    /// The name in reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kept => "HTTP/1.1, kept",
@@ -30,7 +30,7 @@ impl ClientKind {
         }
     }
 
-    /// How many there are of it.
+    /// The number of clients of this kind.
     pub(crate) fn client_count(self) -> usize {
         match self {
             Self::Kept | Self::Http2 => 24,
@@ -39,7 +39,7 @@ impl ClientKind {
     }
 }
 
-/// One POST, as its client knows it.
+/// One POST with its result at the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentPost {
     pub(crate) number: u64,
@@ -49,7 +49,7 @@ pub(crate) struct SentPost {
 }
 
 impl SentPost {
-    /// Whether its client was told that it was done.
+    /// Whether the client got a success.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self.result, ClientResult::Answered(200..300))
     }

@@ -1,4 +1,4 @@
-//! What the program is asked to be: a bench, or one of its endpoints.
+//! The main function of benches whose endpoints are processes of the same program.
 
 use std::env;
 use std::io;
@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use crate::endpoint;
 
-/// The main function of a bench whose endpoints are processes of the same program; `run` says
-/// whether all was good.
+/// Runs an endpoint or the bench, by the arguments; `run` returns whether the bench succeeded.
 pub(crate) fn main(bench: &str, run: impl FnOnce() -> io::Result<bool>) -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
     if let [_, command, address, settings] = &*arguments
@@ -15,7 +14,7 @@ pub(crate) fn main(bench: &str, run: impl FnOnce() -> io::Result<bool>) -> ExitC
     {
         return endpoint::main(address, settings);
     }
-    // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that the bench builds.
     if !arguments.iter().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }

@@ -1,17 +1,17 @@
-//! What comes of a cell of the table.
+//! The outcome of a cell, and its repetition after pauses of the machine.
 
 use std::io;
 
 use serde::Serialize;
 
-/// What came of a cell.
+/// The outcome of a cell.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CellOutcome<T> {
     Measured(T),
-    /// It cannot be measured here, for this reason.
+    /// The cell cannot be measured here, for this reason.
     Skipped(&'static str),
-    /// It was to be measured and was not, for this reason.
+    /// The measurement failed, for this reason.
     Broken(String),
 }
 
@@ -21,14 +21,14 @@ impl<T> From<io::Result<T>> for CellOutcome<T> {
     }
 }
 
-/// What is measured while the machine may stand still.
+/// A measurement that records pauses of the machine.
 pub(crate) trait MeasuredPause {
-    /// The longest that it let somebody wait who wanted to run.
+    /// The longest scheduling delay, in milliseconds.
     fn pause_ms(&self) -> f64;
 }
 
-/// Measures, and again if the machine paused for too long meanwhile, `at_most` times: whether it is
-/// repeated does not depend on what was measured. With it comes how often.
+/// Measures, and repeats at most `at_most` times if the machine paused too long. The decision does
+/// not depend on the result. Returns also the number of repetitions.
 pub(crate) fn measure_with_repeats<T: MeasuredPause>(
     max_pause_ms: f64,
     max_repeats: u32,

@@ -13,7 +13,7 @@ pub(crate) fn process_tree(root: u32) -> io::Result<Vec<u32>> {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // A process that ended since the listing has no file any more.
+        // A process that ended since the listing has no file.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if let Some(parent) = parse_parent_pid(&stat) {
             children.entry(parent).or_default().push(pid);
@@ -42,7 +42,7 @@ pub(crate) fn process_tree_cpu_ns(root: u32) -> io::Result<u64> {
     Ok(total_ns)
 }
 
-/// What `core` has done since boot.
+/// The ticks of `core` since boot.
 pub(crate) fn read_core_ticks(core: u32) -> io::Result<CoreTicks> {
     parse_core_ticks(&fs::read_to_string("/proc/stat")?, core)
         .ok_or_else(|| io::Error::other(format!("no core {core}: the bench needs two cores")))

@@ -1,5 +1,5 @@
-//! The endpoint: this same program in a process of its own. Orders come on standard input, one
-//! word a line, and each is acknowledged when it is in force; the input's end is the process's end.
+//! The endpoint: this program in its own process. It reads commands from standard input, one word
+//! per line, and acknowledges each when it has taken effect. It exits at the end of the input.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Write};
@@ -24,37 +24,37 @@ use crate::fault_class::EndpointFault;
 use crate::http1_message::{Http1Message, read_message};
 use crate::layout::TLS_PORT;
 
-/// How long it takes one that is slow.
+/// The response time of a slow endpoint.
 const SLOW_RESPONSE_TIME: Duration = Duration::from_secs(2);
 
-/// The share of bad answers of one that errs.
+/// The share of errors of an endpoint with errors.
 const ERROR_FRACTION: f64 = 0.3;
 
-/// The acknowledgement of an order, and of the start.
+/// The acknowledgement of a command, and of the start.
 pub(crate) const ACKNOWLEDGEMENT: &str = "done";
 
-/// The field of an answer that says which endpoint gave it.
+/// The response field with the address of the endpoint.
 pub(crate) const SERVED_BY_HEADER: &str = "x-served-by";
 
-/// The word that makes this program an endpoint.
+/// The argument that makes this program an endpoint.
 pub(crate) const ENDPOINT_COMMAND: &str = "endpoint";
 
-/// What an endpoint is, besides its address and its faults.
+/// The settings of an endpoint besides its address.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct EndpointSettings {
-    /// How long a request takes.
+    /// The service time of a request.
     pub(crate) service: Duration,
-    /// Where its certificates are, if it answers probes over TLS too.
+    /// The directory of its certificates, if it serves probes over TLS too.
     pub(crate) certificates: Option<PathBuf>,
-    /// Where it puts a line for each POST that it has read whole, before it answers: the last part of
-    /// the path, and the microseconds since 1970.
+    /// The file for a line for each fully read POST, written before the response: the last segment
+    /// of the path, and the microseconds since 1970.
     pub(crate) posts: Option<PathBuf>,
 }
 
-/// The fault in force, as its position in [`Fault::ALL`].
+/// The current fault, as its index in [`EndpointFault::ALL`].
 type CurrentFault = Arc<AtomicUsize>;
 
-/// What all connections of the endpoint share.
+/// The state that all connections of the endpoint share.
 struct EndpointService {
     address: SocketAddr,
     service_time: Duration,
@@ -62,9 +62,9 @@ struct EndpointService {
     current_fault: CurrentFault,
 }
 
-/// Serves on `address` until standard input ends; `setting` is a [`Setting`] as JSON.
+/// Serves on `address` until standard input ends; `setting` is an [`EndpointSettings`] as JSON.
 pub(crate) fn main(address: &str, settings_json: &str) -> ExitCode {
-    // A stopped process does not see its input end.
+    // A stopped process does not notice the end of its input.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     match serve(address, settings_json) {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,14 +111,14 @@ fn serve(address: &str, settings_json: &str) -> io::Result<()> {
             let (stream, _) = listener.accept().await?;
             let service = Rc::clone(&service);
             tokio::task::spawn_local(async move {
-                // How a connection ends is the other side's to judge.
+                // The peer reports the errors of a connection.
                 let _ = service.serve_connection(stream).await;
             });
         }
     })
 }
 
-/// Answers probes over TLS, all of them well, but not always with a certificate that does.
+/// Answers probes over TLS with success; the certificate may be the expired one.
 async fn serve_tls(
     listener: tokio::net::TcpListener,
     acceptors: [TlsAcceptor; 2],
@@ -156,7 +156,7 @@ fn apply_commands(current_fault: &CurrentFault) {
 
 fn acknowledge() {
     let mut out = io::stdout().lock();
-    // Nobody who reads it is nobody who waits for it.
+    // Without a reader of the acknowledgement, no bench waits for it.
     let _ = writeln!(out, "{ACKNOWLEDGEMENT}").and_then(|()| out.flush());
 }
 
@@ -180,19 +180,19 @@ impl EndpointService {
         Ok(())
     }
 
-    /// Whoever has read a POST whole has begun to do what it asks for.
+    /// A fully read POST counts as executed.
     fn record_post(&self, request_line: &str) -> io::Result<()> {
         let Some(mut posts) = self.posts_file.as_ref() else { return Ok(()) };
         let Some(path) = request_line.strip_prefix("POST ") else { return Ok(()) };
         let id = path.split(' ').next().and_then(|path| path.rsplit('/').next());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // In one write, for all endpoints append to the same file; of 32 bytes, for a write that spans two
-        // pages may be torn by SIGKILL.
+        // One write per line, because all endpoints append to the same file. Lines have 32 bytes,
+        // because SIGKILL may tear a write that spans two pages.
         let line = format!("{:0>10} {:020}\n", id.unwrap_or_default(), now.as_micros());
         posts.write_all(line.as_bytes())
     }
 
-    /// Answers, and says whether the connection goes on.
+    /// Answers; returns whether the connection stays open.
     async fn respond(&self, stream: &mut TcpStream, message: &Http1Message) -> io::Result<bool> {
         let is_probe = message.first_line().contains(" /healthz ");
         let (status, body) = match self.fault() {

@@ -1,4 +1,4 @@
-//! What endpoints wrote of the POSTs that they have read.
+//! The POSTs that endpoints recorded as executed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,12 +6,12 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When each POST was executed, by its number: once, one hopes.
+/// The times of execution of each POST, by its number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExecutedPosts(HashMap<u64, Vec<SystemTime>>);
 
 impl ExecutedPosts {
-    /// Reads the file; there is none as long as nobody has read a POST.
+    /// Reads the file; it does not exist before the first execution.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(&text),
@@ -20,7 +20,7 @@ impl ExecutedPosts {
         }
     }
 
-    /// Reads its text: a number and the microseconds since 1970 a line.
+    /// Parses the text: a number and the microseconds since 1970 per line.
     pub(crate) fn parse(text: &str) -> io::Result<Self> {
         let mut times_by_number: HashMap<u64, Vec<SystemTime>> = HashMap::new();
         for line in text.lines() {
@@ -34,7 +34,7 @@ impl ExecutedPosts {
         Ok(Self(times_by_number))
     }
 
-    /// How many were executed more than once.
+    /// The number of POSTs that were executed more than once.
     pub(crate) fn repeated_count(&self) -> usize {
         self.0.values().filter(|times| times.len() > 1).count()
     }
@@ -44,7 +44,7 @@ impl ExecutedPosts {
         self.0.contains_key(&number)
     }
 
-    /// How often `number` was executed.
+    /// The number of executions of `number`.
     pub(crate) fn execution_count(&self, number: u64) -> usize {
         self.0.get(&number).map_or(0, Vec::len)
     }

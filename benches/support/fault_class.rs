@@ -1,13 +1,13 @@
-//! The table of failures. A new class is a new row.
+//! The table of failure classes. A new class is a new row.
 
-/// One class of failure.
+/// A class of failures.
 #[derive(Debug)]
 pub(crate) struct FaultClass {
-    /// The name for `--class`, and its row in `gapless predict`.
+    /// The name for `--class` and in `gapless predict`.
     pub(crate) name: &'static str,
-    /// The broader class whose row stands for it where it has none of its own.
+    /// The broader class whose prediction applies where the class has none.
     pub(crate) broader: Option<&'static str>,
-    /// How it is brought about.
+    /// The mechanism of the failure.
     pub(crate) mechanism: FaultMechanism,
     /// The pool's `probe`.
     pub(crate) probe: &'static str,
@@ -16,30 +16,30 @@ pub(crate) struct FaultClass {
 /// How an endpoint is made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultMechanism {
-    /// SIGKILL; healed by a new process.
+    /// SIGKILL; a new process heals it.
     Kill,
-    /// SIGSTOP; healed by SIGCONT.
+    /// SIGSTOP; SIGCONT heals it.
     Stop,
     /// Packets to and from its address are dropped.
     DropPackets,
-    /// The endpoint is told to misbehave.
+    /// A command makes the endpoint misbehave.
     Misbehave(EndpointFault),
 }
 
-/// What an endpoint does wrong.
+/// The misbehaviour of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointFault {
     None,
-    /// Accepts, and resets whatever is asked.
+    /// Accepts connections and resets them on any request.
     Reset,
     StatusAll,
-    /// 503 to traffic; the probe's path answers well.
+    /// 503 for traffic; probes pass.
     StatusTraffic,
-    /// Everything takes two seconds.
+    /// Every response takes two seconds.
     Slow,
-    /// Of the answers to traffic 30 % are 500, at random.
+    /// A random 30 % of responses to traffic are 500.
     Errors30,
-    /// A head and half of the body that it announced, then the end; for traffic only.
+    /// For traffic: a head and half of the announced body, then the end of the connection.
     Cut,
     /// The probe's path answers 200 with another body.
     WrongBody,
@@ -48,7 +48,7 @@ pub(crate) enum EndpointFault {
 }
 
 impl EndpointFault {
-    /// All of them; the position is what the endpoint's process keeps.
+    /// All faults; the endpoint stores the index.
     pub(crate) const ALL: [Self; 9] = [
         Self::None,
         Self::Reset,
@@ -76,13 +76,13 @@ impl EndpointFault {
     }
 }
 
-/// The probe of every class that does not need another one.
+/// The probe of classes without a special one.
 const HTTP_PROBE: &str = r#"{ http = "/healthz" }"#;
 
-/// One that reads the body.
+/// A probe that tests the body.
 const BODY_PROBE: &str = r#"{ http = "/healthz", expect_body = "well" }"#;
 
-/// One over TLS, on a port of its own; the authority's certificate lies beside the configuration.
+/// A probe over TLS on a separate port; the CA certificate is beside the configuration.
 const TLS_PROBE: &str = "{ http = \"/healthz\", port = 7078, \
     tls = { ca_file = \"ca.pem\", server_name = \"bench.example\" } }";
 
@@ -124,7 +124,7 @@ pub(crate) const CLASSES: &[FaultClass] = &[
     },
     misbehavior_class("status_all", Some("bad_status"), EndpointFault::StatusAll),
     misbehavior_class("status_traffic", None, EndpointFault::StatusTraffic),
-    // The default timeout is a quarter of what it takes to answer: to a probe it is silence.
+    // The response takes four times the default timeout: for a probe it is silence.
     misbehavior_class("slow", Some("silent"), EndpointFault::Slow),
     misbehavior_class("errors_30", None, EndpointFault::Errors30),
     misbehavior_class("cut", None, EndpointFault::Cut),
@@ -142,6 +142,6 @@ pub(crate) const CLASSES: &[FaultClass] = &[
     },
 ];
 
-/// The classes of `--smoke`. Not `refused`: with traffic it takes either one probe or two that are
-/// 20 ms apart, so that its 99th percentile is a cliff, and five runs are few to stand on it.
+/// The classes of `--smoke`, without `refused`: with traffic it takes one probe or two that are 20
+/// ms apart, so that five runs say little about its 99th percentile.
 pub(crate) const SMOKE_CLASSES: [&str; 2] = ["reset", "status_all"];

@@ -1,4 +1,4 @@
-//! The endpoints' processes, seen from the bench: started, made to fail, healed, ended.
+//! The processes of the endpoints: start, failure, recovery and end.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,16 +12,16 @@ use crate::endpoint::{ACKNOWLEDGEMENT, ENDPOINT_COMMAND, EndpointSettings};
 use crate::fault_class::{EndpointFault, FaultMechanism};
 use crate::packet_drops;
 
-/// A failure that was brought about.
+/// An injected failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injection {
-    /// Just before. The fault came into force after this, and before `at + took`.
+    /// Time just before the injection. The fault took effect between this and `at + took`.
     pub(crate) at: Instant,
-    /// Until it was known to be in force (for a signal: until it was sent).
+    /// Time until the fault was confirmed (for a signal: until it was sent).
     pub(crate) duration: Duration,
 }
 
-/// All endpoints; their processes end when it is dropped.
+/// All endpoints; their processes end when the fleet is dropped.
 #[derive(Debug)]
 pub(crate) struct BenchFleet {
     members: Vec<FleetMember>,
@@ -34,7 +34,7 @@ struct FleetMember {
     process: Child,
     commands: ChildStdin,
     acknowledgements: BufReader<ChildStdout>,
-    /// Its packets are dropped.
+    /// Whether its packets are dropped.
     is_blackholed: bool,
 }
 
@@ -71,7 +71,7 @@ impl BenchFleet {
         Ok(Injection { at: started, duration: started.elapsed() })
     }
 
-    /// Puts an end to it; when that was.
+    /// Ends the failure; returns the time.
     pub(crate) fn heal(
         &mut self,
         endpoint: usize,
@@ -129,7 +129,7 @@ impl FleetMember {
 
 impl Drop for FleetMember {
     fn drop(&mut self) {
-        // What fails here has ended already.
+        // The calls fail only for a process that has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if self.is_blackholed {

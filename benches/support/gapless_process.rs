@@ -1,8 +1,8 @@
-//! gapless itself, as a process, and what its admin listener says.
+//! A process of gapless, and a client of its admin listener.
 //!
-//! The instant of a verdict is the director's own, read from the monotonic clock when the evidence
-//! was handed to it. The API prints it as wall-clock time with microseconds, by one reading of both
-//! clocks at its start; one reading of this process's, taken then too, leads back.
+//! The time of a verdict is the director's monotonic time when it received the evidence. The API
+//! converts it to wall-clock time by one reading of both clocks at its start. This module converts
+//! it back by its own reading of both clocks.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,13 +18,13 @@ use crate::namespace::bound_command;
 use crate::run_deadline::RunDeadline;
 use crate::{layout, layout::FAILING_ZONE};
 
-/// How long it has to put every endpoint up.
+/// Time for every endpoint to become up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bound on one question to the admin listener.
+/// Time limit of one request to the admin listener.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of the log an error shows.
+/// Lines of the log in an error.
 const LOG_TAIL_LINES: usize = 5;
 
 /// A running `gapless run`; killed when dropped.
@@ -57,25 +57,25 @@ impl ClockReading {
     }
 }
 
-/// What is on file of an endpoint or a zone that failed, in this process's time.
+/// An incident of an endpoint or a zone, in this process's time.
 #[derive(Clone, Debug)]
 pub(crate) struct ReportedIncident {
     pub(crate) pool: String,
     pub(crate) zone: String,
-    /// The endpoint's address; of a zone's incident there is none.
+    /// The address of the endpoint; `None` for an incident of a zone.
     pub(crate) endpoint: Option<String>,
-    /// When the exchange began that became the first evidence.
+    /// The start of the exchange that became the first evidence.
     pub(crate) first_evidence: Instant,
-    /// When that evidence was in.
+    /// The time of that evidence.
     pub(crate) suspect: Instant,
-    /// When the verdict was made.
+    /// The time of the verdict.
     pub(crate) verdict: Instant,
-    /// When it was up again.
+    /// The time of the return.
     pub(crate) restored: Option<Instant>,
 }
 
 impl ReportedIncident {
-    /// Whether the endpoint number `index` is down by it.
+    /// Whether the incident covers the endpoint `index`.
     pub(crate) fn has_endpoint(&self, index: usize) -> bool {
         let address = layout::endpoint_address(index).to_string();
         match &self.endpoint {
@@ -89,8 +89,8 @@ impl ReportedIncident {
 }
 
 impl GaplessProcess {
-    /// Starts `program` with the text that `config` makes of the ports for clients and for the
-    /// operator, and waits until all endpoints are up.
+    /// Starts `program` with the text that `config` makes of the addresses for clients and for
+    /// admin, and waits until all endpoints are up.
     pub(crate) fn start(
         program: &Path,
         config: impl FnOnce(u16, u16) -> String,
@@ -118,7 +118,7 @@ impl GaplessProcess {
         is_up.map(|()| instance).ok_or_else(|| io::Error::other("not every endpoint came up"))
     }
 
-    /// Whether every endpoint is.
+    /// Whether every endpoint is up.
     pub(crate) fn is_all_up(&self) -> io::Result<bool> {
         let state = self.get_json("/api/v1/endpoints")?;
         let endpoints = state["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -166,8 +166,8 @@ impl GaplessProcess {
         }
     }
 
-    /// By how much the wall clock has left the monotonic one since the start. Verdicts are not
-    /// affected: both sides hold on to their first reading.
+    /// The adjustment of the wall clock since the start. Verdicts are not affected: both sides use
+    /// their first reading.
     pub(crate) fn clock_drift(&self) -> Duration {
         let now = ClockReading::read();
         let expected = self.clocks.wall_of(now.monotonic);
@@ -196,7 +196,7 @@ impl GaplessProcess {
 
 impl Drop for GaplessProcess {
     fn drop(&mut self) {
-        // What fails here has ended already.
+        // The calls fail only for a process that has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -205,7 +205,7 @@ impl Drop for GaplessProcess {
 /// Addresses that are free right now.
 fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    // All are held until the last is known, so that no two are the same.
+    // All listeners stay open until the last port is known, so that no two are equal.
     let mut listeners = Vec::with_capacity(N);
     for address in &mut addresses {
         let listener = TcpListener::bind(*address)?;

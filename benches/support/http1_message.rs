@@ -1,21 +1,21 @@
-//! As much of HTTP/1.1 as the endpoint and the load speak: heads, and bodies of announced length.
+//! The subset of HTTP/1.1 of endpoint and load: heads, and bodies with a content length.
 
 use std::io;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// A head longer than this is none.
+/// Size limit of a head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// What ends a head.
+/// The end of a head.
 const BLANK_LINE: &[u8] = b"\r\n\r\n";
 
-/// A message whose body was read and forgotten.
+/// A message whose body was read and discarded.
 #[derive(Debug)]
 pub(crate) struct Http1Message {
     head: String,
-    /// The connection may carry another message.
+    /// Whether the connection may carry another message.
     pub(crate) is_keep_alive: bool,
 }
 
@@ -25,7 +25,7 @@ impl Http1Message {
         self.head.lines().next().unwrap_or_default()
     }
 
-    /// The status, if it is an answer.
+    /// The status, if the message is a response.
     pub(crate) fn status(&self) -> Option<u16> {
         self.first_line().split(' ').nth(1)?.parse().ok()
     }

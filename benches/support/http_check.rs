@@ -1,4 +1,4 @@
-//! One plain request, to see that a server serves and what a proxy makes of it.
+//! One plain request, to check that a server serves and how a proxy changes the request.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 /// Bound on each step of the exchange.
 const IO_TIMEOUT: Duration = Duration::from_millis(500);
-/// More of an answer than this is not read.
+/// Size limit of a response.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct CheckResponse {
     pub(crate) status: u16,
-    /// Whether the endpoint was sent an `X-Forwarded-For`; it says so itself.
+    /// Whether the endpoint received an `X-Forwarded-For`, as its response reports.
     pub(crate) has_forwarded_for: bool,
 }
 
-/// Asks `127.0.0.1:port` for `path` over a connection of its own.
+/// Requests `path` from `127.0.0.1:port` over a new connection.
 pub(crate) fn get(port: u16, path: &str) -> io::Result<CheckResponse> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
@@ -31,7 +31,8 @@ pub(crate) fn get(port: u16, path: &str) -> io::Result<CheckResponse> {
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3)?.parse().ok())
         .ok_or_else(|| io::Error::other("not an HTTP/1.1 answer"))?;
-    // The endpoint leaves it away where it saw none. Envoy puts the machine's own address for loopback.
+    // The endpoint omits the field if it received none. Envoy sends the machine's own address for
+    // loopback.
     let has_forwarded_for = text.to_ascii_lowercase().contains("\r\nx-seen-forwarded-for: ");
     Ok(CheckResponse { status, has_forwarded_for })
 }

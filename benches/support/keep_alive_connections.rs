@@ -1,4 +1,4 @@
-//! Connections over HTTP/1.1 that clients keep, of which none is used that the proxy has closed.
+//! Idle HTTP/1.1 connections of clients; connections that the proxy has closed are never used.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::http1_message::{Http1Message, read_message};
 
-/// All that are idle. They take turns: every worker is to have its share.
+/// The idle connections. They are used in turn, so that every worker gets its share.
 #[derive(Debug)]
 pub(crate) struct KeepAliveConnections {
     proxy: SocketAddr,
@@ -22,7 +22,7 @@ impl KeepAliveConnections {
     pub(crate) async fn open(proxy: SocketAddr, connections: usize) -> Self {
         let kept = Self { proxy, idle: RefCell::default() };
         for _ in 0..connections {
-            // One that cannot be opened now is missed by the request that wants it.
+            // A failure to connect shows again at the request that needs the connection.
             if let Ok(stream) = TcpStream::connect(proxy).await {
                 kept.idle.borrow_mut().push_back(stream);
             }
@@ -30,7 +30,7 @@ impl KeepAliveConnections {
         kept
     }
 
-    /// Sends one request and reads its answer; `None` if the connection ended instead.
+    /// Sends one request and reads its response; `None` if the connection ended instead.
     pub(crate) async fn exchange(&self, request: &[u8]) -> io::Result<Option<Http1Message>> {
         let mut stream = match self.next_open() {
             Some(stream) => stream,

@@ -1,4 +1,4 @@
-//! How busy the machine was, and whether it stood still.
+//! The load of the machine, and pauses of its scheduler.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::parse::{CoreTicks, parse_core_ticks};
 
-/// What all cores have done since boot.
+/// CPU ticks of all cores since boot.
 #[derive(Debug)]
 pub(crate) struct CpuSnapshot(Vec<CoreTicks>);
 
@@ -21,7 +21,7 @@ impl CpuSnapshot {
         Ok(Self((0..cores).filter_map(|core| parse_core_ticks(&stat, core)).collect()))
     }
 
-    /// The share of all cores' time that somebody used since then.
+    /// The share of time, in percent, that all cores were busy since then.
     pub(crate) fn busy_percent(&self) -> io::Result<f64> {
         let now = Self::read()?.0;
         let busy = now.iter().zip(&self.0).map(|(now, then)| now.busy_percent_since(*then));
@@ -29,11 +29,10 @@ impl CpuSnapshot {
     }
 }
 
-/// How often the metronome beats.
+/// The period of the wake-ups.
 const PAUSE_SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Wakes up all the time, and takes note of the longest delay: who measures is as late as that, and
-/// so is who is measured.
+/// Wakes up periodically and records the longest delay, which bounds the error of a measurement.
 pub(crate) struct PauseMonitor {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Duration>>,

@@ -1,5 +1,5 @@
-//! Traffic: an open loop, spread over all pools. One request in five is a POST. The client keeps
-//! its connections, and uses none that the proxy has closed.
+//! Traffic in an open loop, spread over all pools. One request in five is a POST. Connections are
+//! kept; closed ones are never used.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,30 +18,30 @@ use crate::keep_alive_connections::KeepAliveConnections;
 use crate::layout::pool_name;
 use crate::sample::{ClientResult, ClientSample};
 
-/// Connections that are open from the start.
+/// Connections that are opened at the start.
 const CONNECTIONS: usize = 16;
 
-/// Of so many requests one must not run twice.
+/// One of this many requests must not be executed twice.
 const REQUESTS_PER_POST: u64 = 5;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoadSettings {
-    /// Pools that share it.
+    /// The number of pools.
     pub(crate) pools: usize,
-    /// Requests a second to each of them.
+    /// Requests per second to each pool.
     pub(crate) rate_rps: f64,
-    /// The time between two of them.
+    /// The distribution of the time between two requests.
     pub(crate) arrivals: ArrivalPattern,
-    /// A client that has waited this long, from when its request was due, goes away.
+    /// The timeout of a client, from when its request was due.
     pub(crate) client_timeout: Duration,
 }
 
 /// The time between two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArrivalPattern {
-    /// Always the same, and every fifth request is a POST: runs can be compared.
+    /// Constant, and every fifth request is a POST: runs are comparable.
     Uniform,
-    /// Exponential, as many independent clients make it and as the simulator takes it to come.
+    /// Exponential, as from many independent clients and as in the simulator.
     Exponential,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct OpenLoopLoad {
 }
 
 impl OpenLoopLoad {
-    /// Begins to send to `proxy`.
+    /// Starts to send to `proxy`.
     pub(crate) fn start(proxy: SocketAddr, traffic: LoadSettings) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
@@ -68,7 +68,7 @@ impl OpenLoopLoad {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Sends no more, waits for what is running, and returns all there was.
+    /// Stops sending, waits for running requests, and returns all samples.
     pub(crate) fn stop(mut self) -> Vec<ClientSample> {
         self.stop_and_join()
     }

@@ -1,10 +1,10 @@
-//! Reads what loads, servers and `/proc` say. Text in, numbers out.
+//! Parsers of the output of load generators and servers, and of `/proc`.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// What one run of a load measured.
+/// The measurements of one run of a load generator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoadReport {
     /// Responses that were read to their end, whatever their status.
@@ -15,18 +15,18 @@ pub(crate) struct LoadReport {
     pub(crate) response_bytes: u64,
     /// Failed connects, reads and writes, statuses above 399, and timeouts.
     pub(crate) errors: u64,
-    /// How long responses took, where the load says so.
+    /// The latency of responses, if the load generator reports it.
     pub(crate) latency: Option<Percentiles>,
 }
 
 impl LoadReport {
-    /// Responses in a second.
+    /// Responses per second.
     pub(crate) fn requests_per_second(&self) -> f64 {
         self.requests as f64 * 1e6 / self.duration_us.max(1) as f64
     }
 }
 
-/// How long responses took.
+/// The latency of responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Percentiles {
     /// Half of the responses took at most this.
@@ -78,8 +78,8 @@ pub(crate) fn wrk_report(output: &str) -> Option<LoadReport> {
     })
 }
 
-/// Reads h2load's output; `None` when something is missing, or when what was negotiated is not
-/// HTTP/2 over TLS 1.3. Of latency, h2load tells the mean only.
+/// Parses the output of h2load; `None` if a figure is missing, or if the connection was not HTTP/2
+/// over TLS 1.3. h2load reports only the mean latency.
 pub(crate) fn h2load_report(output: &str) -> Option<LoadReport> {
     let value_after = |label: &str| output.lines().find_map(|line| line.strip_prefix(label));
     if value_after("TLS Protocol: ")? != "TLSv1.3" || value_after("Application protocol: ")? != "h2"
@@ -111,16 +111,16 @@ fn parse_counts(text: &str) -> Option<HashMap<&str, u64>> {
         .collect()
 }
 
-/// What the head of an answer says.
+/// The head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParsedResponseHead {
     pub(crate) status: u16,
-    /// Length of the whole answer, head and body.
+    /// Length of the whole response, head and body.
     pub(crate) response_bytes: usize,
 }
 
-/// Reads the head of an HTTP/1.1 answer; `None` while it is incomplete, an error when it is none or
-/// does not say how long its body is.
+/// Parses the head of an HTTP/1.1 response; `None` while it is incomplete, an error if it is
+/// malformed or has no content length.
 pub(crate) fn parse_response_head(bytes: &[u8]) -> Option<Result<ParsedResponseHead, String>> {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut fields);
@@ -161,7 +161,7 @@ pub(crate) fn parse_parent_pid(stat: &str) -> Option<u32> {
     after_name.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// What one core has done since boot, in clock ticks.
+/// The ticks of one core since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CoreTicks {
     /// Everything but idling and waiting for I/O.

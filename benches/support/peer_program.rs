@@ -1,4 +1,4 @@
-//! The proxies that are compared, where their programs are, and what they say of their version.
+//! The compared proxies: their programs and versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,22 +6,22 @@ use std::process::Command;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// A proxy.
+/// A compared proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Peer {
-    /// This program.
+    /// The program under test.
     Gapless,
-    /// The system's haproxy.
+    /// The haproxy of the system.
     Haproxy,
-    /// The system's nginx.
+    /// The nginx of the system.
     Nginx,
-    /// Envoy, as PyPI has it.
+    /// The Envoy of PyPI or of the system.
     Envoy,
 }
 
 impl Peer {
-    /// What it is called everywhere.
+    /// The name in arguments and reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gapless => "gapless",
@@ -32,13 +32,14 @@ impl Peer {
     }
 }
 
-/// The virtual environment that Envoy is in when README's line for installing it was followed.
+/// The virtual environment in which docs/benchmarks.md installs Envoy.
 const PYPI_ENVOY_DIR: &str = "target/envoy";
 
-/// Where a virtual environment has it.
+/// The path of Envoy in a virtual environment.
 const VENV_ENVOY_PATH: &str = "bin/envoy";
 
-/// Finds a program on the PATH or among the system's servers, and what it says of its version.
+/// Finds a program on the PATH or in the system's directories for servers; returns its path and
+/// version.
 pub(crate) fn find_program(name: &Path, version_flag: &str) -> Option<(PathBuf, String)> {
     [name.to_owned(), Path::new("/usr/sbin").join(name)].into_iter().find_map(|program| {
         let version = read_version(&program, version_flag)?;
@@ -46,7 +47,7 @@ pub(crate) fn find_program(name: &Path, version_flag: &str) -> Option<(PathBuf, 
     })
 }
 
-/// The same for Envoy, which is said to be at `place`: the program, or a virtual environment.
+/// Finds Envoy at `place`, which is the program or a virtual environment.
 pub(crate) fn find_envoy(location: Option<&Path>) -> Option<(PathBuf, String)> {
     let candidates = match location {
         Some(location) => vec![location.to_owned()],
@@ -58,8 +59,8 @@ pub(crate) fn find_envoy(location: Option<&Path>) -> Option<(PathBuf, String)> {
     })
 }
 
-/// The first line that a program prints when it is asked for its version, without its own name and
-/// path where it puts them in front. The exit code is no help: wrk prints its version and fails.
+/// The first line of a program's version output, without a leading name or path. The exit code is
+/// ignored: wrk prints its version and fails.
 pub(crate) fn read_version(program: &Path, flag: &str) -> Option<String> {
     let output = Command::new(program).arg(flag).output().ok()?;
     let printed = [output.stdout, output.stderr].concat();

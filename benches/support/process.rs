@@ -13,17 +13,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{cpu, http_check};
 
-/// How long a process has to serve its first request.
+/// Time for a process to serve its first request.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a process has to end after SIGTERM.
+/// Time for a process to end after SIGTERM.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two looks at a condition that is waited for.
+/// Time between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How much of a process's log an error shows.
+/// Lines of a process's log in an error.
 const LOG_TAIL_LINES: usize = 5;
 
-/// A command that gets SIGTERM when this thread dies, however that happens, and that is held to
-/// `core` where one is given.
+/// A command whose process gets SIGTERM when this thread ends, and is pinned to `core` if one is
+/// given.
 pub(crate) fn bound_command(program: impl AsRef<OsStr>, core: Option<u32>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
@@ -34,7 +34,8 @@ pub(crate) fn bound_command(program: impl AsRef<OsStr>, core: Option<u32>) -> Co
     command
 }
 
-/// A running server. Dropped, it and its children end: SIGTERM first, SIGKILL if that is ignored.
+/// A running server. When dropped, it and its children get SIGTERM, and SIGKILL if they ignore
+/// that.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     child: Child,
@@ -56,7 +57,7 @@ impl ServerProcess {
         self.child.id()
     }
 
-    /// Waits until a request to `port` is answered with 200, and returns that answer.
+    /// Waits until a request to `port` gets status 200, and returns that response.
     pub(crate) fn wait_until_serving(
         &mut self,
         port: u16,
@@ -102,7 +103,7 @@ impl Drop for ServerProcess {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        // Failures below mean that the process is gone already, which is what is wanted.
+        // The calls below fail only for a process that has ended already.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         if self.has_exited_in_time() {
             return;
@@ -119,7 +120,7 @@ impl Drop for ServerProcess {
 /// `N` different ports that are free on loopback right now.
 pub(crate) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     let mut ports = [0; N];
-    // All are held until the last is known, so that no two are the same.
+    // All listeners stay open until the last port is known, so that no two are equal.
     let mut listeners = Vec::with_capacity(N);
     for port in &mut ports {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;

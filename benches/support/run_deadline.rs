@@ -1,5 +1,5 @@
-//! Everything that is waited for ends: by its own bound, by that of the whole run, or because the
-//! user said so.
+//! Time limits: every wait ends by its own limit, by that of the whole run, or by a signal of the
+//! user.
 
 use std::io;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Between two looks at a condition.
+/// Time between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A look at the bounds comes at least this often.
+/// The longest time between two checks of the limits.
 const MAX_SLEEP: Duration = Duration::from_millis(200);
 
-/// The bounds of the whole run.
+/// The time limit of the whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunDeadline {
     ends_at: Instant,
@@ -23,7 +23,7 @@ pub(crate) struct RunDeadline {
 }
 
 impl RunDeadline {
-    /// A run that may take this long. From now on SIGINT and SIGTERM end it in order.
+    /// Starts a run with this time limit. From now on SIGINT and SIGTERM end it orderly.
     pub(crate) fn start(max_duration: Duration) -> io::Result<Self> {
         let is_interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_interrupted);
@@ -71,7 +71,7 @@ impl RunDeadline {
         }
     }
 
-    /// Looks until `find` finds something; `None` if it does not within `at_most`.
+    /// Polls `find` until it returns a value; `None` after `at_most`.
     pub(crate) fn poll_until<T>(
         &self,
         max_wait: Duration,

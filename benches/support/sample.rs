@@ -1,4 +1,4 @@
-//! What became of requests.
+//! The results of requests.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-/// How one request went.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientSample {
-    /// Its number, and the last part of its path.
+    /// The number, which is also the last segment of the path.
     pub(crate) number: u64,
-    /// When it was to be sent. Its latency counts from then, so that a stall delays in the figures
-    /// all that was due meanwhile.
+    /// The time when the request was due. Latency counts from then, so that a stall delays all
+    /// requests behind it in the figures.
     pub(crate) due: Instant,
-    /// By how much later it was.
+    /// The delay of the send behind the due time.
     pub(crate) send_delay: Duration,
-    /// When its answer was read to the end, or the client gave up.
+    /// The time when the response was complete, or the client gave up.
     pub(crate) ended: Instant,
-    /// The same by the clock that processes share.
+    /// The same time by the wall clock, which all processes share.
     pub(crate) ended_at: SystemTime,
-    /// It must not run twice.
+    /// Whether it must not be executed twice.
     pub(crate) is_post: bool,
-    /// What came of it.
+    /// The end of the request.
     pub(crate) result: ClientResult,
     /// The endpoint that answered.
     pub(crate) served_by: Option<SocketAddr>,
@@ -31,11 +31,11 @@ pub(crate) struct ClientSample {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ClientResult {
-    /// With a whole answer of this status.
+    /// With a complete response of this status.
     Answered(u16),
-    /// Its connection could not be opened, or broke before the answer was whole.
+    /// The connection could not be opened, or broke before the response was complete.
     Lost,
-    /// The client went away.
+    /// The client timed out.
     TimedOut,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for ClientResult {
 }
 
 impl ClientSample {
-    /// Whether it has a whole answer below 500.
+    /// Whether it has a complete response below 500.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self.result, ClientResult::Answered(status) if status < 500)
     }
@@ -61,14 +61,14 @@ impl ClientSample {
     }
 }
 
-/// The same in numbers.
+/// Counts of samples.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct SampleCounts {
     pub(crate) sent: usize,
-    /// GETs without an answer below 500.
+    /// GETs without a response below 500.
     pub(crate) failed_get: usize,
     pub(crate) failed_post: usize,
-    /// The most by which a request went out later than it was due.
+    /// The largest delay of a request behind its due time, in milliseconds.
     pub(crate) late_ms: f64,
 }
 

@@ -1,7 +1,6 @@
-//! Fills `{{placeholders}}` of the peers' configuration files.
+//! Fills `{{placeholders}}` in configuration files of peers.
 
-/// Replaces every `{{key}}`; an unknown key or a bracket that is never closed is an error that
-/// names it.
+/// Replaces every `{{key}}`; an unknown key or an unclosed bracket is an error.
 pub(crate) fn fill_template(template: &str, values: &[(&str, &str)]) -> Result<String, String> {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
