@@ -1,10 +1,10 @@
-//! The director at scale: what a hundred thousand endpoints cost, and how fast a large zone goes.
+//! The director at scale: the cost of 100,000 endpoints, and the time of a large zone's shift.
 //!
-//! `cargo bench --bench director` prints its figures and fails if one of them leaves its bound:
-//! the memory of an endpoint, the CPU time of the pure part for 100,000 endpoints that are probed
-//! once a second, and the time from the last piece of evidence to the one publication when a zone
-//! of 33,000 endpoints dies; and the time in which the shares of a thousand zones are computed anew
-//! when one endpoint goes. `-- --smoke` does the same with a tenth of the endpoints, unbounded.
+//! `cargo bench --bench director` prints its figures and fails if one exceeds its bound: the memory
+//! of an endpoint; the CPU time for 100,000 endpoints with one probe per second; the time from the
+//! last evidence to the publication when a zone of 33,000 endpoints fails; and the time to
+//! recompute the shares of a thousand zones when one endpoint fails. `-- --smoke` does the same
+//! with a tenth of the endpoints, without bounds.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use gapless::logic::steering::SteeringPolicy;
 const PASS: ProbeOutcome = ProbeOutcome::Pass { latency: Duration::from_millis(1) };
 const REFUSED: ProbeOutcome = ProbeOutcome::Fail(Failure::connect(FailureReason::Refused));
 
-/// How often the control thread would wake.
+/// The time between two turns of the control thread.
 const TICK_INTERVAL: Duration = Duration::from_millis(1);
 
 const ZONES: usize = 3;
@@ -31,16 +31,16 @@ const MAX_CORE_FRACTION: f64 = 0.05;
 const MAX_ZONE_FAILURE_TIME: Duration = Duration::from_millis(10);
 const MAX_SHARE_UPDATE_TIME: Duration = Duration::from_millis(1);
 
-/// Zones whose shares are computed anew.
+/// The number of zones whose shares are recomputed.
 const SHARE_UPDATE_ZONES: usize = 1_000;
 
-/// A director and its virtual time; counts what the director itself takes.
+/// A director and its virtual time; measures the CPU time of the director.
 struct DirectorHarness {
     director: Director,
     now: Instant,
     pending_probes: Vec<(EndpointId, ProbeTicket)>,
     publications: u32,
-    /// The CPU time when the last snapshot was handed out.
+    /// The CPU time when the last snapshot was published.
     last_publish_cpu_time: Duration,
 }
 
@@ -73,7 +73,7 @@ impl DirectorHarness {
         harness
     }
 
-    /// Does what the director says, and gives the last snapshot that it published.
+    /// Applies the outputs of the director; returns the last snapshot that it published.
     fn apply_outputs(&mut self) -> Option<Arc<Snapshot>> {
         let mut published = None;
         loop {
@@ -99,7 +99,7 @@ impl DirectorHarness {
         self.apply_outputs();
     }
 
-    /// Lets virtual time pass; every probe is answered one step later.
+    /// Advances virtual time; every probe is answered one step later.
     fn run_for(&mut self, duration: Duration, outcome: impl Fn(EndpointId) -> ProbeOutcome) -> u64 {
         let until = self.now + duration;
         let mut probes = 0;
@@ -115,9 +115,9 @@ impl DirectorHarness {
         probes
     }
 
-    /// The first zone's endpoints are refused one after the other, each in a turn of its own; the
-    /// time from handing in the evidence that decides to having the snapshot without the zone, and
-    /// to the end of the turn, when everything has been told.
+    /// Refuses connections to the endpoints of the first zone one after the other, each in its own
+    /// turn. Returns the time from the decisive evidence to the snapshot without the zone, and to
+    /// the end of that turn.
     fn measure_zone_failure(
         &mut self,
         is_in_zone: impl Fn(EndpointId) -> bool,
@@ -148,7 +148,7 @@ fn is_zone_empty(snapshot: &Snapshot) -> bool {
     tiers.flat_map(|tier| tier.targets().next()).all(|target| target.zone != 0)
 }
 
-/// What this thread, the only one, has had of a processor.
+/// The CPU time of this thread, the only one.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -160,8 +160,8 @@ fn resident_bytes() -> f64 {
     pages * 4096.0
 }
 
-/// The median time from the evidence that puts an endpoint of one of many zones down to the snapshot
-/// with the new shares.
+/// The median time from the evidence that takes an endpoint of one of many zones down to the
+/// snapshot with new shares.
 fn measure_share_update(configure_pool: impl FnOnce(&mut PoolSpec)) -> Duration {
     let mut harness = DirectorHarness::new(SHARE_UPDATE_ZONES, 2, configure_pool);
     harness.run_for(Duration::from_secs(3), |_| PASS);

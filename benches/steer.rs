@@ -23,8 +23,8 @@ use gapless::logic::steering::balance::{
 use gapless::logic::steering::target::WEIGHT_ONE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// So many routes: most by prefix, some exact, some by a condition, a few by a pattern; one host in
-/// ten is a wildcard.
+/// Makes `count` routes: most by prefix, some exact, some with a condition, a few with a pattern;
+/// one host in ten is a wildcard.
 fn route_table(routes: usize) -> RouteTable {
     let spec = |n: usize| {
         let service = n / 5;
@@ -52,7 +52,8 @@ fn route_table(routes: usize) -> RouteTable {
     RouteTable::compile(&specs, ["web"].into_iter())
 }
 
-/// A pool whose zones are tiers of their own, of which the first has all of the traffic; or one tier.
+/// A pool whose zones are one tier each, of which the first has all of the traffic; or one common
+/// tier.
 fn least_requests_pool(zones: usize, endpoints: u32, weighted: bool) -> PoolView {
     pool_with_balance(BalancePolicy::LeastRequests, (zones, endpoints, weighted), false)
 }
@@ -77,7 +78,7 @@ fn pool_with_balance(
     build_pool_view(balance, tiers)
 }
 
-/// The zones' endpoints that are there.
+/// The endpoints of the zones that are up.
 fn build_zones(
     kind: Option<HashTableKind>,
     (zones, endpoints, weighted): (usize, u32, bool),
@@ -133,7 +134,7 @@ fn consistent_hash_balance(table: HashTableKind, max_load_percent: Option<u32>) 
     })
 }
 
-/// The same requests, whatever the number of routes.
+/// The same requests for every number of routes.
 fn bench_routes(criterion: &mut Criterion) {
     let mut headers = HeaderMap::new();
     for (name, value) in [("accept", "*/*"), ("user-agent", "bench"), ("x-env", "live")] {
@@ -141,7 +142,7 @@ fn bench_routes(criterion: &mut Criterion) {
     }
     for count in [10, 1_000, 10_000] {
         let table = route_table(count);
-        // All that there is in the smallest table: one service in the middle, and one unknown.
+        // The smallest table has only these: one service in the middle, and an unknown one.
         let service = (count / 10).min(500) / 20 * 20;
         let known_host = format!("service-{service}.example.com");
         for (kind, host, path) in [
@@ -204,7 +205,7 @@ fn bench_picks(criterion: &mut Criterion) {
     });
 }
 
-/// Each method, at ten thousand endpoints in twelve zones that are one tier or twelve.
+/// Each balancing method, with 10,000 endpoints in twelve zones in one tier or twelve.
 fn bench_balance_policies(criterion: &mut Criterion) {
     let methods = [
         ("least_requests", BalancePolicy::LeastRequests),
@@ -263,11 +264,11 @@ fn bench_balance_policies(criterion: &mut Criterion) {
     }
 }
 
-/// So many keys are followed.
+/// The number of keys.
 const KEY_COUNT: u64 = 100_000;
 
-/// Prints how many keys move when an endpoint or a zone goes, and when it is back; and when one is not
-/// declared any more.
+/// Prints how many keys move when an endpoint or a zone fails, when it returns, and when an
+/// endpoint is removed from the file.
 fn report_moved_keys(_: &mut Criterion) {
     let (zones, endpoints) = (12, 834);
     println!("keys moved of {KEY_COUNT}, {zones} zones of {endpoints} endpoints in one tier");
@@ -306,7 +307,7 @@ fn report_moved_keys(_: &mut Criterion) {
         ] {
             row(change, &is_gone, &owners_when(&|zone, n| !is_gone(zone, n)));
         }
-        // Declared anew without the last endpoint of the last zone.
+        // The same pool without the last endpoint of the last zone.
         let mut remaining_zones = build_zones(Some(kind), (zones, endpoints, false), |_, _| true);
         let last_zone = remaining_zones.pop().expect("a zone");
         let targets: Arc<[Target]> = last_zone.targets().take(833).cloned().collect();

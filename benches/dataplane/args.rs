@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the data-plane bench.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -24,10 +24,10 @@ pub(crate) struct DataplaneArgs {
     /// A case to run, may be repeated; all by default
     #[arg(long = "case", value_name = "NAME", value_parser = case_names())]
     pub(crate) cases: Vec<String>,
-    /// One short round of a case of each kind: whether all of this still works, not how fast it is
+    /// Run one short round of a case of each kind, to test the bench itself
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "cases"])]
     pub(crate) smoke: bool,
-    /// Where the results go as JSON
+    /// The file for the results as JSON
     #[arg(long, value_name = "FILE", default_value = "target/dataplane.json")]
     pub(crate) json: PathBuf,
     /// The proxies to compare
@@ -42,16 +42,16 @@ pub(crate) struct DataplaneArgs {
     /// by default
     #[arg(long, value_name = "[NAME=]PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
     pub(crate) gapless: Vec<NamedProgram>,
-    /// Envoy, or the virtual environment that has PyPI's; by default what the PATH has, or else
-    /// `target/envoy`
+    /// Envoy, or a virtual environment with PyPI's Envoy; by default the one on the PATH, or else
+    /// in `target/envoy`
     #[arg(long, value_name = "PATH")]
     pub(crate) envoy: Option<PathBuf>,
-    /// What `cargo bench` adds
+    /// The flag that `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A program and what the table calls it.
+/// A program and its name in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedProgram {
     /// `gapless` where no name was given.

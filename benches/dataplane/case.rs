@@ -1,6 +1,6 @@
 //! The table of cases. A new case is a new row.
 
-/// Connections held open, in every case that does not say otherwise.
+/// The number of open connections, unless a case has another.
 pub(crate) const CONNECTIONS: u32 = 64;
 
 /// Connections of a case over HTTP/2.
@@ -9,10 +9,10 @@ pub(crate) const H2_CONNECTIONS: u32 = 8;
 /// Requests in flight on each connection of a case over HTTP/2.
 pub(crate) const H2_STREAMS: u32 = 32;
 
-/// What part of the slowest proxy's throughput is asked of all of them at a fixed rate.
+/// The fixed rate for all proxies, as a fraction of the slowest proxy's throughput.
 pub(crate) const CAPACITY_FRACTION: f64 = 0.4;
 
-/// A body of this size or more is a matter of congestion control: see `namespace`.
+/// Bodies of this size or more depend on congestion control: see `cubic_namespace`.
 const MIN_BULK_BYTES: u64 = 16 * 1024;
 
 /// One kind of load, and the proxies that are measured under it.
@@ -20,72 +20,72 @@ const MIN_BULK_BYTES: u64 = 16 * 1024;
 pub(crate) struct BenchCase {
     /// The name for `--case`.
     pub(crate) name: &'static str,
-    /// What is measured, for the reader of the table.
+    /// The description in the table.
     pub(crate) description: &'static str,
     pub(crate) load: LoadProfile,
-    /// Clients come over TLS 1.3.
+    /// Whether clients use TLS 1.3.
     pub(crate) is_over_tls: bool,
-    /// What the proxy speaks to the endpoint.
+    /// The protocol from the proxy to the endpoint.
     pub(crate) upstream: EndpointProtocol,
     pub(crate) method: &'static str,
-    /// A location of `endpoint-nginx.conf`.
+    /// The path: a location of `endpoint-nginx.conf`.
     pub(crate) path: &'static str,
-    /// Length of the request's body.
+    /// The length of the request body.
     pub(crate) request_bytes: u64,
-    /// Least length of the response's body.
+    /// The least length of the response body.
     pub(crate) response_bytes: u64,
-    /// Who is compared, and to whom.
+    /// The compared set-ups, and the reference.
     pub(crate) compare: Comparison,
-    /// Part of `--smoke`.
+    /// Whether the case is part of `--smoke`.
     pub(crate) is_in_smoke: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LoadProfile {
-    /// From wrk over HTTP/1.1: the next one as soon as the last is answered.
+    /// wrk over HTTP/1.1 in a closed loop.
     Wrk {
-        /// A new client connection for every request.
+        /// Whether every request has a new connection.
         should_reconnect: bool,
     },
-    /// From h2load over HTTP/2, the same way.
+    /// h2load over HTTP/2 in a closed loop.
     H2load,
-    /// A TCP connection, a full TLS handshake, a request, and the end.
+    /// A new TCP connection with a full TLS handshake for every request.
     Handshakes,
-    /// When they are due, whatever became of those before.
+    /// An open loop at a fixed rate.
     FixedRate,
-    /// One on each of many connections, which then stay open: what they cost is memory.
+    /// One request on each of many connections, which then stay open: the cost is memory.
     Idle,
 }
 
-/// What the proxy speaks to the endpoint, in cleartext.
+/// The protocol from the proxy to the endpoint, in cleartext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointProtocol {
     Http1,
-    /// HTTP/2 by prior knowledge, to a server of the bench's own.
+    /// HTTP/2 with prior knowledge, to a server of the bench.
     H2c,
 }
 
-/// Who is compared, and what the ratio is taken to.
+/// The compared set-ups, and the reference of the ratio.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Comparison {
-    /// Everybody, one worker each, on one core; the ratio to the cheapest that is not gapless.
+    /// All proxies with one worker on one core; the reference is the cheapest that is not gapless.
     Peers,
-    /// gapless with one worker and with two, which may use every core, the load's too; the ratio
-    /// to its one worker.
+    /// gapless with one worker and with two, on all cores including that of the load; the reference
+    /// is one worker.
     Workers {
-        /// The largest ratio that is good.
+        /// The largest accepted ratio.
         target_ratio: f64,
     },
 }
 
-/// How a proxy is started.
+/// The set-up of a proxy.
 #[derive(Debug)]
 pub(crate) struct ProxySetup {
-    /// What follows the proxy's name in the table.
+    /// The suffix of the proxy's name in the table.
     pub(crate) label_suffix: &'static str,
-    /// Its worker threads or processes.
+    /// The number of worker threads or processes.
     pub(crate) workers: u32,
-    /// Held to the proxy's core.
+    /// Whether it is pinned to the proxy's core.
     pub(crate) is_pinned: bool,
 }
 
@@ -97,7 +97,7 @@ const ONE_AND_TWO_WORKERS: &[ProxySetup] = &[
     ProxySetup { label_suffix: ", 2 workers", workers: 2, is_pinned: false },
 ];
 
-/// The others are told by how they differ from this one.
+/// The base of all cases, which override single fields.
 const KEEP_ALIVE_CASE: BenchCase = BenchCase {
     name: "keep-alive",
     description: "1 KiB response, connections kept",
@@ -204,12 +204,12 @@ pub(crate) const CASES: &[BenchCase] = &[
 ];
 
 impl BenchCase {
-    /// Whether its bodies are large enough for congestion control to matter.
+    /// Whether its bodies are large enough to depend on congestion control.
     pub(crate) fn is_bulk(&self) -> bool {
         self.request_bytes.max(self.response_bytes) >= MIN_BULK_BYTES
     }
 
-    /// How each proxy is started, in this order in every round.
+    /// The set-ups of each proxy, in the order of every round.
     pub(crate) fn set_ups(&self) -> &'static [ProxySetup] {
         match self.compare {
             Comparison::Peers => ONE_PINNED_WORKER,

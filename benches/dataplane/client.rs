@@ -1,5 +1,4 @@
-//! A client for what no tool does as needed: full handshakes one after the other, and connections
-//! that idle.
+//! A client for loads that no tool offers: consecutive full handshakes, and idle connections.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -20,27 +19,27 @@ use crate::case::CONNECTIONS;
 use crate::certificates::SERVER_NAME;
 use crate::parse::{LoadReport, Percentiles, parse_response_head};
 
-/// From the connect to the end of the answer.
+/// Time limit from the connect to the end of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Idle connections are opened so many at a time.
+/// The number of idle connections that are opened concurrently.
 const CONNECT_BATCH: usize = 16;
-/// An answer longer than this is read in several steps.
+/// Size of the read buffer; a longer response is read in several steps.
 const BUFFER_BYTES: usize = 4096;
 
 /// A connection, with or without TLS.
 pub(crate) trait BenchStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> BenchStream for S {}
 
-/// Where and how to ask.
+/// The target of requests.
 #[derive(Clone)]
 pub(crate) struct BenchClient {
     pub(crate) port: u16,
-    /// Over TLS, if so.
+    /// The TLS settings, if the request is sent over TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) request: Arc<str>,
 }
 
-/// The head of a GET without anything that a server could want to look at twice.
+/// The head of a plain GET.
 pub(crate) fn get_request(path: &str, connection: &str) -> Arc<str> {
     format!("GET {path} HTTP/1.1\r\nHost: {SERVER_NAME}\r\nConnection: {connection}\r\n\r\n").into()
 }
@@ -55,7 +54,7 @@ impl BenchClient {
         Ok(Box::new(stream))
     }
 
-    /// Sends the request and reads the answer; returns the length of the latter.
+    /// Sends the request, reads the response, and returns its length.
     async fn exchange(&self, stream: &mut dyn BenchStream) -> io::Result<u64> {
         stream.write_all(self.request.as_bytes()).await?;
         stream.flush().await?;
@@ -78,11 +77,11 @@ impl BenchClient {
         Ok(bytes as u64)
     }
 
-    /// One connection for one request, to the end that the proxy makes of it.
+    /// Sends one request on a new connection and reads until the proxy closes it.
     async fn exchange_once(&self) -> io::Result<u64> {
         let mut stream = self.connect().await?;
         let bytes = self.exchange(&mut *stream).await?;
-        // With or without TLS's own goodbye: the answer is complete.
+        // The response is complete with or without a `close_notify`.
         let _ = stream.read(&mut [0]).await;
         Ok(bytes)
     }
@@ -116,7 +115,8 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Asks once per connection for so long, on as many connections as wrk holds in other cases.
+/// Sends one request per connection for `duration`, with as many concurrent connections as wrk has
+/// in other cases.
 pub(crate) fn run_reconnects(client: &BenchClient, seconds: u64) -> io::Result<LoadReport> {
     runtime()?.block_on(async {
         let started = Instant::now();
@@ -139,7 +139,8 @@ pub(crate) fn run_reconnects(client: &BenchClient, seconds: u64) -> io::Result<L
     })
 }
 
-/// Opens `count` connections, asks once on each, and holds them open for `meanwhile`.
+/// Opens `count` connections, sends one request on each, and keeps them open while `meanwhile`
+/// runs.
 pub(crate) fn hold_idle<T>(
     client: &BenchClient,
     count: usize,

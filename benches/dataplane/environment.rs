@@ -1,4 +1,4 @@
-//! Where the figures were taken.
+//! The environment of the figures.
 
 use std::fs;
 use std::io;
@@ -14,14 +14,14 @@ pub(crate) struct BenchEnvironment {
     /// Release of the kernel.
     pub(crate) kernel: String,
     pub(crate) cpu_model: String,
-    /// Cores that may be used.
+    /// The number of usable cores.
     pub(crate) cores: usize,
-    /// The load averages when the bench began; other work on the machine spoils figures.
+    /// The load averages at the start; other work on the machine distorts the figures.
     pub(crate) load_averages: String,
     pub(crate) congestion_control: String,
-    /// What cases with large bodies run under.
+    /// The congestion control of cases with large bodies.
     pub(crate) congestion_control_of_bodies: String,
-    /// A line for each program.
+    /// The version of each program.
     pub(crate) versions: Vec<String>,
 }
 

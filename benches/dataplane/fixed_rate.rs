@@ -1,6 +1,5 @@
-//! Requests at a fixed rate, each sent when it is due whatever became of those before, over kept
-//! connections. Latency counts from when a request was due: one that waits for the proxy, for a
-//! free connection or for this very loop has waited.
+//! An open loop at a fixed rate over kept connections. Latency counts from when a request was due,
+//! so that it includes the wait for the proxy, for a free connection and for this loop.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,14 +14,14 @@ use crate::case::CONNECTIONS;
 use crate::client::{get_request, micros};
 use crate::parse::{LoadReport, Percentiles, parse_response_head};
 
-/// Requests that have no answer so long after the last was due have failed.
+/// Requests without a response this long after the last one was due have failed.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer is not longer than this.
+/// Size limit of a response.
 const MAX_RESPONSE_BYTES: usize = 4096;
-/// How late the kernel may be with a time that is waited for, in nanoseconds; 50 µs by default.
+/// The timer slack of this thread in nanoseconds; the default of the kernel is 50 µs.
 const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::MIN;
 
-/// A connection, and what has been read of the answer that it waits for.
+/// A connection with the received part of its response.
 struct OpenLoopConnection {
     stream: TcpStream,
     due: Instant,
@@ -31,17 +30,17 @@ struct OpenLoopConnection {
     filled_bytes: usize,
 }
 
-/// Everything that is under way.
+/// The state of the loop.
 struct FixedRateRun {
     request: Box<[u8]>,
     connections: Vec<OpenLoopConnection>,
-    /// Indices of those that wait for nothing, the longest idle first.
+    /// Indices of idle connections, the longest idle first.
     idle: VecDeque<usize>,
     latencies_us: Vec<u64>,
     response_bytes: u64,
 }
 
-/// Asks `port` for `path`, `per_second` times a second for so long.
+/// Requests `path` from `port` at `per_second` for `duration`.
 pub(crate) fn run(port: u16, path: &str, per_second: f64, seconds: u64) -> io::Result<LoadReport> {
     set_current_timer_slack(Some(TIMER_SLACK_NS))?;
     let total = (per_second * seconds as f64) as u64;
@@ -59,7 +58,7 @@ pub(crate) fn run(port: u16, path: &str, per_second: f64, seconds: u64) -> io::R
         if completed == total || now >= deadline {
             break;
         }
-        // Without an idle connection, nothing can be done before an answer comes.
+        // Without an idle connection the loop waits for a response.
         let is_next_sendable = sent < total && !run.idle.is_empty();
         let until = if is_next_sendable { due(sent) } else { deadline };
         run.wait_for_responses(until)?;
@@ -99,17 +98,17 @@ impl FixedRateRun {
         })
     }
 
-    /// Sends a request on the connection that has idled longest; `false` if none idles.
+    /// Sends a request on the connection that has been idle the longest; `false` if none is idle.
     fn send(&mut self, due: Instant) -> io::Result<bool> {
         let Some(index) = self.idle.pop_front() else { return Ok(false) };
         let connection = &mut self.connections[index];
-        // So little fits into the buffer of a socket from which all was sent.
+        // A request always fits into an empty socket buffer.
         connection.stream.write_all(&self.request)?;
         (connection.due, connection.is_waiting, connection.filled_bytes) = (due, true, 0);
         Ok(true)
     }
 
-    /// Waits for answers until then, and reads those that are there.
+    /// Waits for responses until the given time, and reads the available ones.
     fn wait_for_responses(&mut self, until: Instant) -> io::Result<()> {
         let remaining = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(remaining).map_err(io::Error::other)?;
@@ -136,7 +135,7 @@ impl FixedRateRun {
 }
 
 impl OpenLoopConnection {
-    /// Reads what is there; the length of the answer once it is complete.
+    /// Reads the available bytes; returns the length of the response once it is complete.
     fn read_response(&mut self) -> io::Result<Option<usize>> {
         match self.stream.read(&mut self.buffer[self.filled_bytes..]) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

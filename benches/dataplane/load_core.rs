@@ -1,4 +1,4 @@
-//! Holds the load's threads to its core.
+//! Pins the threads of the load to its core.
 
 use std::io;
 use std::thread;
@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::LOAD_CORE;
 
-/// Runs `work` on a thread of its own that is held to the load's core.
+/// Runs `work` on a new thread that is pinned to the core of the load.
 pub(crate) fn run_on_load_core<T: Send>(
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -19,7 +19,7 @@ pub(crate) fn run_on_load_core<T: Send>(
         .unwrap_or_else(|_| Err(io::Error::other("the thread of a load panicked")))
 }
 
-/// Holds the calling thread to the load's core.
+/// Pins the calling thread to the core of the load.
 pub(crate) fn pin_to_load_core() -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(LOAD_CORE as usize);

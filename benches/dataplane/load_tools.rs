@@ -1,4 +1,4 @@
-//! The loads that are programs of their own.
+//! Load generators in other programs: wrk and h2load.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::case::{BenchCase, CONNECTIONS, H2_CONNECTIONS, H2_STREAMS};
 use crate::parse::{LoadReport, h2load_report, wrk_report};
 use crate::process::bound_command;
 
-/// Runs wrk for so long.
+/// Runs wrk for `seconds`.
 pub(crate) fn wrk(
     script: &Path,
     case: &BenchCase,
@@ -29,8 +29,8 @@ pub(crate) fn wrk(
     run_and_parse(command, "wrk", wrk_report)
 }
 
-/// Runs h2load for so many requests: when it is told a duration, it forgets those in flight at its
-/// end, and what they cost would be counted to others.
+/// Runs h2load for a number of requests. With a duration it ignores the requests in flight at the
+/// end, and their cost would count for the others.
 pub(crate) fn h2load(case: &BenchCase, port: u16, requests: u64) -> io::Result<LoadReport> {
     let mut command = bound_command("h2load", Some(LOAD_CORE));
     command

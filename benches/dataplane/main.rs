@@ -1,9 +1,9 @@
-//! What a request costs: gapless beside the system's haproxy and nginx and PyPI's Envoy,
+//! The cost of a request: gapless beside the system's haproxy and nginx and PyPI's Envoy,
 //! interleaved in one run.
 //!
-//! The figure that matters is CPU time per request: user and system time of the proxy's whole
-//! process tree over the requests it served. It does not depend on how fast the load is. The proxy
-//! has one core to itself; the load and the endpoint share the other.
+//! The main figure is CPU time per request: user and system time of the proxy's process tree,
+//! divided by the number of requests. It does not depend on the speed of the load. The proxy has
+//! one core; the load and the endpoint share the other.
 //!
 //! Run it on an idle machine: `cargo bench --bench dataplane -- --help`.
 
@@ -68,18 +68,18 @@ pub(crate) const PROXY_CORE: u32 = 0;
 /// The core of the load and the endpoint.
 pub(crate) const LOAD_CORE: u32 = 1;
 
-/// Requests over HTTP/2 in a second of warm-up, roughly.
+/// Approximate HTTP/2 requests per second of warm-up.
 const INITIAL_H2_RATE: f64 = 20_000.0;
-/// As many in `--smoke`, which measures nothing.
+/// The same in `--smoke`.
 const SMOKE_H2_RATE: f64 = 2_000.0;
 
-/// Connections whose memory is measured: many, so that what is taken page by page is spread.
+/// Connections whose memory is measured: many, so that page granularity averages out.
 const IDLE_CONNECTIONS: u32 = 2000;
-/// As many in `--smoke`.
+/// Connections whose memory is measured in `--smoke`.
 const SMOKE_IDLE_CONNECTIONS: u32 = 200;
 
 fn main() -> ExitCode {
-    // `cargo bench` says so; `cargo test --benches` only wants to see that the bench builds.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that the bench builds.
     if !env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
@@ -104,7 +104,7 @@ fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
     raise_file_limit()?;
 
     let dir = tempfile::tempdir()?;
-    // Servers that are started by root read and write here as other users.
+    // Servers that root starts read and write here as other users.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     let script = dir.path().join("wrk.lua");
     fs::write(&script, include_str!("wrk.lua"))?;
@@ -159,7 +159,7 @@ fn run(args: &DataplaneArgs) -> io::Result<DataplaneReport> {
     Ok(report)
 }
 
-/// The proxies that are there, and a line about each that is not.
+/// The installed proxies, and a line about each missing one.
 fn find_peers(args: &DataplaneArgs) -> io::Result<(Vec<InstalledProxy>, Vec<String>)> {
     let (mut installed, mut missing) = (Vec::new(), Vec::new());
     for &peer in &args.peers {
@@ -179,7 +179,7 @@ fn find_peers(args: &DataplaneArgs) -> io::Result<(Vec<InstalledProxy>, Vec<Stri
     Ok((installed, missing))
 }
 
-/// The cases asked for that can be measured; what cannot be is told in `missing`.
+/// The selected cases that can be measured; adds a line to `missing` for each other one.
 fn select_cases(
     args: &DataplaneArgs,
     installed: &[InstalledProxy],
@@ -210,7 +210,7 @@ fn select_cases(
     Ok(selected)
 }
 
-/// Idle connections need a file each, here and in what is started from here.
+/// Each idle connection needs a descriptor, here and in the started processes.
 fn raise_file_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)

@@ -1,4 +1,4 @@
-//! Runs a case: rounds of A B C, A B C, and what each round cost.
+//! Runs a case in interleaved rounds (A B C, A B C) and measures the cost of each round.
 
 use std::io;
 use std::path::Path;
@@ -17,41 +17,42 @@ use crate::{LOAD_CORE, PROXY_CORE, cpu, fixed_rate, h2c, load_tools, memory};
 /// Load before each measured window, to fill pools and caches.
 const WARM_UP_SECONDS: u64 = 1;
 
-/// What does not change from case to case.
+/// The parameters that all cases share.
 #[derive(Debug)]
 pub(crate) struct DataplaneBench<'a> {
-    /// Rounds of every arm.
+    /// The number of rounds of every arm.
     pub(crate) rounds: u32,
-    /// Length of a measured window.
+    /// The length of a measured window, in seconds.
     pub(crate) seconds: u64,
-    /// Whether there is a load before it.
+    /// Whether load precedes the window.
     pub(crate) should_warm_up: bool,
-    /// h2load is told how much to ask for; before anything is known, so much for each second.
+    /// The assumed HTTP/2 rate of the warm-up, from which the number of requests is computed.
     pub(crate) initial_h2_rate: f64,
-    /// Connections of the cases that idle.
+    /// Connections of cases with idle connections.
     pub(crate) idle_connections: u32,
-    /// The proxies that are there.
+    /// The installed proxies.
     pub(crate) installed: &'a [InstalledProxy],
     pub(crate) nginx: &'a Path,
     /// `wrk.lua`, on disk.
     pub(crate) script: &'a Path,
-    /// What clients over TLS know.
+    /// The TLS settings of clients.
     pub(crate) tls: &'a Arc<ClientConfig>,
     pub(crate) dir: &'a Path,
 }
 
-/// One measured window, or one crowd of idle connections.
+/// One measured window, or one set of idle connections.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RoundSample {
-    /// What the proxy spent.
+    /// The cost of the proxy.
     #[serde(flatten)]
     pub(crate) cost: ProxyCost,
-    /// What its clients saw, where they asked for more than once.
+    /// The figures of the clients, for cases with a window.
     #[serde(flatten)]
     pub(crate) traffic: Option<TrafficFigures>,
     /// Completed requests, whatever their status.
     pub(crate) requests: u64,
-    /// Failed connects, reads and writes, statuses above 399, timeouts; the warm-up's too.
+    /// Failed connects, reads and writes, statuses above 399, and timeouts, including those of the
+    /// warm-up.
     pub(crate) errors: u64,
 }
 
@@ -74,40 +75,40 @@ impl ProxyCost {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TrafficFigures {
     pub(crate) requests_per_second: f64,
-    /// Closed loop: as wrk corrects it. Open loop: from when a request was due.
+    /// Latency: in a closed loop as corrected by wrk, in an open loop from when a request was due.
     #[serde(flatten)]
     pub(crate) latency: Option<Percentiles>,
-    /// The core of the load and the endpoint; near 100, they and not the proxy bound the throughput.
+    /// Use of the core of load and endpoint; near 100, they limit the throughput, not the proxy.
     pub(crate) load_core_busy_percent: f64,
-    /// The proxy's core, whoever used it.
+    /// Use of the proxy's core by all processes.
     pub(crate) proxy_core_busy_percent: f64,
 }
 
 /// All rounds of one arm: one proxy in one set-up.
 #[derive(Debug)]
 pub(crate) struct ArmRounds {
-    /// What the table calls it.
+    /// The name in the table.
     pub(crate) label: String,
-    /// The program's label: it may have several set-ups.
+    /// The name of the program, which may have several set-ups.
     pub(crate) program: String,
     /// Whether it is gapless.
     pub(crate) is_gapless: bool,
-    /// One for each round that could be measured.
+    /// The measurements of successful rounds.
     pub(crate) samples: Vec<RoundSample>,
-    /// Why a round could not be measured, or must not be trusted.
+    /// The reasons why a round failed or is not reliable.
     pub(crate) problems: Vec<String>,
 }
 
 /// All rounds of all arms.
 #[derive(Debug)]
 pub(crate) struct CaseRounds {
-    /// In the order they were measured.
+    /// The arms, in the order of measurement.
     pub(crate) arms: Vec<ArmRounds>,
-    /// What was asked of all of them, in a case at a fixed rate.
+    /// The fixed rate of all arms, in an open loop.
     pub(crate) fixed_rate: Option<f64>,
 }
 
-/// What stands behind the proxies.
+/// The endpoint behind the proxies.
 #[derive(Debug)]
 enum BenchEndpoint {
     Nginx(BenchServer),
@@ -132,8 +133,8 @@ struct BenchArm<'a> {
 }
 
 impl DataplaneBench<'_> {
-    /// Measures a case, proxies interleaved. Proxies start afresh in each round, so that the range
-    /// covers what differs from process to process.
+    /// Measures a case with interleaved proxies. Proxies are restarted in each round, so that the
+    /// range covers differences between processes.
     pub(crate) fn run(&self, case: &BenchCase) -> io::Result<CaseRounds> {
         let endpoint = match case.upstream {
             EndpointProtocol::Http1 => BenchEndpoint::Nginx(start_endpoint(self.nginx, self.dir)?),
@@ -185,7 +186,7 @@ impl DataplaneBench<'_> {
         Ok(CaseRounds { arms, fixed_rate })
     }
 
-    /// How many requests a second a proxy serves when it is asked for as many as it can.
+    /// The throughput of a proxy in a closed loop.
     fn measure_capacity(&self, arm: BenchArm<'_>, endpoint_port: u16) -> io::Result<f64> {
         let BenchArm { case, installed, set_up } = arm;
         let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
@@ -202,7 +203,7 @@ impl DataplaneBench<'_> {
         let BenchArm { case, installed, set_up } = arm;
         let proxy = start_proxy(installed, set_up, case, endpoint_port, self.dir)?;
         if case.is_over_tls {
-            // Nothing but TLS 1.3 will do, and the certificate is verified.
+            // Only TLS 1.3 is accepted, and the certificate is verified.
             client::hold_idle(&self.build_client(case, &proxy, "close"), 1, || Ok(()))?;
         }
         if case.load == LoadProfile::Idle {
@@ -239,7 +240,7 @@ impl DataplaneBench<'_> {
         if report.requests == 0 {
             return Err(io::Error::other(format!("no request was completed; {errors} errors")));
         }
-        // A refusal or a redirect is short, and would be a cheap way to look fast.
+        // An error or a redirect is short and would make a proxy look fast.
         if report.response_bytes / report.requests < case.response_bytes {
             let problem = format!("responses are shorter than the endpoint's; {errors} errors");
             return Err(io::Error::other(problem));
@@ -257,7 +258,7 @@ impl DataplaneBench<'_> {
         })
     }
 
-    /// `rate` is for those loads that do not find their own.
+    /// `rate` applies to loads in an open loop.
     fn run_load(
         &self,
         case: &BenchCase,

@@ -1,4 +1,4 @@
-//! What connections cost that do nothing.
+//! The memory of idle connections.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,15 @@ use crate::cpu;
 use crate::parse::parse_pss_bytes;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Memory is at rest when so many looks in a row saw the same.
+/// The number of equal samples in a row that make memory stable.
 const STABLE_POLLS: u32 = 5;
-/// Differences up to this are no difference.
+/// Samples within this many bytes count as equal.
 const TOLERANCE_BYTES: u64 = 16 * 1024;
-/// It does not come to rest later than this.
+/// Time limit for memory to become stable.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The memory of the tree under `root` once it is at rest: each process's proportional share, so
-/// that what several share counts once.
+/// The memory of the process tree under `root` once it is stable: the sum of proportional shares
+/// (PSS), so that shared pages count once.
 pub(crate) fn settled_tree_bytes(root: u32) -> io::Result<u64> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     let (mut last, mut stable_polls) = (tree_pss_bytes(root)?, 0);

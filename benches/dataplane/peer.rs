@@ -13,7 +13,7 @@ use crate::template::fill_template;
 use crate::{LOAD_CORE, PROXY_CORE};
 
 impl Peer {
-    /// Whether it is the one that is compared with the others.
+    /// Whether it is gapless, which is compared with the others.
     pub(crate) fn is_gapless(self) -> bool {
         self == Self::Gapless
     }
@@ -21,7 +21,7 @@ impl Peer {
     /// Whether it can be measured in `case`.
     pub(crate) fn is_measured_in(self, case: &BenchCase) -> bool {
         let is_compared = self.is_gapless() || matches!(case.compare, Comparison::Peers);
-        // Debian's nginx speaks HTTP/2 to gRPC servers only.
+        // Debian's nginx supports HTTP/2 to endpoints only for gRPC.
         is_compared && !(self == Self::Nginx && case.upstream == EndpointProtocol::H2c)
     }
 
@@ -34,7 +34,7 @@ impl Peer {
         }
     }
 
-    /// Its configuration's name; Envoy tells the language by it.
+    /// The name of its configuration file; Envoy derives the format from it.
     fn config_name(self) -> &'static str {
         match self {
             Self::Gapless => "gapless.toml",
@@ -58,28 +58,28 @@ impl Peer {
     }
 }
 
-/// A program that is there.
+/// An installed program.
 #[derive(Clone, Debug)]
 pub(crate) struct InstalledProxy {
-    /// Which proxy it is.
+    /// The kind of proxy.
     pub(crate) peer: Peer,
-    /// What the table calls it.
+    /// The name in the table.
     pub(crate) label: String,
-    /// How to start it.
+    /// The program to start.
     pub(crate) program: PathBuf,
-    /// What it says of its version.
+    /// The version that the program reports.
     pub(crate) version: String,
 }
 
 impl InstalledProxy {
-    /// The gapless that was named.
+    /// The gapless in an argument; `None` if it does not run.
     pub(crate) fn gapless(named: &NamedProgram) -> Option<Self> {
         let program = named.path.clone();
         let version = peer_program::read_version(&program, "--version")?;
         Some(Self { peer: Peer::Gapless, label: named.name.clone(), program, version })
     }
 
-    /// Looks for the program of another; `envoy` is where Envoy is said to be.
+    /// Finds the program of another proxy; `envoy` is the path given for Envoy.
     pub(crate) fn find(peer: Peer, envoy: Option<&Path>) -> Option<Self> {
         let (program, version) = match peer {
             Peer::Envoy => peer_program::find_envoy(envoy)?,
@@ -98,7 +98,7 @@ fn nginx_arguments<'a>(command: &'a mut Command, dir: &Path, config: &Path) -> &
 pub(crate) struct BenchServer {
     pub(crate) process: ServerProcess,
     pub(crate) port: u16,
-    /// Over TLS; 0 if it has none.
+    /// The port for TLS; 0 if it has none.
     pub(crate) tls_port: u16,
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn start_endpoint(nginx: &Path, dir: &Path) -> io::Result<BenchServer
     Ok(BenchServer { process, port, tls_port: 0 })
 }
 
-/// Starts a proxy as `set_up` and `case` have it and waits until it serves through to the endpoint.
+/// Starts a proxy for `set_up` and `case` and waits until it serves through to the endpoint.
 pub(crate) fn start_proxy(
     installed: &InstalledProxy,
     set_up: &ProxySetup,

@@ -1,4 +1,4 @@
-//! What the bench says: a table for people, JSON for programs.
+//! The report, as tables and as JSON.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::parse::Percentiles;
 use crate::stats::RangeSummary;
 use crate::table;
 
-/// Everything that a run found.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct DataplaneReport {
     pub(crate) environment: BenchEnvironment,
@@ -22,11 +22,11 @@ pub(crate) struct DataplaneReport {
     /// Length of each measured window.
     pub(crate) window_seconds: u64,
     pub(crate) connections: u32,
-    /// Connections of the cases that idle.
+    /// Connections of cases with idle connections.
     pub(crate) idle_connections: u32,
-    /// What is missing, and why.
+    /// What is missing, with the reason.
     pub(crate) missing: Vec<String>,
-    /// In the order they ran.
+    /// The cases, in the order of the run.
     pub(crate) cases: Vec<CaseReport>,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct DataplaneReport {
 pub(crate) struct CaseReport {
     name: &'static str,
     about: &'static str,
-    /// Costs are bytes per connection, not CPU µs per request.
+    /// Whether costs are bytes per connection, not CPU µs per request.
     is_memory: bool,
-    /// The largest good ratio of a program's second set-up, where the case has one.
+    /// The largest accepted ratio of a program's second set-up, if the case has one.
     target_ratio: Option<f64>,
-    /// Requests a second, where they were fixed.
+    /// The fixed rate in requests per second, if any.
     fixed_rate: Option<f64>,
     arms: Vec<ArmReport>,
 }
@@ -47,9 +47,9 @@ pub(crate) struct CaseReport {
 #[derive(Debug, Serialize)]
 struct ArmReport {
     label: String,
-    /// Absent when no round could be measured.
+    /// `None` if no round could be measured.
     figures: Option<ArmFigures>,
-    /// Its cost to that of the case's reference, medians.
+    /// The ratio of its median cost to that of the reference.
     ratio: Option<f64>,
     problems: Vec<String>,
     samples: Vec<RoundSample>,
@@ -90,7 +90,7 @@ impl ArmFigures {
     }
 }
 
-/// What each arm's cost is divided by, in their order.
+/// The reference cost of each arm, in their order.
 fn reference_costs(case: &BenchCase, arms: &[ArmRounds]) -> Vec<Option<f64>> {
     let median = |arm: &ArmRounds| {
         RangeSummary::from_values(arm.samples.iter().map(|sample| sample.cost.value()))
@@ -137,7 +137,7 @@ impl CaseReport {
         }
     }
 
-    /// Rows under the headings of CPU or memory, whichever it measured.
+    /// Rows under the headings of CPU or memory.
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         self.arms.iter().map(|arm| {
             let figures = arm.figures.as_ref();
@@ -168,7 +168,7 @@ impl CaseReport {
             println!("  - {rate:.0} requests/s: {percent:.0} % of what the slowest can do");
         }
         for arm in &self.arms {
-            // The reference itself is exactly 1.
+            // The ratio of the reference itself is exactly 1.
             let ratio = arm.ratio.filter(|&ratio| ratio != 1.0);
             if let (Some(target), Some(ratio)) = (self.target_ratio, ratio) {
                 let verdict = if ratio <= target { "met" } else { "missed" };
@@ -202,7 +202,7 @@ impl DataplaneReport {
         self.cases.iter().flat_map(|case| &case.arms).all(|arm| arm.problems.is_empty())
     }
 
-    /// Prints the tables, and what must be known to read them.
+    /// Prints the tables, with notes.
     pub(crate) fn print(&self) {
         let environment = &self.environment;
         self.print_table(&CPU_HEADINGS, false);
@@ -244,7 +244,7 @@ impl DataplaneReport {
         }
     }
 
-    /// Writes everything, each round's figures too, as JSON.
+    /// Writes the report as JSON, including the figures of each round.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the detection bench.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use crate::fault_class::CLASSES;
 use crate::layout::POOLS_MAX;
 
-/// Failures injected into real processes: is each detected as `gapless predict` says?
+/// Inject failures into real processes and compare the detection with `gapless predict`
 #[derive(Debug, Parser)]
 #[command(name = "detection")]
 pub(crate) struct DetectionArgs {
@@ -18,53 +18,52 @@ pub(crate) struct DetectionArgs {
     /// A class to run, may be repeated; all by default
     #[arg(long = "class", value_name = "NAME", value_parser = class_names())]
     pub(crate) classes: Vec<String>,
-    /// Requests while the endpoint fails
+    /// Traffic during the failure
     #[arg(long, value_enum, default_value = "both")]
     pub(crate) traffic: TrafficMode,
     /// What fails
     #[arg(long, value_enum, default_value = "endpoint")]
     pub(crate) scope: DetectionScope,
-    /// Five failures of two classes, or little of the kinds below: whether all of this still works
+    /// Inject five failures of two classes, or few of the kinds below, to test the bench itself
     #[arg(long, conflicts_with_all = ["runs", "classes"])]
     pub(crate) smoke: bool,
-    /// Does what `gapless tune` finds meet its target?
+    /// Test whether windows from `gapless tune` meet their target
     #[arg(long, conflicts_with_all = ["classes", "random"])]
     pub(crate) tuned: bool,
-    /// So many failures, each with a configuration of its own, drawn by chance
+    /// The number of failures, each with a random configuration
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) random: Option<u32>,
-    /// Equal seeds draw equal configurations for `--random`
+    /// Seed for `--random`; equal seeds draw equal configurations
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// How the result is printed
+    /// Format of the output
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: DetectionReportFormat,
-    /// A class that is not predicted is no failure
+    /// Do not fail for a class without a prediction
     #[arg(long)]
     pub(crate) allow_missing: bool,
-    /// Requests a second to each pool, with traffic
+    /// Requests per second to each pool, with traffic
     #[arg(long, default_value_t = 60.0)]
     pub(crate) rate: f64,
-    /// The round trip to an endpoint that the prediction is asked for; that of the probes before
-    /// anything fails by default
+    /// The round trip for the prediction; by default that of probes before any failure
     #[arg(long)]
     pub(crate) rtt_ms: Option<f64>,
-    /// Equal pools: failures injected in one round, one in each
+    /// The number of equal pools: one failure in each per round
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=POOLS_MAX))]
     pub(crate) pools: u32,
     /// A cell during which the machine paused for longer than this is measured again
     #[arg(long, value_name = "MS", default_value_t = 50.0)]
     pub(crate) pause_ms: f64,
-    /// So often at most
+    /// The most repetitions of such a cell
     #[arg(long, default_value_t = 2)]
     pub(crate) repeats: u32,
-    /// The whole run ends after this many minutes, whatever is left
+    /// The whole run ends after this many minutes, with or without all cells
     #[arg(long, default_value_t = 120)]
     pub(crate) minutes: u64,
     /// The gapless to measure; the one just built by default
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_gapless"))]
     pub(crate) gapless: PathBuf,
-    /// What `cargo bench` adds
+    /// The flag that `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -72,16 +71,16 @@ pub(crate) struct DetectionArgs {
 /// With or without requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TrafficMode {
-    /// Only with.
+    /// Only with traffic.
     With,
-    /// Only without.
+    /// Only without traffic.
     Without,
     /// First without, then with.
     Both,
 }
 
 impl TrafficMode {
-    /// The modes that it stands for.
+    /// The modes of this choice.
     pub(crate) fn modes(self) -> &'static [bool] {
         match self {
             Self::With => &[true],
@@ -98,12 +97,12 @@ pub(crate) enum DetectionScope {
     Endpoint,
     /// All endpoints of a zone at once; the last verdict counts.
     Zone,
-    /// One after the other.
+    /// First an endpoint, then a zone.
     Both,
 }
 
 impl DetectionScope {
-    /// The scopes that it stands for, in the words of `gapless predict`.
+    /// The scopes of this choice, as `gapless predict` names them.
     pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
             Self::Endpoint => &["endpoint"],
@@ -113,7 +112,7 @@ impl DetectionScope {
     }
 }
 
-/// How the result is printed.
+/// Format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DetectionReportFormat {
     /// A table.

@@ -1,22 +1,20 @@
-//! Whether predictions of very different windows are right, taken together.
+//! Calibration of predictions over very different windows.
 //!
-//! Each failure has a configuration of its own, and so a predicted distribution F of its own; one
-//! window each says nothing of its quantiles. What can be taken together is each window's rank in
-//! its own prediction, F(window): if every prediction is right, ranks are uniform between 0 and 1,
-//! whatever the windows (the probability integral transform). So 99 of 100 ranks are at most 0.99.
-//! And half of the windows are below their own predicted median: the median of window / predicted
-//! median is 1, however the medians differ.
+//! Each failure has its own configuration and predicted distribution F, and a single window cannot
+//! test its quantiles. Ranks F(window) can be pooled: if every prediction is right, they are
+//! uniform between 0 and 1 (probability integral transform). So 99 of 100 ranks are at most 0.99,
+//! and the median of window / predicted median is 1.
 
 use crate::evaluation::quantile;
 
-/// One window with what was predicted of it.
+/// One window with its prediction.
 #[derive(Clone, Debug)]
 pub(crate) struct CalibrationPoint {
-    /// Equal steps of the predicted distribution, from its least to its most.
+    /// Quantiles of the predicted distribution in equal steps, from minimum to maximum.
     pub(crate) quantiles_ms: Vec<f64>,
-    /// All but a hundredth.
+    /// The predicted 99th percentile.
     pub(crate) p99_ms: f64,
-    /// What was measured; `None` if no verdict came.
+    /// The measured window; `None` without a verdict.
     pub(crate) took_ms: Option<f64>,
 }
 
@@ -25,12 +23,12 @@ impl CalibrationPoint {
         self.quantiles_ms[self.quantiles_ms.len() / 2]
     }
 
-    /// Whether it lies within the predicted 99th percentile.
+    /// Whether the window is within the predicted 99th percentile.
     pub(crate) fn is_within_p99(&self) -> bool {
         self.took_ms.is_some_and(|took_ms| took_ms <= self.p99_ms)
     }
 
-    /// Where it lies in its prediction, 0 to 1.
+    /// The rank of the window in its prediction, 0 to 1.
     pub(crate) fn rank(&self) -> f64 {
         let Some(took_ms) = self.took_ms else { return 1.0 };
         let quantiles = &self.quantiles_ms;
@@ -44,24 +42,24 @@ impl CalibrationPoint {
     }
 }
 
-/// What many of them come to.
+/// The summary of many windows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Calibration {
-    /// How many there are.
+    /// The number of windows.
     pub(crate) point_count: usize,
-    /// Those within their 99th percentile.
+    /// The number of windows within their 99th percentile.
     pub(crate) within_p99: usize,
     /// The median of window / predicted median.
     pub(crate) median_ratio: f64,
-    /// The mean rank: a half, if predictions are right; more, if windows are longer.
+    /// The mean rank: a half if predictions are right, more if windows are longer.
     pub(crate) mean_rank: f64,
-    /// The most by which the share of ranks up to some rank differs from it (Kolmogorov's
-    /// distance); beyond 1.36 / √points once in twenty times, if predictions are right.
+    /// The Kolmogorov-Smirnov distance of the ranks from uniform; if predictions are right, it
+    /// exceeds 1.36 / √points once in twenty times.
     pub(crate) kolmogorov_distance: f64,
 }
 
 impl Calibration {
-    /// `None` of none.
+    /// `None` without windows.
     pub(crate) fn from_points(points: &[CalibrationPoint]) -> Option<Self> {
         let ratio = |point: &CalibrationPoint| {
             point.took_ms.map_or(f64::INFINITY, |took| took / point.median_ms())

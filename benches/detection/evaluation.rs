@@ -1,4 +1,4 @@
-//! Quantiles, and what makes a cell good.
+//! Quantiles, and the acceptance of a cell.
 
 /// The value that a share (0..=1) of `sorted` does not exceed, by nearest rank.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
@@ -6,13 +6,12 @@ pub(crate) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
 }
 
-/// Runs that may lie outside of the predicted 99th percentile: 5 of 100. Of few runs one may, for
-/// one in a hundred does.
+/// The number of runs that may exceed the predicted 99th percentile: 5 of 100, and at least one.
 pub(crate) fn max_outside(runs: usize) -> usize {
     (runs / 20).max(1)
 }
 
-/// How many runs lie inside: detected by `bound_ms`; without a bound, not detected at all.
+/// The number of runs within the bound: detected by `bound_ms`, or without a bound not detected.
 pub(crate) fn count_inside(took_ms: &[Option<f64>], bound_ms: Option<f64>) -> usize {
     let is_inside = |took: &&Option<f64>| match (took, bound_ms) {
         (Some(took), Some(bound)) => *took <= bound,

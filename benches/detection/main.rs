@@ -1,17 +1,18 @@
-//! Is a failure detected as `gapless predict` says? Real failures of real processes (and packets
-//! dropped in a network namespace) against the prediction for the same configuration: of 100, at
-//! least 95 verdicts must come within the predicted 99th percentile. Exit code 1 if they do not.
+//! Compares the detection of real failures with `gapless predict`. Failures of real processes (and
+//! packets dropped in a network namespace) are compared with the prediction for the same
+//! configuration: of 100 verdicts at least 95 must come within the predicted 99th percentile. The
+//! exit code is 1 if they do not.
 //!
 //! `cargo bench --bench detection` measures every class, with and without traffic (half an hour).
-//! `cargo bench --bench detection -- --smoke` sees that all of this works (20 seconds).
+//! `cargo bench --bench detection -- --smoke` tests the bench itself (20 seconds).
 //! `cargo bench --bench detection -- --class hang --class refused --traffic with --scope zone`
 //! `cargo bench --bench detection -- --runs 300 --format json > detection.json`
-//! `cargo bench --bench detection -- --tuned` sees that what `gapless tune` finds meets its targets.
-//! `cargo bench --bench detection -- --random 200` does without the defaults: every failure has a
-//! configuration of its own.
+//! `cargo bench --bench detection -- --tuned` tests that windows from `gapless tune` meet their
+//! targets.
+//! `cargo bench --bench detection -- --random 200` draws a configuration for every failure.
 //!
 //! Run it as root (the black hole needs a namespace, and is skipped without) on an idle machine;
-//! the second table says how idle it was.
+//! the second table shows how idle it was.
 
 use std::collections::HashMap;
 use std::io;
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
     bench_main::main("detection", || run(&DetectionArgs::parse()))
 }
 
-/// Whether every prediction held.
+/// Runs the bench; returns whether every prediction held.
 fn run(args: &DetectionArgs) -> io::Result<bool> {
     let run_deadline = RunDeadline::start(Duration::from_secs(args.minutes * 60))?;
     let dir = tempfile::tempdir()?;
@@ -125,7 +126,7 @@ fn run(args: &DetectionArgs) -> io::Result<bool> {
     Ok(report::is_good(&cells, args.allow_missing) && !run_deadline.is_over())
 }
 
-/// What all cells share.
+/// The parameters of all cells.
 struct DetectionBench<'a> {
     args: &'a DetectionArgs,
     dir: &'a Path,
@@ -191,7 +192,7 @@ impl DetectionBench<'_> {
             }),
             is_over_tls: class.has_tls_probe(),
             rate_rps: traffic_rps,
-            // What is learnt from traffic tells of silence, which is none of the smoke's classes.
+            // Learnt latency matters only for silence, which is no class of the smoke test.
             warm_up: if args.smoke { Duration::ZERO } else { measurement::WARM_UP },
             program: &args.gapless,
             dir: self.dir,
@@ -210,7 +211,7 @@ impl DetectionBench<'_> {
         DetectionCell { class: class.name, scope, traffic_rps, predicted, outcome }
     }
 
-    /// What a probe takes here.
+    /// The duration of a probe on this machine.
     fn rtt_ms(&self) -> io::Result<f64> {
         let rtt_ms = match self.args.rtt_ms {
             Some(rtt_ms) => rtt_ms,
@@ -230,7 +231,7 @@ impl DetectionBench<'_> {
     }
 }
 
-/// Failures in all, one in each pool at a time.
+/// The number of failures, one in each pool at a time.
 fn plan_rounds(
     pools: usize,
     runs: usize,

@@ -19,61 +19,61 @@ use crate::prediction::ClassPrediction;
 use crate::run_deadline::RunDeadline;
 use crate::sample::SampleCounts;
 
-/// How long an endpoint takes for a request: what the simulator takes it for.
+/// The service time of an endpoint, equal to that of the simulator.
 const SERVICE_TIME: Duration = Duration::from_millis(1);
 
-/// A client that has waited this long goes away.
+/// The timeout of a client.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Traffic before the first failure: the prediction is for workers that have served for a while and
-/// have learnt how long a pool's requests take (64 of them, each worker for itself).
+/// Traffic before the first failure: the prediction is for workers that have learnt the latency of
+/// a pool, each from 64 requests.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(12);
 
-/// Quiet before the phase of a failure is drawn: every endpoint is probed, and asked, meanwhile.
+/// Quiet time before a failure, in which every endpoint gets probes and requests.
 const SETTLE_TIME: Duration = Duration::from_millis(1_500);
 
-/// What is predicted never to be seen is not seen for this long.
+/// How long a failure that is predicted to stay undetected is observed.
 const UNDETECTED_WAIT: Duration = Duration::from_secs(5);
 
-/// A verdict that has not come by then, or three times as late as predicted, does not come.
+/// The least time to wait for a verdict; at most three times the prediction is waited for.
 pub(crate) const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All endpoints are up again by then.
+/// Time limit for all endpoints to be up again.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is to be measured.
+/// The parameters of a cell.
 #[derive(Debug)]
 pub(crate) struct DetectionPlan<'a> {
     pub(crate) layouts: &'a [PoolLayout],
-    /// What is done in each pool, round by round.
+    /// The failures of each pool, by round.
     pub(crate) rounds: Vec<Vec<PlannedFault>>,
-    /// Whether endpoints answer over TLS too.
+    /// Whether endpoints serve probes over TLS too.
     pub(crate) is_over_tls: bool,
-    /// Requests a second to each pool.
+    /// Requests per second to each pool.
     pub(crate) rate_rps: Option<f64>,
-    /// How long they come before the first failure.
+    /// Duration of traffic before the first failure.
     pub(crate) warm_up: Duration,
     /// The program under test.
     pub(crate) program: &'a Path,
-    /// For its configuration and its log.
+    /// The directory for its configuration and its log.
     pub(crate) dir: &'a Path,
 }
 
-/// A failure that is to be.
+/// A planned failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlannedFault {
     pub(crate) pool: usize,
     pub(crate) mechanism: FaultMechanism,
-    /// To whom: `endpoint` or `zone`.
+    /// The scope: `endpoint` or `zone`.
     pub(crate) scope: &'static str,
-    /// The period of the pool's probes: the failure begins somewhere in it.
+    /// The period of the pool's probes; the failure begins at a random phase of it.
     pub(crate) interval: Duration,
-    /// The verdict is waited for this long; `None` if none is to come.
+    /// The time to wait for the verdict; `None` if none is predicted.
     pub(crate) verdict_timeout: Option<Duration>,
 }
 
 impl PlannedFault {
-    /// At a pool where this is predicted.
+    /// A planned failure in a pool with this prediction.
     pub(crate) fn new(
         pool: usize,
         (class, scope): (&FaultClass, &'static str),
@@ -93,36 +93,36 @@ impl PlannedFault {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DetectionRun {
-    /// From just before the injection to the verdict; `None` if there was none.
+    /// From just before the injection to the verdict; `None` without one.
     pub(crate) took_ms: Option<f64>,
-    /// From the injection to the begin of the exchange that became the first evidence.
+    /// From the injection to the start of the exchange that became the first evidence.
     pub(crate) first_bad_ms: Option<f64>,
     /// From the injection to that evidence: the endpoint is suspect.
     pub(crate) suspect_ms: Option<f64>,
-    /// By how much that may be too long: until the fault was known to be in force.
+    /// The uncertainty of these times: until the fault was confirmed.
     pub(crate) injection_ms: f64,
-    /// From the end of the failure to the return; `None` if the endpoint had not gone.
+    /// From the end of the failure to the return; `None` if the endpoint was not down.
     pub(crate) returned_ms: Option<f64>,
 }
 
-/// All that was seen.
+/// The result of a cell.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DetectionMeasurement {
-    /// By round and pool.
+    /// The runs, by round and pool.
     pub(crate) runs: Vec<DetectionRun>,
     /// Verdicts on endpoints that had not failed.
     pub(crate) stray_verdicts: usize,
-    /// The median of the probes that passed, before the first failure.
+    /// The median duration of passing probes before the first failure.
     pub(crate) probe_ms: Option<f64>,
-    /// What became of the traffic.
+    /// The counts of the traffic.
     pub(crate) load: Option<SampleCounts>,
-    /// The share of all cores' time that somebody used.
+    /// The share of time that all cores were busy.
     pub(crate) busy_percent: f64,
-    /// The longest that the machine let somebody wait who wanted to run.
+    /// The longest scheduling delay on this machine.
     pub(crate) pause_ms: f64,
-    /// How often it was measured in vain before, because that was too long.
+    /// The number of earlier measurements that were discarded because of a pause.
     pub(crate) repeats: u32,
-    /// By how much the wall clock was adjusted meanwhile.
+    /// The adjustment of the wall clock meanwhile.
     pub(crate) clock_drift_ms: f64,
 }
 
@@ -142,14 +142,14 @@ struct ScheduledFault {
     healed_at: Option<Instant>,
 }
 
-/// An endpoint's time out, by order of the bench.
+/// The injected failure of one endpoint.
 struct FaultPeriod {
     endpoint: usize,
     from: Instant,
     to: Instant,
 }
 
-/// Measures one cell, with endpoints and a gapless of its own.
+/// Measures one cell, with new endpoints and a new gapless.
 pub(crate) fn measure_detection(
     plan: &DetectionPlan<'_>,
     run_deadline: &RunDeadline,
@@ -181,7 +181,8 @@ pub(crate) fn measure_detection(
         }
         let mut faults = schedule_faults(plan, planned);
         run_round(&mut faults, (&mut fleet, &instance, run_deadline))?;
-        // They were shot at as they were due; they are told as they were asked for.
+        // Failures are injected in the order of their due times, and reported in the order of the
+        // pools.
         faults.sort_by_key(|fault| fault.endpoints[0]);
         let incidents = instance.incidents()?;
         runs.extend(faults.iter().filter_map(|fault| evaluate_fault(fault, &incidents)));
@@ -208,8 +209,7 @@ pub(crate) fn measure_detection(
     })
 }
 
-/// What a probe takes on this machine while nothing fails and nobody asks: the median of a few
-/// seconds of them.
+/// The median duration of probes on this machine, over a few seconds without failures and traffic.
 pub(crate) fn measure_round_trip_ms(
     program: &Path,
     dir: &Path,
@@ -223,7 +223,7 @@ pub(crate) fn measure_round_trip_ms(
     instance.probe_ms()?.ok_or_else(|| io::Error::other("no probe has passed"))
 }
 
-/// Draws who fails in each pool, and when.
+/// Draws the failing endpoints of each pool, and the times.
 fn schedule_faults(plan: &DetectionPlan<'_>, planned: &[PlannedFault]) -> Vec<ScheduledFault> {
     let begin = Instant::now();
     let schedule = |&PlannedFault {
@@ -254,7 +254,7 @@ fn schedule_faults(plan: &DetectionPlan<'_>, planned: &[PlannedFault]) -> Vec<Sc
     faults
 }
 
-/// Fails, waits for the verdicts, heals, and waits until all are back.
+/// Injects the failures, waits for the verdicts, heals, and waits for the returns.
 fn run_round(
     faults: &mut [ScheduledFault],
     (fleet, instance, run_deadline): (&mut BenchFleet, &GaplessProcess, &RunDeadline),
@@ -311,7 +311,7 @@ fn last_verdict<'a>(
 fn evaluate_fault(fault: &ScheduledFault, incidents: &[ReportedIncident]) -> Option<DetectionRun> {
     let injection = fault.injection?;
     let verdict_incident = last_verdict(fault, incidents);
-    // Evidence may be of an exchange that began before the failure.
+    // Evidence may come from an exchange that began before the failure.
     let since = |at: Instant| to_ms(at.saturating_duration_since(injection.at));
     let is_of_fault = |incident: &&ReportedIncident| {
         incident.verdict >= injection.at

@@ -1,4 +1,4 @@
-//! What `gapless predict` says of the same configuration.
+//! The prediction of `gapless predict` for the same configuration.
 
 use std::fs;
 use std::io;
@@ -16,21 +16,21 @@ use crate::layout::{self, PoolLayout};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClassPrediction {
     Seen {
-        /// Half of the failures are detected by then.
+        /// The median window.
         median_ms: f64,
-        /// All but a hundredth.
+        /// The 99th percentile of windows.
         p99_ms: f64,
-        /// All that were tried.
+        /// The longest window of all trials.
         worst_ms: f64,
     },
-    /// It is never noticed, for this reason.
+    /// The failure is never detected, for this reason.
     Unseen(String),
-    /// Nothing is said of this class.
+    /// There is no prediction for this class.
     Missing,
 }
 
-/// Asks `program` for all rows of a configuration like the one under test; its pools are equal, so
-/// one of them is enough.
+/// Runs `program` to predict all rows of a configuration like the one under test. Its pools are
+/// equal, so one is enough.
 pub(crate) fn run_predict(
     program: &Path,
     layout: &PoolLayout,

@@ -1,8 +1,7 @@
-//! Every failure in a configuration of its own, drawn by chance: are predictions right that nobody
-//! has looked at?
+//! Failures in random configurations, to test predictions beyond the defaults.
 //!
-//! The pools of one instance are the configurations: each has a `detect`, zones and a probe of its
-//! own, and what happens in one is nothing to the others.
+//! Each pool of one instance is a configuration with its own `detect`, zones and probe; pools do
+//! not influence each other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,10 +34,10 @@ const INSIDE_PERCENT: usize = 95;
 /// By how much the median of window / predicted median may differ from 1.
 const MEDIAN_TOLERANCE: f64 = 0.2;
 
-/// So few say nothing of a median.
+/// With fewer failures the median is not tested.
 const MIN_MEDIAN_POINTS: usize = 50;
 
-/// A configuration with the failure that is to come.
+/// A configuration with its failure.
 struct RandomTrial {
     layout: PoolLayout,
     class: &'static FaultClass,
@@ -46,14 +45,14 @@ struct RandomTrial {
     interval: Duration,
 }
 
-/// The same with what came of it.
+/// A configuration with the measured window.
 struct TrialRow {
     trial: RandomTrial,
     rate_rps: Option<f64>,
     point: CalibrationPoint,
 }
 
-/// Draws, predicts, fails, and says whether the predictions held.
+/// Draws, predicts and measures; returns whether the predictions held.
 pub(crate) fn run(bench: &DetectionBench<'_>, trials: u32) -> io::Result<bool> {
     let args = bench.args;
     let trials = if args.smoke { SMOKE_TRIALS } else { trials as usize };
@@ -71,7 +70,7 @@ pub(crate) fn run(bench: &DetectionBench<'_>, trials: u32) -> io::Result<bool> {
         while group.len() < pools {
             let trial = draw_trial(&mut rng, bench.can_drop_packets);
             let spread = predict_spread(&trial, group.len(), (rate_rps, rtt_ms), bench.dir)?;
-            // What is not noticed so has no window; another one is drawn.
+            // An undetectable failure has no window; another one is drawn.
             group.extend(spread.map(|spread| (trial, spread)));
         }
         let measured = measure(bench, &group, rate_rps)?;
@@ -102,11 +101,11 @@ pub(crate) fn run(bench: &DetectionBench<'_>, trials: u32) -> io::Result<bool> {
         }
         DetectionReportFormat::Json => println!("{:#}", as_json(&rows, pause_ms, stray_verdicts)),
     }
-    // A few failures on a machine with other things to do say nothing of predictions.
+    // A few failures on a busy machine do not test predictions.
     Ok(args.smoke || is_calibrated(&overall))
 }
 
-/// Of few, one may lie outside.
+/// The accepted number of windows beyond the 99th percentile: at least one.
 fn is_calibrated(overall: &Calibration) -> bool {
     let outside_at_most = (overall.point_count * (100 - INSIDE_PERCENT) / 100).max(1);
     let is_within_p99 = overall.point_count - overall.within_p99 <= outside_at_most;
@@ -114,13 +113,13 @@ fn is_calibrated(overall: &Calibration) -> bool {
     is_within_p99 && (is_centred || overall.point_count < MIN_MEDIAN_POINTS)
 }
 
-/// A configuration that `gapless check` takes, and something that goes wrong with it.
+/// Draws a valid configuration and a failure.
 fn draw_trial(rng: &mut Rng, can_drop_packets: bool) -> RandomTrial {
     let is_possible =
         |class: &&FaultClass| can_drop_packets || class.mechanism != FaultMechanism::DropPackets;
     let classes: Vec<&'static FaultClass> = CLASSES.iter().filter(is_possible).collect();
     let class = classes[rng.usize(..classes.len())];
-    // Evenly over the orders of magnitude.
+    // Uniform over the orders of magnitude.
     let mut log_uniform = |min: f64, max: f64| (min * (max / min).powf(rng.f64())).round();
     let interval_ms = log_uniform(100.0, 1_500.0);
     let timeout_ms = log_uniform(50.0, interval_ms.min(600.0));
@@ -144,8 +143,8 @@ fn draw_trial(rng: &mut Rng, can_drop_packets: bool) -> RandomTrial {
     RandomTrial { layout: PoolLayout { probe, detect, zone_sizes: zones }, class, scope, interval }
 }
 
-/// The window that is predicted for it as the pool with this number, by the code that `gapless
-/// predict` runs; `None` if it is never noticed.
+/// The predicted window for the pool with this index, by the code of `gapless predict`; `None` if
+/// the failure is never detected.
 fn predict_spread(
     trial: &RandomTrial,
     pool: usize,
@@ -201,7 +200,7 @@ fn measure(
     bench.measure(&plan)
 }
 
-/// What was drawn and what came of it.
+/// The report of drawn configurations and measured windows.
 fn describe_trial(trial: &RandomTrial, rate_rps: Option<f64>, point: &CalibrationPoint) -> String {
     let with = rate_rps.map_or_else(String::new, |rate| format!(", {rate} req/s"));
     let took = point.took_ms.map_or_else(|| "no verdict".to_owned(), |ms| format!("{ms:.1} ms"));

@@ -1,4 +1,4 @@
-//! The tables, and the same as JSON.
+//! The report, as tables and as JSON.
 
 use serde::Serialize;
 use serde_json::json;
@@ -8,21 +8,21 @@ use crate::measurement::DetectionMeasurement;
 use crate::prediction::ClassPrediction;
 use crate::{evaluation, table};
 
-/// A cell with all that is known of it.
+/// A cell with its prediction and outcome.
 #[derive(Debug, Serialize)]
 pub(crate) struct DetectionCell {
     pub(crate) class: &'static str,
     /// `endpoint` or `zone`.
     pub(crate) scope: &'static str,
-    /// Requests a second to each pool.
+    /// Requests per second to each pool.
     pub(crate) traffic_rps: Option<f64>,
-    /// What was to be expected.
+    /// The prediction.
     pub(crate) predicted: ClassPrediction,
-    /// What came of it.
+    /// The outcome of the measurement.
     pub(crate) outcome: CellOutcome<DetectionMeasurement>,
 }
 
-/// What a cell comes to.
+/// The summary of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CellStatus {
     Ok,
@@ -92,7 +92,7 @@ pub(crate) fn is_good(cells: &[DetectionCell], allow_missing: bool) -> bool {
     })
 }
 
-/// As one JSON object.
+/// The report as one JSON object.
 pub(crate) fn as_json(cells: &[DetectionCell]) -> serde_json::Value {
     let cell = |cell: &DetectionCell| {
         let mut value = json!(cell);

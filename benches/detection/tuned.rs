@@ -1,4 +1,4 @@
-//! Does what `gapless tune` finds meet its target, when endpoints fail for real?
+//! Tests whether windows from `gapless tune` meet their target in real failures.
 
 use std::fs;
 use std::io;
@@ -14,22 +14,22 @@ use crate::measurement::{DetectionPlan, PlannedFault};
 use crate::prediction::{self, ClassPrediction};
 use crate::{DetectionBench, evaluation, plan_rounds, table};
 
-/// What is asked for, in milliseconds.
+/// The targets, in milliseconds.
 const TARGETS_MS: [u64; 3] = [1_000, 300, 150];
 
-/// What fails: at once, never, and with a word.
+/// The classes: a refusal, silence, and an error status.
 const CLASS_NAMES: [&str; 3] = ["refused", "hang", "status_all"];
 
-/// Of the target and its classes, in `--smoke`.
+/// The target of `--smoke`.
 const SMOKE_COUNT: usize = 1;
 
 /// Failures of each target and class in `--smoke`.
 const SMOKE_RUNS: usize = 4;
 
-/// What an endpoint takes of a probe's time.
+/// The service time of an endpoint in a probe.
 const SERVICE_MS: f64 = 1.0;
 
-/// What came of one target and class.
+/// The result for one target and class.
 struct TunedRow {
     target_ms: u64,
     class: &'static str,
@@ -57,7 +57,7 @@ impl TunedRow {
     }
 }
 
-/// Tunes, fails endpoints, and says whether every target was met often enough.
+/// Tunes and fails endpoints; returns whether every target was met often enough.
 pub(crate) fn run(bench: &DetectionBench<'_>) -> io::Result<bool> {
     let args = bench.args;
     let probe_ms = bench.rtt_ms()?;
@@ -87,7 +87,7 @@ pub(crate) fn run(bench: &DetectionBench<'_>) -> io::Result<bool> {
         DetectionReportFormat::Text => print!("{}", as_text(&rows, &unmet)),
         DetectionReportFormat::Json => println!("{:#}", as_json(&rows, &unmet)),
     }
-    // A few failures on a machine with other things to do say nothing of windows.
+    // A few failures on a busy machine do not test windows.
     Ok(args.smoke || unmet.is_empty() && rows.iter().all(TunedRow::is_good))
 }
 
@@ -125,15 +125,15 @@ fn measure(
     })
 }
 
-/// What `gapless tune` says of a target.
+/// The answer of `gapless tune` for a target.
 enum TuneOutcome {
-    /// The lines to paste, and the interval.
+    /// The lines of `detect`, and the interval.
     Met(Vec<String>, Duration),
-    /// It cannot be met here, and why.
+    /// The target cannot be met, for this reason.
     Unmet(String),
 }
 
-/// Asks `gapless tune`.
+/// Runs `gapless tune`.
 fn tune(
     bench: &DetectionBench<'_>,
     layout: &PoolLayout,
@@ -142,7 +142,7 @@ fn tune(
 ) -> io::Result<TuneOutcome> {
     let config = bench.dir.join("tune.toml");
     fs::write(&config, layout::pools_config(std::slice::from_ref(layout), 1, 2))?;
-    // A probe is two round trips and the endpoint's time.
+    // A probe takes two round trips and the service time.
     let rtt_ms = ((probe_ms - SERVICE_MS) / 2.0).max(0.05);
     let mut command = Command::new(&bench.args.gapless);
     command.arg("tune").arg(&config).args(["--format", "json"]);
@@ -156,7 +156,8 @@ fn tune(
     if report["met"] != true {
         return Ok(TuneOutcome::Unmet(pool["binding"].to_string()));
     }
-    // The table's head names the only pool of this configuration; its lines serve for all pools.
+    // The header of the table names the only pool of this configuration; the lines apply to all
+    // pools.
     let lines = pool["toml"].as_str().unwrap_or_default().lines().skip(1).map(str::to_owned);
     let interval_ms = pool["after"]["detect"]["interval_ms"].as_f64().unwrap_or(1_000.0);
     Ok(TuneOutcome::Met(lines.collect(), Duration::from_secs_f64(interval_ms / 1e3)))

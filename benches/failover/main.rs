@@ -22,7 +22,7 @@ use clap::{Parser, ValueEnum};
 mod args;
 mod evaluation;
 #[path = "../support/executed_posts.rs"]
-#[allow(dead_code, reason = "whether is enough here, but for twice")]
+#[allow(dead_code, reason = "counts of single POSTs are not needed here")]
 mod executed_posts;
 mod measurement;
 mod peer;
@@ -37,7 +37,7 @@ mod cell_outcome;
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod certificates;
 #[path = "../support/cpu.rs"]
-#[allow(dead_code, reason = "only whose child a process is matters here")]
+#[allow(dead_code, reason = "only the parents of processes matter here")]
 mod cpu;
 #[path = "../support/endpoint.rs"]
 mod endpoint;

@@ -34,7 +34,7 @@ mod endpoint;
 #[allow(dead_code, reason = "no probe here speaks TLS")]
 mod endpoint_tls;
 #[path = "../support/executed_posts.rs"]
-#[allow(dead_code, reason = "when a POST was executed does not matter here")]
+#[allow(dead_code, reason = "the time of an execution does not matter here")]
 mod executed_posts;
 #[path = "../support/fault_class.rs"]
 #[allow(dead_code, reason = "only some of the means are used here")]
@@ -46,7 +46,7 @@ mod fleet;
 #[allow(dead_code, reason = "verdicts do not matter here")]
 mod gapless_process;
 #[path = "../support/http1_message.rs"]
-#[allow(dead_code, reason = "who answered does not matter here")]
+#[allow(dead_code, reason = "the answering endpoint does not matter here")]
 mod http1_message;
 #[path = "../support/keep_alive_connections.rs"]
 mod keep_alive_connections;

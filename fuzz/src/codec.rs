@@ -1,19 +1,19 @@
-//! Answers of endpoints over HTTP/1.1: what they say does not depend on how they are cut.
+//! Responses over HTTP/1.1: the parsed result does not depend on how the bytes are split.
 
 use bytes::BytesMut;
 use gapless::net::h1::{BodyDecoder, Decoded, parse_response};
 use http::{HeaderMap, Method};
 
-/// Cut at each of its first bytes.
+/// The number of leading bytes at which the input is split.
 const MAX_CUT_POSITION: usize = 300;
 
-/// Interim answers before the final one.
+/// The most interim responses before the final one.
 const MAX_INTERIM_RESPONSES: usize = 16;
 
-/// What came of some bytes.
+/// The result of parsing some bytes.
 #[derive(Debug, Default, PartialEq)]
 struct ParsedResponse {
-    /// What is known of each head, in the words of its debug form.
+    /// Each head, in debug format.
     heads: Vec<String>,
     fields: Vec<HeaderMap>,
     body: Vec<u8>,
@@ -23,16 +23,17 @@ struct ParsedResponse {
 
 #[derive(Debug, Default, PartialEq)]
 enum ParseEnd {
-    /// More is to come, or nothing that would be missed.
+    /// The response is incomplete, or ends with the connection.
     #[default]
     Open,
-    /// The body is over; these bytes are left.
+    /// The body is complete; these bytes are left.
     Complete(Vec<u8>),
-    /// It breaks the rules.
+    /// The bytes are malformed.
     Malformed,
 }
 
-/// Panics if `data` breaks it: who is asked for, then the answer.
+/// Panics if `data` violates the property. The first byte selects the method, the rest is the
+/// response.
 pub fn check(data: &[u8]) {
     let Some((&first, wire)) = data.split_first() else { return };
     let method = if first & 1 == 0 { Method::GET } else { Method::HEAD };
@@ -71,7 +72,7 @@ fn parse_pieces(method: &Method, pieces: &[&[u8]]) -> ParsedResponse {
     read
 }
 
-/// Reads what is there; whether the answer is over.
+/// Parses the available bytes; returns whether the response is complete.
 fn decode_available(
     method: &Method,
     buf: &mut BytesMut,

@@ -1,9 +1,9 @@
-//! The configuration: any bytes are accepted or refused, and whoever is refused is told where.
+//! The configuration: any bytes are accepted or rejected, and every error has a valid place.
 
 use gapless::config::parse_bytes;
 use gapless::config::report::{ConfigReport, Severity};
 
-/// Panics if `data` breaks it.
+/// Panics if `data` violates the property.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match parse_bytes("gapless.toml", data) {

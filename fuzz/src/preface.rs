@@ -1,5 +1,5 @@
-//! What a client in cleartext begins with: told by its bytes alone, however they are cut, and none of
-//! them lost.
+//! The detection of a client's protocol in cleartext: the result does not depend on how the bytes
+//! are split, and no byte is lost.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes that come in pieces.
+/// A stream that delivers bytes in pieces.
 struct ChunkedReader(VecDeque<Vec<u8>>);
 
 impl AsyncRead for ChunkedReader {
@@ -31,7 +31,8 @@ impl AsyncRead for ChunkedReader {
     }
 }
 
-/// Panics if `data` breaks it: a length for the pieces, then what comes.
+/// Panics if `data` violates the property. The first byte is the length of pieces, the rest is the
+/// stream.
 pub fn check(data: &[u8]) {
     let Some((&piece_size, wire)) = data.split_first() else { return };
     let pieces = wire.chunks(usize::from(piece_size) + 1).map(<[u8]>::to_vec).collect();

@@ -1,11 +1,11 @@
-//! The header of the PROXY protocol: what is taken for one says the same in both versions, and ends
-//! where it ends.
+//! The header of the PROXY protocol: an accepted header has the same meaning in both versions, and
+//! its length is exact.
 
 use std::net::{IpAddr, SocketAddr};
 
 use gapless::net::inbound::proxy_protocol::{ProxiedAddresses, parse_header};
 
-/// Panics if `data` breaks it.
+/// Panics if `data` violates the property.
 pub fn check(data: &[u8]) {
     let Some(parsed) = parse_header(data) else { return };
     assert!(data.len() <= 16 + 2_048, "it is bounded");

@@ -1,4 +1,4 @@
-//! Routes: a compiled table finds what a look at each route would.
+//! Routes: the compiled table finds the same route as a linear search.
 
 use gapless::logic::routing::{
     Conditions, HostMatch, PathMatch, Pattern, RouteAction, RouteRequest, RouteSpec, RouteTable,
@@ -14,10 +14,10 @@ const PATTERNS: [&str; 8] =
 
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::HEAD];
 
-/// Routes of one table, at most.
+/// The most routes of one table.
 const MAX_ROUTES: usize = 40;
 
-/// Choices, made by bytes; those that are missing are zeros.
+/// Choices from bytes; missing bytes are zeros.
 struct ByteChoices<'a>(&'a [u8]);
 
 impl ByteChoices<'_> {
@@ -31,7 +31,7 @@ impl ByteChoices<'_> {
         list[self.next_choice() % list.len()].clone()
     }
 
-    /// A path of a few segments, with all that is awkward in one.
+    /// A path of a few segments, including awkward ones.
     fn path(&mut self) -> String {
         let mut path = "/".to_owned();
         for _ in 0..self.next_choice() % 6 {
@@ -53,7 +53,7 @@ impl ByteChoices<'_> {
     fn route_spec(&mut self, name: usize) -> RouteSpec {
         let host = self.choose(&HOSTS).trim_start_matches('.').to_owned();
         let host = match self.next_choice() % 3 {
-            // No file can say an empty name.
+            // A file cannot contain an empty name.
             0 => HostMatch::Any,
             _ if host.is_empty() => HostMatch::Any,
             1 => HostMatch::Exact(host),
@@ -81,7 +81,7 @@ impl ByteChoices<'_> {
     }
 }
 
-/// Panics if `data` breaks it: choices for some routes, then for requests until there are no more.
+/// Panics if `data` violates the property. Bytes are choices for some routes, then for requests.
 pub fn check(data: &[u8]) {
     let mut choices = ByteChoices(data);
     let count = choices.next_choice() % MAX_ROUTES;
@@ -110,7 +110,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Looks at every route; of those that take the request the first in the order of precedence wins.
+/// Linear search: of the matching routes the first in the order of precedence wins.
 fn find_linearly<'s>(specs: &'s [RouteSpec], request: &RouteRequest<'_>) -> Option<&'s RouteSpec> {
     let mut best: Option<(&RouteSpec, (MatchRank, MatchRank, usize))> = None;
     for spec in specs {
@@ -120,7 +120,7 @@ fn find_linearly<'s>(specs: &'s [RouteSpec], request: &RouteRequest<'_>) -> Opti
             continue;
         }
         let rank = (host, path, usize::MAX - spec.conditions.count());
-        // Of two that are alike the earlier one stays.
+        // Of two equal routes the earlier one wins.
         if best.is_none_or(|(_, best_rank)| rank < best_rank) {
             best = Some((spec, rank));
         }
@@ -128,7 +128,7 @@ fn find_linearly<'s>(specs: &'s [RouteSpec], request: &RouteRequest<'_>) -> Opti
     best.map(|(spec, _)| spec)
 }
 
-/// A kind, then what orders inside it; less is better.
+/// The kind, then the order inside the kind; lower is better.
 type MatchRank = (u8, usize);
 
 fn rank_host(host: &HostMatch, requested: &str) -> Option<MatchRank> {

@@ -31,7 +31,7 @@ mod post;
 #[allow(dead_code, reason = "asking for a prediction needs the program")]
 mod prediction;
 #[path = "../../benches/support/sample.rs"]
-#[allow(dead_code, reason = "who was sent late is no judgement")]
+#[allow(dead_code, reason = "delays of sends are not tested")]
 mod sample;
 #[path = "../../benches/failover/scenario.rs"]
 #[allow(dead_code, reason = "how long clients wait needs clients")]
