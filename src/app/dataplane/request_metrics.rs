@@ -1,5 +1,5 @@
-//! Counters of the request path. Each worker writes sets of its own, so that a count is a plain load
-//! and store without contention; a scrape sums them up.
+//! Counters of the request path. Each worker writes sets of its own, so that a count is a plain
+//! load and store without contention; a scrape sums them up.
 
 mod pool;
 mod route_pool;
@@ -19,8 +19,11 @@ pub use route_pool::{RoutePoolCounts, RoutePoolMetrics};
 /// A route, and a pool that it leads to.
 type RoutePoolKey = (Arc<str>, Arc<str>);
 
+/// Selects a counter of a set.
+type PoolCounter = fn(&PoolMetrics) -> &AtomicU64;
+
 /// Families with one counter for each pool, and where they are read.
-const POOL_COUNTERS: [(CounterFamily<1>, fn(&PoolMetrics) -> &AtomicU64); 6] = [
+const POOL_COUNTERS: [(CounterFamily<1>, PoolCounter); 6] = [
     (families::RETRIES, |metrics| &metrics.retries),
     (families::HEDGES, |metrics| &metrics.hedges),
     (families::RESCUES, |metrics| &metrics.rescued),

@@ -1,4 +1,4 @@
-//! What the admin API and `--format json` print: stable names, units in them.
+//! Types of the admin API and of `--format json`. Field names are stable and end in their unit.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::logic::model::snapshot::FailoverCounts;
 use super::event_log::millis;
 use crate::app::runtime::upgrade::Executable;
 
-/// Turns monotonic instants into wall-clock text, by one reading of both clocks.
+/// Converts between monotonic instants and wall-clock times, by one reading of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     instant: Instant,
@@ -34,7 +34,8 @@ impl WallClock {
         u64::try_from(self.since_unix_epoch(at).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The instant of a time since 1970 in microseconds; now or long ago if there is none.
+    /// The instant of a time in microseconds since 1970; the time of the reading if the difference
+    /// cannot be represented.
     pub fn instant(&self, us: u64) -> Instant {
         let wall_us = self.unix_micros(self.instant);
         let apart = Duration::from_micros(us.abs_diff(wall_us));
@@ -144,12 +145,12 @@ pub struct EndpointJson {
     probes: Vec<ProbeJson>,
 }
 
-/// Counts of requests since the endpoint is known.
+/// Counts of attempts and requests since the endpoint was added.
 #[derive(Debug, Serialize)]
 struct TrafficJson {
-    /// Tries that were answered well, to the last byte.
+    /// Attempts that were answered well, to the last byte.
     answered: u64,
-    /// Tries that ended by the endpoint's failure.
+    /// Attempts that ended with a failure of the endpoint.
     errors: u64,
     #[serde(flatten)]
     tally: TallyJson,
@@ -163,7 +164,7 @@ struct ProbeJson {
 }
 
 impl EndpointJson {
-    /// The status of one endpoint, as of `now`.
+    /// The status of one endpoint as of `now`.
     pub fn new(status: &EndpointStatus, clock: &WallClock, now: Instant) -> Self {
         let reason = match status.health {
             Health::Suspect { failure, .. }
@@ -202,7 +203,7 @@ impl EndpointJson {
     }
 }
 
-/// How a probe ended, in a word or two.
+/// The outcome of a probe in a word or two.
 pub fn probe_outcome_text(outcome: ProbeOutcome) -> String {
     match outcome {
         ProbeOutcome::Pass { .. } => "pass".to_owned(),
@@ -225,20 +226,20 @@ impl From<FailoverCounts> for TallyJson {
     }
 }
 
-/// `/api/v1/process`: what runs, and how it came to.
+/// `/api/v1/process`: version, executable and upgrades of the process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ProcessJson {
     pub pid: u32,
     pub version: &'static str,
-    /// What an upgrade starts.
+    /// Path of the executable that an upgrade starts.
     pub executable: Option<String>,
-    /// Upgrades that led to this process, one after the other.
+    /// Consecutive upgrades that led to this process.
     pub upgrades: u64,
-    /// The last attempt to have another process take over.
+    /// The last upgrade from this process, if it failed.
     pub failed_upgrade: Option<FailedUpgradeJson>,
 }
 
-/// An upgrade that came to nothing.
+/// A failed upgrade.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailedUpgradeJson {
     pub at: String,
@@ -257,27 +258,27 @@ impl ProcessJson {
     }
 }
 
-/// `/api/v1/config`: what runs, and what was refused.
+/// `/api/v1/config`: the configuration in force, and the last refused one.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ConfigJson {
-    /// The watched file, if there is one.
+    /// Path of the watched file.
     pub path: Option<String>,
-    /// When what runs now was loaded.
+    /// Time at which the configuration in force was loaded.
     pub loaded_at: String,
-    /// Configurations obeyed since the start, the first included.
+    /// Configurations applied since the start, the first included.
     pub generation: u64,
-    /// What runs differs from the file in these keys until the next start.
+    /// Keys whose values in the file take effect at the next start only.
     pub needs_restart: Vec<&'static str>,
-    /// Why the file as it is now was refused.
+    /// Why the current content of the file was refused.
     pub refused: Option<RefusedJson>,
 }
 
-/// A configuration that was refused.
+/// A refused configuration.
 #[derive(Clone, Debug, Serialize)]
 pub struct RefusedJson {
     pub at: String,
-    /// As `gapless check` prints it.
+    /// Report as `gapless check` prints it.
     pub report: String,
-    /// The same, by error.
+    /// The same as structured errors.
     pub errors: serde_json::Value,
 }

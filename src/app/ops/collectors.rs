@@ -1,5 +1,5 @@
-//! Metrics that are read off the director, the drills and what all threads share. A series exists from
-//! the start, and disappears with the thing that it describes.
+//! Metrics that are read off the director, the drills and what all threads share. A series exists
+//! from the start, and disappears with the thing that it describes.
 
 use std::sync::atomic::Ordering::Relaxed;
 

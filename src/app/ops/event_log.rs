@@ -1,4 +1,4 @@
-//! What the operator is told: logs and metrics of verdicts, incidents, probes and reloads.
+//! Log lines and metrics of events: verdicts, incidents, probes, lookups, reloads and upgrades.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
@@ -47,33 +47,35 @@ pub fn record_event(event: &Event) {
         Event::ZoneVerdictChanged { pool, place, verdict } => {
             record_zone_change(pool, place, *verdict);
         }
-        Event::VerdictWithheld { subject, failure, reason: why } => {
-            log_withheld(subject, *failure, *why);
+        Event::VerdictWithheld { subject, failure, reason } => {
+            log_withheld(subject, *failure, *reason);
         }
         Event::Divergence(divergence) => log_diverged(divergence),
-        Event::ProbingImpaired { is_active: on } => {
-            if *on {
-                tracing::error!("blind: probes end without evidence, this process lacks resources");
+        Event::ProbingImpaired { is_active } => {
+            if *is_active {
+                tracing::error!(
+                    "blind: probes end without evidence because the process lacks resources"
+                );
             } else {
-                tracing::warn!("probes bring evidence again");
+                tracing::warn!("no longer blind: probes end with evidence again");
             }
         }
         Event::RampEnded { pool, place, address } => log_ramp_ended(pool, place, *address),
         Event::RegionOrderChanged { pool, order } => {
-            families::REGION_ORDER_CHANGES.with([pool]).increment(1);
-            tracing::info!(%pool, order = order.join(", "), "regions by how soon they answer");
+            families::REGION_ORDER_CHANGES.with(&[pool]).increment(1);
+            tracing::info!(%pool, order = order.join(", "), "order of regions by measured latency changed");
         }
-        Event::OrderChanged { order, change: fate } => log_order(order, *fate),
+        Event::OrderChanged { order, change } => log_order(order, *change),
         Event::Panic { pool, is_active: true } => {
-            families::POOL_PANICS.with([pool]).increment(1);
+            families::POOL_PANICS.with(&[pool]).increment(1);
             tracing::error!(%pool, "panic: nothing in the pool is healthy; traffic goes to all of it");
         }
-        Event::Panic { pool, is_active: false } => tracing::warn!(%pool, "panic is over"),
+        Event::Panic { pool, is_active: false } => tracing::warn!(%pool, "panic ended"),
     }
 }
 
 fn log_order(order: &OperatorOrder, change: OrderChange) {
-    families::ORDER_CHANGES.with([order.action.as_str(), change.as_str()]).increment(1);
+    families::ORDER_CHANGES.with(&[order.action.as_str(), change.as_str()]).increment(1);
     let (id, by, change) = (order.id, order.source.as_str(), change.as_str());
     let note = order.note.as_deref().unwrap_or_default();
     match order.action {
@@ -89,7 +91,7 @@ fn log_order(order: &OperatorOrder, change: OrderChange) {
 fn record_zone_change(pool: &str, place: &Locality, verdict: Option<(Failure, u32)>) {
     match verdict {
         Some((failure, witnesses)) => {
-            families::ZONE_VERDICTS.with([pool, &place.to_string()]).increment(1);
+            families::ZONE_VERDICTS.with(&[pool, &place.to_string()]).increment(1);
             tracing::warn!(%pool, zone = %place, reason = %failure, witnesses, "zone down");
         }
         None => tracing::warn!(%pool, zone = %place, "zone up"),
@@ -98,41 +100,43 @@ fn record_zone_change(pool: &str, place: &Locality, verdict: Option<(Failure, u3
 
 fn log_ramp_ended(pool: &str, place: &Locality, address: Option<SocketAddr>) {
     match address {
-        Some(endpoint) => tracing::debug!(%pool, zone = %place, %endpoint, "whole share again"),
-        None => tracing::info!(%pool, zone = %place, "zone has its whole share again"),
+        Some(endpoint) => {
+            tracing::debug!(%pool, zone = %place, %endpoint, "ramp ended: endpoint has its full share");
+        }
+        None => tracing::info!(%pool, zone = %place, "ramp ended: zone has its full share"),
     }
 }
 
-fn log_withheld(subject: &IncidentSubject, failure: Failure, why: WithheldReason) {
-    let word = why.as_str();
-    families::VERDICTS_WITHHELD.with([&*subject.pool, word]).increment(1);
+fn log_withheld(subject: &IncidentSubject, failure: Failure, reason: WithheldReason) {
+    let why = reason.as_str();
+    families::VERDICTS_WITHHELD.with(&[&*subject.pool, why]).increment(1);
     tracing::warn!(
         pool = %subject.pool,
         zone = %subject.locality,
         endpoint = %subject.address,
         reason = %failure,
-        why = word,
+        why,
         "verdict withheld: the endpoint stays in service"
     );
 }
 
 fn log_diverged(divergence: &Divergence) {
     match divergence {
-        Divergence::ProbesFail { pool, is_active: on } => {
-            if *on {
-                tracing::error!(%pool, "divergence: probes fail while traffic succeeds; not obeyed");
+        Divergence::ProbesFail { pool, is_active } => {
+            if *is_active {
+                tracing::error!(%pool, "divergence: probes fail while traffic succeeds; probes are ignored");
             } else {
-                tracing::warn!(%pool, "divergence is over");
+                tracing::warn!(%pool, "divergence ended");
             }
         }
         Divergence::TrafficFails { subject, failure } => {
-            families::DIVERGENCES.with([&subject.pool]).increment(1);
+            families::DIVERGENCES.with(&[&subject.pool]).increment(1);
             tracing::warn!(
                 pool = %subject.pool,
                 zone = %subject.locality,
                 endpoint = %subject.address,
                 reason = %failure,
-                "divergence: traffic fails while probes pass; traffic is believed"
+                "divergence: traffic fails while probes pass; traffic decides"
             );
         }
     }
@@ -140,37 +144,37 @@ fn log_diverged(divergence: &Divergence) {
 
 fn log_inherited(subject: &IncidentSubject, health: Health) {
     let serving = if health.can_serve(false) { 1.0 } else { 0.0 };
-    families::ENDPOINT_UP.with(endpoint_labels(subject)).set(serving);
+    families::ENDPOINT_UP.with(&endpoint_labels(subject)).set(serving);
     let (pool, zone, endpoint) = (&subject.pool, &subject.locality, subject.address);
     match health {
         Health::Down { failure } | Health::Returning { failure, .. } => {
-            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "inherited: down");
+            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "endpoint down, inherited from the predecessor");
         }
         _ => {
             let state = health.as_str();
-            tracing::debug!(%pool, %zone, %endpoint, state, "inherited");
+            tracing::debug!(%pool, %zone, %endpoint, state, "health inherited from the predecessor");
         }
     }
 }
 
 fn record_health_change(subject: &IncidentSubject, change: HealthTransition, health: Health) {
     let serving = if health.can_serve(false) { 1.0 } else { 0.0 };
-    families::ENDPOINT_UP.with(endpoint_labels(subject)).set(serving);
+    families::ENDPOINT_UP.with(&endpoint_labels(subject)).set(serving);
     let (pool, zone, endpoint) = (&subject.pool, &subject.locality, subject.address);
     match (change, health) {
         (HealthTransition::WentDown, Health::Down { failure }) => {
-            tracing::warn!(%pool, %zone, %endpoint, reason = %failure, "down");
+            tracing::warn!(%pool, %zone, %endpoint, reason = %failure, "endpoint down");
         }
         (HealthTransition::Suspected, Health::Suspect { failure, .. }) => {
-            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "suspect");
+            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "endpoint suspect");
         }
         (HealthTransition::Restored | HealthTransition::Started, _) => {
-            tracing::info!(%pool, %zone, %endpoint, "up");
+            tracing::info!(%pool, %zone, %endpoint, "endpoint up");
         }
         (HealthTransition::Cleared, _) => {
-            tracing::info!(%pool, %zone, %endpoint, "no longer suspect");
+            tracing::info!(%pool, %zone, %endpoint, "endpoint no longer suspect");
         }
-        _ => tracing::debug!(%pool, %zone, %endpoint, state = health.as_str(), "health"),
+        _ => tracing::debug!(%pool, %zone, %endpoint, state = health.as_str(), "health changed"),
     }
 }
 
@@ -182,21 +186,21 @@ fn incident_labels(incident: &Incident) -> [String; 3] {
 
 fn record_incident_began(incident: &Incident) {
     let labels = incident_labels(incident);
-    families::INCIDENTS.with(labels.each_ref()).increment(1);
+    families::INCIDENTS.with(&labels).increment(1);
     if let Some(detection) = incident.timeline.detection_time() {
-        families::DETECTION.with(labels).record(detection);
+        families::DETECTION.with(&labels).record(detection);
     }
 }
 
 fn record_incident_ended(incident: &Incident) {
     let labels = incident_labels(incident);
-    families::GAP.with(labels.each_ref()).record(incident.timeline.failover_gap());
+    families::GAP.with(&labels).record(incident.timeline.failover_gap());
     let [pool, zone, _] = &labels;
     let counts = incident.counts;
     for (outcome, count) in
         [("failed", counts.failed), ("rescued", counts.rescued), ("late", counts.late)]
     {
-        families::INCIDENT_REQUESTS.with([pool, zone, outcome]).increment(count);
+        families::INCIDENT_REQUESTS.with(&[pool, zone, outcome]).increment(count);
     }
     tracing::warn!(
         pool = %incident.subject.pool,
@@ -208,14 +212,14 @@ fn record_incident_ended(incident: &Incident) {
         failed = counts.failed,
         rescued = counts.rescued,
         late = counts.late,
-        "incident over"
+        "incident ended"
     );
 }
 
 /// Counts one probe of an endpoint of `pool`.
 pub fn record_probe(pool: &str, outcome: ProbeOutcome) {
     if let Some(latency) = outcome.latency() {
-        families::PROBE_DURATION.with([pool]).record(latency);
+        families::PROBE_DURATION.with(&[pool]).record(latency);
     }
     let outcome = match outcome {
         ProbeOutcome::Pass { .. } => "pass",
@@ -223,37 +227,37 @@ pub fn record_probe(pool: &str, outcome: ProbeOutcome) {
         ProbeOutcome::Fail(failure) => failure.class().as_str(),
         ProbeOutcome::Inconclusive => "void",
     };
-    families::PROBES.with([pool, outcome]).increment(1);
+    families::PROBES.with(&[pool, outcome]).increment(1);
 }
 
 /// Counts one lookup of a name.
 pub fn record_lookup(question: &LookupQuestion, answer: &LookupAnswer, took: Duration) {
     let record = question.record_type.as_str();
-    families::DNS_LOOKUP_DURATION.with([record]).record(took);
-    families::DNS_LOOKUPS.with([record, answer.as_str()]).increment(1);
+    families::DNS_LOOKUP_DURATION.with(&[record]).record(took);
+    families::DNS_LOOKUPS.with(&[record, answer.as_str()]).increment(1);
 }
 
-/// Logs the first of a row of lookups that end alike.
+/// Logs the first of consecutive lookups with the same result.
 pub fn log_first_answer(question: &LookupQuestion, answer: &LookupAnswer) {
     let (name, record, result) = (&question.name, question.record_type.as_str(), answer.as_str());
     match answer {
         LookupAnswer::Failed(_) => {
-            tracing::warn!(%name, record, result, "a lookup failed; what was found last stays");
+            tracing::warn!(%name, record, result, "DNS lookup failed; the last answer stays in use");
         }
-        // Most hosts have addresses of one kind only.
+        // Most hosts have addresses of one family only.
         LookupAnswer::Negative { .. } if question.record_type != DnsRecordType::Aaaa => {
-            tracing::warn!(%name, record, result, "DNS says that there is nothing");
+            tracing::warn!(%name, record, result, "DNS lookup found no records");
         }
         LookupAnswer::Found { .. } | LookupAnswer::Negative { .. } => {
-            tracing::debug!(%name, record, result, "looked up");
+            tracing::debug!(%name, record, result, "DNS lookup succeeded");
         }
     }
 }
 
-/// Addresses that one line of the log names.
+/// Limit of addresses in one log line.
 pub const MAX_LOGGED_ADDRESSES: usize = 10;
 
-/// DNS has named addresses that may be no endpoint's.
+/// Logs addresses from DNS that `dns.allow` does not permit as endpoints.
 pub fn log_refused_addresses(question: &LookupQuestion, addresses: &[IpAddr]) {
     let (name, record) = (&question.name, question.record_type.as_str());
     let shown: Vec<String> =
@@ -263,35 +267,35 @@ pub fn log_refused_addresses(question: &LookupQuestion, addresses: &[IpAddr]) {
         record,
         addresses = shown.join(" "),
         count = addresses.len(),
-        "addresses of this machine, or next to it, are no endpoints unless `dns.allow` has them"
+        "DNS addresses refused: loopback and link-local ones need `dns.allow`"
     );
 }
 
-/// How late control woke up.
+/// Records the delay of the control thread's wake-up.
 pub fn record_lag(lag: Duration) {
     families::CONTROL_LAG.handle().set(lag.as_secs_f64());
 }
 
-/// A snapshot was published.
+/// Records the version of a published snapshot.
 pub fn record_snapshot(version: u64) {
     families::SNAPSHOT_VERSION.handle().set(version as f64);
 }
 
-/// A reload succeeded or not.
+/// Counts a reload of the configuration.
 pub fn record_reload(ok: bool) {
     let result = if ok { "ok" } else { "refused" };
-    families::CONFIG_RELOADS.with([result]).increment(1);
+    families::CONFIG_RELOADS.with(&[result]).increment(1);
     families::CONFIG_LAST_RELOAD_OK.handle().set(if ok { 1.0 } else { 0.0 });
 }
 
-/// This process has taken over from another, or another one from this has failed to.
+/// Counts an upgrade: this process took over, or another one failed to take over from it.
 pub fn record_upgrade(ok: bool) {
     let result = if ok { "ok" } else { "failed" };
-    families::UPGRADES.with([result]).increment(1);
+    families::UPGRADES.with(&[result]).increment(1);
     families::LAST_UPGRADE_OK.handle().set(if ok { 1.0 } else { 0.0 });
 }
 
-/// Milliseconds with a fraction.
+/// A duration in milliseconds, with a fraction.
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -1,4 +1,5 @@
-//! TODO-ROOM app/ops
+//! Operations: the admin listener with its pages, metrics, the event log, the ledger of incidents,
+//! drills, explanations and traces.
 
 pub mod admin;
 pub mod api;

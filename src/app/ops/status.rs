@@ -1,4 +1,4 @@
-//! `/api/v1/status`: what runs, where its traffic goes, and what operators have ordered, on one page.
+//! `/api/v1/status`: process, traffic shares, health and orders on one page.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ pub struct StatusJson {
     version: &'static str,
     pid: u32,
     stopping: bool,
-    /// The configuration as the file has it was refused.
+    /// Whether the configuration in the file was refused.
     config_refused: bool,
     drill: Option<u64>,
     pools: Vec<PoolStatusJson>,
@@ -44,7 +44,7 @@ struct ZoneStatusJson {
     name: String,
     /// `up`, `down` or `drained`.
     state: &'static str,
-    /// Of the pool's traffic, in 0..1.
+    /// Share of the pool's traffic, in 0..1.
     share: f64,
     in_flight: u32,
     endpoints: Vec<EndpointStatusJson>,
@@ -57,7 +57,7 @@ struct EndpointStatusJson {
     standing: &'static str,
     reason: Option<String>,
     weight: u32,
-    /// Of the pool's traffic, in 0..1.
+    /// Share of the pool's traffic, in 0..1.
     share: f64,
     in_flight: u32,
 }
@@ -83,7 +83,7 @@ impl EndpointStatusJson {
 }
 
 impl StatusJson {
-    /// As of `now`.
+    /// The status as of `now`.
     pub fn from_admin_state(admin_state: &AdminState, now: Instant) -> Self {
         let director = admin_state.director.borrow();
         let shares = director.traffic_shares();
@@ -147,14 +147,14 @@ impl StatusJson {
         }
     }
 
-    /// The same for people.
+    /// The status as plain text.
     pub fn render_text(&self) -> String {
         let mut page = format!("gapless {} (pid {})", self.version, self.pid);
         for (is, what) in [
             (self.stopping, "stopping"),
-            (self.config_refused, "the file's configuration is refused: see /api/v1/config"),
-            (self.drill.is_some(), "a drill is under way"),
-            (self.orders_durable == Some(false), "orders cannot be written down"),
+            (self.config_refused, "the configuration in the file is refused: see /api/v1/config"),
+            (self.drill.is_some(), "a drill runs"),
+            (self.orders_durable == Some(false), "orders cannot be written to disk"),
         ] {
             if is {
                 let _ = write!(page, "; {what}");

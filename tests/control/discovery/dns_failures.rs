@@ -104,7 +104,7 @@ fn nxdomain_and_nodata_keep_endpoints_unless_configured() {
             format!("gapless_dns_lookups_total{{record=\"A\",result=\"{expected_state}\"}}");
         assert!(gapless.metric(&count) > 0.0);
         let log_text = gapless.log();
-        assert!(log_text.contains("DNS says that there is nothing"), "{log_text}");
+        assert!(log_text.contains("DNS lookup found no records"), "{log_text}");
         knot.set_records(&[remaining_records.as_slice(), &[a_record(host, &two)]].concat());
         wait_for_up_endpoints(&gapless, &[&two]);
         let obey_empty = format!("{FAST_DNS}\nempty = \"obey\"");

@@ -44,7 +44,8 @@ pub enum AffinityOutcome {
     Returned,
     /// To another endpoint for this request only; the cookie stays.
     Diverted,
-    /// The cookie is forged, too old, or another pool's. The request counts as [`Self::NoCookie`] too.
+    /// The cookie is forged, too old, or another pool's. The request counts as [`Self::NoCookie`]
+    /// too.
     Refused,
 }
 

@@ -71,7 +71,8 @@ impl RoutePoolMetrics {
         }
     }
 
-    /// Counts a response as failed that [`Self::record_response`] counted as good: its body ended early.
+    /// Counts a response as failed that [`Self::record_response`] counted as good: its body ended
+    /// early.
     pub fn record_truncated(&self) {
         increment(&self.failed, 1);
     }

@@ -360,7 +360,7 @@ impl ClientConnection {
     }
 
     fn close(&self, reason: CloseReason) {
-        families::CLIENT_CONNECTIONS_CLOSED.with([reason.as_str()]).increment(1);
+        families::CLIENT_CONNECTIONS_CLOSED.with(&[reason.as_str()]).increment(1);
         self.close_reason.set(Some(reason));
         if reason == CloseReason::HeaderTimeout {
             self.activity.set_head_late();

@@ -110,7 +110,7 @@ async fn tls_handshake(
 }
 
 fn count_handshake(result: &'static str) {
-    families::TLS_HANDSHAKES.with([result]).increment(1);
+    families::TLS_HANDSHAKES.with(&[result]).increment(1);
 }
 
 /// Resets the connection: whatever it has sent is not read.

@@ -1,4 +1,4 @@
-//! `/api/v1/drills`: what there was, is, and is to be.
+//! `/api/v1/drills`: lists, starts and stops drills.
 
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ pub(super) fn drills_get_response(
     }
 }
 
-/// Answers what is to change something.
+/// Starts or stops a drill.
 pub(super) async fn drills_write_response(
     admin_state: &AdminState,
     request: Request<Incoming>,
@@ -73,29 +73,29 @@ pub(super) async fn drills_write_response(
             }
         }
         (Method::DELETE, Some((id, ""))) => stop_drill(admin_state, id),
-        _ => write_request::method_not_allowed("GET, POST to begin, DELETE to stop\n"),
+        _ => write_request::method_not_allowed("GET, POST to start, DELETE to stop\n"),
     }
 }
 
 fn start_drill(admin_state: &AdminState, body: &[u8]) -> AdminHttpResponse {
     let request = serde_json::from_slice(body).map_err(|error| error.to_string());
-    let plan = match request.and_then(|asked: DrillRequest| asked.to_plan()) {
+    let plan = match request.and_then(|request: DrillRequest| request.to_plan()) {
         Ok(plan) => plan,
         Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
     };
     if admin_state.phase.get() == LifecyclePhase::Stopping {
-        return text_response(StatusCode::CONFLICT, "the process is on its way out\n");
+        return text_response(StatusCode::CONFLICT, "the process is stopping\n");
     }
     let now = Instant::now();
     let mut drills = admin_state.drills.borrow_mut();
     match drills.start(plan, &mut admin_state.director.borrow_mut(), now) {
         Ok(id) => {
             admin_state.drill_wake.notify_one();
-            let begun = drills.find(id).map(|run| DrillJson::new(run, &admin_state.clock, now));
-            let mut answer = json_response(&begun);
+            let started = drills.find(id).map(|run| DrillJson::new(run, &admin_state.clock, now));
+            let mut answer = json_response(&started);
             *answer.status_mut() = StatusCode::CREATED;
-            if let Ok(place) = HeaderValue::try_from(format!("{DRILLS_PATH}/{id}")) {
-                answer.headers_mut().insert(LOCATION, place);
+            if let Ok(location) = HeaderValue::try_from(format!("{DRILLS_PATH}/{id}")) {
+                answer.headers_mut().insert(LOCATION, location);
             }
             answer
         }
@@ -117,6 +117,6 @@ fn stop_drill(admin_state: &AdminState, id: u64) -> AdminHttpResponse {
             admin_state.drill_wake.notify_one();
             json_response(&DrillJson::new(run, &admin_state.clock, now))
         }
-        None => text_response(StatusCode::NOT_FOUND, &format!("drill {id} is not under way\n")),
+        None => text_response(StatusCode::NOT_FOUND, &format!("drill {id} does not run\n")),
     }
 }

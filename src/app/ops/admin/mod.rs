@@ -1,4 +1,4 @@
-//! The operator's listener: health, readiness, metrics, state, drills, and orders.
+//! The admin listener: health, readiness, metrics, state, drills and orders.
 
 mod drills;
 mod orders;
@@ -40,32 +40,35 @@ use super::{event_log, metrics, whatif};
 use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::discovery::json::found_by_text;
 
-/// A connection is closed after this long, whatever it does.
+/// A connection is closed after this time, whatever its state.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// After another process has taken over: time for a request that is on its way.
+/// Time for requests that are already sent, after another process has taken over.
 const HANDOVER_GRACE: Duration = Duration::from_millis(500);
 
-/// A request head must be in by then.
+/// Time to the next attempt after a failed accept, which mostly lacks descriptors.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Time within which a request head must arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The ledger may be held up by a disk.
+/// Time for an answer of the ledger, which waits for the disk.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 type AdminHttpResponse = Response<Full<Bytes>>;
 
-/// Serves until the control thread ends, or another process does it.
+/// Serves until the control thread ends, or until another process has taken over.
 pub async fn serve(listener: TcpListener, admin_state: Rc<AdminState>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, "admin listener lost");
+            tracing::error!(%error, "admin listener cannot be used");
             return;
         }
     };
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_ADMIN_CONNECTIONS));
+    let permits = Arc::new(tokio::sync::Semaphore::new(MAX_ADMIN_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             () = admin_state.handed_over.cancelled() => return,
@@ -73,53 +76,54 @@ pub async fn serve(listener: TcpListener, admin_state: Rc<AdminState>) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let admin_state = Rc::clone(&admin_state);
-                let (admin_connections, handed_over) =
-                    (admin_state.admin_connections.clone(), admin_state.handed_over.clone());
-                admin_connections.spawn_local(async move {
-                    let service = service_fn(move |request: Request<Incoming>| {
-                        let admin_state = Rc::clone(&admin_state);
-                        async move {
-                            let mut answer =
-                                if write_request::is_write_below(&request, drills::DRILLS_PATH) {
-                                    drills::drills_write_response(&admin_state, request).await
-                                } else if write_request::is_write_below(
-                                    &request,
-                                    orders::ORDERS_PATH,
-                                ) {
-                                    orders::orders_write_response(&admin_state, request).await
-                                } else {
-                                    handle_request(&admin_state, &request).await
-                                };
-                            if admin_state.handed_over.is_cancelled() {
-                                let close = HeaderValue::from_static("close");
-                                answer.headers_mut().insert(CONNECTION, close);
-                            }
-                            Ok::<_, Infallible>(answer)
-                        }
-                    });
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEADER_TIMEOUT)
-                        .serve_connection(TokioIo::new(stream), service);
-                    // One that does not read must not hold its place for ever.
-                    let _ = timeout(
-                        MAX_CONNECTION_AGE,
-                        serve_until_handover(pin!(connection), &handed_over),
-                    )
-                    .await;
-                    drop(place);
+                let connection = serve_connection(stream, Rc::clone(&admin_state));
+                admin_state.admin_connections.spawn_local(async move {
+                    connection.await;
+                    drop(permit);
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "admin accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
 }
 
-/// Serves a connection to its end, which comes soon once another process serves the operator.
+async fn serve_connection(stream: TcpStream, admin_state: Rc<AdminState>) {
+    let handed_over = admin_state.handed_over.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin_state = Rc::clone(&admin_state);
+        async move {
+            let mut response = route_request(&admin_state, request).await;
+            if admin_state.handed_over.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that does not read must not hold its permit for ever.
+    let connection = pin!(connection);
+    let serving = serve_until_handover(connection, &handed_over);
+    let _ = timeout(MAX_CONNECTION_AGE, serving).await;
+}
+
+async fn route_request(admin_state: &AdminState, request: Request<Incoming>) -> AdminHttpResponse {
+    if write_request::is_write_below(&request, drills::DRILLS_PATH) {
+        drills::drills_write_response(admin_state, request).await
+    } else if write_request::is_write_below(&request, orders::ORDERS_PATH) {
+        orders::orders_write_response(admin_state, request).await
+    } else {
+        handle_read(admin_state, &request).await
+    }
+}
+
+/// Serves a connection to its end. After a takeover that is the end of its running request.
 async fn serve_until_handover<S>(
     mut connection: Pin<&mut http1::Connection<TokioIo<TcpStream>, S>>,
     handed_over: &CancellationToken,
@@ -130,14 +134,14 @@ async fn serve_until_handover<S>(
         _ = connection.as_mut() => return,
         () = handed_over.cancelled() => {}
     }
-    // To close at once would hit whoever has just asked.
+    // Closing at once would fail a request that the client has just sent.
     if timeout(HANDOVER_GRACE, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }
 
-async fn handle_request<B>(admin_state: &AdminState, request: &Request<B>) -> AdminHttpResponse {
+async fn handle_read<B>(admin_state: &AdminState, request: &Request<B>) -> AdminHttpResponse {
     if !is_local_host(request) {
         return text_response(
             StatusCode::FORBIDDEN,
@@ -187,7 +191,8 @@ async fn handle_request<B>(admin_state: &AdminState, request: &Request<B>) -> Ad
     }
 }
 
-/// A page in a browser cannot be made to read the admin API by a name that resolves to loopback.
+/// Refuses host names other than `localhost`: a page in a browser could otherwise read the admin
+/// API through a name that resolves to loopback (DNS rebinding).
 fn is_local_host<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.strip_prefix('[') {
@@ -198,18 +203,18 @@ fn is_local_host<B>(request: &Request<B>) -> bool {
 }
 
 fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
-    // Whoever has taken over serves: nobody is to go elsewhere because this process ends.
+    // After a takeover the successor serves, so clients need not go elsewhere.
     if admin_state.phase.get() == LifecyclePhase::Stopping
         && !admin_state.handed_over.is_cancelled()
     {
         return text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    let unready = |why: &str| text_response(StatusCode::SERVICE_UNAVAILABLE, why);
+    let unready = |reason: &str| text_response(StatusCode::SERVICE_UNAVAILABLE, reason);
     if !admin_state.director.borrow().is_routable() {
         return unready("no endpoint can be chosen\n");
     }
     if admin_state.director.borrow().is_probing_impaired() {
-        return unready("blind: probes end without evidence, this process lacks resources\n");
+        return unready("blind: probes end without evidence because the process lacks resources\n");
     }
     let pressure = &admin_state.shared.pressure;
     if let Some(bound) =
@@ -300,13 +305,16 @@ async fn what_if_response(admin_state: &AdminState, query: &str) -> AdminHttpRes
         Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
     };
     let format = query.format;
-    let begun = whatif::answer(&admin_state.director.borrow(), query);
-    let answer = match begun {
+    let pending = whatif::answer(&admin_state.director.borrow(), query);
+    let answer = match pending {
         Ok(answer) => answer.await,
         Err(why) => return text_response(StatusCode::NOT_FOUND, &format!("{why}\n")),
     };
     let Ok((holds, page)) = answer else {
-        return text_response(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made\n");
+        return text_response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the simulation could not be started\n",
+        );
     };
     let content_type = match format {
         query::ExplainFormat::Json => "application/json",
@@ -348,7 +356,7 @@ async fn slo_response(admin_state: &AdminState, query: Option<&str>) -> AdminHtt
     ledger_response(admin_state.ledger.query_slo(format, open)).await
 }
 
-/// What the thread of the ledger answers.
+/// The response for the answer of the ledger thread.
 async fn ledger_response(
     pending_reply: Option<oneshot::Receiver<ledger::LedgerReply>>,
 ) -> AdminHttpResponse {

@@ -1,4 +1,4 @@
-//! `/api/v1/orders`: what operators have ordered, and the way to do so.
+//! `/api/v1/orders`: lists, gives and lifts operators' orders.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::logic::director::{AppliedCommand, CommandError};
 
 pub(super) const ORDERS_PATH: &str = "/api/v1/orders";
 
-/// A disk may be slow; the order holds already.
+/// Time for the order to reach the disk. It is already in force.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn orders_get_response(
@@ -56,7 +56,7 @@ fn is_text_requested(query: &str) -> bool {
     query.split('&').any(|part| part == "format=text")
 }
 
-/// Answers what is to change something.
+/// Gives or lifts an order.
 pub(super) async fn orders_write_response(
     admin_state: &AdminState,
     request: Request<Incoming>,
@@ -75,18 +75,18 @@ pub(super) async fn orders_write_response(
             };
             let request = serde_json::from_slice(&body).map_err(|error| error.to_string());
             let now = Instant::now();
-            match request.and_then(|asked: OrderRequestBody| asked.to_command(now)) {
-                Ok(command) => apply_change(admin_state, |board| {
-                    board.director.borrow_mut().execute_command(command, now)
+            match request.and_then(|body: OrderRequestBody| body.to_command(now)) {
+                Ok(command) => apply_change(admin_state, |state| {
+                    state.director.borrow_mut().execute_command(command, now)
                 }),
                 Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
             }
         }
-        (Method::DELETE, Some((id, ""))) => apply_change(admin_state, |board| {
-            let lifted = board.director.borrow_mut().lift_order(id, Instant::now())?;
+        (Method::DELETE, Some((id, ""))) => apply_change(admin_state, |state| {
+            let lifted = state.director.borrow_mut().lift_order(id, Instant::now())?;
             Ok(AppliedCommand { lifted: vec![lifted], ..AppliedCommand::default() })
         }),
-        _ => return write_request::method_not_allowed("GET, POST to order, DELETE to take back\n"),
+        _ => return write_request::method_not_allowed("GET, POST to order, DELETE to lift\n"),
     };
     match granted {
         Ok(granted) => granted_response(admin_state, &granted, is_text).await,
@@ -99,21 +99,21 @@ fn apply_change(
     change: impl FnOnce(&AdminState) -> Result<AppliedCommand, CommandError>,
 ) -> Result<AppliedCommand, (StatusCode, String)> {
     if admin_state.phase.get() == LifecyclePhase::Stopping {
-        return Err((StatusCode::CONFLICT, "the process is on its way out".to_owned()));
+        return Err((StatusCode::CONFLICT, "the process is stopping".to_owned()));
     }
     if admin_state.is_handing_over.get() {
-        let why = "another process is about to take over: ask again in a moment";
+        let why = "another process is about to take over: repeat the request in a moment";
         return Err((StatusCode::CONFLICT, why.to_owned()));
     }
-    let granted = change(admin_state).map_err(|denied| {
-        let status = match denied {
+    let granted = change(admin_state).map_err(|error| {
+        let status = match error {
             CommandError::UnknownTarget(_) => StatusCode::NOT_FOUND,
             CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
             CommandError::InsufficientCapacity(_) => StatusCode::CONFLICT,
         };
-        (status, denied.to_string())
+        (status, error.to_string())
     });
-    // Control obeys, also where nothing has come of it.
+    // Wakes the control loop, which takes the director's outputs; also after an error.
     admin_state.drill_wake.notify_one();
     granted
 }
@@ -137,8 +137,8 @@ async fn granted_response(
     };
     if let Some(order) = &granted.order {
         *answer.status_mut() = StatusCode::CREATED;
-        if let Ok(place) = HeaderValue::try_from(format!("{ORDERS_PATH}/{}", order.id)) {
-            answer.headers_mut().insert(LOCATION, place);
+        if let Ok(location) = HeaderValue::try_from(format!("{ORDERS_PATH}/{}", order.id)) {
+            answer.headers_mut().insert(LOCATION, location);
         }
     }
     answer

@@ -1,8 +1,9 @@
-//! What a request has to show that is to change something.
+//! Checks that every request of the admin API passes that changes something.
 //!
-//! Nobody but this machine reaches the listener, which is on loopback. A page in a browser on it may
-//! still send requests: so a write names its host by an address, comes from no other origin, and says
-//! that it is JSON, which no page can do elsewhere without being asked first (and nobody answers that).
+//! The listener is on loopback, so that only this machine reaches it. A page in a browser on this
+//! machine can still send requests. Therefore a write names its host by an address or `localhost`,
+//! has no foreign `Origin`, and has a body of JSON or the method DELETE. A page of another origin
+//! can send those only after a CORS preflight, which this listener refuses.
 
 use std::time::Duration;
 
@@ -15,19 +16,19 @@ use tokio::time::timeout;
 
 use super::{AdminHttpResponse, is_local_host, text_response};
 
-/// What is asked for has this many bytes at most.
+/// Limit of a request body.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// And comes within this time.
+/// Time within which a request body must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether it is to change anything below `root`.
+/// Whether the request can change something below `root`.
 pub(super) fn is_write_below<B>(request: &Request<B>, root: &str) -> bool {
     let is_read = *request.method() == Method::GET || *request.method() == Method::HEAD;
     !is_read && request.uri().path().starts_with(root)
 }
 
-/// The number in the path behind `root`, and what follows it.
+/// The number in the path behind `root`, and the rest of the path.
 pub(super) fn id_in_path<'p>(path: &'p str, root: &str) -> Option<(u64, &'p str)> {
     let rest = path.strip_prefix(root)?.strip_prefix('/')?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -35,17 +36,17 @@ pub(super) fn id_in_path<'p>(path: &'p str, root: &str) -> Option<(u64, &'p str)
     Some((id.parse().ok()?, rest))
 }
 
-/// The answer to whoever may not write here.
+/// The refusal of a request that another page may have caused.
 pub(super) fn reject_cross_origin<B>(request: &Request<B>) -> Option<AdminHttpResponse> {
     if !is_local_host(request) {
-        let why = "the Host header must be an address or localhost\n";
-        return Some(text_response(StatusCode::FORBIDDEN, why));
+        let reason = "the Host header must be an address or localhost\n";
+        return Some(text_response(StatusCode::FORBIDDEN, reason));
     }
     (!is_same_origin(request))
-        .then(|| text_response(StatusCode::FORBIDDEN, "not from another page\n"))
+        .then(|| text_response(StatusCode::FORBIDDEN, "requests from other origins are refused\n"))
 }
 
-/// Browsers say where a page is from that writes.
+/// Browsers add `Origin` to every request of a page that is not a plain GET or HEAD.
 fn is_same_origin<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
     request.headers().get(ORIGIN).is_none_or(|origin| {
@@ -53,7 +54,7 @@ fn is_same_origin<B>(request: &Request<B>) -> bool {
     })
 }
 
-/// What is asked for, as JSON.
+/// The body of a request with the content type of JSON, within its limits of size and time.
 pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, AdminHttpResponse> {
     let kind = request.headers().get(CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
@@ -62,13 +63,16 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Admin
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
     match timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        _ => Err(text_response(StatusCode::BAD_REQUEST, "the request's body did not come\n")),
+        _ => Err(text_response(
+            StatusCode::BAD_REQUEST,
+            "the request's body is too large or came too slowly\n",
+        )),
     }
 }
 
-/// The answer to any other method.
-pub(super) fn method_not_allowed(why: &str) -> AdminHttpResponse {
-    let mut refusal = text_response(StatusCode::METHOD_NOT_ALLOWED, why);
+/// The response to methods that the path does not support.
+pub(super) fn method_not_allowed(supported: &str) -> AdminHttpResponse {
+    let mut refusal = text_response(StatusCode::METHOD_NOT_ALLOWED, supported);
     refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE"));
     refusal
 }

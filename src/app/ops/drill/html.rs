@@ -1,4 +1,4 @@
-//! A drill as one page of HTML that needs nothing else: no script, no font, no picture from anywhere.
+//! A drill as one self-contained page of HTML, without scripts, fonts or images from elsewhere.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 26.0;
 
-/// Columns of the picture, at most.
+/// Limit of columns in the chart.
 const MAX_CHART_COLUMNS: usize = 60;
 
 pub fn render_html(drill: &DrillJson) -> String {
@@ -71,7 +71,7 @@ fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What came in one stretch of time.
+/// Counts of one column of the chart.
 #[derive(Clone, Copy, Default)]
 struct ChartColumn {
     taken: u64,
@@ -79,7 +79,8 @@ struct ChartColumn {
     rescued: u64,
 }
 
-/// Requests over time, as stacked columns, and when what happened.
+/// Requests over time as stacked columns, with marks for the verdict, the last failure and the
+/// prediction.
 fn render_chart(drill: &DrillJson) -> String {
     let Some(end_ms) = drill.samples.last().map(|last| last.at_ms).filter(|end| *end > 0.0) else {
         return String::new();

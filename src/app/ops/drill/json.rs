@@ -1,4 +1,4 @@
-//! What `/api/v1/drills` and `--format json` print: stable names, units in them.
+//! Types of `/api/v1/drills` and of `--format json`. Field names are stable and end in their unit.
 
 use std::time::{Duration, Instant};
 
@@ -10,36 +10,36 @@ use crate::logic::drill::{DrillPrediction, DrillRun, DrillStage, DrillTimeline};
 
 #[derive(Debug, Serialize)]
 pub struct DrillJson {
-    /// Counts up from 1 since the process began.
+    /// Counts up from 1 since the process started.
     pub id: u64,
     /// `looking`, `warming`, `failing`, `judging` or `over`.
     pub stage: &'static str,
-    /// How it ended, once it is over.
+    /// `SUCCEEDED`, `FAILED`, `CAPACITY_CHECK_FAILED` or `INTERRUPTED`, once it is over.
     pub outcome: Option<&'static str>,
-    /// Why it is that.
+    /// Reason of the outcome.
     pub why: Option<String>,
     /// `hand` or `practice`.
     pub by: &'static str,
-    /// The zone that seems to fail.
+    /// The zone that appears to fail.
     pub zone: String,
-    /// Of it, this endpoint only.
+    /// Only this endpoint of the zone.
     pub endpoint: Option<String>,
-    /// In this pool only.
+    /// Only this pool.
     pub pool: Option<String>,
     pub fault: String,
-    /// Of how many requests.
+    /// Share of the eligible requests that the drill takes.
     pub share_percent: u32,
-    /// Of those only that have this header.
+    /// Only requests with this header.
     #[serde(rename = "match")]
     pub matching: Option<String>,
     pub for_ms: f64,
-    /// What is left of that, or of what comes before.
+    /// Time left in the current stage.
     pub left_ms: f64,
-    /// What it may cost.
+    /// Failures that the drill may cause, as ordered: a share or a number.
     pub abort_budget: String,
     /// The same as a number of requests.
     pub allowed_failures: u64,
-    /// Requests a second over the pools that are concerned, before anything happened.
+    /// Requests per second over the affected pools, measured before the drill.
     pub load_rps: f64,
     pub timeline: DrillTimelineJson,
     pub predicted: Option<DrillPredictionJson>,
@@ -61,66 +61,66 @@ pub struct DrillTimelineJson {
 
 #[derive(Debug, Serialize)]
 pub struct DrillPredictionJson {
-    /// As `gapless predict` calls it.
+    /// Class of failure, as `gapless predict` names it.
     pub class: &'static str,
-    /// Requests a second with which it was predicted.
+    /// Requests per second that the prediction assumes.
     pub traffic_rps: f64,
-    /// Of the detection window.
+    /// Median of the detection window.
     pub median_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub worst_ms: Option<f64>,
-    /// Why there is none, in a word.
+    /// Word for the reason why there is no prediction.
     pub unseen: Option<&'static str>,
 }
 
-/// From the onset, which is known exactly.
+/// Durations from the onset, which a drill knows exactly.
 #[derive(Debug, Serialize)]
 pub struct DrillMeasurementJson {
-    /// To the first suspicion.
+    /// Until the first suspicion.
     pub suspect_ms: Option<f64>,
-    /// To the last verdict.
+    /// Until the last verdict.
     pub detection_ms: Option<f64>,
-    /// To the snapshot without the zone.
+    /// Until the snapshot without the zone.
     pub shift_ms: Option<f64>,
-    /// To the last failure that a client saw.
+    /// Until the last failure that a client saw.
     pub gap_ms: Option<f64>,
     pub lasted_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
 pub struct DrillRequestsJson {
-    /// Those of which a share was taken.
+    /// Requests that the drill could take.
     pub concerned: u64,
-    /// Those that were taken.
+    /// Requests that the drill took.
     pub taken: u64,
-    /// What part that is.
+    /// Taken requests in percent of the eligible ones.
     pub taken_percent: Option<f64>,
-    /// Tries that met the fault.
+    /// Attempts that met the fault.
     pub met: u64,
-    /// Those whose clients saw a failure.
+    /// Requests whose clients saw a failure.
     pub failed: u64,
-    /// Of these, those that could have been sent again.
+    /// Failed requests that a retry could have saved.
     pub resendable: u64,
-    /// Those that another endpoint answered well.
+    /// Requests that another endpoint answered well.
     pub rescued: u64,
-    /// Of these, those that were answered late.
+    /// Rescued requests that were answered late.
     pub late: u64,
 }
 
-/// Counts at one time.
+/// Counts at one time of the drill.
 #[derive(Debug, Serialize)]
 pub struct DrillSampleJson {
     pub at_ms: f64,
-    /// Requests that were taken.
+    /// Requests taken so far.
     pub taken: u64,
-    /// Those whose clients saw a failure.
+    /// Requests failed so far.
     pub failed: u64,
-    /// Those that were rescued.
+    /// Requests rescued so far.
     pub rescued: u64,
 }
 
 impl DrillJson {
-    /// A drill, as of `now`.
+    /// The state of a drill as of `now`.
     pub fn new(run: &DrillRun, clock: &WallClock, now: Instant) -> Self {
         let plan = &*run.plan;
         let (outcome, why) = match &run.stage {
@@ -190,7 +190,7 @@ impl DrillJson {
 }
 
 impl DrillTimelineJson {
-    /// When it was asked for.
+    /// Time of the request to start the drill.
     pub fn began(&self) -> &str {
         &self.began
     }

@@ -1,5 +1,4 @@
-//! Drills as the operator sees them: asked for, under way, and over. What is done for one is
-//! `app/control`'s.
+//! The registry of drills: requested, running and finished ones. `app/control` executes them.
 
 mod html;
 pub mod json;
@@ -23,59 +22,60 @@ use crate::logic::incident::IncidentSubject;
 use crate::logic::model::id::Locality;
 use crate::logic::orders::OrderedEndpoint;
 
-/// Drills that are over and remembered; the oldest goes first. A restart forgets them all.
+/// Limit of finished drills that are kept; the oldest is dropped first. A restart drops all.
 const MAX_FINISHED_DRILLS: usize = 100;
 
-/// A drill as it is asked for: texts as on the command line.
+/// A request for a drill, with the texts of the command line.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrillRequest {
     /// `region/zone`.
     pub lose: String,
-    /// As [`Fault::parse`] reads it.
+    /// As [`DrillFault::parse`] reads it.
     pub fault: String,
-    /// `25%`.
+    /// Share of the requests, such as `25%`.
     pub share: String,
-    /// `20s`.
+    /// Duration, such as `20s`.
     #[serde(rename = "for")]
     pub length: String,
-    /// One pool; otherwise all that have the zone.
+    /// Only this pool. Default: all pools that have the zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// One endpoint of the zone.
+    /// Only this endpoint of the zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// `name=value` of a header.
+    /// Only requests with this header, as `name=value`.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matching: Option<String>,
-    /// `1%`, or a number of requests.
+    /// Failures that the drill may cause: `1%` of its requests, or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort_budget: Option<String>,
 }
 
 impl DrillRequest {
-    /// What is asked for.
+    /// Parses all texts.
     ///
     /// # Errors
-    /// What cannot be read, and how it is written.
+    /// The text that cannot be read, and an example of its form.
     pub fn to_plan(&self) -> Result<DrillPlan, String> {
         let lose = Locality::parse(&self.lose)
-            .ok_or_else(|| format!("`{}` is no zone: write `region/zone`", self.lose))?;
+            .ok_or_else(|| format!("`{}` is not a zone: write `region/zone`", self.lose))?;
         let share = SharePercent::parse(&self.share);
-        let share = share.ok_or_else(|| format!("`{}` is no share: write `25%`", self.share))?;
+        let share = share.ok_or_else(|| format!("`{}` is not a share: write `25%`", self.share))?;
         let length = parse_duration(&self.length).filter(|length| LENGTH_RANGE.contains(length));
-        let length = length
-            .ok_or_else(|| format!("`{}` is no time from 1s to 1h: write `20s`", self.length))?;
+        let length = length.ok_or_else(|| {
+            format!("`{}` is not a duration from 1s to 1h: write `20s`", self.length)
+        })?;
         let endpoint = self.endpoint.as_deref().map(|text| {
-            text.parse().map_err(|_| format!("`{text}` is no endpoint: write `10.0.1.11:9000`"))
+            text.parse().map_err(|_| format!("`{text}` is not an endpoint: write `10.0.1.11:9000`"))
         });
         let matching = self.matching.as_deref().map(|text| {
             HeaderMatch::parse(text)
-                .ok_or_else(|| format!("`{text}` is no header: write `name=value`"))
+                .ok_or_else(|| format!("`{text}` is not a header: write `name=value`"))
         });
         let allowance = self.abort_budget.as_deref().map(|text| {
             FailureBudget::parse(text)
-                .ok_or_else(|| format!("`{text}` is no budget: write `1%` or `20`"))
+                .ok_or_else(|| format!("`{text}` is not a budget: write `1%` or `20`"))
         });
         Ok(DrillPlan {
             zone: lose,
@@ -91,28 +91,28 @@ impl DrillRequest {
     }
 }
 
-/// Why a drill does not begin.
+/// Why a drill does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DrillRefusal {
-    /// It makes no sense here.
+    /// The request itself is wrong.
     Invalid(String),
     Conflict(String),
 }
 
-/// The last drill of a zone.
+/// The result of the last drill of a zone.
 #[derive(Clone, Debug)]
 pub struct LastDrill {
     pub id: u64,
     pub outcome: DrillOutcome,
     pub at: Instant,
-    /// When one last succeeded there.
+    /// End of the last drill of the zone that succeeded.
     pub last_success: Option<Instant>,
-    /// What it measured, in seconds.
+    /// Measured detection window in seconds.
     pub detection_s: Option<f64>,
     pub gap_s: Option<f64>,
 }
 
-/// All of them: one at a time.
+/// All drills. At most one of them runs.
 #[derive(Debug, Default)]
 pub struct DrillRegistry {
     next_id: u64,
@@ -123,10 +123,11 @@ pub struct DrillRegistry {
 }
 
 impl DrillRegistry {
-    /// Begins one, if it makes sense and this is the time for it.
+    /// Starts a drill.
     ///
     /// # Errors
-    /// Why not.
+    /// If its target does not exist, or if another drill, an order, an incident or the state of the
+    /// pools forbids it.
     pub fn start(
         &mut self,
         plan: DrillPlan,
@@ -135,12 +136,11 @@ impl DrillRegistry {
     ) -> Result<u64, DrillRefusal> {
         validate_target(&plan, director, now)?;
         if let Some(run) = &self.running {
-            let why = format!("drill {} is under way: one at a time", run.id);
+            let why = format!("drill {} runs already, and only one may", run.id);
             return Err(DrillRefusal::Conflict(why));
         }
         if let Some(order) = conflicting_order(&plan, director) {
-            let why =
-                format!("an operator has ordered: {order}; that holds, and a drill would not");
+            let why = format!("an order is in force that the drill would disturb: {order}");
             return Err(DrillRefusal::Conflict(why));
         }
         let real = director.incidents().into_iter().find(|incident| !incident.is_closed());
@@ -154,19 +154,22 @@ impl DrillRegistry {
         if let Some(pool) =
             director.pools().iter().find(|pool| pool.is_in_panic || pool.is_diverging)
         {
-            return Err(DrillRefusal::Conflict(format!("pool {} is not well itself", pool.name)));
+            return Err(DrillRefusal::Conflict(format!(
+                "pool {} is in panic or diverges",
+                pool.name
+            )));
         }
         self.next_id += 1;
         let what = plan.zone.to_string();
         tracing::warn!(
             id = self.next_id, zone = %what, fault = %plan.fault, share = plan.share.percent(),
-            length = ?plan.length, "drill"
+            length = ?plan.length, "drill started"
         );
         self.running = Some(DrillRun::new(self.next_id, Arc::new(plan), now));
         Ok(self.next_id)
     }
 
-    /// Writes down that one did not begin.
+    /// Records a planned drill that could not start.
     pub fn record_missed(&mut self, plan: DrillPlan, why: String, now: Instant) {
         self.next_id += 1;
         let mut run = DrillRun::new(self.next_id, Arc::new(plan), now);
@@ -174,12 +177,12 @@ impl DrillRegistry {
         self.archive(run);
     }
 
-    /// The one that is under way.
+    /// The running drill.
     pub fn running(&self) -> Option<&DrillRun> {
         self.running.as_ref()
     }
 
-    /// Whether anything of it may be noticed, or is about to.
+    /// Whether a drill is before or in its failing stage, so that traffic may notice it.
     pub fn is_active(&self) -> bool {
         let stage = self.running.as_ref().map(|run| &run.stage);
         stage.is_some_and(|stage| {
@@ -187,12 +190,12 @@ impl DrillRegistry {
         })
     }
 
-    /// The same, to go on with.
+    /// The running drill, for changes.
     pub fn running_mut(&mut self) -> Option<&mut DrillRun> {
         self.running.as_mut()
     }
 
-    /// The one that was under way is over.
+    /// Moves the running drill to the finished ones.
     pub fn finish_running(&mut self) {
         if let Some(run) = self.running.take() {
             self.archive(run);
@@ -200,11 +203,11 @@ impl DrillRegistry {
     }
 
     fn archive(&mut self, run: DrillRun) {
-        let DrillStage::Finished(DrillConclusion { outcome, reason: why }) = &run.stage else {
+        let DrillStage::Finished(DrillConclusion { outcome, reason }) = &run.stage else {
             return;
         };
         let zone = run.plan.zone.to_string();
-        tracing::warn!(id = run.id, %zone, outcome = outcome.as_str(), why, "drill over");
+        tracing::warn!(id = run.id, %zone, outcome = outcome.as_str(), why = reason, "drill ended");
         *self.totals.entry(outcome.as_str()).or_default() += 1;
         let at = run.timeline.ended.unwrap_or(run.timeline.began);
         let before = self.last_by_zone.get(&zone).and_then(|last| last.last_success);
@@ -223,7 +226,7 @@ impl DrillRegistry {
         self.finished.push_back(run);
     }
 
-    /// All that are remembered, oldest first.
+    /// All drills that are kept, oldest first.
     pub fn all_runs(&self) -> impl DoubleEndedIterator<Item = &DrillRun> {
         self.finished.iter().chain(&self.running)
     }
@@ -232,18 +235,18 @@ impl DrillRegistry {
         self.all_runs().find(|run| run.id == id)
     }
 
-    /// The last one of each zone.
+    /// The last drill of each zone.
     pub fn last_by_zone(&self) -> impl Iterator<Item = (&str, &LastDrill)> {
         self.last_by_zone.iter().map(|(zone, last)| (zone.as_str(), last))
     }
 
-    /// How many ended so.
+    /// Number of finished drills with this outcome.
     pub fn total(&self, outcome: DrillOutcome) -> u64 {
         self.totals.get(outcome.as_str()).copied().unwrap_or(0)
     }
 }
 
-/// An order by which something is drained that is to seem to fail.
+/// An order that drains a part of the drill's target.
 fn conflicting_order(plan: &DrillPlan, director: &Director) -> Option<String> {
     let drained = |status: EndpointStatus| {
         let IncidentSubject { pool, locality: place, address, .. } = &*status.subject;
@@ -251,19 +254,23 @@ fn conflicting_order(plan: &DrillPlan, director: &Director) -> Option<String> {
         if !is_meant || !plan.is_target(place, *address) {
             return None;
         }
-        let of = OrderedEndpoint { pool, locality: place, address: *address };
-        director.orders().drains_for(of).next().map(|order| format!("{order} (order {})", order.id))
+        let endpoint = OrderedEndpoint { pool, locality: place, address: *address };
+        director
+            .orders()
+            .drains_for(endpoint)
+            .next()
+            .map(|order| format!("{order} (order {})", order.id))
     };
     director.endpoints().into_iter().find_map(drained)
 }
 
-/// Whether there is such a zone, pool and endpoint.
+/// Checks that the zone, pool and endpoint of the plan exist.
 fn validate_target(
     plan: &DrillPlan,
     director: &Director,
     now: Instant,
 ) -> Result<(), DrillRefusal> {
-    let invalid = |why| Err(DrillRefusal::Invalid(why));
+    let invalid = |reason| Err(DrillRefusal::Invalid(reason));
     let zones = director.zones(now);
     let is_meant = |pool: &str| plan.pool.as_deref().is_none_or(|only| only == pool);
     if let Some(pool) =
@@ -272,10 +279,10 @@ fn validate_target(
         return invalid(format!("there is no pool `{pool}`"));
     }
     if !zones.iter().any(|zone| is_meant(&zone.pool) && zone.place == plan.zone) {
-        let mut known: Vec<String> = zones.iter().map(|zone| zone.place.to_string()).collect();
-        known.sort_unstable();
-        known.dedup();
-        return invalid(format!("no pool has a zone `{}`: {}", plan.zone, known.join(", ")));
+        let mut names: Vec<String> = zones.iter().map(|zone| zone.place.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        return invalid(format!("no pool has a zone `{}`: {}", plan.zone, names.join(", ")));
     }
     if let Some(endpoint) = plan.endpoint {
         let is_there = director.endpoints().iter().any(|status| {

@@ -1,10 +1,10 @@
-//! A drill for people.
+//! A drill as plain text.
 
 use std::fmt::Write;
 
 use super::json::DrillJson;
 
-/// One line of a list.
+/// One line of the list of drills.
 pub fn summary_line(drill: &DrillJson) -> String {
     let state = drill.outcome.unwrap_or(drill.stage);
     format!(
@@ -56,7 +56,7 @@ pub fn render_report(drill: &DrillJson) -> String {
     page
 }
 
-/// Of what it is a drill.
+/// What the drill covers: share, filters, duration and origin.
 pub(super) fn scope_text(drill: &DrillJson) -> String {
     let mut text = format!("{} % of the requests", drill.share_percent);
     let mut also = |what: &str, value: &Option<String>| {
@@ -77,7 +77,7 @@ pub(super) fn scope_text(drill: &DrillJson) -> String {
     text
 }
 
-/// A number of milliseconds.
+/// Rounded milliseconds, or `-`.
 pub(super) fn ms_text(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"))
 }

@@ -1,5 +1,5 @@
-//! Explanations for programs: stable names, units in them. Times of day are text, and beside them
-//! stands how long ago that was (`…ago_ms`, `for_ms`) or how long it takes until then.
+//! Explanations as JSON. Field names are stable and end in their unit. Beside each point in time
+//! stands its distance from now: `…ago_ms` and `for_ms` before, `…in_ms` and `left_ms` after.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::logic::probing::probe::ProbeRole;
 
 use super::text::failure_and_source;
 
-/// `/api/v1/explain`: everything that is called `of`, as of `now`.
+/// The answer of `/api/v1/explain`: everything named `of`, as of `now`.
 pub fn render(
     (of, explanations): (&str, &[Explanation]),
     names: &NameLookup<'_>,
@@ -45,7 +45,7 @@ pub fn render(
     json!({ "of": of, "explanations": explanations })
 }
 
-/// The moment that everything is told as of.
+/// The time of the page, in both clocks.
 struct RenderMoment<'a> {
     clock: &'a WallClock,
     now: Instant,
@@ -65,7 +65,7 @@ impl RenderMoment<'_> {
     }
 }
 
-/// One zone of one pool, as `/api/v1/zones` and every explanation has it.
+/// One zone of one pool, in `/api/v1/zones` and in every explanation.
 #[derive(Debug, Serialize)]
 pub struct ZoneExplanationJson {
     pool: String,
@@ -87,7 +87,7 @@ pub struct ZoneExplanationJson {
 }
 
 impl ZoneExplanationJson {
-    /// The status of one zone, as of `now`.
+    /// The state of one zone as of `now`.
     pub fn new(zone: &ZoneStatus, clock: &WallClock, now: Instant) -> Self {
         let at = RenderMoment { clock, now };
         let down = match zone.verdict {
@@ -236,20 +236,16 @@ fn trial_json(trial: EjectionTrial, at: &RenderMoment<'_>) -> Value {
             "until": at.time_text(until),
             "left_ms": at.remaining_ms(until),
         }),
-        EjectionTrial::Running {
-            consecutive_successes: good_in_a_row,
-            needed,
-            gap,
-            trials_taken: taken,
-            timeout_at: patience_until,
-        } => json!({
-            "stage": "running",
-            "good_in_a_row": good_in_a_row,
-            "needed": needed,
-            "gap_ms": millis(gap),
-            "taken": taken,
-            "patience_left_ms": at.remaining_ms(patience_until),
-        }),
+        EjectionTrial::Running { consecutive_successes, needed, gap, trials_taken, timeout_at } => {
+            json!({
+                "stage": "running",
+                "good_in_a_row": consecutive_successes,
+                "needed": needed,
+                "gap_ms": millis(gap),
+                "taken": trials_taken,
+                "patience_left_ms": at.remaining_ms(timeout_at),
+            })
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! `/api/v1/explain`: why an endpoint, a zone or a region is as it is. The text and the JSON are
-//! made here and nowhere else; the command line prints what it gets.
+//! `/api/v1/explain`: the reasons for the state of an endpoint, a zone or a region. The server
+//! renders text and JSON; the command line prints them unchanged.
 
 pub mod json;
 pub mod query;
@@ -19,16 +19,16 @@ use query::{ExplainFormat, ExplainQuery};
 pub enum ExplainReply {
     Text(String),
     Json(serde_json::Value),
-    /// The question makes no sense: why.
+    /// The query cannot be parsed: the reason.
     BadQuery(String),
-    /// Nothing is called so: a line that says what is.
+    /// Nothing has this name: a line with the closest or all names.
     UnknownName(String),
 }
 
-/// Gives the names by which the endpoint of a pool was found.
+/// Returns the DNS names by which the endpoint of a pool was found.
 pub type NameLookup<'n> = dyn Fn(&str, SocketAddr) -> Vec<String> + 'n;
 
-/// Answers what follows the question mark of a request's target.
+/// Answers the query part of a request's target.
 pub fn answer(
     (director, names): (&Director, &NameLookup<'_>),
     query: &str,
@@ -37,7 +37,7 @@ pub fn answer(
 ) -> ExplainReply {
     let query = match ExplainQuery::parse(query) {
         Ok(query) => query,
-        Err(why) => return ExplainReply::BadQuery(why),
+        Err(reason) => return ExplainReply::BadQuery(reason),
     };
     let pool = query.pool.as_deref();
     let what = TopologySelector::parse(&query.target_name);
@@ -54,7 +54,7 @@ pub fn answer(
     }
 }
 
-/// What is wrong with a question that has no answer, and what may have been meant.
+/// Why the query has no answer, and which names were probably meant.
 fn unknown_name_text(
     director: &Director,
     query: &ExplainQuery,
@@ -64,10 +64,10 @@ fn unknown_name_text(
     let pools: Vec<String> = director.pools().iter().map(|pool| pool.name.to_string()).collect();
     if let Some(name) = &query.pool {
         if !pools.contains(name) {
-            let meant = closest_name(name, &pools);
+            let suggestion = closest_name(name, &pools);
             let others = suggest::quoted_list(pools.iter().map(String::as_str));
-            let mend = meant.unwrap_or_else(|| format!("the pools are {others}"));
-            return format!("there is no pool `{name}`; {mend}");
+            let hint = suggestion.unwrap_or_else(|| format!("the pools are {others}"));
+            return format!("there is no pool `{name}`; {hint}");
         }
         let elsewhere = what.map(|what| director.explain(what, None, now)).unwrap_or_default();
         if !elsewhere.is_empty() {
@@ -84,10 +84,10 @@ fn unknown_name_text(
         names.retain(|name| matches!(name, TopologySelector::Endpoint(_)));
     }
     let names: Vec<String> = names.iter().map(TopologySelector::to_string).collect();
-    let mend = closest_name(&query.target_name, &names).unwrap_or_else(|| {
+    let hint = closest_name(&query.target_name, &names).unwrap_or_else(|| {
         format!("there are {}", suggest::quoted_list(names.iter().map(String::as_str)))
     });
-    format!("no endpoint, zone or region is called `{}`; {mend}", query.target_name)
+    format!("no endpoint, zone or region is called `{}`; {hint}", query.target_name)
 }
 
 fn closest_name(name: &str, names: &[String]) -> Option<String> {

@@ -1,12 +1,12 @@
-//! What `/api/v1/explain` is asked: `of=…&pool=…&format=…`.
+//! The query of `/api/v1/explain`: `of=…&pool=…&format=…`.
 
 use std::fmt::Write;
 
-/// The keys of the query, for whoever got them wrong.
+/// The keys of the query, for error messages.
 const QUERY_HELP: &str =
     "`of` (an address, a region/zone or a region), `pool` and `format` (json or text)";
 
-/// How the answer is written.
+/// Format of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExplainFormat {
     #[default]
@@ -16,19 +16,18 @@ pub enum ExplainFormat {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExplainQuery {
-    /// What is to be explained.
+    /// Address, zone or region to explain.
     pub target_name: String,
-    /// In this pool only.
+    /// Only in this pool.
     pub pool: Option<String>,
-    /// How the answer is written.
     pub format: ExplainFormat,
 }
 
 impl ExplainQuery {
-    /// Reads the part of a target that follows the question mark.
+    /// Parses the query part of a request's target.
     ///
     /// # Errors
-    /// When it does not say what to explain, or says something that has no meaning.
+    /// If `of` is missing, a key is unknown or a value is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
         for (key, value) in query_pairs(text) {
@@ -40,7 +39,7 @@ impl ExplainQuery {
                 "format" => {
                     return Err(format!("`{value}` is not a format; the keys are {QUERY_HELP}"));
                 }
-                _ => return Err(format!("`{key}` has no meaning here; the keys are {QUERY_HELP}")),
+                _ => return Err(format!("`{key}` is not a key; the keys are {QUERY_HELP}")),
             }
         }
         if query.target_name.is_empty() {
@@ -51,7 +50,7 @@ impl ExplainQuery {
         Ok(query)
     }
 
-    /// The target that asks this.
+    /// The request's target for this query.
     pub fn to_request_target(&self) -> String {
         let mut target = format!("/api/v1/explain?of={}", percent_encode(&self.target_name));
         if let Some(pool) = &self.pool {
@@ -66,7 +65,7 @@ impl ExplainQuery {
     }
 }
 
-/// Percent-encodes all but what stands for itself everywhere (RFC 3986, section 2.3), `:` and `/`.
+/// Percent-encodes all but unreserved characters (RFC 3986, section 2.3), `:` and `/`.
 pub fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -79,7 +78,7 @@ pub fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// Keys and values of a query, with the values decoded.
+/// Keys and percent-decoded values of a query.
 pub(in crate::app) fn query_pairs(text: &str) -> impl Iterator<Item = (&str, String)> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs
@@ -87,7 +86,7 @@ pub(in crate::app) fn query_pairs(text: &str) -> impl Iterator<Item = (&str, Str
         .map(|(key, value)| (key, percent_decode(value)))
 }
 
-/// The reverse; what is not encoded well stays as it is.
+/// Inverse of [`percent_encode`]; invalid escapes stay unchanged.
 pub fn percent_decode(text: &str) -> String {
     let hex = |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16));
     let bytes = text.as_bytes();
@@ -121,7 +120,7 @@ mod tests {
                 .expect_err("no")
                 .contains("`xml` is not a format")
         );
-        assert!(ExplainQuery::parse("off=a").expect_err("no").contains("`off` has no meaning"));
+        assert!(ExplainQuery::parse("off=a").expect_err("no").contains("`off` is not a key"));
     }
 
     proptest! {

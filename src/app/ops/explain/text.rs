@@ -1,4 +1,4 @@
-//! Explanations for people: the first line says it all, short sections say the rest.
+//! Explanations as plain text: a title line with the verdict, then short labelled sections.
 
 mod endpoint;
 
@@ -16,10 +16,10 @@ use crate::logic::director::{
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 
-/// Width of the labels.
+/// Width of the column of labels.
 const LABEL_WIDTH: usize = 10;
 
-/// All explanations, one after the other, as of `now`.
+/// All explanations as of `now`, one after the other.
 pub fn render(
     explanations: &[Explanation],
     names: &NameLookup<'_>,
@@ -39,20 +39,20 @@ pub fn render(
     pages.join("\n")
 }
 
-/// A text in the making.
+/// The page that is being written.
 struct ExplainPage {
     text: String,
     now: Instant,
 }
 
 impl ExplainPage {
-    /// The line that says it all.
+    /// Writes the title line.
     fn push_title(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push_str("\n\n");
     }
 
-    /// Lines under one label; nothing if there is none.
+    /// Writes lines under one label; nothing without lines.
     fn push_section(&mut self, label: &str, lines: impl IntoIterator<Item = String>) {
         for (index, line) in lines.into_iter().enumerate() {
             let label = if index == 0 { label } else { "" };
@@ -77,14 +77,14 @@ impl ExplainPage {
             first.push_str("; PANIC: traffic goes to all of it");
         }
         if pool.is_diverging {
-            first.push_str("; DIVERGENCE: probes fail while traffic succeeds, and are not obeyed");
+            first.push_str("; DIVERGENCE: probes fail while traffic succeeds, and are ignored");
         }
         let achieved = pool.achieved_period.map_or_else(
-            || "no two probes yet".to_owned(),
-            |period| format!("probes every {} as it is", duration_text(period)),
+            || "fewer than two probes so far".to_owned(),
+            |period| format!("probes achieved every {}", duration_text(period)),
         );
         let stretch = match pool.stretch {
-            stretch if stretch > 1.0 => format!(", {stretch:.1} times stretched by the budget"),
+            stretch if stretch > 1.0 => format!(", stretched {stretch:.1} times by the budget"),
             _ => String::new(),
         };
         let withheld = match pool.withheld {
@@ -95,7 +95,7 @@ impl ExplainPage {
     }
 }
 
-/// Rows with each column as wide as its widest word.
+/// Rows with each column padded to its widest cell.
 fn align_columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
@@ -106,7 +106,7 @@ fn align_columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A length of time in two units at most.
+/// A duration in at most two units.
 pub(in crate::app) fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match duration.as_secs_f64() {

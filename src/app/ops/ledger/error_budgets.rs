@@ -1,4 +1,4 @@
-//! Error budgets: what workers have counted, by objective, over thirty days.
+//! Error budgets: requests and failures by objective, over thirty days.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::logic::model::endpoint_stats::AttemptCounts;
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::PoolSpec;
 
-/// Histories that are kept, at most: about 25 KiB each.
+/// Limit of stored histories; each takes about 25 KiB.
 const MAX_SERIES: usize = 1_000;
 
-/// How much a pool is asked for is an average over about this long.
+/// Time constant of the average request rate.
 const RATE_AVERAGE_WINDOW: Duration = Duration::from_secs(10);
 
-/// What a promise is about.
+/// What an objective measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ObjectiveKind {
     Availability,
@@ -29,9 +29,9 @@ pub(super) enum ObjectiveKind {
 pub(super) struct SloObjective {
     pub(super) kind: ObjectiveKind,
     pub(super) scope: &'static str,
-    /// The route, the pool, the zone or the region.
+    /// Name of the route, pool, zone or region.
     pub(super) name: String,
-    /// The pool of a zone or a region.
+    /// The pool, if the scope is a zone or a region.
     pub(super) pool: Option<String>,
     pub(super) target_share: f64,
 }
@@ -48,20 +48,20 @@ impl SloObjective {
         }
     }
 
-    /// What its history is kept under.
+    /// Key of its history, in memory and on disk.
     fn series_key(&self) -> String {
         let pool = self.pool.as_deref().unwrap_or_default();
         format!("{} {} {pool} {}", self.kind_text(), self.scope, self.name)
     }
 }
 
-/// How one promise stands.
+/// Measurements for one objective.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ObjectiveStatus {
     pub(super) objective: SloObjective,
-    /// Over the [`Span::BUDGETS`].
+    /// Over [`SloWindow::BUDGET_WINDOWS`].
     pub(super) budgets: [SloCounts; 3],
-    /// Over the [`Span::BURNS`].
+    /// Over [`SloWindow::BURN_RATE_WINDOWS`].
     pub(super) burns: [SloCounts; 4],
 }
 
@@ -77,7 +77,7 @@ impl ObjectiveStatus {
     }
 }
 
-/// All of it; the thread of the ledger has it.
+/// All objectives and their histories, owned by the ledger thread.
 #[derive(Debug, Default)]
 pub(super) struct ErrorBudgets {
     objectives: Vec<SloObjective>,
@@ -140,7 +140,7 @@ impl ErrorBudgets {
         }
     }
 
-    /// Looks at what workers have counted.
+    /// Adds the requests counted by workers since the last sample.
     pub(super) fn sample(&mut self, metrics: &RequestMetrics, now: Instant, now_s: u64) {
         self.update_rates(metrics, now);
         let live_keys: HashSet<String> =
@@ -154,20 +154,30 @@ impl ErrorBudgets {
         };
         for (route_pool, counts) in metrics.route_pool_counts() {
             let before = self.route_pools.insert(route_pool.clone(), counts).unwrap_or_default();
-            let now = |all, bad| SloCounts { total: all, bad };
+            let counts_of = |total, bad| SloCounts { total, bad };
             let since =
                 |read: fn(&RoutePoolCounts) -> u64| read(&counts).saturating_sub(read(&before));
             let (all, failed) = (since(|c| c.all), since(|c| c.failed));
-            let well = all.saturating_sub(failed);
+            let answered = all.saturating_sub(failed);
             let (route, pool) = &route_pool;
-            add("availability", "route", route, now(all, failed.min(all)));
-            add("availability", "pool", pool, now(all, failed.min(all)));
-            add("latency", "route", route, now(well, since(|c| c.slow_for_route).min(well)));
-            add("latency", "pool", pool, now(well, since(|c| c.slow_for_pool).min(well)));
+            add("availability", "route", route, counts_of(all, failed.min(all)));
+            add("availability", "pool", pool, counts_of(all, failed.min(all)));
+            add(
+                "latency",
+                "route",
+                route,
+                counts_of(answered, since(|c| c.slow_for_route).min(answered)),
+            );
+            add(
+                "latency",
+                "pool",
+                pool,
+                counts_of(answered, since(|c| c.slow_for_pool).min(answered)),
+            );
         }
     }
 
-    /// How much each pool is asked for.
+    /// Updates the average request rate of each pool.
     fn update_rates(&mut self, metrics: &RequestMetrics, now: Instant) {
         let passed = self.last_sample.map(|looked| now.saturating_duration_since(looked));
         self.last_sample = Some(now);
@@ -181,12 +191,12 @@ impl ErrorBudgets {
         }
     }
 
-    /// Requests a second of late.
+    /// Average requests per second of the pool.
     pub(super) fn rate_rps(&self, pool: &str) -> f64 {
         self.rates.get(pool).copied().unwrap_or(0.0)
     }
 
-    /// Looks at how tries ended, by zone.
+    /// Adds the attempts of each zone since the last sample.
     pub(super) fn sample_zones(
         &mut self,
         zones: Vec<(Arc<str>, Locality, AttemptCounts)>,
@@ -207,18 +217,18 @@ impl ErrorBudgets {
         }
     }
 
-    /// Takes over what earlier processes have counted.
+    /// Adds the histories of earlier processes.
     pub(super) fn load_series(&mut self, stored: &[(String, Vec<u8>)]) {
         for (key, bytes) in stored.iter().take(MAX_SERIES) {
             match SloHistory::from_bytes(bytes) {
                 Some(series) => self.series.entry(key.clone()).or_default().merge(&series),
-                None => tracing::warn!(key, "an error budget in the ledger cannot be understood"),
+                None => tracing::warn!(key, "an error budget in the ledger cannot be parsed"),
             }
         }
     }
 
-    /// All histories, if they have changed since the last call. What is promised no longer stays as
-    /// long as there is something in it.
+    /// All histories, if any has changed since the last call. The history of a removed objective
+    /// stays as long as it has counts.
     pub(super) fn pending_writes(&mut self, now_s: u64) -> Option<Vec<(String, Vec<u8>)>> {
         if !std::mem::take(&mut self.is_dirty) {
             return None;
@@ -232,12 +242,13 @@ impl ErrorBudgets {
         Some(self.series.iter().map(|(key, series)| (key.clone(), series.to_bytes())).collect())
     }
 
-    /// What was to be written is not.
+    /// Marks all histories for writing, after a failed write.
     pub(super) fn mark_dirty(&mut self) {
         self.is_dirty = true;
     }
 
-    /// Failures that the thirty days' budget of a pool allows; `None` if nothing is promised of it.
+    /// Failures that a pool's error budget of thirty days allows; `None` without an availability
+    /// objective.
     pub(super) fn allowed_failures(&self, pool: &str, now_s: u64) -> Option<f64> {
         let is_match = |one: &&SloObjective| {
             one.scope == "pool" && one.kind == ObjectiveKind::Availability && one.name == pool
@@ -248,7 +259,7 @@ impl ErrorBudgets {
         Some(all as f64 * (1.0 - objective.target_share))
     }
 
-    /// How every promise stands.
+    /// The status of every objective.
     pub(super) fn objective_statuses(&self, now_s: u64) -> Vec<ObjectiveStatus> {
         let status = |objective: &SloObjective| {
             let series = self.series.get(&objective.series_key());
@@ -297,7 +308,7 @@ mod tests {
         let is_match = |one: &&ObjectiveStatus| {
             one.objective.kind_text() == kind && one.objective.scope == scope
         };
-        statuses.iter().find(is_match).expect("promised").budgets[0]
+        statuses.iter().find(is_match).expect("an objective").budgets[0]
     }
 
     #[test]
@@ -319,7 +330,9 @@ mod tests {
             assert_eq!(counts(&budgets, "availability", scope), SloCounts { total: 5, bad: 2 });
             assert_eq!(counts(&budgets, "latency", scope), SloCounts { total: 3, bad: 1 });
         }
-        assert!((budgets.allowed_failures("web", NOW_S).expect("promised") - 0.05).abs() < 1e-9);
+        assert!(
+            (budgets.allowed_failures("web", NOW_S).expect("an objective") - 0.05).abs() < 1e-9
+        );
         assert_eq!(budgets.allowed_failures("db", NOW_S), None);
         let place = Locality::parse("r/a").expect("a place");
         let zones = |good, bad| vec![("web".into(), place.clone(), AttemptCounts { good, bad })];
@@ -353,11 +366,11 @@ mod tests {
         second.configure(&[], &[]);
         second.mark_dirty();
         assert!(
-            !second.pending_writes(NOW_S).expect("soiled").is_empty(),
-            "it may be promised again"
+            !second.pending_writes(NOW_S).expect("pending writes").is_empty(),
+            "the objective may return"
         );
         second.mark_dirty();
-        assert!(second.pending_writes(NOW_S + 40 * 24 * 3_600).expect("soiled").is_empty());
+        assert!(second.pending_writes(NOW_S + 40 * 24 * 3_600).expect("pending writes").is_empty());
     }
 
     #[test]

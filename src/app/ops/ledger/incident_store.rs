@@ -1,4 +1,4 @@
-//! All incidents that are kept, and what of them is not on the disk yet.
+//! All incidents of the ledger, and which of them are not written to disk yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,14 +12,15 @@ use super::joined_incidents;
 use super::joined_incidents::IncidentEntry;
 use super::record::{IncidentRecord, IncidentResolution};
 
-/// Onsets of one zone, or of zones of one region, that lie this close to each other belong together,
-/// where no pool's probes are further apart.
+/// Lower bound of the join window: onsets in one zone, or in zones of one region, that are this
+/// close belong to one failure.
 const MIN_JOIN_WINDOW: Duration = Duration::from_secs(2);
 
-/// Incidents that are looked at for others of the same zone: those that began together stand together.
+/// Limit of the incidents searched for others of the same zone. Incidents that began together have
+/// adjacent numbers.
 const MAX_NEIGHBOR_SCAN: usize = 100;
 
-/// An endpoint by its pool and address.
+/// Pool and address of an endpoint.
 pub(super) type LedgerEndpointKey = (String, String);
 
 #[derive(Debug)]
@@ -27,9 +28,9 @@ pub(super) struct IncidentStore {
     clock: WallClock,
     records: BTreeMap<u64, IncidentRecord>,
     next_id: u64,
-    /// Incidents of this process that are open: its number for them, and the book's.
+    /// Open incidents of this process: the director's number, and the ledger's.
     open_ids: HashMap<u64, u64>,
-    /// What an earlier process has left open and this one goes on with.
+    /// Incidents that an earlier process left open and this one continues.
     adopted: HashMap<LedgerEndpointKey, u64>,
     dirty: BTreeSet<u64>,
     deleted: BTreeSet<u64>,
@@ -48,9 +49,9 @@ impl IncidentStore {
         }
     }
 
-    /// Takes over what earlier processes have kept. What they left open goes on if `goes_on` says so,
-    /// else it is interrupted. What this process has noted meanwhile gets numbers behind theirs, by
-    /// what is returned.
+    /// Takes over the records of earlier processes. An open incident continues if `is_still_down`,
+    /// else it ends as interrupted. Records of this process get new numbers behind the adopted
+    /// ones; returns the difference.
     pub(super) fn adopt(
         &mut self,
         stored: Vec<IncidentRecord>,
@@ -81,7 +82,7 @@ impl IncidentStore {
         shift
     }
 
-    /// What was adopted and is not among these is interrupted.
+    /// Ends adopted incidents as interrupted unless `is_still_down`.
     pub(super) fn retain_adopted(&mut self, is_still_down: impl Fn(&LedgerEndpointKey) -> bool) {
         let gone: Vec<LedgerEndpointKey> =
             self.adopted.keys().filter(|name| !is_still_down(name)).cloned().collect();
@@ -94,7 +95,7 @@ impl IncidentStore {
         !self.adopted.is_empty()
     }
 
-    /// Whether something that a predecessor left open is over now.
+    /// Ends the adopted incident of an endpoint, if there is one.
     pub(super) fn end_adopted(
         &mut self,
         name: &LedgerEndpointKey,
@@ -106,13 +107,13 @@ impl IncidentStore {
         }
     }
 
-    /// Notes an incident that has begun; its number.
+    /// Adds an incident that has begun; returns its number.
     pub(super) fn begin_incident(&mut self, incident: &Incident, now_us: u64) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let mut record = IncidentRecord::new(incident, &self.clock, now_us);
         record.id = id;
-        // It came back, and fell before anybody noticed.
+        // The endpoint recovered and failed again without a note of its recovery.
         self.end_adopted(&endpoint_key(&record), IncidentResolution::Interrupted, None);
         self.open_ids.insert(incident.id, id);
         self.records.insert(id, record);
@@ -120,11 +121,11 @@ impl IncidentStore {
         id
     }
 
-    /// Notes how an incident has ended.
+    /// Records the end of an incident.
     pub(super) fn end_incident(&mut self, incident: &Incident, now_us: u64) {
         let id = match self.open_ids.remove(&incident.id) {
             Some(id) => id,
-            // There was no room for the note that it has begun.
+            // The queue was full when it began.
             None => {
                 let id = self.begin_incident(incident, now_us);
                 self.open_ids.remove(&incident.id);
@@ -135,8 +136,8 @@ impl IncidentStore {
         self.update_record(id, |record| record.update(incident, &clock, now_us));
     }
 
-    /// Brings those that are open up to date. All of them are there: what is not has ended, and there
-    /// was no room for the note.
+    /// Updates open incidents. `open` is complete: an incident that is missing has ended while the
+    /// queue was full.
     pub(super) fn update_open(&mut self, open: &[Incident], now_us: u64) {
         let clock = self.clock;
         for incident in open {
@@ -162,7 +163,7 @@ impl IncidentStore {
         }
     }
 
-    /// An endpoint, or all of a zone, has its whole share again.
+    /// Records the end of the ramp of an endpoint, or of a whole zone without an `address`.
     pub(super) fn ramp_ended(
         &mut self,
         (pool, place, address): (&str, &str, Option<&str>),
@@ -173,7 +174,7 @@ impl IncidentStore {
                 && record.place == place
                 && address.is_none_or(|address| record.endpoint.as_deref() == Some(address))
         };
-        // The last of each endpoint: what fell again meanwhile has no such end.
+        // Only the last incident of each endpoint: earlier ones never reached their full share.
         let mut seen = BTreeSet::new();
         let mut over = Vec::new();
         for record in self.records.values().rev().filter(is_meant) {
@@ -192,7 +193,7 @@ impl IncidentStore {
         }
     }
 
-    /// Changes one that is still there.
+    /// Changes a record, if it still exists.
     pub(super) fn update_record(&mut self, id: u64, change: impl FnOnce(&mut IncidentRecord)) {
         if let Some(record) = self.records.get_mut(&id) {
             change(record);
@@ -200,7 +201,7 @@ impl IncidentStore {
         }
     }
 
-    /// Whether another endpoint of the zone of this incident has one that began about then.
+    /// Numbers of incidents of other endpoints of the same zone with an onset within `window_us`.
     pub(super) fn neighbors_of(&self, id: u64, window_us: u64) -> Vec<u64> {
         let Some(one) = self.records.get(&id) else { return Vec::new() };
         let is_near = |other: &&IncidentRecord| {
@@ -218,7 +219,7 @@ impl IncidentStore {
             .collect()
     }
 
-    /// Lets go of what is too old or too much.
+    /// Drops incidents that exceed the retention time or the limit of incidents.
     pub(super) fn prune(&mut self, bounds: &LedgerRetention, now_us: u64) {
         let keep_us = u64::try_from(bounds.retention.as_micros()).unwrap_or(u64::MAX);
         let is_old = |record: &IncidentRecord| {
@@ -236,12 +237,12 @@ impl IncidentStore {
         }
     }
 
-    /// Has everything written again.
+    /// Marks all records for writing.
     pub(super) fn mark_all_dirty(&mut self) {
         self.dirty.extend(self.records.keys());
     }
 
-    /// What is to be written.
+    /// Changes since the last write.
     pub(super) fn pending_changes(&self) -> LedgerChange {
         let text = |id: &u64| Some((*id, serde_json::to_vec(self.records.get(id)?).ok()?));
         LedgerChange {
@@ -265,7 +266,7 @@ impl IncidentStore {
     }
 }
 
-/// Those of endpoints, of zones and of regions, each oldest first.
+/// Incidents of regions, zones and endpoints, each oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IncidentReport {
     pub regions: Vec<IncidentEntry>,
@@ -274,7 +275,8 @@ pub struct IncidentReport {
 }
 
 impl IncidentReport {
-    /// Joins what belongs together, in records oldest first. `interval` is the longest between probes.
+    /// Joins incidents that belong together. `records` are oldest first; `interval` is the longest
+    /// probe interval.
     pub fn from_records<'r>(
         records: impl Iterator<Item = &'r IncidentRecord>,
         interval: Duration,
@@ -291,7 +293,8 @@ impl IncidentReport {
 }
 
 impl IncidentReport {
-    /// Says what part of its pool's budget each has used up; `allowed` gives the failures of that.
+    /// Sets each entry's share of its pool's error budget; `allowed` returns the failures that the
+    /// budget allows.
     pub(super) fn set_budget_shares(&mut self, allowed: impl Fn(&str) -> Option<f64>) {
         let all = self.regions.iter_mut().chain(&mut self.zones).chain(&mut self.endpoints);
         for entry in all {
@@ -301,7 +304,7 @@ impl IncidentReport {
     }
 }
 
-/// How close onsets must lie that belong together, in microseconds.
+/// The largest distance of onsets that belong together, in microseconds: two probe intervals.
 pub(super) fn join_window_us(interval: Duration) -> u64 {
     u64::try_from((2 * interval).max(MIN_JOIN_WINDOW).as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Incidents as they are told: of endpoints, and joined to those of zones and regions.
+//! Incidents of endpoints, and incidents of zones and regions joined from them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::logic::incident::grouping::OnsetRecord;
 
 use super::record::{IncidentRecord, IncidentResolution, PredictedDetection};
 
-/// What an incident is of.
+/// Scope of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IncidentScope {
     /// Several zones of one region.
@@ -28,17 +28,16 @@ impl IncidentScope {
     }
 }
 
-/// One incident. A joined one has the first onset of its members, their last verdict, shift, failure
-/// and restoration, and the number of its first member.
+/// One incident. A joined one has the first onset of its members, their last verdict, shift,
+/// failure and restoration, and the number of its first member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IncidentEntry {
-    /// What it is of.
     pub scope: IncidentScope,
-    /// What is known of it.
+    /// The record, or the joined record of all members.
     pub record: IncidentRecord,
-    /// The endpoints' incidents that were joined, by their numbers.
+    /// Numbers of the joined incidents of endpoints, ascending.
     pub members: Vec<u64>,
-    /// The part of the pool's error budget of thirty days that its failures have used up.
+    /// Share of the pool's error budget of thirty days that its failures used up.
     pub budget_share: Option<f64>,
 }
 
@@ -52,18 +51,18 @@ impl IncidentEntry {
         }
     }
 
-    /// What was to be expected of its detection.
+    /// The predicted detection window for its scope.
     pub fn predicted(&self) -> Option<&PredictedDetection> {
         self.record.predicted.as_ref()
     }
 
-    /// Whether its detection took longer than anything that was to be expected.
+    /// Whether its detection took longer than every prediction; `None` without a prediction.
     pub fn has_exceeded_prediction(&self) -> Option<bool> {
         Some(self.record.detection_us() > self.predicted()?.worst_us()?)
     }
 }
 
-/// Joins endpoints' incidents (oldest first) to those of zones: onsets of one pool and zone that lie
+/// Joins incidents of endpoints (oldest first) to incidents of zones: same pool and zone, onsets
 /// within `window_us` of each other.
 pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<IncidentEntry> {
     let mark = |record: &&IncidentRecord| OnsetRecord {
@@ -76,7 +75,7 @@ pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<Inc
         let members: Vec<&IncidentRecord> = group.iter().map(|&index| records[index]).collect();
         let mut record = merge_records(&members)?;
         record.place.clone_from(&members.first()?.place);
-        // The prediction is that of the zone.
+        // A joined incident has the prediction for a zone.
         record.predicted = members.iter().find_map(|member| member.predicted_zone.clone());
         let members = members.iter().map(|member| member.id).collect();
         Some(IncidentEntry { scope: IncidentScope::Zone, record, members, budget_share: None })
@@ -84,8 +83,8 @@ pub(super) fn join_zones(records: &[&IncidentRecord], window_us: u64) -> Vec<Inc
     grouping::group_by_onset(&marks, window_us, 2).into_iter().filter_map(entry).collect()
 }
 
-/// The same for zones of a region. Each of its zones is detected by itself, so what is to be expected
-/// of the region is what is to be expected of the slowest of them.
+/// Joins incidents of zones to incidents of regions. Each zone is detected by itself, so the
+/// prediction for the region is that of its slowest zone.
 pub(super) fn join_regions(zones: &[IncidentEntry], window_us: u64) -> Vec<IncidentEntry> {
     let mark = |zone: &IncidentEntry| OnsetRecord {
         key: (zone.record.pool.clone(), zone.record.region().to_owned()),
@@ -108,7 +107,7 @@ pub(super) fn join_regions(zones: &[IncidentEntry], window_us: u64) -> Vec<Incid
     grouping::group_by_onset(&marks, window_us, 2).into_iter().filter_map(entry).collect()
 }
 
-/// All in one; place and prediction are the caller's affair.
+/// Joins all fields except place and prediction.
 fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
     let first = *members.first()?;
     let least = |time: fn(&IncidentRecord) -> u64| members.iter().map(|member| time(member)).min();
@@ -120,14 +119,14 @@ fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
     for (failure_kind, count) in members.iter().flat_map(|member| &member.failed_by) {
         *failed_by.entry(failure_kind.clone()).or_default() += count;
     }
-    // It is over when all of it is, and how the worst of it is.
+    // The joined incident is over when all members are, with the worst of their resolutions.
     let is_over = members.iter().all(|member| !member.is_open());
-    let fates = [
+    let resolutions = [
         IncidentResolution::Interrupted,
         IncidentResolution::Removed,
         IncidentResolution::Restored,
     ];
-    let worst = fates
+    let worst = resolutions
         .into_iter()
         .find(|resolution| members.iter().any(|one| one.ended == Some(*resolution)));
     let ended = worst.filter(|_| is_over);
@@ -162,7 +161,7 @@ fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
     })
 }
 
-/// Tells members apart (FNV-1a).
+/// Hash of the members (FNV-1a).
 fn fnv1a(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)

@@ -1,4 +1,5 @@
-//! Incidents for programs: JSON with stable names and units in them, and comma-separated values.
+//! Incidents as JSON, with stable field names that end in their unit, and as comma-separated
+//! values.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,9 +15,9 @@ use super::record::{IncidentRecord, IncidentResolution, PredictedDetection};
 /// `/api/v1/incidents`.
 #[derive(Debug, Serialize)]
 pub struct IncidentsJson {
-    /// Failures of several zones of a region together.
+    /// Joined failures of several zones of a region.
     pub regions: Vec<IncidentJson>,
-    /// Failures of several endpoints of a zone together.
+    /// Joined failures of several endpoints of a zone.
     pub zones: Vec<IncidentJson>,
     /// Failures of single endpoints, oldest first.
     pub endpoints: Vec<IncidentJson>,
@@ -168,19 +169,19 @@ impl From<&PredictedDetection> for IncidentPredictionJson {
     }
 }
 
-/// Milliseconds with a fraction.
+/// Microseconds as milliseconds with a fraction.
 fn us_to_ms(us: u64) -> f64 {
     us as f64 / 1e3
 }
 
-/// The first line of [`csv`].
+/// Header line of [`render_csv`].
 const CSV_HEADER: &str = "id,scope,pool,region,zone,endpoint,class,reason,by,onset_earliest,onset,\
                        first_evidence,suspect,verdict,shift,last_failure,restored,ramp_full,ended,\
                        detection_ms,predicted_median_ms,predicted_p99_ms,predicted_worst_ms,\
                        left_prediction,gap_ms,restoration_ms,failed,failed_repeatable,rescued,late,\
                        budget_share";
 
-/// One line for each incident (RFC 4180), of every scope.
+/// One line (RFC 4180) for each incident of every scope.
 pub fn render_csv(report: &IncidentReport) -> String {
     let mut out = format!("{CSV_HEADER}\r\n");
     for entry in report.all_entries() {

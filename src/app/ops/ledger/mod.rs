@@ -1,9 +1,9 @@
-//! The ledger of incidents: kept by a thread of its own, in memory and, where there is a state
-//! directory, on the disk.
+//! The ledger of incidents and error budgets: kept by a thread of its own, in memory and, with a
+//! state directory, on disk.
 //!
-//! Control only sends notes, through a bounded queue, and never waits: what has no room is counted.
-//! The thread alone knows the numbers that incidents have, since these go on where an earlier process
-//! stopped; it also answers the operator's questions, so that nobody's verdict waits for a long table.
+//! Control sends messages through a bounded queue without waiting, and counts those that do not
+//! fit. The thread assigns the numbers of incidents, which continue over restarts. It also answers
+//! queries, so that no verdict waits for a long table.
 
 mod error_budgets;
 mod incident_store;
@@ -50,27 +50,27 @@ use record::{DetectionQuantiles, IncidentRecord};
 pub use incident_store::IncidentReport;
 pub use joined_incidents::{IncidentEntry, IncidentScope};
 
-/// Notes on their way to the thread, at most.
+/// Limit of messages in the queue to the thread.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// Time that an end grants to what is not written yet.
+/// Time that a shutdown waits for the last write.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The configuration as it stands when something happens.
+/// Configuration at the time of an event.
 #[derive(Debug, Default)]
 pub struct LedgerConfig {
-    /// Counts up with every configuration that is obeyed.
+    /// Counts the configurations applied since the start.
     pub generation: u64,
     pub bounds: LedgerRetention,
-    /// Where this instance stands.
+    /// Location of this instance.
     pub here: Option<Locality>,
     pub pools: Vec<Arc<PoolSpec>>,
-    /// What is promised of routes, by their names.
+    /// Objectives of routes, by name.
     pub route_slos: Vec<(Arc<str>, SloObjectives)>,
 }
 
 impl LedgerConfig {
-    /// What `config` says.
+    /// The parts of `config` that the ledger needs.
     pub fn from_config(generation: u64, config: &Config) -> Self {
         let route_slo = |route: &RouteSpec| Some((Arc::clone(&route.name), route.slo?));
         Self {
@@ -82,56 +82,56 @@ impl LedgerConfig {
         }
     }
 
-    /// The longest between two probes of an endpoint.
+    /// The longest probe interval of all pools.
     fn max_probe_interval(&self) -> Duration {
         self.pools.iter().map(|pool| pool.detect.interval).max().unwrap_or_default()
     }
 }
 
-/// What the thread is told.
+/// A message to the ledger thread.
 enum LedgerMessage {
     /// A verdict began an incident.
     IncidentBegan { incident: Box<Incident>, setup: Arc<LedgerConfig> },
-    /// An incident is over.
+    /// An incident ended.
     IncidentEnded(Box<Incident>),
-    /// All that are open, as they are now.
+    /// The current state of all open incidents.
     OpenIncidents(Vec<Incident>),
-    /// What came back has its whole share again.
+    /// An endpoint, or a zone without an `address`, has its full share again.
     RampEnded { pool: Arc<str>, place: Locality, address: Option<SocketAddr>, at: Instant },
-    /// The endpoint serves, whatever an earlier process has thought of it.
+    /// The endpoint serves; this ends an incident adopted from an earlier process.
     EndpointServes { pool: Arc<str>, address: SocketAddr, at: Instant },
-    /// What is down as an earlier process has left it.
+    /// Endpoints that an earlier process left down.
     InheritedDown(Vec<(Arc<str>, SocketAddr)>),
-    /// How tries ended so far, by pool and zone.
+    /// Attempts since the start, by pool and zone.
     ZoneAttempts(Vec<(Arc<str>, Locality, AttemptCounts)>),
-    /// Another configuration is obeyed.
+    /// A new configuration is in force.
     ConfigChanged(Arc<LedgerConfig>),
-    /// A simulation is over.
+    /// A simulation ended.
     Predicted(PredictionKey, Option<DetectionQuantiles>),
-    /// The operator wants to know.
+    /// An operator's query of incidents.
     QueryIncidents {
         query: IncidentQuery,
         open: Vec<Incident>,
         reply: oneshot::Sender<LedgerReply>,
     },
-    /// The operator wants to know how promises stand.
+    /// An operator's query of objectives.
     QuerySlo { form: IncidentFormat, open: Vec<Incident>, reply: oneshot::Sender<LedgerReply> },
-    /// Another process goes on with the file.
+    /// Another process takes over the file.
     ReleaseFile,
-    /// Nothing more will come.
+    /// The last message.
     Shutdown,
 }
 
-/// An answer to the operator.
+/// The answer to an operator's query.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LedgerReply {
-    /// In the form that was asked for.
+    /// The page in the requested format.
     Rendered(IncidentFormat, String),
-    /// The question makes no sense: why.
+    /// The query is invalid: the reason.
     BadQuery(String),
 }
 
-/// What others may know of the thread.
+/// State that the ledger thread publishes.
 #[derive(Debug, Default)]
 struct LedgerGauges {
     dropped: AtomicU64,
@@ -143,7 +143,7 @@ struct LedgerGauges {
     objective_statuses: ArcSwap<Vec<ObjectiveStatus>>,
 }
 
-/// The way to the ledger.
+/// The handle of the ledger thread.
 #[derive(Clone, Debug)]
 pub struct LedgerHandle {
     messages: SyncSender<LedgerMessage>,
@@ -157,11 +157,11 @@ pub struct LedgerThread {
     _thread: JoinHandle<()>,
 }
 
-/// Starts the thread that keeps the ledger in `directory`, or in memory only. An heir takes over what
-/// its predecessor leaves open, when that has let go of the file.
+/// Starts the thread that keeps the ledger in `directory`, or in memory only. A successor takes
+/// over the incidents that its predecessor leaves open, once that has released the file.
 ///
 /// # Errors
-/// If no thread can be made.
+/// If the thread cannot be started.
 pub fn start(
     shared: &Arc<InstanceShared>,
     directory: Option<PathBuf>,
@@ -183,12 +183,12 @@ pub fn start(
 }
 
 impl LedgerThread {
-    /// The way to it.
+    /// A handle of the thread.
     pub fn ledger(&self) -> LedgerHandle {
         self.ledger.clone()
     }
 
-    /// Has what is left written, if that goes fast.
+    /// Writes all pending changes, if that takes at most [`FLUSH_TIMEOUT`].
     pub fn shut_down(&self) {
         let end = Instant::now() + FLUSH_TIMEOUT;
         while let Err(TrySendError::Full(_)) =
@@ -208,7 +208,7 @@ impl Drop for LedgerThread {
 }
 
 impl LedgerHandle {
-    /// Notes what the director says, as far as it is of interest here.
+    /// Sends the director's event, if it concerns the ledger.
     pub fn record_event(&self, event: &Event, config: &Arc<LedgerConfig>) {
         let message = match event {
             Event::IncidentBegan(incident) => LedgerMessage::IncidentBegan {
@@ -235,27 +235,27 @@ impl LedgerHandle {
         self.send(message);
     }
 
-    /// Another configuration is obeyed.
+    /// Announces a new configuration.
     pub fn configure(&self, config: &Arc<LedgerConfig>) {
         self.send(LedgerMessage::ConfigChanged(Arc::clone(config)));
     }
 
-    /// What an earlier process has left as down.
+    /// Announces the endpoints that an earlier process left down.
     pub fn set_inherited_down(&self, down: Vec<(Arc<str>, SocketAddr)>) {
         self.send(LedgerMessage::InheritedDown(down));
     }
 
-    /// Brings all that are open up to date.
+    /// Updates all open incidents.
     pub fn update_open_incidents(&self, open: Vec<Incident>) {
         self.send(LedgerMessage::OpenIncidents(open));
     }
 
-    /// Has zones measured by how tries ended so far.
+    /// Reports attempts since the start, by pool and zone.
     pub fn record_zone_attempts(&self, zones: Vec<(Arc<str>, Locality, AttemptCounts)>) {
         self.send(LedgerMessage::ZoneAttempts(zones));
     }
 
-    /// Asks how promises stand; otherwise as [`Ledger::ask`].
+    /// Requests the status of objectives; otherwise as [`Self::query_incidents`].
     pub fn query_slo(
         &self,
         format: IncidentFormat,
@@ -266,12 +266,13 @@ impl LedgerHandle {
         Some(answer)
     }
 
-    /// Lets go of the file: another process goes on with it.
+    /// Releases the file to another process.
     pub fn release_file(&self) {
         self.send(LedgerMessage::ReleaseFile);
     }
 
-    /// Asks; `open` are the incidents that are open, as they are now. `None` if there is too much to do.
+    /// Requests incidents; `open` is the current state of the open ones. `None` if the queue is
+    /// full.
     pub fn query_incidents(
         &self,
         query: IncidentQuery,
@@ -289,7 +290,7 @@ impl LedgerHandle {
     }
 }
 
-/// Answers out of the state directory of a process that need not run.
+/// Answers a query from the state directory alone, also while no process runs.
 ///
 /// # Errors
 /// If there is no ledger, or it cannot be read.
@@ -297,7 +298,7 @@ pub fn query_directory(directory: &Path, query: &IncidentQuery) -> io::Result<Le
     let (records, _) = parse_records(&ledger_store::read_copy(directory)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    // How far probes were apart is not known here.
+    // The probe interval is not stored.
     Ok(render_reply(query, records.iter(), Duration::ZERO, now_us, |_| None))
 }
 
@@ -325,8 +326,8 @@ fn render_reply<'r>(
     LedgerReply::Rendered(query.format, page)
 }
 
-/// The records in a file, by their numbers, and how many cannot be understood: another version may
-/// have written them.
+/// The parsed records with their numbers, and how many cannot be parsed: another version may have
+/// written them.
 fn parse_records(contents: &ledger_store::LedgerContents) -> (Vec<IncidentRecord>, usize) {
     let record = |(id, bytes): &(u64, Vec<u8>)| {
         let record: IncidentRecord = serde_json::from_slice(bytes).ok()?;

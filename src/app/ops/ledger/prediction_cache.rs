@@ -1,5 +1,6 @@
-//! What was to be expected of an incident: the closed form at once, the simulated distribution when a
-//! thread of its own has it. Equal questions of one configuration are asked once.
+//! Predicted detection windows of incidents: the closed form at once, simulated quantiles when a
+//! background thread has them. Incidents with equal parameters and configuration share one
+//! simulation.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use crate::sim::predict::{
 use super::LedgerMessage;
 use super::record::{DetectionQuantiles, PredictedDetection};
 
-/// Trials of one question: enough for a 99th percentile.
+/// Trials of one simulation: enough for a 99th percentile.
 const PREDICTION_TRIALS: u32 = 400;
 
-/// Questions that wait, and answers that are kept, at most.
+/// Limit of pending simulations and of kept results.
 const MAX_PREDICTIONS: usize = 256;
 
-/// What a round trip is taken to cost where none was measured.
+/// Assumed round trip where none was measured.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// What is asked of the simulation.
+/// Parameters of one simulation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PredictionKey {
     generation: u64,
@@ -38,7 +39,7 @@ pub(super) struct PredictionKey {
     round_trip_us: u32,
 }
 
-/// A question with all that is needed to answer it.
+/// A pending simulation with its inputs.
 #[derive(Clone, Debug)]
 struct PredictionJob {
     key: PredictionKey,
@@ -46,14 +47,14 @@ struct PredictionJob {
     here: Option<Locality>,
 }
 
-/// An answer, or who waits for it.
+/// A result, or the incidents that wait for it.
 #[derive(Debug)]
 enum PredictionState {
     Ready(Option<DetectionQuantiles>),
     Pending(Vec<u64>),
 }
 
-/// Who knows what was to be expected.
+/// The cache, and the queue of simulations.
 #[derive(Debug, Default)]
 pub(super) struct PredictionCache {
     generation: u64,
@@ -62,7 +63,7 @@ pub(super) struct PredictionCache {
     is_busy: bool,
 }
 
-/// What an incident is compared with.
+/// Circumstances of an incident that its prediction depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PredictionContext<'a> {
     pub(super) generation: u64,
@@ -72,8 +73,8 @@ pub(super) struct PredictionContext<'a> {
 }
 
 impl PredictionCache {
-    /// What was to be expected of `incident`, as far as it is known. If the rest is being simulated,
-    /// [`Oracle::answered`] gives `id` back.
+    /// The prediction for `incident`, as far as it is known. If a simulation is pending,
+    /// [`Self::complete`] returns `id` when it ends.
     pub(super) fn predict(
         &mut self,
         id: u64,
@@ -121,7 +122,7 @@ impl PredictionCache {
         predicted
     }
 
-    /// A question is answered: who waited for it.
+    /// Stores the result of a simulation; returns the incidents that wait for it.
     pub(super) fn complete(
         &mut self,
         key: &PredictionKey,
@@ -142,7 +143,7 @@ impl PredictionCache {
         }
     }
 
-    /// Numbers have changed by so much.
+    /// Adds `shift` to the numbers of all waiting incidents.
     pub(super) fn shift_incident_ids(&mut self, shift: u64) {
         for state in self.predictions.values_mut() {
             if let PredictionState::Pending(ids) = state {
@@ -151,7 +152,7 @@ impl PredictionCache {
         }
     }
 
-    /// Has the next question answered, one at a time.
+    /// Starts the next pending simulation, unless one runs.
     fn start_next_job(&mut self, messages: &SyncSender<LedgerMessage>) {
         if self.is_busy {
             return;
@@ -160,7 +161,7 @@ impl PredictionCache {
         let (key, messages) = (job.key.clone(), messages.clone());
         let thread = std::thread::Builder::new().name("predict".to_owned());
         let started = thread.spawn(move || {
-            // Whoever serves goes first: an incident is no time to take processors from them.
+            // Requests come first: an incident must not take processor time from the workers.
             let _ = rustix::process::nice(19);
             let simulated = simulate(&job);
             let _ = messages.send(LedgerMessage::Predicted(job.key, simulated));
@@ -168,7 +169,7 @@ impl PredictionCache {
         match started {
             Ok(_) => self.is_busy = true,
             Err(error) => {
-                tracing::warn!(%error, "no thread for a prediction");
+                tracing::warn!(%error, "prediction skipped: its thread cannot be started");
                 self.predictions.remove(&key);
             }
         }
@@ -176,7 +177,7 @@ impl PredictionCache {
 }
 
 impl PredictionKey {
-    /// Whether it is about a whole zone.
+    /// Whether it simulates the failure of a whole zone.
     pub(super) fn is_zone(&self) -> bool {
         self.is_zone
     }
@@ -207,7 +208,7 @@ fn simulate(job: &PredictionJob) -> Option<DetectionQuantiles> {
     }
 }
 
-/// The simulated failure that is nearest to what was seen.
+/// The simulated fault that is closest to the failure.
 fn simulated_fault(failure: Failure, by_traffic: bool) -> FaultKind {
     match failure.reason {
         FailureReason::Refused | FailureReason::Unreachable => FaultKind::Refused,
@@ -229,8 +230,9 @@ fn simulated_fault(failure: Failure, by_traffic: bool) -> FaultKind {
     }
 }
 
-/// A number on the ladder 1, 2, 5, 10, 20 …, at most a million: what is about the same is simulated
-/// once. More traffic and shorter ways make windows shorter, so rates are rounded down, ways up.
+/// A number of the series 1, 2, 5, 10, 20 …, at most a million, so that similar parameters share
+/// one simulation. More traffic and shorter round trips shorten the window; for a conservative
+/// result rates are rounded down, round trips up.
 fn round_to_ladder(value: u64, up: bool) -> u32 {
     let mut step: u64 = 1;
     let mut below = 0;

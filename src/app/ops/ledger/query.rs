@@ -1,4 +1,4 @@
-//! What `/api/v1/incidents` and `gapless incidents` are asked.
+//! The query of `/api/v1/incidents` and `gapless incidents`.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::incident_store::IncidentReport;
 use super::joined_incidents::{IncidentEntry, IncidentScope};
 use super::record::IncidentRecord;
 
-/// Incidents of endpoints that are told, unless asked otherwise; the newest.
+/// Default limit of incidents of endpoints; the newest are returned.
 const DEFAULT_LIMIT: usize = 1_000;
 
-/// The keys of the query, for whoever got them wrong.
+/// The keys of the query, for error messages.
 const QUERY_HELP: &str = "`id`, `pool`, `zone`, `region`, `class`, `since` and `until` (such as 24h, 7d or \
                     2026-01-31T12:00:00Z), `limit` and `format` (json, text or csv)";
 
-/// How the answer is written.
+/// Format of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncidentFormat {
     #[default]
@@ -36,30 +36,29 @@ impl IncidentFormat {
     }
 }
 
-/// A question: all that is said must hold.
+/// A query; an incident must meet all conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IncidentQuery {
-    /// The incident with this number, and what it belongs to.
+    /// The incident with this number, or the joined one with it as a member.
     pub id: Option<u64>,
     pub pool: Option<String>,
-    /// Of this zone: `region/zone`.
+    /// Only this zone: `region/zone`.
     pub zone: Option<String>,
     pub region: Option<String>,
     pub class: Option<String>,
-    /// Not over before this: a length of time before now, or a time.
+    /// Only incidents not over before this: a duration before now, or a time.
     pub since: Option<String>,
     pub until: Option<String>,
-    /// So many incidents of endpoints, the newest.
+    /// Limit of incidents of endpoints.
     pub limit: Option<usize>,
-    /// How the answer is written.
     pub format: IncidentFormat,
 }
 
 impl IncidentQuery {
-    /// Reads the part of a target that follows the question mark.
+    /// Parses the query part of a request's target.
     ///
     /// # Errors
-    /// When it says something that has no meaning.
+    /// If a key is unknown or a value is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
         for (key, value) in query_pairs(text) {
@@ -80,13 +79,13 @@ impl IncidentQuery {
                         format!("`{value}` is not a format; the keys are {QUERY_HELP}")
                     })?;
                 }
-                _ => return Err(format!("`{key}` has no meaning here; the keys are {QUERY_HELP}")),
+                _ => return Err(format!("`{key}` is not a key; the keys are {QUERY_HELP}")),
             }
         }
         Ok(query)
     }
 
-    /// The target that asks this.
+    /// The request's target for this query.
     pub fn to_request_target(&self) -> String {
         let Self { id, pool, zone, region, class, since, until, limit, format: form } = self;
         let mut target = format!("/api/v1/incidents?format={}", form.as_str());
@@ -112,11 +111,11 @@ impl IncidentQuery {
         target
     }
 
-    /// The answer out of `records`, oldest first, as of `now_us`. `interval` is the longest between
-    /// probes of one endpoint.
+    /// Applies the query to `records`, oldest first, as of `now_us`. `interval` is the longest
+    /// probe interval.
     ///
     /// # Errors
-    /// When a time cannot be read.
+    /// If a time cannot be read.
     pub fn evaluate<'r>(
         &self,
         records: impl DoubleEndedIterator<Item = &'r IncidentRecord>,
@@ -125,7 +124,8 @@ impl IncidentQuery {
     ) -> Result<IncidentReport, String> {
         let since_us = self.since.as_deref().map(|text| parse_time(text, now_us)).transpose()?;
         let until_us = self.until.as_deref().map(|text| parse_time(text, now_us)).transpose()?;
-        let is = |wanted: &Option<String>, it: &str| wanted.as_deref().is_none_or(|one| one == it);
+        let is =
+            |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|one| one == value);
         let is_asked = |record: &&IncidentRecord| {
             is(&self.pool, &record.pool)
                 && is(&self.zone, &record.place)
@@ -134,7 +134,7 @@ impl IncidentQuery {
                 && since_us.is_none_or(|since| record.ended_us.is_none_or(|at| at >= since))
                 && until_us.is_none_or(|until| record.onset_us() <= until)
         };
-        // Which belong together does not depend on how many are asked for, nor on their number.
+        // Joining comes before the conditions on number and count, so that they do not change it.
         let limit =
             if self.id.is_some() { usize::MAX } else { self.limit.unwrap_or(DEFAULT_LIMIT) };
         let mut matching: Vec<&IncidentRecord> =
@@ -149,7 +149,7 @@ impl IncidentQuery {
 }
 
 impl IncidentReport {
-    /// Keeps what has this number, and what that is made of.
+    /// Keeps the incident with this number and its members.
     fn retain_incident(&mut self, id: u64) {
         let is_it = |entry: &IncidentEntry| entry.record.id == id || entry.members.contains(&id);
         self.regions.retain(is_it);
@@ -159,7 +159,7 @@ impl IncidentReport {
         self.endpoints.retain(|one| one.record.id == id || members.contains(&one.record.id));
     }
 
-    /// Those that are part of no other, the newest first.
+    /// Incidents that are not members of another one, newest first.
     pub fn top_level(&self) -> Vec<&IncidentEntry> {
         let Self { regions, zones, endpoints } = self;
         let is_in = |outer: &[IncidentEntry], entry: &IncidentEntry| {
@@ -173,12 +173,12 @@ impl IncidentReport {
         all
     }
 
-    /// All of them: regions, then zones, then endpoints.
+    /// All incidents: regions, then zones, then endpoints.
     pub fn all_entries(&self) -> impl Iterator<Item = &IncidentEntry> {
         self.regions.iter().chain(&self.zones).chain(&self.endpoints)
     }
 
-    /// Those of one scope.
+    /// The incidents of one scope.
     pub fn entries_in_scope(&self, scope: IncidentScope) -> &[IncidentEntry] {
         match scope {
             IncidentScope::Region => &self.regions,
@@ -188,13 +188,16 @@ impl IncidentReport {
     }
 }
 
-/// Reads `24h` as that long before `now_us`, or a time of day.
+/// Reads a duration such as `24h` as that long before `now_us`, else a time. In microseconds since
+/// 1970.
 fn parse_time(text: &str, now_us: u64) -> Result<u64, String> {
     if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
         return Ok(u64::try_from(stamp.as_microsecond()).unwrap_or(0));
     }
     let ago = units::parse_age(text).ok_or_else(|| {
-        format!("`{text}` is no time; write a length such as 24h or 7d, or 2026-01-31T12:00:00Z")
+        format!(
+            "`{text}` is not a time; write a duration such as 24h or 7d, or 2026-01-31T12:00:00Z"
+        )
     })?;
     Ok(now_us.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)))
 }

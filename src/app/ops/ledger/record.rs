@@ -1,4 +1,5 @@
-//! One incident as it is kept: in times of day, so that it means something to another process.
+//! The stored form of an incident. Times are wall-clock times, so that another process can read
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +13,11 @@ use crate::logic::incident::{Incident, IncidentEnd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentResolution {
-    /// The endpoint was put up again.
+    /// The verdict on the endpoint returned to up.
     Restored,
-    /// The endpoint has gone from the configuration.
+    /// The endpoint was removed from the configuration.
     Removed,
-    /// The process that watched it has ended: nobody knows.
+    /// The process that observed it ended first, so its end is unknown.
     Interrupted,
 }
 
@@ -31,93 +32,94 @@ impl IncidentResolution {
     }
 }
 
-/// What the configuration of that time let expect of the detection, in microseconds.
+/// The detection window that the configuration at that time predicts, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PredictedDetection {
-    /// The failure that was simulated.
+    /// The simulated failure.
     pub fault: String,
-    /// Requests a second over the pool, as simulated; about what there were.
+    /// Simulated requests per second over the pool, rounded from the measured rate.
     pub rate_rps: Option<u32>,
-    /// The least and the most by probes alone, in closed form; absent where probes see nothing.
+    /// Best and worst case by probes alone, in closed form; absent where probes cannot detect the
+    /// failure.
     pub closed_form_us: Option<(u64, u64)>,
-    /// From simulation; absent while that is under way, and where nothing would have been noticed.
+    /// Simulated window; absent until the simulation ends, and where it detects nothing.
     pub simulated: Option<DetectionQuantiles>,
 }
 
-/// A simulated detection window.
+/// Quantiles of a simulated detection window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectionQuantiles {
-    /// Half of the trials took at most this long.
+    /// Half of the trials are at most this long.
     pub median_us: u64,
-    /// All but a hundredth.
+    /// 99 % of the trials are at most this long.
     pub p99_us: u64,
     pub worst_us: u64,
 }
 
 impl PredictedDetection {
-    /// The longest that was expected.
+    /// The longest predicted window.
     pub fn worst_us(&self) -> Option<u64> {
         let closed = self.closed_form_us.map(|(_, worst)| worst);
         self.simulated.map(|simulated| simulated.worst_us).max(closed)
     }
 }
 
-/// Times in microseconds since 1970. What a later version adds has a default.
+/// Times in microseconds since 1970. Fields of later versions have defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IncidentRecord {
-    /// Counts up over all processes that had the same state directory.
+    /// Counts up over all processes with the same state directory.
     pub id: u64,
     pub pool: String,
-    /// `region/zone`, or a region where several of its zones are joined.
+    /// `region/zone`, or the region of several joined zones.
     pub place: String,
-    /// `address:port`; absent where several are joined.
+    /// `address:port`; absent for joined incidents.
     pub endpoint: Option<String>,
-    /// The kind of failure.
+    /// Class of the failure.
     pub class: String,
-    /// What the verdict was made for.
+    /// Failure that the verdict is based on.
     pub reason: String,
-    /// Whether traffic made the verdict, and not probes.
+    /// Whether the verdict is based on traffic rather than on probes.
     pub by_traffic: bool,
-    /// The last proof of life.
+    /// Time of the last good evidence.
     pub last_good_us: u64,
-    /// When the exchange that became the first evidence began.
+    /// Start of the exchange that became the first bad evidence.
     pub first_bad_us: u64,
-    /// When the first evidence was in.
+    /// Time of the first bad evidence.
     pub suspect_us: u64,
-    /// When the verdict was made.
+    /// Time of the verdict.
     pub verdict_us: u64,
-    /// When the snapshot that moves the traffic was published.
+    /// Publication of the snapshot that moves the traffic.
     pub shift_us: Option<u64>,
-    /// The last failure that a client saw.
+    /// Time of the last failure that a client saw.
     pub last_failure_us: Option<u64>,
-    /// When it was put up again.
+    /// Time of the verdict up.
     pub restored_us: Option<u64>,
-    /// When it had its whole share again.
+    /// Time at which the endpoint had its full share again.
     pub ramp_full_us: Option<u64>,
     pub ended: Option<IncidentResolution>,
-    /// When it ended, whichever way.
+    /// Time of its end, for any resolution.
     pub ended_us: Option<u64>,
-    /// When something was last known of it.
+    /// Time of the last observation.
     pub seen_us: u64,
     /// Requests whose clients saw the failure.
     pub failed: u64,
-    /// Of those, how many could still have been sent again.
+    /// Failed requests that a retry could have saved.
     pub failed_repeatable: u64,
-    /// Those that failed, by what their clients saw.
+    /// Failed requests by what their clients saw.
     pub failed_by: BTreeMap<String, u64>,
-    /// Requests that were answered well by another endpoint.
+    /// Requests that another endpoint answered well.
     pub rescued: u64,
-    /// Of those, how many came late.
+    /// Rescued requests that were answered late.
     pub late: u64,
-    /// What was to be expected of an endpoint that fails so.
+    /// Prediction for a failure of the endpoint alone.
     pub predicted: Option<PredictedDetection>,
-    /// What was to be expected of a zone that fails so, where others of its zone failed too.
+    /// Prediction for a failure of the zone, if other endpoints of the zone failed too.
     pub predicted_zone: Option<PredictedDetection>,
 }
 
 impl IncidentRecord {
-    /// What is known of `incident` as of `now_us`; it has no number yet, and no prediction.
+    /// The record of `incident` as of `now_us`, without a number and predictions.
     pub fn new(incident: &Incident, clock: &WallClock, now_us: u64) -> Self {
         let mut record = Self {
             pool: incident.subject.pool.to_string(),
@@ -132,7 +134,7 @@ impl IncidentRecord {
         record
     }
 
-    /// Takes over what has changed since.
+    /// Copies all fields that change while the incident is open.
     pub fn update(&mut self, incident: &Incident, clock: &WallClock, now_us: u64) {
         let timeline = &incident.timeline;
         let us = |at| clock.unix_micros(at);
@@ -161,37 +163,37 @@ impl IncidentRecord {
             ClientFailureKind::ALL.map(by).into_iter().filter(|(_, count)| *count > 0).collect();
     }
 
-    /// The estimated onset: the middle between the last good evidence and the first bad.
+    /// The estimated onset: midway between the last good and the first bad evidence.
     pub fn onset_us(&self) -> u64 {
         self.last_good_us + self.first_bad_us.saturating_sub(self.last_good_us) / 2
     }
 
-    /// From onset to verdict.
+    /// Time from onset to verdict.
     pub fn detection_us(&self) -> u64 {
         self.verdict_us.saturating_sub(self.onset_us())
     }
 
-    /// The most that it can have taken: from the last proof of life.
+    /// Upper bound of the detection window: from the last good evidence to the verdict.
     pub fn max_detection_us(&self) -> u64 {
         self.verdict_us.saturating_sub(self.last_good_us)
     }
 
-    /// From onset to the last failure that a client saw; zero if none did.
+    /// From onset to the last failure that a client saw; zero without one.
     pub fn gap_us(&self) -> u64 {
         self.last_failure_us.map_or(0, |last| last.saturating_sub(self.onset_us()))
     }
 
-    /// From onset to restoration.
+    /// Time from onset to restoration.
     pub fn restoration_us(&self) -> Option<u64> {
         Some(self.restored_us?.saturating_sub(self.onset_us()))
     }
 
-    /// Whether nobody has said that it is over.
+    /// Whether its end has not been recorded.
     pub fn is_open(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// Ends it, at the time at which something was last known of it, or this one.
+    /// Ends the incident at `at_us`, or at the time of its last observation.
     pub fn close(&mut self, resolution: IncidentResolution, at_us: Option<u64>) {
         let at_us = at_us.unwrap_or(self.seen_us);
         self.ended = Some(resolution);

@@ -1,4 +1,4 @@
-//! How promises stand, for programs and for people; and how long zones and regions took to come back.
+//! Objectives and restoration times of zones and regions, as JSON and as plain text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -43,7 +43,7 @@ struct WindowJson {
     budget_left: f64,
 }
 
-/// How long it took from onset to restoration.
+/// Durations from onset to restoration, over all stored incidents.
 #[derive(Debug, Serialize)]
 struct RestorationJson {
     scope: &'static str,
@@ -91,7 +91,8 @@ impl ObjectiveJson {
     }
 }
 
-/// Each failure counts once for its zone, and once for its region: what fell together is one.
+/// Each failure counts once for its zone and once for its region, joined with what failed at the
+/// same time.
 fn restorations(report: &IncidentReport) -> Vec<RestorationJson> {
     let mut all: BTreeMap<(&'static str, String, String), Vec<u64>> = BTreeMap::new();
     let is_in = |outer: &[IncidentEntry], id: u64| {
@@ -106,19 +107,27 @@ fn restorations(report: &IncidentReport) -> Vec<RestorationJson> {
         let key = ("region", entry.record.pool.clone(), entry.record.region().to_owned());
         all.entry(key).or_default().extend(entry.record.restoration_us());
     }
-    let restoration = |((scope, pool, name), mut took): ((_, String, String), Vec<u64>)| {
-        took.sort_unstable();
+    let restoration = |((scope, pool, name), mut durations_us): ((_, String, String), Vec<u64>)| {
+        durations_us.sort_unstable();
         let at = |percent: usize| {
-            let rank = (took.len() * percent).div_ceil(100).max(1) - 1;
-            took.get(rank).map_or(0.0, |&us| us as f64 / 1e3)
+            let rank = (durations_us.len() * percent).div_ceil(100).max(1) - 1;
+            durations_us.get(rank).map_or(0.0, |&us| us as f64 / 1e3)
         };
         let (median_ms, p90_ms, worst_ms) = (at(50), at(90), at(100));
-        RestorationJson { scope, pool, name, incidents: took.len(), median_ms, p90_ms, worst_ms }
+        RestorationJson {
+            scope,
+            pool,
+            name,
+            incidents: durations_us.len(),
+            median_ms,
+            p90_ms,
+            worst_ms,
+        }
     };
-    all.into_iter().filter(|(_, took)| !took.is_empty()).map(restoration).collect()
+    all.into_iter().filter(|(_, durations_us)| !durations_us.is_empty()).map(restoration).collect()
 }
 
-/// The page that was asked for.
+/// The page in the requested format.
 pub(super) fn render(
     statuses: &[ObjectiveStatus],
     report: &IncidentReport,
@@ -138,25 +147,25 @@ fn render_text(json: &SloJson) -> String {
     let mut out = String::new();
     if json.objectives.is_empty() {
         out.push_str(
-            "nothing is promised: add `slo = { availability = \"99.9%\" }` to a route or a pool\n",
+            "no objectives: add `slo = { availability = \"99.9%\" }` to a route or a pool\n",
         );
     } else {
         let _ = writeln!(
             out,
             "{:<44}{:>9}{:>10}{:>10}{:>10}{:>13}{:>8}{:>8}  ALERT",
-            "OBJECTIVE", "PROMISED", "1H", "24H", "30D", "BUDGET LEFT", "BURN 1H", "6H"
+            "OBJECTIVE", "TARGET", "1H", "24H", "30D", "BUDGET LEFT", "BURN 1H", "6H"
         );
     }
     for one in &json.objectives {
         let pool = one.pool.as_ref().map(|pool| format!("{pool} ")).unwrap_or_default();
         let under = one.under_ms.map(|ms| format!(" under {}", ms_text(ms))).unwrap_or_default();
-        let what = format!("{} {pool}{} {}{under}", one.scope, one.name, one.objective);
+        let subject = format!("{} {pool}{} {}{under}", one.scope, one.name, one.objective);
         let kept_text = |window: &str| one.windows.get(window).map(window_text).unwrap_or_default();
         let left = one.windows.get("30d").map_or(0.0, |window| window.budget_left * 100.0);
         let burn = |window: &str| one.burn_rates.get(window).copied().unwrap_or(0.0);
         let _ = write!(
             out,
-            "{what:<44}{:>9}{:>10}{:>10}{:>10}{:>13}{:>8.1}{:>8.1}",
+            "{subject:<44}{:>9}{:>10}{:>10}{:>10}{:>13}{:>8.1}{:>8.1}",
             percent_text(one.promised),
             kept_text("1h"),
             kept_text("24h"),
@@ -171,15 +180,15 @@ fn render_text(json: &SloJson) -> String {
         out.push('\n');
     }
     if !json.restoration.is_empty() {
-        out.push_str("\nfrom onset to restoration, of so many incidents that are kept\n");
+        out.push_str("\nfrom onset to restoration, over the stored incidents\n");
     }
     for one in &json.restoration {
         let (median, p90) = (ms_text(one.median_ms), ms_text(one.p90_ms));
-        let what = format!("{} {} {}", one.scope, one.pool, one.name);
+        let subject = format!("{} {} {}", one.scope, one.pool, one.name);
         let worst = ms_text(one.worst_ms);
         let _ = writeln!(
             out,
-            "  {what:<42}median {median}, p90 {p90}, worst {worst}, of {}",
+            "  {subject:<42}median {median}, p90 {p90}, worst {worst}, of {}",
             one.incidents
         );
     }
@@ -190,7 +199,7 @@ fn window_text(window: &WindowJson) -> String {
     if window.requests == 0 { "-".to_owned() } else { percent_text(window.kept) }
 }
 
-/// `99.95%`, with no more digits than say something.
+/// `99.95%`, without trailing zeros.
 fn percent_text(share: f64) -> String {
     let text = format!("{:.4}", share * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))

@@ -1,4 +1,4 @@
-//! Incidents for people: a table with one line for each, and the story of one.
+//! Incidents as plain text: a table with one line each, and the timeline of single ones.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::incident_store::IncidentReport;
 use super::joined_incidents::{IncidentEntry, IncidentScope};
 use super::record::{IncidentRecord, PredictedDetection};
 
-/// Room between two columns.
+/// Space between two columns.
 const COLUMN_GAP: &str = "  ";
 
 const TABLE_HEADER: [&str; 10] = [
@@ -26,10 +26,10 @@ const TABLE_HEADER: [&str; 10] = [
     "RESTORED",
 ];
 
-/// Columns that hold numbers stand to the right.
+/// Columns of numbers.
 const RIGHT_ALIGNED_COLUMNS: [usize; 6] = [0, 4, 5, 6, 7, 8];
 
-/// A table, the newest first; endpoints that failed together are one line.
+/// A table of incidents, newest first. Endpoints that failed together share one line.
 pub fn render_table(report: &IncidentReport) -> String {
     let top_level = report.top_level();
     if top_level.is_empty() {
@@ -47,7 +47,7 @@ pub fn render_table(report: &IncidentReport) -> String {
         push_line(&mut out, &row.each_ref().map(String::as_str), &widths);
     }
     if top_level.iter().any(|entry| entry.has_exceeded_prediction() == Some(true)) {
-        out.push_str("! took longer than anything that was predicted\n");
+        out.push_str("! took longer than every prediction\n");
     }
     out
 }
@@ -105,18 +105,18 @@ fn place_text(entry: &IncidentEntry) -> String {
 fn restored_text(record: &IncidentRecord) -> String {
     match (record.restoration_us(), record.ended) {
         (Some(after), _) => format!("after {}", time_text(after)),
-        (None, Some(fate)) => fate.as_str().to_owned(),
+        (None, Some(resolution)) => resolution.as_str().to_owned(),
         (None, None) => "still down".to_owned(),
     }
 }
 
-/// The same inside of a sentence.
+/// The end of an incident, for use in a sentence.
 fn outcome_text(record: &IncidentRecord) -> String {
     let how = restored_text(record);
     if record.restored_us.is_some() { format!("restored {how}") } else { how }
 }
 
-/// The stories of all, each with its timeline; those of members are left out.
+/// The timelines of all incidents that are not members of another one.
 pub fn render_timelines(report: &IncidentReport) -> String {
     let top_level = report.top_level();
     if top_level.is_empty() {
@@ -153,10 +153,10 @@ fn render_timeline(entry: &IncidentEntry, report: &IncidentReport) -> String {
     at("first evidence", Some(record.first_bad_us), "the exchange that failed first began");
     at("suspect", Some(record.suspect_us), "");
     at("verdict", Some(record.verdict_us), "");
-    at("shift", record.shift_us, "traffic has moved");
-    at("last failure", record.last_failure_us, "the last that a client saw");
+    at("shift", record.shift_us, "traffic moved away");
+    at("last failure", record.last_failure_us, "the last one that a client saw");
     at("restored", record.restored_us, "");
-    at("ramp full", record.ramp_full_us, "all of its share");
+    at("ramp full", record.ramp_full_us, "full share again");
     if record.restored_us.is_none() {
         at("ended", record.ended_us, record.ended.map_or("", |resolution| resolution.as_str()));
     }
@@ -201,7 +201,7 @@ fn push_measurements(entry: &IncidentEntry, out: &mut String) {
             let _ = writeln!(out, "  {:<16}{best} to {worst}, by probes alone", "closed form");
         }
         if entry.has_exceeded_prediction() == Some(true) {
-            let _ = writeln!(out, "  {:<16}longer than anything that was predicted", "!");
+            let _ = writeln!(out, "  {:<16}longer than every prediction", "!");
         }
     }
     let gap = record.last_failure_us.map(|_| time_text(record.gap_us()));
@@ -298,7 +298,7 @@ mod tests {
             .map(|label| timeline.find(label).unwrap_or_else(|| panic!("{label} in\n{timeline}")))
             .collect();
         assert!(places.is_sorted(), "{timeline}");
-        assert!(timeline.contains("longer than anything"), "{timeline}");
+        assert!(timeline.contains("longer than every prediction"), "{timeline}");
         assert!(timeline.contains("4 failed (4 reset; 0 could be sent again)"), "{timeline}");
         assert!(timeline.contains("10.0.0.2:80"), "{timeline}");
         assert_eq!(render_timelines(&IncidentReport::default()), "no such incident\n");

@@ -1,8 +1,9 @@
-//! The thread of the ledger. It alone may be held up by a disk.
+//! The thread of the ledger. Only this thread waits for the disk.
 
 use std::collections::{HashMap, HashSet};
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,42 +11,45 @@ use std::time::{Duration, Instant};
 
 use crate::config::model::LedgerRetention;
 use crate::logic::incident::Incident;
-use crate::net::ledger_store::{LedgerStore, OpenedLedger};
+use crate::net::ledger_store::{LedgerContents, LedgerStore, OpenedLedger};
 
 use super::error_budgets::ErrorBudgets;
 use super::incident_store::{IncidentStore, LedgerEndpointKey, join_window_us};
-use super::prediction_cache::{PredictionCache, PredictionContext};
-use super::record::IncidentResolution;
+use super::prediction_cache::{PredictionCache, PredictionContext, PredictionKey};
+use super::query::{IncidentFormat, IncidentQuery};
+use super::record::{DetectionQuantiles, IncidentResolution};
 use super::{
     IncidentReport, InstanceShared, LedgerConfig, LedgerHandle, LedgerMessage, LedgerReply,
     WallClock, parse_records, render_reply, slo,
 };
 
-/// Notes that are taken before they are written, at most: one write serves them all.
+/// Limit of messages handled between two writes.
 const MAX_BATCH: usize = 4_096;
 
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// Between two attempts to open a file that another process has open: one that leaves lets go soon.
+/// Interval of attempts to open a file that another process holds: a process that stops releases it
+/// soon.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The same where it cannot be opened for another reason.
+/// Interval of attempts to open the file after other errors.
 const ERROR_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two looks at what workers have counted.
+/// Interval of reading the counters of workers.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two writes of budgets: so much of their history a crash may cost.
+/// Interval of writing budgets: a crash loses at most this much of their history.
 const BUDGETS_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Another process may have the file open for this long before anybody is told.
+/// The log warns when another process has held the file for this long.
 const LOCK_WARNING_AFTER: Duration = Duration::from_secs(60);
 
 enum LedgerFile {
-    /// There is none, and there shall be none.
+    /// Without a state directory, or released to another process.
     Disabled,
     Open(LedgerStore),
-    /// To be opened; when to try, and whether it has been open before.
+    /// Not open yet, or closed after an error: time of the next attempt, and whether it was open
+    /// before.
     Closed {
         next: Instant,
         was_open: bool,
@@ -64,9 +68,9 @@ pub(super) struct LedgerWorker {
     budgets: ErrorBudgets,
     sample_due: Instant,
     budgets_due: Instant,
-    /// What is down as a predecessor has left it, once that is known.
+    /// Endpoints that the predecessor left down, once control has reported them.
     inherited_down: Option<HashSet<LedgerEndpointKey>>,
-    /// What serves again before its predecessor's file is open, and since when.
+    /// Endpoints that came up before the predecessor's file was open, and the time of it.
     restored_early: HashMap<LedgerEndpointKey, u64>,
     started: Instant,
     has_warned: bool,
@@ -81,7 +85,7 @@ impl LedgerWorker {
     ) -> Self {
         let clock = WallClock::read();
         let now = Instant::now();
-        let disk = match directory {
+        let file = match directory {
             Some(_) => LedgerFile::Closed { next: now, was_open: false },
             None => LedgerFile::Disabled,
         };
@@ -89,7 +93,7 @@ impl LedgerWorker {
             ledger,
             clock,
             directory,
-            file: disk,
+            file,
             incidents: IncidentStore::new(clock),
             predictions: PredictionCache::default(),
             config: Arc::new(LedgerConfig { bounds, ..LedgerConfig::default() }),
@@ -139,7 +143,7 @@ impl LedgerWorker {
         self.clock.unix_micros(Instant::now())
     }
 
-    /// Takes a note; whether it is the last.
+    /// Handles one message; returns whether it is the last.
     fn handle_message(&mut self, message: LedgerMessage) -> bool {
         let now_us = self.now_us();
         match message {
@@ -151,28 +155,14 @@ impl LedgerWorker {
             }
             LedgerMessage::OpenIncidents(open) => self.incidents.update_open(&open, now_us),
             LedgerMessage::RampEnded { pool, place, address, at } => {
-                let address = address.map(|address| address.to_string());
-                let of = (&*pool, place.to_string());
+                let (place, address) = (place.to_string(), address.map(|one| one.to_string()));
                 let at_us = self.clock.unix_micros(at);
-                self.incidents.ramp_ended((of.0, &of.1, address.as_deref()), at_us);
+                self.incidents.ramp_ended((&pool, &place, address.as_deref()), at_us);
             }
             LedgerMessage::EndpointServes { pool, address, at } => {
-                let name = (pool.to_string(), address.to_string());
-                let at_us = self.clock.unix_micros(at);
-                self.incidents.end_adopted(&name, IncidentResolution::Restored, Some(at_us));
-                if matches!(self.file, LedgerFile::Closed { was_open: false, .. }) {
-                    self.restored_early.insert(name, at_us);
-                }
-                self.finish_inheritance();
+                self.on_endpoint_serves((pool.to_string(), address.to_string()), at);
             }
-            LedgerMessage::InheritedDown(down) => {
-                let name =
-                    |(pool, address): (Arc<str>, _)| (pool.to_string(), format!("{address}"));
-                let down: HashSet<LedgerEndpointKey> = down.into_iter().map(name).collect();
-                self.incidents.retain_adopted(|name| down.contains(name));
-                self.inherited_down = Some(down);
-                self.finish_inheritance();
-            }
+            LedgerMessage::InheritedDown(down) => self.on_inherited_down(down),
             LedgerMessage::ConfigChanged(setup) => {
                 self.budgets.configure(&setup.route_slos, &setup.pools);
                 self.config = setup;
@@ -180,42 +170,14 @@ impl LedgerWorker {
             LedgerMessage::ZoneAttempts(zones) => {
                 self.budgets.sample_zones(zones, now_us / 1_000_000);
             }
-            LedgerMessage::Predicted(key, simulated) => {
-                let is_zone = key.is_zone();
-                for id in self.predictions.complete(&key, simulated, &self.ledger.messages) {
-                    self.incidents.update_record(id, |record| {
-                        let part = if is_zone {
-                            &mut record.predicted_zone
-                        } else {
-                            &mut record.predicted
-                        };
-                        if let Some(predicted) = part {
-                            predicted.simulated = simulated;
-                        }
-                    });
-                }
-            }
-            LedgerMessage::QueryIncidents { query, open, reply: to } => {
+            LedgerMessage::Predicted(key, simulated) => self.on_predicted(&key, simulated),
+            LedgerMessage::QueryIncidents { query, open, reply } => {
                 self.incidents.update_open(&open, now_us);
-                let interval = self.config.max_probe_interval();
-                let allowed = |pool: &str| self.budgets.allowed_failures(pool, now_us / 1_000_000);
-                let _ = to.send(render_reply(
-                    &query,
-                    self.incidents.records(),
-                    interval,
-                    now_us,
-                    allowed,
-                ));
+                let _ = reply.send(self.incidents_reply(&query, now_us));
             }
-            LedgerMessage::QuerySlo { form, open, reply: to } => {
+            LedgerMessage::QuerySlo { form, open, reply } => {
                 self.incidents.update_open(&open, now_us);
-                self.sample_counters(true);
-                let report = IncidentReport::from_records(
-                    self.incidents.records(),
-                    self.config.max_probe_interval(),
-                );
-                let statuses = self.budgets.objective_statuses(now_us / 1_000_000);
-                let _ = to.send(LedgerReply::Rendered(form, slo::render(&statuses, &report, form)));
+                let _ = reply.send(self.slo_reply(form, now_us));
             }
             LedgerMessage::ReleaseFile => {
                 self.sample_counters(true);
@@ -228,8 +190,52 @@ impl LedgerWorker {
         false
     }
 
-    /// Notes an incident, and asks what was to be expected of it: as one of an endpoint, and as one of
-    /// its zone once there are others.
+    fn on_endpoint_serves(&mut self, key: LedgerEndpointKey, at: Instant) {
+        let at_us = self.clock.unix_micros(at);
+        self.incidents.end_adopted(&key, IncidentResolution::Restored, Some(at_us));
+        if matches!(self.file, LedgerFile::Closed { was_open: false, .. }) {
+            self.restored_early.insert(key, at_us);
+        }
+        self.finish_inheritance();
+    }
+
+    fn on_inherited_down(&mut self, down: Vec<(Arc<str>, SocketAddr)>) {
+        let key = |(pool, address): (Arc<str>, SocketAddr)| (pool.to_string(), address.to_string());
+        let down: HashSet<LedgerEndpointKey> = down.into_iter().map(key).collect();
+        self.incidents.retain_adopted(|key| down.contains(key));
+        self.inherited_down = Some(down);
+        self.finish_inheritance();
+    }
+
+    fn on_predicted(&mut self, key: &PredictionKey, simulated: Option<DetectionQuantiles>) {
+        let is_zone = key.is_zone();
+        for id in self.predictions.complete(key, simulated, &self.ledger.messages) {
+            self.incidents.update_record(id, |record| {
+                let prediction =
+                    if is_zone { &mut record.predicted_zone } else { &mut record.predicted };
+                if let Some(prediction) = prediction {
+                    prediction.simulated = simulated;
+                }
+            });
+        }
+    }
+
+    fn incidents_reply(&self, query: &IncidentQuery, now_us: u64) -> LedgerReply {
+        let interval = self.config.max_probe_interval();
+        let allowed = |pool: &str| self.budgets.allowed_failures(pool, now_us / 1_000_000);
+        render_reply(query, self.incidents.records(), interval, now_us, allowed)
+    }
+
+    fn slo_reply(&mut self, format: IncidentFormat, now_us: u64) -> LedgerReply {
+        self.sample_counters(true);
+        let interval = self.config.max_probe_interval();
+        let report = IncidentReport::from_records(self.incidents.records(), interval);
+        let statuses = self.budgets.objective_statuses(now_us / 1_000_000);
+        LedgerReply::Rendered(format, slo::render(&statuses, &report, format))
+    }
+
+    /// Adds an incident and requests its prediction: for the endpoint, and for the zone once other
+    /// endpoints of it have failed too.
     fn on_incident_began(&mut self, incident: &Incident, config: &Arc<LedgerConfig>) {
         let now_us = self.now_us();
         let id = self.incidents.begin_incident(incident, now_us);
@@ -238,21 +244,21 @@ impl LedgerWorker {
         };
         let here = config.here.as_ref();
         let rate_rps = self.budgets.rate_rps(&pool.name);
-        let case = PredictionContext { generation: config.generation, here, pool, rate_rps };
+        let context = PredictionContext { generation: config.generation, here, pool, rate_rps };
         let messages = &self.ledger.messages;
-        let predicted = self.predictions.predict(id, incident, false, case, messages);
+        let predicted = self.predictions.predict(id, incident, false, context, messages);
         self.incidents.update_record(id, |record| record.predicted = Some(predicted));
-        // The first one stands for its zone, where it does.
+        // The first incident of a zone carries the prediction for the zone.
         let others = self.incidents.neighbors_of(id, join_window_us(config.max_probe_interval()));
         if let Some(first) = others.into_iter().min() {
-            let predicted = self.predictions.predict(first, incident, true, case, messages);
+            let predicted = self.predictions.predict(first, incident, true, context, messages);
             self.incidents.update_record(first, |record| {
                 record.predicted_zone.get_or_insert(predicted);
             });
         }
     }
 
-    /// When nothing is left of what a predecessor left open, nobody need tell what serves.
+    /// Once no adopted incident is left, messages about endpoints that serve are no longer needed.
     fn finish_inheritance(&self) {
         let is_open = matches!(self.file, LedgerFile::Open(_) | LedgerFile::Disabled);
         if is_open && self.inherited_down.is_some() && !self.incidents.has_adopted() {
@@ -260,7 +266,7 @@ impl LedgerWorker {
         }
     }
 
-    /// Opens the file if it is time to.
+    /// Opens the file if the next attempt is due.
     fn open_file_if_due(&mut self) {
         let (LedgerFile::Closed { next, was_open }, Some(directory)) =
             (&self.file, &self.directory)
@@ -271,50 +277,24 @@ impl LedgerWorker {
         if now < *next {
             return;
         }
-        let shown = directory.display();
-        let OpenedLedger { store, contents, quarantined: aside } = match LedgerStore::open(
-            directory,
-        ) {
+        let opened = match LedgerStore::open(directory) {
             Ok(opened) => opened,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if !self.has_warned && self.started.elapsed() > LOCK_WARNING_AFTER {
-                    self.has_warned = true;
-                    tracing::warn!("the ledger in {shown} is still open in another process");
-                }
-                self.file = LedgerFile::Closed { next: now + BUSY_RETRY_INTERVAL, was_open };
-                return;
-            }
             Err(error) => {
-                tracing::error!(%error, "the ledger in {shown} cannot be opened; kept in memory");
-                self.file = LedgerFile::Closed { next: now + ERROR_RETRY_INTERVAL, was_open };
+                let retry_interval = self.on_open_error(&error);
+                self.file = LedgerFile::Closed { next: now + retry_interval, was_open };
                 return;
             }
         };
-        if let Some((aside, why)) = &aside {
-            let aside = aside.display();
+        let OpenedLedger { store, contents, quarantined } = opened;
+        if let Some((path, reason)) = &quarantined {
+            let path = path.display();
             tracing::error!(
-                "the ledger could not be read ({why}): it lies in {aside}, a new one begins"
+                "the ledger could not be read ({reason}): it is moved to {path}, a new one begins"
             );
         }
         if !was_open {
-            let (records, lost) = parse_records(&contents);
-            if lost > 0 {
-                tracing::warn!(lost, "incidents in the ledger cannot be understood");
-            }
-            let is_successor = self.ledger.gauges.is_successor.load(Relaxed);
-            let (inherited, back) = (&self.inherited_down, &self.restored_early);
-            let is_still_down = |name: &LedgerEndpointKey| {
-                is_successor
-                    && (back.contains_key(name)
-                        || inherited.as_ref().is_none_or(|down| down.contains(name)))
-            };
-            self.budgets.load_series(&contents.budgets);
-            let shift = self.incidents.adopt(records, is_still_down);
-            self.predictions.shift_incident_ids(shift);
-            for (name, at_us) in std::mem::take(&mut self.restored_early) {
-                self.incidents.end_adopted(&name, IncidentResolution::Restored, Some(at_us));
-            }
-        } else if aside.is_some() {
+            self.adopt_contents(&contents);
+        } else if quarantined.is_some() {
             self.incidents.mark_all_dirty();
             self.budgets.mark_dirty();
         }
@@ -323,7 +303,44 @@ impl LedgerWorker {
         self.finish_inheritance();
     }
 
-    /// Looks at what workers have counted, once a second or now.
+    /// Logs why the file cannot be opened; returns the time until the next attempt.
+    fn on_open_error(&mut self, error: &io::Error) -> Duration {
+        let path = self.directory.as_deref().map(Path::display);
+        let path = path.map_or_else(String::new, |path| path.to_string());
+        if error.kind() != ErrorKind::WouldBlock {
+            tracing::error!(%error, "the ledger in {path} cannot be opened; kept in memory");
+            return ERROR_RETRY_INTERVAL;
+        }
+        if !self.has_warned && self.started.elapsed() > LOCK_WARNING_AFTER {
+            self.has_warned = true;
+            tracing::warn!("the ledger in {path} is still held by another process");
+        }
+        BUSY_RETRY_INTERVAL
+    }
+
+    /// Takes over what earlier processes stored. An incident that a predecessor left open continues
+    /// if its endpoint is still down, or came up since: then it ends at that time.
+    fn adopt_contents(&mut self, contents: &LedgerContents) {
+        let (records, lost) = parse_records(contents);
+        if lost > 0 {
+            tracing::warn!(lost, "incidents in the ledger cannot be parsed");
+        }
+        let is_successor = self.ledger.gauges.is_successor.load(Relaxed);
+        let (inherited_down, restored) = (&self.inherited_down, &self.restored_early);
+        let is_still_down = |key: &LedgerEndpointKey| {
+            is_successor
+                && (restored.contains_key(key)
+                    || inherited_down.as_ref().is_none_or(|down| down.contains(key)))
+        };
+        self.budgets.load_series(&contents.budgets);
+        let shift = self.incidents.adopt(records, is_still_down);
+        self.predictions.shift_incident_ids(shift);
+        for (key, at_us) in std::mem::take(&mut self.restored_early) {
+            self.incidents.end_adopted(&key, IncidentResolution::Restored, Some(at_us));
+        }
+    }
+
+    /// Reads the counters of workers if a sample is due, or if `is_immediate`.
     fn sample_counters(&mut self, is_immediate: bool) {
         let now = Instant::now();
         if !is_immediate && now < self.sample_due {
@@ -336,14 +353,14 @@ impl LedgerWorker {
         self.ledger.gauges.objective_statuses.store(Arc::new(statuses));
     }
 
-    /// Lets go of what is too much, and has the rest on the disk.
+    /// Prunes incidents, and writes all changes.
     fn flush(&mut self, is_last: bool) {
         let now_us = self.now_us();
         self.incidents.prune(&self.config.bounds, now_us);
         self.ledger.gauges.stored.store(self.incidents.len() as u64, Relaxed);
         let store = match &self.file {
             LedgerFile::Open(store) => store,
-            // Nothing will ever be written, or all that is there.
+            // Nothing will be written, or everything is.
             LedgerFile::Disabled => return self.incidents.mark_written(),
             LedgerFile::Closed { .. } => return,
         };

@@ -65,9 +65,8 @@ pub struct Family {
 
 /// The place of a family in the table.
 ///
-/// # Panics
-/// At compile time, as all callers are constants: if the table has no such family, or one of another
-/// kind or with another number of labels.
+/// # Panics At compile time, as all callers are constants: if the table has no such family, or one
+/// of another kind or with another number of labels.
 const fn find(table: &[Family], name: &str, kind: MetricKind, label_count: usize) -> usize {
     let mut index = 0;
     while index < table.len() {
@@ -91,7 +90,8 @@ const fn is_equal(left: &[u8], right: &[u8]) -> bool {
     index == left.len() && index == right.len()
 }
 
-/// A counter family with `N` labels. Values of labels always follow the order of [`Family::labels`].
+/// A counter family with `N` labels. Values of labels always follow the order of
+/// [`Family::labels`].
 #[derive(Clone, Copy, Debug)]
 pub struct CounterFamily<const N: usize> {
     pub(super) index: usize,

@@ -30,10 +30,13 @@ enum FamilySeries {
     },
 }
 
-/// Series by the values of their labels, sorted: so that a lookup does not allocate, and the order on
-/// the page is stable.
+/// Series by the values of their labels, sorted: so that a lookup does not allocate, and the order
+/// on the page is stable.
 #[derive(Debug)]
-struct SeriesTable<T>(RwLock<Vec<(Box<[Box<str>]>, Arc<T>)>>);
+struct SeriesTable<T>(RwLock<Vec<Series<T>>>);
+
+/// Values of the labels, and the cell of the series.
+type Series<T> = (Box<[Box<str>]>, Arc<T>);
 
 impl<T> SeriesTable<T> {
     fn new() -> Self {
@@ -41,7 +44,7 @@ impl<T> SeriesTable<T> {
     }
 
     fn get_or_insert(&self, values: &[impl AsRef<str>], new: impl FnOnce() -> T) -> Arc<T> {
-        let find = |all: &[(Box<[Box<str>]>, Arc<T>)]| {
+        let find = |all: &[Series<T>]| {
             all.binary_search_by(|(labels, _)| {
                 labels.iter().map(AsRef::as_ref).cmp(values.iter().map(AsRef::as_ref))
             })
@@ -106,8 +109,8 @@ pub fn registry() -> &'static MetricsRegistry {
     &REGISTRY
 }
 
-/// Makes the process's registry the global recorder of the `metrics` facade. Another recorder that was
-/// installed before stays: the handles of [`families`] do not depend on it.
+/// Makes the process's registry the global recorder of the `metrics` facade. Another recorder that
+/// was installed before stays: the handles of [`families`] do not depend on it.
 pub fn install_recorder() {
     let _ = metrics::set_global_recorder(registry());
 }
@@ -153,38 +156,38 @@ impl MetricsRegistry {
 }
 
 impl<const N: usize> CounterFamily<N> {
-    /// The registry's handle of one series. The first call for a series creates it; later ones do not
-    /// allocate.
-    pub fn with<S: AsRef<str>>(self, values: [S; N]) -> Counter {
-        registry().counter(self.index, &values)
+    /// The registry's handle of one series. The first call for a series creates it; later ones do
+    /// not allocate.
+    pub fn with<S: AsRef<str>>(self, values: &[S; N]) -> Counter {
+        registry().counter(self.index, values)
     }
 }
 
 impl CounterFamily<0> {
     /// The handle of the only series.
     pub fn handle(self) -> Counter {
-        self.with::<&str>([])
+        self.with::<&str>(&[])
     }
 }
 
 impl<const N: usize> GaugeFamily<N> {
     /// As [`CounterFamily::with`].
-    pub fn with<S: AsRef<str>>(self, values: [S; N]) -> Gauge {
-        registry().gauge(self.index, &values)
+    pub fn with<S: AsRef<str>>(self, values: &[S; N]) -> Gauge {
+        registry().gauge(self.index, values)
     }
 }
 
 impl GaugeFamily<0> {
     /// The handle of the only series.
     pub fn handle(self) -> Gauge {
-        self.with::<&str>([])
+        self.with::<&str>(&[])
     }
 }
 
 impl<const N: usize> HistogramFamily<N> {
     /// As [`CounterFamily::with`]. Durations are recorded in seconds.
-    pub fn with<S: AsRef<str>>(self, values: [S; N]) -> Histogram {
-        registry().histogram(self.index, &values)
+    pub fn with<S: AsRef<str>>(self, values: &[S; N]) -> Histogram {
+        registry().histogram(self.index, values)
     }
 }
 
@@ -206,8 +209,9 @@ impl Collect for MetricsRegistry {
     }
 }
 
-/// The place of a key's family, and the values of its labels in the family's order; labels that the key
-/// lacks are empty. `None` if the table has no such family: the facade's samples are then dropped.
+/// The place of a key's family, and the values of its labels in the family's order; labels that the
+/// key lacks are empty. `None` if the table has no such family: the facade's samples are then
+/// dropped.
 fn resolve(key: &Key) -> Option<(usize, Vec<&str>)> {
     let index = families().iter().position(|family| family.name == key.name())?;
     let value = |name: &&str| {

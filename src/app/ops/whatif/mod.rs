@@ -1,4 +1,5 @@
-//! What becomes of traffic when something is lost, told to people and programs.
+//! `/api/v1/whatif`: the traffic after the loss of endpoints, zones or regions, as JSON and as
+//! plain text.
 
 pub mod query;
 
@@ -44,11 +45,11 @@ struct WhatIfZoneJson {
     endpoints: u32,
 }
 
-/// Has a thread answer from what is believed and asked for now: whether everything holds, and the
-/// page. The director's own thread has other things to do.
+/// Answers from the current health and load on a thread of its own, since the simulation would
+/// delay the control thread. The result is whether everything holds, and the page.
 ///
 /// # Errors
-/// When there is no such thing to lose.
+/// If no pool has the lost target.
 pub fn answer(
     director: &Director,
     query: WhatIfQuery,
@@ -57,34 +58,34 @@ pub fn answer(
     if let Some(unknown) = query.lose.iter().find(|what| !has_target_in_topology(what, &topology)) {
         return Err(format!("no pool has {unknown}"));
     }
-    let (health_export, flows, nearness) =
+    let (health, zone_loads, latency_orders) =
         (director.export_health(), director.zone_loads(), director.latency_order());
     let orders = director.orders().iter().cloned().collect();
     let (sender, receiver) = oneshot::channel();
-    let make = move || {
-        let question = WhatIfInput {
+    let simulate = move || {
+        let input = WhatIfInput {
             topology: &topology,
-            health: health_export,
+            health,
             orders,
-            zone_loads: flows,
-            latency_orders: nearness,
+            zone_loads,
+            latency_orders,
             lost_targets: &query.lose,
         };
-        let outlooks = whatif(&question, Instant::now());
+        let outlooks = whatif(&input, Instant::now());
         let _ = sender
             .send((can_serve_all(&outlooks), render_answer(&query.lose, &outlooks, query.format)));
     };
-    // Without a thread the channel closes, which is an answer too.
-    let _ = std::thread::Builder::new().name("whatif".to_owned()).spawn(make);
+    // Without a thread the sender is dropped, and the receiver gets an error.
+    let _ = std::thread::Builder::new().name("whatif".to_owned()).spawn(simulate);
     Ok(receiver)
 }
 
-/// Whether every pool serves all the same, within what it can take.
+/// Whether every pool still serves within its capacity.
 pub fn can_serve_all(outlooks: &[PoolOutlook]) -> bool {
     outlooks.iter().all(PoolOutlook::can_carry_load)
 }
 
-/// The answer, as it was asked for.
+/// The page in the requested format.
 pub fn render_answer(
     lost: &[TopologySelector],
     outlooks: &[PoolOutlook],
@@ -178,8 +179,10 @@ fn push_verdict(outlook: &PoolOutlook, page: &mut String) {
             "too little is left (evict.panic_percent): all endpoints get traffic, the lost ones too",
         );
     }
-    for CapacityOverload { subject: what, rate_rps, capacity_rps } in outlook.overloads() {
-        line(&format!("{what} would get {rate_rps:.0} requests/s and can take {capacity_rps:.0}"));
+    for CapacityOverload { subject, rate_rps, capacity_rps } in outlook.overloads() {
+        line(&format!(
+            "{subject} would get {rate_rps:.0} requests/s and can take {capacity_rps:.0}"
+        ));
     }
     if outlook.can_carry_load() {
         line("holds");

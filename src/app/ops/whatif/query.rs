@@ -1,24 +1,24 @@
-//! What `/api/v1/whatif` is asked: `lose=…&lose=…&format=…`.
+//! The query of `/api/v1/whatif`: `lose=…&lose=…&format=…`.
 
 use crate::app::ops::explain::query::{ExplainFormat, percent_encode, query_pairs};
 use crate::logic::model::selector::TopologySelector;
 
-/// The keys of the query, for whoever got them wrong.
+/// The keys of the query, for error messages.
 const QUERY_HELP: &str = "`lose` (an address, a region/zone or a region; as often as needed) and `format` \
                     (json or text)";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WhatIfQuery {
     pub lose: Vec<TopologySelector>,
-    /// How the answer is written.
+    /// Format of the answer.
     pub format: ExplainFormat,
 }
 
 impl WhatIfQuery {
-    /// Reads the part of a target that follows the question mark.
+    /// Parses the query part of a request's target.
     ///
     /// # Errors
-    /// When it does not say what is lost, or says something that has no meaning.
+    /// If `lose` is missing, a key is unknown or a value is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
         for (key, value) in query_pairs(text) {
@@ -29,7 +29,7 @@ impl WhatIfQuery {
                 ("format", _) => {
                     return Err(format!("`{value}` is not a format; the keys are {QUERY_HELP}"));
                 }
-                _ => return Err(format!("`{key}` has no meaning here; the keys are {QUERY_HELP}")),
+                _ => return Err(format!("`{key}` is not a key; the keys are {QUERY_HELP}")),
             }
         }
         if query.lose.is_empty() {
@@ -40,7 +40,7 @@ impl WhatIfQuery {
         Ok(query)
     }
 
-    /// The target that asks this.
+    /// The request's target for this query.
     pub fn to_request_target(&self) -> String {
         let lose =
             self.lose.iter().map(|loss| format!("lose={}&", percent_encode(&loss.to_string())));
@@ -52,13 +52,15 @@ impl WhatIfQuery {
     }
 }
 
-/// Reads what is lost.
+/// Parses the name of a lost endpoint, zone or region.
 ///
 /// # Errors
-/// When it is nothing of the kind.
+/// If it has none of these forms.
 pub fn parse_loss(text: &str) -> Result<TopologySelector, String> {
     TopologySelector::parse(text).ok_or_else(|| {
-        format!("`{text}` is no address such as 10.0.1.11:9000, no region/zone and no region")
+        format!(
+            "`{text}` is neither an address such as 10.0.1.11:9000, nor a region/zone, nor a region"
+        )
     })
 }
 
@@ -75,7 +77,7 @@ mod tests {
         let (_, text) = target.split_once('?').expect("a query");
         assert_eq!(WhatIfQuery::parse(text), Ok(query));
         assert!(WhatIfQuery::parse("").expect_err("what?").contains("?lose="));
-        assert!(WhatIfQuery::parse("lose=a/b/c").expect_err("what?").contains("no region"));
-        assert!(WhatIfQuery::parse("lost=a").expect_err("what?").contains("`lost` has no meaning"));
+        assert!(WhatIfQuery::parse("lose=a/b/c").expect_err("what?").contains("nor a region"));
+        assert!(WhatIfQuery::parse("lost=a").expect_err("what?").contains("`lost` is not a key"));
     }
 }

@@ -1,4 +1,4 @@
-//! An endpoint, explained to people.
+//! The explanation of an endpoint as plain text.
 
 use std::time::Instant;
 
@@ -57,7 +57,7 @@ pub(super) fn render(
     page.push_pool(&facts.pool);
 }
 
-/// What it is suspected or down for, and by whom.
+/// The failure for which the endpoint is suspect or down, and the source of its evidence.
 pub(in crate::app::ops::explain) fn failure_and_source(
     facts: &EndpointFacts,
 ) -> Option<(Failure, Option<EvidenceSource>)> {
@@ -115,13 +115,13 @@ fn traffic_lines(facts: &EndpointFacts, page: &ExplainPage) -> Vec<String> {
         weight.push_str(if facts.is_degraded { ", degraded)" } else { ")" });
     }
     let gets = match facts.eligibility {
-        Eligibility::Drained => "none: an operator has drained it",
+        Eligibility::Drained => "none: an order drains it",
         _ if facts.pool.is_in_panic => "as all others",
         Eligibility::Out => "none",
         Eligibility::Unknown => "none before its first pass",
         Eligibility::Clear => "any request",
         Eligibility::Doubted => "requests that can be sent again",
-        Eligibility::Suspect => "requests that nobody else can serve",
+        Eligibility::Suspect => "requests that no other endpoint can serve",
         Eligibility::LastResort => "requests that no endpoint outside its zone can serve",
         Eligibility::Trial => "trials: single requests that can be sent again",
     };
@@ -158,27 +158,27 @@ fn verdict_lines(facts: &EndpointFacts, page: &ExplainPage) -> Vec<String> {
             lines.push(format!("held down for {} more, then on trial", page.remaining_text(until)));
         }
         Some(EjectionTrial::Running {
-            consecutive_successes: good_in_a_row,
+            consecutive_successes,
             needed,
             gap,
-            trials_taken: taken,
-            timeout_at: patience_until,
+            trials_taken,
+            timeout_at,
         }) => {
             lines.push(format!(
-                "on trial: {good_in_a_row} of {needed} answered well in a row, one each {} at most; \
-                 {taken} taken so far",
+                "on trial: {consecutive_successes} of {needed} answered well in a row, at most one every {}; \
+                 {trials_taken} taken so far",
                 duration_text(gap)
             ));
             lines.push(format!(
-                "without any trial it gets its chance in {}",
-                page.remaining_text(patience_until)
+                "without a trial request it serves again in {}",
+                page.remaining_text(timeout_at)
             ));
         }
     }
     lines
 }
 
-/// How a probe ended, in words.
+/// One row of the table of probes.
 fn probe_row(probe: &ProbeFacts, page: &ExplainPage) -> [String; 3] {
     let result = match probe.outcome {
         ProbeOutcome::Pass { latency } => format!("pass in {}", duration_text(latency)),
@@ -199,21 +199,21 @@ fn ago_text(at: Instant, page: &ExplainPage) -> String {
 
 fn next_probe_text(facts: &EndpointFacts, page: &ExplainPage) -> String {
     let next = match facts.next_probe {
-        _ if facts.is_waiting_for_budget => "due, and waits for the budget of probes".to_owned(),
+        _ if facts.is_waiting_for_budget => "due, but the budget of probes is used up".to_owned(),
         None => "when the running one has ended".to_owned(),
         Some(at) => format!("in {}", page.remaining_text(at)),
     };
-    let why = match facts.cadence {
+    let reason = match facts.cadence {
         Cadence::New => "nothing is known yet",
         Cadence::Steady => "up",
-        Cadence::Vouched => "up, and traffic vouches for it",
+        Cadence::Vouched => "up, and traffic succeeds",
         Cadence::Doubted => "up, but requests fail",
         Cadence::Suspect => "suspect",
-        Cadence::Returning => "on its way back",
+        Cadence::Returning => "returning",
         Cadence::Down => "down",
         Cadence::Panic => "down, and the pool is in panic",
     };
-    format!("{next}; every {}: {why}", duration_text(facts.period))
+    format!("{next}; every {}: {reason}", duration_text(facts.period))
 }
 
 fn detection_window_text(facts: &EndpointFacts) -> String {
