@@ -65,8 +65,9 @@ pub struct Family {
 
 /// The place of a family in the table.
 ///
-/// # Panics At compile time, as all callers are constants: if the table has no such family, or one
-/// of another kind or with another number of labels.
+/// # Panics
+/// At compile time, as all callers are constants: if the table has no such family, or one of
+/// another kind or with another number of labels.
 const fn find(table: &[Family], name: &str, kind: MetricKind, label_count: usize) -> usize {
     let mut index = 0;
     while index < table.len() {
