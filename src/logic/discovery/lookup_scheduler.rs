@@ -243,9 +243,9 @@ impl LookupScheduler {
     /// A host with current records forgets the old records of its other types.
     fn drop_replaced_records(&mut self, name: &Arc<str>) {
         let questions: Vec<LookupQuestion> = self.address_questions(name).collect();
-        let has_records = questions.iter().any(|one| {
+        let has_records = questions.iter().any(|question| {
             self.questions
-                .get(one)
+                .get(question)
                 .and_then(QuestionState::current)
                 .is_some_and(|records| records.len() > 0)
         });
@@ -289,9 +289,9 @@ impl LookupScheduler {
     fn has_sibling_records(&self, question: &LookupQuestion) -> bool {
         question.record_type != DnsRecordType::Srv
             && self.address_questions(&question.name).filter(|sibling| sibling != question).any(
-                |one| {
+                |sibling| {
                     self.questions
-                        .get(&one)
+                        .get(&sibling)
                         .and_then(QuestionState::current)
                         .is_some_and(|records| records.len() > 0)
                 },

@@ -79,11 +79,11 @@ mod tests {
                 .map(|&(key, onset_us, member)| OnsetRecord { key, onset_us, member })
                 .collect();
             let groups = group_by_onset(&onsets, window, 1);
-            let mut seen: Vec<usize> = groups.iter().flatten().copied().collect();
-            seen.sort_unstable();
-            prop_assert_eq!(seen, (0..onsets.len()).collect::<Vec<_>>());
+            let mut grouped: Vec<usize> = groups.iter().flatten().copied().collect();
+            grouped.sort_unstable();
+            prop_assert_eq!(grouped, (0..onsets.len()).collect::<Vec<_>>());
             for group in groups {
-                prop_assert!(group.iter().all(|&one| onsets[one].key == onsets[group[0]].key));
+                prop_assert!(group.iter().all(|&index| onsets[index].key == onsets[group[0]].key));
                 let near = |pair: &[usize]| {
                     onsets[pair[1]].onset_us - onsets[pair[0]].onset_us <= window
                 };

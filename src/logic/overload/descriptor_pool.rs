@@ -50,12 +50,16 @@ impl DescriptorDemand {
 
     /// The process limit that `clients` concurrent clients require.
     pub fn required_limit(&self, clients: usize) -> usize {
-        let wanted = 2 * clients;
-        let few = wanted + self.reserved(0);
+        let required = 2 * clients;
+        let with_fixed_reserve = required + self.reserved(0);
         // When the reserve is a quarter, it grows with the limit itself.
-        let many = (wanted + self.reserved(0) - MIN_RESERVED) * 4 / 3 + 1;
-        let all = wanted + self.reserved(usize::MAX);
-        if self.available(few) >= wanted { few } else { many.min(all) }
+        let with_quarter_reserve = (required + self.reserved(0) - MIN_RESERVED) * 4 / 3 + 1;
+        let with_full_reserve = required + self.reserved(usize::MAX);
+        if self.available(with_fixed_reserve) >= required {
+            with_fixed_reserve
+        } else {
+            with_quarter_reserve.min(with_full_reserve)
+        }
     }
 }
 

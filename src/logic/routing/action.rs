@@ -179,7 +179,7 @@ impl HeaderMutations {
     /// Whether the field of this name is set or appended.
     pub fn has_write_to(&self, name: &str) -> bool {
         let mut written = self.set.iter().chain(&self.add);
-        written.any(|(known, _)| known.as_str().eq_ignore_ascii_case(name))
+        written.any(|(field, _)| field.as_str().eq_ignore_ascii_case(name))
     }
 }
 

@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn normalisation_steps_can_be_disabled() {
         let rules = PathNormalisation { should_normalise: false, ..PathNormalisation::default() };
-        let kept = normalise("/a/../%41//b", &rules);
-        assert_eq!(kept.as_deref(), Ok("/a/../%41/b"));
+        let unmerged = normalise("/a/../%41//b", &rules);
+        assert_eq!(unmerged.as_deref(), Ok("/a/../%41/b"));
         assert_eq!(normalise("/%00", &rules), Err(InvalidPath));
         let rules =
             PathNormalisation { should_merge_slashes: false, ..PathNormalisation::default() };

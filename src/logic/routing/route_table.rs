@@ -55,7 +55,7 @@ impl CompiledRoute {
             }
             None => true,
         });
-        drawn.map(|(_, way)| way)
+        drawn.map(|(_, pool_route)| pool_route)
     }
 }
 
@@ -97,8 +97,10 @@ impl RouteTable {
             let Some(rule) = compile_route(spec, &pools) else { continue };
             let position = table.routes.len() as u32;
             table.host_routes_mut(&spec.host).group_mut(&spec.path).push(position);
-            table.pool_routes.extend(rule.pool_routes.iter().map(|(_, way)| way.clone()));
-            table.pool_routes.extend(rule.mirror.iter().map(|(way, _)| way.clone()));
+            table
+                .pool_routes
+                .extend(rule.pool_routes.iter().map(|(_, pool_route)| pool_route.clone()));
+            table.pool_routes.extend(rule.mirror.iter().map(|(pool_route, _)| pool_route.clone()));
             table.pool_routes.extend(rule.fallback.clone());
             table.routes.push(rule);
         }
@@ -106,9 +108,9 @@ impl RouteTable {
         table.wildcard_lengths.sort_unstable_by_key(|&length| Reverse(length));
         table.wildcard_lengths.dedup();
         let Self {
-            routes: rules, exact_hosts: exact, wildcard_hosts: under, any_host: any, ..
+            routes: rules, exact_hosts: exact, wildcard_hosts: wildcard, any_host: any, ..
         } = &mut table;
-        for host in exact.values_mut().chain(under.values_mut()).chain([any]) {
+        for host in exact.values_mut().chain(wildcard.values_mut()).chain([any]) {
             host.finish_compile(rules);
         }
         table
@@ -161,14 +163,14 @@ fn compile_route(spec: &RouteSpec, pools: &HashMap<&str, usize>) -> Option<Compi
     };
     let pool_routes = match &spec.action {
         RouteAction::Pools(shares) => {
-            let ways = shares.iter().filter(|share| share.weight > 0 || shares.len() == 1);
-            let ways =
-                ways.filter_map(|share| Some((share.weight, pool_route(&shared, &share.pool)?)));
-            let ways: Vec<_> = ways.collect();
-            if ways.is_empty() {
+            let pool_routes = shares.iter().filter(|share| share.weight > 0 || shares.len() == 1);
+            let pool_routes = pool_routes
+                .filter_map(|share| Some((share.weight, pool_route(&shared, &share.pool)?)));
+            let pool_routes: Vec<_> = pool_routes.collect();
+            if pool_routes.is_empty() {
                 return None;
             }
-            ways
+            pool_routes
         }
         RouteAction::Redirect(_) | RouteAction::Respond(_) => Vec::new(),
     };
@@ -192,12 +194,12 @@ impl HostRoutes {
             PathMatch::Prefix(prefix) => self.prefixes.group_mut(prefix),
             PathMatch::Exact(path) => self.exact_paths.entry(path.as_str().into()).or_default(),
             PathMatch::Regex(pattern) => {
-                let known = self.patterns.iter().position(|(known, _)| known == pattern);
-                let at = known.unwrap_or_else(|| {
+                let existing = self.patterns.iter().position(|(existing, _)| existing == pattern);
+                let index = existing.unwrap_or_else(|| {
                     self.patterns.push((pattern.clone(), RouteIndices::new()));
                     self.patterns.len() - 1
                 });
-                &mut self.patterns[at].1
+                &mut self.patterns[index].1
             }
         }
     }
@@ -207,7 +209,7 @@ impl HostRoutes {
         let groups = self.exact_paths.values_mut().chain(self.prefixes.groups_mut());
         let groups = groups.chain(self.patterns.iter_mut().map(|(_, group)| group));
         for group in groups.chain([&mut self.catch_all]) {
-            group.sort_by_key(|&at| Reverse(rules[at as usize].spec.conditions.count()));
+            group.sort_by_key(|&index| Reverse(rules[index as usize].spec.conditions.count()));
         }
         self.matcher = build_matcher(&self.patterns);
     }
@@ -218,7 +220,7 @@ impl HostRoutes {
         rules: &'r [CompiledRoute],
     ) -> Option<&'r CompiledRoute> {
         let pick = |group: &RouteIndices| {
-            let mut group = group.iter().map(|&at| &rules[at as usize]);
+            let mut group = group.iter().map(|&index| &rules[index as usize]);
             group.find(|rule| rule.spec.conditions.is_met_by(request))
         };
         let exact =

@@ -113,7 +113,7 @@ fn compare_with_linear(seed: u64, routes: usize, requests: usize) {
                 HeaderValue::from_static(random_item(&mut rng, &["", "1", "12", "x"])),
             );
         }
-        let ask = RouteRequest {
+        let request = RouteRequest {
             host: random_item(&mut rng, &HOSTS),
             path: random_item(&mut rng, &PATHS),
             method: if rng.bool() { &Method::GET } else { &Method::POST },
@@ -121,10 +121,10 @@ fn compare_with_linear(seed: u64, routes: usize, requests: usize) {
             query: random_item(&mut rng, &["", "q=1", "q=12&x", "q", "%71=%31", "x=1"]),
             is_tls: rng.bool(),
         };
-        let found = table.find(&ask).map(|rule| &*rule.spec);
-        let expected = find_linear(&specs, &ask);
+        let found = table.find(&request).map(|rule| &*rule.spec);
+        let expected = find_linear(&specs, &request);
         let name = |spec: Option<&RouteSpec>| spec.map(|spec| spec.name.to_string());
-        assert_eq!(name(found), name(expected), "seed {seed}: {ask:?}\n{specs:#?}");
+        assert_eq!(name(found), name(expected), "seed {seed}: {request:?}\n{specs:#?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn exact(host: &str) -> HostMatch {
 
 fn found(table: &RouteTable, host: &str, path: &str) -> Option<String> {
     let headers = HeaderMap::new();
-    let ask = RouteRequest {
+    let request = RouteRequest {
         host,
         path,
         method: &Method::GET,
@@ -147,7 +147,7 @@ fn found(table: &RouteTable, host: &str, path: &str) -> Option<String> {
         query: "",
         is_tls: false,
     };
-    table.find(&ask).map(|rule| rule.spec.name.to_string())
+    table.find(&request).map(|rule| rule.spec.name.to_string())
 }
 
 #[test]
@@ -229,9 +229,9 @@ fn route_with_more_conditions_precedes_then_file_order() {
         let present = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from(1));
         let headers: HeaderMap = names.iter().map(present).collect();
         let method = &Method::GET;
-        let ask =
+        let request =
             RouteRequest { host: "x", path: "/", method, headers: &headers, query: "", is_tls };
-        table.find(&ask).map(|rule| rule.spec.name.to_string())
+        table.find(&request).map(|rule| rule.spec.name.to_string())
     };
     assert_eq!(found(&[], true).as_deref(), Some("plain"), "the redirect does not loop");
     assert_eq!(found(&[], false).as_deref(), Some("to https"));
@@ -271,8 +271,9 @@ fn pool_routes_include_mirror_and_fallback() {
     let fallback = Some(FallbackAction::Pool("spare".into()));
     let specs = [RouteSpec { mirror, fallback, ..spec(HostMatch::Any, "/") }];
     let table = RouteTable::compile(&specs, ["web", "shadow", "spare"].into_iter());
-    let ways: Vec<_> = table.pool_routes().iter().map(|way| (&*way.pool_name, way.pool)).collect();
-    assert_eq!(ways, [("web", 0), ("shadow", 1), ("spare", 2)]);
+    let pools: Vec<_> =
+        table.pool_routes().iter().map(|route| (&*route.pool_name, route.pool)).collect();
+    assert_eq!(pools, [("web", 0), ("shadow", 1), ("spare", 2)]);
     assert_eq!(table.pool_routes()[1].spec.retry.attempts, 1, "a copy is sent once");
 }
 
@@ -303,20 +304,20 @@ proptest! {
 
     #[test]
     fn random_paths_compile_and_agree_with_linear_search(
-        paths in proptest::collection::vec(any_path(), 0..20),
-        asked in proptest::collection::vec("/[ab./]{0,8}", 1..20),
+        rules in proptest::collection::vec(any_path(), 0..20),
+        paths in proptest::collection::vec("/[ab./]{0,8}", 1..20),
     ) {
-        let specs: Vec<RouteSpec> = paths
+        let specs: Vec<RouteSpec> = rules
             .into_iter()
             .enumerate()
-            .map(|(at, path)| RouteSpec::new(at.to_string(), HostMatch::Any, path, RouteAction::to_pool("web")))
+            .map(|(index, path)| RouteSpec::new(index.to_string(), HostMatch::Any, path, RouteAction::to_pool("web")))
             .collect();
         let table = RouteTable::compile(&specs, ["web"].into_iter());
         let headers = HeaderMap::new();
-        for path in &asked {
+        for path in &paths {
             let method = &Method::GET;
-            let ask = RouteRequest { host: "", path, method, headers: &headers, query: "", is_tls: true };
-            let expected = find_linear(&specs, &ask).map(|spec| spec.name.to_string());
+            let request = RouteRequest { host: "", path, method, headers: &headers, query: "", is_tls: true };
+            let expected = find_linear(&specs, &request).map(|spec| spec.name.to_string());
             prop_assert_eq!(found(&table, "", path), expected);
         }
     }

@@ -120,7 +120,8 @@ impl LatencyOrder {
                 region.probe_us = Some(before + (probe_us - before) * smoothing_factor);
             }
         }
-        let before: Vec<Arc<str>> = self.regions.iter().map(|one| Arc::clone(&one.name)).collect();
+        let before: Vec<Arc<str>> =
+            self.regions.iter().map(|region| Arc::clone(&region.name)).collect();
         self.update_request_overhead(elapsed, now);
         let request_overhead_us = self.request_overhead_us.unwrap_or(0.0);
         let is_known =
@@ -247,7 +248,7 @@ mod tests {
         assert!(seconds >= MIN_CONSECUTIVE_UPDATES, "not by the first word of it");
         let estimates = order.estimates(now);
         assert_eq!(estimates[0].0, "far");
-        assert!(estimates[0].1.expect("known") < 40_000.0, "{estimates:?}");
+        assert!(estimates[0].1.expect("an estimate") < 40_000.0, "{estimates:?}");
     }
 
     /// The probes of the slow region are fast.

@@ -25,9 +25,10 @@ impl PriorityLevel {
         if self.total == 0 {
             return 0;
         }
-        let carried = u128::from(self.healthy) * u128::from(over.hundredths()) * u128::from(whole)
-            / (100 * u128::from(self.total));
-        (carried.min(u128::from(whole)) as u64).min(self.bound)
+        let healthy_part =
+            u128::from(self.healthy) * u128::from(over.hundredths()) * u128::from(whole)
+                / (100 * u128::from(self.total));
+        (healthy_part.min(u128::from(whole)) as u64).min(self.bound)
     }
 }
 

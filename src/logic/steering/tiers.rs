@@ -44,8 +44,8 @@ fn nearest_tiers(
 ) -> Vec<Vec<usize>> {
     let Some(local_zone) = local_zone else { return single_zone_tiers(zones) };
     let mut tiers = own_region_tiers(pool, zones, local_zone);
-    let foreign = |&zone: &usize| pool.zones[zone].locality.region != local_zone.region;
-    tiers.extend(group_by_region(pool, zones.iter().copied().filter(foreign)));
+    let is_in_other_region = |&zone: &usize| pool.zones[zone].locality.region != local_zone.region;
+    tiers.extend(group_by_region(pool, zones.iter().copied().filter(is_in_other_region)));
     tiers
 }
 

@@ -212,6 +212,7 @@ fn placeholder_endpoints_are_in_the_zone_of_their_name() {
     let declared = fixture.compose_topology().topology;
     let topology = with_placeholder_endpoints(&declared, &fixture.entries);
     let zone = &topology.pools[0].zones[0];
-    let addresses: BTreeSet<SocketAddr> = zone.endpoints.iter().map(|one| one.address).collect();
+    let addresses: BTreeSet<SocketAddr> =
+        zone.endpoints.iter().map(|endpoint| endpoint.address).collect();
     assert_eq!(addresses.len(), 2 * PLACEHOLDERS_PER_NAME);
 }

@@ -35,8 +35,8 @@ const BASE_TURN_INTERVAL: u64 = 1 << 40;
 impl MaglevTable {
     /// A table of `members` (hash and weight); at least one.
     pub(super) fn new(members: &[(u64, u32)]) -> Self {
-        let wanted = members.len() * SLOTS_PER_MEMBER;
-        let size = TABLE_SIZES.iter().copied().find(|&size| size as usize >= wanted);
+        let min_size = members.len() * SLOTS_PER_MEMBER;
+        let size = TABLE_SIZES.iter().copied().find(|&size| size as usize >= min_size);
         let size = size.unwrap_or(TABLE_SIZES[TABLE_SIZES.len() - 1]);
         let mut order: Vec<u32> = (0..members.len() as u32).collect();
         // The listed order must not decide who takes the first turn.
@@ -55,18 +55,18 @@ impl MaglevTable {
         let mut turns: BinaryHeap<Reverse<(u64, usize)>> = permutations
             .iter()
             .enumerate()
-            .map(|(rank, way)| Reverse((way.turn_interval, rank)))
+            .map(|(rank, permutation)| Reverse((permutation.turn_interval, rank)))
             .collect();
         let mut slots = vec![EMPTY_SLOT; size as usize];
         for _ in 0..size {
             let Some(mut turn) = turns.peek_mut() else { break };
             let Reverse((due, rank)) = *turn;
-            let way = &mut permutations[rank];
-            *turn = Reverse((due + way.turn_interval, rank));
-            while slots[way.position as usize] != EMPTY_SLOT {
-                way.advance(size);
+            let permutation = &mut permutations[rank];
+            *turn = Reverse((due + permutation.turn_interval, rank));
+            while slots[permutation.position as usize] != EMPTY_SLOT {
+                permutation.advance(size);
             }
-            slots[way.position as usize] = way.member_index;
+            slots[permutation.position as usize] = permutation.member_index;
         }
         Self { slots: slots.into() }
     }

@@ -65,21 +65,21 @@ mod tests {
     #[test]
     fn round_visits_each_unit_of_weight_once() {
         for whole in 1..200 {
-            let (turns, mut rng) = (RoundRobinState::default(), Rng::with_seed(whole));
-            let mut seen = vec![0; whole as usize];
+            let (state, mut rng) = (RoundRobinState::default(), Rng::with_seed(whole));
+            let mut visits = vec![0; whole as usize];
             for _ in 0..whole {
-                seen[turns.next_point(0, stride(whole), whole, &mut rng) as usize] += 1;
+                visits[state.next_point(0, stride(whole), whole, &mut rng) as usize] += 1;
             }
-            assert!(seen.iter().all(|&count| count == 1), "{whole}: {seen:?}");
+            assert!(visits.iter().all(|&count| count == 1), "{whole}: {visits:?}");
         }
     }
 
     #[test]
     fn next_point_after_total_shrinks_is_within_total() {
-        let (turns, mut rng) = (RoundRobinState::default(), Rng::with_seed(7));
+        let (state, mut rng) = (RoundRobinState::default(), Rng::with_seed(7));
         for whole in [1_000_000, 3, 1, 77] {
             for _ in 0..100 {
-                assert!(turns.next_point(1, stride(whole), whole, &mut rng) < whole);
+                assert!(state.next_point(1, stride(whole), whole, &mut rng) < whole);
             }
         }
     }

@@ -59,13 +59,13 @@ impl TestZone {
 }
 
 /// A tier of zones, each at a fraction of its weight in thousandths.
-fn build_tier(share: u64, cells: impl IntoIterator<Item = (Option<ZoneTargets>, u64)>) -> Tier {
-    let cells = cells.into_iter().filter_map(|(cell, part)| {
-        let cell = cell?;
-        let weight = cell.weight() * part / 1_000;
-        Some((cell, weight))
+fn build_tier(share: u64, zones: impl IntoIterator<Item = (Option<ZoneTargets>, u64)>) -> Tier {
+    let zones = zones.into_iter().filter_map(|(zone, permille)| {
+        let zone = zone?;
+        let weight = zone.weight() * permille / 1_000;
+        Some((zone, weight))
     });
-    Tier::new(share, cells.collect())
+    Tier::new(share, zones.collect())
 }
 
 fn pool_view(balance: BalancePolicy, tiers: Vec<Tier>) -> PoolView {
@@ -110,7 +110,7 @@ fn hash_table_kind(balance: &BalancePolicy) -> HashTableKind {
 fn pick_request<'t>(
     balance: &BalancePolicy,
     key: u64,
-    turns: &'t RoundRobinState,
+    round_robin: &'t RoundRobinState,
 ) -> PickRequest<'t> {
     let key = matches!(balance, BalancePolicy::ConsistentHash(_)).then_some(key);
     PickRequest {
@@ -118,7 +118,7 @@ fn pick_request<'t>(
         variant: 0,
         hash_key: key,
         now_us: 1,
-        round_robin: Some(turns),
+        round_robin: Some(round_robin),
     }
 }
 
@@ -140,10 +140,10 @@ fn million_picks_match_configured_shares() {
             [(zones[2].zone_targets(|_| 1_000), 1_000)],
         );
         let pool = pool_view(balance.clone(), vec![near, far]);
-        let (mut rng, turns) = (Rng::with_seed(11), RoundRobinState::default());
+        let (mut rng, round_robin) = (Rng::with_seed(11), RoundRobinState::default());
         let mut counts: HashMap<EndpointId, u32> = HashMap::new();
         for n in 0..PICKS {
-            let request = pick_request(&balance, mix(u64::from(n), 99), &turns);
+            let request = pick_request(&balance, mix(u64::from(n), 99), &round_robin);
             *counts.entry(pool.pick(&mut rng, request).expect("an endpoint").id).or_default() += 1;
         }
         for tier in &pool.primary.tiers {
@@ -166,9 +166,9 @@ fn million_picks_match_configured_shares() {
 /// The endpoints of a range of keys.
 fn endpoint_slots_by_key(tiers: Vec<Tier>) -> Vec<u32> {
     let pool = pool_view(consistent_hash(HashTableKind::Maglev, None), tiers);
-    let (mut rng, turns) = (Rng::with_seed(1), RoundRobinState::default());
+    let (mut rng, round_robin) = (Rng::with_seed(1), RoundRobinState::default());
     let pick = |n: u64| {
-        let request = pick_request(&pool.spec.balance, mix(n, 7), &turns);
+        let request = pick_request(&pool.spec.balance, mix(n, 7), &round_robin);
         pool.pick(&mut rng, request).expect("an endpoint").id.slot
     };
     (0..20_000).map(pick).collect()
@@ -183,23 +183,23 @@ fn removed_endpoint_moves_only_its_keys_and_regains_them() {
             for sizes in [[weights.len(); 3], sizes] {
                 let zones: Vec<TestZone> =
                     (0..3).map(|n| TestZone::new(n, &weights[..sizes[n]], kind)).collect();
-                let all = |part: &dyn Fn(usize, u32) -> u32, zone_part: u64| {
-                    let cell = |(n, zone): (usize, &TestZone)| {
+                let slots = |permille: &dyn Fn(usize, u32) -> u32, zone_permille: u64| {
+                    let weighted_zone = |(n, zone): (usize, &TestZone)| {
                         (
-                            zone.zone_targets(|one| part(n, one)),
-                            if n == 1 { zone_part } else { 1_000 },
+                            zone.zone_targets(|position| permille(n, position)),
+                            if n == 1 { zone_permille } else { 1_000 },
                         )
                     };
                     endpoint_slots_by_key(vec![build_tier(
                         FULL_SHARE,
-                        zones.iter().enumerate().map(cell),
+                        zones.iter().enumerate().map(weighted_zone),
                     )])
                 };
-                let whole = all(&|_, _| 1_000, 1_000);
-                let one = all(&|zone, n| if (zone, n) == (1, 2) { 0 } else { 1_000 }, 1_000);
-                let zone = all(&|zone, _| if zone == 1 { 0 } else { 1_000 }, 1_000);
-                let half = all(&|zone, n| if (zone, n) == (1, 2) { 500 } else { 1_000 }, 1_000);
-                let half_zone = all(&|_, _| 1_000, 500);
+                let whole = slots(&|_, _| 1_000, 1_000);
+                let one = slots(&|zone, n| if (zone, n) == (1, 2) { 0 } else { 1_000 }, 1_000);
+                let zone = slots(&|zone, _| if zone == 1 { 0 } else { 1_000 }, 1_000);
+                let half = slots(&|zone, n| if (zone, n) == (1, 2) { 500 } else { 1_000 }, 1_000);
+                let half_zone = slots(&|_, _| 1_000, 500);
                 let mut counts = [0_u32; 4];
                 for n in 0..whole.len() {
                     let (is_endpoint, is_zone) = (whole[n] == 1_002, whole[n] / 1_000 == 1);
@@ -251,14 +251,17 @@ fn max_load_percent_holds_while_others_have_capacity() {
         (HashTableKind::Maglev, 1 << 28),
     ] {
         let zones: Vec<TestZone> = (0..3).map(|n| TestZone::new(n, &[1, 2, 1], kind)).collect();
-        let cells = zones.iter().map(|zone| (zone.zone_targets(|_| 1_000), scale));
-        let pool = pool_view(consistent_hash(kind, Some(125)), vec![build_tier(FULL_SHARE, cells)]);
-        let (mut rng, turns) = (Rng::with_seed(3), RoundRobinState::default());
+        let weighted_zones = zones.iter().map(|zone| (zone.zone_targets(|_| 1_000), scale));
+        let pool = pool_view(
+            consistent_hash(kind, Some(125)),
+            vec![build_tier(FULL_SHARE, weighted_zones)],
+        );
+        let (mut rng, round_robin) = (Rng::with_seed(3), RoundRobinState::default());
         let mut counted = Vec::new();
         for n in 0..3_000_u64 {
             // Half of the requests have the same key.
             let key = if n % 2 == 0 { 42 } else { mix(n, 5) };
-            let request = pick_request(&pool.spec.balance, key, &turns);
+            let request = pick_request(&pool.spec.balance, key, &round_robin);
             let target = pool.pick(&mut rng, request).expect("an endpoint").clone();
             counted.push(PoolRequestPermit::acquire_unlimited(&pool.stats));
             target.stats.request_started(1);
@@ -277,7 +280,7 @@ proptest! {
 
     /// Every balancer: a retry avoids the tried endpoints, and their zone if possible.
     #[test]
-    fn pick_other_skips_tried_endpoints_for_every_method(
+    fn retry_skips_tried_endpoints_for_every_balancer(
         method in 0..6_usize,
         down in prop::collection::vec(any::<bool>(), 9),
         tried in prop::collection::vec(0..9_u32, 0..8),
@@ -286,28 +289,28 @@ proptest! {
     ) {
         let balance = balance_methods()[method].clone();
         let zones: Vec<TestZone> = (0..3).map(|n| TestZone::new(n, &[1, 2, 3], hash_table_kind(&balance))).collect();
-        let cell = |zone: usize| {
+        let weighted_zone = |zone: usize| {
             let part = |n: u32| if down[zone * 3 + n as usize] { 0 } else { 1_000 };
             (zones[zone].zone_targets(part), 1_000)
         };
-        let tiers = [build_tier(FULL_SHARE, [cell(0), cell(1)]), build_tier(0, [cell(2)])];
+        let tiers = [build_tier(FULL_SHARE, [weighted_zone(0), weighted_zone(1)]), build_tier(0, [weighted_zone(2)])];
         let tiers: Vec<Tier> = tiers.into_iter().filter(|tier| !tier.is_empty()).collect();
         let pool = pool_view(balance.clone(), tiers);
         let mut excluded = ExcludedTargets::default();
-        for one in tried {
-            let (zone, n) = (one / 3, one % 3);
+        for index in tried {
+            let (zone, n) = (index / 3, index % 3);
             excluded.exclude(EndpointId::new(zone * 1_000 + n, 0), zone as usize);
         }
         let fresh: Vec<&Target> =
             pool.targets().filter(|target| !excluded.endpoints.contains(&target.id)).collect();
-        let has_away = fresh.iter().any(|target| !excluded.zones.contains(&target.zone));
-        let (mut rng, turns) = (Rng::with_seed(seed), RoundRobinState::default());
-        let request = pick_request(&balance, key, &turns);
+        let has_other_zone = fresh.iter().any(|target| !excluded.zones.contains(&target.zone));
+        let (mut rng, round_robin) = (Rng::with_seed(seed), RoundRobinState::default());
+        let request = pick_request(&balance, key, &round_robin);
         match pool.pick_alternative(&mut rng, &excluded, request) {
             None => prop_assert!(fresh.is_empty()),
             Some(other) => {
                 prop_assert!(!excluded.endpoints.contains(&other.id));
-                prop_assert!(!has_away || !excluded.zones.contains(&other.zone));
+                prop_assert!(!has_other_zone || !excluded.zones.contains(&other.zone));
                 prop_assert!(fresh.iter().any(|target| target.id == other.id));
                 if request.hash_key.is_some() {
                     let again = pool.pick_alternative(&mut rng, &excluded, request).map(|target| target.id);
@@ -319,7 +322,7 @@ proptest! {
 
     /// Every balancer: a request that must not run twice avoids suspect and stalled endpoints.
     #[test]
-    fn one_shot_request_avoids_unproven_and_slow_endpoints(
+    fn nonrepeatable_request_avoids_suspect_and_slow_endpoints(
         method in 0..6_usize,
         key in any::<u64>(),
         seed in any::<u64>(),
@@ -327,14 +330,14 @@ proptest! {
         let balance = balance_methods()[method].clone();
         let zone = TestZone::new(0, &[1, 2, 3, 4], hash_table_kind(&balance));
         let all = build_tier(FULL_SHARE, [(zone.zone_targets(|_| 1_000), 1_000)]);
-        let proven = build_tier(FULL_SHARE, [(zone.zone_targets(|n| if n == 3 { 0 } else { 1_000 }), 1_000)]);
-        let led = SteeredTiers { tiers: vec![all], nonsuspect_tiers: Some(vec![proven]) };
-        let pool = PoolView { primary: led, ..pool_view(balance.clone(), Vec::new()) };
+        let nonsuspect = build_tier(FULL_SHARE, [(zone.zone_targets(|n| if n == 3 { 0 } else { 1_000 }), 1_000)]);
+        let steered = SteeredTiers { tiers: vec![all], nonsuspect_tiers: Some(vec![nonsuspect]) };
+        let pool = PoolView { primary: steered, ..pool_view(balance.clone(), Vec::new()) };
         zone.targets[2].stats.request_started(10);
-        let (mut rng, turns) = (Rng::with_seed(seed), RoundRobinState::default());
+        let (mut rng, round_robin) = (Rng::with_seed(seed), RoundRobinState::default());
         for n in 0..50 {
-            let sending = RetrySafety::NotRepeatable { waiting_before_us: 20 };
-            let request = PickRequest { retry_safety: sending, ..pick_request(&balance, mix(key, n), &turns) };
+            let retry_safety = RetrySafety::NotRepeatable { waiting_before_us: 20 };
+            let request = PickRequest { retry_safety, ..pick_request(&balance, mix(key, n), &round_robin) };
             let slot = pool.pick(&mut rng, request).expect("an endpoint").id.slot;
             prop_assert!(slot < 2, "{}", slot);
         }
@@ -347,16 +350,16 @@ fn round_robin_is_exact_per_round_and_smooth() {
         TestZone::new(0, &[5, 1], HashTableKind::Maglev),
         TestZone::new(1, &[1, 2], HashTableKind::Maglev),
     ];
-    let cells = zones.iter().map(|zone| (zone.zone_targets(|_| 1_000), 1_000));
-    let pool = pool_view(BalancePolicy::RoundRobin, vec![build_tier(FULL_SHARE, cells)]);
-    let (mut rng, turns) = (Rng::with_seed(5), RoundRobinState::default());
+    let weighted_zones = zones.iter().map(|zone| (zone.zone_targets(|_| 1_000), 1_000));
+    let pool = pool_view(BalancePolicy::RoundRobin, vec![build_tier(FULL_SHARE, weighted_zones)]);
+    let (mut rng, round_robin) = (Rng::with_seed(5), RoundRobinState::default());
     let picks = (0..9 * 50).map(|_| {
-        let request = pick_request(&pool.spec.balance, 0, &turns);
+        let request = pick_request(&pool.spec.balance, 0, &round_robin);
         pool.pick(&mut rng, request).expect("an endpoint").id.slot
     });
     let picks: Vec<u32> = picks.collect();
     for round in picks.windows(9) {
-        let count = |slot: u32| round.iter().filter(|&&one| one == slot).count();
+        let count = |slot: u32| round.iter().filter(|&&picked| picked == slot).count();
         assert_eq!([0, 1, 1_000, 1_001].map(count), [5, 1, 1, 2], "{round:?}");
         assert!(round.windows(3).all(|three| three != [0, 0, 0]), "{round:?}");
     }
@@ -373,8 +376,8 @@ fn peak_ewma_sends_less_to_the_slow_endpoint() {
     for (target, ms) in zone.targets.iter().zip([5, 5, 50, 5, 5]) {
         target.stats.record_latency(ms * 1_000, now_us);
     }
-    let (mut rng, turns) = (Rng::with_seed(5), RoundRobinState::default());
-    let request = PickRequest { now_us, ..pick_request(&pool.spec.balance, 0, &turns) };
+    let (mut rng, round_robin) = (Rng::with_seed(5), RoundRobinState::default());
+    let request = PickRequest { now_us, ..pick_request(&pool.spec.balance, 0, &round_robin) };
     let picks =
         (0..10_000).filter(|_| pool.pick(&mut rng, request).expect("an endpoint").id.slot == 2);
     let slow = picks.count();
@@ -390,7 +393,7 @@ fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
         balance.clone(),
         vec![build_tier(FULL_SHARE, [(zone.zone_targets(|_| 1_000), 1_000)])],
     );
-    let (mut rng, mut arrivals_rng, turns) =
+    let (mut rng, mut arrivals_rng, round_robin) =
         (Rng::with_seed(17), Rng::with_seed(18), RoundRobinState::default());
     let mut exponential = |mean: f64| -unit_interval(arrivals_rng.u64(..)).ln() * mean;
     let (mut now, mut areas) = (0.0, vec![0.0; servers]);
@@ -415,7 +418,7 @@ fn simulate_queues(balance: &BalancePolicy, load: f64) -> (f64, f64) {
             zone.targets[server].stats.request_ended();
         }
         now = pass(now, arrival, &mut areas);
-        let request = pick_request(balance, 0, &turns);
+        let request = pick_request(balance, 0, &round_robin);
         let server = pool.pick(&mut rng, request).expect("an endpoint").id.slot as usize;
         zone.targets[server].stats.request_started(1);
         free_at[server] = free_at[server].max(now) + exponential(1.0);

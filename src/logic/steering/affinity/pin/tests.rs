@@ -31,7 +31,7 @@ fn pins(open: &[u32], suspects: &[u32]) -> AffinityIndex {
     };
     let targets: Arc<[Target]> = (0..4).map(target).collect();
     let zone_targets = |positions: &[u32]| {
-        let active: Vec<(u32, u32)> = positions.iter().map(|&one| (one, 1_000)).collect();
+        let active: Vec<(u32, u32)> = positions.iter().map(|&position| (position, 1_000)).collect();
         ZoneTargets::new(&targets, &active)
     };
     let mut positions: Vec<_> = (0..4).map(|n| (name(n), 0, u32::from(n))).collect();
