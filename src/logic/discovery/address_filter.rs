@@ -1,5 +1,5 @@
-//! Rejects addresses that no DNS record may turn into an endpoint: the author of a record must not
-//! be able to direct the proxy at its own machine or at the metadata service of its cloud.
+//! Rejects addresses that no DNS record may turn into an endpoint. The author of a record must not
+//! be able to direct the proxy at its own machine or at its cloud's metadata service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

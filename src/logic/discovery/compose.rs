@@ -12,7 +12,7 @@ use super::lookup_answer::SrvTarget;
 use super::lookup_scheduler::LookupScheduler;
 use super::origin::EndpointOrigin;
 
-/// Largest endpoint weight.
+/// Largest weight that an endpoint may have.
 const MAX_WEIGHT: u64 = 1_000;
 
 /// Scale of weights if any is zero: RFC 2782 gives such a record a very small chance, here a tenth

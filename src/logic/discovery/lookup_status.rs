@@ -17,13 +17,13 @@ pub struct CachedLookup {
 /// What the last answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupState {
-    /// No answer yet.
+    /// The lookup has no answer yet.
     Pending,
-    /// Records.
+    /// The last answer has records.
     Found,
     /// No answer yet; the records are from an earlier process.
     Cached,
-    /// No records.
+    /// The last answer has no records.
     Negative(NegativeReason),
 }
 

@@ -15,8 +15,8 @@ pub struct OnsetRecord<K> {
 }
 
 /// Groups of at least `min_members` incidents, as indices into `onsets` in the order of onsets. An
-/// incident joins its key's latest group if the last onset there is at most `window_us` earlier and
-/// the group does not contain its member yet.
+/// incident joins its key's latest group if that group's last onset is at most `window_us` earlier.
+/// A group that already contains the member is not joined.
 pub fn group_by_onset<K: Hash + Eq>(
     onsets: &[OnsetRecord<K>],
     window_us: u64,

@@ -30,8 +30,8 @@ pub struct IncidentSubject {
     pub address: SocketAddr,
 }
 
-/// The moments of an incident. The onset is not observed: it lies between the last good evidence
-/// and the start of the first bad exchange, and the middle of both is the estimate.
+/// The moments of an incident. The onset is not observed. It lies between the last good evidence
+/// and the start of the first bad exchange, and is estimated as the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IncidentTimeline {
     /// The last proof of life before the failure.

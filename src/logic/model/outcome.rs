@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureLayer {
     Connect,
-    /// TLS handshake.
+    /// The handshake of a TLS connection.
     Tls,
     /// Exchange of raw bytes (no HTTP).
     Tcp,
@@ -239,9 +239,9 @@ impl Failure {
         }
     }
 
-    /// Whether the failure of a live request may also be a coincidence (the endpoint closed a
-    /// keep-alive connection, a long pause) or be caused by the request itself (an invalid response
-    /// to it). Such evidence makes an endpoint suspect but never decides a verdict.
+    /// Whether the failure of a live request may have another cause than the endpoint. Examples are
+    /// a keep-alive connection that closed just then, a long pause, or an invalid response to this
+    /// request. Such evidence makes an endpoint suspect but never decides a verdict.
     pub fn is_soft(self) -> bool {
         self.reason == FailureReason::Stall
             || !matches!(self.layer, FailureLayer::Connect | FailureLayer::Tls)
@@ -276,7 +276,7 @@ impl fmt::Display for Failure {
 /// The typed result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The expected answer.
+    /// The endpoint gave the expected answer.
     Pass {
         /// From the start of the connection to the end of the check.
         latency: Duration,

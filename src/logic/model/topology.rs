@@ -28,7 +28,7 @@ pub struct Topology {
     pub probes_per_second: u32,
 }
 
-/// Default of [`Topology::probes_per_second`].
+/// Default of [`Topology::probes_per_second`]: 10,000 endpoints at an interval of one second.
 pub const PROBES_PER_SECOND: u32 = 10_000;
 
 impl Default for Topology {

@@ -43,7 +43,7 @@ impl UpstreamHttpVersion {
 /// Version of the PROXY protocol header (HAProxy, "The PROXY protocol", sections 2.1 and 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocolVersion {
-    /// The human-readable header.
+    /// The human-readable header, in one line of text.
     V1,
     V2,
 }

@@ -159,7 +159,7 @@ impl OperatorOrders {
         self.all.extract_if(.., |order| order.is_expired(now)).collect()
     }
 
-    /// The earliest expiry.
+    /// The earliest expiry of all orders.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.all.iter().filter_map(|order| order.expires_at).min()
     }

@@ -53,7 +53,7 @@ impl OrderAction {
 /// The source of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderSource {
-    /// The admin API.
+    /// A request to the admin API.
     Operator,
     Config,
 }

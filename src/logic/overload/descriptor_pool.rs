@@ -91,7 +91,7 @@ pub struct DescriptorPermit {
 }
 
 impl Default for DescriptorPool {
-    /// Unlimited.
+    /// A pool without a limit.
     fn default() -> Self {
         let none = || AtomicUsize::new(0);
         Self { limit: AtomicUsize::new(usize::MAX), open: none(), clients: none() }

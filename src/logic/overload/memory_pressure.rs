@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 pub enum MemoryPressureLevel {
     #[default]
     Calm,
-    /// Close idle connections.
+    /// Idle connections are closed.
     Shrink,
-    /// Reject new requests.
+    /// New requests are rejected.
     Shed,
-    /// Accept no connections.
+    /// No connections are accepted.
     Stop,
 }
 
@@ -64,7 +64,7 @@ const EASE_AFTER: Duration = Duration::from_secs(3);
 /// One measurement of the process's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryUsage {
-    /// Resident bytes.
+    /// Resident set size in bytes.
     pub used_bytes: u64,
     pub limit_bytes: u64,
 }

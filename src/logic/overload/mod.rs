@@ -1,7 +1,9 @@
-//! Overload protection: budgets for file descriptors and memory.
+//! Overload protection: budgets for file descriptors and memory, and the capacity that remains
+//! after a loss.
 //!
-//! Inputs: the limits of the process and the current usage, measured by `app`. Outputs: permits for
-//! connections, and the level of memory pressure. May use: std only.
+//! Inputs: the limits of the process, and usage as measured by `app`. Outputs: permits for
+//! connections, the level of memory pressure, and the reason why a drill or an order would overload
+//! a pool. May use: `model`.
 
 pub mod descriptor_pool;
 pub mod memory_pressure;

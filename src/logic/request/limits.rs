@@ -1,52 +1,53 @@
-//! The kinds of circuit-breaker limits, their configured values and the gauges they are checked
-//! against. The terms are Envoy's (connections, pending, requests, retries).
+//! Circuit-breaker limits: their kinds, their configured values and the gauges that they bound.
+//!
+//! The terms are Envoy's (connections, pending, requests, retries).
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What is limited; `None` is unlimited.
+/// The limits of one scope; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BreakerLimits {
     /// Open connections, idle ones included.
     pub connections: Option<u32>,
-    /// Requests in flight, those that wait for a connection included.
+    /// Requests in flight, including those that wait for a connection.
     pub requests: Option<u32>,
-    /// Requests that wait for one of `connections` to come free.
+    /// Requests that wait for a free connection.
     pub pending: Option<u32>,
-    /// Requests in flight that were sent again.
+    /// Retries in flight.
     pub retries: Option<u32>,
 }
 
 /// The limits of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CircuitBreakers {
-    /// For each of its endpoints.
+    /// For each endpoint of the pool.
     pub endpoint: BreakerLimits,
-    /// For all of them together.
+    /// For all endpoints together.
     pub pool: BreakerLimits,
 }
 
-/// The kinds of limits.
+/// The kinds of limits, in the order of the gauges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
-    /// [`Caps::connections`].
+    /// Bounded by [`BreakerLimits::connections`].
     Connections,
-    /// [`Caps::requests`].
+    /// Bounded by [`BreakerLimits::requests`].
     Requests,
-    /// [`Caps::pending`].
+    /// Bounded by [`BreakerLimits::pending`].
     Pending,
-    /// [`Caps::retries`].
+    /// Bounded by [`BreakerLimits::retries`].
     Retries,
 }
 
-/// What a limit is for.
+/// The scope of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitScope {
     Endpoint,
-    /// All of a pool.
+    /// All endpoints of a pool together.
     Pool,
 }
 
-/// A limit that is reached.
+/// The limit that a request or a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitExceeded {
     pub scope: LimitScope,
@@ -80,7 +81,6 @@ impl LimitScope {
 }
 
 impl BreakerLimits {
-    /// The limit of one kind.
     pub fn get(&self, limit: LimitKind) -> Option<u32> {
         match limit {
             LimitKind::Connections => self.connections,
@@ -92,45 +92,44 @@ impl BreakerLimits {
 }
 
 impl CircuitBreakers {
-    /// Whether there is a limit of this kind.
+    /// Whether either scope has a limit of this kind.
     pub fn has_limit(&self, limit: LimitKind) -> bool {
         self.endpoint.get(limit).is_some() || self.pool.get(limit).is_some()
     }
 }
 
-/// How much there is now of what is limited.
+/// The current value of each kind.
 #[derive(Debug, Default)]
 pub struct LimitGauges([AtomicU32; LimitKind::ALL.len()]);
 
 impl LimitGauges {
-    /// How much there is.
     pub fn get(&self, limit: LimitKind) -> u32 {
         self.0[limit as usize].load(Relaxed)
     }
 
-    /// One more, whatever the limit.
+    /// Adds one, whatever the limit.
     pub(crate) fn increment(&self, limit: LimitKind) {
         self.0[limit as usize].fetch_add(1, Relaxed);
     }
 
-    /// One less; how many there are now.
+    /// Removes one and returns the new value.
     pub(crate) fn decrement(&self, limit: LimitKind) -> u32 {
         self.0[limit as usize].fetch_sub(1, Relaxed) - 1
     }
 
-    /// One more if there are fewer than `cap`.
+    /// Adds one if the value is below `limit_value`.
     pub(crate) fn try_acquire(&self, limit: LimitKind, limit_value: Option<u32>) -> bool {
-        let Some(cap) = limit_value else {
+        let Some(limit_value) = limit_value else {
             self.increment(limit);
             return true;
         };
-        let more = |now: u32| (now < cap).then_some(now + 1);
+        let more = |now: u32| (now < limit_value).then_some(now + 1);
         self.0[limit as usize].fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 }
 
-/// The counters that all workers share for one pool, alone on their line. Requests and retries are
-/// counted only while they are limited.
+/// The gauges that all workers share for one pool, on their own cache line. Requests and retries
+/// are counted only while they are limited.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PoolStats {
@@ -138,7 +137,6 @@ pub struct PoolStats {
 }
 
 impl PoolStats {
-    /// How much there is of what is limited.
     pub fn gauges(&self) -> &LimitGauges {
         &self.gauges
     }

@@ -1,4 +1,8 @@
-//! TODO-ROOM logic/request
+//! Rules of a single request: retry safety, budgets, timeouts, circuit breakers and rate limits.
+//!
+//! Inputs: the route's settings, the attempts so far, and time. Outputs: permits, and the decision
+//! to wait, to retry or to give up. The data plane and the simulator apply the same rules. May use:
+//! `model`.
 
 pub mod breaker;
 pub mod limits;

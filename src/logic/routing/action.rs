@@ -16,7 +16,7 @@ use super::pattern::Substitution;
 pub enum RouteAction {
     /// Forwards to one of these pools. Never empty, and at least one weight is not zero.
     Pools(Vec<WeightedPool>),
-    /// Redirects the client.
+    /// Redirects the client to another URL.
     Redirect(RedirectAction),
     Respond(DirectResponse),
 }
@@ -29,7 +29,7 @@ pub struct WeightedPool {
     pub weight: u32,
 }
 
-/// A fixed response.
+/// A fixed response, without an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectResponse {
     /// `None` uses the status of the failure that the response replaces.
@@ -78,11 +78,11 @@ pub struct RequestRewrite {
 /// Changes to the header fields of a message, applied in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderMutations {
-    /// Fields to remove.
+    /// Names of fields to remove.
     pub remove: Vec<HeaderName>,
-    /// Fields to replace.
+    /// Fields that replace those of the same name.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Fields to append.
+    /// Fields to append to those of the same name.
     pub add: Vec<(HeaderName, HeaderValue)>,
 }
 

@@ -39,7 +39,7 @@ pub struct Conditions {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ValueMatcher {
     Exact(Box<[u8]>),
-    /// Any value.
+    /// Present, with any value.
     Present,
     Absent,
     /// A value with this prefix.

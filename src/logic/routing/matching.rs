@@ -32,7 +32,7 @@ impl HostMatch {
     }
 }
 
-/// Matches normalised paths.
+/// The paths that a route matches, in their normalised form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Paths with this prefix, by whole segments: `/v1` matches `/v1` and `/v1/x`, but not `/v1x`.

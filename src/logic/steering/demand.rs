@@ -69,8 +69,8 @@ impl PoolDemand {
         Some(self.rate_rps).filter(|rate| *rate >= MIN_RATE_RPS)
     }
 
-    /// Mean residence time of a request in seconds, by Little's law (L = λW): that of the zone if
-    /// it has traffic, else that of the pool.
+    /// Mean residence time of a request in seconds, by Little's law (L = λW). The figures are those
+    /// of the zone if it has traffic, else of the pool.
     pub fn residence_s(&self, load: &ZoneLoad) -> f64 {
         if load.rate_rps >= MIN_RATE_RPS {
             return load.in_flight / load.rate_rps;

@@ -59,7 +59,7 @@ impl Location {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClientLocation {
     pub country: Option<Country>,
-    /// Approximate coordinate.
+    /// Approximate coordinate of the client.
     pub location: Option<Location>,
 }
 

@@ -1,15 +1,14 @@
 //! The order of a pool's regions by latency, measured by requests and probes.
 //!
 //! Probes ask every region the same, so they compare regions; requests measure what matters, but
-//! only where traffic goes. So a region with traffic is estimated by its requests. A region without
-//! traffic is estimated by its probes, plus the usual difference between requests and probes, plus
-//! a penalty for its own slow requests of the past. The penalty decays, so that the region is tried
-//! again.
+//! only where traffic goes. So a region with traffic is estimated by its requests, and one without
+//! traffic by its probes. The usual difference between requests and probes is added, and a penalty
+//! for slow requests of the past. The penalty decays, so that the region is tried again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Period of [`LatencyOrder::update`].
+/// Period between two calls of [`LatencyOrder::update`].
 pub const LATENCY_UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time constant (1/e) of the exponential smoothing.

@@ -112,7 +112,7 @@ impl Overprovisioning {
     /// The valid range, in hundredths: below 1.0 a fully healthy tier could not carry its share.
     pub const HUNDREDTHS: std::ops::RangeInclusive<u32> = 100..=10_000;
 
-    /// `None` outside [`Overprovisioning::HUNDREDTHS`].
+    /// A valid factor; `None` outside [`Overprovisioning::HUNDREDTHS`].
     pub fn new(hundredths: u32) -> Option<Self> {
         Self::HUNDREDTHS.contains(&hundredths).then_some(Self(hundredths))
     }
@@ -146,7 +146,7 @@ impl CapacityLimits {
 /// The position of a zone in the order of tiers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZoneRole {
-    /// By the policy.
+    /// As the policy orders it.
     #[default]
     Ordered,
     /// Together with all other active zones; under [`SteeringPolicy::Failover`] they are one tier.

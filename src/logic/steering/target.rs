@@ -22,7 +22,7 @@ pub struct Target {
     pub address: SocketAddr,
     /// Index of its zone in the pool.
     pub zone: usize,
-    /// The declared weight.
+    /// The declared weight, relative to the zone's other endpoints.
     pub weight: u32,
     pub stats: Arc<EndpointStats>,
     /// The counters that all endpoints of the zone share.

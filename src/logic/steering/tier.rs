@@ -110,7 +110,7 @@ impl Tier {
         !self.rendezvous_zones.is_empty()
     }
 
-    /// Weighted random choice.
+    /// Draws an endpoint at random by weight.
     pub(crate) fn pick_random(&self, rng: &mut Rng) -> &Target {
         let zone_targets = match self.cumulative_weights.as_slice() {
             [_] => &self.zones[0],

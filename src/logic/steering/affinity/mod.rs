@@ -42,7 +42,7 @@ pub struct AffinityCookie {
     pub secrets: Option<CookieSecrets>,
 }
 
-/// Default of [`AffinityCookie::drain_timeout`].
+/// Default of [`AffinityCookie::drain_timeout`]: ten minutes.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// What happens to a client when the endpoint that it was moved away from recovers.

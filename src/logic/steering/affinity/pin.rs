@@ -25,7 +25,7 @@ pub struct ServedRequest {
     pub has_pinned_failed: bool,
     /// Microseconds since the process epoch.
     pub now_us: u64,
-    /// Seconds since 1970.
+    /// Seconds since 1970, the clock of the cookie.
     pub now_s: u32,
 }
 

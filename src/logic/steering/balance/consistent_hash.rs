@@ -3,7 +3,7 @@
 //! Two steps lead from a key to an endpoint. Weighted rendezvous hashing chooses among the tier's
 //! zones, and the zone's table chooses the endpoint. Tables hold every declared endpoint, so a
 //! verdict rebuilds nothing. A lookup that finds an endpoint without traffic hashes again until one
-//! matches ("random jumps", Chen, Coleman and Shrivastava, 2021), which spreads the keys of a lost
+//! matches ("random jumps", Chen, Coleman and Shrivastava, 2021). This spreads the keys of a lost
 //! endpoint over all others. Only the keys of the lost endpoint or zone move, exactly these return,
 //! and a ramp returns a growing part of them.
 

@@ -1,5 +1,5 @@
-//! Maglev's table (Eisenbud et al., NSDI 2016): more even shares than a ring, at the price of a few
-//! more moved keys when the members change.
+//! Maglev's table (Eisenbud et al., NSDI 2016). Its shares are more even than those of a ring; in
+//! return, a change of members moves a few more keys.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -39,7 +39,7 @@ impl MaglevTable {
         let size = TABLE_SIZES.iter().copied().find(|&size| size as usize >= min_size);
         let size = size.unwrap_or(TABLE_SIZES[TABLE_SIZES.len() - 1]);
         let mut order: Vec<u32> = (0..members.len() as u32).collect();
-        // The listed order must not decide who takes the first turn.
+        // The order of turns must not depend on the listed order.
         order.sort_unstable_by_key(|&index| members[index as usize].0);
         let permutation = |&index: &u32| {
             let (identity, weight) = members[index as usize];

@@ -29,9 +29,9 @@ pub enum BalancePolicy {
     LeastRequests,
     /// The cheaper of two random endpoints, by latency average and requests in flight.
     PeakEwma,
-    /// Weighted round robin.
+    /// Smooth weighted round robin.
     RoundRobin,
-    /// Weighted random choice.
+    /// Random choice by weight.
     Random,
     /// By a key of the request; [`Self::LeastRequests`] for requests without a key.
     ConsistentHash(ConsistentHashConfig),
@@ -44,15 +44,15 @@ pub struct ConsistentHashConfig {
     pub table: HashTableKind,
     /// The source of the key.
     pub key: HashKeySource,
-    /// Requests in flight per endpoint, in per cent of the mean, beyond which its keys go elsewhere
-    /// (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
+    /// Load bound per endpoint, in per cent of the mean of requests in flight. Beyond it, keys go
+    /// elsewhere (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
     pub max_load_percent: Option<u32>,
 }
 
 /// The table that maps a key to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashTableKind {
-    /// A hash ring.
+    /// A hash ring with virtual points.
     Ring {
         /// Points per unit of weight, from 1 to 65536.
         points: u32,
@@ -60,7 +60,7 @@ pub enum HashTableKind {
     Maglev,
 }
 
-/// Default of [`HashTableKind::Ring`].
+/// Default number of points per unit of weight.
 pub const DEFAULT_RING_POINTS: u32 = 512;
 
 impl Default for HashTableKind {
