@@ -1,4 +1,4 @@
-//! The part of the configuration that applies to all client traffic, independent of routes and pools.
+//! The part of the configuration that applies to all client traffic, whatever its route.
 
 use http::HeaderName;
 
@@ -7,26 +7,23 @@ use crate::logic::model::network::Network;
 use crate::logic::routing::PathNormalisation;
 use crate::net::geo_database::GeoDatabase;
 
-/// How clients are treated, whatever they ask for.
+/// Settings for client traffic.
 #[derive(Debug)]
 pub struct HttpPolicy {
     pub limits: ServerLimits,
-    /// What is added to messages, and what their fields may be called.
+    /// Header fields that are added, and names that are allowed.
     pub headers: HeaderPolicy,
-    /// What is written down of each request.
     pub access_log: AccessLogConfig,
-    /// How paths are brought to one form.
     pub paths: PathNormalisation,
-    /// Proxies that are believed when they say for whom they ask.
+    /// Proxies whose forwarding headers are accepted.
     pub trusted_proxies: Vec<Network>,
-    /// Knows where clients are.
+    /// Locations of client addresses.
     pub geo_database: Option<GeoDatabase>,
-    /// In which trusted proxies name the client's country.
+    /// The header in which trusted proxies name the client's country.
     pub country_header: Option<HeaderName>,
 }
 
 impl HttpPolicy {
-    /// What `config` says of them.
     pub fn from_config(config: &Config) -> Self {
         let Config { limits, headers, access_log, paths, .. } = config;
         Self {

@@ -1,4 +1,4 @@
-//! What control and workers share, and what they tell each other.
+//! State that control and workers share, and the messages between them.
 
 use std::hash::RandomState;
 use std::net::{SocketAddr, TcpListener};
@@ -28,126 +28,126 @@ use super::listener_config::ListenerConfig;
 use super::memory_gauge::MemoryGauge;
 use super::request_metrics::RequestMetrics;
 
-/// Failures that workers have met and control has not heard of yet, at most.
+/// Limit of reports in the queue to control.
 pub const REPORT_QUEUE_LIMIT: usize = 16 * 1024;
 
-/// Clients of whom it is known how much they ask for, at most: 1 MiB of them.
+/// Limit of clients in the rate table, which then takes 1 MiB.
 const RATE_TABLE_CLIENTS: usize = 128 * 1024;
 
 /// Shared by all threads of one instance.
 #[derive(Debug)]
 pub struct InstanceShared {
-    /// The zero of all times in microseconds.
+    /// Times in microseconds count from here.
     pub epoch: Instant,
-    /// What requests steer by. Control alone stores it.
+    /// The snapshot that requests steer by. Written by control only.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// What of the configuration is neither route nor pool.
+    /// Settings for client traffic. Written by control only.
     pub http_policy: Arc<ArcSwap<HttpPolicy>>,
-    /// Counters by pool, one set per worker.
+    /// Counters by pool, one set for each worker.
     pub metrics: RequestMetrics,
-    /// Lines of the access log, on their way to its writer.
+    /// Lines of the access log for the writer thread.
     pub access_log: Arc<AccessLogQueue>,
-    /// What spans are made of, on its way to their exporter.
+    /// Traces of finished requests for the exporter thread.
     #[cfg(feature = "otlp")]
     pub traces: Arc<crate::app::ops::otlp::TraceQueue>,
-    /// What clients may still ask for; there once a route has a rate.
+    /// Rates of clients; set once a route has a rate limit.
     pub rate_table: OnceLock<RateLimiter<RandomState>>,
     /// Descriptors of all workers' connections.
     pub descriptors: Arc<DescriptorPool>,
-    /// How much memory is used, and what is to be done about it. Control alone writes it.
+    /// Memory use and pressure level. Written by control only.
     pub pressure: MemoryGauge,
-    /// What seals cookies of pools that have no secret of their own; there once one has.
+    /// Secret of affinity cookies for pools without their own; set once one exists.
     pub cookie_secret: OnceLock<CookieSecrets>,
-    /// The same, of the process that this one takes over from.
+    /// The cookie secret of the process that this one replaces.
     pub inherited_cookie_secret: OnceLock<CookieSecrets>,
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<WorkerReport>,
 }
 
-/// What a worker tells control.
+/// A message from a worker to control.
 #[derive(Clone, Copy, Debug)]
 pub enum WorkerReport {
     /// A request met a failure.
     Traffic {
         endpoint: EndpointId,
         failure: Failure,
-        /// When the try began.
+        /// Start of the attempt.
         began: Instant,
     },
-    /// An idle connection was closed by the endpoint.
+    /// The endpoint closed an idle connection.
     IdleClosed(EndpointId),
-    /// The first, of a request that a drill took; the identity is that of the drill's director.
+    /// [`Self::Traffic`] for a request of a drill; the id is one of the drill's director.
     DrillTraffic {
         drill: u64,
         endpoint: EndpointId,
         failure: Failure,
-        /// When the try began.
+        /// Start of the attempt.
         began: Instant,
     },
-    /// The second, of a drill's connections.
+    /// [`Self::IdleClosed`] for a connection of a drill.
     DrillIdleClosed { drill: u64, endpoint: EndpointId },
 }
 
-/// What control tells a worker.
+/// A message from control to a worker.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Accept on this listener too; a door may have several.
+    /// Accept connections on this listener; an address may have several.
     Listen(Listener),
-    /// Accept there no more; running connections go on.
+    /// Stop accepting at this address; existing connections go on.
     Unlisten(SocketAddr),
-    /// The verdict on the endpoint is down.
+    /// The endpoint went down.
     AbortEndpoint {
         endpoint: EndpointId,
-        /// What becomes of the requests that wait for it.
+        /// The treatment of requests that wait for it.
         waiting: InFlightPolicy,
     },
-    /// Nobody is to go to the endpoint any more, because an operator has said so.
+    /// An operator has drained the endpoint: no new requests go there.
     EndpointDrained {
         endpoint: EndpointId,
-        /// The time of what lasts there is up.
+        /// The drain deadline has passed: running streams end too.
         is_over: bool,
     },
-    /// As [`Command::Cut`], for the requests that a drill took.
+    /// [`Self::AbortEndpoint`] for the requests of a drill.
     AbortDrillEndpoint {
         drill: u64,
         endpoint: EndpointId,
-        /// What becomes of the requests that wait for it.
+        /// The treatment of requests that wait for it.
         waiting: InFlightPolicy,
     },
-    /// The drill is over: what was not really sent goes where everybody goes. If something real came
-    /// in between, so does all that may be sent again.
+    /// The drill has ended. Requests with injected faults go to real endpoints; if the drill was
+    /// interrupted, repeatable ones do too.
     EndDrill {
         drill: u64,
-        /// Whether something real came in between.
+        /// A real failure interrupted the drill.
         is_interrupted: bool,
     },
-    /// Accept no more: another process does. Who asks for something is told that it was the last
-    /// answer on that connection; who does not ask may stay until [`Command::Drain`].
+    /// Another process accepts now. Responses carry `connection: close`; idle connections may stay
+    /// until [`Self::Drain`].
     StopAccepting,
-    /// Accept no more, end connections after their running request, then end.
+    /// Stop accepting, close connections after their current request, then exit.
     Drain,
 }
 
-/// A client-facing listener, as one worker gets it.
+/// A client-facing listener as one worker receives it.
 #[derive(Debug)]
 pub struct Listener {
-    /// The configured address: its name.
+    /// The configured address, which identifies the listener.
     pub address: SocketAddr,
-    /// A handle to a socket that may be this worker's alone, or not.
+    /// The socket, which other workers may share.
     pub listener: TcpListener,
-    /// Connections through this door, over all workers.
+    /// Connections of this listener over all workers.
     pub connections: Arc<AtomicUsize>,
-    /// How connections are taken from now on. Control alone stores it.
+    /// Settings for new connections. Written by control only.
     pub config: Arc<ArcSwap<ListenerConfig>>,
 }
 
 impl InstanceShared {
-    /// Shared state, and the end of the queue that control reads.
+    /// The shared state, and the receiver of reports for control.
     pub fn new(http_policy: HttpPolicy) -> (Arc<Self>, mpsc::Receiver<WorkerReport>) {
         let (reports, receiver) = mpsc::channel(REPORT_QUEUE_LIMIT);
         let shared = Self {
-            // Times are counted from here, and zero means never: no event may fall on it.
+            // Zero means never, so no event may have that time.
             epoch: Instant::now() - Duration::from_millis(1),
             snapshot: Arc::default(),
             http_policy: Arc::new(ArcSwap::from_pointee(http_policy)),
@@ -166,17 +166,16 @@ impl InstanceShared {
         (Arc::new(shared), receiver)
     }
 
-    /// Tells control, or counts a drop if it has too much to hear already.
-    /// Whether there was room.
+    /// Queues a report, or counts a drop if the queue is full. Returns whether it was queued.
     pub fn send_report(&self, report: WorkerReport) -> bool {
-        let is_told = self.reports.try_send(report).is_ok();
-        if !is_told {
+        let is_queued = self.reports.try_send(report).is_ok();
+        if !is_queued {
             self.reports_dropped.fetch_add(1, Relaxed);
         }
-        is_told
+        is_queued
     }
 
-    /// Makes ready what `routes` need. Workers only read.
+    /// Creates what `routes` need; workers only read it.
     pub fn prepare(&self, routes: &[RouteSpec]) {
         for route in routes.iter().filter(|route| route.rate_limit.is_some()) {
             self.rate_table
@@ -185,25 +184,28 @@ impl InstanceShared {
         }
     }
 
-    /// Has a secret for the pools of `config` that seal cookies and have none of their own.
+    /// Creates the instance's cookie secret if a pool of `config` needs it.
     pub fn prepare_cookie_secret(&self, config: &Config) {
         let mut pools = config.topology.pools.iter();
-        let wants = |pool: &Arc<PoolSpec>| matches!(pool.affinity.as_deref(), Some(SessionAffinity::Cookie(one)) if one.secrets.is_none());
-        if pools.any(wants) {
+        let needs_secret = |pool: &Arc<PoolSpec>| match pool.affinity.as_deref() {
+            Some(SessionAffinity::Cookie(cookie)) => cookie.secrets.is_none(),
+            _ => false,
+        };
+        if pools.any(needs_secret) {
             let directory = config.state_dir.as_deref();
             self.cookie_secret
                 .get_or_init(|| instance_secret(directory, self.inherited_cookie_secret.get()));
         }
     }
 
-    /// Lets workers use what `config` leaves of the descriptors that are granted.
+    /// Sets the workers' limit: the granted descriptors less those that `config` needs elsewhere.
     pub fn allow_descriptors(&self, config: &Config) {
         let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let granted = usize::try_from(granted).unwrap_or(usize::MAX);
         self.descriptors.set_limit(config.descriptor_needs().available(granted));
     }
 
-    /// Microseconds since the epoch.
+    /// Microseconds since the epoch; zero for times before it.
     pub fn micros(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_micros() as u64
     }

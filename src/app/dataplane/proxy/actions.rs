@@ -1,5 +1,4 @@
-//! What becomes of a request that has a route: an answer of our own, or one of a pool's, with what is
-//! left when that fails.
+//! Route actions: forward to a pool with fallback and mirror, redirect, or respond directly.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -23,7 +22,7 @@ use super::rate_limit;
 use super::request_context::RequestContext;
 use super::retry_loop::PriorAttempts;
 
-/// Answers a request as its route says.
+/// Executes the action of the request's route.
 pub(super) async fn run_action(
     context: &RequestContext<'_>,
     rule: &CompiledRoute,
@@ -49,7 +48,7 @@ pub(super) async fn run_action(
     response
 }
 
-/// A client that waits for 100-continue has sent nothing yet that could be in the way.
+/// A client that waits for 100 Continue has sent no body yet, so there is nothing to discard.
 pub(super) fn discard_body(request: &Request<()>, body: Incoming) {
     if !request.headers().contains_key(EXPECT) {
         discard_request_body(body);
@@ -81,7 +80,7 @@ fn apply_fixed(response: &mut Response<ProxyBody>, fixed: &DirectResponse) {
     *response.body_mut() = ProxyBody::whole(fixed.body.clone());
 }
 
-/// What the route does to every answer, whoever it comes from.
+/// Applies the route's header changes to a response of any origin.
 fn finish_response(spec: &RouteSpec, client: &Client, response: &mut Response<ProxyBody>) {
     if !spec.response_headers.is_empty() {
         spec.response_headers.apply(response.headers_mut());
@@ -136,7 +135,7 @@ async fn forward_to_pool(
     }
 }
 
-/// The pool has nothing left to try.
+/// Answers a request that its pool could not: by the fallback pool or response, or with the error.
 async fn handle_forward_error(
     context: &RequestContext<'_>,
     rule: &CompiledRoute,
@@ -153,7 +152,7 @@ async fn handle_forward_error(
         rule.fallback.as_ref().filter(|_| is_endpoint_fault && error.can_fall_back)
     {
         local.meter.record_fallback();
-        // What is known of that pool now, and not when the request came.
+        // The newest state of the pool: the request's view may be old by now.
         latest_view = Some(worker.view())
             .filter(|new| new.has_pool(fallback))
             .unwrap_or_else(|| Rc::clone(view));

@@ -1,4 +1,4 @@
-//! What leads a request to one endpoint: a key of its own, or a cookie of ours.
+//! Affinity of requests to endpoints: by a hash key of the request, or by a sealed cookie.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -23,10 +23,10 @@ use crate::logic::steering::balance::hash::{endpoint_hash, xxh64};
 use super::attempt_guard::AttemptGuard;
 use super::downstream::Downstream;
 
-/// Cookies of the same name that are looked at, at most: a client may have some of other paths.
+/// Limit of cookies of the same name that are opened: a client may send several from other paths.
 const MAX_COOKIES: usize = 4;
 
-/// The hash of the request's key; `None` where the pool wants none or the request has none.
+/// The hash of the request's key; `None` where the pool has no key or the request lacks it.
 pub(super) fn hash_key(
     spec: &PoolSpec,
     request: &Request<()>,
@@ -57,20 +57,20 @@ fn cookie_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item =
     })
 }
 
-/// The cookie of a request to a pool whose clients stay with an endpoint by one.
+/// The cookie of a request to a pool with cookie affinity.
 pub(super) struct RequestAffinity {
     keyring: Rc<Keyring>,
     received: Option<AffinityPin>,
-    /// It is sealed by a secret that is on its way out.
+    /// The cookie is sealed with a secret that is being replaced.
     has_retired_secret: bool,
-    /// It brought something that cannot be used.
+    /// The request has cookies of the name, but none that is valid.
     is_invalid: bool,
-    /// Where it leads has failed the request.
+    /// The endpoint of the cookie has failed the request.
     has_target_failed: Cell<bool>,
 }
 
 impl RequestAffinity {
-    /// What `request` brings; `None` where the pool does not look at it.
+    /// Reads the cookie of `headers`; `None` where the pool has no cookie affinity.
     pub(super) fn from_request(
         pool: &PoolView,
         local: &PoolLocal,
@@ -95,7 +95,7 @@ impl RequestAffinity {
         }))
     }
 
-    /// Where it leads, if that endpoint takes the request.
+    /// The endpoint of the cookie, if it accepts the request.
     pub(super) fn target<'p>(
         &self,
         pool: &'p PoolView,
@@ -107,7 +107,7 @@ impl RequestAffinity {
         }
     }
 
-    /// `target` failed the request.
+    /// An attempt at `target` failed.
     pub(super) fn record_failure(&self, target: &Target) {
         let name = endpoint_hash(target.address);
         if self.received.is_some_and(|pin| pin.current == name || pin.preferred == name) {
@@ -115,7 +115,7 @@ impl RequestAffinity {
         }
     }
 
-    /// The answer comes from where `visit` was: has the client come back there, if it is to.
+    /// Sets a cookie for the endpoint that responded, if the client's cookie must change.
     pub(super) fn set_cookie(
         &self,
         (pool, meter): (&PoolView, &PoolMetrics),
@@ -133,7 +133,8 @@ impl RequestAffinity {
         let (course, pin) = self.next_pin(served, pins, cookie, now_us);
         meter.record_affinity(course);
         let has_pin = self.received.is_some();
-        // One that is on trial, or has failed, is nowhere to stay; and a drill moves nobody for good.
+        // An endpoint on trial or a failed response makes no pin, and a drill changes no existing
+        // one.
         let is_temporary = if has_pin { is_drilled } else { status.is_server_error() };
         if let Some(pin) = pin.filter(|_| !is_temporary && !guard.is_trial())
             && let Ok(value) = HeaderValue::try_from(self.cookie_value(&pin, cookie, is_tls))
@@ -142,7 +143,7 @@ impl RequestAffinity {
         }
     }
 
-    /// How it went, and the pin that the client is to have.
+    /// The outcome of the cookie, and the pin that the client gets.
     fn next_pin(
         &self,
         served: u64,

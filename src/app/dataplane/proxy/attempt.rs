@@ -18,7 +18,6 @@ use super::started_response::StartedResponse;
 use super::upgrade_request;
 use super::upstream_request::UpstreamRequest;
 
-/// How far an attempt has come.
 #[allow(clippy::large_enum_variant, reason = "the variant of nearly every request is not boxed")]
 pub(super) enum AttemptProgress {
     ResponseStarted(StartedResponse),

@@ -8,26 +8,25 @@ use crate::net::upstream::{ClientBodyError, UpstreamError};
 use super::attempt_guard::AttemptGuard;
 use super::local_reply_reason::LocalReplyReason;
 
-/// Why a try gave no response.
 #[derive(Debug)]
 pub(super) enum AttemptError {
     EndpointFailed {
         failure: Failure,
         reached: RequestExposure,
     },
-    /// The endpoint's verdict turned down while its answer was awaited.
+    /// The endpoint went down while its response was awaited.
     Aborted {
         reached: RequestExposure,
     },
     Client(ClientBodyError),
-    /// This process is out of something.
+    /// This process is out of descriptors, ports or memory.
     LocalResources,
-    /// A limit left no room for it for too long.
+    /// The wait for a connection took too long at this limit.
     LimitReached(LimitExceeded),
 }
 
 impl AttemptError {
-    /// The endpoint's answer breaks the rules.
+    /// The response violates the protocol.
     pub(super) fn malformed() -> Self {
         let failure = Failure::http(FailureReason::Malformed);
         Self::EndpointFailed { failure, reached: RequestExposure::MaybeSent }
@@ -47,8 +46,8 @@ impl From<UpstreamError> for AttemptError {
     }
 }
 
-/// The reason that a request fails with if it cannot go on, and how much of it the endpoint may have
-/// seen; `Err` if it cannot go on in any case. What is the endpoint's failure is counted.
+/// The reason to fail with if no retry follows, and the request's exposure to the endpoint. `Err`
+/// if no retry may follow. Records a failure of the endpoint as evidence.
 pub(super) fn classify_error(
     error: &AttemptError,
     guard: &AttemptGuard,

@@ -1,4 +1,4 @@
-//! A request's stay at an endpoint: counted while it lasts, and a witness of how it went.
+//! Accounting of one attempt: the endpoint's load, evidence, latency and access record.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,43 +17,43 @@ use crate::logic::request::breaker::{LimitPermit, PoolRequestPermit};
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::{ConnectionPool, ResponseBodyError};
 
-/// Counts as one request in flight until dropped.
+/// Counts as one request in flight at the endpoint until dropped.
 pub struct AttemptGuard {
     worker: Rc<Worker>,
     connections: Rc<ConnectionPool>,
     began: Instant,
     is_trial: bool,
-    /// What it takes until the answer begins is yet to be told.
+    /// The time to the response head, not yet recorded.
     is_latency_pending: Cell<bool>,
     recorder: AttemptRecorder,
-    /// The client has seen the endpoint's failure.
+    /// The failure of the endpoint is counted as visible to the client.
     has_client_failure: Cell<bool>,
     record: Option<AttemptRecordHandle>,
-    /// Counts an answer that ends in the middle, where an objective is measured by it.
+    /// Counts a truncated response, if an objective applies.
     route_meter: Option<Arc<RoutePoolMetrics>>,
-    /// What it takes of limits, where there are any: held, not read.
+    /// Permits of limits, released on drop.
     _permits: Option<Box<AttemptPermits>>,
 }
 
-/// What a visit takes of limits; in a box, since most visits take nothing and all of them move.
+/// Boxed, since most attempts have none and all of them are moved.
 type AttemptPermits = (Option<LimitPermit>, Option<PoolRequestPermit>);
 
-/// On what terms a visit begins.
+/// The conditions under which an attempt begins.
 #[derive(Debug)]
 pub struct AttemptTerms {
     pub began: Instant,
-    /// The endpoint is to prove itself by it.
+    /// The attempt decides whether the endpoint, which is on trial, recovers.
     pub is_trial: bool,
-    /// How many requests the endpoint may have in flight.
+    /// Limit of requests in flight at the endpoint.
     pub max_requests: Option<u32>,
-    /// Counts it among those that were sent again.
+    /// Counts the attempt against the limit on retries.
     pub retry_permit: Option<LimitPermit>,
-    /// Endpoints or regions are chosen by how long they take.
+    /// Endpoints or regions are selected by latency.
     pub is_latency_tracked: bool,
 }
 
 impl AttemptGuard {
-    /// Begins a try at the endpoint that `home` leads to.
+    /// Begins an attempt at the endpoint of `connections`.
     ///
     /// # Errors
     /// The endpoint's limit of requests, if it is reached.
@@ -80,19 +80,17 @@ impl AttemptGuard {
         })
     }
 
-    /// The visit lasts as long as its request, which the pool counts until then.
+    /// Keeps the request counted at its pool for as long as this attempt lasts.
     pub fn hold_pool_permit(&mut self, request: Option<PoolRequestPermit>) {
         if request.is_some() {
             self._permits.get_or_insert_default().1 = request;
         }
     }
 
-    /// What the answer is measured by.
     pub fn set_route_meter(&mut self, meter: Option<Arc<RoutePoolMetrics>>) {
         self.route_meter = meter;
     }
 
-    /// Where this try is written down, if it is.
     pub fn set_record(&mut self, record: Option<AttemptRecordHandle>) {
         #[cfg(feature = "otlp")]
         if let Some(record) = &record {
@@ -101,12 +99,11 @@ impl AttemptGuard {
         self.record = record;
     }
 
-    /// The span of this try, if it is exported.
+    /// The span of this attempt, if it is exported.
     pub fn span(&self) -> Option<SpanId> {
         self.record.as_ref().and_then(AttemptRecordHandle::span)
     }
 
-    /// The connections to the endpoint.
     pub fn connections(&self) -> &Rc<ConnectionPool> {
         &self.connections
     }
@@ -115,17 +112,16 @@ impl AttemptGuard {
         &self.worker.timers
     }
 
-    /// When this try began.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// Whether the endpoint is to prove itself.
+    /// Whether the endpoint is on trial.
     pub fn is_trial(&self) -> bool {
         self.is_trial
     }
 
-    /// The endpoint failed. Counts once, whatever this try meets afterwards.
+    /// Records a failure of the endpoint as evidence. Only the first one of an attempt counts.
     pub fn record_failure(&self, failure: Failure) {
         if let Some(record) = &self.record {
             record.set_failed(failure, self.began.elapsed());
@@ -136,7 +132,8 @@ impl AttemptGuard {
         }
     }
 
-    /// The endpoint answered; of a bad answer this is all that counts.
+    /// Records the response head. For a status that is evidence against the endpoint, the rest does
+    /// not count.
     pub fn on_head(&self, status: u16, now: Instant) {
         let now_us = self.worker.shared.micros(now);
         if let Some(record) = &self.record {
@@ -154,12 +151,12 @@ impl AttemptGuard {
         self.connections.target.stats.record_latency(time.as_micros() as u64, now_us);
     }
 
-    /// All of the answer has passed.
+    /// The whole response has been received.
     pub fn on_complete(&self) {
         self.recorder.on_response_complete(&self.connections.target.stats);
     }
 
-    /// The client sees the endpoint's failure.
+    /// Counts a failure of the endpoint that the client sees; once for an attempt.
     pub fn on_client_failure(&self, client_failure: ClientFailure) {
         if !self.has_client_failure.replace(true) {
             self.connections
@@ -167,7 +164,7 @@ impl AttemptGuard {
         }
     }
 
-    /// The response ended in the middle, before the client's eyes.
+    /// The response body ended early, after the client had received the head.
     pub fn on_body_error(&self, error: ResponseBodyError) {
         match error {
             ResponseBodyError::Endpoint(reason) => {
@@ -193,7 +190,7 @@ impl AttemptGuard {
     }
 
     fn report_to_control(&self, failure: Failure) {
-        // Trials speak of nobody else.
+        // A failed trial is no evidence against the zone.
         if !self.is_trial && failure.reason != FailureReason::Stall {
             self.connections
                 .target
@@ -218,7 +215,7 @@ impl Drop for AttemptGuard {
     fn drop(&mut self) {
         self.connections.target.stats.request_ended();
         if self.is_latency_pending.get() {
-            // Somebody else was faster: the answer would have taken longer still.
+            // A hedge won: this response would have taken longer still.
             let now = Instant::now();
             let time = now.saturating_duration_since(self.began);
             self.record_latency(time, self.worker.shared.micros(now));

@@ -17,20 +17,19 @@ use crate::net::upstream::{ResponseBody, ResponseBodyError};
 use self::recorded::RecordedBody;
 use super::attempt_guard::AttemptGuard;
 
-/// A body that is complete, or one that is passed on as it comes.
+/// The body of a response to a client.
 pub enum ProxyBody {
-    /// All of it; taken when sent.
+    /// A complete body, taken when it is sent.
     Whole(Bytes),
-    /// The rest is on its way from an endpoint.
+    /// A body that arrives from an endpoint.
     Stream {
-        /// Where it comes from.
         source: Box<ResponseBody>,
-        /// The request's stay at the endpoint, which lasts as long as the body.
+        /// Accounting of the attempt, which lasts as long as the body.
         guard: AttemptGuard,
     },
-    /// Either of them, on the way to a line of the access log.
+    /// A body whose bytes and end go to the access log.
     Recorded(Box<RecordedBody>),
-    /// One that ends at a deadline.
+    /// A body that a deadline may end.
     WithDeadline(Box<DeadlineBody>),
 }
 
@@ -61,7 +60,7 @@ impl Body for ProxyBody {
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { source, guard } => Poll::Ready(match ready!(source.poll_chunk(cx)) {
                 Some(Ok(piece)) => {
-                    // Whoever knows the length does not ask again after the last byte.
+                    // A reader that knows the length does not poll again after the last byte.
                     if source.is_over() {
                         guard.on_complete();
                     }

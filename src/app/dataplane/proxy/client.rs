@@ -1,4 +1,4 @@
-//! Who asks.
+//! The client of a connection.
 
 use std::net::SocketAddr;
 
@@ -7,25 +7,24 @@ use super::pending_tunnel::PendingTunnel;
 use crate::net::inbound::tls::TlsSession;
 use crate::net::upstream::DownstreamAddresses;
 
-/// The client of a connection: the same for every request on it.
+/// The client of a connection: the same for all its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Where it connects from.
     pub address: SocketAddr,
-    /// Its IP address as text, an IPv4 one as such.
+    /// The IP address as text; IPv4-mapped addresses as IPv4.
     pub ip_text: String,
-    /// Where its connection was accepted.
+    /// The address at which the connection was accepted.
     pub local_address: SocketAddr,
-    /// How its connection is encrypted, if it is.
+    /// The TLS session, if the connection is encrypted.
     pub tls: Option<Box<TlsSession>>,
-    /// What its connection goes on with when HTTP on it is over.
+    /// The tunnel that replaces HTTP on the connection, if there is one.
     pub pending_tunnel: PendingTunnel,
-    /// What endpoints say to it before they answer.
+    /// Interim responses that wait to be written to the connection.
     pub interim_responses: InterimResponses,
 }
 
 impl Client {
-    /// A client in cleartext.
+    /// A client without TLS.
     pub fn new(address: SocketAddr, local_address: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
         Self {
@@ -38,23 +37,21 @@ impl Client {
         }
     }
 
-    /// On whose behalf a connection to an endpoint is opened.
+    /// The addresses for the PROXY protocol header of an upstream connection.
     pub fn caller(&self) -> DownstreamAddresses {
         DownstreamAddresses { remote: self.address, local: self.local_address }
     }
 
-    /// Whether its connection is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// What its certificate says of it, as an element of `x-forwarded-client-cert`, where one was
-    /// asked for and verified.
+    /// The verified client certificate as an element of `x-forwarded-client-cert`.
     pub fn identity(&self) -> Option<&str> {
         self.tls.as_ref()?.client_identity.as_deref()
     }
 
-    /// How it speaks, as a URI says it.
+    /// The scheme of URIs on this connection.
     pub fn scheme(&self) -> &'static str {
         if self.is_tls() { "https" } else { "http" }
     }

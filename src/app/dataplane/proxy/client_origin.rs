@@ -1,8 +1,8 @@
-//! Where a request comes from: whom its peers name, as far as they are believed.
+//! The origin of a request, from the forwarding headers of trusted proxies.
 //!
-//! A peer that is no trusted proxy can say what it likes: its own address counts, and its fields are
-//! replaced. A trusted one is believed, and so is every proxy that it names and that is trusted too;
-//! the first address behind them is the client (RFC 7239 8.1).
+//! For a peer that is not a trusted proxy, its own address counts, and its forwarding headers are
+//! replaced. The headers of a trusted peer are followed back through all trusted proxies. The first
+//! address behind them is the client (RFC 7239 8.1).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,29 +18,27 @@ use crate::net::h1;
 use super::client::Client;
 use super::validation;
 
-/// Hops that are looked at, at most.
+/// Limit of hops that are followed.
 const MAX_HOPS: usize = 64;
 
 pub(super) const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub(super) const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
-/// Where a request comes from.
 #[derive(Debug)]
 pub(super) struct ClientOrigin<'a> {
-    /// The client's address, an IPv4 one as such.
+    /// The client's address; IPv4-mapped addresses as IPv4.
     pub(super) ip: IpAddr,
-    /// How the client speaks, as a URI says it.
+    /// The scheme that the client used.
     pub(super) scheme: &'static str,
-    /// The host that the client asked for, where a proxy says so.
+    /// The host that the client requested, as reported by a trusted proxy.
     host: Option<&'a str>,
-    /// The peer is a proxy that is believed.
     pub(super) is_from_trusted_proxy: bool,
     fields: ForwardedHeaders,
 }
 
 impl<'a> ClientOrigin<'a> {
-    /// What `headers` say of it, if `client` is one of `trusted`.
+    /// Follows `headers` if `client` is in a `trusted` network.
     pub(super) fn from_headers(
         client: &Client,
         headers: &'a HeaderMap,
@@ -65,7 +63,7 @@ impl<'a> ClientOrigin<'a> {
         origin
     }
 
-    /// Writes the fields that tell an endpoint for whom it is asked.
+    /// Writes the forwarding headers for an endpoint.
     pub(super) fn write_fields(
         &self,
         out: &mut BytesMut,
@@ -89,7 +87,8 @@ impl<'a> ClientOrigin<'a> {
                 write_element(out, client.address.ip(), client.scheme(), host);
                 out.extend_from_slice(b"\r\n");
             }
-            // Proxies that speak the one may hand on the other unread: it is made of what is known.
+            // A proxy that uses one of both headers may pass on the other unchecked, so `forwarded`
+            // is built from the evaluated origin.
             ForwardedHeaders::Both => {
                 out.extend_from_slice(b"forwarded: ");
                 write_element(out, self.ip, self.scheme, self.host.unwrap_or(host));
@@ -103,7 +102,7 @@ impl<'a> ClientOrigin<'a> {
         }
     }
 
-    /// The field's name, and what a trusted proxy has put there already.
+    /// Writes the header's name and, from a trusted proxy, its current values.
     fn begin_list(&self, out: &mut BytesMut, headers: &HeaderMap, name: &str) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
@@ -119,14 +118,14 @@ impl<'a> ClientOrigin<'a> {
     }
 }
 
-/// What is known of the first hop that is not a trusted proxy.
+/// The first hop that is not a trusted proxy.
 struct ForwardedHop<'a> {
     ip: IpAddr,
     scheme: Option<&'static str>,
     host: Option<&'a str>,
 }
 
-/// By the X-Forwarded fields.
+/// Follows X-Forwarded-For.
 fn client_from_x_forwarded(
     headers: &HeaderMap,
     peer: IpAddr,
@@ -151,7 +150,7 @@ fn client_from_x_forwarded(
     }
 }
 
-/// By Forwarded (RFC 7239 4).
+/// Follows Forwarded (RFC 7239 4).
 fn client_from_forwarded(
     headers: &HeaderMap,
     peer: IpAddr,
@@ -187,7 +186,7 @@ fn client_from_forwarded(
     found
 }
 
-/// The parts of `text` between marks that stand in no quotes.
+/// Splits `text` at separators outside of quoted strings.
 fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(move |c: char| {
@@ -202,7 +201,8 @@ fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-/// An address, which may have a port. `unknown` and made-up names are none.
+/// An address with or without a port; `None` for `unknown` and obfuscated identifiers (RFC 7239
+/// 6.3).
 fn parse_node(text: &str) -> Option<IpAddr> {
     let ip = text.parse().ok();
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip()).ok();
@@ -214,7 +214,7 @@ fn parse_scheme(text: &str) -> Option<&'static str> {
     ["http", "https"].into_iter().find(|known| known.eq_ignore_ascii_case(text))
 }
 
-/// The value of a field that stands there once.
+/// The value of a field that occurs exactly once.
 fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().filter(|_| values.next().is_none());

@@ -19,17 +19,16 @@ use super::endpoint_selector::ConnectionSource;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectTimeout {
     pub(super) timeout: Duration,
-    /// What it is called when that is over.
+    /// The failure that a timeout counts as.
     pub(super) reason: FailureReason,
 }
 
-/// Where the connection of an attempt comes from, and how long it may take to open.
+/// The source of an attempt's connection, and the limit on opening it.
 pub(super) struct ConnectPlan {
     pub(super) source: ConnectionSource,
     pub(super) connect_timeout: ConnectTimeout,
 }
 
-/// What the opening of a connection depends on.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectContext<'a> {
     pub(super) worker: &'a Worker,
@@ -38,7 +37,7 @@ pub(super) struct ConnectContext<'a> {
     pub(super) abort_epoch: AbortEpoch,
 }
 
-/// Opens a connection, and warns if this process has no resources left for it.
+/// Opens a connection; warns if this process is out of resources.
 pub(super) async fn open_connection(
     context: ConnectContext<'_>,
     plan: ConnectPlan,
@@ -52,8 +51,8 @@ pub(super) async fn open_connection(
     opened
 }
 
-/// Opens a connection, or waits until one is free or may be opened, and until there is a descriptor for
-/// it; each takes the timeout of `connect` at most.
+/// Opens a connection, after a wait for a free one or for a descriptor where needed. The wait and
+/// the opening each take the connect timeout at most.
 async fn wait_and_connect(
     context: ConnectContext<'_>,
     plan: ConnectPlan,

@@ -1,4 +1,4 @@
-//! Who asks, by what names the request is known, and where what becomes of it is written down.
+//! The downstream side of a request: client, origin, ids and access record.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,25 +18,23 @@ use super::local_reply_reason::LocalReplyReason;
 use super::request_ids::{IdGenerator, REQUEST_ID, RequestIds, SpanId};
 use super::upgrade_request::UpgradeRequest;
 
-/// What is said of a client's certificate, in Envoy's form.
+/// The client certificate in Envoy's format.
 const CLIENT_CERT_HEADER: &str = "x-forwarded-client-cert";
 
-/// All that is known of who a request comes from.
+/// The downstream side of one request.
 pub(super) struct Downstream<'a> {
-    /// Who has the connection.
     pub(super) client: &'a Rc<Client>,
-    /// Whom it asks for.
     pub(super) origin: ClientOrigin<'a>,
     request_ids: RequestIds<'a>,
-    /// Where the request is written down, if it is.
+    /// The access record, if the request is logged or traced.
     pub(super) record: Option<&'a Rc<AccessRecord>>,
     upgrade: RefCell<Option<UpgradeRequest>>,
-    /// Once somebody has asked for it.
+    /// Cached by [`Self::location`].
     location: Cell<Option<ClientLocation>>,
 }
 
 impl<'a> Downstream<'a> {
-    /// Who asks by `held`, a request that came from `client`.
+    /// The downstream side of the request in `recorded`, which came from `client`.
     pub(super) fn new(
         policy: &HttpPolicy,
         ids: &IdGenerator,
@@ -47,7 +45,7 @@ impl<'a> Downstream<'a> {
         let fields = policy.headers.forwarded;
         let origin = ClientOrigin::from_headers(client, headers, &policy.trusted_proxies, fields);
         let record = recorded.record.as_ref();
-        // What is not written down, as a copy, is in no trace that is kept.
+        // A mirrored request has no record, so its trace is not sampled.
         let sampling = policy.headers.sampling;
         let sampled = sampling.map(|_| record.is_some_and(|note| note.is_sampled()));
         let request_ids =
@@ -60,12 +58,12 @@ impl<'a> Downstream<'a> {
         Self { client, origin, request_ids, record, upgrade, location }
     }
 
-    /// The same, who would rather go on in another protocol.
+    /// Adds a request to switch to another protocol.
     pub(super) fn with_upgrade(self, upgrade: Option<UpgradeRequest>) -> Self {
         Self { upgrade: RefCell::new(upgrade), ..self }
     }
 
-    /// Where the client is, for all that is known.
+    /// The client's location by address and by the header of a trusted proxy.
     pub(super) fn location(&self, policy: &HttpPolicy, headers: &HeaderMap) -> ClientLocation {
         if let Some(cached) = self.location.get() {
             return cached;
@@ -82,33 +80,32 @@ impl<'a> Downstream<'a> {
         found
     }
 
-    /// Whether it would rather go on in another protocol.
     pub(super) fn has_upgrade(&self) -> bool {
         self.upgrade.borrow().is_some()
     }
 
-    /// Whether it would not go on in anything else, and is not granted that (yet).
+    /// Whether the client accepts only the other protocol, and that is still pending.
     pub(super) fn is_upgrade_required(&self) -> bool {
         self.upgrade.borrow().as_ref().is_some_and(UpgradeRequest::is_required)
     }
 
-    /// Whether a 101 with these headers grants the wish.
+    /// Whether a 101 with these headers accepts the upgrade.
     pub(super) fn is_upgrade_accepted(&self, headers: &HeaderMap) -> bool {
         self.upgrade.borrow().as_ref().is_none_or(|wish| wish.is_accepted(headers))
     }
 
-    /// The wish, to be granted.
+    /// Takes the upgrade request, to open its tunnel.
     pub(super) fn take_upgrade(&self) -> Option<UpgradeRequest> {
         self.upgrade.borrow_mut().take()
     }
 
-    /// Whether a field of the request is written anew.
+    /// Whether a request header is replaced by one of ours.
     pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
         self.request_ids.should_replace(name)
     }
 
-    /// Writes what an endpoint is told of it; `host` is the one that the client asked us for, and `span`
-    /// that of the try, where it has one.
+    /// Writes the headers that describe the downstream side. `host` is the client's Host; `span` is
+    /// the attempt's, if it is exported.
     pub(super) fn write_fields(
         &self,
         out: &mut BytesMut,
@@ -123,7 +120,7 @@ impl<'a> Downstream<'a> {
         self.request_ids.write_fields(out, span);
     }
 
-    /// An answer of our own says by which name it can be found in the log.
+    /// Adds the request id to a local reply, so that its log line can be found.
     pub(super) fn add_request_id<B>(&self, response: &mut Response<B>) {
         if response.extensions().get::<LocalReplyReason>().is_some()
             && let Some(id) = self.request_ids.request_id_value()

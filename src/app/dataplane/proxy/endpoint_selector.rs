@@ -1,6 +1,7 @@
-//! Where a request goes: an endpoint is picked, has room for it, and there is a way to get there.
+//! Selects the endpoint of an attempt and a connection to it, within the limits of both.
 //!
-//! An endpoint at one of its limits is passed by: that is no failure of it, and nobody pays for it.
+//! An endpoint at one of its limits is skipped. That is not a failure of the endpoint, and no retry
+//! budget is spent on it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,35 +21,34 @@ use crate::net::upstream::{Checkout, ConnectionPool};
 use super::attempt_guard::{AttemptGuard, AttemptTerms};
 use super::local_reply_reason::LocalReplyReason;
 
-/// Endpoints at their limits that are met before a request is told that all are.
+/// Endpoints at their limits that are tried before a request is refused.
 const MAX_FULL_ENDPOINTS: usize = 16;
 
-/// A try that comes next.
+/// The endpoint of the next attempt, with a connection to it.
 pub(super) struct Selection {
     pub(super) guard: AttemptGuard,
-    /// The endpoint's zone, by its index in the pool.
+    /// Index of the endpoint's zone in the pool.
     pub(super) zone: usize,
     pub(super) source: ConnectionSource,
 }
 
-/// How a request comes by a connection.
+/// Where the connection of an attempt comes from.
 pub(super) enum ConnectionSource {
     Immediate(Checkout),
-    /// It must wait until there is room, and counts as pending until then.
+    /// The request waits for a connection, and counts as pending until then.
     Queued {
         pending: LimitPermit,
         full: LimitExceeded,
     },
 }
 
-/// Why there is nowhere to go.
+/// Why no endpoint was selected.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SelectionError {
-    /// No endpoint is left.
     NoEndpoint,
-    /// Nobody, because operators have said so.
+    /// Operators have drained all endpoints of the pool.
     Drained,
-    /// Those that are left have no room.
+    /// All remaining endpoints are at their limits.
     LimitReached(LimitExceeded),
 }
 
@@ -62,31 +62,31 @@ impl From<SelectionError> for LocalReplyReason {
     }
 }
 
-/// One choice among the endpoints of a pool.
+/// The inputs of one selection.
 pub(super) struct EndpointSelector<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a PoolLocal,
     pub(super) sending: RetrySafety,
-    /// Which way it is led.
+    /// Index of the steering variant of the pool.
     pub(super) steering_variant: usize,
-    /// The hash of the request's key, if it has one.
+    /// Hash of the request's key, if it has one.
     pub(super) hash_key: Option<u64>,
-    /// The endpoint that it stays with, if that takes it.
+    /// The endpoint of the affinity cookie, if it accepts the request.
     pub(super) affinity_target: Option<&'a Target>,
     pub(super) began: Instant,
-    /// The request has reached an endpoint before.
+    /// The attempt is a retry, which counts against the limit on retries.
     pub(super) is_resend: bool,
-    /// It may wait for a connection.
+    /// The request may wait for a connection.
     pub(super) can_wait: bool,
-    /// Where the request is written down.
+    /// The access record of the request.
     pub(super) record: Option<&'a Rc<AccessRecord>>,
-    /// The drill that took it.
+    /// The drill that selected the request.
     pub(super) drill: Option<&'a Arc<DrillView>>,
 }
 
 impl EndpointSelector<'_> {
-    /// A trial, if one is due and there is room for it.
+    /// The endpoint of a trial, if one is due and below its limits.
     pub(super) fn select_trial(&self) -> Option<Selection> {
         let target = self.pool.take_due_trial(self.worker.shared.micros(self.began))?;
         let selection = self.select_endpoint(target, true).ok()?;
@@ -94,7 +94,6 @@ impl EndpointSelector<'_> {
         Some(selection)
     }
 
-    /// The first endpoint of a request.
     pub(super) fn select_first(&self) -> Result<Selection, SelectionError> {
         let pick = || self.worker.with_rng(|rng| self.pool.pick(rng, self.pick_request()));
         self.select(self.affinity_target.or_else(pick), &ExcludedTargets::default())
@@ -135,7 +134,7 @@ impl EndpointSelector<'_> {
             .or_else(|full| self.select_around_full(target, full, avoid))
     }
 
-    /// The picked one has no room: another one has, or one lets it wait.
+    /// `picked` is at a limit: selects another endpoint, or waits for a connection to one of them.
     #[cold]
     fn select_around_full(
         &self,

@@ -1,5 +1,5 @@
-//! What a drill does to one try: the failure happens here, in the connector, and the endpoint sees
-//! nothing of it.
+//! Faults that a drill injects into an attempt. They happen in this process; the endpoint sees
+//! nothing.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,17 +22,17 @@ use super::attempt_error::AttemptError;
 use super::endpoint_selector::ConnectionSource;
 use super::upstream_request::UpstreamRequest;
 
-/// What a drill does to an exchange.
+/// The effect of a drill on an exchange.
 #[derive(Debug)]
 pub(super) enum DrillEffect {
-    /// Nothing: there is none, or it spares this one.
+    /// There is no drill, or it spares this exchange.
     None,
     Injected,
-    /// Its answer is held back.
+    /// The response is delayed.
     Delayed(Box<DelayedResponse>),
 }
 
-/// An answer that is held back.
+/// A response that is delayed.
 #[derive(Debug)]
 pub(super) struct DelayedResponse {
     timer: Pin<Box<Sleep>>,
@@ -47,9 +47,11 @@ pub(super) struct AttemptPath {
     pub(super) drill_effect: DrillEffect,
 }
 
-/// Has a try meet what the drill says, if it says anything now. A way that is taken away is given back
-/// as one that leads nowhere; `cuts` are made deaf where the endpoint really runs what must not run
-/// twice, since a drill's verdict must not end that.
+/// Applies the drill's current fault to an attempt. A fault that replaces the connection returns
+/// the real one to the pool.
+///
+/// Requests that must not run twice ignore full aborts at a target: a verdict of the drill must not
+/// end what the endpoint really executes.
 #[cold]
 pub(super) fn inject(
     worker: &Worker,
@@ -59,7 +61,7 @@ pub(super) fn inject(
     mut path: AttemptPath,
 ) -> Result<AttemptPath, AttemptError> {
     if injection.is_target && !upstream.is_idempotent {
-        // Whatever of this kind runs there really, runs to its end.
+        // The endpoint really executes these requests, so they run to their end.
         path.abort_epoch = path.abort_epoch.ignoring_full_aborts();
     }
     let Some(fault) = injection.fault.get().filter(|_| !injection.is_finished.get()) else {
@@ -103,7 +105,7 @@ pub(super) fn inject(
     })
 }
 
-/// An open connection to the endpoint is not closed because of a drill.
+/// An open connection survives the drill.
 fn return_connection(connections: &Rc<ConnectionPool>, source: ConnectionSource) {
     if let ConnectionSource::Immediate(Checkout::Idle(connection)) = source {
         connections.put_idle(connection);
@@ -111,8 +113,8 @@ fn return_connection(connections: &Rc<ConnectionPool>, source: ConnectionSource)
 }
 
 impl DrillEffect {
-    /// How much of the request an endpoint may have seen. While the drill is on, as much as if it were
-    /// none; once it is over, what led nowhere can go anywhere.
+    /// How much of the request an endpoint may have seen. The drill simulates exposure while it is
+    /// on; once it is over, a request with an injected fault counts as not sent.
     pub(super) fn reached(
         &self,
         exchange: &Exchange,
@@ -126,7 +128,7 @@ impl DrillEffect {
 }
 
 impl DelayedResponse {
-    /// The head of the answer, not before its time, unless the drill is over.
+    /// The response head, not before the delay has passed or the drill has ended.
     pub(super) fn poll_head(
         &mut self,
         exchange: &mut Exchange,

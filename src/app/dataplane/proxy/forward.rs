@@ -1,4 +1,4 @@
-//! Heads on their way through: what is passed on, what is left out, what is added.
+//! Request heads for endpoints over HTTP/1.1: fields that are forwarded, removed and added.
 
 use bytes::BytesMut;
 use http::header::{
@@ -22,7 +22,7 @@ pub(super) struct OutgoingHead<'a, B> {
     pub(super) downstream: &'a Downstream<'a>,
     /// The span of the attempt.
     pub(super) span: Option<&'a SpanId>,
-    /// The pseudonym in Via; empty, none is added.
+    /// The pseudonym in Via; none is added if it is empty.
     pub(super) via: &'a str,
     /// The protocol of an upgrade.
     pub(super) switch_to: Option<&'static str>,
@@ -31,8 +31,8 @@ pub(super) struct OutgoingHead<'a, B> {
 impl<B> OutgoingHead<'_, B> {
     /// Writes the head.
     ///
-    /// Hop-by-hop and nominated fields go first, then our own are added, so that a client can neither
-    /// remove nor forge them.
+    /// Removes hop-by-hop and nominated fields before adding our own, so that a client can neither
+    /// remove nor forge ours.
     pub(super) fn write(&self, out: &mut BytesMut) {
         let &Self { request, validated, downstream, span, via, switch_to } = self;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -86,7 +86,7 @@ impl<B> OutgoingHead<'_, B> {
     }
 }
 
-/// Fields that are written anew.
+/// Fields that are generated instead of forwarded.
 pub(super) fn is_replaced(name: &HeaderName) -> bool {
     if *name == HOST
         || *name == CONTENT_LENGTH
@@ -102,8 +102,8 @@ pub(super) fn is_replaced(name: &HeaderName) -> bool {
     )
 }
 
-/// Clients split their cookies for HTTP/2; elsewhere they are one field (RFC 9113 8.2.3). Empty ones
-/// would only leave a blank at its end.
+/// HTTP/2 clients split cookies; HTTP/1.1 has one field (RFC 9113 8.2.3). Empty values would leave
+/// a trailing separator.
 fn write_cookies(out: &mut BytesMut, headers: &HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter().filter(|crumb| !crumb.is_empty());
     let Some(first) = crumbs.next() else { return };

@@ -1,4 +1,4 @@
-//! Requests as endpoints receive them over HTTP/2.
+//! Request heads for endpoints over HTTP/2.
 
 use std::net::SocketAddr;
 
@@ -18,10 +18,10 @@ use super::request_ids::{REQUEST_ID, SpanId, TRACEPARENT};
 use super::upstream_request::UpstreamRequest;
 use super::via::add_via;
 
-/// Fields that are added, at most.
+/// Limit of added fields, for the capacity of the map.
 const MAX_ADDED_FIELDS: usize = 8;
 
-/// The most usual of them: to make a name of bytes costs more than to find it.
+/// The most frequent added names: a lookup costs less than parsing a name.
 static COMMON_NAMES: [HeaderName; 6] = [
     HeaderName::from_static(client_origin::X_FORWARDED_FOR),
     HeaderName::from_static(client_origin::X_FORWARDED_PROTO),
@@ -31,12 +31,12 @@ static COMMON_NAMES: [HeaderName; 6] = [
     FORWARDED,
 ];
 
-/// What they are written in first; mostly it is enough.
+/// Initial size of the buffer for added fields; mostly sufficient.
 const ADDED_FIELDS_BYTES: usize = 512;
 
-/// The request that is asked of the endpoint at `address`; `None` if HTTP/2 cannot say it.
+/// The request for the endpoint at `address`; `None` if HTTP/2 cannot express it.
 ///
-/// The same is left out and added as over HTTP/1.1.
+/// It removes and adds the same fields as over HTTP/1.1.
 pub(super) fn build_request(
     upstream: &UpstreamRequest<'_>,
     span: Option<&SpanId>,
@@ -57,7 +57,7 @@ fn build_uri(
     address: SocketAddr,
 ) -> Option<Uri> {
     let builder = Uri::builder().scheme(scheme);
-    // HTTP/1.0 may not say whom it asks.
+    // HTTP/1.0 requests may lack a Host.
     let builder = match upstream.validated.host {
         "" => builder.authority(address.to_string()),
         host => builder.authority(host),
@@ -120,11 +120,11 @@ fn add_forwarded_fields(
         let text = line[colon + 1..].trim_ascii();
         let value = if name == REQUEST_ID || name == TRACEPARENT {
             let mut value = HeaderValue::from_maybe_shared(lines.slice_ref(text)).ok()?;
-            // No two requests have the same: in the table of either side it would only be in the way.
+            // Unique values: they would fill the HPACK tables of both sides for nothing.
             value.set_sensitive(true);
             value
         } else {
-            // In a table it must not keep all of them.
+            // Copied: a slice in the HPACK table would keep the whole buffer alive.
             HeaderValue::from_bytes(text).ok()?
         };
         headers.append(name, value);
@@ -136,7 +136,7 @@ fn add_forwarded_fields(
     Some(())
 }
 
-/// The name of a field that is added.
+/// The name of an added field.
 fn header_name(bytes: &[u8]) -> Option<HeaderName> {
     let known = COMMON_NAMES.iter().find(|name| name.as_str().as_bytes() == bytes);
     known.cloned().or_else(|| HeaderName::from_bytes(bytes).ok())

@@ -1,4 +1,4 @@
-//! Forwards a request to a pool: from endpoint to endpoint until one answers or nothing is left.
+//! Forwards a request to a pool: from endpoint to endpoint until one responds or none is left.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,18 +29,18 @@ use super::retry_loop::{EndpointAttemptFailure, PriorAttempts, RetryLoop};
 use super::started_response::BodyProgress;
 use super::upstream_request::UpstreamRequest;
 
-/// A trip that no endpoint's answer ended.
+/// A request that no endpoint of the pool answered.
 pub(super) struct ForwardError {
     pub(super) reason: LocalReplyReason,
     pub(super) prior: PriorAttempts,
-    /// The request may be sent to another pool: its body is held, and it did not reach an endpoint or
-    /// may reach another one.
+    /// The request may be sent to another pool: its body is buffered, and it reached no endpoint or
+    /// is repeatable.
     pub(super) can_fall_back: bool,
-    /// The drill that took it.
+    /// The drill that selected the request.
     drill: Option<Arc<DrillView>>,
 }
 
-/// Serves a request that has a route to a pool.
+/// Forwards a request to the pool of `route`.
 pub(super) async fn forward_request(
     context: &RequestContext<'_>,
     route: &PoolRoute,
@@ -61,7 +61,7 @@ pub(super) async fn forward_request(
     local.retry_budget.borrow_mut().deposit(&route.spec.retry);
     let result = match total_timeout(&route.spec, request) {
         None => run_attempts(&mut retry_loop, view, &upstream, outgoing).await,
-        // Who is dropped in the middle of an exchange withdraws it.
+        // A dropped future withdraws the exchange that it awaits.
         Some((within, reason)) => {
             let left = within.saturating_sub(retry_loop.arrived.elapsed());
             let run = Box::pin(run_attempts(&mut retry_loop, view, &upstream, outgoing));
@@ -70,7 +70,8 @@ pub(super) async fn forward_request(
     };
     result.map_err(|reason| ForwardError {
         reason,
-        // At a deadline a try is under way, which may have reached somebody; and time is up.
+        // At a deadline an attempt is in progress that may have reached an endpoint, and no time is
+        // left.
         can_fall_back: outgoing.is_replayable()
             && !reason.is_deadline()
             && (retry_loop.is_idempotent || retry_loop.sent_attempts == 0),
@@ -84,7 +85,6 @@ pub(super) async fn forward_request(
     })
 }
 
-/// The request as the endpoints of `pool` receive it.
 fn upstream_request<'a>(
     context: &RequestContext<'a>,
     view: &'a WorkerView,
@@ -102,7 +102,7 @@ fn upstream_request<'a>(
         downstream,
         via: &view.http_policy.headers.via_pseudonym,
         timeouts: route.spec.timeouts,
-        // A call may be a stream of messages, of which nobody knows when they come.
+        // A gRPC call may be a stream of messages with pauses of any length.
         body_rate: match validated.framing {
             Some(_) if !grpc::is_grpc(request.headers()) => {
                 view.http_policy.limits.min_body_rate_bytes
@@ -121,8 +121,8 @@ fn upstream_request<'a>(
     }
 }
 
-/// How long all tries together may take, and what it is called when that is over: the route's bound or
-/// the client's own, whichever comes first.
+/// The limit on all attempts together and the reason to report at its end: the route's timeout or
+/// the client's deadline, whichever is shorter.
 fn total_timeout(route: &RouteSpec, request: &Request<()>) -> Option<(Duration, LocalReplyReason)> {
     let route_timeout = route.timeouts.total.map(|total| (total, LocalReplyReason::TotalTimeout));
     let client_timeout = grpc::call_timeout(request.headers())
@@ -130,7 +130,6 @@ fn total_timeout(route: &RouteSpec, request: &Request<()>) -> Option<(Duration, 
     route_timeout.into_iter().chain(client_timeout).min_by_key(|(within, _)| *within)
 }
 
-/// Goes from endpoint to endpoint until one answers or nothing is left.
 async fn run_attempts(
     retry_loop: &mut RetryLoop<'_>,
     view: &Rc<WorkerView>,
@@ -203,7 +202,7 @@ async fn run_attempts(
 }
 
 impl ForwardError {
-    /// The client sees the failure, with `status`.
+    /// Counts the failure that the client sees as a response with `status`.
     pub(super) fn record_client_failure(
         &self,
         worker: &Worker,
@@ -213,8 +212,7 @@ impl ForwardError {
     ) {
         let (pool, local) = view.pool(route);
         let elapsed = self.prior.arrived.elapsed();
-        let route_and_pool = (route, &*pool.spec);
-        let _ = local.record_slo(&worker.shared, route_and_pool, status.as_u16(), elapsed);
+        let _ = local.record_slo(&worker.shared, route, &pool.spec, status.as_u16(), elapsed);
         if let Some(failure_kind) = self.reason.client_failure_kind() {
             let now_us = worker.shared.micros(Instant::now());
             if let Some(failed_connections) = &self.prior.first_failed {

@@ -1,5 +1,5 @@
-//! What gRPC expects of a proxy: answers of its own that a client understands, and an end at the
-//! client's deadline (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
+//! gRPC behaviour of a proxy: local replies as gRPC errors, and an end at the client's deadline
+//! (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::local_reply_reason::LocalReplyReason;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The deadline of a call, and whether its answer can still be ended in order when that comes.
+/// A gRPC call: its deadline, and whether trailers can end its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GrpcCall {
     deadline: Option<Instant>,
@@ -22,7 +22,7 @@ pub(super) struct GrpcCall {
 }
 
 impl GrpcCall {
-    /// A call that arrives now; `None` if the request is none.
+    /// A call that arrives now; `None` if the request is not gRPC.
     pub(super) fn from_request(version: Version, headers: &HeaderMap) -> Option<Self> {
         if !is_grpc(headers) {
             return None;
@@ -31,7 +31,7 @@ impl GrpcCall {
         Some(Self { deadline, can_end_in_trailers: version == Version::HTTP_2 })
     }
 
-    /// The answer as a client of gRPC understands it.
+    /// Turns a local reply into a gRPC error, and ends other responses at the deadline.
     pub(super) fn adapt_response(self, response: Response<ProxyBody>) -> Response<ProxyBody> {
         if let Some(&reason) = response.extensions().get::<LocalReplyReason>() {
             return error_response(reason, response);
@@ -44,7 +44,7 @@ impl GrpcCall {
     }
 }
 
-/// How long the client waits for the whole call, if it says so.
+/// The timeout in `grpc-timeout`, for the whole call.
 pub(super) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT).filter(|_| is_grpc(headers))?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -63,14 +63,15 @@ pub(super) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// `application/grpc`, with or without the format of its messages. gRPC-Web is another protocol.
+/// Whether the content type is `application/grpc`, with or without a message format. gRPC-Web is
+/// another protocol.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..));
     let rest = content_type.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
-/// Our own answer: a head that is its trailers as well.
+/// A trailers-only response for a local reply.
 fn error_response(reason: LocalReplyReason, response: Response<ProxyBody>) -> Response<ProxyBody> {
     let (mut parts, _) = response.into_parts();
     parts.status = StatusCode::OK;

@@ -18,7 +18,7 @@ pub(super) fn error_trailers(reason: LocalReplyReason) -> HeaderMap {
     trailers
 }
 
-/// The status of the call that a reason gives.
+/// The gRPC status code for a reason.
 fn grpc_status(reason: LocalReplyReason) -> u16 {
     match reason {
         LocalReplyReason::BadRequest
@@ -50,8 +50,7 @@ fn grpc_status(reason: LocalReplyReason) -> u16 {
     }
 }
 
-/// `text` with everything but printable ASCII, and the per cent sign, written as per cent and two
-/// digits.
+/// Percent-encodes all bytes except printable ASCII without `%`.
 fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

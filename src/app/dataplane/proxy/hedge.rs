@@ -1,8 +1,9 @@
-//! A request that waits for long is asked of a second endpoint as well: the first good answer wins.
+//! Hedged requests: a stalled request is sent to a second endpoint, and the first good response
+//! wins.
 //!
-//! It covers silence before any verdict (Dean and Barroso, "The Tail at Scale", 2013), for requests
-//! without a body that may be sent again. The budget of resends pays, so that a pool in which everything
-//! has become slow is not asked twice for all of it.
+//! Hedging covers silence before any verdict (Dean and Barroso, "The Tail at Scale", 2013), for
+//! repeatable requests without a body. Hedges draw on the retry budget, so that a pool that is slow
+//! as a whole does not receive its load twice.
 
 use std::rc::Rc;
 
@@ -23,14 +24,14 @@ use super::retry_loop::RetryLoop;
 use super::started_response::StartedResponse;
 use super::upstream_request::UpstreamRequest;
 
-/// A try that waits.
+/// An attempt that has reached the stall bound.
 pub(super) struct StalledAttempt {
     pub(super) guard: AttemptGuard,
     pub(super) zone: usize,
     pub(super) pending: Box<PendingResponse>,
 }
 
-/// The try that is left, and what came of it.
+/// The attempt that remains, and its result.
 pub(super) struct HedgeOutcome {
     pub(super) view: Rc<WorkerView>,
     pub(super) guard: AttemptGuard,
@@ -38,14 +39,13 @@ pub(super) struct HedgeOutcome {
     pub(super) result: Result<StartedResponse, AttemptError>,
 }
 
-/// Which of two tries has ended.
 enum FirstFinished {
     Original(Result<ResponseHead, AttemptError>),
     Hedge(Box<Result<StartedResponse, AttemptError>>),
 }
 
-/// Asks a second endpoint, if there is one and the budget pays, and waits until one of both has
-/// answered well or none is left.
+/// Sends the request to a second endpoint if one is available within the budget. Waits until one of
+/// both has responded well or none is left.
 pub(super) async fn hedge(
     retry_loop: &mut RetryLoop<'_>,
     view: Rc<WorkerView>,
@@ -103,7 +103,7 @@ pub(super) async fn hedge(
     }
 }
 
-/// Where else to ask while the first endpoint is silent.
+/// The second endpoint, while the first is silent.
 fn select_hedge_endpoint(
     retry_loop: &mut RetryLoop<'_>,
     view: &Rc<WorkerView>,
@@ -126,7 +126,7 @@ fn select_hedge_endpoint(
     Some((view, selection))
 }
 
-/// Whether this ends the race.
+/// Whether the result ends the race.
 fn is_acceptable(
     retry_loop: &RetryLoop<'_>,
     result: &Result<StartedResponse, AttemptError>,
@@ -137,7 +137,7 @@ fn is_acceptable(
     status.is_some_and(|status| !retry::is_retryable_status(status, guard.is_trial(), spec))
 }
 
-/// One of two has failed; the other goes on.
+/// One attempt has failed; the other goes on.
 fn discard_loser(
     retry_loop: &mut RetryLoop<'_>,
     result: Result<StartedResponse, AttemptError>,
@@ -148,13 +148,13 @@ fn discard_loser(
     match result {
         Ok(started) => started.discard(upstream, guard),
         Err(error) => {
-            // Whatever it was, there is still somebody to answer.
+            // The reason does not matter: the other attempt may still respond.
             let _ = classify_error(&error, guard);
         }
     }
 }
 
-/// Tries once, for as long as it takes.
+/// Makes an attempt without a stall bound.
 async fn run_attempt(
     worker: &Worker,
     local: &PoolLocal,
@@ -171,7 +171,7 @@ async fn run_attempt(
     }
 }
 
-/// Waits on for as long as it takes.
+/// Waits for the head without a stall bound.
 async fn wait_until_head(
     pending: &mut PendingResponse,
     upstream: &UpstreamRequest<'_>,

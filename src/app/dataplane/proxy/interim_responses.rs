@@ -1,5 +1,7 @@
-//! Interim answers (1xx) on their way to a client of HTTP/1.1. hyper knows of none but its own `100
-//! Continue`: they are written below it, where nothing of another message is under way.
+//! Interim responses (1xx) for HTTP/1.1 clients.
+//!
+//! hyper sends none but its own `100 Continue`. They are therefore written below it, between two
+//! messages.
 
 use std::fmt;
 use std::mem;
@@ -16,15 +18,15 @@ use crate::net::upstream::InterimResponse;
 
 use super::via::add_via;
 
-/// What may wait to be written of them; beyond that they are left out, as whoever sends one must expect.
+/// Limit of queued bytes; interim responses beyond it are dropped, which HTTP allows.
 const MAX_QUEUED_BYTES: usize = 16 * 1024;
 
-/// The interim answers that wait on one connection.
+/// The queue of interim responses of one connection.
 #[derive(Default)]
 pub struct InterimResponses(Arc<InterimQueue>);
 
-/// One thread puts and takes them. It is locked only because a connection that becomes a tunnel might
-/// be moved to another one, as far as its type says.
+/// Only one thread uses it. The lock exists because the type of an upgraded connection must be
+/// `Send`.
 #[derive(Default)]
 struct InterimQueue {
     has_any: AtomicBool,
@@ -32,31 +34,30 @@ struct InterimQueue {
 }
 
 impl InterimResponses {
-    /// The same, for who writes them.
+    /// Another handle to the same queue, for the writer.
     pub fn share(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 
-    /// Whether there are any; costs as good as nothing.
+    /// Whether any wait; one relaxed load.
     pub fn has_any(&self) -> bool {
         self.0.has_any.load(Relaxed)
     }
 
-    /// Takes them out, as they are to be written.
+    /// Takes the queued bytes, ready to be written.
     pub fn take(&self) -> BytesMut {
         self.0.has_any.store(false, Relaxed);
         mem::take(&mut *self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has this be one of them.
+    /// Queues raw bytes.
     #[cfg(test)]
     pub(in crate::app) fn push_raw(&self, text: &[u8]) {
         self.0.buffer.lock().expect("one thread").extend_from_slice(text);
         self.0.has_any.store(true, Relaxed);
     }
 
-    /// Passes on what an endpoint says before its answer: to who can take it (RFC 9110 15.2), with the
-    /// same changes.
+    /// Queues interim responses of an endpoint, with the same header changes as for final ones.
     pub(super) fn forward(
         &self,
         interim: Vec<InterimResponse>,
@@ -65,7 +66,7 @@ impl InterimResponses {
     ) {
         let mut buffer = self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         for InterimResponse { status, mut headers } in interim {
-            // An endpoint is never asked to say so; the client is told by hyper.
+            // hyper sends 100 to the client; endpoints are not asked for it.
             if status == StatusCode::CONTINUE {
                 continue;
             }
@@ -87,7 +88,7 @@ impl InterimResponses {
 }
 
 impl Clone for InterimResponses {
-    /// Another connection has its own.
+    /// A copy of the client is another connection, with a queue of its own.
     fn clone(&self) -> Self {
         Self::default()
     }

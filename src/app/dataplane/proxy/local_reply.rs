@@ -6,7 +6,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use super::body::ProxyBody;
 use super::local_reply_reason::LocalReplyReason;
 
-/// Says why the proxy itself answered.
+/// The header with the reason of a local reply.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-gapless-reason");
 
 impl LocalReplyReason {
@@ -14,7 +14,7 @@ impl LocalReplyReason {
         let (word, status) = self.word_and_status();
         let mut response = Response::new(ProxyBody::whole(format!("{word}\n").into()));
         *response.status_mut() = status;
-        // Whoever speaks more than HTTP to the client says it in its own words.
+        // gRPC, the access log and the request id need the reason later.
         response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(REASON_HEADER, HeaderValue::from_static(word));

@@ -1,4 +1,4 @@
-//! The one table from failures to the status and the reason word that the client receives.
+//! Reasons of local replies, with the status and the word that the client receives.
 
 use http::StatusCode;
 
@@ -11,55 +11,55 @@ use crate::net::upstream::ClientBodyError;
 /// The fixed list of words in `x-gapless-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalReplyReason {
-    /// The request breaks the rules of HTTP.
+    /// The request violates HTTP.
     BadRequest,
-    /// The request has more fields than are taken.
+    /// The request has more header fields than allowed.
     HeadTooLarge,
-    /// A transfer coding that is not known.
+    /// The transfer coding is unknown.
     UnknownCoding,
-    /// CONNECT, which a reverse proxy does not do.
+    /// CONNECT, which a reverse proxy does not support.
     MethodRefused,
-    /// No route matches host and path.
+    /// No route matches the request.
     NoRoute,
     /// The request body is larger than the route allows.
     BodyTooLarge,
-    /// The client sent no more of its body for the idle timeout.
+    /// The client sent no more of its body within the idle timeout.
     BodyTimeout,
-    /// No endpoint can be chosen.
+    /// No endpoint can be selected.
     NoEndpoint,
     /// No connection could be opened.
     ConnectFailed,
     /// Opening a connection took too long.
     ConnectTimeout,
-    /// The endpoint ended the connection before it answered.
+    /// The endpoint closed the connection before it responded.
     Reset,
-    /// The endpoint did not answer in time.
+    /// The endpoint did not respond in time.
     ResponseTimeout,
-    /// The endpoint's verdict turned down while its answer was awaited.
+    /// The endpoint went down while its response was awaited.
     EndpointDown,
-    /// The endpoint's answer breaks the rules of HTTP.
+    /// The endpoint's response violates HTTP.
     BadResponse,
     /// This process is out of descriptors, ports or memory.
     LocalLimit,
-    /// Every endpoint that could be chosen is at one of its limits.
+    /// Every endpoint that can be selected is at one of its limits.
     EndpointLimit,
     /// The pool is at one of its limits.
     PoolLimit,
-    /// As many requests wait for a connection as may.
+    /// Too many requests wait for a connection.
     PendingLimit,
-    /// All tries together took too long.
+    /// All attempts together took too long.
     TotalTimeout,
-    /// The client's own deadline (`grpc-timeout`) came first.
+    /// The client's deadline (`grpc-timeout`) passed first.
     DeadlineExceeded,
-    /// The path can be read in two ways, or is one that nobody should be asked for.
+    /// The path is ambiguous or malformed.
     BadPath,
-    /// A header field has `_` in its name.
+    /// A header name contains `_`.
     UnderscoreHeader,
-    /// More requests than the route takes, from this client or from all.
+    /// The route's rate limit, for this client or in total, is exceeded.
     RateLimited,
-    /// This process is near the bound of its memory.
+    /// This process is near its memory limit.
     Overload,
-    /// A client of HTTP/2 asks for a tunnel (RFC 8441), and its route or its endpoint has none.
+    /// An HTTP/2 client requests a tunnel (RFC 8441) that its route or its endpoint does not offer.
     UpgradeRefused,
     /// Operators have drained every endpoint of the pool.
     Drained,
@@ -95,7 +95,7 @@ impl LocalReplyReason {
         Self::Drained,
     ];
 
-    /// The word, and the status that goes with it.
+    /// The reason word and the status that goes with it.
     pub const fn word_and_status(self) -> (&'static str, StatusCode) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
@@ -131,7 +131,7 @@ impl LocalReplyReason {
         self.word_and_status().0
     }
 
-    /// The reason that an endpoint's failure gives.
+    /// The reason for an endpoint's failure.
     pub fn from_failure(failure: Failure) -> Self {
         match (failure.layer, failure.class()) {
             (outcome::FailureLayer::Connect | outcome::FailureLayer::Tls, FailureClass::Silent) => {
@@ -144,7 +144,7 @@ impl LocalReplyReason {
         }
     }
 
-    /// The reason that a client's failure gives.
+    /// The reason for a failure of the client.
     pub fn from_client_fault(fault: ClientBodyError) -> Self {
         match fault {
             ClientBodyError::Aborted => Self::BadRequest,
@@ -153,7 +153,7 @@ impl LocalReplyReason {
         }
     }
 
-    /// The reason that a limit gives.
+    /// The reason for an exceeded limit.
     pub fn from_limit(full: LimitExceeded) -> Self {
         match (full.limit, full.scope) {
             (LimitKind::Pending, _) => Self::PendingLimit,
@@ -162,12 +162,12 @@ impl LocalReplyReason {
         }
     }
 
-    /// Whether time was up while something was still under way.
+    /// Whether a deadline passed while an attempt was in progress.
     pub(super) fn is_deadline(self) -> bool {
         matches!(self, Self::TotalTimeout | Self::DeadlineExceeded)
     }
 
-    /// Whether an endpoint is to blame, and not the client or this process.
+    /// Whether the endpoint is at fault, and not the client or this process.
     pub(super) fn is_endpoint_fault(self) -> bool {
         let is_local = matches!(
             self,
@@ -183,7 +183,7 @@ impl LocalReplyReason {
         self.word_and_status().1.is_server_error() && !is_local
     }
 
-    /// What the client saw, where an endpoint is to blame.
+    /// The failure that the client sees, if the endpoint is at fault.
     pub(super) fn client_failure_kind(self) -> Option<ClientFailureKind> {
         let failure_kind = match self {
             Self::ConnectFailed | Self::ConnectTimeout => ClientFailureKind::Connect,
@@ -197,7 +197,7 @@ impl LocalReplyReason {
         self.is_endpoint_fault().then_some(failure_kind)
     }
 
-    /// Whether what follows on the connection cannot be trusted to be a new request.
+    /// Whether unread body bytes on the connection could be mistaken for a new request.
     pub(super) fn has_unread_body(self) -> bool {
         matches!(
             self,

@@ -1,5 +1,7 @@
-//! Copies of requests for a pool whose answers nobody sees. They begin when the client's request has
-//! its answer, so they never delay it, and what becomes of them is evidence for their own pool only.
+//! Mirrored requests: copies for another pool, whose responses are discarded.
+//!
+//! A copy starts when the client's request has its response, so it never delays it. Its outcome is
+//! evidence for its own pool only.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -27,16 +29,16 @@ use super::validation::ValidatedRequest;
 /// A copy that takes longer is withdrawn.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// So much of an answer is read, so that its connection can be kept.
+/// Bytes of a response that are read to keep its connection reusable.
 const MAX_READ_BYTES: usize = 1024 * 1024;
 
-/// Where a copy of this request is to go, if it is one of those that are copied.
+/// The mirror route, if this request is among the mirrored share.
 pub(super) fn select_route<'r>(worker: &Worker, rule: &'r CompiledRoute) -> Option<&'r PoolRoute> {
     let (route, percent) = rule.mirror.as_ref()?;
     worker.with_rng(|rng| rng.u32(..100) < *percent).then_some(route)
 }
 
-/// Sends a copy, if all of the body is held and there is room; else counts a drop.
+/// Sends a copy if the whole body is buffered and the limits allow it; otherwise counts a drop.
 pub(super) fn send_copy(context: &RequestContext<'_>, route: &PoolRoute, outgoing: &RequestBody) {
     let RequestContext { worker, view, downstream, request, validated } = *context;
     let meter = &view.pool(route).1.meter;
@@ -62,7 +64,7 @@ pub(super) fn send_copy(context: &RequestContext<'_>, route: &PoolRoute, outgoin
     tokio::task::spawn_local(timeout(MIRROR_TIMEOUT, mirror_request.run(body)));
 }
 
-/// A copy with all that it needs: the request itself may be over before it is.
+/// A copy with everything it needs, since it may outlive the request.
 struct MirrorRequest {
     worker: Rc<Worker>,
     view: Rc<WorkerView>,
@@ -92,7 +94,7 @@ impl MirrorRequest {
             request: &self.recorded.request,
             validated: &validated,
         };
-        // That nothing answered is known to its endpoints already; nobody else is told.
+        // A failure has been recorded at the endpoints; there is no client to answer.
         if let Ok(response) =
             forward_request(&context, &self.route, &mut body, PriorAttempts::for_mirror()).await
         {
@@ -101,7 +103,7 @@ impl MirrorRequest {
     }
 }
 
-/// Reads an answer to its end, within bounds.
+/// Reads a response to its end, within limits.
 async fn drain_response(response: Response<ProxyBody>) {
     let ProxyBody::Stream { mut source, guard } = response.into_body() else { return };
     let mut read = 0;

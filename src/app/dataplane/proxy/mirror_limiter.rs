@@ -1,22 +1,22 @@
-//! Bounds on the mirrored requests of one worker.
+//! Limits on the mirrored requests of one worker.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Copies that one worker has under way, at most; what would be one more is not sent.
+/// Limit of copies in progress; further copies are dropped.
 const MAX_COPIES: usize = 64;
 
-/// Bytes of bodies that they hold together, at most.
+/// Limit of body bytes that all copies hold together.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
-/// What one worker has under way.
+/// The copies in progress of one worker.
 #[derive(Debug, Default)]
 pub struct MirrorLimiter {
     copies: Cell<usize>,
     bytes: Cell<usize>,
 }
 
-/// A copy's place among them; given back when dropped.
+/// A copy's share of the limits, released on drop.
 pub(super) struct MirrorPermit {
     limiter: Rc<MirrorLimiter>,
     bytes: usize,

@@ -1,7 +1,7 @@
-//! The request path: admit, route, pick, try, and try elsewhere.
+//! The request path: validate, route, select an endpoint, attempt, and retry elsewhere.
 //!
-//! It reads one snapshot per try, takes no lock, and writes nothing that is shared but its
-//! endpoint's counters (and, on failure only, one message to control).
+//! It reads one snapshot per attempt and takes no lock. It writes only its endpoint's counters and,
+//! on failure, one message to control.
 
 mod actions;
 mod affinity;
@@ -73,10 +73,10 @@ use super::worker::{Worker, WorkerView};
 
 use self::downstream::Downstream;
 
-/// Answers one request, with what `finish` makes of the response. Whatever goes wrong becomes one.
+/// Serves one request and passes the response to `finish`. Every failure becomes a response.
 ///
-/// What can be done at once is done before the future is made, and what comes last is done inside of
-/// it: it then has the less to carry, and need not be carried in another one.
+/// Whatever needs no await runs before the future is made, and `finish` runs inside of it. The
+/// future is then small and need not be wrapped in another one.
 pub fn handle<R>(
     worker: Rc<Worker>,
     client: Rc<Client>,
@@ -93,7 +93,7 @@ pub fn handle<R>(
             path_normalisation::normalise_request(&mut request, &view.http_policy)
         }
     };
-    // Without the feature nothing is, and all that hangs on it is left out.
+    // `cfg!` lets the compiler remove the sampling code without the feature.
     let is_sampled = cfg!(feature = "otlp")
         && view.http_policy.headers.sampling.is_some_and(|sampling| {
             let draw = || worker.with_rng(|rng| rng.u32(..TraceSampling::MAX_MILLIONTHS));
@@ -114,7 +114,7 @@ pub fn handle<R>(
                 reason.response()
             }
         };
-        // To the client it would be a tunnel, and it is none.
+        // A client of HTTP/2 would take any successful response for an open tunnel (RFC 8441 5).
         if downstream.is_upgrade_required() && response.status().is_success() {
             response = LocalReplyReason::UpgradeRefused.response();
         }
@@ -182,7 +182,7 @@ async fn respond(
     actions::run_action(&context, rule, body).await
 }
 
-/// `OPTIONS *` asks about the proxy itself.
+/// `OPTIONS *` applies to the proxy itself (RFC 9110 9.3.7).
 fn options_response() -> Response<ProxyBody> {
     let mut response = Response::new(ProxyBody::whole(bytes::Bytes::new()));
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

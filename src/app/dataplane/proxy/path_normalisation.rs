@@ -1,5 +1,4 @@
-//! What is made of a request before anybody looks at it: one form of its path, and names of header
-//! fields that can be read in one way only.
+//! Normalises a request before routing: one form of its path, and unambiguous header names.
 
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderName, Request, Version};
@@ -10,17 +9,17 @@ use crate::logic::routing::{PathNormalisation, normalise};
 
 use super::local_reply_reason::LocalReplyReason;
 
-/// Brings the request to that form: what is matched is what is forwarded.
+/// Normalises the request in place: routes match what endpoints receive.
 ///
 /// # Errors
-/// The reason to refuse it with.
+/// The reason to refuse the request.
 pub(super) fn normalise_request(
     request: &mut Request<()>,
     policy: &HttpPolicy,
 ) -> Result<(), LocalReplyReason> {
     apply_underscore_policy(request, policy.headers.underscores)?;
     if has_only_query(request.uri()) {
-        // Only an absolute target may leave the path out (RFC 9113 8.3.1).
+        // Only an absolute target may omit the path (RFC 9113 8.3.1).
         if request.version() == Version::HTTP_2 {
             return Err(LocalReplyReason::BadRequest);
         }
@@ -29,8 +28,8 @@ pub(super) fn normalise_request(
     normalise_target(request.uri_mut(), &policy.paths)
 }
 
-/// Whether the target is a query alone. The library says that its path is `/`, and writes none: an
-/// endpoint has to be asked for one all the same (RFC 9112 3.2.1).
+/// Whether the target is only a query. `http` reports its path as `/` but does not write one, and
+/// endpoints need it (RFC 9112 3.2.1).
 fn has_only_query(uri: &Uri) -> bool {
     uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'))
 }
@@ -54,7 +53,7 @@ fn apply_underscore_policy(
     Ok(())
 }
 
-/// Targets of other forms are judged with the rest of the request.
+/// Other forms of targets are left to validation.
 fn normalise_target(uri: &mut Uri, rules: &PathNormalisation) -> Result<(), LocalReplyReason> {
     let path = uri.path();
     let query = uri.query().unwrap_or_default();
@@ -72,7 +71,7 @@ fn normalise_target(uri: &mut Uri, rules: &PathNormalisation) -> Result<(), Loca
     replace_path(uri, changed).ok_or(LocalReplyReason::BadPath)
 }
 
-/// Puts `path` in the place of that of `uri`; the query stays. `None` if it cannot stand there.
+/// Replaces the path of `uri` and keeps its query. `None` if `path` is not valid.
 pub(super) fn replace_path(uri: &mut Uri, mut path: String) -> Option<()> {
     if let Some(query) = uri.query() {
         path.push('?');

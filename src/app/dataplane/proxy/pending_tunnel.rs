@@ -5,11 +5,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-/// A tunnel, to be run to its end.
+/// A tunnel that runs to its end.
 pub type TunnelFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What a client's connection goes on with when HTTP on it is over, or beside it, where it carries many
-/// streams: whoever serves the connection takes it when an answer is a 101. It counts as the same connection.
+/// The tunnel of a 101 response, for the server of the connection to take.
+///
+/// Over HTTP/1.1 it replaces HTTP on the connection; over HTTP/2 it is one of its streams.
 #[derive(Default)]
 pub struct PendingTunnel(RefCell<Option<TunnelFuture>>);
 
@@ -18,7 +19,6 @@ impl PendingTunnel {
         *self.0.borrow_mut() = Some(Box::pin(tunnel));
     }
 
-    /// Takes it out, if there is one.
     pub fn take(&self) -> Option<TunnelFuture> {
         self.0.borrow_mut().take()
     }

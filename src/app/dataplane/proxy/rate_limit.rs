@@ -1,4 +1,4 @@
-//! Who asks for too much.
+//! Rate limits of routes.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::body::ProxyBody;
 use super::downstream::Downstream;
 use super::local_reply_reason::LocalReplyReason;
 
-/// The refusal, if the route's rate is used up.
+/// The refusal, if the route's rate limit is exceeded.
 pub(super) fn check_rate(
     worker: &Rc<Worker>,
     view: &WorkerView,

@@ -1,4 +1,4 @@
-//! What every step of a request's way to its response needs.
+//! The references that all steps from request to response share.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use crate::app::dataplane::worker::{Worker, WorkerView};
 use super::downstream::Downstream;
 use super::validation::ValidatedRequest;
 
-/// A request that is on its way to an answer, and who sees to it.
+/// A routed request and the worker that serves it.
 #[derive(Clone, Copy)]
 pub(super) struct RequestContext<'a> {
     pub(super) worker: &'a Rc<Worker>,

@@ -1,5 +1,5 @@
-//! The names by which a request is known: a request id, and its place in a trace (W3C Trace
-//! Context). Both are made without an allocation.
+//! Identifiers of a request: its request id and its trace context (W3C Trace Context). Generating
+//! them allocates nothing.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
@@ -12,31 +12,31 @@ use http::header::{HeaderName, HeaderValue};
 use crate::config::model::{HeaderPolicy, TraceSampling};
 use crate::net::h1;
 
-/// The request's id, on its way to the endpoint and on answers of our own.
+/// The request id, on requests to endpoints and on local replies.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) const TRACEPARENT: &str = "traceparent";
 
-/// Longest id that is taken over.
+/// Longest request id that is accepted from a proxy.
 const MAX_ID_BYTES: usize = 128;
 
-/// A `traceparent` of the version that is known.
+/// Length of a version 00 `traceparent`.
 const TRACEPARENT_BYTES: usize = 55;
 
-/// Flags that mean something: sampled, and that the trace id is random.
+/// Defined flags: sampled, and random trace id.
 const KNOWN_FLAGS: u8 = 0b11;
 
-/// Somebody keeps the spans of the trace.
+/// The spans of the trace are recorded.
 const SAMPLED_FLAG: u8 = 0b1;
 
-/// A part of a trace, in hex; never all zeros.
+/// A span id in hex; never all zeros.
 pub type SpanId = [u8; 16];
 
-/// A trace, and our own part of it, in hex.
+/// The trace id and the span id of the request, in hex.
 pub type TraceIds = ([u8; 32], SpanId);
 
-/// Where one worker's ids come from. They need not be secret, but no other worker or process may
-/// make the same: so they have a share that is drawn once from the system's randomness.
+/// Generates the ids of one worker. They are not secret, but must be unique over workers and
+/// processes: a salt from the system's randomness ensures that.
 #[derive(Debug)]
 pub struct IdGenerator {
     rng: RefCell<Rng>,
@@ -60,7 +60,7 @@ impl IdGenerator {
         text
     }
 
-    /// A new part of a trace.
+    /// A new span id.
     pub fn span_id(&self) -> SpanId {
         let mut text = [0; 16];
         write_hex(&mut text, self.rng.borrow_mut().u64(1..));
@@ -75,7 +75,7 @@ fn write_hex(out: &mut [u8], value: u64) {
     }
 }
 
-/// The names of one request.
+/// The identifiers of one request.
 #[derive(Debug)]
 pub(super) struct RequestIds<'a> {
     request_id: Option<RequestId<'a>>,
@@ -84,7 +84,7 @@ pub(super) struct RequestIds<'a> {
 
 #[derive(Debug)]
 enum RequestId<'a> {
-    /// By a proxy that is believed.
+    /// From a trusted proxy.
     Received(&'a str),
     Generated([u8; 32]),
 }
@@ -93,24 +93,25 @@ enum RequestId<'a> {
 #[derive(Debug)]
 pub(super) struct TraceContext {
     pub(super) id: [u8; 32],
-    /// Our own part, of which the endpoint's will be one.
+    /// The request's own span, the parent of its attempts.
     pub(super) span: SpanId,
     flags: u8,
-    /// Somebody else has begun it.
+    /// The trace began before this request.
     is_continued: bool,
 }
 
-/// The trace that a request brings along.
+/// The trace context that a request brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     id: [u8; 32],
-    /// The part of it that the request comes from.
+    /// The span that the request belongs to.
     pub span: SpanId,
     flags: u8,
 }
 
 impl TraceParent {
-    /// What `headers` say of it; a `traceparent` that is wrong, or not the only one, says nothing (3.2).
+    /// The `traceparent` in `headers`; an invalid or repeated one is ignored (W3C Trace Context
+    /// 3.2).
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let only = values.next().filter(|_| values.next().is_none());
@@ -118,8 +119,8 @@ impl TraceParent {
     }
 }
 
-/// Whether the spans of a request are exported: as the trace that it belongs to says, or as `draw` does
-/// for one that begins here.
+/// Whether the spans of a request are exported: by the sampled flag of its trace, or by `draw` for
+/// a new trace.
 pub(super) fn is_sampled(
     sampling: TraceSampling,
     headers: &HeaderMap,
@@ -132,9 +133,8 @@ pub(super) fn is_sampled(
 }
 
 impl<'a> RequestIds<'a> {
-    /// Takes over what `headers` have, or makes it. Ids are taken over only from who is `believed`;
-    /// traces from everybody, since they are made to cross borders. Where spans are exported, `sampled`
-    /// says whether those of this request are.
+    /// Takes identifiers from `headers` or generates them. Request ids are accepted from trusted
+    /// proxies only, traces from all clients. `sampled` is `None` where spans are not exported.
     pub(super) fn new(
         ids: &IdGenerator,
         spec: &HeaderPolicy,
@@ -157,23 +157,23 @@ impl<'a> RequestIds<'a> {
         })
     }
 
-    /// The same as a field's value.
+    /// The request id as a header value.
     pub(super) fn request_id_value(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(self.request_id()?).ok()
     }
 
-    /// Whether a field of the request is written anew.
+    /// Whether a request header is replaced by one of ours.
     pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
         match name.as_str() {
             "x-request-id" => self.request_id.is_some(),
             TRACEPARENT => self.trace.is_some(),
-            // It belongs to the trace, and ends with it.
+            // `tracestate` belongs to the incoming trace and ends with it.
             "tracestate" => self.trace.as_ref().is_some_and(|trace| !trace.is_continued),
             _ => false,
         }
     }
 
-    /// Writes the fields; the endpoint's part of the trace is below `span`, if it is not ours.
+    /// Writes the headers. The parent of the endpoint's span is `span`, or else the request's own.
     pub(super) fn write_fields(&self, out: &mut BytesMut, span: Option<&SpanId>) {
         if let Some(id) = self.request_id() {
             h1::write_header(out, REQUEST_ID.as_str(), id);
@@ -189,7 +189,7 @@ impl TraceContext {
         let span = ids.span_id();
         let trace = match TraceParent::from_headers(headers) {
             Some(TraceParent { id, flags, .. }) => Self { id, span, flags, is_continued: true },
-            // Without an export, whether it is looked at is not ours to say: not sampled.
+            // Without an export no span of this trace is recorded here: not sampled.
             None => Self { id: ids.trace_id(), span, flags: 0, is_continued: false },
         };
         match sampled {
@@ -208,7 +208,7 @@ impl TraceContext {
     }
 }
 
-/// Later versions begin as the known one does, and are answered in it (3.2.4).
+/// Parses versions after 00 as 00 and answers in 00 (W3C Trace Context 3.2.4).
 fn parse_traceparent(text: &[u8]) -> Option<TraceParent> {
     let (known, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
     let is_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -230,7 +230,7 @@ fn parse_traceparent(text: &[u8]) -> Option<TraceParent> {
     Some(TraceParent { id: id.try_into().ok()?, span: parent.try_into().ok()?, flags })
 }
 
-/// An id that may be taken over: one, not long, and made of plain characters.
+/// A request id that is acceptable: a single one, short, and of visible ASCII.
 fn received_request_id(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(REQUEST_ID).iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! What a route changes of a request before it goes to an endpoint.
+//! The route's changes to a request before it is forwarded.
 
 use http::Request;
 use http::header::{CONNECTION, HeaderValue};
@@ -8,14 +8,13 @@ use crate::net::h1::ConnectionOptions;
 
 use super::path_normalisation::replace_path;
 
-/// Whether there is anything to change.
 pub(super) fn is_needed(spec: &RouteSpec) -> bool {
     !spec.request_headers.is_empty()
         || spec.rewrite.path != PathChange::Keep
         || spec.rewrite.host.is_some()
 }
 
-/// The same head again, to be changed.
+/// A copy of the head for the changes.
 pub(super) fn clone_head(request: &Request<()>) -> Request<()> {
     let mut clone = Request::new(());
     *clone.method_mut() = request.method().clone();
@@ -25,7 +24,7 @@ pub(super) fn clone_head(request: &Request<()>) -> Request<()> {
     clone
 }
 
-/// Changes path and header fields; the host is not the request's to say.
+/// Changes the path and header fields. The host is passed on separately.
 pub(super) fn apply(request: &mut Request<()>, spec: &RouteSpec) {
     if spec.rewrite.path != PathChange::Keep {
         let uri = request.uri_mut();
@@ -43,7 +42,7 @@ pub(super) fn apply(request: &mut Request<()>, spec: &RouteSpec) {
     }
 }
 
-/// A client cannot have removed what we say by nominating it in Connection.
+/// A client must not remove a field that the route sets by nominating it in Connection.
 fn protect_from_connection_header(request: &mut Request<()>, changes: &HeaderMutations) {
     if !request.headers().contains_key(CONNECTION) {
         return;

@@ -1,4 +1,4 @@
-//! An endpoint's answer becomes the client's.
+//! Turns an endpoint's response into the client's.
 
 use std::time::Instant;
 
@@ -31,9 +31,8 @@ pub(super) fn build_response(
     let (pool, local) = view.pool(retry_loop.route);
     let elapsed = retry_loop.arrived.elapsed();
     local.meter.record_response(head.status.as_u16(), elapsed);
-    let route_and_pool = (retry_loop.route, &*pool.spec);
-    let route_meter =
-        local.record_slo(&retry_loop.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
+    let (shared, route) = (&retry_loop.worker.shared, retry_loop.route);
+    let route_meter = local.record_slo(shared, route, &pool.spec, head.status.as_u16(), elapsed);
     if retry_loop.route.spec.retry.statuses.contains(head.status.as_u16()) {
         guard.on_client_failure(ClientFailure { kind: ClientFailureKind::Status, is_repeatable });
     } else if let Some(failed_connections) = &retry_loop.first_failed
@@ -66,7 +65,7 @@ pub(super) fn build_response(
     response
 }
 
-/// The endpoint goes on in another protocol, and so does the client's connection.
+/// The 101 of an endpoint, with the tunnel that the client's connection then runs.
 pub(super) fn upgrade_response(
     retry_loop: &mut RetryLoop<'_>,
     view: &WorkerView,
@@ -78,9 +77,8 @@ pub(super) fn upgrade_response(
     set_affinity_cookie(retry_loop, view, &guard, head.status, &mut head.headers);
     let elapsed = retry_loop.arrived.elapsed();
     local.meter.record_response(head.status.as_u16(), elapsed);
-    let route_and_pool = (retry_loop.route, &*pool.spec);
-    let _ =
-        local.record_slo(&retry_loop.worker.shared, route_and_pool, head.status.as_u16(), elapsed);
+    let (shared, route) = (&retry_loop.worker.shared, retry_loop.route);
+    let _ = local.record_slo(shared, route, &pool.spec, head.status.as_u16(), elapsed);
     guard.on_complete();
     guard.hold_pool_permit(retry_loop.pool_permit.take());
     if let Some((upgrade, endpoint)) = retry_loop.downstream.take_upgrade().zip(endpoint) {
@@ -97,7 +95,7 @@ pub(super) fn upgrade_response(
     response
 }
 
-/// Has the client come back to the endpoint that answers, where it is to.
+/// Sets the affinity cookie for the endpoint that responded, if it must change.
 fn set_affinity_cookie(
     retry_loop: &RetryLoop<'_>,
     view: &WorkerView,

@@ -1,4 +1,4 @@
-//! The state of a request between its attempts, and the choice of the endpoint that comes next.
+//! The state of a request between its attempts, and the choice of the next endpoint.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -30,31 +30,31 @@ use super::upstream_request::UpstreamRequest;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Where a request has been, and what it met there.
+/// The state of a request at one pool.
 pub(super) struct RetryLoop<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a PoolRoute,
     pub(super) downstream: &'a Downstream<'a>,
     pub(super) is_idempotent: bool,
     pub(super) arrived: Instant,
-    /// When this trip began.
+    /// Start of the attempts at this pool; later than `arrived` for a fallback pool.
     pub(super) began: Instant,
     pub(super) avoid: ExcludedTargets,
     pub(super) attempts: u32,
     pub(super) sent_attempts: u32,
-    /// The first endpoint that failed it: the incident that it belongs to.
+    /// The first endpoint that failed the request. Its incident counts what the client sees.
     pub(super) first_failed: Option<Rc<ConnectionPool>>,
-    /// Counts it among the pool's requests, where those are limited.
+    /// Counts the request among those of the pool, if the pool limits or counts them.
     pub(super) pool_permit: Option<PoolRequestPermit>,
-    /// Which way its pool leads it.
+    /// Index of the steering variant of the pool.
     steering_variant: usize,
-    /// The hash of its key, where the pool wants one and it has one.
+    /// Hash of the request's key, if the pool balances by one and the request has it.
     hash_key: Option<u64>,
-    /// Its cookie, where the pool's clients stay with an endpoint by one.
+    /// The request's affinity cookie, if the pool uses cookie affinity.
     pub(super) affinity: Option<Box<RequestAffinity>>,
 }
 
-/// Which way a request is led: as its route says, or by where its client is, or by its pool's policy.
+/// Chosen by the route's policy, by the client's location, or by the pool's policy, in this order.
 fn steering_variant(
     view: &WorkerView,
     route: &PoolRoute,
@@ -75,32 +75,32 @@ fn steering_variant(
 /// An attempt that failed.
 pub(super) struct EndpointAttemptFailure<'a> {
     pub(super) guard: &'a AttemptGuard,
-    /// The endpoint's zone, by its index in the pool.
+    /// Index of the endpoint's zone in the pool.
     pub(super) zone: usize,
     /// How much of the request the endpoint may have seen.
     pub(super) reached: RequestExposure,
 }
 
-/// What was before a trip.
+/// The history of a request before its attempts at a pool.
 pub(super) struct PriorAttempts {
-    /// When the request arrived.
     pub(super) arrived: Instant,
-    /// When this trip begins.
+    /// Start of the attempts at this pool.
     pub(super) began: Instant,
-    /// The first endpoint that failed it.
+    /// The first endpoint that failed the request.
     pub(super) first_failed: Option<Rc<ConnectionPool>>,
-    /// A client waits for the answer: a drill may take it, and interim answers go to that client.
+    /// A client waits for the response: a drill may select the request, and interim responses are
+    /// forwarded. False for a mirrored request.
     pub(super) has_waiting_client: bool,
 }
 
 impl PriorAttempts {
-    /// Nothing was: the request has just arrived.
+    /// The history of a request that has just arrived.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self { arrived: now, began: now, first_failed: None, has_waiting_client: true }
     }
 
-    /// A copy of a request begins, which no client waits for.
+    /// The history of a mirrored request.
     pub(super) fn for_mirror() -> Self {
         Self { has_waiting_client: false, ..Self::new() }
     }
@@ -136,7 +136,8 @@ impl<'a> RetryLoop<'a> {
 }
 
 impl RetryLoop<'_> {
-    /// Where the request goes first: if it can be sent again, to an endpoint that must prove itself.
+    /// The first endpoint; an endpoint that is on trial, if one is due and the request can be
+    /// repeated.
     pub(super) fn select_first(
         &mut self,
         view: &WorkerView,
@@ -192,7 +193,6 @@ impl RetryLoop<'_> {
         }
     }
 
-    /// How long a connection may take to open.
     pub(super) fn connect_timeout(
         &self,
         view: &WorkerView,
@@ -240,8 +240,8 @@ impl RetryLoop<'_> {
         if should_retry { self.next_after_failure(view, failed, false, outgoing) } else { None }
     }
 
-    /// After a try that failed: where the request goes next, in the newest view, and its body
-    /// begins anew. `None` if it may go nowhere, or there is nothing to go to.
+    /// The next endpoint after a failed attempt, in the newest view; rewinds the body. `None` if
+    /// the request may not be sent again, or no endpoint is left.
     pub(super) fn next_after_failure(
         &mut self,
         view: &Rc<WorkerView>,
@@ -271,7 +271,7 @@ impl RetryLoop<'_> {
         Some(other)
     }
 
-    /// Another endpoint in the newest view, if there is one to go to and the budget pays.
+    /// Another endpoint in the newest view, if there is one and the retry budget allows it.
     pub(super) fn select_next(
         &self,
         view: &Rc<WorkerView>,
@@ -302,7 +302,7 @@ impl RetryLoop<'_> {
             record: self.downstream.record,
             drill: view.drill.as_ref(),
         };
-        // Where a drill ends, its identities of endpoints do.
+        // Endpoint ids of a drill are invalid outside of it, and so is `avoid`.
         let has_drill_ended = old.drill.is_some() && view.drill.is_none();
         let selection = if has_drill_ended {
             selector.select_first()
@@ -318,8 +318,8 @@ impl RetryLoop<'_> {
     }
 }
 
-/// Whether sending it twice does no harm: by its method, or because its route accepts the keys by which
-/// an endpoint recognises what it has done already (draft-ietf-httpapi-idempotency-key-header).
+/// Whether the request may be executed twice: its method is idempotent, or it has an idempotency
+/// key (draft-ietf-httpapi-idempotency-key-header) that its route accepts.
 fn is_repeatable(request: &Request<()>, spec: &RetrySpec) -> bool {
     retry::is_idempotent(request.method())
         || spec.is_idempotency_key_trusted && request.headers().contains_key(IDEMPOTENCY_KEY)

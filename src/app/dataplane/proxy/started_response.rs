@@ -1,4 +1,4 @@
-//! A response whose head has arrived: its body is taken whole, buffered or streamed.
+//! A response whose head has arrived: its body is passed on whole, buffered or streamed.
 
 use std::rc::Rc;
 
@@ -18,18 +18,18 @@ use super::attempt_error::AttemptError;
 use super::attempt_guard::AttemptGuard;
 use super::upstream_request::UpstreamRequest;
 
-/// A response of known length up to this is passed on only when it is complete, so that one which
-/// is cut can still be asked for elsewhere.
+/// A repeatable request's response of known length up to this is passed on only when complete, so
+/// that a truncated one can be requested again.
 const MAX_BUFFERED_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// An answer that has begun: its head, and the exchange that its body comes by.
+/// The head of a response, and the exchange that its body arrives by.
 pub(super) struct StartedResponse {
     pub(super) head: ResponseHead,
     pub(super) exchange: Exchange,
     pub(super) abort_epoch: AbortEpoch,
 }
 
-/// A body that is passed on only when it is complete.
+/// A response whose body is buffered until it is complete.
 pub(super) struct BufferingResponse {
     head: ResponseHead,
     body: Box<ResponseBody>,
@@ -52,26 +52,25 @@ impl UpstreamResponse {
     }
 }
 
-/// How much of an answer there is.
 pub(super) enum BodyProgress {
-    /// All that the client has to wait for.
+    /// Everything that the client waits for has arrived.
     Ready(UpstreamResponse),
     Buffering(BufferingResponse),
 }
 
 impl StartedResponse {
-    /// Whether the endpoint goes on in another protocol.
+    /// Whether the endpoint switches to another protocol.
     pub(super) fn is_upgrade(&self) -> bool {
         self.head.status == StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// The head, and the connection for that other protocol.
+    /// The head, and the connection in that other protocol.
     pub(super) fn into_tunnel(self) -> (ResponseHead, Option<UpstreamTunnel>, AbortEpoch) {
         (self.head, self.exchange.into_tunnel(), self.abort_epoch)
     }
 
-    /// Takes the body: all of it if it has arrived or may have to be asked for again, else as a
-    /// stream.
+    /// Takes the body: whole if it has arrived, buffered if it may have to be requested again,
+    /// otherwise as a stream.
     pub(super) fn receive_body(
         self,
         upstream: &UpstreamRequest<'_>,
@@ -108,10 +107,10 @@ impl StartedResponse {
         }
     }
 
-    /// The request goes elsewhere, and nobody wants this answer.
+    /// Drops the response of a request that goes to another endpoint.
     pub(super) fn discard(self, upstream: &UpstreamRequest<'_>, guard: &AttemptGuard) {
         let Self { head, exchange, .. } = self;
-        // What is still being sent is ended by a reset.
+        // A request body in transit is ended by a reset instead.
         if exchange.is_sent() {
             let connections = Rc::clone(guard.connections());
             ResponseBody::new(exchange, &head, None, connections, upstream.timeouts.idle, false)
@@ -121,7 +120,7 @@ impl StartedResponse {
 }
 
 impl BufferingResponse {
-    /// Waits for all of the body.
+    /// Waits for the whole body.
     pub(super) async fn complete(
         mut self,
         guard: &AttemptGuard,

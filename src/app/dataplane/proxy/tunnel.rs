@@ -21,13 +21,13 @@ use crate::net::upstream::{AbortEpoch, UpstreamTunnel};
 use super::attempt_guard::AttemptGuard;
 use super::upgrade_request::UpgradeRequest;
 
-/// Read at once; on the stack, so that a tunnel at rest holds no buffer.
+/// Bytes of one read; on the stack, so that an idle tunnel holds no buffer.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// After a client has said that it sends no more: how often to look whether it is there at all.
+/// Interval of checks for a client that has ended its direction.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A tunnel in the making.
+/// The parts of a tunnel before it runs.
 pub(super) struct TunnelSetup {
     pub(super) upgrade: UpgradeRequest,
     pub(super) endpoint: UpstreamTunnel,
@@ -38,7 +38,7 @@ pub(super) struct TunnelSetup {
 }
 
 impl TunnelSetup {
-    /// Carries bytes both ways until there are no more.
+    /// Copies bytes in both directions until both have ended.
     pub(super) async fn run(self) {
         let Self { upgrade, mut endpoint, guard, abort_epoch, idle, record } = self;
         let mut ending_recorder = TunnelEndingRecorder {
@@ -62,7 +62,7 @@ impl TunnelSetup {
     }
 }
 
-/// Says in the end how it ended, also when all of it is dropped.
+/// Records the ending of a tunnel, also when its future is dropped.
 struct TunnelEndingRecorder<'a> {
     record: Option<&'a AccessRecord>,
     ending: Option<RequestEnding>,
@@ -78,7 +78,7 @@ impl Drop for TunnelEndingRecorder<'_> {
     }
 }
 
-/// When bytes moved last, and how many.
+/// Time of the last activity, and the record that counts bytes.
 struct TunnelTraffic<'a> {
     last_activity: Cell<Instant>,
     record: Option<&'a AccessRecord>,
@@ -99,7 +99,7 @@ impl TunnelTraffic<'_> {
         }
     }
 
-    /// Ends when nothing has moved for `idle`.
+    /// Returns when nothing has moved for `idle`.
     async fn wait_idle(&self, idle: Duration) {
         loop {
             let until = self.last_activity.get() + idle;
@@ -111,7 +111,7 @@ impl TunnelTraffic<'_> {
     }
 }
 
-/// Both directions; `None` when both have ended in good order.
+/// Copies both directions; `None` when both have ended in order.
 async fn copy_bidirectional<C, E>(
     client: &mut C,
     endpoint: &mut E,
@@ -145,8 +145,8 @@ where
     .await
 }
 
-/// Whether a client that sends no more does not take anything either. Over HTTP/2 a stream that its
-/// client resets ends like one that is over; only the way to it knows, and does not wake.
+/// Whether a client that has ended its direction no longer reads either. Over HTTP/2 a reset stream
+/// looks like an ended one; only a write notices it, and nothing wakes for it.
 fn is_client_gone<C: AsyncWrite + Unpin>(
     client: &mut C,
     client_check: &mut Option<Pin<Box<Sleep>>>,
@@ -159,7 +159,7 @@ fn is_client_gone<C: AsyncWrite + Unpin>(
     matches!(Pin::new(client).poll_flush(cx), Poll::Ready(Err(_)))
 }
 
-/// Whose failure it is.
+/// The side of a pipe that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FailedSide {
     Source,
@@ -168,7 +168,7 @@ enum FailedSide {
 
 #[derive(Debug, Default)]
 struct TunnelPipe {
-    /// Read and not written yet.
+    /// Read and not yet written.
     buffer: BytesMut,
     state: PipeState,
 }
@@ -177,9 +177,9 @@ struct TunnelPipe {
 enum PipeState {
     #[default]
     Open,
-    /// Written, and perhaps still in a buffer below.
+    /// Written, but maybe not yet flushed.
     Unflushed,
-    /// The source has ended; so shall the sink.
+    /// The source has ended; the sink is being shut down.
     ShuttingDown,
     Finished,
 }
@@ -231,7 +231,7 @@ impl TunnelPipe {
         }
     }
 
-    /// Bytes that were read; 0 at the end.
+    /// The number of bytes read; 0 at the end.
     fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         source: &mut R,

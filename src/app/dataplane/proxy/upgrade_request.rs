@@ -1,4 +1,4 @@
-//! Requests to go on in another protocol (RFC 9110 7.8): WebSocket only.
+//! Requests to switch to another protocol (RFC 9110 7.8): WebSocket only.
 //!
 //! The tunnel opens only after the endpoint's 101 with the same protocol. An extended CONNECT of an
 //! HTTP/2 client (RFC 8441) becomes an HTTP/1.1 upgrade here; the HTTP/2 server turns the 101 back
@@ -14,30 +14,30 @@ use hyper::upgrade::OnUpgrade;
 use crate::net::h1::ConnectionOptions;
 use crate::net::websocket::WebSocketKey;
 
-/// The only protocol that is passed on. Others, `h2c` above all, would smuggle requests past us.
+/// The only supported protocol. Others, `h2c` above all, would allow request smuggling.
 pub(super) const PROTOCOL: &str = "websocket";
 
-/// A client's wish to go on in another protocol.
+/// A client's request to switch to another protocol.
 pub(super) struct UpgradeRequest {
     pub(super) on_upgrade: OnUpgrade,
-    /// What the endpoint is asked with, where the client cannot: then nothing else will do either.
+    /// The key sent to the endpoint for an HTTP/2 client, which has none of its own.
     key: Option<WebSocketKey>,
 }
 
 impl UpgradeRequest {
-    /// Whether any other good answer would be taken for a tunnel.
+    /// Whether the client takes every successful response for a tunnel.
     pub(super) fn is_required(&self) -> bool {
         self.key.is_some()
     }
 
-    /// Whether a 101 with these headers grants it. Where the key is the client's, so is the check.
+    /// Whether a 101 with these headers accepts it. A client with its own key checks it itself.
     pub(super) fn is_accepted(&self, headers: &HeaderMap) -> bool {
         self.key.as_ref().is_none_or(|key| key.is_accepted_by(headers))
     }
 }
 
-/// A client's wish to go on in another protocol, if it is one that may be granted. Over HTTP/2 the
-/// request becomes the upgrade that it stands for, with a key made of `nonce`.
+/// The upgrade that the request asks for, if it is supported. Turns an extended CONNECT into an
+/// HTTP/1.1 upgrade, with a key made of `nonce`.
 pub(super) fn extract_upgrade(
     request: &mut Request<()>,
     nonce: impl FnOnce() -> u128,
@@ -54,7 +54,7 @@ pub(super) fn extract_upgrade(
     (is_known && is_requested && is_eligible).then_some(UpgradeRequest { on_upgrade, key: None })
 }
 
-/// RFC 8441 5: the same as a GET, but for what the CONNECT says by itself. Of an unknown protocol it stays
+/// RFC 8441 5: equal to a GET except for what CONNECT implies. With an unknown protocol it remains
 /// a CONNECT, which is refused.
 fn from_extended_connect(
     request: &mut Request<()>,
@@ -74,7 +74,7 @@ fn from_extended_connect(
     Some(UpgradeRequest { on_upgrade, key: Some(key) })
 }
 
-/// The 101 as a client of HTTP/2 is told it: a CONNECT that went well.
+/// Turns a 101 into the 200 that HTTP/2 uses (RFC 8441 5).
 pub fn adapt_upgrade_for_h2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -82,7 +82,7 @@ pub fn adapt_upgrade_for_h2<B>(response: &mut Response<B>) {
     headers.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
-/// The fields of the 101 that are not the endpoint's.
+/// Sets the headers of the 101 that are hop-by-hop.
 pub(super) fn set_upgrade_headers(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));

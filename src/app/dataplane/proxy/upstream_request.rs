@@ -11,25 +11,25 @@ use super::downstream::Downstream;
 use super::interim_responses::InterimResponses;
 use super::validation::ValidatedRequest;
 
-/// What is asked, the same at every try.
 pub(super) struct UpstreamRequest<'a> {
     pub(super) request: &'a Request<()>,
     pub(super) validated: &'a ValidatedRequest<'a>,
     pub(super) downstream: &'a Downstream<'a>,
     pub(super) via: &'a str,
     pub(super) timeouts: RouteTimeouts,
-    /// Bytes of its body in a second, at least; zero is no bound.
+    /// Minimum rate of the request body in bytes per second; zero disables it.
     pub(super) body_rate: u64,
     pub(super) max_head_bytes: usize,
-    /// Sending it twice does no harm.
+    /// The request may be executed twice.
     pub(super) is_idempotent: bool,
-    /// It may be asked of two endpoints at once: it has no body, and its route allows it.
+    /// The request may be at two endpoints at once: it is repeatable, has no body, and its route
+    /// allows it.
     pub(super) can_hedge: bool,
-    /// The endpoint is asked to go on in another protocol.
+    /// The endpoint is asked to switch to another protocol.
     pub(super) is_upgrade: bool,
-    /// Where interim answers to it go, if anybody wants them.
+    /// The queue of interim responses of a client that accepts them.
     pub(super) interim_responses: Option<&'a InterimResponses>,
-    /// What its route changes of an answer's head.
+    /// The route's changes to response headers.
     pub(super) response_headers: &'a HeaderMutations,
 }
 
@@ -38,7 +38,7 @@ impl UpstreamRequest<'_> {
         self.request.version() == Version::HTTP_2
     }
 
-    /// Whether the client can take what follows a body.
+    /// Whether the client can receive trailers.
     pub(super) fn can_receive_trailers(&self) -> bool {
         self.is_h2() || trailers::has_te_trailers(self.request.headers())
     }

@@ -1,4 +1,4 @@
-//! What a request must be before it is routed (RFC 9110, RFC 9112).
+//! Validation of requests before routing (RFC 9110, RFC 9112).
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
@@ -7,25 +7,23 @@ use crate::net::upstream::BodyFraming;
 
 use super::local_reply_reason::LocalReplyReason;
 
-/// What the request path needs to know of a request that may pass.
+/// A valid request, as far as its head was parsed.
 #[derive(Debug)]
 pub(super) struct ValidatedRequest<'a> {
-    /// The Host to forward: as the client wrote it, unless a route says another.
+    /// The Host to forward: the client's, unless the route rewrites it.
     pub(super) host: &'a str,
-    /// The Host that the client wrote.
     pub(super) client_host: &'a str,
-    /// How the body is framed; `None` if there is none.
+    /// Framing of the body; `None` without a body.
     pub(super) framing: Option<BodyFraming>,
-    /// The content-length, if there is one.
     pub(super) content_length: Option<u64>,
 }
 
 impl ValidatedRequest<'_> {
-    /// What HTTP/2 leaves to be checked, and says in its own way (RFC 9113 8.2, 8.3). With HTTP/1.1
-    /// all that is done already.
+    /// The checks that HTTP/2 leaves to the application (RFC 9113 8.2, 8.3). HTTP/1.1 requests have
+    /// passed theirs.
     ///
     /// # Errors
-    /// The reason to refuse the request with.
+    /// The reason to refuse the request.
     pub(super) fn validate_h2<B>(
         self,
         request: &Request<B>,
@@ -45,7 +43,7 @@ impl ValidatedRequest<'_> {
         };
         let is_other_host =
             |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(self.host.as_bytes());
-        // The library takes any scheme; it is dropped here, but nobody means these.
+        // hyper accepts any scheme, and it is not forwarded.
         let is_bad_scheme = request.uri().scheme_str().is_some_and(|s| s != "http" && s != "https");
         if is_bad_scheme
             || headers.values().any(is_bad_value)
@@ -53,17 +51,17 @@ impl ValidatedRequest<'_> {
         {
             return Err(LocalReplyReason::BadRequest);
         }
-        // Its end is where the stream's is.
+        // The end of the stream frames the body.
         let is_unframed = has_body && self.framing.is_none() && self.content_length.is_none();
         let framing = if is_unframed { Some(BodyFraming::Chunked) } else { self.framing };
         Ok(Self { framing, ..self })
     }
 }
 
-/// Checks what could be read in two ways, or not at all.
+/// Refuses requests that are ambiguous or malformed.
 ///
 /// # Errors
-/// The reason to refuse it with.
+/// The reason to refuse the request.
 pub(super) fn validate<B>(request: &Request<B>) -> Result<ValidatedRequest<'_>, LocalReplyReason> {
     if *request.method() == Method::CONNECT {
         return Err(LocalReplyReason::MethodRefused);
@@ -81,8 +79,8 @@ pub(super) fn validate<B>(request: &Request<B>) -> Result<ValidatedRequest<'_>, 
     Ok(ValidatedRequest { host, client_host: host, framing, content_length: length })
 }
 
-/// The authority of an absolute target replaces Host (RFC 9112 3.2.2); else there must be exactly
-/// one Host, and only HTTP/1.0 may leave it out.
+/// The authority of an absolute target replaces Host (RFC 9112 3.2.2). Otherwise there must be
+/// exactly one Host; only HTTP/1.0 may omit it.
 fn request_host<B>(request: &Request<B>) -> Result<&str, LocalReplyReason> {
     let mut values = request.headers().get_all(HOST).iter();
     let (first, second) = (values.next(), values.next());
@@ -130,7 +128,7 @@ pub(super) fn is_valid_host(text: &str) -> bool {
     is_valid_name && is_valid_port
 }
 
-/// The host as routes know it: lower case, without port and trailing dot.
+/// The host as routes match it: lower case, without port and trailing dot.
 pub(super) fn route_host(host: &str) -> std::borrow::Cow<'_, str> {
     let end =
         if host.starts_with('[') { host.find(']').map(|end| end + 1) } else { host.find(':') };
@@ -150,7 +148,8 @@ fn body_framing(
     let Some(coding) = codings.next() else {
         return Ok((length.filter(|&length| length > 0).map(|_| BodyFraming::Length), length));
     };
-    // Exactly one `chunked`, and no length beside it: anything else has been read in two ways.
+    // Exactly one `chunked` without a length: anything else allows request smuggling (RFC 9112
+    // 6.1).
     if length.is_some() || codings.next().is_some() {
         return Err(LocalReplyReason::BadRequest);
     }
@@ -162,7 +161,7 @@ fn body_framing(
     Err(if has_chunked { LocalReplyReason::BadRequest } else { LocalReplyReason::UnknownCoding })
 }
 
-/// One value of digits without leading zeros.
+/// A single number without leading zeros.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, LocalReplyReason> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -18,7 +18,7 @@ pub(super) fn write_via(out: &mut BytesMut, headers: &HeaderMap, version: &str, 
     }
 }
 
-/// Adds our Via to a response.
+/// Adds our Via to a response; none if `via` is empty.
 pub(super) fn add_via(headers: &mut HeaderMap, via: &str) {
     if via.is_empty() {
         return;

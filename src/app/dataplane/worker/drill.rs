@@ -1,4 +1,4 @@
-//! A worker's part of a drill: which requests are taken, and the connections that those have.
+//! A worker's part of a drill: the selection of requests, and their connections.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::net::upstream::{ConnectionPool, FaultInjection, PoolEvent, PoolOption
 use super::endpoint_pools::EndpointPools;
 use super::view::WorkerView;
 
-/// What a worker keeps for a drill.
+/// The state of the newest drill at this worker.
 #[derive(Default)]
 pub(super) struct WorkerDrill {
     drill_id: u64,
-    /// The last one that is over: a request that began before must not take part in it.
+    /// The last drill that has ended. A request that began before its end must not join it.
     last_ended_id: u64,
     endpoint_pools: EndpointPools,
     sampler: ShareSampler,
@@ -49,7 +49,7 @@ impl WorkerDrill {
         is_drawn
     }
 
-    /// The connections to `target` that requests of a drill have.
+    /// The connections to `target` for requests of a drill.
     pub(super) fn connections_to(
         &mut self,
         shared: &Arc<InstanceShared>,
@@ -91,8 +91,8 @@ impl WorkerDrill {
         pool
     }
 
-    /// Aborts requests of the drill that wait for `endpoint`, as `waiting` says; whether waiting
-    /// requests must be woken to notice it.
+    /// Aborts requests of the drill that wait for `endpoint`, as `waiting` says. Returns whether
+    /// the waiting requests must be woken.
     pub(super) fn abort_requests(
         &self,
         drill_id: u64,
@@ -109,7 +109,7 @@ impl WorkerDrill {
         false
     }
 
-    /// Ends the drill; whether it was the one that is on, so that waiting requests must be woken.
+    /// Ends the drill. Returns whether requests of it may wait and must be woken.
     pub(super) fn end(&mut self, drill_id: u64, is_interrupted: bool) -> bool {
         self.last_ended_id = self.last_ended_id.max(drill_id);
         if self.drill_id != drill_id {

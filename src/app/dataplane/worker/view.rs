@@ -1,4 +1,4 @@
-//! A worker's own view of the snapshot: the shared part, and what only this worker keeps.
+//! A worker's view of the snapshot: the shared part, and the state that only this worker has.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,39 +19,38 @@ use crate::logic::routing::{PoolRoute, RetrySpec};
 use crate::logic::steering::affinity::SessionAffinity;
 use crate::logic::steering::balance::RoundRobinState;
 
-/// The snapshot with this worker's own state beside it.
+/// The snapshot and this worker's state for its pools.
 #[derive(Debug)]
 pub struct WorkerView {
     pub snapshot: Arc<Snapshot>,
-    /// How clients are treated.
     pub http_policy: Arc<HttpPolicy>,
-    /// For the requests that a drill takes, while one is on.
+    /// The view of requests that the running drill selects.
     pub drill_view: Option<Rc<Self>>,
-    /// The drill whose lane this is.
+    /// The drill that this view belongs to.
     pub drill: Option<Arc<DrillView>>,
     pools: Vec<Rc<PoolLocal>>,
 }
 
-/// What one worker keeps for one pool; outlives snapshots.
+/// One worker's state for one pool; it outlives snapshots.
 #[derive(Debug)]
 pub struct PoolLocal {
-    /// Latencies seen by this worker.
+    /// Latencies that this worker has measured.
     pub latency: RefCell<LatencyWindow>,
-    /// Counters written by this worker.
+    /// Counters that only this worker writes.
     pub meter: Arc<PoolMetrics>,
-    /// What this worker may send again.
+    /// This worker's share of the pool's retries.
     pub retry_budget: RefCell<RetryBudget>,
-    /// Whose turn it is, where endpoints are taken in turn.
+    /// Positions of the round-robin balancer.
     pub turns: RoundRobinState,
-    /// What seals cookies, where clients stay with an endpoint by one.
+    /// Keys of the affinity cookies, if the pool uses them.
     keyring: RefCell<Option<Rc<Keyring>>>,
-    /// What objectives are measured by, for each route that leads here.
+    /// Counters for objectives, by the name of the route.
     route_meters: RefCell<HashMap<Arc<str>, Arc<RoutePoolMetrics>>>,
     name: Arc<str>,
 }
 
 impl WorkerView {
-    /// A view of `snapshot` that takes over what `before` had learnt about pools of the same name.
+    /// A view of `snapshot` that takes over the state of pools of the same name from `previous`.
     pub fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, shared: &InstanceShared) -> Self {
         let local = |(index, pool): (usize, &Arc<PoolView>)| {
             let same_index = previous.and_then(|before| before.pools.get(index));
@@ -91,17 +90,17 @@ impl WorkerView {
         Self { snapshot, http_policy: policy, drill_view, drill: None, pools }
     }
 
-    /// The route's pool, in both its parts.
+    /// The shared and the local part of the route's pool.
     pub fn pool(&self, route: &PoolRoute) -> (&Arc<PoolView>, &Rc<PoolLocal>) {
         (&self.snapshot.pools[route.pool], &self.pools[route.pool])
     }
 
-    /// Whether the route, which may be from an older view, finds its pool in this one.
+    /// Whether the route, which may be from an older view, refers to a pool of this view.
     pub fn has_pool(&self, route: &PoolRoute) -> bool {
         self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
 
-    /// Lets what budgets earned long ago fade.
+    /// Decays the retry budgets that past requests have earned.
     pub fn decay_budgets(&self, now: Instant) {
         for route in self.snapshot.routes.pool_routes() {
             if let Some(pool) = self.pools.get(route.pool) {
@@ -114,15 +113,15 @@ impl WorkerView {
     }
 }
 
-/// What the first route to a pool says of sending again: its floor is what a budget begins with.
+/// The retry settings of the first route to the pool: their floor is the initial budget.
 fn first_retry_spec(snapshot: &Snapshot, pool: usize) -> RetrySpec {
     let mut routes = snapshot.routes.pool_routes().iter();
     routes.find(|route| route.pool == pool).map(|route| route.spec.retry).unwrap_or_default()
 }
 
 impl PoolLocal {
-    /// What this is at the begin of a drill's lane: it knows as much, and has the lane's part of the
-    /// budget for its own, so that a drill spends nothing of anybody else's.
+    /// The state of the pool in a new drill. The drill has its share of the budget for itself, so
+    /// that it spends nothing of the other requests' budget.
     fn for_drill(&self, drill: &DrillView, retry: &RetrySpec) -> Self {
         let retry_budget = self.retry_budget.borrow().fraction(drill.plan.share.percent(), retry);
         Self {
@@ -151,12 +150,12 @@ impl PoolLocal {
         local
     }
 
-    /// What seals cookies, where clients stay with an endpoint by one.
+    /// Keys of the affinity cookies, if the pool uses them.
     pub fn keyring(&self) -> Option<Rc<Keyring>> {
         self.keyring.borrow().clone()
     }
 
-    /// Makes keys of the pool's secrets, or of the instance's, if they are others than before.
+    /// Derives new keys if the secrets of the pool, or else of the instance, have changed.
     fn update_keyring(&self, pool: &PoolView, shared: &InstanceShared) {
         let secrets = match pool.spec.affinity.as_deref() {
             Some(SessionAffinity::Cookie(cookie)) => {
@@ -174,12 +173,13 @@ impl PoolLocal {
         }
     }
 
-    /// A request of `route` was answered with this status after `elapsed`: counts it where the route
-    /// or the pool has an objective, and gives what counts what becomes of the answer.
+    /// Counts a response to a request of `route`, after `elapsed`, if the route or the pool has an
+    /// objective. Returns the counters for the end of the body.
     pub fn record_slo(
         &self,
         shared: &InstanceShared,
-        (route, pool): (&PoolRoute, &PoolSpec),
+        route: &PoolRoute,
+        pool: &PoolSpec,
         status: u16,
         elapsed: Duration,
     ) -> Option<Arc<RoutePoolMetrics>> {

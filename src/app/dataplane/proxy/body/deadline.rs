@@ -13,7 +13,7 @@ use crate::net::upstream::ResponseBodyError;
 
 use super::ProxyBody;
 
-/// A body that ends at a deadline.
+/// A body, and the time at which trailers end it.
 pub struct DeadlineBody {
     body: ProxyBody,
     timer: Pin<Box<Sleep>>,
@@ -24,7 +24,7 @@ impl DeadlineBody {
         Self { body, timer: Box::pin(sleep_until(deadline)) }
     }
 
-    /// The next frame; at the deadline the one that says so, after which there are none.
+    /// The next frame. At the deadline it is trailers with the error status, and no frame follows.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -33,7 +33,7 @@ impl DeadlineBody {
             return Poll::Ready(frame);
         }
         ready!(self.timer.as_mut().poll(cx));
-        // The endpoint hears that nobody waits any more.
+        // Drops the exchange, which withdraws the request at the endpoint.
         self.body = ProxyBody::whole(Bytes::new());
         Poll::Ready(Some(Ok(Frame::trailers(error_trailers(LocalReplyReason::DeadlineExceeded)))))
     }

@@ -1,4 +1,4 @@
-//! A response body that is counted on its way to the client.
+//! A response body that writes its bytes and its end to the access record.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -32,7 +32,7 @@ pub(in crate::app::dataplane::proxy) fn record_response(
     response.map(|body| ProxyBody::Recorded(Box::new(RecordedBody::new(body, record, is_sent))))
 }
 
-/// A body, and the note that is over with it.
+/// A body and the access record that finishes with it.
 pub struct RecordedBody {
     body: ProxyBody,
     is_complete: bool,
@@ -40,7 +40,7 @@ pub struct RecordedBody {
 }
 
 impl RecordedBody {
-    /// `is_sent` says whether any of `body` goes to the client at all; after HEAD it does not.
+    /// `is_sent`: the client receives the body; false after HEAD, for example.
     pub fn new(body: ProxyBody, record: Rc<AccessRecord>, is_sent: bool) -> Self {
         Self { body, is_complete: !is_sent, record }
     }
@@ -79,11 +79,11 @@ impl RecordedBody {
 
 impl Drop for RecordedBody {
     fn drop(&mut self) {
-        // Whoever knows the length does not ask again after the last byte.
+        // A reader that knows the length does not poll again after the last byte.
         if !self.is_complete && !self.body.is_end_stream() {
             self.record.set_ending(RequestEnding::ClientAbort);
         }
-        // What it comes from is over before it is.
+        // Drops the attempt's accounting first, so that the record includes its end.
         self.body = ProxyBody::whole(Bytes::new());
         self.record.finish();
     }
