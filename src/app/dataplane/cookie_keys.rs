@@ -1,10 +1,10 @@
-//! What seals the cookies by which clients stay with an endpoint.
+//! Keys that seal the affinity cookies.
 //!
-//! A sealed pin shows a client neither an address nor whether two endpoints are the same, and nobody
-//! else can make one. It is sealed in the manner of a synthetic IV (Rogaway and Shrimpton, 2006), by
-//! HMAC-SHA256 alone: a tag of 128 bits over the pin, and the pin under a mask that is made of the tag.
-//! It needs no nonce, so nothing breaks however many are made. The keys are each pool's own: what was
-//! sealed for another pool does not open.
+//! A sealed pin reveals neither an address nor whether two endpoints are the same, and cannot be
+//! forged. The construction is a synthetic IV (Rogaway and Shrimpton, 2006) from HMAC-SHA256 alone:
+//! a tag of 128 bits over the pin, and the pin under a mask that is derived from the tag. It needs
+//! no nonce, so the number of cookies is not limited. Each pool has keys of its own, so a cookie of
+//! another pool does not open.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -19,25 +19,24 @@ use crate::logic::steering::affinity::{AffinityPin, CookieSecrets};
 
 const TAG_BYTES: usize = 16;
 const PIN_BYTES: usize = 4 + 8 + 8;
-/// Bytes of a sealed pin: three at a time make four letters, and none is left over.
+/// A multiple of three, so that the Base64 text has no padding.
 const SEALED_BYTES: usize = TAG_BYTES + PIN_BYTES;
 
 const BASE64_ALPHABET: &[u8; 64] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Where the instance's own secret is, in its state directory.
+/// The file of the instance's secret in its state directory.
 const SECRET_FILE: &str = "affinity.key";
 
-/// The keys of one pool.
 #[derive(Debug)]
 pub struct Keyring {
     secrets: CookieSecrets,
-    /// For tags and for masks; the first pair seals.
+    /// Pairs for tags and for masks; the first pair seals, all of them open.
     keys: Vec<(hmac::Key, hmac::Key)>,
 }
 
 impl Keyring {
-    /// What `secrets` give the pool of this name.
+    /// Derives the keys of the pool of this name from `secrets`.
     pub fn new(pool: &str, secrets: &CookieSecrets) -> Self {
         let key = |secret: &[u8; 32], use_: &str| {
             let secret = hmac::Key::new(HMAC_SHA256, secret);
@@ -48,12 +47,12 @@ impl Keyring {
         Self { secrets: secrets.clone(), keys: secrets.0.iter().map(pair).collect() }
     }
 
-    /// Whether it is made of these.
+    /// Whether the keys are derived from `secrets`.
     pub fn is_derived_from(&self, secrets: &CookieSecrets) -> bool {
         self.secrets == *secrets
     }
 
-    /// A pin, as a cookie holds it.
+    /// Seals a pin into the value of a cookie.
     pub fn seal_pin(&self, pin: &AffinityPin) -> String {
         let Some((tagging, masking)) = self.keys.first() else { return String::new() };
         let mut plain = [0; PIN_BYTES];
@@ -69,8 +68,8 @@ impl Keyring {
         base64_encode(&sealed)
     }
 
-    /// The pin that a cookie holds, and whether it is sealed as it would be now; `None` if it was not
-    /// sealed by one of these keys.
+    /// Opens the value of a cookie, and reports whether the current key sealed it. `None` if none
+    /// of the keys did.
     pub fn open_pin(&self, text: &[u8]) -> Option<(AffinityPin, bool)> {
         let sealed = base64_decode(text)?;
         let (tag, body) = sealed.split_at(TAG_BYTES);
@@ -92,7 +91,7 @@ fn apply_mask(key: &hmac::Key, tag: &[u8], body: &mut [u8]) {
     body.iter_mut().zip(mask.as_ref()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
-/// Base64 as URLs have it (RFC 4648 5).
+/// Base64 with the URL alphabet (RFC 4648 5).
 fn base64_encode(sealed: &[u8; SEALED_BYTES]) -> String {
     let mut text = String::with_capacity(SEALED_BYTES / 3 * 4);
     for three in sealed.chunks_exact(3) {
@@ -119,8 +118,9 @@ fn base64_decode(text: &[u8]) -> Option<[u8; SEALED_BYTES]> {
     Some(sealed)
 }
 
-/// The secret of an instance whose pools have none: what is kept in `directory`, or else `inherited`, or
-/// else by chance. What could not be kept lasts as long as this process and those that it hands over to.
+/// The secret of an instance for pools without their own: the one stored in `directory`, or else
+/// `inherited`, or else a random one. A secret that cannot be stored lasts only for this process
+/// and its successors.
 pub fn instance_secret(
     directory: Option<&Path>,
     inherited: Option<&CookieSecrets>,
@@ -145,7 +145,7 @@ fn random_secrets() -> CookieSecrets {
     CookieSecrets([secret].into())
 }
 
-/// Reads the secret in `directory`, or writes one.
+/// Reads the secret in `directory`, or creates it.
 fn load_or_create_secret(
     directory: &Path,
     fresh: impl FnOnce() -> CookieSecrets,
@@ -158,7 +158,7 @@ fn load_or_create_secret(
     }
     DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
     let secrets = fresh();
-    // Whole or not at all, and whoever comes second takes what the first one wrote.
+    // Written completely or not at all; of two processes that create it, both use the first one's.
     let draft = directory.join(format!("{SECRET_FILE}.{}", std::process::id()));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;

@@ -1,5 +1,5 @@
-//! How connections through a door are taken: made of the configuration away from control, which
-//! only swaps it in.
+//! Settings for new connections of a listener. They are prepared off the control thread, which only
+//! swaps them in.
 
 use std::sync::Arc;
 
@@ -8,19 +8,18 @@ use rustls::{Error, ServerConfig};
 use crate::config::model::ListenerSpec;
 use crate::net::inbound::tls;
 
-/// How connections through one door are taken.
+/// Settings for new connections of one listener.
 #[derive(Debug)]
 pub struct ListenerConfig {
-    /// As it is configured.
     pub listen: ListenerSpec,
-    /// What handshakes are made with.
+    /// Certificates and settings for TLS handshakes.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// Makes ready what the listeners need. Reading many keys takes a while.
+/// Prepares the settings of all listeners; loading many keys takes time.
 ///
 /// # Errors
-/// When the library refuses what passed the checks.
+/// If rustls refuses a certificate or key that passed validation.
 pub fn prepare_listeners(listen: &[ListenerSpec]) -> Result<Vec<ListenerConfig>, Error> {
     let prepare_one = |listen: &ListenerSpec| {
         let tls = listen.tls.as_ref().map(|tls| tls::server_config(tls, listen.has_http2));

@@ -1,4 +1,8 @@
-//! TODO-ROOM app/dataplane
+//! The data plane: worker threads, the request path, the access log and the counters.
+//!
+//! The modules form a DAG. Leaf types (settings, ids, reasons) come first, then access records and
+//! shared state, then the state of one worker, then the request path. The servers of connections
+//! use all of them.
 
 pub mod access;
 pub mod cookie_keys;

@@ -1,4 +1,4 @@
-//! What is known of one request, until it is over.
+//! The data of one request for its log line and its trace.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -20,27 +20,26 @@ use super::attempt_record::AttemptSpanRecord;
 use super::attempt_record::{AttemptRecord, AttemptResult};
 use super::sink::AccessRecordSink;
 
-/// Tries that are listed, at most; all are counted.
+/// Limit of attempts that are listed; all are counted.
 const MAX_LISTED_ATTEMPTS: usize = 8;
 
-/// How a request ended that did not end well.
+/// Why a request did not end normally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestEnding {
-    /// The client went away, or took nothing for too long.
+    /// The client disconnected, or read nothing for too long.
     ClientAbort,
-    /// The endpoint's answer ended in the middle.
+    /// The endpoint's response was truncated.
     Cut,
-    /// An answer of our own.
     LocalReply(LocalReplyReason),
     Shutdown,
-    /// Nothing moved in a tunnel for too long.
+    /// Nothing moved in a tunnel for the idle timeout.
     Idle,
-    /// The endpoint is drained, and the time of what lasts there is up.
+    /// The endpoint is drained, and its drain deadline has passed.
     Drained,
 }
 
 impl RequestEnding {
-    /// The word in the line.
+    /// The word in the log line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientAbort => "client_abort",
@@ -53,17 +52,16 @@ impl RequestEnding {
     }
 }
 
-/// What a line is made of. When the last one who holds it lets go, the line is written.
+/// The data of a log line, which is written when the last reference is dropped.
 pub struct AccessRecord {
     pub(super) sink: Rc<AccessRecordSink>,
     pub(super) http_policy: Arc<HttpPolicy>,
     pub(super) client: Rc<Client>,
     began: Instant,
-    /// When nobody waited for any more of it, in time since its beginning.
+    /// Time from the request's start to its end; a losing hedge may outlast it.
     ended_after: Cell<Option<Duration>>,
-    /// Its spans are exported.
     is_sampled: bool,
-    /// How it goes on, where its route changes that: the target and the host.
+    /// The target and host that the route's rewrite produced.
     #[cfg(feature = "otlp")]
     pub(super) rewritten_target: RefCell<Option<(http::Uri, String)>>,
     pub(super) request: RefCell<Request<()>>,
@@ -83,7 +81,7 @@ pub struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// A request has arrived; `None` where nothing is logged and it is not sampled.
+    /// Starts the record of a request; `None` if it is neither logged nor sampled.
     pub fn begin(
         sink: &Rc<AccessRecordSink>,
         policy: &Arc<HttpPolicy>,
@@ -119,7 +117,7 @@ impl AccessRecord {
         }))
     }
 
-    /// Whom the request is for, and by what names it is known.
+    /// Sets the client and the identifiers of the request.
     pub fn set_origin(
         &self,
         ip: IpAddr,
@@ -137,48 +135,47 @@ impl AccessRecord {
         self.origin_ip.get().unwrap_or_else(|| self.client.address.ip().to_canonical())
     }
 
-    /// The route is found.
     pub fn set_route(&self, spec: &RouteSpec) {
         *self.route.borrow_mut() = Some(Arc::clone(&spec.name));
     }
 
-    /// One of its pools is asked.
+    /// Sets the pool that the request is forwarded to.
     pub fn set_pool(&self, route: &PoolRoute) {
         *self.pool.borrow_mut() = Some(Arc::clone(&route.pool_name));
     }
 
-    /// Counts bytes of the request's body.
+    /// The counter of request body bytes.
     pub fn read_bytes(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.read_bytes)
     }
 
-    /// The head of the response goes to the client.
+    /// Records that the response head goes to the client.
     pub fn on_response(&self, status: StatusCode) {
         self.status.set(status.as_u16());
         self.first_byte.set(Some(self.began.elapsed()));
     }
 
-    /// So many bytes went either way in a tunnel.
+    /// Counts tunnel bytes to the endpoint (`up`) and to the client (`down`).
     pub fn add_tunnel_bytes(&self, up: usize, down: usize) {
         self.read_bytes.set(self.read_bytes.get() + up as u64);
         self.add_sent_bytes(down);
     }
 
-    /// So many bytes of the answer's body were handed over.
+    /// Counts bytes of the response body.
     pub fn add_sent_bytes(&self, bytes: usize) {
         self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
     }
 
-    /// It did not end well; what is said first counts.
+    /// Sets why the request did not end normally; the first reason stays.
     pub fn set_ending(&self, ending: RequestEnding) {
         if self.ending.get().is_none() {
-            // Where the whole worker ends, nobody else is to blame.
+            // A worker that exits ends its requests, whatever else is reported.
             let is_shutdown = self.sink.is_shut_down();
             self.ending.set(Some(if is_shutdown { RequestEnding::Shutdown } else { ending }));
         }
     }
 
-    /// Nobody waits for any more of it, or of its tunnel.
+    /// Records the end of the request, or of its tunnel.
     pub fn finish(&self) {
         self.ended_after.set(Some(self.began.elapsed()));
     }
@@ -188,30 +185,30 @@ impl AccessRecord {
         cfg!(feature = "otlp") && self.is_sampled
     }
 
-    /// From its beginning until it was over, or until now: a hedge that lost may last longer.
+    /// Time from the start to the end, or until now.
     pub(super) fn elapsed(&self) -> Duration {
         self.ended_after.get().unwrap_or_else(|| self.began.elapsed())
     }
 
-    /// When it arrived, in milliseconds since 1970.
+    /// Arrival in milliseconds since the Unix epoch.
     pub(super) fn unix_ms(&self) -> u64 {
         u64::try_from(self.since_unix_epoch().as_millis()).unwrap_or(0)
     }
 
-    /// The same, as it is.
+    /// Arrival as a duration since the Unix epoch.
     pub(super) fn since_unix_epoch(&self) -> Duration {
         let arrived = SystemTime::now().checked_sub(self.began.elapsed());
         let since = arrived.and_then(|arrived| arrived.duration_since(UNIX_EPOCH).ok());
         since.unwrap_or_default()
     }
 
-    /// How long ago that was.
+    /// Time since the arrival.
     #[cfg(feature = "otlp")]
     pub(super) fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// The span of the attempt that begins now. Where nothing is exported it is never read.
+    /// The span of the attempt that begins now; unused where nothing is exported.
     #[cfg(feature = "otlp")]
     fn begin_span(&self) -> AttemptSpanRecord {
         let ordinal = self.attempt_count.get() - 1;
@@ -224,11 +221,11 @@ impl AccessRecord {
     }
 }
 
-/// A request while it is served; its note keeps it in the end, without a copy.
+/// A request while it is served. On drop it moves into its record, without a copy.
 pub struct RecordedRequest {
-    /// The request, without its body.
+    /// The request without its body.
     pub request: Request<()>,
-    /// Where its line is made, if one is.
+    /// Its access record, if it is logged or sampled.
     pub record: Option<Rc<AccessRecord>>,
 }
 
@@ -240,18 +237,18 @@ impl Drop for RecordedRequest {
     }
 }
 
-/// One try's place in a note.
+/// A handle to the entry of one attempt.
 pub struct AttemptRecordHandle {
     record: Rc<AccessRecord>,
     index: usize,
 }
 
 impl AttemptRecordHandle {
-    /// A try at `endpoint` begins.
+    /// Adds an entry for an attempt at `endpoint`.
     pub fn begin(record: &Rc<AccessRecord>, endpoint: SocketAddr, place: &Locality) -> Self {
         record.attempt_count.set(record.attempt_count.get() + 1);
         let mut attempts = record.attempts.borrow_mut();
-        // The last one stands for all that are not listed: it is the one that was answered.
+        // The last entry is replaced, so that the attempt that was answered is listed.
         if attempts.len() == MAX_LISTED_ATTEMPTS {
             attempts.pop();
         }
@@ -266,24 +263,23 @@ impl AttemptRecordHandle {
         Self { record: Rc::clone(record), index: attempts.len() - 1 }
     }
 
-    /// A head with this status came.
     pub fn set_status(&self, status: u16, elapsed: Duration) {
         self.set_result(AttemptResult::Status(status), elapsed);
     }
 
-    /// The endpoint failed. One that was slow may still answer.
+    /// Records a failure. A stalled endpoint may still respond.
     pub fn set_failed(&self, failure: Failure, elapsed: Duration) {
         if failure.reason != FailureReason::Stall {
             self.set_result(AttemptResult::Failed(failure), elapsed);
         }
     }
 
-    /// The client sent no more of its body.
+    /// Records that the client did not send the rest of the body.
     pub fn set_client_failed(&self, elapsed: Duration) {
         self.set_result(AttemptResult::Client, elapsed);
     }
 
-    /// It is over, whatever came of it.
+    /// Records the end of the attempt.
     pub fn finish(&self, elapsed: Duration) {
         #[cfg(feature = "otlp")]
         let age = self.record.age();
@@ -294,7 +290,7 @@ impl AttemptRecordHandle {
         });
     }
 
-    /// Its span, if that is exported.
+    /// Its span id, if it is exported.
     pub fn span(&self) -> Option<SpanId> {
         #[cfg(feature = "otlp")]
         if self.record.is_sampled() {
@@ -308,7 +304,7 @@ impl AttemptRecordHandle {
         None
     }
 
-    /// The endpoint is asked by `scheme`.
+    /// Sets the scheme of the upstream connection.
     #[cfg(feature = "otlp")]
     pub fn set_scheme(&self, scheme: &'static str) {
         self.update(|attempt| attempt.span_record.scheme = scheme);

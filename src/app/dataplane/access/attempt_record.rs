@@ -9,18 +9,18 @@ use crate::logic::model::id::Locality;
 use crate::logic::model::outcome;
 use crate::logic::model::outcome::{Failure, FailureLayer};
 
-/// How a try ended.
+/// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AttemptResult {
-    /// It was given up on: by a verdict, or because its client went.
+    /// Abandoned after a verdict, or because the client disconnected.
     Abandoned,
     Status(u16),
     Failed(Failure),
-    /// The rest of the request did not come.
+    /// The client did not send the rest of the request.
     Client,
 }
 
-/// A try at one endpoint.
+/// The entry of one attempt at one endpoint.
 #[derive(Debug)]
 pub(super) struct AttemptRecord {
     pub(super) endpoint: SocketAddr,
@@ -31,13 +31,13 @@ pub(super) struct AttemptRecord {
     pub(super) span_record: AttemptSpanRecord,
 }
 
-/// What a try's span has besides what its line has.
+/// The data of an attempt that only its span needs.
 #[cfg(feature = "otlp")]
 #[derive(Debug)]
 pub(super) struct AttemptSpanRecord {
     pub(super) span: SpanId,
     pub(super) ordinal: u32,
-    /// From the request's beginning to its own.
+    /// From the request's arrival to the attempt's start.
     pub(super) started_after: Duration,
     pub(super) ended_after: Option<Duration>,
     pub(super) scheme: &'static str,
@@ -52,7 +52,7 @@ impl AttemptSpanRecord {
 }
 
 impl AttemptResult {
-    /// The word in the line; a status has none.
+    /// The word in the log line; `None` for a status.
     pub(super) fn reason_word(self) -> Option<&'static str> {
         let failure = match self {
             Self::Abandoned => return Some("left"),
@@ -78,7 +78,6 @@ impl AttemptResult {
         })
     }
 
-    /// The status, where there is one.
     pub(super) fn status(self) -> Option<u16> {
         match self {
             Self::Status(status) => Some(status),

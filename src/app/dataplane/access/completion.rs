@@ -1,4 +1,4 @@
-//! Writes the line and hands over the trace when the last holder drops an [`AccessRecord`].
+//! Writes the line and queues the trace when the last reference to an [`AccessRecord`] is dropped.
 
 use super::access_record::{AccessRecord, RequestEnding};
 use super::format;

@@ -1,4 +1,4 @@
-//! A note as a line: JSON for machines, or the combined format that every tool reads.
+//! Formats an access record as a line: JSON, or the combined format of Apache and nginx.
 
 use bytes::BytesMut;
 use http::header::{HOST, HeaderMap, HeaderName, REFERER, USER_AGENT};
@@ -10,16 +10,16 @@ use super::access_record::AccessRecord;
 use super::attempt_record::{AttemptRecord, AttemptResult};
 use super::{redact, timestamp};
 
-/// Longest target that is written down.
+/// Longest request target in a line.
 const MAX_TARGET_BYTES: usize = 2 * 1024;
 
-/// Longest value of any other kind.
+/// Longest value of any other field.
 const MAX_VALUE_BYTES: usize = 512;
 
-/// Stands at the end of what was cut.
+/// Marks the end of a truncated value.
 const TRUNCATION_MARK: &str = "…";
 
-/// Writes the line of `note`; `scratch` is overwritten.
+/// Writes the line of `record`; overwrites `scratch`.
 pub(super) fn write_line(out: &mut BytesMut, scratch: &mut Vec<u8>, record: &AccessRecord) {
     match record.http_policy.access_log.format {
         AccessLogFormat::Json => write_json(out, scratch, record),
@@ -83,7 +83,7 @@ fn write_json(out: &mut BytesMut, scratch: &mut Vec<u8>, record: &AccessRecord) 
     out.extend_from_slice(b"}");
 }
 
-/// Where the request went.
+/// Writes the route, the pool, the endpoint and the attempts.
 fn write_destination(out: &mut BytesMut, record: &AccessRecord) {
     for (name, cell) in [("route", &record.route), ("pool", &record.pool)] {
         write_key(out, name);
@@ -94,7 +94,7 @@ fn write_destination(out: &mut BytesMut, record: &AccessRecord) {
         );
     }
     let attempts = record.attempts.borrow();
-    // The one that answered; where none did, the last one.
+    // The attempt that was answered, or else the last one.
     let answered = attempts.iter().rfind(|one| matches!(one.result, AttemptResult::Status(_)));
     let shown_attempt = answered.or_else(|| attempts.last());
     write_key(out, "endpoint");
@@ -133,7 +133,7 @@ fn write_attempt(out: &mut BytesMut, attempt: &AttemptRecord, record: &AccessRec
     out.extend_from_slice(b"}");
 }
 
-/// The fields that the operator has asked for.
+/// Writes the configured request headers.
 fn write_headers(
     out: &mut BytesMut,
     scratch: &mut Vec<u8>,
@@ -188,7 +188,7 @@ fn first_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]
     headers.get(name).map(|value| value.as_bytes())
 }
 
-/// The target, as far as it may be shown.
+/// The request target, redacted as configured.
 fn shown_target<'a>(
     request: &'a Request<()>,
     spec: &AccessLogConfig,
@@ -203,7 +203,7 @@ fn shown_target<'a>(
     scratch
 }
 
-/// A field, as far as it may be shown: where somebody came from is a URL with a query too.
+/// A header value, redacted as configured: Referer is a URL with a query.
 fn shown_header<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -238,7 +238,7 @@ fn write_number(out: &mut BytesMut, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Milliseconds with three digits behind the point.
+/// Milliseconds with three decimals.
 fn write_ms(out: &mut BytesMut, us: u128) {
     let us = u64::try_from(us).unwrap_or(u64::MAX);
     write_number(out, us / 1_000);
@@ -247,7 +247,7 @@ fn write_ms(out: &mut BytesMut, us: u128) {
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-/// Something of our own that needs no escapes.
+/// Writes a value that needs no escapes.
 fn write_display(out: &mut BytesMut, value: impl std::fmt::Display) {
     let _ = std::fmt::Write::write_fmt(out, format_args!("{value}"));
 }
@@ -265,8 +265,8 @@ fn write_optional_string(out: &mut BytesMut, value: Option<&[u8]>, max_bytes: us
     }
 }
 
-/// A JSON string (RFC 8259 7) of any bytes. What is not UTF-8 is replaced; control characters are
-/// escaped, those that a terminal might obey too.
+/// A JSON string (RFC 8259 7) of arbitrary bytes. Replaces invalid UTF-8 and escapes all control
+/// characters, including those that terminals interpret.
 fn write_string(out: &mut BytesMut, bytes: &[u8], max_bytes: usize) {
     out.extend_from_slice(b"\"");
     let shown = &bytes[..bytes.len().min(max_bytes)];
@@ -298,7 +298,7 @@ fn write_escaped_char(out: &mut BytesMut, c: char) {
     }
 }
 
-/// As nginx and Apache escape: what is not printable ASCII, and what would end the field.
+/// Escapes as nginx and Apache do: everything but printable ASCII, and the field's delimiters.
 fn write_hex_escaped(out: &mut BytesMut, bytes: &[u8], max_bytes: usize) {
     for &byte in bytes.iter().take(max_bytes) {
         if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {

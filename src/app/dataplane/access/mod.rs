@@ -1,9 +1,9 @@
-//! The access log: one line when a request is over, however it ended.
+//! The access log: one line for each finished request, however it ended.
 //!
-//! A [`Note`] gathers what is known of a request; whatever holds it (the request path, the body on
-//! its way to the client, a try at an endpoint) lets go of it in the end, and then its line is made
-//! on the worker and goes through a bounded queue to a thread of its own. Nothing here waits: a line
-//! for which there is no room is counted and gone.
+//! An [`AccessRecord`] collects the data of a request. The request path, the response body and the
+//! attempts share it. When the last reference is dropped, the worker formats the line and puts it
+//! into a bounded queue to the writer thread. Nothing waits: a line that does not fit is counted
+//! and dropped.
 
 mod access_record;
 mod attempt_record;

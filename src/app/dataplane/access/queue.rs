@@ -1,4 +1,4 @@
-//! The way of lines from the workers to their writer.
+//! The queue of log lines from the workers to the writer thread.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -12,13 +12,13 @@ use bytes::Bytes;
 
 use crate::config::model::AccessLogTarget;
 
-/// Lines that are made and not written yet, at most.
+/// Limit of lines in the queue.
 const QUEUE_LINES: usize = 16 * 1024;
 
-/// Their bytes, at most.
+/// Limit of their bytes.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
-/// The queue, and what its writer is told. Shared by all threads.
+/// The queue and the writer's instructions; shared by all threads.
 #[derive(Debug)]
 pub struct AccessLogQueue {
     lines: SyncSender<Bytes>,
@@ -27,7 +27,7 @@ pub struct AccessLogQueue {
     /// The writer waits for a line.
     is_asleep: AtomicBool,
     is_stopping: AtomicBool,
-    /// Goes up whenever the writer is to open anew what it writes to.
+    /// Increases with each request to reopen the target.
     reopen_epoch: AtomicU64,
     target: Mutex<AccessLogTarget>,
     receiver: Mutex<Option<Receiver<Bytes>>>,
@@ -52,24 +52,24 @@ impl Default for AccessLogQueue {
 }
 
 impl AccessLogQueue {
-    /// Lines go there from now on; a file is opened anew in any case.
+    /// Sets the target of lines, and reopens it even if it is the same file.
     pub fn set_target(&self, target: &AccessLogTarget) {
         self.target.lock().unwrap_or_else(PoisonError::into_inner).clone_from(target);
         self.reopen();
     }
 
-    /// Opens the file anew: the old one has been moved away.
+    /// Reopens the file, which log rotation has moved.
     pub fn reopen(&self) {
         self.reopen_epoch.fetch_add(1, SeqCst);
         self.wake();
     }
 
-    /// Lines that nobody will read: there was no room, or they could not be written.
+    /// Lines dropped because the queue was full or a write failed.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 
-    /// Hands a line over, or counts it as dropped. Never waits.
+    /// Queues a line, or counts a drop. Never waits.
     pub(super) fn push(&self, line: Bytes) {
         let length = line.len();
         let has_room = self.queued_bytes.fetch_add(length, Relaxed) + length <= QUEUE_BYTES;

@@ -1,10 +1,9 @@
-//! What of a target may be written down: names of a query's parts, and none of their values.
+//! Redaction of queries: the names of parameters stay, their values do not.
 
-/// Stands for a value.
 const MASK: &[u8] = b"*";
 
-/// Writes a target or URL with the values of its query replaced. A part without `=` may be a value
-/// itself, so it is replaced as a whole.
+/// Writes a target or URL with redacted query values. A part without `=` may itself be a secret, so
+/// all of it is redacted.
 pub(super) fn redact_query(out: &mut Vec<u8>, target: &[u8]) {
     let Some(start) = target.iter().position(|&b| b == b'?') else {
         out.extend_from_slice(target);
@@ -35,7 +34,7 @@ fn mask_value(out: &mut Vec<u8>, part: &[u8]) {
     }
 }
 
-/// The same for a URL, without who it was for.
+/// The same for a URL, without its userinfo.
 pub(super) fn redact_url(out: &mut Vec<u8>, url: &[u8]) {
     let authority = url.windows(3).position(|three| three == b"://").map(|at| at + 3);
     let rest = authority.map_or(url, |at| &url[at..]);

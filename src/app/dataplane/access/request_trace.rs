@@ -1,4 +1,4 @@
-//! A note as what its spans are made of.
+//! Turns an access record into the data of its spans.
 
 use std::time::Duration;
 
@@ -15,22 +15,21 @@ use super::redact;
 /// Longest path, and longest query.
 const MAX_TARGET_BYTES: usize = 2 * 1024;
 
-/// Longest value of any other kind.
+/// Longest value of any other attribute.
 const MAX_VALUE_BYTES: usize = 512;
 
-/// What a trace says of itself to those who take part in it; longer, it may be left out (W3C Trace
-/// Context 3.3.1.5).
+/// Longer `tracestate` values may be dropped (W3C Trace Context 3.3.1.5).
 const MAX_TRACESTATE_BYTES: usize = 512;
 
 impl AccessRecord {
-    /// The request goes on with this target, to this host.
+    /// Sets the target and host that the route's rewrite produced.
     pub fn set_rewritten_target(&self, target: &Uri, host: &str) {
         if self.is_sampled() {
             *self.rewritten_target.borrow_mut() = Some((target.clone(), host.to_owned()));
         }
     }
 
-    /// What its spans are made of, if they are exported.
+    /// The data of the request's spans, if they are exported.
     pub(super) fn request_trace(&self) -> Option<RequestTrace> {
         let trace = self.trace.get().filter(|_| self.is_sampled())?;
         let request = self.request.borrow();
@@ -47,7 +46,7 @@ impl AccessRecord {
                 url_without_scheme(host, &path, query.as_deref())
             }
         };
-        // Of a client that went before its answer, the line's status is none that anybody saw.
+        // A client that disconnected before the response has not seen the line's status.
         let status = self.first_byte.get().map(|_| self.status.get());
         Some(RequestTrace {
             started: self.since_unix_epoch(),
@@ -86,7 +85,7 @@ impl AccessRecord {
         })
     }
 
-    /// Path and query, as far as they may be shown.
+    /// The path and the query, redacted as configured.
     fn shown_target(&self, uri: &Uri) -> (String, Option<String>) {
         let path = truncated_text(uri.path().as_bytes(), MAX_TARGET_BYTES);
         let Some(query) = uri.query() else { return (path, None) };
@@ -115,7 +114,7 @@ fn attempt_span(attempt: &AttemptRecord, elapsed: Duration) -> AttemptSpan {
     }
 }
 
-/// What is behind the scheme of a URL.
+/// A URL without its scheme.
 fn url_without_scheme(host: &str, path: &str, query: Option<&str>) -> String {
     match query {
         None => format!("{host}{path}"),
@@ -123,14 +122,14 @@ fn url_without_scheme(host: &str, path: &str, query: Option<&str>) -> String {
     }
 }
 
-/// All of `tracestate`, if it is not too long.
+/// The combined `tracestate`, if it is not too long.
 fn tracestate(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all("tracestate").iter();
     let values: Vec<&str> = values.map(|value| value.to_str().ok()).collect::<Option<_>>()?;
     Some(values.join(",")).filter(|state| state.len() <= MAX_TRACESTATE_BYTES)
 }
 
-/// Bytes as text, cut where they are too many.
+/// Bytes as text, truncated to `max_bytes`.
 fn truncated_text(bytes: &[u8], max_bytes: usize) -> String {
     let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(max_bytes)]).into_owned();
     if bytes.len() > max_bytes {

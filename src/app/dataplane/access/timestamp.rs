@@ -1,14 +1,14 @@
-//! Times of day in UTC, written without a formatter.
+//! Timestamps in UTC, written without a formatter.
 
 use bytes::BytesMut;
 
-/// As in a Common Log Format.
+/// Month names of the Common Log Format.
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1_000;
 
-/// A moment in UTC, taken apart.
+/// A time in UTC by its parts.
 struct CivilTime {
     year: u64,
     month: u64,
@@ -23,7 +23,7 @@ impl CivilTime {
     /// The proleptic Gregorian calendar, after Howard Hinnant's `civil_from_days`.
     fn from_unix_ms(unix_ms: u64) -> Self {
         let (days, ms) = (unix_ms / MS_PER_DAY, unix_ms % MS_PER_DAY);
-        // Years begin in March here, so that the leap day is the last one.
+        // Years start in March here, so that the leap day is last.
         let z = days + 719_468;
         let (era, day_of_era) = (z / 146_097, z % 146_097);
         let year_of_era =

@@ -1,5 +1,5 @@
-//! The thread that writes the lines. It alone may be held up, by a full disk or a pipe that nobody
-//! reads.
+//! The writer thread of the access log: only this thread blocks on a full disk or a pipe without a
+//! reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,21 +16,21 @@ use crate::config::model::AccessLogTarget;
 
 use super::queue::AccessLogQueue;
 
-/// Lines are gathered for this long, so that one write and one waking serve many.
+/// Time to collect lines, so that one wake-up and one write serve many.
 const BATCH_INTERVAL: Duration = Duration::from_millis(10);
 
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// What is written at once, about.
+/// Approximate size of one write.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Time between two complaints, and between two attempts to open a file that cannot be opened.
+/// Interval between two warnings, and between two attempts to open the file.
 const ERROR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time that a stop grants to lines that are not written yet.
+/// Time that a shutdown grants to queued lines.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who may read the file: addresses of clients are personal data.
+/// Not readable by others: client addresses are personal data.
 const FILE_MODE: u32 = 0o640;
 
 #[derive(Debug)]
@@ -39,10 +39,10 @@ pub struct AccessLogWriter {
     ended: Receiver<()>,
 }
 
-/// Starts the thread that writes what workers log.
+/// Starts the writer thread.
 ///
 /// # Errors
-/// If no thread can be made.
+/// If the thread cannot be created.
 pub fn start(log: &Arc<AccessLogQueue>) -> io::Result<AccessLogWriter> {
     let (end, ended) = mpsc::channel();
     if let Some(lines) = log.take_receiver() {
@@ -58,7 +58,7 @@ pub fn start(log: &Arc<AccessLogQueue>) -> io::Result<AccessLogWriter> {
 }
 
 impl AccessLogWriter {
-    /// Has what is left written, if somebody takes it soon.
+    /// Lets the writer finish the queued lines, within a timeout.
     pub fn finish(&self) {
         self.log.stop();
         let _ = self.ended.recv_timeout(STOP_TIMEOUT);
@@ -69,7 +69,7 @@ impl AccessLogWriter {
 enum LogSink {
     Off,
     Open(File),
-    /// To a file that cannot be opened; when to try again.
+    /// A file that cannot be opened, and the time of the next attempt.
     Unavailable(Instant),
 }
 
@@ -78,7 +78,7 @@ struct AccessLogTask<'a> {
     lines: Receiver<Bytes>,
     sink: LogSink,
     opened_epoch: u64,
-    /// The last write ended inside a line.
+    /// The last write ended within a line.
     is_line_partial: bool,
     last_error_log: Option<Instant>,
 }
@@ -112,7 +112,7 @@ impl<'a> AccessLogTask<'a> {
         }
     }
 
-    /// Sleeps until there is something to do, if there is nothing.
+    /// Sleeps until a line or an instruction arrives, or the maximum sleep has passed.
     fn sleep(&mut self, batch: &mut Vec<u8>) {
         self.log.mark_asleep();
         let has_work = self.take_line(batch)
@@ -137,7 +137,7 @@ impl<'a> AccessLogTask<'a> {
         true
     }
 
-    /// Opens what is to be written to, if that has been asked for since the last time.
+    /// Reopens the target if that was requested since the last time.
     fn reopen_if_requested(&mut self) {
         let reopen_epoch = self.log.reopen_epoch();
         if self.opened_epoch != reopen_epoch {
@@ -179,7 +179,7 @@ impl<'a> AccessLogTask<'a> {
             LogSink::Unavailable(_) => return self.log.count_dropped(count_lines(batch)),
             LogSink::Open(file) => file,
         };
-        // What a full disk has cut must not run into the next line.
+        // A line that a full disk has cut must not run into the next one.
         let separator =
             if self.is_line_partial { write_all(file, b"\n", self.log) } else { Ok(()) };
         let written = match separator {
@@ -219,7 +219,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&b| b == b'\n').count() as u64
 }
 
-/// Writes all of it, or says how much was written and why no more.
+/// Writes all of it; otherwise returns how much was written and the error.
 fn write_all(
     file: &mut File,
     bytes: &[u8],
@@ -231,7 +231,8 @@ fn write_all(
             Ok(0) => return Err((written, ErrorKind::WriteZero.into())),
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // A pipe that somebody else has made so: it will be read again, or we end.
+            // A pipe that another process made non-blocking: wait until it is read, or until
+            // shutdown.
             Err(error) if error.kind() == ErrorKind::WouldBlock && !log.is_stopping() => {
                 std::thread::sleep(BATCH_INTERVAL);
             }

@@ -1,7 +1,8 @@
-//! Any bytes of a client against what an endpoint may get: for property tests and fuzzing only.
+//! Checks what endpoints receive for arbitrary bytes of a client; for property tests and fuzzing
+//! only.
 //!
-//! The bytes go through the real server, the real checks and the real writer of heads, in memory; what
-//! comes out is read by a reader that knows nothing of them, and that takes one reading only.
+//! The bytes pass through the real server, validation and head writer, in memory. An independent
+//! strict parser reads the result and accepts exactly one interpretation.
 
 mod strict_parser;
 
@@ -39,17 +40,18 @@ use super::local_reply_reason::LocalReplyReason;
 use super::request_ids::IdGenerator;
 use super::{path_normalisation, upgrade_request, validation};
 
-/// Who asks, as the endpoint is told.
+/// The client address in forwarding headers.
 const CLIENT_IP: [u8; 4] = [192, 0, 2, 7];
 
-/// Fields that no request over HTTP/2 brings this far: the library refuses them (RFC 9113 8.2.2).
+/// Headers that `h2` refuses in a request over HTTP/2 (RFC 9113 8.2.2).
 const H2_FORBIDDEN_HEADERS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// Panics if `data` breaks it: how it comes, then a connection's bytes or, for HTTP/2, a head's fields.
+/// Checks one input: the first byte is the mode, then follow the bytes of a connection or, for
+/// HTTP/2, the fields of a head.
 ///
 /// # Panics
-/// That is what it is for.
+/// If an endpoint would receive anything but well-formed requests.
 pub fn check_forwarding(data: &[u8]) {
     let Some((&mode, wire)) = data.split_first() else { return };
     let sent = if mode == 2 {
@@ -61,14 +63,13 @@ pub fn check_forwarding(data: &[u8]) {
     assert_eq!(read, sent.request_count, "{}", sent.bytes.escape_ascii());
 }
 
-/// What an endpoint got.
+/// What an endpoint received.
 #[derive(Default)]
 struct ForwardedRequests {
     bytes: Vec<u8>,
     request_count: usize,
 }
 
-/// The client's side of a connection.
 struct MemoryConnection<'a> {
     unread: &'a [u8],
     chunk_bytes: usize,
@@ -81,7 +82,7 @@ impl Read for MemoryConnection<'_> {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            // The client waits for answers; nobody will wake it.
+            // The client waits for responses, and nothing wakes the task.
             return Poll::Pending;
         }
         let count = self.chunk_bytes.min(self.unread.len()).min(buf.remaining());
@@ -119,7 +120,7 @@ impl Wake for WakeFlag {
     }
 }
 
-/// Runs for as long as anything moves.
+/// Polls `future` until nothing wakes it any more.
 fn run_until_idle<F: Future>(future: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime");
@@ -162,8 +163,8 @@ fn forward_over_h1(wire: &[u8], chunk_bytes: usize) -> ForwardedRequests {
     sent.take()
 }
 
-/// Lines of `name: value`, of which `:path` and `:authority` are what they say; the rest after an empty
-/// line is a body.
+/// Lines of `name: value`, with `:path` and `:authority` as pseudo-headers; the rest after an empty
+/// line is the body.
 fn forward_over_h2(wire: &[u8]) -> ForwardedRequests {
     let (head, body) = match wire.windows(2).position(|two| two == b"\n\n") {
         Some(end) => (&wire[..end], &wire[end + 2..]),
@@ -195,7 +196,7 @@ fn forward_over_h2(wire: &[u8]) -> ForwardedRequests {
     let Ok(path) = path.parse() else { return ForwardedRequests::default() };
     uri.path_and_query = Some(path);
     let Ok(uri) = http::Uri::from_parts(uri) else { return ForwardedRequests::default() };
-    // The library has compared it with the body.
+    // `h2` has compared it with the body.
     if headers.contains_key("content-length") {
         headers.insert("content-length", body.len().into());
     }
@@ -211,7 +212,7 @@ fn forward_over_h2(wire: &[u8]) -> ForwardedRequests {
     sent
 }
 
-/// What the endpoint gets of a request, or why it gets nothing.
+/// The bytes that the endpoint receives, or the reason for a refusal.
 async fn forward_one<B: Body<Data = Bytes>>(
     request: Request<B>,
 ) -> Result<BytesMut, LocalReplyReason> {
@@ -246,7 +247,8 @@ async fn forward_one<B: Body<Data = Bytes>>(
     let mut body = pin!(body);
     let mut body_trailers = None;
     while let Some(frame) = body.frame().await {
-        // The endpoint's connection is reset: half a request is none.
+        // The upstream connection is reset: the endpoint receives no part of a request as a whole
+        // one.
         match frame.map_err(|_| LocalReplyReason::BadRequest)?.into_data() {
             Ok(data) if validated.framing == Some(BodyFraming::Chunked) => {
                 h1::write_chunk(&mut out, &data);
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What heads and their tricks are made of.
+    /// Tokens that heads and smuggling attempts consist of.
     const TOKENS: [&str; 73] = [
         "GET ",
         "POST ",
@@ -368,7 +370,7 @@ mod tests {
             check_forwarding(&[&[first], tokens.concat().as_bytes()].concat());
         }
 
-        /// A good line and a good Host, so that the rest is looked at.
+        /// A valid request line and Host, so that the rest is parsed.
         #[test]
         fn valid_head_with_odd_fields_forwards_nothing_forbidden(
             first in prop_oneof![Just(0u8), Just(2), Just(255), any::<u8>()],

@@ -1,4 +1,4 @@
-//! Accepts connections, sees what is spoken on them, and serves HTTP/1.1.
+//! Accepts connections and passes them to the server of their protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,24 +25,24 @@ use super::handshake;
 use super::state::{CAPACITY_RETRY_INTERVAL, Worker};
 use super::{http1, http2};
 
-/// Rest after a failed accept: out of descriptors, retrying at once would burn a core.
+/// Pause after a failed accept: without descriptors, immediate retries would use a whole core.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What accepting at one listener goes by.
+/// The state of accepting at one listener.
 struct AcceptLoop<'a> {
     worker: &'a Rc<Worker>,
-    /// Connections through this listener, over all workers.
+    /// Connections of this listener over all workers.
     connections: &'a Arc<AtomicUsize>,
     listener_config: &'a ArcSwap<ListenerConfig>,
-    /// Where connections come in, if that is one address.
+    /// The local address of all connections, unless the listener is bound to a wildcard.
     local: Option<SocketAddr>,
-    /// Who goes first here, and of all the worker's connections.
+    /// Candidates for eviction among the listener's connections, and among all of the worker's.
     listener_candidates: EvictionCandidates,
     worker_candidates: EvictionCandidates,
 }
 
-/// Accepts until `close`, then what the kernel has completed before: to drop the listener would
-/// reset those, unless another process has the same socket.
+/// Accepts until `close`, then whatever the kernel has completed before. Dropping the listener
+/// would reset those connections, unless another process shares the socket.
 pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: CancellationToken) {
     let listener = match TcpListener::from_std(bound.listener) {
         Ok(listener) => listener,
@@ -55,7 +55,7 @@ pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: 
         worker: &worker,
         connections: &bound.connections,
         listener_config: &bound.config,
-        // Where it listens on one address, every connection comes in there.
+        // With a wildcard, each connection has to be asked for its address.
         local: listener.local_addr().ok().filter(|local| !local.ip().is_unspecified()),
         listener_candidates: EvictionCandidates::default(),
         worker_candidates: EvictionCandidates::default(),
@@ -91,12 +91,14 @@ impl AcceptLoop<'_> {
         descriptors.has_client_capacity() && pressure.level() < MemoryPressureLevel::Stop
     }
 
-    /// The next client, once there are a descriptor and memory for it: until then the kernel holds it.
+    /// The next connection, once a descriptor and memory are available. Until then the kernel
+    /// queues it.
     async fn accept_next(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         while !self.has_capacity() {
             let Worker { client_connections, shared, .. } = &**self.worker;
             if !shared.descriptors.has_client_capacity() {
-                // The one that goes may want to say so first; meanwhile no other need go.
+                // An evicted connection may take a moment to close; no second one is evicted
+                // meanwhile.
                 client_connections.evict_oldest_idle(
                     CloseReason::Descriptors,
                     None,
@@ -109,7 +111,7 @@ impl AcceptLoop<'_> {
         listener.accept().await
     }
 
-    /// Takes a client in, if there is room at its listener or somebody idle makes some.
+    /// Adds a connection if its listener is below the limit or an idle connection can be evicted.
     fn add_connection(&mut self, (stream, peer): (TcpStream, SocketAddr)) {
         let Self { worker, connections, listener_config, .. } = *self;
         let Some(local) = self.local.or_else(|| stream.local_addr().ok()) else { return };
@@ -150,10 +152,10 @@ async fn serve_connection(
     listener_config: Arc<ListenerConfig>,
     guard: ConnectionGuard,
 ) {
-    // A socket that was passed may speak both versions of IP.
+    // A socket from another process may be dual-stack.
     let addresses = (canonical(addresses.0), canonical(addresses.1));
     let limits = worker.view().http_policy.limits.clone();
-    // One that was accepted on the way out still gets its one answer.
+    // A connection that is accepted during a drain still gets one response.
     let is_late = worker.is_draining.get();
     let client_connection = guard.connection();
     let accepted = tokio::select! {
@@ -167,7 +169,7 @@ async fn serve_connection(
     match accepted {
         None => {}
         Some(accepted) if accepted.is_http2 => {
-            // It would make the future of every connection large.
+            // Boxed: it would make the future of every connection large.
             Box::pin(http2::serve(worker, accepted, client_connection, is_late, limits)).await;
         }
         Some(accepted) => {
@@ -180,7 +182,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Ends when nobody waits any more for a connection to begin.
+/// Returns when a connection without a request yet has to close.
 async fn wait_drain_grace(client_connection: &ClientConnection, is_long: bool) {
     if client_connection.next_command().await == ConnectionCommand::Drain {
         sleep(if is_long { LATE_CONNECTION_DRAIN_GRACE } else { DRAIN_GRACE }).await;

@@ -1,8 +1,8 @@
-//! The client connections of one worker: what each is doing, which of them are silent for too long,
-//! and which go first where there is no room for all.
+//! The client connections of one worker: their phase, their timeouts, and their eviction when
+//! resources are short.
 //!
-//! A request writes a few cells of its own connection; it reads no clock for that, sets no timer and
-//! allocates nothing. Time is told by a look at all connections, twice a second.
+//! A request only writes a few cells of its connection: it reads no clock, sets no timer and
+//! allocates nothing. A scan of all connections, twice a second, measures time.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -21,52 +21,51 @@ use crate::logic::overload::descriptor_pool::DescriptorPermit;
 
 use super::connection_activity::{ConnectionActivity, ConnectionPhase};
 
-/// Of the idle connections, those that are found at once as the oldest: one of so many, and so many at
-/// least. To look at all of them for each would cost those too who are served.
+/// Share and minimum of the idle connections that one scan finds as the oldest. A scan for each
+/// eviction would slow down the requests that are being served.
 const OLDEST_BATCH_DIVISOR: usize = 16;
 const MIN_OLDEST_BATCH: usize = 16;
 
-/// One of so many idle connections goes at once where memory is short.
+/// Share of the idle connections that is evicted at once when memory is short.
 const SHRINK_DIVISOR: usize = 4;
 
-/// Who has just come has not had the time to ask for anything yet.
+/// A new connection is not evicted for this long, so that it can send a request.
 const NEW_CONNECTION_GRACE: Duration = Duration::from_secs(1);
 
-/// Where there is too little of something, clients have this part of their time.
+/// Timeouts are divided by this when descriptors or memory are short.
 const PRESSURE_TIMEOUT_DIVISOR: u32 = 4;
 
-/// Where none are idle, they are looked for again after this long.
+/// Pause between scans that find no idle connection.
 const IDLE_SCAN_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// On the way out: time for a request that has arrived to be read. hyper closes a connection of
-/// which it has read nothing yet, whatever the kernel holds of it.
+/// Time for a request that has arrived to be read during a drain. hyper closes a connection that it
+/// has read nothing from, even if the kernel has data.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
-/// The same for a connection that was accepted on the way out: its first request may still be on
-/// its way.
+/// The same for a connection that was accepted during a drain: its first request may be in flight.
 pub(super) const LATE_CONNECTION_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// What a connection is told.
+/// A command to the server of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionCommand {
-    /// The worker drains: end with the request that is under way, or on its way.
+    /// The worker drains: close after the request that is in progress or in flight.
     Drain,
-    /// End with the request that is under way.
+    /// Close after the request in progress.
     Close(CloseReason),
 }
 
-/// Why a connection is to end.
+/// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseReason {
-    /// Nothing was asked for too long.
+    /// No request for the idle timeout.
     Idle,
-    /// A head did not come in its time.
+    /// A request head took too long.
     HeaderTimeout,
-    /// Its listener has no room for a new one.
+    /// Its listener is at its limit of connections.
     Connections,
-    /// There are too few descriptors.
+    /// Descriptors are short.
     Descriptors,
-    /// There is too little memory.
+    /// Memory is short.
     Memory,
 }
 
@@ -92,34 +91,34 @@ pub(super) struct ClientConnections {
     closed: Notify,
 }
 
-/// The connections that go first, where some have to; found once for many.
+/// The oldest idle connections, found once for many evictions.
 #[derive(Debug, Default)]
 pub(super) struct EvictionCandidates {
-    /// Each with the turn at which it was found idle, the oldest last.
+    /// Each with its activity number when it was found; the oldest is last.
     candidates: Vec<(Rc<ClientConnection>, u64)>,
-    /// There are none, as far as is known until then.
+    /// No scan before then: the last one found none.
     empty_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     activity: Arc<ConnectionActivity>,
-    /// Whether the look at all of them keeps its time; another one keeps it itself.
+    /// Whether the scan enforces its timeouts; HTTP/2 enforces its own.
     is_timed: Cell<bool>,
     command: Cell<Option<ConnectionCommand>>,
     close_reason: Cell<Option<CloseReason>>,
     waker: RefCell<Option<Waker>>,
-    /// Its place among all of them; none when it has gone.
+    /// Its index among all connections; `None` once it is removed.
     index: Cell<Option<usize>>,
-    /// How many there are at its listener, while it counts there.
+    /// The connection count of its listener, while it counts there.
     listener_count: RefCell<Option<Arc<AtomicUsize>>>,
-    /// The turn at which the look found it, and when that was; at first when it came.
+    /// The last activity number that a scan saw, and when; at first the time of arrival.
     last_seen: Cell<(u64, Instant)>,
-    /// When the head that is awaited began to be.
+    /// Start of the wait for the current request head.
     head_since: Cell<Option<Instant>>,
 }
 
-/// A guest's stay: it is one of the crowd until this is dropped.
+/// A connection among the others until this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionGuard {
     connections: Rc<ClientConnections>,
@@ -127,12 +126,12 @@ pub(super) struct ConnectionGuard {
     _descriptor: DescriptorPermit,
 }
 
-/// A request under way; over when dropped.
+/// A request in progress, until this is dropped.
 #[derive(Debug)]
 pub(super) struct ActiveRequest(Rc<ClientConnection>);
 
 impl ClientConnections {
-    /// One more, of which nothing is known yet; `counted` has counted it.
+    /// Adds a connection that `listener_count` already counts.
     pub(super) fn add(
         self: &Rc<Self>,
         listener_count: Arc<AtomicUsize>,
@@ -155,7 +154,7 @@ impl ClientConnections {
         ConnectionGuard { connections: Rc::clone(self), connection, _descriptor: descriptor }
     }
 
-    /// Everybody is told to leave, those too who come later.
+    /// Sends [`ConnectionCommand::Drain`] to all connections, present and future.
     pub(super) fn drain(&self) {
         self.is_draining.set(true);
         for connection in &*self.connections.borrow() {
@@ -163,13 +162,11 @@ impl ClientConnections {
         }
     }
 
-    /// Whether everybody was told to.
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining.get()
     }
 
-    /// Ends those that were silent for longer than `limits` allow, as of `now`; where there is too little
-    /// of something, for a part of that.
+    /// Closes connections that exceed the timeouts of `limits`, which are shorter under pressure.
     pub(super) fn enforce_timeouts(
         &self,
         now: Instant,
@@ -185,8 +182,8 @@ impl ClientConnections {
         }
     }
 
-    /// Sends away the connection that has been idle for the longest, one of `listener` if that is
-    /// asked for; whether there was one. `oldest` remembers what was found, for the next time.
+    /// Closes the connection that was idle the longest, of `listener` if given. Returns whether
+    /// there was one. `candidates` caches the scan for the next call.
     pub(super) fn evict_oldest_idle(
         &self,
         reason: CloseReason,
@@ -217,8 +214,7 @@ impl ClientConnections {
         }
     }
 
-    /// Sends away those that have been idle for the longest: a part of all that are, so that there is
-    /// time to see what came of it.
+    /// Closes a share of the idle connections, the oldest. The rest waits for the effect on memory.
     pub(super) fn evict_for_memory(&self, now: Instant) {
         let is_candidate = |connection: &ClientConnection| connection.is_evictable(now);
         let candidates = self.find_oldest(is_candidate, |idle| idle.div_ceil(SHRINK_DIVISOR));
@@ -227,7 +223,7 @@ impl ClientConnections {
         }
     }
 
-    /// So many as `count` says of those that fit, the oldest last.
+    /// Finds the `count` oldest of the matching connections; the oldest is last.
     fn find_oldest(
         &self,
         is_candidate: impl Fn(&ClientConnection) -> bool,
@@ -247,7 +243,7 @@ impl ClientConnections {
         found.into_iter().map(|(turn, index)| (Rc::clone(&connections[index]), turn)).collect()
     }
 
-    /// Ends when a connection has.
+    /// Returns when a connection closes.
     pub(super) async fn wait_closed(&self) {
         self.closed.notified().await;
     }
@@ -277,18 +273,17 @@ impl Drop for ConnectionGuard {
 }
 
 impl ClientConnection {
-    /// HTTP/1.1 is served from now on: the look keeps the time, that of the first head from `since`.
+    /// Lets the scan enforce the timeouts of HTTP/1.1; the first head is awaited from `since`.
     pub(super) fn start_timing(&self, since: Instant) {
         self.head_since.set(Some(since));
         self.is_timed.set(true);
     }
 
-    /// What it is doing.
     pub(super) fn activity(&self) -> &Arc<ConnectionActivity> {
         &self.activity
     }
 
-    /// Nothing more can be done now: if a head is not all there, its time runs.
+    /// The server waits for input: the header timeout starts if a head is incomplete.
     pub(super) fn on_pending(&self) {
         if self.activity.phase() == ConnectionPhase::ReadingHead && self.head_since.get().is_none()
         {
@@ -296,24 +291,24 @@ impl ClientConnection {
         }
     }
 
-    /// A request begins; it is under way until what comes back is dropped.
+    /// Begins a request, which is in progress until the result is dropped.
     pub(super) fn begin_request(self: &Rc<Self>) -> ActiveRequest {
         self.set_busy();
         ActiveRequest(Rc::clone(self))
     }
 
-    /// Something is under way.
+    /// Marks a request or a tunnel as in progress.
     pub(super) fn set_busy(&self) {
         self.activity.set_busy();
         self.head_since.set(None);
     }
 
-    /// Nothing is any more.
+    /// Marks the connection as without a request.
     pub(super) fn set_idle(&self) {
         self.activity.set_idle();
     }
 
-    /// Counts no more at its listener: somebody else may come for it.
+    /// Frees the place at the listener for another connection.
     fn release_listener_slot(&self) {
         if let Some(listener_count) = self.listener_count.take() {
             listener_count.fetch_sub(1, Relaxed);
@@ -324,7 +319,7 @@ impl ClientConnection {
         self.listener_count.borrow().as_ref().is_some_and(|counted| Arc::ptr_eq(counted, listener))
     }
 
-    /// Whether nothing is lost with it: no request is under way, nor a part of one there.
+    /// Whether an eviction loses no request and no part of one.
     fn is_evictable(&self, now: Instant) -> bool {
         let is_idle = match self.activity.phase() {
             ConnectionPhase::Idle => true,
@@ -379,7 +374,6 @@ impl ClientConnection {
         self.send_command(ConnectionCommand::Drain);
     }
 
-    /// Waits for an order.
     pub(super) async fn next_command(&self) -> ConnectionCommand {
         poll_fn(|cx| self.poll_command(cx)).await
     }

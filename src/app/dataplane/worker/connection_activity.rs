@@ -1,18 +1,17 @@
-//! What a client connection is doing, as its bytes and its requests say.
+//! The phase of a client connection, derived from its bytes and its requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionPhase {
-    /// Nothing has come that belongs to a request.
+    /// No byte of a request has arrived.
     Opening,
-    /// It is between two requests.
+    /// Between two requests.
     Idle,
-    /// A part of a request's head is there.
+    /// A part of a request head has arrived.
     ReadingHead,
-    /// A request is under way, or a tunnel.
+    /// A request or a tunnel is in progress.
     Busy,
 }
 
@@ -20,21 +19,21 @@ impl ConnectionPhase {
     const ALL: [Self; 4] = [Self::Opening, Self::Idle, Self::ReadingHead, Self::Busy];
 }
 
-/// One thread reads and writes it, without a locked instruction; it is atomic only because a connection
-/// that becomes a tunnel might be moved to another one, as far as its type says.
+/// Only one thread uses it, with relaxed loads and stores. The atomics exist because the type of an
+/// upgraded connection must be `Send`.
 #[derive(Debug)]
 pub(super) struct ConnectionActivity {
     phase: AtomicU8,
-    /// Everything that was written has been flushed.
+    /// All written bytes have been flushed.
     is_flushed: AtomicBool,
     is_head_late: AtomicBool,
-    /// When it last did something, among all connections of the worker.
+    /// The activity number of the last event, which orders the worker's connections.
     last_activity: AtomicU64,
     activity_counter: Arc<AtomicU64>,
 }
 
 impl ConnectionActivity {
-    /// A connection that has just come; `turns` counts for all of them.
+    /// A new connection; `activity_counter` numbers the events of all connections.
     pub(super) fn new(activity_counter: &Arc<AtomicU64>) -> Self {
         let activity = Self {
             phase: AtomicU8::new(ConnectionPhase::Opening as u8),
@@ -47,12 +46,11 @@ impl ConnectionActivity {
         activity
     }
 
-    /// What it is doing.
     pub(super) fn phase(&self) -> ConnectionPhase {
         ConnectionPhase::ALL[usize::from(self.phase.load(Relaxed))]
     }
 
-    /// When it last did something: a greater turn is later.
+    /// The activity number of the last event; a greater one is later.
     pub(super) fn last_activity(&self) -> u64 {
         self.last_activity.load(Relaxed)
     }
@@ -79,35 +77,35 @@ impl ConnectionActivity {
         self.is_flushed.store(false, Relaxed);
     }
 
-    /// None are left here.
+    /// All written bytes are flushed.
     pub(super) fn on_flushed(&self) {
         self.is_flushed.store(true, Relaxed);
     }
 
-    /// Something is under way.
+    /// Marks a request or a tunnel as in progress.
     pub(super) fn set_busy(&self) {
         self.touch();
         self.set_phase(ConnectionPhase::Busy);
     }
 
-    /// Nothing is any more; of what was written something may still be here.
+    /// Marks the connection as idle; some written bytes may still be buffered.
     pub(super) fn set_idle(&self) {
         self.touch();
         self.is_flushed.store(false, Relaxed);
         self.set_phase(ConnectionPhase::Idle);
     }
 
-    /// The head has not come in its time.
+    /// The header timeout has passed.
     pub(super) fn set_head_late(&self) {
         self.is_head_late.store(true, Relaxed);
     }
 
-    /// Whether that is so.
     pub(super) fn is_head_late(&self) -> bool {
         self.is_head_late.load(Relaxed)
     }
 
-    /// Whether an answer can be written below HTTP: there is half a request, and nothing else.
+    /// Whether a 408 can be written below hyper: a part of a head has arrived, and no response is
+    /// in progress.
     pub(super) fn can_send_timeout_response(&self) -> bool {
         self.phase() == ConnectionPhase::ReadingHead && self.is_flushed.load(Relaxed)
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::logic::model::id::EndpointId;
 use crate::net::upstream::ConnectionPool;
 
-/// Connections to endpoints, each in the place that its endpoint has in the director's roster.
+/// Connection pools by the slot of their endpoint's id.
 #[derive(Default)]
 pub(super) struct EndpointPools(Vec<Option<Rc<ConnectionPool>>>);
 
@@ -15,7 +15,7 @@ impl EndpointPools {
         (connections.target.id == id).then_some(connections)
     }
 
-    /// Takes the place of an endpoint that has gone.
+    /// Inserts a pool; replaces that of a removed endpoint in the same slot.
     pub(super) fn insert(&mut self, connections: Rc<ConnectionPool>) {
         let index = connections.target.id.slot as usize;
         if self.0.len() <= index {

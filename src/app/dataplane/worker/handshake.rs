@@ -1,5 +1,7 @@
-//! What comes before the first request: for whom a proxy connects, the handshake of TLS, and the
-//! choice between HTTP/1.1 and HTTP/2. All of it in the connection's own task, each within its time.
+//! The start of a connection: PROXY protocol header, TLS handshake, and the choice of HTTP/1.1 or
+//! HTTP/2.
+//!
+//! It runs in the connection's own task; each step has its timeout.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,21 +22,21 @@ use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
 use crate::net::inbound::tls::AcceptedTls;
 use crate::net::inbound::{preface, proxy_protocol, tls};
 
-/// A connection on which requests are to come.
+/// A connection that is ready for requests.
 pub(super) struct AcceptedConnection {
     pub(super) stream: ClientStream,
     pub(super) client: Rc<Client>,
     pub(super) is_http2: bool,
-    /// Since when its first request is awaited.
+    /// Start of the wait for the first request.
     pub(super) waiting_since: Instant,
 }
 
-/// Whether nothing but a request can come first.
+/// Whether the connection starts with a request.
 pub(super) fn is_plaintext(listener_config: &ListenerConfig) -> bool {
     listener_config.tls.is_none() && listener_config.listen.proxy_protocol.is_none()
 }
 
-/// Opens an accepted connection from `peer` to `local`; `None` if it is refused, or goes away.
+/// Prepares an accepted connection from `peer` to `local`; `None` if it is refused or closed.
 pub(super) async fn establish(
     mut stream: TcpStream,
     (peer, local): (SocketAddr, SocketAddr),
@@ -47,7 +49,7 @@ pub(super) async fn establish(
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
             return refuse(&stream, peer, "not one of the proxies that may connect here");
         }
-        // With its buffers it would make the future of every connection large.
+        // Boxed: its buffers would make the future of every connection large.
         let reading = Box::pin(proxy_protocol::read_header(&mut stream));
         match timeout(limits.header_timeout, reading).await {
             Ok(Ok(Some(addresses))) => client = Client::new(addresses.client, addresses.local),
@@ -69,7 +71,7 @@ pub(super) async fn establish(
         return Box::pin(tls_handshake(accepting, handshake_timeout, client)).await;
     }
     let (is_http2, read) = if listener_config.listen.has_http2 {
-        // What is left of the time that the head has.
+        // The header timeout includes the preface.
         let until = since + limits.header_timeout;
         match timeout_at(until.into(), preface::sniff_http_version(&mut stream)).await {
             Ok(Ok(Some(started))) => (started.is_http2, started.prefix),
@@ -113,7 +115,7 @@ fn count_handshake(result: &'static str) {
     families::TLS_HANDSHAKES.with(&[result]).increment(1);
 }
 
-/// Resets the connection: whatever it has sent is not read.
+/// Resets the connection without reading what it has sent.
 fn refuse(stream: &TcpStream, peer: SocketAddr, reason: &str) -> Option<AcceptedConnection> {
     families::PROXY_PROTOCOL_REFUSED.handle().increment(1);
     tracing::debug!(%peer, reason, "connection refused");

@@ -21,23 +21,23 @@ use super::handshake::AcceptedConnection;
 use super::state::Worker;
 use super::tracked_stream::{TrackedBody, TrackedStream};
 
-/// hyper's own limit of fields in a head. To be told of any, even that, costs it more for each
-/// request: it then fills the room for all of them.
+/// hyper's default limit of fields in a head. Any explicit value, even this one, makes hyper
+/// initialise an array of that size for each request.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// HTTP/1.1 as it is spoken with clients.
+/// The settings for HTTP/1.1 clients.
 pub(in crate::app) fn http1_builder(limits: &ServerLimits, keep_alive: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     if limits.header_count != HYPER_DEFAULT_MAX_HEADERS {
         builder.max_headers(limits.header_count);
     }
-    // The connection's guest keeps the time of heads: a timer for each request would cost more than a
-    // look at all connections does, and could not tell who begins no request from who does not end one.
+    // [`ClientConnection`] enforces the header timeout. A timer for each request would cost more
+    // than a periodic scan, and could not distinguish idle connections from slow heads.
     builder
         .header_read_timeout(None)
         .max_buf_size(limits.header_bytes)
         .keep_alive(keep_alive)
-        // So that bodies are not copied; the stream makes one write of what is small.
+        // Avoids copies of bodies; the stream coalesces small writes.
         .writev(true);
     builder
 }
@@ -55,7 +55,7 @@ pub(super) async fn serve(
         let leaving = Rc::clone(worker);
         let active_request = client_connection.begin_request();
         proxy::handle(Rc::clone(worker), Rc::clone(&client), request, move |mut response| {
-            // To close without a word would hit whoever has just sent the next request.
+            // Without the header, a client might send its next request on a connection that closes.
             if leaving.is_draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -82,12 +82,12 @@ pub(super) async fn serve(
             command = client_connection.next_command() => command,
         };
         match command {
-            // That is for a head which would come now, and hyper does not wait for one.
+            // hyper would still wait for the head whose time is up.
             ConnectionCommand::Close(CloseReason::HeaderTimeout) => return,
             ConnectionCommand::Close(_) => connection.as_mut().graceful_shutdown(),
             ConnectionCommand::Drain => {
                 let grace = if is_late { LATE_CONNECTION_DRAIN_GRACE } else { DRAIN_GRACE };
-                // Nearly all of the time it would only make the future of every connection larger.
+                // Boxed: rarely needed, and it would make the future of every connection larger.
                 match Box::pin(timeout(grace, connection.as_mut())).await {
                     Ok(ended) => break ended,
                     Err(_) => connection.as_mut().graceful_shutdown(),

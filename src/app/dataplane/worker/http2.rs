@@ -1,4 +1,4 @@
-//! Serves HTTP/2 (RFC 9113): bounds on streams, on those that are reset, and on silence.
+//! Serves HTTP/2 (RFC 9113), with limits on streams, resets and idle time.
 
 mod stream_tracker;
 
@@ -24,39 +24,37 @@ use super::client_connections::{
 use super::handshake::AcceptedConnection;
 use super::state::Worker;
 
-/// Requests at once on one connection; Envoy's bound at the edge, as are both windows.
+/// Limit of concurrent streams; Envoy's value for edge proxies, as are both windows.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
 
-/// What a client may send of one request body before it is read.
+/// Bytes of one request body that a client may send ahead.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// The same for all of a connection: sixteen stalled streams leave room for others.
+/// The same for a whole connection: sixteen stalled streams do not block the others.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// What is buffered of one answer.
+/// Limit of buffered bytes of one response.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Streams that a client resets before they were looked at, at once (CVE-2023-44487).
+/// Limit of streams that the client has reset before they are accepted (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
 
-/// Streams that a client makes us reset, in the life of a connection (CVE-2025-8671).
+/// Limit of streams that the client makes this server reset, per connection (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 256;
 
-/// After the last request on a connection that is to end: time for what is on its way. Some clients
-/// never say that they have heard of it.
+/// Time after the last request for data in flight. Some clients never react to GOAWAY.
 const GOAWAY_GRACE: Duration = Duration::from_secs(5);
 
-/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum H2ConnectionPhase {
     Serving,
-    /// GOAWAY is sent: the requests that came before it end.
+    /// GOAWAY is sent; requests that came before it finish.
     ShuttingDown {
         since: Instant,
     },
 }
 
-/// With the bounds that are the same for everybody, and heads of `header_bytes` at most.
+/// The fixed limits, and heads of at most `header_bytes`.
 fn builder(streams: StreamExecutor, header_bytes: usize) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(streams);
     builder
@@ -72,8 +70,8 @@ fn builder(streams: StreamExecutor, header_bytes: usize) -> http2::Builder<Strea
     builder
 }
 
-/// What the connection is told. Where HTTP/1.1 says in its next answer that it is the last, HTTP/2 has
-/// GOAWAY for that at once.
+/// The next command. A drain applies at once: HTTP/1.1 announces the close in its next response,
+/// HTTP/2 in a GOAWAY.
 async fn next_command(worker: &Worker, client_connection: &ClientConnection) -> ConnectionCommand {
     tokio::select! {
         command = client_connection.next_command() => command,
@@ -81,7 +79,7 @@ async fn next_command(worker: &Worker, client_connection: &ClientConnection) -> 
     }
 }
 
-/// Serves until the client goes, is silent for too long, or is told to go.
+/// Serves until the client disconnects, is idle for too long, or a command ends the connection.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     accepted: AcceptedConnection,
@@ -98,7 +96,7 @@ pub(super) async fn serve(
     let service = service_fn(|request| {
         let (response_client, streams) = (Rc::clone(&client), streams.clone());
         let stream = tracker.start_stream();
-        // hyper and the runtime hand the future on some times before it runs: its box only.
+        // Boxed: hyper and the runtime move the future several times before it runs.
         Box::pin(proxy::handle(
             Rc::clone(&worker),
             Rc::clone(&client),
@@ -121,8 +119,8 @@ pub(super) async fn serve(
             ended = connection.as_mut() => break ended,
             command = next_command(&worker, client_connection), if phase == H2ConnectionPhase::Serving => {
                 if command == ConnectionCommand::Drain {
-                    // Told to go before its preface is read, hyper would drop it with all that it
-                    // has sent.
+                    // A shutdown before the preface is read would make hyper drop the requests that
+                    // were sent with it.
                     let is_new = is_late || !tracker.has_started();
                     let grace = if is_new { LATE_CONNECTION_DRAIN_GRACE } else { DRAIN_GRACE };
                     if let Ok(ended) = timeout(grace, connection.as_mut()).await {
@@ -162,9 +160,9 @@ pub(super) async fn serve(
     }
 }
 
-/// Says an answer as HTTP/2 says it.
+/// Turns a response into its HTTP/2 form.
 fn adapt_response(response: &mut Response<ProxyBody>, client: &Client, streams: &StreamExecutor) {
-    // Streams end by themselves; a connection that is to be closed says so by GOAWAY.
+    // HTTP/2 announces a close by GOAWAY instead.
     response.headers_mut().remove(CONNECTION);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         proxy::adapt_upgrade_for_h2(response);

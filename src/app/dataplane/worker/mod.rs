@@ -1,5 +1,6 @@
-//! A data-plane thread: its own runtime, listeners, view of the snapshot and upstream connections.
-//! A request never leaves it.
+//! Worker threads: one runtime each, with its own listeners, view and upstream connections.
+//!
+//! A request never leaves its worker.
 
 mod accept;
 mod client_connections;
@@ -31,16 +32,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::{InstanceShared, WorkerCommand};
 
-/// Task polls between two looks at the sockets: measured best for short requests.
+/// Task polls between two polls of the sockets; measured best for short requests.
 const EVENT_INTERVAL: u32 = 256;
 
-/// How often idle connections and budgets are looked after.
+/// Interval of timeouts for idle connections and of the decay of budgets.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Starts worker number `index`. It ends after [`Command::Drain`] when its last connection does.
+/// Starts worker number `index`. It exits after [`WorkerCommand::Drain`] with its last connection.
 ///
 /// # Errors
-/// If no thread or runtime can be made.
+/// If the thread or its runtime cannot be created.
 pub fn spawn(
     index: usize,
     shared: Arc<InstanceShared>,
@@ -73,7 +74,8 @@ impl Worker {
                     Some(WorkerCommand::Listen(listener)) => {
                         let close = listeners.entry(listener.address);
                         let close = close.or_insert_with(|| self.drain_token.child_token()).clone();
-                        // Its last look at the door is waited for.
+                        // Tracked: a drain waits until the loop has accepted what the kernel
+                        // completed.
                         self.tasks.spawn_local(accept::run_accept_loop(Rc::clone(self), listener, close));
                     }
                     Some(WorkerCommand::Unlisten(name)) => {
@@ -99,7 +101,7 @@ impl Worker {
             tokio::select! {
                 () = self.tasks.wait() => return,
                 command = commands.recv() => match command {
-                    // A request that waits for a dead endpoint is rescued on the way out too.
+                    // Requests that wait for a failed endpoint are retried during a drain too.
                     Some(WorkerCommand::AbortEndpoint { endpoint, waiting }) => self.abort_endpoint(endpoint, waiting),
                     Some(WorkerCommand::EndpointDrained { endpoint, is_over }) => self.drain_endpoint(endpoint, is_over),
                     Some(WorkerCommand::EndDrill { drill, is_interrupted }) => {
@@ -107,7 +109,7 @@ impl Worker {
                     }
                     Some(WorkerCommand::Drain) => self.drain(),
                     Some(_) => {}
-                    // Control has gone: the deadline is over.
+                    // Control has exited: the drain deadline has passed.
                     None => return,
                 },
                 _ = housekeeping.tick() => self.housekeep(),

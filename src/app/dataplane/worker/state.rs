@@ -1,4 +1,4 @@
-//! The state of one worker that requests and connections use.
+//! The state of one worker, shared by its connections and requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -31,20 +31,20 @@ use super::endpoint_pools::EndpointPools;
 use super::timer_queue::TimerQueue;
 use super::view::WorkerView;
 
-/// Rest while there is no room, unless some is made.
+/// Interval of checks for free descriptors and memory.
 pub(super) const CAPACITY_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Time between two complaints.
+/// Interval between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
-/// The state of one worker; lives on its thread.
+/// The state of one worker; it stays on its thread.
 pub struct Worker {
     pub shared: Arc<InstanceShared>,
-    /// Copies of requests that are under way.
+    /// Limits on mirrored requests in progress.
     pub mirror_limiter: Rc<MirrorLimiter>,
-    /// Rings for requests that wait.
+    /// Timers of waiting requests.
     pub timers: TimerQueue,
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<WorkerView>>,
@@ -52,16 +52,16 @@ pub struct Worker {
     drill: RefCell<WorkerDrill>,
     rng: RefCell<Rng>,
     scratch: RefCell<BytesMut>,
-    /// No more connections are accepted.
+    /// Cancelled when the worker stops accepting connections.
     pub(super) drain_token: CancellationToken,
-    /// The same, for a look at every request.
+    /// The same as a flag, which every request reads.
     pub(super) is_draining: Cell<bool>,
     pub(super) client_connections: Rc<ClientConnections>,
     pub(super) tasks: TaskTracker,
     last_warning: Cell<Option<Instant>>,
-    /// Where access records go when their requests are over.
+    /// Receives access records when their requests end.
     pub record_sink: Rc<AccessRecordSink>,
-    /// Makes request ids, trace ids and span ids.
+    /// Generates request ids, trace ids and span ids.
     pub id_generator: Rc<IdGenerator>,
     rate_limited_counts: RefCell<HashMap<Arc<str>, Arc<AtomicU64>>>,
 }
@@ -112,7 +112,7 @@ impl Worker {
         self.client_connections.drain();
     }
 
-    /// The current view. Costs one load unless a snapshot was published since the last call.
+    /// The current view. Costs one load unless a new snapshot was published since the last call.
     pub fn view(&self) -> Rc<WorkerView> {
         let mut cache = self.snapshots.borrow_mut();
         let snapshot = cache.load();
@@ -123,12 +123,12 @@ impl Worker {
         Rc::clone(&view)
     }
 
-    /// Runs `f` with this worker's source of chance.
+    /// Runs `f` with this worker's random number generator.
     pub fn with_rng<T>(&self, f: impl FnOnce(&mut Rng) -> T) -> T {
         f(&mut self.rng.borrow_mut())
     }
 
-    /// Runs `f` with an empty scratch buffer.
+    /// Runs `f` with the worker's scratch buffer, cleared.
     pub fn with_scratch<T>(&self, f: impl FnOnce(&mut BytesMut) -> T) -> T {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
@@ -157,7 +157,7 @@ impl Worker {
         pool
     }
 
-    /// Gives up what is idle until there is a descriptor for something else, or `timeout` is over.
+    /// Closes idle connections until a descriptor is free or `timeout` has passed.
     pub async fn free_descriptor(&self, timeout: Duration) {
         let began = Instant::now();
         let descriptors = &self.shared.descriptors;
@@ -177,9 +177,10 @@ impl Worker {
         }
     }
 
-    /// Closes what the endpoint has idle, and has requests that wait for it sent elsewhere.
+    /// Closes idle connections to the endpoint and aborts requests that wait for it, so that they
+    /// are retried elsewhere.
     pub(super) fn abort_endpoint(&self, endpoint: EndpointId, waiting: InFlightPolicy) {
-        // A request that was waiting must not find the endpoint in the old view.
+        // Aborted requests must not select the endpoint from the old view.
         let _ = self.view();
         if let Some(pool) = self.endpoint_pools.borrow().get(endpoint) {
             if waiting.should_abort(false) {
@@ -193,7 +194,7 @@ impl Worker {
         }
     }
 
-    /// An operator wants nobody there.
+    /// Stops new requests to a drained endpoint; ends its streams once the deadline has passed.
     pub(super) fn drain_endpoint(&self, endpoint: EndpointId, is_over: bool) {
         let _ = self.view();
         if let Some(pool) = self.endpoint_pools.borrow().get(endpoint) {
@@ -205,8 +206,8 @@ impl Worker {
         }
     }
 
-    /// Closes what has been idle for too long, from clients and to endpoints, and what leads to endpoints that are in no snapshot
-    /// any more; lets budgets fade.
+    /// Closes connections that were idle for too long and pools of removed endpoints; decays retry
+    /// budgets.
     pub(super) fn housekeep(&self) {
         let now = Instant::now();
         let view = self.view();
@@ -236,14 +237,14 @@ impl Worker {
         view.decay_budgets(now);
     }
 
-    /// Counts a request that there is no memory for.
+    /// Counts a request that is refused for lack of memory.
     pub fn record_overload(&self) -> LocalReplyReason {
         self.shared.pressure.record_refusal();
         self.warn_rate_limited("requests are refused: `limits.memory` is nearly reached");
         LocalReplyReason::Overload
     }
 
-    /// Counts a request beyond the rate of `route`.
+    /// Counts a request that exceeds the rate limit of `route`.
     pub fn record_rate_limited(&self, route: &Arc<str>) {
         let mut counts = self.rate_limited_counts.borrow_mut();
         if let Some(count) = counts.get(route) {
@@ -255,7 +256,7 @@ impl Worker {
         counts.insert(Arc::clone(route), count);
     }
 
-    /// Says at most once a second what no operator wants to read for every request.
+    /// Logs a warning about a single request, at most once a second.
     pub fn warn_rate_limited(&self, message: &str) {
         let now = Instant::now();
         let last = self.last_warning.get();
@@ -265,8 +266,8 @@ impl Worker {
         }
     }
 
-    /// The view by which a request steers while a drill is on: the drill's view if the drill selects
-    /// the request.
+    /// The view that a request steers by while a drill is on: the drill's if the drill selects the
+    /// request.
     #[cold]
     pub fn view_for_request<'v, B>(
         &self,
@@ -281,7 +282,7 @@ impl Worker {
         if is_selected { drill_view } else { base_view }
     }
 
-    /// The newest view of the same kind as `old`: that of the same drill for as long as it is on.
+    /// The newest view of the same kind as `old`: the same drill's for as long as it is on.
     pub fn latest_view_like(&self, old: &WorkerView) -> Rc<WorkerView> {
         let new = self.view();
         let Some(drill) = &old.drill else { return new };
@@ -292,7 +293,7 @@ impl Worker {
         Rc::clone(same.unwrap_or(&new))
     }
 
-    /// The connections to `target` that requests of a drill use.
+    /// The connections to `target` for requests of a drill.
     pub fn drill_connections_to(
         &self,
         target: &Target,
@@ -302,7 +303,7 @@ impl Worker {
         self.drill.borrow_mut().connections_to(&self.shared, target, view, drill)
     }
 
-    /// A verdict of a drill's director is down: requests that wait for the endpoint go elsewhere.
+    /// Aborts requests that wait for an endpoint that the drill's director put down.
     pub(super) fn abort_drill_requests(
         &self,
         drill_id: u64,

@@ -1,5 +1,7 @@
-//! One timer for all requests that wait at a worker: with one of the runtime's for each, nearly every
-//! request would set it and strike it out again, and hardly any would hear it.
+//! One runtime timer for all waiting requests of a worker.
+//!
+//! With a runtime timer each, nearly every request would insert and remove one, and hardly any
+//! would expire.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -9,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-/// Rings for all who wait are at least this far apart for each of them: a hundred thousand that wait
-/// cost a few per cent of a core, and are rung for some milliseconds late.
+/// Minimum interval of scans, for each waiting request. A hundred thousand of them cost a few per
+/// cent of a core and are woken some milliseconds late.
 const SPACING_PER_TIMER: Duration = Duration::from_nanos(64);
 
-/// The clock of one worker.
+/// The timers of one worker.
 #[derive(Debug, Default)]
 pub struct TimerQueue {
     slots: RefCell<TimerSlots>,
-    /// When it looks next who is due.
+    /// When the driver scans next.
     armed_for: Cell<Option<Instant>>,
     driver_waker: RefCell<Option<Waker>>,
 }
@@ -31,12 +33,12 @@ struct TimerSlots {
 #[derive(Debug)]
 struct TimerSlot {
     due: Instant,
-    /// `None` if nobody is here.
+    /// `None` for a free slot.
     waker: Option<Waker>,
     has_fired: bool,
 }
 
-/// Rings at its time for who polls it.
+/// A timer that wakes the task that polls it.
 #[derive(Debug)]
 pub struct TimerHandle<'a> {
     queue: &'a TimerQueue,
@@ -45,12 +47,12 @@ pub struct TimerHandle<'a> {
 }
 
 impl TimerQueue {
-    /// A bell that rings at `due`.
+    /// A timer that expires at `due`.
     pub fn timer_at(&self, due: Instant) -> TimerHandle<'_> {
         TimerHandle { queue: self, due, slot: None }
     }
 
-    /// Has everybody who waits look again, whatever the time.
+    /// Wakes all waiting requests, whatever the time.
     pub fn wake_all(&self) {
         self.slots
             .borrow()
@@ -60,7 +62,7 @@ impl TimerQueue {
             .for_each(Waker::wake_by_ref);
     }
 
-    /// Keeps the clock going; never ends.
+    /// Drives the timers; never returns.
     pub async fn run(&self) {
         let mut sleep = pin!(sleep_until(Instant::now().into()));
         poll_fn(|cx| {
@@ -80,7 +82,7 @@ impl TimerQueue {
         .await;
     }
 
-    /// Rings for all who are due; when to do so again.
+    /// Wakes the requests whose timers have expired. Returns when to scan next.
     fn fire_due(&self, now: Instant) -> Option<Instant> {
         let mut slots = self.slots.borrow_mut();
         let mut next: Option<Instant> = None;
@@ -98,7 +100,7 @@ impl TimerQueue {
         next.map(|next| next.max(now + SPACING_PER_TIMER * count))
     }
 
-    /// Somebody is due at `due`, perhaps before all others.
+    /// Wakes the driver if `due` is before its next scan.
     fn schedule(&self, due: Instant) {
         if self.armed_for.get().is_none_or(|set_for| due < set_for) {
             self.armed_for.set(Some(due));
@@ -110,7 +112,7 @@ impl TimerQueue {
 }
 
 impl TimerHandle<'_> {
-    /// Whether it has rung; the waker hears when it does.
+    /// Ready once the timer has expired; wakes the task then.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let slots = &mut *self.queue.slots.borrow_mut();
         let Some(slot) = self.slot else {
@@ -139,7 +141,7 @@ impl TimerHandle<'_> {
         Poll::Pending
     }
 
-    /// Has it ring at `due` instead, for the first time or again.
+    /// Sets the timer to `due`, whether it has expired or not.
     pub fn reset(&mut self, due: Instant) {
         self.due = due;
         if let Some(slot) = self.slot {
@@ -168,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing here takes as long.
+    /// Longer than the test takes.
     const LONG: Duration = Duration::from_secs(60);
 
     async fn with_timer_queue<F: Future>(test: impl FnOnce(Rc<TimerQueue>) -> F) {
@@ -210,7 +212,7 @@ mod tests {
             timer.reset(began + ms(50));
             poll_fn(|cx| timer.poll(cx)).await;
             assert!(Instant::now() - began >= ms(50));
-            // An earlier one than the clock is set for.
+            // Before the time that the driver is armed for.
             let mut late = queue.timer_at(began + LONG);
             assert!(poll_fn(|cx| Poll::Ready(late.poll(cx))).await.is_pending());
             timer.reset(began + ms(60));

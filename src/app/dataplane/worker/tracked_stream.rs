@@ -1,4 +1,4 @@
-//! A client's connection and its answers, with an eye on what the connection is doing.
+//! A client's stream and its response bodies, which update the connection's phase.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::net::upstream::ResponseBodyError;
 use super::client_connections::ActiveRequest;
 use super::connection_activity::ConnectionActivity;
 
-/// To a client of which half a request has come (RFC 9110 15.5.9).
+/// For a client that has sent a part of a request head (RFC 9110 15.5.9).
 const REQUEST_TIMEOUT_RESPONSE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     x-gapless-reason: header_timeout\r\n\
     content-type: text/plain; charset=utf-8\r\n\
@@ -24,21 +24,20 @@ const REQUEST_TIMEOUT_RESPONSE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     connection: close\r\n\r\n\
     header_timeout\n";
 
-/// A connection that feels what moves on it, and ends when a head is late. Interim answers reach the
-/// client here.
+/// A stream that records its activity, writes interim responses, and ends when a head is late.
 #[derive(Debug)]
 pub(super) struct TrackedStream {
     stream: ClientStream,
     activity: Arc<ConnectionActivity>,
     interim_responses: InterimResponses,
-    /// What is being written of them.
+    /// Interim responses that are being written.
     interim_buffer: BytesMut,
-    /// Nothing of another message is under way to the client.
+    /// No part of another message is on its way to the client.
     is_between_messages: bool,
 }
 
 impl TrackedStream {
-    /// The connection whose pulse that is, and where interim answers wait that are to go on it.
+    /// Wraps `stream`; reports to `activity` and writes what `interim_responses` queues.
     pub(super) fn new(
         stream: ClientStream,
         activity: Arc<ConnectionActivity>,
@@ -53,11 +52,11 @@ impl TrackedStream {
         }
     }
 
-    /// Writes what waits of interim answers, before hyper writes anything more.
+    /// Writes queued interim responses before hyper writes anything more.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.interim_responses.has_any() {
             let interim = self.interim_responses.take();
-            // Else the answer before is still on its way, and they would be a part of it.
+            // Otherwise they would become part of the previous response, which is not yet complete.
             if self.is_between_messages && self.interim_buffer.is_empty() {
                 self.interim_buffer = interim;
             }
@@ -73,7 +72,7 @@ impl TrackedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// As much of an answer as can be written at once: nobody waits for who is late.
+    /// Writes as much of the 408 as fits at once, without a wait for the client.
     fn try_send_timeout(&mut self, cx: &mut Context<'_>) {
         if self.activity.can_send_timeout_response()
             && matches!(
@@ -98,7 +97,7 @@ impl Read for TrackedStream {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        // At the end of what the client sends there is nothing, and the connection is over.
+        // This also runs at end of file, where the phase no longer matters.
         self.activity.on_received();
         Poll::Ready(Ok(()))
     }
@@ -106,7 +105,7 @@ impl Read for TrackedStream {
 
 impl TrackedStream {
     fn on_write(&mut self, written: &Poll<io::Result<usize>>) {
-        // What could not be written waits in hyper, which is as good as on its way.
+        // What could not be written stays in hyper's buffer, as a message in progress.
         self.is_between_messages = false;
         if let Poll::Ready(Ok(_)) = written {
             self.activity.on_sent();
@@ -145,7 +144,7 @@ impl Write for TrackedStream {
         ready!(self.poll_interim(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.is_between_messages = true;
-        // hyper asks for that only when it has handed over all that it had.
+        // hyper flushes only after it has written all of its buffer.
         self.activity.on_flushed();
         Poll::Ready(Ok(()))
     }
@@ -155,14 +154,13 @@ impl Write for TrackedStream {
     }
 }
 
-/// An answer's body: its request is under way for as long as it lives.
+/// A response body; its request is in progress until this is dropped.
 pub(super) struct TrackedBody {
     body: ProxyBody,
     _active_request: ActiveRequest,
 }
 
 impl TrackedBody {
-    /// The answer to the request that is under way.
     pub(super) fn new(body: ProxyBody, active_request: ActiveRequest) -> Self {
         Self { body, _active_request: active_request }
     }

@@ -1,4 +1,4 @@
-//! The thread that posts spans. It alone may be held up by a collector.
+//! The exporter thread: only this thread waits for the collector.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,28 +23,28 @@ use crate::net::post_client::{PostClient, PostError, PostResponse};
 use super::request_trace::RequestTrace;
 use super::{SpanDropReason, TraceQueue, span};
 
-/// Spans are gathered for this long, so that one post serves many.
+/// Time to collect spans, so that one request serves many.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
-/// Between two looks whether a batch is full before that.
+/// Interval of checks whether a batch is full before that.
 const BATCH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The wait before a batch is sent again: the first one, and the longest.
+/// Backoff before a retry: initial and maximum.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A batch that the collector has not taken for so long is given up.
+/// A batch that the collector has not accepted for so long is dropped.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(1);
 
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What of a collector's words is logged.
+/// Limit of characters of a collector's message in the log.
 const MAX_LOGGED_MESSAGE_CHARS: usize = 200;
 
-/// How the schema of the attributes is called.
+/// The schema of the attributes.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.38.0";
 
-/// Exports until a stop has had its time.
+/// Exports until the shutdown deadline.
 pub(super) fn run_exporter(exports: &TraceQueue, traces: mpsc::UnboundedReceiver<RequestTrace>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
@@ -60,7 +60,7 @@ pub(super) fn run_exporter(exports: &TraceQueue, traces: mpsc::UnboundedReceiver
                 last_warning: None,
             };
             runtime.block_on(exporter.run());
-            // A look-up of a name may still be under way.
+            // A DNS lookup may still be running.
             runtime.shutdown_background();
         }
         Err(error) => tracing::error!(%error, "spans cannot be exported: no runtime"),
@@ -76,14 +76,14 @@ struct SpanExporter<'a> {
     last_warning: Option<Instant>,
 }
 
-/// What an answer means (OTLP 1.7, "OTLP/HTTP Response").
+/// The meaning of a response (OTLP 1.7, "OTLP/HTTP Response").
 #[derive(Debug, PartialEq, Eq)]
 enum ExportResult {
-    /// All but so many spans are taken.
+    /// All spans except the `rejected` ones are accepted.
     Accepted { rejected: u64, message: String },
-    /// Come again, after this time if it says so.
+    /// Retry, after this time if the collector gives one.
     Retry(Option<Duration>),
-    /// It does not want them.
+    /// The collector refuses the batch.
     Rejected,
 }
 
@@ -99,7 +99,7 @@ impl SpanExporter<'_> {
                 && self.drain_queue(&mut batch, target.batch_spans)
             {
                 self.export_batch(target, std::mem::take(&mut batch)).await;
-                // Whoever is slow must not have the rest wait for a full batch.
+                // A retry must not delay the rest until a batch is full.
                 if !has_ended {
                     break;
                 }
@@ -110,7 +110,7 @@ impl SpanExporter<'_> {
         }
     }
 
-    /// Waits for spans, and then a little for more of them.
+    /// Waits for spans, then for more of them until the batch is full or its delay has passed.
     async fn collect_batch(&mut self, batch: &mut Vec<Span>) {
         let first = tokio::select! {
             story = self.traces.recv() => story,
@@ -132,7 +132,7 @@ impl SpanExporter<'_> {
         }
     }
 
-    /// Takes what is there, up to `at_most` spans, about; whether there are any.
+    /// Takes about `at_most` spans from the queue. Returns whether the batch has any.
     fn drain_queue(&mut self, batch: &mut Vec<Span>, at_most: usize) -> bool {
         while batch.len() < at_most
             && let Ok(trace) = self.traces.try_recv()
@@ -147,7 +147,7 @@ impl SpanExporter<'_> {
         batch.extend(span::trace_spans(trace));
     }
 
-    /// Posts until the collector has them, does not want them, or time is up.
+    /// Posts until the collector accepts or rejects the spans, or time is up.
     async fn export_batch(&mut self, mut target: Arc<OtlpConfig>, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let body = Bytes::from(build_request(&target, spans).encode_to_vec());
@@ -192,15 +192,15 @@ impl SpanExporter<'_> {
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                // Once more at once, and then no more.
+                // A last attempt at once.
                 _ = self.deadline.wait_for(Option::is_some) => {}
             }
-            // The next post goes where a reload has said meanwhile.
+            // The next request goes to the target of the newest configuration.
             target = self.exports.target().unwrap_or(target);
         }
     }
 
-    /// One post; `None` if it takes too long.
+    /// Sends one request; `None` on timeout.
     async fn post_batch(
         &mut self,
         target: &Arc<OtlpConfig>,
@@ -244,7 +244,7 @@ impl SpanExporter<'_> {
         self.log_rate_limited(|| tracing::warn!(endpoint = %target.endpoint, "{what}"));
     }
 
-    /// Says something, unless something was said a moment ago.
+    /// Logs unless a message was logged a moment ago.
     fn log_rate_limited(&mut self, say: impl FnOnce()) {
         let now = Instant::now();
         if self.last_warning.is_none_or(|last| now - last >= WARNING_INTERVAL) {
@@ -285,7 +285,7 @@ fn build_request(target: &OtlpConfig, spans: Vec<Span>) -> ExportTraceServiceReq
 fn classify_response(answer: &PostResponse) -> ExportResult {
     match answer.status.as_u16() {
         200..=299 => {
-            // What cannot be read says nothing against the spans.
+            // An unreadable body does not mean rejection.
             let response = ExportTraceServiceResponse::decode(answer.body.clone());
             let partial = response.ok().and_then(|response| response.partial_success);
             let (rejected, message) = partial

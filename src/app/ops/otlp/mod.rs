@@ -1,8 +1,8 @@
-//! Spans of requests for an OpenTelemetry collector.
+//! Export of request spans to an OpenTelemetry collector.
 //!
-//! When a request that is sampled is over, its worker hands a [`Story`] of it to a bounded queue; a thread
-//! of its own makes spans of it and posts them in batches. Nobody waits: what there is no room for, and
-//! what the collector does not take for too long, is counted and gone.
+//! When a sampled request ends, its worker puts a [`RequestTrace`] into a bounded queue. The
+//! exporter thread turns traces into spans and posts them in batches. Workers never wait: spans
+//! that do not fit, or that the collector does not accept in time, are counted and dropped.
 
 mod exporter;
 mod request_trace;
@@ -22,10 +22,10 @@ use crate::config::model::OtlpConfig;
 
 use crate::app::ops::metrics::{Collect, FamilyWriter, families};
 
-/// Time that a stop grants to spans that are not exported yet.
+/// Time that a shutdown grants to queued spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Beyond that the exporter itself has ended.
+/// Time after which the exporter thread is abandoned.
 const EXPORTER_EXIT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Why spans were dropped.
@@ -33,9 +33,9 @@ const EXPORTER_EXIT_TIMEOUT: Duration = Duration::from_millis(1_500);
 enum SpanDropReason {
     /// The queue was full.
     QueueFull,
-    /// The collector could not be reached, or was busy, for too long.
+    /// The collector was unreachable or busy for too long.
     Unreachable,
-    /// It did not want them.
+    /// The collector rejected the spans.
     Rejected,
 }
 
@@ -51,17 +51,17 @@ impl SpanDropReason {
     }
 }
 
-/// The way of stories from the workers to the exporter. Shared by all threads.
+/// The queue of traces from the workers to the exporter; shared by all threads.
 #[derive(Debug)]
 pub struct TraceQueue {
     traces: mpsc::UnboundedSender<RequestTrace>,
-    /// Stories in the queue, and how many there may be.
+    /// Traces in the queue, and their limit.
     queued: AtomicUsize,
     capacity: AtomicUsize,
     exported: AtomicU64,
     dropped: [AtomicU64; SpanDropReason::ALL.len()],
     target: Mutex<Option<Arc<OtlpConfig>>>,
-    /// When a stop waits no longer.
+    /// End of the exporter's work during a shutdown.
     deadline: watch::Sender<Option<Instant>>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<RequestTrace>>>,
     exporter_ended: Mutex<Option<blocking::Receiver<()>>>,
@@ -84,7 +84,7 @@ impl Default for TraceQueue {
     }
 }
 
-/// Stories go to this collector from now on. Without one, those that are still under way go to the last.
+/// Sets the collector. Without one, queued traces still go to the last.
 pub fn set_target(queue: &Arc<TraceQueue>, target: Option<&OtlpConfig>) {
     let Some(target) = target else { return };
     queue.capacity.store(target.queue_spans, Relaxed);
@@ -108,7 +108,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl TraceQueue {
-    /// Hands a story over, or counts its spans as dropped. Never waits.
+    /// Queues a trace, or counts its spans as dropped. Never waits.
     pub fn enqueue(&self, trace: RequestTrace) {
         let spans = trace.span_count();
         let has_room = self.queued.fetch_add(1, Relaxed) < self.capacity.load(Relaxed);
@@ -118,7 +118,7 @@ impl TraceQueue {
         }
     }
 
-    /// Has what is left exported, if somebody takes it soon.
+    /// Exports the queued spans during a shutdown, within a timeout.
     pub fn flush(&self) {
         let Some(ended) = lock(&self.exporter_ended).take() else { return };
         self.deadline.send_replace(Some(Instant::now() + FLUSH_TIMEOUT));

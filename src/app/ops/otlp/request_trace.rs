@@ -1,5 +1,4 @@
-//! What the spans of one request are made of: all that a worker knows when it is over, on its way to
-//! the thread that exports it.
+//! The data of one request's spans, on its way from the worker to the exporter thread.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,74 +9,74 @@ use http::{Method, Version};
 use crate::app::dataplane::proxy::{SpanId, TraceIds};
 use crate::logic::model::id::Locality;
 
-/// A request that is over. Its texts are cut to a few kilobytes together.
+/// A finished request. Its texts are truncated to a few kilobytes in total.
 #[derive(Clone, Debug)]
 pub struct RequestTrace {
-    /// Its arrival, since 1970.
+    /// Arrival since the Unix epoch.
     pub started: Duration,
-    /// From there to its end.
+    /// From the arrival to the end.
     pub elapsed: Duration,
-    /// The trace, and the request's own part of it.
+    /// The trace id and the request's span id.
     pub trace: TraceIds,
-    /// The part that it came from, if somebody else has begun the trace.
+    /// The parent span, if the client continues a trace.
     pub parent: Option<SpanId>,
-    /// The trace's `tracestate`; empty, none.
+    /// The trace's `tracestate`; may be empty.
     pub tracestate: String,
     pub method: Method,
-    /// Its version of HTTP.
+    /// The HTTP version of the request.
     pub version: Version,
-    /// How the client speaks.
+    /// The scheme that the client used.
     pub scheme: &'static str,
-    /// The host that it was for, with its port if that was said; empty, none.
+    /// Host and port of the request; may be empty.
     pub host: String,
     pub path: String,
-    /// Its query, as far as it may be shown.
+    /// The query, redacted as configured.
     pub query: Option<String>,
-    /// What endpoints were asked for, without the scheme.
+    /// The URL that endpoints received, without the scheme.
     pub url: String,
-    /// Who says that he asks.
+    /// The User-Agent header.
     pub user_agent: Option<String>,
     pub client_ip: IpAddr,
-    /// Who has the connection.
+    /// The address of the connection's peer.
     pub peer_ip: IpAddr,
-    /// The status that the client got.
+    /// The status that the client received.
     pub status: Option<u16>,
-    /// The word for how it ended, if it did not end well.
+    /// The word for an abnormal end.
     pub reason: Option<&'static str>,
-    /// The client got less than was promised.
+    /// The client received less than the whole response.
     pub is_truncated: bool,
     pub route: Option<Arc<str>>,
-    /// The pool that was asked last.
+    /// The last pool that was tried.
     pub pool: Option<Arc<str>>,
-    /// Its id; empty, none.
+    /// The request id; may be empty.
     pub request_id: String,
-    /// Tries, those included that are not among `legs`.
+    /// All attempts, including those without an entry in `attempt_spans`.
     pub attempts: u32,
     pub attempt_spans: Vec<AttemptSpan>,
 }
 
 impl RequestTrace {
-    /// How many spans it makes.
+    /// Number of spans of the request.
     pub fn span_count(&self) -> u64 {
         1 + self.attempt_spans.len() as u64
     }
 }
 
-/// One try at one endpoint.
+/// One attempt at one endpoint.
 #[derive(Clone, Debug)]
 pub struct AttemptSpan {
     pub endpoint: SocketAddr,
     pub place: Locality,
-    /// Its own part of the trace: what the endpoint was told.
+    /// The span id that the endpoint received as its parent.
     pub span_id: SpanId,
     pub prior_attempts: u32,
-    /// From the request's arrival to its beginning.
+    /// From the request's arrival to the attempt's start.
     pub started: Duration,
     pub ended: Duration,
-    /// How the endpoint is spoken to.
+    /// The scheme of the upstream connection.
     pub scheme: &'static str,
-    /// The status that came.
+    /// The status of the response.
     pub status: Option<u16>,
-    /// The word for what came instead.
+    /// The word for an attempt without a response.
     pub outcome: Option<&'static str>,
 }

@@ -1,4 +1,5 @@
-//! A story as spans, in the names of OpenTelemetry's semantic conventions for HTTP (1.38, stable).
+//! Turns a trace into spans, with the names of OpenTelemetry's semantic conventions for HTTP (1.38,
+//! stable).
 
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use super::request_trace::{AttemptSpan, RequestTrace};
 
-/// Sampled (W3C); whether the parent is another process's is known.
+/// Sampled (W3C), and the parent's remoteness is known (OTLP `SpanFlags`).
 const SPAN_FLAGS: u32 = 0x101;
 
-/// The parent is another process's.
+/// The parent span is in another process.
 const REMOTE_PARENT_FLAG: u32 = 0x200;
 
-/// Outcomes of tries that are nobody's failure: given up on, or the client's doing.
+/// Attempts with these outcomes are not failures: abandoned ones, and those that the client ended.
 const NON_FAILURE_OUTCOMES: [&str; 2] = ["left", "client"];
 
-/// The methods that conventions know; others are shown apart.
+/// The methods in the conventions; others become `_OTHER`.
 const KNOWN_METHODS: [Method; 9] = [
     Method::GET,
     Method::HEAD,
@@ -33,7 +34,7 @@ const KNOWN_METHODS: [Method; 9] = [
     Method::TRACE,
 ];
 
-/// The request's span, then those of its tries.
+/// The request's span, then those of its attempts.
 pub fn trace_spans(trace: &RequestTrace) -> Vec<Span> {
     let attempts = trace.attempt_spans.iter().map(|attempt| client_span(trace, attempt));
     std::iter::once(server_span(trace)).chain(attempts).collect()
@@ -61,7 +62,7 @@ fn server_span(trace: &RequestTrace) -> Span {
     attributes.push_optional("gapless.reason", trace.reason);
     attributes.push_number("gapless.attempts", Some(trace.attempts));
     attributes.push_optional("gapless.pool", trace.pool.as_deref());
-    // Of the try that answered; where none did, of the last one.
+    // The attempt that was answered, or else the last one.
     let answered = trace.attempt_spans.iter().rfind(|attempt| attempt.status.is_some());
     let zone =
         answered.or_else(|| trace.attempt_spans.last()).map(|attempt| attempt.place.to_string());
@@ -135,7 +136,7 @@ fn base_span(trace: &RequestTrace, began: Duration) -> Span {
     }
 }
 
-/// Nothing is said of what went well: that is for who asked to judge.
+/// Success leaves the status unset, as the conventions demand.
 fn status_of(failed: bool) -> Option<Status> {
     failed.then(|| Status { code: StatusCode::Error.into(), message: String::new() })
 }
@@ -144,7 +145,7 @@ fn unix_nanos(since_1970: Duration) -> u64 {
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What hex digits say; an id was made of nothing else.
+/// Decodes hex digits; ids consist of nothing else.
 fn hex_to_bytes(hex: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0) as u8;
     hex.as_chunks::<2>().0.iter().map(|&[high, low]| digit(high) << 4 | digit(low)).collect()
@@ -193,7 +194,7 @@ impl SpanAttributes {
         }
     }
 
-    /// Adds the method, and says by which word it goes in names.
+    /// Adds the method. Returns the word that span names use for it.
     fn push_method<'a>(&mut self, method: &'a Method) -> &'a str {
         if KNOWN_METHODS.contains(method) {
             self.push_text("http.request.method", method.as_str());
@@ -205,7 +206,7 @@ impl SpanAttributes {
     }
 }
 
-/// Who the spans are of.
+/// The attributes of the service.
 pub(super) fn resource_attributes(service: &str) -> Vec<KeyValue> {
     let mut attributes = SpanAttributes::default();
     attributes.push_text("service.name", service);

@@ -1,8 +1,8 @@
-//! A reader of requests that knows one way to write one, and panics at anything else.
+//! A parser that accepts one form of requests only and panics at anything else.
 
 use super::CLIENT_IP;
 
-/// Names that a head never has. A client's own fields of these names are dropped or replaced.
+/// Names that a forwarded head never has: the client's fields are dropped or replaced.
 const FORBIDDEN_HEADERS: [&str; 6] = [
     "keep-alive",
     "proxy-connection",
@@ -12,7 +12,7 @@ const FORBIDDEN_HEADERS: [&str; 6] = [
     "x-forwarded-client-cert",
 ];
 
-/// Names that nothing after a body has (RFC 9110 6.5.1).
+/// Names that trailers never have (RFC 9110 6.5.1).
 const FORBIDDEN_TRAILERS: [&str; 9] = [
     "host",
     "content-length",
@@ -25,7 +25,7 @@ const FORBIDDEN_TRAILERS: [&str; 9] = [
     "x-forwarded-for",
 ];
 
-/// Reads all of them; how many there are.
+/// Parses all requests. Returns their number.
 pub(super) fn parse_requests(mut wire: &[u8]) -> usize {
     let mut count = 0;
     while !wire.is_empty() {
@@ -53,7 +53,7 @@ fn parse_request(wire: &[u8]) -> &[u8] {
     let client = CLIENT_IP.map(|octet| octet.to_string()).join(".");
     assert_eq!(all("x-forwarded-for"), [client.as_bytes()], "not the client's");
     assert_eq!(all("x-forwarded-proto"), [b"http"], "not the client's");
-    // A client of HTTP/1.0 may say none.
+    // HTTP/1.0 requests may lack a Host.
     let expected_host: Vec<&[u8]> = host.into_iter().filter(|host| !host.is_empty()).collect();
     assert_eq!(all("x-forwarded-host"), expected_host, "not the client's");
     assert!(all("via").last().is_some_and(|via| via.ends_with(b" gapless")), "ours is the last");
@@ -73,7 +73,7 @@ fn parse_request(wire: &[u8]) -> &[u8] {
     skip_body(rest, &all("transfer-encoding"), &all("content-length"))
 }
 
-/// `METHOD target HTTP/1.1`, with a path in its one form.
+/// `METHOD target HTTP/1.1`, with a normalised path.
 fn check_request_line(line: &[u8]) {
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let [method, target, version] = words[..] else { panic!("{}", line.escape_ascii()) };
@@ -116,7 +116,7 @@ fn skip_chunks(mut wire: &[u8]) -> &[u8] {
         if size == 0 {
             let fields = parse_fields(&mut wire);
             for (name, _) in fields {
-                // Many readers take the one sign for the other.
+                // Many servers treat both characters alike.
                 let normalized = name.replace('_', "-");
                 assert!(!FORBIDDEN_TRAILERS.contains(&&*normalized), "{name} behind a body");
             }

@@ -1,5 +1,4 @@
-//! What the requests of one HTTP/2 connection are doing: how many, since when none, which of them
-//! wait for nothing but their client, and how many it has given up at once.
+//! The streams of one HTTP/2 connection: their number, idle time, write timeouts and rapid resets.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -19,48 +18,49 @@ use crate::app::dataplane::proxy::{ProxyBody, TunnelFuture};
 use crate::app::dataplane::worker::client_connections::ClientConnection;
 use crate::net::upstream::ResponseBodyError;
 
-/// A request that is given up within this time, unanswered, is suspicious; Envoy's measure.
+/// A request that is reset within this time, without a response, counts as a rapid reset; Envoy's
+/// value.
 const RAPID_RESET_WINDOW: Duration = Duration::from_secs(1);
 
-/// Requests on a connection before their fates are judged. A client that means no harm may give up
-/// some; the first few hundred are all that somebody who does can have sent to the endpoints.
+/// Requests on a connection before resets are judged. A benign client may reset some. An attacker
+/// can send no more than this to endpoints.
 const MIN_STREAMS_FOR_ABUSE_CHECK: u64 = 200;
 
-/// The requests of one connection.
+/// The streams of one connection.
 pub(super) struct StreamTracker {
-    /// Hears whether there is any.
+    /// Receives whether any request is in progress.
     connection: Rc<ClientConnection>,
     write_timeout: Duration,
     active_count: Cell<u32>,
     started_count: Cell<u64>,
     rapid_reset_count: Cell<u64>,
-    /// When the last one ended, or the connection began.
+    /// The end of the last request, or the start of the connection.
     idle_since: Cell<Instant>,
-    /// The request whose task hyper is about to start.
+    /// The request whose task hyper spawns next.
     next_stream: Cell<Option<Rc<RequestStream>>>,
     abuse: Notify,
 }
 
-/// One request and its answer.
+/// One request and its response.
 pub(super) struct RequestStream {
     began: Instant,
     phase: Cell<StreamPhase>,
 }
 
-/// Who is waited for.
+/// What the stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamPhase {
-    /// There is no answer yet.
+    /// The response has not started.
     AwaitingResponse,
-    /// More of the answer is awaited.
+    /// More of the response is awaited.
     AwaitingBody,
-    /// The client is to take what there is.
+    /// The client has to read what is buffered.
     Sending,
 }
 
 impl StreamTracker {
-    /// A connection whose client may take nothing of an answer for `write_timeout`, and is awaited
-    /// since then.
+    /// A connection that is idle since `since`. A client that reads nothing of a response for
+    /// `write_timeout` loses that stream.
     pub(super) fn new(
         connection: Rc<ClientConnection>,
         write_timeout: Duration,
@@ -78,7 +78,7 @@ impl StreamTracker {
         }
     }
 
-    /// A request has come; [`Streams`] is to get its task next.
+    /// Begins a request; [`StreamExecutor`] gets its task next.
     pub(super) fn start_stream(&self) -> Rc<RequestStream> {
         let stream = Rc::new(RequestStream {
             began: Instant::now(),
@@ -88,30 +88,30 @@ impl StreamTracker {
         stream
     }
 
-    /// Whether there was ever a request.
+    /// Whether any request has arrived.
     pub(super) fn has_started(&self) -> bool {
         self.started_count.get() > 0
     }
 
-    /// Whether there was no request for `time`, up to `now`.
+    /// Whether there was no request in the `time` before `now`.
     pub(super) fn is_idle_for(&self, time: Duration, now: Instant) -> bool {
         self.active_count.get() == 0 && now >= self.idle_since.get() + time
     }
 
-    /// The earliest moment at which there can have been none for `time`.
+    /// The earliest time at which [`Self::is_idle_for`] can be true.
     pub(super) fn idle_until(&self, time: Duration) -> Instant {
         let since =
             if self.active_count.get() == 0 { self.idle_since.get() } else { Instant::now() };
         since + time
     }
 
-    /// Ends when the client turns out to reset most of what it asks.
+    /// Returns when the client resets most of its requests.
     pub(super) async fn wait_for_abuse(&self) {
         self.abuse.notified().await;
     }
 }
 
-/// Counts a request for as long as its task lives.
+/// Counts a request as active until dropped.
 struct ActiveStream {
     tracker: Rc<StreamTracker>,
     stream: Rc<RequestStream>,
@@ -133,7 +133,7 @@ impl Drop for ActiveStream {
         if tracker.active_count.get() == 0 {
             tracker.connection.set_idle();
         }
-        // Unanswered, it can only have been reset, or its connection is over.
+        // Without a response, the stream was reset or its connection closed.
         if stream.phase.get() == StreamPhase::AwaitingResponse
             && stream.began.elapsed() < RAPID_RESET_WINDOW
         {
@@ -147,7 +147,7 @@ impl Drop for ActiveStream {
     }
 }
 
-/// Runs the requests of a connection on the thread at hand.
+/// Runs the requests of a connection on the current thread.
 #[derive(Clone)]
 pub(super) struct StreamExecutor {
     tracker: Rc<StreamTracker>,
@@ -155,12 +155,11 @@ pub(super) struct StreamExecutor {
 }
 
 impl StreamExecutor {
-    /// For the requests of this connection.
     pub(super) fn new(tracker: Rc<StreamTracker>, tasks: TaskTracker) -> Self {
         Self { tracker, tasks }
     }
 
-    /// Runs what follows an answer on its stream: the connection is not idle meanwhile.
+    /// Runs a tunnel on its stream; the connection is not idle meanwhile.
     pub(super) fn spawn_tunnel(&self, tunnel: TunnelFuture) {
         let phase = Cell::new(StreamPhase::Sending);
         let stream = Rc::new(RequestStream { began: Instant::now(), phase });
@@ -186,10 +185,10 @@ impl<F: Future + 'static> Executor<F> for StreamExecutor {
 }
 
 pin_project! {
-    /// Runs one request to its end, or until its client has taken nothing of the answer for too long:
-    /// a window that is never opened would hold the answer, and its endpoint, for ever.
+    /// Runs one request, until its client has read nothing of the response for the write timeout. A
+    /// window that stays closed would hold the response and its endpoint for ever.
     ///
-    /// An `async fn` would have room for the future twice, and each is moved for every request.
+    /// An `async fn` would reserve space for the future twice, and it is moved for every request.
     struct StreamTask<F> {
         #[pin]
         future: F,
@@ -215,7 +214,7 @@ impl<F: Future> Future for StreamTask<F> {
         if is_over {
             return Poll::Ready(());
         }
-        // Woken by anything else, something has moved.
+        // A wake-up by anything but the timer means progress.
         let timeout = run.active.tracker.write_timeout;
         let write_timer = write_timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
         write_timer.as_mut().reset(Instant::now() + timeout);
@@ -223,14 +222,13 @@ impl<F: Future> Future for StreamTask<F> {
     }
 }
 
-/// An answer's body, which says who is waited for.
+/// A response body that records what its stream waits for.
 pub(super) struct H2StreamBody {
     body: ProxyBody,
     stream: Rc<RequestStream>,
 }
 
 impl H2StreamBody {
-    /// The answer is there; its body follows.
     pub(super) fn new(body: ProxyBody, stream: Rc<RequestStream>) -> Self {
         stream.phase.set(StreamPhase::Sending);
         Self { body, stream }
