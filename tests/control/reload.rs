@@ -11,7 +11,7 @@ use crate::support::config::ConfigBuilder;
 use crate::support::endpoint::{ResponseMode, TestEndpoint};
 use crate::support::instance::Gapless;
 use crate::support::load::SteadyLoad;
-use crate::support::{DEFAULT_TIMEOUT, ReservedPort, eventually};
+use crate::support::{DEFAULT_TIMEOUT, ReservedPort, eventually, poll_until};
 
 const RELOAD_COUNT: u64 = 1_000;
 
@@ -352,10 +352,10 @@ fn busy_config_directory_still_reloads() {
 /// Whether the configuration of this generation is applied soon.
 fn is_applied_in_time(gapless: &Gapless, generation: u64) -> bool {
     let deadline = Instant::now() + Duration::from_secs(6);
-    while gapless.generation() < generation && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    gapless.generation() >= generation
+    poll_until("the generation or the deadline", DEFAULT_TIMEOUT, || {
+        let is_applied = gapless.generation() >= generation;
+        (is_applied || Instant::now() >= deadline).then_some(is_applied)
+    })
 }
 
 #[test]
