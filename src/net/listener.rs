@@ -150,6 +150,35 @@ pub fn bind_reuse_port(address: SocketAddr, count: usize) -> io::Result<Vec<TcpL
     Ok(listeners)
 }
 
+/// A port that stays bound, without a listener, until this is dropped.
+#[derive(Debug)]
+#[must_use = "the port is free again when the reservation is dropped"]
+pub struct PortReservation {
+    _socket: Socket,
+}
+
+impl PortReservation {
+    /// Reserves `address` for listeners of this user that [`listen_on_reserved`] opens. While none of
+    /// them is open, connections are refused. Without `SO_REUSEADDR`, so that any other bind fails.
+    ///
+    /// # Errors
+    /// The kernel's error: address in use, address not available, or permission denied.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(Self { _socket: socket })
+    }
+}
+
+/// Opens a listener on an address that a [`PortReservation`] of this user holds, or that is free.
+///
+/// # Errors
+/// The kernel's error: address in use, address not available, or permission denied.
+pub fn listen_on_reserved(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_reuse_port(address)
+}
+
 fn listen_reuse_port(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bind_socket(address, true)?;
     socket.listen(BACKLOG)?;

@@ -1,22 +1,22 @@
 //! The demo is the first command of a new user: it must work everywhere.
 
-use std::fs::File;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::serialize_tests;
 use crate::support::instance::BINARY;
 
-fn run_demo(arguments: &[&str]) -> Output {
-    let _serial_guard = serialize_tests();
-    let lock_path = std::env::temp_dir().join("gapless-demo.lock");
-    let lock_file = File::options().create(true).append(true).open(lock_path).expect("a file");
-    lock_file.lock().expect("the demo's ports");
+fn demo_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(["demo", "--seconds", "6", "--rate", "100"]).args(arguments);
-    command.output().expect("the demo runs")
+    command
+}
+
+fn run_demo(arguments: &[&str]) -> Output {
+    let _serial_guard = serialize_tests();
+    demo_command(arguments).output().expect("the demo runs")
 }
 
 fn demo_result(output: &Output) -> Value {
@@ -91,5 +91,23 @@ fn text_output_ends_with_a_table() {
         ["predicted window", "measured window", "measured gap", "return", "failed", "rescued"]
     {
         assert!(text.contains(word), "{word:?} in\n{text}");
+    }
+}
+
+#[test]
+fn two_demos_at_once_use_different_ports() {
+    let _serial_guard = serialize_tests();
+    let start = || {
+        let mut command = demo_command(&["--fault", "refused", "--format", "json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the demo starts")
+    };
+    let demos = [start(), start()];
+    for demo in demos {
+        let output = demo.wait_with_output().expect("the demo ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let result = demo_result(&output);
+        check_result(&result, "refused");
+        assert_eq!(number(&result, "/requests/failed_get"), 0.0, "{result}");
     }
 }

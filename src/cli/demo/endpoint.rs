@@ -41,8 +41,7 @@ enum EndpointMode {
 pub fn run_endpoint(address: SocketAddr) -> io::Result<u8> {
     // A stopped process does not notice the end of its input.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let listener =
-        crate::net::listener::bind_reuse_port(address, 1)?.pop().ok_or(io::ErrorKind::AddrInUse)?;
+    let listener = crate::net::listener::listen_on_reserved(address)?;
     println!("{}", listener.local_addr()?);
     let (mode_sender, mode) = watch::channel(EndpointMode::Healthy);
     std::thread::spawn(move || apply_commands(&mode_sender));

@@ -2,12 +2,48 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::net::listener::PortReservation;
+
 use super::DemoFault;
+
+/// Another demo that starts has all its ports open within this time.
+const START_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The interval at which a held start lock is tried again.
+const START_LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Held from the choice of the ports until all of them are open, so that two demos that start at
+/// once choose different ones. An abstract Unix socket leaves no file behind and ends with its process.
+#[must_use = "the lock is released when it is dropped"]
+pub(super) struct StartLock {
+    _socket: UnixListener,
+}
+
+impl StartLock {
+    /// Waits until no other demo is starting.
+    ///
+    /// # Errors
+    /// If another demo holds the lock for longer than a minute, or the socket cannot be bound.
+    pub(super) fn acquire() -> io::Result<Self> {
+        let name = unix::SocketAddr::from_abstract_name("gapless-demo-start")?;
+        let deadline = Instant::now() + START_LOCK_TIMEOUT;
+        loop {
+            match UnixListener::bind_addr(&name) {
+                Ok(socket) => return Ok(Self { _socket: socket }),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(START_LOCK_INTERVAL),
+            }
+        }
+    }
+}
 
 /// All endpoints of the demo.
 pub(super) struct EndpointFleet {
@@ -19,14 +55,17 @@ struct EndpointProcess {
     address: SocketAddr,
     process: Child,
     stdin: Option<ChildStdin>,
+    /// Keeps the port while the process is dead.
+    _reservation: PortReservation,
 }
 
 impl EndpointFleet {
     /// Starts one process for each address.
     pub(super) fn start(places: Vec<(String, SocketAddr)>) -> io::Result<Self> {
         let start = |(zone, address)| {
+            let reservation = PortReservation::bind(address)?;
             let (process, stdin) = spawn(address)?;
-            Ok(EndpointProcess { zone, address, process, stdin })
+            Ok(EndpointProcess { zone, address, process, stdin, _reservation: reservation })
         };
         Ok(Self { members: places.into_iter().map(start).collect::<io::Result<_>>()? })
     }

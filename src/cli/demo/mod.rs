@@ -22,7 +22,7 @@ use crate::config::{self, LoadedConfig};
 use crate::sim::predict;
 
 use super::{EXIT_FAILED, EXIT_OK, admin_client};
-use fleet::EndpointFleet;
+use fleet::{EndpointFleet, StartLock};
 use load_generator::LoadGenerator;
 use report::{DemoReport, FaultTimes};
 use screen::DemoScreen;
@@ -96,6 +96,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     let mut screen = DemoScreen::new(json, color);
     let directory = TempDirectory::new()?;
     let path = directory.0.join("demo.toml");
+    let start_lock = StartLock::acquire()?;
     let text = fleet::with_free_ports(DEMO_CONFIGURATION)?;
     std::fs::write(&path, &text)?;
     let loaded = config::load(&path).map_err(|error| io::Error::other(error.to_string()))?;
@@ -106,6 +107,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     let (Some(&proxy), Some(admin)) = (instance.addresses.first(), instance.admin) else {
         return Err(io::Error::other("the demo's configuration has no listener"));
     };
+    drop(start_lock);
     await_ready(admin)?;
     screen.write_start(proxy, admin, options)?;
     let mut load = LoadGenerator::start(proxy, options.rate)?;
