@@ -27,7 +27,7 @@ fn whatif_reads_file_without_instance() {
     assert!(stderr.contains("has us-north"), "{stderr}");
     let (code, _, stderr) = run_gapless_text(&["whatif", file, "--lose", "a/b/c"]);
     assert_eq!(code, Some(2), "{stderr}");
-    assert!(stderr.contains("`a/b/c` is no address"), "{stderr}");
+    assert!(stderr.contains("`a/b/c` is neither an address"), "{stderr}");
 }
 
 #[test]
