@@ -221,7 +221,7 @@ fn main() -> ExitCode {
     println!(
         "a zone of {endpoints_per_zone} dies: {publication_time:?} from the last evidence to the publication"
     );
-    println!("and {turn_time:?} until everybody has been told");
+    println!("and {turn_time:?} until the end of the turn");
     let (cpu_before, before) = (cpu_time(), harness.publications);
     harness.run_for(Duration::from_secs(3), |id| if is_in_zone(id) { REFUSED } else { PASS });
     println!(

@@ -274,7 +274,7 @@ fn report_moved_keys(_: &mut Criterion) {
     println!("keys moved of {KEY_COUNT}, {zones} zones of {endpoints} endpoints in one tier");
     println!(
         "{:<10} {:<24} {:>8} {:>8} {:>8} {:>8}",
-        "table", "who goes", "own", "others'", "back", "gone"
+        "table", "lost", "own", "others'", "back", "gone"
     );
     for (name, kind) in [("ring_hash", HashTableKind::default()), ("maglev", HashTableKind::Maglev)]
     {

@@ -166,7 +166,7 @@ pub(crate) fn breaches(figures: &FailoverFigures, bound: &FailoverBound, rate: f
     if let (Some(left_s), Some(at_most)) = (figures.left_s, bound.left_s)
         && left_s > at_most
     {
-        breaches.push(format!("asked for {left_s:.3} s, at most {at_most:.3} s"));
+        breaches.push(format!("in use for {left_s:.3} s, at most {at_most:.3} s"));
     }
     breaches
 }

@@ -38,9 +38,11 @@ pub(crate) struct SoakFindings {
     /// The number of failed POSTs by kind of error.
     pub(crate) failures: BTreeMap<String, usize>,
     /// Executions of numbers that no client sent.
-    pub(crate) strangers: usize,
+    #[serde(rename = "strangers")]
+    pub(crate) unsent_executions: usize,
     /// The number of failures of endpoints by kind.
-    pub(crate) havoc: BTreeMap<&'static str, usize>,
+    #[serde(rename = "havoc")]
+    pub(crate) fault_counts: BTreeMap<&'static str, usize>,
     /// Whether all endpoints served again after the last failure.
     pub(crate) has_recovered: bool,
 }
@@ -60,8 +62,9 @@ impl SoakFindings {
             *failures.entry(one.result.to_string()).or_insert(0) += 1;
         }
         let sent_numbers: HashSet<u64> = sent.iter().map(|one| one.number).collect();
-        let strangers = executed.numbers().filter(|number| !sent_numbers.contains(number)).count();
-        Self { rows, failures, strangers, ..Self::default() }
+        let unsent_executions =
+            executed.numbers().filter(|number| !sent_numbers.contains(number)).count();
+        Self { rows, failures, unsent_executions, ..Self::default() }
     }
 
     /// The sum of all rows.
@@ -75,9 +78,9 @@ impl SoakFindings {
         let forbidden_repeats =
             |row: &SoakRow| if row.promise == IdempotencyPromise::Keyed { 0 } else { row.twice };
         let must_be_zero = [
-            ("executed twice without a key that is heeded", self.sum(forbidden_repeats)),
-            ("lost, though their clients were told that they were done", self.sum(|row| row.lost)),
-            ("executed that nobody sent", self.strangers),
+            ("executed twice without a trusted key", self.sum(forbidden_repeats)),
+            ("lost after a success at the client", self.sum(|row| row.lost)),
+            ("executed but never sent", self.unsent_executions),
             ("not sent", (count as usize).saturating_sub(sent)),
         ];
         let mut breaches: Vec<String> = must_be_zero
@@ -87,7 +90,7 @@ impl SoakFindings {
             .collect();
         let share = good as f64 / sent.max(1) as f64;
         if share < MIN_GOOD_FRACTION {
-            breaches.push(format!("only {:.1} % of all POSTs went well", share * 1e2));
+            breaches.push(format!("only {:.1} % of all POSTs succeeded", share * 1e2));
         }
         if !self.has_recovered {
             breaches.push("not every endpoint serves again".to_owned());
@@ -96,15 +99,16 @@ impl SoakFindings {
         let permitted_repeats =
             |row: &SoakRow| if row.promise == IdempotencyPromise::Keyed { row.twice } else { 0 };
         let required_events = [
-            ("was cut off from its answer", self.sum(|row| row.executed_with_error)),
-            ("with a key that is heeded was executed again", self.sum(permitted_repeats)),
+            ("lost its response", self.sum(|row| row.executed_with_error)),
+            ("with a trusted key was executed again", self.sum(permitted_repeats)),
         ];
         let missing_events = required_events.into_iter().filter(|(_, is)| *is == 0);
         breaches
             .extend(missing_events.map(|(what, _)| format!("nothing is proven: no POST {what}")));
-        let unused_faults = self.havoc.iter().filter(|(_, times)| **times == 0);
-        breaches
-            .extend(unused_faults.map(|(way, _)| format!("nothing is proven: nobody was {way}")));
+        let unused_faults = self.fault_counts.iter().filter(|(_, times)| **times == 0);
+        breaches.extend(
+            unused_faults.map(|(fault, _)| format!("nothing is proven: no endpoint was {fault}")),
+        );
         breaches
     }
 }

@@ -123,7 +123,7 @@ fn run_soak(args: &SoakArgs, seed: u64, run_deadline: &RunDeadline) -> io::Resul
     let (started, count) = (Instant::now(), args.post_count());
     let clients = SoakClients::start(instance.listen, seed, count)?;
     let mut last_progress = started;
-    let havoc = chaos::inject_random_faults(&mut fleet, seed, run_deadline, || {
+    let fault_counts = chaos::inject_random_faults(&mut fleet, seed, run_deadline, || {
         if last_progress.elapsed() > PROGRESS_INTERVAL {
             last_progress = Instant::now();
             eprintln!(
@@ -142,7 +142,7 @@ fn run_soak(args: &SoakArgs, seed: u64, run_deadline: &RunDeadline) -> io::Resul
     eprintln!("all serve again after {:.1} s", faults_ended.elapsed().as_secs_f64());
     // Resumed endpoints have read all received bytes by now.
     let findings = SoakFindings {
-        havoc,
+        fault_counts,
         has_recovered: is_up.is_some(),
         ..SoakFindings::from_posts(&sent, &ExecutedPosts::read(&posts)?)
     };

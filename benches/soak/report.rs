@@ -41,7 +41,7 @@ impl SoakReport {
     }
 
     pub(crate) fn as_text(&self) -> String {
-        let SoakFindings { rows, failures, havoc, .. } = &self.findings;
+        let SoakFindings { rows, failures, fault_counts, .. } = &self.findings;
         let cells = |names: [&str; 2], row: &dyn Fn(fn(&SoakRow) -> usize) -> usize| {
             let figures: [fn(&SoakRow) -> usize; 6] = [
                 |row| row.sent,
@@ -67,7 +67,7 @@ impl SoakReport {
             self.findings.sum(|row| row.sent) as f64 / seconds,
             self.seed,
             format_counts(failures),
-            format_counts(havoc),
+            format_counts(fault_counts),
         );
         for breach in self.findings.breaches(self.count) {
             text.push_str(&format!("BROKEN: {breach}\n"));
@@ -77,10 +77,10 @@ impl SoakReport {
 }
 
 const LEGEND: &str = "
-executed: written down by an endpoint that had read it whole, before it answered
-executed, error: its client was not told, and knows that it does not know
-twice: executed more than once, which only a heeded key permits
-lost: its client was told 2xx, and nobody has executed it
+executed: recorded by an endpoint that had read it whole, before it answered
+executed, error: its client got an error and cannot know whether it was executed
+twice: executed more than once, which only a trusted key permits
+lost: its client got 2xx, and no endpoint executed it
 ";
 
 fn format_counts(counts: &BTreeMap<impl std::fmt::Display, usize>) -> String {

@@ -30,7 +30,7 @@ impl SoakRun {
             SentPost { number, kind, promise, result: ClientResult::Answered(201) }
         };
         let mut run = Self { sent: (0..POST_COUNT).map(sent).collect(), executed: Vec::new() };
-        // One key is honoured, and one client is cut off.
+        // One key is honoured, and one client loses its response.
         run.executed.extend((0..POST_COUNT).chain([0]));
         run.set_end(99, ClientResult::Lost);
         run
@@ -54,9 +54,9 @@ impl SoakRun {
     fn findings(&self) -> SoakFindings {
         let lines = self.executed.iter().map(|number| format!("{number:010} {:020}\n", 1_000));
         let executed = ExecutedPosts::parse(&lines.collect::<String>()).expect("lines about POSTs");
-        let havoc = BTreeMap::from([("killed", 3)]);
+        let fault_counts = BTreeMap::from([("killed", 3)]);
         SoakFindings {
-            havoc,
+            fault_counts,
             has_recovered: true,
             ..SoakFindings::from_posts(&self.sent, &executed)
         }
@@ -102,7 +102,7 @@ fn post_executed_twice_without_key_is_a_breach() {
         &failed.set_end(60, ClientResult::TimedOut).add_execution(60).breaches(),
         "1 POSTs executed twice",
     );
-    assert!(SoakRun::new().add_execution(7).breaches().is_empty(), "its key is heeded");
+    assert!(SoakRun::new().add_execution(7).breaches().is_empty(), "its key is trusted");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn post_answered_but_not_executed_is_lost() {
     assert_only_breach(&SoakRun::new().remove_execution(7).breaches(), "1 POSTs lost");
     assert_only_breach(
         &SoakRun::new().add_execution(POST_COUNT).breaches(),
-        "1 POSTs executed that nobody sent",
+        "1 POSTs executed but never sent",
     );
     let mut short = SoakRun::new();
     short.sent.remove(60);
@@ -128,15 +128,15 @@ fn run_of_mostly_errors_or_without_faults_is_a_breach() {
     assert_only_breach(&refusing.breaches(), "only 79.0 %");
     assert_only_breach(
         &SoakRun::new().set_end(99, ClientResult::Answered(200)).breaches(),
-        "cut off",
+        "lost its response",
     );
     assert_only_breach(
         &SoakRun::new().remove_execution(0).add_execution(0).breaches(),
         "executed again",
     );
     let without_kills =
-        SoakFindings { havoc: BTreeMap::from([("killed", 0)]), ..SoakRun::new().findings() };
-    assert_only_breach(&without_kills.breaches(POST_COUNT), "nobody was killed");
+        SoakFindings { fault_counts: BTreeMap::from([("killed", 0)]), ..SoakRun::new().findings() };
+    assert_only_breach(&without_kills.breaches(POST_COUNT), "no endpoint was killed");
     let not_recovered = SoakFindings { has_recovered: false, ..SoakRun::new().findings() };
     assert_only_breach(&not_recovered.breaches(POST_COUNT), "serves again");
 }

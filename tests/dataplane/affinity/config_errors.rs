@@ -39,7 +39,7 @@ fn invalid_balance_or_affinity_is_rejected_with_a_fix() {
         ("balance = \"maglev\"".to_owned(), ["`maglev` needs a `key`", "add `key"]),
         (ring(", key = { header = \"a b\" }"), ["cannot be the name of a header", "x-user"]),
         (ring(", key = { header = \"a\", path = true }"), ["only one", "leave one of them away"]),
-        (ring(", key = { path = false }"), ["not said by what", "give one of `header`"]),
+        (ring(", key = { path = false }"), ["no key is given", "give one of `header`"]),
         (ring(&format!("{key}, max_load_percent = 100")), ["from 101 to 1000", "whole number"]),
         (
             "balance = { method = \"random\", key = { path = true } }".to_owned(),
@@ -49,7 +49,7 @@ fn invalid_balance_or_affinity_is_rejected_with_a_fix() {
             "balance = { method = \"maglev\", key = { path = true }, points = 3 }".to_owned(),
             ["`points` has no meaning with `maglev`", "leave it away"],
         ),
-        ("affinity = { }".to_owned(), ["not said by what", "give one of `cookie`"]),
+        ("affinity = { }".to_owned(), ["no key is given", "give one of `cookie`"]),
         (
             "affinity = { header = \"x-session\", on_return = \"stay\" }".to_owned(),
             ["`on_return` has no meaning", "leave it away"],
