@@ -6,6 +6,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
+use gapless::app::dataplane::proxy::LocalReplyReason;
+use gapless::app::ops::admin::ADMIN_ROUTES;
+use gapless::app::ops::metrics::families;
+use gapless::logic::drill::DrillOutcome;
+use gapless::logic::incident::client_failure::ClientFailureKind;
+use gapless::logic::model::outcome::{FailureClass, FailureLayer};
 use serde_json::{Map, Value};
 
 use crate::support::instance::BINARY;
@@ -167,11 +173,92 @@ fn commands_page() -> ReferencePage {
     ReferencePage { name: "commands.md", text: lines.join("\n") + "\n" }
 }
 
+fn metrics_page() -> ReferencePage {
+    let mut text = format!("# Metrics\n\n{NOTICE}\n");
+    text.push_str("`/metrics` of the admin listener has these families.\n\n");
+    text.push_str("| name | kind | labels | unit | meaning |\n|---|---|---|---|---|\n");
+    for family in families() {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, kind, unit) = (family.name, family.kind.as_str(), family.unit.as_str());
+        let (labels, help) = (labels.join(" "), cell(family.help));
+        writeln!(text, "| `{name}` | {kind} | {labels} | {unit} | {help} |").expect("text");
+    }
+    ReferencePage { name: "metrics.md", text }
+}
+
+/// The doc comments of an enum's variants without data, by variant.
+fn variant_docs(path: &str, name: &str) -> Vec<(String, String)> {
+    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+    let source = source.expect("the source");
+    let body = source.split(&format!("pub enum {name} {{\n")).nth(1).expect("the enum");
+    let mut docs = Vec::new();
+    let mut doc = String::new();
+    for line in body.lines().take_while(|line| *line != "}").map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            doc.push_str(text);
+        } else if let Some(variant) = line.strip_suffix(',') {
+            docs.push((variant.to_owned(), std::mem::take(&mut doc)));
+        }
+    }
+    docs
+}
+
+fn words<'a>(list: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<String> = list.into_iter().map(|word| format!("`{word}`")).collect();
+    wrap(&(words.join(", ") + "."))
+}
+
+fn reasons_page() -> ReferencePage {
+    let mut text = format!("# Reasons\n\n{NOTICE}\n");
+    text.push_str("## Responses of gapless itself\n\n");
+    text.push_str(
+        "`x-gapless-reason`, the access log and `gapless_own_responses_total` use these words.\n\n",
+    );
+    text.push_str("| reason | status | meaning |\n|---|---|---|\n");
+    let docs = variant_docs("src/app/dataplane/proxy/local_reply_reason.rs", "LocalReplyReason");
+    assert_eq!(docs.len(), LocalReplyReason::ALL.len(), "one doc comment for each reason");
+    for (reason, (variant, doc)) in LocalReplyReason::ALL.into_iter().zip(docs) {
+        assert_eq!(format!("{reason:?}"), variant, "the table has the order of the enum");
+        let (word, status) = reason.word_and_status();
+        writeln!(text, "| `{word}` | {} | {} |", status.as_u16(), cell(&doc)).expect("text");
+    }
+    text.push_str("\n## Failures of endpoints\n\nA failure is a layer and a reason, such as ");
+    text.push_str("`connect refused` or `http status 503`.\n\nLayers: ");
+    text.push_str(&words(FailureLayer::ALL.map(FailureLayer::as_str)));
+    text.push_str("\n\nClasses, by which incidents are filtered: ");
+    text.push_str(&words(FailureClass::ALL.map(FailureClass::as_str)));
+    text.push_str(
+        "\n\n## Failures that clients see\n\nKinds in `requests.failed_by` of an incident:\n",
+    );
+    text.push_str(&words(ClientFailureKind::ALL.map(ClientFailureKind::as_str)));
+    text.push_str("\n\n## Outcomes of drills\n\n");
+    text.push_str(&words(DrillOutcome::ALL.map(DrillOutcome::as_str)));
+    ReferencePage { name: "reasons.md", text: text + "\n" }
+}
+
+fn api_page() -> ReferencePage {
+    let mut text = format!("# Admin API\n\n{NOTICE}\n");
+    text.push_str(
+        "The admin listener is on loopback. A read is a GET or HEAD. A write needs an address ",
+    );
+    text.push_str(
+        "or\n`localhost` as Host, no foreign Origin, and `content-type: application/json`.\n\n",
+    );
+    text.push_str("| methods | path | query | response |\n|---|---|---|---|\n");
+    for route in ADMIN_ROUTES {
+        let query = if route.query.is_empty() { String::new() } else { cell(route.query) };
+        let (methods, path, summary) = (route.methods, route.path, cell(route.summary));
+        writeln!(text, "| {methods} | `{path}` | {query} | {summary} |").expect("text");
+    }
+    ReferencePage { name: "api.md", text }
+}
+
 #[test]
 fn reference_pages_match_the_program() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
     let should_update = std::env::var_os(UPDATE_ENV).is_some();
-    for page in [configuration_page(), commands_page()] {
+    let pages = [configuration_page(), commands_page(), metrics_page(), reasons_page(), api_page()];
+    for page in pages {
         let path = folder.join(page.name);
         if should_update {
             std::fs::write(&path, &page.text).expect("written");

@@ -2,7 +2,10 @@
 
 mod drills;
 mod orders;
+mod routes;
 mod write_request;
+
+pub use routes::{ADMIN_ROUTES, AdminResource, AdminRoute};
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
@@ -153,41 +156,34 @@ async fn handle_read<B>(admin_state: &AdminState, request: &Request<B>) -> Admin
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
-    match request.uri().path() {
-        "/healthz" => text_response(StatusCode::OK, "ok\n"),
-        "/readyz" => ready_response(admin_state),
-        "/metrics" => metrics_response(admin_state),
-        "/api/v1/pools" => pools_response(admin_state),
-        "/api/v1/zones" => zones_response(admin_state),
-        "/api/v1/endpoints" => endpoints_response(admin_state),
-        "/api/v1/explain" => {
-            explain_response(admin_state, request.uri().query().unwrap_or_default())
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let Some(resource) = routes::find_resource(path) else {
+        return text_response(StatusCode::NOT_FOUND, "not found\n");
+    };
+    let query_text = query.unwrap_or_default();
+    match resource {
+        AdminResource::Health => text_response(StatusCode::OK, "ok\n"),
+        AdminResource::Readiness => ready_response(admin_state),
+        AdminResource::Metrics => metrics_response(admin_state),
+        AdminResource::Pools => pools_response(admin_state),
+        AdminResource::Zones => zones_response(admin_state),
+        AdminResource::Endpoints => endpoints_response(admin_state),
+        AdminResource::Explain => explain_response(admin_state, query_text),
+        AdminResource::Incidents => incidents_response(admin_state, query, None).await,
+        AdminResource::IncidentsCsv => {
+            incidents_response(admin_state, query, Some(IncidentFormat::Csv)).await
         }
-        "/api/v1/incidents" => incidents_response(admin_state, request.uri().query(), None).await,
-        "/api/v1/incidents.csv" => {
-            incidents_response(admin_state, request.uri().query(), Some(IncidentFormat::Csv)).await
+        AdminResource::WhatIf => what_if_response(admin_state, query_text).await,
+        AdminResource::Slo => slo_response(admin_state, query).await,
+        AdminResource::Discovery => {
+            let discovery = admin_state.discovery.borrow();
+            json_response(&discovery.to_json(&admin_state.clock, Instant::now()))
         }
-        "/api/v1/whatif" => {
-            what_if_response(admin_state, request.uri().query().unwrap_or_default()).await
-        }
-        "/api/v1/slo" => slo_response(admin_state, request.uri().query()).await,
-        "/api/v1/discovery" => json_response(
-            &admin_state.discovery.borrow().to_json(&admin_state.clock, Instant::now()),
-        ),
-        "/api/v1/config" => json_response(&*admin_state.config.borrow()),
-        "/api/v1/process" => json_response(&*admin_state.process.borrow()),
-        "/api/v1/status" => status_response(admin_state, request.uri().query()),
-        path if path.starts_with(orders::ORDERS_PATH) => orders::orders_get_response(
-            admin_state,
-            path,
-            request.uri().query().unwrap_or_default(),
-        ),
-        path if path.starts_with(drills::DRILLS_PATH) => drills::drills_get_response(
-            admin_state,
-            path,
-            request.uri().query().unwrap_or_default(),
-        ),
-        _ => text_response(StatusCode::NOT_FOUND, "not found\n"),
+        AdminResource::Config => json_response(&*admin_state.config.borrow()),
+        AdminResource::Process => json_response(&*admin_state.process.borrow()),
+        AdminResource::Status => status_response(admin_state, query),
+        AdminResource::Orders => orders::orders_get_response(admin_state, path, query_text),
+        AdminResource::Drills => drills::drills_get_response(admin_state, path, query_text),
     }
 }
 
