@@ -1,6 +1,6 @@
 //! State that the admin listener reads and changes; shared on the control thread only.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use crate::app::ops::ledger::LedgerHandle;
 use crate::logic::director::Director;
 
 use super::control_lag::ControlLag;
+use super::directors::Directors;
 use super::discovery::Discovery;
 use super::orders::order_store::OrderStore;
 
@@ -26,7 +27,7 @@ pub enum LifecyclePhase {
 
 /// Written by the control loop; the admin listener reads it, gives orders and starts drills.
 pub struct AdminState {
-    pub director: RefCell<Director>,
+    pub directors: RefCell<Directors>,
     /// Endpoints found by DNS name.
     pub discovery: RefCell<Discovery>,
     pub config: RefCell<ConfigJson>,
@@ -48,4 +49,16 @@ pub struct AdminState {
     pub shared: Arc<InstanceShared>,
     /// Converts instants to times of day.
     pub clock: WallClock,
+}
+
+impl AdminState {
+    /// Production's director.
+    pub fn director(&self) -> Ref<'_, Director> {
+        Ref::map(self.directors.borrow(), Directors::production)
+    }
+
+    /// Production's director.
+    pub fn director_mut(&self) -> RefMut<'_, Director> {
+        RefMut::map(self.directors.borrow_mut(), Directors::production_mut)
+    }
 }

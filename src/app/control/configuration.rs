@@ -36,11 +36,11 @@ impl ControlLoop {
 
     /// Passes `input` to the director, drops connections of probes that are gone, and informs the ledger.
     pub(super) fn apply_config_input(&mut self, input: Input, config: Config) {
-        let mut director = self.admin_state.director.borrow_mut();
+        let mut director = self.admin_state.director_mut();
         director.handle(input, Instant::now());
         let endpoints = director.endpoints();
         let present: HashSet<_> = endpoints.iter().map(|status| status.subject.endpoint).collect();
-        self.probe_states.retain(|(endpoint, _), _| present.contains(endpoint));
+        self.probe_connections.retain(|key, _| present.contains(&key.endpoint));
         drop(director);
         let generation = self.ledger_config.generation + 1;
         self.ledger_config = Arc::new(LedgerConfig::from_config(generation, &config));
@@ -78,7 +78,7 @@ impl ControlLoop {
     }
 
     fn apply_loaded(&mut self, loaded: LoadedConfig) {
-        self.end_drill_now("a new configuration was loaded");
+        self.end_fault_injection("a new configuration was loaded");
         let restart = keys_needing_restart(&self.running_config, &loaded.config);
         // Keys that need a restart keep their running value, so the next reload compares with it.
         let (workers, admin, state_dir) = (

@@ -7,12 +7,11 @@
 pub mod admin_state;
 mod configuration;
 pub mod control_lag;
-mod director_io;
+mod directors;
 pub mod discovery;
 mod drill;
 mod order_persistence;
 pub mod orders;
-mod probe_completion;
 pub mod reload;
 mod shutdown;
 mod topology_updates;
@@ -32,7 +31,6 @@ use tokio_util::task::TaskTracker;
 use crate::config::model::Config;
 use crate::logic::director::{Director, HealthExport, Input};
 use crate::logic::discovery::CachedLookup;
-use crate::logic::model::id::EndpointId;
 use crate::net::prober::{ProbeConnectionCache, Prober};
 
 use super::dataplane::shared::{InstanceShared, WorkerReport};
@@ -43,10 +41,10 @@ use super::runtime::service_manager::Notifier;
 use super::runtime::upgrade::{Executable, Successor, UpgradeEvent};
 use admin_state::{AdminState, LifecyclePhase};
 use control_lag::ControlLag;
+use directors::{Directors, ProbeCompletion, ProbeKey};
 use discovery::{Discovery, LookupResult, name_cache};
 use drill::DrillControlState;
 use orders::order_store::{OrderStore, StoredOrder};
-use probe_completion::ProbeCompletion;
 use reload::ReloadAttempt;
 
 /// Limit of inputs taken in one turn: a flood of reports must not delay a verdict without bound.
@@ -114,8 +112,7 @@ pub struct ControlLoop {
     /// Predictions and objectives are computed from it.
     ledger_config: Arc<LedgerConfig>,
     prober: Rc<Prober>,
-    /// Connection of each probe of an endpoint; the number is the probe's index in the pool's list.
-    probe_states: HashMap<(EndpointId, u8), Rc<ProbeConnectionCache>>,
+    probe_connections: HashMap<ProbeKey, Rc<ProbeConnectionCache>>,
     probe_results: TaskResults<ProbeCompletion>,
     lookup_results: TaskResults<LookupResult>,
     inputs: ControlInputs,
@@ -153,7 +150,7 @@ impl ControlLoop {
             latest
         });
         let admin_state = AdminState {
-            director: RefCell::new(Director::new(shared.epoch, seed)),
+            directors: RefCell::new(Directors::new(Director::new(shared.epoch, seed))),
             discovery: RefCell::new(Discovery::new(
                 seed,
                 startup_state.remembered_names,
@@ -182,7 +179,7 @@ impl ControlLoop {
             running_config: config.clone(),
             ledger_config: Arc::default(),
             prober: Rc::default(),
-            probe_states: HashMap::new(),
+            probe_connections: HashMap::new(),
             probe_results: TaskResults::default(),
             lookup_results: TaskResults::default(),
             inputs,
@@ -197,12 +194,11 @@ impl ControlLoop {
         if let Some(health_export) = startup_state.health_export {
             control
                 .admin_state
-                .director
-                .borrow_mut()
+                .director_mut()
                 .handle(Input::ImportHealth(health_export), Instant::now());
             control.admin_state.ledger.set_inherited_down(control.down_endpoints());
         }
-        control.apply_outputs();
+        control.drain_production_outputs();
         control
     }
 
@@ -233,7 +229,9 @@ impl ControlLoop {
                 Some(report) = self.inputs.reports.recv() => self.on_worker_report(report),
                 Some(result) = self.lookup_results.receiver.recv() => self.on_lookup_result(result),
                 Some(attempt) = self.inputs.reloads.recv() => self.on_reload(attempt),
-                drilled = self.drill.next_input() => self.on_drill_input(drilled),
+                Some((id, prediction)) = self.drill.next_prediction() => {
+                    self.on_prediction(id, prediction);
+                }
                 () = self.admin_state.drill_wake.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => self.update_open_incidents(),
@@ -245,19 +243,19 @@ impl ControlLoop {
 
     /// Writes open incidents to the ledger. After a crash their last written state remains.
     fn update_open_incidents(&self) {
-        let open = self.admin_state.director.borrow_mut().open_incidents();
+        let open = self.admin_state.director_mut().open_incidents();
         if !open.is_empty() {
             self.admin_state.ledger.update_open_incidents(open);
         }
         if self.running_config.topology.pools.iter().any(|pool| pool.slo.is_some()) {
             self.admin_state
                 .ledger
-                .record_zone_attempts(self.admin_state.director.borrow().zone_attempts());
+                .record_zone_attempts(self.admin_state.director().zone_attempts());
         }
     }
 
     fn down_endpoints(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        let endpoints = self.admin_state.director.borrow().endpoints();
+        let endpoints = self.admin_state.director().endpoints();
         let down = endpoints.iter().filter(|status| !status.health.can_serve(true));
         down.map(|status| (Arc::clone(&status.subject.pool), status.subject.address)).collect()
     }
@@ -273,15 +271,14 @@ impl ControlLoop {
                 break;
             }
         }
-        self.admin_state.director.borrow_mut().handle_timeout(Instant::now());
-        self.apply_outputs();
+        self.drive_directors();
         self.run_discovery();
         self.run_drill_turn();
     }
 
     /// When [`Self::run_turn`] is due next, if no input arrives before.
     fn next_deadline(&self) -> Option<Instant> {
-        let due = self.admin_state.director.borrow().poll_timeout();
+        let due = self.admin_state.directors.borrow().poll_timeout();
         let next_lookup = self.admin_state.discovery.borrow().poll_timeout();
         [due, next_lookup, self.drill_deadline(Instant::now())].into_iter().flatten().min()
     }

@@ -15,7 +15,7 @@ impl ControlLoop {
             return;
         }
         let orders = order_store::to_stored_orders(
-            self.admin_state.director.borrow().orders(),
+            self.admin_state.director().orders(),
             &self.admin_state.clock,
         );
         // The admin request that gave an order waits for its own write.
@@ -36,6 +36,6 @@ impl ControlLoop {
             (None, Some(directory)) => order_store::load_orders(directory, clock),
             (None, None) => return,
         };
-        self.admin_state.director.borrow_mut().handle(Input::LoadOrders(orders), Instant::now());
+        self.admin_state.director_mut().handle(Input::LoadOrders(orders), Instant::now());
     }
 }

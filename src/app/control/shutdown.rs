@@ -29,7 +29,7 @@ enum ShutdownWait {
 impl ControlLoop {
     /// Fails readiness, serves on for the lame-duck period, then drains workers until the deadline.
     pub(super) async fn shut_down(&mut self) {
-        self.end_drill_now("the process is shutting down");
+        self.end_fault_injection("the process is shutting down");
         self.cancel_upgrade();
         self.notifier.notify_stopping();
         let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
@@ -46,7 +46,7 @@ impl ControlLoop {
     /// Leaves after another process has begun to serve. Running requests end here; a further request
     /// on a connection is answered with `connection: close`. No client is refused before the deadline.
     pub(super) async fn leave_after_handover(&mut self) {
-        self.end_drill_now("another process has taken over");
+        self.end_fault_injection("another process has taken over");
         let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
         self.admin_state.phase.set(LifecyclePhase::Stopping);
         self.admin_state.handed_over.cancel();
@@ -104,7 +104,7 @@ impl ControlLoop {
             return;
         }
         let Some(executable) = self.executable.clone() else { return };
-        self.end_drill_now("another process is to take over");
+        self.end_fault_injection("another process is to take over");
         if std::process::id() == 1 {
             let why = "this is process 1, and all others end with it: start another container";
             return self.record_upgrade_failure(why.to_owned());
@@ -142,14 +142,14 @@ impl ControlLoop {
     fn handover_state(&self) -> io::Result<HandoverState> {
         Ok(HandoverState {
             sockets: self.listeners.duplicate_sockets()?,
-            health_export: self.admin_state.director.borrow().export_health(),
+            health_export: self.admin_state.director().export_health(),
             names: name_cache::to_stored_answers(
                 &self.admin_state.discovery.borrow().remembered_answers(),
                 &self.admin_state.clock,
             ),
             upgrades: self.admin_state.process.borrow().upgrades,
             orders: order_store::to_stored_orders(
-                self.admin_state.director.borrow().orders(),
+                self.admin_state.director().orders(),
                 &self.admin_state.clock,
             ),
             cookie_secret: self.admin_state.shared.cookie_secret.get().cloned(),

@@ -35,11 +35,10 @@ impl ControlLoop {
     }
 
     fn apply_topology(&mut self, topology: Topology) {
-        self.end_drill_now("the endpoints that a name leads to have changed");
+        self.end_fault_injection("the endpoints that a name leads to have changed");
         let config = Config { topology: topology.clone(), ..self.running_config.clone() };
         self.admin_state.shared.allow_descriptors(&config);
         self.apply_config_input(Input::UpdateEndpoints(topology), config);
-        self.admin_state.director.borrow_mut().handle_timeout(Instant::now());
-        self.apply_outputs();
+        self.drive_directors();
     }
 }

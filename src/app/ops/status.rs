@@ -85,7 +85,7 @@ impl EndpointStatusJson {
 impl StatusJson {
     /// The status as of `now`.
     pub fn from_admin_state(admin_state: &AdminState, now: Instant) -> Self {
-        let director = admin_state.director.borrow();
+        let director = admin_state.director();
         let shares = director.traffic_shares();
         let mut by_zone: HashMap<(String, String), Vec<EndpointStatusJson>> = HashMap::new();
         for status in director.endpoints() {
@@ -136,7 +136,7 @@ impl StatusJson {
             pid: std::process::id(),
             stopping: admin_state.phase.get() == LifecyclePhase::Stopping,
             config_refused: admin_state.config.borrow().refused.is_some(),
-            drill: admin_state.drills.borrow().running().map(|run| run.id),
+            drill: admin_state.drills.borrow().running().map(|run| run.id.get()),
             pools,
             orders: orders.iter().map(|one| OrderJson::new(one, &admin_state.clock, now)).collect(),
             orders_durable: admin_state.order_store.is_durable(),

@@ -8,19 +8,25 @@
 //! Rejected: one director for all evidence. Injected failures would then put endpoints down for
 //! production traffic too.
 
+mod active;
 mod calendar;
 mod fault;
+mod id;
 mod length;
+mod load_sampling;
 mod plan;
 mod run;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use active::{ActiveDrill, DrillOrigin, DrillProgress, interruption_reason};
 pub use calendar::{PracticeCalendar, PracticeSchedule, Recurrence, WeeklyTime, WeeklyWindow};
 pub use fault::{DrillFault, FaultEffect};
+pub use id::DrillId;
 pub use length::{LENGTH_RANGE, parse_duration};
-pub use plan::{DrillPlan, FailureBudget, HeaderMatch, SharePercent};
+pub use load_sampling::LoadSampling;
+pub use plan::{CoveredPool, DrillPlan, FailureBudget, HeaderMatch, SharePercent};
 pub use run::{
     DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillMilestone, DrillOutcome,
     DrillPrediction, DrillRun, DrillSample, DrillStage, DrillTimeline,

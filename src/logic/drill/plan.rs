@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::logic::model::id::Locality;
+use crate::logic::model::topology::{PoolSpec, Topology};
 
 use super::fault::DrillFault;
 
@@ -31,6 +32,31 @@ pub struct DrillPlan {
     pub failure_budget: FailureBudget,
     /// Started by an operator; otherwise by the practice schedule.
     pub is_manual: bool,
+}
+
+/// A pool that a drill covers.
+#[derive(Clone, Debug)]
+pub struct CoveredPool {
+    /// Index of the pool in the configuration.
+    pub index: usize,
+    pub spec: Arc<PoolSpec>,
+}
+
+impl DrillPlan {
+    /// Pools of `topology` that the drill covers.
+    pub fn covered_pools(&self, topology: &Topology) -> Vec<CoveredPool> {
+        let is_covered = |pool: &PoolSpec| {
+            self.pool.as_ref().is_none_or(|only| *only == pool.name)
+                && pool.zones.iter().any(|zone| zone.locality == self.zone)
+        };
+        let pools = topology.pools.iter().enumerate().filter(|(_, spec)| is_covered(spec));
+        pools.map(|(index, spec)| CoveredPool { index, spec: Arc::clone(spec) }).collect()
+    }
+
+    /// Whether this endpoint is one of those that seem to fail.
+    pub fn is_target(&self, place: &Locality, address: SocketAddr) -> bool {
+        *place == self.zone && self.endpoint.is_none_or(|only| only == address)
+    }
 }
 
 /// A share of requests in whole percent, from 1 to 100.

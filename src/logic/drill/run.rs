@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::active::DrillProgress;
+use super::id::DrillId;
 use super::plan::DrillPlan;
 use super::view::DrillCounts;
 use crate::logic::overload::remaining_capacity::PoolCapacity;
@@ -185,8 +187,7 @@ pub enum DrillAction {
 /// One drill, from its start to its conclusion.
 #[derive(Clone, Debug)]
 pub struct DrillRun {
-    /// Counts up from 1.
-    pub id: u64,
+        pub id: DrillId,
     pub plan: Arc<DrillPlan>,
     pub stage: DrillStage,
     pub timeline: DrillTimeline,
@@ -203,7 +204,7 @@ pub struct DrillRun {
 }
 
 impl DrillRun {
-    pub fn new(id: u64, plan: Arc<DrillPlan>, now: Instant) -> Self {
+    pub fn new(id: DrillId, plan: Arc<DrillPlan>, now: Instant) -> Self {
         let timeline = DrillTimeline {
             began: now,
             onset: None,
@@ -326,8 +327,20 @@ impl DrillRun {
         }
     }
 
-    /// Records progress that the drill's director has shown.
-    pub fn record_milestone(&mut self, mark: DrillMilestone, now: Instant) {
+    /// Takes what one turn of the drill's director showed. Its snapshot counts as published after the
+    /// verdicts of the same turn.
+    pub fn on_progress(&mut self, progress: DrillProgress, now: Instant) {
+        let DrillProgress { milestones, has_published, interruption } = progress;
+        let published = has_published.then_some(DrillMilestone::Published);
+        for milestone in milestones.into_iter().chain(published) {
+            self.record_milestone(milestone, now);
+        }
+        if let Some(reason) = interruption {
+            self.interrupt(reason, now);
+        }
+    }
+
+    pub(super) fn record_milestone(&mut self, mark: DrillMilestone, now: Instant) {
         if !matches!(self.stage, DrillStage::Failing { .. }) {
             return;
         }

@@ -53,7 +53,7 @@ fn ms(ms: u64) -> Duration {
 /// A drill whose fault was injected at the returned time.
 fn failing_drill(percent: u32) -> (DrillRun, Instant) {
     let now = Instant::now();
-    let mut run = DrillRun::new(1, Arc::new(plan(DrillFault::Refused, percent)), now);
+    let mut run = DrillRun::new(DrillId::FIRST, Arc::new(plan(DrillFault::Refused, percent)), now);
     run.handle_timeout(now + ms(999));
     assert_eq!(run.poll_action(), None);
     run.handle_timeout(now + ms(1_000));
@@ -170,7 +170,7 @@ fn drill_over_failure_budget_is_interrupted_at_once() {
 #[test]
 fn incident_interrupts_drill_in_any_stage() {
     let now = Instant::now();
-    let mut run = DrillRun::new(1, Arc::new(plan(DrillFault::Hang, 25)), now);
+    let mut run = DrillRun::new(DrillId::FIRST, Arc::new(plan(DrillFault::Hang, 25)), now);
     run.interrupt("an incident".to_owned(), now);
     assert_eq!(
         conclusion_of(&mut run),
@@ -188,7 +188,7 @@ fn incident_interrupts_drill_in_any_stage() {
 #[test]
 fn drill_over_capacity_is_not_started() {
     let now = Instant::now();
-    let mut run = DrillRun::new(1, Arc::new(plan(DrillFault::Refused, 100)), now);
+    let mut run = DrillRun::new(DrillId::FIRST, Arc::new(plan(DrillFault::Refused, 100)), now);
     run.handle_timeout(now + ms(1_000));
     run.poll_action();
     run.on_capacity_measured(&[capacity(3, 2)], 100.0, now + ms(1_000));

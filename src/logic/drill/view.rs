@@ -8,14 +8,16 @@ use fastrand::Rng;
 use http::HeaderMap;
 
 use crate::logic::model::id::Locality;
+use crate::logic::model::snapshot::Snapshot;
 
 use super::fault::DrillFault;
+use super::id::DrillId;
 use super::plan::{DrillPlan, SharePercent};
 
 /// A running drill, as published to workers.
 #[derive(Debug)]
 pub struct DrillView {
-    pub id: u64,
+    pub id: DrillId,
     pub plan: Arc<DrillPlan>,
     /// The fault is injected; before that the drill only warms up.
     pub is_failing: bool,
@@ -23,6 +25,8 @@ pub struct DrillView {
     pub pools: Vec<bool>,
     /// Counters of its requests.
     pub counters: Arc<DrillCounters>,
+    /// The snapshot that steers its requests.
+    pub snapshot: Arc<Snapshot>,
 }
 
 impl DrillView {
@@ -36,13 +40,6 @@ impl DrillView {
     pub fn fault_for(&self, place: &Locality, address: SocketAddr) -> Option<DrillFault> {
         let is_target = self.is_failing && self.plan.is_target(place, address);
         is_target.then_some(self.plan.fault)
-    }
-}
-
-impl DrillPlan {
-    /// Whether this endpoint is one of those that seem to fail.
-    pub fn is_target(&self, place: &Locality, address: SocketAddr) -> bool {
-        *place == self.zone && self.endpoint.is_none_or(|only| only == address)
     }
 }
 

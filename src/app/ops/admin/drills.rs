@@ -88,10 +88,10 @@ fn start_drill(admin_state: &AdminState, body: &[u8]) -> AdminHttpResponse {
     }
     let now = Instant::now();
     let mut drills = admin_state.drills.borrow_mut();
-    match drills.start(plan, &mut admin_state.director.borrow_mut(), now) {
+    match drills.start(plan, &mut admin_state.director_mut(), now) {
         Ok(id) => {
             admin_state.drill_wake.notify_one();
-            let started = drills.find(id).map(|run| DrillJson::new(run, &admin_state.clock, now));
+            let started = drills.find(id.get()).map(|run| DrillJson::new(run, &admin_state.clock, now));
             let mut answer = json_response(&started);
             *answer.status_mut() = StatusCode::CREATED;
             if let Ok(location) = HeaderValue::try_from(format!("{DRILLS_PATH}/{id}")) {
@@ -111,7 +111,7 @@ fn start_drill(admin_state: &AdminState, body: &[u8]) -> AdminHttpResponse {
 fn stop_drill(admin_state: &AdminState, id: u64) -> AdminHttpResponse {
     let now = Instant::now();
     let mut drills = admin_state.drills.borrow_mut();
-    match drills.running_mut().filter(|run| run.id == id) {
+    match drills.running_mut().filter(|run| run.id.get() == id) {
         Some(run) => {
             run.interrupt("it was stopped".to_owned(), now);
             admin_state.drill_wake.notify_one();

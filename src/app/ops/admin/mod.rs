@@ -206,10 +206,10 @@ fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
         return text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     let unready = |reason: &str| text_response(StatusCode::SERVICE_UNAVAILABLE, reason);
-    if !admin_state.director.borrow().is_routable() {
+    if !admin_state.director().is_routable() {
         return unready("no endpoint can be chosen\n");
     }
-    if admin_state.director.borrow().is_probing_impaired() {
+    if admin_state.director().is_probing_impaired() {
         return unready("blind: probes end without evidence because the process lacks resources\n");
     }
     let pressure = &admin_state.shared.pressure;
@@ -227,9 +227,9 @@ fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
 }
 
 fn metrics_response(admin_state: &AdminState) -> AdminHttpResponse {
-    let AdminState { director, order_store, discovery, drills, clock, shared, ledger, .. } =
-        admin_state;
-    let (director, discovery, drills) = (director.borrow(), discovery.borrow(), drills.borrow());
+    let AdminState { order_store, discovery, drills, clock, shared, ledger, .. } = admin_state;
+    let (discovery, drills) = (discovery.borrow(), drills.borrow());
+    let director = admin_state.director();
     let orders = OrderMetrics { director: &director, order_store };
     let drills = DrillMetrics { drills: &drills, clock };
     let collectors: [&dyn Collect; _] = [
@@ -251,13 +251,13 @@ fn metrics_response(admin_state: &AdminState) -> AdminHttpResponse {
 
 fn pools_response(admin_state: &AdminState) -> AdminHttpResponse {
     let pools: Vec<PoolApiJson> =
-        admin_state.director.borrow().pools().iter().map(PoolApiJson::from).collect();
+        admin_state.director().pools().iter().map(PoolApiJson::from).collect();
     json_response(&serde_json::json!({ "pools": pools }))
 }
 
 fn endpoints_response(admin_state: &AdminState) -> AdminHttpResponse {
     let now = Instant::now();
-    let all = admin_state.director.borrow().endpoints();
+    let all = admin_state.director().endpoints();
     let endpoints: Vec<_> =
         all.iter().map(|status| EndpointJson::new(status, &admin_state.clock, now)).collect();
     json_response(&serde_json::json!({ "endpoints": endpoints }))
@@ -265,7 +265,7 @@ fn endpoints_response(admin_state: &AdminState) -> AdminHttpResponse {
 
 fn zones_response(admin_state: &AdminState) -> AdminHttpResponse {
     let now = Instant::now();
-    let all = admin_state.director.borrow().zones(now);
+    let all = admin_state.director().zones(now);
     let zones: Vec<_> =
         all.iter().map(|zone| ZoneExplanationJson::new(zone, &admin_state.clock, now)).collect();
     json_response(&serde_json::json!({ "zones": zones }))
@@ -283,7 +283,7 @@ fn status_response(admin_state: &AdminState, query: Option<&str>) -> AdminHttpRe
 }
 
 fn explain_response(admin_state: &AdminState, query: &str) -> AdminHttpResponse {
-    let (director, discovery) = (admin_state.director.borrow(), admin_state.discovery.borrow());
+    let (director, discovery) = (admin_state.director(), admin_state.discovery.borrow());
     let found_by = |pool: &str, address| {
         discovery.names_of(pool, address).into_iter().map(found_by_text).collect()
     };
@@ -301,7 +301,7 @@ async fn what_if_response(admin_state: &AdminState, query: &str) -> AdminHttpRes
         Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
     };
     let format = query.format;
-    let pending = whatif::answer(&admin_state.director.borrow(), query);
+    let pending = whatif::answer(&admin_state.director(), query);
     let answer = match pending {
         Ok(answer) => answer.await,
         Err(why) => return text_response(StatusCode::NOT_FOUND, &format!("{why}\n")),
@@ -333,7 +333,7 @@ async fn incidents_response(
         Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
     };
     query.format = format.unwrap_or(query.format);
-    let open = admin_state.director.borrow_mut().open_incidents();
+    let open = admin_state.director_mut().open_incidents();
     ledger_response(admin_state.ledger.query_incidents(query, open)).await
 }
 
@@ -348,7 +348,7 @@ async fn slo_response(admin_state: &AdminState, query: Option<&str>) -> AdminHtt
             );
         }
     };
-    let open = admin_state.director.borrow_mut().open_incidents();
+    let open = admin_state.director_mut().open_incidents();
     ledger_response(admin_state.ledger.query_slo(format, open)).await
 }
 

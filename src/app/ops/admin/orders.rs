@@ -24,7 +24,7 @@ pub(super) fn orders_get_response(
     path: &str,
     query: &str,
 ) -> AdminHttpResponse {
-    let (director, now) = (admin_state.director.borrow(), Instant::now());
+    let (director, now) = (admin_state.director(), Instant::now());
     let orders = director.orders();
     let is_text = is_text_requested(query);
     if path == ORDERS_PATH {
@@ -77,13 +77,13 @@ pub(super) async fn orders_write_response(
             let now = Instant::now();
             match request.and_then(|body: OrderRequestBody| body.to_command(now)) {
                 Ok(command) => apply_change(admin_state, |state| {
-                    state.director.borrow_mut().execute_command(command, now)
+                    state.director_mut().execute_command(command, now)
                 }),
                 Err(why) => return text_response(StatusCode::BAD_REQUEST, &format!("{why}\n")),
             }
         }
         (Method::DELETE, Some((id, ""))) => apply_change(admin_state, |state| {
-            let lifted = state.director.borrow_mut().lift_order(id, Instant::now())?;
+            let lifted = state.director_mut().lift_order(id, Instant::now())?;
             Ok(AppliedCommand { lifted: vec![lifted], ..AppliedCommand::default() })
         }),
         _ => return write_request::method_not_allowed("GET, POST to order, DELETE to lift\n"),
@@ -124,7 +124,7 @@ async fn granted_response(
     is_text: bool,
 ) -> AdminHttpResponse {
     let stored =
-        order_store::to_stored_orders(admin_state.director.borrow().orders(), &admin_state.clock);
+        order_store::to_stored_orders(admin_state.director().orders(), &admin_state.clock);
     let durable = match admin_state.order_store.save(stored) {
         None => None,
         Some(done) => Some(timeout(SAVE_TIMEOUT, done).await == Ok(Ok(true))),

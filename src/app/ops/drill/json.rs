@@ -138,7 +138,7 @@ impl DrillJson {
         let counts = run.counts;
         let percent = counts.requests as f64 * 100.0 / counts.eligible.max(1) as f64;
         Self {
-            id: run.id,
+            id: run.id.get(),
             stage: run.stage.as_str(),
             outcome,
             why,

@@ -2,6 +2,7 @@
 
 mod html;
 pub mod json;
+pub mod prediction;
 mod text;
 
 pub use html::render_html;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logic::director::{Director, EndpointStatus};
 use crate::logic::drill::{
-    DrillConclusion, DrillFault, DrillOutcome, DrillPlan, DrillRun, DrillStage, FailureBudget,
+    DrillConclusion, DrillFault, DrillId, DrillOutcome, DrillPlan, DrillRun, DrillStage, FailureBudget,
     HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration,
 };
 use crate::logic::incident::IncidentSubject;
@@ -102,7 +103,7 @@ pub enum DrillRefusal {
 /// The result of the last drill of a zone.
 #[derive(Clone, Debug)]
 pub struct LastDrill {
-    pub id: u64,
+    pub id: DrillId,
     pub outcome: DrillOutcome,
     pub at: Instant,
     /// End of the last drill of the zone that succeeded.
@@ -115,7 +116,7 @@ pub struct LastDrill {
 /// All drills. At most one of them runs.
 #[derive(Debug, Default)]
 pub struct DrillRegistry {
-    next_id: u64,
+    last_id: Option<DrillId>,
     running: Option<DrillRun>,
     finished: VecDeque<DrillRun>,
     last_by_zone: BTreeMap<String, LastDrill>,
@@ -133,7 +134,7 @@ impl DrillRegistry {
         plan: DrillPlan,
         director: &mut Director,
         now: Instant,
-    ) -> Result<u64, DrillRefusal> {
+    ) -> Result<DrillId, DrillRefusal> {
         validate_target(&plan, director, now)?;
         if let Some(run) = &self.running {
             let why = format!("drill {} runs already, and only one may", run.id);
@@ -159,20 +160,23 @@ impl DrillRegistry {
                 pool.name
             )));
         }
-        self.next_id += 1;
+        let id = self.next_id();
         let what = plan.zone.to_string();
         tracing::warn!(
-            id = self.next_id, zone = %what, fault = %plan.fault, share = plan.share.percent(),
+            %id, zone = %what, fault = %plan.fault, share = plan.share.percent(),
             length = ?plan.length, "drill started"
         );
-        self.running = Some(DrillRun::new(self.next_id, Arc::new(plan), now));
-        Ok(self.next_id)
+        self.running = Some(DrillRun::new(id, Arc::new(plan), now));
+        Ok(id)
+    }
+
+    fn next_id(&mut self) -> DrillId {
+        *self.last_id.insert(self.last_id.map_or(DrillId::FIRST, DrillId::next))
     }
 
     /// Records a planned drill that could not start.
     pub fn record_missed(&mut self, plan: DrillPlan, why: String, now: Instant) {
-        self.next_id += 1;
-        let mut run = DrillRun::new(self.next_id, Arc::new(plan), now);
+        let mut run = DrillRun::new(self.next_id(), Arc::new(plan), now);
         run.interrupt(why, now);
         self.archive(run);
     }
@@ -207,7 +211,7 @@ impl DrillRegistry {
             return;
         };
         let zone = run.plan.zone.to_string();
-        tracing::warn!(id = run.id, %zone, outcome = outcome.as_str(), why = reason, "drill ended");
+        tracing::warn!(id = %run.id, %zone, outcome = outcome.as_str(), why = reason, "drill ended");
         *self.totals.entry(outcome.as_str()).or_default() += 1;
         let at = run.timeline.ended.unwrap_or(run.timeline.began);
         let before = self.last_by_zone.get(&zone).and_then(|last| last.last_success);
@@ -232,7 +236,7 @@ impl DrillRegistry {
     }
 
     pub fn find(&self, id: u64) -> Option<&DrillRun> {
-        self.all_runs().find(|run| run.id == id)
+        self.all_runs().find(|run| run.id.get() == id)
     }
 
     /// The last drill of each zone.
