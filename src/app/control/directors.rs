@@ -3,6 +3,7 @@
 //! Every input and output carries a tag that names its director (`None` is production). One loop
 //! applies the outputs of both; the tag decides only where an output goes.
 
+use std::cell::RefMut;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::app::dataplane::shared::{WorkerCommand, WorkerEvidence, WorkerReport};
+use crate::app::dataplane::shared::{EndpointAbort, WorkerCommand, WorkerEvidence, WorkerReport};
 use crate::app::ops::event_log;
 use crate::logic::director::{Director, Event, Input, Output, ProbeTicket};
 use crate::logic::drill::DrillId;
@@ -19,7 +20,6 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::retry::InFlightPolicy;
-use crate::net::prober::ProbeConnectionCache;
 
 use super::ControlLoop;
 
@@ -94,6 +94,12 @@ struct ProbeResultGuard {
     results: mpsc::UnboundedSender<ProbeCompletion>,
 }
 
+impl ProbeResultGuard {
+    fn set_outcome(&mut self, outcome: ProbeOutcome) {
+        self.completion.outcome = outcome;
+    }
+}
+
 impl Drop for ProbeResultGuard {
     fn drop(&mut self) {
         let _ = self.results.send(self.completion);
@@ -118,12 +124,14 @@ struct DirectorTurn<'a> {
 impl DirectorTurn<'_> {
     fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
         let directors = self.control.admin_state.directors.borrow_mut();
-        std::cell::RefMut::filter_map(directors, |directors| directors.get_mut(self.tag)).ok()
+        RefMut::filter_map(directors, |directors| directors.get_mut(self.tag)).ok()
     }
 
     fn drain_outputs(&mut self) {
         loop {
-            let Some(output) = self.director().and_then(|mut one| one.poll_output()) else { return };
+            let Some(output) = self.director().and_then(|mut one| one.poll_output()) else {
+                return;
+            };
             let is_publication = matches!(output, Output::Publish(_));
             self.apply_output(output);
             if is_publication && let Some(mut director) = self.director() {
@@ -141,8 +149,8 @@ impl DirectorTurn<'_> {
             Output::Publish(snapshot) => control.publish_snapshot(drill, snapshot),
             Output::AbortRequests { endpoint, failure } => {
                 let waiting = InFlightPolicy::for_failure(failure);
-                let command = || WorkerCommand::AbortEndpoint { drill, endpoint, waiting };
-                control.listeners.broadcast(command);
+                let abort = EndpointAbort { drill, endpoint, waiting };
+                control.listeners.broadcast(|| WorkerCommand::AbortEndpoint(abort));
             }
             Output::Drained { endpoint, is_deadline_passed: is_over } if drill.is_none() => {
                 let command = || WorkerCommand::EndpointDrained { endpoint, is_over };
@@ -212,7 +220,7 @@ impl ControlLoop {
             if drill.is_none() {
                 event_log::record_probe(&pool.name, outcome);
             }
-            result.completion.outcome = outcome;
+            result.set_outcome(outcome);
         });
     }
 

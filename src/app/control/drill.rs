@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::app::dataplane::shared::{Publication, WorkerCommand};
+use crate::app::dataplane::shared::{FaultInjectionEnd, Publication, WorkerCommand};
 use crate::app::ops::drill::DrillRefusal;
 use crate::app::ops::drill::prediction::{self, PredictionTask};
 use crate::app::ops::event_log;
@@ -216,8 +216,8 @@ impl ControlLoop {
             DrillStage::Finished(end) => end.outcome == DrillOutcome::Interrupted,
             _ => false,
         });
-        let drill = active.id;
-        self.listeners.broadcast(|| WorkerCommand::EndDrill { drill, is_interrupted });
+        let end = FaultInjectionEnd { drill: active.id, is_interrupted };
+        self.listeners.broadcast(|| WorkerCommand::EndFaultInjection(end));
     }
 
     fn sample_request_counts(&self, now: Instant) {
@@ -332,12 +332,14 @@ fn simulated_probe_result(
         ProbeResponse::Answer { service_time, .. } if service_time >= timeout => {
             late(FailureLayer::Http)
         }
-        ProbeResponse::Answer { round_trips, service_time, finding: ProbeFinding::Fail(failure) } => {
-            InjectedProbeResult {
-                delay: ROUND_TRIP * round_trips + service_time,
-                failure: Some(failure),
-            }
-        }
+        ProbeResponse::Answer {
+            round_trips,
+            service_time,
+            finding: ProbeFinding::Fail(failure),
+        } => InjectedProbeResult {
+            delay: ROUND_TRIP * round_trips + service_time,
+            failure: Some(failure),
+        },
         ProbeResponse::Answer { service_time, .. } => {
             InjectedProbeResult { delay: service_time, failure: None }
         }

@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
 use crate::config::model::Config;
+use crate::logic::drill::{DrillId, DrillView};
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 use crate::logic::model::snapshot::Snapshot;
@@ -39,8 +40,8 @@ const RATE_TABLE_CLIENTS: usize = 128 * 1024;
 pub struct InstanceShared {
     /// Times in microseconds count from here.
     pub epoch: Instant,
-    /// The snapshot that requests steer by. Written by control only.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The snapshots that steer requests. Written by control only.
+    pub published: Arc<ArcSwap<Publication>>,
     /// Settings for client traffic. Written by control only.
     pub http_policy: Arc<ArcSwap<HttpPolicy>>,
     /// Counters by pool, one set for each worker.
@@ -65,28 +66,52 @@ pub struct InstanceShared {
     reports: mpsc::Sender<WorkerReport>,
 }
 
+/// Everything that steers requests, as control publishes it.
+#[derive(Debug, Default)]
+pub struct Publication {
+    pub production: Arc<Snapshot>,
+    /// The drill that takes requests, with its own snapshot.
+    pub drill: Option<Arc<DrillView>>,
+}
+
 /// A message from a worker to control.
 #[derive(Clone, Copy, Debug)]
-pub enum WorkerReport {
+pub struct WorkerReport {
+    /// The drill of the request or connection. Endpoint identities are those of its director.
+    pub drill: Option<DrillId>,
+    pub evidence: WorkerEvidence,
+}
+
+/// Evidence from a worker's traffic.
+#[derive(Clone, Copy, Debug)]
+pub enum WorkerEvidence {
     /// A request met a failure.
-    Traffic {
+    TrafficFailed {
         endpoint: EndpointId,
         failure: Failure,
         /// Start of the attempt.
         began: Instant,
     },
     /// The endpoint closed an idle connection.
-    IdleClosed(EndpointId),
-    /// [`Self::Traffic`] for a request of a drill; the id is one of the drill's director.
-    DrillTraffic {
-        drill: u64,
-        endpoint: EndpointId,
-        failure: Failure,
-        /// Start of the attempt.
-        began: Instant,
-    },
-    /// [`Self::IdleClosed`] for a connection of a drill.
-    DrillIdleClosed { drill: u64, endpoint: EndpointId },
+    IdleClosed { endpoint: EndpointId },
+}
+
+/// A down verdict that aborts requests.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointAbort {
+    /// The drill whose director gave the verdict.
+    pub drill: Option<DrillId>,
+    pub endpoint: EndpointId,
+    /// Which waiting requests are aborted.
+    pub waiting: InFlightPolicy,
+}
+
+/// The end of a drill's fault injection.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultInjectionEnd {
+    pub drill: DrillId,
+    /// A real event ended the drill: all its requests that can be resent are resent.
+    pub is_interrupted: bool,
 }
 
 /// A message from control to a worker.
@@ -97,31 +122,15 @@ pub enum WorkerCommand {
     /// Stop accepting at this address; existing connections go on.
     Unlisten(SocketAddr),
     /// The endpoint went down.
-    AbortEndpoint {
-        endpoint: EndpointId,
-        /// The treatment of requests that wait for it.
-        waiting: InFlightPolicy,
-    },
+    AbortEndpoint(EndpointAbort),
     /// An operator has drained the endpoint: no new requests go there.
     EndpointDrained {
         endpoint: EndpointId,
         /// The drain deadline has passed: running streams end too.
         is_over: bool,
     },
-    /// [`Self::AbortEndpoint`] for the requests of a drill.
-    AbortDrillEndpoint {
-        drill: u64,
-        endpoint: EndpointId,
-        /// The treatment of requests that wait for it.
-        waiting: InFlightPolicy,
-    },
-    /// The drill has ended. Requests with injected faults go to real endpoints; if the drill was
-    /// interrupted, repeatable ones do too.
-    EndDrill {
-        drill: u64,
-        /// A real failure interrupted the drill.
-        is_interrupted: bool,
-    },
+    /// A drill has ended. Requests with injected faults go to real endpoints.
+    EndFaultInjection(FaultInjectionEnd),
     /// Another process accepts now. Responses carry `connection: close`; idle connections may stay
     /// until [`Self::Drain`].
     StopAccepting,
@@ -149,7 +158,7 @@ impl InstanceShared {
         let shared = Self {
             // Zero means never, so no event may have that time.
             epoch: Instant::now() - Duration::from_millis(1),
-            snapshot: Arc::default(),
+            published: Arc::default(),
             http_policy: Arc::new(ArcSwap::from_pointee(http_policy)),
             metrics: RequestMetrics::default(),
             access_log: Arc::default(),

@@ -331,8 +331,7 @@ impl ControlThread {
 async fn notify_when_settled(admin_state: Rc<AdminState>, settle: std::sync::mpsc::Sender<()>) {
     let end = Instant::now() + SETTLE_TIMEOUT;
     let is_settled = || {
-        admin_state.discovery.borrow().is_settled()
-            && admin_state.director().is_ready_to_serve()
+        admin_state.discovery.borrow().is_settled() && admin_state.director().is_ready_to_serve()
     };
     while !is_settled() && Instant::now() < end {
         tokio::time::sleep(SETTLE_POLL_INTERVAL).await;

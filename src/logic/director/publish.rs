@@ -35,7 +35,7 @@ impl Director {
         self.version += 1;
         let pools = self.pools.iter().filter_map(|pool| pool.view.clone()).collect();
         let routes = Arc::clone(&self.routes);
-        Arc::new(Snapshot { version: self.version, routes, pools, drill: None })
+        Arc::new(Snapshot { version: self.version, routes, pools })
     }
 
     fn on_panic_change(&mut self, pool: usize, is_active: bool, now: Instant) {

@@ -132,8 +132,8 @@ impl ActiveDrill {
     /// Counts of the drill's requests so far.
     pub fn request_counts(&self) -> DrillCounts {
         let failovers = self.endpoint_stats.iter().map(|stats| stats.failover_counts());
-        let (rescued, late) = failovers
-            .fold((0, 0), |(rescued, late), one| (rescued + one.rescued, late + one.late));
+        let (rescued, late) =
+            failovers.fold((0, 0), |(rescued, late), one| (rescued + one.rescued, late + one.late));
         DrillCounts { rescued, late, ..self.counters.counts() }
     }
 
@@ -184,7 +184,9 @@ impl ActiveDrill {
                 self.record_verdict();
             }
             Event::IncidentBegan(incident)
-                if self.fault_for(&incident.subject.locality, incident.subject.address).is_some() => {}
+                if self
+                    .fault_for(&incident.subject.locality, incident.subject.address)
+                    .is_some() => {}
             other => {
                 let Some(reason) = interruption_reason(other) else { return false };
                 self.progress.interruption.get_or_insert(reason);

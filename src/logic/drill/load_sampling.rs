@@ -93,9 +93,8 @@ impl LoadSampling {
             let name = &pool.spec.name;
             let serving =
                 || endpoints.iter().filter(|one| one.is_in_service && one.subject.pool == *name);
-            let is_lost = |one: &&EndpointStatus| {
-                plan.is_target(&one.subject.locality, one.subject.address)
-            };
+            let is_lost =
+                |one: &&EndpointStatus| plan.is_target(&one.subject.locality, one.subject.address);
             let has_traffic = |one: &&EndpointStatus| {
                 zones_with_traffic.contains(&(Arc::clone(name), one.subject.locality.clone()))
             };

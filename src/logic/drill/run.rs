@@ -187,7 +187,7 @@ pub enum DrillAction {
 /// One drill, from its start to its conclusion.
 #[derive(Clone, Debug)]
 pub struct DrillRun {
-        pub id: DrillId,
+    pub id: DrillId,
     pub plan: Arc<DrillPlan>,
     pub stage: DrillStage,
     pub timeline: DrillTimeline,

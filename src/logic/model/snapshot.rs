@@ -10,7 +10,6 @@ use fastrand::Rng;
 use super::id::EndpointId;
 use super::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use super::topology::PoolSpec;
-use crate::logic::drill::DrillView;
 use crate::logic::request::limits::LimitKind;
 use crate::logic::routing::RouteTable;
 use crate::logic::steering::FULL_SHARE;
@@ -32,15 +31,6 @@ pub struct Snapshot {
     pub routes: Arc<RouteTable>,
     /// In the order of the topology; routes refer to them by index.
     pub pools: Vec<Arc<PoolView>>,
-    pub drill: Option<DrillOverlay>,
-}
-
-/// A drill that is under way, and the snapshot that steers its share of the requests.
-#[derive(Clone, Debug)]
-pub struct DrillOverlay {
-    pub view: Arc<DrillView>,
-    /// Has no drill itself.
-    pub snapshot: Arc<Snapshot>,
 }
 
 /// One pool as the request path sees it.

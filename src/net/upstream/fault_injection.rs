@@ -8,13 +8,14 @@ use std::task::Poll;
 
 use tokio::io::ReadBuf;
 
-use crate::logic::drill::{DrillCounters, DrillFault};
+use crate::logic::drill::{DrillCounters, DrillFault, DrillId};
+
+pub use crate::logic::drill::FaultEffect;
 
 /// The faults that a drill injects into the connections of one endpoint.
 #[derive(Debug)]
 pub struct FaultInjection {
-    /// The number of the drill.
-    pub drill: u64,
+    pub drill: DrillId,
     /// Whether the endpoint is a target of the drill.
     pub is_target: bool,
     /// The fault that the endpoint shows now.
@@ -26,7 +27,7 @@ pub struct FaultInjection {
 }
 
 impl FaultInjection {
-    pub fn new(drill: u64, is_target: bool, tallies: Arc<DrillCounters>) -> Self {
+    pub fn new(drill: DrillId, is_target: bool, tallies: Arc<DrillCounters>) -> Self {
         Self { drill, is_target, fault: Cell::new(None), tallies, is_finished: Cell::new(false) }
     }
 }

@@ -41,7 +41,7 @@ pub use connection_queue::ConnectionPermit;
 pub use connector::ConnectProgress;
 pub use error::{ResponseBodyError, UpstreamError, io_failure_reason};
 pub use exchange::Exchange;
-pub use fault_injection::{FaultInjection, InjectedReply};
+pub use fault_injection::{FaultEffect, FaultInjection, InjectedReply};
 pub use h1_request_sender::BodyFraming;
 pub use h2_connection::StreamPermit;
 pub use h2_connections::PendingConnect;

@@ -176,7 +176,7 @@ impl ConnectionPool {
     }
 
     /// Whether the pool serves a drill that is over.
-    pub fn is_drill_over(&self) -> bool {
+    pub fn is_injection_over(&self) -> bool {
         self.fault_injection.as_ref().is_some_and(|injection| injection.is_finished.get())
     }
 

@@ -120,7 +120,7 @@ impl RequestAffinity {
         &self,
         (pool, meter): (&PoolView, &PoolMetrics),
         guard: &AttemptGuard,
-        (status, is_tls, is_drilled, now_us): (StatusCode, bool, bool, u64),
+        (status, is_tls, is_tagged, now_us): (StatusCode, bool, bool, u64),
         headers: &mut HeaderMap,
     ) {
         let Some((cookie, pins)) = cookie_spec(pool).zip(pool.affinity_index.as_ref()) else {
@@ -135,7 +135,7 @@ impl RequestAffinity {
         let has_pin = self.received.is_some();
         // An endpoint on trial or a failed response makes no pin, and a drill changes no existing
         // one.
-        let is_temporary = if has_pin { is_drilled } else { status.is_server_error() };
+        let is_temporary = if has_pin { is_tagged } else { status.is_server_error() };
         if let Some(pin) = pin.filter(|_| !is_temporary && !guard.is_trial())
             && let Ok(value) = HeaderValue::try_from(self.cookie_value(&pin, cookie, is_tls))
         {

@@ -10,7 +10,7 @@ use super::attempt_error::AttemptError;
 use super::attempt_guard::AttemptGuard;
 use super::connect::{self, ConnectContext, ConnectPlan};
 use super::endpoint_selector::ConnectionSource;
-use super::fault_injection::{self, AttemptPath, DrillEffect};
+use super::fault_injection::{self, AttemptFault, AttemptPath};
 use super::forward::OutgoingHead;
 use super::forward_h2;
 use super::pending_response::PendingResponse;
@@ -36,12 +36,9 @@ pub(super) async fn attempt(
 ) -> Result<AttemptProgress, AttemptError> {
     let ConnectPlan { source, connect_timeout } = plan;
     let connections = guard.connections();
-    let path = AttemptPath {
-        source,
-        abort_epoch: connections.abort_epoch(),
-        drill_effect: DrillEffect::None,
-    };
-    let AttemptPath { source, abort_epoch, drill_effect } = match &connections.fault_injection {
+    let path =
+        AttemptPath { source, abort_epoch: connections.abort_epoch(), fault: AttemptFault::None };
+    let AttemptPath { source, abort_epoch, fault } = match &connections.fault_injection {
         None => path,
         Some(injection) => fault_injection::inject(worker, injection, upstream, connections, path)?,
     };
@@ -68,7 +65,7 @@ pub(super) async fn attempt(
     }
     let is_repeatable = upstream.is_idempotent;
     let mut pending =
-        PendingResponse { exchange, abort_epoch, response_timeout, is_repeatable, drill_effect };
+        PendingResponse { exchange, abort_epoch, response_timeout, is_repeatable, fault };
     let wait_limit = match (guard.is_trial(), upstream.can_hedge) {
         (true, _) => WaitLimit::Slow,
         (false, true) => WaitLimit::Stalled,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::app::dataplane::access::AttemptRecordHandle;
 use crate::app::dataplane::proxy::SpanId;
 use crate::app::dataplane::request_metrics::RoutePoolMetrics;
-use crate::app::dataplane::shared::WorkerReport;
+use crate::app::dataplane::shared::WorkerEvidence;
 use crate::app::dataplane::worker::{TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
@@ -199,13 +199,8 @@ impl AttemptGuard {
         }
         let endpoint = self.connections.target.id;
         let began = self.began;
-        let report = match &self.connections.fault_injection {
-            None => WorkerReport::Traffic { endpoint, failure, began },
-            Some(injection) => {
-                WorkerReport::DrillTraffic { drill: injection.drill, endpoint, failure, began }
-            }
-        };
-        if !self.worker.shared.send_report(report) {
+        let evidence = WorkerEvidence::TrafficFailed { endpoint, failure, began };
+        if !self.worker.report(&self.connections, evidence) {
             self.connections.target.stats.clear_error_report();
         }
     }

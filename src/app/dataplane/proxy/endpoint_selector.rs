@@ -4,14 +4,12 @@
 //! budget is spent on it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::app::dataplane::access::{AccessRecord, AttemptRecordHandle};
-use crate::app::dataplane::worker::{PoolLocal, Worker};
-use crate::logic::drill::DrillView;
+use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
 use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::request::breaker::LimitPermit;
@@ -81,8 +79,7 @@ pub(super) struct EndpointSelector<'a> {
     pub(super) can_wait: bool,
     /// The access record of the request.
     pub(super) record: Option<&'a Rc<AccessRecord>>,
-    /// The drill that selected the request.
-    pub(super) drill: Option<&'a Arc<DrillView>>,
+    pub(super) view: &'a WorkerView,
 }
 
 impl EndpointSelector<'_> {
@@ -189,10 +186,7 @@ impl EndpointSelector<'_> {
     }
 
     fn connections(&self, target: &Target) -> Rc<ConnectionPool> {
-        match self.drill {
-            None => self.worker.connections_to(target, self.pool),
-            Some(drill) => self.worker.drill_connections_to(target, self.pool, drill),
-        }
+        self.worker.connections_to(target, self.pool, self.view)
     }
 
     fn attempt_record(&self, target: &Target) -> Option<AttemptRecordHandle> {

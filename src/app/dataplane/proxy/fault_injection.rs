@@ -9,13 +9,12 @@ use http::Method;
 use tokio::time::{Sleep, sleep};
 
 use crate::app::dataplane::worker::Worker;
-use crate::logic::drill::FaultEffect;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::{
-    AbortEpoch, Checkout, ConnectionPool, Exchange, FaultInjection, InjectedReply, RequestBody,
-    UpstreamError,
+    AbortEpoch, Checkout, ConnectionPool, Exchange, FaultEffect, FaultInjection, InjectedReply,
+    RequestBody, UpstreamError,
 };
 
 use super::attempt_error::AttemptError;
@@ -24,7 +23,7 @@ use super::upstream_request::UpstreamRequest;
 
 /// The effect of a drill on an exchange.
 #[derive(Debug)]
-pub(super) enum DrillEffect {
+pub(super) enum AttemptFault {
     /// There is no drill, or it spares this exchange.
     None,
     Injected,
@@ -44,7 +43,7 @@ pub(super) struct AttemptPath {
     pub(super) source: ConnectionSource,
     /// Aborts of the endpoint after this end the attempt.
     pub(super) abort_epoch: AbortEpoch,
-    pub(super) drill_effect: DrillEffect,
+    pub(super) fault: AttemptFault,
 }
 
 /// Applies the drill's current fault to an attempt. A fault that replaces the connection returns
@@ -76,10 +75,7 @@ pub(super) fn inject(
         FaultEffect::Delayed(delay) => {
             injection.tallies.record_fault();
             let delayed = DelayedResponse { timer: Box::pin(sleep(delay)), head: None };
-            return Ok(AttemptPath {
-                drill_effect: DrillEffect::Delayed(Box::new(delayed)),
-                ..path
-            });
+            return Ok(AttemptPath { fault: AttemptFault::Delayed(Box::new(delayed)), ..path });
         }
         FaultEffect::Refused => {
             injection.tallies.record_fault();
@@ -101,7 +97,7 @@ pub(super) fn inject(
     Ok(AttemptPath {
         source: ConnectionSource::Immediate(Checkout::Idle(injected)),
         abort_epoch: connections.abort_epoch(),
-        drill_effect: DrillEffect::Injected,
+        fault: AttemptFault::Injected,
     })
 }
 
@@ -112,7 +108,7 @@ fn return_connection(connections: &Rc<ConnectionPool>, source: ConnectionSource)
     }
 }
 
-impl DrillEffect {
+impl AttemptFault {
     /// How much of the request an endpoint may have seen. The drill simulates exposure while it is
     /// on; once it is over, a request with an injected fault counts as not sent.
     pub(super) fn reached(
@@ -121,7 +117,7 @@ impl DrillEffect {
         connections: &ConnectionPool,
     ) -> RequestExposure {
         match self {
-            Self::Injected if connections.is_drill_over() => RequestExposure::NotSent,
+            Self::Injected if connections.is_injection_over() => RequestExposure::NotSent,
             _ => exchange.reached(),
         }
     }
@@ -139,7 +135,7 @@ impl DelayedResponse {
         if self.head.is_none() {
             self.head = Some(ready!(exchange.poll_head(outgoing, cx))?);
         }
-        if !connections.is_drill_over() {
+        if !connections.is_injection_over() {
             ready!(self.timer.as_mut().poll(cx));
         }
         self.head.take().map_or(Poll::Pending, |head| Poll::Ready(Ok(head)))

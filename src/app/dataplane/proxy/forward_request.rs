@@ -1,14 +1,12 @@
 //! Forwards a request to a pool: from endpoint to endpoint until one responds or none is left.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::app::dataplane::worker::{Worker, WorkerView};
-use crate::logic::drill::DrillView;
 use crate::logic::incident::client_failure::ClientFailure;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::retry::RequestExposure;
@@ -36,8 +34,8 @@ pub(super) struct ForwardError {
     /// The request may be sent to another pool: its body is buffered, and it reached no endpoint or
     /// is repeatable.
     pub(super) can_fall_back: bool,
-    /// The drill that selected the request.
-    drill: Option<Arc<DrillView>>,
+    /// The view that steered the first attempt.
+    steering_view: Rc<WorkerView>,
 }
 
 /// Forwards a request to the pool of `route`.
@@ -48,12 +46,11 @@ pub(super) async fn forward_request(
     prior: PriorAttempts,
 ) -> Result<Response<ProxyBody>, ForwardError> {
     let RequestContext { worker, view, request, .. } = *context;
-    let view = match &view.drill_view {
-        Some(drill_view) if prior.has_waiting_client => {
-            worker.view_for_request(view, drill_view, route, request)
-        }
-        _ => view,
+    let drawn = match prior.has_waiting_client {
+        true => worker.draw_view(route, request.headers()),
+        false => None,
     };
+    let view = drawn.as_ref().unwrap_or(view);
     let (pool, local) = view.pool(route);
     let has_waiting_client = prior.has_waiting_client;
     let mut retry_loop = RetryLoop::new(context, view, route, prior);
@@ -81,7 +78,7 @@ pub(super) async fn forward_request(
             began: retry_loop.began,
             has_waiting_client,
         },
-        drill: view.drill.clone(),
+        steering_view: Rc::clone(view),
     })
 }
 
@@ -220,9 +217,7 @@ impl ForwardError {
                     ClientFailure { kind: failure_kind, is_repeatable: self.can_fall_back };
                 failed_connections.target.stats.record_client_failure(client_failure, now_us);
             }
-            if let Some(drill) = &self.drill {
-                drill.counters.record_failure(now_us, self.can_fall_back);
-            }
+            self.steering_view.record_client_failure(now_us, self.can_fall_back);
         }
         local.meter.record_error(self.reason);
         local.meter.record_response(status.as_u16(), elapsed);

@@ -15,7 +15,7 @@ use crate::net::upstream::{AbortEpoch, ClientBodyError, Exchange, RequestBody};
 
 use super::attempt_error::AttemptError;
 use super::attempt_guard::AttemptGuard;
-use super::fault_injection::DrillEffect;
+use super::fault_injection::AttemptFault;
 use super::started_response::StartedResponse;
 use super::upstream_request::UpstreamRequest;
 
@@ -27,7 +27,7 @@ pub(super) struct PendingResponse {
     pub(super) response_timeout: ResponseTimeout,
     pub(super) is_repeatable: bool,
     /// What a drill does to this attempt.
-    pub(super) drill_effect: DrillEffect,
+    pub(super) fault: AttemptFault,
 }
 
 impl PendingResponse {
@@ -40,14 +40,14 @@ impl PendingResponse {
         guard: &AttemptGuard,
         wait_limit: WaitLimit,
     ) -> Result<Option<ResponseHead>, AttemptError> {
-        let Self { exchange, abort_epoch, response_timeout, is_repeatable, drill_effect } = self;
+        let Self { exchange, abort_epoch, response_timeout, is_repeatable, fault } = self;
         let mut timer = guard.timers().timer_at(response_timeout.due());
         poll_fn(|cx| {
-            let head = match drill_effect {
-                DrillEffect::Delayed(delayed) => {
+            let head = match fault {
+                AttemptFault::Delayed(delayed) => {
                     delayed.poll_head(exchange, outgoing, guard.connections(), cx)
                 }
-                DrillEffect::None | DrillEffect::Injected => exchange.poll_head(outgoing, cx),
+                AttemptFault::None | AttemptFault::Injected => exchange.poll_head(outgoing, cx),
             };
             let interim = exchange.take_interim_responses();
             if let Some((upstream, interim_responses)) =
@@ -62,7 +62,7 @@ impl PendingResponse {
             }
             // An abort wakes every request that waits for a timer.
             if guard.connections().is_aborted_since(*abort_epoch, *is_repeatable) {
-                let reached = drill_effect.reached(exchange, guard.connections());
+                let reached = fault.reached(exchange, guard.connections());
                 return Poll::Ready(Err(AttemptError::Aborted { reached }));
             }
             if response_timeout.waiting_since().is_none()

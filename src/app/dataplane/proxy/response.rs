@@ -107,7 +107,7 @@ fn set_affinity_cookie(
         let (pool, local) = view.pool(retry_loop.route);
         let is_tls = retry_loop.downstream.origin.scheme == "https";
         let now_us = retry_loop.worker.shared.micros(Instant::now());
-        let facts = (status, is_tls, view.drill.is_some(), now_us);
+        let facts = (status, is_tls, view.tag().is_some(), now_us);
         affinity.set_cookie((pool, &local.meter), guard, facts, headers);
     }
 }

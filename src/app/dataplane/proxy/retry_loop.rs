@@ -169,7 +169,7 @@ impl RetryLoop<'_> {
             is_resend: false,
             can_wait: true,
             record: self.downstream.record,
-            drill: view.drill.as_ref(),
+            view,
         };
         if affinity_target.is_none() && !pool.trial_targets.is_empty() {
             let body_bytes =
@@ -220,7 +220,7 @@ impl RetryLoop<'_> {
 
     /// The newest view, unless a new configuration has moved the route's pool.
     fn latest_view(&self, old: &Rc<WorkerView>) -> Rc<WorkerView> {
-        let new = self.worker.latest_view_like(old);
+        let new = self.worker.latest_view(old);
         if new.has_pool(self.route) { new } else { Rc::clone(old) }
     }
 
@@ -300,11 +300,10 @@ impl RetryLoop<'_> {
             is_resend: is_budgeted,
             can_wait: may_wait,
             record: self.downstream.record,
-            drill: view.drill.as_ref(),
+            view: &view,
         };
         // Endpoint ids of a drill are invalid outside of it, and so is `avoid`.
-        let has_drill_ended = old.drill.is_some() && view.drill.is_none();
-        let selection = if has_drill_ended {
+        let selection = if view.tag() != old.tag() {
             selector.select_first()
         } else {
             selector.select_other(&self.avoid)

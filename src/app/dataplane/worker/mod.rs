@@ -5,12 +5,12 @@
 mod accept;
 mod client_connections;
 mod connection_activity;
-mod drill;
 mod endpoint_pools;
 mod handshake;
 pub(in crate::app) mod http1;
 mod http2;
 mod state;
+mod tags;
 mod timer_queue;
 mod tracked_stream;
 mod view;
@@ -83,14 +83,9 @@ impl Worker {
                             close.cancel();
                         }
                     }
-                    Some(WorkerCommand::AbortEndpoint { endpoint, waiting }) => self.abort_endpoint(endpoint, waiting),
+                    Some(WorkerCommand::AbortEndpoint(abort)) => self.abort_endpoint(abort),
                     Some(WorkerCommand::EndpointDrained { endpoint, is_over }) => self.drain_endpoint(endpoint, is_over),
-                    Some(WorkerCommand::AbortDrillEndpoint { drill, endpoint, waiting }) => {
-                        self.abort_drill_requests(drill, endpoint, waiting);
-                    }
-                    Some(WorkerCommand::EndDrill { drill, is_interrupted }) => {
-                        self.end_drill(drill, is_interrupted);
-                    }
+                    Some(WorkerCommand::EndFaultInjection(end)) => self.end_fault_injection(end),
                     Some(WorkerCommand::StopAccepting) => break self.stop_accepting(),
                     Some(WorkerCommand::Drain) | None => break self.drain(),
                 },
@@ -102,11 +97,9 @@ impl Worker {
                 () = self.tasks.wait() => return,
                 command = commands.recv() => match command {
                     // Requests that wait for a failed endpoint are retried during a drain too.
-                    Some(WorkerCommand::AbortEndpoint { endpoint, waiting }) => self.abort_endpoint(endpoint, waiting),
+                    Some(WorkerCommand::AbortEndpoint(abort)) => self.abort_endpoint(abort),
                     Some(WorkerCommand::EndpointDrained { endpoint, is_over }) => self.drain_endpoint(endpoint, is_over),
-                    Some(WorkerCommand::EndDrill { drill, is_interrupted }) => {
-                        self.end_drill(drill, is_interrupted);
-                    }
+                    Some(WorkerCommand::EndFaultInjection(end)) => self.end_fault_injection(end),
                     Some(WorkerCommand::Drain) => self.drain(),
                     Some(_) => {}
                     // Control has exited: the drain deadline has passed.

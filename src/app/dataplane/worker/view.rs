@@ -10,7 +10,7 @@ use crate::app::dataplane::cookie_keys::Keyring;
 use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::app::dataplane::request_metrics::{PoolMetrics, RoutePoolMetrics};
 use crate::app::dataplane::shared::InstanceShared;
-use crate::logic::drill::DrillView;
+use crate::logic::drill::{DrillId, DrillView};
 use crate::logic::health::evidence::LatencyWindow;
 use crate::logic::model::snapshot::{PoolView, Snapshot};
 use crate::logic::model::topology::PoolSpec;
@@ -24,10 +24,8 @@ use crate::logic::steering::balance::RoundRobinState;
 pub struct WorkerView {
     pub snapshot: Arc<Snapshot>,
     pub http_policy: Arc<HttpPolicy>,
-    /// The view of requests that the running drill selects.
-    pub drill_view: Option<Rc<Self>>,
-    /// The drill that this view belongs to.
-    pub drill: Option<Arc<DrillView>>,
+    /// The drill whose requests this view steers; `None` for production.
+    drill: Option<Arc<DrillView>>,
     pools: Vec<Rc<PoolLocal>>,
 }
 
@@ -66,28 +64,50 @@ impl WorkerView {
         };
         let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
         let policy = shared.http_policy.load_full();
-        let previous = previous.and_then(|before| before.drill_view.as_ref());
-        let drill_view = snapshot.drill.as_ref().map(|overlay| {
-            let drill = &overlay.view;
-            let before =
-                previous.filter(|lane| lane.drill.as_ref().is_some_and(|d| d.id == drill.id));
-            let fork = |(index, pool): (usize, &Rc<PoolLocal>)| {
-                Rc::new(pool.for_drill(drill, &first_retry_spec(&snapshot, index)))
-            };
-            let pools = match before {
-                Some(drill_view) => drill_view.pools.clone(),
-                None => pools.iter().enumerate().map(fork).collect(),
-            };
-            let (snapshot, policy) = (Arc::clone(&overlay.snapshot), Arc::clone(&policy));
-            Rc::new(Self {
-                snapshot,
-                http_policy: policy,
-                drill_view: None,
-                drill: Some(Arc::clone(drill)),
-                pools,
-            })
-        });
-        Self { snapshot, http_policy: policy, drill_view, drill: None, pools }
+        Self { snapshot, http_policy: policy, drill: None, pools }
+    }
+
+    /// The view for requests of a drill. Its state starts as a copy of production's.
+    pub(super) fn for_drill(
+        drill: &Arc<DrillView>,
+        production: &Self,
+        previous: Option<&Self>,
+    ) -> Self {
+        let share = drill.plan.share.percent();
+        let fork = |(index, pool): (usize, &Rc<PoolLocal>)| {
+            Rc::new(pool.fork(share, &first_retry_spec(&production.snapshot, index)))
+        };
+        let pools = match previous {
+            Some(view) => view.pools.clone(),
+            None => production.pools.iter().enumerate().map(fork).collect(),
+        };
+        Self {
+            snapshot: Arc::clone(&drill.snapshot),
+            http_policy: Arc::clone(&production.http_policy),
+            drill: Some(Arc::clone(drill)),
+            pools,
+        }
+    }
+
+    /// The tag of requests that this view steers.
+    pub fn tag(&self) -> Option<DrillId> {
+        self.drill.as_ref().map(|drill| drill.id)
+    }
+
+    pub(super) fn drill(&self) -> Option<&DrillView> {
+        self.drill.as_deref()
+    }
+
+    /// Whether requests with this view's tag go to the pool at `index`.
+    pub(super) fn covers(&self, index: usize) -> bool {
+        self.drill.as_ref().is_none_or(|drill| drill.pools.get(index) == Some(&true))
+    }
+
+    /// Counts a failure that a client saw, if a drill took its request.
+    pub fn record_client_failure(&self, now_us: u64, is_retryable: bool) {
+        if let Some(drill) = &self.drill {
+            drill.counters.record_failure(now_us, is_retryable);
+        }
     }
 
     /// The shared and the local part of the route's pool.
@@ -107,9 +127,6 @@ impl WorkerView {
                 pool.retry_budget.borrow_mut().decay(&route.spec.retry, now);
             }
         }
-        if let Some(drill_view) = &self.drill_view {
-            drill_view.decay_budgets(now);
-        }
     }
 }
 
@@ -120,10 +137,9 @@ fn first_retry_spec(snapshot: &Snapshot, pool: usize) -> RetrySpec {
 }
 
 impl PoolLocal {
-    /// The state of the pool in a new drill. The drill has its share of the budget for itself, so
-    /// that it spends nothing of the other requests' budget.
-    fn for_drill(&self, drill: &DrillView, retry: &RetrySpec) -> Self {
-        let retry_budget = self.retry_budget.borrow().fraction(drill.plan.share.percent(), retry);
+    /// A copy with `percent` of the retry budget, so that its requests spend none of the original.
+    fn fork(&self, percent: u32, retry: &RetrySpec) -> Self {
+        let retry_budget = self.retry_budget.borrow().fraction(percent, retry);
         Self {
             latency: RefCell::new(self.latency.borrow().clone()),
             meter: Arc::clone(&self.meter),

@@ -91,7 +91,8 @@ fn start_drill(admin_state: &AdminState, body: &[u8]) -> AdminHttpResponse {
     match drills.start(plan, &mut admin_state.director_mut(), now) {
         Ok(id) => {
             admin_state.drill_wake.notify_one();
-            let started = drills.find(id.get()).map(|run| DrillJson::new(run, &admin_state.clock, now));
+            let started =
+                drills.find(id.get()).map(|run| DrillJson::new(run, &admin_state.clock, now));
             let mut answer = json_response(&started);
             *answer.status_mut() = StatusCode::CREATED;
             if let Ok(location) = HeaderValue::try_from(format!("{DRILLS_PATH}/{id}")) {

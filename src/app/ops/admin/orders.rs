@@ -123,8 +123,7 @@ async fn granted_response(
     granted: &AppliedCommand,
     is_text: bool,
 ) -> AdminHttpResponse {
-    let stored =
-        order_store::to_stored_orders(admin_state.director().orders(), &admin_state.clock);
+    let stored = order_store::to_stored_orders(admin_state.director().orders(), &admin_state.clock);
     let durable = match admin_state.order_store.save(stored) {
         None => None,
         Some(done) => Some(timeout(SAVE_TIMEOUT, done).await == Ok(Ok(true))),

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::logic::director::{Director, EndpointStatus};
 use crate::logic::drill::{
-    DrillConclusion, DrillFault, DrillId, DrillOutcome, DrillPlan, DrillRun, DrillStage, FailureBudget,
-    HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration,
+    DrillConclusion, DrillFault, DrillId, DrillOutcome, DrillPlan, DrillRun, DrillStage,
+    FailureBudget, HeaderMatch, LENGTH_RANGE, SharePercent, parse_duration,
 };
 use crate::logic::incident::IncidentSubject;
 use crate::logic::model::id::Locality;

@@ -135,7 +135,7 @@ fn k3s_10240_evictions_stop_at_the_budget_limit() {
 }
 
 fn rig_snapshot(rig: &Rig) -> Snapshot {
-    Snapshot { version: 0, routes: Arc::default(), pools: vec![rig.view()], drill: None }
+    Snapshot { version: 0, routes: Arc::default(), pools: vec![rig.view()] }
 }
 
 #[test]
