@@ -188,7 +188,7 @@ impl LedgerThread {
         self.ledger.clone()
     }
 
-    /// Writes all pending changes, if that takes at most [`FLUSH_TIMEOUT`].
+    /// Writes all pending changes, if that takes at most two seconds.
     pub fn shut_down(&self) {
         let end = Instant::now() + FLUSH_TIMEOUT;
         while let Err(TrySendError::Full(_)) =

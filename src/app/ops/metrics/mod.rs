@@ -1,16 +1,15 @@
 //! Metrics in the text format of Prometheus, version 0.0.4.
 //!
-//! Every family stands once in the table of [`families`]. A sample reaches the page in one of two
+//! Every family stands once in the table of [`families()`]. A sample reaches the page in one of two
 //! ways:
 //!
-//! - Event counts and measured times go to handles of the [`registry`], at the moment of the event.
+//! - Event counts and measured times go to handles of the [`registry()`], at the time of the event.
 //! - State is read at scrape: its owner implements [`Collect`].
 //!
 //! The request path uses neither: each worker has plain atomics of its own, which
 //! `dataplane/request_metrics.rs` sums up at scrape. The registry is also the recorder of the
-//! `metrics` facade. It replaces `metrics-exporter-prometheus`, which cannot take samples of state,
-//! so that its page needed others beside it, and which keeps single samples of histograms until the
-//! next scrape.
+//! `metrics` facade. Rejected: `metrics-exporter-prometheus`. It cannot take samples of state, so its
+//! page needed others beside it, and it keeps single samples of histograms until the next scrape.
 
 mod exposition;
 pub mod families;
