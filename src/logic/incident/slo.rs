@@ -209,7 +209,7 @@ impl SloHistory {
         }
     }
 
-    /// Serialises all buckets; see [`BUCKET_BYTES`].
+    /// Serialises all buckets: the format version, then ring, number, total and bad of each bucket.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT_VERSION];
         for (ring, buckets) in self.rings.iter().enumerate() {
@@ -328,7 +328,9 @@ mod tests {
         }
 
         #[test]
-        fn history_from_arbitrary_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn history_from_arbitrary_bytes_does_not_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
             let _ = SloHistory::from_bytes(&bytes);
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::model::upstream_protocol::UpstreamHttpVersion;
 
-/// Limit of the load that the rest may get, as a multiple of its present load. Two zones of equal size
-/// are expected to carry twice their load when one of them fails.
+/// Limit of the load that the rest may get, as a multiple of its present load. Two zones of equal
+/// size are expected to carry twice their load when one of them fails.
 pub const MAX_LOAD_GROWTH: f64 = 2.0;
 
 /// Weight and load of one pool, split into the part to be lost and the rest. Only serving endpoints
@@ -26,7 +26,7 @@ pub struct PoolCapacity {
     pub remaining_limit: Option<u64>,
 }
 
-/// Limit of the requests in flight at this number of endpoints of `pool`, from its circuit breakers.
+/// Limit of requests in flight at this number of endpoints of `pool`, from its circuit breakers.
 pub fn in_flight_limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
     let caps = pool.limits.circuit_breakers;
     // An HTTP/1 connection carries one request, so the limit of connections limits requests too.
@@ -40,8 +40,8 @@ pub fn in_flight_limit(pool: &PoolSpec, endpoints: u64) -> Option<u64> {
 }
 
 impl PoolCapacity {
-    /// Load of the rest after the loss, as a multiple of its present load. `share` is the part of the
-    /// load to be moved, from 0 to 1.
+    /// Load of the rest after the loss, as a multiple of its present load. `share` is the part of
+    /// the load to be moved, from 0 to 1.
     pub fn growth(&self, share: f64) -> f64 {
         1.0 + share * self.lost_weight as f64 / self.remaining_weight.max(1) as f64
     }

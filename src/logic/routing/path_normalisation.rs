@@ -242,13 +242,18 @@ mod tests {
         ) {
             let policies = [EncodedSlash::Keep, EncodedSlash::Reject, EncodedSlash::Decode];
             let encoded_slash = policies[policy];
-            let rules = PathNormalisation { should_normalise: normalised, should_merge_slashes: merge_slashes, encoded_slash };
+            let rules = PathNormalisation {
+                should_normalise: normalised,
+                should_merge_slashes: merge_slashes,
+                encoded_slash,
+            };
             if let Ok(once) = normalise(&path, &rules) {
                 let twice = normalise(&once, &rules);
                 prop_assert_eq!(twice.as_deref(), Ok(&*once));
                 prop_assert!(once.starts_with('/'));
                 prop_assert!(!merge_slashes || !once.contains("//"));
-                prop_assert!(!normalised || once.split('/').all(|part| part != "." && part != ".."));
+                let has_dots = once.split('/').any(|part| part == "." || part == "..");
+                prop_assert!(!normalised || !has_dots);
             }
         }
     }

@@ -295,7 +295,10 @@ fn any_path() -> impl Strategy<Value = PathMatch> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(64)
+    })]
 
     #[test]
     fn random_route_table_agrees_with_linear_search(seed: u64, routes in 0..60_usize) {
@@ -310,13 +313,18 @@ proptest! {
         let specs: Vec<RouteSpec> = rules
             .into_iter()
             .enumerate()
-            .map(|(index, path)| RouteSpec::new(index.to_string(), HostMatch::Any, path, RouteAction::to_pool("web")))
+            .map(|(index, path)| {
+                let action = RouteAction::to_pool("web");
+                RouteSpec::new(index.to_string(), HostMatch::Any, path, action)
+            })
             .collect();
         let table = RouteTable::compile(&specs, ["web"].into_iter());
         let headers = HeaderMap::new();
         for path in &paths {
             let method = &Method::GET;
-            let request = RouteRequest { host: "", path, method, headers: &headers, query: "", is_tls: true };
+            let headers = &headers;
+            let request =
+                RouteRequest { host: "", path, method, headers, query: "", is_tls: true };
             let expected = find_linear(&specs, &request).map(|spec| spec.name.to_string());
             prop_assert_eq!(found(&table, "", path), expected);
         }

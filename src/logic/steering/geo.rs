@@ -164,9 +164,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_client_order_is_among_the_region_orders(latitude in -90.0..90.0, longitude in -180.0..180.0) {
+        fn every_client_order_is_among_the_region_orders(
+            latitude in -90.0..90.0, longitude in -180.0..180.0,
+        ) {
             let geography = geography();
-            let client = ClientLocation { country: None, location: Location::new(latitude, longitude) };
+            let location = Location::new(latitude, longitude);
+            let client = ClientLocation { country: None, location };
             let order = geography.region_order_for(&client).expect("a location");
             proptest::prop_assert!(geography.region_orders().contains(&order));
         }

@@ -2,7 +2,7 @@
 //!
 //! Inputs: the declared pool, health as sums of weights, demand, latencies, and the client's
 //! location. `policy` is the configuration, [`group_into_tiers`] the order of zones, and
-//! [`tier_shares`] with [`water_fill`] divide the traffic. `balance` chooses inside a tier,
+//! [`tier_shares()`] with [`water_fill()`] divide the traffic. `balance` chooses inside a tier,
 //! `affinity` pins clients. Shares are exact integers in parts of [`FULL_SHARE`]: no step is larger
 //! than the change of health or capacity behind it. May use: `model`.
 

@@ -136,7 +136,9 @@ mod tests {
     proptest! {
         #[test]
         fn shares_sum_to_total_and_only_healthy_tiers_get_any(
-            tiers in prop::collection::vec((0u64..50, 1u64..50, prop::option::of(0..FULL_SHARE)), 1..8)
+            tiers in prop::collection::vec(
+                (0u64..50, 1u64..50, prop::option::of(0..FULL_SHARE)), 1..8,
+            ),
         ) {
             let levels: Vec<PriorityLevel> = tiers.iter()
                 .map(|&(healthy, total, bound)| PriorityLevel {
@@ -170,7 +172,8 @@ mod tests {
             levels[at].healthy += weight;
             let with = tier_shares(&levels, over, FULL_SHARE);
             prop_assume!(without.iter().any(|&share| share > 0));
-            let moved: u64 = with.iter().zip(&without).map(|(a, b)| a.abs_diff(*b)).sum::<u64>() / 2;
+            let changes = with.iter().zip(&without).map(|(a, b)| a.abs_diff(*b));
+            let moved = changes.sum::<u64>() / 2;
             // Below full capacity, all capacities are scaled up.
             let capacity = |levels: &[PriorityLevel]| -> f64 {
                 let sum: u64 = levels.iter().map(|level| level.capacity(over, FULL_SHARE)).sum();

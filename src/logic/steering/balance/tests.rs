@@ -288,12 +288,17 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let balance = balance_methods()[method].clone();
-        let zones: Vec<TestZone> = (0..3).map(|n| TestZone::new(n, &[1, 2, 3], hash_table_kind(&balance))).collect();
+        let kind = hash_table_kind(&balance);
+        let zones: Vec<TestZone> =
+            (0..3).map(|n| TestZone::new(n, &[1, 2, 3], kind)).collect();
         let weighted_zone = |zone: usize| {
             let part = |n: u32| if down[zone * 3 + n as usize] { 0 } else { 1_000 };
             (zones[zone].zone_targets(part), 1_000)
         };
-        let tiers = [build_tier(FULL_SHARE, [weighted_zone(0), weighted_zone(1)]), build_tier(0, [weighted_zone(2)])];
+        let tiers = [
+            build_tier(FULL_SHARE, [weighted_zone(0), weighted_zone(1)]),
+            build_tier(0, [weighted_zone(2)]),
+        ];
         let tiers: Vec<Tier> = tiers.into_iter().filter(|tier| !tier.is_empty()).collect();
         let pool = pool_view(balance.clone(), tiers);
         let mut excluded = ExcludedTargets::default();
@@ -313,7 +318,8 @@ proptest! {
                 prop_assert!(!has_other_zone || !excluded.zones.contains(&other.zone));
                 prop_assert!(fresh.iter().any(|target| target.id == other.id));
                 if request.hash_key.is_some() {
-                    let again = pool.pick_alternative(&mut rng, &excluded, request).map(|target| target.id);
+                    let again = pool.pick_alternative(&mut rng, &excluded, request);
+                    let again = again.map(|target| target.id);
                     prop_assert_eq!(again, Some(other.id), "a key has one next endpoint");
                 }
             }
@@ -330,14 +336,16 @@ proptest! {
         let balance = balance_methods()[method].clone();
         let zone = TestZone::new(0, &[1, 2, 3, 4], hash_table_kind(&balance));
         let all = build_tier(FULL_SHARE, [(zone.zone_targets(|_| 1_000), 1_000)]);
-        let nonsuspect = build_tier(FULL_SHARE, [(zone.zone_targets(|n| if n == 3 { 0 } else { 1_000 }), 1_000)]);
+        let nonsuspect = zone.zone_targets(|n| if n == 3 { 0 } else { 1_000 });
+        let nonsuspect = build_tier(FULL_SHARE, [(nonsuspect, 1_000)]);
         let steered = SteeredTiers { tiers: vec![all], nonsuspect_tiers: Some(vec![nonsuspect]) };
         let pool = PoolView { primary: steered, ..pool_view(balance.clone(), Vec::new()) };
         zone.targets[2].stats.request_started(10);
         let (mut rng, round_robin) = (Rng::with_seed(seed), RoundRobinState::default());
         for n in 0..50 {
             let retry_safety = RetrySafety::NotRepeatable { waiting_before_us: 20 };
-            let request = PickRequest { retry_safety, ..pick_request(&balance, mix(key, n), &round_robin) };
+            let request = pick_request(&balance, mix(key, n), &round_robin);
+            let request = PickRequest { retry_safety, ..request };
             let slot = pool.pick(&mut rng, request).expect("an endpoint").id.slot;
             prop_assert!(slot < 2, "{}", slot);
         }

@@ -173,9 +173,10 @@ fn draining_endpoint_serves_pins_until_drain_timeout() {
     let drained = Target { address: address(1), ..target.clone() };
     pins.zones[0].draining.push((drained, 5_000));
     let pin = AffinityPin::new(name(1), 10);
-    assert!(
-        matches!(pin.resolve(&pins, request_at(4_999)), PinnedEndpoint::Available(target) if target.address == address(1))
-    );
+    let PinnedEndpoint::Available(target) = pin.resolve(&pins, request_at(4_999)) else {
+        panic!("the endpoint is available")
+    };
+    assert_eq!(target.address, address(1));
     assert_eq!(pin.updated_after(&served(name(1), false, 4_999, 11), &pins, &cookie), None);
     assert!(matches!(pin.resolve(&pins, request_at(5_000)), PinnedEndpoint::Down));
     let after = pin.updated_after(&served(name(2), false, 5_000, 11), &pins, &cookie);
