@@ -111,7 +111,7 @@ fn base64_decode(text: &[u8]) -> Option<[u8; SEALED_BYTES]> {
     for (three, four) in sealed.chunks_exact_mut(3).zip(text.chunks_exact(4)) {
         let mut bits = 0;
         for letter in four {
-            bits = bits << 6 | BASE64_ALPHABET.iter().position(|known| known == letter)? as u32;
+            bits = bits << 6 | BASE64_ALPHABET.iter().position(|other| other == letter)? as u32;
         }
         three.copy_from_slice(&bits.to_be_bytes()[1..]);
     }
@@ -130,7 +130,7 @@ pub fn instance_secret(
     load_or_create_secret(directory, fresh).unwrap_or_else(|error| {
         let path = directory.join(SECRET_FILE);
         tracing::error!(
-            "cookies of affinity will not outlive this process: {}: {error}",
+            "affinity cookies will not outlive this process: {}: {error}",
             path.display()
         );
         fresh()
@@ -140,7 +140,7 @@ pub fn instance_secret(
 fn random_secrets() -> CookieSecrets {
     let mut secret = [0; 32];
     if rand::fill(&mut secret).is_err() {
-        tracing::error!("the system has no random numbers: cookies of affinity could be forged");
+        tracing::error!("no system randomness: affinity cookies could be forged");
     }
     CookieSecrets([secret].into())
 }
@@ -187,27 +187,27 @@ mod tests {
     fn pin_of_other_pool_or_secret_does_not_open() {
         let pin =
             AffinityPin { preferred: 0x0123_4567_89ab_cdef, current: 7, written_s: 1_800_000_000 };
-        let ring = Keyring::new("web", &secrets(&[1]));
-        let text = ring.seal_pin(&pin);
-        assert_eq!((ring.open_pin(text.as_bytes()), text.len()), (Some((pin, true)), 48));
+        let keyring = Keyring::new("web", &secrets(&[1]));
+        let text = keyring.seal_pin(&pin);
+        assert_eq!((keyring.open_pin(text.as_bytes()), text.len()), (Some((pin, true)), 48));
         let rotated = Keyring::new("web", &secrets(&[2, 1]));
         assert_eq!(rotated.open_pin(text.as_bytes()), Some((pin, false)));
-        assert_ne!(rotated.seal_pin(&pin), text, "the first one seals");
+        assert_ne!(rotated.seal_pin(&pin), text, "the first key seals");
         assert_eq!(Keyring::new("api", &secrets(&[1])).open_pin(text.as_bytes()), None);
         assert_eq!(Keyring::new("web", &secrets(&[2])).open_pin(text.as_bytes()), None);
     }
 
     #[test]
     fn pin_with_any_changed_byte_does_not_open() {
-        let ring = Keyring::new("web", &secrets(&[1]));
-        let text = ring.seal_pin(&AffinityPin::new(42, 1_800_000_000)).into_bytes();
-        for at in 0..text.len() {
+        let keyring = Keyring::new("web", &secrets(&[1]));
+        let text = keyring.seal_pin(&AffinityPin::new(42, 1_800_000_000)).into_bytes();
+        for index in 0..text.len() {
             let mut forged = text.clone();
-            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!(ring.open_pin(&forged), None, "{at}");
+            forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };
+            assert_eq!(keyring.open_pin(&forged), None, "{index}");
         }
         for bad in [&text[1..], b"", b"=", &[text.as_slice(), b"A"].concat()] {
-            assert_eq!(ring.open_pin(bad), None);
+            assert_eq!(keyring.open_pin(bad), None);
         }
     }
 

@@ -204,7 +204,7 @@ impl<'a> AccessLogTask<'a> {
     fn log_error_rate_limited(&mut self, message: &str, error: &io::Error) {
         let now = Instant::now();
         let last = self.last_error_log;
-        if last.is_none_or(|said| now.saturating_duration_since(said) >= ERROR_INTERVAL) {
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= ERROR_INTERVAL) {
             self.last_error_log = Some(now);
             tracing::error!(%error, "{message}");
         }

@@ -119,9 +119,9 @@ async fn forward_to_pool(
         return LocalReplyReason::BodyTooLarge.response();
     }
     let mirror = mirror::select_route(worker, rule);
-    let is_held = spec.retry.attempts > 1 || mirror.is_some() || rule.fallback.is_some();
-    let max_held_bytes = if is_held { spec.retry.max_buffer_bytes } else { 0 };
-    let mut outgoing = RequestBody::new(body, max_held_bytes, max_body_bytes);
+    let is_body_needed = spec.retry.attempts > 1 || mirror.is_some() || rule.fallback.is_some();
+    let max_buffer_bytes = if is_body_needed { spec.retry.max_buffer_bytes } else { 0 };
+    let mut outgoing = RequestBody::new(body, max_buffer_bytes, max_body_bytes);
     if let Some(record) = downstream.record {
         outgoing.set_read_counter(record.read_bytes());
     }

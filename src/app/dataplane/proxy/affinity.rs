@@ -69,6 +69,18 @@ pub(super) struct RequestAffinity {
     has_target_failed: Cell<bool>,
 }
 
+/// What the affinity cookie of a response depends on.
+pub(super) struct CookieContext<'a> {
+    pub(super) pool: &'a PoolView,
+    pub(super) meter: &'a PoolMetrics,
+    pub(super) status: StatusCode,
+    /// The client's connection is encrypted: the cookie is `Secure`.
+    pub(super) is_tls: bool,
+    /// A drill has selected the request.
+    pub(super) is_tagged: bool,
+    pub(super) now_us: u64,
+}
+
 impl RequestAffinity {
     /// Reads the cookie of `headers`; `None` where the pool has no cookie affinity.
     pub(super) fn from_request(
@@ -99,9 +111,9 @@ impl RequestAffinity {
     pub(super) fn target<'p>(
         &self,
         pool: &'p PoolView,
-        asking: AffinityRequest,
+        request: AffinityRequest,
     ) -> Option<&'p Target> {
-        match self.received?.resolve(pool.affinity_index.as_ref()?, asking) {
+        match self.received?.resolve(pool.affinity_index.as_ref()?, request) {
             PinnedEndpoint::Available(target) => Some(target),
             _ => None,
         }
@@ -118,20 +130,20 @@ impl RequestAffinity {
     /// Sets a cookie for the endpoint that responded, if the client's cookie must change.
     pub(super) fn set_cookie(
         &self,
-        (pool, meter): (&PoolView, &PoolMetrics),
+        context: &CookieContext<'_>,
         guard: &AttemptGuard,
-        (status, is_tls, is_tagged, now_us): (StatusCode, bool, bool, u64),
         headers: &mut HeaderMap,
     ) {
-        let Some((cookie, pins)) = cookie_spec(pool).zip(pool.affinity_index.as_ref()) else {
+        let &CookieContext { pool, meter, status, is_tls, is_tagged, now_us } = context;
+        let Some((cookie, index)) = cookie_spec(pool).zip(pool.affinity_index.as_ref()) else {
             return;
         };
         let served = endpoint_hash(guard.connections().target.address);
         if self.is_invalid {
             meter.record_affinity(AffinityOutcome::Refused);
         }
-        let (course, pin) = self.next_pin(served, pins, cookie, now_us);
-        meter.record_affinity(course);
+        let (outcome, pin) = self.next_pin(served, index, cookie, now_us);
+        meter.record_affinity(outcome);
         let has_pin = self.received.is_some();
         // An endpoint on trial or a failed response makes no pin, and a drill changes no existing
         // one.
@@ -147,7 +159,7 @@ impl RequestAffinity {
     fn next_pin(
         &self,
         served: u64,
-        pins: &AffinityIndex,
+        index: &AffinityIndex,
         cookie: &AffinityCookie,
         now_us: u64,
     ) -> (AffinityOutcome, Option<AffinityPin>) {
@@ -157,17 +169,17 @@ impl RequestAffinity {
         };
         let has_pinned_failed = self.has_target_failed.get();
         let request = ServedRequest { endpoint: served, has_pinned_failed, now_us, now_s };
-        let next_pin = received.updated_after(&request, pins, cookie);
+        let next_pin = received.updated_after(&request, index, cookie);
         let renewed = AffinityPin { written_s: now_s, ..received };
         let next_pin = next_pin
             .or_else(|| (self.has_retired_secret && served == received.current).then_some(renewed));
-        let course = match &next_pin {
+        let outcome = match &next_pin {
             _ if served == received.current => AffinityOutcome::Followed,
             _ if served == received.preferred => AffinityOutcome::Returned,
             Some(_) => AffinityOutcome::Reassigned,
             None => AffinityOutcome::Diverted,
         };
-        (course, next_pin)
+        (outcome, next_pin)
     }
 
     fn cookie_value(&self, pin: &AffinityPin, cookie: &AffinityCookie, is_tls: bool) -> String {

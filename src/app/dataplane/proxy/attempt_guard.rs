@@ -36,7 +36,11 @@ pub struct AttemptGuard {
 }
 
 /// Boxed, since most attempts have none and all of them are moved.
-type AttemptPermits = (Option<LimitPermit>, Option<PoolRequestPermit>);
+#[derive(Default)]
+struct AttemptPermits {
+    _retry: Option<LimitPermit>,
+    _pool_request: Option<PoolRequestPermit>,
+}
 
 /// The conditions under which an attempt begins.
 #[derive(Debug)]
@@ -66,6 +70,9 @@ impl AttemptGuard {
         if !connections.target.stats.try_start_request(terms.max_requests, now_us) {
             return Err(LimitExceeded { scope: LimitScope::Endpoint, limit: LimitKind::Requests });
         }
+        let permits = terms
+            .retry_permit
+            .map(|permit| Box::new(AttemptPermits { _retry: Some(permit), _pool_request: None }));
         Ok(Self {
             worker: Rc::clone(worker),
             connections,
@@ -76,14 +83,14 @@ impl AttemptGuard {
             has_client_failure: Cell::new(false),
             record: None,
             route_meter: None,
-            _permits: terms.retry_permit.map(|permit| Box::new((Some(permit), None))),
+            _permits: permits,
         })
     }
 
     /// Keeps the request counted at its pool for as long as this attempt lasts.
     pub fn hold_pool_permit(&mut self, request: Option<PoolRequestPermit>) {
         if request.is_some() {
-            self._permits.get_or_insert_default().1 = request;
+            self._permits.get_or_insert_default()._pool_request = request;
         }
     }
 
@@ -147,8 +154,8 @@ impl AttemptGuard {
         }
     }
 
-    fn record_latency(&self, time: Duration, now_us: u64) {
-        self.connections.target.stats.record_latency(time.as_micros() as u64, now_us);
+    fn record_latency(&self, latency: Duration, now_us: u64) {
+        self.connections.target.stats.record_latency(latency.as_micros() as u64, now_us);
     }
 
     /// The whole response has been received.
@@ -212,8 +219,8 @@ impl Drop for AttemptGuard {
         if self.is_latency_pending.get() {
             // A hedge won: this response would have taken longer still.
             let now = Instant::now();
-            let time = now.saturating_duration_since(self.began);
-            self.record_latency(time, self.worker.shared.micros(now));
+            let latency = now.saturating_duration_since(self.began);
+            self.record_latency(latency, self.worker.shared.micros(now));
         }
         if let Some(record) = &self.record {
             record.finish(self.began.elapsed());

@@ -136,9 +136,9 @@ fn client_from_x_forwarded(
     let hops = texts.flat_map(|text| text.rsplit(',')).take(MAX_HOPS);
     let mut ip = peer;
     for hop in hops {
-        let Some(named) = parse_node(hop.trim()) else { break };
-        ip = named;
-        if !is_trusted(named) {
+        let Some(address) = parse_node(hop.trim()) else { break };
+        ip = address;
+        if !is_trusted(address) {
             break;
         }
     }
@@ -211,7 +211,7 @@ fn parse_node(text: &str) -> Option<IpAddr> {
 }
 
 fn parse_scheme(text: &str) -> Option<&'static str> {
-    ["http", "https"].into_iter().find(|known| known.eq_ignore_ascii_case(text))
+    ["http", "https"].into_iter().find(|scheme| scheme.eq_ignore_ascii_case(text))
 }
 
 /// The value of a field that occurs exactly once.

@@ -47,7 +47,7 @@ impl<'a> Downstream<'a> {
         let record = recorded.record.as_ref();
         // A mirrored request has no record, so its trace is not sampled.
         let sampling = policy.headers.sampling;
-        let sampled = sampling.map(|_| record.is_some_and(|note| note.is_sampled()));
+        let sampled = sampling.map(|_| record.is_some_and(|record| record.is_sampled()));
         let request_ids =
             RequestIds::new(ids, &policy.headers, headers, origin.is_from_trusted_proxy, sampled);
         if let Some(record) = record {
@@ -68,8 +68,9 @@ impl<'a> Downstream<'a> {
         if let Some(cached) = self.location.get() {
             return cached;
         }
-        let places = policy.geo_database.as_ref();
-        let mut found = places.map(|places| places.lookup(self.origin.ip)).unwrap_or_default();
+        let database = policy.geo_database.as_ref();
+        let mut found =
+            database.map(|database| database.lookup(self.origin.ip)).unwrap_or_default();
         if let Some(name) =
             policy.country_header.as_ref().filter(|_| self.origin.is_from_trusted_proxy)
         {
@@ -91,7 +92,7 @@ impl<'a> Downstream<'a> {
 
     /// Whether a 101 with these headers accepts the upgrade.
     pub(super) fn is_upgrade_accepted(&self, headers: &HeaderMap) -> bool {
-        self.upgrade.borrow().as_ref().is_none_or(|wish| wish.is_accepted(headers))
+        self.upgrade.borrow().as_ref().is_none_or(|upgrade| upgrade.is_accepted(headers))
     }
 
     /// Takes the upgrade request, to open its tunnel.

@@ -129,8 +129,8 @@ fn add_forwarded_fields(
         };
         headers.append(name, value);
     }
-    for given in upstream.request.headers().get_all(VIA) {
-        headers.append(VIA, given.clone());
+    for value in upstream.request.headers().get_all(VIA) {
+        headers.append(VIA, value.clone());
     }
     add_via(headers, upstream.via);
     Some(())
@@ -138,6 +138,6 @@ fn add_forwarded_fields(
 
 /// The name of an added field.
 fn header_name(bytes: &[u8]) -> Option<HeaderName> {
-    let known = COMMON_NAMES.iter().find(|name| name.as_str().as_bytes() == bytes);
-    known.cloned().or_else(|| HeaderName::from_bytes(bytes).ok())
+    let common = COMMON_NAMES.iter().find(|name| name.as_str().as_bytes() == bytes);
+    common.cloned().or_else(|| HeaderName::from_bytes(bytes).ok())
 }

@@ -104,17 +104,17 @@ mod tests {
 
     #[test]
     fn grpc_timeout_units_are_parsed() {
-        let of = |text| {
+        let timeout_of = |text| {
             call_timeout(&headers(&[("content-type", "application/grpc"), ("grpc-timeout", text)]))
         };
-        assert_eq!(of("2H"), Some(Duration::from_secs(7_200)));
-        assert_eq!(of("3M"), Some(Duration::from_secs(180)));
-        assert_eq!(of("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(of("7u"), Some(Duration::from_micros(7)));
-        assert_eq!(of("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(timeout_of("2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(timeout_of("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(timeout_of("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(timeout_of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout_of("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(timeout_of("99999999n"), Some(Duration::from_nanos(99_999_999)));
         for bad in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S"] {
-            assert_eq!(of(bad), None, "{bad:?}");
+            assert_eq!(timeout_of(bad), None, "{bad:?}");
         }
         assert_eq!(call_timeout(&headers(&[("grpc-timeout", "1S")])), None, "no call");
     }

@@ -45,7 +45,7 @@ pub struct IdGenerator {
 
 impl Default for IdGenerator {
     fn default() -> Self {
-        let draw = |what: u8| RandomState::new().hash_one(what);
+        let draw = |input: u8| RandomState::new().hash_one(input);
         Self { rng: RefCell::new(Rng::with_seed(draw(0))), salt: draw(1) }
     }
 }
@@ -146,7 +146,8 @@ impl<'a> RequestIds<'a> {
             || is_trusted.then(|| received_request_id(headers)).flatten().map(RequestId::Received);
         let generated = || RequestId::Generated(ids.trace_id());
         let request_id = spec.should_set_request_id.then(|| received().unwrap_or_else(generated));
-        let trace = spec.should_set_traceparent.then(|| TraceContext::of(ids, headers, sampled));
+        let trace =
+            spec.should_set_traceparent.then(|| TraceContext::from_headers(ids, headers, sampled));
         Self { request_id, trace }
     }
 
@@ -185,7 +186,7 @@ impl<'a> RequestIds<'a> {
 }
 
 impl TraceContext {
-    fn of(ids: &IdGenerator, headers: &HeaderMap, sampled: Option<bool>) -> Self {
+    fn from_headers(ids: &IdGenerator, headers: &HeaderMap, sampled: Option<bool>) -> Self {
         let span = ids.span_id();
         let trace = match TraceParent::from_headers(headers) {
             Some(TraceParent { id, flags, .. }) => Self { id, span, flags, is_continued: true },
@@ -210,11 +211,12 @@ impl TraceContext {
 
 /// Parses versions after 00 as 00 and answers in 00 (W3C Trace Context 3.2.4).
 fn parse_traceparent(text: &[u8]) -> Option<TraceParent> {
-    let (known, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
+    let (prefix, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
     let is_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
-    let (version, id, parent, flags) = (&known[..2], &known[3..35], &known[36..52], &known[53..]);
-    let dashes = [2, 35, 52].iter().all(|&at| known[at] == b'-');
+    let (version, id, parent, flags) =
+        (&prefix[..2], &prefix[3..35], &prefix[36..52], &prefix[53..]);
+    let dashes = [2, 35, 52].iter().all(|&at| prefix[at] == b'-');
     let parts = [version, id, parent, flags];
     let is_long = !rest.is_empty();
     let is_well_formed = dashes
@@ -277,17 +279,18 @@ mod tests {
 
     #[test]
     fn generated_ids_are_unique_hex() {
-        let (one, two) = (IdGenerator::default(), IdGenerator::default());
-        let ids: HashSet<_> = (0..1_000).flat_map(|_| [one.trace_id(), two.trace_id()]).collect();
+        let (first, second) = (IdGenerator::default(), IdGenerator::default());
+        let ids: HashSet<_> =
+            (0..1_000).flat_map(|_| [first.trace_id(), second.trace_id()]).collect();
         assert_eq!(ids.len(), 2_000);
         assert!(ids.iter().flatten().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
     }
 
     #[test]
     fn request_id_is_kept_only_from_trusted_peers() {
-        let given = [("x-request-id", "abc-123")];
-        assert_eq!(value(&rendered(&given, true), "x-request-id"), "abc-123");
-        assert_eq!(value(&rendered(&given, false), "x-request-id").len(), 32);
+        let received = [("x-request-id", "abc-123")];
+        assert_eq!(value(&rendered(&received, true), "x-request-id"), "abc-123");
+        assert_eq!(value(&rendered(&received, false), "x-request-id").len(), 32);
         for bad in ["", "a b", &"x".repeat(129)] {
             assert_eq!(value(&rendered(&[("x-request-id", bad)], true), "x-request-id").len(), 32);
         }
@@ -310,25 +313,32 @@ mod tests {
     #[test]
     fn export_sets_sampled_flag_and_attempt_span() {
         let unsampled = PARENT.replace("-01", "-00");
-        for (given, sampled, flags) in [
+        for (traceparent, sampled, flags) in [
             (PARENT, Some(false), "-00"),
             (&unsampled, Some(true), "-01"),
             ("", Some(true), "-01"),
             ("", Some(false), "-00"),
         ] {
-            let text =
-                rendered_with(&[("traceparent", given)], false, sampled, Some(b"00000000000000ab"));
+            let text = rendered_with(
+                &[("traceparent", traceparent)],
+                false,
+                sampled,
+                Some(b"00000000000000ab"),
+            );
             let parent = value(&text, "traceparent");
-            assert_eq!(&parent[35..], format!("-00000000000000ab{flags}"), "{given}");
+            assert_eq!(&parent[35..], format!("-00000000000000ab{flags}"), "{traceparent}");
         }
         let half = TraceSampling::new(500_000).expect("a half");
-        let of = |given: &str, draw: u32| {
+        let sampled_with = |traceparent: &str, draw: u32| {
             let mut headers = HeaderMap::new();
-            headers.insert(TRACEPARENT, given.parse().expect("a value"));
+            headers.insert(TRACEPARENT, traceparent.parse().expect("a value"));
             is_sampled(half, &headers, || draw)
         };
-        assert!(of(PARENT, 999_999) && !of(&unsampled, 0), "as the parent says");
-        assert!(of("", 499_999) && !of("", 500_000), "as chance has it");
+        assert!(
+            sampled_with(PARENT, 999_999) && !sampled_with(&unsampled, 0),
+            "the parent decides"
+        );
+        assert!(sampled_with("", 499_999) && !sampled_with("", 500_000), "the draw decides");
     }
 
     #[test]

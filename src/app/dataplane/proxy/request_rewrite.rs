@@ -58,7 +58,7 @@ fn protect_from_connection_header(request: &mut Request<()>, changes: &HeaderMut
     };
     let headers = request.headers_mut();
     headers.remove(CONNECTION);
-    if let Some(remaining) = remaining.filter(|kept| !kept.is_empty()) {
+    if let Some(remaining) = remaining.filter(|value| !value.is_empty()) {
         headers.insert(CONNECTION, remaining);
     }
 }
@@ -75,7 +75,7 @@ mod tests {
         let builder = Request::builder().header("connection", "close, X-Env").header("x-env", "b");
         let mut request = builder.header("connection", "x-other").body(()).expect("a request");
         protect_from_connection_header(&mut request, &changes);
-        let left: Vec<_> = request.headers().get_all(CONNECTION).iter().collect();
-        assert_eq!(left, ["close, x-other"]);
+        let remaining: Vec<_> = request.headers().get_all(CONNECTION).iter().collect();
+        assert_eq!(remaining, ["close, x-other"]);
     }
 }

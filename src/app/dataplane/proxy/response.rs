@@ -9,6 +9,7 @@ use crate::app::dataplane::worker::WorkerView;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::net::upstream::ReceivedBody;
 
+use super::affinity::CookieContext;
 use super::attempt_guard::AttemptGuard;
 use super::body::ProxyBody;
 use super::retry_loop::RetryLoop;
@@ -105,9 +106,14 @@ fn set_affinity_cookie(
 ) {
     if let Some(affinity) = &retry_loop.affinity {
         let (pool, local) = view.pool(retry_loop.route);
-        let is_tls = retry_loop.downstream.origin.scheme == "https";
-        let now_us = retry_loop.worker.shared.micros(Instant::now());
-        let facts = (status, is_tls, view.tag().is_some(), now_us);
-        affinity.set_cookie((pool, &local.meter), guard, facts, headers);
+        let context = CookieContext {
+            pool,
+            meter: &local.meter,
+            status,
+            is_tls: retry_loop.downstream.origin.scheme == "https",
+            is_tagged: view.tag().is_some(),
+            now_us: retry_loop.worker.shared.micros(Instant::now()),
+        };
+        affinity.set_cookie(&context, guard, headers);
     }
 }

@@ -82,9 +82,9 @@ impl StartedResponse {
             head.headers.remove(TRAILER);
         }
         if exchange.has_complete_body(&head) {
-            let whole = exchange.into_complete_body(&head, guard.connections());
+            let complete = exchange.into_complete_body(&head, guard.connections());
             guard.on_complete();
-            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, whole)));
+            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, complete)));
         }
         let is_sent = exchange.is_sent();
         let rest = if is_sent { None } else { Some(outgoing.take_rest()) };
@@ -95,11 +95,12 @@ impl StartedResponse {
         if !is_sent {
             return Ok(BodyProgress::Ready(UpstreamResponse::streaming(head, body)));
         }
-        if let Some(whole) = body.try_complete().map_err(body_error)? {
+        if let Some(complete) = body.try_complete().map_err(body_error)? {
             guard.on_complete();
-            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, whole)));
+            return Ok(BodyProgress::Ready(UpstreamResponse::complete(head, complete)));
         }
-        let is_small = body.remaining().is_some_and(|left| left <= MAX_BUFFERED_RESPONSE_BYTES);
+        let is_small =
+            body.remaining().is_some_and(|remaining| remaining <= MAX_BUFFERED_RESPONSE_BYTES);
         if is_small && upstream.is_idempotent && outgoing.is_replayable() {
             Ok(BodyProgress::Buffering(BufferingResponse { head, body, abort_epoch }))
         } else {
@@ -125,20 +126,20 @@ impl BufferingResponse {
         mut self,
         guard: &AttemptGuard,
     ) -> Result<UpstreamResponse, AttemptError> {
-        let whole: Result<Bytes, ResponseBodyError> = tokio::select! {
+        let complete: Result<Bytes, ResponseBodyError> = tokio::select! {
             biased;
-            whole = self.body.collect() => whole,
+            complete = self.body.collect() => complete,
             () = guard.connections().wait_for_abort(self.abort_epoch, true) => {
                 return Err(AttemptError::Aborted { reached: RequestExposure::MaybeSent });
             }
         };
-        let whole = whole.map_err(body_error)?;
+        let complete = complete.map_err(body_error)?;
         guard.on_complete();
         if self.body.has_trailers() {
-            self.body.restore(whole);
+            self.body.restore(complete);
             return Ok(UpstreamResponse::streaming(self.head, self.body));
         }
-        Ok(UpstreamResponse::complete(self.head, whole))
+        Ok(UpstreamResponse::complete(self.head, complete))
     }
 }
 

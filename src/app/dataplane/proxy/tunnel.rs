@@ -50,7 +50,7 @@ impl TunnelSetup {
         let traffic =
             TunnelTraffic { last_activity: Cell::new(Instant::now()), record: record.as_deref() };
         ending_recorder.ending = tokio::select! {
-            ended = copy_bidirectional(&mut client, &mut endpoint, &traffic) => ended,
+            ending = copy_bidirectional(&mut client, &mut endpoint, &traffic) => ending,
             is_drained = guard.connections().wait_for_tunnel_end(abort_epoch) => {
                 Some(if is_drained { RequestEnding::Drained } else { RequestEnding::Cut })
             }

@@ -16,6 +16,7 @@ use crate::app::dataplane::listener_config::ListenerConfig;
 use crate::app::dataplane::shared::{InstanceShared, Listener};
 use crate::app::ops::metrics::families;
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
+use crate::net::upstream::DownstreamAddresses;
 
 use super::client_connections::{
     ClientConnection, CloseReason, ConnectionCommand, ConnectionGuard, DRAIN_GRACE,
@@ -66,10 +67,11 @@ pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: 
             () = close.cancelled() => break,
         };
         match accepted {
-            Ok(accepted) => accept_loop.add_connection(accepted),
+            Ok((stream, peer)) => accept_loop.add_connection(stream, peer),
             Err(_) => {
-                worker
-                    .warn_rate_limited("a client cannot be accepted: out of descriptors or memory");
+                worker.warn_rate_limited(
+                    "no connection can be accepted: out of descriptors or memory",
+                );
                 sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
@@ -78,9 +80,9 @@ pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: 
     while accept_loop.has_capacity()
         && let Ok((stream, peer)) = listener.accept()
     {
-        let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = taken {
-            accept_loop.add_connection((stream, peer));
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            accept_loop.add_connection(stream, peer);
         }
     }
 }
@@ -112,7 +114,7 @@ impl AcceptLoop<'_> {
     }
 
     /// Adds a connection if its listener is below the limit or an idle connection can be evicted.
-    fn add_connection(&mut self, (stream, peer): (TcpStream, SocketAddr)) {
+    fn add_connection(&mut self, stream: TcpStream, peer: SocketAddr) {
         let Self { worker, connections, listener_config, .. } = *self;
         let Some(local) = self.local.or_else(|| stream.local_addr().ok()) else { return };
         let max_connections = worker.view().http_policy.limits.connections;
@@ -127,13 +129,14 @@ impl AcceptLoop<'_> {
         {
             connections.fetch_sub(1, Relaxed);
             families::CLIENT_CONNECTIONS_REFUSED.handle().increment(1);
-            worker.warn_rate_limited("a client is turned away: `limits.connections` is reached");
+            worker.warn_rate_limited("a connection is refused: `limits.connections` is reached");
             let _ = stream.set_zero_linger();
             return;
         }
         let descriptor = worker.shared.descriptors.acquire_client();
         let guard = worker.client_connections.add(Arc::clone(connections), descriptor, now);
-        let addresses = (peer, local);
+        // A socket from another process may be dual-stack.
+        let addresses = DownstreamAddresses { remote: canonical(peer), local: canonical(local) };
         let serving = serve_connection(
             Rc::clone(worker),
             stream,
@@ -148,12 +151,10 @@ impl AcceptLoop<'_> {
 async fn serve_connection(
     worker: Rc<Worker>,
     stream: TcpStream,
-    addresses: (SocketAddr, SocketAddr),
+    addresses: DownstreamAddresses,
     listener_config: Arc<ListenerConfig>,
     guard: ConnectionGuard,
 ) {
-    // A socket from another process may be dual-stack.
-    let addresses = (canonical(addresses.0), canonical(addresses.1));
     let limits = worker.view().http_policy.limits.clone();
     // A connection that is accepted during a drain still gets one response.
     let is_late = worker.is_draining.get();

@@ -192,8 +192,8 @@ impl ClientConnections {
         now: Instant,
     ) -> bool {
         loop {
-            while let Some((connection, turn)) = candidates.candidates.pop() {
-                if connection.activity.last_activity() == turn && connection.is_evictable(now) {
+            while let Some((connection, sequence)) = candidates.candidates.pop() {
+                if connection.activity.last_activity() == sequence && connection.is_evictable(now) {
                     connection.release_listener_slot();
                     connection.close(reason);
                     return true;
@@ -230,17 +230,20 @@ impl ClientConnections {
         count: impl Fn(usize) -> usize,
     ) -> Vec<(Rc<ClientConnection>, u64)> {
         let connections = self.connections.borrow();
-        let turns = |(index, connection): (usize, &Rc<ClientConnection>)| {
+        let numbered = |(index, connection): (usize, &Rc<ClientConnection>)| {
             is_candidate(connection).then(|| (connection.activity.last_activity(), index))
         };
-        let mut found: Vec<_> = connections.iter().enumerate().filter_map(turns).collect();
+        let mut found: Vec<_> = connections.iter().enumerate().filter_map(numbered).collect();
         let count = count(found.len());
         if count < found.len() {
             found.select_nth_unstable(count);
             found.truncate(count);
         }
-        found.sort_unstable_by_key(|&(turn, _)| Reverse(turn));
-        found.into_iter().map(|(turn, index)| (Rc::clone(&connections[index]), turn)).collect()
+        found.sort_unstable_by_key(|&(sequence, _)| Reverse(sequence));
+        found
+            .into_iter()
+            .map(|(sequence, index)| (Rc::clone(&connections[index]), sequence))
+            .collect()
     }
 
     /// Returns when a connection closes.
@@ -316,7 +319,7 @@ impl ClientConnection {
     }
 
     fn is_from_listener(&self, listener: &Arc<AtomicUsize>) -> bool {
-        self.listener_count.borrow().as_ref().is_some_and(|counted| Arc::ptr_eq(counted, listener))
+        self.listener_count.borrow().as_ref().is_some_and(|count| Arc::ptr_eq(count, listener))
     }
 
     /// Whether an eviction loses no request and no part of one.
@@ -338,8 +341,8 @@ impl ClientConnection {
         match (self.activity.phase(), self.close_reason.get()) {
             (_, Some(CloseReason::HeaderTimeout)) | (ConnectionPhase::Busy, _) => None,
             (ConnectionPhase::Idle, _) => {
-                let (turn, since) = self.last_seen.get();
-                if turn != self.activity.last_activity() {
+                let (sequence, since) = self.last_seen.get();
+                if sequence != self.activity.last_activity() {
                     self.last_seen.set((self.activity.last_activity(), now));
                     return None;
                 }
@@ -383,7 +386,7 @@ impl ClientConnection {
             return Poll::Ready(command);
         }
         let mut waker = self.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending

@@ -29,8 +29,8 @@ impl EndpointPools {
     }
 
     pub(super) fn retain(&mut self, should_keep: impl Fn(&Rc<ConnectionPool>) -> bool) {
-        self.0.iter_mut().for_each(|connections| {
-            connections.take_if(|home| !should_keep(home));
+        self.0.iter_mut().for_each(|slot| {
+            slot.take_if(|pool| !should_keep(pool));
         });
     }
 }

@@ -21,6 +21,7 @@ use crate::logic::model::server_tls::DEFAULT_HANDSHAKE_TIMEOUT;
 use crate::net::client_stream::{ClientStream, WriteTimeoutStream};
 use crate::net::inbound::tls::AcceptedTls;
 use crate::net::inbound::{preface, proxy_protocol, tls};
+use crate::net::upstream::DownstreamAddresses;
 
 /// A connection that is ready for requests.
 pub(super) struct AcceptedConnection {
@@ -39,11 +40,12 @@ pub(super) fn is_plaintext(listener_config: &ListenerConfig) -> bool {
 /// Prepares an accepted connection from `peer` to `local`; `None` if it is refused or closed.
 pub(super) async fn establish(
     mut stream: TcpStream,
-    (peer, local): (SocketAddr, SocketAddr),
+    addresses: DownstreamAddresses,
     listener_config: &ListenerConfig,
     limits: &ServerLimits,
 ) -> Option<AcceptedConnection> {
-    let since = Instant::now();
+    let began = Instant::now();
+    let DownstreamAddresses { remote: peer, local } = addresses;
     let mut client = Client::new(peer, local);
     if let Some(trusted) = &listener_config.listen.proxy_protocol {
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
@@ -70,9 +72,9 @@ pub(super) async fn establish(
             tls::accept(Arc::clone(config), WriteTimeoutStream::new(stream, limits.write_timeout));
         return Box::pin(tls_handshake(accepting, handshake_timeout, client)).await;
     }
-    let (is_http2, read) = if listener_config.listen.has_http2 {
+    let (is_http2, prefix) = if listener_config.listen.has_http2 {
         // The header timeout includes the preface.
-        let until = since + limits.header_timeout;
+        let until = began + limits.header_timeout;
         match timeout_at(until.into(), preface::sniff_http_version(&mut stream)).await {
             Ok(Ok(Some(started))) => (started.is_http2, started.prefix),
             _ => return None,
@@ -80,8 +82,8 @@ pub(super) async fn establish(
     } else {
         (false, Bytes::new())
     };
-    let stream = ClientStream::plain(WriteTimeoutStream::new(stream, limits.write_timeout), read);
-    Some(AcceptedConnection { stream, client: Rc::new(client), is_http2, waiting_since: since })
+    let stream = ClientStream::plain(WriteTimeoutStream::new(stream, limits.write_timeout), prefix);
+    Some(AcceptedConnection { stream, client: Rc::new(client), is_http2, waiting_since: began })
 }
 
 async fn tls_handshake(

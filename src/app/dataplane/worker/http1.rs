@@ -49,20 +49,22 @@ pub(super) async fn serve(
     is_late: bool,
     limits: &ServerLimits,
 ) {
-    let AcceptedConnection { stream, client, waiting_since: since, .. } = accepted;
+    let AcceptedConnection { stream, client, waiting_since, .. } = accepted;
     let peer = client.address;
     let service = service_fn(|request| {
-        let leaving = Rc::clone(worker);
+        let service_worker = Rc::clone(worker);
         let active_request = client_connection.begin_request();
         proxy::handle(Rc::clone(worker), Rc::clone(&client), request, move |mut response| {
             // Without the header, a client might send its next request on a connection that closes.
-            if leaving.is_draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if service_worker.is_draining.get()
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response.map(|body| TrackedBody::new(body, active_request))
         })
     });
-    client_connection.start_timing(since);
+    client_connection.start_timing(waiting_since);
     let stream = TrackedStream::new(
         stream,
         Arc::clone(client_connection.activity()),

@@ -180,7 +180,7 @@ impl Worker {
     pub fn warn_rate_limited(&self, message: &str) {
         let now = Instant::now();
         let last = self.last_warning.get();
-        if last.is_none_or(|said| now.saturating_duration_since(said) >= WARNING_INTERVAL) {
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL) {
             self.last_warning.set(Some(now));
             tracing::warn!("{message}");
         }

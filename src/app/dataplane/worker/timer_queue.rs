@@ -58,7 +58,7 @@ impl TimerQueue {
             .borrow()
             .all
             .iter()
-            .filter_map(|p| p.waker.as_ref())
+            .filter_map(|slot| slot.waker.as_ref())
             .for_each(Waker::wake_by_ref);
     }
 
@@ -67,7 +67,7 @@ impl TimerQueue {
         let mut sleep = pin!(sleep_until(Instant::now().into()));
         poll_fn(|cx| {
             let mut driver_waker = self.driver_waker.borrow_mut();
-            if !driver_waker.as_ref().is_some_and(|keeper| keeper.will_wake(cx.waker())) {
+            if !driver_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 *driver_waker = Some(cx.waker().clone());
             }
             loop {
@@ -102,7 +102,7 @@ impl TimerQueue {
 
     /// Wakes the driver if `due` is before its next scan.
     fn schedule(&self, due: Instant) {
-        if self.armed_for.get().is_none_or(|set_for| due < set_for) {
+        if self.armed_for.get().is_none_or(|armed_for| due < armed_for) {
             self.armed_for.set(Some(due));
             if let Some(driver_waker) = &*self.driver_waker.borrow() {
                 driver_waker.wake_by_ref();
@@ -194,10 +194,10 @@ mod tests {
                 })
             });
             for wait in waits {
-                let (asked, waited) = wait.await.expect("rung");
-                assert!((ms(asked)..LONG).contains(&waited), "{asked} {waited:?}");
+                let (wanted, waited) = wait.await.expect("fired");
+                assert!((ms(wanted)..LONG).contains(&waited), "{wanted} {waited:?}");
             }
-            assert_eq!(queue.slots.borrow().free.len(), 5, "all places are given back");
+            assert_eq!(queue.slots.borrow().free.len(), 5, "all slots are free again");
         })
         .await;
     }

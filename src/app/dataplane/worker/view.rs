@@ -52,7 +52,7 @@ impl WorkerView {
     pub fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, shared: &InstanceShared) -> Self {
         let local = |(index, pool): (usize, &Arc<PoolView>)| {
             let same_index = previous.and_then(|before| before.pools.get(index));
-            let existing = same_index.filter(|known| known.name == pool.spec.name).or_else(|| {
+            let existing = same_index.filter(|local| local.name == pool.spec.name).or_else(|| {
                 previous.and_then(|before| before.pools.iter().find(|p| p.name == pool.spec.name))
             });
             let Some(existing) = existing else {

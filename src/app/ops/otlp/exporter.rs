@@ -112,15 +112,15 @@ impl SpanExporter<'_> {
 
     /// Waits for spans, then for more of them until the batch is full or its delay has passed.
     async fn collect_batch(&mut self, batch: &mut Vec<Span>) {
-        let first = tokio::select! {
-            story = self.traces.recv() => story,
+        let first_trace = tokio::select! {
+            trace = self.traces.recv() => trace,
             _ = self.deadline.wait_for(Option::is_some) => return,
         };
-        let Some(first) = first else { return };
-        self.push_spans(batch, &first);
+        let Some(trace) = first_trace else { return };
+        self.push_spans(batch, &trace);
         let until = Instant::now() + BATCH_DELAY;
-        let at_most = self.exports.target().map_or(1, |target| target.batch_spans);
-        while !self.drain_queue(batch, at_most) || batch.len() < at_most {
+        let max_spans = self.exports.target().map_or(1, |target| target.batch_spans);
+        while !self.drain_queue(batch, max_spans) || batch.len() < max_spans {
             let now = Instant::now();
             if now >= until {
                 return;
@@ -132,9 +132,9 @@ impl SpanExporter<'_> {
         }
     }
 
-    /// Takes about `at_most` spans from the queue. Returns whether the batch has any.
-    fn drain_queue(&mut self, batch: &mut Vec<Span>, at_most: usize) -> bool {
-        while batch.len() < at_most
+    /// Takes about `max_spans` spans from the queue. Returns whether the batch has any.
+    fn drain_queue(&mut self, batch: &mut Vec<Span>, max_spans: usize) -> bool {
+        while batch.len() < max_spans
             && let Ok(trace) = self.traces.try_recv()
         {
             self.push_spans(batch, &trace);
@@ -151,15 +151,15 @@ impl SpanExporter<'_> {
     async fn export_batch(&mut self, mut target: Arc<OtlpConfig>, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let body = Bytes::from(build_request(&target, spans).encode_to_vec());
-        let (began, mut wait) = (Instant::now(), INITIAL_BACKOFF);
+        let (began, mut backoff) = (Instant::now(), INITIAL_BACKOFF);
         loop {
-            let again = match self.post_batch(&target, body.clone()).await {
-                Some(Ok(answer)) => match classify_response(&answer) {
-                    ExportResult::Accepted { rejected, message: words } => {
-                        return self.record_accepted(count, rejected.min(count), &words);
+            let retry_after = match self.post_batch(&target, body.clone()).await {
+                Some(Ok(response)) => match classify_response(&response) {
+                    ExportResult::Accepted { rejected, message } => {
+                        return self.record_accepted(count, rejected.min(count), &message);
                     }
                     ExportResult::Rejected => {
-                        let status = answer.status;
+                        let status = response.status;
                         self.warn_rate_limited(
                             &target,
                             &format!("the collector refuses spans: {status}"),
@@ -167,7 +167,7 @@ impl SpanExporter<'_> {
                         return self.exports.count_dropped(SpanDropReason::Rejected, count);
                     }
                     ExportResult::Retry(after) => {
-                        let status = answer.status;
+                        let status = response.status;
                         self.warn_rate_limited(
                             &target,
                             &format!("the collector is not ready: {status}"),
@@ -180,12 +180,15 @@ impl SpanExporter<'_> {
                     None
                 }
                 None => {
-                    self.warn_rate_limited(&target, "spans cannot be exported: no answer in time");
+                    self.warn_rate_limited(
+                        &target,
+                        "spans cannot be exported: no response in time",
+                    );
                     None
                 }
             };
-            let pause = again.unwrap_or_else(|| wait.mul_f64(0.5 + self.rng.f64() / 2.0));
-            wait = (wait * 2).min(MAX_BACKOFF);
+            let pause = retry_after.unwrap_or_else(|| backoff.mul_f64(0.5 + self.rng.f64() / 2.0));
+            backoff = (backoff * 2).min(MAX_BACKOFF);
             let pause = pause.min(MAX_BACKOFF);
             if began.elapsed() + pause > BATCH_TIMEOUT || self.deadline.borrow().is_some() {
                 return self.exports.count_dropped(SpanDropReason::Unreachable, count);
@@ -206,17 +209,17 @@ impl SpanExporter<'_> {
         target: &Arc<OtlpConfig>,
         body: Bytes,
     ) -> Option<Result<PostResponse, PostError>> {
-        if self.client.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, target)) {
-            let poster = PostClient::new(
+        if self.client.as_ref().is_none_or(|(current, _)| !Arc::ptr_eq(current, target)) {
+            let client = PostClient::new(
                 target.endpoint.clone(),
                 request_headers(target),
                 target.tls.clone(),
             );
-            self.client = Some((Arc::clone(target), poster));
+            self.client = Some((Arc::clone(target), client));
         }
-        let (_, poster) = self.client.as_mut()?;
+        let (_, client) = self.client.as_mut()?;
         let mut end = self.deadline.clone();
-        let over = async {
+        let deadline_passed = async {
             let until = end.wait_for(Option::is_some).await.ok().and_then(|until| *until);
             match until {
                 Some(until) => sleep_until(until).await,
@@ -224,8 +227,8 @@ impl SpanExporter<'_> {
             }
         };
         tokio::select! {
-            answer = timeout(target.timeout, poster.post(body)) => answer.ok(),
-            () = over => None,
+            response = timeout(target.timeout, client.post(body)) => response.ok(),
+            () = deadline_passed => None,
         }
     }
 
@@ -236,20 +239,20 @@ impl SpanExporter<'_> {
         }
         if rejected > 0 || !message.is_empty() {
             let message: String = message.chars().take(MAX_LOGGED_MESSAGE_CHARS).collect();
-            self.log_rate_limited(|| tracing::warn!(rejected, message, "the collector says"));
+            self.log_rate_limited(|| tracing::warn!(rejected, message, "message of the collector"));
         }
     }
 
-    fn warn_rate_limited(&mut self, target: &OtlpConfig, what: &str) {
-        self.log_rate_limited(|| tracing::warn!(endpoint = %target.endpoint, "{what}"));
+    fn warn_rate_limited(&mut self, target: &OtlpConfig, message: &str) {
+        self.log_rate_limited(|| tracing::warn!(endpoint = %target.endpoint, "{message}"));
     }
 
     /// Logs unless a message was logged a moment ago.
-    fn log_rate_limited(&mut self, say: impl FnOnce()) {
+    fn log_rate_limited(&mut self, log: impl FnOnce()) {
         let now = Instant::now();
         if self.last_warning.is_none_or(|last| now - last >= WARNING_INTERVAL) {
             self.last_warning = Some(now);
-            say();
+            log();
         }
     }
 }

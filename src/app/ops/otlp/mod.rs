@@ -69,7 +69,7 @@ pub struct TraceQueue {
 
 impl Default for TraceQueue {
     fn default() -> Self {
-        let (traces, work) = mpsc::unbounded_channel();
+        let (traces, receiver) = mpsc::unbounded_channel();
         Self {
             traces,
             queued: AtomicUsize::new(0),
@@ -78,7 +78,7 @@ impl Default for TraceQueue {
             dropped: Default::default(),
             target: Mutex::default(),
             deadline: watch::Sender::new(None),
-            receiver: Mutex::new(Some(work)),
+            receiver: Mutex::new(Some(receiver)),
             exporter_ended: Mutex::default(),
         }
     }
@@ -89,12 +89,12 @@ pub fn set_target(queue: &Arc<TraceQueue>, target: Option<&OtlpConfig>) {
     let Some(target) = target else { return };
     queue.capacity.store(target.queue_spans, Relaxed);
     *lock(&queue.target) = Some(Arc::new(target.clone()));
-    let Some(work) = lock(&queue.receiver).take() else { return };
+    let Some(receiver) = lock(&queue.receiver).take() else { return };
     let (end, ended) = blocking::channel();
     let exported_queue = Arc::clone(queue);
     let thread = std::thread::Builder::new().name("otlp".to_owned());
     let started = thread.spawn(move || {
-        exporter::run_exporter(&exported_queue, work);
+        exporter::run_exporter(&exported_queue, receiver);
         let _ = end.send(());
     });
     match started {
@@ -127,8 +127,8 @@ impl TraceQueue {
         }
     }
 
-    fn count_dropped(&self, why: SpanDropReason, spans: u64) {
-        self.dropped[why as usize].fetch_add(spans, Relaxed);
+    fn count_dropped(&self, reason: SpanDropReason, spans: u64) {
+        self.dropped[reason as usize].fetch_add(spans, Relaxed);
     }
 
     fn target(&self) -> Option<Arc<OtlpConfig>> {

@@ -201,21 +201,22 @@ impl<F: Future> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let run = self.project();
-        let write_timer = run.write_timer;
-        let is_over = write_timer.as_mut().is_some_and(|clock| clock.as_mut().poll(cx).is_ready());
-        if run.future.poll(cx).is_ready() {
+        let task = self.project();
+        let write_timer = task.write_timer;
+        let has_timed_out =
+            write_timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        if task.future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if run.active.stream.phase.get() != StreamPhase::Sending {
+        if task.active.stream.phase.get() != StreamPhase::Sending {
             *write_timer = None;
             return Poll::Pending;
         }
-        if is_over {
+        if has_timed_out {
             return Poll::Ready(());
         }
         // A wake-up by anything but the timer means progress.
-        let timeout = run.active.tracker.write_timeout;
+        let timeout = task.active.tracker.write_timeout;
         let write_timer = write_timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
         write_timer.as_mut().reset(Instant::now() + timeout);
         write_timer.as_mut().poll(cx)
