@@ -125,7 +125,7 @@ struct ForwardedHop<'a> {
     host: Option<&'a str>,
 }
 
-/// Follows X-Forwarded-For.
+/// The origin by X-Forwarded-For and its companions.
 fn client_from_x_forwarded(
     headers: &HeaderMap,
     peer: IpAddr,
@@ -150,7 +150,7 @@ fn client_from_x_forwarded(
     }
 }
 
-/// Follows Forwarded (RFC 7239 4).
+/// The origin by Forwarded (RFC 7239 4).
 fn client_from_forwarded(
     headers: &HeaderMap,
     peer: IpAddr,

@@ -88,8 +88,8 @@ impl PendingResponse {
         .await
     }
 
-    /// Another endpoint has responded: this attempt goes on only to find out whether its endpoint is
-    /// slow, and is withdrawn at the slow bound.
+    /// Another endpoint has responded: this attempt goes on only to find out whether its endpoint
+    /// is slow, and is withdrawn at the slow bound.
     pub(super) fn observe_in_background(mut self: Box<Self>, guard: AttemptGuard) {
         if self.response_timeout.is_slow() {
             return;

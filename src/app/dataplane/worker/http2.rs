@@ -87,13 +87,10 @@ pub(super) async fn serve(
     is_late: bool,
     limits: ServerLimits,
 ) {
-    let AcceptedConnection { stream, client, waiting_since, .. } = accepted;
+    let AcceptedConnection { stream, client, waiting_since: since, .. } = accepted;
     let ServerLimits { header_timeout, idle_timeout, write_timeout, .. } = limits;
-    let tracker = Rc::new(StreamTracker::new(
-        Rc::clone(client_connection),
-        write_timeout,
-        waiting_since.into(),
-    ));
+    let tracker =
+        Rc::new(StreamTracker::new(Rc::clone(client_connection), write_timeout, since.into()));
     let peer = client.address;
     let streams = StreamExecutor::new(Rc::clone(&tracker), worker.tasks.clone());
     let service = service_fn(|request| {

@@ -14,7 +14,7 @@ use crate::net::upstream::ResponseBodyError;
 
 use super::ProxyBody;
 
-/// Wraps the body of the response to a `method` request, so that `record` sees its bytes and its end.
+/// Wraps the body of the response to a `method` request, so that `record` sees its bytes and end.
 pub(in crate::app::dataplane::proxy) fn record_response(
     record: &Rc<AccessRecord>,
     method: &Method,
