@@ -21,6 +21,7 @@ use crate::logic::request::rate_limit::RateLimiter;
 use crate::logic::request::retry::InFlightPolicy;
 use crate::logic::routing::RouteSpec;
 use crate::logic::steering::affinity::{CookieSecrets, SessionAffinity};
+use crate::net::upstream::ConnectionPool;
 
 use super::access::AccessLogQueue;
 use super::cookie_keys::instance_secret;
@@ -80,6 +81,14 @@ pub struct WorkerReport {
     /// The drill of the request or connection. Endpoint identities are those of its director.
     pub drill: Option<DrillId>,
     pub evidence: WorkerEvidence,
+}
+
+impl WorkerReport {
+    /// Evidence from `connections`, with their tag.
+    pub fn new(connections: &ConnectionPool, evidence: WorkerEvidence) -> Self {
+        let drill = connections.fault_injection.as_ref().map(|injection| injection.drill);
+        Self { drill, evidence }
+    }
 }
 
 /// Evidence from a worker's traffic.

@@ -17,17 +17,8 @@ use crate::logic::orders::OperatorOrder;
 use super::fault::DrillFault;
 use super::id::DrillId;
 use super::plan::{CoveredPool, DrillPlan};
-use super::run::DrillMilestone;
+use super::progress::{DrillMilestone, DrillProgress};
 use super::view::{DrillCounters, DrillCounts, DrillView};
-
-/// What one turn of the drill's director showed.
-#[derive(Debug, Default)]
-pub struct DrillProgress {
-    pub milestones: Vec<DrillMilestone>,
-    pub has_published: bool,
-    /// The real event that ends the drill, if there was one.
-    pub interruption: Option<String>,
-}
 
 /// A drill from the time that it takes requests to its end.
 #[derive(Debug)]

@@ -15,20 +15,22 @@ mod id;
 mod length;
 mod load_sampling;
 mod plan;
+mod progress;
 mod run;
 #[cfg(test)]
 mod tests;
 mod view;
 
-pub use active::{ActiveDrill, DrillOrigin, DrillProgress, interruption_reason};
+pub use active::{ActiveDrill, DrillOrigin, interruption_reason};
 pub use calendar::{PracticeCalendar, PracticeSchedule, Recurrence, WeeklyTime, WeeklyWindow};
 pub use fault::{DrillFault, FaultEffect};
 pub use id::DrillId;
 pub use length::{LENGTH_RANGE, parse_duration};
 pub use load_sampling::LoadSampling;
 pub use plan::{CoveredPool, DrillPlan, FailureBudget, HeaderMatch, SharePercent};
+pub use progress::{DrillMilestone, DrillProgress};
 pub use run::{
-    DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillMilestone, DrillOutcome,
-    DrillPrediction, DrillRun, DrillSample, DrillStage, DrillTimeline,
+    DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillOutcome, DrillPrediction, DrillRun,
+    DrillSample, DrillStage, DrillTimeline,
 };
 pub use view::{DrillCounters, DrillCounts, DrillView, ShareSampler};

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::active::DrillProgress;
 use super::id::DrillId;
 use super::plan::DrillPlan;
+use super::progress::{DrillMilestone, DrillProgress};
 use super::view::DrillCounts;
 use crate::logic::overload::remaining_capacity::PoolCapacity;
 
@@ -132,17 +132,6 @@ impl DrillTimeline {
         let onset = self.onset?;
         Some(self.last_failure.map_or(Duration::ZERO, |last| last.saturating_duration_since(onset)))
     }
-}
-
-/// Progress shown by the drill's director.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrillMilestone {
-    /// An endpoint is suspect.
-    Suspect,
-    /// All target endpoints have a verdict.
-    Verdict,
-    /// A snapshot was published.
-    Published,
 }
 
 /// Predicted detection window: the largest of the pools in the drill.

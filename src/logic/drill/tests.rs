@@ -23,15 +23,14 @@ fn plan(fault: DrillFault, percent: u32) -> DrillPlan {
 }
 
 fn capacity(lost: u64, left: u64) -> PoolCapacity {
-    let pool = PoolCapacity {
+    PoolCapacity {
         pool: "web".into(),
         lost_weight: lost,
         remaining_weight: left,
         lost_in_flight: 10,
         remaining_in_flight: 20,
         remaining_limit: None,
-    };
-    pool
+    }
 }
 
 fn prediction(worst_ms: u64) -> DrillPrediction {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::app::dataplane::access::AttemptRecordHandle;
 use crate::app::dataplane::proxy::SpanId;
 use crate::app::dataplane::request_metrics::RoutePoolMetrics;
-use crate::app::dataplane::shared::WorkerEvidence;
+use crate::app::dataplane::shared::{WorkerEvidence, WorkerReport};
 use crate::app::dataplane::worker::{TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
@@ -207,7 +207,8 @@ impl AttemptGuard {
         let endpoint = self.connections.target.id;
         let began = self.began;
         let evidence = WorkerEvidence::TrafficFailed { endpoint, failure, began };
-        if !self.worker.report(&self.connections, evidence) {
+        let report = WorkerReport::new(&self.connections, evidence);
+        if !self.worker.shared.send_report(report) {
             self.connections.target.stats.clear_error_report();
         }
     }

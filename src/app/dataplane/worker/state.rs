@@ -9,18 +9,23 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use fastrand::Rng;
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::dataplane::access::AccessRecordSink;
 use crate::app::dataplane::proxy::{IdGenerator, LocalReplyReason, MirrorLimiter};
-use crate::app::dataplane::shared::InstanceShared;
+use crate::app::dataplane::shared::{EndpointAbort, FaultInjectionEnd, InstanceShared};
 use crate::logic::model::id::EndpointId;
+use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
+use crate::logic::routing::PoolRoute;
+use crate::net::upstream::ConnectionPool;
 
 use super::client_connections::{ClientConnections, CloseReason, EvictionCandidates};
 use super::tags::{TaggedPools, WorkerViews};
 use super::timer_queue::TimerQueue;
+use super::view::WorkerView;
 
 /// Interval of checks for free descriptors and memory.
 pub(super) const CAPACITY_RETRY_INTERVAL: Duration = Duration::from_millis(10);
@@ -35,8 +40,8 @@ pub struct Worker {
     pub mirror_limiter: Rc<MirrorLimiter>,
     /// Timers of waiting requests.
     pub timers: TimerQueue,
-    pub(super) views: RefCell<WorkerViews>,
-    pub(super) endpoint_pools: RefCell<TaggedPools>,
+    views: RefCell<WorkerViews>,
+    endpoint_pools: RefCell<TaggedPools>,
     rng: RefCell<Rng>,
     scratch: RefCell<BytesMut>,
     /// Cancelled when the worker stops accepting connections.
@@ -93,6 +98,53 @@ impl Worker {
     pub(super) fn drain(&self) {
         self.stop_accepting();
         self.client_connections.drain();
+    }
+
+    /// Production's current view. Costs one load unless control has published since the last call.
+    pub fn view(&self) -> Rc<WorkerView> {
+        self.views.borrow_mut().production(&self.shared)
+    }
+
+    /// The current view with the tag of `old`; production's if there is none any more.
+    pub fn latest_view(&self, old: &WorkerView) -> Rc<WorkerView> {
+        self.views.borrow_mut().latest(old, &self.shared)
+    }
+
+    /// The tagged view that steers this request; `None` if the request is production's.
+    pub fn draw_view(&self, route: &PoolRoute, headers: &HeaderMap) -> Option<Rc<WorkerView>> {
+        let mut views = self.views.borrow_mut();
+        if !views.has_tagged() {
+            return None;
+        }
+        self.with_rng(|rng| views.draw(route, headers, rng))
+    }
+
+    /// This worker's connections to `target`, an endpoint of `pool` in `view`.
+    pub fn connections_to(
+        &self,
+        target: &Target,
+        pool: &PoolView,
+        view: &WorkerView,
+    ) -> Rc<ConnectionPool> {
+        self.endpoint_pools.borrow_mut().connections_to(target, pool, view, &self.shared)
+    }
+
+    /// Applies a down verdict, so that requests which wait for the endpoint are retried elsewhere.
+    pub(super) fn abort_endpoint(&self, abort: EndpointAbort) {
+        // Aborted requests must not select the endpoint from the old view.
+        let _ = self.view();
+        if self.endpoint_pools.borrow().abort_endpoint(abort) {
+            self.timers.wake_all();
+        }
+    }
+
+    /// Ends an injection, so that requests which wait for an injected response are sent for real.
+    pub(super) fn end_fault_injection(&self, end: FaultInjectionEnd) {
+        // Aborted requests must find production's view.
+        let _ = self.view();
+        if self.endpoint_pools.borrow_mut().end_fault_injection(end) {
+            self.timers.wake_all();
+        }
     }
 
     /// Runs `f` with this worker's random number generator.
@@ -154,7 +206,7 @@ impl Worker {
             &view.http_policy.limits,
             is_under_pressure || is_full,
         );
-        self.maintain_pools(now, is_under_pressure);
+        self.endpoint_pools.borrow_mut().maintain(&self.views.borrow(), now, is_under_pressure);
     }
 
     /// Counts a request that is refused for lack of memory.

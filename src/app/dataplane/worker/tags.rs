@@ -20,7 +20,6 @@ use crate::logic::routing::PoolRoute;
 use crate::net::upstream::{ConnectionPool, FaultInjection, PoolEvent, PoolOptions};
 
 use super::endpoint_pools::EndpointPools;
-use super::state::Worker;
 use super::view::WorkerView;
 
 /// The newest views of a worker.
@@ -68,6 +67,23 @@ impl WorkerViews {
         self.drill = Some((Rc::new(view), sampler));
     }
 
+    /// Production's current view.
+    pub(super) fn production(&mut self, shared: &InstanceShared) -> Rc<WorkerView> {
+        self.refresh(shared);
+        Rc::clone(&self.production)
+    }
+
+    /// The current view with the tag of `old`; production's after the end of a drill.
+    pub(super) fn latest(&mut self, old: &WorkerView, shared: &InstanceShared) -> Rc<WorkerView> {
+        self.refresh(shared);
+        Rc::clone(self.get(old.tag()).unwrap_or(&self.production))
+    }
+
+    /// Whether a drill takes requests.
+    pub(super) fn has_tagged(&self) -> bool {
+        self.drill.is_some()
+    }
+
     /// The view with this tag; `None` if its drill takes no more requests.
     fn get(&self, tag: Option<DrillId>) -> Option<&Rc<WorkerView>> {
         match tag {
@@ -78,7 +94,7 @@ impl WorkerViews {
 
     /// The drill's view if the drill takes this request.
     #[cold]
-    fn draw(
+    pub(super) fn draw(
         &mut self,
         route: &PoolRoute,
         headers: &HeaderMap,
@@ -114,43 +130,21 @@ impl TaggedPools {
     /// The pools of a tag. Those of a drill are empty at first.
     fn get_or_insert(&mut self, tag: Option<DrillId>) -> &mut EndpointPools {
         let Some(id) = tag else { return &mut self.production };
-        let other = self.drill.take_if(|(drill, _)| *drill != id);
-        drop(other);
+        if self.drill.as_ref().is_some_and(|(drill, _)| *drill != id) {
+            self.drill = None;
+        }
         &mut self.drill.get_or_insert_with(|| (id, EndpointPools::default())).1
-    }
-}
-
-impl Worker {
-    /// Production's current view.
-    pub fn view(&self) -> Rc<WorkerView> {
-        let mut views = self.views.borrow_mut();
-        views.refresh(&self.shared);
-        Rc::clone(&views.production)
-    }
-
-    /// The current view with the tag of `old`; production's after the end of a drill.
-    pub fn latest_view(&self, old: &WorkerView) -> Rc<WorkerView> {
-        let mut views = self.views.borrow_mut();
-        views.refresh(&self.shared);
-        Rc::clone(views.get(old.tag()).unwrap_or(&views.production))
-    }
-
-    /// The view that steers a request that a drill takes; `None` if none does.
-    pub fn draw_view(&self, route: &PoolRoute, headers: &HeaderMap) -> Option<Rc<WorkerView>> {
-        let mut views = self.views.borrow_mut();
-        views.drill.as_ref()?;
-        self.with_rng(|rng| views.draw(route, headers, rng))
     }
 
     /// This worker's connections to `target`, an endpoint of `pool` in `view`.
-    pub fn connections_to(
-        &self,
+    pub(super) fn connections_to(
+        &mut self,
         target: &Target,
         pool: &PoolView,
         view: &WorkerView,
+        shared: &Arc<InstanceShared>,
     ) -> Rc<ConnectionPool> {
-        let mut pools = self.endpoint_pools.borrow_mut();
-        let pools = pools.get_or_insert(view.tag());
+        let pools = self.get_or_insert(view.tag());
         if let Some(connections) = pools.get(target.id) {
             connections.set_protocol(&pool.spec.upstream_protocol);
             if let (Some(injection), Some(drill)) = (&connections.fault_injection, view.drill()) {
@@ -158,15 +152,15 @@ impl Worker {
             }
             return Rc::clone(connections);
         }
-        let (shared, drill) = (Arc::clone(&self.shared), view.tag());
+        let (report_queue, drill) = (Arc::clone(shared), view.tag());
         let on_event = move |PoolEvent::IdleClosed(endpoint)| {
             let evidence = WorkerEvidence::IdleClosed { endpoint };
-            shared.send_report(WorkerReport { drill, evidence });
+            report_queue.send_report(WorkerReport { drill, evidence });
         };
         let options = PoolOptions {
             target: target.clone(),
             pool_stats: Arc::clone(&pool.stats),
-            descriptors: Arc::clone(&self.shared.descriptors),
+            descriptors: Arc::clone(&shared.descriptors),
             protocol: &pool.spec.upstream_protocol,
             limits: &pool.spec.limits,
             on_event: Rc::new(on_event),
@@ -182,21 +176,13 @@ impl Worker {
         connections
     }
 
-    /// Reports evidence from `connections` to control. Returns whether the queue had room.
-    pub fn report(&self, connections: &ConnectionPool, evidence: WorkerEvidence) -> bool {
-        let drill = connections.fault_injection.as_ref().map(|injection| injection.drill);
-        self.shared.send_report(WorkerReport { drill, evidence })
-    }
-
-    /// Closes idle connections to an endpoint with a new down verdict, and resends the requests that
-    /// wait for it. A drill's verdict closes no connection, since the endpoint may be well.
-    pub(super) fn abort_endpoint(&self, abort: EndpointAbort) {
+    /// Closes idle connections to an endpoint with a new down verdict, and aborts requests that wait
+    /// for it. A drill's verdict closes no connection, since the endpoint may be well. Returns whether
+    /// waiting requests must be woken.
+    pub(super) fn abort_endpoint(&self, abort: EndpointAbort) -> bool {
         let EndpointAbort { drill, endpoint, waiting } = abort;
-        // A resent request must not find the endpoint in an old view.
-        let _ = self.view();
-        let pools = self.endpoint_pools.borrow();
-        let Some(connections) = pools.get(drill).and_then(|pools| pools.get(endpoint)) else {
-            return;
+        let Some(connections) = self.get(drill).and_then(|pools| pools.get(endpoint)) else {
+            return false;
         };
         if drill.is_none() {
             if waiting.should_abort(false) {
@@ -206,18 +192,17 @@ impl Worker {
         }
         if waiting.should_abort(true) {
             connections.abort_waiting(waiting.should_abort(false));
-            self.timers.wake_all();
         }
+        waiting.should_abort(true)
     }
 
-    /// Ends the fault injection of a drill. Requests that wait for an injected response are sent for
-    /// real; after an interruption all others that can be resent are, too.
-    pub(super) fn end_fault_injection(&self, end: FaultInjectionEnd) {
+    /// Ends the fault injection of a drill. Requests that wait for an injected response are aborted,
+    /// and after an interruption all others that can be resent. Returns whether waiting requests must
+    /// be woken.
+    pub(super) fn end_fault_injection(&mut self, end: FaultInjectionEnd) -> bool {
         let FaultInjectionEnd { drill, is_interrupted } = end;
-        // Resent requests must find production's view.
-        let _ = self.view();
-        let ended = self.endpoint_pools.borrow_mut().drill.take_if(|(id, _)| *id == drill);
-        let Some((_, pools)) = ended else { return };
+        let ended = self.drill.take_if(|(id, _)| *id == drill);
+        let Some((_, pools)) = ended else { return false };
         for connections in pools.iter() {
             let Some(injection) = &connections.fault_injection else { continue };
             injection.is_finished.set(true);
@@ -226,17 +211,14 @@ impl Worker {
                 connections.abort_waiting(seemed_to_fail);
             }
         }
-        self.timers.wake_all();
+        true
     }
 
     /// Closes connections that have been idle for too long, drops pools of removed endpoints, and
     /// decays retry budgets.
-    pub(super) fn maintain_pools(&self, now: Instant, is_under_pressure: bool) {
-        let views = self.views.borrow();
-        let mut pools = self.endpoint_pools.borrow_mut();
-        let TaggedPools { production, drill } = &mut *pools;
-        let tagged = drill.as_mut().map(|(id, pools)| (Some(*id), pools));
-        for (tag, pools) in [(None, production)].into_iter().chain(tagged) {
+    pub(super) fn maintain(&mut self, views: &WorkerViews, now: Instant, is_under_pressure: bool) {
+        let tagged = self.drill.as_mut().map(|(id, pools)| (Some(*id), pools));
+        for (tag, pools) in [(None, &mut self.production)].into_iter().chain(tagged) {
             let Some(view) = views.get(tag) else { continue };
             pools.retain(|connections| {
                 let id = connections.target.id;
