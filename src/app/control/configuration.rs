@@ -34,7 +34,8 @@ impl ControlLoop {
         self.schedule_practice();
     }
 
-    /// Passes `input` to the director, drops connections of probes that are gone, and informs the ledger.
+    /// Passes `input` to the director, drops connections of probes that are gone, and informs the
+    /// ledger.
     pub(super) fn apply_config_input(&mut self, input: Input, config: Config) {
         let mut director = self.admin_state.director_mut();
         director.handle(input, Instant::now());

@@ -87,8 +87,8 @@ pub(super) struct ProbeCompletion {
     outcome: ProbeOutcome,
 }
 
-/// Sends the result when dropped. A probe task that panics thus reports no evidence, and its endpoint
-/// is probed again.
+/// Sends the result when dropped. A probe task that panics thus reports no evidence, and its
+/// endpoint is probed again.
 struct ProbeResultGuard {
     completion: ProbeCompletion,
     results: mpsc::UnboundedSender<ProbeCompletion>,

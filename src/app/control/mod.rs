@@ -1,8 +1,8 @@
 //! The control thread: the sole writer of everything that workers read.
 //!
-//! One loop takes probe results, workers' reports, DNS answers, reloads and commands, passes them to
-//! the director, and carries out what the director puts out. All that happened before a turn is taken
-//! in first, so verdicts of one turn are published as one snapshot.
+//! One loop takes probe results, workers' reports, DNS answers, reloads and commands, passes them
+//! to the director, and carries out what the director puts out. All that happened before a turn is
+//! taken in first, so verdicts of one turn are published as one snapshot.
 
 pub mod admin_state;
 mod configuration;
@@ -125,8 +125,8 @@ pub struct ControlLoop {
 }
 
 impl ControlLoop {
-    /// Publishes the first snapshot of `config`, which has passed validation. Probes and lookups start
-    /// with [`Self::run`]. Must be called on a `LocalSet`.
+    /// Publishes the first snapshot of `config`, which has passed validation. Probes and lookups
+    /// start with [`Self::run`]. Must be called on a `LocalSet`.
     pub fn new(
         shared: Arc<InstanceShared>,
         config: Config,
@@ -236,7 +236,8 @@ impl ControlLoop {
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = upkeep.tick() => self.update_open_incidents(),
             }
-            // Not only the timer: after a suspension of the process another input may wake it first.
+            // Not only the timer: after a suspension of the process another input may wake it
+            // first.
             self.admin_state.lag.record_wakeup(wake, Instant::now());
         }
     }

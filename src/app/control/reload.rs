@@ -124,7 +124,8 @@ async fn load_config(path: PathBuf, bytes: Option<Vec<u8>>) -> LoadResult {
         };
         let files = match &loaded {
             Ok(loaded) => Some(loaded.warnings.files.clone()),
-            // A file that cannot be parsed names no files; a change of those named before may repair it.
+            // A file that cannot be parsed names no files; a change of those named before may
+            // repair it.
             Err(LoadError::Invalid(report)) => {
                 Some(report.files.clone()).filter(|files| !files.is_empty())
             }

@@ -43,8 +43,9 @@ impl ControlLoop {
         }
     }
 
-    /// Leaves after another process has begun to serve. Running requests end here; a further request
-    /// on a connection is answered with `connection: close`. No client is refused before the deadline.
+    /// Leaves after another process has begun to serve. Running requests end here; a further
+    /// request on a connection is answered with `connection: close`. No client is refused before
+    /// the deadline.
     pub(super) async fn leave_after_handover(&mut self) {
         self.end_fault_injection("another process has taken over");
         let ShutdownConfig { lame_duck, drain, .. } = self.running_config.shutdown.clone();
@@ -71,8 +72,8 @@ impl ControlLoop {
                 .await;
     }
 
-    /// Goes on with probes and verdicts until `deadline`, a command, or (if `until_drained`) the end of
-    /// the last worker: running requests may still need a rescue.
+    /// Goes on with probes and verdicts until `deadline`, a command, or (if `until_drained`) the
+    /// end of the last worker: running requests may still need a rescue.
     async fn serve_until(&mut self, deadline: Instant, until_drained: bool) -> ShutdownWait {
         loop {
             self.run_turn();

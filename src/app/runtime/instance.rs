@@ -350,8 +350,8 @@ struct SignalHandler {
 }
 
 impl SignalHandler {
-    /// HUP reloads, USR1 reopens the access log, USR2 upgrades, TERM stops; INT or a second TERM ends at
-    /// once.
+    /// HUP reloads, USR1 reopens the access log, USR2 upgrades, TERM stops; INT or a second TERM
+    /// ends at once.
     async fn run(self) {
         let signals = (
             signal(SignalKind::hangup()),

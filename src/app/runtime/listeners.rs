@@ -1,7 +1,7 @@
 //! Opens, closes and hands over the listeners of an instance, and sends commands to its workers.
 //!
-//! Each worker accepts on a socket of its own (`SO_REUSEPORT`). Control keeps a handle to every socket,
-//! so that an upgrade can pass on connections that wait in its queue.
+//! Each worker accepts on a socket of its own (`SO_REUSEPORT`). Control keeps a handle to every
+//! socket, so that an upgrade can pass on connections that wait in its queue.
 
 use std::fmt;
 use std::io;
@@ -127,8 +127,8 @@ impl Listeners {
         Ok(listener)
     }
 
-    /// Opens listeners that are new in `wanted`, closes those that are not in it, and applies the new
-    /// configuration to the others. On an error nothing changes.
+    /// Opens listeners that are new in `wanted`, closes those that are not in it, and applies the
+    /// new configuration to the others. On an error nothing changes.
     ///
     /// # Errors
     /// The first address that cannot be bound.
@@ -160,7 +160,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the listeners in `wanted` that are not open yet. Returns their bound addresses in order.
+    /// Opens the listeners in `wanted` that are not open yet. Returns their bound addresses in
+    /// order.
     ///
     /// # Errors
     /// The first address that cannot be bound; then none is opened.
@@ -206,8 +207,8 @@ impl Listeners {
         Ok(bound)
     }
 
-    /// Inherited sockets that no listener uses, as text. Those of the service manager stay available,
-    /// the others are closed.
+    /// Inherited sockets that no listener uses, as text. Those of the service manager stay
+    /// available, the others are closed.
     pub fn unused_sockets(&mut self) -> Vec<String> {
         self.inherited_sockets.retain_service_manager_sockets();
         self.inherited_sockets.iter().map(InheritedListener::to_string).collect()

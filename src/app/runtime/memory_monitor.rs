@@ -1,4 +1,5 @@
-//! Samples the resident memory of this process and derives the memory pressure level from its limit.
+//! Samples the resident memory of this process and derives the memory pressure level from its
+//! limit.
 
 use std::fs::{self, File};
 use std::io;

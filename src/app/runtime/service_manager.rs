@@ -85,8 +85,8 @@ fn run_notifier(messages: &Receiver<NotifyMessage>) {
     }
 }
 
-/// Makes `pid` the service's main process. Blocks until the message is sent: the service manager must
-/// have it before the old process ends.
+/// Makes `pid` the service's main process. Blocks until the message is sent: the service manager
+/// must have it before the old process ends.
 pub fn notify_main_process(pid: u32) {
     notify_manager(&[NotifyState::MainPid(pid)]);
 }

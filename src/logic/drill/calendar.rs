@@ -56,8 +56,8 @@ pub struct WeeklyTime {
     minute: u32,
 }
 
-/// A window on some days of each week, such as `Mon-Fri 09:00-17:00`. A window whose end is before its
-/// start ends on the next day.
+/// A window on some days of each week, such as `Mon-Fri 09:00-17:00`. A window whose end is before
+/// its start ends on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeeklyWindow {
     days: Weekdays,
@@ -168,8 +168,8 @@ impl PracticeCalendar {
             .all(|at| is_allowed(at) && !is_in(&self.blocked, at))
     }
 
-    /// The next start after `after_s` of a drill that lasts `duration_s`, in seconds since 1970; `None`
-    /// if there is none within [`HORIZON_S`].
+    /// The next start after `after_s` of a drill that lasts `duration_s`, in seconds since 1970;
+    /// `None` if there is none within [`HORIZON_S`].
     pub fn next_start_s(&self, after_s: u64, duration_s: u64) -> Option<u64> {
         let minutes =
             |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);

@@ -1,8 +1,8 @@
 //! The faults that a drill injects, and their effect on one attempt.
 //!
-//! A drill must never let an endpoint execute a request whose client then gets a failure. So an attempt
-//! that the drill fails is not sent, and an attempt that is sent is not failed by the drill: see
-//! [`DrillFault::effect`].
+//! A drill must never let an endpoint execute a request whose client then gets a failure. So an
+//! attempt that the drill fails is not sent, and an attempt that is sent is not failed by the
+//! drill: see [`DrillFault::effect`].
 
 use std::fmt;
 use std::time::Duration;
@@ -94,12 +94,13 @@ impl DrillFault {
         }
     }
 
-    /// Effect on one attempt. `is_retryable`: sending the request twice does no harm; `is_plain_get`: a
-    /// GET without a body; `sample` is drawn evenly from 0 to 1.
+    /// Effect on one attempt. `is_retryable`: sending the request twice does no harm;
+    /// `is_plain_get`: a GET without a body; `sample` is drawn evenly from 0 to 1.
     ///
-    /// A request that must not run twice is either not sent, or sent and not disturbed. A delay spares
-    /// it: its client could give up on a request that then runs. A truncated response is sent to plain
-    /// GETs only; for a POST that never ran, half a 200 would be false, so it is reset.
+    /// A request that must not run twice is either not sent, or sent and not disturbed. A delay
+    /// spares it: its client could give up on a request that then runs. A truncated response is
+    /// sent to plain GETs only; for a POST that never ran, half a 200 would be false, so it is
+    /// reset.
     pub fn effect(self, is_retryable: bool, is_plain_get: bool, sample: f64) -> FaultEffect {
         match self {
             Self::Refused => FaultEffect::Refused,

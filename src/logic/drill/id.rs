@@ -3,8 +3,8 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-/// Identifies a drill within one process. `Option<DrillId>` is the tag of a request, a connection or
-/// a piece of evidence: `None` is production.
+/// Identifies a drill within one process. `Option<DrillId>` is the tag of a request, a connection
+/// or a piece of evidence: `None` is production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DrillId(NonZeroU64);
 

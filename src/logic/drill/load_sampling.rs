@@ -33,7 +33,8 @@ pub struct LoadSampling {
 }
 
 impl LoadSampling {
-    /// Starts a measurement. `answered` is the number of requests that the drill's pools have answered.
+    /// Starts a measurement. `answered` is the number of requests that the drill's pools have
+    /// answered.
     pub fn new(answered: u64, now: Instant) -> Self {
         Self { started: now, answered_before: answered, samples: 0, peaks: BTreeMap::new() }
     }

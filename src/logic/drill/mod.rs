@@ -1,7 +1,7 @@
 //! Drills: failures injected on purpose inside a stated blast radius, and their measured outcome.
 //!
-//! A drill changes neither endpoints nor their verdicts. Requests that it takes, and the evidence that
-//! they produce, carry its [`DrillId`] as a tag. They are steered by the snapshots of a second
+//! A drill changes neither endpoints nor their verdicts. Requests that it takes, and the evidence
+//! that they produce, carry its [`DrillId`] as a tag. They are steered by the snapshots of a second
 //! director, which starts with a copy of the production director's state and receives only evidence
 //! with this tag. So they fail over as production would, and other requests are not affected.
 //!

@@ -1,5 +1,5 @@
-//! The plan of a drill: which zone seems to fail, how, for which requests, for how long, and how many
-//! requests may fail.
+//! The plan of a drill: which zone seems to fail, how, for which requests, for how long, and how
+//! many requests may fail.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -273,8 +273,8 @@ impl DrillRun {
         self.actions.push_back(DrillAction::Start);
     }
 
-    /// Takes the counts since the drill began to take requests, and the time of the last failure that
-    /// a client saw.
+    /// Takes the counts since the drill began to take requests, and the time of the last failure
+    /// that a client saw.
     pub fn update_counts(
         &mut self,
         counts: DrillCounts,
@@ -316,8 +316,8 @@ impl DrillRun {
         }
     }
 
-    /// Takes what one turn of the drill's director showed. Its snapshot counts as published after the
-    /// verdicts of the same turn.
+    /// Takes what one turn of the drill's director showed. Its snapshot counts as published after
+    /// the verdicts of the same turn.
     pub fn on_progress(&mut self, progress: DrillProgress, now: Instant) {
         let DrillProgress { milestones, has_published, interruption } = progress;
         let published = has_published.then_some(DrillMilestone::Published);

@@ -87,7 +87,8 @@ impl DrillCounters {
         self.faulted.fetch_add(1, Relaxed);
     }
 
-    /// Counts a failure that a client saw; `is_retryable` if the request could have been sent again.
+    /// Counts a failure that a client saw; `is_retryable` if the request could have been sent
+    /// again.
     pub fn record_failure(&self, now_us: u64, is_retryable: bool) {
         self.failed.fetch_add(1, Relaxed);
         self.retryable.fetch_add(u64::from(is_retryable), Relaxed);

@@ -1,4 +1,5 @@
-//! DNS discovery: runs the lookups that `logic::discovery` schedules, and reports a changed topology.
+//! DNS discovery: runs the lookups that `logic::discovery` schedules, and reports a changed
+//! topology.
 //!
 //! It runs on the control thread and never blocks: each lookup is a task of its own.
 
@@ -50,8 +51,8 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Starts without a configuration. `remembered` answers of an earlier process are used until DNS
-    /// answers; new answers are sent to `saved_answers`.
+    /// Starts without a configuration. `remembered` answers of an earlier process are used until
+    /// DNS answers; new answers are sent to `saved_answers`.
     pub fn new(
         seed: u64,
         remembered: Vec<CachedLookup>,
@@ -71,8 +72,8 @@ impl Discovery {
         }
     }
 
-    /// Applies a configuration. Returns its topology with the endpoints known so far; names that stay
-    /// keep their endpoints.
+    /// Applies a configuration. Returns its topology with the endpoints known so far; names that
+    /// stay keep their endpoints.
     pub fn configure(
         &mut self,
         dns: &model::DnsConfig,

@@ -1,5 +1,6 @@
-//! Stores orders in the state directory. A thread of its own writes them, so that control never waits
-//! for a disk; the file is replaced as a whole, so that a crash leaves the old or the new one.
+//! Stores orders in the state directory. A thread of its own writes them, so that control never
+//! waits for a disk; the file is replaced as a whole, so that a crash leaves the old or the new
+//! one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -115,8 +116,8 @@ pub fn from_stored_orders(
     (orders, lost)
 }
 
-/// Reads the orders that were in force when the last process ended. An invalid file is moved aside and
-/// logged.
+/// Reads the orders that were in force when the last process ended. An invalid file is moved aside
+/// and logged.
 pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
     let place = directory.join(ORDERS_FILE);
     let bytes = match state_files::read_file(directory, ORDERS_FILE) {
@@ -182,8 +183,8 @@ impl OrderStore {
         Ok(Self { write_requests: Some(requests), gauges })
     }
 
-    /// Queues the orders for writing. The receiver gets whether they are on the disk; `None` without a
-    /// state directory.
+    /// Queues the orders for writing. The receiver gets whether they are on the disk; `None`
+    /// without a state directory.
     pub fn save(&self, orders: Vec<StoredOrder>) -> Option<oneshot::Receiver<bool>> {
         let (done, answer) = oneshot::channel();
         self.write_requests

@@ -176,9 +176,9 @@ impl TaggedPools {
         connections
     }
 
-    /// Closes idle connections to an endpoint with a new down verdict, and aborts requests that wait
-    /// for it. A drill's verdict closes no connection, since the endpoint may be well. Returns whether
-    /// waiting requests must be woken.
+    /// Closes idle connections to an endpoint with a new down verdict, and aborts requests that
+    /// wait for it. A drill's verdict closes no connection, since the endpoint may be well. Returns
+    /// whether waiting requests must be woken.
     pub(super) fn abort_endpoint(&self, abort: EndpointAbort) -> bool {
         let EndpointAbort { drill, endpoint, waiting } = abort;
         let Some(connections) = self.get(drill).and_then(|pools| pools.get(endpoint)) else {
@@ -196,9 +196,9 @@ impl TaggedPools {
         waiting.should_abort(true)
     }
 
-    /// Ends the fault injection of a drill. Requests that wait for an injected response are aborted,
-    /// and after an interruption all others that can be resent. Returns whether waiting requests must
-    /// be woken.
+    /// Ends the fault injection of a drill. Requests that wait for an injected response are
+    /// aborted, and after an interruption all others that can be resent. Returns whether waiting
+    /// requests must be woken.
     pub(super) fn end_fault_injection(&mut self, end: FaultInjectionEnd) -> bool {
         let FaultInjectionEnd { drill, is_interrupted } = end;
         let ended = self.drill.take_if(|(id, _)| *id == drill);

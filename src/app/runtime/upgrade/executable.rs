@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// A program and its arguments.
 #[derive(Clone, Debug)]
 pub struct Executable {
-    /// The path that the process was called by, not the file that runs: a symbolic link may point to a
-    /// new version by now, and the old file may be deleted.
+    /// The path that the process was called by, not the file that runs: a symbolic link may point
+    /// to a new version by now, and the old file may be deleted.
     pub path: PathBuf,
     /// Without the program name.
     pub arguments: Vec<OsString>,

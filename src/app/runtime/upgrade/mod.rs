@@ -1,5 +1,5 @@
-//! Upgrade without a gap: the old process starts its executable, hands over its sockets and state, and
-//! leaves when the new process accepts connections.
+//! Upgrade without a gap: the old process starts its executable, hands over its sockets and state,
+//! and leaves when the new process accepts connections.
 //!
 //! ```text
 //!  old                                     new
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Before `go` the new process accepts nothing: if it fails, the old one continues unchanged. Both
-//! processes hold the same sockets, so connections in an accept queue survive the change (unlike with
-//! `SO_REUSEPORT` alone).
+//! processes hold the same sockets, so connections in an accept queue survive the change (unlike
+//! with `SO_REUSEPORT` alone).
 
 mod executable;
 mod handover_health;

@@ -33,8 +33,8 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Receives the sockets and the state of the predecessor; `None` if this process was not started
-    /// by an upgrade. Call it once the configuration is valid.
+    /// Receives the sockets and the state of the predecessor; `None` if this process was not
+    /// started by an upgrade. Call it once the configuration is valid.
     ///
     /// # Errors
     /// If the predecessor is gone or sends an invalid message.

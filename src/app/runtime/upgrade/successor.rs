@@ -21,7 +21,8 @@ use super::handover_message::{
 /// Limit from `go` until the new process accepts; its workers only have to start by then.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process that has closed its end may take this long to exit: its exit status explains the failure.
+/// A process that has closed its end may take this long to exit: its exit status explains the
+/// failure.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Progress of an upgrade, reported to control.
@@ -29,7 +30,8 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum UpgradeEvent {
     /// The new process has a valid configuration and needs the current state.
     StateRequested(SyncSender<io::Result<HandoverState>>),
-    /// The process identifier of the new process, which accepts connections; or why the upgrade failed.
+    /// The process identifier of the new process, which accepts connections; or why the upgrade
+    /// failed.
     Ended(Result<u32, String>),
 }
 
@@ -41,8 +43,8 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Starts `executable`, which must be ready within `timeout`. A thread supervises the handover and
-    /// finally sends [`UpgradeEvent::Ended`].
+    /// Starts `executable`, which must be ready within `timeout`. A thread supervises the handover
+    /// and finally sends [`UpgradeEvent::Ended`].
     ///
     /// # Errors
     /// If no descriptors or threads are left.
