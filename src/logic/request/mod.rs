@@ -7,6 +7,8 @@
 pub mod breaker;
 pub mod limits;
 pub mod rate_limit;
+pub mod request_plan;
 pub mod response_timeout;
 pub mod retry;
 pub mod server_errors;
+pub mod total_deadline;
