@@ -1,5 +1,4 @@
-//! What becomes of a try: what counts against its endpoint, what control hears, and whether the
-//! request goes on.
+//! The end of an attempt: the evidence that it gives, and what becomes of its request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,78 +6,137 @@ use std::time::Instant;
 use crate::logic::director::Input;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::request::retry;
-use crate::logic::request::retry::{FailedAttempt, RequestExposure, RetryDecision};
+use crate::logic::request::request_plan::{AttemptEvent, Decision, Resend};
+use crate::logic::request::retry::RequestExposure;
 
 use super::Simulation;
 use super::behavior::SimulatedReply;
-use super::requests::{AttemptEnd, SimulatedAttempt, SimulatedRequest};
+use super::requests::{AttemptEnd, AttemptKey, SimulatedAttempt, SimulatedRequest};
 
-/// The status of an answer that is as it should be.
+/// The status of a good response.
 const STATUS_OK: u16 = 200;
 
 impl Simulation {
-    /// A try has come to its end.
-    pub(super) fn on_attempt_end(&mut self, id: u64, end: AttemptEnd) {
-        let Some((attempt, request)) = self.take_attempt(id) else { return };
+    pub(super) fn on_attempt_end(&mut self, key: AttemptKey, end: AttemptEnd) {
+        let Some((attempt, request)) = self.take_attempt(key) else { return };
         match end {
             AttemptEnd::Failed { failure, reached } => {
                 self.record_failure(&attempt, failure);
-                self.retry_elsewhere(id, request, &attempt, reached);
+                self.on_attempt_failed(key.request, request, &attempt, reached);
             }
-            AttemptEnd::Answered(answer) => {
+            AttemptEnd::Answered(reply) => {
                 self.record_latency(&request, &attempt);
-                match answer {
-                    SimulatedReply::Status(status) if status >= 500 => {
-                        self.return_connection(&attempt);
-                        self.on_error_response(id, request, &attempt, status);
-                    }
-                    SimulatedReply::Good | SimulatedReply::Status(_) => {
-                        self.return_connection(&attempt);
-                        self.record_head(&attempt, STATUS_OK);
-                        attempt.recorder.on_response_complete(&attempt.target.stats);
-                        self.on_success(&request);
-                    }
-                    SimulatedReply::Cut => {
-                        self.record_head(&attempt, STATUS_OK);
-                        self.record_failure(&attempt, Failure::http(FailureReason::Cut));
-                        self.retry_elsewhere(id, request, &attempt, RequestExposure::MaybeSent);
-                    }
+                self.on_reply(key.request, request, &attempt, reply);
+            }
+        }
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u64,
+        mut request: SimulatedRequest,
+        attempt: &SimulatedAttempt,
+        reply: SimulatedReply,
+    ) {
+        let status = match reply {
+            SimulatedReply::Good | SimulatedReply::Cut => STATUS_OK,
+            SimulatedReply::Status(status) => status,
+        };
+        if reply != SimulatedReply::Cut {
+            self.return_connection(attempt);
+        }
+        self.record_head(attempt, status);
+        let event = AttemptEvent::HeadArrived { status, is_body_buffered: true };
+        let decision = request.plan.handle(attempt.plan_target(), event, &self.settings.retry);
+        if reply == SimulatedReply::Cut {
+            self.record_failure(attempt, Failure::http(FailureReason::Cut));
+            return self.on_attempt_failed(id, request, attempt, RequestExposure::MaybeSent);
+        }
+        attempt.recorder.on_response_complete(&attempt.target.stats);
+        match decision {
+            Decision::ResendOrReturn(resend) => {
+                if let Some(request) = self.try_resend(id, request, attempt, resend) {
+                    self.return_response(&request, attempt, status);
                 }
             }
+            _ => self.return_response(&request, attempt, status),
         }
     }
 
-    pub(super) fn record_failure(&mut self, attempt: &SimulatedAttempt, failure: Failure) {
+    /// An attempt ended without a response: the request goes elsewhere, or fails.
+    pub(super) fn on_attempt_failed(
+        &mut self,
+        id: u64,
+        mut request: SimulatedRequest,
+        attempt: &SimulatedAttempt,
+        exposure: RequestExposure,
+    ) {
+        let event = AttemptEvent::Failed { exposure, is_body_buffered: true };
+        request.first_failed_stats.get_or_insert_with(|| Arc::clone(&attempt.target.stats));
+        match request.plan.handle(attempt.plan_target(), event, &self.settings.retry) {
+            Decision::ResendOrFail(resend) => {
+                if let Some(request) = self.try_resend(id, request, attempt, resend) {
+                    self.fail_request(&request);
+                }
+            }
+            _ => self.fail_request(&request),
+        }
+    }
+
+    /// Sends the request to another endpoint. Returns it if that is not possible.
+    fn try_resend(
+        &mut self,
+        id: u64,
+        mut request: SimulatedRequest,
+        attempt: &SimulatedAttempt,
+        resend: Resend,
+    ) -> Option<SimulatedRequest> {
+        request.first_failed_stats.get_or_insert_with(|| Arc::clone(&attempt.target.stats));
+        match self.grant_resend(&request, resend) {
+            Some(next) => {
+                self.start_attempt_at(id, request, next);
+                None
+            }
+            None => Some(request),
+        }
+    }
+
+    /// Records a failure of an attempt that goes on.
+    pub(super) fn record_attempt_failure(&mut self, key: AttemptKey, failure: Failure) {
+        let Some(attempt) = self.attempt(key) else { return };
         if attempt.recorder.on_failure(failure, &attempt.target.stats) {
-            self.report_failure(attempt, failure);
+            let input = self.traffic_failure(attempt, failure);
+            self.deliver_input(input);
         }
     }
 
-    /// The endpoint began to answer.
+    fn record_failure(&mut self, attempt: &SimulatedAttempt, failure: Failure) {
+        if attempt.recorder.on_failure(failure, &attempt.target.stats) {
+            let input = self.traffic_failure(attempt, failure);
+            self.deliver_input(input);
+        }
+    }
+
+    /// A response head has arrived.
     fn record_head(&mut self, attempt: &SimulatedAttempt, status: u16) {
-        if attempt.recorder.on_response_head(
-            status,
-            &attempt.target.stats,
-            self.elapsed_us(self.now),
-        ) {
-            self.report_failure(attempt, Failure::http(FailureReason::Status(status)));
+        let now_us = self.elapsed_us(self.now);
+        if attempt.recorder.on_response_head(status, &attempt.target.stats, now_us) {
+            let failure = Failure::http(FailureReason::Status(status));
+            let input = self.traffic_failure(attempt, failure);
+            self.deliver_input(input);
         }
     }
 
-    fn report_failure(&mut self, attempt: &SimulatedAttempt, failure: Failure) {
+    /// The report of a failure to the director, counted in the endpoint's zone.
+    fn traffic_failure(&self, attempt: &SimulatedAttempt, failure: Failure) -> Input {
         if !attempt.is_trial && failure.reason != FailureReason::Stall {
             attempt.target.zone_stats.record_error(self.elapsed_us(self.now));
         }
         let endpoint = attempt.target.id;
-        self.deliver_input(Input::TrafficFailed {
-            endpoint,
-            failure,
-            attempt_started: attempt.started_at,
-        });
+        Input::TrafficFailed { endpoint, failure, attempt_started: attempt.started_at }
     }
 
-    /// How long an answer took, for the pool's bounds.
+    /// Feeds the pool's bounds with the time to the response head.
     fn record_latency(&mut self, request: &SimulatedRequest, attempt: &SimulatedAttempt) {
         let waited = self.now.saturating_duration_since(attempt.started_at);
         self.clients.streams[request.stream].latency.record(waited);
@@ -93,11 +151,31 @@ impl Simulation {
         }
     }
 
+    /// The client receives the endpoint's response.
+    fn return_response(
+        &mut self,
+        request: &SimulatedRequest,
+        attempt: &SimulatedAttempt,
+        status: u16,
+    ) {
+        if status < 500 {
+            return self.on_success(request);
+        }
+        self.clients.counts.error_responses += 1;
+        if self.settings.retry.statuses.contains(status) {
+            let client_failure = ClientFailure {
+                kind: ClientFailureKind::Status,
+                is_repeatable: request.plan.is_idempotent(),
+            };
+            attempt.target.stats.record_client_failure(client_failure, self.elapsed_us(self.now));
+        }
+    }
+
     fn on_success(&mut self, request: &SimulatedRequest) {
         self.clients.counts.answered += 1;
-        let Some(met) = &request.first_failed_stats else { return };
+        let Some(failed_stats) = &request.first_failed_stats else { return };
         let is_late = self.is_late(request, self.now);
-        met.record_rescue(is_late);
+        failed_stats.record_rescue(is_late);
         let counts = &mut self.clients.counts;
         counts.rescued += 1;
         counts.late += u64::from(is_late);
@@ -110,83 +188,15 @@ impl Simulation {
         view.is_some_and(|view| elapsed > view.spec.late_after)
     }
 
-    /// An error page is an answer, which the client gets if nobody else may be asked.
-    fn on_error_response(
-        &mut self,
-        id: u64,
-        mut request: SimulatedRequest,
-        attempt: &SimulatedAttempt,
-        status: u16,
-    ) {
-        self.record_head(attempt, status);
-        attempt.recorder.on_response_complete(&attempt.target.stats);
-        let spec = self.settings.retry;
-        if spec.statuses.contains(status) {
-            request.error_response_stats = Some(Arc::clone(&attempt.target.stats));
-        }
-        request.has_error_response = true;
-        if request.is_idempotent && retry::is_retryable_status(status, attempt.is_trial, &spec) {
-            self.retry_elsewhere(id, request, attempt, RequestExposure::MaybeSent);
-        } else {
-            self.fail_request(&request);
-        }
-    }
-
-    /// A request that got nothing from an endpoint goes to another one, if it may.
-    pub(super) fn retry_elsewhere(
-        &mut self,
-        id: u64,
-        mut request: SimulatedRequest,
-        attempt: &SimulatedAttempt,
-        reached: RequestExposure,
-    ) {
-        request.first_failed_stats.get_or_insert_with(|| Arc::clone(&attempt.target.stats));
-        request.avoid.exclude(attempt.target.id, attempt.target.zone);
-        request.sent_attempts +=
-            u32::from(reached == RequestExposure::MaybeSent && !attempt.is_trial);
-        let tried = FailedAttempt {
-            exposure: reached,
-            is_idempotent: request.is_idempotent,
-            is_body_buffered: true,
-            is_trial: attempt.is_trial,
-            sent_attempts: request.sent_attempts,
-            total_attempts: request.attempts,
-        };
-        let retry_decision = retry::retry_decision(&tried, &self.settings.retry);
-        let next =
-            if retry_decision == RetryDecision::Denied { None } else { self.pick_target(&request) };
-        let budget = &mut self.clients.streams[request.stream].budget;
-        match next {
-            Some(next) if retry_decision == RetryDecision::Unbudgeted || budget.try_withdraw() => {
-                self.send_to_target(id, request, next);
-            }
-            _ => self.fail_request(&request),
-        }
-    }
-
-    /// The client sees the failure: the bad answer, or one of the proxy's own.
+    /// The client receives a failure of the proxy's own making.
     pub(super) fn fail_request(&mut self, request: &SimulatedRequest) {
+        let is_idempotent = request.plan.is_idempotent();
         let counts = &mut self.clients.counts;
-        if request.has_error_response {
-            counts.error_responses += 1;
-            if let Some(live) = &request.error_response_stats {
-                let casualty = ClientFailure {
-                    kind: ClientFailureKind::Status,
-                    is_repeatable: request.is_idempotent,
-                };
-                live.record_client_failure(casualty, self.elapsed_us(self.now));
-            }
-            return;
-        }
-        let failed =
-            if request.is_idempotent { &mut counts.failed_get } else { &mut counts.failed_post };
-        *failed += 1;
-        if let Some(met) = &request.first_failed_stats {
-            let casualty = ClientFailure {
-                kind: ClientFailureKind::Reset,
-                is_repeatable: request.is_idempotent,
-            };
-            met.record_client_failure(casualty, self.elapsed_us(self.now));
+        *(if is_idempotent { &mut counts.failed_get } else { &mut counts.failed_post }) += 1;
+        if let Some(failed_stats) = &request.first_failed_stats {
+            let client_failure =
+                ClientFailure { kind: ClientFailureKind::Reset, is_repeatable: is_idempotent };
+            failed_stats.record_client_failure(client_failure, self.elapsed_us(self.now));
         }
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::evidence::LatencyWindow;
+use crate::logic::request::request_plan::{BodyLength, RequestPlan, RequestTraits};
 use crate::logic::request::retry;
 use crate::logic::request::retry::RetryBudget;
+use crate::logic::routing::RetrySpec;
 
 use super::requests::{RequestStep, SimulatedRequest};
 use super::{ScheduledEvent, Simulation};
@@ -83,13 +85,6 @@ pub(super) struct LoadStream {
     pub(super) latency: LatencyWindow,
 }
 
-impl LoadStream {
-    /// The age at which a try counts as stalled, and the one at which it is as good as failed.
-    pub(super) fn stall_and_slow_bounds(&self) -> (Duration, Duration) {
-        (self.latency.stall_bound(), self.latency.slow_bound())
-    }
-}
-
 impl Simulation {
     /// Lets clients come from now on. The pool's latencies are known already, as they are to a
     /// worker that has served for a while.
@@ -142,7 +137,7 @@ impl Simulation {
             stream.budget.decay(&spec, now);
         }
         stream.budget.deposit(&spec);
-        let idempotent = post >= stream.load.post_share;
+        let is_idempotent = post >= stream.load.post_share;
         if let Some(gap) = arrival_gap(&stream.load, random) {
             self.schedule_event(
                 now + gap,
@@ -152,7 +147,9 @@ impl Simulation {
         let id = self.clients.next_request;
         self.clients.next_request += 1;
         self.clients.counts.sent += 1;
-        self.send_request(id, SimulatedRequest::new(index, idempotent, now));
+        let traits = RequestTraits { is_idempotent, body: BodyLength::Absent, is_upgrade: false };
+        let plan = RequestPlan::new(traits, &RetrySpec { is_hedged: false, ..spec });
+        self.send_request(id, SimulatedRequest::new(index, now, plan));
     }
 }
 

@@ -4,6 +4,7 @@
 //! It is a world of one worker. Of packets only losses are told, one for a whole exchange.
 
 mod attempt_outcome;
+mod attempts;
 mod behavior;
 mod clients;
 mod control;
