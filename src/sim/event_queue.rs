@@ -1,10 +1,10 @@
-//! What is yet to happen, in the order in which it will.
+//! Scheduled events in order of time.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Events by time; those of one instant in the order in which they were added.
+/// Events by time; events of one instant in order of insertion.
 #[derive(Debug)]
 pub(super) struct EventQueue<T> {
     heap: BinaryHeap<Reverse<QueuedEvent<T>>>,

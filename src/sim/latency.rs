@@ -1,4 +1,4 @@
-//! How long an endpoint takes to answer: always as long, or drawn from a distribution.
+//! The latency of endpoints: fixed, or drawn from a distribution.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use fastrand::Rng;
 #[derive(Clone, Debug, PartialEq)]
 pub enum LatencyModel {
     Fixed(Duration),
-    /// Each answer for itself.
+    /// Each response is drawn for itself.
     Distributed(Arc<LatencyDistribution>),
 }
 
 impl LatencyModel {
-    /// The time of one answer.
+    /// Draws the latency of one response.
     pub fn sample(&self, rng: &mut Rng) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
@@ -22,8 +22,8 @@ impl LatencyModel {
         }
     }
 
-    /// The latency that this share of all answers, in 0..=1, exceeds: of 0 the longest, of 1 the
-    /// shortest.
+    /// The latency that this share of responses, in 0..=1, exceeds: the longest for 0, the shortest
+    /// for 1.
     pub fn upper_quantile(&self, share: f64) -> Duration {
         match self {
             Self::Fixed(latency) => *latency,
@@ -31,7 +31,7 @@ impl LatencyModel {
         }
     }
 
-    /// The share of answers, in 0..=1, that take longer than `bound`.
+    /// The share of responses, in 0..=1, that take longer than `bound`.
     pub fn share_above(&self, bound: Duration) -> f64 {
         match self {
             Self::Fixed(latency) => f64::from(u8::from(*latency > bound)),
@@ -40,7 +40,7 @@ impl LatencyModel {
     }
 }
 
-/// No answer takes longer, whatever its distribution.
+/// The maximum of any distribution.
 const MAX_LATENCY: Duration = Duration::from_secs(3_600);
 
 /// A distribution of latencies.
@@ -51,15 +51,14 @@ pub struct LatencyDistribution(DistributionShape);
 enum DistributionShape {
     /// Log-normal between given quantiles: (standard score, logarithm of the seconds), rising.
     Parametric { points: Vec<(f64, f64)>, max: Duration },
-    /// As counted: (share of the answers that take longer, latency), the shares falling to zero.
+    /// Counted: (share of the responses that take longer, latency), the shares falling to zero.
     Empirical(Vec<(f64, Duration)>),
 }
 
 impl LatencyDistribution {
     /// A distribution with these quantiles, (share in 0..1, latency): log-normal between two of
-    /// them and on beyond the last, but never longer than `max` (an
-    /// hour unless it is given). `None` unless there are two at
-    /// least, and shares and latencies rise.
+    /// them and beyond the last, up to `max` (one hour by default). `None` unless there are at
+    /// least two, and both shares and latencies rise.
     pub fn from_quantiles(quantiles: &[(f64, Duration)], max: Option<Duration>) -> Option<Self> {
         let rise = |pair: &[(f64, Duration)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
         let inside =
@@ -73,8 +72,8 @@ impl LatencyDistribution {
         Some(Self(DistributionShape::Parametric { points, max: max.unwrap_or(MAX_LATENCY) }))
     }
 
-    /// The distribution of answers that were counted, (latency, how many), in any order. `None` if
-    /// there are none.
+    /// The distribution of counted responses, (latency, count), in any order. `None` if there are
+    /// none.
     pub fn from_counts(counts: &[(Duration, u64)]) -> Option<Self> {
         let mut sorted: Vec<(Duration, u64)> =
             counts.iter().copied().filter(|(_, count)| *count > 0).collect();
@@ -88,15 +87,15 @@ impl LatencyDistribution {
         (total > 0).then(|| Self(DistributionShape::Empirical(sorted.iter().map(step).collect())))
     }
 
-    /// The distribution whose quantiles are these steps, (share of the answers that take at most as
-    /// long, latency), both rising; the last share counts as all. `None` if there are none.
+    /// The distribution with these steps, (share of the responses that take at most as long,
+    /// latency), both rising; the last share counts as one. `None` if there are none.
     pub fn from_steps(quantiles: &[(f64, Duration)]) -> Option<Self> {
         let mut steps: Vec<_> = quantiles.iter().map(|(share, at)| (1.0 - share, *at)).collect();
         steps.last_mut()?.0 = 0.0;
         Some(Self(DistributionShape::Empirical(steps)))
     }
 
-    /// The latency that this share of all answers, in 0..=1, exceeds.
+    /// The latency that this share of responses, in 0..=1, exceeds.
     pub fn upper_quantile(&self, share: f64) -> Duration {
         match &self.0 {
             DistributionShape::Empirical(steps) => {
@@ -114,7 +113,7 @@ impl LatencyDistribution {
         }
     }
 
-    /// The share of answers, in 0..=1, that take longer than `bound`.
+    /// The share of responses, in 0..=1, that take longer than `bound`.
     pub fn share_above(&self, bound: Duration) -> f64 {
         match &self.0 {
             DistributionShape::Empirical(steps) => {

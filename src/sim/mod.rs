@@ -1,8 +1,8 @@
 //! A simulated world around the production director.
 //!
-//! Nothing here waits, reads a clock or opens a socket: time jumps from event to event, and every
-//! chance is drawn from a seed. What `predict` says of a configuration is therefore what the
-//! director itself did, thousands of times over, and equal seeds give equal runs.
+//! The simulation neither waits nor reads a clock nor opens a socket: time jumps from event to
+//! event, and all randomness comes from a seed. A prediction is therefore the behaviour of the
+//! production director and of the production rules of requests. Equal seeds give equal runs.
 
 mod event_queue;
 pub mod latency;

@@ -1,9 +1,9 @@
-//! Independent worlds side by side.
+//! Independent simulations on several threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-/// What `work` makes of each item, in their order, on this many threads.
+/// Applies `work` to each item on this many threads. The results are in the order of the items.
 pub(super) fn parallel_map<T: Sync, R: Send>(
     items: &[T],
     threads: usize,

@@ -1,6 +1,6 @@
-//! Where traffic goes when something is lost: the production director is told so, and asked.
+//! The traffic after a loss: the production director computes it from the changed health.
 //!
-//! This is the steady state, once every verdict has been made and every ramp has ended.
+//! The result is the steady state, after all verdicts and ramps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,90 +19,90 @@ use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::logic::orders::OperatorOrder;
 use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};
 
-/// Whether any pool has it.
+/// Whether any pool has a matching endpoint.
 pub fn has_target_in_topology(what: &TopologySelector, topology: &Topology) -> bool {
     let zones = topology.pools.iter().flat_map(|pool| &pool.zones);
     let mut all = zones.flat_map(|zone| zone.endpoints.iter().map(move |one| (zone, one)));
     all.any(|(zone, one)| what.covers(&zone.locality, one.address))
 }
 
-/// Requests to the zones of a pool.
+/// The load of each pool's zones.
 pub type ZoneLoads = Vec<(Arc<str>, Locality, ZoneLoad)>;
 
-/// How things are, and what is lost.
+/// The current state, and the loss.
 #[derive(Clone, Debug)]
 pub struct WhatIfInput<'q> {
-    /// Pools, and where the instance stands.
+    /// The pools, and the zone of the instance.
     pub topology: &'q Topology,
-    /// What is believed of their endpoints.
+    /// The health of their endpoints.
     pub health: HealthExport,
-    /// What operators have ordered, besides what the configuration says.
+    /// Operator orders, besides the configured ones.
     pub orders: Vec<OperatorOrder>,
-    /// What is asked for.
+    /// The current load.
     pub zone_loads: ZoneLoads,
-    /// How soon regions answer, where that is known.
+    /// The order of regions by latency, where it is known.
     pub latency_orders: Vec<(Arc<str>, LatencyOrder)>,
     pub lost_targets: &'q [TopologySelector],
 }
 
-/// One pool, before and after.
+/// The traffic of one pool, before and after the loss.
 #[derive(Clone, Debug)]
 pub struct PoolOutlook {
     pub pool: Arc<PoolSpec>,
-    /// Requests a second, if there are any that are known of.
+    /// Requests per second, if the load is known.
     pub rate_rps: Option<f64>,
     pub before: PoolTraffic,
-    /// As it would be.
+    /// After the loss.
     pub after: PoolTraffic,
 }
 
-/// Where the traffic of a pool goes.
+/// The distribution of a pool's traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolTraffic {
-    /// Too little is healthy: everything gets traffic, what is lost too.
+    /// Too few endpoints are healthy: every endpoint receives traffic, lost ones too.
     pub is_panic: bool,
     /// In the order of the pool.
     pub zones: Vec<ZoneTraffic>,
 }
 
-/// What a zone gets.
+/// The traffic of one zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneTraffic {
     pub place: Locality,
-    /// Of the pool's traffic, in 0..1.
+    /// The share of the pool's traffic, in 0..1.
     pub share: f64,
     /// Endpoints that can serve.
     pub serving_count: u32,
     pub endpoint_count: u32,
-    /// Requests a second that what serves of it can take by its own statement.
+    /// The declared capacity of the serving endpoints, in requests per second.
     pub capacity_rps: Option<f64>,
 }
 
-/// More than there is room for.
+/// A load beyond a declared capacity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CapacityOverload {
-    /// A zone or a region.
+    /// The zone or region.
     pub subject: String,
-    /// What it would get, in requests a second.
+    /// The expected load, in requests per second.
     pub rate_rps: f64,
-    /// What it can take.
+    /// The declared capacity, in requests per second.
     pub capacity_rps: f64,
 }
 
 impl PoolTraffic {
-    /// Whether there is somebody to serve.
+    /// Whether any endpoint can serve.
     pub fn has_serving_endpoint(&self) -> bool {
         self.zones.iter().any(|zone| zone.serving_count > 0)
     }
 }
 
 impl PoolOutlook {
-    /// Zones and regions that would get more than they can take.
+    /// The zones and regions whose load would exceed their capacity.
     pub fn overloads(&self) -> Vec<CapacityOverload> {
         let rate_rps = self.rate_rps.unwrap_or(0.0);
         let of = |what: String, share: f64, capacity_rps: Option<f64>| {
             let capacity_rps = capacity_rps?;
-            // Shares are exact, rates are measured: a hair over is not over.
+            // Rates are measured, so that a small excess is none.
             let is_over = share * rate_rps > capacity_rps * 1.001;
             is_over.then_some(CapacityOverload {
                 subject: what,
@@ -123,7 +123,7 @@ impl PoolOutlook {
         zones.chain(regions).flatten().collect()
     }
 
-    /// Whether the pool serves all the same, and nothing is asked for more than it can take.
+    /// Whether the pool still serves all of its load, without panic and without overload.
     pub fn can_carry_load(&self) -> bool {
         self.after.has_serving_endpoint() && !self.after.is_panic && self.overloads().is_empty()
     }
@@ -161,7 +161,7 @@ pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
     HealthExport { pools: topology.pools.iter().map(pool).collect() }
 }
 
-/// What becomes of every pool.
+/// The traffic of every pool before and after the loss.
 pub fn whatif(question: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
     let mut steady = question.health.clone();
     for zone in steady.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
@@ -231,7 +231,7 @@ fn steady_traffic(
         .collect()
 }
 
-/// What is said of a zone's rate.
+/// The declared capacity of a zone.
 struct ZoneRates<'z> {
     per_endpoint: CapacityLimits,
     declared: &'z ZoneSpec,

@@ -1,14 +1,15 @@
-//! Limits on what all workers together have under way, at one endpoint and in one pool.
+//! Circuit breakers: permits for what all workers together have under way, at one endpoint and in
+//! one pool.
 //!
-//! Who finds a limit reached goes elsewhere or is refused at once; neither says anything of the
-//! endpoint. The words are Envoy's (circuit breakers: connections, pending, requests, retries).
+//! A request that finds a limit reached goes to another endpoint or is refused at once. Neither is
+//! evidence against the endpoint. The terms are Envoy's (connections, pending, requests, retries).
 
 use std::sync::Arc;
 
 use super::limits::{CircuitBreakers, LimitExceeded, LimitKind, LimitScope, PoolStats};
 use crate::logic::model::endpoint_stats::EndpointStats;
 
-/// One of what the endpoint and its pool count; given back when dropped.
+/// One unit of a limit at an endpoint and in its pool; released when dropped.
 #[derive(Debug)]
 pub struct LimitPermit {
     endpoint: Arc<EndpointStats>,
@@ -17,10 +18,10 @@ pub struct LimitPermit {
 }
 
 impl LimitPermit {
-    /// Takes one at the endpoint and in the pool.
+    /// Takes one unit at the endpoint and in the pool.
     ///
     /// # Errors
-    /// The limit that is reached; the pool's comes first, since it is reached wherever one goes.
+    /// The limit that is reached. The pool's is checked first, because no other endpoint avoids it.
     pub fn try_acquire(
         limit: LimitKind,
         breakers: &CircuitBreakers,
@@ -45,14 +46,14 @@ impl Drop for LimitPermit {
     }
 }
 
-/// One request of those that the pool may have in flight; given back when dropped.
+/// One unit of the pool's limit on requests in flight; released when dropped.
 #[derive(Debug)]
 pub struct PoolRequestPermit {
     pool: Arc<PoolStats>,
 }
 
 impl PoolRequestPermit {
-    /// Counts a request in; `None` where there is no limit, and so nothing to count.
+    /// Counts a request; `None` where there is no limit, and so no need to count.
     ///
     /// # Errors
     /// The limit, if it is reached.
@@ -68,7 +69,7 @@ impl PoolRequestPermit {
         }
     }
 
-    /// Counts a request in that nothing limits.
+    /// Counts a request regardless of any limit.
     pub fn acquire_unlimited(pool: &Arc<PoolStats>) -> Self {
         pool.gauges().increment(LimitKind::Requests);
         Self { pool: Arc::clone(pool) }

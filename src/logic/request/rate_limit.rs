@@ -1,11 +1,10 @@
-//! How many requests a client, or a whole route, may make: a token bucket over all workers.
+//! Rate limits for the requests of a client or of a whole route: a token bucket over all workers.
 //!
-//! The bucket is kept as GCRA keeps it: as the time at which it will be full again, so that one
-//! atomic number is all of it. Buckets stand in one table of fixed size. A bucket that is full again
-//! need not be kept, so its place is free without anybody's tidying up; where eight buckets of one
-//! set are in use at once, the one that is fullest is forgotten. The errors are therefore on the
-//! side of letting requests pass, but for one: two keys of a set that also have the same tag (one
-//! pair in 8192) share a bucket.
+//! The bucket is kept as in GCRA, as the time at which it will be full again: one atomic number.
+//! Buckets are in one table of fixed size. A full bucket needs no entry, so that its slot is free
+//! without a cleanup. Where eight buckets of one set are in use, the fullest one is evicted. Errors
+//! therefore let requests pass, with one exception: two keys of a set with the same tag (one pair
+//! in 8192) share a bucket.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -15,79 +14,78 @@ use std::time::Duration;
 
 use crate::logic::model::network::mask_address;
 
-/// How many requests may come, and from whom together.
+/// The rate of requests, and the key of its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitSpec {
     /// Requests in each `per`, in the long run.
     pub requests: NonZeroU32,
-    /// The time in which they may come.
+    /// The period of `requests`.
     pub per: Duration,
-    /// Requests that may come at once, where none came before.
+    /// Requests that may come at once after a pause.
     pub burst: NonZeroU32,
     pub key: RateLimitKey,
 }
 
-/// Who shares a rate.
+/// The requests that share a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimitKey {
-    /// Each client has its own: an IPv4 address, or the /64 network of an IPv6 one, which is what
-    /// one subscriber has.
+    /// Each client has its own: an IPv4 address, or the /64 network of an IPv6 address, which is
+    /// one subscriber's.
     Client,
     /// All requests of the route.
     Route,
 }
 
-/// Time is counted in quarters of a microsecond: fifty bits of them are nine years.
+/// Time is counted in quarters of a microsecond: 50 bits are nine years.
 const TICKS_PER_US: u64 = 4;
 
 const TIME_BITS: u32 = 50;
 
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
-/// Places of one set: a line of the processor's cache.
+/// Slots of one set: a cache line.
 const SET_ASSOCIATIVITY: usize = 8;
 
-/// Beaten by other threads this often, a request passes.
+/// After so many lost races with other threads a request passes.
 const MAX_CAS_ATTEMPTS: usize = 16;
 
 impl RateLimitSpec {
-    /// Time that one request takes up, in ticks; at least one.
+    /// The time that one request takes up, in ticks; at least one.
     fn interval_ticks(&self) -> u64 {
         let per = u64::try_from(self.per.as_micros()).unwrap_or(TIME_MASK) * TICKS_PER_US;
         (per / u64::from(self.requests.get())).max(1)
     }
 
-    /// How far ahead of now a bucket may be emptied, in ticks.
+    /// The time by which a bucket may be ahead of now, in ticks.
     fn tolerance_ticks(&self) -> u64 {
         self.interval_ticks().saturating_mul(u64::from(self.burst.get()) - 1)
     }
 }
 
-/// The buckets of everybody.
+/// The buckets of all keys.
 #[derive(Debug)]
 pub struct RateLimiter<S> {
     sets: Box<[BucketSet]>,
     hasher: S,
 }
 
-/// Each slot has a tag in its high bits, and in its low ones when the bucket is full again.
+/// Each slot has a tag in its high bits, and in its low bits the time at which the bucket is full.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct BucketSet([AtomicU64; SET_ASSOCIATIVITY]);
 
 impl<S: BuildHasher> RateLimiter<S> {
-    /// A table of at least `buckets` places. With a `hasher` that nobody can foresee, nobody can
-    /// choose addresses that drive others out.
+    /// A table of at least `buckets` slots. The `hasher` must be unpredictable, so that no client
+    /// can choose addresses that evict others.
     pub fn new(buckets: usize, hasher: S) -> Self {
         let sets = (buckets / SET_ASSOCIATIVITY).max(1).next_power_of_two();
         Self { sets: (0..sets).map(|_| BucketSet::default()).collect(), hasher }
     }
 
-    /// A request of `route` by `ip` asks to pass at `now_us`, in microseconds since a zero that is
-    /// the same for all.
+    /// Takes one request of `route` by `ip` at `now_us`, in microseconds since a common zero.
     ///
     /// # Errors
-    /// The time after which one would pass. A request that does not takes nothing.
+    /// The time after which a request would pass. A refused request takes nothing.
     pub fn try_acquire(
         &self,
         spec: &RateLimitSpec,
@@ -101,8 +99,8 @@ impl<S: BuildHasher> RateLimiter<S> {
             (RateLimitKey::Client, IpAddr::V6(_)) => Some(mask_address(ip, 64)),
         };
         let hash = self.hasher.hash_one((route, client));
-        // The low bits choose the set and the high ones are the tag, which is never zero: an empty
-        // slot has no tag.
+        // The low bits choose the set; the high bits are the tag, which is never zero, because an
+        // empty slot has no tag.
         let set = &self.sets[hash as usize & (self.sets.len() - 1)];
         let tag = (hash | 1 << 63) >> TIME_BITS << TIME_BITS;
         set.try_acquire(tag, now_us.saturating_mul(TICKS_PER_US) & TIME_MASK, spec)
@@ -128,7 +126,7 @@ impl BucketSet {
         Ok(())
     }
 
-    /// The slot with this tag, or the one whose bucket is full, or fullest.
+    /// The slot with this tag, or else the one with the fullest bucket.
     fn find_slot(&self, tag: u64) -> (&AtomicU64, u64) {
         let mut found = (&self.0[0], self.0[0].load(Relaxed));
         for slot in &self.0 {
@@ -144,7 +142,7 @@ impl BucketSet {
     }
 }
 
-/// Whole seconds to wait, at least one, as `Retry-After` has them.
+/// Whole seconds to wait, at least one, for `Retry-After`.
 pub fn retry_after_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -261,7 +259,7 @@ mod tests {
     }
 
     proptest! {
-        /// In no stretch of time does more pass than the burst and what the rate gives.
+        /// No interval passes more requests than the burst and the rate allow.
         #[test]
         fn limiter_matches_token_bucket_model(
             requests in 1_u32..1_000,

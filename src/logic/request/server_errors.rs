@@ -1,4 +1,4 @@
-//! Server errors: which of them a request may be sent again for, and which speak of the endpoint.
+//! Server errors: which ones are retried, and which ones are the endpoint's failure.
 
 use std::ops::RangeInclusive;
 
@@ -12,28 +12,27 @@ pub struct ServerErrors(u128);
 impl ServerErrors {
     pub const NONE: Self = Self(0);
 
-    /// Those in `ranges`; what is no server error is left out.
+    /// The statuses in `ranges`; other than server errors are left out.
     pub fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
         let statuses = ranges.into_iter().flatten().filter(|s| SERVER_ERRORS.contains(s));
         Self(statuses.fold(0, |bits, status| bits | 1 << (status - SERVER_ERRORS.start())))
     }
 
-    /// Whether `status` is one of them.
+    /// Whether the set contains `status`.
     pub fn contains(self, status: u16) -> bool {
         SERVER_ERRORS.contains(&status) && self.0 >> (status - SERVER_ERRORS.start()) & 1 == 1
     }
 }
 
 impl Default for ServerErrors {
-    /// The endpoint itself, and the three by which it says that it or whoever is behind it cannot
-    /// answer now.
+    /// An internal error, and the three statuses of a gateway or endpoint that cannot serve now.
     fn default() -> Self {
         Self::from_ranges([500..=500, 502..=504])
     }
 }
 
-/// Whether an answer with this status is the endpoint's failure. 501 (not implemented) and 505
-/// (HTTP version not supported) speak of the request (RFC 9110 15.6).
+/// Whether a response with this status is the endpoint's failure. 501 (not implemented) and 505
+/// (HTTP version not supported) concern the request (RFC 9110 15.6).
 pub fn is_endpoint_failure(status: u16) -> bool {
     SERVER_ERRORS.contains(&status) && !matches!(status, 501 | 505)
 }

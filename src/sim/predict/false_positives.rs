@@ -1,8 +1,8 @@
-//! How often a healthy endpoint is put down: what packets lost and late answers make of it.
+//! How often a healthy endpoint gets a false verdict, because of lost packets and late answers.
 //!
-//! Virtual hours of a pool of which nothing fails are simulated, and the verdicts counted. Verdicts
-//! of probes alone are too rare for that where losses are few: beside the count stands what follows
-//! from the chance of a single strike, since each probe's attempts are lost independently.
+//! The simulation counts the verdicts in virtual hours of a healthy pool. Where losses are few,
+//! verdicts by probes alone are too rare for that: their rate follows from the chance of a single
+//! strike, because the attempts of a probe are lost independently.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,42 +22,42 @@ use crate::sim::world::{
     attempt_after,
 };
 
-/// A probe's period is this long on average, as a share of the interval: jitter only shortens it.
+/// The mean period of a probe, as a share of the interval: jitter only shortens it.
 pub(in crate::sim) const MEAN_PERIOD: f64 = 0.95;
 
-/// Hours of one world.
+/// Hours of one simulation.
 const WORLD_HOURS: f64 = 1.0;
 
-/// The log is emptied this often: while it is small it stays in the processor's cache.
+/// The interval at which the log is emptied: a small log stays in the processor's cache.
 const LOG_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A year, in hours.
+/// Hours of a year.
 const YEAR_HOURS: f64 = 24.0 * 365.25;
 
-/// Events that may be spent when no number of hours is asked for.
+/// The budget of events when no number of hours is given.
 const MAX_EVENTS: f64 = 40e6;
 
-/// Events of one probe and of one request.
+/// Events of one probe or one request.
 const EVENTS_PER_EXCHANGE: f64 = 3.0;
 
-/// What is to be found out.
+/// The input of [`estimate_false_positives`].
 #[derive(Clone, Debug)]
 pub struct FalsePositiveInput {
-    /// Virtual hours of the pool; `None`: as many as take some seconds.
+    /// Virtual hours of the pool; `None` means as many as take some seconds.
     pub hours: Option<f64>,
     /// Equal seeds give equal answers.
     pub seed: u64,
-    /// From here to an endpoint and back.
+    /// The round trip to an endpoint.
     pub round_trip: Duration,
-    /// Requests a second over the whole pool, if there are any.
+    /// Requests per second over the whole pool, if it has traffic.
     pub rate_rps: Option<f64>,
-    /// The share of a probe's attempts, in 0..1, that get no answer.
+    /// The share of probe attempts, in 0..1, that get no answer.
     pub probe_loss: f64,
-    /// The share of the requests' exchanges, in 0..1, that lose a packet.
+    /// The share of the exchanges with requests, in 0..1, that lose a packet.
     pub traffic_loss: f64,
-    /// What endpoints take to answer.
+    /// The latency of endpoints.
     pub latency: LatencyModel,
-    /// How many worlds may run side by side.
+    /// The number of simulations that may run in parallel.
     pub threads: usize,
 }
 
@@ -65,20 +65,19 @@ pub struct FalsePositiveInput {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FalsePositiveEstimate {
     pub pool: Arc<str>,
-    /// Endpoints that were simulated; of a large pool not all.
+    /// Simulated endpoints: a large pool is sampled.
     pub endpoints: usize,
-    /// Virtual hours of them together with each other.
+    /// Virtual hours of all simulations together.
     pub hours: f64,
     /// Verdicts down in that time.
     pub verdicts: u64,
-    /// Verdicts a year that each endpoint must expect.
+    /// Expected verdicts per endpoint and year.
     pub yearly: YearlyRate,
-    /// The same by probes alone, if the chance of a strike is the same at each: it need not have
-    /// been seen.
+    /// The same by probes alone, from the chance of a strike: it need not have occurred.
     pub yearly_by_probes: f64,
 }
 
-/// A rate for one endpoint, with its 95 % confidence bounds.
+/// A rate per endpoint, with its 95 % confidence bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct YearlyRate {
     pub lower_bound: f64,
@@ -87,8 +86,8 @@ pub struct YearlyRate {
 }
 
 impl YearlyRate {
-    /// Of this many events in this many years: exact (Garwood's) bounds by Byar's approximation;
-    /// of none the rule of three.
+    /// The rate of `events` in `years`: Garwood's exact bounds by Byar's approximation, and the
+    /// rule of three for no event.
     pub fn from_events(events: u64, years: f64) -> Self {
         if events == 0 {
             return Self { lower_bound: 0.0, estimate: 0.0, upper_bound: 3.0 / years };
@@ -105,15 +104,14 @@ impl YearlyRate {
     }
 }
 
-/// Simulates a pool of which nothing fails. `here` is where this instance stands, `base` any
-/// instant.
+/// Simulates a healthy pool. `local_zone` is the zone of this instance, `base` any instant.
 pub fn estimate_false_positives(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
     question: &FalsePositiveInput,
     base: Instant,
 ) -> FalsePositiveEstimate {
-    // Whether there is traffic or not, all zones are kept: their verdicts may hang together.
+    // With or without traffic, all zones are kept: their verdicts may be correlated.
     let sample = PoolSample::from_topology(
         &single_pool_topology(pool, local_zone),
         Some(question.rate_rps.unwrap_or(0.0)),
@@ -147,7 +145,7 @@ fn hours_within_budget(pool: &PoolSpec, sample: &PoolSample) -> f64 {
     ((hours / digit).floor() * digit).max(1.0)
 }
 
-/// The verdicts down in one world.
+/// The verdicts down in one simulation.
 fn count_false_verdicts(
     sample: &PoolSample,
     question: &FalsePositiveInput,
@@ -166,7 +164,8 @@ fn count_false_verdicts(
     let mut world = Simulation::new(base, settings);
     world.configure(sample.with_random_addresses(&mut Rng::with_seed(seed)));
     if let Some(rate_rps) = sample.rate_rps().filter(|rate| *rate > 0.0) {
-        // Nobody comes before the first probes have passed: that is no failure.
+        // Clients start after the first probes have passed: a pool without an up endpoint is no
+        // failure.
         world.run_until(base + sample.pool().detect.interval);
         let pool = Arc::clone(&sample.pool().name);
         let spacing = ArrivalSpacing::Exponential;
@@ -181,7 +180,7 @@ fn count_false_verdicts(
     count.verdicts
 }
 
-/// Counts endpoints that are put down, each for itself or with its zone.
+/// Counts verdicts down, of endpoints and of whole zones.
 struct VerdictCounter<'a> {
     pool: &'a PoolSpec,
     down_zones: Vec<Locality>,
@@ -196,7 +195,7 @@ impl VerdictCounter<'_> {
                 change: HealthTransition::WentDown,
                 ..
             }) => {
-                // With its zone it was counted already.
+                // An endpoint of a zone that is down is counted already.
                 self.verdicts += u64::from(!self.down_zones.contains(&subject.locality));
             }
             SimulationEvent::Director(Event::ZoneVerdictChanged {
@@ -218,7 +217,7 @@ impl VerdictCounter<'_> {
     }
 }
 
-/// False verdicts a year on one endpoint by probes alone: the chance of a whole row of strikes, times
+/// False verdicts per year of one endpoint by probes alone: the chance of a row of strikes, times
 /// the rows that begin in a year.
 pub fn yearly_by_probes(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
     let detect = &pool.detect;

@@ -1,4 +1,4 @@
-//! The failures that are predicted: what an endpoint then does, and who can see it.
+//! The failures that are predicted: how an endpoint behaves, and what can detect it.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use crate::logic::probing::probe::ProbeSpec;
 
 use crate::sim::world::EndpointBehavior;
 
-/// One way of failing.
+/// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FaultKind {
     /// The process is gone: connections are refused.
     Refused,
     /// Every connection is reset.
     Reset,
-    /// The process stands still: connections are taken, and nothing comes back.
+    /// The process stands still: connections are accepted, and nothing is answered.
     Hang,
     /// Every packet is dropped.
     BlackHole,
-    /// Every answer is a 503, the probe's too.
+    /// Every response is a 503, the probe's too.
     StatusAll,
-    /// Every answer to traffic is a 503; the probe's is as it should be.
+    /// Every response to traffic is a 503; the probe's is good.
     StatusTraffic,
-    /// Everything takes so long.
+    /// Everything is answered with this delay.
     Slow { delay: Duration },
-    /// Of the answers to traffic so many in a hundred are a 500.
+    /// This percentage of the responses to traffic is a 500.
     Errors { percent: u32 },
-    /// Answers to traffic end in the middle.
+    /// Responses to traffic are truncated.
     Cut,
-    /// What the probe asks for has the wrong body.
+    /// The probe's response has the wrong body.
     WrongBody,
     /// The certificate has expired.
     Certificate,
 }
 
 impl FaultKind {
-    /// Slow as reports have it.
+    /// The slow fault of reports.
     pub const SLOW: Self = Self::Slow { delay: Duration::from_secs(2) };
 
-    /// Errors as reports have them.
+    /// The error fault of reports.
     pub const ERRORS_30: Self = Self::Errors { percent: 30 };
 
     /// Every fault, in the order of reports.
@@ -57,7 +57,7 @@ impl FaultKind {
         Self::Certificate,
     ];
 
-    /// The word used in output.
+    /// The word in the output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -75,7 +75,7 @@ impl FaultKind {
         }
     }
 
-    /// What an endpoint does that fails so.
+    /// The behaviour of an endpoint with this fault.
     pub fn behavior(self) -> EndpointBehavior {
         match self {
             Self::Refused => EndpointBehavior::Refused,
@@ -94,7 +94,7 @@ impl FaultKind {
         }
     }
 
-    /// What it costs a probe to see it, as the closed form has it.
+    /// The failure class whose probe cost the closed form uses.
     pub fn class(self) -> FailureClass {
         match self {
             Self::Refused => FailureClass::Refused,
@@ -107,17 +107,17 @@ impl FaultKind {
         }
     }
 
-    /// Whether requests meet it.
+    /// Whether requests can meet it.
     pub fn is_visible_to_traffic(self) -> bool {
         !matches!(self, Self::WrongBody | Self::Certificate)
     }
 
-    /// Whether no probe can see it, whatever it asks.
+    /// Whether no kind of probe can detect it.
     pub fn is_invisible_to_probes(self) -> bool {
         matches!(self, Self::StatusTraffic | Self::Errors { .. } | Self::Cut)
     }
 
-    /// Whether it can befall an endpoint that is probed so: who speaks no TLS has no certificate.
+    /// Whether an endpoint with this probe can have it: only TLS has a certificate.
     pub fn is_applicable_to(self, probe: &ProbeSpec) -> bool {
         self != Self::Certificate || probe.tls.is_some()
     }

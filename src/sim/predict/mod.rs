@@ -1,5 +1,5 @@
-//! How long a failure stays unnoticed: a pool's detection window for every kind of failure, from
-//! simulation, with the closed form beside it. And how often a healthy endpoint is put down.
+//! How long a failure stays undetected: a pool's detection window for every kind of failure, from
+//! simulation, with the closed form beside it. And how often a healthy endpoint gets a verdict.
 
 pub mod false_positives;
 mod fault;
@@ -24,40 +24,40 @@ use super::parallel;
 use super::world::{EndpointBehavior, ProbeFinding, ProbeResponse, SimulationSettings};
 use pool_sample::{FaultOnset, PoolSample, TrialResult};
 
-/// Trials of each fault and scope, unless said otherwise.
+/// Trials of each fault and scope by default.
 pub const DEFAULT_TRIALS: u32 = 1_000;
 
-/// Turns of the director that all trials of one fault and scope may take together: what needs very
-/// many for one trial (hundreds of strikes in a row, a flood of requests that notice nothing) gets
-/// fewer trials.
+/// The budget of director turns for all trials of one fault and scope. A trial with very many turns
+/// (hundreds of strikes in a row, or much traffic that does not meet the fault) leaves fewer
+/// trials.
 const MAX_STEPS: u64 = 200_000;
 
-/// Fewer trials than this tell nothing of a tail.
+/// The minimum number of trials for a tail.
 const MIN_TRIALS: u32 = 50;
 
-/// If none of so many trials ends with a verdict (or of so few as take all those turns), none will.
+/// If none of so many trials ends with a verdict (or of those within the budget), none will.
 const MAX_UNDETECTED_TRIALS: u32 = 10;
 
-/// What a healthy endpoint takes to answer, unless said otherwise.
+/// The latency of a healthy endpoint by default.
 pub const DEFAULT_SERVICE_TIME: Duration = Duration::from_millis(1);
 
-/// What only traffic can see is waited for this long.
+/// The time limit for faults that only traffic can detect.
 const TRAFFIC_DETECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is to be predicted.
+/// The input of [`predict`].
 #[derive(Clone, Debug)]
 pub struct PredictionInput {
     /// Trials of each fault and scope.
     pub trials: u32,
     /// Equal seeds give equal predictions.
     pub seed: u64,
-    /// From here to an endpoint and back.
+    /// The round trip to an endpoint.
     pub round_trip: Duration,
-    /// Requests a second over the whole pool, to be predicted with as well as without.
+    /// Requests per second over the whole pool: rows with traffic are added to those without.
     pub rate_rps: Option<f64>,
-    /// What endpoints take to answer while they are well.
+    /// The latency of healthy endpoints.
     pub latency: LatencyModel,
-    /// How many worlds may run side by side. The answer does not depend on it.
+    /// The number of simulations that may run in parallel. The result does not depend on it.
     pub threads: usize,
 }
 
@@ -69,7 +69,7 @@ pub enum FaultScope {
 }
 
 impl FaultScope {
-    /// The word used in output.
+    /// The word in the output.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -82,10 +82,10 @@ impl FaultScope {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     pub pool: Arc<str>,
-    /// The zone that fails, or whose endpoint does: the largest of those that get traffic first.
+    /// The failing zone, or the zone of the failing endpoint: the largest of the first tier.
     pub zone: Locality,
     pub zone_endpoints: usize,
-    /// By traffic, scope and fault, in this order.
+    /// In the order of traffic, scope and fault.
     pub rows: Vec<PredictionRow>,
 }
 
@@ -94,11 +94,11 @@ pub struct Prediction {
 pub struct PredictionRow {
     pub scope: FaultScope,
     pub fault: FaultKind,
-    /// Requests a second over the pool; `None`: active probes alone.
+    /// Requests per second over the pool; `None` means active probes alone.
     pub traffic_rps: Option<f64>,
     /// From onset to verdict.
     pub window: PredictedWindow,
-    /// What the configuration's periods add up to, for active probes alone, if they see it.
+    /// The sum of the configuration's periods, for active probes alone, if they detect the fault.
     pub closed_form: Option<DetectionBounds>,
 }
 
@@ -106,50 +106,49 @@ pub struct PredictionRow {
 #[expect(clippy::large_enum_variant, reason = "nearly all are seen, and there are few")]
 pub enum PredictedWindow {
     Detected {
-        /// How long it took.
+        /// The distribution over the trials.
         spread: WindowSpread,
-        /// Whether it lies within the closed form, which holds for active probes alone, where every
-        /// answer takes as long as every other.
+        /// Whether it lies within the closed form. That form holds for active probes alone, and for
+        /// a fixed latency.
         within_closed_form: Option<bool>,
     },
     Undetected(UndetectedReason),
 }
 
-/// Steps of [`Spread::quantiles`].
+/// The number of steps of [`WindowSpread::quantiles`].
 pub const QUANTILES: usize = 20;
 
-/// How the trials are spread.
+/// The distribution of the detection window over the trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpread {
     pub best: Duration,
-    /// Half of the trials took at most this long.
+    /// At most this in half of the trials.
     pub median: Duration,
-    /// All but a hundredth took at most this long.
+    /// At most this in 99 % of the trials.
     pub p99: Duration,
     pub worst: Duration,
-    /// Each twentieth, from the least to the most.
+    /// Each twentieth, from the minimum to the maximum.
     pub quantiles: [Duration; QUANTILES + 1],
-    /// How many there were.
+    /// The number of trials.
     pub trials: u32,
-    /// Those of them in which no verdict had come when waiting ended, and that count as having
-    /// taken until then.
+    /// The trials without a verdict at the time limit; they count as having taken that long.
     pub undetected_trials: u32,
 }
 
-/// Why a failure is never noticed.
+/// Why a failure is never detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UndetectedReason {
-    /// The pool's probe passes all the same; another one would not.
+    /// The pool's probe passes all the same; another probe would not.
     ProbePasses,
-    /// No probe sees it: only requests that meet it do.
+    /// No probe can detect it: only requests meet it.
     NeedsTraffic,
-    /// Requests meet it, and no verdict comes of it for half a minute at least.
+    /// Requests meet it, and no verdict follows within the time limit.
     NoVerdict,
-    /// The probe's timeout is shorter than an answer takes: no endpoint is ever up.
+    /// The probe's timeout is shorter than the latency: no endpoint is ever up.
     NeverUp,
 }
 
-/// Predicts one pool. `here` is where this instance stands, `base` any instant.
+/// Predicts one pool. `local_zone` is the zone of this instance, `base` any instant.
 pub fn predict(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -182,7 +181,7 @@ pub fn predict(
     }
 }
 
-/// One row of [`predict`]: this fault and scope, with the question's traffic if it has any.
+/// One row of [`predict`], with the traffic of `question` if it has any.
 pub fn predict_row(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -196,7 +195,7 @@ pub fn predict_row(
         .predict_row(question.rate_rps)
 }
 
-/// The same for the zone at this place in the pool's list, whichever gets traffic first.
+/// The same for the zone with this index in the pool's list.
 pub fn predict_zone_row(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
@@ -213,8 +212,8 @@ pub fn predict_zone_row(
         .predict_row(question.rate_rps)
 }
 
-/// What the configuration's periods add up to for this fault and scope, by active probes alone: at
-/// once, since nothing is simulated. `None` where no probe sees it.
+/// The closed form for this fault and scope, by active probes alone, without a simulation. `None`
+/// where no probe detects it.
 pub fn closed_form(
     pool: &PoolSpec,
     round_trip: Duration,
@@ -224,8 +223,8 @@ pub fn closed_form(
     Some(closed_form_bounds(pool, (scope, fault), (cost, cost)))
 }
 
-/// What a probe of this pool needs to find out, in round trips and the endpoint's own time (`service`,
-/// if it answers as it should); `None` if it never does.
+/// The time that a probe of this pool takes to detect the fault. `service` is the latency of a good
+/// answer. `None` if no probe detects it.
 fn probe_cost(
     pool: &PoolSpec,
     fault: FaultKind,
@@ -243,7 +242,7 @@ fn probe_cost(
     }
 }
 
-/// The closed form, where a probe costs so much at least and at most.
+/// The closed form for probe costs between `least` and `most`.
 fn closed_form_bounds(
     pool: &PoolSpec,
     (scope, fault): (FaultScope, FaultKind),
@@ -252,13 +251,13 @@ fn closed_form_bounds(
     let of = |cost| detection_window::detection_bounds(fault.class(), &pool.detect, cost);
     let worst = of(most).worst;
     if scope == FaultScope::Zone && has_zone_verdict(pool, fault) {
-        // The first strikes of enough of its endpoints are its verdict.
+        // The first strikes of enough of its endpoints are the zone's verdict.
         return DetectionBounds { best: least, worst };
     }
     DetectionBounds { best: of(least).best, worst }
 }
 
-/// Why no probe of this pool will ever notice this fault; `None` if one does. `base` is any instant.
+/// Why no probe of this pool detects this fault; `None` if one does. `base` is any instant.
 pub fn undetected_by_probes(
     pool: &PoolSpec,
     question: &PredictionInput,
@@ -270,8 +269,8 @@ pub fn undetected_by_probes(
         .undetected_reason(false)
 }
 
-/// Whether a whole zone falls to this fault by its own verdict, before each of its endpoints has
-/// one, by active probes alone.
+/// Whether this fault of a whole zone makes a zone verdict before each endpoint has its own, by
+/// active probes alone.
 pub fn has_zone_verdict(pool: &PoolSpec, fault: FaultKind) -> bool {
     let is_connection_fault = matches!(
         fault,
@@ -284,7 +283,7 @@ pub fn has_zone_verdict(pool: &PoolSpec, fault: FaultKind) -> bool {
     pool.correlation.quorum_percent <= 100 && is_connection_fault
 }
 
-/// A topology of this pool only: pools do not touch each other.
+/// A topology of this pool only: pools are independent.
 fn single_pool_topology(pool: &PoolSpec, local_zone: Option<&Locality>) -> Topology {
     Topology {
         local: local_zone.cloned(),
@@ -293,7 +292,7 @@ fn single_pool_topology(pool: &PoolSpec, local_zone: Option<&Locality>) -> Topol
     }
 }
 
-/// One kind of failure, tried many times.
+/// The trials of one kind of failure.
 struct FaultTrial<'a> {
     pool: &'a PoolSpec,
     sample: &'a PoolSample,
@@ -329,7 +328,7 @@ impl FaultTrial<'_> {
     }
 
     fn closed_form(&self, jitter_factor: f64) -> DetectionBounds {
-        // The quickest answer bounds the best case, the slowest one the worst.
+        // The shortest latency bounds the best case, the longest one the worst case.
         let cost = |exceeded_by: f64| {
             let service = self.question.latency.upper_quantile(exceeded_by);
             self.probe_cost(jitter_factor, service).unwrap_or(self.question.round_trip)
@@ -344,7 +343,7 @@ impl FaultTrial<'_> {
                 && self.pool.correlation.quorum_percent <= 100
     }
 
-    /// Why it is clear beforehand that it will never be noticed, if it is.
+    /// Why it is certain beforehand that the fault is never detected, if it is.
     fn undetected_reason(&self, with_traffic: bool) -> Option<UndetectedReason> {
         if !self.can_pass_probe() {
             return Some(UndetectedReason::NeverUp);
@@ -382,7 +381,7 @@ impl FaultTrial<'_> {
         }
     }
 
-    /// Whether an endpoint's usual answer is fast enough for the probe.
+    /// Whether the usual latency is short enough for the probe.
     fn can_pass_probe(&self) -> bool {
         let usual = self.question.latency.upper_quantile(0.5);
         let healthy = EndpointBehavior::Healthy { latency: LatencyModel::Fixed(usual) };
@@ -395,7 +394,7 @@ impl FaultTrial<'_> {
         longest + service <= self.pool.detect.timeout
     }
 
-    /// How long each trial took; `None` if it was longer than `patience`.
+    /// The time that each trial took; `None` if it exceeded `timeout`.
     fn run_trials(&self, timeout: Duration) -> Vec<Option<Duration>> {
         let mut rng = Rng::with_seed(self.question.seed);
         let mut steps = 0;
@@ -413,7 +412,7 @@ impl FaultTrial<'_> {
         detection_times
     }
 
-    /// One trial in a world of its own, warmed up; the failure begins at a random phase.
+    /// One trial in a simulation of its own, warmed up; the failure begins at a random phase.
     fn run_trial(&self, timeout: Duration, rng: &mut Rng) -> TrialResult {
         let settings = SimulationSettings { seed: rng.u64(..), ..self.settings() };
         let failure = FaultOnset {
@@ -425,10 +424,10 @@ impl FaultTrial<'_> {
         self.sample.run_trial(settings, self.base, &failure, rng)
     }
 
-    /// The quantiles of the whole zone from those of the sample. Where each endpoint falls for
-    /// itself, the last of n is the last of n/k groups of k, and the distribution a power of the
-    /// sample's; where the zone does as a whole, it is the sample's: the larger the zone, the less
-    /// it strays. `None` if most trials ended without a verdict.
+    /// Scales the quantiles of the sample to the whole zone. Where each endpoint gets its own
+    /// verdict, the last of n is the last of n/k groups of k, and the distribution is a power of
+    /// the sample's. Where the zone gets one verdict, the distribution is the sample's. `None` if
+    /// most trials ended without a verdict.
     fn window_spread(
         &self,
         detection_times: &[Option<Duration>],
@@ -463,8 +462,8 @@ impl FaultTrial<'_> {
         })
     }
 
-    /// The closed form counts from the probe's start with a round trip of fixed length. The least
-    /// counts from its arrival, the most has the longest round trips.
+    /// The closed form counts from the probe's start, with a fixed round trip. The lower bound
+    /// counts from the probe's arrival, the upper bound has the longest round trips.
     fn is_within_closed_form(&self, spread: &WindowSpread) -> bool {
         let jitter_factor = 1.0 + self.settings().round_trip_jitter;
         let slowest = self.question.latency.upper_quantile(0.0);

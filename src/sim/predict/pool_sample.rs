@@ -1,4 +1,4 @@
-//! A small pool that stands for a large one, and one trial on it.
+//! A small pool that represents a large one, and one trial on it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,47 +18,47 @@ use crate::sim::world::{
     ArrivalSpacing, OfferedLoad, Simulation, SimulationEvent, SimulationSettings,
 };
 
-/// Endpoints of a sample. Each endpoint has its own timer and its own row of strikes, so that a
-/// thousand of them fail no differently than a dozen, only the last of them later.
+/// The maximum number of endpoints. Each endpoint has its own timer and strikes, so that a thousand
+/// of them fail as a dozen do, only the last of them later.
 const MAX_ENDPOINTS: usize = 12;
 
-/// Zones of a sample.
+/// The maximum number of zones.
 const MAX_ZONES: usize = 4;
 
-/// Requests that each endpoint should have had before the failure: idle connections are open then.
+/// Requests to each endpoint before the failure, so that idle connections are open.
 const WARMUP_REQUESTS: f64 = 4.0;
 
-/// Requests a second to one endpoint, at most: more tells of a failure no earlier, for between two
-/// of them lies no more than a round trip.
+/// The maximum of requests per second to one endpoint. More would detect a failure no earlier: two
+/// of them are less than a round trip apart.
 const MAX_RATE_RPS: f64 = 1_000.0;
 
 /// The share of requests that must not run twice.
 pub(super) const POST_SHARE: f64 = 0.2;
 
-/// Traffic runs this long before a failure, at most.
+/// The maximum time of traffic before a failure.
 const MAX_WARMUP: Duration = Duration::from_secs(30);
 
 pub(super) struct PoolSample {
     topology: Topology,
-    /// The zone that fails, as an index into the sample.
+    /// The index of the failing zone in the sample.
     failing_zone: usize,
-    /// How many times the real zone is as large as the sample's.
+    /// The size of the real zone in sizes of the sample's.
     pub(super) zone_groups: f64,
-    /// Requests a second to the sample.
+    /// Requests per second to the sample.
     rate_rps: Option<f64>,
 }
 
-/// A failure that is to be tried.
+/// The failure of one trial.
 pub(super) struct FaultOnset {
     pub(super) scope: FaultScope,
     pub(super) fault: FaultKind,
     /// When it begins, from the end of the warm-up.
     pub(super) phase: Duration,
-    /// The verdict is waited for this long.
+    /// The time limit for the verdict.
     pub(super) timeout: Duration,
 }
 
-/// What came of a trial.
+/// The result of one trial.
 pub(super) struct TrialResult {
     /// From the onset to the last verdict, if there was one.
     pub(super) detection_time: Option<Duration>,
@@ -66,7 +66,7 @@ pub(super) struct TrialResult {
     pub(super) steps: u64,
 }
 
-/// The zone whose failure is predicted: the largest of the nearest tier, where traffic is.
+/// The zone whose failure is predicted: the largest of the first tier, where traffic is.
 pub(super) fn default_failing_zone(pool: &PoolSpec, local_zone: Option<&Locality>) -> usize {
     let nearest = first_tier(pool, local_zone);
     // The first of equals.
@@ -75,15 +75,15 @@ pub(super) fn default_failing_zone(pool: &PoolSpec, local_zone: Option<&Locality
 }
 
 impl PoolSample {
-    /// Cuts the topology's only pool down. Without traffic one zone is all that matters (and a
-    /// neighbour, if there is one, so that the pool survives); with it all of them are, for they
-    /// take over what the failing one leaves.
+    /// Reduces the topology's only pool. Without traffic one zone matters (and a neighbour, if
+    /// there is one, so that the pool survives). With traffic all zones do, because they take over
+    /// what the failing one leaves.
     pub(super) fn from_topology(topology: &Topology, traffic_rps: Option<f64>) -> Self {
         let failing = default_failing_zone(&topology.pools[0], topology.local.as_ref());
         Self::with_failing_zone(topology, failing, traffic_rps)
     }
 
-    /// The same, where this zone is the one that fails.
+    /// The same with this failing zone.
     pub(super) fn with_failing_zone(
         topology: &Topology,
         failing: usize,
@@ -114,7 +114,7 @@ impl PoolSample {
         let (large, small) = (&pool.zones[failing].endpoints, &zones[position].endpoints);
         let zone_groups = large.len() as f64 / small.len() as f64;
         let small = PoolSpec { zones, ..PoolSpec::clone(pool) };
-        // Every endpoint gets what it would get in the whole pool.
+        // Every endpoint receives the rate that it has in the whole pool.
         let rate_rps = traffic_rps.map(|rate_rps| {
             let kept = first_tier_weight(&small, local_zone) as f64
                 / first_tier_weight(pool, local_zone) as f64;
@@ -133,7 +133,7 @@ impl PoolSample {
         &self.topology.pools[0]
     }
 
-    /// Requests a second to the sample, if it has traffic.
+    /// Requests per second to the sample, if it has traffic.
     pub(super) fn rate_rps(&self) -> Option<f64> {
         self.rate_rps
     }
@@ -142,7 +142,7 @@ impl PoolSample {
         self.pool().zones.iter().map(|zone| zone.endpoints.len()).sum()
     }
 
-    /// Lets the failure begin in a warm world, and waits for the last verdict.
+    /// Starts the failure in a warm simulation, and waits for the last verdict.
     pub(super) fn run_trial(
         &self,
         settings: SimulationSettings,
@@ -191,9 +191,9 @@ impl PoolSample {
         Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WARMUP).min(MAX_WARMUP)
     }
 
-    /// The same pool with made-up addresses. Phases follow from addresses, and in a process that
-    /// runs for long the jitter makes them independent of each other; drawn anew for every trial
-    /// they are so from the start.
+    /// The same pool with random addresses. Probe phases follow from addresses, and in a
+    /// long-running process jitter makes them independent. Random addresses make them so from the
+    /// start.
     pub(super) fn with_random_addresses(&self, rng: &mut Rng) -> Topology {
         let high = rng.u32(..) & 0x00ff_ff00;
         let mut next = 0;
@@ -215,7 +215,7 @@ impl PoolSample {
     }
 }
 
-/// Whether this is a verdict down that covers the endpoint at `address`: its own, or its zone's.
+/// Whether this is a verdict down on the endpoint at `address` or on its zone.
 fn is_verdict_for(event: &SimulationEvent, address: SocketAddr, zone: &Locality) -> bool {
     match event {
         SimulationEvent::Director(Event::HealthChanged {
@@ -230,7 +230,7 @@ fn is_verdict_for(event: &SimulationEvent, address: SocketAddr, zone: &Locality)
     }
 }
 
-/// The zones of the nearest tier that has any endpoint: what names lead to may not be known yet.
+/// The zones of the first tier with an endpoint: names may not be resolved yet.
 fn first_tier(pool: &PoolSpec, local_zone: Option<&Locality>) -> Vec<usize> {
     let has_some =
         |tier: &Vec<usize>| tier.iter().any(|&zone| !pool.zones[zone].endpoints.is_empty());

@@ -77,7 +77,7 @@ fn simulated_window_stays_within_the_closed_form() {
     }
 }
 
-/// What one fault leads to without any traffic, in zones of so many endpoints.
+/// The distribution for one fault without traffic.
 fn predict_spread(
     zone_endpoints: usize,
     question: &PredictionInput,
@@ -156,7 +156,7 @@ fn large_zone_is_sampled_and_its_window_is_longer() {
     assert_eq!(large.zone_endpoints, 2_000);
 }
 
-/// Why a fault of an endpoint is never noticed, if it is not.
+/// Why a fault of an endpoint is never detected, if it is not.
 fn undetected_reason(prediction: &Prediction, fault: FaultKind) -> Option<UndetectedReason> {
     let row = prediction.rows.iter().find(|row| row.fault == fault).expect("a row");
     match row.window {

@@ -1,11 +1,9 @@
-//! The detection window that meets a target at the least probing.
+//! The detection window that meets a target with the fewest probes.
 //!
-//! The closed form searches: for each number of strikes and each timeout the longest interval that
-//! meets the target follows at once. Of all those that keep the other bounds the one that probes least
-//! sets the pace; a tenth of it is given for patience, that is for waiting longer before silence is a
-//! verdict. The simulator then confirms it, with the same director that runs in production;
-//! where it finds the window longer, the search is made again for a target that is shorter by as
-//! much.
+//! The closed form searches: for each number of strikes and each timeout, the longest interval that
+//! meets the target. Of those within the other bounds the longest interval is chosen. A tenth of it
+//! is spent on a longer timeout. The simulator, with the production director, confirms the choice.
+//! Where its window is longer, the search is repeated for a target that is shorter by as much.
 
 mod search;
 #[cfg(test)]
@@ -24,105 +22,106 @@ use super::predict::{
 };
 use search::{SearchSpace, WindowChoice};
 
-/// How often a choice is tried in the simulator, at most.
+/// The maximum number of choices that are simulated.
 const MAX_CONFIRM_ROUNDS: u32 = 5;
 
-/// A target is shortened by this much more than it was missed by.
+/// The further factor by which a missed target is shortened.
 const RETRY_MARGIN: f64 = 0.99;
 
-/// No window is sought that is longer.
+/// The longest target.
 const MAX_TARGET: Duration = Duration::from_secs(600);
 
-/// The best window that can be reached is found to within this share.
+/// The relative precision of the best reachable target.
 const REACHABLE_STEP: f64 = 1.02;
 
-/// What the window must be.
+/// The requirements on the window.
 #[derive(Clone, Debug)]
 pub struct TuneGoals {
-    /// The 99th percentile of the window of every fault that counts, by active probes alone.
+    /// The bound on the 99th percentile of the window, over all `faults`, by active probes alone.
     pub target: Duration,
-    /// The faults that count.
+    /// The faults that must be detected in time.
     pub faults: Vec<FaultKind>,
-    /// Whether one that no probe of a pool sees makes the target unreachable, or does not count.
+    /// Whether a fault that no probe of a pool detects makes the target unreachable; else it is
+    /// left out.
     pub should_detect_all: bool,
-    /// False verdicts a year on all endpoints of the tuned pools together; less is kept.
+    /// False verdicts per year on all endpoints of the tuned pools together; an exclusive bound.
     pub false_verdicts_yearly: f64,
-    /// Probes a second of the whole configuration; not more.
+    /// The maximum of probes per second of the whole configuration.
     pub probes_per_second: f64,
 }
 
-/// A pool that is to be tuned, and what was observed of it.
+/// A pool to tune, with observations of it.
 #[derive(Clone, Debug)]
 pub struct TuneSubject<'a> {
     pub pool: &'a PoolSpec,
-    /// How it is simulated: with its latency and its round trip.
+    /// The input of its simulation, with its latency and its round trip.
     pub input: predict::PredictionInput,
-    /// The share of a probe's attempts, in 0..1, that get no answer.
+    /// The share of probe attempts, in 0..1, that get no answer.
     pub probe_loss: f64,
 }
 
-/// What keeps a target from being met.
+/// The reason why a target is not met.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TuneConstraint {
-    /// This fault is asked for, and no probe of the pool notices it.
+    /// No probe of the pool detects this fault.
     Undetected(FaultKind, UndetectedReason),
-    /// A probe must wait this long for an endpoint that is well.
+    /// A probe needs at least this timeout for a healthy endpoint.
     Timeout(Duration),
-    /// More false verdicts than wished; this many a year are the least.
+    /// The minimum of false verdicts per year exceeds the bound.
     FalseVerdicts(f64),
-    /// The simulator finds this 99th percentile, whatever is tried.
+    /// The simulated 99th percentile of every choice exceeds the target; this is the shortest.
     Simulation(Duration),
 }
 
-/// A window with all that is known of it.
+/// A window with its cost and its prediction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowEvaluation {
     pub detect: DetectionSpec,
-    /// Probes a second of the pool while all is well.
+    /// Probes per second of the pool while it is healthy.
     pub probes_per_second: f64,
-    /// False verdicts a year on all of the pool's endpoints, by probes alone.
+    /// False verdicts per year on all of the pool's endpoints, by probes alone.
     pub false_verdicts_yearly: f64,
-    /// What the simulator says.
+    /// The simulated windows.
     pub prediction: Prediction,
-    /// The longest 99th percentile of the rows that count; `None` if none does.
+    /// The longest 99th percentile of the rows that count; `None` without such a row.
     pub slowest: Option<SlowestRow>,
 }
 
-/// The row that decides.
+/// The row with the longest 99th percentile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlowestRow {
     pub row: PredictionRow,
     pub p99: Duration,
 }
 
-/// One pool, before and after.
+/// One pool, before and after tuning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunedPool {
     pub pool: Arc<str>,
     pub before: WindowEvaluation,
-    /// As found; of a target that cannot be met, the best that can.
+    /// The window found; for a target that cannot be met, the best reachable one.
     pub after: Option<WindowEvaluation>,
-    /// What is in the way, of this pool's own.
+    /// The reasons why this pool misses the target.
     pub constraints: Vec<TuneConstraint>,
 }
 
-/// What came of it all.
+/// The result for all pools.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TuneResult {
-    /// Every pool that was to be tuned.
+    /// Every tuned pool.
     pub pools: Vec<TunedPool>,
-    /// Whether every one of them meets the target within all bounds.
+    /// Whether every pool meets the target within all bounds.
     pub is_met: bool,
-    /// The shortest target that could be met, if this one cannot.
+    /// The shortest reachable target, if this one is not.
     pub reachable: Option<Duration>,
-    /// Probes a second that are left to the tuned pools.
+    /// The budget of probes per second for the tuned pools.
     pub budget_probes_per_second: f64,
-    /// The least that they need for the target, if that is more.
+    /// The probes per second that the target needs, if they exceed the budget.
     pub required_probes_per_second: Option<f64>,
 }
 
-/// Tunes these pools together; `here` is where this instance stands, `base` any instant. `told` hears
-/// what is being done, for whoever waits.
+/// Tunes these pools together. `local_zone` is the zone of this instance, `base` any instant;
+/// `on_progress` receives a line before each simulation.
 pub fn tune(
     subjects: &[TuneSubject<'_>],
     local_zone: Option<&Locality>,
@@ -167,8 +166,7 @@ pub fn tune(
         } else if let Some(goal) = reachable
             && let Ok(choice) = space.choose_window(goal)
         {
-            // At the edge there is nothing shorter to aim at: what the simulator finds is what can
-            // be had.
+            // No shorter target is reachable: the simulated window is the best.
             let state = evaluate(choice.detect, "the best that can be had");
             let found = state.slowest.map(|slowest| round_up_to_ms(slowest.p99));
             answer.reachable = answer.reachable.max(found);
@@ -183,7 +181,7 @@ pub fn tune(
     }
     let after = answer.pools.iter().filter_map(|pool| pool.after.as_ref());
     let probing: f64 = after.map(|state| state.probes_per_second).sum();
-    // What the simulator had shortened may be too much for the budget.
+    // A target that was shortened after a simulation may exceed the budget.
     answer.required_probes_per_second = answer
         .required_probes_per_second
         .or_else(|| (probing > answer.budget_probes_per_second).then_some(probing));
@@ -192,8 +190,8 @@ pub fn tune(
     answer
 }
 
-/// Whether all pools together can meet `goal`; if only the budget says no, how many probes a second
-/// it would take.
+/// Whether all pools together can meet `goal`; if only the budget prevents it, the probes per
+/// second that it needs.
 fn check_goal(spaces: &[SearchSpace<'_>], goal: Duration, budget: f64) -> (bool, Option<f64>) {
     let choices: Option<Vec<WindowChoice>> =
         spaces.iter().map(|space| space.choose_window(goal).ok()).collect();
@@ -221,13 +219,13 @@ fn shortest_reachable(spaces: &[SearchSpace<'_>], goals: &TuneGoals) -> Option<D
     Some(round_up_to_ms(enough))
 }
 
-/// The next millisecond: what is named must be reachable.
+/// Rounds up to the next millisecond, so that the rounded target is reachable.
 fn round_up_to_ms(duration: Duration) -> Duration {
     Duration::from_millis(duration.as_secs_f64().mul_add(1e3, 1.0) as u64)
 }
 
-/// Has the simulator confirm the choice for `goal`, or one for a shorter goal if the window turns
-/// out longer. The shortest 99th percentile that was seen, if none is confirmed.
+/// Simulates the choice for `goal`, and for shorter goals while the window is longer than `goal`.
+/// `Err` is the shortest 99th percentile of all choices.
 fn confirm_by_simulation(
     space: &SearchSpace<'_>,
     goal: Duration,
@@ -270,30 +268,30 @@ fn evaluate_window(
     }
 }
 
-/// Endpoints of a pool.
+/// The number of endpoints of a pool.
 fn endpoint_count(pool: &PoolSpec) -> usize {
     pool.zones.iter().map(|zone| zone.endpoints.len()).sum()
 }
 
-/// Probes a second of a pool whose endpoints are all up and not vouched for by traffic.
+/// Probes per second of a pool whose endpoints are all up and have no traffic.
 pub fn probes_per_second(pool: &PoolSpec) -> f64 {
     let period = pool.detect.interval.as_secs_f64() * false_positives::MEAN_PERIOD;
     (endpoint_count(pool) * pool.probes.len().max(1)) as f64 / period
 }
 
-/// False verdicts a year on all of a pool's endpoints together, by probes alone, with what was
+/// False verdicts per year on all of a pool's endpoints together, by probes alone, with the losses
 /// observed of the subject.
 pub fn false_verdicts_yearly(pool: &PoolSpec, subject: &TuneSubject<'_>) -> f64 {
     false_positives::yearly_by_probes(pool, &false_positive_input(subject))
         * endpoint_count(pool) as f64
 }
 
-/// The chance that a probe of an endpoint that is well fails, in 0..=1.
+/// The chance, in 0..=1, that a probe of a healthy endpoint fails.
 pub fn strike_chance(pool: &PoolSpec, subject: &TuneSubject<'_>) -> f64 {
     false_positives::strike_chance(pool, &false_positive_input(subject))
 }
 
-/// A world of which nothing fails.
+/// The input for a healthy pool.
 fn false_positive_input(subject: &TuneSubject<'_>) -> false_positives::FalsePositiveInput {
     let predict::PredictionInput { seed, round_trip, ref latency, threads, .. } = subject.input;
     false_positives::FalsePositiveInput {

@@ -1,4 +1,4 @@
-//! The search, in closed form.
+//! The search for a window in closed form.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +10,22 @@ use crate::logic::probing::probe_schedule::{BURST_TIMEOUT_FLOOR, BURST_TIMEOUT_R
 use super::{FaultKind, TuneConstraint, TuneGoals, TuneSubject, UndetectedReason, predict};
 use crate::sim::world::{EndpointBehavior, ProbeResponse};
 
-/// Strikes in a row that are tried. Never one: a single refused connection is no outage, and what is
-/// known of losses says nothing of those.
+/// Numbers of strikes that are tried. Never one: a single refused connection is no outage, and
+/// observed losses say nothing about those.
 const DOWN_AFTER: std::ops::RangeInclusive<u32> = 2..=5;
 
-/// The share of failures that the closed form aims at: beyond the 99th percentile, so that the
-/// simulator's, which is drawn, is below the target in nearly every case.
+/// The share of failures that the closed form aims at: above the 99th percentile, because the
+/// simulated percentile is random.
 const TARGET_SHARE: f64 = 0.995;
 
-/// The share of the interval that is spent on patience: a window may probe as much more as it takes
-/// to wait for longer before silence is a verdict. A pause is in no chance of a loss.
+/// The share of the interval that may be spent on a longer timeout. A lost packet is a matter of
+/// chance; a pause of the endpoint is not, and only a longer timeout tolerates it.
 const TIMEOUT_SLACK: f64 = 0.1;
 
 /// First digits of the timeouts that are tried.
 const TIMEOUT_DIGITS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
 
-/// The interval that is never exceeded, whatever the target.
+/// The maximum of the interval, whatever the target.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A window that meets a goal.
@@ -36,22 +36,23 @@ pub(super) struct WindowChoice {
     false_verdicts_yearly: f64,
 }
 
-/// All windows of one pool.
+/// All possible windows of one pool.
 pub(super) struct SearchSpace<'a> {
     subject: &'a TuneSubject<'a>,
-    /// What must be noticed in time: how it is seen, and the share to aim at for one endpoint.
+    /// The classes of the faults to detect in time, with the share of failures to aim at per
+    /// endpoint.
     fault_classes: Vec<(FailureClass, f64)>,
-    /// What is asked for and never noticed.
+    /// The faults that no probe detects.
     undetected: Vec<(FaultKind, UndetectedReason)>,
     should_detect_all: bool,
     max_false_verdicts_yearly: f64,
-    /// What a probe takes that is answered.
+    /// The duration of a probe that is answered.
     probe_time: Duration,
     timeouts: Vec<Duration>,
 }
 
 impl<'a> SearchSpace<'a> {
-    /// `false_yearly` is what this pool may have of false verdicts.
+    /// `max_false_verdicts_yearly` is the bound for this pool.
     pub(super) fn new(
         subject: &'a TuneSubject<'a>,
         goals: &TuneGoals,
@@ -69,7 +70,7 @@ impl<'a> SearchSpace<'a> {
                 unseen.push((fault, why));
                 continue;
             }
-            // Of endpoints that fall each for itself the last one counts.
+            // Where endpoints get their own verdicts, the last one of a zone counts.
             let has_zone_verdict = predict::has_zone_verdict(pool, fault);
             let independent_endpoints = if has_zone_verdict { 1.0 } else { largest.max(1) as f64 };
             kinds.push((fault.class(), TARGET_SHARE.powf(1.0 / independent_endpoints)));
@@ -89,7 +90,8 @@ impl<'a> SearchSpace<'a> {
         }
     }
 
-    /// The window that meets `goal` at the least probing but for [`PATIENCE`], or what is in the way.
+    /// The window that meets `goal` with the fewest probes but for [`TIMEOUT_SLACK`], or the
+    /// reasons why there is none.
     pub(super) fn choose_window(
         &self,
         goal: Duration,
@@ -135,7 +137,7 @@ impl<'a> SearchSpace<'a> {
         Ok(with_longer_timeout.filter(is_within_false_limit).max_by(better).unwrap_or(*frugal))
     }
 
-    /// The longest interval that meets `goal` with this timeout and so many strikes, if any does.
+    /// The longest interval that meets `goal` with this timeout and number of strikes, if any does.
     fn fit_interval(
         &self,
         goal: Duration,
@@ -145,7 +147,8 @@ impl<'a> SearchSpace<'a> {
         let configured = self.subject.pool.detect;
         let detect = DetectionSpec {
             timeout,
-            // Faster than the timeout is never needed: an endpoint has one probe at a time.
+            // An endpoint has one probe at a time, so that no interval below the timeout has an
+            // effect.
             fast_interval: configured.fast_interval.min(timeout),
             down_interval: configured.down_interval.max(timeout),
             down_after,
@@ -167,7 +170,7 @@ impl<'a> SearchSpace<'a> {
         Some(self.evaluate_choice(goal, DetectionSpec { interval, ..detect }))
     }
 
-    /// What these parameters come to.
+    /// Evaluates these parameters.
     fn evaluate_choice(&self, goal: Duration, detect: DetectionSpec) -> WindowChoice {
         let worst =
             detection_window::detection_bounds(FailureClass::Silent, &detect, detect.timeout).worst;
@@ -182,7 +185,7 @@ impl<'a> SearchSpace<'a> {
     }
 }
 
-/// What a probe takes that an endpoint answers as usual.
+/// The duration of a probe that an endpoint answers with its usual latency.
 fn typical_probe_time(pool: &PoolSpec, question: &predict::PredictionInput) -> Duration {
     let usual = question.latency.upper_quantile(0.5);
     let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };
@@ -194,14 +197,14 @@ fn typical_probe_time(pool: &PoolSpec, question: &predict::PredictionInput) -> D
     }
 }
 
-/// What has become ten times slower is not dead: as in a burst.
+/// An endpoint that has become ten times slower is not dead; the same factor holds for a burst.
 fn min_timeout(answer: Duration) -> Duration {
     let least = (answer * BURST_TIMEOUT_RTTS).max(BURST_TIMEOUT_FLOOR);
     Duration::from_millis(least.as_secs_f64().mul_add(1e3, 0.999) as u64)
 }
 
-/// The timeouts from `least` up to the configured one, or the default's half a second: beyond that
-/// a probe would wait for what it is to call silence.
+/// The timeouts from `least` up to the configured one, or the default of half a second: a longer
+/// one only delays the verdict on silence.
 fn candidate_timeouts(least: Duration, configured: Duration) -> Vec<Duration> {
     let most = configured.max(DetectionSpec::default().timeout);
     let steps = (0..8).flat_map(|power| TIMEOUT_DIGITS.map(|digit| digit * 10f64.powi(power)));
@@ -214,7 +217,7 @@ fn candidate_timeouts(least: Duration, configured: Duration) -> Vec<Duration> {
     all
 }
 
-/// The same with two digits, in whole milliseconds, and never longer.
+/// Rounds down to two digits, in whole milliseconds.
 fn round_down_two_digits(duration: Duration) -> Duration {
     let ms = duration.as_millis() as u64;
     let unit = 10u64.pow(ms.checked_ilog10().unwrap_or(0).saturating_sub(1));

@@ -86,7 +86,7 @@ fn tuned_window_meets_its_target_under_another_seed() {
         let once_more = evaluate_window(&tuned, &again, None, &wishes.faults, Instant::now());
         let slowest = once_more.slowest.expect("a row");
         assert!(slowest.p99 <= wishes.target, "{wishes:?} {slowest:?} {:?}", state.detect);
-        // And it is no better than it must be: probes cost.
+        // The window is no shorter than needed: probes cost.
         assert!(slowest.p99 > wishes.target.mul_f64(0.8), "{wishes:?} {slowest:?}");
     }
 }
@@ -119,7 +119,7 @@ fn higher_probe_loss_lengthens_the_silent_time() {
 #[test]
 fn unreachable_target_reports_constraint_and_best_window() {
     let pool = pool();
-    // A probe waits for twelve times what an answer takes: 600 ms and more.
+    // A probe's timeout is at least twelve times its duration: 600 ms.
     let slow = TuneSubject {
         input: prediction_input(1, 60, LatencyModel::Fixed(ms(50))),
         ..tune_subject(&pool, 0.0, 60)
@@ -147,7 +147,7 @@ fn unreachable_target_reports_constraint_and_best_window() {
         assert!(ms(target) < slowest && slowest <= reachable, "{answer:?}");
     }
     assert!(tuned_window(&poor).probes_per_second <= 12.0);
-    // It can be met indeed.
+    // The reachable target is met.
     let again = tune_one(
         &tune_subject(&pool, 0.0, 200),
         &TuneGoals { target: poor.reachable.expect("one"), ..frugal },

@@ -1,4 +1,4 @@
-//! How endpoints behave, and what a probe or a request meets there.
+//! The behaviour of endpoints, and what a probe or a request meets there.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::logic::probing::probe::{ProbeKind, ProbeSpec};
 
 use crate::sim::latency::LatencyModel;
 
-/// What an endpoint does with whoever comes.
+/// How an endpoint treats probes and requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointBehavior {
     Healthy {
@@ -19,41 +19,41 @@ pub enum EndpointBehavior {
     /// The process is gone: what was in flight is reset, idle connections are closed, new ones are
     /// refused.
     Refused,
-    /// Accepts, and resets as soon as something is asked.
+    /// Connections are accepted, and reset on the first request.
     Reset,
-    /// The process stands still: its kernel takes connections, and nothing comes back until it goes
-    /// on.
+    /// The process stands still: its kernel accepts connections, and nothing is answered until it
+    /// resumes.
     Hang,
-    /// Nothing comes from there any more, not even to a SYN.
+    /// Every packet is dropped, SYNs too.
     BlackHole,
-    /// Answers everything at once, with this status.
+    /// Everything is answered at once with this status.
     BadStatus { status: u16 },
-    /// Answers traffic at once with this status, and the probe as expected.
+    /// Traffic is answered at once with this status; the probe is answered well.
     StatusTraffic { status: u16 },
-    /// Answers everything well, and this late.
+    /// Everything is answered well, with this latency.
     Slow {
         /// From a request's arrival to its answer.
         latency: Duration,
     },
-    /// Answers traffic this late, and the probe as fast as ever.
+    /// Traffic is answered with this latency; the probe is answered as fast as before.
     SlowTraffic {
         /// From a request's arrival to its answer.
         latency: Duration,
     },
-    /// Answers a share of the traffic with this status, and the probe as expected.
+    /// A share of the traffic is answered with this status; the probe is answered well.
     Errors { share: f64, status: u16 },
-    /// Answers to traffic end in the middle; the probe's does not.
+    /// Responses to traffic are truncated; the probe's is complete.
     Cut,
-    /// What the probe asks for has the wrong body; traffic is answered well.
+    /// The probe's response has the wrong body; traffic is answered well.
     WrongBody,
-    /// Its certificate has expired, which the probe sees if it speaks TLS; traffic is answered well.
+    /// The certificate has expired, which a probe with TLS detects; traffic is answered well.
     Certificate,
-    /// Answers everything well, and tells the probe that it should get less.
+    /// Everything is answered well, and the probe's response asks for less traffic.
     Degraded,
 }
 
 impl EndpointBehavior {
-    /// How long a good answer takes of an endpoint that behaves so, when `usual` is as long as any.
+    /// The time that a good response takes; `usual` is the latency of healthy endpoints.
     pub(super) fn sample_service_time(&self, usual: &LatencyModel, rng: &mut Rng) -> Duration {
         match self {
             Self::Healthy { latency } => latency.sample(rng),
@@ -61,7 +61,7 @@ impl EndpointBehavior {
         }
     }
 
-    /// What such a probe that arrives now will meet, if a good answer takes `service`.
+    /// What a probe that arrives now meets, if a good answer takes `service`.
     pub fn probe_response(&self, probe: &ProbeSpec, service: Duration) -> ProbeResponse {
         let round_trips = round_trips(probe);
         let answer = |service, finding| ProbeResponse::Answer {
@@ -73,7 +73,7 @@ impl EndpointBehavior {
             let finding = ProbeFinding::Fail(Failure { layer, reason });
             ProbeResponse::Answer { round_trips: 2, service_time: Duration::ZERO, finding }
         };
-        // What is asked first after the connection is there; `None` if that is all there is to it.
+        // The layer of the first message on the connection; `None` if the probe only connects.
         let first_layer = match (&probe.tls, has_request(probe)) {
             (Some(_), _) => Some(FailureLayer::Tls),
             (None, true) => Some(FailureLayer::Http),
@@ -133,7 +133,7 @@ impl EndpointBehavior {
     }
 }
 
-/// Whether something is asked once the connection stands.
+/// Whether the probe sends a request on its connection.
 fn has_request(probe: &ProbeSpec) -> bool {
     match &probe.kind {
         ProbeKind::Tcp { expect, .. } => expect.is_some(),
@@ -142,12 +142,12 @@ fn has_request(probe: &ProbeSpec) -> bool {
     }
 }
 
-/// One opens the connection, one shakes hands, one asks.
+/// Round trips of a probe: to connect, for the handshake, and for the request.
 fn round_trips(probe: &ProbeSpec) -> u32 {
     1 + u32::from(probe.tls.is_some()) + u32::from(has_request(probe))
 }
 
-/// What a probe of this kind makes of an endpoint that answers everything with this status.
+/// The finding of such a probe at an endpoint that answers everything with this status.
 fn finding_for_status(kind: &ProbeKind, status: u16) -> ProbeFinding {
     let is_expected = match kind {
         ProbeKind::Http(http) => http.expect_status.iter().any(|range| range.contains(&status)),
@@ -161,7 +161,7 @@ fn finding_for_status(kind: &ProbeKind, status: u16) -> ProbeFinding {
     }
 }
 
-/// Whether a probe of this kind looks at what comes after the status.
+/// Whether such a probe checks more than the status.
 fn has_body_check(kind: &ProbeKind) -> bool {
     match kind {
         ProbeKind::Http(http) => !http.expect_body.is_empty(),
@@ -170,35 +170,35 @@ fn has_body_check(kind: &ProbeKind) -> bool {
     }
 }
 
-/// What a probe meets.
+/// The response of an endpoint to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeResponse {
-    /// An end after this many round trips and the endpoint's own time.
+    /// The probe ends after these round trips and the service time.
     Answer {
-        /// One opens the connection, one shakes hands, one asks.
+        /// To connect, for the handshake, and for the request.
         round_trips: u32,
-        /// What the endpoint takes to answer.
+        /// The time that the endpoint takes to answer.
         service_time: Duration,
-        /// What the probe makes of it.
+        /// The finding of the probe.
         finding: ProbeFinding,
     },
-    /// Nothing, at this layer.
+    /// No answer at this layer.
     Silence(FailureLayer),
 }
 
-/// What a probe makes of an answer.
+/// The finding of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeFinding {
     Pass,
-    /// As expected, and the endpoint should get less.
+    /// Good, and the endpoint asks for less traffic.
     Degraded,
     Fail(Failure),
 }
 
-/// What a request meets.
+/// The response of an endpoint to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestResponse {
-    /// The head of an answer, after the endpoint's own time.
+    /// A response head, after the service time.
     Answer {
         after: Duration,
         answer: SimulatedReply,
@@ -208,13 +208,12 @@ pub(super) enum RequestResponse {
     Silence,
 }
 
-/// What a request is answered.
+/// The kind of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SimulatedReply {
-    /// As it should be.
     Good,
     Status(u16),
-    /// A good head, and the connection ends before the body does.
+    /// A good head; the connection ends before the body does.
     Cut,
 }
 

@@ -1,4 +1,4 @@
-//! Control: hands the director what has happened, does what it says, and may stand still.
+//! The control thread: delivers inputs to the director, carries out its outputs, and may stall.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::{ScheduledEvent, Simulation, SimulationEvent};
 #[derive(Debug)]
 pub(super) struct ControlStall {
     ends_at: Instant,
-    /// What the director has yet to hear.
+    /// Inputs that the director has not received.
     pending_inputs: Vec<Input>,
 }
 
 impl Simulation {
-    /// Gives the director a topology to obey.
+    /// Applies a topology.
     pub fn configure(&mut self, topology: Topology) {
         let routes = Arc::<RouteTable>::default();
         self.step_count += 1;
@@ -26,10 +26,10 @@ impl Simulation {
         self.run_director();
     }
 
-    /// Has the director do what an operator wants; that is seen from the next turn on.
+    /// Executes an operator's command; its effects show from the next turn on.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why the director rejects the command.
     pub fn operate(&mut self, wish: OperatorCommand) -> Result<AppliedCommand, CommandError> {
         self.step_count += 1;
         let granted = self.director.execute_command(wish, self.now);
@@ -37,8 +37,8 @@ impl Simulation {
         granted
     }
 
-    /// Control stands still from now on, for this long: what happens meanwhile it hears of
-    /// afterwards, all at once, and no probe grows older.
+    /// Stalls control from now on for `time`: inputs are delivered afterwards, all at once, and the
+    /// timeouts of probes are extended.
     pub fn stall_control(&mut self, time: Duration) {
         let until = self.now + time;
         let extension = match &mut self.stall {
@@ -56,8 +56,8 @@ impl Simulation {
         self.schedule_event(until, ScheduledEvent::ControlResumes);
     }
 
-    /// What happens next, if it happens by `until`: one turn of the director. Without it time
-    /// goes on to `until`, and the answer is `false`.
+    /// Processes the next event if it is due by `until`: one turn of the director. Otherwise time
+    /// advances to `until`, and the result is `false`.
     pub fn step_until(&mut self, until: Instant) -> bool {
         let is_control_running = self.stall.is_none();
         let due = self.director.poll_timeout().filter(|_| is_control_running);
@@ -81,7 +81,7 @@ impl Simulation {
         }
     }
 
-    /// The director hears of it, now or when control attends again.
+    /// Delivers the input now, or when control resumes.
     pub(super) fn deliver_input(&mut self, input: Input) {
         if let Some(stall) = &mut self.stall {
             return stall.pending_inputs.push(input);

@@ -1,4 +1,4 @@
-//! One address, whatever listens there, and the idle connections to it.
+//! One address: its behaviour and the idle connections to it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -26,7 +26,7 @@ impl SimulatedHost {
         Self { behavior, idle_pools: BTreeMap::new() }
     }
 
-    /// A connection is idle again.
+    /// A connection becomes idle.
     pub(super) fn check_in(&mut self, endpoint: EndpointId, limits: &PoolLimitSpec, now: Instant) {
         let until = now + limits.idle_timeout;
         let pooled = self
@@ -50,7 +50,7 @@ impl SimulatedHost {
         is_available
     }
 
-    /// Who keeps idle connections to it.
+    /// The endpoints whose pools hold idle connections to this host.
     pub(super) fn endpoints_with_idle_connections(&self, now: Instant) -> Vec<EndpointId> {
         let open = self
             .idle_pools
@@ -59,7 +59,7 @@ impl SimulatedHost {
         open.map(|(&endpoint, _)| endpoint).collect()
     }
 
-    /// Its idle connections are closed.
+    /// Closes the endpoint's idle connections.
     pub(super) fn close_idle(&mut self, endpoint: EndpointId) {
         self.idle_pools.remove(&endpoint);
     }

@@ -1,7 +1,7 @@
-//! The world: endpoints that fail and heal, a network with a round trip, clients, and in the
-//! middle the production director, driven as the control thread drives it.
+//! The simulated world: endpoints that fail and recover, a network with a round trip, clients, and
+//! the production director, driven as the control thread drives it.
 //!
-//! It is a world of one worker. Of packets only losses are told, one for a whole exchange.
+//! It simulates one worker. Of packets only losses are simulated, one for a whole exchange.
 
 mod attempt_outcome;
 mod attempts;
@@ -39,30 +39,30 @@ use hosts::SimulatedHost;
 use probes::SimulatedProbe;
 use requests::RequestStep;
 
-/// What holds for the whole of a world.
+/// The settings of one simulation.
 #[derive(Clone, Debug)]
 pub struct SimulationSettings {
     /// Equal seeds give equal runs.
     pub seed: u64,
-    /// The least time from here to an endpoint and back.
+    /// The minimum round trip to an endpoint.
     pub round_trip: Duration,
     /// A round trip takes longer by up to this share.
     pub round_trip_jitter: f64,
-    /// How fast an endpoint answers of which nothing else was said.
+    /// The latency of endpoints without a behaviour of their own.
     pub latency: LatencyModel,
-    /// The share, in 0..1, of a probe's attempts that get no answer.
+    /// The share, in 0..1, of probe attempts that get no answer.
     pub probe_loss: f64,
-    /// The share, in 0..1, of the exchanges with clients' requests that lose a packet, which is
-    /// then sent again.
+    /// The share, in 0..1, of exchanges with clients' requests that lose a packet, which is then
+    /// retransmitted.
     pub traffic_loss: f64,
-    /// Results of probes wait for up to this long before the director hears of them, each for
-    /// itself: they may overtake each other.
+    /// The maximum delay of a probe result on its way to the director. Each is drawn for itself, so
+    /// that results may overtake each other.
     pub max_report_delay: Duration,
-    /// Times are rounded up to this: what happens within it is one turn of the director.
+    /// Times are rounded up to this: events within it belong to one turn of the director.
     pub time_granularity: Duration,
-    /// Of every client's route.
+    /// The retry rules of every client's route.
     pub retry: RetrySpec,
-    /// Of every client's route.
+    /// The timeouts of every client's route.
     pub timeouts: RouteTimeouts,
 }
 
@@ -83,33 +83,33 @@ impl Default for SimulationSettings {
     }
 }
 
-/// Something that was seen, for whoever watches.
+/// An observation, with its time.
 #[derive(Clone, Debug)]
 pub struct SimulationRecord {
     pub at: Instant,
-    /// In which turn of the director.
+    /// The turn of the director.
     pub step: u64,
     pub event: SimulationEvent,
 }
 
-/// What can be seen.
+/// An observation in the simulation.
 #[derive(Clone, Debug)]
 pub enum SimulationEvent {
-    /// The director heard how a probe had ended.
+    /// The director received a probe's result.
     ProbeFinished {
         endpoint: EndpointId,
-        /// When it had started.
+        /// When the probe had started.
         started: Instant,
         outcome: ProbeOutcome,
     },
-    /// The director heard of a failure that a request met.
+    /// The director received a failure that a request met.
     TrafficFailed {
         endpoint: EndpointId,
         failure: Failure,
     },
-    /// The director told of something.
+    /// The director emitted an event.
     Director(Event),
-    /// A snapshot came into force.
+    /// A snapshot was published.
     SnapshotPublished(Arc<Snapshot>),
     ConnectionsCut {
         endpoint: EndpointId,
@@ -117,7 +117,7 @@ pub enum SimulationEvent {
     },
 }
 
-/// Something that is yet to happen.
+/// An event that is scheduled.
 #[derive(Debug)]
 enum ScheduledEvent {
     BehaviorChange(Box<(SocketAddr, EndpointBehavior)>),
@@ -149,7 +149,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A world without pools and clients, whose time begins at `base`.
+    /// A simulation without pools and clients, whose time begins at `base`.
     pub fn new(base: Instant, settings: SimulationSettings) -> Self {
         let mut rng = Rng::with_seed(settings.seed);
         Self {
@@ -170,18 +170,18 @@ impl Simulation {
         }
     }
 
-    /// Changes how an endpoint behaves at `at`, or now if that has passed.
+    /// Changes an endpoint's behaviour at `at`, or now if that has passed.
     pub fn schedule(&mut self, at: Instant, address: SocketAddr, behavior: EndpointBehavior) {
         self.schedule_event(at, ScheduledEvent::BehaviorChange(Box::new((address, behavior))));
     }
 
-    /// Changes how many packets are lost from now on, as [`Settings`] has it.
+    /// Changes the losses from now on; see [`SimulationSettings`].
     pub fn set_loss(&mut self, probe_loss: f64, traffic_loss: f64) {
         self.settings.probe_loss = probe_loss;
         self.settings.traffic_loss = traffic_loss;
     }
 
-    /// Lets time go on to `until`.
+    /// Advances the time to `until`.
     pub fn run_until(&mut self, until: Instant) {
         while self.step_until(until) {}
     }
@@ -190,27 +190,27 @@ impl Simulation {
         self.now
     }
 
-    /// Turns of the director so far.
+    /// The number of turns of the director so far.
     pub fn step_count(&self) -> u64 {
         self.step_count
     }
 
-    /// What requests steer by.
+    /// The published snapshot.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// The machine in the middle.
+    /// The production director.
     pub fn director(&mut self) -> &mut Director {
         &mut self.director
     }
 
-    /// How an endpoint behaves now.
+    /// The endpoint's current behaviour.
     pub fn behavior(&self, address: SocketAddr) -> EndpointBehavior {
         self.hosts.get(&address).map_or_else(|| self.healthy(), |host| host.behavior.clone())
     }
 
-    /// What was seen since the last call.
+    /// The observations since the last call.
     pub fn take_log(&mut self) -> Vec<SimulationRecord> {
         std::mem::take(&mut self.log)
     }
@@ -265,14 +265,14 @@ impl Simulation {
         self.apply_behavior_to_requests(address, behavior);
     }
 
-    /// The entry of an address; one that nothing was said of is healthy.
+    /// The host at an address; it is healthy unless a behaviour was set.
     fn host_mut(&mut self, address: SocketAddr) -> &mut SimulatedHost {
         let Self { hosts, settings, .. } = self;
         let healthy = || EndpointBehavior::Healthy { latency: settings.latency.clone() };
         hosts.entry(address).or_insert_with(|| SimulatedHost::new(healthy()))
     }
 
-    /// Asks whoever is at an address what it does now.
+    /// Evaluates the current behaviour of the host at an address.
     fn with_behavior<T>(
         &mut self,
         address: SocketAddr,
@@ -298,7 +298,7 @@ impl Simulation {
         self.log.push(SimulationRecord { at: self.now, step: self.step_count, event });
     }
 
-    /// One round trip, with its jitter.
+    /// One round trip with its jitter.
     fn round_trip(&mut self) -> Duration {
         let jitter_factor = 1.0 + self.settings.round_trip_jitter * self.rng.f64();
         let least_ns = self.settings.round_trip.as_nanos() as f64;

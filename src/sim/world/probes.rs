@@ -1,8 +1,8 @@
-//! Probes on their way.
+//! Probes under way.
 //!
-//! A probe makes several attempts, as the prober does: what a lost packet takes is given back within
-//! the timeout, and only an endpoint that answers none of them is silent. The timeout is one of
-//! attended time: while control stands still, no probe grows older.
+//! A probe makes several attempts, as the prober does: a lost packet is compensated within the
+//! timeout, and an endpoint is silent only if it answers none of them. While control is stalled,
+//! timeouts are extended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +20,13 @@ use super::{EndpointBehavior, ProbeFinding, ProbeResponse, ScheduledEvent, Simul
 /// A timeout shorter than this has room for one more attempt only.
 const SINGLE_RETRY_BELOW: Duration = Duration::from_millis(100);
 
-/// Further attempts begin at these tenths of a longer one.
+/// The starts of further attempts, in tenths of a longer timeout.
 const RETRY_OFFSETS_TENTHS: [u32; 4] = [1, 2, 4, 6];
 
-/// No further attempt is made earlier than this, unless the timeout is short.
+/// The earliest start of a further attempt, unless the timeout is short.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// When an attempt of a probe begins, from the probe's start; the first has the index zero. `None`
-/// if there are no more.
+/// When attempt `index` of a probe begins, from the probe's start. `None` if there are no more.
 pub fn attempt_after(timeout: Duration, index: usize) -> Option<Duration> {
     if index == 0 {
         return Some(Duration::ZERO);
@@ -35,7 +34,7 @@ pub fn attempt_after(timeout: Duration, index: usize) -> Option<Duration> {
     if timeout < SINGLE_RETRY_BELOW {
         return (index == 1).then(|| timeout / 2);
     }
-    // Two of them at the same time would be one.
+    // Two attempts at the same time would be one.
     let from = usize::from(timeout / 5 <= MIN_RETRY_DELAY);
     RETRY_OFFSETS_TENTHS[from..]
         .get(index - 1)
@@ -50,10 +49,10 @@ pub(super) struct SimulatedProbe {
     address: SocketAddr,
     pool: Arc<PoolSpec>,
     timeout: Duration,
-    /// How long control stood still meanwhile.
+    /// How long control was stalled meanwhile.
     stalled_time: Duration,
     attempts: SmallVec<[ProbeAttempt; 2]>,
-    /// Counts changes of how it will end: only the last one counts.
+    /// Changes with the planned end of the probe: events of an older version are void.
     plan_version: u32,
 }
 
@@ -65,11 +64,12 @@ struct ProbeAttempt {
 
 #[derive(Clone, Copy, Debug)]
 enum ProbeStage {
-    /// Nothing has come of it yet, or ever will.
+    /// No answer is scheduled, and perhaps never will be.
     InTransit,
-    /// The endpoint has it: its last word leaves at one time and is heard at the other.
+    /// The endpoint has received it: the answer leaves at `answered_at` and arrives at
+    /// `received_at`.
     Arrived { answered_at: Instant, received_at: Instant, finding: ProbeFinding },
-    /// The endpoint has it, and no word of it will come.
+    /// The endpoint has received it and does not answer.
     Silent(FailureLayer),
 }
 
@@ -78,7 +78,7 @@ impl SimulatedProbe {
         self.ticket.started + self.stalled_time
     }
 
-    /// When the first of its attempts is answered, and how it ends with that.
+    /// The time and outcome of the first answer to any attempt.
     fn first_answer(&self) -> Option<(Instant, ProbeOutcome)> {
         let answers = self.attempts.iter().filter_map(|attempt| match attempt.stage {
             ProbeStage::Arrived { received_at: heard_at, finding, .. } => {
@@ -96,7 +96,7 @@ impl SimulatedProbe {
         Some((heard_at, outcome))
     }
 
-    /// How far the attempts came, if none is answered in time.
+    /// The furthest layer that any attempt reached, if none is answered in time.
     fn reached_layer(&self) -> FailureLayer {
         let layers = self.attempts.iter().map(|attempt| match attempt.stage {
             ProbeStage::InTransit => FailureLayer::Connect,
@@ -132,7 +132,7 @@ impl Simulation {
         self.start_attempt(id);
     }
 
-    /// One more attempt, which may be lost.
+    /// Starts one more attempt, which may be lost.
     fn start_attempt(&mut self, id: u64) {
         let now = self.now;
         let is_lost = self.settings.probe_loss > 0.0 && self.rng.f64() < self.settings.probe_loss;
@@ -168,7 +168,7 @@ impl Simulation {
         });
         let stage = match meeting {
             ProbeResponse::Answer { round_trips, service_time: service, finding } => {
-                // It has come half a round trip already, and the last half is the way back.
+                // Half a round trip has passed already; the last half is the way back.
                 let answered_at = self.now + round_trip * (round_trips - 1) + service;
                 ProbeStage::Arrived {
                     answered_at,
@@ -184,8 +184,8 @@ impl Simulation {
         self.schedule_probe_end(id);
     }
 
-    /// It will end with its first answer or at its timeout, and make another attempt before that
-    /// if there is time for one.
+    /// Schedules the end of the probe, with its first answer or at its timeout, and a further
+    /// attempt if there is time for one.
     fn schedule_probe_end(&mut self, id: u64) {
         let Some(probe) = self.probes.get_mut(&id) else { return };
         probe.plan_version += 1;
@@ -213,7 +213,7 @@ impl Simulation {
         }
     }
 
-    /// Whether nothing has changed a probe's course since this was planned.
+    /// Whether the probe's course is still the one of that version.
     pub(super) fn has_current_plan(&self, id: u64, plan_version: u32) -> bool {
         self.probes.get(&id).is_some_and(|probe| probe.plan_version == plan_version)
     }
@@ -231,7 +231,7 @@ impl Simulation {
         );
     }
 
-    /// What the endpoint has received and not answered meets its new behaviour.
+    /// Applies the new behaviour of an endpoint to the probes that it has not answered.
     pub(super) fn apply_behavior_to_probes(
         &mut self,
         address: SocketAddr,
@@ -259,7 +259,7 @@ impl Simulation {
         changed.into_iter().for_each(|id| self.schedule_probe_end(id));
     }
 
-    /// Control stands still for this long: no probe grows older meanwhile.
+    /// Extends the timeouts of all probes because control is stalled.
     pub(super) fn extend_probe_timeouts(&mut self, time: Duration) {
         self.probes.values_mut().for_each(|probe| probe.stalled_time += time);
         let ids: Vec<u64> = self.probes.keys().copied().collect();
