@@ -7,11 +7,21 @@ use crate::logic::director::Input;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::request_plan::{AttemptEvent, Decision, Resend};
+use crate::logic::request::response_timeout::ResponseTimeout;
 use crate::logic::request::retry::RequestExposure;
 
 use super::Simulation;
 use super::behavior::SimulatedReply;
-use super::requests::{AttemptEnd, AttemptKey, SimulatedAttempt, SimulatedRequest};
+use super::requests::{AttemptEnd, AttemptKey, AttemptRole, SimulatedAttempt, SimulatedRequest};
+
+/// Why a request fails without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FailureCause {
+    /// Its attempts failed, and none is left.
+    Attempts,
+    /// Its total deadline is reached.
+    Deadline,
+}
 
 /// The status of a good response.
 const STATUS_OK: u16 = 200;
@@ -19,6 +29,15 @@ const STATUS_OK: u16 = 200;
 impl Simulation {
     pub(super) fn on_attempt_end(&mut self, key: AttemptKey, end: AttemptEnd) {
         let Some((attempt, request)) = self.take_attempt(key) else { return };
+        if attempt.role == AttemptRole::Observed {
+            // As on the request path: only slowness is of interest.
+            if let AttemptEnd::Failed { failure, .. } = end
+                && failure.reason == FailureReason::Slow
+            {
+                self.record_failure(&attempt, failure);
+            }
+            return self.keep_waiting(key.request, request);
+        }
         match end {
             AttemptEnd::Failed { failure, reached } => {
                 self.record_failure(&attempt, failure);
@@ -48,18 +67,30 @@ impl Simulation {
         self.record_head(attempt, status);
         let event = AttemptEvent::HeadArrived { status, is_body_buffered: true };
         let decision = request.plan.handle(attempt.plan_target(), event, &self.settings.retry);
-        if reply == SimulatedReply::Cut {
+        if decision == Decision::Return {
+            request.end_race(attempt.role);
+        }
+        if reply == SimulatedReply::Cut && decision == Decision::Return {
             self.record_failure(attempt, Failure::http(FailureReason::Cut));
             return self.on_attempt_failed(id, request, attempt, RequestExposure::MaybeSent);
         }
         attempt.recorder.on_response_complete(&attempt.target.stats);
         match decision {
+            Decision::AwaitOther => {
+                let stats = &attempt.target.stats;
+                request.first_failed_stats.get_or_insert_with(|| Arc::clone(stats));
+                self.keep_waiting(id, request);
+            }
             Decision::ResendOrReturn(resend) => {
                 if let Some(request) = self.try_resend(id, request, attempt, resend) {
                     self.return_response(&request, attempt, status);
+                    self.keep_waiting(id, request);
                 }
             }
-            _ => self.return_response(&request, attempt, status),
+            _ => {
+                self.return_response(&request, attempt, status);
+                self.keep_waiting(id, request);
+            }
         }
     }
 
@@ -71,15 +102,23 @@ impl Simulation {
         attempt: &SimulatedAttempt,
         exposure: RequestExposure,
     ) {
+        if attempt.role == AttemptRole::Observed {
+            return self.keep_waiting(id, request);
+        }
         let event = AttemptEvent::Failed { exposure, is_body_buffered: true };
         request.first_failed_stats.get_or_insert_with(|| Arc::clone(&attempt.target.stats));
         match request.plan.handle(attempt.plan_target(), event, &self.settings.retry) {
+            Decision::AwaitOther => self.keep_waiting(id, request),
             Decision::ResendOrFail(resend) => {
                 if let Some(request) = self.try_resend(id, request, attempt, resend) {
-                    self.fail_request(&request);
+                    self.fail_request(&request, FailureCause::Attempts);
+                    self.keep_waiting(id, request);
                 }
             }
-            _ => self.fail_request(&request),
+            _ => {
+                self.fail_request(&request, FailureCause::Attempts);
+                self.keep_waiting(id, request);
+            }
         }
     }
 
@@ -94,7 +133,7 @@ impl Simulation {
         request.first_failed_stats.get_or_insert_with(|| Arc::clone(&attempt.target.stats));
         match self.grant_resend(&request, resend) {
             Some(next) => {
-                self.start_attempt_at(id, request, next);
+                self.start_attempt_at(id, request, next, AttemptRole::Original);
                 None
             }
             None => Some(request),
@@ -138,7 +177,8 @@ impl Simulation {
 
     /// Feeds the pool's bounds with the time to the response head.
     fn record_latency(&mut self, request: &SimulatedRequest, attempt: &SimulatedAttempt) {
-        let waited = self.now.saturating_duration_since(attempt.started_at);
+        let sent_at = attempt.timer.as_ref().and_then(ResponseTimeout::waiting_since);
+        let waited = self.now.saturating_duration_since(sent_at.unwrap_or(attempt.started_at));
         self.clients.streams[request.stream].latency.record(waited);
     }
 
@@ -189,13 +229,20 @@ impl Simulation {
     }
 
     /// The client receives a failure of the proxy's own making.
-    pub(super) fn fail_request(&mut self, request: &SimulatedRequest) {
+    pub(super) fn fail_request(&mut self, request: &SimulatedRequest, cause: FailureCause) {
         let is_idempotent = request.plan.is_idempotent();
         let counts = &mut self.clients.counts;
         *(if is_idempotent { &mut counts.failed_get } else { &mut counts.failed_post }) += 1;
         if let Some(failed_stats) = &request.first_failed_stats {
-            let client_failure =
-                ClientFailure { kind: ClientFailureKind::Reset, is_repeatable: is_idempotent };
+            let client_failure = match cause {
+                FailureCause::Attempts => ClientFailure {
+                    kind: ClientFailureKind::Reset,
+                    is_repeatable: request.plan.can_fall_back(true),
+                },
+                FailureCause::Deadline => {
+                    ClientFailure { kind: ClientFailureKind::Deadline, is_repeatable: false }
+                }
+            };
             failed_stats.record_client_failure(client_failure, self.elapsed_us(self.now));
         }
     }

@@ -4,11 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::request::request_plan::{ConnectBounds, ConnectPatience};
+use crate::logic::request::request_plan::{AttemptEvent, ConnectBounds, ConnectPatience, Decision};
+use crate::logic::request::response_timeout::{
+    AttemptTimeouts, ResponseTimeout, WaitLimit, WaitStep,
+};
 use crate::logic::request::retry::RequestExposure;
+use crate::logic::routing::RouteTimeouts;
 
 use super::behavior::RequestResponse;
-use super::requests::{AttemptEnd, AttemptKey, AttemptStage, RequestStep};
+use super::requests::{
+    AttemptEnd, AttemptKey, AttemptRole, AttemptStage, RequestStep, SimulatedAttempt,
+};
 use super::{EndpointBehavior, ScheduledEvent, Simulation};
 
 /// The end of an attempt whose connection is torn down.
@@ -50,6 +56,7 @@ impl Simulation {
             let failure = Failure::connect(FailureReason::Refused);
             self.schedule_end(key, answered_at, AttemptEnd::Failed { failure, reached });
         } else {
+            self.set_stage(key, AttemptStage::InTransit { sent_at: answered_at });
             let at = answered_at + self.one_way();
             self.schedule_event(at, ScheduledEvent::Client(RequestStep::RequestReceived(key)));
         }
@@ -90,12 +97,14 @@ impl Simulation {
         if let Some(request) = self.clients.requests.get_mut(&key.request) {
             request.is_received |= is_received;
         }
+        self.start_timer(key);
         match response {
             RequestResponse::Answer { after, answer } => {
                 let answered_at = self.now + after + retransmit_delay;
-                self.set_stage(key, AttemptStage::Received { answered_at });
-                self.schedule_bounds(key, answered_at + back);
-                self.schedule_end(key, answered_at + back, AttemptEnd::Answered(answer));
+                let ends_at = answered_at + back;
+                self.set_stage(key, AttemptStage::Received { answered_at, ends_at });
+                self.schedule_timer(key);
+                self.schedule_end(key, ends_at, AttemptEnd::Answered(answer));
             }
             RequestResponse::Reset => {
                 self.set_stage(key, AttemptStage::Resolved);
@@ -125,10 +134,14 @@ impl Simulation {
         let is_silent = matches!(behavior, EndpointBehavior::Hang | EndpointBehavior::BlackHole);
         let now = self.now;
         let affected = self.replan_attempts(address, |stage| match stage {
-            AttemptStage::Received { answered_at } => (is_reset || is_silent) && answered_at > now,
+            AttemptStage::Received { answered_at, .. } => {
+                (is_reset || is_silent) && answered_at > now
+            }
             // A process that goes on answers what it received meanwhile.
             AttemptStage::Silent => !is_silent,
-            AttemptStage::Connecting | AttemptStage::InTransit | AttemptStage::Resolved => false,
+            AttemptStage::Connecting | AttemptStage::InTransit { .. } | AttemptStage::Resolved => {
+                false
+            }
         });
         for key in affected {
             if is_reset {
@@ -146,47 +159,78 @@ impl Simulation {
     /// No response comes: the wait becomes evidence, and the response timeout ends it.
     fn mark_silent(&mut self, key: AttemptKey) {
         self.set_stage(key, AttemptStage::Silent);
-        let Some(started_at) = self.attempt(key).map(|attempt| attempt.started_at) else { return };
-        let end = started_at + self.settings.timeouts.response;
-        self.schedule_bounds(key, end);
-        let failure = Failure::http(FailureReason::Timeout);
-        let reached = RequestExposure::MaybeSent;
-        self.schedule_end(key, end, AttemptEnd::Failed { failure, reached });
+        self.schedule_timer(key);
     }
 
-    /// Schedules the reports of a wait that lasts beyond the pool's bounds.
-    fn schedule_bounds(&mut self, key: AttemptKey, end: Instant) {
+    /// Starts the wait for the response head. Its bounds count from when the request was sent.
+    fn start_timer(&mut self, key: AttemptKey) {
         let Some(request) = self.clients.requests.get(&key.request) else { return };
-        let Some(attempt) = self.attempt(key) else { return };
         let latency = &self.clients.streams[request.stream].latency;
-        let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
-        let (started_at, has_stalled) = (attempt.started_at, attempt.has_stalled);
-        if started_at + stall < end && !has_stalled {
-            let step = RequestStep::StallBoundReached(key);
-            self.schedule_event(started_at + stall, ScheduledEvent::Client(step));
-        }
-        if started_at + slow < end {
-            let step = RequestStep::SlowBoundReached(key);
-            self.schedule_event(started_at + slow, ScheduledEvent::Client(step));
-        }
-    }
-
-    pub(super) fn on_stall_bound(&mut self, key: AttemptKey) {
-        if let Some(attempt) = self.attempt_mut(key) {
-            attempt.has_stalled = true;
-            self.record_attempt_failure(key, Failure::http(FailureReason::Stall));
+        let RouteTimeouts { response, idle, .. } = self.settings.timeouts;
+        let timeouts = AttemptTimeouts {
+            stall: latency.stall_bound(),
+            slow: latency.slow_bound(),
+            response,
+            idle,
+            body_rate: 0,
+        };
+        let Some(attempt) = self.attempt_mut(key) else { return };
+        if let AttemptStage::InTransit { sent_at } = attempt.stage {
+            let mut timer = ResponseTimeout::new(timeouts, sent_at);
+            timer.on_request_sent(sent_at);
+            attempt.timer = Some(timer);
         }
     }
 
-    /// The attempt counts as failed against its endpoint; a trial ends.
-    pub(super) fn on_slow_bound(&mut self, key: AttemptKey) {
-        let Some(is_trial) = self.attempt(key).map(|attempt| attempt.is_trial) else { return };
-        let failure = Failure::http(FailureReason::Slow);
-        if is_trial {
-            let reached = RequestExposure::MaybeSent;
-            self.on_attempt_end(key, AttemptEnd::Failed { failure, reached });
-        } else {
-            self.record_attempt_failure(key, failure);
+    /// Schedules the next expiry of the attempt's timer, if no response comes before it.
+    fn schedule_timer(&mut self, key: AttemptKey) {
+        let Some(attempt) = self.attempt(key) else { return };
+        let Some(due) = attempt.timer.as_ref().map(ResponseTimeout::due) else { return };
+        let is_needed = match attempt.stage {
+            AttemptStage::Received { ends_at, .. } => due < ends_at,
+            AttemptStage::Silent => true,
+            AttemptStage::Connecting | AttemptStage::InTransit { .. } | AttemptStage::Resolved => {
+                false
+            }
+        };
+        if is_needed {
+            self.schedule_event(due, ScheduledEvent::Client(RequestStep::TimerExpires(key)));
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, key: AttemptKey) {
+        let now = self.now;
+        let Some(attempt) = self.attempt_mut(key) else { return };
+        let Some(timer) = &mut attempt.timer else { return };
+        let event = timer.on_timer(now, 0, false);
+        match attempt.wait_limit.next_step(event) {
+            WaitStep::Wait | WaitStep::ClientIdle => {}
+            WaitStep::Report(reason) => self.record_attempt_failure(key, Failure::http(reason)),
+            WaitStep::Pause => {
+                attempt.wait_limit = WaitLimit::Timeout;
+                self.record_attempt_failure(key, Failure::http(FailureReason::Stall));
+                self.consider_hedge(key);
+            }
+            WaitStep::Fail(reason) => {
+                let (failure, reached) = (Failure::http(reason), RequestExposure::MaybeSent);
+                return self.on_attempt_end(key, AttemptEnd::Failed { failure, reached });
+            }
+        }
+        self.schedule_timer(key);
+    }
+
+    /// Starts a second attempt beside a stalled one, if the plan allows it.
+    fn consider_hedge(&mut self, key: AttemptKey) {
+        let Some(target) = self.attempt(key).map(SimulatedAttempt::plan_target) else { return };
+        let Some(mut request) = self.clients.requests.remove(&key.request) else { return };
+        let decision = request.plan.handle(target, AttemptEvent::Stalled, &self.settings.retry);
+        let next = match decision {
+            Decision::Hedge(resend) => self.grant_resend(&request, resend),
+            _ => None,
+        };
+        match next {
+            Some(next) => self.start_attempt_at(key.request, request, next, AttemptRole::Hedge),
+            None => self.keep_waiting(key.request, request),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Clients: who asks, how often, and what became of it.
+//! Clients: their load, and the results of their requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,65 +8,66 @@ use crate::logic::health::evidence::LatencyWindow;
 use crate::logic::request::request_plan::{BodyLength, RequestPlan, RequestTraits};
 use crate::logic::request::retry;
 use crate::logic::request::retry::RetryBudget;
-use crate::logic::routing::RetrySpec;
 
 use super::requests::{RequestStep, SimulatedRequest};
 use super::{ScheduledEvent, Simulation};
 
-/// Requests of before that a pool has learnt its bounds from when clients come.
+/// Requests that a pool's latency bounds are learnt from before clients start.
 const WARMUP_SAMPLES: u32 = 2_048;
 
-/// The stall bound of a pool that has learnt nothing yet.
+/// The stall bound of a pool without samples.
 const INITIAL_STALL_BOUND: Duration = Duration::from_secs(1);
 
-/// What clients ask of a pool: an open loop, which waits for nobody.
+/// The load of one pool: an open loop, whose rate does not depend on responses.
 #[derive(Clone, Debug)]
 pub struct OfferedLoad {
     pub pool: Arc<str>,
     /// Requests a second over the whole pool.
     pub rate_rps: f64,
-    /// How they are spaced.
+    /// The distribution of gaps between requests.
     pub spacing: ArrivalSpacing,
     /// The share, in 0..1, of requests that must not run twice (POST).
     pub post_share: f64,
 }
 
-/// How requests are spaced.
+/// The distribution of gaps between requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrivalSpacing {
     /// All gaps are equal.
     Even,
-    /// As many independent clients make them.
+    /// Exponential gaps, as many independent clients produce them.
     Exponential,
 }
 
-/// What became of all requests so far.
+/// The results of all requests so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimulatedRequestCounts {
     /// Requests that clients sent.
     pub sent: u64,
-    /// Answered well, the rescued ones included.
+    /// Requests with a good response, rescued ones included.
     pub answered: u64,
-    /// Answered with an endpoint's 5xx.
+    /// Requests answered with an endpoint's 5xx.
     pub error_responses: u64,
-    /// Answered well by another endpoint than the first.
+    /// Requests answered well after an attempt at another endpoint had failed.
     pub rescued: u64,
-    /// Rescued, but later than the pool's `late_after`.
+    /// Rescued requests that took longer than the pool's `late_after`.
     pub late: u64,
     /// Failed requests that are idempotent.
     pub failed_get: u64,
-    /// Failed requests that are not.
+    /// Failed requests that are not idempotent.
     pub failed_post: u64,
-    /// Tries beyond a request's first.
+    /// Attempts after the first of each request, hedges included.
     pub resent_attempts: u64,
-    /// Requests that an endpoint got because it was to prove itself.
+    /// Attempts that started beside a stalled one.
+    pub hedges: u64,
+    /// Trial attempts at endpoints that are to be proven.
     pub trials: u64,
-    /// Requests that are not idempotent and were sent on after an endpoint had got them. The rule
-    /// of [`crate::logic::request::retry`] is that there are none.
+    /// Requests that are not idempotent and were sent again after an endpoint had received them.
+    /// [`RequestPlan`] rules that there are none.
     pub repeated_post: u64,
 }
 
-/// All clients and the requests that they wait for.
+/// All clients and their pending requests.
 #[derive(Debug, Default)]
 pub(super) struct SimulatedClients {
     pub(super) streams: Vec<LoadStream>,
@@ -75,7 +76,7 @@ pub(super) struct SimulatedClients {
     pub(super) counts: SimulatedRequestCounts,
 }
 
-/// The clients of one offer, and what one worker keeps for their pool.
+/// The clients of one load, and the state that one worker keeps for their pool.
 #[derive(Debug)]
 pub(super) struct LoadStream {
     pub(super) load: OfferedLoad,
@@ -86,8 +87,8 @@ pub(super) struct LoadStream {
 }
 
 impl Simulation {
-    /// Lets clients come from now on. The pool's latencies are known already, as they are to a
-    /// worker that has served for a while.
+    /// Starts clients now. The pool's latency bounds are warmed up, as on a worker that has served
+    /// for a while.
     pub fn add_load(&mut self, offer: OfferedLoad) {
         let pool = self.snapshot.pools.iter().find(|view| view.spec.name == offer.pool);
         let bounds = pool.map(|view| view.spec.stall).unwrap_or_default();
@@ -114,13 +115,13 @@ impl Simulation {
         }
     }
 
-    /// Lets no new request come. Those under way go on.
+    /// Stops new requests. Pending ones go on.
     pub fn stop_load(&mut self) {
         let now = self.now;
         self.clients.streams.iter_mut().for_each(|stream| stream.ends_at = Some(now));
     }
 
-    /// What became of all requests so far.
+    /// The results of all requests so far.
     pub fn request_counts(&self) -> SimulatedRequestCounts {
         self.clients.counts
     }
@@ -148,12 +149,12 @@ impl Simulation {
         self.clients.next_request += 1;
         self.clients.counts.sent += 1;
         let traits = RequestTraits { is_idempotent, body: BodyLength::Absent, is_upgrade: false };
-        let plan = RequestPlan::new(traits, &RetrySpec { is_hedged: false, ..spec });
+        let plan = RequestPlan::new(traits, &spec);
         self.send_request(id, SimulatedRequest::new(index, now, plan));
     }
 }
 
-/// The time to the next request; `None` if none will ever come.
+/// The time to the next request; `None` if the rate is zero.
 fn arrival_gap(load: &OfferedLoad, random: f64) -> Option<Duration> {
     let mean_seconds = 1.0 / load.rate_rps;
     let seconds = match load.spacing {

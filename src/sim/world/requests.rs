@@ -13,8 +13,11 @@ use crate::logic::model::outcome::Failure;
 use crate::logic::model::pick_request::{PickRequest, RetrySafety};
 use crate::logic::model::snapshot::{EndpointStats, PoolView, Target};
 use crate::logic::request::request_plan::{AttemptTarget, RequestPlan, Resend};
+use crate::logic::request::response_timeout::{ResponseTimeout, WaitLimit};
 use crate::logic::request::retry::{InFlightPolicy, RequestExposure};
+use crate::logic::request::total_deadline::TotalDeadline;
 
+use super::attempt_outcome::FailureCause;
 use super::behavior::SimulatedReply;
 use super::{ScheduledEvent, Simulation};
 
@@ -46,6 +49,36 @@ impl SimulatedRequest {
         }
     }
 
+    /// Ends the attempts that the client waits for. Returns whether there were any.
+    fn withdraw_attempts(&mut self) -> bool {
+        let count = self.attempts.len();
+        self.attempts.retain(|attempt| {
+            let is_kept = attempt.role == AttemptRole::Observed;
+            if !is_kept {
+                attempt.target.stats.request_ended();
+            }
+            is_kept
+        });
+        self.attempts.len() < count
+    }
+
+    /// The response of the attempt in `winner` goes to the client: a stalled original is observed
+    /// further unless it is known to be slow, and a hedge is withdrawn.
+    pub(super) fn end_race(&mut self, winner: AttemptRole) {
+        let is_original = |one: &&mut SimulatedAttempt| one.role == AttemptRole::Original;
+        if winner == AttemptRole::Hedge
+            && let Some(original) = self.attempts.iter_mut().find(is_original)
+        {
+            let stats = &original.target.stats;
+            self.first_failed_stats.get_or_insert_with(|| Arc::clone(stats));
+            if !original.timer.as_ref().is_some_and(ResponseTimeout::is_slow) {
+                original.role = AttemptRole::Observed;
+                original.wait_limit = WaitLimit::Slow;
+            }
+        }
+        self.withdraw_attempts();
+    }
+
     /// A number that no attempt of this request has had.
     fn next_version(&mut self) -> u32 {
         self.last_version += 1;
@@ -60,11 +93,13 @@ pub(super) struct SimulatedAttempt {
     pub(super) started_at: Instant,
     /// The endpoint is on trial.
     pub(super) is_trial: bool,
+    pub(super) role: AttemptRole,
     /// The evidence that the attempt gives.
     pub(super) recorder: Rc<AttemptRecorder>,
-    /// The stall has been reported.
-    pub(super) has_stalled: bool,
     pub(super) stage: AttemptStage,
+    /// The wait for the response head, once the endpoint has the request.
+    pub(super) timer: Option<ResponseTimeout>,
+    pub(super) wait_limit: WaitLimit,
     /// Changes with what will become of the attempt: events of an older version are void.
     pub(super) plan_version: u32,
 }
@@ -76,13 +111,28 @@ impl SimulatedAttempt {
     }
 }
 
+/// What an attempt is to its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AttemptRole {
+    Original,
+    /// It started beside a stalled attempt.
+    Hedge,
+    /// Its hedge was faster: it goes on until the slow bound, only to find out whether its endpoint
+    /// is slow.
+    Observed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AttemptStage {
     Connecting,
     /// The request is on its way to the endpoint.
-    InTransit,
+    InTransit {
+        sent_at: Instant,
+    },
     Received {
         answered_at: Instant,
+        /// When the response reaches this side.
+        ends_at: Instant,
     },
     /// The endpoint has the request and does not answer.
     Silent,
@@ -103,8 +153,8 @@ pub(super) enum RequestStep {
     Arrives { stream: usize },
     SynArrives(AttemptKey),
     RequestReceived(AttemptKey),
-    StallBoundReached(AttemptKey),
-    SlowBoundReached(AttemptKey),
+    TimerExpires(AttemptKey),
+    DeadlineReached { request: u64 },
     AttemptEnds(AttemptKey, AttemptEnd),
 }
 
@@ -121,17 +171,24 @@ impl Simulation {
             RequestStep::Arrives { stream } => self.on_request_arrival(stream),
             RequestStep::SynArrives(attempt) => self.on_syn_arrival(attempt),
             RequestStep::RequestReceived(attempt) => self.on_request_received(attempt),
-            RequestStep::StallBoundReached(attempt) => self.on_stall_bound(attempt),
-            RequestStep::SlowBoundReached(attempt) => self.on_slow_bound(attempt),
+            RequestStep::TimerExpires(attempt) => self.on_timer(attempt),
+            RequestStep::DeadlineReached { request } => self.on_deadline(request),
             RequestStep::AttemptEnds(attempt, end) => self.on_attempt_end(attempt, end),
         }
     }
 
     /// Sends a new request to an endpoint of the current snapshot.
     pub(super) fn send_request(&mut self, id: u64, request: SimulatedRequest) {
+        let deadline = TotalDeadline::earliest(self.settings.timeouts.total, None);
         match self.pick_target(&request) {
-            Some(next) => self.start_attempt_at(id, request, next),
-            None => self.fail_request(&request),
+            Some(next) => {
+                self.start_attempt_at(id, request, next, AttemptRole::Original);
+                if let Some(TotalDeadline { after, .. }) = deadline {
+                    let step = RequestStep::DeadlineReached { request: id };
+                    self.schedule_event(self.now + after, ScheduledEvent::Client(step));
+                }
+            }
+            None => self.fail_request(&request, FailureCause::Attempts),
         }
     }
 
@@ -153,20 +210,26 @@ impl Simulation {
         id: u64,
         mut request: SimulatedRequest,
         (target, is_trial): (Target, bool),
+        role: AttemptRole,
     ) {
         if !request.plan.is_first_attempt() {
             let counts = &mut self.clients.counts;
             counts.resent_attempts += 1;
+            counts.hedges += u64::from(role == AttemptRole::Hedge);
             counts.repeated_post += u64::from(request.is_received && !request.plan.is_idempotent());
         }
         self.clients.counts.trials += u64::from(is_trial);
         target.stats.request_started(self.elapsed_us(self.now));
-        request.plan.start_attempt();
+        match role {
+            AttemptRole::Original | AttemptRole::Observed => request.plan.start_attempt(),
+            AttemptRole::Hedge => request.plan.start_hedge(),
+        }
+        let wait_limit = request.plan.wait_limit(is_trial);
         let key = AttemptKey { request: id, plan_version: request.next_version() };
         let now = self.now;
         let is_pooled = self.host_mut(target.address).check_out(target.id, now);
         let (stage, step) = if is_pooled {
-            (AttemptStage::InTransit, RequestStep::RequestReceived(key))
+            (AttemptStage::InTransit { sent_at: now }, RequestStep::RequestReceived(key))
         } else {
             (AttemptStage::Connecting, RequestStep::SynArrives(key))
         };
@@ -174,9 +237,11 @@ impl Simulation {
             target,
             started_at: now,
             is_trial,
+            role,
             recorder: Rc::default(),
-            has_stalled: false,
             stage,
+            timer: None,
+            wait_limit,
             plan_version: key.plan_version,
         });
         self.clients.requests.insert(id, request);
@@ -237,6 +302,23 @@ impl Simulation {
                 };
                 self.on_attempt_failed(key.request, request, &attempt, exposure);
             }
+        }
+    }
+
+    /// The client's patience or the route's is over: what is under way is withdrawn.
+    fn on_deadline(&mut self, id: u64) {
+        let Some(mut request) = self.clients.requests.remove(&id) else { return };
+        let is_awaited = request.withdraw_attempts();
+        if is_awaited {
+            self.fail_request(&request, FailureCause::Deadline);
+        }
+        self.keep_waiting(id, request);
+    }
+
+    /// Puts a request back while any of its attempts goes on.
+    pub(super) fn keep_waiting(&mut self, id: u64, request: SimulatedRequest) {
+        if !request.attempts.is_empty() {
+            self.clients.requests.insert(id, request);
         }
     }
 

@@ -188,21 +188,82 @@ fn cut_response_is_evidence_and_is_retried() {
     assert_eq!(counted_attempts(&target).bad, counts.rescued);
 }
 
-#[test]
-fn slow_attempt_counts_once_and_is_awaited() {
-    let mut world = simulation();
-    run_load(&mut world, 50.0, 0.0);
-    let target = preferred_target(&world);
-    let good = counted_attempts(&target).good;
-    world.schedule(world.now(), address(1), EndpointBehavior::SlowTraffic { latency: ms(600) });
-    world.run_until(world.now() + ms(25));
-    let slow = world.request_counts().sent - world.request_counts().answered;
+/// Twenty requests a second to a preferred endpoint that takes `latency`, for 200 ms; then no more
+/// requests until all are over.
+fn run_slow_preferred(world: &mut Simulation, latency: Duration, post_share: f64) {
+    world.schedule(world.now(), address(1), EndpointBehavior::SlowTraffic { latency });
+    run_load(world, 20.0, post_share);
     world.stop_load();
-    world.run_until(world.now() + ms(2_000));
+    world.run_until(world.now() + ms(3_000));
+}
+
+#[test]
+fn slow_post_counts_once_and_is_awaited() {
+    let mut world = simulation();
+    // Without verdicts every request stays where it is.
+    world.stall_control(ms(10_000));
+    run_slow_preferred(&mut world, ms(600), 1.0);
     let counts = world.request_counts();
-    assert_eq!(counts.sent, counts.answered);
-    let tries = counted_attempts(&target);
-    assert!(slow > 0 && tries.bad == slow && tries.good == good, "{tries:?} {counts:?}");
+    assert_eq!((counts.sent, counts.hedges), (counts.answered, 0), "{counts:?}");
+    let attempts = counted_attempts(&preferred_target(&world));
+    assert!(attempts.bad > 0 && attempts.good == 0, "{attempts:?} {counts:?}");
+}
+
+#[test]
+fn stalled_get_is_rescued_by_its_hedge() {
+    let mut world = simulation();
+    world.stall_control(ms(10_000));
+    let target = preferred_target(&world);
+    run_slow_preferred(&mut world, ms(600), 0.0);
+    let counts = world.request_counts();
+    assert!(counts.hedges > 0, "{counts:?}");
+    assert_eq!(counts.hedges, counts.rescued);
+    assert_eq!((counts.sent, counts.failed_get), (counts.answered, 0));
+    // The stalled attempts are observed until the slow bound.
+    assert_eq!(counted_attempts(&target), AttemptCounts { good: 0, bad: counts.hedges });
+}
+
+#[test]
+fn original_that_responds_before_its_hedge_is_no_rescue() {
+    let mut world = simulation();
+    world.stall_control(ms(10_000));
+    for port in [1, 2] {
+        let behavior = EndpointBehavior::SlowTraffic { latency: ms(200) };
+        world.schedule(world.now(), address(port), behavior);
+    }
+    run_load(&mut world, 20.0, 0.0);
+    world.stop_load();
+    world.run_until(world.now() + ms(3_000));
+    let counts = world.request_counts();
+    assert!(counts.hedges > 0, "{counts:?}");
+    assert_eq!((counts.rescued, counts.sent), (0, counts.answered), "{counts:?}");
+    assert!(world.clients.requests.is_empty());
+}
+
+#[test]
+fn hedge_needs_budget_and_a_second_endpoint() {
+    let no_budget =
+        RetrySpec { budget_floor_per_second: 0, budget_percent: 0, ..RetrySpec::default() };
+    let off = RetrySpec { is_hedged: false, ..RetrySpec::default() };
+    for retry in [no_budget, off] {
+        let settings = SimulationSettings { seed: 5, retry, ..SimulationSettings::default() };
+        let mut world = simulation_with(settings);
+        world.stall_control(ms(10_000));
+        run_slow_preferred(&mut world, ms(600), 0.0);
+        let counts = world.request_counts();
+        assert_eq!((counts.hedges, counts.answered), (0, counts.sent), "{retry:?}");
+    }
+}
+
+#[test]
+fn total_deadline_ends_a_request() {
+    let timeouts = RouteTimeouts { total: Some(ms(100)), ..RouteTimeouts::default() };
+    let mut world = simulation_with(SimulationSettings { timeouts, ..Default::default() });
+    world.stall_control(ms(10_000));
+    run_slow_preferred(&mut world, ms(600), 1.0);
+    let counts = world.request_counts();
+    assert!(counts.sent > 0, "{counts:?}");
+    assert_eq!((counts.failed_post, counts.answered), (counts.sent, 0), "{counts:?}");
 }
 
 #[test]
