@@ -83,6 +83,8 @@ pub enum Decision {
     AwaitOther,
     /// Pass the response to the client; another attempt in the race is abandoned.
     Return,
+    /// Pass the response to the client: its endpoint has failed, but attempts are exhausted.
+    ReturnFailure,
     /// The request fails.
     Fail,
 }
@@ -99,7 +101,7 @@ pub struct Resend {
 
 /// How long a connection may take to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectPatience {
+pub struct ConnectTimeout {
     pub timeout: Duration,
     /// The failure reason when the time is over.
     pub reason: FailureReason,
@@ -169,6 +171,11 @@ impl RequestPlan {
         self.can_be_trial
     }
 
+    /// The number of attempts so far.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Whether no attempt has started.
     pub fn is_first_attempt(&self) -> bool {
         self.attempts == 0
@@ -187,11 +194,15 @@ impl RequestPlan {
 
     /// The requirements on the next endpoint. `nonrepeatable_bound` is the age of an unanswered
     /// request beyond which its endpoint receives no request that must not run twice.
-    pub fn retry_safety(&self, now_us: u64, nonrepeatable_bound: Duration) -> RetrySafety {
+    pub fn retry_safety(
+        &self,
+        now_us: u64,
+        nonrepeatable_bound: impl FnOnce() -> Duration,
+    ) -> RetrySafety {
         if self.is_idempotent {
             return RetrySafety::Repeatable;
         }
-        let bound_us = nonrepeatable_bound.as_micros() as u64;
+        let bound_us = nonrepeatable_bound().as_micros() as u64;
         RetrySafety::NotRepeatable { waiting_before_us: now_us.saturating_sub(bound_us) }
     }
 
@@ -222,25 +233,25 @@ impl RequestPlan {
     /// While there are alternatives, no longer than the stall bound: nothing has been sent, so that
     /// any request may go elsewhere. A lost SYN is retransmitted after 1 s only (RFC 6298 2.1), and a
     /// dead host does not answer at all. After [`FAST_CONNECT_ATTEMPTS`] all endpoints seem slow.
-    pub fn connect_patience(
+    pub fn connect_timeout(
         &self,
         is_trial: bool,
         bounds: ConnectBounds,
         spec: &RetrySpec,
         has_other: impl FnOnce(&ExcludedTargets) -> bool,
-    ) -> ConnectPatience {
+    ) -> ConnectTimeout {
         let ConnectBounds { stall, slow, timeout } = bounds;
         if is_trial {
-            return ConnectPatience { timeout: timeout.min(slow), reason: FailureReason::Timeout };
+            return ConnectTimeout { timeout: timeout.min(slow), reason: FailureReason::Timeout };
         }
         let is_fast = self.attempts <= FAST_CONNECT_ATTEMPTS
             && stall < timeout
             && spec.attempts > 1
             && has_other(&self.excluded);
         if is_fast {
-            ConnectPatience { timeout: stall, reason: FailureReason::Stall }
+            ConnectTimeout { timeout: stall, reason: FailureReason::Stall }
         } else {
-            ConnectPatience { timeout, reason: FailureReason::Timeout }
+            ConnectTimeout { timeout, reason: FailureReason::Timeout }
         }
     }
 
@@ -267,7 +278,7 @@ impl RequestPlan {
                 let exposure = RequestExposure::MaybeSent;
                 match self.end_attempt(target, exposure, is_body_buffered, spec) {
                     Some(terms) => Decision::ResendOrReturn(Resend { can_queue: false, ..terms }),
-                    None => Decision::Return,
+                    None => Decision::ReturnFailure,
                 }
             }
             AttemptEvent::Failed { exposure, is_body_buffered } => {

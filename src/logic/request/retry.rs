@@ -1,143 +1,67 @@
-//! May a request be sent again, and where to?
-//!
-//! A request may go to another endpoint when no byte of it reached the first, whatever its method;
-//! or when its method is idempotent, its body is still held, and nothing of a response has been
-//! sent to the client. Never otherwise: a POST is never executed twice.
+//! The terms of resends: what an endpoint may have seen of a request, which requests are repeatable,
+//! what a verdict does to requests in flight, and the budget. [`super::request_plan`] decides by
+//! them.
 
 use std::time::{Duration, Instant};
 
 use http::Method;
+use http::header::{HeaderMap, HeaderName};
 
-use super::server_errors;
-use crate::logic::model::outcome::{Failure, FailureClass, FailureReason};
+use crate::logic::model::outcome::{Failure, FailureClass};
 use crate::logic::routing::RetrySpec;
 
-/// Tries that never reached an endpoint do not count against `attempts`, but end here.
-pub const MAX_UNSENT_ATTEMPTS: u32 = 16;
-
-/// How much of a request an endpoint may have seen.
+/// How much of a request an endpoint may have received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestExposure {
-    /// Not one byte was handed to the network.
+    /// No byte was handed to the network.
     NotSent,
-    /// It may have been read, and so executed.
+    /// The endpoint may have read it, and so executed it.
     MaybeSent,
 }
 
-/// What is known of a request after a failed try.
-#[derive(Clone, Copy, Debug)]
-pub struct FailedAttempt {
-    /// How much of it the endpoint may have seen.
-    pub exposure: RequestExposure,
-    /// Its method is idempotent (RFC 9110 9.2.2).
-    pub is_idempotent: bool,
-    /// All of its body that was read from the client is still held.
-    pub is_body_buffered: bool,
-    /// The try was a trial of an endpoint that must prove itself: the request shall not pay for it.
-    pub is_trial: bool,
-    /// Tries that reached an endpoint, this one included where it did; trials are not counted.
-    pub sent_attempts: u32,
-    /// All tries, this one included.
-    pub total_attempts: u32,
-}
+/// By this key an endpoint recognises a request that it has executed already
+/// (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The answer, with its reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryDecision {
-    /// No byte reached an endpoint, or it was a trial: nobody pays for sending it again.
-    Unbudgeted,
-    /// It may be sent again, and the budget pays.
-    Budgeted,
-    Denied,
-}
-
-/// Whether the request may be sent to another endpoint.
-pub fn retry_decision(attempt: &FailedAttempt, spec: &RetrySpec) -> RetryDecision {
-    if spec.attempts <= 1
-        || attempt.sent_attempts >= spec.attempts
-        || attempt.total_attempts >= MAX_UNSENT_ATTEMPTS
-    {
-        return RetryDecision::Denied;
-    }
-    match attempt.exposure {
-        RequestExposure::MaybeSent
-            if attempt.is_trial && attempt.is_idempotent && attempt.is_body_buffered =>
-        {
-            RetryDecision::Unbudgeted
-        }
-        RequestExposure::NotSent if attempt.is_body_buffered => RetryDecision::Unbudgeted,
-        RequestExposure::MaybeSent if attempt.is_idempotent && attempt.is_body_buffered => {
-            RetryDecision::Budgeted
-        }
-        _ => RetryDecision::Denied,
-    }
+/// Whether sending the request twice does no harm: by its method, or because its route trusts the
+/// `Idempotency-Key` that it carries.
+pub fn is_repeatable(method: &Method, headers: &HeaderMap, spec: &RetrySpec) -> bool {
+    is_idempotent(method)
+        || spec.is_idempotency_key_trusted && headers.contains_key(IDEMPOTENCY_KEY)
 }
 
 /// Whether the method is idempotent by RFC 9110 9.2.2.
-pub fn is_idempotent(method: &Method) -> bool {
+fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
 }
 
-/// Whether a request may be tried where an endpoint must prove itself: it can be sent again, and
-/// all of its body, of `body_bytes` (`None` if that is not known), will be held.
-pub fn can_be_trial(is_idempotent: bool, body_bytes: Option<u64>, spec: &RetrySpec) -> bool {
-    spec.attempts > 1
-        && is_idempotent
-        && body_bytes.is_some_and(|bytes| bytes <= spec.max_buffer_bytes as u64)
-}
-
-/// Whether an answer with `status` is one to ask for elsewhere, if that may be done at all.
-pub fn is_retryable_status(status: u16, is_trial: bool, spec: &RetrySpec) -> bool {
-    spec.statuses.contains(status) || is_trial && server_errors::SERVER_ERRORS.contains(&status)
-}
-
-/// Tries whose connections must open as fast as others answer.
-const FAST_CONNECT_ATTEMPTS: u32 = 2;
-
-/// How long a connection may take to open, and what it is called when that is over.
-///
-/// While there are others to go to, no longer than a request would wait before it is called stalled
-/// (`stall`): nothing has been sent, so that any request may leave. A lost packet is sent again after
-/// a second only, and a host that is gone says nothing at all.
-pub fn connect_timeout(
-    attempts: u32,
-    stall: Duration,
-    timeout: Duration,
-    spec: &RetrySpec,
-    has_other: impl FnOnce() -> bool,
-) -> (Duration, FailureReason) {
-    let is_fast =
-        attempts <= FAST_CONNECT_ATTEMPTS && stall < timeout && spec.attempts > 1 && has_other();
-    if is_fast { (stall, FailureReason::Stall) } else { (timeout, FailureReason::Timeout) }
-}
-
-/// What becomes of requests that wait for an endpoint whose verdict turns down.
+/// What happens to requests that wait for an endpoint whose verdict turns down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InFlightPolicy {
-    /// The endpoint answers, if wrongly: what runs may end well.
+    /// The endpoint responds, if wrongly: requests in flight may still succeed.
     Keep,
-    /// It takes no new connections, but may end what it has begun (a graceful restart does): those
-    /// that can be sent again are, the others stay.
+    /// The endpoint accepts no connections, but may finish what it has begun (as in a graceful
+    /// restart): requests that can be sent again are, the others stay.
     AbortRepeatable,
-    /// It is silent: nothing will come.
+    /// The endpoint is silent: no response will come.
     AbortAll,
 }
 
 impl InFlightPolicy {
-    /// What the failure that made the verdict means for them.
+    /// The policy for the failure that made the verdict.
     pub fn for_failure(failure: Failure) -> Self {
         match failure.class() {
             FailureClass::Silent => Self::AbortAll,
             FailureClass::Refused | FailureClass::Reset => Self::AbortRepeatable,
-            // What shook hands before goes on.
+            // Connections with a handshake go on.
             FailureClass::BadStatus | FailureClass::Tls => Self::Keep,
         }
     }
 
-    /// Whether a request leaves that may be sent again, or may not.
+    /// Whether a request is aborted, depending on whether it can be sent again.
     pub fn should_abort(self, is_repeatable: bool) -> bool {
         match self {
             Self::Keep => false,
@@ -147,11 +71,12 @@ impl InFlightPolicy {
     }
 }
 
-/// Seconds of traffic that earn the budget.
+/// Seconds of traffic that the budget is a share of.
 const WINDOW_SECONDS: u32 = 10;
 
-/// A bound on resends as a share of the requests of the last ten seconds, after Finagle's
-/// `RetryBudget`: a bucket that every request fills a little and every resend empties by one.
+/// A bound on resends as a share of the requests of the last ten seconds, with a floor. After
+/// Finagle's `RetryBudget`: a bucket that every request fills a little and every resend empties by
+/// one.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     /// In hundredths of a resend.
@@ -160,23 +85,24 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A budget that holds its floor.
+    /// A budget at its floor.
     pub fn new(spec: &RetrySpec, now: Instant) -> Self {
         Self { balance_percent: floor_balance(spec), updated_at: now }
     }
 
-    /// What a share of the requests, in percent, has earned of it; the floor at least.
+    /// The part of the budget that this percentage of the requests has earned; at least the floor.
     pub fn fraction(&self, percent: u32, spec: &RetrySpec) -> Self {
         let balance = (self.balance_percent * u64::from(percent) / 100).max(floor_balance(spec));
         Self { balance_percent: balance, updated_at: self.updated_at }
     }
 
-    /// Counts a request in.
+    /// Counts a request.
     pub fn deposit(&mut self, spec: &RetrySpec) {
         self.balance_percent += u64::from(spec.budget_percent);
     }
 
-    /// Lets what is older than the window fade, and tops the floor up. Call once in a while.
+    /// Decays what is older than the window, and refills up to the floor. To be called at
+    /// [`DECAY_INTERVAL`] or more.
     pub fn decay(&mut self, spec: &RetrySpec, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated_at);
         self.updated_at = now;
@@ -191,7 +117,7 @@ impl RetryBudget {
         };
     }
 
-    /// Whether it could pay for one resend.
+    /// Whether the budget can pay for one resend.
     pub fn can_withdraw(&self) -> bool {
         self.balance_percent >= 100
     }
@@ -212,108 +138,26 @@ fn floor_balance(spec: &RetrySpec) -> u64 {
     u64::from(spec.budget_floor_per_second) * u64::from(WINDOW_SECONDS) * 100
 }
 
-/// How often [`Budget::settle`] is worth calling.
+/// The interval at which [`RetryBudget::decay`] has an effect.
 pub const DECAY_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
-
-    fn failed_attempt(
-        reached: RequestExposure,
-        idempotent: bool,
-        body_held: bool,
-        tries: u32,
-    ) -> FailedAttempt {
-        FailedAttempt {
-            exposure: reached,
-            is_idempotent: idempotent,
-            is_body_buffered: body_held,
-            is_trial: false,
-            sent_attempts: tries,
-            total_attempts: tries,
-        }
-    }
+    use crate::logic::model::outcome::FailureReason;
 
     #[test]
-    fn sent_post_is_never_resent() {
+    fn idempotency_key_counts_only_where_it_is_trusted() {
         let spec = RetrySpec::default();
-        for body_held in [true, false] {
-            let after = failed_attempt(RequestExposure::MaybeSent, false, body_held, 1);
-            assert_eq!(retry_decision(&after, &spec), RetryDecision::Denied);
-        }
-    }
-
-    #[test]
-    fn unsent_request_is_resent_for_any_method() {
-        let spec = RetrySpec::default();
-        for idempotent in [true, false] {
-            let after = failed_attempt(RequestExposure::NotSent, idempotent, true, 1);
-            assert_eq!(retry_decision(&after, &spec), RetryDecision::Unbudgeted);
-        }
-    }
-
-    #[test]
-    fn request_without_buffered_body_is_not_resent() {
-        let spec = RetrySpec::default();
-        for reached in [RequestExposure::NotSent, RequestExposure::MaybeSent] {
-            assert_eq!(
-                retry_decision(&failed_attempt(reached, true, false, 1), &spec),
-                RetryDecision::Denied
-            );
-        }
-    }
-
-    #[test]
-    fn failed_trial_is_retried_without_budget() {
-        let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
-        let trial = FailedAttempt {
-            is_trial: true,
-            sent_attempts: 0,
-            ..failed_attempt(RequestExposure::MaybeSent, true, true, 1)
-        };
-        assert_eq!(retry_decision(&trial, &spec), RetryDecision::Unbudgeted);
-        let next = failed_attempt(RequestExposure::MaybeSent, true, true, 1);
-        assert_eq!(
-            retry_decision(&FailedAttempt { total_attempts: 2, ..next }, &spec),
-            RetryDecision::Budgeted
-        );
-    }
-
-    #[test]
-    fn trial_requires_idempotent_bufferable_request() {
-        let spec = RetrySpec { max_buffer_bytes: 10, ..RetrySpec::default() };
-        assert!(can_be_trial(true, Some(0), &spec));
-        assert!(can_be_trial(true, Some(10), &spec));
-        assert!(!can_be_trial(true, Some(11), &spec));
-        assert!(!can_be_trial(true, None, &spec), "of unknown length");
-        assert!(!can_be_trial(false, Some(0), &spec));
-        let never = RetrySpec { attempts: 1, ..spec };
-        assert!(!can_be_trial(true, Some(0), &never));
-    }
-
-    #[test]
-    fn connect_timeout_is_short_while_alternatives_exist() {
-        let spec = RetrySpec::default();
-        let (stall, timeout) = (Duration::from_millis(50), Duration::from_secs(1));
-        let timeout_for = |tries, others| connect_timeout(tries, stall, timeout, &spec, || others);
-        assert_eq!(timeout_for(1, true), (stall, FailureReason::Stall));
-        assert_eq!(timeout_for(1, false), (timeout, FailureReason::Timeout));
-        assert_eq!(timeout_for(3, true), (timeout, FailureReason::Timeout), "all seem to be slow");
-        let never = RetrySpec { attempts: 1, ..spec };
-        assert_eq!(
-            connect_timeout(1, stall, timeout, &never, || true),
-            (timeout, FailureReason::Timeout)
-        );
-    }
-
-    #[test]
-    fn retryable_statuses_include_any_server_error_of_a_trial() {
-        let spec = RetrySpec::default();
-        assert!(is_retryable_status(503, false, &spec) && !is_retryable_status(501, false, &spec));
-        assert!(is_retryable_status(501, true, &spec) && !is_retryable_status(404, true, &spec));
-        let off = RetrySpec { statuses: server_errors::ServerErrors::NONE, ..spec };
-        assert!(!is_retryable_status(503, false, &off));
+        let trusting = RetrySpec { is_idempotency_key_trusted: true, ..spec };
+        let none = HeaderMap::new();
+        let keyed = HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_static("k"))]);
+        assert!(is_repeatable(&Method::GET, &none, &spec));
+        assert!(!is_repeatable(&Method::POST, &keyed, &spec));
+        assert!(!is_repeatable(&Method::POST, &none, &trusting));
+        assert!(is_repeatable(&Method::POST, &keyed, &trusting));
     }
 
     #[test]
@@ -326,28 +170,6 @@ mod tests {
         assert_eq!(leave(Failure::connect(FailureReason::Refused)), (true, false));
         assert_eq!(leave(Failure::http(FailureReason::Reset)), (true, false));
         assert_eq!(leave(Failure::http(FailureReason::Status(503))), (false, false));
-    }
-
-    #[test]
-    fn attempts_limit_counts_only_sent_attempts() {
-        let spec = RetrySpec { attempts: 2, ..RetrySpec::default() };
-        assert_eq!(
-            retry_decision(&failed_attempt(RequestExposure::MaybeSent, true, true, 1), &spec),
-            RetryDecision::Budgeted
-        );
-        assert_eq!(
-            retry_decision(&failed_attempt(RequestExposure::MaybeSent, true, true, 2), &spec),
-            RetryDecision::Denied
-        );
-        let unsent = FailedAttempt {
-            sent_attempts: 0,
-            ..failed_attempt(RequestExposure::NotSent, false, true, 9)
-        };
-        assert_eq!(retry_decision(&unsent, &spec), RetryDecision::Unbudgeted);
-        let exhausted = FailedAttempt { total_attempts: MAX_UNSENT_ATTEMPTS, ..unsent };
-        assert_eq!(retry_decision(&exhausted, &spec), RetryDecision::Denied);
-        let never = RetrySpec { attempts: 1, ..spec };
-        assert_eq!(retry_decision(&unsent, &never), RetryDecision::Denied);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::logic::model::outcome::{Failure, FailureReason};
-use crate::logic::request::request_plan::{AttemptEvent, ConnectBounds, ConnectPatience, Decision};
+use crate::logic::request::request_plan::{AttemptEvent, ConnectBounds, ConnectTimeout, Decision};
 use crate::logic::request::response_timeout::{
     AttemptTimeouts, ResponseTimeout, WaitLimit, WaitStep,
 };
@@ -40,7 +40,7 @@ impl Simulation {
         else {
             return;
         };
-        let Some(ConnectPatience { timeout, reason }) = self.connect_patience(key) else { return };
+        let Some(ConnectTimeout { timeout, reason }) = self.connect_timeout(key) else { return };
         let retransmit_delay = self.retransmit_delay(SYN_RETRANSMIT_TIMEOUT);
         let back = self.one_way();
         let behavior = &self.host_mut(address).behavior;
@@ -63,7 +63,7 @@ impl Simulation {
     }
 
     /// How long the attempt waits for its connection.
-    fn connect_patience(&self, key: AttemptKey) -> Option<ConnectPatience> {
+    fn connect_timeout(&self, key: AttemptKey) -> Option<ConnectTimeout> {
         let request = self.clients.requests.get(&key.request)?;
         let attempt = self.attempt(key)?;
         let stream = &self.clients.streams[request.stream];
@@ -75,7 +75,7 @@ impl Simulation {
             timeout: self.settings.timeouts.connect,
         };
         let retry_safety = self.retry_safety(request);
-        Some(request.plan.connect_patience(
+        Some(request.plan.connect_timeout(
             attempt.is_trial,
             bounds,
             &self.settings.retry,

@@ -250,8 +250,8 @@ impl Simulation {
     }
 
     pub(super) fn retry_safety(&self, request: &SimulatedRequest) -> RetrySafety {
-        let bound = self.clients.streams[request.stream].latency.nonrepeatable_bound();
-        request.plan.retry_safety(self.elapsed_us(self.now), bound)
+        let latency = &self.clients.streams[request.stream].latency;
+        request.plan.retry_safety(self.elapsed_us(self.now), || latency.nonrepeatable_bound())
     }
 
     /// The next endpoint of a request, and whether it is on trial.

@@ -25,6 +25,13 @@ pub(super) enum AttemptProgress {
     Stalled(Box<PendingResponse>),
 }
 
+/// The bounds of an attempt.
+pub(super) struct AttemptStart {
+    pub(super) connect: ConnectPlan,
+    /// How long the response head is waited for without a hedge.
+    pub(super) wait_limit: WaitLimit,
+}
+
 /// Connects (or reuses a connection) within the connect timeout, sends, and waits for the head.
 pub(super) async fn attempt(
     worker: &Worker,
@@ -32,9 +39,9 @@ pub(super) async fn attempt(
     upstream: &UpstreamRequest<'_>,
     outgoing: &mut RequestBody,
     guard: &AttemptGuard,
-    plan: ConnectPlan,
+    start: AttemptStart,
 ) -> Result<AttemptProgress, AttemptError> {
-    let ConnectPlan { source, connect_timeout } = plan;
+    let AttemptStart { connect: ConnectPlan { source, connect_timeout }, wait_limit } = start;
     let connections = guard.connections();
     let path =
         AttemptPath { source, abort_epoch: connections.abort_epoch(), fault: AttemptFault::None };
@@ -66,11 +73,6 @@ pub(super) async fn attempt(
     let is_repeatable = upstream.is_idempotent;
     let mut pending =
         PendingResponse { exchange, abort_epoch, response_timeout, is_repeatable, fault };
-    let wait_limit = match (guard.is_trial(), upstream.can_hedge) {
-        (true, _) => WaitLimit::Slow,
-        (false, true) => WaitLimit::Stalled,
-        (false, false) => WaitLimit::Timeout,
-    };
     match pending.wait_for_head(Some(upstream), outgoing, guard, wait_limit).await? {
         Some(head) => {
             Ok(AttemptProgress::ResponseStarted(pending.into_started(head, local, guard)))

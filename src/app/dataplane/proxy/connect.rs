@@ -1,12 +1,12 @@
 //! Opens the connection of an attempt, within its limits and its timeout.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::app::dataplane::worker::Worker;
-use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::model::outcome::Failure;
+use crate::logic::request::request_plan::ConnectTimeout;
 use crate::logic::request::retry::RequestExposure;
 use crate::net::upstream::{
     AbortEpoch, Checkout, ConnectProgress, ConnectionPool, DownstreamAddresses, ReadyConnection,
@@ -14,14 +14,6 @@ use crate::net::upstream::{
 
 use super::attempt_error::AttemptError;
 use super::endpoint_selector::ConnectionSource;
-
-/// How long a connection may take to open.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ConnectTimeout {
-    pub(super) timeout: Duration,
-    /// The failure that a timeout counts as.
-    pub(super) reason: FailureReason,
-}
 
 /// The source of an attempt's connection, and the limit on opening it.
 pub(super) struct ConnectPlan {

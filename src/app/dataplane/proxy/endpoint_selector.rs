@@ -65,7 +65,7 @@ pub(super) struct EndpointSelector<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a PoolLocal,
-    pub(super) sending: RetrySafety,
+    pub(super) retry_safety: RetrySafety,
     /// Index of the steering variant of the pool.
     pub(super) steering_variant: usize,
     /// Hash of the request's key, if it has one.
@@ -111,7 +111,7 @@ impl EndpointSelector<'_> {
         let now_us = self.worker.shared.micros(self.began);
         let turns = Some(&self.local.turns);
         PickRequest {
-            retry_safety: self.sending,
+            retry_safety: self.retry_safety,
             variant: self.steering_variant,
             hash_key: self.hash_key,
             now_us,

@@ -1,29 +1,29 @@
-//! Forwards a request to a pool: from endpoint to endpoint until one responds or none is left.
+//! Forwards a request to a pool: makes attempts as the request's plan decides, until it returns a
+//! response or fails the request.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::app::dataplane::worker::{Worker, WorkerView};
 use crate::logic::incident::client_failure::ClientFailure;
 use crate::logic::model::topology::PoolSpec;
-use crate::logic::request::retry::RequestExposure;
-use crate::logic::routing::{PoolRoute, RouteSpec};
+use crate::logic::request::total_deadline::TotalDeadline;
+use crate::logic::routing::PoolRoute;
 use crate::net::upstream::RequestBody;
 
 use super::attempt::{AttemptProgress, attempt};
 use super::attempt_error::{AttemptError, classify_error};
 use super::body::ProxyBody;
-use super::connect::ConnectPlan;
 use super::endpoint_selector::Selection;
 use super::grpc;
 use super::hedge::{HedgeOutcome, StalledAttempt, hedge};
 use super::local_reply_reason::LocalReplyReason;
 use super::request_context::RequestContext;
 use super::response::{build_response, upgrade_response};
-use super::retry_loop::{EndpointAttemptFailure, PriorAttempts, RetryLoop};
+use super::retry_loop::{PriorAttempts, ReportedAttempt, RetryLoop};
 use super::started_response::BodyProgress;
 use super::upstream_request::UpstreamRequest;
 
@@ -56,22 +56,23 @@ pub(super) async fn forward_request(
     let mut retry_loop = RetryLoop::new(context, view, route, prior);
     let upstream = upstream_request(context, view, &retry_loop, &pool.spec, has_waiting_client);
     local.retry_budget.borrow_mut().deposit(&route.spec.retry);
-    let result = match total_timeout(&route.spec, request) {
+    let deadline =
+        TotalDeadline::earliest(route.spec.timeouts.total, grpc::call_timeout(request.headers()));
+    let result = match deadline {
         None => run_attempts(&mut retry_loop, view, &upstream, outgoing).await,
         // A dropped future withdraws the exchange that it awaits.
-        Some((within, reason)) => {
-            let left = within.saturating_sub(retry_loop.arrived.elapsed());
+        Some(TotalDeadline { after, source }) => {
+            let left = after.saturating_sub(retry_loop.arrived.elapsed());
             let run = Box::pin(run_attempts(&mut retry_loop, view, &upstream, outgoing));
-            timeout(left, run).await.unwrap_or(Err(reason))
+            timeout(left, run).await.unwrap_or(Err(LocalReplyReason::from_deadline(source)))
         }
     };
     result.map_err(|reason| ForwardError {
         reason,
         // At a deadline an attempt is in progress that may have reached an endpoint, and no time is
         // left.
-        can_fall_back: outgoing.is_replayable()
-            && !reason.is_deadline()
-            && (retry_loop.is_idempotent || retry_loop.sent_attempts == 0),
+        can_fall_back: !reason.is_deadline()
+            && retry_loop.plan.can_fall_back(outgoing.is_replayable()),
         prior: PriorAttempts {
             first_failed: retry_loop.first_failed.take(),
             arrived: retry_loop.arrived,
@@ -90,9 +91,7 @@ fn upstream_request<'a>(
     has_waiting_client: bool,
 ) -> UpstreamRequest<'a> {
     let RequestContext { downstream, request, validated, .. } = *context;
-    let RetryLoop { route, is_idempotent, .. } = *retry_loop;
-    let is_upgrade =
-        route.spec.is_websocket_allowed && validated.framing.is_none() && downstream.has_upgrade();
+    let route = retry_loop.route;
     UpstreamRequest {
         request,
         validated,
@@ -107,24 +106,11 @@ fn upstream_request<'a>(
             _ => 0,
         },
         max_head_bytes: pool.limits.max_response_head_bytes,
-        is_idempotent,
-        can_hedge: is_idempotent
-            && validated.framing.is_none()
-            && route.spec.retry.is_hedged
-            && !is_upgrade,
-        is_upgrade,
+        is_idempotent: retry_loop.plan.is_idempotent(),
+        is_upgrade: retry_loop.is_upgrade,
         interim_responses: has_waiting_client.then_some(&downstream.client.interim_responses),
         response_headers: &route.spec.response_headers,
     }
-}
-
-/// The limit on all attempts together and the reason to report at its end: the route's timeout or
-/// the client's deadline, whichever is shorter.
-fn total_timeout(route: &RouteSpec, request: &Request<()>) -> Option<(Duration, LocalReplyReason)> {
-    let route_timeout = route.timeouts.total.map(|total| (total, LocalReplyReason::TotalTimeout));
-    let client_timeout = grpc::call_timeout(request.headers())
-        .map(|time| (time, LocalReplyReason::DeadlineExceeded));
-    route_timeout.into_iter().chain(client_timeout).min_by_key(|(within, _)| *within)
 }
 
 async fn run_attempts(
@@ -135,15 +121,14 @@ async fn run_attempts(
 ) -> Result<Response<ProxyBody>, LocalReplyReason> {
     let route = retry_loop.route;
     let mut view = Rc::clone(view);
-    let mut selection = retry_loop.select_first(&view, upstream)?;
+    let mut selection = retry_loop.select_first(&view)?;
     let mut last_reason = None;
     loop {
         let Selection { mut guard, mut zone, source } = selection;
-        retry_loop.attempts += 1;
-        let connect_timeout = retry_loop.connect_timeout(&view, &guard, &source);
-        let plan = ConnectPlan { source, connect_timeout };
+        retry_loop.plan.start_attempt();
+        let start = retry_loop.attempt_start(&view, &guard, source);
         let local = view.pool(route).1;
-        let progress = attempt(retry_loop.worker, local, upstream, outgoing, &guard, plan).await;
+        let progress = attempt(retry_loop.worker, local, upstream, outgoing, &guard, start).await;
         let result = match progress {
             Ok(AttemptProgress::ResponseStarted(started)) => Ok(started),
             Ok(AttemptProgress::Stalled(pending)) => {
@@ -163,9 +148,8 @@ async fn run_attempts(
                 Err(AttemptError::malformed())
             }
             Ok(started) => {
-                let reached = RequestExposure::MaybeSent;
-                let failed = EndpointAttemptFailure { guard: &guard, zone, reached };
-                let next = retry_loop.next_after_response(&view, &started, &failed, outgoing);
+                let reported = ReportedAttempt { guard: &guard, zone };
+                let next = retry_loop.next_after_response(&view, &reported, &started, outgoing);
                 if let Some(next) = next {
                     started.discard(upstream, &guard);
                     (view, selection) = next;
@@ -182,7 +166,7 @@ async fn run_attempts(
         };
         let (reason, reached) = match received {
             Ok(received) => {
-                let is_repeatable = retry_loop.is_idempotent && outgoing.is_replayable();
+                let is_repeatable = retry_loop.plan.is_idempotent() && outgoing.is_replayable();
                 return Ok(build_response(retry_loop, &view, received, guard, is_repeatable));
             }
             Err(AttemptError::LimitReached(full)) => {
@@ -191,8 +175,8 @@ async fn run_attempts(
             }
             Err(error) => classify_error(&error, &guard)?,
         };
-        let failed = EndpointAttemptFailure { guard: &guard, zone, reached };
-        let next = retry_loop.next_after_failure(&view, &failed, true, outgoing);
+        let reported = ReportedAttempt { guard: &guard, zone };
+        let next = retry_loop.next_after_failure(&view, &reported, reached, outgoing);
         (view, selection) = next.ok_or(reason)?;
         last_reason = Some(reason);
     }

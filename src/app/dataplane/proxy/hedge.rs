@@ -1,26 +1,23 @@
 //! Hedged requests: a stalled request is sent to a second endpoint, and the first good response
 //! wins.
 //!
-//! Hedging covers silence before any verdict (Dean and Barroso, "The Tail at Scale", 2013), for
-//! repeatable requests without a body. Hedges draw on the retry budget, so that a pool that is slow
-//! as a whole does not receive its load twice.
+//! The plan of the request decides on the hedge and on the winner; this module runs the attempts.
 
 use std::rc::Rc;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
+use crate::logic::request::request_plan::{AttemptEvent, Decision};
 use crate::logic::request::response_timeout::WaitLimit;
-use crate::logic::request::retry;
-use crate::logic::request::retry::{FailedAttempt, RequestExposure};
+use crate::logic::request::retry::RequestExposure;
 use crate::net::h1::ResponseHead;
 use crate::net::upstream::RequestBody;
 
-use super::attempt::{AttemptProgress, attempt};
+use super::attempt::{AttemptProgress, AttemptStart, attempt};
 use super::attempt_error::{AttemptError, classify_error};
 use super::attempt_guard::AttemptGuard;
-use super::connect::ConnectPlan;
 use super::endpoint_selector::Selection;
 use super::pending_response::PendingResponse;
-use super::retry_loop::RetryLoop;
+use super::retry_loop::{ReportedAttempt, RetryLoop};
 use super::started_response::StartedResponse;
 use super::upstream_request::UpstreamRequest;
 
@@ -60,16 +57,10 @@ pub(super) async fn hedge(
         return HedgeOutcome { view, guard, zone, result };
     };
     let Selection { guard: hedge_guard, zone: hedge_zone, source } = selection;
-    retry_loop.attempts += 1;
-    let connect_timeout = retry_loop.connect_timeout(&view, &hedge_guard, &source);
+    let start = retry_loop.attempt_start(&view, &hedge_guard, source);
     let local = Rc::clone(view.pool(retry_loop.route).1);
-    let mut hedge_attempt = Box::pin(run_attempt(
-        retry_loop.worker,
-        &local,
-        upstream,
-        &hedge_guard,
-        ConnectPlan { source, connect_timeout },
-    ));
+    let mut hedge_attempt =
+        Box::pin(run_attempt(retry_loop.worker, &local, upstream, &hedge_guard, start));
     let winner = tokio::select! {
         biased;
         head = wait_until_head(&mut pending, upstream, &guard) => FirstFinished::Original(head),
@@ -78,7 +69,7 @@ pub(super) async fn hedge(
     match winner {
         FirstFinished::Original(head) => {
             let result = head.map(|head| pending.into_started(head, &local, &guard));
-            if is_acceptable(retry_loop, &result, &guard) {
+            if wins_race(retry_loop, &ReportedAttempt { guard: &guard, zone }, &result) {
                 drop(hedge_attempt);
                 return HedgeOutcome { view, guard, zone, result };
             }
@@ -89,12 +80,12 @@ pub(super) async fn hedge(
         FirstFinished::Hedge(result) => {
             let result = *result;
             drop(hedge_attempt);
-            if is_acceptable(retry_loop, &result, &hedge_guard) {
+            let reported = ReportedAttempt { guard: &hedge_guard, zone: hedge_zone };
+            if wins_race(retry_loop, &reported, &result) {
                 retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
                 pending.observe_in_background(guard);
                 return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
             }
-            retry_loop.avoid.exclude(hedge_guard.connections().target.id, hedge_zone);
             discard_loser(retry_loop, result, upstream, &hedge_guard);
             let head = wait_until_head(&mut pending, upstream, &guard).await;
             let result = head.map(|head| pending.into_started(head, &local, &guard));
@@ -103,38 +94,38 @@ pub(super) async fn hedge(
     }
 }
 
-/// The second endpoint, while the first is silent.
+/// The second endpoint, if the plan allows a hedge.
 fn select_hedge_endpoint(
     retry_loop: &mut RetryLoop<'_>,
     view: &Rc<WorkerView>,
     guard: &AttemptGuard,
     zone: usize,
 ) -> Option<(Rc<WorkerView>, Selection)> {
-    let tried = FailedAttempt {
-        exposure: RequestExposure::MaybeSent,
-        is_idempotent: true,
-        is_body_buffered: true,
-        is_trial: false,
-        sent_attempts: retry_loop.sent_attempts + 1,
-        total_attempts: retry_loop.attempts,
+    let stalled = ReportedAttempt { guard, zone };
+    let Decision::Hedge(resend) = retry_loop.handle(&stalled, AttemptEvent::Stalled) else {
+        return None;
     };
-    let again = retry::retry_decision(&tried, &retry_loop.route.spec.retry);
-    retry_loop.avoid.exclude(guard.connections().target.id, zone);
-    let (view, selection) = retry_loop.select_next(view, again, false)?;
-    retry_loop.sent_attempts += 1;
+    let (view, selection) = retry_loop.select_next(view, resend)?;
+    retry_loop.plan.start_hedge();
     view.pool(retry_loop.route).1.meter.record_hedge();
     Some((view, selection))
 }
 
-/// Whether the result ends the race.
-fn is_acceptable(
-    retry_loop: &RetryLoop<'_>,
+/// Whether the result ends the race; else the other attempt decides.
+fn wins_race(
+    retry_loop: &mut RetryLoop<'_>,
+    attempt: &ReportedAttempt<'_>,
     result: &Result<StartedResponse, AttemptError>,
-    guard: &AttemptGuard,
 ) -> bool {
-    let spec = &retry_loop.route.spec.retry;
-    let status = result.as_ref().ok().map(|started| started.head.status.as_u16());
-    status.is_some_and(|status| !retry::is_retryable_status(status, guard.is_trial(), spec))
+    // A hedged request has no body.
+    let is_body_buffered = true;
+    let event = match result {
+        Ok(started) => {
+            AttemptEvent::HeadArrived { status: started.head.status.as_u16(), is_body_buffered }
+        }
+        Err(_) => AttemptEvent::Failed { exposure: RequestExposure::MaybeSent, is_body_buffered },
+    };
+    retry_loop.handle(attempt, event) == Decision::Return
 }
 
 /// One attempt has failed; the other goes on.
@@ -160,9 +151,9 @@ async fn run_attempt(
     local: &PoolLocal,
     upstream: &UpstreamRequest<'_>,
     guard: &AttemptGuard,
-    plan: ConnectPlan,
+    start: AttemptStart,
 ) -> Result<StartedResponse, AttemptError> {
-    match attempt(worker, local, upstream, &mut RequestBody::empty(), guard, plan).await? {
+    match attempt(worker, local, upstream, &mut RequestBody::empty(), guard, start).await? {
         AttemptProgress::ResponseStarted(started) => Ok(started),
         AttemptProgress::Stalled(mut pending) => {
             let head = wait_until_head(&mut pending, upstream, guard).await?;

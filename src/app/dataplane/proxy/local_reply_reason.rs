@@ -6,6 +6,7 @@ use crate::logic::incident::client_failure::ClientFailureKind;
 use crate::logic::model::outcome;
 use crate::logic::model::outcome::{Failure, FailureClass};
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
+use crate::logic::request::total_deadline::DeadlineSource;
 use crate::net::upstream::ClientBodyError;
 
 /// The fixed list of words in `x-gapless-reason`.
@@ -124,6 +125,14 @@ impl LocalReplyReason {
             Self::Overload => ("overload", StatusCode::SERVICE_UNAVAILABLE),
             Self::Drained => ("drained", StatusCode::SERVICE_UNAVAILABLE),
             Self::UpgradeRefused => ("upgrade_refused", StatusCode::NOT_IMPLEMENTED),
+        }
+    }
+
+    /// The reason when a request reaches its total deadline.
+    pub(super) const fn from_deadline(source: DeadlineSource) -> Self {
+        match source {
+            DeadlineSource::Route => Self::TotalTimeout,
+            DeadlineSource::Client => Self::DeadlineExceeded,
         }
     }
 

@@ -61,7 +61,9 @@ pub(super) fn build_response(
         if let Ok(value) = HeaderValue::try_from(address.to_string()) {
             response.headers_mut().insert(ENDPOINT_HEADER, value);
         }
-        response.headers_mut().insert(ATTEMPTS_HEADER, HeaderValue::from(retry_loop.attempts));
+        response
+            .headers_mut()
+            .insert(ATTEMPTS_HEADER, HeaderValue::from(retry_loop.plan.attempts()));
     }
     response
 }

@@ -1,47 +1,47 @@
-//! The state of a request between its attempts, and the choice of the next endpoint.
+//! The state of a request between its attempts. Carries out the decisions of its
+//! [`RequestPlan`]: chooses endpoints, pays from the retry budget, and counts.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use http::Request;
-use http::header::HeaderName;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
 use crate::logic::model::outcome::FailureReason;
-use crate::logic::model::pick_request::{ExcludedTargets, RetrySafety};
+use crate::logic::model::pick_request::RetrySafety;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::breaker::PoolRequestPermit;
-use crate::logic::request::retry;
-use crate::logic::request::retry::{FailedAttempt, RequestExposure, RetryDecision};
-use crate::logic::routing::{PoolRoute, RetrySpec};
+use crate::logic::request::request_plan::{
+    AttemptEvent, AttemptTarget, BodyLength, ConnectBounds, ConnectTimeout, Decision, RequestPlan,
+    RequestTraits, Resend,
+};
+use crate::logic::request::retry::{self, RequestExposure};
+use crate::logic::routing::PoolRoute;
 use crate::logic::steering;
 use crate::logic::steering::affinity::AffinityRequest;
 use crate::net::upstream::{Checkout, ConnectionPool, RequestBody};
 
 use super::affinity::{self, RequestAffinity};
+use super::attempt::AttemptStart;
 use super::attempt_guard::AttemptGuard;
-use super::connect::ConnectTimeout;
+use super::connect::ConnectPlan;
 use super::downstream::Downstream;
 use super::endpoint_selector::{ConnectionSource, EndpointSelector, Selection};
 use super::local_reply_reason::LocalReplyReason;
 use super::request_context::RequestContext;
 use super::started_response::StartedResponse;
-use super::upstream_request::UpstreamRequest;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The state of a request at one pool.
 pub(super) struct RetryLoop<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a PoolRoute,
     pub(super) downstream: &'a Downstream<'a>,
-    pub(super) is_idempotent: bool,
+    pub(super) plan: RequestPlan,
+    /// The endpoint is asked to switch to another protocol.
+    pub(super) is_upgrade: bool,
     pub(super) arrived: Instant,
     /// Start of the attempts at this pool; later than `arrived` for a fallback pool.
     pub(super) began: Instant,
-    pub(super) avoid: ExcludedTargets,
-    pub(super) attempts: u32,
-    pub(super) sent_attempts: u32,
     /// The first endpoint that failed the request. Its incident counts what the client sees.
     pub(super) first_failed: Option<Rc<ConnectionPool>>,
     /// Counts the request among those of the pool, if the pool limits or counts them.
@@ -72,13 +72,22 @@ fn steering_variant(
     }
 }
 
-/// An attempt that failed.
-pub(super) struct EndpointAttemptFailure<'a> {
+/// An attempt about which an event is reported to the plan.
+#[derive(Clone, Copy)]
+pub(super) struct ReportedAttempt<'a> {
     pub(super) guard: &'a AttemptGuard,
     /// Index of the endpoint's zone in the pool.
     pub(super) zone: usize,
-    /// How much of the request the endpoint may have seen.
-    pub(super) reached: RequestExposure,
+}
+
+impl ReportedAttempt<'_> {
+    fn target(&self) -> AttemptTarget {
+        AttemptTarget {
+            endpoint: self.guard.connections().target.id,
+            zone: self.zone,
+            is_trial: self.guard.is_trial(),
+        }
+    }
 }
 
 /// The history of a request before its attempts at a pool.
@@ -114,18 +123,26 @@ impl<'a> RetryLoop<'a> {
         route: &'a PoolRoute,
         prior: PriorAttempts,
     ) -> Self {
-        let RequestContext { worker, downstream, request, .. } = *context;
+        let RequestContext { worker, downstream, request, validated, .. } = *context;
         let (pool, local) = view.pool(route);
+        let is_upgrade = route.spec.is_websocket_allowed
+            && validated.framing.is_none()
+            && downstream.has_upgrade();
+        let body = match (validated.framing, validated.content_length) {
+            (None, _) => BodyLength::Absent,
+            (Some(_), Some(bytes)) => BodyLength::Known { bytes },
+            (Some(_), None) => BodyLength::Unknown,
+        };
+        let spec = &route.spec.retry;
+        let is_idempotent = retry::is_repeatable(request.method(), request.headers(), spec);
         Self {
             worker,
             route,
             downstream,
-            is_idempotent: is_repeatable(request, &route.spec.retry),
+            plan: RequestPlan::new(RequestTraits { is_idempotent, body, is_upgrade }, spec),
+            is_upgrade,
             arrived: prior.arrived,
             began: prior.began,
-            avoid: ExcludedTargets::default(),
-            attempts: 0,
-            sent_attempts: 0,
             first_failed: prior.first_failed,
             pool_permit: None,
             steering_variant: steering_variant(view, route, &pool.spec, request, downstream),
@@ -141,7 +158,6 @@ impl RetryLoop<'_> {
     pub(super) fn select_first(
         &mut self,
         view: &WorkerView,
-        upstream: &UpstreamRequest<'_>,
     ) -> Result<Selection, LocalReplyReason> {
         let (pool, local) = view.pool(self.route);
         let pool_permit =
@@ -153,15 +169,15 @@ impl RetryLoop<'_> {
         if self.pool_permit.is_none() && pool.spec.has_request_counting() {
             self.pool_permit = Some(PoolRequestPermit::acquire_unlimited(&pool.stats));
         }
-        let sending = self.sending(local, self.began);
         let now_us = self.worker.shared.micros(self.began);
-        let asking = AffinityRequest { retry_safety: sending, now_us };
-        let affinity_target = self.affinity.as_ref().and_then(|pinned| pinned.target(pool, asking));
+        let retry_safety = self.retry_safety(local, now_us);
+        let request = AffinityRequest { retry_safety, now_us };
+        let affinity_target = self.affinity.as_ref().and_then(|pin| pin.target(pool, request));
         let selector = EndpointSelector {
             worker: self.worker,
             pool,
             local,
-            sending,
+            retry_safety,
             steering_variant: self.steering_variant,
             hash_key: self.hash_key,
             affinity_target,
@@ -171,29 +187,33 @@ impl RetryLoop<'_> {
             record: self.downstream.record,
             view,
         };
-        if affinity_target.is_none() && !pool.trial_targets.is_empty() {
-            let body_bytes =
-                upstream.validated.framing.map_or(Some(0), |_| upstream.validated.content_length);
-            if retry::can_be_trial(self.is_idempotent, body_bytes, &self.route.spec.retry)
-                && let Some(trial) = selector.select_trial()
-            {
-                return Ok(trial);
-            }
+        if affinity_target.is_none()
+            && !pool.trial_targets.is_empty()
+            && self.plan.can_be_trial()
+            && let Some(trial) = selector.select_trial()
+        {
+            return Ok(trial);
         }
         Ok(selector.select_first()?)
     }
 
-    fn sending(&self, local: &PoolLocal, now: Instant) -> RetrySafety {
-        if self.is_idempotent {
-            return RetrySafety::Repeatable;
-        }
-        let doubt = local.latency.borrow().nonrepeatable_bound();
-        RetrySafety::NotRepeatable {
-            waiting_before_us: self.worker.shared.micros(now.checked_sub(doubt).unwrap_or(now)),
-        }
+    fn retry_safety(&self, local: &PoolLocal, now_us: u64) -> RetrySafety {
+        self.plan.retry_safety(now_us, || local.latency.borrow().nonrepeatable_bound())
     }
 
-    pub(super) fn connect_timeout(
+    /// The bounds of the attempt that the plan has just counted.
+    pub(super) fn attempt_start(
+        &self,
+        view: &WorkerView,
+        guard: &AttemptGuard,
+        source: ConnectionSource,
+    ) -> AttemptStart {
+        let connect_timeout = self.connect_timeout(view, guard, &source);
+        let wait_limit = self.plan.wait_limit(guard.is_trial());
+        AttemptStart { connect: ConnectPlan { source, connect_timeout }, wait_limit }
+    }
+
+    fn connect_timeout(
         &self,
         view: &WorkerView,
         guard: &AttemptGuard,
@@ -205,17 +225,23 @@ impl RetryLoop<'_> {
         }
         let (pool, local) = view.pool(self.route);
         let latency = local.latency.borrow();
-        if guard.is_trial() {
-            let timeout = timeout.min(latency.slow_bound());
-            return ConnectTimeout { timeout, reason: FailureReason::Timeout };
-        }
-        let endpoint_id = guard.connections().target.id;
-        let has_other =
-            || pool.has_alternative(endpoint_id, &self.avoid, self.sending(local, guard.began()));
-        let (stall, spec) = (latency.stall_bound(), &self.route.spec.retry);
-        let (timeout, reason) =
-            retry::connect_timeout(self.attempts, stall, timeout, spec, has_other);
-        ConnectTimeout { timeout, reason }
+        let bounds =
+            ConnectBounds { stall: latency.stall_bound(), slow: latency.slow_bound(), timeout };
+        let spec = &self.route.spec.retry;
+        self.plan.connect_timeout(guard.is_trial(), bounds, spec, |excluded| {
+            let now_us = self.worker.shared.micros(guard.began());
+            let retry_safety = self.retry_safety(local, now_us);
+            pool.has_alternative(guard.connections().target.id, excluded, retry_safety)
+        })
+    }
+
+    /// The plan's decision on what the attempt met.
+    pub(super) fn handle(
+        &mut self,
+        attempt: &ReportedAttempt<'_>,
+        event: AttemptEvent,
+    ) -> Decision {
+        self.plan.handle(attempt.target(), event, &self.route.spec.retry)
     }
 
     /// The newest view, unless a new configuration has moved the route's pool.
@@ -224,102 +250,92 @@ impl RetryLoop<'_> {
         if new.has_pool(self.route) { new } else { Rc::clone(old) }
     }
 
-    /// Where the request goes next if the response has a retryable status; `None` if the response
-    /// is passed on.
+    /// The next endpoint if the response has a retryable status and another one may be tried;
+    /// `None` if the response is passed on.
     pub(super) fn next_after_response(
         &mut self,
         view: &Rc<WorkerView>,
+        attempt: &ReportedAttempt<'_>,
         started: &StartedResponse,
-        failed: &EndpointAttemptFailure<'_>,
         outgoing: &mut RequestBody,
     ) -> Option<(Rc<WorkerView>, Selection)> {
-        let (status, is_trial) = (started.head.status.as_u16(), failed.guard.is_trial());
-        let should_retry = self.is_idempotent
-            && outgoing.is_replayable()
-            && retry::is_retryable_status(status, is_trial, &self.route.spec.retry);
-        if should_retry { self.next_after_failure(view, failed, false, outgoing) } else { None }
+        let status = started.head.status.as_u16();
+        let is_body_buffered = outgoing.is_replayable();
+        let event = AttemptEvent::HeadArrived { status, is_body_buffered };
+        let resend = match self.handle(attempt, event) {
+            Decision::ResendOrReturn(resend) => Some(resend),
+            Decision::ReturnFailure => None,
+            _ => return None,
+        };
+        self.record_failed_endpoint(attempt);
+        let next = self.select_next(view, resend?)?;
+        outgoing.rewind();
+        Some(next)
     }
 
     /// The next endpoint after a failed attempt, in the newest view; rewinds the body. `None` if
-    /// the request may not be sent again, or no endpoint is left.
+    /// the plan allows no resend, or no endpoint is left.
     pub(super) fn next_after_failure(
         &mut self,
         view: &Rc<WorkerView>,
-        failed: &EndpointAttemptFailure<'_>,
-        may_wait: bool,
+        attempt: &ReportedAttempt<'_>,
+        exposure: RequestExposure,
         outgoing: &mut RequestBody,
     ) -> Option<(Rc<WorkerView>, Selection)> {
-        let &EndpointAttemptFailure { guard, zone, reached } = failed;
-        let connections = guard.connections();
+        self.record_failed_endpoint(attempt);
+        let is_body_buffered = outgoing.is_replayable();
+        let event = AttemptEvent::Failed { exposure, is_body_buffered };
+        let Decision::ResendOrFail(resend) = self.handle(attempt, event) else { return None };
+        let next = self.select_next(view, resend)?;
+        outgoing.rewind();
+        Some(next)
+    }
+
+    fn record_failed_endpoint(&mut self, attempt: &ReportedAttempt<'_>) {
+        let connections = attempt.guard.connections();
         self.first_failed.get_or_insert_with(|| Rc::clone(connections));
-        self.avoid.exclude(connections.target.id, zone);
         if let Some(affinity) = &self.affinity {
             affinity.record_failure(&connections.target);
         }
-        self.sent_attempts += u32::from(reached == RequestExposure::MaybeSent && !guard.is_trial());
-        let tried = FailedAttempt {
-            exposure: reached,
-            is_idempotent: self.is_idempotent,
-            is_body_buffered: outgoing.is_replayable(),
-            is_trial: guard.is_trial(),
-            sent_attempts: self.sent_attempts,
-            total_attempts: self.attempts,
-        };
-        let again = retry::retry_decision(&tried, &self.route.spec.retry);
-        let other = self.select_next(view, again, may_wait)?;
-        outgoing.rewind();
-        Some(other)
     }
 
-    /// Another endpoint in the newest view, if there is one and the retry budget allows it.
+    /// Another endpoint in the newest view, if one takes the request and the retry budget pays.
     pub(super) fn select_next(
         &self,
-        view: &Rc<WorkerView>,
-        again: RetryDecision,
-        may_wait: bool,
+        old_view: &Rc<WorkerView>,
+        resend: Resend,
     ) -> Option<(Rc<WorkerView>, Selection)> {
-        let old = view;
-        let view = self.latest_view(old);
+        let view = self.latest_view(old_view);
         let (pool, local) = view.pool(self.route);
-        let is_budgeted = match again {
-            RetryDecision::Denied => return None,
-            RetryDecision::Budgeted if !local.retry_budget.borrow().can_withdraw() => return None,
-            RetryDecision::Budgeted => true,
-            RetryDecision::Unbudgeted => false,
-        };
+        if !local.retry_budget.borrow().can_grant(resend) {
+            return None;
+        }
         let now = Instant::now();
         let selector = EndpointSelector {
             worker: self.worker,
             pool,
             local,
-            sending: self.sending(local, now),
+            retry_safety: self.retry_safety(local, self.worker.shared.micros(now)),
             steering_variant: self.steering_variant,
             hash_key: self.hash_key,
             affinity_target: None,
             began: now,
-            is_resend: is_budgeted,
-            can_wait: may_wait,
+            is_resend: resend.is_budgeted,
+            can_wait: resend.can_queue,
             record: self.downstream.record,
             view: &view,
         };
-        // Endpoint ids of a drill are invalid outside of it, and so is `avoid`.
-        let selection = if view.tag() != old.tag() {
+        // Endpoint ids of a drill are invalid outside of it, and so are the excluded ones.
+        let selection = if view.tag() != old_view.tag() {
             selector.select_first()
         } else {
-            selector.select_other(&self.avoid)
+            selector.select_other(self.plan.excluded())
         };
         let selection = selection.ok()?;
-        if is_budgeted && !local.retry_budget.borrow_mut().try_withdraw() {
+        if !local.retry_budget.borrow_mut().try_grant(resend) {
             return None;
         }
         local.meter.record_retry();
         Some((view, selection))
     }
-}
-
-/// Whether the request may be executed twice: its method is idempotent, or it has an idempotency
-/// key (draft-ietf-httpapi-idempotency-key-header) that its route accepts.
-fn is_repeatable(request: &Request<()>, spec: &RetrySpec) -> bool {
-    retry::is_idempotent(request.method())
-        || spec.is_idempotency_key_trusted && request.headers().contains_key(IDEMPOTENCY_KEY)
 }

@@ -22,9 +22,6 @@ pub(super) struct UpstreamRequest<'a> {
     pub(super) max_head_bytes: usize,
     /// The request may be executed twice.
     pub(super) is_idempotent: bool,
-    /// The request may be at two endpoints at once: it is repeatable, has no body, and its route
-    /// allows it.
-    pub(super) can_hedge: bool,
     /// The endpoint is asked to switch to another protocol.
     pub(super) is_upgrade: bool,
     /// The queue of interim responses of a client that accepts them.

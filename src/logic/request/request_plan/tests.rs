@@ -108,6 +108,8 @@ fn retryable_status_is_resent_or_returned() {
     assert_eq!(started(GET, &spec).handle(target(0), head(503), &spec), resend);
     assert_eq!(started(GET, &spec).handle(target(0), head(501), &spec), Decision::Return);
     assert_eq!(started(GET, &spec).handle(target(0), head(200), &spec), Decision::Return);
+    let never = RetrySpec { attempts: 1, ..spec };
+    assert_eq!(started(GET, &never).handle(target(0), head(503), &never), Decision::ReturnFailure);
     let off = RetrySpec { statuses: ServerErrors::NONE, ..spec };
     assert_eq!(started(GET, &off).handle(target(0), head(503), &off), Decision::Return);
 }
@@ -205,32 +207,32 @@ fn lost_race_counts_both_attempts() {
 }
 
 #[test]
-fn connect_patience_is_short_while_alternatives_exist() {
+fn connect_timeout_is_short_while_alternatives_exist() {
     let spec = RetrySpec::default();
     let ms = Duration::from_millis;
     let bounds = ConnectBounds { stall: ms(50), slow: ms(200), timeout: ms(1_000) };
-    let patience = |plan: &RequestPlan, is_trial, spec: &RetrySpec, has_other| {
-        plan.connect_patience(is_trial, bounds, spec, |_| has_other)
+    let timeout_for = |plan: &RequestPlan, is_trial, spec: &RetrySpec, has_other| {
+        plan.connect_timeout(is_trial, bounds, spec, |_| has_other)
     };
-    let short = ConnectPatience { timeout: ms(50), reason: FailureReason::Stall };
-    let long = ConnectPatience { timeout: ms(1_000), reason: FailureReason::Timeout };
+    let short = ConnectTimeout { timeout: ms(50), reason: FailureReason::Stall };
+    let long = ConnectTimeout { timeout: ms(1_000), reason: FailureReason::Timeout };
     let mut plan = started(GET, &spec);
-    assert_eq!(patience(&plan, false, &spec, true), short);
-    assert_eq!(patience(&plan, false, &spec, false), long);
-    assert_eq!(patience(&plan, true, &spec, true), ConnectPatience { timeout: ms(200), ..long });
+    assert_eq!(timeout_for(&plan, false, &spec, true), short);
+    assert_eq!(timeout_for(&plan, false, &spec, false), long);
+    assert_eq!(timeout_for(&plan, true, &spec, true), ConnectTimeout { timeout: ms(200), ..long });
     let never = RetrySpec { attempts: 1, ..spec };
-    assert_eq!(patience(&plan, false, &never, true), long);
+    assert_eq!(timeout_for(&plan, false, &never, true), long);
     plan.start_attempt();
-    assert_eq!(patience(&plan, false, &spec, true), short);
+    assert_eq!(timeout_for(&plan, false, &spec, true), short);
     plan.start_attempt();
-    assert_eq!(patience(&plan, false, &spec, true), long, "all endpoints seem slow");
+    assert_eq!(timeout_for(&plan, false, &spec, true), long, "all endpoints seem slow");
 }
 
 #[test]
 fn post_avoids_endpoints_with_old_unanswered_requests() {
     let spec = RetrySpec::default();
     let safety = |traits, now_us| {
-        RequestPlan::new(traits, &spec).retry_safety(now_us, Duration::from_micros(30))
+        RequestPlan::new(traits, &spec).retry_safety(now_us, || Duration::from_micros(30))
     };
     assert_eq!(safety(GET, 100), RetrySafety::Repeatable);
     assert_eq!(safety(POST, 100), RetrySafety::NotRepeatable { waiting_before_us: 70 });
@@ -316,7 +318,7 @@ fn run(
                 running.remove(index);
                 continue;
             }
-            Decision::Return | Decision::Fail => break,
+            Decision::Return | Decision::ReturnFailure | Decision::Fail => break,
             Decision::Hedge(resend) => {
                 if !step.has_endpoint || !budget.try_grant(resend) {
                     continue;
