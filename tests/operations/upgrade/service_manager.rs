@@ -55,7 +55,7 @@ fn passed_sockets_are_used() {
     assert_eq!(client::get(address, "/").text(), "one");
     assert_eq!(gapless.get("/").text(), "one", "the others are bound as always");
     let log = gapless.log();
-    let warning = format!("no listener of the configuration is on {unused} (spare)");
+    let warning = format!("no listener is configured on {unused} (spare)");
     assert!(log.contains(&warning), "{log}");
     // Sockets that are not used, or no longer, are kept for a later configuration.
     gapless.write_config(&config.clone().listen(unused).text());
