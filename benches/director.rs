@@ -7,11 +7,12 @@
 //! with a tenth of the endpoints, without bounds.
 
 use std::net::SocketAddr;
+use std::ops::DerefMut;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gapless::logic::director::{Director, Input, Output, ProbeTicket};
+use gapless::logic::director::{Director, DirectorDriver, Input, Output, ProbeTicket};
 use gapless::logic::model::id::{EndpointId, Locality};
 use gapless::logic::model::outcome::{Failure, FailureReason, ProbeOutcome};
 use gapless::logic::model::snapshot::Snapshot;
@@ -42,6 +43,31 @@ struct DirectorHarness {
     publications: u32,
     /// The CPU time when the last snapshot was published.
     last_publish_cpu_time: Duration,
+    last_snapshot: Option<Arc<Snapshot>>,
+}
+
+impl DirectorDriver for DirectorHarness {
+    fn director(&mut self) -> impl DerefMut<Target = Director> {
+        &mut self.director
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn apply_output(&mut self, output: Output) {
+        match output {
+            Output::StartProbe { endpoint, ticket, .. } => {
+                self.pending_probes.push((endpoint, ticket));
+            }
+            Output::Publish(snapshot) => {
+                self.publications += 1;
+                self.last_publish_cpu_time = cpu_time();
+                self.last_snapshot = Some(snapshot);
+            }
+            Output::AbortRequests { .. } | Output::Drained { .. } | Output::Event(_) => {}
+        }
+    }
 }
 
 impl DirectorHarness {
@@ -66,6 +92,7 @@ impl DirectorHarness {
             pending_probes: Vec::new(),
             publications: 0,
             last_publish_cpu_time: Duration::ZERO,
+            last_snapshot: None,
         };
         let routes = Arc::<RouteTable>::default();
         harness.director.handle(Input::Configure { topology, routes }, harness.now);
@@ -75,28 +102,14 @@ impl DirectorHarness {
 
     /// Applies the outputs of the director; returns the last snapshot that it published.
     fn apply_outputs(&mut self) -> Option<Arc<Snapshot>> {
-        let mut published = None;
-        loop {
-            match self.director.poll_output() {
-                Some(Output::StartProbe { endpoint, ticket, .. }) => {
-                    self.pending_probes.push((endpoint, ticket));
-                }
-                Some(Output::Publish(snapshot)) => {
-                    self.publications += 1;
-                    self.last_publish_cpu_time = cpu_time();
-                    published = Some(snapshot);
-                    self.director.handle(Input::Published, self.now);
-                }
-                Some(_) => {}
-                None => return published,
-            }
-        }
+        self.last_snapshot = None;
+        self.drain_outputs();
+        self.last_snapshot.take()
     }
 
     fn tick(&mut self) {
         self.now += TICK_INTERVAL;
-        self.director.handle_timeout(self.now);
-        self.apply_outputs();
+        self.drive();
     }
 
     /// Advances virtual time; every probe is answered one step later.

@@ -3,12 +3,13 @@
 //! The result is the steady state, after all verdicts and ramps.
 
 use std::net::SocketAddr;
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::director::{
-    Director, EndpointHealthExport, HealthExport, Input, OutlierExport, PoolHealthExport,
-    ZoneHealthExport, ZoneVerdict,
+    Director, DirectorDriver, EndpointHealthExport, HealthExport, Input, OutlierExport, Output,
+    PoolHealthExport, ZoneHealthExport, ZoneVerdict,
 };
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
@@ -188,6 +189,24 @@ pub fn whatif(question: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
     pools.map(pool_outlook).collect()
 }
 
+/// A director whose outputs change nothing: only the shares that it computes are read.
+struct Forecast {
+    director: Director,
+    now: Instant,
+}
+
+impl DirectorDriver for Forecast {
+    fn director(&mut self) -> impl DerefMut<Target = Director> {
+        &mut self.director
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn apply_output(&mut self, _: Output) {}
+}
+
 fn steady_traffic(
     question: &WhatIfInput<'_>,
     legacy: HealthExport,
@@ -199,7 +218,9 @@ fn steady_traffic(
     director.handle(Input::Configure { topology, routes: Arc::default() }, now);
     director.handle(Input::ImportHealth(legacy), now);
     director.seed_estimates(&question.zone_loads, &question.latency_orders);
-    while director.poll_output().is_some() {}
+    let mut driver = Forecast { director, now };
+    driver.drain_outputs();
+    let director = driver.director;
     let pools = director.pools();
     let zones = director.zones(now);
     let state = |(spec, panic): (&Arc<PoolSpec>, bool)| PoolTraffic {

@@ -105,21 +105,7 @@ pub(super) struct RareState {
     pub(super) operator_orders: Option<Box<EndpointOrders>>,
 }
 
-impl RareState {
-    fn prefetch(&self) -> u64 {
-        let is = |at: Option<Instant>| u64::from(at.is_some());
-        let last = self.evidence.back().map(|piece| piece.at);
-        is(last)
-            + is(self.first_connection_failure)
-            + is(self.held_until)
-            + u64::from(self.cause.is_some())
-    }
-}
-
-/// In this order in memory: what every probe needs comes first, close together, because with very
-/// many endpoints it is waiting for memory that takes the time; see [`Endpoint::glance`].
 #[derive(Debug)]
-#[repr(C)]
 pub(super) struct EndpointState {
     pub(super) checks: SmallVec<[ProbeCheck; 1]>,
     /// The entry in the director's timer queue.
@@ -228,22 +214,6 @@ impl EndpointState {
             locality: self.pool.zones[self.location.zone].locality.clone(),
             address: self.address,
         })
-    }
-
-    /// Reads something of every line of memory that the start and the end of a probe need.
-    pub(super) fn prefetch(&self) -> u64 {
-        let is = u64::from;
-        let timer = self.checks.first().map_or(0, |check| check.timer.prefetch());
-        let judged =
-            is(self.scheduled_at.is_some()) + is(self.zone_recovery == ZoneRecovery::Independent);
-        let known = self.location.zone as u64 + u64::from(self.address.port());
-        let proven = is(self.last_pass.is_some()) + self.baseline_failure_us;
-        timer + judged + known + proven + self.probe_history.prefetch()
-    }
-
-    /// The same of what it points to.
-    pub(super) fn prefetch_indirect(&self) -> u64 {
-        self.stats.prefetch() + self.rare.as_ref().map_or(0, |trouble| trouble.prefetch())
     }
 
     /// What is believed of it, by all evidence together.

@@ -8,9 +8,6 @@ use crate::logic::model::id::EndpointId;
 
 use super::endpoint::EndpointState;
 
-/// Endpoints whose memory is waited for together; see [`Roster::warm`].
-pub(super) const PREFETCH_BATCH: usize = 64;
-
 /// Endpoints in slots: an identity is a place and a generation, so that looking one up costs no
 /// hash and a late message about one that is gone finds nobody.
 #[derive(Debug, Default)]
@@ -23,7 +20,6 @@ pub(super) struct EndpointSlab {
 pub(super) type AddressIndex = HashMap<(Arc<str>, SocketAddr), EndpointId>;
 
 #[derive(Debug, Default)]
-#[repr(C)]
 struct SlabSlot {
     generation: u32,
     endpoint: Option<EndpointState>,
@@ -38,15 +34,6 @@ impl EndpointSlab {
     pub(super) fn get_mut(&mut self, id: EndpointId) -> Option<&mut EndpointState> {
         let slots = self.slots.get_mut(id.slot as usize);
         slots.filter(|slot| slot.generation == id.generation)?.endpoint.as_mut()
-    }
-
-    /// Touches what is about to be needed of several: memory that each would wait for in its turn
-    /// is waited for together.
-    pub(super) fn prefetch(&self, ids: impl Iterator<Item = EndpointId> + Clone) {
-        let direct = ids.clone().filter_map(|id| self.get(id)).map(EndpointState::prefetch);
-        std::hint::black_box(direct.fold(0, u64::wrapping_add));
-        let indirect = ids.filter_map(|id| self.get(id)).map(EndpointState::prefetch_indirect);
-        std::hint::black_box(indirect.fold(0, u64::wrapping_add));
     }
 
     pub(super) fn addresses(&self) -> AddressIndex {

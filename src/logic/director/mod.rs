@@ -9,6 +9,7 @@ mod aborts;
 mod apply_evidence;
 mod capacity_check;
 mod configure;
+mod driver;
 mod eligibility;
 mod endpoint;
 mod endpoint_slab;
@@ -29,6 +30,7 @@ mod timing_wheel;
 mod traffic_split;
 mod zones;
 
+pub use driver::DirectorDriver;
 pub use endpoint::{EvidenceRecord, WithheldReason};
 pub use explain::{
     Cadence, EjectionTrial, EndpointFacts, EvictionBudget, Explanation, HealthCounts, HoldDown,

@@ -9,7 +9,6 @@ pub(super) const PROBE_HISTORY_LEN: usize = 6;
 
 /// A ring of probe results.
 #[derive(Clone, Debug, Default)]
-#[repr(C)]
 pub(super) struct ProbeHistory {
     next_index: u8,
     probes: [Option<ProbeRecord>; PROBE_HISTORY_LEN],
@@ -61,11 +60,6 @@ impl ProbeHistory {
         };
         let min_latency_us = self.probes.iter().flatten().filter_map(latency).min();
         min_latency_us.map(|us| Duration::from_micros(us.into()))
-    }
-
-    /// See [`super::endpoint::Endpoint::glance`].
-    pub(super) fn prefetch(&self) -> u64 {
-        self.probes[usize::from(self.next_index)].map_or(0, |probe| probe.started)
     }
 
     /// Start, number and outcome of each, oldest first.

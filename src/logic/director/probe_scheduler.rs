@@ -10,7 +10,6 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
 use crate::logic::probing::probe_schedule::{ProbeTrigger, traffic_confirmed_interval};
 
-use super::endpoint_slab::PREFETCH_BATCH;
 use super::timing_wheel::TimingWheel;
 use super::{Director, Event, Output, ProbeTicket};
 
@@ -83,15 +82,14 @@ impl Director {
             let Some(id) = self.probe_scheduler.waiting.pop_front() else { break };
             self.start_endpoint_probes(id, now);
         }
-        let mut batch = SmallVec::<[_; PREFETCH_BATCH]>::new();
         loop {
+            // All of a batch precede what the batch itself makes due at once.
             let queue = &mut self.probe_scheduler.queue;
-            batch.extend(std::iter::from_fn(|| queue.pop(now)).take(PREFETCH_BATCH));
+            let batch: SmallVec<[_; 16]> = std::iter::from_fn(|| queue.pop(now)).collect();
             if batch.is_empty() {
                 return;
             }
-            self.endpoints.prefetch(batch.iter().map(|&(_, id)| id));
-            batch.drain(..).for_each(|(due, id)| self.dispatch_due(due, id, now));
+            batch.into_iter().for_each(|(due, id)| self.dispatch_due(due, id, now));
         }
     }
 

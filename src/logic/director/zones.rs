@@ -9,7 +9,6 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 
 use super::endpoint::{EndpointLocation, ZoneRecovery};
-use super::endpoint_slab::PREFETCH_BATCH;
 use super::outlier::OutlierState;
 use super::pools::ZoneVerdict;
 use super::{Director, Event, EvidenceSource};
@@ -107,11 +106,8 @@ impl Director {
             (state.members.clone(), state.active_strikes, state.place.clone());
         let name = self.pools[pool].spec.name.clone();
         let mut transitions = Vec::with_capacity(struck as usize);
-        for batch in members.chunks(PREFETCH_BATCH) {
-            self.endpoints.prefetch(batch.iter().copied());
-            for &id in batch {
-                transitions.extend(self.fail_with_zone(id, (failure, source), now));
-            }
+        for id in members {
+            transitions.extend(self.fail_with_zone(id, (failure, source), now));
         }
         self.unreported_zone_failures.push(ZoneFailure { transitions, at: now });
         // Requests that are told to leave must find a snapshot that knows of this, even where everybody
@@ -160,14 +156,11 @@ impl Director {
     /// Makes up for what zones that fell have left untold.
     pub(super) fn report_zone_failures(&mut self) {
         for ZoneFailure { transitions, at } in std::mem::take(&mut self.unreported_zone_failures) {
-            for batch in transitions.chunks(PREFETCH_BATCH) {
-                self.endpoints.prefetch(batch.iter().map(|&(id, ..)| id));
-                for &(id, change, health) in batch {
-                    let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
-                    endpoint.is_report_pending = false;
-                    self.report_transition(id, (change, health), at, at);
-                    self.schedule_probe(id);
-                }
+            for (id, change, health) in transitions {
+                let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
+                endpoint.is_report_pending = false;
+                self.report_transition(id, (change, health), at, at);
+                self.schedule_probe(id);
             }
         }
     }
@@ -220,11 +213,7 @@ impl Director {
         state.mark_dirty();
         let (members, place) = (state.members.clone(), state.place.clone());
         let name = self.pools[pool].spec.name.clone();
-        for (index, &id) in members.iter().enumerate() {
-            if index % PREFETCH_BATCH == 0 {
-                let batch = members[index..].iter().take(PREFETCH_BATCH);
-                self.endpoints.prefetch(batch.copied());
-            }
+        for id in members {
             let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
             let before = endpoint.verdict();
             if matches!(endpoint.health, Health::Returning { .. }) && endpoint.is_ready(now) {

@@ -113,11 +113,6 @@ impl AttemptCounts {
 }
 
 impl EndpointStats {
-    /// Reads one word of every cache line that a later visit needs.
-    pub fn prefetch(&self) -> u64 {
-        self.last_failure_us.load(Relaxed) + self.failed.load(Relaxed) + self.late.load(Relaxed)
-    }
-
     pub fn gauges(&self) -> &LimitGauges {
         &self.gauges
     }

@@ -73,12 +73,6 @@ impl ProbeTimer {
         }
     }
 
-    /// Reads something of every line of memory that it lies in, for the sake of reading it.
-    pub fn prefetch(&self) -> u64 {
-        let of = |at: Option<Instant>| u64::from(at.is_some());
-        of(self.regular.due) + of(self.burst.due) + u64::from(self.rtt.smoothed.is_some())
-    }
-
     /// When the next probe starts; `None` while only the end of a running one can tell.
     pub fn due(&self) -> Option<Instant> {
         match (self.regular.due, self.burst.due) {

@@ -1,9 +1,12 @@
 //! The control thread: delivers inputs to the director, carries out its outputs, and may stall.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::{AppliedCommand, CommandError, Input, OperatorCommand, Output};
+use crate::logic::director::{
+    AppliedCommand, CommandError, Director, DirectorDriver, Input, OperatorCommand, Output,
+};
 use crate::logic::model::topology::Topology;
 use crate::logic::request::retry::InFlightPolicy;
 use crate::logic::routing::RouteTable;
@@ -102,33 +105,42 @@ impl Simulation {
         self.director.handle(input, self.now);
     }
 
-    /// Lets due probes start, and does what the director says, as the control thread does.
+    /// Runs a turn of the director, unless control stands still.
     fn run_director(&mut self) {
-        if self.stall.is_some() {
-            return;
+        if self.stall.is_none() {
+            self.drive();
         }
-        self.director.handle_timeout(self.now);
-        while let Some(output) = self.director.poll_output() {
-            match output {
-                Output::StartProbe { endpoint, ticket, address, pool, timeout } => {
-                    self.start_probe(endpoint, ticket, address, pool, timeout);
-                }
-                Output::Publish(snapshot) => {
-                    self.snapshot = Arc::clone(&snapshot);
-                    self.record(SimulationEvent::SnapshotPublished(snapshot));
-                    self.director.handle(Input::Published, self.now);
-                }
-                Output::AbortRequests { endpoint, failure } => {
-                    self.record(SimulationEvent::ConnectionsCut { endpoint, failure });
-                    self.abort_attempts(endpoint, InFlightPolicy::for_failure(failure));
-                }
-                Output::Drained { endpoint, is_deadline_passed: is_over } => {
-                    if is_over {
-                        self.abort_attempts(endpoint, InFlightPolicy::AbortRepeatable);
-                    }
-                }
-                Output::Event(event) => self.record(SimulationEvent::Director(event)),
+    }
+}
+
+impl DirectorDriver for Simulation {
+    fn director(&mut self) -> impl DerefMut<Target = Director> {
+        &mut self.director
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn apply_output(&mut self, output: Output) {
+        match output {
+            Output::StartProbe { endpoint, ticket, address, pool, timeout } => {
+                self.start_probe(endpoint, ticket, address, pool, timeout);
             }
+            Output::Publish(snapshot) => {
+                self.snapshot = Arc::clone(&snapshot);
+                self.record(SimulationEvent::SnapshotPublished(snapshot));
+            }
+            Output::AbortRequests { endpoint, failure } => {
+                self.record(SimulationEvent::ConnectionsCut { endpoint, failure });
+                self.abort_attempts(endpoint, InFlightPolicy::for_failure(failure));
+            }
+            Output::Drained { endpoint, is_deadline_passed } => {
+                if is_deadline_passed {
+                    self.abort_attempts(endpoint, InFlightPolicy::AbortRepeatable);
+                }
+            }
+            Output::Event(event) => self.record(SimulationEvent::Director(event)),
         }
     }
 }

@@ -9,6 +9,8 @@ mod suspects;
 mod traffic;
 mod zones;
 
+use std::ops::DerefMut;
+
 use super::*;
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::FailureReason;
@@ -73,18 +75,8 @@ impl Rig {
     /// Hands in all inputs, then does what the director says.
     pub(in crate::logic::director) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
         inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
-        self.director.handle_timeout(self.now);
         self.outputs.clear();
-        while let Some(output) = self.director.poll_output() {
-            let publish = matches!(output, Output::Publish(_));
-            if let Output::StartProbe { endpoint, ticket, address, .. } = &output {
-                self.pending_probes.push((*endpoint, *ticket, address.port()));
-            }
-            self.outputs.push(output);
-            if publish {
-                self.director.handle(Input::Published, self.now);
-            }
-        }
+        self.drive();
     }
 
     pub(in crate::logic::director) fn advance(&mut self, time: Duration) {
@@ -227,6 +219,23 @@ impl Rig {
             _ => false,
         };
         self.outputs.iter().any(probes)
+    }
+}
+
+impl DirectorDriver for Rig {
+    fn director(&mut self) -> impl DerefMut<Target = Director> {
+        &mut self.director
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn apply_output(&mut self, output: Output) {
+        if let Output::StartProbe { endpoint, ticket, address, .. } = &output {
+            self.pending_probes.push((*endpoint, *ticket, address.port()));
+        }
+        self.outputs.push(output);
     }
 }
 
