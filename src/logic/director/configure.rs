@@ -1,4 +1,4 @@
-//! Obeying a configuration: whatever keeps its pool and address keeps its health.
+//! Applying a configuration: an endpoint that keeps its pool and address keeps its health.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,27 +11,32 @@ use crate::logic::model::snapshot::Target;
 use crate::logic::model::topology::{PoolSpec, Topology};
 use crate::logic::routing::RouteTable;
 
-use super::endpoint::{EndpointLocation, EndpointState};
-use super::endpoint_slab::AddressIndex;
+use super::endpoint::location::EndpointLocation;
+use super::endpoint::slab::AddressIndex;
 use super::pools::PoolState;
-use super::{Director, Event};
+use super::zones::is_struck_since;
+use super::{Director, EndpointMachine};
 
-/// Names are looked up when a pool begins: endpoints that they lead to within this time are as if they had
-/// been there from the start, and their shares need not grow.
+/// Names are looked up when a pool is first configured. Endpoints that they resolve to within this
+/// time count as original members: their shares need not grow.
 const INITIAL_RESOLUTION_WINDOW: Duration = Duration::from_secs(10);
 
 impl Director {
     pub(super) fn configure(&mut self, topology: Topology, routes: Arc<RouteTable>, now: Instant) {
         self.apply_topology(topology, |_| true, now);
-        self.routes = routes;
+        self.publisher.set_routes(routes);
     }
 
-    /// Endpoints have come or gone by themselves.
+    /// Applies a topology in which endpoints have come or gone.
     pub(super) fn update_endpoints(&mut self, topology: Topology, now: Instant) {
-        self.apply_topology(topology, |old| now >= old.created_at + INITIAL_RESOLUTION_WINDOW, now);
+        self.apply_topology(
+            topology,
+            |old| now >= old.created_at() + INITIAL_RESOLUTION_WINDOW,
+            now,
+        );
     }
 
-    /// `is_late` says of a pool that there was before whether who joins it comes late.
+    /// `is_late` says of an existing pool whether new endpoints are late additions to it.
     fn apply_topology(
         &mut self,
         topology: Topology,
@@ -40,17 +45,17 @@ impl Director {
     ) {
         self.report_zone_failures();
         let mut removed: BTreeSet<EndpointId> =
-            self.endpoints.iter().map(|endpoint| endpoint.id).collect();
+            self.endpoints.iter().map(EndpointMachine::id).collect();
         let known = self.endpoints.addresses();
         let mut old_pools: HashMap<Arc<str>, PoolState> =
-            self.pools.drain(..).map(|pool| (Arc::clone(&pool.spec.name), pool)).collect();
+            self.pools.drain(..).map(|pool| (Arc::clone(&pool.spec().name), pool)).collect();
         let here = topology.local.as_ref();
         for (index, spec) in topology.pools.iter().enumerate() {
             let old = old_pools.remove(&spec.name);
             let is_late = old.as_ref().is_some_and(&is_late);
             let mut state = PoolState::new(spec, here, old, now);
             for zone in 0..spec.zones.len() {
-                let zone_stats = &state.zones[zone].stats;
+                let zone_stats = state.zone(zone).stats();
                 let targets = self.build_zone_targets(
                     (index, zone),
                     spec,
@@ -58,17 +63,13 @@ impl Director {
                     zone_stats,
                     now,
                 );
-                state.counts.all += targets.len() as u32;
-                state.zones[zone].set_targets(targets, spec.hash_table_kind());
+                let roster = state.zone_mut(zone).roster_mut();
+                roster.set_targets(targets, spec.hash_table_kind());
             }
-            state.rebuild_pins();
-            let mut members: Vec<EndpointId> =
-                state.zones.iter().flat_map(|zone| zone.members.iter().copied()).collect();
-            members.sort_unstable();
-            members.iter().for_each(|id| {
+            state.index_members();
+            state.members().iter().for_each(|id| {
                 removed.remove(id);
             });
-            state.members = members.into();
             self.pools.push(state);
         }
         removed.into_iter().for_each(|id| self.remove_endpoint(id, now));
@@ -76,7 +77,7 @@ impl Director {
         self.refresh_pools(now);
     }
 
-    /// Gives every endpoint of a zone its seat.
+    /// Places every endpoint of a zone, and creates those that are new.
     fn build_zone_targets(
         &mut self,
         (pool, zone): (usize, usize),
@@ -88,7 +89,7 @@ impl Director {
         let declared = &spec.zones[zone];
         let mut targets = Vec::with_capacity(declared.endpoints.len());
         for (one, position) in declared.endpoints.iter().zip(0..) {
-            let location = EndpointLocation { pool, zone, position, weight: one.weight };
+            let location = EndpointLocation::new((pool, zone), position, one.weight);
             let id = match known.get(&(Arc::clone(&spec.name), one.address)) {
                 Some(&id) => {
                     if let Some(endpoint) = self.endpoints.get_mut(id) {
@@ -97,12 +98,10 @@ impl Director {
                     id
                 }
                 None => self.endpoints.insert(|id| {
-                    let mut endpoint = EndpointState::new((id, one.address), location, spec, now);
-                    endpoint.is_late_addition = is_late;
-                    endpoint
+                    EndpointMachine::new((id, one.address), location, spec, is_late, now)
                 }),
             };
-            let Some(stats) = self.endpoints.get(id).map(|endpoint| Arc::clone(&endpoint.stats))
+            let Some(stats) = self.endpoints.get(id).map(|endpoint| Arc::clone(endpoint.stats()))
             else {
                 continue;
             };
@@ -119,59 +118,56 @@ impl Director {
         targets
     }
 
-    /// Takes stock after a change of the configuration.
+    /// Brings all machines in line with the configuration.
     fn refresh_pools(&mut self, now: Instant) {
         self.ramp_timers.clear();
         for pool in 0..self.pools.len() {
-            let members = Arc::clone(&self.pools[pool].members);
+            let members = Arc::clone(self.pools[pool].members());
             for &id in &*members {
                 self.update_eligibility(id, now);
                 self.schedule_probe(id);
             }
-            let endpoints = &self.endpoints;
-            let state = &mut self.pools[pool];
-            for (index, zone) in state.zones.iter_mut().enumerate() {
-                zone.strikes.retain(|&(at, id)| {
-                    endpoints.get(id).is_some_and(|endpoint| {
-                        let EndpointLocation { pool: home, zone, .. } = endpoint.location;
-                        (home, zone) == (pool, index)
-                            && endpoint.first_connection_failure() == Some(at)
-                    })
-                });
-                zone.active_strikes = zone.strikes.len() as u32;
-            }
-            let is_contradicted = |id: &&EndpointId| {
-                endpoints.get(**id).is_some_and(|endpoint| endpoint.is_contradicted)
-            };
-            state.contradicted = members.iter().filter(is_contradicted).count() as u32;
-            state.ramping.retain(|id| endpoints.get(*id).is_some());
+            self.refresh_pool_machines(pool);
             self.end_resolved_divergence(pool);
-            let state = &mut self.pools[pool];
-            if state.ramp_due.take().is_some() {
+            if self.pools[pool].ramping_mut().unschedule() {
                 self.schedule_ramp(pool, now);
             }
         }
         self.schedule_load_sampling(now);
         self.load_configured_orders(now);
         self.apply_orders(now);
-        self.nominal_probes_per_second = self.nominal_probe_rate();
-        self.dirty_pools.extend(0..self.pools.len());
-        self.should_publish = true;
+        let nominal_rate = self.endpoints.iter().map(nominal_probe_rate).sum();
+        self.probe_scheduler.set_nominal_rate(nominal_rate);
+        self.publisher.request(self.pools.len());
     }
 
-    /// Probes a second that all intervals together ask for.
-    fn nominal_probe_rate(&self) -> f64 {
-        let of = |endpoint: &EndpointState| {
-            endpoint.checks.len() as f64 / endpoint.pool.detect.interval.as_secs_f64().max(0.001)
-        };
-        self.endpoints.iter().map(of).sum()
+    /// Drops what the machines of a pool know of endpoints that are gone or have moved.
+    fn refresh_pool_machines(&mut self, index: usize) {
+        let endpoints = &self.endpoints;
+        let pool = &mut self.pools[index];
+        for (zone_index, zone) in pool.zones_mut().iter_mut().enumerate() {
+            zone.correlation_mut().retain_strikes(|id, struck_at| {
+                endpoints.get(id).is_some_and(|endpoint| {
+                    let location = endpoint.location();
+                    (location.pool(), location.zone()) == (index, zone_index)
+                        && is_struck_since(endpoint, struck_at)
+                })
+            });
+        }
+        let members = pool.members().iter().filter_map(|&id| endpoints.get(id));
+        let contradicted = members.filter(|endpoint| endpoint.is_contradicted()).count();
+        pool.divergence_mut().set_contradicted(contradicted as u32);
+        pool.ramping_mut().retain(|id| endpoints.get(id).is_some());
     }
 
     fn remove_endpoint(&mut self, id: EndpointId, now: Instant) {
-        self.update_incident_counts(id);
-        if let Some(incident) = self.ledger.close(id, IncidentEnd::Removed, now) {
-            self.push_event(Event::IncidentEnded(Box::new(incident)));
-        }
+        self.close_incident(id, IncidentEnd::Removed, now);
         self.endpoints.remove(id);
     }
+}
+
+/// Probes a second that the interval of an endpoint demands.
+fn nominal_probe_rate(endpoint: &EndpointMachine) -> f64 {
+    let interval = endpoint.pool().detect.interval;
+    endpoint.probes().len() as f64 / interval.as_secs_f64().max(0.001)
 }

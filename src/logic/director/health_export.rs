@@ -1,7 +1,7 @@
-//! What a process leaves to the one that takes over from it: what is believed, and what for.
+//! What a process hands to the one that takes over from it: verdicts, and the evidence for them.
 //!
-//! Proof that is inherited is proof: it keeps its age, and its heir looks at once. Identities of
-//! endpoints are each process's own; an endpoint is known again by its pool's name and its address.
+//! Evidence keeps its age, and the new process probes at once. Identities of endpoints are each
+//! process's own: an endpoint is recognised by the name of its pool and its address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,76 +12,79 @@ use crate::logic::health::recovery::{FlapHistory, Ramp};
 use crate::logic::model::id::Locality;
 use crate::logic::model::outcome::Failure;
 
-use super::{EvidenceRecord, WithheldReason, ZoneVerdict};
+use super::endpoint::evidence_history::EvidenceRecord;
+use super::endpoint::state::WithheldReason;
+use super::zones::correlation::ZoneVerdict;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthExport {
     pub pools: Vec<PoolHealthExport>,
 }
 
-/// What is believed of one pool.
+/// The state of one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolHealthExport {
     pub name: Arc<str>,
-    /// Probes fail in much of it while traffic succeeds: they are not obeyed.
+    /// Probes fail in much of it while traffic succeeds: they are ignored.
     pub is_diverging: bool,
     pub zones: Vec<ZoneHealthExport>,
 }
 
-/// What is believed of one zone of a pool.
+/// The state of one zone of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneHealthExport {
     pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
-    /// How often it fell of late.
+    /// How often its verdict went down of late.
     pub flaps: FlapHistory,
     /// Its share, if that grows back.
     pub ramp: Ramp,
-    /// Those of its endpoints of whom anything is known.
+    /// Those of its endpoints that anything is known of.
     pub endpoints: Vec<EndpointHealthExport>,
 }
 
-/// What is believed of one endpoint.
+/// The state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointHealthExport {
     pub address: SocketAddr,
-    /// By probes and failed connections.
+    /// The verdict of probes and failed connections.
     pub health: Health,
-    /// By what requests got.
+    /// The verdict of traffic.
     pub outlier: OutlierExport,
-    /// When that last changed.
+    /// When the verdict last changed.
     pub since: Instant,
-    /// The last proof of life, by probe or by traffic. Without one nobody serves.
+    /// The last proof of life, by probe or by traffic. Without one an endpoint does not serve.
     pub last_success: Option<Instant>,
     /// It does not return before then.
     pub held_until: Option<Instant>,
-    /// How often it fell of late.
+    /// How often its verdict went down of late.
     pub flaps: FlapHistory,
     /// Its share, if that grows back.
     pub ramp: Ramp,
     /// Its zone went down then, and it has not proved since that it is an exception.
     pub unproven_since: Option<Instant>,
-    /// It says of itself that it should get less.
+    /// Its own answers ask for less weight.
     pub is_degraded: bool,
     /// Its probes fail for good while its traffic succeeds.
     pub is_contradicted: bool,
-    /// Why a verdict that was due is not obeyed.
+    /// Why a verdict that was due was not made.
     pub withheld: Option<WithheldReason>,
     /// What made the verdict, while it stands.
     pub cause: Option<EvidenceRecord>,
-    /// What was held against it of late, oldest first.
+    /// The latest evidence against it, oldest first.
     pub evidence: Vec<EvidenceRecord>,
 }
 
-/// What requests have shown of an endpoint.
+/// The verdict of traffic on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutlierExport {
-    /// Nothing is held against it.
     Normal,
-    /// More failed than usual.
-    Doubted { failure: Failure },
-    /// So much failed that it gets trials only.
+    /// More requests failed than usual.
+    Doubted {
+        failure: Failure,
+    },
+    /// So many failed that it receives trials only.
     Ejected {
         failure: Failure,
         /// No trials before then.

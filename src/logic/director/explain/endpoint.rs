@@ -1,14 +1,18 @@
-//! An endpoint, and why it is as it is.
+//! Everything that bears on one endpoint.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::endpoint::{EndpointState, EvidenceRecord, WithheldReason};
-use crate::logic::director::outlier::{
+use crate::logic::director::eligibility::Eligibility;
+use crate::logic::director::endpoint::EndpointMachine;
+use crate::logic::director::endpoint::evidence_history::EvidenceRecord;
+use crate::logic::director::endpoint::state::WithheldReason;
+use crate::logic::director::outlier::state::{
     EjectionStage, OutlierState, TRIAL_TIMEOUT, TRIALS_TO_RETURN,
 };
-use crate::logic::director::pools::{Eligibility, PoolState};
+use crate::logic::director::pools::PoolState;
+use crate::logic::director::shares::endpoint_shares;
 use crate::logic::director::{Director, PoolStatus};
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::incident::IncidentSubject;
@@ -20,17 +24,17 @@ use crate::logic::probing::probe::{ProbeKind, ProbeRole};
 use crate::logic::probing::probe_schedule::traffic_confirmed_interval;
 use crate::logic::steering::target::WEIGHT_ONE;
 
-use super::zone::{ZoneStatus, endpoint_shares};
+use super::zone::ZoneStatus;
 
-/// One endpoint, with all that bears on it.
+/// One endpoint, with everything that bears on it.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
     pub subject: Arc<IncidentSubject>,
-    /// What is believed of it.
+    /// The verdict of all evidence together.
     pub health: Health,
     /// What it may be given.
     pub eligibility: Eligibility,
-    /// Since when it is believed.
+    /// When the verdict last changed.
     pub since: Instant,
     /// What made its verdict, while that is down.
     pub cause: Option<EvidenceRecord>,
@@ -45,33 +49,33 @@ pub struct EndpointFacts {
     /// From the start of one probe to that of the next.
     pub period: Duration,
     pub cadence: Cadence,
-    /// It is due, and waits for the budget of probes.
+    /// Whether a probe is due and waits for the budget.
     pub is_waiting_for_budget: bool,
-    /// What its probes add up to.
+    /// The latest probes of one kind in a row.
     pub streak: ProbeStreak,
-    /// What keeps it from returning too soon.
+    /// The hold-down that keeps it from returning too soon.
     pub hold_down: HoldDown,
-    /// How it is to prove itself to traffic, if it must.
+    /// The trials by which it returns from an ejection.
     pub ejection_trial: Option<EjectionTrial>,
-    /// What speaks against it among its requests.
+    /// The sequential test of its requests.
     pub outlier_score: OutlierScore,
-    /// What its ramp gives it of its weight, in thousandths.
+    /// What its ramp leaves of its weight, in thousandths.
     pub ramp: u32,
-    /// Its probe passes, and says that it should get less.
+    /// Its probes pass, and its answers ask for less weight.
     pub is_degraded: bool,
     pub weight: u32,
-    /// Less what a ramp or a degraded state takes.
+    /// The weight in force, less what a ramp or a degraded state takes.
     pub weight_now: f64,
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
     /// When live traffic was last answered well.
     pub last_response: Option<Instant>,
     pub in_flight: u32,
-    /// While it is up and refuses from now on: until the verdict at the latest, by probes alone.
+    /// If it is up and refuses from now on: the longest time to the verdict, by probes alone.
     pub refused_within: Duration,
-    /// The same if it falls silent.
+    /// The same if it falls silent from now on.
     pub silent_within: Duration,
-    /// What operators have ordered of it that holds.
+    /// The orders in force that concern it.
     pub orders: Vec<OperatorOrder>,
     pub zone: ZoneStatus,
     pub pool: PoolStatus,
@@ -80,30 +84,29 @@ pub struct EndpointFacts {
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeFacts {
     pub started: Instant,
-    /// Which of the pool's probes it was.
+    /// The index of the probe in its pool.
     pub index: u8,
-    /// Its protocol; `None` if the configuration has that probe no more.
+    /// The protocol; `None` if the configuration no longer has that probe.
     pub protocol: Option<&'static str>,
-    /// What its outcome decides.
+    /// The role that its outcome has.
     pub role: ProbeRole,
     pub outcome: ProbeOutcome,
 }
 
-/// Why probes come at the period at which they come.
+/// Why probes have the period that they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cadence {
-    /// Nothing has been decided yet.
+    /// No probe has decided yet.
     New,
     Steady,
-    /// It is up and live traffic shows it: probes may be rarer.
+    /// It is up, and live traffic confirms that: probes may be rarer.
     Vouched,
     /// It is up, but its requests fail more often than usual.
     Doubted,
-    /// It has a strike.
     Suspect,
     Returning,
     Down,
-    /// It is down, and its pool has nobody better.
+    /// It is down, and its pool has no better endpoint.
     Panic,
 }
 
@@ -123,7 +126,7 @@ impl Cadence {
     }
 }
 
-/// Strikes or passes, one after the other.
+/// Strikes or passes in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStreak {
     /// On the way down.
@@ -136,26 +139,26 @@ pub enum ProbeStreak {
 pub struct HoldDown {
     /// It does not return before then; `None` if nothing holds it.
     pub until: Option<Instant>,
-    /// Verdicts of late; see [`crate::logic::health::recovery::Flaps`].
+    /// Verdicts of late; see [`crate::logic::health::recovery::FlapHistory`].
     pub flaps: f32,
 }
 
-/// What becomes of an endpoint that traffic has put down.
+/// The way back of an endpoint that traffic has put down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EjectionTrial {
     /// No requests before then.
     Held { until: Instant },
-    /// A request that can be sent again is tried there from time to time.
+    /// Single repeatable requests are tried.
     Running {
-        /// Answered well, one after the other.
+        /// Trials in a row that were answered well.
         consecutive_successes: u32,
-        /// So many bring it back.
+        /// The row that returns it to service.
         needed: u32,
-        /// Between two trials, at least.
+        /// The shortest time between two trials.
         gap: Duration,
         /// Trials since the process began.
         trials_taken: u32,
-        /// Without a trial until then it gets its chance all the same.
+        /// When it returns without trials, if there are none until then.
         timeout_at: Instant,
     },
 }
@@ -163,9 +166,9 @@ pub enum EjectionTrial {
 /// The sequential test of an endpoint's failures; see [`crate::logic::health::failure_ratio`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutlierScore {
-    /// What speaks against it now.
+    /// The score of the test.
     pub score: f32,
-    /// The share of its requests that failed of late; `None` without any.
+    /// The share of its latest requests that failed; `None` without any.
     pub failure_ratio: Option<f64>,
 }
 
@@ -176,50 +179,50 @@ impl Director {
         address: SocketAddr,
         now: Instant,
     ) -> Option<EndpointFacts> {
-        let mut members = pool.members.iter().filter_map(|id| self.endpoints.get(*id));
-        let endpoint = members.find(|endpoint| endpoint.address == address)?;
-        let id = endpoint.id;
-        let zone = &pool.zones[endpoint.location.zone];
+        let mut members = pool.members().iter().filter_map(|id| self.endpoints.get(*id));
+        let endpoint = members.find(|endpoint| endpoint.address() == address)?;
+        let id = endpoint.id();
+        let zone = pool.zone(endpoint.location().zone());
         let (member_state, shares) = (self.member_state_of(endpoint), endpoint_shares(pool));
         let (period, cadence) = self.cadence(endpoint, pool.is_in_panic(), now);
         let (refused_within, silent_within) = self.detection_windows(endpoint, period, cadence);
-        let mut ratio = endpoint.ratio;
-        ratio.decay(now);
-        let recover = endpoint.pool.recovery;
+        let ratio = endpoint.ratio().decayed(now);
+        let (recovery, history) = (endpoint.pool().recovery, endpoint.history());
         Some(EndpointFacts {
             subject: endpoint.subject(),
             health: endpoint.verdict(),
-            eligibility: member_state.eligibility,
-            since: endpoint.since,
-            cause: endpoint.cause(),
-            withheld: endpoint.withheld,
-            evidence: endpoint.evidence().copied().collect(),
+            eligibility: member_state.eligibility(),
+            since: endpoint.since(),
+            cause: history.cause(),
+            withheld: endpoint.state().withheld(),
+            evidence: history.evidence().copied().collect(),
             probes: endpoint
-                .probe_history
+                .probes()
+                .history()
                 .iter(self.epoch)
                 .map(|probe| probe_facts(endpoint, probe))
                 .collect(),
-            next_probe: endpoint.next_probe_at(),
+            next_probe: endpoint.probes().next_due(),
             period,
             cadence,
             is_waiting_for_budget: self.probe_scheduler.is_waiting(id),
             streak: probe_streak(endpoint),
             hold_down: HoldDown {
-                until: endpoint.held_until().filter(|&until| endpoint.is_down() && now < until),
-                flaps: endpoint.flaps().decayed_count(&recover, now),
+                until: history.held_until().filter(|&until| endpoint.is_down() && now < until),
+                flaps: history.flaps().decayed_count(&recovery, now),
             },
             ejection_trial: ejection_trial(endpoint),
             outlier_score: OutlierScore {
                 score: ratio.score(),
                 failure_ratio: ratio.recent().failure_ratio(),
             },
-            ramp: endpoint.ramp.share_permille(recover.ramp, now),
-            is_degraded: endpoint.is_degraded,
-            weight: endpoint.location.weight,
-            weight_now: f64::from(member_state.weight) / f64::from(WEIGHT_ONE),
+            ramp: endpoint.ramp().ramp().share_permille(recovery.ramp, now),
+            is_degraded: endpoint.is_degraded(),
+            weight: endpoint.location().weight(),
+            weight_now: f64::from(member_state.weight()) / f64::from(WEIGHT_ONE),
             share: shares.get(&id).copied().unwrap_or_default(),
             last_response: endpoint.last_response(self.epoch),
-            in_flight: endpoint.stats.in_flight(),
+            in_flight: endpoint.stats().in_flight(),
             refused_within,
             silent_within,
             orders: self.orders_for(endpoint),
@@ -231,16 +234,16 @@ impl Director {
     /// The period of an endpoint's probes, and why.
     fn cadence(
         &self,
-        endpoint: &EndpointState,
+        endpoint: &EndpointMachine,
         in_panic: bool,
         now: Instant,
     ) -> (Duration, Cadence) {
-        let detect = &endpoint.pool.detect;
+        let detect = &endpoint.pool().detect;
         let period = endpoint.probe_period(in_panic);
         let last_response = endpoint.last_response(self.epoch);
-        let cadence = match endpoint.health {
+        let cadence = match endpoint.state().probe_verdict() {
             Health::Unknown { .. } => Cadence::New,
-            Health::Up if endpoint.outlier != OutlierState::Normal => Cadence::Doubted,
+            Health::Up if endpoint.state().outlier() != OutlierState::Normal => Cadence::Doubted,
             Health::Up if last_response.is_some_and(|answer| answer + detect.interval >= now) => {
                 let vouched = traffic_confirmed_interval(detect);
                 if vouched > period {
@@ -260,27 +263,27 @@ impl Director {
     /// The worst cases of the detection window for a failure of each kind, as periods are now.
     fn detection_windows(
         &self,
-        endpoint: &EndpointState,
+        endpoint: &EndpointMachine,
         period: Duration,
         cadence: Cadence,
     ) -> (Duration, Duration) {
-        let detect = endpoint.pool.detect;
+        let detect = endpoint.pool().detect;
         let steady = if cadence == Cadence::Vouched { period } else { detect.interval };
         let detect = DetectionSpec { interval: steady.mul_f64(self.stretch()), ..detect };
+        let probes = endpoint.probes();
         let latencies =
-            endpoint.probe_history.iter(self.epoch).filter_map(|(_, _, outcome)| outcome.latency());
-        let usual = endpoint.checks.iter().filter_map(|check| check.timer.round_trip());
-        let round_trip = latencies.chain(usual).max().unwrap_or(detect.timeout);
+            probes.history().iter(self.epoch).filter_map(|(_, _, outcome)| outcome.latency());
+        let round_trip = latencies.chain(probes.round_trips()).max().unwrap_or(detect.timeout);
         let worst = |class| detection_window::detection_bounds(class, &detect, round_trip).worst;
         (worst(FailureClass::Refused), worst(FailureClass::Silent))
     }
 }
 
 fn probe_facts(
-    endpoint: &EndpointState,
+    endpoint: &EndpointMachine,
     (started, index, outcome): (Instant, u8, ProbeOutcome),
 ) -> ProbeFacts {
-    let spec = endpoint.pool.probes.get(usize::from(index));
+    let spec = endpoint.pool().probes.get(usize::from(index));
     let protocol = spec.map(|spec| match spec.kind {
         ProbeKind::Tcp { .. } => "tcp",
         ProbeKind::Tls => "tls",
@@ -291,11 +294,11 @@ fn probe_facts(
     ProbeFacts { started, index, protocol, role, outcome }
 }
 
-fn probe_streak(endpoint: &EndpointState) -> ProbeStreak {
-    let detect = &endpoint.pool.detect;
+fn probe_streak(endpoint: &EndpointMachine) -> ProbeStreak {
+    let detect = &endpoint.pool().detect;
     let strikes = |count| ProbeStreak::Strikes { count, needed: detect.down_after };
     let passes = |count| ProbeStreak::Passes { count, needed: detect.up_after };
-    match endpoint.health {
+    match endpoint.state().probe_verdict() {
         Health::Up => strikes(0),
         Health::Unknown { strikes: count } | Health::Suspect { strikes: count, .. } => {
             strikes(count)
@@ -305,21 +308,17 @@ fn probe_streak(endpoint: &EndpointState) -> ProbeStreak {
     }
 }
 
-fn ejection_trial(endpoint: &EndpointState) -> Option<EjectionTrial> {
-    let OutlierState::Ejected(ejection) = endpoint.outlier else { return None };
-    Some(match ejection.stage {
+fn ejection_trial(endpoint: &EndpointMachine) -> Option<EjectionTrial> {
+    Some(match endpoint.state().outlier().ejection()?.stage() {
         EjectionStage::Held { until } => EjectionTrial::Held { until },
-        EjectionStage::OnTrial {
-            consecutive_successes: good_in_a_row,
-            gap_us,
-            waiting_since: waits_since,
-            ..
-        } => EjectionTrial::Running {
-            consecutive_successes: good_in_a_row,
-            needed: TRIALS_TO_RETURN,
-            gap: Duration::from_micros(u64::from(gap_us)),
-            trials_taken: endpoint.stats.trial_count(),
-            timeout_at: waits_since + TRIAL_TIMEOUT,
-        },
+        EjectionStage::OnTrial { consecutive_successes, gap_us, waiting_since, .. } => {
+            EjectionTrial::Running {
+                consecutive_successes,
+                needed: TRIALS_TO_RETURN,
+                gap: Duration::from_micros(u64::from(gap_us)),
+                trials_taken: endpoint.stats().trial_count(),
+                timeout_at: waiting_since + TRIAL_TIMEOUT,
+            }
+        }
     })
 }

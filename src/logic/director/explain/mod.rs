@@ -1,4 +1,4 @@
-//! Why something is as it is: what the director knows of an endpoint, a zone or a region, as data.
+//! Why an endpoint, a zone or a region is in its state: everything that bears on it, as data.
 
 mod endpoint;
 #[cfg(test)]
@@ -8,10 +8,7 @@ mod zone;
 pub use endpoint::{
     Cadence, EjectionTrial, EndpointFacts, HoldDown, OutlierScore, ProbeFacts, ProbeStreak,
 };
-pub(super) use zone::endpoint_shares;
-pub use zone::{
-    EvictionBudget, HealthCounts, Quorum, RegionFacts, ZoneFacts, ZoneMemberStatus, ZoneStatus,
-};
+pub use zone::{HealthCounts, Quorum, RegionFacts, ZoneFacts, ZoneMemberStatus, ZoneStatus};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,9 +18,11 @@ use std::time::Instant;
 use crate::logic::model::id::Locality;
 use crate::logic::model::selector::TopologySelector;
 
-use super::Director;
+use super::pools::PoolState;
+use super::pools::zone::ZoneState;
+use super::{Director, EndpointMachine};
 
-/// Everything that is known of one thing in one pool.
+/// Everything that is known of an endpoint, a zone or a region in one pool.
 #[derive(Clone, Debug)]
 pub enum Explanation {
     Endpoint(Box<EndpointFacts>),
@@ -32,8 +31,8 @@ pub enum Explanation {
 }
 
 impl Director {
-    /// Explains `what` in every pool that has it, or in the one that is named; nothing where it is
-    /// not known.
+    /// Explains `selector` in every pool that has it, or in the one that is named; empty if it is
+    /// unknown.
     pub fn explain(
         &self,
         selector: &TopologySelector,
@@ -41,14 +40,14 @@ impl Director {
         now: Instant,
     ) -> Vec<Explanation> {
         let pools = self.pools.iter();
-        let pools = pools.filter(|state| pool.is_none_or(|name| *state.spec.name == *name));
+        let pools = pools.filter(|state| pool.is_none_or(|name| *state.spec().name == *name));
         let explain = |state| match selector {
             TopologySelector::Endpoint(address) => {
                 let facts = self.endpoint_facts(state, *address, now)?;
                 Some(Explanation::Endpoint(Box::new(facts)))
             }
             TopologySelector::Zone(place) => {
-                let zone = state.zones.iter().find(|zone| zone.place == *place)?;
+                let zone = state.zones().iter().find(|zone| zone.place() == place)?;
                 Some(Explanation::Zone(Box::new(self.zone_facts(state, zone, now))))
             }
             TopologySelector::Region(region) => {
@@ -62,10 +61,10 @@ impl Director {
     /// Everything that can be explained: regions, zones, addresses, in this order and each once.
     pub fn selectors(&self) -> Vec<TopologySelector> {
         let places: BTreeSet<&Locality> =
-            self.pools.iter().flat_map(|pool| &pool.zones).map(|zone| &zone.place).collect();
+            self.pools.iter().flat_map(PoolState::zones).map(ZoneState::place).collect();
         let regions: BTreeSet<&Arc<str>> = places.iter().map(|place| &place.region).collect();
         let addresses: BTreeSet<SocketAddr> =
-            self.endpoints.iter().map(|endpoint| endpoint.address).collect();
+            self.endpoints.iter().map(EndpointMachine::address).collect();
         let regions =
             regions.into_iter().map(|region| TopologySelector::Region(Arc::clone(region)));
         let zones = places.iter().map(|&place| TopologySelector::Zone(place.clone()));

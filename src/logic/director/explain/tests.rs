@@ -44,7 +44,7 @@ fn rig(zones: &[(&str, &[u16])], change: impl FnOnce(&mut PoolSpec)) -> Rig {
 /// `good` and `bad` answers of one endpoint, of which control is told.
 fn send_requests(rig: &mut Rig, port: u16, good: u32, bad: u32) {
     let id = rig.id(port);
-    let live = Arc::clone(&rig.director.endpoints.get(id).expect("known").stats);
+    let live = Arc::clone(rig.director.endpoints.get(id).expect("known").stats());
     (0..good).for_each(|_| live.record_success());
     let mut inputs = Vec::new();
     for _ in 0..bad {
@@ -273,7 +273,7 @@ fn probe_budget_and_traffic_stretch_the_interval() {
         "there is a token for one of them"
     );
     assert!(one.pool.stretch > 1.9, "{}", one.pool.stretch);
-    let live = Arc::clone(&rig.director.endpoints.get(rig.id(1)).expect("known").stats);
+    let live = Arc::clone(rig.director.endpoints.get(rig.id(1)).expect("known").stats());
     live.record_good_response(
         rig.now.saturating_duration_since(rig.director.epoch).as_micros() as u64
     );

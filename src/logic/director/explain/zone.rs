@@ -1,36 +1,29 @@
-//! Zones and regions, and why they are as they are.
+//! Everything that bears on a zone or a region.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::director::apply_evidence::percent_limit;
-use crate::logic::director::endpoint::{EndpointLocation, EndpointState, EvidenceRecord};
-use crate::logic::director::pools::{Eligibility, MemberState, PoolState, ZoneState, ZoneVerdict};
-use crate::logic::director::zones::{MIN_ZONE_STRIKES, quorum};
-use crate::logic::director::{Director, PoolStatus};
+use crate::logic::director::eligibility::Eligibility;
+use crate::logic::director::endpoint::EndpointMachine;
+use crate::logic::director::endpoint::evidence_history::EvidenceRecord;
+use crate::logic::director::pools::PoolState;
+use crate::logic::director::pools::zone::ZoneState;
+use crate::logic::director::shares::{EndpointShares, endpoint_shares};
+use crate::logic::director::zones::correlation::{ZoneVerdict, ready_needed, strikes_needed};
+use crate::logic::director::zones::is_struck_since;
+use crate::logic::director::{Director, EvictionBudget, PoolStatus};
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::id::{EndpointId, Locality};
 use crate::logic::model::topology::CorrelationSpec;
-use crate::logic::steering::FULL_SHARE;
 
 /// Endpoints of a zone that are listed.
 const MAX_LISTED_ENDPOINTS: usize = 100;
-
-/// How much of a bound is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EvictionBudget {
-    pub used: u32,
-    /// No more may be.
-    pub allowed: u32,
-}
 
 /// How many endpoints are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounts {
     pub all: u32,
-    /// Nothing is known of these.
     pub unknown: u32,
     pub up: u32,
     pub suspect: u32,
@@ -52,12 +45,12 @@ impl HealthCounts {
     }
 }
 
-/// The endpoints whose connections have failed of late, and how many of them take their zone along.
+/// The endpoints of a zone whose connections have failed of late, and how many make a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Endpoints whose connections failed within the window, and have not passed since.
     pub struck_endpoints: u32,
-    /// So many make a verdict on the zone.
+    /// Endpoints that make a verdict on the zone.
     pub needed: u32,
     pub window: Duration,
 }
@@ -69,17 +62,17 @@ pub struct ZoneStatus {
     pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
-    /// What would take it down; `None` where zones are not judged.
+    /// The strikes that would take it down; `None` where zones are not correlated.
     pub quorum: Option<Quorum>,
     /// Endpoints that could serve if the zone may.
     pub ready: u32,
-    /// So many bring it back.
+    /// Ready endpoints with which it returns.
     pub ready_needed: u32,
     /// Its endpoints by state.
     pub counts: HealthCounts,
-    /// Verdicts on the zone of late; see [`crate::logic::health::recovery::Flaps`].
+    /// Verdicts on the zone of late; see [`crate::logic::health::recovery::FlapHistory`].
     pub flaps: f32,
-    /// What its ramp gives it, in thousandths.
+    /// The share that its ramp leaves it, in thousandths.
     pub ramp: u32,
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
@@ -91,11 +84,11 @@ pub struct ZoneStatus {
 #[derive(Clone, Copy, Debug)]
 pub struct ZoneMemberStatus {
     pub address: SocketAddr,
-    /// What is believed of it.
+    /// The verdict of all evidence together.
     pub health: Health,
     /// What it may be given.
     pub eligibility: Eligibility,
-    /// Since when it is believed.
+    /// When the verdict last changed.
     pub since: Instant,
     /// What made its verdict, while that is down.
     pub cause: Option<EvidenceRecord>,
@@ -107,9 +100,9 @@ pub struct ZoneMemberStatus {
 #[derive(Clone, Debug)]
 pub struct ZoneFacts {
     pub zone: ZoneStatus,
-    /// Its endpoints, at most a hundred: those that are not well come first.
+    /// Its endpoints, a hundred at most, the least healthy first.
     pub endpoints: Vec<ZoneMemberStatus>,
-    /// How many are not shown.
+    /// Endpoints beyond those.
     pub omitted: usize,
     pub pool: PoolStatus,
 }
@@ -120,25 +113,10 @@ pub struct RegionFacts {
     pub region: Arc<str>,
     /// Its zones that are down.
     pub down: u32,
-    /// With so many all the others go too; `None` where zones are not judged.
+    /// Zones down with which all others go too; `None` where zones are not correlated.
     pub needed: Option<u32>,
     pub zones: Vec<ZoneStatus>,
     pub pool: PoolStatus,
-}
-
-/// The part of its pool's traffic that each endpoint gets, in 0..1, by the published view.
-pub(super) type EndpointShares = HashMap<EndpointId, f64>;
-
-/// Computes [`Parts`]: the draws of requests that are not sent again and may go anywhere.
-pub(in crate::logic::director) fn endpoint_shares(pool: &PoolState) -> EndpointShares {
-    let mut shares = EndpointShares::new();
-    for tier in pool.view.iter().flat_map(|view| &view.primary.tiers) {
-        let tier_share = tier.share as f64 / FULL_SHARE as f64;
-        for (target, target_share) in tier.traffic_fractions() {
-            *shares.entry(target.id).or_default() += tier_share * target_share;
-        }
-    }
-    shares
 }
 
 impl Director {
@@ -146,7 +124,7 @@ impl Director {
     pub fn zones(&self, now: Instant) -> Vec<ZoneStatus> {
         let of = |pool: &PoolState| -> Vec<ZoneStatus> {
             let shares = endpoint_shares(pool);
-            pool.zones.iter().map(|zone| self.zone_status(pool, zone, &shares, now)).collect()
+            pool.zones().iter().map(|zone| self.zone_status(pool, zone, &shares, now)).collect()
         };
         self.pools.iter().flat_map(of).collect()
     }
@@ -158,59 +136,49 @@ impl Director {
         shares: &EndpointShares,
         now: Instant,
     ) -> ZoneStatus {
-        let (correlate, recover) = (pool.spec.correlation, pool.spec.recovery);
+        let (spec, roster, correlation) = (pool.spec(), zone.roster(), zone.correlation());
         let mut counts = HealthCounts::default();
-        let members = || zone.members.iter().filter_map(|&id| self.endpoints.get(id));
-        members().for_each(|endpoint| counts.count(endpoint.verdict()));
-        let is_active = |&&(at, id): &&(Instant, EndpointId)| {
-            let struck =
-                self.endpoints.get(id).and_then(|endpoint| endpoint.first_connection_failure());
-            struck == Some(at) && at + correlate.window >= now
+        let members = roster.ids().iter().filter_map(|&id| self.endpoints.get(id));
+        members.for_each(|endpoint| counts.count(endpoint.verdict()));
+        let is_active = |id: EndpointId, struck_at: Instant| {
+            self.endpoints.get(id).is_some_and(|endpoint| is_struck_since(endpoint, struck_at))
         };
-        let zone_quorum =
-            (correlate.quorum_percent < CorrelationSpec::OFF_PERCENT).then(|| Quorum {
-                struck_endpoints: zone.strikes.iter().filter(is_active).count() as u32,
-                needed: quorum(counts.all, correlate.quorum_percent).max(MIN_ZONE_STRIKES),
-                window: correlate.window,
-            });
+        let window = spec.correlation.window;
+        let is_correlated = spec.correlation.quorum_percent < CorrelationSpec::OFF_PERCENT;
         ZoneStatus {
-            pool: Arc::clone(&pool.spec.name),
-            place: zone.place.clone(),
-            verdict: zone.verdict,
-            quorum: zone_quorum,
-            ready: zone.counts.ready,
-            ready_needed: quorum(counts.all, correlate.return_percent).max(1),
+            pool: Arc::clone(&spec.name),
+            place: zone.place().clone(),
+            verdict: correlation.verdict(),
+            quorum: is_correlated.then(|| Quorum {
+                struck_endpoints: correlation.count_strikes(window, now, is_active),
+                needed: strikes_needed(counts.all, &spec.correlation),
+                window,
+            }),
+            ready: roster.counts().ready(),
+            ready_needed: ready_needed(counts.all, &spec.correlation),
             counts,
-            flaps: zone.flaps.decayed_count(&recover, now),
-            ramp: zone.ramp.share_permille(recover.ramp, now),
+            flaps: correlation.flaps().decayed_count(&spec.recovery, now),
+            ramp: zone.ramp().share_permille(spec.recovery.ramp, now),
             // The sum of nothing is a negative zero.
-            share: zone.members.iter().filter_map(|id| shares.get(id)).sum::<f64>() + 0.0,
+            share: roster.ids().iter().filter_map(|id| shares.get(id)).sum::<f64>() + 0.0,
             evict: EvictionBudget {
-                used: zone.counts.down,
-                allowed: percent_limit(zone.counts.all, pool.spec.eviction.max_zone_down_percent),
+                used: roster.counts().down(),
+                allowed: pool.max_zone_down(zone),
             },
         }
     }
 
-    pub(in crate::logic::director) fn member_state_of(
-        &self,
-        endpoint: &EndpointState,
-    ) -> MemberState {
-        let EndpointLocation { pool, zone, position, .. } = endpoint.location;
-        self.pools[pool].zones[zone].member_states[position as usize]
-    }
-
     pub(super) fn zone_facts(&self, pool: &PoolState, zone: &ZoneState, now: Instant) -> ZoneFacts {
         let shares = endpoint_shares(pool);
-        let member = |endpoint: &EndpointState| ZoneMemberStatus {
-            address: endpoint.address,
+        let member = |endpoint: &EndpointMachine| ZoneMemberStatus {
+            address: endpoint.address(),
             health: endpoint.verdict(),
-            eligibility: self.member_state_of(endpoint).eligibility,
-            since: endpoint.since,
-            cause: endpoint.cause(),
-            share: shares.get(&endpoint.id).copied().unwrap_or_default(),
+            eligibility: self.member_state_of(endpoint).eligibility(),
+            since: endpoint.since(),
+            cause: endpoint.history().cause(),
+            share: shares.get(&endpoint.id()).copied().unwrap_or_default(),
         };
-        let members = zone.members.iter().filter_map(|&id| self.endpoints.get(id));
+        let members = zone.roster().ids().iter().filter_map(|&id| self.endpoints.get(id));
         let mut endpoints: Vec<ZoneMemberStatus> = members.map(member).collect();
         endpoints.sort_by_key(|member| match member.health {
             Health::Down { .. } => 0,
@@ -232,20 +200,19 @@ impl Director {
         now: Instant,
     ) -> Option<RegionFacts> {
         let shares = endpoint_shares(pool);
-        let region_zones = pool.zones.iter().filter(|zone| zone.place.region == *region);
+        let region_zones = pool.zones().iter().filter(|zone| zone.place().region == *region);
         let zones: Vec<ZoneStatus> =
             region_zones.map(|zone| self.zone_status(pool, zone, &shares, now)).collect();
         if zones.is_empty() {
             return None;
         }
-        let percent = pool.spec.correlation.quorum_percent;
-        let is_correlated = percent < CorrelationSpec::OFF_PERCENT;
+        let correlation = &pool.spec().correlation;
+        let is_correlated = correlation.quorum_percent < CorrelationSpec::OFF_PERCENT;
         let down = zones.iter().filter(|zone| zone.verdict != ZoneVerdict::Up).count() as u32;
         Some(RegionFacts {
             region: Arc::clone(region),
             down,
-            needed: is_correlated
-                .then(|| quorum(zones.len() as u32, percent).max(MIN_ZONE_STRIKES)),
+            needed: is_correlated.then(|| strikes_needed(zones.len() as u32, correlation)),
             zones,
             pool: self.pool_status(pool),
         })

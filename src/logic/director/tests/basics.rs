@@ -236,7 +236,7 @@ fn incident_keeps_counts_of_affected_requests() {
     let mut rig = Rig::new(&[("r/a", &[1, 2])]);
     let id = rig.id(1);
     let stats = {
-        let view = rig.director.pools[0].view.as_ref().expect("published");
+        let view = rig.director.pools[0].view().expect("published");
         let target = view.targets().find(|target| target.id == id).expect("serves");
         Arc::clone(&target.stats)
     };

@@ -23,8 +23,10 @@ fn imported_up_serves_at_once_and_down_does_not() {
     let mut rig = Rig::new(zones);
     rig.take_down(&[2]);
     rig.advance(ms(500));
-    let (old, held) =
-        (rig.status(2), rig.director.endpoints.get(rig.id(2)).expect("known").held_until());
+    let (old, held) = (
+        rig.status(2),
+        rig.director.endpoints.get(rig.id(2)).expect("known").history().held_until(),
+    );
     let successor = successor(&rig, pool(zones));
     assert_eq!(successor.published_snapshots().len(), 1, "one turn, one publication");
     assert_eq!(serving_ports(&successor.published_snapshots()[0]), [1, 3, 4]);
@@ -35,8 +37,8 @@ fn imported_up_serves_at_once_and_down_does_not() {
     let new = successor.status(2);
     assert_eq!((new.health, new.since, new.cause), (old.health, old.since, old.cause));
     let endpoint = successor.director.endpoints.get(successor.id(2)).expect("known");
-    assert_eq!(endpoint.held_until(), held);
-    let last_pass = |rig: &Rig| rig.director.endpoints.get(rig.id(1)).expect("known").last_pass;
+    assert_eq!(endpoint.history().held_until(), held);
+    let last_pass = |rig: &Rig| rig.director.endpoints.get(rig.id(1)).expect("known").last_pass();
     assert_eq!(last_pass(&successor), last_pass(&rig), "proof keeps its age");
 }
 
@@ -116,7 +118,7 @@ fn imported_down_zone_stays_down() {
     let spec = || PoolSpec { correlation: CorrelationSpec::default(), ..pool(zones) };
     let mut rig = Rig::with_pool(spec());
     rig.take_down(&[1, 2]);
-    let verdict = |rig: &Rig| rig.director.pools[0].zones[0].verdict;
+    let verdict = |rig: &Rig| rig.director.pools[0].zones()[0].correlation().verdict();
     assert!(matches!(verdict(&rig), ZoneVerdict::Down { .. }));
     let mut successor = successor(&rig, spec());
     assert_eq!(verdict(&successor), verdict(&rig));
@@ -141,7 +143,10 @@ fn imported_ramp_continues() {
     let after = successor.status(2).ramp;
     assert!(before > 100 && after >= before && after <= before + 10, "{before} {after}");
     successor.run_for(ms(10_000), |_| PASS);
-    assert_eq!(successor.director.endpoints.get(successor.id(2)).expect("known").ramp, Ramp::Full);
+    assert_eq!(
+        successor.director.endpoints.get(successor.id(2)).expect("known").ramp().ramp(),
+        Ramp::Full
+    );
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Rig {
 
     pub(in crate::logic::director) fn stats(&self, port: u16) -> Arc<EndpointStats> {
         let endpoint = self.director.endpoints.get(self.id(port)).expect("known");
-        Arc::clone(&endpoint.stats)
+        Arc::clone(endpoint.stats())
     }
 
     /// Requests that end now: so many well, and so many by `failure`.
@@ -185,7 +185,7 @@ impl Rig {
     }
 
     pub(in crate::logic::director) fn view(&self) -> Arc<PoolView> {
-        self.director.pools[0].view.clone().expect("published")
+        self.director.pools[0].view().cloned().expect("published")
     }
 
     pub(in crate::logic::director) fn published_snapshots(&self) -> Vec<Arc<Snapshot>> {

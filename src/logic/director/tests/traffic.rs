@@ -87,7 +87,7 @@ fn zone_with_spread_failures_goes_down_before_endpoints() {
     assert_eq!(rig.down_ports(), [1, 2, 3]);
     run_trials(&mut rig, ms(4_000), true);
     assert!(rig.down_ports().is_empty(), "trials bring the zone back: {:?}", rig.down_ports());
-    assert!(!rig.director.pools[0].zones[0].is_down());
+    assert!(!rig.director.pools[0].zones()[0].is_down());
 }
 
 #[test]

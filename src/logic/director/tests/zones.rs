@@ -136,7 +136,7 @@ fn zone_recovers_whole_with_ramp_after_hold_down() {
     rig.run_for(ms(6_000), |_| PASS);
     assert_eq!(near(&rig), FULL_SHARE);
     assert_eq!(
-        rig.director.pools[0].zones[0].ramp.share_permille(ms(1), rig.now),
+        rig.director.pools[0].zones()[0].ramp().share_permille(ms(1), rig.now),
         FULL_SHARE_PERMILLE
     );
 }
@@ -179,7 +179,7 @@ fn region_with_quorum_of_down_zones_goes_down() {
     assert_eq!(shares(&rig)[0], (FULL_SHARE, vec![7, 8]), "its third zone is the last resort too");
     assert_eq!(rig.down_ports(), [1, 2, 3, 4]);
     rig.run_for(ms(2_000), |port| if port <= 4 { SILENT } else { PASS });
-    assert!(!rig.director.pools[0].zones[2].is_down(), "what was healthy all along returns");
+    assert!(!rig.director.pools[0].zones()[2].is_down(), "what was healthy all along returns");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn reload_keeps_zone_verdict() {
     strike(&mut rig, &[1, 2], SILENT);
     let spec = pool(&[("r/b", &[4, 5, 6]), ("r/a", &[1, 2, 3, 7])]);
     rig.configure(PoolSpec { correlation: CorrelationSpec::default(), ..spec });
-    assert!(rig.director.pools[0].zones[1].is_down());
+    assert!(rig.director.pools[0].zones()[1].is_down());
     strike(&mut rig, &[1, 2], PASS);
     strike(&mut rig, &[1, 2], PASS);
     assert_eq!(rig.down_ports(), [1, 2], "they return with their zone");

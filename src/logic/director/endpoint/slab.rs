@@ -1,4 +1,7 @@
 //! All endpoints, by identity.
+//!
+//! An identity is a slot and a generation: a look-up costs no hash, and a late message about an
+//! endpoint that is gone finds nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,45 +9,46 @@ use std::sync::Arc;
 
 use crate::logic::model::id::EndpointId;
 
-use super::endpoint::EndpointState;
+use super::EndpointMachine;
 
-/// Endpoints in slots: an identity is a place and a generation, so that looking one up costs no
-/// hash and a late message about one that is gone finds nobody.
 #[derive(Debug, Default)]
-pub(super) struct EndpointSlab {
+pub(crate) struct EndpointSlab {
     slots: Vec<SlabSlot>,
     free: Vec<u32>,
 }
 
-/// Who is where: made for one change of the configuration, and not kept.
-pub(super) type AddressIndex = HashMap<(Arc<str>, SocketAddr), EndpointId>;
+/// Identities by pool and address: built for one change of the configuration, and not kept.
+pub(crate) type AddressIndex = HashMap<(Arc<str>, SocketAddr), EndpointId>;
 
 #[derive(Debug, Default)]
 struct SlabSlot {
     generation: u32,
-    endpoint: Option<EndpointState>,
+    endpoint: Option<EndpointMachine>,
 }
 
 impl EndpointSlab {
-    pub(super) fn get(&self, id: EndpointId) -> Option<&EndpointState> {
+    pub(crate) fn get(&self, id: EndpointId) -> Option<&EndpointMachine> {
         let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation);
         slot?.endpoint.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, id: EndpointId) -> Option<&mut EndpointState> {
+    pub(crate) fn get_mut(&mut self, id: EndpointId) -> Option<&mut EndpointMachine> {
         let slots = self.slots.get_mut(id.slot as usize);
         slots.filter(|slot| slot.generation == id.generation)?.endpoint.as_mut()
     }
 
-    pub(super) fn addresses(&self) -> AddressIndex {
-        let of = |endpoint: &EndpointState| {
-            ((Arc::clone(&endpoint.pool.name), endpoint.address), endpoint.id)
+    pub(crate) fn addresses(&self) -> AddressIndex {
+        let of = |endpoint: &EndpointMachine| {
+            ((Arc::clone(&endpoint.pool().name), endpoint.address()), endpoint.id())
         };
         self.iter().map(of).collect()
     }
 
-    /// Makes room for one, and says under which identity.
-    pub(super) fn insert(&mut self, make: impl FnOnce(EndpointId) -> EndpointState) -> EndpointId {
+    /// Adds the endpoint that `make` builds for a free identity.
+    pub(crate) fn insert(
+        &mut self,
+        make: impl FnOnce(EndpointId) -> EndpointMachine,
+    ) -> EndpointId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(SlabSlot::default());
             (self.slots.len() - 1) as u32
@@ -55,8 +59,8 @@ impl EndpointSlab {
         id
     }
 
-    /// Takes one out for good.
-    pub(super) fn remove(&mut self, id: EndpointId) {
+    /// Removes an endpoint; its identity is never used again.
+    pub(crate) fn remove(&mut self, id: EndpointId) {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else { return };
         if slot.generation != id.generation {
             return;
@@ -67,8 +71,8 @@ impl EndpointSlab {
         }
     }
 
-    /// All of them, in the order of their identities.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &EndpointState> {
+    /// All endpoints, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &EndpointMachine> {
         self.slots.iter().filter_map(|slot| slot.endpoint.as_ref())
     }
 }

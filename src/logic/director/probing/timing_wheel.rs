@@ -1,9 +1,9 @@
-//! Who is due when: a timing wheel (G. Varghese and A. Lauck, *Hashed and Hierarchical Timing
+//! Endpoints by due time: a timing wheel (G. Varghese and A. Lauck, *Hashed and Hierarchical Timing
 //! Wheels*, 1987).
 //!
-//! With a hundred thousand entries every step of a heap waits for memory, and it takes many steps
-//! to find an entry its place. Here an entry is appended to the slot of its time, and put in order
-//! when that time has come, together with the few that share the slot. Times stay exact.
+//! In a heap of a hundred thousand entries every step of an insertion misses the cache. Here an entry
+//! is appended to the slot of its time, and sorted when that time has come, together with the few
+//! that share the slot. Times stay exact.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -11,34 +11,34 @@ use std::time::{Duration, Instant};
 
 use crate::logic::model::id::EndpointId;
 
-/// A tick is so many times halved until it is a nanosecond: about a millisecond.
+/// A tick is two to this power of nanoseconds: about a millisecond.
 const TICK_BITS: u32 = 20;
 
-/// Ticks in a turn of the wheel: more than four seconds.
+/// Ticks in one turn of the wheel, which takes more than four seconds.
 const WHEEL_SLOTS: u64 = 4_096;
 
 /// Endpoints by when they are due.
 #[derive(Debug)]
-pub(super) struct TimingWheel {
+pub(crate) struct TimingWheel {
     epoch: Instant,
-    /// The tick that has come.
+    /// The current tick.
     tick: u64,
-    /// What was due in it when it came, the first last.
+    /// Entries that were due in it when it began, the first last.
     current: Vec<WheelEntry>,
-    /// What has since been found to be due in it, or before.
+    /// Entries that were inserted since and are due in it, or before.
     overdue: BinaryHeap<Reverse<WheelEntry>>,
-    /// What is due in less than a turn after it, by tick; each place serves once in every turn.
+    /// Entries that are due less than a turn after it, by tick; each slot is used once in a turn.
     slots: Vec<WheelSlot>,
     slotted_entries: usize,
-    /// What is due later, by turn.
+    /// Entries that are due later, by turn.
     overflow: BTreeMap<u64, WheelSlot>,
 }
 
-/// When, in nanoseconds since the epoch, and who: one number, because it is compared so often.
+/// Nanoseconds since the epoch, and the endpoint: one number, because entries are compared often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct WheelEntry(u128);
 
-/// Entries in the order in which they came.
+/// Entries in the order of their insertion.
 #[derive(Debug, Default)]
 struct WheelSlot {
     first: Option<u64>,
@@ -46,8 +46,8 @@ struct WheelSlot {
 }
 
 impl TimingWheel {
-    /// An empty one; nothing in it is due before `epoch`.
-    pub(super) fn new(epoch: Instant) -> Self {
+    /// An empty wheel; nothing in it is due before `epoch`.
+    pub(crate) fn new(epoch: Instant) -> Self {
         let ring = (0..WHEEL_SLOTS).map(|_| WheelSlot::default()).collect();
         let (near, late, far) = (Vec::new(), BinaryHeap::new(), BTreeMap::new());
         Self {
@@ -61,12 +61,12 @@ impl TimingWheel {
         }
     }
 
-    pub(super) fn insert(&mut self, due: Instant, id: EndpointId) {
+    pub(crate) fn insert(&mut self, due: Instant, id: EndpointId) {
         self.insert_entry(WheelEntry::new(self.ns(due), id));
     }
 
-    /// Takes out the first, if it is due by `now`.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<(Instant, EndpointId)> {
+    /// Removes the first entry, if it is due by `now`.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Instant, EndpointId)> {
         let now_ns = self.ns(now);
         let first = loop {
             match self.first() {
@@ -86,7 +86,7 @@ impl TimingWheel {
         Some((self.at(first.ns()), first.id()))
     }
 
-    /// The first of the tick that has come.
+    /// The first entry of the current tick.
     fn first(&self) -> Option<WheelEntry> {
         let late = self.overdue.peek().map(|&Reverse(late)| late);
         match (self.current.last(), late) {
@@ -95,8 +95,8 @@ impl TimingWheel {
         }
     }
 
-    /// When the first is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    /// When the first entry is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let first = match self.first() {
             Some(first) => Some(first.ns()),
             None => {
@@ -126,7 +126,7 @@ impl TimingWheel {
         }
     }
 
-    /// Turns on by a tick, or over as many as there is nothing in, but not beyond `upto`.
+    /// Advances by one tick, or over all that are empty, but not beyond `target_tick`.
     fn advance(&mut self, target_tick: u64) {
         if self.slotted_entries == 0 {
             let turn = self.overflow.first_key_value().map(|(turn, _)| turn * WHEEL_SLOTS - 1);
@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// An entry so long after the present, or the present moved on by so much; in microseconds.
+    /// An entry this long after the present, or the present moved on by this much.
     #[derive(Clone, Copy, Debug)]
     enum WheelOperation {
         Add { after_us: u64 },

@@ -1,4 +1,7 @@
 //! How the traffic of a pool is divided among its tiers and their zones.
+//!
+//! Each tier takes its share by priority and health; inside it, zones share by weight under their
+//! capacity bounds (water filling).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,63 +18,65 @@ use crate::logic::steering::{
     SteeringVariant, UNBOUNDED_SHARE, WeightTotals, water_fill,
 };
 
-use super::pools::{PoolState, ZoneSubsets};
+use crate::logic::director::pools::roster::ZoneSubsets;
+use crate::logic::director::pools::zone::ZoneState;
+use crate::logic::director::pools::{PoolState, ZoneTiers};
 
-/// Which endpoints of a zone.
-pub(super) type SubsetSelector = fn(&ZoneSubsets) -> Option<&ZoneTargets>;
+/// Selects a subset of a zone's endpoints.
+pub(crate) type SubsetSelector = fn(&ZoneSubsets) -> Option<&ZoneTargets>;
 
-/// A weight of one under [`Policy::Weighted`], times the part of a zone that is healthy.
+/// A weight of one under [`SteeringPolicy::Weighted`], times the healthy part of a zone.
 const WEIGHT_SCALE: u64 = 1 << 20;
 
 /// The zones of a pool as its traffic is divided among them, at one moment.
-pub(super) struct TrafficSplit {
+pub(crate) struct TrafficSplit {
     spec: Arc<PoolSpec>,
-    variants: Vec<(SteeringVariant, Arc<[Vec<usize>]>)>,
+    variants: Vec<(SteeringVariant, ZoneTiers)>,
     zones: Vec<SplitZone>,
-    /// What is asked for, where capacity is stated and more than hardly anything is asked for.
+    /// The demand, where capacity is declared and the demand is measurable.
     demand: Option<PoolDemand>,
 }
 
 struct SplitZone {
-    built: ZoneSubsets,
+    subsets: ZoneSubsets,
     /// The share of its ramp, in thousandths.
     ramp: u32,
-    /// How long requests stay there, in seconds.
+    /// How long requests stay in the zone, in seconds.
     residence_s: f64,
 }
 
-/// What there is room for, in parts of [`WHOLE`]: by zone, and by region.
+/// The capacity that is left, in parts of [`FULL_SHARE`]: by zone, and by region.
 struct RemainingCapacity<'a> {
     zones: Vec<u64>,
     regions: BTreeMap<&'a str, u64>,
 }
 
 impl TrafficSplit {
-    pub(super) fn new(state: &mut PoolState, now: Instant) -> Self {
-        let spec = Arc::clone(&state.spec);
+    pub(crate) fn new(state: &mut PoolState, now: Instant) -> Self {
+        let spec = Arc::clone(state.spec());
         let length = spec.recovery.ramp;
         let demand = spec
             .has_declared_capacity()
-            .then(|| PoolDemand::sum(state.zones.iter().map(|zone| &zone.load)))
+            .then(|| PoolDemand::sum(state.zones().iter().map(ZoneState::load)))
             .filter(|demand| demand.rate_rps().is_some());
-        let zones = state.zones.iter_mut().map(|zone| SplitZone {
-            built: zone.subsets().clone(),
-            ramp: zone.ramp.share_permille(length, now),
-            residence_s: demand.map_or(0.0, |demand| demand.residence_s(&zone.load)),
+        let zones = state.zones_mut().iter_mut().map(|zone| SplitZone {
+            subsets: zone.roster_mut().subsets().clone(),
+            ramp: zone.ramp().share_permille(length, now),
+            residence_s: demand.map_or(0.0, |demand| demand.residence_s(zone.load())),
         });
         let zones = zones.collect();
-        let variants = spec.steer.variants().zip(state.tiers.iter().cloned()).collect();
+        let variants = spec.steer.variants().zip(state.tiers().iter().cloned()).collect();
         Self { zones, variants, demand, spec }
     }
 
-    pub(super) fn zone_subsets(&self) -> impl Iterator<Item = &ZoneSubsets> {
-        self.zones.iter().map(|part| &part.built)
+    pub(crate) fn zone_subsets(&self) -> impl Iterator<Item = &ZoneSubsets> {
+        self.zones.iter().map(|zone| &zone.subsets)
     }
 
-    /// Tiers of the first choice that anybody fits share the traffic; the others follow in their
-    /// order, for requests that have been everywhere else. Each way by itself: what is stated of
-    /// capacity is held against all that is asked for, as if all of it went this way.
-    pub(super) fn build_tiers(&self, variant: usize, selectors: &[SubsetSelector]) -> Vec<Tier> {
+    /// The tiers of a steering variant. The first of the `selectors` that has endpoints shares the
+    /// traffic; the others follow without a share, for requests that have been everywhere else.
+    /// Declared capacity is compared with the whole demand, as if all of it took this variant.
+    pub(crate) fn build_tiers(&self, variant: usize, selectors: &[SubsetSelector]) -> Vec<Tier> {
         let Some((variant, tiers)) = self.variants.get(variant) else { return Vec::new() };
         let has_endpoints =
             |choice: &SubsetSelector| self.zone_subsets().any(|built| choice(built).is_some());
@@ -84,7 +89,7 @@ impl TrafficSplit {
             .map(|zones| self.tier_level(variant, zones, first_selector, &mut capacity))
             .collect();
         let shares = steering::tier_shares(&levels, self.spec.steer.overprovisioning, FULL_SHARE);
-        // Filled once more: what each tier really gets leaves room for the next.
+        // Filled once more: what each tier really receives leaves capacity for the next.
         let mut capacity = self.remaining_capacity(weigh_zone);
         let mut assembled = Vec::new();
         for (position, selector) in selectors.iter().enumerate().skip(first) {
@@ -93,11 +98,11 @@ impl TrafficSplit {
                 let serving: SmallVec<[usize; 4]> = zones
                     .iter()
                     .copied()
-                    .filter(|&zone| selector(&self.zones[zone].built).is_some())
+                    .filter(|&zone| selector(&self.zones[zone].subsets).is_some())
                     .collect();
                 let weights = self.split_share(variant, &serving, *selector, share, &mut capacity);
                 let cells = serving.iter().zip(weights).filter_map(|(&zone, weight)| {
-                    selector(&self.zones[zone].built).map(|cell| (cell.clone(), weight))
+                    selector(&self.zones[zone].subsets).map(|cell| (cell.clone(), weight))
                 });
                 let cells: Vec<(ZoneTargets, u64)> = cells.collect();
                 if !cells.is_empty() {
@@ -109,12 +114,12 @@ impl TrafficSplit {
     }
 
     /// Panic: all endpoints that are not drained, by their declared weights.
-    pub(super) fn panic_tiers(&self, variant: usize, state: &PoolState) -> Vec<Tier> {
+    pub(crate) fn panic_tiers(&self, variant: usize, state: &PoolState) -> Vec<Tier> {
         let Some((_, tiers)) = self.variants.get(variant) else { return Vec::new() };
         let cells: Vec<Vec<(ZoneTargets, u64)>> = tiers
             .iter()
             .map(|zones| {
-                let cells = zones.iter().filter_map(|&zone| state.zones[zone].undrained_cell());
+                let cells = zones.iter().filter_map(|&zone| state.zone(zone).roster().undrained());
                 cells.map(|cell| (cell.clone(), cell.weight())).collect()
             })
             .collect();
@@ -128,11 +133,10 @@ impl TrafficSplit {
         tiers.map(|(cells, share)| Tier::new(share, cells)).collect()
     }
 
-    /// What each zone can take of the demand by its own statement, in parts of [`WHOLE`]; empty where
-    /// nothing is stated.
-    pub(super) fn capacity_bounds(&self) -> Vec<u64> {
-        let serving_subset: SubsetSelector =
-            |zone| zone.eligible.as_ref().or(zone.suspects.as_ref());
+    /// What each zone can take of the demand by its declared capacity, in parts of [`FULL_SHARE`];
+    /// empty where none is declared.
+    pub(crate) fn capacity_bounds(&self) -> Vec<u64> {
+        let serving_subset: SubsetSelector = |zone| zone.eligible().or(zone.suspects());
         let Some(capacity) = self.remaining_capacity(|zone| weigh_subset(zone, serving_subset))
         else {
             return Vec::new();
@@ -177,8 +181,8 @@ impl TrafficSplit {
         Some(RemainingCapacity { zones, regions })
     }
 
-    /// The suspected and the doubted count as healthy where their tier has anything better: one among
-    /// others moves nothing to the next tier; a tier that has only such moves all.
+    /// The level of a tier. Suspects and doubted endpoints count as healthy where the tier has anything
+    /// better: one among others moves nothing to the next tier, a tier of suspects alone moves all.
     fn tier_level<'s>(
         &'s self,
         variant: &SteeringVariant,
@@ -188,7 +192,7 @@ impl TrafficSplit {
     ) -> PriorityLevel {
         let is_weighted =
             *variant == SteeringVariant::Policy(SteeringPolicy::Weighted) && zones.len() > 1;
-        let serves = zones.iter().any(|&zone| selector(&self.zones[zone].built).is_some());
+        let serves = zones.iter().any(|&zone| selector(&self.zones[zone].subsets).is_some());
         let (mut total, mut healthy) = (0, 0);
         for &zone in zones {
             let sum = weigh_subset(&self.zones[zone], selector);
@@ -214,7 +218,7 @@ impl TrafficSplit {
         level
     }
 
-    /// What these zones can take together.
+    /// What these zones can take together, in parts of [`FULL_SHARE`].
     fn capacity_bound(&self, zones: &[usize], capacity: Option<&RemainingCapacity<'_>>) -> u64 {
         let Some(capacity) = capacity else { return UNBOUNDED_SHARE };
         let mut regions: BTreeMap<&str, u64> = BTreeMap::new();
@@ -228,8 +232,8 @@ impl TrafficSplit {
         regions.iter().map(bound).fold(0, u64::saturating_add)
     }
 
-    /// The weights of `zones` inside their tier, which gets `share`; what they take of the room for
-    /// it is gone. Without bounds these are the weights of what serves.
+    /// The weights of `zones` inside their tier, which receives `share`. What they take is subtracted
+    /// from `capacity`; without bounds these are the weights of what serves.
     fn split_share<'s>(
         &'s self,
         variant: &SteeringVariant,
@@ -274,10 +278,10 @@ impl TrafficSplit {
         zone_shares
     }
 
-    /// What a zone weighs among those of its tier.
+    /// The weight of a zone among those of its tier.
     fn zone_weight(&self, variant: &SteeringVariant, zone: usize, selector: SubsetSelector) -> u64 {
         let split_zone = &self.zones[zone];
-        let Some(cell) = selector(&split_zone.built) else { return 0 };
+        let Some(cell) = selector(&split_zone.subsets) else { return 0 };
         if *variant != SteeringVariant::Policy(SteeringPolicy::Weighted) {
             return scale_by_ramp(cell.weight(), split_zone.ramp);
         }
@@ -291,14 +295,17 @@ impl TrafficSplit {
 }
 
 fn weigh_subset(split_zone: &SplitZone, selector: SubsetSelector) -> WeightTotals {
-    let subsets = &split_zone.built;
+    let subsets = &split_zone.subsets;
     let of = |cell: Option<&ZoneTargets>| cell.map_or(0, ZoneTargets::weight);
-    let (open, suspects) = (of(subsets.eligible.as_ref()), of(subsets.suspects.as_ref()));
+    let (open, suspects) = (of(subsets.eligible()), of(subsets.suspects()));
     let weight = if open > 0 { open + suspects } else { suspects.max(of(selector(subsets))) };
-    WeightTotals { total: subsets.known_capacity, healthy: scale_by_ramp(weight, split_zone.ramp) }
+    WeightTotals {
+        total: subsets.known_capacity(),
+        healthy: scale_by_ramp(weight, split_zone.ramp),
+    }
 }
 
-/// `of` of `whole` of an amount; none of nothing.
+/// The part `of` / `whole` of an amount; zero of an empty whole.
 fn proportion(amount: u64, of: u64, whole: u64) -> u64 {
     (u128::from(amount) * u128::from(of)).checked_div(u128::from(whole)).unwrap_or(0) as u64
 }

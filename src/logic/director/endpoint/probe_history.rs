@@ -1,30 +1,31 @@
-//! The last probes of an endpoint, in little room: there may be a hundred thousand of them.
+//! The latest probe results of an endpoint, packed: there may be a hundred thousand endpoints.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::model::outcome::{Failure, ProbeOutcome};
 
 /// Probe results that are kept for `explain` and the API.
-pub(super) const PROBE_HISTORY_LEN: usize = 6;
+pub(crate) const PROBE_HISTORY_LEN: usize = 6;
 
 /// A ring of probe results.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ProbeHistory {
+pub(crate) struct ProbeHistory {
     next_index: u8,
     probes: [Option<ProbeRecord>; PROBE_HISTORY_LEN],
 }
 
 #[derive(Clone, Copy, Debug)]
 struct ProbeRecord {
-    /// Its start in microseconds since the director's epoch, times [`PROBES`], and its number.
+    /// Its start in microseconds since the director's epoch, times [`MAX_PROBES_PER_POOL`], plus its
+    /// index.
     started: u64,
     outcome: CompactOutcome,
 }
 
-/// More probes than a pool may have.
+/// No pool may have more probes than this.
 const MAX_PROBES_PER_POOL: u64 = 16;
 
-/// [`Outcome`] with latencies in microseconds, up to an hour.
+/// [`ProbeOutcome`] with latencies in microseconds, up to an hour.
 #[derive(Clone, Copy, Debug)]
 enum CompactOutcome {
     Pass { latency_us: u32 },
@@ -34,7 +35,7 @@ enum CompactOutcome {
 }
 
 impl ProbeHistory {
-    pub(super) fn push(&mut self, since_epoch: Duration, probe: u8, outcome: ProbeOutcome) {
+    pub(crate) fn push(&mut self, since_epoch: Duration, probe: u8, outcome: ProbeOutcome) {
         let us = |latency: Duration| u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         let outcome = match outcome {
             ProbeOutcome::Pass { latency } => CompactOutcome::Pass { latency_us: us(latency) },
@@ -50,8 +51,8 @@ impl ProbeHistory {
         self.next_index = (self.next_index + 1) % PROBE_HISTORY_LEN as u8;
     }
 
-    /// What the fastest of the probes that passed took.
-    pub(super) fn min_latency(&self) -> Option<Duration> {
+    /// The duration of the fastest probe that passed.
+    pub(crate) fn min_latency(&self) -> Option<Duration> {
         let latency = |probe: &ProbeRecord| match probe.outcome {
             CompactOutcome::Pass { latency_us } | CompactOutcome::Degraded { latency_us } => {
                 Some(latency_us)
@@ -62,8 +63,8 @@ impl ProbeHistory {
         min_latency_us.map(|us| Duration::from_micros(us.into()))
     }
 
-    /// Start, number and outcome of each, oldest first.
-    pub(super) fn iter(
+    /// Start, index and outcome of each probe, oldest first.
+    pub(crate) fn iter(
         &self,
         epoch: Instant,
     ) -> impl Iterator<Item = (Instant, u8, ProbeOutcome)> + '_ {
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn endpoint_state_stays_within_its_size_limit() {
         assert!(size_of::<ProbeHistory>() <= 136, "{}", size_of::<ProbeHistory>());
-        let endpoint = size_of::<crate::logic::director::endpoint::EndpointState>();
+        let endpoint = size_of::<crate::logic::director::endpoint::EndpointMachine>();
         assert!(endpoint <= 576, "{endpoint}");
     }
 

@@ -1,24 +1,24 @@
-//! Whether what is left can carry what an operator wants to take away.
+//! Whether the rest of a pool can carry the traffic of what an operator wants to drain.
 
-use crate::logic::orders::{OperatorOrder, OrderedEndpoint};
+use crate::logic::model::selector::TopologySelector;
+use crate::logic::orders::OperatorOrder;
 use crate::logic::overload::remaining_capacity::{PoolCapacity, in_flight_limit};
 
-use super::Director;
-use super::endpoint::EndpointState;
-use super::pools::PoolState;
-use crate::logic::model::selector::TopologySelector;
+use super::ordered_endpoint;
+use crate::logic::director::Director;
+use crate::logic::director::endpoint::EndpointMachine;
+use crate::logic::director::pools::PoolState;
 
-/// What of a pool is left, and what is not.
+/// What a drain takes from a pool, and what it leaves. Endpoints that are drained already are in
+/// neither part.
 #[derive(Clone, Copy, Debug, Default)]
 struct DrainImpact {
     all: u32,
     weight: u64,
-    /// Endpoints that are to be drained, and of these who serves.
     lost: u32,
     lost_serving: u32,
     lost_weight: u64,
     lost_in_flight: u32,
-    /// Who is not drained then, and of these who serves.
     remaining: u32,
     remaining_serving: u32,
     remaining_weight: u64,
@@ -26,10 +26,11 @@ struct DrainImpact {
 }
 
 impl Director {
-    /// Why this is not to be drained: too little of a pool would be left. One reason for each.
+    /// Why the selected endpoints must not be drained: one reason for each pool of which too little
+    /// would be left.
     pub(super) fn shortages(&self, selector: &TopologySelector, pool: Option<&str>) -> Vec<String> {
         let is_selected_pool =
-            |state: &&PoolState| pool.is_none_or(|name| *state.spec.name == *name);
+            |state: &&PoolState| pool.is_none_or(|name| *state.spec().name == *name);
         self.pools
             .iter()
             .filter(is_selected_pool)
@@ -38,7 +39,7 @@ impl Director {
     }
 
     fn shortage(&self, state: &PoolState, selector: &TopologySelector) -> Option<String> {
-        let name = &state.spec.name;
+        let name = &state.spec().name;
         let impact = self.drain_impact(state, selector);
         if impact.lost == 0 {
             return None;
@@ -49,7 +50,7 @@ impl Director {
                 impact.all
             ));
         }
-        // What serves nobody can be taken away.
+        // What does not serve can be taken away.
         if impact.lost_serving == 0 {
             return None;
         }
@@ -62,7 +63,7 @@ impl Director {
                 impact.lost_serving
             ));
         }
-        let panic_percent = state.spec.eviction.panic_percent;
+        let panic_percent = state.spec().eviction.panic_percent;
         if impact.remaining_serving * 100 < panic_percent * impact.all {
             return Some(format!(
                 "pool {name}: {figures}, less than `evict.panic_percent` ({panic_percent} %)"
@@ -83,37 +84,38 @@ impl Director {
             remaining_weight: impact.remaining_weight,
             lost_in_flight: impact.lost_in_flight,
             remaining_in_flight: impact.remaining_in_flight,
-            remaining_limit: in_flight_limit(&state.spec, u64::from(impact.remaining_serving)),
+            remaining_limit: in_flight_limit(state.spec(), u64::from(impact.remaining_serving)),
         };
         capacity.shortage(1.0)
     }
 
     fn drain_impact(&self, state: &PoolState, selector: &TopologySelector) -> DrainImpact {
         let mut impact = DrainImpact::default();
-        for endpoint in state.members.iter().filter_map(|id| self.endpoints.get(*id)) {
-            let weight = u64::from(endpoint.location.weight);
-            let (serves, in_flight) = (u32::from(endpoint.can_serve()), endpoint.stats.in_flight());
+        for endpoint in state.members().iter().filter_map(|id| self.endpoints.get(*id)) {
+            let weight = u64::from(endpoint.location().weight());
+            let (serves, in_flight) =
+                (u32::from(endpoint.can_serve()), endpoint.stats().in_flight());
             impact.all += 1;
             impact.weight += weight;
-            if self.is_drain_ordered(endpoint, state) {
+            if self.is_drain_ordered(endpoint) {
                 continue;
             }
-            let (count, serving, serving_weight, in_flight_sum) =
-                if is_selected(endpoint, state, selector) {
-                    (
-                        &mut impact.lost,
-                        &mut impact.lost_serving,
-                        &mut impact.lost_weight,
-                        &mut impact.lost_in_flight,
-                    )
-                } else {
-                    (
-                        &mut impact.remaining,
-                        &mut impact.remaining_serving,
-                        &mut impact.remaining_weight,
-                        &mut impact.remaining_in_flight,
-                    )
-                };
+            let (count, serving, serving_weight, in_flight_sum) = if is_selected(endpoint, selector)
+            {
+                (
+                    &mut impact.lost,
+                    &mut impact.lost_serving,
+                    &mut impact.lost_weight,
+                    &mut impact.lost_in_flight,
+                )
+            } else {
+                (
+                    &mut impact.remaining,
+                    &mut impact.remaining_serving,
+                    &mut impact.remaining_weight,
+                    &mut impact.remaining_in_flight,
+                )
+            };
             *count += 1;
             *serving += serves;
             *serving_weight += weight * u64::from(serves);
@@ -123,17 +125,17 @@ impl Director {
     }
 
     /// Whether it is drained, or about to be.
-    fn is_drain_ordered(&self, endpoint: &EndpointState, state: &PoolState) -> bool {
-        self.orders.drains_for(ordered_endpoint(endpoint, state)).next().is_some()
+    fn is_drain_ordered(&self, endpoint: &EndpointMachine) -> bool {
+        self.orders().drains_for(ordered_endpoint(endpoint)).next().is_some()
     }
 
-    /// What does not serve, whoever is drained now.
+    /// Describes the endpoints that do not serve, or are drained, apart from those selected.
     fn describe_unavailable(&self, state: &PoolState, selector: &TopologySelector) -> String {
-        let members = state.members.iter().filter_map(|id| self.endpoints.get(*id));
+        let members = state.members().iter().filter_map(|id| self.endpoints.get(*id));
         let (mut orders, mut down) = (Vec::new(), 0);
-        for endpoint in members.filter(|endpoint| !is_selected(endpoint, state, selector)) {
+        for endpoint in members.filter(|endpoint| !is_selected(endpoint, selector)) {
             let drains: Vec<&OperatorOrder> =
-                self.orders.drains_for(ordered_endpoint(endpoint, state)).collect();
+                self.orders().drains_for(ordered_endpoint(endpoint)).collect();
             down += u32::from(drains.is_empty() && !endpoint.can_serve());
             for order in drains {
                 let description = format!("{} is drained (order {})", order.scope, order.id);
@@ -151,19 +153,7 @@ impl Director {
     }
 }
 
-fn ordered_endpoint<'a>(endpoint: &'a EndpointState, state: &'a PoolState) -> OrderedEndpoint<'a> {
-    OrderedEndpoint {
-        pool: &state.spec.name,
-        locality: &state.zones[endpoint.location.zone].place,
-        address: endpoint.address,
-    }
-}
-
-fn is_selected(endpoint: &EndpointState, state: &PoolState, selector: &TopologySelector) -> bool {
-    let place = &state.zones[endpoint.location.zone].place;
-    match selector {
-        TopologySelector::Endpoint(address) => *address == endpoint.address,
-        TopologySelector::Zone(zone) => zone == place,
-        TopologySelector::Region(region) => *region == place.region,
-    }
+fn is_selected(endpoint: &EndpointMachine, selector: &TopologySelector) -> bool {
+    let zone = endpoint.location().zone();
+    selector.covers(&endpoint.pool().zones[zone].locality, endpoint.address())
 }
