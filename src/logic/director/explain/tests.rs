@@ -1,4 +1,5 @@
 use super::*;
+use crate::logic::director::EvictionBudget;
 
 use std::time::Duration;
 

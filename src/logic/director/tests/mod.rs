@@ -1,4 +1,4 @@
-//! The director by hand: what is handed in, and what it says.
+//! Tests of the director with hand-made inputs and time.
 
 mod basics;
 mod health_import;
@@ -9,13 +9,17 @@ mod suspects;
 mod traffic;
 mod zones;
 
+use std::net::SocketAddr;
 use std::ops::DerefMut;
+use std::time::Duration;
 
 use super::*;
+use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::model::id::Locality;
-use crate::logic::model::outcome::FailureReason;
+use crate::logic::model::outcome::{FailureReason, ProbeOutcome};
 use crate::logic::model::snapshot::{EndpointStats, PoolView};
-use crate::logic::model::topology::{CorrelationSpec, EndpointSpec, ZoneSpec};
+use crate::logic::model::topology::{CorrelationSpec, EndpointSpec, PoolSpec, ZoneSpec};
+use crate::logic::probing::probe_schedule::ProbeTrigger;
 
 pub(in crate::logic::director) const REFUSED: ProbeOutcome =
     ProbeOutcome::Fail(Failure::connect(FailureReason::Refused));

@@ -347,7 +347,7 @@ fn freenet_3210_recovered_and_added_endpoints_ramp_up() {
     }
     let share = |rig: &Rig, port| {
         let endpoint = rig.director.endpoints.get(rig.id(port)).expect("known");
-        endpoint.ramp.share_permille(RecoverySpec::default().ramp, rig.now)
+        endpoint.ramp().ramp().share_permille(RecoverySpec::default().ramp, rig.now)
     };
     assert!(share(&rig, 1) < FULL_SHARE_PERMILLE / 5);
     rig.configure(pool(&[("r/a", &[1, 2, 3])]));
