@@ -47,8 +47,8 @@ struct DirectorHarness {
 }
 
 impl DirectorDriver for DirectorHarness {
-    fn director(&mut self) -> impl DerefMut<Target = Director> {
-        &mut self.director
+    fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
+        Some(&mut self.director)
     }
 
     fn now(&self) -> Instant {

@@ -158,8 +158,9 @@ pub struct PortReservation {
 }
 
 impl PortReservation {
-    /// Reserves `address` for listeners of this user that [`listen_on_reserved`] opens. While none of
-    /// them is open, connections are refused. Without `SO_REUSEADDR`, so that any other bind fails.
+    /// Reserves `address` for listeners of this user that [`listen_on_reserved`] opens. While none
+    /// of them is open, connections are refused. Without `SO_REUSEADDR`, so that any other bind
+    /// fails.
     ///
     /// # Errors
     /// The kernel's error: address in use, address not available, or permission denied.

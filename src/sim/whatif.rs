@@ -196,8 +196,8 @@ struct Forecast {
 }
 
 impl DirectorDriver for Forecast {
-    fn director(&mut self) -> impl DerefMut<Target = Director> {
-        &mut self.director
+    fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
+        Some(&mut self.director)
     }
 
     fn now(&self) -> Instant {

@@ -1,5 +1,5 @@
-//! Checks that need no load: the rules of the house, the configuration, the commands, and properties
-//! of parsers over arbitrary bytes.
+//! Checks that need no load: the rules of the house, the configuration, the commands, and
+//! properties of parsers over arbitrary bytes.
 
 #[path = "../support/mod.rs"]
 mod support;

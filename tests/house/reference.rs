@@ -1,5 +1,5 @@
-//! The reference pages of the book are generated from the program. `GAPLESS_UPDATE_REFERENCE=1 cargo
-//! test --test house reference` writes them; without the variable the test compares them.
+//! The reference pages of the book are generated from the program. `GAPLESS_UPDATE_REFERENCE=1
+//! cargo test --test house reference` writes them; without the variable the test compares them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::app::dataplane::shared::{EndpointAbort, WorkerCommand, WorkerEvidence, WorkerReport};
 use crate::app::ops::event_log;
-use crate::logic::director::{Director, Event, Input, Output, ProbeTicket};
+use crate::logic::director::{Director, DirectorDriver, Event, Input, Output, ProbeTicket};
 use crate::logic::drill::DrillId;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
@@ -121,23 +121,14 @@ struct DirectorTurn<'a> {
     tag: Option<DrillId>,
 }
 
-impl DirectorTurn<'_> {
+impl DirectorDriver for DirectorTurn<'_> {
     fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
         let directors = self.control.admin_state.directors.borrow_mut();
         RefMut::filter_map(directors, |directors| directors.get_mut(self.tag)).ok()
     }
 
-    fn drain_outputs(&mut self) {
-        loop {
-            let Some(output) = self.director().and_then(|mut one| one.poll_output()) else {
-                return;
-            };
-            let is_publication = matches!(output, Output::Publish(_));
-            self.apply_output(output);
-            if is_publication && let Some(mut director) = self.director() {
-                director.handle(Input::Published, Instant::now());
-            }
-        }
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 
     fn apply_output(&mut self, output: Output) {
@@ -167,14 +158,9 @@ impl DirectorTurn<'_> {
 impl ControlLoop {
     /// Runs one turn of every director: what is due by now, then all outputs.
     pub(super) fn drive_directors(&mut self) {
-        let now = Instant::now();
         let tags = self.admin_state.directors.borrow().tags();
         for tag in tags.into_iter().flatten() {
-            let mut turn = DirectorTurn { control: self, tag };
-            if let Some(mut director) = turn.director() {
-                director.handle_timeout(now);
-            }
-            turn.drain_outputs();
+            DirectorTurn { control: self, tag }.drive();
         }
         self.record_drill_progress();
     }

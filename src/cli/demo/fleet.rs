@@ -20,7 +20,8 @@ const START_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const START_LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Held from the choice of the ports until all of them are open, so that two demos that start at
-/// once choose different ones. An abstract Unix socket leaves no file behind and ends with its process.
+/// once choose different ones. An abstract Unix socket leaves no file behind and ends with its
+/// process.
 #[must_use = "the lock is released when it is dropped"]
 pub(super) struct StartLock {
     _socket: UnixListener,

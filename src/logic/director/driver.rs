@@ -14,9 +14,10 @@ pub trait DirectorDriver {
     /// Outputs of one turn at most; the rest is left for the next turn.
     const MAX_TURN_OUTPUTS: usize = usize::MAX;
 
-    /// The director. The guard is released before an output is applied, so that
-    /// [`DirectorDriver::apply_output`] may borrow the director again.
-    fn director(&mut self) -> impl DerefMut<Target = Director>;
+    /// The director; `None` if an output has ended it, as that of a drill may be. The guard is
+    /// released before an output is applied, so that [`DirectorDriver::apply_output`] may borrow
+    /// the director again.
+    fn director(&mut self) -> Option<impl DerefMut<Target = Director>>;
 
     /// The driver's clock: real or simulated.
     fn now(&self) -> Instant;
@@ -28,19 +29,25 @@ pub trait DirectorDriver {
     /// Runs one turn: what is due by now, then all outputs.
     fn drive(&mut self) {
         let now = self.now();
-        self.director().handle_timeout(now);
+        if let Some(mut director) = self.director() {
+            director.handle_timeout(now);
+        }
         self.drain_outputs();
     }
 
     /// Applies the outputs of inputs that were handed in; timers are left alone.
     fn drain_outputs(&mut self) {
         for _ in 0..Self::MAX_TURN_OUTPUTS {
-            let Some(output) = self.director().poll_output() else { return };
+            let Some(output) = self.director().and_then(|mut one| one.poll_output()) else {
+                return;
+            };
             let is_publication = matches!(output, Output::Publish(_));
             self.apply_output(output);
             if is_publication {
                 let now = self.now();
-                self.director().handle(Input::Published, now);
+                if let Some(mut director) = self.director() {
+                    director.handle(Input::Published, now);
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! From a probe's result or a request's failure to the evidence that it is, and to its consequences.
+//! From a probe's result or a request's failure to the evidence that it is, and to its
+//! consequences.
 
 use std::time::Instant;
 

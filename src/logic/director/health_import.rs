@@ -1,4 +1,5 @@
-//! Taking over from another process: its health states are applied, and confirmed by probes at once.
+//! Taking over from another process: its health states are applied, and confirmed by probes at
+//! once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,8 +40,8 @@ impl Director {
         HealthExport { pools: self.pools.iter().map(pool).collect() }
     }
 
-    /// Whether every pool can serve, or all that there is to know of it is known: for a process that
-    /// takes over, the time to take requests.
+    /// Whether every pool can serve, or all that there is to know of it is known: for a process
+    /// that takes over, the time to take requests.
     pub fn is_ready_to_serve(&self) -> bool {
         let mut counts = self.pools.iter().map(PoolState::counts);
         counts.all(|counts| counts.serving() > 0 || counts.known() == counts.all())

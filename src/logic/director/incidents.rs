@@ -11,8 +11,8 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 
 impl Director {
-    /// Records a change of a verdict: `times` are the last good evidence, the begin of this one, and
-    /// now.
+    /// Records a change of a verdict: `times` are the last good evidence, the begin of this one,
+    /// and now.
     pub(super) fn record_incident(
         &mut self,
         subject: &Arc<IncidentSubject>,

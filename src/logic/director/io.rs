@@ -72,9 +72,10 @@ pub enum Output {
     },
     /// Store this snapshot; then hand in [`Input::Published`].
     Publish(Arc<Snapshot>),
-    /// The verdict on the endpoint or its zone is down: close the endpoint's idle connections, and send
-    /// waiting requests again if the failure is one of the connection. Comes after the snapshot that no
-    /// longer holds the endpoint; never in panic, when there is nowhere better to go.
+    /// The verdict on the endpoint or its zone is down: close the endpoint's idle connections, and
+    /// send waiting requests again if the failure is one of the connection. Comes after the
+    /// snapshot that no longer holds the endpoint; never in panic, when there is nowhere better to
+    /// go.
     AbortRequests {
         endpoint: EndpointId,
         /// The failure that made the verdict.
@@ -84,8 +85,8 @@ pub enum Output {
     /// snapshot that no longer holds the endpoint.
     Drained {
         endpoint: EndpointId,
-        /// The deadline of the drain has passed: end tunnels and running responses, and send waiting
-        /// requests again if they are repeatable.
+        /// The deadline of the drain has passed: end tunnels and running responses, and send
+        /// waiting requests again if they are repeatable.
         is_deadline_passed: bool,
     },
     Event(Event),

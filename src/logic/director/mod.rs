@@ -1,9 +1,9 @@
 //! The machine that owns health, steering and the ledger, and performs no I/O itself.
 //!
-//! Its driver hands in what happened ([`Director::handle`], [`Director::handle_timeout`]), drains the
-//! effects ([`Director::poll_output`]) and sleeps until [`Director::poll_timeout`]; [`DirectorDriver`]
-//! is that loop. All inputs handed in before the outputs are drained are one turn: however many
-//! verdicts fall in it, one snapshot is published.
+//! Its driver hands in what happened ([`Director::handle`], [`Director::handle_timeout`]), drains
+//! the effects ([`Director::poll_output`]) and sleeps until [`Director::poll_timeout`];
+//! [`DirectorDriver`] is that loop. All inputs handed in before the outputs are drained are one
+//! turn: however many verdicts fall in it, one snapshot is published.
 //!
 //! The director composes machines whose fields are private: one per endpoint ([`endpoint`]), the
 //! failure ratios and trials ([`outlier`]), the verdicts on zones ([`zones`]), the probe scheduler
@@ -150,8 +150,8 @@ impl Director {
         }
     }
 
-    /// Does what is due: evaluates live counters, moves drains and ramps on, samples loads and starts
-    /// probes.
+    /// Does what is due: evaluates live counters, moves drains and ramps on, samples loads and
+    /// starts probes.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.run_outlier_checks(now);

@@ -1,7 +1,7 @@
 //! When requests that wait at an endpoint are told to leave it.
 //!
-//! Requests at an endpoint that has answered no (refused, reset) leave at once. Those at a silent one
-//! leave when another endpoint of the pool is known to live; see
+//! Requests at an endpoint that has answered no (refused, reset) leave at once. Those at a silent
+//! one leave when another endpoint of the pool is known to live; see
 //! [`super::pools::deferred_aborts`]. Some endpoints are probed for that at once.
 
 use std::time::Instant;

@@ -33,9 +33,9 @@ const BUCKETS: usize = 128;
 
 /// The recent latencies of a pool, as counts in logarithmic buckets (relative error at most 19 %).
 ///
-/// Gives two bounds, both between the pool's [`StallBounds`]. The stall bound, three times the 99.9th
-/// percentile: a request that waits longer is a reason to look. The slow bound, twelve times the
-/// 99th percentile: one that waits longer is as good as failed.
+/// Gives two bounds, both between the pool's [`StallBounds`]. The stall bound, three times the
+/// 99.9th percentile: a request that waits longer is a reason to look. The slow bound, twelve times
+/// the 99th percentile: one that waits longer is as good as failed.
 #[derive(Clone, Debug)]
 pub struct LatencyWindow {
     counts: [u32; BUCKETS],
@@ -106,8 +106,8 @@ impl LatencyWindow {
         self.slow.max(self.stall).max(self.bounds.floor).min(self.bounds.ceiling)
     }
 
-    /// The age of the oldest unanswered request of an endpoint at which it gets none that must not run
-    /// twice, while there is another: hardly an answer takes as long.
+    /// The age of the oldest unanswered request of an endpoint at which it gets none that must not
+    /// run twice, while there is another: hardly an answer takes as long.
     pub fn nonrepeatable_bound(&self) -> Duration {
         (self.stall / STALL_MULTIPLIER).min(self.bounds.ceiling)
     }

@@ -175,8 +175,8 @@ impl FailureRatioTest {
         std::mem::take(&mut self.recent)
     }
 
-    /// A part of what was tried of late is explained by the verdict on who failed: it is no excuse for
-    /// others.
+    /// A part of what was tried of late is explained by the verdict on who failed: it is no excuse
+    /// for others.
     pub fn exclude(&mut self, part: DecayedCounts, now: Instant) {
         self.decay(now);
         self.recent = self.recent.minus(part);

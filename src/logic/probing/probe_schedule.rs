@@ -131,8 +131,8 @@ impl ProbeTimer {
     /// pause of the endpoint must not count three times.
     ///
     /// While the endpoint is down no round trip is learnt, as RFC 6298 learns none from a segment
-    /// that was sent twice (Karn's algorithm): a probe that waited in a stopped process until it ran
-    /// again measures the failure.
+    /// that was sent twice (Karn's algorithm): a probe that waited in a stopped process until it
+    /// ran again measures the failure.
     pub fn finish(
         &mut self,
         trigger: ProbeTrigger,
@@ -201,7 +201,8 @@ impl ProbeTimer {
         }
     }
 
-    /// Moves the next start of the steady row to `phase` (a share in 0..1 of the interval) from now.
+    /// Moves the next start of the steady row to `phase` (a share in 0..1 of the interval) from
+    /// now.
     pub fn set_phase(&mut self, now: Instant, phase: f64, interval: Duration) {
         self.regular.due = Some(now + interval.mul_f64(phase));
     }

@@ -1,13 +1,15 @@
 //! The plan of one request: which attempt comes next, and when the request is over.
 //!
-//! [`RequestPlan`] is the only place that decides on resends and hedges. It does no I/O and reads no
-//! clock: its driver reports what an attempt met and carries out the [`Decision`]. The request path
-//! and the simulator drive the same plan, so that a prediction applies the rules of production.
+//! [`RequestPlan`] is the only place that decides on resends and hedges. It does no I/O and reads
+//! no clock: its driver reports what an attempt met and carries out the [`Decision`]. The request
+//! path and the simulator drive the same plan, so that a prediction applies the rules of
+//! production.
 //!
 //! The rules: a request that may have reached an endpoint is sent again only if it is idempotent
-//! (RFC 9110 9.2.2) and its body is still buffered; one that did not reach an endpoint may always be
-//! sent again. A hedge (Dean and Barroso, "The Tail at Scale", 2013) covers silence before any
-//! verdict; the retry budget pays for it, so that a pool that is slow as a whole is not loaded twice.
+//! (RFC 9110 9.2.2) and its body is still buffered; one that did not reach an endpoint may always
+//! be sent again. A hedge (Dean and Barroso, "The Tail at Scale", 2013) covers silence before any
+//! verdict; the retry budget pays for it, so that a pool that is slow as a whole is not loaded
+//! twice.
 
 use std::time::Duration;
 
@@ -231,8 +233,8 @@ impl RequestPlan {
     /// How long the connection of the attempt that has just started may take to open.
     ///
     /// While there are alternatives, no longer than the stall bound: nothing has been sent, so that
-    /// any request may go elsewhere. A lost SYN is retransmitted after 1 s only (RFC 6298 2.1), and a
-    /// dead host does not answer at all. After [`FAST_CONNECT_ATTEMPTS`] all endpoints seem slow.
+    /// any request may go elsewhere. A lost SYN is retransmitted after 1 s only (RFC 6298 2.1), and
+    /// a dead host does not answer at all. After [`FAST_CONNECT_ATTEMPTS`] all endpoints seem slow.
     pub fn connect_timeout(
         &self,
         is_trial: bool,

@@ -1,7 +1,7 @@
 //! How long an attempt waits for its response head, and which side is at fault when none comes.
 //!
-//! Silence is reported at two bounds before the timeout: at the stall bound (another endpoint may be
-//! tried beside this one) and at the slow bound (the attempt counts as failed). The bounds start
+//! Silence is reported at two bounds before the timeout: at the stall bound (another endpoint may
+//! be tried beside this one) and at the slow bound (the attempt counts as failed). The bounds start
 //! when the whole request has been handed over. A timer that fires late extends the wait, because
 //! the response may lie unread in the socket buffer of a process that was not scheduled.
 
@@ -47,8 +47,8 @@ pub struct ResponseTimeout {
 
 #[derive(Debug)]
 enum AttemptPhase {
-    /// The request is being sent: `moved_bytes` of it until `since`. Its client has kept the attempt
-    /// waiting for `client_delay`.
+    /// The request is being sent: `moved_bytes` of it until `since`. Its client has kept the
+    /// attempt waiting for `client_delay`.
     Sending { since: Instant, moved_bytes: u64, client_delay: Duration },
     /// The whole request was handed over at `since`.
     Waiting { since: Instant },
@@ -123,8 +123,8 @@ impl WaitLimit {
 }
 
 impl AttemptTimeouts {
-    /// The waiting time that `moved_bytes` pay off. Each byte of a body is counted twice: when it is
-    /// read and when it is written.
+    /// The waiting time that `moved_bytes` pay off. Each byte of a body is counted twice: when it
+    /// is read and when it is written.
     fn credit_for(&self, moved_bytes: u64) -> Duration {
         match self.body_rate {
             0 => Duration::MAX,
@@ -234,8 +234,8 @@ impl ResponseTimeout {
         }
     }
 
-    /// Extends the wait if the timer fired late: at most [`MAX_EXTENSIONS`] times, and no timeout is
-    /// more than doubled by it.
+    /// Extends the wait if the timer fired late: at most [`MAX_EXTENSIONS`] times, and no timeout
+    /// is more than doubled by it.
     fn extend_if_late(&mut self, now: Instant) -> Option<Instant> {
         let lateness = now.saturating_duration_since(self.due);
         if lateness <= LATE_TIMER_THRESHOLD || self.extension_count >= MAX_EXTENSIONS {

@@ -1,6 +1,6 @@
-//! The terms of resends: what an endpoint may have seen of a request, which requests are repeatable,
-//! what a verdict does to requests in flight, and the budget. [`super::request_plan`] decides by
-//! them.
+//! The terms of resends: what an endpoint may have seen of a request, which requests are
+//! repeatable, what a verdict does to requests in flight, and the budget. [`super::request_plan`]
+//! decides by them.
 
 use std::time::{Duration, Instant};
 

@@ -114,8 +114,8 @@ impl Simulation {
 }
 
 impl DirectorDriver for Simulation {
-    fn director(&mut self) -> impl DerefMut<Target = Director> {
-        &mut self.director
+    fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
+        Some(&mut self.director)
     }
 
     fn now(&self) -> Instant {

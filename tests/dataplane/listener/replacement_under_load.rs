@@ -3,9 +3,9 @@
 //!
 //! wrk always has a request in flight on each of its connections. After a response with
 //! `connection: close` it opens another one and counts nothing (`http_should_keep_alive` in
-//! `response_complete`); any other end of a connection has cut off a request, and is a read error. So
-//! none may occur. One wrk keeps its connections. Another asks for a close with every request, so
-//! it opens new ones all the time, and counts each that is refused or reset.
+//! `response_complete`); any other end of a connection has cut off a request, and is a read error.
+//! So none may occur. One wrk keeps its connections. Another asks for a close with every request,
+//! so it opens new ones all the time, and counts each that is refused or reset.
 //!
 //! h2load opens no other connection after GOAWAY. It counts all requests planned for
 //! that connection as failed, although they were never sent: those not begun

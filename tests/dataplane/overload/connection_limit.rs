@@ -99,7 +99,8 @@ fn idle_http2_connection_gets_goaway_at_the_limit() {
     }
 }
 
-/// Whether there is a frame of this kind, if `bytes` begin within the first one's payload of settings.
+/// Whether there is a frame of this kind, if `bytes` begin within the first one's payload of
+/// settings.
 fn has_frame(bytes: &[u8], kind: u8) -> bool {
     bytes.windows(9).any(|head| head[..3] == [0, 0, 8] && head[3] == kind && head[4..9] == [0; 5])
 }

@@ -1,8 +1,8 @@
 //! Import cycles between files.
 //!
 //! An edge leads from a file to the file that defines what it names: `use` declarations and inline
-//! paths are resolved, and re-exports are followed to the definition. Edges between a module and its
-//! ancestors are left out. Tarjan's algorithm gives the strongly connected components.
+//! paths are resolved, and re-exports are followed to the definition. Edges between a module and
+//! its ancestors are left out. Tarjan's algorithm gives the strongly connected components.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -72,7 +72,7 @@ fn links_lead_to_files_and_headings() {
     for (path, text) in &documents {
         for target in link_targets(text) {
             let (file, heading) = target.split_once('#').unwrap_or((&target, ""));
-            let folder = Path::new(path).parent().unwrap_or(Path::new(""));
+            let folder = Path::new(path).parent().unwrap_or_else(|| Path::new(""));
             let file =
                 if file.is_empty() { PathBuf::from(path) } else { normalized(&folder.join(file)) };
             let page = documents.iter().find(|(other, _)| Path::new(other) == file);

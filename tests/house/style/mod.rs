@@ -1,4 +1,5 @@
-//! The rules of the house that a machine can check: layers, a pure core, import cycles, sizes, words.
+//! The rules of the house that a machine can check: layers, a pure core, import cycles, sizes,
+//! words.
 
 mod import_graph;
 mod layers;

@@ -1,5 +1,5 @@
-//! The table of admin routes: requests are dispatched by it, and `docs/reference/api.md` is generated
-//! from it.
+//! The table of admin routes: requests are dispatched by it, and `docs/reference/api.md` is
+//! generated from it.
 
 use super::drills::DRILLS_PATH;
 use super::orders::ORDERS_PATH;

@@ -8,8 +8,9 @@
 //!
 //! The request path uses neither: each worker has plain atomics of its own, which
 //! `dataplane/request_metrics.rs` sums up at scrape. The registry is also the recorder of the
-//! `metrics` facade. Rejected: `metrics-exporter-prometheus`. It cannot take samples of state, so its
-//! page needed others beside it, and it keeps single samples of histograms until the next scrape.
+//! `metrics` facade. Rejected: `metrics-exporter-prometheus`. It cannot take samples of state, so
+//! its page needed others beside it, and it keeps single samples of histograms until the next
+//! scrape.
 
 mod exposition;
 pub mod families;

@@ -151,7 +151,8 @@ impl EvidenceHistory {
         rare.held_until = Some(now + rare.flaps.record_down(recovery, now));
     }
 
-    /// Counts a verdict by traffic; gives the end of its hold, which is the configured one at least.
+    /// Counts a verdict by traffic; gives the end of its hold, which is the configured one at
+    /// least.
     pub(crate) fn begin_ejection(&mut self, recovery: &RecoverySpec, now: Instant) -> Instant {
         now + recovery.hold_down.max(self.rare_mut().flaps.record_down(recovery, now))
     }

@@ -1,10 +1,11 @@
-//! The state of one endpoint: what its probes, its requests, its zone and the protections add up to.
+//! The state of one endpoint: what its probes, its requests, its zone and the protections add up
+//! to.
 //!
-//! Inputs are evidence, the outlier test's decisions and the fall or return of the zone. Outputs are
-//! the verdict ([`EndpointState::verdict`]) and the one function that publishes it,
-//! [`EndpointState::eligibility`]. A variant carries exactly what can hold in it: an endpoint that its
-//! probes put down has no trials and no withheld verdict, one that never passed has not fallen with
-//! its zone.
+//! Inputs are evidence, the outlier test's decisions and the fall or return of the zone. Outputs
+//! are the verdict ([`EndpointState::verdict`]) and the one function that publishes it,
+//! [`EndpointState::eligibility`]. A variant carries exactly what can hold in it: an endpoint that
+//! its probes put down has no trials and no withheld verdict, one that never passed has not fallen
+//! with its zone.
 
 use std::time::Instant;
 
@@ -333,7 +334,8 @@ mod tests {
         assert!(!state.is_ready(&spec(), false, now));
         state.mark_independent();
         assert!(state.is_unconditionally_up() && state.is_ready(&spec(), false, now));
-        assert!(!EndpointState::NEW.mark_unproven(now), "it never served");
+        let mut new = EndpointState::NEW;
+        assert!(!new.mark_unproven(now), "it never served");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What operators' orders mean for one endpoint: the share that they leave it, and the stages of its
-//! drain.
+//! What operators' orders mean for one endpoint: the share that they leave it, and the stages of
+//! its drain.
 //!
 //! Inputs are the orders in force and the time. Outputs are shares in thousandths, and the stages
 //! that [`EndpointOrders::advance`] reaches.

@@ -73,7 +73,7 @@ impl Director {
         let location = endpoint.location();
         let declared = &endpoint.pool().zones[location.zone()].endpoints;
         let declared = declared.get(location.position() as usize);
-        let declared_weight = declared.map_or(location.weight(), |one| one.weight);
+        let declared_weight = declared.map_or_else(|| location.weight(), |one| one.weight);
         let weight = orders.weight().unwrap_or(declared_weight);
         let (before, after) = (endpoint.ordered_share(now), orders.ordered_share(now));
         if orders.is_draining() {

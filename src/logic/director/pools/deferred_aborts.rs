@@ -2,8 +2,8 @@
 //!
 //! Where a whole pool falls silent at once, as in a brown-out, a request that must not run twice
 //! would fail for nothing: no other endpoint would have answered it. When such a silence ends, one
-//! endpoint is heard a moment before the others. So the first answer decides nothing; an answer to a
-//! probe that started [`CONFIRMATION_DELAY`] after it does.
+//! endpoint is heard a moment before the others. So the first answer decides nothing; an answer to
+//! a probe that started [`CONFIRMATION_DELAY`] after it does.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,8 @@ impl DeferredAborts {
     }
 
     /// Another endpoint answered a probe that began at `probe_started`: gives the endpoints that
-    /// requests leave now. `is_silent_since` says of a deferred endpoint whether it is still silent.
+    /// requests leave now. `is_silent_since` says of a deferred endpoint whether it is still
+    /// silent.
     pub(crate) fn release(
         &mut self,
         probe_started: Instant,

@@ -1,9 +1,9 @@
 //! Whether a pool's probes are to be ignored, because they contradict its traffic.
 //!
-//! Inputs are the endpoints whose probes fail definitively while their requests succeed. When half of
-//! the pool (two at least) contradict, probes are ignored until less than half as many do: a check
-//! that is broken everywhere must not take the pool down. A single endpoint that reports its own
-//! failure is still trusted.
+//! Inputs are the endpoints whose probes fail definitively while their requests succeed. When half
+//! of the pool (two at least) contradict, probes are ignored until less than half as many do: a
+//! check that is broken everywhere must not take the pool down. A single endpoint that reports its
+//! own failure is still trusted.
 
 #[derive(Debug, Default)]
 pub(crate) struct DivergenceTracker {

@@ -11,7 +11,8 @@ use crate::logic::steering::target::WEIGHT_ONE;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberState {
     eligibility: Eligibility,
-    /// In parts of [`WEIGHT_ONE`]: as declared, less what a ramp, an order or a degraded state takes.
+    /// In parts of [`WEIGHT_ONE`]: as declared, less what a ramp, an order or a degraded state
+    /// takes.
     weight: u32,
     /// What it counts as capacity, whether it serves or not.
     capacity: u32,

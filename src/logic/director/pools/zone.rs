@@ -99,8 +99,8 @@ impl ZoneState {
         &mut self.load
     }
 
-    /// The timed responses since the last call and the sum of their latencies, when `totals` are the
-    /// counters of all its endpoints. What was counted at endpoints that are gone is gone too.
+    /// The timed responses since the last call and the sum of their latencies, when `totals` are
+    /// the counters of all its endpoints. What was counted at endpoints that are gone is gone too.
     pub(crate) fn take_new_latencies(&mut self, totals: (u64, u64)) -> (u64, u64) {
         let before = std::mem::replace(&mut self.latency_totals, totals);
         (totals.0.saturating_sub(before.0), totals.1.saturating_sub(before.1))

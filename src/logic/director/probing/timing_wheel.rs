@@ -1,9 +1,9 @@
 //! Endpoints by due time: a timing wheel (G. Varghese and A. Lauck, *Hashed and Hierarchical Timing
 //! Wheels*, 1987).
 //!
-//! In a heap of a hundred thousand entries every step of an insertion misses the cache. Here an entry
-//! is appended to the slot of its time, and sorted when that time has come, together with the few
-//! that share the slot. Times stay exact.
+//! In a heap of a hundred thousand entries every step of an insertion misses the cache. Here an
+//! entry is appended to the slot of its time, and sorted when that time has come, together with the
+//! few that share the slot. Times stay exact.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

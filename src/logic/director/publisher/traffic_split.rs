@@ -136,7 +136,7 @@ impl TrafficSplit {
     /// What each zone can take of the demand by its declared capacity, in parts of [`FULL_SHARE`];
     /// empty where none is declared.
     pub(crate) fn capacity_bounds(&self) -> Vec<u64> {
-        let serving_subset: SubsetSelector = |zone| zone.eligible().or(zone.suspects());
+        let serving_subset: SubsetSelector = |zone| zone.eligible().or_else(|| zone.suspects());
         let Some(capacity) = self.remaining_capacity(|zone| weigh_subset(zone, serving_subset))
         else {
             return Vec::new();
@@ -181,8 +181,9 @@ impl TrafficSplit {
         Some(RemainingCapacity { zones, regions })
     }
 
-    /// The level of a tier. Suspects and doubted endpoints count as healthy where the tier has anything
-    /// better: one among others moves nothing to the next tier, a tier of suspects alone moves all.
+    /// The level of a tier. Suspects and doubted endpoints count as healthy where the tier has
+    /// anything better: one among others moves nothing to the next tier, a tier of suspects alone
+    /// moves all.
     fn tier_level<'s>(
         &'s self,
         variant: &SteeringVariant,
@@ -232,8 +233,8 @@ impl TrafficSplit {
         regions.iter().map(bound).fold(0, u64::saturating_add)
     }
 
-    /// The weights of `zones` inside their tier, which receives `share`. What they take is subtracted
-    /// from `capacity`; without bounds these are the weights of what serves.
+    /// The weights of `zones` inside their tier, which receives `share`. What they take is
+    /// subtracted from `capacity`; without bounds these are the weights of what serves.
     fn split_share<'s>(
         &'s self,
         variant: &SteeringVariant,

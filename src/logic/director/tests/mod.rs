@@ -227,8 +227,8 @@ impl Rig {
 }
 
 impl DirectorDriver for Rig {
-    fn director(&mut self) -> impl DerefMut<Target = Director> {
-        &mut self.director
+    fn director(&mut self) -> Option<impl DerefMut<Target = Director>> {
+        Some(&mut self.director)
     }
 
     fn now(&self) -> Instant {

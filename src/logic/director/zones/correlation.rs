@@ -1,9 +1,10 @@
 //! The verdict on a zone as a whole.
 //!
-//! Inputs are failures of connections, one per endpoint ([`ZoneCorrelation::record_strike`]), passes
-//! that take them back, and the decision that the zone fails or may return. Outputs are the verdict,
-//! and whether a quorum is reached. A quorum of connection failures within a window decides, not
-//! their rate: endpoints of one zone share power and switches, and fail in the same instant.
+//! Inputs are failures of connections, one per endpoint ([`ZoneCorrelation::record_strike`]),
+//! passes that take them back, and the decision that the zone fails or may return. Outputs are the
+//! verdict, and whether a quorum is reached. A quorum of connection failures within a window
+//! decides, not their rate: endpoints of one zone share power and switches, and fail in the same
+//! instant.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -15,8 +15,8 @@ use correlation::strikes_needed;
 use failure_reports::{EndpointTransition, ZoneFailure};
 
 impl Director {
-    /// The connection of one more endpoint has failed: fails its zone, and its region, if the quorum
-    /// is reached.
+    /// The connection of one more endpoint has failed: fails its zone, and its region, if the
+    /// quorum is reached.
     pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
         // What is drained may be stopped by its operator.
         let Some(endpoint) = self.endpoints.get_mut(id).filter(|one| !one.is_drained()) else {
@@ -54,8 +54,8 @@ impl Director {
         }
     }
 
-    /// The zone's verdict is down. Endpoints with evidence against them fall with it; the others are
-    /// the last resort until each proves itself.
+    /// The zone's verdict is down. Endpoints with evidence against them fall with it; the others
+    /// are the last resort until each proves itself.
     pub(super) fn fail_zone(
         &mut self,
         pool: usize,
