@@ -22,8 +22,8 @@ pub trait DirectorDriver {
     /// The driver's clock: real or simulated.
     fn now(&self) -> Instant;
 
-    /// Applies one output. A snapshot is stored before this returns: the director is then told that
-    /// it is [`Input::Published`].
+    /// Applies one output. A snapshot is stored before this returns, because
+    /// [`Input::Published`] follows.
     fn apply_output(&mut self, output: Output);
 
     /// Runs one turn: what is due by now, then all outputs.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::endpoint::state::WithheldReason;
-use super::orders::command::OrderChange;
 use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::incident::{Incident, IncidentSubject};
 use crate::logic::model::id::Locality;
@@ -34,6 +33,27 @@ impl EvidenceSource {
     }
 }
 
+/// What has become of an order, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderChange {
+    Given,
+    /// An operator took it back.
+    Lifted,
+    /// Its time was over.
+    Expired,
+}
+
+impl OrderChange {
+    /// The word used in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Lifted => "lifted",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// Probes and traffic disagree.
 #[derive(Clone, Debug)]
 pub enum Divergence {
@@ -47,7 +67,7 @@ pub enum Divergence {
     TrafficFails { subject: Arc<IncidentSubject>, failure: Failure },
 }
 
-/// A change that operators are told of.
+/// A change that is reported to operators.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The verdict on an endpoint changed.

@@ -40,7 +40,7 @@ pub use driver::DirectorDriver;
 pub use eligibility::Eligibility;
 pub use endpoint::evidence_history::EvidenceRecord;
 pub use endpoint::state::WithheldReason;
-pub use event::{Divergence, Event, EvidenceSource};
+pub use event::{Divergence, Event, EvidenceSource, OrderChange};
 pub use explain::{
     Cadence, EjectionTrial, EndpointFacts, Explanation, HealthCounts, HoldDown, OutlierScore,
     ProbeFacts, ProbeStreak, Quorum, RegionFacts, ZoneFacts, ZoneMemberStatus, ZoneStatus,
@@ -49,9 +49,7 @@ pub use health_export::{
     EndpointHealthExport, HealthExport, OutlierExport, PoolHealthExport, ZoneHealthExport,
 };
 pub use io::{Input, Output, ProbeTicket};
-pub use orders::command::{
-    AppliedCommand, CommandError, OperatorAction, OperatorCommand, OrderChange,
-};
+pub use orders::command::{AppliedCommand, CommandError, OperatorAction, OperatorCommand};
 pub use status::{EndpointStatus, EvictionBudget, PoolStatus};
 pub use zones::correlation::ZoneVerdict;
 

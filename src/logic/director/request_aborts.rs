@@ -1,4 +1,4 @@
-//! When requests that wait at an endpoint are told to leave it.
+//! When requests that wait at an endpoint leave it.
 //!
 //! Requests at an endpoint that has answered no (refused, reset) leave at once. Those at a silent
 //! one leave when another endpoint of the pool is known to live; see

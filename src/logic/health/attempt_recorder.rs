@@ -1,4 +1,4 @@
-//! What one try says for or against its endpoint: one word at most, whatever else it meets.
+//! The evidence of one attempt for or against its endpoint: one record at most.
 
 use std::cell::Cell;
 
@@ -6,14 +6,14 @@ use crate::logic::model::endpoint_stats::EndpointStats;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::server_errors;
 
-/// The word of one try, which it has until it is said.
+/// Records the first result of an attempt, and discards the others.
 #[derive(Debug, Default)]
 pub struct AttemptRecorder {
     is_recorded: Cell<bool>,
 }
 
 impl AttemptRecorder {
-    /// A response head with `status` came. `true` if control must be told of it.
+    /// A response head with `status` came. `true` if it must be reported to control.
     pub fn on_response_head(&self, status: u16, live: &EndpointStats, now_us: u64) -> bool {
         if server_errors::is_endpoint_failure(status) {
             return self.on_failure(Failure::http(FailureReason::Status(status)), live);
@@ -26,16 +26,16 @@ impl AttemptRecorder {
         false
     }
 
-    /// The whole answer has passed.
+    /// The whole response has been forwarded.
     pub fn on_response_complete(&self, live: &EndpointStats) {
         if !self.is_recorded.replace(true) {
             live.record_success();
         }
     }
 
-    /// The try met `failure`. `true` if control must be told: of what an endpoint says on a
-    /// connection that works it is told once until it looks, of everything else always. A stall
-    /// is a reason to look, and nothing that counts.
+    /// The attempt met `failure`. `true` if it must be reported to control. Failures of responses
+    /// are reported once until control evaluates the counters, all others always. A stall starts
+    /// probes and does not count.
     pub fn on_failure(&self, failure: Failure, live: &EndpointStats) -> bool {
         if failure.reason == FailureReason::Stall {
             return true;
@@ -44,7 +44,7 @@ impl AttemptRecorder {
         is_unreported || !failure.is_response_failure()
     }
 
-    /// The rest says nothing of the endpoint: it is the client's doing, or speaks of the request.
+    /// The attempt is no evidence from now on: its client or the request is at fault.
     pub fn discard(&self) {
         self.is_recorded.set(true);
     }

@@ -1,12 +1,12 @@
-//! The verdict machine of one endpoint.
+//! The verdict machine of one endpoint: strikes and passes in a row, as HAProxy's `fall` and `rise`.
 //!
-//! The state is a function of the sequence of evidence and of nothing else: no clock, no reload
-//! and no neighbour can make an endpoint up without a pass.
+//! The state is a function of the sequence of evidence alone: without a pass, neither time nor a
+//! reload nor another endpoint makes it up.
 
 use super::evidence::Evidence;
 use crate::logic::model::outcome::Failure;
 
-/// What is believed of an endpoint.
+/// The verdict on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// No evidence has decided yet; serves only in an optimistic pool.
@@ -19,23 +19,23 @@ pub enum Health {
     Suspect {
         /// Strikes in a row.
         strikes: u32,
-        /// The latest of them.
+        /// The failure of the latest strike.
         failure: Failure,
     },
     Down {
-        /// The strike that made the verdict.
+        /// The failure of the strike that made the verdict.
         failure: Failure,
     },
     /// Passes again after a verdict, but not yet often enough.
     Returning {
         /// Passes in a row.
         passes: u32,
-        /// What it had gone down for.
+        /// The failure that it went down for.
         failure: Failure,
     },
 }
 
-/// The thresholds that the machine needs of [`crate::logic::model::topology::Detect`].
+/// The thresholds of [`crate::logic::model::topology::DetectionSpec`] that the machine needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthThresholds {
     /// Strikes in a row that make the verdict down.
@@ -44,10 +44,10 @@ pub struct HealthThresholds {
     pub up_after: u32,
 }
 
-/// What one piece of evidence changed.
+/// The change that one piece of evidence made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthTransition {
-    /// Nothing that matters outside.
+    /// No change of the verdict.
     None,
     /// First pass of an unknown endpoint.
     Started,
@@ -63,7 +63,7 @@ pub enum HealthTransition {
 }
 
 impl HealthTransition {
-    /// What changed from one verdict to the next.
+    /// The transition from one verdict to the next.
     pub fn from_states(before: Health, after: Health) -> Self {
         match (before, after) {
             (Health::Unknown { .. }, Health::Up | Health::Suspect { .. }) => Self::Started,
@@ -78,10 +78,10 @@ impl HealthTransition {
 }
 
 impl Health {
-    /// The state of an endpoint that nothing is known about.
+    /// The verdict on an endpoint without any evidence.
     pub const NEW: Self = Self::Unknown { strikes: 0 };
 
-    /// Weighs one piece of evidence.
+    /// Applies one piece of evidence.
     pub fn apply(&mut self, evidence: Evidence, thresholds: HealthThresholds) -> HealthTransition {
         let (next, change) = match evidence {
             Evidence::Pass => self.after_pass(thresholds),
@@ -92,7 +92,7 @@ impl Health {
         change
     }
 
-    /// Brings back what has passed often enough and was only held.
+    /// Up without another pass: the endpoint had passed often enough and was only held down.
     pub fn mark_up(&mut self) {
         *self = Self::Up;
     }

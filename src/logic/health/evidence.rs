@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::logic::model::outcome::Failure;
 use crate::logic::model::topology::StallBounds;
 
-/// One piece of evidence, as the verdict machine weighs it.
+/// One piece of evidence, as input of the verdict machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     Pass,
@@ -16,13 +16,13 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// What a failure of live traffic weighs.
+    /// The evidence that a failure of live traffic is.
     pub fn from_traffic(failure: Failure) -> Self {
         if failure.is_soft() { Self::Soft(failure) } else { Self::Firm(failure) }
     }
 }
 
-/// Samples before the pool's own distribution is believed.
+/// Samples that the bounds need before they follow the pool's own distribution.
 const MIN_SAMPLES: u32 = 64;
 
 /// At this many samples all counts are halved: a window of the last few thousand requests.
@@ -34,14 +34,14 @@ const BUCKETS: usize = 128;
 /// The recent latencies of a pool, as counts in logarithmic buckets (relative error at most 19 %).
 ///
 /// Gives two bounds, both between the pool's [`StallBounds`]. The stall bound, three times the
-/// 99.9th percentile: a request that waits longer is a reason to look. The slow bound, twelve times
-/// the 99th percentile: one that waits longer is as good as failed.
+/// 99.9th percentile: a request that waits longer starts probes. The slow bound, twelve times
+/// the 99th percentile: one that waits longer counts as failed.
 #[derive(Clone, Debug)]
 pub struct LatencyWindow {
     counts: [u32; BUCKETS],
     total: u32,
     samples_since_update: u32,
-    /// Before they are brought between the pool's bounds.
+    /// The bounds before they are clamped to those of the pool.
     stall: Duration,
     slow: Duration,
     has_learned_bounds: bool,
@@ -51,8 +51,8 @@ pub struct LatencyWindow {
 /// How many times longer than the 99.9th percentile a stalled request waits.
 const STALL_MULTIPLIER: u32 = 3;
 
-/// How many stalls make it slow, while nothing is known of the pool: about the ratio of the bounds
-/// where the tail of the latencies is short.
+/// The ratio of the slow to the stall bound while the pool's latencies are unknown: about what a
+/// short tail gives.
 const UNLEARNED_SLOW_MULTIPLIER: u32 = 4;
 
 impl LatencyWindow {
@@ -70,7 +70,7 @@ impl LatencyWindow {
         }
     }
 
-    /// Obeys a new configuration; what was learnt stays.
+    /// Applies a new configuration; learned bounds stay.
     pub fn configure(&mut self, unlearned: Duration, bounds: StallBounds) {
         self.bounds = bounds;
         if !self.has_learned_bounds {
@@ -87,7 +87,7 @@ impl LatencyWindow {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
         }
-        // The percentile moves slowly; walking the buckets each time would cost more than it tells.
+        // The percentile moves slowly; computing it for each request would cost more than it gains.
         if self.total >= MIN_SAMPLES && self.samples_since_update >= MIN_SAMPLES {
             self.samples_since_update = 0;
             self.has_learned_bounds = true;
@@ -106,8 +106,8 @@ impl LatencyWindow {
         self.slow.max(self.stall).max(self.bounds.floor).min(self.bounds.ceiling)
     }
 
-    /// The age of the oldest unanswered request of an endpoint at which it gets none that must not
-    /// run twice, while there is another: hardly an answer takes as long.
+    /// The age of an endpoint's oldest unanswered request from which on requests that must not run
+    /// twice go elsewhere: hardly a response takes as long.
     pub fn nonrepeatable_bound(&self) -> Duration {
         (self.stall / STALL_MULTIPLIER).min(self.bounds.ceiling)
     }

@@ -1,16 +1,17 @@
-//! When is a share of failures too large? A sequential test, because an endpoint that fails three
-//! of ten requests never fails many in a row.
+//! A sequential test of the share of failures: an endpoint that fails three of ten requests never
+//! fails many in a row.
 //!
 //! Page's CUSUM over the log-likelihood ratio of "fails as often as usual" against "fails 30 % of
-//! the time more" (E. S. Page, *Continuous Inspection Schemes*, 1954): it needs no window length,
-//! forgets good times at once, and about a dozen requests decide.
+//! the time more" (E. S. Page, *Continuous Inspection Schemes*, 1954). Envoy compares success rates
+//! over fixed intervals instead, and detects nothing before the interval ends; this test has no
+//! interval, and about a dozen requests decide.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::model::endpoint_stats::AttemptCounts;
 
-/// A score above this is a verdict: with nothing usual against it, four failures in a row or a
-/// dozen requests of which 30 % fail.
+/// A score above this is a verdict. Where failures are rare, four in a row reach it, or a dozen
+/// requests of which 30 % fail.
 pub const VERDICT_SCORE: f32 = 18.0;
 
 /// A score above this is a doubt: one failure where failures are rare.
@@ -19,28 +20,28 @@ pub const SUSPECT_SCORE: f32 = 5.0;
 /// A doubt ends below this.
 pub const CLEAR_SCORE: f32 = 1.0;
 
-/// No endpoint is expected to fail less often than this.
+/// The lowest baseline: no endpoint is expected to fail less often.
 const MIN_BASELINE_RATIO: f64 = 0.001;
 
-/// What is usual varies: the test asks for more than this many times it.
+/// The test detects failures beyond this multiple of the baseline, because that varies.
 const BASELINE_MULTIPLIER: f64 = 3.0;
 
-/// The share of requests that fail in addition, when something is broken.
+/// The share of requests that a broken endpoint fails in addition.
 const ADDED_FAILURE_RATIO: f64 = 0.3;
 
-/// Evidence loses its weight over this time: failures that lie hours apart are no row.
+/// The decay time of scores and recent counts: failures hours apart must not add up.
 const DECAY_TIME: Duration = Duration::from_secs(10);
 
-/// What is usual is learnt over this time; a failure of seconds hardly changes it.
+/// The decay time of the baseline; a failure of seconds hardly changes it.
 const BASELINE_DECAY_TIME: Duration = Duration::from_secs(300);
 
-/// Requests that a ratio must rest on before it is believed against [`USUAL_AT_LEAST`].
+/// Good attempts that a ratio is smoothed with, so that a few failures make no baseline.
 const PRIOR_ATTEMPTS: f64 = 100.0;
 
-/// Failures that are stepped through one by one; of more only the average counts.
+/// Failures of one batch that are applied one by one; of more only the average counts.
 const MAX_STEPS: u64 = 64;
 
-/// Good and bad tries that fade with time.
+/// Good and bad attempts, exponentially decayed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecayedCounts {
     good: f32,
@@ -59,7 +60,7 @@ impl DecayedCounts {
         self.bad += attempts.bad as f32;
     }
 
-    /// What is left without `part`.
+    /// The counts without `part`, never negative.
     #[must_use]
     pub fn minus(self, part: Self) -> Self {
         Self { good: (self.good - part.good).max(0.0), bad: (self.bad - part.bad).max(0.0) }
@@ -70,31 +71,31 @@ impl DecayedCounts {
         Self { good: self.good + other.good, bad: self.bad + other.bad }
     }
 
-    /// Bad tries of late.
+    /// Recent bad attempts.
     pub fn bad(self) -> f32 {
         self.bad
     }
 
-    /// The share that failed, drawn towards none while it rests on few.
+    /// The share that failed, shrunk towards zero while the attempts are few.
     pub fn smoothed_failure_ratio(self) -> f64 {
         f64::from(self.bad) / (f64::from(self.good + self.bad) + PRIOR_ATTEMPTS)
     }
 
-    /// The share that failed, as it is; `None` if nothing was tried.
+    /// The share that failed; `None` without attempts.
     pub fn failure_ratio(self) -> Option<f64> {
         let all = self.good + self.bad;
         (all >= 0.5).then(|| f64::from(self.bad) / f64::from(all))
     }
 }
 
-/// What is held against one endpoint or one zone.
+/// The test of one endpoint or one zone.
 #[derive(Clone, Copy, Debug)]
 pub struct FailureRatioTest {
     score: f32,
     updated_at: Instant,
     recent: DecayedCounts,
     baseline: DecayedCounts,
-    /// Not yet part of what is usual: what speaks against it now must not excuse it.
+    /// Attempts that are not yet part of the baseline: a running failure must not raise it.
     pending: DecayedCounts,
 }
 
@@ -109,8 +110,9 @@ impl FailureRatioTest {
         }
     }
 
-    /// Weighs what was tried since the last call, of which `lately` counts as of late. `others` is
-    /// how the rest of the pool fared of late: nobody is guilty of what happens to all.
+    /// Applies the attempts since the last call; `recent_attempts` is the part of them that counts as
+    /// recent. `others` are the recent attempts of the rest of the pool: a failure that all share
+    /// makes no verdict.
     pub fn apply_evidence(
         &mut self,
         attempts: AttemptCounts,
@@ -142,7 +144,7 @@ impl FailureRatioTest {
         self.baseline.decay(elapsed, BASELINE_DECAY_TIME);
     }
 
-    /// What of tries since the last look is of late: a day of good answers must not stand for the
+    /// The part of `attempts` that counts as recent: a day of good responses must not stand for the
     /// last seconds.
     pub fn recent_part(&self, attempts: AttemptCounts, now: Instant) -> AttemptCounts {
         let age = now.saturating_duration_since(self.updated_at);
@@ -150,33 +152,33 @@ impl FailureRatioTest {
         AttemptCounts { good: (attempts.good as f64 * part) as u64, bad: attempts.bad }
     }
 
-    /// How much speaks against it now.
+    /// The score of the test.
     pub fn score(&self) -> f32 {
         self.score
     }
 
-    /// How it fared of late.
+    /// The recent attempts.
     pub fn recent(&self) -> DecayedCounts {
         self.recent
     }
 
-    /// Begins anew at `score`. What is usual stays known, and what a verdict was made for has not
-    /// become usual: who fails again is found as fast as the first time.
+    /// Begins anew at `score`. The baseline stays, without the failures of the verdict: the next
+    /// failure is detected as fast as the first.
     pub fn restart(&mut self, score: f32) {
         self.score = score;
         self.recent = DecayedCounts::default();
         self.pending = DecayedCounts::default();
     }
 
-    /// There is a verdict: takes out what was tried of late, which it explains.
+    /// Takes out the recent attempts, which a verdict explains.
     pub fn take_recent(&mut self, now: Instant) -> DecayedCounts {
         self.decay(now);
         self.pending = DecayedCounts::default();
         std::mem::take(&mut self.recent)
     }
 
-    /// A part of what was tried of late is explained by the verdict on who failed: it is no excuse
-    /// for others.
+    /// Takes out attempts that the verdict on another endpoint explains: they must not raise the
+    /// baseline of the others.
     pub fn exclude(&mut self, part: DecayedCounts, now: Instant) {
         self.decay(now);
         self.recent = self.recent.minus(part);
@@ -189,7 +191,7 @@ impl FailureRatioTest {
     }
 }
 
-/// What one try adds to the score.
+/// What one attempt adds to the score.
 #[derive(Clone, Copy, Debug)]
 struct LogLikelihoodStep {
     bad: f64,
@@ -202,7 +204,7 @@ impl LogLikelihoodStep {
         Self { bad: (broken / baseline).ln(), good: ((1.0 - broken) / (1.0 - baseline)).ln() }
     }
 
-    /// The order of good and bad tries between two looks is not known: they are spread evenly.
+    /// The order of good and bad attempts in a batch is unknown: they are spread evenly.
     fn accumulate(self, score: f32, attempts: AttemptCounts) -> f32 {
         let mut score = f64::from(score);
         if attempts.bad == 0 {
@@ -228,7 +230,7 @@ mod tests {
 
     const NONE: DecayedCounts = DecayedCounts { good: 0.0, bad: 0.0 };
 
-    /// Requests until the verdict; `None` if it does not come.
+    /// Requests until the verdict; `None` if there is none.
     fn requests_until_verdict(
         share: f64,
         others: DecayedCounts,

@@ -1,29 +1,29 @@
-//! Coming back: not too soon, and not all at once.
+//! Recovery: how long a verdict stands at least, and how a share grows back.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::model::topology::RecoverySpec;
 
-/// A ramp begins with this share, in thousandths: enough to prove itself on.
+/// The share at the begin of a ramp, in thousandths: enough for traffic to judge the endpoint.
 const RAMP_START_PERMILLE: u32 = 100;
 
-/// The whole share, in thousandths.
+/// The full share, in thousandths.
 pub const FULL_SHARE_PERMILLE: u32 = 1_000;
 
-/// How often something has gone down of late, and how long it must therefore stay down.
+/// The recent verdicts on an endpoint or a zone, and the hold-down that they demand.
 ///
-/// Every verdict counts one; the count halves in every [`Recover::hold_down_max`]. What goes down
-/// for the first time may return at once; the second time it waits, then twice as long, and so on
-/// (as BGP damps routes that flap, RFC 2439).
+/// Every verdict counts one; the count halves in every [`RecoverySpec::hold_down_max`]. The first
+/// verdict demands no hold-down; each further one doubles it, as BGP damps routes that flap
+/// (RFC 2439).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlapHistory {
-    /// Verdicts, as they counted [`Flaps::at`] that time.
+    /// The decayed number of verdicts, as of [`FlapHistory::last_down`].
     pub count: f32,
     pub last_down: Option<Instant>,
 }
 
 impl FlapHistory {
-    /// A verdict fell: how long it must stand.
+    /// Counts a verdict; gives the time that it must stand.
     pub fn record_down(&mut self, recover: &RecoverySpec, now: Instant) -> Duration {
         self.count = self.decayed_count(recover, now) + 1.0;
         self.last_down = Some(now);
@@ -55,7 +55,7 @@ pub enum Ramp {
 }
 
 impl Ramp {
-    /// A ramp of this length, `part` of which has passed, in 0..1.
+    /// A ramp of this length, of which `part`, in 0..1, has passed.
     pub fn at_fraction(part: f64, length: Duration, now: Instant) -> Self {
         Self::Since(now.checked_sub(length.mul_f64(part.clamp(0.0, 1.0))).unwrap_or(now))
     }
@@ -71,7 +71,7 @@ impl Ramp {
         RAMP_START_PERMILLE + (part * f64::from(FULL_SHARE_PERMILLE - RAMP_START_PERMILLE)) as u32
     }
 
-    /// One that has this share already, in thousandths.
+    /// A ramp that has reached this share, in thousandths.
     pub fn from_share_permille(share_permille: u32, length: Duration, now: Instant) -> Self {
         if share_permille >= FULL_SHARE_PERMILLE {
             return Self::Full;
@@ -81,7 +81,7 @@ impl Ramp {
             .map_or(Self::Since(now), Self::Since)
     }
 
-    /// Ends a ramp that has reached the whole.
+    /// Ends a ramp that has reached the full share.
     pub fn finish_if_full(&mut self, length: Duration, now: Instant) {
         if self.share_permille(length, now) == FULL_SHARE_PERMILLE {
             *self = Self::Full;
@@ -94,8 +94,8 @@ impl Ramp {
     }
 }
 
-/// How often the shares of what ramps are computed anew: a hundred steps, and no more than fifty a
-/// second.
+/// The interval at which growing shares are computed: a hundred steps in a ramp, and at most fifty
+/// a second.
 pub fn ramp_update_interval(length: Duration) -> Duration {
     (length / 100).max(Duration::from_millis(20))
 }

@@ -1,7 +1,6 @@
 //! Bounds of the detection window in closed form, for active probes alone.
 //!
-//! They stand beside the simulation in `predict` as a check: what is measured in the simulated
-//! world must never leave them.
+//! `predict` prints them beside the simulation as a check: no simulated window may leave them.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::probe_schedule::{BURST_GAP, BURST_PROBES, MAX_JITTER};
 use crate::logic::model::outcome::FailureClass;
 use crate::logic::model::topology::DetectionSpec;
 
-/// The least and the most that a detection takes.
+/// The shortest and the longest detection window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectionBounds {
     /// The failure begins just before a probe starts.
@@ -18,7 +17,7 @@ pub struct DetectionBounds {
     pub worst: Duration,
 }
 
-/// What one failed probe of this class costs: a round trip, or the whole timeout.
+/// The duration of a failed probe of this class: a round trip, or the whole timeout.
 pub fn failed_probe_duration(
     class: FailureClass,
     detect: &DetectionSpec,
@@ -34,7 +33,7 @@ pub fn failed_probe_duration(
 }
 
 /// The worst is `interval + t + (down_after − 1) · max(fast_interval, t)`. The best is the same
-/// without `interval` where an endpoint is silent; any other failure is looked at again at once.
+/// without `interval` where an endpoint is silent; any other failure starts a burst at once.
 pub fn detection_bounds(
     class: FailureClass,
     detect: &DetectionSpec,
@@ -60,7 +59,7 @@ pub fn detection_bounds(
 /// The part of the interval, in 0..=1, that passes from a failure to the start of the next probe
 /// in all but `1 − share` of failures.
 ///
-/// A failure falls into a period in proportion to its length, which is uniform between `1 − JITTER`
+/// A failure falls into a period in proportion to its length, which is uniform between `1 − MAX_JITTER`
 /// and 1 intervals; what is left of it then is longer than `r` with probability `E(period − r)⁺ /
 /// E(period)` (the residual life of a renewal process).
 pub fn probe_wait_quantile(share: f64) -> f64 {
@@ -71,7 +70,7 @@ pub fn probe_wait_quantile(share: f64) -> f64 {
     if beyond >= at_shortest { mean - beyond } else { 1.0 - (2.0 * MAX_JITTER * beyond).sqrt() }
 }
 
-/// What passes from the start of the first probe that meets a failure to the verdict, at most, by
+/// The longest time from the start of the first probe that meets a failure to the verdict, by
 /// active probes alone.
 pub fn confirmation_time(
     class: FailureClass,
@@ -91,6 +90,14 @@ pub fn confirmation_time(
     probe_duration
         + burst
         + probe_duration.max(detect.fast_interval) * (strikes_left - burst_strikes)
+}
+
+/// The period of probes of an endpoint that is up and that live traffic confirms: as long as the
+/// target allows for the slowest class of failure, and never shorter than without traffic.
+pub fn traffic_confirmed_interval(detect: &DetectionSpec) -> Duration {
+    let Some(target) = detect.target else { return detect.interval };
+    let worst = detection_bounds(FailureClass::Silent, detect, detect.timeout).worst;
+    target.saturating_sub(worst - detect.interval).max(detect.interval)
 }
 
 #[cfg(test)]
@@ -140,5 +147,22 @@ mod tests {
         let detect = DetectionSpec::default();
         let worst = detection_bounds(FailureClass::Silent, &detect, rtt).worst;
         assert_eq!(detect.interval + of(FailureClass::Silent, 2), worst);
+    }
+
+    #[test]
+    fn traffic_confirmed_interval_stays_within_target() {
+        let ms = Duration::from_millis;
+        let detect = |target| DetectionSpec { target, ..DetectionSpec::default() };
+        assert_eq!(traffic_confirmed_interval(&detect(None)), ms(1_000));
+        assert_eq!(
+            traffic_confirmed_interval(&detect(Some(ms(1_500)))),
+            ms(1_000),
+            "never shorter"
+        );
+        let stretched = traffic_confirmed_interval(&detect(Some(ms(5_000))));
+        assert_eq!(stretched, ms(4_000));
+        let slow = DetectionSpec { interval: stretched, ..DetectionSpec::default() };
+        let worst = detection_bounds(FailureClass::Silent, &slow, ms(500)).worst;
+        assert_eq!(worst, ms(5_000));
     }
 }

@@ -1,6 +1,6 @@
 //! How an endpoint is probed, and what counts as a pass.
 //!
-//! A probe is data here: what is asked, over what, and what the answer must be.
+//! A probe is data here: its protocol, its request, and the answer that it expects.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,35 +13,35 @@ use serde_json::Value;
 
 use crate::logic::model::upstream_protocol::{ProxyProtocolVersion, UpstreamTls};
 
-/// How an endpoint is probed.
+/// One probe of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeSpec {
     /// Probe this address instead of the endpoint's own.
     pub address: Option<IpAddr>,
     /// Probe this port instead of the endpoint's own.
     pub port: Option<u16>,
-    /// What its outcome decides.
+    /// Whether its outcome makes verdicts.
     pub role: ProbeRole,
     /// The first byte of the answer must come within this, apart from the whole timeout.
     pub first_byte_timeout: Option<Duration>,
     /// Keep the connection for the next probe.
     pub is_connection_reused: bool,
-    /// At most so many bytes of an answer's body are read.
+    /// The limit of bytes that are read of an answer's body.
     pub max_body_bytes: usize,
-    /// When an answer that passes means less weight.
+    /// The answers that pass and ask for less weight.
     pub degraded: Option<DegradedRule>,
-    /// Speak TLS, and how; absent, the probe is in cleartext.
+    /// The TLS settings; absent, the probe is in cleartext.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// Begin with a PROXY header that speaks for nobody, as the pool's connections begin with one.
+    /// Begin with a PROXY header without a client address, as the pool's connections begin with one.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     pub kind: ProbeKind,
 }
 
 impl ProbeSpec {
-    /// The default of [`ProbeSpec::read_bytes`].
+    /// The default of [`ProbeSpec::max_body_bytes`].
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 * 1024;
 
-    /// A gate that asks this in cleartext at the endpoint's own address, on a new connection each
+    /// A gate of this kind, in cleartext, at the endpoint's own address, on a new connection each
     /// time.
     pub fn new(kind: ProbeKind) -> Self {
         Self {
@@ -63,12 +63,12 @@ impl ProbeSpec {
         Self::new(ProbeKind::Tcp { send: None, expect: None })
     }
 
-    /// Whether it asks where requests go.
+    /// Whether it connects to the address that requests go to.
     pub fn is_at_endpoint_address(&self) -> bool {
         self.address.is_none() && self.port.is_none()
     }
 
-    /// Whether it is spoken over HTTP/2.
+    /// Whether it uses HTTP/2.
     pub fn is_http2(&self) -> bool {
         match &self.kind {
             ProbeKind::Tcp { .. } | ProbeKind::Tls => false,
@@ -77,13 +77,13 @@ impl ProbeSpec {
         }
     }
 
-    /// A gate that asks over HTTP.
+    /// A gate over HTTP.
     pub fn http(probe: HttpProbe) -> Self {
         Self::new(ProbeKind::Http(Box::new(probe)))
     }
 }
 
-/// What a probe's outcome decides.
+/// Whether a probe's outcome makes verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeRole {
     /// An endpoint serves only while this probe passes.
@@ -120,7 +120,7 @@ pub enum ProbeHttpVersion {
 /// An HTTP probe and what counts as a pass. Redirects are not followed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpProbe {
-    /// How it is spoken.
+    /// The protocol version.
     pub version: ProbeHttpVersion,
     /// GET unless said otherwise.
     pub method: Method,
@@ -129,11 +129,11 @@ pub struct HttpProbe {
     /// The Host header; absent, the endpoint's `address:port`.
     pub host: Option<String>,
     pub headers: HeaderMap,
-    /// What is sent with it.
+    /// The body of the request.
     pub body: Option<Vec<u8>>,
     /// Statuses that pass; never empty.
     pub expect_status: Vec<RangeInclusive<u16>>,
-    /// What the body must be; each of them has to hold.
+    /// Conditions on the body, all of which must hold.
     pub expect_body: Vec<BodyMatcher>,
 }
 
@@ -156,13 +156,13 @@ impl HttpProbe {
 /// A gRPC health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcProbe {
-    /// The service that is asked for; empty means the whole server.
+    /// The service to check; empty means the whole server.
     pub service: String,
     /// The `:authority`; absent, the endpoint's `address:port`.
     pub authority: Option<String>,
 }
 
-/// What a body must be.
+/// A condition on a body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BodyMatcher {
     /// It contains this text.
@@ -188,7 +188,7 @@ impl JsonMatcher {
     }
 }
 
-/// A regular expression over bytes; equal if it is written alike.
+/// A regular expression over bytes; two are equal if their text is.
 #[derive(Clone)]
 pub struct BytesRegex(regex::bytes::Regex);
 
@@ -199,7 +199,7 @@ impl BytesRegex {
     /// Reads a pattern; matching takes time linear in the body.
     ///
     /// # Errors
-    /// When it is not a pattern, or too large a one: says why.
+    /// The reason, if the pattern is invalid or too large.
     pub fn parse(text: &str) -> Result<Self, String> {
         let built =
             regex::bytes::RegexBuilder::new(text).size_limit(Self::MAX_COMPILED_BYTES).build();
@@ -224,7 +224,7 @@ impl fmt::Debug for BytesRegex {
     }
 }
 
-/// How an answer that passes says that its endpoint should get less: any of these.
+/// The marks of a passing answer that ask for less weight; any of them suffices.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DegradedRule {
     /// A header with this value.

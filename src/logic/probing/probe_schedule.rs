@@ -1,4 +1,4 @@
-//! Who is probed when: one timer per endpoint.
+//! When an endpoint is probed: one timer per probe of an endpoint.
 //!
 //! Periods are measured start to start. The first probe is due at once, the second at a phase
 //! that follows from the endpoint's identity, so that endpoints which were added together are not
@@ -7,7 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::detection_window;
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::evidence::Evidence;
 use crate::logic::model::outcome::{FailureReason, ProbeOutcome};
@@ -22,17 +21,17 @@ pub const BURST_GAP: Duration = Duration::from_millis(20);
 /// A burst's probes wait at least this long for an answer.
 pub const BURST_TIMEOUT_FLOOR: Duration = Duration::from_millis(25);
 
-/// And this many times the usual round trip: what has become ten times slower is not dead.
+/// A burst's probes wait this many round trips at least: a tenfold slowdown is no failure.
 pub const BURST_TIMEOUT_RTTS: u32 = 12;
 
-/// A period is shortened by up to this share.
+/// The largest share by which jitter shortens a period.
 pub const MAX_JITTER: f64 = 0.1;
 
-/// Where a probe belongs.
+/// What a probe was started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeTrigger {
     Regular,
-    /// The burst with this number; traffic asked for it.
+    /// The burst with this number, which evidence or traffic began.
     Burst(u32),
 }
 
@@ -73,7 +72,7 @@ impl ProbeTimer {
         }
     }
 
-    /// When the next probe starts; `None` while only the end of a running one can tell.
+    /// When the next probe starts; `None` while that depends on the end of a running one.
     pub fn due(&self) -> Option<Instant> {
         match (self.regular.due, self.burst.due) {
             (Some(regular), Some(burst)) => Some(regular.min(burst)),
@@ -81,7 +80,7 @@ impl ProbeTimer {
         }
     }
 
-    /// When the last probe of the steady row started.
+    /// When the last regular probe started.
     pub fn last_start(&self) -> Instant {
         self.regular.last_start
     }
@@ -96,8 +95,8 @@ impl ProbeTimer {
         self.burst.due.is_some_and(|due| due <= now)
     }
 
-    /// Starts what is due: the row of the probe and its timeout, or `None` if nothing is. `period`
-    /// is that of the steady row in its present state, `random` a share in 0..1 for the jitter.
+    /// Starts the probe that is due; gives its trigger and timeout, or `None` if none is due. `period`
+    /// is that of regular probes in the present state, `jitter_fraction` a random share in 0..1.
     pub fn start(
         &mut self,
         now: Instant,
@@ -125,7 +124,7 @@ impl ProbeTimer {
         Some((ProbeTrigger::Regular, timeout))
     }
 
-    /// Takes the result of a probe, and says what evidence it is.
+    /// Takes the result of a probe; gives the evidence that it is.
     ///
     /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
     /// pause of the endpoint must not count three times.
@@ -171,8 +170,8 @@ impl ProbeTimer {
         }
     }
 
-    /// Begins a burst now, unless one began less than `rest` ago or has not ended: its silence
-    /// would not be heard to the end.
+    /// Begins a burst now, unless one began less than `min_gap` ago or has not ended: its timeouts
+    /// would be lost.
     pub fn begin_burst(&mut self, now: Instant, min_gap: Duration) {
         let has_rested = self.burst.started.is_none_or(|started| now >= started + min_gap);
         if self.burst.remaining == 0 && self.burst.in_flight == 0 && has_rested {
@@ -187,33 +186,32 @@ impl ProbeTimer {
         }
     }
 
-    /// Starts no more probes of a burst: what it was to find out is known.
+    /// Starts no more probes of a burst, because the verdict is known.
     pub fn cancel_burst(&mut self) {
         self.burst.due = None;
         self.burst.remaining = 0;
     }
 
-    /// Adapts the steady row to a new period: the next start is one period after the last, or now
-    /// if that has passed.
+    /// Adapts regular probes to a new period: the next start is one period after the last, or now if
+    /// that has passed.
     pub fn apply_period(&mut self, now: Instant, period: Duration) {
         if self.regular.due.is_some() {
             self.regular.due = Some(now.max(self.regular.last_start + period));
         }
     }
 
-    /// Moves the next start of the steady row to `phase` (a share in 0..1 of the interval) from
-    /// now.
+    /// Moves the next regular start to `phase` (a share in 0..1 of the interval) from now.
     pub fn set_phase(&mut self, now: Instant, phase: f64, interval: Duration) {
         self.regular.due = Some(now + interval.mul_f64(phase));
     }
 
-    /// Makes the next probe of the steady row due now.
+    /// Makes the next regular probe due now.
     pub fn probe_now(&mut self, now: Instant) {
         self.regular.due = Some(now);
     }
 }
 
-/// The period that belongs to a state.
+/// The period of regular probes in a state.
 pub fn probe_period(health: Health, detect: &DetectionSpec) -> Duration {
     match health {
         Health::Up => detect.interval,
@@ -224,20 +222,7 @@ pub fn probe_period(health: Health, detect: &DetectionSpec) -> Duration {
     }
 }
 
-/// The period of an endpoint that is up while live traffic vouches for it: as long as the target
-/// allows for the slowest class of failure, and never shorter than without.
-pub fn traffic_confirmed_interval(detect: &DetectionSpec) -> Duration {
-    let Some(target) = detect.target else { return detect.interval };
-    let worst = detection_window::detection_bounds(
-        crate::logic::model::outcome::FailureClass::Silent,
-        detect,
-        detect.timeout,
-    )
-    .worst;
-    target.saturating_sub(worst - detect.interval).max(detect.interval)
-}
-
-/// The phase of an endpoint, in 0..1: FNV-1a of what names it, so that it survives restarts.
+/// The phase of an endpoint, in 0..1: the FNV-1a hash of its name, so that it survives restarts.
 pub fn probe_phase(pool: &str, address: &str) -> f64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in pool.bytes().chain([b'/']).chain(address.bytes()) {
@@ -365,27 +350,6 @@ mod tests {
         let evidence = timer.finish(trigger, ProbeOutcome::Pass { latency: ms(1) }, UP, t0 + ms(1));
         assert_eq!(evidence, Some(Evidence::Pass));
         assert_eq!(timer.due(), Some(t0 + ms(1000)));
-    }
-
-    #[test]
-    fn traffic_confirmed_interval_stays_within_target() {
-        let detect = |target| DetectionSpec { target, ..DetectionSpec::default() };
-        assert_eq!(traffic_confirmed_interval(&detect(None)), ms(1_000));
-        assert_eq!(
-            traffic_confirmed_interval(&detect(Some(ms(1_500)))),
-            ms(1_000),
-            "never shorter"
-        );
-        let stretched = traffic_confirmed_interval(&detect(Some(ms(5_000))));
-        assert_eq!(stretched, ms(4_000));
-        let slow = DetectionSpec { interval: stretched, ..DetectionSpec::default() };
-        let worst = detection_window::detection_bounds(
-            crate::logic::model::outcome::FailureClass::Silent,
-            &slow,
-            ms(500),
-        )
-        .worst;
-        assert_eq!(worst, ms(5_000));
     }
 
     #[test]

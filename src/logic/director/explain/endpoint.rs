@@ -19,9 +19,8 @@ use crate::logic::incident::IncidentSubject;
 use crate::logic::model::outcome::{FailureClass, ProbeOutcome};
 use crate::logic::model::topology::DetectionSpec;
 use crate::logic::orders::OperatorOrder;
-use crate::logic::probing::detection_window;
+use crate::logic::probing::detection_window::{detection_bounds, traffic_confirmed_interval};
 use crate::logic::probing::probe::{ProbeKind, ProbeRole};
-use crate::logic::probing::probe_schedule::traffic_confirmed_interval;
 use crate::logic::steering::target::WEIGHT_ONE;
 
 use super::zone::ZoneStatus;
@@ -274,7 +273,7 @@ impl Director {
         let latencies =
             probes.history().iter(self.epoch).filter_map(|(_, _, outcome)| outcome.latency());
         let round_trip = latencies.chain(probes.round_trips()).max().unwrap_or(detect.timeout);
-        let worst = |class| detection_window::detection_bounds(class, &detect, round_trip).worst;
+        let worst = |class| detection_bounds(class, &detect, round_trip).worst;
         (worst(FailureClass::Refused), worst(FailureClass::Silent))
     }
 }

@@ -42,7 +42,7 @@ fn rig(zones: &[(&str, &[u16])], change: impl FnOnce(&mut PoolSpec)) -> Rig {
     rig
 }
 
-/// `good` and `bad` answers of one endpoint, of which control is told.
+/// `good` and `bad` responses of one endpoint; the bad ones are reported.
 fn send_requests(rig: &mut Rig, port: u16, good: u32, bad: u32) {
     let id = rig.id(port);
     let live = Arc::clone(rig.director.endpoints.get(id).expect("known").stats());

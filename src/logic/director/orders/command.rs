@@ -6,34 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::logic::director::Director;
-use crate::logic::director::event::Event;
+use crate::logic::director::event::{Event, OrderChange};
 use crate::logic::director::pools::PoolState;
 use crate::logic::model::id::Locality;
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::orders::{
     OperatorOrder, OperatorOrders, OrderAction, OrderDraft, OrderSource, OrderedEndpoint,
 };
-
-/// What has become of an order, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrderChange {
-    Given,
-    /// An operator took it back.
-    Lifted,
-    /// Its time was over.
-    Expired,
-}
-
-impl OrderChange {
-    /// The word used in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Given => "given",
-            Self::Lifted => "lifted",
-            Self::Expired => "expired",
-        }
-    }
-}
 
 /// A command of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

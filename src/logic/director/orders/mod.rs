@@ -8,12 +8,11 @@ pub(crate) mod endpoint_orders;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::Event;
+use super::event::{Event, OrderChange};
 use super::{Director, EndpointMachine, Output};
 use crate::logic::health::recovery::{FULL_SHARE_PERMILLE, Ramp};
 use crate::logic::model::id::EndpointId;
 use crate::logic::orders::{ConfigDrain, OperatorOrder, OperatorOrders, OrderedEndpoint};
-use command::OrderChange;
 use endpoint_orders::{DrainStep, EndpointOrders, OrderedShare};
 
 impl Director {

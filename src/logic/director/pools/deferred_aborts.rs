@@ -2,7 +2,7 @@
 //!
 //! Where a whole pool falls silent at once, as in a brown-out, a request that must not run twice
 //! would fail for nothing: no other endpoint would have answered it. When such a silence ends, one
-//! endpoint is heard a moment before the others. So the first answer decides nothing; an answer to
+//! endpoint answers a moment before the others. So the first answer decides nothing; an answer to
 //! a probe that started [`CONFIRMATION_DELAY`] after it does.
 
 use std::time::{Duration, Instant};

@@ -12,7 +12,8 @@ use super::{Director, Output, ProbeTicket};
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::ProbeOutcome;
-use crate::logic::probing::probe_schedule::{ProbeTrigger, traffic_confirmed_interval};
+use crate::logic::probing::detection_window::traffic_confirmed_interval;
+use crate::logic::probing::probe_schedule::ProbeTrigger;
 
 impl Director {
     /// Starts every probe that is due, within the budget.

@@ -1,6 +1,6 @@
 //! Whether probes bring evidence at all.
 //!
-//! The input is every outcome. The output tells when probing becomes impaired, for want of this
+//! The input is every outcome. The output is when probing becomes impaired, for want of this
 //! process's own resources, and when that ends.
 
 use std::time::{Duration, Instant};

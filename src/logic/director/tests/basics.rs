@@ -54,7 +54,7 @@ fn removed_endpoint_ends_incident_and_ignores_late_results() {
     rig.turn([late]);
     assert!(rig.outputs.is_empty());
     rig.configure(pool(&[("r/a", &[1, 2])]));
-    assert_eq!(rig.status(2).health, Health::NEW, "what comes again is new");
+    assert_eq!(rig.status(2).health, Health::NEW, "an endpoint that was removed is new");
 }
 
 #[test]
@@ -79,12 +79,12 @@ fn empty_zone_fills_when_endpoints_are_resolved() {
     assert_eq!(
         serving_ports(&rig.published_snapshots()[0]),
         [2],
-        "who is new serves when it has passed"
+        "a new endpoint serves after its first pass"
     );
     rig.answer_all_probes(PASS);
     assert!(!is_fully_ramped(&rig, 3), "its share grows");
     update_endpoints(&mut rig, &[("r/a", &[]), ("r/b", &[])]);
-    assert!(!rig.director.is_routable(), "who is gone is not asked any more");
+    assert!(!rig.director.is_routable(), "a removed endpoint is not routable");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn panic_starts_and_ends_exactly_once() {
         _ => None,
     };
     let aborted: Vec<_> = rig.outputs.iter().filter_map(aborted).collect();
-    assert_eq!(aborted, [rig.id(1)], "whoever waits there has somewhere to go now");
+    assert_eq!(aborted, [rig.id(1)], "its requests have somewhere to go now");
 }
 
 #[test]

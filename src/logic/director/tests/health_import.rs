@@ -1,9 +1,9 @@
-//! What another process has left.
+//! Taking over the health states of another process.
 
 use super::*;
 use crate::logic::health::recovery::Ramp;
 
-/// Another process with the same configuration, which has inherited from this one.
+/// Another process with the same configuration, which has taken over from this one.
 fn successor(rig: &Rig, spec: PoolSpec) -> Rig {
     let mut successor = Rig::unconfigured();
     // Its time begins when the other one ends: the clock has gone on meanwhile, perhaps by more.
@@ -107,9 +107,9 @@ fn ejection_is_imported() {
     assert_eq!(successor.down_ports(), [1]);
     assert_eq!(successor.status(1).cause.expect("a cause").source, EvidenceSource::Traffic);
     successor.run_for(ms(1_000), |_| PASS);
-    assert_eq!(successor.down_ports(), [1], "passing probes do not absolve it");
+    assert_eq!(successor.down_ports(), [1], "passing probes end no ejection");
     successor.run_for(ms(9_000), |_| PASS);
-    assert!(successor.down_ports().is_empty(), "in the end it gets its chance");
+    assert!(successor.down_ports().is_empty(), "it returns after the timeout of its trials");
 }
 
 #[test]

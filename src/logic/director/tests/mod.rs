@@ -30,7 +30,7 @@ pub(in crate::logic::director) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A director, its time, and what it said in its last turn.
+/// A director, its time, and the outputs of its last turn.
 pub(in crate::logic::director) struct Rig {
     pub(in crate::logic::director) director: Director,
     pub(in crate::logic::director) now: Instant,
@@ -53,7 +53,7 @@ impl Rig {
         rig
     }
 
-    /// The same with everything as the pool has it.
+    /// The same for a pool with settings of its own.
     pub(in crate::logic::director) fn with_pool(pool: PoolSpec) -> Self {
         let mut rig = Self::unconfigured();
         rig.configure(pool);
@@ -76,7 +76,7 @@ impl Rig {
         self.turn([Input::Configure { topology, routes: Arc::default() }]);
     }
 
-    /// Hands in all inputs, then does what the director says.
+    /// Hands in all inputs, then drives the director.
     pub(in crate::logic::director) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
         inputs.into_iter().for_each(|input| self.director.handle(input, self.now));
         self.outputs.clear();
@@ -140,7 +140,7 @@ impl Rig {
         Arc::clone(endpoint.stats())
     }
 
-    /// Requests that end now: so many well, and so many by `failure`.
+    /// Requests that end now: `good` of them well, and `bad` by `failure`.
     pub(in crate::logic::director) fn complete_requests(
         &mut self,
         port: u16,
@@ -248,7 +248,7 @@ pub(in crate::logic::director) fn pool(zones: &[(&str, &[u16])]) -> PoolSpec {
         let endpoints = ports.iter().map(|&port| endpoint(port)).collect();
         ZoneSpec::new(Locality::parse(name).expect("a place"), endpoints)
     };
-    // Each endpoint by its own deeds; zones have tests of their own.
+    // No correlation: zones have tests of their own.
     let correlate = CorrelationSpec { quorum_percent: 101, ..CorrelationSpec::default() };
     PoolSpec { correlation: correlate, ..PoolSpec::new("web", zones.iter().map(zone).collect()) }
 }

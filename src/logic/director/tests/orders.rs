@@ -1,4 +1,4 @@
-//! What operators order, and what becomes of it.
+//! Orders of operators, and their effects.
 
 use super::*;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
@@ -108,7 +108,7 @@ fn drained_endpoint_share_goes_to_its_zone() {
     assert!(!rig.view().is_panicking);
     let applied = rig.restore(&endpoint_at(1));
     assert_eq!((applied.lifted.len(), applied.order), (1, None));
-    assert_eq!(rig.share(3), 0, "what grows back was missed by nobody");
+    assert_eq!(rig.share(3), 0, "capacity that grows back is not missed");
     assert!(rig.share(1) > 0 && rig.share(1) < rig.share(2), "its share grows");
     rig.run_for(ms(11_000), |_| PASS);
     assert_eq!(rig.share(1), FULL_SHARE_PERMILLE / 2);
@@ -155,7 +155,7 @@ fn drain_ramps_down_and_restore_resumes_from_current_share() {
             && rig.drained_outputs().len() == 2
     );
     rig.run_for(ms(4_800), |_| PASS);
-    assert!(rig.drained_outputs().is_empty(), "what lasts may stay");
+    assert!(rig.drained_outputs().is_empty(), "running streams may stay");
     rig.run_for(ms(200), |_| PASS);
     let over: Vec<bool> = rig.drained_outputs().iter().map(|&(_, is_over)| is_over).collect();
     assert_eq!(over, [true, true], "until the deadline");
@@ -177,13 +177,13 @@ fn drained_endpoint_failure_opens_no_incident() {
     rig.take_down(&[2]);
     down.extend(rig.down_ports());
     assert!(down.contains(&1) && down.contains(&2), "it is known: {down:?}");
-    assert!(rig.director.incidents().is_empty(), "but nobody can have met it");
+    assert!(rig.director.incidents().is_empty(), "but no request can have met it");
     let pool = &rig.director.pools()[0];
     assert_eq!((pool.down, pool.drained, pool.is_in_panic), (0, 2, false));
     rig.take_down(&[3]);
     assert_eq!(rig.serving_ports(), [4], "the budget of evictions has room");
     rig.restore("r/a");
-    assert_eq!(rig.serving_ports(), [4], "who is down stays down");
+    assert_eq!(rig.serving_ports(), [4], "an endpoint that is down stays down");
     rig.run_for(ms(5_000), |_| PASS);
     assert_eq!(rig.serving_ports(), [1, 2, 3, 4]);
 }
@@ -220,7 +220,7 @@ fn drain_leaving_too_little_is_rejected_with_figures() {
     let why = rig.rejection_reasons("r/a");
     assert!(why.contains("nothing healthy would be left"), "{why}");
     rig.issue("r/b", IMMEDIATE_DRAIN);
-    assert_eq!(rig.serving_ports(), [1, 2], "what serves nobody can be taken away");
+    assert_eq!(rig.serving_ports(), [1, 2], "what does not serve can be drained");
     assert_eq!(rig.director.orders().iter().count(), 1, "what is refused is no order");
     rig.force("r/a", IMMEDIATE_DRAIN);
     assert!(rig.serving_ports().is_empty());

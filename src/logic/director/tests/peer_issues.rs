@@ -1,4 +1,4 @@
-//! What users of other balancers asked for, each with the thread in which they did.
+//! Behaviour that users of other balancers reported or asked for, each named after its issue.
 
 use super::*;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
@@ -100,7 +100,7 @@ fn envoy_32442_probe_pass_does_not_uneject_endpoint() {
     assert_eq!(rig.down_ports(), [1]);
     let is_traffic_divergence =
         |event: &Event| matches!(event, Event::Divergence(Divergence::TrafficFails { .. }));
-    assert!(rig.events().iter().any(is_traffic_divergence), "and it is said that probes pass");
+    assert!(rig.events().iter().any(is_traffic_divergence), "and the divergence is reported");
     rig.run_for(ms(3_000), |_| PASS);
     assert_eq!(rig.down_ports(), [1]);
 }
@@ -265,9 +265,9 @@ fn envoy_10498_probes_are_spread_within_global_budget() {
     }
     assert!((1_900..=2_100).contains(&all), "{all} in ten seconds");
     assert!(busiest <= 12, "{busiest} in ten milliseconds");
-    assert!((rig.director.stretch() - 5.0).abs() < 0.01, "and the stretch is shown");
+    assert!((rig.director.stretch() - 5.0).abs() < 0.01, "the stretch is reported");
     let probed_count = rig.director.endpoints().iter().filter(|one| !one.probes.is_empty()).count();
-    assert_eq!(probed_count, 1_000, "everybody has had a turn");
+    assert_eq!(probed_count, 1_000, "every endpoint has had a turn");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn envoy_9351_good_traffic_stretches_probes_within_target() {
     let stretched = count(Some(ms(5_000)), true);
     assert!((4..=7).contains(&stretched), "{stretched}: every four seconds");
     let idle = count(Some(ms(5_000)), false);
-    assert!((20..=23).contains(&idle), "{idle}: nobody vouches");
+    assert!((20..=23).contains(&idle), "{idle}: no traffic confirms it");
 }
 
 #[test]

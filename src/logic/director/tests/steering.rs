@@ -59,7 +59,7 @@ fn fastest_region_is_preferred_until_it_slows_down() {
         answers(&rig, 120);
         rig.run_for(ms(1_000), slow_from_port(5, 40));
         if shares(&rig) == [1_000, 0] {
-            assert!(second > 3, "not by the first word of it");
+            assert!(second > 3, "not by the first sample");
             return;
         }
     }
@@ -125,9 +125,9 @@ fn zone_below_min_capacity_serves_only_as_last_resort() {
     let mut rig = rig(SteeringPolicy::Nearest, pilot, &THREE);
     rig.take_down(&[3]);
     rig.take_down(&[1, 2]);
-    assert_eq!(shares(&rig), [0, 0, 1_000], "one of two is too little");
+    assert_eq!(shares(&rig), [0, 0, 1_000], "one of two is too few");
     rig.take_down(&[5, 6]);
-    assert_eq!(shares(&rig), [0, 1_000, 0], "but better than nobody");
+    assert_eq!(shares(&rig), [0, 1_000, 0], "but better than none");
     rig.run_for(ms(5_000), |port| if port == 3 { PASS } else { REFUSED });
     assert!(!rig.view().is_panicking);
     rig.run_for(ms(5_000), |port| if port > 2 { PASS } else { REFUSED });
@@ -212,7 +212,7 @@ fn recovered_endpoint_gets_next_retryable_request() {
     assert_eq!(first(&rig), None, "one is enough");
     // Beyond what would count as one failure of the zone.
     rig.run_for(ms(3_000), |_| PASS);
-    assert!(rig.view().trial_targets.is_empty(), "nobody need be asked any more");
+    assert!(rig.view().trial_targets.is_empty(), "no trial is wanted any more");
     returns(&mut rig, 1);
     rig.take_down(&[1]);
     assert_eq!(first(&rig), None, "it is gone again");

@@ -10,7 +10,7 @@ fn two_zones() -> Rig {
     Rig::new(&[("r/a", &[1, 2, 3]), ("r/b", &[4, 5, 6])])
 }
 
-/// Where requests go that must not run twice.
+/// The endpoints that requests go to that must not run twice.
 fn ports_for_non_retryable(rig: &Rig) -> Vec<u16> {
     let (view, mut rng) = (rig.view(), Rng::with_seed(3));
     let mut ports: Vec<u16> = (0..500)
@@ -43,7 +43,7 @@ fn single_error_removes_only_non_retryable_requests() {
     assert_eq!(ports_for_non_retryable(&rig), [2, 3]);
     assert!(matches!(rig.status(1).health, Health::Suspect { .. }));
     rig.run_for(ms(1_000), |_| PASS);
-    assert_eq!(ports_for_non_retryable(&rig), [2, 3], "a passing probe does not absolve");
+    assert_eq!(ports_for_non_retryable(&rig), [2, 3], "a passing probe ends no doubt");
     rig.complete_requests(1, 50, 0, ERROR);
     rig.run_for(ms(100), |_| PASS);
     assert_eq!(ports_for_non_retryable(&rig), [1, 2, 3], "good answers do");
@@ -119,7 +119,7 @@ fn failure_seen_by_probes_is_decided_by_probes() {
     rig.run_for(ms(3_000), |port| if port == 1 { bad } else { PASS });
     assert_eq!(rig.down_ports(), [1]);
     rig.run_for(ms(1_500), |_| PASS);
-    assert!(rig.down_ports().is_empty(), "no trials are asked for");
+    assert!(rig.down_ports().is_empty(), "no trials are scheduled");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn two_lost_syns_with_good_responses_are_no_verdict() {
     let lost = || Input::TrafficFailed { endpoint, failure, attempt_started: began };
     rig.turn([lost(), lost(), lost()]);
     assert!(rig.down_ports().is_empty());
-    assert!(rig.has_started_probe(1), "but it is looked at");
+    assert!(rig.has_started_probe(1), "but it is probed");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn repeated_failure_is_detected_as_fast_as_first() {
         while rig.down_ports() == [1] {
             rig.run_for(ms(10), |_| PASS);
         }
-        // Its share has grown back, and so has everybody's trust.
+        // Its share has grown back, and its baseline has recovered.
         for _ in 0..100 {
             (1..=6).for_each(|port| rig.complete_requests(port, 10, 0, ERROR));
             rig.run_for(ms(200), |_| PASS);

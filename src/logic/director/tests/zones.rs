@@ -1,4 +1,4 @@
-//! Zones that fall and come back as a whole.
+//! Zones that fall and return as a whole.
 
 use super::*;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
@@ -37,7 +37,7 @@ fn shares(rig: &Rig) -> Vec<(u64, Vec<u16>)> {
     view.primary.tiers.iter().map(|tier| (tier.share, ports(tier))).collect()
 }
 
-/// Whoever has proved itself while its zone was down goes on as it is when the zone returns.
+/// An endpoint that has proved itself while its zone was down keeps its share when that returns.
 #[test]
 fn recovered_zone_takes_no_share_from_serving_endpoints() {
     let spec = pool(&[("a/1", &[1, 2]), ("a/2", &[3, 4]), ("a/3", &[5, 6]), ("b/1", &[7, 8])]);
@@ -67,7 +67,7 @@ fn zone_with_quorum_of_strikes_goes_down_in_one_shift() {
     strike(&mut rig, &[2], SILENT);
     assert_eq!(zone_events(&rig), [("r/a".to_owned(), true)]);
     assert_eq!(rig.published_snapshots().len(), 1);
-    assert_eq!(rig.down_ports(), [1, 2], "who has evidence against it is down");
+    assert_eq!(rig.down_ports(), [1, 2], "endpoints with evidence against them are down");
     assert_eq!(
         shares(&rig),
         [(FULL_SHARE, vec![4, 5, 6]), (0, vec![3])],
@@ -194,7 +194,7 @@ fn reload_keeps_zone_verdict() {
     assert_eq!(rig.down_ports(), [1, 2], "they return with their zone");
 }
 
-/// What was said of one endpoint's health, in its order; `None` stands for a publication.
+/// The reported verdicts of one endpoint, in their order; `None` stands for a publication.
 fn health_changes_of(rig: &Rig, port: u16) -> Vec<Option<HealthTransition>> {
     let of = |output: &Output| match output {
         Output::Publish(_) => Some(None),
@@ -233,7 +233,7 @@ fn events_of_a_zone_failure_turn_keep_their_order() {
     assert_eq!(health_changes_of(&rig, 2)[1..], all[..2]);
 }
 
-/// Whom requests were told to leave.
+/// The endpoints that requests were told to leave.
 fn aborted_endpoints(rig: &Rig) -> impl Iterator<Item = EndpointId> + '_ {
     rig.outputs.iter().filter_map(|output| match output {
         Output::AbortRequests { endpoint, .. } => Some(*endpoint),
@@ -271,7 +271,7 @@ fn silent_pool_aborts_no_requests() {
     assert_eq!(rig.down_ports(), [1, 2, 3]);
     assert!(
         rig.has_started_probe(4) || rig.has_started_probe(5) || !rig.pending_probes.is_empty(),
-        "the others are asked at once"
+        "the others are probed at once"
     );
     rig.run_for(ms(1_300), |_| SILENT);
     assert_eq!(rig.down_ports().len(), 6);

@@ -79,7 +79,7 @@ impl Director {
             transitions.extend(self.fail_with_zone(id, (failure, source), now));
         }
         self.zone_failures.push(ZoneFailure::new(transitions, now));
-        // Requests that are told to leave must find a snapshot that knows of this, even where all
+        // Requests that leave must find a snapshot with this verdict, even where all
         // endpoints of the zone had been out before.
         self.publisher.mark_dirty(pool);
         let pool = self.pools[pool].spec().name.clone();
