@@ -14,7 +14,7 @@ use fastrand::Rng;
 use gapless::config;
 use gapless::sim::latency::LatencyModel;
 use gapless::sim::predict::{
-    self, FaultKind, FaultScope, PredictedWindow, PredictionInput, WindowSpread,
+    self, FaultCase, FaultKind, FaultScope, PredictedWindow, PredictionInput, WindowSpread,
 };
 use serde_json::{Value, json};
 
@@ -168,8 +168,8 @@ fn predict_spread(
     let fault = known_fault.ok_or_else(|| io::Error::other("a class that is not predicted"))?;
     let topology = &loaded.config.topology;
     let (pool, here) = (&topology.pools[pool], topology.local.as_ref());
-    let scope_and_fault = (trial.scope, fault);
-    match predict::predict_row(pool, here, &question, scope_and_fault, Instant::now()).window {
+    let case = FaultCase { scope: trial.scope, fault };
+    match predict::predict_row(pool, here, &question, case, Instant::now()).window {
         PredictedWindow::Detected { spread, .. } => Ok(Some(spread)),
         PredictedWindow::Undetected(_) => Ok(None),
     }

@@ -104,7 +104,7 @@ impl LatencyDistribution {
             }
             DistributionShape::Parametric { points, max } => {
                 let score = -normal_quantile(share);
-                let index = points.partition_point(|(known, _)| *known < score);
+                let index = points.partition_point(|(x, _)| *x < score);
                 let from = index.clamp(1, points.len() - 1) - 1;
                 let ((x0, y0), (x1, y1)) = (points[from], points[from + 1]);
                 let seconds = (y0 + (score - x0) / (x1 - x0) * (y1 - y0)).exp();
@@ -125,7 +125,7 @@ impl LatencyDistribution {
                     return f64::from(u8::from(bound < *max));
                 }
                 let at = bound.as_secs_f64().ln();
-                let index = points.partition_point(|(_, known)| *known < at);
+                let index = points.partition_point(|(_, y)| *y < at);
                 let from = index.clamp(1, points.len() - 1) - 1;
                 let ((x0, y0), (x1, y1)) = (points[from], points[from + 1]);
                 normal_tail(x0 + (at - y0) / (y1 - y0) * (x1 - x0))

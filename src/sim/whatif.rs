@@ -163,26 +163,26 @@ pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
 }
 
 /// The traffic of every pool before and after the loss.
-pub fn whatif(question: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
-    let mut steady = question.health.clone();
+pub fn whatif(input: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
+    let mut steady = input.health.clone();
     for zone in steady.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
         zone.ramp = Ramp::Full;
         zone.endpoints.iter_mut().for_each(|one| one.ramp = Ramp::Full);
     }
     let mut lost = steady.clone();
-    let gone = Health::Down { failure: Failure::connect(FailureReason::Refused) };
+    let down = Health::Down { failure: Failure::connect(FailureReason::Refused) };
     for zone in lost.pools.iter_mut().flat_map(|pool| &mut pool.zones) {
         for one in &mut zone.endpoints {
-            if question.lost_targets.iter().any(|what| what.covers(&zone.place, one.address)) {
-                one.health = gone;
+            if input.lost_targets.iter().any(|what| what.covers(&zone.place, one.address)) {
+                one.health = down;
             }
         }
     }
-    let before = steady_traffic(question, steady, now);
-    let after = steady_traffic(question, lost, now);
-    let pools = question.topology.pools.iter().zip(before.into_iter().zip(after));
+    let before = steady_traffic(input, steady, now);
+    let after = steady_traffic(input, lost, now);
+    let pools = input.topology.pools.iter().zip(before.into_iter().zip(after));
     let pool_outlook = |(pool, (before, after)): (&Arc<PoolSpec>, (PoolTraffic, PoolTraffic))| {
-        let pool_loads = question.zone_loads.iter().filter(|(name, ..)| *name == pool.name);
+        let pool_loads = input.zone_loads.iter().filter(|(name, ..)| *name == pool.name);
         let demand = PoolDemand::sum(pool_loads.map(|(.., flow)| flow));
         PoolOutlook { pool: Arc::clone(pool), rate_rps: demand.rate_rps(), before, after }
     };
@@ -207,17 +207,13 @@ impl DirectorDriver for Forecast {
     fn apply_output(&mut self, _: Output) {}
 }
 
-fn steady_traffic(
-    question: &WhatIfInput<'_>,
-    legacy: HealthExport,
-    now: Instant,
-) -> Vec<PoolTraffic> {
+fn steady_traffic(input: &WhatIfInput<'_>, health: HealthExport, now: Instant) -> Vec<PoolTraffic> {
     let mut director = Director::new(now, 1);
-    let topology = question.topology.clone();
-    director.handle(Input::LoadOrders(question.orders.clone()), now);
+    let topology = input.topology.clone();
+    director.handle(Input::LoadOrders(input.orders.clone()), now);
     director.handle(Input::Configure { topology, routes: Arc::default() }, now);
-    director.handle(Input::ImportHealth(legacy), now);
-    director.seed_estimates(&question.zone_loads, &question.latency_orders);
+    director.handle(Input::ImportHealth(health), now);
+    director.seed_estimates(&input.zone_loads, &input.latency_orders);
     let mut driver = Forecast { director, now };
     driver.drain_outputs();
     let director = driver.director;
@@ -243,13 +239,7 @@ fn steady_traffic(
             })
             .collect(),
     };
-    question
-        .topology
-        .pools
-        .iter()
-        .zip(pools.iter().map(|pool| pool.is_in_panic))
-        .map(state)
-        .collect()
+    input.topology.pools.iter().zip(pools.iter().map(|pool| pool.is_in_panic)).map(state).collect()
 }
 
 /// The declared capacity of a zone.
@@ -295,16 +285,16 @@ mod tests {
         let pool = &topology.pools[0];
         let flow = ZoneLoad::declared(rate_rps, Duration::from_millis(10));
         let flows = vec![(Arc::clone(&pool.name), pool.zones[0].locality.clone(), flow)];
-        let legacy = all_healthy(topology, now);
-        let question = WhatIfInput {
+        let health = all_healthy(topology, now);
+        let input = WhatIfInput {
             topology,
-            health: legacy,
+            health,
             orders: Vec::new(),
             zone_loads: flows,
             latency_orders: Vec::new(),
             lost_targets: &lose,
         };
-        whatif(&question, now).remove(0)
+        whatif(&input, now).remove(0)
     }
 
     fn percent_shares(state: &PoolTraffic) -> Vec<f64> {

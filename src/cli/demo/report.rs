@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::app::ops::event_log::millis;
 use crate::config::model::Config;
 use crate::sim::latency::LatencyModel;
-use crate::sim::predict::{self, FaultScope, PredictedWindow, PredictionInput, WindowSpread};
+use crate::sim::predict::{
+    self, FaultCase, FaultScope, PredictedWindow, PredictionInput, WindowSpread,
+};
 
 use super::fleet::EndpointFleet;
 use super::load_generator::RequestSample;
@@ -203,8 +205,8 @@ pub(super) fn predict(
         threads: crate::cli::predict::thread_count(),
     };
     let here = config.topology.local.as_ref();
-    let scenario = (FaultScope::Zone, options.fault.simulated_fault());
-    match predict::predict_row(pool, here, &question, scenario, Instant::now()).window {
+    let case = FaultCase { scope: FaultScope::Zone, fault: options.fault.simulated_fault() };
+    match predict::predict_row(pool, here, &question, case, Instant::now()).window {
         PredictedWindow::Detected { spread, .. } => Ok(spread),
         PredictedWindow::Undetected(_) => Err(unseen()),
     }

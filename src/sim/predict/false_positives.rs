@@ -108,22 +108,22 @@ impl YearlyRate {
 pub fn estimate_false_positives(
     pool: &PoolSpec,
     local_zone: Option<&Locality>,
-    question: &FalsePositiveInput,
+    input: &FalsePositiveInput,
     base: Instant,
 ) -> FalsePositiveEstimate {
     // With or without traffic, all zones are kept: their verdicts may be correlated.
     let sample = PoolSample::from_topology(
         &single_pool_topology(pool, local_zone),
-        Some(question.rate_rps.unwrap_or(0.0)),
+        Some(input.rate_rps.unwrap_or(0.0)),
     );
     let endpoints = sample.endpoint_count();
-    let hours = question.hours.unwrap_or_else(|| hours_within_budget(pool, &sample));
+    let hours = input.hours.unwrap_or_else(|| hours_within_budget(pool, &sample));
     let worlds = (hours / WORLD_HOURS).ceil().max(1.0);
-    let mut rng = Rng::with_seed(question.seed);
+    let mut rng = Rng::with_seed(input.seed);
     let seeds: Vec<u64> = (0..worlds as u64).map(|_| rng.u64(..)).collect();
     let each = Duration::from_secs_f64(hours / worlds * 3_600.0);
-    let verdicts = parallel::parallel_map(&seeds, question.threads, |seed| {
-        count_false_verdicts(&sample, question, *seed, base, each)
+    let verdicts = parallel::parallel_map(&seeds, input.threads, |seed| {
+        count_false_verdicts(&sample, input, *seed, base, each)
     });
     let verdicts = verdicts.into_iter().sum();
     let years = endpoints as f64 * hours / YEAR_HOURS;
@@ -133,7 +133,7 @@ pub fn estimate_false_positives(
         hours,
         verdicts,
         yearly: YearlyRate::from_events(verdicts, years),
-        yearly_by_probes: yearly_by_probes(pool, question),
+        yearly_by_probes: yearly_by_probes(pool, input),
     }
 }
 
@@ -148,17 +148,17 @@ fn hours_within_budget(pool: &PoolSpec, sample: &PoolSample) -> f64 {
 /// The verdicts down in one simulation.
 fn count_false_verdicts(
     sample: &PoolSample,
-    question: &FalsePositiveInput,
+    input: &FalsePositiveInput,
     seed: u64,
     base: Instant,
     time: Duration,
 ) -> u64 {
     let settings = SimulationSettings {
         seed,
-        round_trip: question.round_trip,
-        latency: question.latency.clone(),
-        probe_loss: question.probe_loss,
-        traffic_loss: question.traffic_loss,
+        round_trip: input.round_trip,
+        latency: input.latency.clone(),
+        probe_loss: input.probe_loss,
+        traffic_loss: input.traffic_loss,
         ..SimulationSettings::default()
     };
     let mut world = Simulation::new(base, settings);
@@ -175,7 +175,7 @@ fn count_false_verdicts(
     let end = base + time;
     while world.now() < end {
         world.run_until(end.min(world.now() + LOG_INTERVAL));
-        world.take_log().into_iter().for_each(|mark| count.on_event(&mark.event));
+        world.take_log().into_iter().for_each(|record| count.on_event(&record.event));
     }
     count.verdicts
 }
@@ -219,30 +219,30 @@ impl VerdictCounter<'_> {
 
 /// False verdicts per year of one endpoint by probes alone: the chance of a row of strikes, times
 /// the rows that begin in a year.
-pub fn yearly_by_probes(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
+pub fn yearly_by_probes(pool: &PoolSpec, input: &FalsePositiveInput) -> f64 {
     let detect = &pool.detect;
-    let row = strike_chance(pool, question).powi(detect.down_after.max(1) as i32);
+    let row = strike_chance(pool, input).powi(detect.down_after.max(1) as i32);
     let period_hours = detect.interval.as_secs_f64() * MEAN_PERIOD / 3_600.0;
     row * YEAR_HOURS / period_hours
 }
 
 /// The chance that none of a probe's attempts is answered in time.
-pub fn strike_chance(pool: &PoolSpec, question: &FalsePositiveInput) -> f64 {
+pub fn strike_chance(pool: &PoolSpec, input: &FalsePositiveInput) -> f64 {
     let timeout = pool.detect.timeout;
-    let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };
-    let meeting = healthy.probe_response(pool.primary_probe(), Duration::MAX);
-    let ProbeResponse::Answer { round_trips, service_time: service, .. } = meeting else {
+    let healthy = EndpointBehavior::Healthy { latency: input.latency.clone() };
+    let response = healthy.probe_response(pool.primary_probe(), Duration::MAX);
+    let ProbeResponse::Answer { round_trips, service_time: service, .. } = response else {
         return 1.0;
     };
     let jitter = SimulationSettings::default().round_trip_jitter;
-    let on_the_way = question.round_trip.mul_f64(1.0 + jitter / 2.0) * round_trips;
+    let on_the_way = input.round_trip.mul_f64(1.0 + jitter / 2.0) * round_trips;
     let loss_probability = |after: Duration| {
         let late_probability = match timeout.checked_sub(after + on_the_way) {
             None => 1.0,
             Some(_) if service.is_zero() => 0.0,
-            Some(left) => question.latency.share_above(left),
+            Some(left) => input.latency.share_above(left),
         };
-        question.probe_loss + (1.0 - question.probe_loss) * late_probability
+        input.probe_loss + (1.0 - input.probe_loss) * late_probability
     };
     (0..).map_while(|index| attempt_after(timeout, index)).map(loss_probability).product()
 }
@@ -290,8 +290,8 @@ mod tests {
         }
     }
 
-    fn estimate_pool(question: &FalsePositiveInput) -> FalsePositiveEstimate {
-        estimate_false_positives(&pool(), None, question, Instant::now())
+    fn estimate_pool(input: &FalsePositiveInput) -> FalsePositiveEstimate {
+        estimate_false_positives(&pool(), None, input, Instant::now())
     }
 
     #[test]

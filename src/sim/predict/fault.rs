@@ -128,3 +128,28 @@ impl fmt::Display for FaultKind {
         f.write_str(self.as_str())
     }
 }
+
+/// The extent of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultScope {
+    Endpoint,
+    /// A whole zone: the window ends with the verdict on its last endpoint.
+    Zone,
+}
+
+impl FaultScope {
+    /// The word in the output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Zone => "zone",
+        }
+    }
+}
+
+/// A fault and its extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultCase {
+    pub scope: FaultScope,
+    pub fault: FaultKind,
+}

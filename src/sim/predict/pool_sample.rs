@@ -175,8 +175,8 @@ impl PoolSample {
         let mut pending: Vec<SocketAddr> =
             failing.iter().map(|endpoint| endpoint.address).collect();
         while !pending.is_empty() && world.step_until(onset + failure.timeout) {
-            for mark in world.take_log() {
-                pending.retain(|address| !is_verdict_for(&mark.event, *address, place));
+            for record in world.take_log() {
+                pending.retain(|address| !is_verdict_for(&record.event, *address, place));
             }
         }
         TrialResult {

@@ -32,8 +32,8 @@ fn pool(zone_endpoints: usize, detect: DetectionSpec) -> PoolSpec {
     }
 }
 
-fn predict_pool(pool: &PoolSpec, question: &PredictionInput) -> Prediction {
-    predict(pool, None, question, Instant::now())
+fn predict_pool(pool: &PoolSpec, input: &PredictionInput) -> Prediction {
+    predict(pool, None, input, Instant::now())
 }
 
 fn spread_of(
@@ -47,7 +47,7 @@ fn spread_of(
     };
     match prediction.rows.iter().find(wanted).expect("a row").window {
         PredictedWindow::Detected { spread, .. } => spread,
-        PredictedWindow::Undetected(why) => panic!("{fault} is unseen: {why:?}"),
+        PredictedWindow::Undetected(reason) => panic!("{fault} is undetected: {reason:?}"),
     }
 }
 
@@ -78,27 +78,28 @@ fn simulated_window_stays_within_the_closed_form() {
 }
 
 /// The distribution for one fault without traffic.
-fn predict_spread(
-    zone_endpoints: usize,
-    question: &PredictionInput,
-    asked: (FaultScope, FaultKind),
-) -> WindowSpread {
-    let question = PredictionInput { rate_rps: None, ..question.clone() };
+fn predict_spread(zone_endpoints: usize, input: &PredictionInput, case: FaultCase) -> WindowSpread {
+    let input = PredictionInput { rate_rps: None, ..input.clone() };
     let row = predict_row(
         &pool(zone_endpoints, DetectionSpec::default()),
         None,
-        &question,
-        asked,
+        &input,
+        case,
         Instant::now(),
     );
-    let PredictedWindow::Detected { spread, .. } = row.window else { panic!("unseen: {row:?}") };
+    let PredictedWindow::Detected { spread, .. } = row.window else {
+        panic!("undetected: {row:?}")
+    };
     spread
 }
 
 #[test]
 fn many_trials_approach_both_ends_of_the_closed_form() {
-    let silent =
-        predict_spread(2, &prediction_input(1_000, None), (FaultScope::Endpoint, FaultKind::Hang));
+    let silent = predict_spread(
+        2,
+        &prediction_input(1_000, None),
+        FaultCase { scope: FaultScope::Endpoint, fault: FaultKind::Hang },
+    );
     assert!(silent.best < ms(1_015) && silent.worst > ms(1_985), "{silent:?}");
     assert!(silent.median.abs_diff(ms(1_475)) < ms(40), "{silent:?}");
     assert!(silent.median < silent.p99 && silent.p99 < silent.worst);
@@ -120,11 +121,11 @@ fn traffic_shortens_the_window_of_visible_faults() {
 fn short_fast_interval_does_not_delay_traffic_verdict() {
     for fast_ms in [10, 30, 50, 100] {
         let detect = DetectionSpec { fast_interval: ms(fast_ms), ..DetectionSpec::default() };
-        let question = prediction_input(100, Some(500.0));
-        let asked = (FaultScope::Endpoint, FaultKind::Hang);
-        let row = predict_row(&pool(2, detect), None, &question, asked, Instant::now());
+        let input = prediction_input(100, Some(500.0));
+        let case = FaultCase { scope: FaultScope::Endpoint, fault: FaultKind::Hang };
+        let row = predict_row(&pool(2, detect), None, &input, case, Instant::now());
         let PredictedWindow::Detected { spread, .. } = row.window else {
-            panic!("unseen: {row:?}")
+            panic!("undetected: {row:?}")
         };
         assert!(spread.worst < ms(200), "fast_interval {fast_ms} ms: {spread:?}");
     }
@@ -141,8 +142,8 @@ fn prediction_with_equal_seeds_is_equal() {
 #[test]
 fn large_zone_is_sampled_and_its_window_is_longer() {
     let of = |endpoints| {
-        let asked = (FaultScope::Zone, FaultKind::StatusAll);
-        predict_spread(endpoints, &prediction_input(100, Some(300.0)), asked).median
+        let case = FaultCase { scope: FaultScope::Zone, fault: FaultKind::StatusAll };
+        predict_spread(endpoints, &prediction_input(100, Some(300.0)), case).median
     };
     assert!(of(2_000) > of(3) + ms(100));
     let topology = Topology {
@@ -161,7 +162,7 @@ fn undetected_reason(prediction: &Prediction, fault: FaultKind) -> Option<Undete
     let row = prediction.rows.iter().find(|row| row.fault == fault).expect("a row");
     match row.window {
         PredictedWindow::Detected { .. } => None,
-        PredictedWindow::Undetected(why) => Some(why),
+        PredictedWindow::Undetected(reason) => Some(reason),
     }
 }
 
@@ -171,13 +172,13 @@ fn fault_invisible_to_the_probe_is_reported_undetected() {
     let prediction = predict_pool(&pool, &prediction_input(20, None));
     let needs_traffic = [FaultKind::StatusTraffic, FaultKind::ERRORS_30, FaultKind::Cut];
     for row in &prediction.rows {
-        let why = match row.fault {
+        let expected = match row.fault {
             fault if needs_traffic.contains(&fault) => Some(UndetectedReason::NeedsTraffic),
             FaultKind::WrongBody => Some(UndetectedReason::ProbePasses),
             _ => None,
         };
-        assert_eq!(undetected_reason(&prediction, row.fault), why, "{row:?}");
-        assert_eq!(row.closed_form.is_none(), why.is_some(), "{row:?}");
+        assert_eq!(undetected_reason(&prediction, row.fault), expected, "{row:?}");
+        assert_eq!(row.closed_form.is_none(), expected.is_some(), "{row:?}");
     }
     pool.probes = vec![ProbeSpec::tcp()];
     let prediction = predict_pool(&pool, &prediction_input(20, None));
@@ -244,13 +245,13 @@ fn prediction_does_not_depend_on_thread_count() {
 fn slow_delay_and_error_percent_affect_the_window() {
     let pool = pool(3, DetectionSpec::default());
     let window = |fault, rate_rps| {
-        let asked = prediction_input(20, rate_rps);
-        predict_zone_row(&pool, None, &asked, (0, FaultScope::Endpoint, fault), Instant::now())
-            .window
+        let input = prediction_input(20, rate_rps);
+        let case = FaultCase { scope: FaultScope::Endpoint, fault };
+        predict_zone_row(&pool, None, &input, 0, case, Instant::now()).window
     };
     let median = |fault| match window(fault, Some(200.0)) {
         PredictedWindow::Detected { spread, .. } => spread.median,
-        PredictedWindow::Undetected(why) => panic!("{fault:?} is unseen: {why:?}"),
+        PredictedWindow::Undetected(reason) => panic!("{fault:?} is undetected: {reason:?}"),
     };
     let errors = |percent| median(FaultKind::Errors { percent });
     assert!(errors(100) < errors(50) && errors(50) < errors(20));

@@ -56,7 +56,7 @@ pub struct TuneSubject<'a> {
     pub pool: &'a PoolSpec,
     /// The input of its simulation, with its latency and its round trip.
     pub input: predict::PredictionInput,
-    /// The share of probe attempts, in 0..1, that get no answer.
+    /// The share of probe attempts, in 0..1, that get no result.
     pub probe_loss: f64,
 }
 
@@ -137,11 +137,11 @@ pub fn tune(
             SearchSpace::new(subject, goals, goals.false_verdicts_yearly * share, base)
         })
         .collect();
-    let (met, over_budget) = check_goal(&spaces, goals.target, goals.probes_per_second);
-    let reachable = if met { None } else { shortest_reachable(&spaces, goals) };
-    let mut answer = TuneResult {
+    let (is_reachable, over_budget) = check_goal(&spaces, goals.target, goals.probes_per_second);
+    let reachable = if is_reachable { None } else { shortest_reachable(&spaces, goals) };
+    let mut result = TuneResult {
         pools: Vec::new(),
-        is_met: met,
+        is_met: is_reachable,
         reachable,
         budget_probes_per_second: goals.probes_per_second,
         required_probes_per_second: over_budget,
@@ -154,14 +154,14 @@ pub fn tune(
             evaluate_window(&pool, subject, local_zone, &goals.faults, base)
         };
         let before = evaluate(subject.pool.detect, "as it is");
-        let mut binding = space.choose_window(goals.target).err().unwrap_or_default();
+        let mut constraints = space.choose_window(goals.target).err().unwrap_or_default();
         let mut after = None;
-        if met {
+        if is_reachable {
             match confirm_by_simulation(space, goals.target, &mut |detect| {
                 evaluate(detect, "as it would be")
             }) {
                 Ok(state) => after = Some(state),
-                Err(p99) => binding.push(TuneConstraint::Simulation(p99)),
+                Err(p99) => constraints.push(TuneConstraint::Simulation(p99)),
             }
         } else if let Some(goal) = reachable
             && let Ok(choice) = space.choose_window(goal)
@@ -169,25 +169,20 @@ pub fn tune(
             // No shorter target is reachable: the simulated window is the best.
             let state = evaluate(choice.detect, "the best that can be had");
             let found = state.slowest.map(|slowest| round_up_to_ms(slowest.p99));
-            answer.reachable = answer.reachable.max(found);
+            result.reachable = result.reachable.max(found);
             after = Some(state);
         }
-        answer.pools.push(TunedPool {
-            pool: Arc::clone(name),
-            before,
-            after,
-            constraints: binding,
-        });
+        result.pools.push(TunedPool { pool: Arc::clone(name), before, after, constraints });
     }
-    let after = answer.pools.iter().filter_map(|pool| pool.after.as_ref());
+    let after = result.pools.iter().filter_map(|pool| pool.after.as_ref());
     let probing: f64 = after.map(|state| state.probes_per_second).sum();
     // A target that was shortened after a simulation may exceed the budget.
-    answer.required_probes_per_second = answer
+    result.required_probes_per_second = result
         .required_probes_per_second
-        .or_else(|| (probing > answer.budget_probes_per_second).then_some(probing));
-    answer.is_met = answer.required_probes_per_second.is_none()
-        && answer.pools.iter().all(|pool| pool.constraints.is_empty() && pool.after.is_some());
-    answer
+        .or_else(|| (probing > result.budget_probes_per_second).then_some(probing));
+    result.is_met = result.required_probes_per_second.is_none()
+        && result.pools.iter().all(|pool| pool.constraints.is_empty() && pool.after.is_some());
+    result
 }
 
 /// Whether all pools together can meet `goal`; if only the budget prevents it, the probes per

@@ -59,33 +59,32 @@ impl<'a> SearchSpace<'a> {
         max_false_verdicts_yearly: f64,
         base: Instant,
     ) -> Self {
-        let (pool, question) = (subject.pool, &subject.input);
-        let mut kinds: Vec<(FailureClass, f64)> = Vec::new();
-        let mut unseen = Vec::new();
+        let (pool, input) = (subject.pool, &subject.input);
+        let mut fault_classes: Vec<(FailureClass, f64)> = Vec::new();
+        let mut undetected = Vec::new();
         let largest = pool.zones.iter().map(|zone| zone.endpoints.len()).max().unwrap_or(1);
         for &fault in
             goals.faults.iter().filter(|fault| fault.is_applicable_to(pool.primary_probe()))
         {
-            if let Some(why) = predict::undetected_by_probes(pool, question, fault, base) {
-                unseen.push((fault, why));
+            if let Some(reason) = predict::undetected_by_probes(pool, input, fault, base) {
+                undetected.push((fault, reason));
                 continue;
             }
             // Where endpoints get their own verdicts, the last one of a zone counts.
             let has_zone_verdict = predict::has_zone_verdict(pool, fault);
             let independent_endpoints = if has_zone_verdict { 1.0 } else { largest.max(1) as f64 };
-            kinds.push((fault.class(), TARGET_SHARE.powf(1.0 / independent_endpoints)));
+            fault_classes.push((fault.class(), TARGET_SHARE.powf(1.0 / independent_endpoints)));
         }
-        let answer = typical_probe_time(pool, question);
-        let least = min_timeout(answer);
+        let probe_time = typical_probe_time(pool, input);
+        let least = min_timeout(probe_time);
         let timeouts = candidate_timeouts(least, pool.detect.timeout);
-        let must_see_all = goals.should_detect_all;
         Self {
             subject,
-            fault_classes: kinds,
-            undetected: unseen,
-            should_detect_all: must_see_all,
+            fault_classes,
+            undetected,
+            should_detect_all: goals.should_detect_all,
             max_false_verdicts_yearly,
-            probe_time: answer,
+            probe_time,
             timeouts,
         }
     }
@@ -97,8 +96,8 @@ impl<'a> SearchSpace<'a> {
         goal: Duration,
     ) -> Result<WindowChoice, Vec<TuneConstraint>> {
         if self.fault_classes.is_empty() || self.should_detect_all && !self.undetected.is_empty() {
-            let undetected_constraint = |&(fault, why): &(FaultKind, UndetectedReason)| {
-                TuneConstraint::Undetected(fault, why)
+            let undetected_constraint = |&(fault, reason): &(FaultKind, UndetectedReason)| {
+                TuneConstraint::Undetected(fault, reason)
             };
             return Err(self.undetected.iter().map(undetected_constraint).collect());
         }
@@ -186,20 +185,20 @@ impl<'a> SearchSpace<'a> {
 }
 
 /// The duration of a probe that an endpoint answers with its usual latency.
-fn typical_probe_time(pool: &PoolSpec, question: &predict::PredictionInput) -> Duration {
-    let usual = question.latency.upper_quantile(0.5);
-    let healthy = EndpointBehavior::Healthy { latency: question.latency.clone() };
+fn typical_probe_time(pool: &PoolSpec, input: &predict::PredictionInput) -> Duration {
+    let usual = input.latency.upper_quantile(0.5);
+    let healthy = EndpointBehavior::Healthy { latency: input.latency.clone() };
     match healthy.probe_response(pool.primary_probe(), usual) {
         ProbeResponse::Answer { round_trips, service_time: service, .. } => {
-            question.round_trip * round_trips + service
+            input.round_trip * round_trips + service
         }
         ProbeResponse::Silence(_) => usual,
     }
 }
 
 /// An endpoint that has become ten times slower is not dead; the same factor holds for a burst.
-fn min_timeout(answer: Duration) -> Duration {
-    let least = (answer * BURST_TIMEOUT_RTTS).max(BURST_TIMEOUT_FLOOR);
+fn min_timeout(probe_time: Duration) -> Duration {
+    let least = (probe_time * BURST_TIMEOUT_RTTS).max(BURST_TIMEOUT_FLOOR);
     Duration::from_millis(least.as_secs_f64().mul_add(1e3, 0.999) as u64)
 }
 

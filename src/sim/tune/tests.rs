@@ -73,8 +73,8 @@ fn tuned_window_meets_its_target_under_another_seed() {
             LatencyDistribution::from_quantiles(&[(0.5, ms(1)), (0.999, ms(6))], Some(ms(20)));
         let latency = LatencyModel::Distributed(Arc::new(drawn.expect("rising")));
         let probe_loss = 0.02 * rng.f64();
-        let question = prediction_input(1, 200, latency.clone());
-        let subject = TuneSubject { pool: &pool, input: question, probe_loss };
+        let input = prediction_input(1, 200, latency.clone());
+        let subject = TuneSubject { pool: &pool, input: input, probe_loss };
         let answer = tune_one(&subject, &wishes);
         assert!(answer.is_met, "{wishes:?} {answer:?}");
         let state = tuned_window(&answer);
@@ -158,14 +158,15 @@ fn unreachable_target_reports_constraint_and_best_window() {
 #[test]
 fn undetected_fault_is_a_constraint_only_if_required() {
     let pool = pool();
-    let asked = TuneGoals {
+    let goals = TuneGoals {
         faults: vec![FaultKind::Refused, FaultKind::WrongBody],
         should_detect_all: true,
         ..tune_goals(500)
     };
-    let answer = tune_one(&tune_subject(&pool, 0.0, 60), &asked);
-    let unseen = TuneConstraint::Undetected(FaultKind::WrongBody, UndetectedReason::ProbePasses);
-    assert_eq!((answer.is_met, &answer.pools[0].constraints), (false, &vec![unseen]));
+    let answer = tune_one(&tune_subject(&pool, 0.0, 60), &goals);
+    let undetected =
+        TuneConstraint::Undetected(FaultKind::WrongBody, UndetectedReason::ProbePasses);
+    assert_eq!((answer.is_met, &answer.pools[0].constraints), (false, &vec![undetected]));
     assert_eq!((answer.reachable, answer.pools[0].after.is_none()), (None, true));
     assert!(tune_one(&tune_subject(&pool, 0.0, 60), &tune_goals(500)).is_met);
 }

@@ -12,16 +12,9 @@ use crate::logic::request::retry::RequestExposure;
 
 use super::Simulation;
 use super::behavior::SimulatedReply;
-use super::requests::{AttemptEnd, AttemptKey, AttemptRole, SimulatedAttempt, SimulatedRequest};
-
-/// Why a request fails without a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FailureCause {
-    /// Its attempts failed, and none is left.
-    Attempts,
-    /// Its total deadline is reached.
-    Deadline,
-}
+use super::requests::{
+    AttemptEnd, AttemptKey, AttemptRole, FailureCause, SimulatedAttempt, SimulatedRequest,
+};
 
 /// The status of a good response.
 const STATUS_OK: u16 = 200;

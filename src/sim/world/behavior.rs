@@ -250,27 +250,27 @@ mod tests {
         let tls = ProbeSpec { tls: Some(Arc::new(tls)), ..ProbeSpec::new(ProbeKind::Tls) };
         let body = HttpProbe { expect_body: vec![BodyMatcher::Contains("ok".into())], ..http() };
         let probes = [ProbeSpec::tcp(), tls, ProbeSpec::http(http()), ProbeSpec::http(body)];
-        let seen_by = |behavior: EndpointBehavior| {
+        let failing_probes = |behavior: EndpointBehavior| {
             probes.each_ref().map(|probe| has_probe_failure(&behavior, probe))
         };
-        assert_eq!(seen_by(EndpointBehavior::Refused), [true; 4]);
-        assert_eq!(seen_by(EndpointBehavior::BlackHole), [true; 4]);
-        assert_eq!(seen_by(EndpointBehavior::Hang), [false, true, true, true]);
-        assert_eq!(seen_by(EndpointBehavior::Reset), [false, true, true, true]);
-        assert_eq!(seen_by(EndpointBehavior::Certificate), [false, true, false, false]);
+        assert_eq!(failing_probes(EndpointBehavior::Refused), [true; 4]);
+        assert_eq!(failing_probes(EndpointBehavior::BlackHole), [true; 4]);
+        assert_eq!(failing_probes(EndpointBehavior::Hang), [false, true, true, true]);
+        assert_eq!(failing_probes(EndpointBehavior::Reset), [false, true, true, true]);
+        assert_eq!(failing_probes(EndpointBehavior::Certificate), [false, true, false, false]);
         assert_eq!(
-            seen_by(EndpointBehavior::BadStatus { status: 503 }),
+            failing_probes(EndpointBehavior::BadStatus { status: 503 }),
             [false, false, true, true]
         );
-        assert_eq!(seen_by(EndpointBehavior::WrongBody), [false, false, false, true]);
-        for unseen in [
+        assert_eq!(failing_probes(EndpointBehavior::WrongBody), [false, false, false, true]);
+        for undetected in [
             EndpointBehavior::StatusTraffic { status: 503 },
             EndpointBehavior::Errors { share: 1.0, status: 500 },
             EndpointBehavior::SlowTraffic { latency: SERVICE * 1_000 },
             EndpointBehavior::Cut,
             EndpointBehavior::Degraded,
         ] {
-            assert_eq!(seen_by(unseen), [false; 4]);
+            assert_eq!(failing_probes(undetected), [false; 4]);
         }
     }
 

@@ -33,11 +33,11 @@ impl Simulation {
     ///
     /// # Errors
     /// The reason why the director rejects the command.
-    pub fn operate(&mut self, wish: OperatorCommand) -> Result<AppliedCommand, CommandError> {
+    pub fn operate(&mut self, command: OperatorCommand) -> Result<AppliedCommand, CommandError> {
         self.step_count += 1;
-        let granted = self.director.execute_command(wish, self.now);
+        let result = self.director.execute_command(command, self.now);
         self.run_director();
-        granted
+        result
     }
 
     /// Stalls control from now on for `time`: inputs are delivered afterwards, all at once, and the
@@ -71,8 +71,8 @@ impl Simulation {
         };
         self.now = self.now.max(at);
         self.step_count += 1;
-        while let Some(happening) = self.events.pop_due(self.now) {
-            self.process_event(happening);
+        while let Some(event) = self.events.pop_due(self.now) {
+            self.process_event(event);
         }
         self.run_director();
         true

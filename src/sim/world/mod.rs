@@ -225,13 +225,13 @@ impl Simulation {
             ScheduledEvent::ProbeArrives { probe, attempt } => {
                 self.on_probe_arrival(probe, attempt);
             }
-            ScheduledEvent::ProbeRetry { probe, attempt, plan_version: fate }
-                if self.has_current_plan(probe, fate) =>
+            ScheduledEvent::ProbeRetry { probe, attempt, plan_version }
+                if self.has_current_plan(probe, plan_version) =>
             {
                 self.retry_probe(probe, attempt);
             }
-            ScheduledEvent::ProbeEnds { probe, plan_version: fate, outcome }
-                if self.has_current_plan(probe, fate) =>
+            ScheduledEvent::ProbeEnds { probe, plan_version, outcome }
+                if self.has_current_plan(probe, plan_version) =>
             {
                 self.on_probe_end(probe, outcome);
             }

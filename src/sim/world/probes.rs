@@ -81,19 +81,19 @@ impl SimulatedProbe {
     /// The time and outcome of the first answer to any attempt.
     fn first_answer(&self) -> Option<(Instant, ProbeOutcome)> {
         let answers = self.attempts.iter().filter_map(|attempt| match attempt.stage {
-            ProbeStage::Arrived { received_at: heard_at, finding, .. } => {
-                Some((heard_at, attempt.started_at, finding))
+            ProbeStage::Arrived { received_at, finding, .. } => {
+                Some((received_at, attempt.started_at, finding))
             }
             ProbeStage::InTransit | ProbeStage::Silent(_) => None,
         });
-        let (heard_at, began, finding) = answers.min_by_key(|(heard_at, ..)| *heard_at)?;
-        let latency = heard_at.saturating_duration_since(began);
+        let (received_at, began, finding) = answers.min_by_key(|(received_at, ..)| *received_at)?;
+        let latency = received_at.saturating_duration_since(began);
         let outcome = match finding {
             ProbeFinding::Pass => ProbeOutcome::Pass { latency },
             ProbeFinding::Degraded => ProbeOutcome::Degraded { latency },
             ProbeFinding::Fail(failure) => ProbeOutcome::Fail(failure),
         };
-        Some((heard_at, outcome))
+        Some((received_at, outcome))
     }
 
     /// The furthest layer that any attempt reached, if none is answered in time.
@@ -162,11 +162,11 @@ impl Simulation {
         let (address, index) = (probe.address, usize::from(probe.ticket.probe));
         let pool = Arc::clone(&probe.pool);
         let round_trip = self.round_trip();
-        let meeting = self.with_behavior(address, |behavior, usual, rng| {
+        let response = self.with_behavior(address, |behavior, usual, rng| {
             let probe = pool.probes.get(index).unwrap_or_else(|| pool.primary_probe());
             behavior.probe_response(probe, behavior.sample_service_time(usual, rng))
         });
-        let stage = match meeting {
+        let stage = match response {
             ProbeResponse::Answer { round_trips, service_time: service, finding } => {
                 // Half a round trip has passed already; the last half is the way back.
                 let answered_at = self.now + round_trip * (round_trips - 1) + service;
@@ -198,17 +198,17 @@ impl Simulation {
                 (deadline, ProbeOutcome::Fail(failure))
             }
         };
-        let (fate, attempt) = (probe.plan_version, probe.attempts.len());
+        let (plan_version, attempt) = (probe.plan_version, probe.attempts.len());
         let next =
             attempt_after(probe.timeout, attempt).map(|after| probe.effective_start() + after);
         self.schedule_event(
             ends_at,
-            ScheduledEvent::ProbeEnds { probe: id, plan_version: fate, outcome },
+            ScheduledEvent::ProbeEnds { probe: id, plan_version, outcome },
         );
         if let Some(next) = next.filter(|next| *next < ends_at) {
             self.schedule_event(
                 next,
-                ScheduledEvent::ProbeRetry { probe: id, attempt, plan_version: fate },
+                ScheduledEvent::ProbeRetry { probe: id, attempt, plan_version },
             );
         }
     }
@@ -237,11 +237,11 @@ impl Simulation {
         address: SocketAddr,
         behavior: &EndpointBehavior,
     ) {
-        let (now, heard_at) = (self.now, self.now + self.one_way());
+        let (now, received_at) = (self.now, self.now + self.one_way());
         let stage = match behavior {
             EndpointBehavior::Refused | EndpointBehavior::Reset => {
                 let finding = ProbeFinding::Fail(Failure::http(FailureReason::Reset));
-                ProbeStage::Arrived { answered_at: now, received_at: heard_at, finding }
+                ProbeStage::Arrived { answered_at: now, received_at, finding }
             }
             EndpointBehavior::Hang | EndpointBehavior::BlackHole => {
                 ProbeStage::Silent(FailureLayer::Http)

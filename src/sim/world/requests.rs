@@ -17,7 +17,6 @@ use crate::logic::request::response_timeout::{ResponseTimeout, WaitLimit};
 use crate::logic::request::retry::{InFlightPolicy, RequestExposure};
 use crate::logic::request::total_deadline::TotalDeadline;
 
-use super::attempt_outcome::FailureCause;
 use super::behavior::SimulatedReply;
 use super::{ScheduledEvent, Simulation};
 
@@ -165,6 +164,15 @@ pub(super) enum AttemptEnd {
     Failed { failure: Failure, reached: RequestExposure },
 }
 
+/// Why a request fails without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FailureCause {
+    /// Its attempts failed, and none is left.
+    Attempts,
+    /// Its total deadline is reached.
+    Deadline,
+}
+
 impl Simulation {
     pub(super) fn on_request_step(&mut self, step: RequestStep) {
         match step {
@@ -305,7 +313,7 @@ impl Simulation {
         }
     }
 
-    /// The client's patience or the route's is over: what is under way is withdrawn.
+    /// The total deadline is reached: attempts under way are withdrawn.
     fn on_deadline(&mut self, id: u64) {
         let Some(mut request) = self.clients.requests.remove(&id) else { return };
         let is_awaited = request.withdraw_attempts();

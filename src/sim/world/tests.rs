@@ -48,7 +48,7 @@ fn counted_attempts(target: &Target) -> AttemptCounts {
 
 /// Probes since the last look, and how many of them failed.
 fn probe_counts(world: &mut Simulation) -> (usize, usize) {
-    let is_probe = |mark: SimulationRecord| match mark.event {
+    let is_probe = |record: SimulationRecord| match record.event {
         SimulationEvent::ProbeFinished { outcome, .. } => Some(outcome),
         _ => None,
     };
@@ -58,9 +58,9 @@ fn probe_counts(world: &mut Simulation) -> (usize, usize) {
 }
 
 fn has_gone_down(world: &mut Simulation) -> bool {
-    let is_verdict = |mark: &SimulationRecord| {
+    let is_verdict = |record: &SimulationRecord| {
         matches!(
-            mark.event,
+            record.event,
             SimulationEvent::Director(Event::HealthChanged {
                 change: HealthTransition::WentDown,
                 ..
@@ -105,7 +105,7 @@ fn gets_to_silent_endpoint_are_rescued_after_the_verdict() {
     world.stop_load();
     world.run_until(world.now() + ms(100));
     let counts = world.request_counts();
-    assert_eq!(counts.sent, counts.answered, "nobody waits any more");
+    assert_eq!(counts.sent, counts.answered, "no request waits");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn received_posts_fail_and_are_not_repeated() {
     run_load(&mut world, 200.0, 1.0);
     let incident = fail_preferred(&mut world, EndpointBehavior::Hang);
     let counts = world.request_counts();
-    // Only what got there before anybody had waited for long; the others went elsewhere.
+    // Only POSTs that were sent before one had waited for long; the others went elsewhere.
     assert!((1..5).contains(&counts.failed_post), "{counts:?}");
     assert_eq!((counts.repeated_post, counts.rescued), (0, 0));
     assert_eq!(incident.counts.failed, counts.failed_post);

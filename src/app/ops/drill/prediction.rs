@@ -10,7 +10,7 @@ use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::sim::latency::LatencyModel;
 use crate::sim::predict::{
-    self, FaultScope, PredictedWindow, PredictionInput, PredictionRow, UndetectedReason,
+    self, FaultCase, FaultScope, PredictedWindow, PredictionInput, PredictionRow, UndetectedReason,
 };
 
 /// Trials of the simulation: enough for a 99th percentile, and soon done.
@@ -97,8 +97,8 @@ fn predict_pools(
             latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
             threads: 1,
         };
-        let case = (request.zone, scope, fault);
-        let row = predict::predict_zone_row(&request.pool, local, &input, case, base);
+        let case = FaultCase { scope, fault };
+        let row = predict::predict_zone_row(&request.pool, local, &input, request.zone, case, base);
         larger_prediction(largest, &row)
     })
 }

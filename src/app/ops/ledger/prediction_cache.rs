@@ -13,7 +13,7 @@ use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
 use crate::logic::model::topology::PoolSpec;
 use crate::sim::latency::LatencyModel;
 use crate::sim::predict::{
-    self, FaultKind, FaultScope, PredictedWindow, PredictionInput, PredictionRow,
+    self, FaultCase, FaultKind, FaultScope, PredictedWindow, PredictionInput, PredictionRow,
 };
 
 use super::LedgerMessage;
@@ -95,7 +95,7 @@ impl PredictionCache {
         };
         let scope = if is_zone { FaultScope::Zone } else { FaultScope::Endpoint };
         let round_trip = Duration::from_micros(key.round_trip_us.into());
-        let closed = predict::closed_form(case.pool, round_trip, (scope, fault));
+        let closed = predict::closed_form(case.pool, round_trip, FaultCase { scope, fault });
         let us = |duration: Duration| duration.as_micros() as u64;
         let mut predicted = PredictedDetection {
             fault: fault.as_str().to_owned(),
@@ -194,9 +194,9 @@ fn simulate(job: &PredictionJob) -> Option<DetectionQuantiles> {
         threads: 1,
     };
     let scope = if key.is_zone { FaultScope::Zone } else { FaultScope::Endpoint };
-    let subject = (scope, key.fault);
+    let case = FaultCase { scope, fault: key.fault };
     let PredictionRow { window, .. } =
-        predict::predict_row(spec, here.as_ref(), &question, subject, Instant::now());
+        predict::predict_row(spec, here.as_ref(), &question, case, Instant::now());
     let us = |duration: Duration| duration.as_micros() as u64;
     match window {
         PredictedWindow::Detected { spread, .. } => Some(DetectionQuantiles {
