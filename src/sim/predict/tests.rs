@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
 
+use fastrand::Rng;
+
 use super::*;
 use crate::logic::model::topology::{DetectionSpec, EndpointSpec, ZoneSpec};
 use crate::logic::model::upstream_protocol::UpstreamTls;
