@@ -5,9 +5,9 @@
 //! [`DirectorDriver`] is that loop. All inputs handed in before the outputs are drained are one
 //! turn: however many verdicts fall in it, one snapshot is published.
 //!
-//! The director composes machines whose fields are private: one per endpoint ([`endpoint`]), the
-//! failure ratios and trials ([`outlier`]), the verdicts on zones ([`zones`]), the probe scheduler
-//! ([`probing`]), the orders ([`orders`]) and the publisher ([`publisher`]).
+//! The director composes machines whose fields are private: one per endpoint (`endpoint`), the
+//! failure ratios and trials (`outlier`), the verdicts on zones (`zones`), the probe scheduler
+//! (`probing`), the orders (`orders`) and the publisher (`publisher`).
 
 mod configure;
 mod driver;

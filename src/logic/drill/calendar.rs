@@ -169,7 +169,7 @@ impl PracticeCalendar {
     }
 
     /// The next start after `after_s` of a drill that lasts `duration_s`, in seconds since 1970;
-    /// `None` if there is none within [`HORIZON_S`].
+    /// `None` if there is none within `HORIZON_S`.
     pub fn next_start_s(&self, after_s: u64, duration_s: u64) -> Option<u64> {
         let minutes =
             |from_s: u64, to_s: u64| (from_s.div_ceil(60)..to_s.div_ceil(60)).map(|n| n * 60);

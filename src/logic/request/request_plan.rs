@@ -234,7 +234,7 @@ impl RequestPlan {
     ///
     /// While there are alternatives, no longer than the stall bound: nothing has been sent, so that
     /// any request may go elsewhere. A lost SYN is retransmitted after 1 s only (RFC 6298 2.1), and
-    /// a dead host does not answer at all. After [`FAST_CONNECT_ATTEMPTS`] all endpoints seem slow.
+    /// a dead host does not answer at all. After `FAST_CONNECT_ATTEMPTS` all endpoints seem slow.
     pub fn connect_timeout(
         &self,
         is_trial: bool,
