@@ -74,7 +74,7 @@ fn tuned_window_meets_its_target_under_another_seed() {
         let latency = LatencyModel::Distributed(Arc::new(drawn.expect("rising")));
         let probe_loss = 0.02 * rng.f64();
         let input = prediction_input(1, 200, latency.clone());
-        let subject = TuneSubject { pool: &pool, input: input, probe_loss };
+        let subject = TuneSubject { pool: &pool, input, probe_loss };
         let answer = tune_one(&subject, &wishes);
         assert!(answer.is_met, "{wishes:?} {answer:?}");
         let state = tuned_window(&answer);
