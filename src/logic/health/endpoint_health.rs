@@ -1,4 +1,5 @@
-//! The verdict machine of one endpoint: strikes and passes in a row, as HAProxy's `fall` and `rise`.
+//! The verdict machine of one endpoint: strikes and passes in a row, as HAProxy's `fall` and
+//! `rise`.
 //!
 //! The state is a function of the sequence of evidence alone: without a pass, neither time nor a
 //! reload nor another endpoint makes it up.

@@ -110,9 +110,9 @@ impl FailureRatioTest {
         }
     }
 
-    /// Applies the attempts since the last call; `recent_attempts` is the part of them that counts as
-    /// recent. `others` are the recent attempts of the rest of the pool: a failure that all share
-    /// makes no verdict.
+    /// Applies the attempts since the last call; `recent_attempts` is the part of them that counts
+    /// as recent. `others` are the recent attempts of the rest of the pool: a failure that all
+    /// share makes no verdict.
     pub fn apply_evidence(
         &mut self,
         attempts: AttemptCounts,

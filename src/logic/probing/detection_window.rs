@@ -59,9 +59,9 @@ pub fn detection_bounds(
 /// The part of the interval, in 0..=1, that passes from a failure to the start of the next probe
 /// in all but `1 − share` of failures.
 ///
-/// A failure falls into a period in proportion to its length, which is uniform between `1 − MAX_JITTER`
-/// and 1 intervals; what is left of it then is longer than `r` with probability `E(period − r)⁺ /
-/// E(period)` (the residual life of a renewal process).
+/// A failure falls into a period in proportion to its length, which is uniform between `1 −
+/// MAX_JITTER` and 1 intervals; what is left of it then is longer than `r` with probability
+/// `E(period − r)⁺ / E(period)` (the residual life of a renewal process).
 pub fn probe_wait_quantile(share: f64) -> f64 {
     let mean = 1.0 - MAX_JITTER / 2.0;
     let beyond = (1.0 - share).clamp(0.0, 1.0) * mean;

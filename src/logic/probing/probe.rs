@@ -32,7 +32,8 @@ pub struct ProbeSpec {
     pub degraded: Option<DegradedRule>,
     /// The TLS settings; absent, the probe is in cleartext.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// Begin with a PROXY header without a client address, as the pool's connections begin with one.
+    /// Begin with a PROXY header without a client address, as the pool's connections begin with
+    /// one.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     pub kind: ProbeKind,
 }

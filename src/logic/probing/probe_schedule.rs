@@ -95,8 +95,9 @@ impl ProbeTimer {
         self.burst.due.is_some_and(|due| due <= now)
     }
 
-    /// Starts the probe that is due; gives its trigger and timeout, or `None` if none is due. `period`
-    /// is that of regular probes in the present state, `jitter_fraction` a random share in 0..1.
+    /// Starts the probe that is due; gives its trigger and timeout, or `None` if none is due.
+    /// `period` is that of regular probes in the present state, `jitter_fraction` a random share in
+    /// 0..1.
     pub fn start(
         &mut self,
         now: Instant,
@@ -192,8 +193,8 @@ impl ProbeTimer {
         self.burst.remaining = 0;
     }
 
-    /// Adapts regular probes to a new period: the next start is one period after the last, or now if
-    /// that has passed.
+    /// Adapts regular probes to a new period: the next start is one period after the last, or now
+    /// if that has passed.
     pub fn apply_period(&mut self, now: Instant, period: Duration) {
         if self.regular.due.is_some() {
             self.regular.due = Some(now.max(self.regular.last_start + period));
