@@ -207,6 +207,9 @@ impl ControlLoop {
 
     fn stop_drill(&mut self) {
         let Some(active) = self.drill.active.take() else { return };
+        if let Some(run) = self.admin_state.drills.borrow_mut().running_mut() {
+            run.record_final_counts(active.request_counts(), self.last_failure(&active));
+        }
         self.admin_state.directors.borrow_mut().end_drill();
         self.probe_connections.retain(|key, _| key.drill.is_none());
         // Workers must have production's snapshot before they resend the drill's requests.
@@ -220,11 +223,15 @@ impl ControlLoop {
         self.listeners.broadcast(|| WorkerCommand::EndFaultInjection(end));
     }
 
-    fn sample_request_counts(&self, now: Instant) {
-        let Some(active) = &self.drill.active else { return };
+    fn last_failure(&self, active: &ActiveDrill) -> Option<Instant> {
         let last_us = active.last_failure_us();
         let epoch = self.admin_state.shared.epoch;
-        let last_failure = (last_us > 0).then(|| epoch + Duration::from_micros(last_us));
+        (last_us > 0).then(|| epoch + Duration::from_micros(last_us))
+    }
+
+    fn sample_request_counts(&self, now: Instant) {
+        let Some(active) = &self.drill.active else { return };
+        let last_failure = self.last_failure(active);
         if let Some(run) = self.admin_state.drills.borrow_mut().running_mut() {
             run.update_counts(active.request_counts(), last_failure, now);
         }

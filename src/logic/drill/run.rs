@@ -273,6 +273,14 @@ impl DrillRun {
         self.actions.push_back(DrillAction::Start);
     }
 
+    /// Takes the counts as of the end of the injection: the last sample is up to 20 ms older.
+    pub fn record_final_counts(&mut self, counts: DrillCounts, last_failure: Option<Instant>) {
+        self.counts = counts.since(self.baseline);
+        if self.counts.failed > 0 {
+            self.timeline.last_failure = last_failure;
+        }
+    }
+
     /// Takes the counts since the drill began to take requests, and the time of the last failure
     /// that a client saw.
     pub fn update_counts(
