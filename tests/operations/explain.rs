@@ -299,5 +299,5 @@ fn blind_instance_is_not_ready() {
     assert!(blind_response.1.starts_with("blind: "), "{}", blind_response.1);
     gapless.set_descriptor_limit(None);
     eventually("it sees again", DEFAULT_TIMEOUT, || readiness().0 == 200);
-    assert_eq!(gapless.endpoint_state(one.address()), "up", "nobody was judged meanwhile");
+    assert_eq!(gapless.endpoint_state(one.address()), "up", "no verdict was made meanwhile");
 }

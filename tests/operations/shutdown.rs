@@ -53,7 +53,9 @@ fn sigterm_completes_requests_in_flight() {
     let mut waiting = send_request_in_flight(&endpoint, &gapless);
     let mut idle = TestClient::open(gapless.address);
     gapless.signal(Signal::TERM);
-    eventually("nobody listens", DEFAULT_TIMEOUT, || TestClient::connect(gapless.address).is_err());
+    eventually("the listener is closed", DEFAULT_TIMEOUT, || {
+        TestClient::connect(gapless.address).is_err()
+    });
     assert_eq!(gapless.admin_get("/readyz").status, 503);
     assert!(idle.is_closed_by_server(), "who waits for nothing is let go");
     let answer = waiting.read_response("GET").expect("an answer");

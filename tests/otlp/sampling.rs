@@ -101,7 +101,7 @@ fn mirrored_request_is_not_sampled() {
     client.exchange("GET", "/", &[("traceparent", given.as_str())], b"").expect("answered");
     eventually("the copy came", DEFAULT_TIMEOUT, || !mirror_endpoint.requests().is_empty());
     let seen = received_traceparent(&mirror_endpoint);
-    assert!(seen.ends_with("-00"), "its parent would be a span that nobody exports: {seen}");
+    assert!(seen.ends_with("-00"), "its parent would be a span that is not exported: {seen}");
     assert!(received_traceparent(&endpoint).ends_with("-01"));
     assert_eq!(collector.spans_of_request("/").1.len(), 1);
 }

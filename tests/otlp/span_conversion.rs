@@ -89,7 +89,7 @@ fn error_status_differs_for_server_and_client_spans() {
     }
     let mut abandoned = request_trace();
     abandoned.attempt_spans[0].outcome = Some("left");
-    assert!(!is_error(&spans_of(&abandoned)[1]), "nobody's failure");
+    assert!(!is_error(&spans_of(&abandoned)[1]), "an abandoned attempt is no failure");
 }
 
 #[test]

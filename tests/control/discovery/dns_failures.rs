@@ -115,7 +115,7 @@ fn nxdomain_and_nodata_keep_endpoints_unless_configured() {
         wait_for_up_endpoints(&gapless, &[&two]);
         knot.set_records(&remaining_records);
         wait_for_up_endpoints(&gapless, &[]);
-        eventually("nobody is left", DEFAULT_TIMEOUT, || gapless.get("/").status == 503);
+        eventually("no endpoint is left", DEFAULT_TIMEOUT, || gapless.get("/").status == 503);
         assert_eq!(gapless.admin_get("/readyz").status, 503);
         knot.set_records(&[remaining_records.as_slice(), &[a_record(host, &one)]].concat());
         wait_for_up_endpoints(&gapless, &[&one]);

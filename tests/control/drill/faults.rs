@@ -24,7 +24,7 @@ fn drill_affects_only_its_share_of_requests() {
     let drill = fixture.wait_for_stage("over");
     assert!(cli.wait().expect("a child").success(), "{drill:#}");
     let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "refused connections cost nobody anything");
+    assert_eq!(tally.failures, Vec::<String>::new(), "refused connections fail no request");
     fixture.assert_all_healthy();
     assert_eq!(drill["outcome"], "SUCCEEDED", "{drill:#}");
     let requests = &drill["requests"];

@@ -23,7 +23,7 @@ fn assert_keys_stay_on_their_endpoints(pool: &str, field: &dyn Fn(usize) -> Stri
     assert_eq!(key_owners(&gapless, field), before, "{pool}");
     let mut counts: HashMap<&str, usize> = HashMap::new();
     before.iter().for_each(|name| *counts.entry(name).or_default() += 1);
-    assert_eq!(counts.len(), 5, "everybody has some: {counts:?}");
+    assert_eq!(counts.len(), 5, "every endpoint has keys: {counts:?}");
     let failed_endpoint = fixture.endpoint_named("e2");
     failed_endpoint.kill();
     eventually("down", DEFAULT_TIMEOUT, || {

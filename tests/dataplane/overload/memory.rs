@@ -62,7 +62,7 @@ fn memory_pressure_sheds_idle_then_requests_then_accepts() {
     waiting.iter_mut().for_each(|client| client.send(request).expect("sent"));
     let last = &mut waiting[2];
     last.wire.stream().set_read_timeout(Some(Duration::from_millis(700))).expect("a socket");
-    assert!(last.read_response("GET").is_err(), "nobody is let in");
+    assert!(last.read_response("GET").is_err(), "no connection is accepted");
 
     gapless.write_config(&config.text());
     last.wire.stream().set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");

@@ -180,5 +180,5 @@ fn client_disconnect_resets_the_endpoint_connection() {
     eventually("the request arrives", DEFAULT_TIMEOUT, || endpoint.requests().len() == 1);
     drop(client);
     let is_reset = end.recv_timeout(Duration::from_secs(10)).expect("the endpoint is told");
-    assert!(is_reset, "a reset says that nobody waits any more");
+    assert!(is_reset, "the abandoned request is reset");
 }

@@ -104,7 +104,11 @@ fn closing_or_hanging_endpoint_gets_502_or_504() {
     }
     endpoint.set_mode(ResponseMode::Ok);
     assert_eq!(gapless.get("/").status, 200);
-    assert_ne!(gapless.endpoint_state(endpoint.address()), "down", "there is nobody better");
+    assert_ne!(
+        gapless.endpoint_state(endpoint.address()),
+        "down",
+        "the only endpoint is never evicted"
+    );
 }
 
 #[test]

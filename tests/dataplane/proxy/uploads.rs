@@ -83,7 +83,7 @@ fn upload_and_read_late(gapless: &Gapless, host: &str) -> (u16, String) {
     client.send(head).and_then(|()| client.send(first)).expect("sent");
     client.wire.stream().peek(&mut [0]).expect("an answer arrives");
     for piece in second.chunks(16 * 1024) {
-        client.send(piece).expect("nobody hangs up");
+        client.send(piece).expect("the connection stays open");
     }
     let answer = client.read_response("POST").expect("the answer is not lost");
     if answer.field("connection") == Some("close") {

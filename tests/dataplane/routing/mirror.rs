@@ -26,7 +26,7 @@ fn mirrored_requests_are_complete_and_responses_dropped() {
         assert_eq!(String::from_utf8_lossy(&seen.body), format!("body of {id}"));
         assert_eq!(seen.head.field("x-env"), Some("live"), "as it went to the endpoint");
     }
-    assert_eq!(fixture.web().requests().len(), 3, "nobody else has more of them");
+    assert_eq!(fixture.web().requests().len(), 3, "no request is mirrored twice");
     assert_eq!(fixture.gapless.metric("gapless_mirrored_total{pool=\"shadow\"}"), 3.0);
     // A failure of the mirrored copy gives no evidence against the serving endpoint.
     let web = fixture.gapless.endpoint(fixture.web().address());

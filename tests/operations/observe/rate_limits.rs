@@ -83,7 +83,7 @@ fn route_limit_spans_workers_and_survives_reload() {
     let before = gapless.generation();
     gapless.write_config(&format!("{text}\n# the same again\n"));
     eventually("a reload", DEFAULT_TIMEOUT, || gapless.generation() > before);
-    assert_eq!(count_passed(20), 4, "whoever reloads does not fill the bucket");
+    assert_eq!(count_passed(20), 4, "a reload does not refill the bucket");
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn shutdown_waits_for_tunnels_until_drain_deadline() {
     open_tunnel(&mut client);
     assert_receives(&mut client.wire, "hello");
     gapless.signal(Signal::TERM);
-    eventually("nobody else is taken", DEFAULT_TIMEOUT, || {
+    eventually("no further tunnel is accepted", DEFAULT_TIMEOUT, || {
         TestClient::connect(gapless.address).is_err()
     });
     assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());

@@ -28,10 +28,10 @@ fn order_leaving_too_little_capacity_needs_force() {
     assert_eq!(gapless.get("/").status, 200);
     run_order(&gapless, &["evacuate", "here/a", "--force"]);
     let is_all_drained = || gapless.get("/").status_and_reason() == (503, Some("drained"));
-    eventually("nobody is left", DEFAULT_TIMEOUT, is_all_drained);
+    eventually("no endpoint is left", DEFAULT_TIMEOUT, is_all_drained);
     assert_eq!(gapless.admin_get("/readyz").status, 503);
     run_order(&gapless, &["restore", "here/b"]);
-    eventually("somebody is", DEFAULT_TIMEOUT, || gapless.get("/").status == 200);
+    eventually("an endpoint serves again", DEFAULT_TIMEOUT, || gapless.get("/").status == 200);
 }
 
 #[test]

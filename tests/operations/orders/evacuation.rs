@@ -186,7 +186,7 @@ fn stopping_drained_endpoint_fails_no_request() {
     eventually("it is known to be down", DEFAULT_TIMEOUT, || {
         gapless.endpoint_state(fixture.near[0].address()) == "down"
     });
-    assert_eq!(gapless.pool()["down"], 0, "but nobody counts it");
+    assert_eq!(gapless.pool()["down"], 0, "a drained endpoint is not counted as down");
     let explanation = gapless
         .admin_get(&format!("/api/v1/explain?of={}&format=text", fixture.near_address(0)))
         .text();

@@ -109,7 +109,7 @@ fn idle_client_gets_connection_close_after_upgrade() {
     let last = idle.get("/");
     assert_eq!((last.status, last.field("connection")), (200, Some("close")));
     assert!(idle.is_closed_by_server());
-    assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success(), "nobody is left");
+    assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success(), "the last process ends");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn admin_api_is_served_by_new_process_only() {
     let mut client = TestClient::open(gapless.address);
     assert_eq!(client.get("/").status, 200);
     gapless.upgrade();
-    assert!(admin_connection.is_closed_by_server(), "nobody is told of a process that goes");
+    assert!(admin_connection.is_closed_by_server(), "connections to the old process are closed");
     for _ in 0..50 {
         assert_eq!(gapless.admin_get("/readyz").status, 200);
     }

@@ -157,7 +157,7 @@ impl InvariantChecker {
         let is_alive = |id: &EndpointId| *id != endpoint && passed.contains(id);
         assert_eq!(*passed_step, step, "a silent endpoint is left when there is an answer");
         assert!(pool.members.iter().any(is_alive), "one of another endpoint");
-        assert!(!pool.is_panicking, "nobody is left in a panic");
+        assert!(!pool.is_panicking, "a panic without any endpoint");
     }
 
     fn check_health_change(
@@ -236,7 +236,7 @@ impl InvariantChecker {
         }
         let targets: Vec<EndpointId> = pool.targets().map(|target| target.id).collect();
         let distinct: HashSet<_> = targets.iter().collect();
-        assert_eq!(distinct.len(), targets.len(), "nobody is in two tiers");
+        assert_eq!(distinct.len(), targets.len(), "no endpoint is in two tiers");
         assert!(targets.iter().all(|id| pool.members.contains(id)));
         if pool.is_panicking {
             assert_eq!(targets.len(), pool.members.len(), "panic is everywhere");
