@@ -13,7 +13,7 @@ use crate::app::ops::drill::prediction::{self, PredictionTask};
 use crate::app::ops::event_log;
 use crate::logic::director::{Event, Input, ProbeTicket};
 use crate::logic::drill::{
-    ActiveDrill, DrillAction, DrillFault, DrillId, DrillOrigin, DrillOutcome, DrillPrediction,
+    ActiveDrill, DrillAction, DrillFault, DrillId, DrillOrigin, DrillPrediction, DrillRun,
     DrillStage, LoadSampling, interruption_reason,
 };
 use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
@@ -215,10 +215,7 @@ impl ControlLoop {
         // Workers must have production's snapshot before they resend the drill's requests.
         self.publish();
         let drills = self.admin_state.drills.borrow();
-        let is_interrupted = drills.running().is_some_and(|run| match &run.stage {
-            DrillStage::Finished(end) => end.outcome == DrillOutcome::Interrupted,
-            _ => false,
-        });
+        let is_interrupted = drills.running().is_some_and(DrillRun::is_interrupted);
         let end = FaultInjectionEnd { drill: active.id, is_interrupted };
         self.listeners.broadcast(|| WorkerCommand::EndFaultInjection(end));
     }

@@ -273,8 +273,12 @@ impl DrillRun {
         self.actions.push_back(DrillAction::Start);
     }
 
-    /// Takes the counts as of the end of the injection: the last sample is up to 20 ms older.
+    /// Takes the counts as of an interruption: the last sample is up to 20 ms older. A drill that
+    /// ends in time has been judged by the sample of the same turn, and keeps it.
     pub fn record_final_counts(&mut self, counts: DrillCounts, last_failure: Option<Instant>) {
+        if !self.is_interrupted() {
+            return;
+        }
         self.counts = counts.since(self.baseline);
         if self.counts.failed > 0 {
             self.timeline.last_failure = last_failure;
@@ -348,6 +352,10 @@ impl DrillRun {
             DrillMilestone::Published if verdict.is_some() => _ = shift.get_or_insert(now),
             DrillMilestone::Published => {}
         }
+    }
+
+    pub fn is_interrupted(&self) -> bool {
+        matches!(&self.stage, DrillStage::Finished(end) if end.outcome == DrillOutcome::Interrupted)
     }
 
     /// Ends the drill early: it was stopped, its budget is spent, or a real event intervened.

@@ -167,6 +167,16 @@ fn drill_over_failure_budget_is_interrupted_at_once() {
 }
 
 #[test]
+fn interrupted_drill_takes_the_counts_of_its_end() {
+    let (mut run, onset) = failing_drill(25);
+    run.record_final_counts(counts(105, 1, 0), Some(onset));
+    assert_eq!(run.counts.failed, 0, "it still takes samples");
+    run.interrupt("it was stopped".to_owned(), onset + ms(110));
+    run.record_final_counts(counts(105, 1, 0), Some(onset + ms(105)));
+    assert_eq!((run.counts.failed, run.timeline.last_failure), (1, Some(onset + ms(105))));
+}
+
+#[test]
 fn incident_interrupts_drill_in_any_stage() {
     let now = Instant::now();
     let mut run = DrillRun::new(DrillId::FIRST, Arc::new(plan(DrillFault::Hang, 25)), now);
