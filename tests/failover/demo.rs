@@ -3,10 +3,13 @@
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::serialize_tests;
 use crate::support::instance::BINARY;
+use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 fn demo_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
@@ -110,4 +113,22 @@ fn two_demos_at_once_use_different_ports() {
         check_result(&result, "refused");
         assert_eq!(number(&result, "/requests/failed_get"), 0.0, "{result}");
     }
+}
+
+#[test]
+fn interrupted_demo_leaves_no_directory_behind() {
+    let _serial_guard = serialize_tests();
+    let directory = TempDir::new().expect("a directory");
+    let is_empty = || std::fs::read_dir(directory.path()).expect("read").next().is_none();
+    let mut command = demo_command(&[]);
+    command.env("TMPDIR", directory.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut demo = command.spawn().expect("the demo starts");
+    eventually("the demo has written its configuration", DEFAULT_TIMEOUT, || !is_empty());
+    let pid = Pid::from_child(&demo);
+    eventually("the demo ends", DEFAULT_TIMEOUT, || {
+        kill_process(pid, Signal::INT).expect("signalled");
+        demo.try_wait().expect("a child").is_some()
+    });
+    assert_eq!(demo.wait().expect("its end").code(), Some(1));
+    assert!(is_empty());
 }

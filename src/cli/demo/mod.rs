@@ -14,7 +14,11 @@ pub use endpoint::run_endpoint;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::control::reload::WatchedConfigFile;
 use crate::app::{Instance, InstanceOptions, ProcessOrigin};
@@ -95,6 +99,8 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     // With JSON the last line of standard output is the result; progress goes to standard error.
     let mut screen = DemoScreen::new(json, color);
     let directory = TempDirectory::new()?;
+    let is_finished = Arc::new(AtomicBool::new(false));
+    end_on_interrupt(directory.0.clone(), Arc::clone(&is_finished))?;
     let path = directory.0.join("demo.toml");
     let start_lock = StartLock::acquire()?;
     let text = fleet::with_free_ports(DEMO_CONFIGURATION)?;
@@ -118,6 +124,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     let report =
         DemoReport::new(options, prediction, fault_times, &load.samples(0), &fleet, &incidents);
     screen.write_report(&report)?;
+    is_finished.store(true, Relaxed);
     if options.keep {
         screen.write_keep_running(proxy, admin, &path)?;
         wait_for_interrupt()?;
@@ -206,6 +213,26 @@ fn run_scenario(
     screen.write_event(&format!("{FAILED_ZONE} is healed"))?;
     screen.show_for(part(0.35), load, fleet, admin)?;
     Ok((FaultTimes { failed_at, restored_at }, endpoints_before))
+}
+
+/// Ends the process on SIGINT until the demo is finished, and removes its directory first. The
+/// endpoint processes end with this one.
+///
+/// # Errors
+/// If the signal cannot be registered.
+fn end_on_interrupt(directory: PathBuf, is_finished: Arc<AtomicBool>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupts = {
+        let _context = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
+    std::thread::spawn(move || {
+        if runtime.block_on(interrupts.recv()).is_some() && !is_finished.load(Relaxed) {
+            let _ = std::fs::remove_dir_all(directory);
+            std::process::exit(i32::from(EXIT_FAILED));
+        }
+    });
+    Ok(())
 }
 
 fn wait_for_interrupt() -> io::Result<()> {
