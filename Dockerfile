@@ -15,17 +15,17 @@ RUN sed -i -e '/^\[\[bench\]\]/,/^$/d' -e '/^\[\[test\]\]/,/^$/d' Cargo.toml \
     && mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked --features "$FEATURES"
+    && cargo build --profile dist --locked --features "$FEATURES"
 
 # Cargo goes by the time of change, and copied files may be older than the empty program.
 COPY . .
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --features "$FEATURES" --bin gapless
+RUN touch src/main.rs src/lib.rs && cargo build --profile dist --locked --features "$FEATURES" --bin gapless
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="gapless" \
       org.opencontainers.image.description="A layer-7 global load balancer that predicts, measures and closes its own failover gap" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
-COPY --from=build /build/target/release/gapless /usr/local/bin/gapless
+COPY --from=build /build/target/dist/gapless /usr/local/bin/gapless
 COPY --from=build /build/LICENSE-APACHE /build/LICENSE-MIT /usr/share/doc/gapless/
 
 # 8080 is what the examples listen on; 9900 is the admin listener, on the container's loopback
@@ -33,7 +33,7 @@ COPY --from=build /build/LICENSE-APACHE /build/LICENSE-MIT /usr/share/doc/gaples
 EXPOSE 8080 9900
 USER nonroot
 
-# No configuration is included: a default would probe somebody else's addresses and answer 503.
+# No configuration is included: a default would probe unrelated addresses and answer 503.
 # Mount the directory rather than the file, so that an edit that replaces the file is seen:
 #   docker run -v ./config:/etc/gapless:ro -p 8080:8080 gapless
 # A stop drains for up to 30 s by default, longer than Docker waits: docker stop --time 40.

@@ -57,7 +57,7 @@ fn sigterm_completes_requests_in_flight() {
         TestClient::connect(gapless.address).is_err()
     });
     assert_eq!(gapless.admin_get("/readyz").status, 503);
-    assert!(idle.is_closed_by_server(), "who waits for nothing is let go");
+    assert!(idle.is_closed_by_server(), "an idle connection is closed");
     let answer = waiting.read_response("GET").expect("an answer");
     assert_eq!((answer.status, answer.text()), (200, "one".to_owned()));
     assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());

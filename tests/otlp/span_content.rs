@@ -108,7 +108,7 @@ fn failure_is_an_error_of_the_span_that_caused_it() {
     endpoint.set_mode(ResponseMode::Status(404));
     client::get(gapless.address, "/missing");
     let (server, attempts) = collector.spans_of_request("/missing");
-    assert!(!is_error(&server) && is_error(&attempts[0]), "a 404 is one for who asked");
+    assert!(!is_error(&server) && is_error(&attempts[0]), "a 404 is an error of the client span");
     endpoint.set_mode(ResponseMode::Hang);
     let mut client = TestClient::open(gapless.address);
     client.send("GET /abandoned HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");

@@ -69,7 +69,7 @@ fn span_ids_and_times_come_from_the_trace() {
 fn error_status_differs_for_server_and_client_spans() {
     let spans = spans_of(&request_trace());
     assert!(!is_error(&spans[0]), "the request was rescued");
-    assert!(is_error(&spans[1]) && is_error(&spans[2]), "a 404 is one for who asked");
+    assert!(is_error(&spans[1]) && is_error(&spans[2]), "a 404 is an error of the client span");
     assert_eq!(attribute(&spans[1], "error.type"), "refused");
     assert_eq!(attribute(&spans[2], "error.type"), "404");
     assert_eq!(attribute(&spans[1], "http.request.resend_count"), "");

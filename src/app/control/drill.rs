@@ -1,7 +1,7 @@
 //! Runs drills: starts and ends them, publishes their view, and lets their probes meet the fault.
 //!
-//! What a drill does next is decided by [`DrillRun`]; requests and
-//! evidence of the drill carry its identity, and its director is driven like production's.
+//! What a drill does next is decided by [`DrillRun`]; requests and evidence of the drill carry its
+//! identity, and its director is driven like production's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

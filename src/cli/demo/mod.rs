@@ -14,8 +14,8 @@ pub use endpoint::run_endpoint;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +33,9 @@ use screen::DemoScreen;
 
 /// The configuration of the demo; also an example in `config/`.
 const DEMO_CONFIGURATION: &str = include_str!("../../../config/demo.toml");
+
+/// The name of the configuration file in the directory of the demo.
+const CONFIGURATION_FILE: &str = "demo.toml";
 
 /// The zone that fails: the proxy's own zone, which gets all traffic while it is healthy.
 const FAILED_ZONE: &str = "us-south/us-south-1";
@@ -98,13 +101,13 @@ pub struct DemoOptions {
 pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     // With JSON the last line of standard output is the result; progress goes to standard error.
     let mut screen = DemoScreen::new(json, color);
-    let directory = TempDirectory::new()?;
+    let created = CreatedDirectory::default();
     let is_finished = Arc::new(AtomicBool::new(false));
-    end_on_interrupt(directory.0.clone(), Arc::clone(&is_finished))?;
-    let path = directory.0.join("demo.toml");
+    end_on_interrupt(Arc::clone(&created), Arc::clone(&is_finished))?;
     let start_lock = StartLock::acquire()?;
     let text = fleet::with_free_ports(DEMO_CONFIGURATION)?;
-    std::fs::write(&path, &text)?;
+    let directory = TempDirectory::with_configuration(&text, &created)?;
+    let path = directory.0.join(CONFIGURATION_FILE);
     let loaded = config::load(&path).map_err(|error| io::Error::other(error.to_string()))?;
     screen.configuration(&path, &text)?;
     let mut fleet = EndpointFleet::start(endpoint_addresses(&loaded))?;
@@ -136,14 +139,26 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     Ok(if report.is_detected() { EXIT_OK } else { EXIT_FAILED })
 }
 
-/// A temporary directory, removed when dropped.
+/// The directory of the demo once it exists. The lock is held while it is created and filled, so
+/// that an interrupt removes all of it or finds none.
+type CreatedDirectory = Arc<Mutex<Option<PathBuf>>>;
+
+fn lock(created: &CreatedDirectory) -> MutexGuard<'_, Option<PathBuf>> {
+    created.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A temporary directory with the configuration, removed when dropped.
 struct TempDirectory(PathBuf);
 
 impl TempDirectory {
-    fn new() -> io::Result<Self> {
+    fn with_configuration(text: &str, created: &CreatedDirectory) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("gapless-demo-{}", std::process::id()));
+        let mut created = lock(created);
         std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
+        let directory = Self(path);
+        std::fs::write(directory.0.join(CONFIGURATION_FILE), text)?;
+        *created = Some(directory.0.clone());
+        Ok(directory)
     }
 }
 
@@ -220,7 +235,7 @@ fn run_scenario(
 ///
 /// # Errors
 /// If the signal cannot be registered.
-fn end_on_interrupt(directory: PathBuf, is_finished: Arc<AtomicBool>) -> io::Result<()> {
+fn end_on_interrupt(created: CreatedDirectory, is_finished: Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut interrupts = {
         let _context = runtime.enter();
@@ -228,7 +243,11 @@ fn end_on_interrupt(directory: PathBuf, is_finished: Arc<AtomicBool>) -> io::Res
     };
     std::thread::spawn(move || {
         if runtime.block_on(interrupts.recv()).is_some() && !is_finished.load(Relaxed) {
-            let _ = std::fs::remove_dir_all(directory);
+            // Held until the end: no directory is created after this.
+            let created = lock(&created);
+            if let Some(directory) = created.as_deref() {
+                let _ = std::fs::remove_dir_all(directory);
+            }
             std::process::exit(i32::from(EXIT_FAILED));
         }
     });

@@ -48,7 +48,7 @@ fn host_addresses_become_endpoints_and_changes_are_followed() {
     wait_for_up_endpoints(&gapless, &[&two, &three]);
     for client in &mut waiting {
         let answer = client.read_response("GET").expect("an answer");
-        assert_eq!(answer.status, 200, "who is gone still answers what it was asked");
+        assert_eq!(answer.status, 200, "a removed endpoint completes its request");
     }
     let after = gapless.endpoint(two.address());
     assert_eq!((&before["state"], &before["since"]), (&after["state"], &after["since"]));

@@ -47,7 +47,11 @@ fn srv_targets_become_endpoints_with_ports_and_weights() {
     );
     wait_for_up_endpoints(&gapless, &[&one, &three, &fixed]);
     assert_eq!([weight(&one), weight(&three)], [1_000, 1]);
-    assert_eq!(gapless.endpoint(one.address())["since"], since, "who stays keeps its health");
+    assert_eq!(
+        gapless.endpoint(one.address())["since"],
+        since,
+        "an endpoint that remains keeps its health"
+    );
     let explained = gapless.api_json(&format!("/api/v1/explain?of={}", three.address()));
     let found_by = serde_json::json!(["srv _http._tcp.web.example by c.example."]);
     assert_eq!(explained["explanations"][0]["found_by"], found_by);

@@ -165,7 +165,7 @@ fn closed_reused_connection_is_not_a_failure() {
     let closing =
         TestServer::start_cleartext(http1_handler(&ok_response("connection: close\r\n", "")));
     assert!(probe_repeatedly(closing.address, &reusing_probe, 3).into_iter().all(is_pass));
-    assert_eq!(closing.accepted_count(), 3, "who says that it closes is believed");
+    assert_eq!(closing.accepted_count(), 3, "`connection: close` prevents reuse");
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn tls_request_in_flight_completes_on_stop() {
         gapless.signal(Signal::TERM);
         assert_eq!(request.join().expect("no panic"), 200);
     });
-    assert!(silent.is_closed_by_server(), "who has not shaken hands is let go");
+    assert!(silent.is_closed_by_server(), "a connection without a handshake is closed");
     assert!(gapless.wait_for_exit(DEFAULT_TIMEOUT).success());
 }
 
