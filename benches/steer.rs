@@ -116,6 +116,7 @@ fn build_pool_view(balance: BalancePolicy, tiers: Vec<Tier>) -> PoolView {
         trial_targets: Vec::new(),
         is_drained: false,
         is_panicking: false,
+        has_several_zones: false,
         members: Arc::default(),
         stats: Arc::default(),
         affinity_index: None,

@@ -160,6 +160,11 @@ pub(super) struct Headers {
     /// `both` or `off`. Values from the client are replaced, unless it is one of `trusted_proxies`.
     /// Default: `x-forwarded`.
     pub(super) forwarded: Option<Located<String>>,
+    /// Header fields about the client that endpoints receive from any peer, such as
+    /// `x-forwarded-port`. The others of their family (`x-forwarded-*`, `x-real-ip`,
+    /// `x-original-*`, `x-rewrite-*`, `x-gapless-*`) are removed, unless one of `trusted_proxies`
+    /// sends them. Default: none.
+    pub(super) pass: Option<Vec<Located<String>>>,
     /// Add an `x-request-id` to each request, for the endpoint, the access log and local replies;
     /// the id from a trusted proxy is kept. Default: true.
     pub(super) request_id: Option<Located<bool>>,

@@ -124,9 +124,17 @@ pub struct ListenerSpec {
     pub has_http2: bool,
     /// TLS settings; `None` means cleartext.
     pub tls: Option<Arc<ServerTls>>,
-    /// The networks of proxies that must send PROXY headers; `None` means that clients connect
-    /// directly.
-    pub proxy_protocol: Option<Arc<[Network]>>,
+    /// The proxies that must send PROXY headers; `None` means that clients connect directly.
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
+}
+
+/// The PROXY headers that a listener accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocolSpec {
+    /// The networks of the proxies.
+    pub from: Arc<[Network]>,
+    /// Bound of the part of a version 2 header that holds addresses and TLVs, in bytes.
+    pub max_bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +237,9 @@ pub struct HeaderPolicy {
     pub underscores: UnderscorePolicy,
     /// The fields that carry the client's address to endpoints, and that are trusted from proxies.
     pub forwarded: ForwardedHeaders,
+    /// Fields about the client that endpoints receive from any peer. Others of their family are
+    /// removed unless a trusted proxy sends them.
+    pub passed_fields: Vec<HeaderName>,
     /// Add an `x-request-id` to each request.
     pub should_set_request_id: bool,
     /// Take part in traces: set a new parent in `traceparent`.
@@ -271,6 +282,7 @@ impl Default for HeaderPolicy {
             via_pseudonym: "gapless".to_owned(),
             underscores: UnderscorePolicy::default(),
             forwarded: ForwardedHeaders::default(),
+            passed_fields: Vec::new(),
             should_set_request_id: true,
             should_set_traceparent: false,
             sampling: None,

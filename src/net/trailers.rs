@@ -6,6 +6,8 @@
 
 use http::header::{HeaderMap, HeaderName, TE};
 
+use crate::logic::request::identity_fields::is_identity_field;
+
 /// Trailer fields; boxed, because most bodies have none.
 pub type Trailers = Option<Box<HeaderMap>>;
 
@@ -30,6 +32,9 @@ pub fn has_te_trailers(headers: &HeaderMap) -> bool {
 /// Whether a field is for message framing, routing, request modifiers, authentication, response
 /// control or content (RFC 9110 6.5.1), or is one that proxies add.
 fn is_forbidden(name: &HeaderName) -> bool {
+    if is_identity_field(name) {
+        return true;
+    }
     let name = name.as_str();
     // Many recipients treat `_` like `-`.
     if name.contains('_') {
@@ -37,8 +42,7 @@ fn is_forbidden(name: &HeaderName) -> bool {
         return normalized.is_ok_and(|name| is_forbidden(&name));
     }
     let is_allowed = matches!(name, "content-digest");
-    let forbidden_prefixes =
-        ["content-", "proxy-", "x-forwarded-", "x-gapless-", "if-", "access-control-"];
+    let forbidden_prefixes = ["content-", "proxy-", "if-", "access-control-"];
     if forbidden_prefixes.iter().any(|prefix| name.starts_with(prefix)) {
         return !is_allowed;
     }
@@ -53,7 +57,6 @@ fn is_forbidden(name: &HeaderName) -> bool {
             | "http2-settings"
             | "host"
             | "via"
-            | "forwarded"
             | "max-forwards"
             | "expect"
             | "range"

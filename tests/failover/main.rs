@@ -5,6 +5,7 @@
 mod support;
 
 mod demo;
+mod request_faults;
 mod zone_failures;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

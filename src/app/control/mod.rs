@@ -35,6 +35,7 @@ use crate::net::prober::{ProbeConnectionCache, Prober};
 
 use super::dataplane::shared::{InstanceShared, WorkerReport};
 use super::ops::api::{ConfigJson, ProcessJson, WallClock};
+use super::ops::event_log;
 use super::ops::ledger::{LedgerConfig, LedgerHandle};
 use super::runtime::listeners::Listeners;
 use super::runtime::service_manager::Notifier;
@@ -244,6 +245,7 @@ impl ControlLoop {
 
     /// Writes open incidents to the ledger. After a crash their last written state remains.
     fn update_open_incidents(&self) {
+        event_log::log_repeated_lines(Instant::now());
         let open = self.admin_state.director_mut().open_incidents();
         if !open.is_empty() {
             self.admin_state.ledger.update_open_incidents(open);

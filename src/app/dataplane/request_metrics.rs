@@ -23,9 +23,10 @@ type RoutePoolKey = (Arc<str>, Arc<str>);
 type PoolCounter = fn(&PoolMetrics) -> &AtomicU64;
 
 /// Families with one counter for each pool, and where they are read.
-const POOL_COUNTERS: [(CounterFamily<1>, PoolCounter); 6] = [
+const POOL_COUNTERS: [(CounterFamily<1>, PoolCounter); 7] = [
     (families::RETRIES, |metrics| &metrics.retries),
     (families::HEDGES, |metrics| &metrics.hedges),
+    (families::UNATTRIBUTED_FAILURES, |metrics| &metrics.unattributed),
     (families::RESCUES, |metrics| &metrics.rescued),
     (families::FALLBACKS, |metrics| &metrics.fallbacks),
     (families::MIRRORED, |metrics| &metrics.mirrored),

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::Method;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
@@ -17,6 +18,7 @@ use crate::logic::model::outcome::Failure;
 use crate::logic::model::snapshot::Snapshot;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::overload::descriptor_pool::DescriptorPool;
+use crate::logic::request::attribution::RequestKey;
 use crate::logic::request::rate_limit::RateLimiter;
 use crate::logic::request::retry::InFlightPolicy;
 use crate::logic::routing::RouteSpec;
@@ -65,6 +67,10 @@ pub struct InstanceShared {
     /// Reports that did not fit into the queue.
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<WorkerReport>,
+    /// Seeds the keys of requests.
+    request_hasher: RandomState,
+    /// The number of workers.
+    pub worker_count: usize,
 }
 
 /// Everything that steers requests, as control publishes it.
@@ -162,7 +168,10 @@ pub struct Listener {
 
 impl InstanceShared {
     /// The shared state, and the receiver of reports for control.
-    pub fn new(http_policy: HttpPolicy) -> (Arc<Self>, mpsc::Receiver<WorkerReport>) {
+    pub fn new(
+        http_policy: HttpPolicy,
+        worker_count: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<WorkerReport>) {
         let (reports, receiver) = mpsc::channel(REPORT_QUEUE_LIMIT);
         let shared = Self {
             // Zero means never, so no event may have that time.
@@ -180,8 +189,15 @@ impl InstanceShared {
             pressure: MemoryGauge::default(),
             reports_dropped: AtomicU64::new(0),
             reports,
+            request_hasher: RandomState::new(),
+            worker_count,
         };
         (Arc::new(shared), receiver)
+    }
+
+    /// Identifies requests that are likely to fail alike.
+    pub fn request_key(&self, method: &Method, host: &str, path: &str) -> RequestKey {
+        RequestKey::new(&self.request_hasher, method, host, path)
     }
 
     /// Queues a report, or counts a drop if the queue is full. Returns whether it was queued.

@@ -1,10 +1,11 @@
 //! Log lines and metrics of events: verdicts, incidents, probes, lookups, reloads and upgrades.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::metrics::{Collect, FamilyWriter, families};
+use super::repeated_lines::RepeatedLines;
 use crate::logic::director::{Divergence, Event, OrderChange, WithheldReason};
 use crate::logic::discovery::{DnsRecordType, LookupAnswer, LookupQuestion};
 use crate::logic::health::endpoint_health::{Health, HealthTransition};
@@ -166,15 +167,42 @@ fn record_health_change(subject: &IncidentSubject, change: HealthTransition, hea
             tracing::warn!(%pool, %zone, %endpoint, reason = %failure, "endpoint down");
         }
         (HealthTransition::Suspected, Health::Suspect { failure, .. }) => {
-            tracing::info!(%pool, %zone, %endpoint, reason = %failure, "endpoint suspect");
+            if suspect_lines().admit((subject.clone(), change), Instant::now()) {
+                tracing::info!(%pool, %zone, %endpoint, reason = %failure, "endpoint suspect");
+            } else {
+                tracing::debug!(%pool, %zone, %endpoint, reason = %failure, "endpoint suspect");
+            }
         }
         (HealthTransition::Restored | HealthTransition::Started, _) => {
             tracing::info!(%pool, %zone, %endpoint, "endpoint up");
         }
         (HealthTransition::Cleared, _) => {
-            tracing::info!(%pool, %zone, %endpoint, "endpoint no longer suspect");
+            if suspect_lines().admit((subject.clone(), change), Instant::now()) {
+                tracing::info!(%pool, %zone, %endpoint, "endpoint no longer suspect");
+            } else {
+                tracing::debug!(%pool, %zone, %endpoint, "endpoint no longer suspect");
+            }
         }
         _ => tracing::debug!(%pool, %zone, %endpoint, state = health.as_str(), "health changed"),
+    }
+}
+
+/// Lines on endpoints that become suspects and are cleared.
+type SuspectLines = RepeatedLines<(IncidentSubject, HealthTransition)>;
+
+/// The lines on suspects; an endpoint that closes many connections becomes one again and again.
+fn suspect_lines() -> MutexGuard<'static, SuspectLines> {
+    static LINES: LazyLock<Mutex<SuspectLines>> = LazyLock::new(Mutex::default);
+    LINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes how often lines were left out, once their time is over.
+pub fn log_repeated_lines(now: Instant) {
+    for ((subject, change), count) in suspect_lines().take_due(now) {
+        if change == HealthTransition::Suspected {
+            let (pool, zone, endpoint) = (&subject.pool, &subject.locality, subject.address);
+            tracing::info!(%pool, %zone, %endpoint, count, "endpoint suspect again");
+        }
     }
 }
 

@@ -11,5 +11,6 @@ pub mod ledger;
 pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+pub mod repeated_lines;
 pub mod status;
 pub mod whatif;

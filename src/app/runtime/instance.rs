@@ -149,7 +149,8 @@ impl Instance {
     pub fn start(options: InstanceOptions) -> Result<Self, StartError> {
         let InstanceOptions { config, file, should_handle_signals: signals, origin } = options;
         let ProcessOrigin { executable, inherited_sockets: sockets, mut predecessor } = origin;
-        let (shared, reports) = InstanceShared::new(HttpPolicy::from_config(&config));
+        let (shared, reports) =
+            InstanceShared::new(HttpPolicy::from_config(&config), config.workers);
         let log = access::start(&shared.access_log)?;
         let is_successor = predecessor.is_some();
         if let Some(secret) = predecessor.as_mut().and_then(|one| one.cookie_secret.take()) {

@@ -83,7 +83,7 @@ impl DemoReport {
         Self {
             fault: options.fault,
             prediction,
-            detection: last_verdict(incidents, fault_times.failed_at),
+            detection: zone_verdict(incidents, fault_times.failed_at),
             failover_gap: last_failure.map_or(Duration::ZERO, |last| {
                 last.saturating_duration_since(fault_times.failed_at)
             }),
@@ -167,21 +167,18 @@ impl DemoReport {
     }
 }
 
-/// Time from the onset to the verdict on the last endpoint of the zone.
-fn last_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
+/// Time from the onset until no endpoint of the zone was in service, as the ledger has it.
+fn zone_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
     let incidents: Value = serde_json::from_str(incidents).ok()?;
-    let all = incidents["endpoints"].as_array()?;
     let onset = jiff::Timestamp::try_from(SystemTime::now() - failed.elapsed()).ok()?;
-    let verdicts =
-        all.iter().filter(|incident| incident["zone"] == FAILED_ZONE).filter_map(|incident| {
-            let verdict: jiff::Timestamp =
-                incident["timeline"]["verdict"].as_str()?.parse().ok()?;
-            let microseconds = verdict.as_microsecond() - onset.as_microsecond();
-            u64::try_from(microseconds).ok().map(Duration::from_micros)
-        });
-    let verdicts: Vec<Duration> = verdicts.collect();
-    // A zone has three endpoints; the zone counts as detected if all have a verdict.
-    (verdicts.len() >= 3).then(|| verdicts.into_iter().max()).flatten()
+    let zones = incidents["zones"].as_array()?;
+    let of_zone = zones.iter().filter(|incident| incident["zone"] == FAILED_ZONE);
+    let since_onset = |incident: &Value| {
+        let verdict: jiff::Timestamp = incident["timeline"]["verdict"].as_str()?.parse().ok()?;
+        let microseconds = verdict.as_microsecond() - onset.as_microsecond();
+        u64::try_from(microseconds).ok().map(Duration::from_micros)
+    };
+    of_zone.filter_map(since_onset).min()
 }
 
 /// Predicts the detection window of this fault in a whole zone under this traffic. The round trip

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::TableShape;
-use super::{DurationText, Located, LocatedTable};
+use super::{DurationText, Located, LocatedTable, SizeText};
 
 /// One client-facing listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -62,6 +62,9 @@ pub(in crate::config) struct ProxyProtocol {
     /// connections from elsewhere are refused.
     #[schemars(required, length(min = 1))]
     pub(in crate::config) from: Option<Vec<Located<String>>>,
+    /// The longest header of version 2, without its first 16 bytes. TLVs with a client certificate
+    /// take several KiB. At most 64 KiB less one byte. Default: 8KiB.
+    pub(in crate::config) max_header: Option<Located<SizeText>>,
 }
 
 impl TableShape for Listen {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use super::server::is_overlapping;
@@ -12,7 +12,6 @@ use crate::config::deserialize::ROOT_SPAN;
 use crate::config::diagnostics::Problem;
 use crate::config::file::{CertificateFiles, Listen, ListenTls, LocatedTable, ProxyProtocol};
 use crate::config::model;
-use crate::logic::model::network::Network;
 use crate::logic::model::server_tls::{
     ClientAuthority, DEFAULT_HANDSHAKE_TIMEOUT, ServerTls, TlsVersion,
 };
@@ -25,6 +24,11 @@ const MAX_CERTIFICATES: usize = 1_000;
 
 /// The most networks of one listener: each connection is compared with all of them.
 const MAX_NETWORKS: usize = 256;
+
+/// From the addresses alone to what the length field can state.
+const PROXY_HEADER_BYTES_RANGE: RangeInclusive<usize> = 216..=65_535;
+
+const DEFAULT_PROXY_HEADER_BYTES: usize = 8 * 1024;
 
 impl Validator<'_> {
     pub(super) fn listeners(
@@ -80,8 +84,7 @@ impl Validator<'_> {
     fn http_settings(&mut self, given: &Listen) -> model::ListenerSpec {
         let http2 = self.bool_or(&given.http2, true);
         let tls = given.tls.as_ref().and_then(|tls| self.listen_tls(tls));
-        let proxy_protocol =
-            given.proxy_protocol.as_ref().map(|given| self.trusted_networks(given));
+        let proxy_protocol = given.proxy_protocol.as_ref().map(|given| self.proxy_protocol(given));
         model::ListenerSpec {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             has_http2: http2,
@@ -166,14 +169,19 @@ impl Validator<'_> {
         Some(ClientAuthority { roots: self.trusted_roots(file)?, is_required })
     }
 
-    fn trusted_networks(&mut self, given: &LocatedTable<ProxyProtocol>) -> Arc<[Network]> {
+    fn proxy_protocol(&mut self, given: &LocatedTable<ProxyProtocol>) -> model::ProxyProtocolSpec {
         let from = given.value.from.as_deref().unwrap_or_default();
         if from.is_empty() {
             let help = "add `from = [\"10.0.0.0/8\"]`, the networks of the proxies";
             let problem = Problem::new("no proxy is listed that may connect", help);
             self.report_missing(&given.span, "from", problem);
         }
-        self.networks(from, MAX_NETWORKS).into_iter().map(|(network, _)| network).collect()
+        let networks = self.networks(from, MAX_NETWORKS);
+        let key = SettingKey::new(&given.span, "max_header", &given.value.max_header);
+        model::ProxyProtocolSpec {
+            from: networks.into_iter().map(|(network, _)| network).collect(),
+            max_bytes: self.size(&key, &PROXY_HEADER_BYTES_RANGE, DEFAULT_PROXY_HEADER_BYTES),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
+use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 
 use super::access_log::parse_forwarded_headers;
@@ -20,6 +21,7 @@ use crate::config::model;
 use crate::config::units;
 use crate::logic::overload::descriptor_pool;
 use crate::logic::overload::descriptor_pool::DescriptorDemand;
+use crate::logic::request::identity_fields::is_identity_field;
 use crate::logic::routing::{EncodedSlash, PathNormalisation};
 
 const WORKERS_RANGE: RangeInclusive<usize> = 1..=1_024;
@@ -192,6 +194,7 @@ impl Validator<'_> {
         let key = SettingKey::new(&table, "forwarded", &given.forwarded);
         let forwarded =
             self.setting(&key, default.forwarded, |text| parse_forwarded_headers(text)).value;
+        let passed_fields = self.passed_fields(given.pass.as_deref().unwrap_or_default());
         let request_id = self.bool_or(&given.request_id, default.should_set_request_id);
         let traceparent = self.bool_or(&given.traceparent, default.should_set_traceparent);
         let sampling = None;
@@ -200,10 +203,24 @@ impl Validator<'_> {
             via_pseudonym: via,
             underscores,
             forwarded,
+            passed_fields,
             should_set_request_id: request_id,
             should_set_traceparent: traceparent,
             sampling,
         }
+    }
+
+    fn passed_fields(&mut self, given: &[Located<String>]) -> Vec<HeaderName> {
+        let mut names = Vec::new();
+        for one in given {
+            match parse_passed_field(&one.value) {
+                Ok(name) => names.push(name),
+                Err(problem) => {
+                    self.diagnostics.error(&one.span, problem);
+                }
+            }
+        }
+        names
     }
 
     pub(super) fn paths(&mut self, paths: Option<LocatedTable<Paths>>) -> PathNormalisation {
@@ -226,6 +243,29 @@ pub(super) fn is_overlapping(a: SocketAddr, b: SocketAddr) -> bool {
     let is_any_address =
         a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
     a.port() != 0 && a.port() == b.port() && (is_same_ip || is_any_address)
+}
+
+fn parse_passed_field(text: &str) -> Result<HeaderName, Problem> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        let message = format!("`{text}` is not the name of a header field");
+        return Err(Problem::new(message, "write a name such as \"x-forwarded-port\""));
+    };
+    match name.as_str() {
+        "forwarded"
+        | "x-forwarded-for"
+        | "x-forwarded-proto"
+        | "x-forwarded-host"
+        | "x-forwarded-client-cert" => {
+            let message = format!("`{name}` is always set by gapless");
+            let help = "add the networks of your proxies to `trusted_proxies` instead";
+            Err(Problem::new(message, help))
+        }
+        _ if !is_identity_field(&name) => {
+            let message = format!("`{name}` passes without being listed");
+            Err(Problem::new(message, "remove it from `pass`"))
+        }
+        _ => Ok(name),
+    }
 }
 
 fn parse_admin_address(text: &str) -> Result<Option<SocketAddr>, Problem> {

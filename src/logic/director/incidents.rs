@@ -71,6 +71,10 @@ impl Director {
             failure,
             is_by_traffic: cause.is_some_and(|cause| cause.source == EvidenceSource::Traffic),
             round_trip: endpoint.and_then(|endpoint| endpoint.round_trip(self.epoch)),
+            zone_down_since: endpoint.and_then(|endpoint| {
+                let location = endpoint.location();
+                self.pools[location.pool()].zone(location.zone()).correlation().down_since()
+            }),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use crate::logic::model::endpoint_stats::EndpointStats;
-use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::model::outcome::{Failure, FailureLayer, FailureReason};
+use crate::logic::request::retry::RequestExposure;
 use crate::logic::request::server_errors;
 
 /// Records the first result of an attempt, and discards the others.
@@ -12,11 +13,22 @@ pub struct AttemptRecorder {
     is_recorded: Cell<bool>,
 }
 
+/// What follows from a failure of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureEffect {
+    /// Control receives a report now.
+    pub is_reported: bool,
+    /// The failure counts when it is known whether the endpoint or the request is at fault; see
+    /// [`crate::logic::request::attribution`].
+    pub is_deferred: bool,
+}
+
 impl AttemptRecorder {
-    /// A response head with `status` came. `true` if it must be reported to control.
+    /// A response head with `status` came. `true` if the attempt has failed by it; that counts when
+    /// it is known whether the endpoint or the request is at fault.
     pub fn on_response_head(&self, status: u16, live: &EndpointStats, now_us: u64) -> bool {
         if server_errors::is_endpoint_failure(status) {
-            return self.on_failure(Failure::http(FailureReason::Status(status)), live);
+            return !self.is_recorded.replace(true);
         }
         if server_errors::SERVER_ERRORS.contains(&status) {
             self.discard();
@@ -26,22 +38,41 @@ impl AttemptRecorder {
         false
     }
 
-    /// The whole response has been forwarded.
-    pub fn on_response_complete(&self, live: &EndpointStats) {
-        if !self.is_recorded.replace(true) {
+    /// The whole response has been forwarded. Returns whether the attempt was good.
+    pub fn on_response_complete(&self, live: &EndpointStats) -> bool {
+        let is_good = !self.is_recorded.replace(true);
+        if is_good {
             live.record_success();
         }
+        is_good
     }
 
-    /// The attempt met `failure`. `true` if it must be reported to control. Failures of responses
-    /// are reported once until control evaluates the counters, all others always. A stall starts
-    /// probes and does not count.
-    pub fn on_failure(&self, failure: Failure, live: &EndpointStats) -> bool {
+    /// The attempt met `failure`.
+    ///
+    /// A failure of the connection before the request was sent counts at once. After that it may
+    /// be the request's fault, and its count is deferred; a lost connection or a timeout starts
+    /// probes without delay. A stall starts probes and never counts.
+    pub fn on_failure(
+        &self,
+        failure: Failure,
+        exposure: RequestExposure,
+        live: &EndpointStats,
+    ) -> FailureEffect {
         if failure.reason == FailureReason::Stall {
-            return true;
+            return FailureEffect { is_reported: true, is_deferred: false };
         }
-        let is_unreported = !self.is_recorded.replace(true) && live.record_error();
-        is_unreported || !failure.is_response_failure()
+        let is_first = !self.is_recorded.replace(true);
+        let is_connection_failure = !failure.is_response_failure();
+        if may_be_request_fault(failure, exposure) {
+            return FailureEffect { is_reported: is_connection_failure, is_deferred: is_first };
+        }
+        let is_unreported = is_first && live.record_error();
+        FailureEffect { is_reported: is_unreported || is_connection_failure, is_deferred: false }
+    }
+
+    /// Whether the attempt has failed, or is no evidence.
+    pub fn is_recorded(&self) -> bool {
+        self.is_recorded.get()
     }
 
     /// The attempt is no evidence from now on: its client or the request is at fault.
@@ -50,10 +81,18 @@ impl AttemptRecorder {
     }
 }
 
+/// Whether the endpoint may have failed because of what the request asks for.
+fn may_be_request_fault(failure: Failure, exposure: RequestExposure) -> bool {
+    exposure == RequestExposure::MaybeSent
+        && matches!(failure.layer, FailureLayer::Http | FailureLayer::Grpc)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::logic::model::endpoint_stats::AttemptCounts;
+
+    const SENT: RequestExposure = RequestExposure::MaybeSent;
 
     fn attempts(good: u64, bad: u64) -> AttemptCounts {
         AttemptCounts { good, bad }
@@ -64,60 +103,81 @@ mod tests {
         let (live, recorder) = (EndpointStats::default(), AttemptRecorder::default());
         assert!(!recorder.on_response_head(200, &live, 7));
         assert_eq!((live.last_good_us(), live.collect_attempts()), (7, attempts(0, 0)));
-        recorder.on_response_complete(&live);
-        recorder.on_response_complete(&live);
+        assert!(recorder.on_response_complete(&live));
+        assert!(!recorder.on_response_complete(&live));
         assert_eq!(live.collect_attempts(), attempts(1, 0));
     }
 
     #[test]
-    fn response_failures_count_and_report_once() {
+    fn failure_after_the_request_was_sent_is_deferred_once() {
         let live = EndpointStats::default();
-        let failing = [
-            FailureReason::Status(503),
-            FailureReason::Cut,
-            FailureReason::Malformed,
-            FailureReason::Slow,
-        ];
-        for (index, reason) in failing.into_iter().enumerate() {
+        for reason in [FailureReason::Cut, FailureReason::Malformed, FailureReason::Slow] {
             let recorder = AttemptRecorder::default();
-            assert_eq!(recorder.on_failure(Failure::http(reason), &live), index == 0, "{reason:?}");
-            assert!(!recorder.on_failure(Failure::http(FailureReason::Cut), &live));
-            recorder.on_response_complete(&live);
+            let first = recorder.on_failure(Failure::http(reason), SENT, &live);
+            assert_eq!(
+                first,
+                FailureEffect { is_reported: false, is_deferred: true },
+                "{reason:?}"
+            );
+            let second = recorder.on_failure(Failure::http(FailureReason::Cut), SENT, &live);
+            assert_eq!(second, FailureEffect { is_reported: false, is_deferred: false });
+            assert!(!recorder.on_response_complete(&live));
         }
-        assert_eq!(live.collect_attempts(), attempts(0, 4));
-        assert!(AttemptRecorder::default().on_response_head(500, &live, 1), "control has looked");
+        let recorder = AttemptRecorder::default();
+        assert!(
+            recorder.on_response_head(503, &live, 1) && !recorder.on_response_head(503, &live, 1)
+        );
+        assert_eq!(live.collect_attempts(), attempts(0, 0));
     }
 
     #[test]
-    fn lost_connection_is_always_reported_stall_never_counts() {
+    fn lost_connection_is_reported_at_once() {
         let live = EndpointStats::default();
-        for reason in [
-            FailureReason::Refused,
-            FailureReason::Timeout,
-            FailureReason::Reset,
-            FailureReason::Closed,
-        ] {
-            assert!(
-                AttemptRecorder::default().on_failure(Failure::http(reason), &live),
+        for reason in [FailureReason::Timeout, FailureReason::Reset, FailureReason::Closed] {
+            let recorder = AttemptRecorder::default();
+            let effect = recorder.on_failure(Failure::http(reason), SENT, &live);
+            assert_eq!(
+                effect,
+                FailureEffect { is_reported: true, is_deferred: true },
                 "{reason:?}"
             );
         }
-        let recorder = AttemptRecorder::default();
-        assert!(recorder.on_failure(Failure::http(FailureReason::Stall), &live));
-        assert_eq!(live.collect_attempts(), attempts(0, 4));
-        recorder.on_response_complete(&live);
-        assert_eq!(live.collect_attempts(), attempts(1, 4), "it was answered after all");
+        assert_eq!(live.collect_attempts(), attempts(0, 0));
+    }
+
+    #[test]
+    fn failure_before_the_request_was_sent_counts_at_once() {
+        let live = EndpointStats::default();
+        let unsent = RequestExposure::NotSent;
+        let counted = FailureEffect { is_reported: true, is_deferred: false };
+        for failure in [
+            Failure::connect(FailureReason::Refused),
+            Failure::connect(FailureReason::Timeout),
+            Failure::http(FailureReason::Closed),
+        ] {
+            let recorder = AttemptRecorder::default();
+            assert_eq!(recorder.on_failure(failure, unsent, &live), counted, "{failure}");
+        }
+        assert_eq!(live.collect_attempts(), attempts(0, 3));
+    }
+
+    #[test]
+    fn stall_starts_probes_and_never_counts() {
+        let (live, recorder) = (EndpointStats::default(), AttemptRecorder::default());
+        let effect = recorder.on_failure(Failure::http(FailureReason::Stall), SENT, &live);
+        assert_eq!(effect, FailureEffect { is_reported: true, is_deferred: false });
+        assert!(recorder.on_response_complete(&live), "it was answered after all");
+        assert_eq!(live.collect_attempts(), attempts(1, 0));
     }
 
     #[test]
     fn late_response_and_501_count_as_no_success() {
         let (live, slow) = (EndpointStats::default(), AttemptRecorder::default());
-        assert!(slow.on_failure(Failure::http(FailureReason::Slow), &live));
-        assert!(!slow.on_response_head(200, &live, 7));
-        slow.on_response_complete(&live);
+        let _ = slow.on_failure(Failure::http(FailureReason::Slow), SENT, &live);
+        assert!(!slow.on_response_head(200, &live, 7) && !slow.on_response_complete(&live));
         let not_implemented = AttemptRecorder::default();
         assert!(!not_implemented.on_response_head(501, &live, 7));
-        not_implemented.on_response_complete(&live);
-        assert_eq!((live.last_good_us(), live.collect_attempts()), (0, attempts(0, 1)));
+        assert!(!not_implemented.on_response_complete(&live));
+        assert_eq!((live.last_good_us(), live.collect_attempts()), (0, attempts(0, 0)));
     }
 }

@@ -46,7 +46,7 @@ pub struct HealthThresholds {
 }
 
 /// The change that one piece of evidence made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HealthTransition {
     /// No change of the verdict.
     None,

@@ -41,6 +41,8 @@ pub struct IncidentTimeline {
     /// Arrival of the first evidence.
     pub suspect: Instant,
     pub verdict: Option<Instant>,
+    /// The verdict on its zone, if that came first: traffic left the endpoint with the zone.
+    pub zone_verdict: Option<Instant>,
     /// Publication of the snapshot that moves the traffic.
     pub shift: Option<Instant>,
     /// The last client-visible failure.
@@ -106,6 +108,8 @@ pub struct VerdictCause {
     pub is_by_traffic: bool,
     /// Round-trip time from the last passed probe, if there is a recent one.
     pub round_trip: Option<Duration>,
+    /// When the verdict on its zone turned down, if that is down.
+    pub zone_down_since: Option<Instant>,
 }
 
 /// The effect on requests since the endpoint's last proof of life.
@@ -150,6 +154,7 @@ impl IncidentLedger {
             first_bad,
             suspect: now,
             verdict: None,
+            zone_verdict: None,
             shift: None,
             last_failure: None,
             restored: None,
@@ -182,6 +187,7 @@ impl IncidentLedger {
             incident.is_by_traffic = cause.is_by_traffic;
             incident.round_trip = cause.round_trip;
             incident.timeline.verdict = Some(now);
+            incident.timeline.zone_verdict = cause.zone_down_since;
             self.awaiting_shift.push(endpoint);
         }
     }
@@ -277,8 +283,12 @@ mod tests {
     }
 
     const REFUSED: Failure = Failure::connect(FailureReason::Refused);
-    const CAUSE: VerdictCause =
-        VerdictCause { failure: REFUSED, is_by_traffic: false, round_trip: None };
+    const CAUSE: VerdictCause = VerdictCause {
+        failure: REFUSED,
+        is_by_traffic: false,
+        round_trip: None,
+        zone_down_since: None,
+    };
 
     #[test]
     fn failover_gap_runs_from_estimated_onset_to_last_failure() {

@@ -10,6 +10,7 @@ use fastrand::Rng;
 use super::id::EndpointId;
 use super::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use super::topology::PoolSpec;
+use crate::logic::request::attribution::ComparisonScope;
 use crate::logic::request::limits::LimitKind;
 use crate::logic::routing::RouteTable;
 use crate::logic::steering::FULL_SHARE;
@@ -48,6 +49,8 @@ pub struct PoolView {
     pub trial_targets: Vec<Target>,
     /// Panic: too few endpoints are healthy, so the tiers hold all of them.
     pub is_panicking: bool,
+    /// Endpoints of more than one zone take traffic.
+    pub has_several_zones: bool,
     /// No endpoint is available because operators have drained all of them.
     pub is_drained: bool,
     /// All endpoints of the pool, sorted, whether they take traffic or not.
@@ -204,6 +207,15 @@ impl PoolView {
         targets.any(|target| target.id != current && !excluded.endpoints.contains(&target.id))
     }
 
+    /// Where else a request could be sent after a failure.
+    pub fn comparison_scope(&self) -> ComparisonScope {
+        match (self.has_several_zones, self.members.len()) {
+            (true, _) => ComparisonScope::OtherZone,
+            (false, 0 | 1) => ComparisonScope::None,
+            (false, _) => ComparisonScope::SameZone,
+        }
+    }
+
     /// All endpoints that take traffic.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.primary.tiers.iter().flat_map(Tier::targets)
@@ -248,6 +260,7 @@ mod tests {
             variants: Vec::new(),
             trial_targets: Vec::new(),
             is_panicking: false,
+            has_several_zones: false,
             is_drained: false,
             members: Arc::default(),
             stats: Arc::default(),

@@ -4,7 +4,9 @@
 //! to wait, to retry or to give up. The data plane and the simulator apply the same rules. May use:
 //! `model`.
 
+pub mod attribution;
 pub mod breaker;
+pub mod identity_fields;
 pub mod limits;
 pub mod rate_limit;
 pub mod request_plan;

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::response_timeout::WaitLimit;
-use super::retry::{RequestExposure, RetryBudget};
+use super::retry::{BudgetShare, RequestExposure, RetryBudget};
 use super::server_errors;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::FailureReason;
@@ -364,13 +364,13 @@ impl RequestPlan {
 
 impl RetryBudget {
     /// Whether the budget can pay for the resend.
-    pub fn can_grant(&self, resend: Resend) -> bool {
-        !resend.is_budgeted || self.can_withdraw()
+    pub fn can_grant(&self, resend: Resend, share: BudgetShare) -> bool {
+        !resend.is_budgeted || self.can_withdraw(share)
     }
 
     /// Pays for the resend; `false` if the budget is spent.
-    pub fn try_grant(&mut self, resend: Resend) -> bool {
-        !resend.is_budgeted || self.try_withdraw()
+    pub fn try_grant(&mut self, resend: Resend, share: BudgetShare) -> bool {
+        !resend.is_budgeted || self.try_withdraw(share)
     }
 }
 

@@ -71,71 +71,86 @@ impl InFlightPolicy {
     }
 }
 
-/// Seconds of traffic that the budget is a share of.
-const WINDOW_SECONDS: u32 = 10;
+/// The window of the budget, in seconds: the decay time of its counts.
+const WINDOW_SECONDS: f64 = 10.0;
 
-/// A bound on resends as a share of the requests of the last ten seconds, with a floor. After
-/// Finagle's `RetryBudget`: a bucket that every request fills a little and every resend empties by
-/// one.
+/// A bound on retries: a share of the requests of the last ten seconds, or a rate where that is
+/// more.
+///
+/// Finagle's `RetryBudget` adds the rate to the share instead, so that the sum exceeds both stated
+/// figures. The rate is an instance's: each worker has its part of it.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    /// In hundredths of a resend.
-    balance_percent: u64,
+    /// Retries that the recent requests have earned, decayed.
+    earned: f64,
+    /// Recent retries, decayed.
+    spent: f64,
+    /// Retries that are always possible within the window.
+    floor: f64,
     updated_at: Instant,
 }
 
+/// The part of the budget that a retry may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetShare {
+    Whole,
+    /// Requests like this one fail everywhere: the other half is kept for requests that a retry
+    /// may rescue.
+    Half,
+}
+
 impl RetryBudget {
-    /// A budget at its floor.
-    pub fn new(spec: &RetrySpec, now: Instant) -> Self {
-        Self { balance_percent: floor_balance(spec), updated_at: now }
+    /// The budget of one of `workers` workers, before any request.
+    pub fn new(spec: &RetrySpec, workers: usize, now: Instant) -> Self {
+        Self { earned: 0.0, spent: 0.0, floor: floor(spec, workers), updated_at: now }
     }
 
-    /// The part of the budget that this percentage of the requests has earned; at least the floor.
-    pub fn fraction(&self, percent: u32, spec: &RetrySpec) -> Self {
-        let balance = (self.balance_percent * u64::from(percent) / 100).max(floor_balance(spec));
-        Self { balance_percent: balance, updated_at: self.updated_at }
+    /// Applies changed settings; what was earned and spent stays.
+    pub fn configure(&mut self, spec: &RetrySpec, workers: usize) {
+        self.floor = floor(spec, workers);
+    }
+
+    /// An unspent budget with this percentage of what the requests have earned, and the same floor.
+    pub fn fraction(&self, percent: u32) -> Self {
+        Self { earned: self.earned * f64::from(percent) / 100.0, spent: 0.0, ..self.clone() }
     }
 
     /// Counts a request.
     pub fn deposit(&mut self, spec: &RetrySpec) {
-        self.balance_percent += u64::from(spec.budget_percent);
+        self.earned += f64::from(spec.budget_percent) / 100.0;
     }
 
-    /// Decays what is older than the window, and refills up to the floor. To be called at
-    /// [`DECAY_INTERVAL`] or more.
-    pub fn decay(&mut self, spec: &RetrySpec, now: Instant) {
+    /// Decays what is older than the window. To be called every [`DECAY_INTERVAL`] or less often.
+    pub fn decay(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated_at);
         self.updated_at = now;
-        let keep = (-elapsed.as_secs_f64() / f64::from(WINDOW_SECONDS)).exp();
-        let faded = (self.balance_percent as f64 * keep) as u64;
-        let refill =
-            u64::from(spec.budget_floor_per_second) * 100 * elapsed.as_millis() as u64 / 1000;
-        self.balance_percent = if faded < floor_balance(spec) {
-            (faded + refill).min(floor_balance(spec))
-        } else {
-            faded
+        let factor = (-elapsed.as_secs_f64() / WINDOW_SECONDS).exp();
+        self.earned *= factor;
+        self.spent *= factor;
+    }
+
+    /// Whether the budget can pay for one retry.
+    pub fn can_withdraw(&self, share: BudgetShare) -> bool {
+        let limit = self.earned.max(self.floor);
+        let limit = match share {
+            BudgetShare::Whole => limit,
+            BudgetShare::Half => limit / 2.0,
         };
+        // Sums of hundredths are not exact.
+        self.spent + 1.0 <= limit + 1e-6
     }
 
-    /// Whether the budget can pay for one resend.
-    pub fn can_withdraw(&self) -> bool {
-        self.balance_percent >= 100
-    }
-
-    /// Pays for one resend; `false` if the budget is spent.
-    pub fn try_withdraw(&mut self) -> bool {
-        match self.balance_percent.checked_sub(100) {
-            Some(rest) => {
-                self.balance_percent = rest;
-                true
-            }
-            None => false,
-        }
+    /// Pays for one retry; `false` if the budget is spent.
+    pub fn try_withdraw(&mut self, share: BudgetShare) -> bool {
+        let is_granted = self.can_withdraw(share);
+        self.spent += f64::from(u8::from(is_granted));
+        is_granted
     }
 }
 
-fn floor_balance(spec: &RetrySpec) -> u64 {
-    u64::from(spec.budget_floor_per_second) * u64::from(WINDOW_SECONDS) * 100
+/// A worker's part of the retries that are always possible within the window.
+fn floor(spec: &RetrySpec, workers: usize) -> f64 {
+    f64::from(spec.budget_floor_per_second) * WINDOW_SECONDS / workers.max(1) as f64
 }
 
 /// The interval at which [`RetryBudget::decay`] has an effect.
@@ -172,20 +187,49 @@ mod tests {
         assert_eq!(leave(Failure::http(FailureReason::Status(503))), (false, false));
     }
 
+    const WHOLE: BudgetShare = BudgetShare::Whole;
+
+    fn grants(budget: &mut RetryBudget, share: BudgetShare) -> usize {
+        (0..1000).filter(|_| budget.try_withdraw(share)).count()
+    }
+
     #[test]
     fn retry_budget_is_a_percentage_with_a_floor() {
         let spec =
             RetrySpec { budget_percent: 20, budget_floor_per_second: 1, ..RetrySpec::default() };
         let t0 = Instant::now();
-        let mut budget = RetryBudget::new(&spec, t0);
-        assert_eq!((0..100).filter(|_| budget.try_withdraw()).count(), 10);
+        let mut budget = RetryBudget::new(&spec, 1, t0);
+        assert_eq!(grants(&mut budget, WHOLE), 10);
         for _ in 0..1000 {
             budget.deposit(&spec);
         }
-        assert_eq!((0..1000).filter(|_| budget.try_withdraw()).count(), 200);
-        budget.decay(&spec, t0 + Duration::from_secs(3));
-        assert_eq!((0..1000).filter(|_| budget.try_withdraw()).count(), 3);
-        budget.decay(&spec, t0 + Duration::from_secs(300));
-        assert_eq!((0..1000).filter(|_| budget.try_withdraw()).count(), 10);
+        assert_eq!(grants(&mut budget, WHOLE), 190, "the floor is part of the share");
+        budget.decay(t0 + Duration::from_secs(300));
+        assert_eq!(grants(&mut budget, WHOLE), 10);
+        budget.decay(t0 + Duration::from_secs(303));
+        assert_eq!(grants(&mut budget, WHOLE), 2, "one a second, while it decays");
+        assert_eq!(grants(&mut RetryBudget::new(&spec, 2, t0), WHOLE), 5, "each worker has a part");
+    }
+
+    #[test]
+    fn retries_stay_in_the_share_of_the_requests() {
+        let spec = RetrySpec::default();
+        let t0 = Instant::now();
+        let mut budget = RetryBudget::new(&spec, 1, t0);
+        let mut retries = 0;
+        for n in 1..=10_000u64 {
+            budget.decay(t0 + Duration::from_millis(10 * n));
+            budget.deposit(&spec);
+            retries += u64::from(budget.try_withdraw(WHOLE));
+        }
+        assert!((1_900..=2_100).contains(&retries), "{retries}");
+    }
+
+    #[test]
+    fn requests_that_fail_everywhere_spend_half_of_the_budget() {
+        let spec = RetrySpec { budget_floor_per_second: 1, ..RetrySpec::default() };
+        let mut budget = RetryBudget::new(&spec, 1, Instant::now());
+        assert_eq!(grants(&mut budget, BudgetShare::Half), 5);
+        assert_eq!(grants(&mut budget, WHOLE), 5);
     }
 }

@@ -22,9 +22,6 @@ const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The fixed part of version 2: signature, command, family and length.
 const V2_FIXED_BYTES: usize = 16;
 
-/// The variable part of version 2, TLVs included, at most.
-const V2_MAX_REST_BYTES: usize = 2 * 1024;
-
 /// Both ends of the client's connection to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxiedAddresses {
@@ -32,26 +29,31 @@ pub struct ProxiedAddresses {
     pub local: SocketAddr,
 }
 
-/// Reads the header and no byte after it. `None` for a connection of the proxy itself, or if the
+/// Reads the header and no byte after it. The part of a version 2 header after its fixed bytes may
+/// have `max_bytes`. `None` for a connection of the proxy itself, or if the
 /// proxy does not know the client.
 ///
 /// # Errors
 /// When the header is missing or malformed, or reading fails.
-pub async fn read_header(stream: &mut TcpStream) -> io::Result<Option<ProxiedAddresses>> {
-    let mut header = [0; V2_FIXED_BYTES + V2_MAX_REST_BYTES];
+pub async fn read_header(
+    stream: &mut TcpStream,
+    max_bytes: usize,
+) -> io::Result<Option<ProxiedAddresses>> {
+    let mut header = vec![0; V1_MAX_LINE_BYTES];
     stream.read_exact(&mut header[..MIN_HEADER_BYTES]).await?;
-    let length = if header.starts_with(V1_PREFIX) {
-        read_v1_line(stream, &mut header[..V1_MAX_LINE_BYTES]).await?
+    if header.starts_with(V1_PREFIX) {
+        let length = read_v1_line(stream, &mut header).await?;
+        header.truncate(length);
     } else {
         stream.read_exact(&mut header[MIN_HEADER_BYTES..V2_FIXED_BYTES]).await?;
-        let length = V2_FIXED_BYTES + usize::from(u16::from_be_bytes([header[14], header[15]]));
-        if !header.starts_with(V2_SIGNATURE) || length > header.len() {
+        let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        if !header.starts_with(V2_SIGNATURE) || length > max_bytes {
             return Err(invalid_header());
         }
-        stream.read_exact(&mut header[V2_FIXED_BYTES..length]).await?;
-        length
-    };
-    parse_header(&header[..length]).ok_or_else(invalid_header)
+        header.resize(V2_FIXED_BYTES + length, 0);
+        stream.read_exact(&mut header[V2_FIXED_BYTES..]).await?;
+    }
+    parse_header(&header).ok_or_else(invalid_header)
 }
 
 fn invalid_header() -> io::Error {
@@ -86,8 +88,7 @@ pub fn parse_header(header: &[u8]) -> Option<Option<ProxiedAddresses>> {
     }
     let (fixed, rest) = header.split_first_chunk::<V2_FIXED_BYTES>()?;
     let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    let is_whole = rest.len() == length && length <= V2_MAX_REST_BYTES;
-    if is_whole && fixed.starts_with(V2_SIGNATURE) {
+    if rest.len() == length && fixed.starts_with(V2_SIGNATURE) {
         parse_v2(fixed[12], fixed[13], rest)
     } else {
         None

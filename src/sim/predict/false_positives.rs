@@ -169,7 +169,13 @@ fn count_false_verdicts(
         world.run_until(base + sample.pool().detect.interval);
         let pool = Arc::clone(&sample.pool().name);
         let spacing = ArrivalSpacing::Exponential;
-        world.add_load(OfferedLoad { pool, rate_rps, spacing, post_share: POST_SHARE });
+        world.add_load(OfferedLoad {
+            pool,
+            rate_rps,
+            spacing,
+            post_share: POST_SHARE,
+            faulty: None,
+        });
     }
     let mut count = VerdictCounter { pool: sample.pool(), down_zones: Vec::new(), verdicts: 0 };
     let end = base + time;

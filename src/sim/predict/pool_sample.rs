@@ -160,7 +160,13 @@ impl PoolSample {
             world.run_until(onset - warm);
             let pool = Arc::clone(&self.pool().name);
             let spacing = ArrivalSpacing::Exponential;
-            world.add_load(OfferedLoad { pool, rate_rps, spacing, post_share: POST_SHARE });
+            world.add_load(OfferedLoad {
+                pool,
+                rate_rps,
+                spacing,
+                post_share: POST_SHARE,
+                faulty: None,
+            });
         }
         world.run_until(onset);
         let failing = match failure.scope {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::logic::director::Input;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::request_plan::{AttemptEvent, Decision, Resend};
@@ -21,24 +20,25 @@ const STATUS_OK: u16 = 200;
 
 impl Simulation {
     pub(super) fn on_attempt_end(&mut self, key: AttemptKey, end: AttemptEnd) {
-        let Some((attempt, request)) = self.take_attempt(key) else { return };
+        let Some((mut attempt, mut request)) = self.take_attempt(key) else { return };
         if attempt.role == AttemptRole::Observed {
             // As on the request path: only slowness is of interest.
-            if let AttemptEnd::Failed { failure, .. } = end
+            if let AttemptEnd::Failed { failure, reached } = end
                 && failure.reason == FailureReason::Slow
             {
-                self.record_failure(&attempt, failure);
+                let _ = self.record_failure(&request, &mut attempt, failure, reached);
             }
             return self.keep_waiting(key.request, request);
         }
         match end {
             AttemptEnd::Failed { failure, reached } => {
-                self.record_failure(&attempt, failure);
+                let failed = self.record_failure(&request, &mut attempt, failure, reached);
+                request.failed.extend(failed);
                 self.on_attempt_failed(key.request, request, &attempt, reached);
             }
             AttemptEnd::Answered(reply) => {
                 self.record_latency(&request, &attempt);
-                self.on_reply(key.request, request, &attempt, reply);
+                self.on_reply(key.request, request, attempt, reply);
             }
         }
     }
@@ -47,7 +47,7 @@ impl Simulation {
         &mut self,
         id: u64,
         mut request: SimulatedRequest,
-        attempt: &SimulatedAttempt,
+        mut attempt: SimulatedAttempt,
         reply: SimulatedReply,
     ) {
         let status = match reply {
@@ -55,33 +55,47 @@ impl Simulation {
             SimulatedReply::Status(status) => status,
         };
         if reply != SimulatedReply::Cut {
-            self.return_connection(attempt);
+            self.return_connection(&attempt);
         }
-        self.record_head(attempt, status);
+        let now_us = self.elapsed_us(self.now);
+        let is_failure = attempt.recorder.on_response_head(status, &attempt.target.stats, now_us);
+        let failed = is_failure
+            .then(|| attempt.failed_attempt(Failure::http(FailureReason::Status(status))));
         let event = AttemptEvent::HeadArrived { status, is_body_buffered: true };
         let decision = request.plan.handle(attempt.plan_target(), event, &self.settings.retry);
-        if decision == Decision::Return {
-            request.end_race(attempt.role);
+        if decision == Decision::Return
+            && let Some(failed) = request.end_race(attempt.role)
+        {
+            self.count(&failed);
         }
         if reply == SimulatedReply::Cut && decision == Decision::Return {
-            self.record_failure(attempt, Failure::http(FailureReason::Cut));
-            return self.on_attempt_failed(id, request, attempt, RequestExposure::MaybeSent);
+            let (failure, reached) =
+                (Failure::http(FailureReason::Cut), RequestExposure::MaybeSent);
+            let failed = self.record_failure(&request, &mut attempt, failure, reached);
+            request.failed.extend(failed);
+            return self.on_attempt_failed(id, request, &attempt, reached);
         }
-        attempt.recorder.on_response_complete(&attempt.target.stats);
+        let is_good = attempt.recorder.on_response_complete(&attempt.target.stats);
         match decision {
             Decision::AwaitOther => {
+                request.failed.extend(failed);
                 let stats = &attempt.target.stats;
                 request.first_failed_stats.get_or_insert_with(|| Arc::clone(stats));
                 self.keep_waiting(id, request);
             }
             Decision::ResendOrReturn(resend) => {
-                if let Some(request) = self.try_resend(id, request, attempt, resend) {
-                    self.return_response(&request, attempt, status);
+                request.failed.extend(failed);
+                if let Some(mut request) = self.try_resend(id, request, &attempt, resend) {
+                    self.return_response(&mut request, &attempt, status);
                     self.keep_waiting(id, request);
                 }
             }
             _ => {
-                self.return_response(&request, attempt, status);
+                match failed {
+                    Some(failed) => request.failed.push(failed),
+                    None => self.settle_success(&mut request, attempt.place(), is_good),
+                }
+                self.return_response(&mut request, &attempt, status);
                 self.keep_waiting(id, request);
             }
         }
@@ -103,13 +117,13 @@ impl Simulation {
         match request.plan.handle(attempt.plan_target(), event, &self.settings.retry) {
             Decision::AwaitOther => self.keep_waiting(id, request),
             Decision::ResendOrFail(resend) => {
-                if let Some(request) = self.try_resend(id, request, attempt, resend) {
-                    self.fail_request(&request, FailureCause::Attempts);
+                if let Some(mut request) = self.try_resend(id, request, attempt, resend) {
+                    self.fail_request(&mut request, FailureCause::Attempts);
                     self.keep_waiting(id, request);
                 }
             }
             _ => {
-                self.fail_request(&request, FailureCause::Attempts);
+                self.fail_request(&mut request, FailureCause::Attempts);
                 self.keep_waiting(id, request);
             }
         }
@@ -133,41 +147,6 @@ impl Simulation {
         }
     }
 
-    /// Records a failure of an attempt that goes on.
-    pub(super) fn record_attempt_failure(&mut self, key: AttemptKey, failure: Failure) {
-        let Some(attempt) = self.attempt(key) else { return };
-        if attempt.recorder.on_failure(failure, &attempt.target.stats) {
-            let input = self.traffic_failure(attempt, failure);
-            self.deliver_input(input);
-        }
-    }
-
-    fn record_failure(&mut self, attempt: &SimulatedAttempt, failure: Failure) {
-        if attempt.recorder.on_failure(failure, &attempt.target.stats) {
-            let input = self.traffic_failure(attempt, failure);
-            self.deliver_input(input);
-        }
-    }
-
-    /// A response head has arrived.
-    fn record_head(&mut self, attempt: &SimulatedAttempt, status: u16) {
-        let now_us = self.elapsed_us(self.now);
-        if attempt.recorder.on_response_head(status, &attempt.target.stats, now_us) {
-            let failure = Failure::http(FailureReason::Status(status));
-            let input = self.traffic_failure(attempt, failure);
-            self.deliver_input(input);
-        }
-    }
-
-    /// The report of a failure to the director, counted in the endpoint's zone.
-    fn traffic_failure(&self, attempt: &SimulatedAttempt, failure: Failure) -> Input {
-        if !attempt.is_trial && failure.reason != FailureReason::Stall {
-            attempt.target.zone_stats.record_error(self.elapsed_us(self.now));
-        }
-        let endpoint = attempt.target.id;
-        Input::TrafficFailed { endpoint, failure, attempt_started: attempt.started_at }
-    }
-
     /// Feeds the pool's bounds with the time to the response head.
     fn record_latency(&mut self, request: &SimulatedRequest, attempt: &SimulatedAttempt) {
         let sent_at = attempt.timer.as_ref().and_then(ResponseTimeout::waiting_since);
@@ -187,10 +166,12 @@ impl Simulation {
     /// The client receives the endpoint's response.
     fn return_response(
         &mut self,
-        request: &SimulatedRequest,
+        request: &mut SimulatedRequest,
         attempt: &SimulatedAttempt,
         status: u16,
     ) {
+        let failed = std::mem::take(&mut request.failed);
+        self.settle_failed(request.stream, request.content.key, &failed);
         if status < 500 {
             return self.on_success(request);
         }
@@ -222,7 +203,9 @@ impl Simulation {
     }
 
     /// The client receives a failure of the proxy's own making.
-    pub(super) fn fail_request(&mut self, request: &SimulatedRequest, cause: FailureCause) {
+    pub(super) fn fail_request(&mut self, request: &mut SimulatedRequest, cause: FailureCause) {
+        let failed = std::mem::take(&mut request.failed);
+        self.settle_failed(request.stream, request.content.key, &failed);
         let is_idempotent = request.plan.is_idempotent();
         let counts = &mut self.clients.counts;
         *(if is_idempotent { &mut counts.failed_get } else { &mut counts.failed_post }) += 1;

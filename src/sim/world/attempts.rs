@@ -88,11 +88,12 @@ impl Simulation {
         let Some(address) = self.attempt(key).map(|attempt| attempt.target.address) else { return };
         let (retransmit_delay, back) =
             (self.retransmit_delay(MIN_RETRANSMIT_TIMEOUT), self.one_way());
+        let fault = self.clients.requests.get(&key.request).and_then(|one| one.content.fault);
         let (response, is_received) = self.with_behavior(address, |behavior, usual, rng| {
             let service = behavior.sample_service_time(usual, rng);
             let is_received =
                 !matches!(behavior, EndpointBehavior::Refused | EndpointBehavior::BlackHole);
-            (behavior.request_response(service, rng), is_received)
+            (behavior.request_response(service, fault, rng), is_received)
         });
         if let Some(request) = self.clients.requests.get_mut(&key.request) {
             request.is_received |= is_received;
@@ -223,7 +224,10 @@ impl Simulation {
     fn consider_hedge(&mut self, key: AttemptKey) {
         let Some(target) = self.attempt(key).map(SimulatedAttempt::plan_target) else { return };
         let Some(mut request) = self.clients.requests.remove(&key.request) else { return };
-        let decision = request.plan.handle(target, AttemptEvent::Stalled, &self.settings.retry);
+        let decision = match self.fails_everywhere(&request) {
+            true => Decision::Wait,
+            false => request.plan.handle(target, AttemptEvent::Stalled, &self.settings.retry),
+        };
         let next = match decision {
             Decision::Hedge(resend) => self.grant_resend(&request, resend),
             _ => None,

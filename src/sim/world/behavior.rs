@@ -9,6 +9,8 @@ use crate::logic::probing::probe::{ProbeKind, ProbeSpec};
 
 use crate::sim::latency::LatencyModel;
 
+use super::requests::RequestFault;
+
 /// How an endpoint treats probes and requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointBehavior {
@@ -109,12 +111,26 @@ impl EndpointBehavior {
     }
 
     /// What a request that arrives now will meet, if a good answer takes `service`.
-    pub(super) fn request_response(&self, service: Duration, rng: &mut Rng) -> RequestResponse {
+    pub(super) fn request_response(
+        &self,
+        service: Duration,
+        fault: Option<RequestFault>,
+        rng: &mut Rng,
+    ) -> RequestResponse {
         let status = |status| RequestResponse::Answer {
             after: Duration::ZERO,
             answer: SimulatedReply::Status(status),
         };
-        let good = |after| RequestResponse::Answer { after, answer: SimulatedReply::Good };
+        let good = |after| match fault {
+            None => RequestResponse::Answer { after, answer: SimulatedReply::Good },
+            Some(RequestFault::Status(code)) => {
+                RequestResponse::Answer { after, answer: SimulatedReply::Status(code) }
+            }
+            Some(RequestFault::Cut) => {
+                RequestResponse::Answer { after, answer: SimulatedReply::Cut }
+            }
+            Some(RequestFault::Reset) => RequestResponse::Reset,
+        };
         match self {
             Self::Refused | Self::Reset => RequestResponse::Reset,
             Self::Hang | Self::BlackHole => RequestResponse::Silence,
@@ -281,7 +297,7 @@ mod tests {
         let bad =
             RequestResponse::Answer { after: Duration::ZERO, answer: SimulatedReply::Status(500) };
         let count =
-            (0..10_000).filter(|_| errors.request_response(SERVICE, &mut rng) == bad).count();
+            (0..10_000).filter(|_| errors.request_response(SERVICE, None, &mut rng) == bad).count();
         assert!((2_850..3_150).contains(&count), "{count}");
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::logic::health::evidence::LatencyWindow;
+use crate::logic::request::attribution::{FailingRequests, RequestKey};
 use crate::logic::request::request_plan::{BodyLength, RequestPlan, RequestTraits};
 use crate::logic::request::retry;
 use crate::logic::request::retry::RetryBudget;
 
-use super::requests::{RequestStep, SimulatedRequest};
+use super::requests::{RequestContent, RequestFault, RequestStep, SimulatedRequest};
 use super::{ScheduledEvent, Simulation};
 
 /// Requests that a pool's latency bounds are learnt from before clients start.
@@ -17,6 +18,9 @@ const WARMUP_SAMPLES: u32 = 2_048;
 
 /// The stall bound of a pool without samples.
 const INITIAL_STALL_BOUND: Duration = Duration::from_secs(1);
+
+/// The key of requests that fail everywhere; all others have their number as key.
+const FAULTY_KEY: RequestKey = RequestKey::from_value(u64::MAX);
 
 /// The load of one pool: an open loop, whose rate does not depend on responses.
 #[derive(Clone, Debug)]
@@ -28,6 +32,16 @@ pub struct OfferedLoad {
     pub spacing: ArrivalSpacing,
     /// The share, in 0..1, of requests that must not run twice (POST).
     pub post_share: f64,
+    /// Requests that fail at every endpoint.
+    pub faulty: Option<FaultyRequests>,
+}
+
+/// Requests for one URL that fails everywhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FaultyRequests {
+    /// Their share of the load, in 0..1.
+    pub share: f64,
+    pub fault: RequestFault,
 }
 
 /// The distribution of gaps between requests.
@@ -84,6 +98,7 @@ pub(super) struct LoadStream {
     pub(super) budget: RetryBudget,
     budget_settled_at: Instant,
     pub(super) latency: LatencyWindow,
+    pub(super) failing: FailingRequests,
 }
 
 impl Simulation {
@@ -97,7 +112,7 @@ impl Simulation {
             let service = self.settings.latency.sample(&mut self.rng);
             latency.record(self.settings.round_trip + service);
         }
-        let budget = RetryBudget::new(&self.settings.retry, self.now);
+        let budget = RetryBudget::new(&self.settings.retry, 1, self.now);
         let (settled_at, stream) = (self.now, self.clients.streams.len());
         let first_gap = arrival_gap(&offer, self.rng.f64());
         self.clients.streams.push(LoadStream {
@@ -106,6 +121,7 @@ impl Simulation {
             budget,
             budget_settled_at: settled_at,
             latency,
+            failing: FailingRequests::new(self.now),
         });
         if let Some(first_gap) = first_gap {
             self.schedule_event(
@@ -135,7 +151,8 @@ impl Simulation {
         }
         if now.saturating_duration_since(stream.budget_settled_at) >= retry::DECAY_INTERVAL {
             stream.budget_settled_at = now;
-            stream.budget.decay(&spec, now);
+            stream.budget.decay(now);
+            stream.failing.remove_expired(now);
         }
         stream.budget.deposit(&spec);
         let is_idempotent = post >= stream.load.post_share;
@@ -150,7 +167,21 @@ impl Simulation {
         self.clients.counts.sent += 1;
         let traits = RequestTraits { is_idempotent, body: BodyLength::Absent, is_upgrade: false };
         let plan = RequestPlan::new(traits, &spec);
-        self.send_request(id, SimulatedRequest::new(index, now, plan));
+        let content = self.draw_content(index, id);
+        self.send_request(id, SimulatedRequest::new(index, now, plan, content));
+    }
+}
+
+impl Simulation {
+    /// Draws what a request asks for: every URL is asked for once, but for the one that fails.
+    fn draw_content(&mut self, stream: usize, id: u64) -> RequestContent {
+        let faulty = self.clients.streams[stream].load.faulty;
+        match faulty {
+            Some(FaultyRequests { share, fault }) if self.rng.f64() < share => {
+                RequestContent { key: FAULTY_KEY, fault: Some(fault) }
+            }
+            _ => RequestContent { key: RequestKey::from_value(id), fault: None },
+        }
     }
 }
 

@@ -11,12 +11,14 @@ mod control;
 mod hosts;
 mod probes;
 mod requests;
+mod settlement;
 #[cfg(test)]
 mod tests;
 
 pub use behavior::{EndpointBehavior, ProbeFinding, ProbeResponse};
-pub use clients::{ArrivalSpacing, OfferedLoad, SimulatedRequestCounts};
+pub use clients::{ArrivalSpacing, FaultyRequests, OfferedLoad, SimulatedRequestCounts};
 pub use probes::attempt_after;
+pub use requests::RequestFault;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

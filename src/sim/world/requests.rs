@@ -10,11 +10,12 @@ use smallvec::SmallVec;
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
-use crate::logic::model::pick_request::{PickRequest, RetrySafety};
+use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use crate::logic::model::snapshot::{EndpointStats, PoolView, Target};
+use crate::logic::request::attribution::{AttemptPlace, RequestKey};
 use crate::logic::request::request_plan::{AttemptTarget, RequestPlan, Resend};
 use crate::logic::request::response_timeout::{ResponseTimeout, WaitLimit};
-use crate::logic::request::retry::{InFlightPolicy, RequestExposure};
+use crate::logic::request::retry::{BudgetShare, InFlightPolicy, RequestExposure};
 use crate::logic::request::total_deadline::TotalDeadline;
 
 use super::behavior::SimulatedReply;
@@ -31,18 +32,29 @@ pub(super) struct SimulatedRequest {
     pub(super) first_failed_stats: Option<Arc<EndpointStats>>,
     /// An endpoint has read it, and may have executed it.
     pub(super) is_received: bool,
+    /// What the request asks for.
+    pub(super) content: RequestContent,
+    /// Attempts whose failure counts when the request is over.
+    pub(super) failed: Vec<FailedAttempt>,
     attempts: SmallVec<[SimulatedAttempt; 1]>,
     last_version: u32,
 }
 
 impl SimulatedRequest {
-    pub(super) fn new(stream: usize, arrived: Instant, plan: RequestPlan) -> Self {
+    pub(super) fn new(
+        stream: usize,
+        arrived: Instant,
+        plan: RequestPlan,
+        content: RequestContent,
+    ) -> Self {
         Self {
             stream,
             arrived,
             plan,
             first_failed_stats: None,
             is_received: false,
+            content,
+            failed: Vec::new(),
             attempts: SmallVec::new(),
             last_version: 0,
         }
@@ -62,26 +74,74 @@ impl SimulatedRequest {
     }
 
     /// The response of the attempt in `winner` goes to the client: a stalled original is observed
-    /// further unless it is known to be slow, and a hedge is withdrawn.
-    pub(super) fn end_race(&mut self, winner: AttemptRole) {
+    /// further unless it is known to be slow, and a hedge is withdrawn. Returns the failure of an
+    /// original that its hedge has shown to be the endpoint's.
+    pub(super) fn end_race(&mut self, winner: AttemptRole) -> Option<FailedAttempt> {
+        let mut deferred = None;
         let is_original = |one: &&mut SimulatedAttempt| one.role == AttemptRole::Original;
         if winner == AttemptRole::Hedge
             && let Some(original) = self.attempts.iter_mut().find(is_original)
         {
             let stats = &original.target.stats;
             self.first_failed_stats.get_or_insert_with(|| Arc::clone(stats));
+            deferred = original.deferred.take();
             if !original.timer.as_ref().is_some_and(ResponseTimeout::is_slow) {
                 original.role = AttemptRole::Observed;
                 original.wait_limit = WaitLimit::Slow;
             }
         }
         self.withdraw_attempts();
+        deferred
+    }
+
+    pub(super) fn attempt_count(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Takes out the attempt with this version.
+    fn remove_attempt(&mut self, plan_version: u32) -> Option<SimulatedAttempt> {
+        let index = self.attempts.iter().position(|one| one.plan_version == plan_version)?;
+        Some(self.attempts.remove(index))
     }
 
     /// A number that no attempt of this request has had.
     fn next_version(&mut self) -> u32 {
         self.last_version += 1;
         self.last_version
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestContent {
+    pub(super) key: RequestKey,
+    /// What every endpoint does with it, if it is not answered like others.
+    pub(super) fault: Option<RequestFault>,
+}
+
+/// How a request fails at every endpoint that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFault {
+    /// It is answered with this status.
+    Status(u16),
+    /// Its connection is reset instead of an answer.
+    Reset,
+    /// Its response is truncated.
+    Cut,
+}
+
+/// An attempt that failed after its request was sent.
+#[derive(Clone, Debug)]
+pub(super) struct FailedAttempt {
+    pub(super) target: Target,
+    pub(super) failure: Failure,
+    pub(super) started_at: Instant,
+    pub(super) is_trial: bool,
+}
+
+impl FailedAttempt {
+    pub(super) fn place(&self) -> AttemptPlace {
+        AttemptPlace { endpoint: self.target.id, zone: self.target.zone }
     }
 }
 
@@ -99,11 +159,27 @@ pub(super) struct SimulatedAttempt {
     /// The wait for the response head, once the endpoint has the request.
     pub(super) timer: Option<ResponseTimeout>,
     pub(super) wait_limit: WaitLimit,
+    /// A failure that counts once it is known whether the endpoint or the request is at fault.
+    pub(super) deferred: Option<FailedAttempt>,
     /// Changes with what will become of the attempt: events of an older version are void.
     pub(super) plan_version: u32,
 }
 
 impl SimulatedAttempt {
+    pub(super) fn place(&self) -> AttemptPlace {
+        AttemptPlace { endpoint: self.target.id, zone: self.target.zone }
+    }
+
+    pub(super) fn failed_attempt(&self, failure: Failure) -> FailedAttempt {
+        let Self { target, started_at, is_trial, .. } = self;
+        FailedAttempt {
+            target: target.clone(),
+            failure,
+            started_at: *started_at,
+            is_trial: *is_trial,
+        }
+    }
+
     pub(super) fn plan_target(&self) -> AttemptTarget {
         let Target { id, zone, .. } = self.target;
         AttemptTarget { endpoint: id, zone, is_trial: self.is_trial }
@@ -186,7 +262,7 @@ impl Simulation {
     }
 
     /// Sends a new request to an endpoint of the current snapshot.
-    pub(super) fn send_request(&mut self, id: u64, request: SimulatedRequest) {
+    pub(super) fn send_request(&mut self, id: u64, mut request: SimulatedRequest) {
         let deadline = TotalDeadline::earliest(self.settings.timeouts.total, None);
         match self.pick_target(&request) {
             Some(next) => {
@@ -196,7 +272,7 @@ impl Simulation {
                     self.schedule_event(self.now + after, ScheduledEvent::Client(step));
                 }
             }
-            None => self.fail_request(&request, FailureCause::Attempts),
+            None => self.fail_request(&mut request, FailureCause::Attempts),
         }
     }
 
@@ -206,11 +282,17 @@ impl Simulation {
         request: &SimulatedRequest,
         resend: Resend,
     ) -> Option<(Target, bool)> {
-        if !self.clients.streams[request.stream].budget.can_grant(resend) {
+        let (key, now) = (request.content.key, self.now);
+        let stream = &self.clients.streams[request.stream];
+        let share = match stream.failing.fails_everywhere(key, now) {
+            true => BudgetShare::Half,
+            false => BudgetShare::Whole,
+        };
+        if !stream.budget.can_grant(resend, share) {
             return None;
         }
         let next = self.pick_target(request)?;
-        self.clients.streams[request.stream].budget.try_grant(resend).then_some(next)
+        self.clients.streams[request.stream].budget.try_grant(resend, share).then_some(next)
     }
 
     pub(super) fn start_attempt_at(
@@ -250,6 +332,7 @@ impl Simulation {
             stage,
             timer: None,
             wait_limit,
+            deferred: None,
             plan_version: key.plan_version,
         });
         self.clients.requests.insert(id, request);
@@ -273,6 +356,15 @@ impl Simulation {
             let excluded = request.plan.excluded();
             let other = view.pick_alternative(&mut self.rng, excluded, retry_safety);
             return other.cloned().map(|target| (target, false));
+        }
+        let failing = &self.clients.streams[request.stream].failing;
+        let comparison = failing.place_to_avoid(request.content.key, self.now).and_then(|place| {
+            let mut excluded = ExcludedTargets::default();
+            excluded.exclude(place.endpoint, place.zone);
+            view.pick_alternative(&mut self.rng, &excluded, retry_safety)
+        });
+        if let Some(target) = comparison {
+            return Some((target.clone(), false));
         }
         let trial = request.plan.can_be_trial().then(|| view.take_due_trial(now_us)).flatten();
         match trial {
@@ -318,7 +410,7 @@ impl Simulation {
         let Some(mut request) = self.clients.requests.remove(&id) else { return };
         let is_awaited = request.withdraw_attempts();
         if is_awaited {
-            self.fail_request(&request, FailureCause::Deadline);
+            self.fail_request(&mut request, FailureCause::Deadline);
         }
         self.keep_waiting(id, request);
     }
@@ -348,9 +440,7 @@ impl Simulation {
     ) -> Option<(SimulatedAttempt, SimulatedRequest)> {
         self.attempt(key)?;
         let mut request = self.clients.requests.remove(&key.request)?;
-        let is_wanted = |one: &SimulatedAttempt| one.plan_version == key.plan_version;
-        let index = request.attempts.iter().position(is_wanted)?;
-        let attempt = request.attempts.remove(index);
+        let attempt = request.remove_attempt(key.plan_version)?;
         attempt.target.stats.request_ended();
         Some((attempt, request))
     }

@@ -76,6 +76,7 @@ fn run_load(world: &mut Simulation, rate_rps: f64, post_share: f64) {
         rate_rps,
         spacing: ArrivalSpacing::Even,
         post_share,
+        faulty: None,
     });
     world.run_until(world.now() + ms(200));
 }
@@ -315,6 +316,7 @@ fn failed_trial_is_rescued_without_retry_budget() {
             trial_targets: vec![suspect.clone()],
             is_drained: false,
             is_panicking: false,
+            has_several_zones: false,
             members: Arc::clone(&old.members),
             stats: Arc::clone(&old.stats),
             affinity_index: None,

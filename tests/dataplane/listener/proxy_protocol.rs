@@ -23,6 +23,14 @@ fn v2_header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [V2_SIGNATURE, &[command, family], &length, rest].concat()
 }
 
+/// Addresses and a TLV, with this length together.
+fn v2_rest_with_tlv(length: usize) -> Vec<u8> {
+    let addresses = [203, 0, 113, 7, 192, 0, 2, 1, 0x10, 0, 0, 80];
+    let value_length = length - addresses.len() - 3;
+    let [high, low] = u16::try_from(value_length).expect("short").to_be_bytes();
+    [&addresses[..], &[0x04, high, low], &vec![0; value_length]].concat()
+}
+
 /// The response status; `None` if the connection ended without one, when
 /// it was accepted or later.
 fn response_status(gapless: &Gapless, bytes: &[u8]) -> Option<u16> {
@@ -47,7 +55,7 @@ fn proxy_header_sets_the_client_address() {
     ipv6_addresses[..16]
         .copy_from_slice(&"2001:db8::7".parse::<std::net::Ipv6Addr>().expect("v6").octets());
     let ipv4_addresses = [203, 0, 113, 7, 192, 0, 2, 1, 0x10, 0, 0, 80];
-    let with_tlvs = [&ipv4_addresses[..], &[0x04, 3, 0xe8], &[0; 1000]].concat();
+    let with_tlvs = v2_rest_with_tlv(8 * 1024);
     let cases: [(&[u8], &str); 8] = [
         (b"PROXY TCP4 203.0.113.7 192.0.2.1 4096 80\r\n", "203.0.113.7"),
         (b"PROXY TCP6 2001:db8::7 ::1 4096 80\r\n", "2001:db8::7"),
@@ -89,7 +97,7 @@ fn malformed_proxy_header_closes_the_connection() {
         v2_header(0x21, 0x11, &ipv4_addresses[..11]),
         v2_header(0x21, 0x12, &ipv4_addresses),
         v2_header(0x21, 0x11, &[&ipv4_addresses[..], &[1, 0, 9, 0]].concat()),
-        v2_header(0x21, 0x11, &[0; 2049]),
+        v2_header(0x21, 0x11, &v2_rest_with_tlv(8 * 1024 + 1)),
     ];
     for header in &invalid_headers {
         assert_eq!(response_status(&gapless, &[header, REQUEST].concat()), None, "{header:?}");
@@ -97,6 +105,15 @@ fn malformed_proxy_header_closes_the_connection() {
     assert_eq!(endpoint.requests().len(), 0);
     let refused = gapless.metric("gapless_proxy_protocol_refused_total");
     assert_eq!(refused, invalid_headers.len() as f64);
+}
+
+#[test]
+fn longest_proxy_header_is_accepted_if_configured() {
+    let listener = "proxy_protocol = { from = [\"127.0.0.1\"], max_header = 65535 }";
+    let (endpoint, gapless) = start_cleartext(&ConfigBuilder::new(), listener);
+    let header = v2_header(0x21, 0x11, &v2_rest_with_tlv(65_535));
+    assert_eq!(response_status(&gapless, &[&header, REQUEST].concat()), Some(200));
+    assert_eq!(forwarded_client(&endpoint), "203.0.113.7");
 }
 
 #[test]

@@ -44,6 +44,67 @@ fn forwarded_fields_from_clients_are_replaced() {
     assert_eq!(head.field_values("via").collect::<Vec<_>>(), ["1.0 before", "1.1 gapless"]);
 }
 
+/// Fields by which applications learn about a client, besides those that gapless sets.
+const IDENTITY_FIELDS: [(&str, &str); 16] = [
+    ("x-forwarded-port", "443"),
+    ("x-forwarded-prefix", "/evil"),
+    ("x-forwarded-server", "evil"),
+    ("x-forwarded-scheme", "https"),
+    ("x-forwarded-ssl", "on"),
+    ("x-forwarded-protocol", "https"),
+    ("x-forwarded-user", "root"),
+    ("x-forwarded-uri", "/admin"),
+    ("x-forwarded-path", "/admin"),
+    ("x-forwarded-method", "DELETE"),
+    ("x-forwarded-by", "evil"),
+    ("x-forwarded-tls-client-cert", "MII"),
+    ("x-real-ip", "6.6.6.6"),
+    ("x-original-url", "/admin"),
+    ("x-rewrite-url", "/admin"),
+    ("x-gapless-endpoint", "evil"),
+];
+
+#[test]
+fn identity_fields_pass_from_trusted_proxies_only() {
+    for (keys, is_passed) in [("", false), ("trusted_proxies = [\"127.0.0.1\"]", true)] {
+        let (endpoint, gapless) = start_pair_with(ConfigBuilder::default().keys(keys));
+        let mut client = TestClient::open(gapless.address);
+        let answer = client.exchange("GET", "/", &IDENTITY_FIELDS, b"").expect("answered");
+        assert_eq!(answer.status, 200);
+        let head = endpoint.requests().pop().expect("a request").head;
+        for (name, value) in IDENTITY_FIELDS {
+            assert_eq!(head.field(name), is_passed.then_some(value), "{name}, {keys}");
+        }
+    }
+}
+
+#[test]
+fn listed_identity_fields_pass_from_any_peer() {
+    let headers = "[headers]\npass = [\"X-Forwarded-Port\", \"x-original-url\"]";
+    let (endpoint, gapless) = start_pair_with(ConfigBuilder::default().tables(headers));
+    let mut client = TestClient::open(gapless.address);
+    let _ = client.exchange("GET", "/", &IDENTITY_FIELDS, b"").expect("answered");
+    let head = endpoint.requests().pop().expect("a request").head;
+    let passed: Vec<&str> =
+        IDENTITY_FIELDS.iter().filter_map(|(name, _)| head.field(name).map(|_| *name)).collect();
+    assert_eq!(passed, ["x-forwarded-port", "x-original-url"]);
+}
+
+#[test]
+fn broken_forwarded_field_hides_no_client() {
+    let config = ConfigBuilder::default()
+        .keys("trusted_proxies = [\"127.0.0.1\"]")
+        .tables("[headers]\nforwarded = \"forwarded\"");
+    let (endpoint, gapless) = start_pair_with(config);
+    let mut client = TestClient::open(gapless.address);
+    for value in ["for=6.6.6.6;x=\", for=192.0.2.1", "for=6.6.6.6;for=192.0.2.1"] {
+        let _ = client.exchange("GET", "/", &[("forwarded", value)], b"").expect("answered");
+        let head = endpoint.requests().pop().expect("a request").head;
+        let written: Vec<&str> = head.field_values("forwarded").collect();
+        assert_eq!(written, ["for=127.0.0.1;proto=http;host=\"test.example\""], "{value}");
+    }
+}
+
 #[test]
 fn hop_by_hop_fields_are_stripped() {
     let (endpoint, gapless) = start_pair();

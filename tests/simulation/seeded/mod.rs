@@ -6,6 +6,7 @@
 mod false_positives;
 mod invariants;
 mod orders;
+mod request_faults;
 mod scenario;
 mod topology_generator;
 

@@ -14,7 +14,7 @@ use gapless::logic::probing::detection_window;
 use gapless::sim::latency::LatencyModel;
 use gapless::sim::predict::FaultKind;
 use gapless::sim::world::{
-    ArrivalSpacing, EndpointBehavior, OfferedLoad, Simulation, SimulationSettings,
+    ArrivalSpacing, EndpointBehavior, FaultyRequests, OfferedLoad, Simulation, SimulationSettings,
 };
 
 use super::invariants::InvariantChecker;
@@ -131,7 +131,22 @@ impl SimulationScenario {
         }
     }
 
+    /// A world of this topology.
+    pub(crate) fn with_topology(settings: SimulationSettings, topology: Topology) -> Self {
+        let generator = TopologyGenerator::new(Rng::with_seed(settings.seed));
+        Self::from_parts(settings, generator, topology)
+    }
+
     pub(crate) fn add_traffic(&mut self, rate_rps: f64, post_share: f64) {
+        self.add_faulty_traffic(rate_rps, post_share, None);
+    }
+
+    pub(crate) fn add_faulty_traffic(
+        &mut self,
+        rate_rps: f64,
+        post_share: f64,
+        faulty: Option<FaultyRequests>,
+    ) {
         self.has_traffic = true;
         let spacing = if self.generator.rng.bool() {
             ArrivalSpacing::Even
@@ -140,7 +155,7 @@ impl SimulationScenario {
         };
         for pool in &self.topology.pools {
             let pool = Arc::clone(&pool.name);
-            self.simulation.add_load(OfferedLoad { pool, rate_rps, spacing, post_share });
+            self.simulation.add_load(OfferedLoad { pool, rate_rps, spacing, post_share, faulty });
         }
     }
 
@@ -332,6 +347,30 @@ impl SimulationScenario {
         self.run_for(self.max_detection_time(FailureClass::Silent), checker);
         let down = self.topology.pools[0].zones[zone].endpoints.len();
         assert_eq!(checker.verdicts.len(), down);
+    }
+
+    /// Makes a zone fail, and returns the time until none of its endpoints takes traffic.
+    pub(crate) fn zone_detection_time(
+        &mut self,
+        zone: usize,
+        fault: FaultKind,
+        checker: &mut InvariantChecker,
+    ) -> Duration {
+        let onset = self.simulation.now();
+        let endpoints = self.topology.pools[0].zones[zone].endpoints.clone();
+        for endpoint in &endpoints {
+            self.simulation.schedule(onset, endpoint.address, fault.behavior());
+        }
+        let failing: Vec<EndpointId> =
+            endpoints.iter().map(|endpoint| self.endpoint_id(endpoint.address)).collect();
+        while self.simulation.step_until(onset + Duration::from_secs(30)) {
+            checker.check_new_records(&mut self.simulation);
+            let has_verdict = |id| checker.verdicts.iter().any(|(of, _)| of == id);
+            if failing.iter().all(has_verdict) {
+                break;
+            }
+        }
+        self.simulation.now() - onset
     }
 
     fn endpoint_id(&mut self, address: SocketAddr) -> EndpointId {

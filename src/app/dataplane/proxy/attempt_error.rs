@@ -54,7 +54,7 @@ pub(super) fn classify_error(
 ) -> Result<(LocalReplyReason, RequestExposure), LocalReplyReason> {
     match *error {
         AttemptError::EndpointFailed { failure, reached } => {
-            guard.record_failure(failure);
+            guard.record_failure(failure, reached);
             Ok((LocalReplyReason::from_failure(failure), reached))
         }
         AttemptError::Aborted { reached } => Ok((LocalReplyReason::EndpointDown, reached)),

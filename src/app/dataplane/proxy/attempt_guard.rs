@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use crate::app::dataplane::access::AttemptRecordHandle;
 use crate::app::dataplane::proxy::SpanId;
 use crate::app::dataplane::request_metrics::RoutePoolMetrics;
-use crate::app::dataplane::shared::{WorkerEvidence, WorkerReport};
-use crate::app::dataplane::worker::{TimerQueue, Worker};
+use crate::app::dataplane::worker::{PoolLocal, TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::attribution::{AttemptPlace, ComparisonScope, RequestKey};
 use crate::logic::request::breaker::{LimitPermit, PoolRequestPermit};
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
+use crate::logic::request::retry::RequestExposure;
 use crate::net::upstream::{ConnectionPool, ResponseBodyError};
+
+use super::failed_attempt::{self, FailedAttempt};
 
 /// Counts as one request in flight at the endpoint until dropped.
 pub struct AttemptGuard {
@@ -26,6 +29,11 @@ pub struct AttemptGuard {
     /// The time to the response head, not yet recorded.
     is_latency_pending: Cell<bool>,
     recorder: AttemptRecorder,
+    origin: AttemptOrigin,
+    /// A failure that counts once it is known whether the endpoint or the request is at fault.
+    deferred: Cell<Option<Failure>>,
+    /// What the result of the request's other attempts has shown of this one.
+    comparison: Cell<Comparison>,
     /// The failure of the endpoint is counted as visible to the client.
     has_client_failure: Cell<bool>,
     record: Option<AttemptRecordHandle>,
@@ -42,10 +50,33 @@ struct AttemptPermits {
     _pool_request: Option<PoolRequestPermit>,
 }
 
+/// The request and the place of an attempt.
+#[derive(Clone, Debug)]
+pub struct AttemptOrigin {
+    pub local: Rc<PoolLocal>,
+    pub key: RequestKey,
+    /// Index of the endpoint's zone in the pool.
+    pub zone: usize,
+    /// Where else the request could be sent.
+    pub scope: ComparisonScope,
+}
+
+/// The other attempts of a request, as far as they concern the attribution of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    /// There are none that could decide.
+    None,
+    /// A hedge is under way.
+    Pending,
+    /// Another endpoint has answered well.
+    AnsweredElsewhere,
+}
+
 /// The conditions under which an attempt begins.
 #[derive(Debug)]
 pub struct AttemptTerms {
     pub began: Instant,
+    pub origin: AttemptOrigin,
     /// The attempt decides whether the endpoint, which is on trial, recovers.
     pub is_trial: bool,
     /// Limit of requests in flight at the endpoint.
@@ -80,6 +111,9 @@ impl AttemptGuard {
             is_trial: terms.is_trial,
             is_latency_pending: Cell::new(terms.is_latency_tracked),
             recorder: AttemptRecorder::default(),
+            origin: terms.origin,
+            deferred: Cell::default(),
+            comparison: Cell::new(Comparison::None),
             has_client_failure: Cell::new(false),
             record: None,
             route_meter: None,
@@ -128,14 +162,20 @@ impl AttemptGuard {
         self.is_trial
     }
 
-    /// Records a failure of the endpoint as evidence. Only the first one of an attempt counts.
-    pub fn record_failure(&self, failure: Failure) {
+    /// Records a failure of the endpoint as evidence. Only the first of an attempt counts. After
+    /// the request was sent, it counts when it is known whether the request is at fault.
+    pub fn record_failure(&self, failure: Failure, exposure: RequestExposure) {
         if let Some(record) = &self.record {
             record.set_failed(failure, self.began.elapsed());
         }
         self.is_latency_pending.set(false);
-        if self.recorder.on_failure(failure, &self.connections.target.stats) {
-            self.report_to_control(failure);
+        let stats = &self.connections.target.stats;
+        let effect = self.recorder.on_failure(failure, exposure, stats);
+        if effect.is_deferred {
+            self.defer(failure);
+        }
+        if effect.is_reported && !self.has_key_that_fails_everywhere() {
+            self.failed_attempt(failure).report(&self.worker);
         }
     }
 
@@ -150,8 +190,70 @@ impl AttemptGuard {
             self.record_latency(now.saturating_duration_since(self.began), now_us);
         }
         if self.recorder.on_response_head(status, &self.connections.target.stats, now_us) {
-            self.report_to_control(Failure::http(FailureReason::Status(status)));
+            self.defer(Failure::http(FailureReason::Status(status)));
         }
+    }
+
+    fn defer(&self, failure: Failure) {
+        if self.comparison.get() == Comparison::AnsweredElsewhere {
+            self.failed_attempt(failure).count(&self.worker);
+        } else {
+            self.deferred.set(Some(failure));
+        }
+    }
+
+    /// A hedge starts beside this attempt: it shows whether the silence is the endpoint's fault.
+    pub fn on_hedge_started(&self) {
+        self.comparison.set(Comparison::Pending);
+    }
+
+    /// The hedge has answered the request well.
+    pub fn on_hedge_won(&self) {
+        self.comparison.set(Comparison::AnsweredElsewhere);
+        if let Some(failed) = self.take_failed_attempt() {
+            failed.count(&self.worker);
+        }
+    }
+
+    /// The attempt goes on beyond the slow bound, and no other attempt can show whether that is the
+    /// endpoint's fault.
+    pub fn settle_slow(&self) {
+        if self.comparison.get() != Comparison::Pending {
+            self.settle_alone();
+        }
+    }
+
+    /// Takes the failure that does not count yet.
+    pub fn take_failed_attempt(&self) -> Option<FailedAttempt> {
+        self.deferred.take().map(|failure| self.failed_attempt(failure))
+    }
+
+    /// Where the attempt is made.
+    pub fn place(&self) -> AttemptPlace {
+        AttemptPlace { endpoint: self.connections.target.id, zone: self.origin.zone }
+    }
+
+    fn failed_attempt(&self, failure: Failure) -> FailedAttempt {
+        FailedAttempt {
+            connections: Rc::clone(&self.connections),
+            origin: self.origin.clone(),
+            failure,
+            began: self.began,
+            is_trial: self.is_trial,
+        }
+    }
+
+    /// Counts the failure as that of a request that no other endpoint receives.
+    fn settle_alone(&self) {
+        if let Some(failed) = self.take_failed_attempt() {
+            failed_attempt::settle_failed(&self.worker, &[failed]);
+        }
+    }
+
+    fn has_key_that_fails_everywhere(&self) -> bool {
+        let AttemptOrigin { local, key, .. } = &self.origin;
+        let failing = local.failing.borrow();
+        !failing.is_empty() && failing.fails_everywhere(*key, Instant::now())
     }
 
     fn record_latency(&self, latency: Duration, now_us: u64) {
@@ -160,7 +262,11 @@ impl AttemptGuard {
 
     /// The whole response has been received.
     pub fn on_complete(&self) {
-        self.recorder.on_response_complete(&self.connections.target.stats);
+        let AttemptOrigin { local, key, .. } = &self.origin;
+        let is_good = self.recorder.on_response_complete(&self.connections.target.stats);
+        if is_good && !local.failing.borrow().is_empty() {
+            local.failing.borrow_mut().on_success(*key, self.place(), Instant::now());
+        }
     }
 
     /// Counts a failure of the endpoint that the client sees; once for an attempt.
@@ -175,7 +281,8 @@ impl AttemptGuard {
     pub fn on_body_error(&self, error: ResponseBodyError) {
         match error {
             ResponseBodyError::Endpoint(reason) => {
-                self.record_failure(Failure::http(reason));
+                self.record_failure(Failure::http(reason), RequestExposure::MaybeSent);
+                self.settle_alone();
                 if let Some(route_meter) =
                     self.route_meter.as_ref().filter(|_| !self.has_client_failure.get())
                 {
@@ -195,27 +302,11 @@ impl AttemptGuard {
             }
         }
     }
-
-    fn report_to_control(&self, failure: Failure) {
-        // A failed trial is no evidence against the zone.
-        if !self.is_trial && failure.reason != FailureReason::Stall {
-            self.connections
-                .target
-                .zone_stats
-                .record_error(self.worker.shared.micros(Instant::now()));
-        }
-        let endpoint = self.connections.target.id;
-        let began = self.began;
-        let evidence = WorkerEvidence::TrafficFailed { endpoint, failure, began };
-        let report = WorkerReport::new(&self.connections, evidence);
-        if !self.worker.shared.send_report(report) {
-            self.connections.target.stats.clear_error_report();
-        }
-    }
 }
 
 impl Drop for AttemptGuard {
     fn drop(&mut self) {
+        self.settle_alone();
         self.connections.target.stats.request_ended();
         if self.is_latency_pending.get() {
             // A hedge won: this response would have taken longer still.

@@ -4,6 +4,7 @@
 //! replaced. The headers of a trusted peer are followed back through all trusted proxies. The first
 //! address behind them is the client (RFC 7239 8.1).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
@@ -16,6 +17,7 @@ use crate::logic::model::network::Network;
 use crate::net::h1;
 
 use super::client::Client;
+use super::forwarded_header::{ForwardedElement, parse_forwarded};
 use super::validation;
 
 /// Limit of hops that are followed.
@@ -32,7 +34,7 @@ pub(super) struct ClientOrigin<'a> {
     /// The scheme that the client used.
     pub(super) scheme: &'static str,
     /// The host that the client requested, as reported by a trusted proxy.
-    host: Option<&'a str>,
+    host: Option<Cow<'a, str>>,
     pub(super) is_from_trusted_proxy: bool,
     fields: ForwardedHeaders,
 }
@@ -76,14 +78,19 @@ impl<'a> ClientOrigin<'a> {
             out.extend_from_slice(client.ip_text.as_bytes());
             out.extend_from_slice(b"\r\n");
             h1::write_header(out, X_FORWARDED_PROTO, self.scheme.as_bytes());
-            let host = self.host.unwrap_or(host);
+            let host = self.host.as_deref().unwrap_or(host);
             if !host.is_empty() {
                 h1::write_header(out, X_FORWARDED_HOST, host.as_bytes());
             }
         }
         match self.fields {
             ForwardedHeaders::Rfc7239 => {
-                self.begin_list(out, headers, "forwarded");
+                // A broken value would swallow the element that is appended.
+                if parse_forwarded_fields(headers).is_some() {
+                    self.begin_list(out, headers, "forwarded");
+                } else {
+                    out.extend_from_slice(b"forwarded: ");
+                }
                 write_element(out, client.address.ip(), client.scheme(), host);
                 out.extend_from_slice(b"\r\n");
             }
@@ -91,7 +98,7 @@ impl<'a> ClientOrigin<'a> {
             // is built from the evaluated origin.
             ForwardedHeaders::Both => {
                 out.extend_from_slice(b"forwarded: ");
-                write_element(out, self.ip, self.scheme, self.host.unwrap_or(host));
+                write_element(out, self.ip, self.scheme, self.host.as_deref().unwrap_or(host));
                 if self.is_from_trusted_proxy {
                     out.extend_from_slice(b", ");
                     write_element(out, client.address.ip(), client.scheme(), host);
@@ -122,7 +129,7 @@ impl<'a> ClientOrigin<'a> {
 struct ForwardedHop<'a> {
     ip: IpAddr,
     scheme: Option<&'static str>,
-    host: Option<&'a str>,
+    host: Option<Cow<'a, str>>,
 }
 
 /// The origin by X-Forwarded-For and its companions.
@@ -146,7 +153,8 @@ fn client_from_x_forwarded(
         ip,
         scheme: single_value(headers, X_FORWARDED_PROTO).and_then(parse_scheme),
         host: single_value(headers, X_FORWARDED_HOST)
-            .filter(|host| validation::is_valid_host(host)),
+            .filter(|host| validation::is_valid_host(host))
+            .map(Cow::Borrowed),
     }
 }
 
@@ -157,48 +165,29 @@ fn client_from_forwarded(
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> ForwardedHop<'_> {
     let mut found = ForwardedHop { ip: peer, scheme: None, host: None };
-    let values = headers.get_all(FORWARDED).iter().rev();
-    for value in values {
-        let text = value.to_str().unwrap_or_default();
-        let all: SmallVec<[&str; 8]> = split_unquoted(text, b',').collect();
-        for element in all.into_iter().rev().take(MAX_HOPS) {
-            let mut hop = ForwardedHop { ip: peer, scheme: None, host: None };
-            let mut named = None;
-            for pair in split_unquoted(element, b';') {
-                let Some((name, value)) = pair.trim().split_once('=') else { continue };
-                let value = value.trim_matches('"');
-                match name {
-                    n if n.eq_ignore_ascii_case("for") => named = parse_node(value),
-                    n if n.eq_ignore_ascii_case("proto") => hop.scheme = parse_scheme(value),
-                    n if n.eq_ignore_ascii_case("host") => {
-                        hop.host = Some(value).filter(|host| validation::is_valid_host(host));
-                    }
-                    _ => {}
-                }
-            }
-            let Some(ip) = named else { return found };
-            found = ForwardedHop { ip, ..hop };
-            if !is_trusted(ip) {
-                return found;
-            }
+    let Some(elements) = parse_forwarded_fields(headers) else { return found };
+    for element in elements.into_iter().rev().take(MAX_HOPS) {
+        let named = element.source.as_deref().and_then(parse_node);
+        let Some(ip) = named else { return found };
+        found = ForwardedHop {
+            ip,
+            scheme: element.proto.as_deref().and_then(parse_scheme),
+            host: element.host.filter(|host| validation::is_valid_host(host)),
+        };
+        if !is_trusted(ip) {
+            return found;
         }
     }
     found
 }
 
-/// Splits `text` at separators outside of quoted strings.
-fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    text.split(move |c: char| {
-        let is_separator = !is_quoted && c == char::from(separator);
-        match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' if is_quoted => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
-            _ => {}
-        }
-        is_separator
-    })
+/// The elements of all Forwarded fields; `None` if one of them breaks the grammar.
+fn parse_forwarded_fields(headers: &HeaderMap) -> Option<SmallVec<[ForwardedElement<'_>; 8]>> {
+    let mut all = SmallVec::new();
+    for value in headers.get_all(FORWARDED) {
+        all.extend(parse_forwarded(value.to_str().ok()?)?);
+    }
+    Some(all)
 }
 
 /// An address with or without a port; `None` for `unknown` and obfuscated identifiers (RFC 7239
@@ -343,12 +332,33 @@ mod tests {
             ("for=6.6.6.6;host=\"a,b;c=\\\"\", for=_hidden, for=10.0.0.9", "10.0.0.9 http"),
             ("for=unknown", "10.0.0.1 http"),
             ("by=10.0.0.2", "10.0.0.1 http"),
+            ("for=192.0.2.1;host=\"a.example\"", "192.0.2.1 http"),
         ] {
             let map = headers(&[("forwarded", value), (X_FORWARDED_FOR, "6.6.6.6")]);
             let (found, written) = origin("10.0.0.1", ForwardedHeaders::Rfc7239, &map);
             assert_eq!(found, expected, "{value}");
             let tail = ", for=10.0.0.1;proto=http;host=\"own.example\"|";
             assert_eq!(written, format!("forwarded: {value}{tail}"));
+        }
+    }
+
+    #[test]
+    fn broken_forwarded_header_is_neither_read_nor_extended() {
+        for values in [
+            &["for=6.6.6.6;x=\", for=10.0.0.9"][..],
+            &["for=6.6.6.6;for=192.0.2.1"],
+            &["for=6.6.6.6;x=\"", "for=10.0.0.9"],
+        ] {
+            let fields: Vec<_> = values.iter().map(|value| ("forwarded", *value)).collect();
+            let map: HeaderMap = fields
+                .iter()
+                .map(|(name, value)| {
+                    (http::HeaderName::from_static(name), value.parse().expect("a value"))
+                })
+                .collect();
+            let (found, written) = origin("10.0.0.1", ForwardedHeaders::Rfc7239, &map);
+            assert_eq!(found, "10.0.0.1 http", "{values:?}");
+            assert_eq!(written, "forwarded: for=10.0.0.1;proto=http;host=\"own.example\"|");
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Response};
 
 use crate::app::dataplane::access::{AccessRecord, RecordedRequest};
 use crate::app::dataplane::http_policy::HttpPolicy;
+use crate::logic::request::identity_fields::is_identity_field;
 use crate::logic::steering::{ClientLocation, Country};
 use crate::net::h1;
 
@@ -28,6 +29,8 @@ pub(super) struct Downstream<'a> {
     request_ids: RequestIds<'a>,
     /// The access record, if the request is logged or traced.
     pub(super) record: Option<&'a Rc<AccessRecord>>,
+    /// Fields about the client that pass from any peer.
+    passed_fields: &'a [HeaderName],
     upgrade: RefCell<Option<UpgradeRequest>>,
     /// Cached by [`Self::location`].
     location: Cell<Option<ClientLocation>>,
@@ -36,7 +39,7 @@ pub(super) struct Downstream<'a> {
 impl<'a> Downstream<'a> {
     /// The downstream side of the request in `recorded`, which came from `client`.
     pub(super) fn new(
-        policy: &HttpPolicy,
+        policy: &'a HttpPolicy,
         ids: &IdGenerator,
         client: &'a Rc<Client>,
         recorded: &'a RecordedRequest,
@@ -55,7 +58,8 @@ impl<'a> Downstream<'a> {
             record.set_origin(origin.ip, origin.scheme, request_ids.request_id(), trace);
         }
         let (upgrade, location) = (RefCell::default(), Cell::default());
-        Self { client, origin, request_ids, record, upgrade, location }
+        let passed_fields = policy.headers.passed_fields.as_slice();
+        Self { client, origin, request_ids, record, passed_fields, upgrade, location }
     }
 
     /// Adds a request to switch to another protocol.
@@ -100,9 +104,12 @@ impl<'a> Downstream<'a> {
         self.upgrade.borrow_mut().take()
     }
 
-    /// Whether a request header is replaced by one of ours.
+    /// Whether a request header is replaced by one of ours, or removed because it could forge one.
     pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
         self.request_ids.should_replace(name)
+            || !self.origin.is_from_trusted_proxy
+                && is_identity_field(name)
+                && !self.passed_fields.contains(name)
     }
 
     /// Writes the headers that describe the downstream side. `host` is the client's Host; `span` is

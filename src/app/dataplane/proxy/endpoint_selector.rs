@@ -12,11 +12,12 @@ use crate::app::dataplane::access::{AccessRecord, AttemptRecordHandle};
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
 use crate::logic::model::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use crate::logic::model::snapshot::{PoolView, Target};
+use crate::logic::request::attribution::RequestKey;
 use crate::logic::request::breaker::LimitPermit;
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::net::upstream::{Checkout, ConnectionPool};
 
-use super::attempt_guard::{AttemptGuard, AttemptTerms};
+use super::attempt_guard::{AttemptGuard, AttemptOrigin, AttemptTerms};
 use super::local_reply_reason::LocalReplyReason;
 
 /// Endpoints at their limits that are tried before a request is refused.
@@ -64,7 +65,9 @@ impl From<SelectionError> for LocalReplyReason {
 pub(super) struct EndpointSelector<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) pool: &'a PoolView,
-    pub(super) local: &'a PoolLocal,
+    pub(super) local: &'a Rc<PoolLocal>,
+    /// Identifies requests like this one.
+    pub(super) key: RequestKey,
     pub(super) retry_safety: RetrySafety,
     /// Index of the steering variant of the pool.
     pub(super) steering_variant: usize,
@@ -171,7 +174,7 @@ impl EndpointSelector<'_> {
 
     fn select_endpoint(&self, target: &Target, is_trial: bool) -> Result<Selection, LimitExceeded> {
         let connections = self.connections(target);
-        let mut guard = self.start_attempt(Rc::clone(&connections), is_trial)?;
+        let mut guard = self.start_attempt(Rc::clone(&connections), target.zone, is_trial)?;
         let source = ConnectionSource::Immediate(connections.checkout()?);
         guard.set_record(self.attempt_record(target));
         Ok(Selection { guard, zone: target.zone, source })
@@ -179,7 +182,7 @@ impl EndpointSelector<'_> {
 
     fn queue_at(&self, target: &Target, full: LimitExceeded) -> Result<Selection, LimitExceeded> {
         let connections = self.connections(target);
-        let mut guard = self.start_attempt(Rc::clone(&connections), false)?;
+        let mut guard = self.start_attempt(Rc::clone(&connections), target.zone, false)?;
         let source = ConnectionSource::Queued { pending: connections.pending_permit()?, full };
         guard.set_record(self.attempt_record(target));
         Ok(Selection { guard, zone: target.zone, source })
@@ -198,6 +201,7 @@ impl EndpointSelector<'_> {
     fn start_attempt(
         &self,
         connections: Rc<ConnectionPool>,
+        zone: usize,
         is_trial: bool,
     ) -> Result<AttemptGuard, LimitExceeded> {
         let breakers = &self.pool.spec.limits.circuit_breakers;
@@ -212,6 +216,12 @@ impl EndpointSelector<'_> {
         });
         let terms = AttemptTerms {
             began: self.began,
+            origin: AttemptOrigin {
+                local: Rc::clone(self.local),
+                key: self.key,
+                zone,
+                scope: self.pool.comparison_scope(),
+            },
             is_trial,
             max_requests: breakers.endpoint.requests,
             retry_permit: resend.transpose()?,

@@ -143,6 +143,7 @@ async fn run_attempts(
         let body = match result {
             Ok(started) if started.is_upgrade() => {
                 if retry_loop.downstream.is_upgrade_accepted(&started.head.headers) {
+                    retry_loop.settle(&guard);
                     return Ok(upgrade_response(retry_loop, &view, started, guard));
                 }
                 Err(AttemptError::malformed())
@@ -166,6 +167,7 @@ async fn run_attempts(
         };
         let (reason, reached) = match received {
             Ok(received) => {
+                retry_loop.settle(&guard);
                 let is_repeatable = retry_loop.plan.is_idempotent() && outgoing.is_replayable();
                 return Ok(build_response(retry_loop, &view, received, guard, is_repeatable));
             }

@@ -71,6 +71,8 @@ pub(super) async fn hedge(
             let result = head.map(|head| pending.into_started(head, &local, &guard));
             if wins_race(retry_loop, &ReportedAttempt { guard: &guard, zone }, &result) {
                 drop(hedge_attempt);
+                // The hedge was silent as well: that the answer was late is no evidence.
+                let _ = guard.take_failed_attempt();
                 return HedgeOutcome { view, guard, zone, result };
             }
             discard_loser(retry_loop, result, upstream, &guard);
@@ -83,6 +85,7 @@ pub(super) async fn hedge(
             let reported = ReportedAttempt { guard: &hedge_guard, zone: hedge_zone };
             if wins_race(retry_loop, &reported, &result) {
                 retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
+                guard.on_hedge_won();
                 pending.observe_in_background(guard);
                 return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
             }
@@ -102,11 +105,15 @@ fn select_hedge_endpoint(
     zone: usize,
 ) -> Option<(Rc<WorkerView>, Selection)> {
     let stalled = ReportedAttempt { guard, zone };
+    if !retry_loop.can_hedge(view) {
+        return None;
+    }
     let Decision::Hedge(resend) = retry_loop.handle(&stalled, AttemptEvent::Stalled) else {
         return None;
     };
     let (view, selection) = retry_loop.select_next(view, resend)?;
     retry_loop.plan.start_hedge();
+    guard.on_hedge_started();
     view.pool(retry_loop.route).1.meter.record_hedge();
     Some((view, selection))
 }
@@ -143,6 +150,7 @@ fn discard_loser(
             let _ = classify_error(&error, guard);
         }
     }
+    retry_loop.failed.push(guard.take_failed_attempt());
 }
 
 /// Makes an attempt without a stall bound.

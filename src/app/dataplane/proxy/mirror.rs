@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::app::dataplane::access::RecordedRequest;
 use crate::app::dataplane::worker::{Worker, WorkerView};
 use crate::logic::model::outcome::Failure;
+use crate::logic::request::retry::RequestExposure;
 use crate::logic::routing::{CompiledRoute, PoolRoute};
 use crate::net::upstream::{BodyFraming, RequestBody, ResponseBodyError};
 
@@ -111,7 +112,7 @@ async fn drain_response(response: Response<ProxyBody>) {
         match poll_fn(|cx| source.poll_chunk(cx)).await {
             Some(Ok(piece)) => read += piece.len(),
             Some(Err(ResponseBodyError::Endpoint(reason))) => {
-                return guard.record_failure(Failure::http(reason));
+                return guard.record_failure(Failure::http(reason), RequestExposure::MaybeSent);
             }
             Some(Err(ResponseBodyError::Client | ResponseBodyError::Drained)) => return,
             None => return guard.on_complete(),

@@ -14,10 +14,12 @@ mod client_origin;
 mod connect;
 mod downstream;
 mod endpoint_selector;
+mod failed_attempt;
 mod fault_injection;
 mod forward;
 mod forward_h2;
 mod forward_request;
+mod forwarded_header;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_support;
 mod grpc;

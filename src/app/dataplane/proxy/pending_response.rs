@@ -97,10 +97,10 @@ impl PendingResponse {
         tokio::task::spawn_local(async move {
             let mut outgoing = RequestBody::empty();
             let head = self.wait_for_head(None, &mut outgoing, &guard, WaitLimit::Slow).await;
-            if let Err(AttemptError::EndpointFailed { failure, .. }) = head
+            if let Err(AttemptError::EndpointFailed { failure, reached }) = head
                 && failure.reason == FailureReason::Slow
             {
-                guard.record_failure(failure);
+                guard.record_failure(failure, reached);
             }
         });
     }
@@ -134,11 +134,12 @@ fn on_timer_event(
     match wait_limit.next_step(event) {
         WaitStep::Wait => Poll::Pending,
         WaitStep::Report(reason) => {
-            guard.record_failure(Failure::http(reason));
+            guard.record_failure(Failure::http(reason), reached);
+            guard.settle_slow();
             Poll::Pending
         }
         WaitStep::Pause => {
-            guard.record_failure(Failure::http(FailureReason::Stall));
+            guard.record_failure(Failure::http(FailureReason::Stall), reached);
             Poll::Ready(Ok(None))
         }
         WaitStep::Fail(reason) => {

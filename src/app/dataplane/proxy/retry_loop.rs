@@ -8,14 +8,15 @@ use http::Request;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
 use crate::logic::model::outcome::FailureReason;
-use crate::logic::model::pick_request::RetrySafety;
+use crate::logic::model::pick_request::{ExcludedTargets, RetrySafety};
 use crate::logic::model::topology::PoolSpec;
+use crate::logic::request::attribution::{AttemptPlace, RequestKey};
 use crate::logic::request::breaker::PoolRequestPermit;
 use crate::logic::request::request_plan::{
     AttemptEvent, AttemptTarget, BodyLength, ConnectBounds, ConnectTimeout, Decision, RequestPlan,
     RequestTraits, Resend,
 };
-use crate::logic::request::retry::{self, RequestExposure};
+use crate::logic::request::retry::{self, BudgetShare, RequestExposure};
 use crate::logic::routing::PoolRoute;
 use crate::logic::steering;
 use crate::logic::steering::affinity::AffinityRequest;
@@ -27,6 +28,7 @@ use super::attempt_guard::AttemptGuard;
 use super::connect::ConnectPlan;
 use super::downstream::Downstream;
 use super::endpoint_selector::{ConnectionSource, EndpointSelector, Selection};
+use super::failed_attempt::FailedAttempts;
 use super::local_reply_reason::LocalReplyReason;
 use super::request_context::RequestContext;
 use super::started_response::StartedResponse;
@@ -44,6 +46,10 @@ pub(super) struct RetryLoop<'a> {
     pub(super) began: Instant,
     /// The first endpoint that failed the request. Its incident counts what the client sees.
     pub(super) first_failed: Option<Rc<ConnectionPool>>,
+    /// Attempts whose failure counts when the request is over.
+    pub(super) failed: FailedAttempts<'a>,
+    /// Identifies requests like this one.
+    key: RequestKey,
     /// Counts the request among those of the pool, if the pool limits or counts them.
     pub(super) pool_permit: Option<PoolRequestPermit>,
     /// Index of the steering variant of the pool.
@@ -144,6 +150,8 @@ impl<'a> RetryLoop<'a> {
             arrived: prior.arrived,
             began: prior.began,
             first_failed: prior.first_failed,
+            failed: FailedAttempts::new(worker),
+            key: worker.shared.request_key(request.method(), validated.host, request.uri().path()),
             pool_permit: None,
             steering_variant: steering_variant(view, route, &pool.spec, request, downstream),
             hash_key: affinity::hash_key(&pool.spec, request, downstream),
@@ -177,6 +185,7 @@ impl RetryLoop<'_> {
             worker: self.worker,
             pool,
             local,
+            key: self.key,
             retry_safety,
             steering_variant: self.steering_variant,
             hash_key: self.hash_key,
@@ -188,6 +197,11 @@ impl RetryLoop<'_> {
             view,
         };
         if affinity_target.is_none()
+            && let Some(comparison) = self.select_comparison(&selector)
+        {
+            return Ok(comparison);
+        }
+        if affinity_target.is_none()
             && !pool.trial_targets.is_empty()
             && self.plan.can_be_trial()
             && let Some(trial) = selector.select_trial()
@@ -195,6 +209,41 @@ impl RetryLoop<'_> {
             return Ok(trial);
         }
         Ok(selector.select_first()?)
+    }
+
+    /// An endpoint outside the zone where a request like this one has failed, if this one decides
+    /// whether that was the endpoint's fault.
+    fn select_comparison(&self, selector: &EndpointSelector<'_>) -> Option<Selection> {
+        let failing = selector.local.failing.borrow();
+        if failing.is_empty() {
+            return None;
+        }
+        let AttemptPlace { endpoint, zone } = failing.place_to_avoid(self.key, self.began)?;
+        drop(failing);
+        let mut excluded = ExcludedTargets::default();
+        excluded.exclude(endpoint, zone);
+        selector.select_other(&excluded).ok()
+    }
+
+    fn fails_everywhere(&self, local: &PoolLocal, now: Instant) -> bool {
+        let failing = local.failing.borrow();
+        !failing.is_empty() && failing.fails_everywhere(self.key, now)
+    }
+
+    /// Whether a hedge could be answered sooner: not where requests like this one fail everywhere.
+    pub(super) fn can_hedge(&self, view: &WorkerView) -> bool {
+        !self.fails_everywhere(view.pool(self.route).1, Instant::now())
+    }
+
+    /// The attempt of `guard` has ended the request: with a failure, or well.
+    pub(super) fn settle(&mut self, guard: &AttemptGuard) {
+        match guard.take_failed_attempt() {
+            Some(failed) => {
+                self.failed.push(Some(failed));
+                self.failed.settle_failed();
+            }
+            None => self.failed.settle_rescued(guard.place()),
+        }
     }
 
     fn retry_safety(&self, local: &PoolLocal, now_us: u64) -> RetrySafety {
@@ -269,6 +318,7 @@ impl RetryLoop<'_> {
         };
         self.record_failed_endpoint(attempt);
         let next = self.select_next(view, resend?)?;
+        self.failed.push(attempt.guard.take_failed_attempt());
         outgoing.rewind();
         Some(next)
     }
@@ -283,6 +333,7 @@ impl RetryLoop<'_> {
         outgoing: &mut RequestBody,
     ) -> Option<(Rc<WorkerView>, Selection)> {
         self.record_failed_endpoint(attempt);
+        self.failed.push(attempt.guard.take_failed_attempt());
         let is_body_buffered = outgoing.is_replayable();
         let event = AttemptEvent::Failed { exposure, is_body_buffered };
         let Decision::ResendOrFail(resend) = self.handle(attempt, event) else { return None };
@@ -307,14 +358,19 @@ impl RetryLoop<'_> {
     ) -> Option<(Rc<WorkerView>, Selection)> {
         let view = self.latest_view(old_view);
         let (pool, local) = view.pool(self.route);
-        if !local.retry_budget.borrow().can_grant(resend) {
+        let now = Instant::now();
+        let share = match self.fails_everywhere(local, now) {
+            true => BudgetShare::Half,
+            false => BudgetShare::Whole,
+        };
+        if !local.retry_budget.borrow().can_grant(resend, share) {
             return None;
         }
-        let now = Instant::now();
         let selector = EndpointSelector {
             worker: self.worker,
             pool,
             local,
+            key: self.key,
             retry_safety: self.retry_safety(local, self.worker.shared.micros(now)),
             steering_variant: self.steering_variant,
             hash_key: self.hash_key,
@@ -332,7 +388,7 @@ impl RetryLoop<'_> {
             selector.select_other(self.plan.excluded())
         };
         let selection = selection.ok()?;
-        if !local.retry_budget.borrow_mut().try_grant(resend) {
+        if !local.retry_budget.borrow_mut().try_grant(resend, share) {
             return None;
         }
         local.meter.record_retry();

@@ -23,6 +23,7 @@ pub struct PoolMetrics {
     pub(super) retries: AtomicU64,
     pub(super) hedges: AtomicU64,
     pub(super) rescued: AtomicU64,
+    pub(super) unattributed: AtomicU64,
     pub(super) fallbacks: AtomicU64,
     pub(super) mirrored: AtomicU64,
     pub(super) mirrors_dropped: AtomicU64,
@@ -71,6 +72,7 @@ impl Default for PoolMetrics {
             retries: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
+            unattributed: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
             mirrored: AtomicU64::new(0),
             mirrors_dropped: AtomicU64::new(0),
@@ -130,6 +132,12 @@ impl PoolMetrics {
     /// Counts a retried request that was answered well.
     pub fn record_rescue(&self) {
         increment(&self.rescued, 1);
+    }
+
+    /// Counts failed attempts that are no evidence against their endpoints, because requests like
+    /// theirs fail elsewhere too.
+    pub fn record_unattributed(&self, attempts: usize) {
+        increment(&self.unattributed, attempts as u64);
     }
 
     /// Responses of all classes.

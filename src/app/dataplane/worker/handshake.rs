@@ -47,12 +47,12 @@ pub(super) async fn establish(
     let began = Instant::now();
     let DownstreamAddresses { remote: peer, local } = addresses;
     let mut client = Client::new(peer, local);
-    if let Some(trusted) = &listener_config.listen.proxy_protocol {
-        if !trusted.iter().any(|network| network.contains(peer.ip())) {
+    if let Some(accepted) = &listener_config.listen.proxy_protocol {
+        if !accepted.from.iter().any(|network| network.contains(peer.ip())) {
             return refuse(&stream, peer, "not one of the proxies that may connect here");
         }
-        // Boxed: its buffers would make the future of every connection large.
-        let reading = Box::pin(proxy_protocol::read_header(&mut stream));
+        // Boxed: it would make the future of every connection large.
+        let reading = Box::pin(proxy_protocol::read_header(&mut stream, accepted.max_bytes));
         match timeout(limits.header_timeout, reading).await {
             Ok(Ok(Some(addresses))) => client = Client::new(addresses.client, addresses.local),
             Ok(Ok(None)) => {}

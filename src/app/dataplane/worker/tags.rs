@@ -234,7 +234,7 @@ impl TaggedPools {
                 }
                 pool.is_some()
             });
-            view.decay_budgets(now);
+            view.decay_request_state(now);
         }
     }
 }

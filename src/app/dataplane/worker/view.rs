@@ -14,6 +14,7 @@ use crate::logic::drill::{DrillId, DrillView};
 use crate::logic::health::evidence::LatencyWindow;
 use crate::logic::model::snapshot::{PoolView, Snapshot};
 use crate::logic::model::topology::PoolSpec;
+use crate::logic::request::attribution::FailingRequests;
 use crate::logic::request::retry::RetryBudget;
 use crate::logic::routing::{PoolRoute, RetrySpec};
 use crate::logic::steering::affinity::SessionAffinity;
@@ -38,6 +39,8 @@ pub struct PoolLocal {
     pub meter: Arc<PoolMetrics>,
     /// This worker's share of the pool's retries.
     pub retry_budget: RefCell<RetryBudget>,
+    /// Requests that have failed lately, by their keys.
+    pub failing: RefCell<FailingRequests>,
     /// Positions of the round-robin balancer.
     pub turns: RoundRobinState,
     /// Keys of the affinity cookies, if the pool uses them.
@@ -60,6 +63,8 @@ impl WorkerView {
             };
             existing.update_keyring(pool, shared);
             existing.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
+            let retry = first_retry_spec(&snapshot, index);
+            existing.retry_budget.borrow_mut().configure(&retry, shared.worker_count);
             Rc::clone(existing)
         };
         let pools: Vec<_> = snapshot.pools.iter().enumerate().map(local).collect();
@@ -74,12 +79,9 @@ impl WorkerView {
         previous: Option<&Self>,
     ) -> Self {
         let share = drill.plan.share.percent();
-        let fork = |(index, pool): (usize, &Rc<PoolLocal>)| {
-            Rc::new(pool.fork(share, &first_retry_spec(&production.snapshot, index)))
-        };
         let pools = match previous {
             Some(view) => view.pools.clone(),
-            None => production.pools.iter().enumerate().map(fork).collect(),
+            None => production.pools.iter().map(|pool| Rc::new(pool.fork(share))).collect(),
         };
         Self {
             snapshot: Arc::clone(&drill.snapshot),
@@ -120,12 +122,11 @@ impl WorkerView {
         self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
 
-    /// Decays the retry budgets that past requests have earned.
-    pub fn decay_budgets(&self, now: Instant) {
-        for route in self.snapshot.routes.pool_routes() {
-            if let Some(pool) = self.pools.get(route.pool) {
-                pool.retry_budget.borrow_mut().decay(&route.spec.retry, now);
-            }
+    /// Decays the retry budgets, and forgets requests that failed long ago.
+    pub fn decay_request_state(&self, now: Instant) {
+        for pool in &self.pools {
+            pool.retry_budget.borrow_mut().decay(now);
+            pool.failing.borrow_mut().remove_expired(now);
         }
     }
 }
@@ -138,12 +139,13 @@ fn first_retry_spec(snapshot: &Snapshot, pool: usize) -> RetrySpec {
 
 impl PoolLocal {
     /// A copy with `percent` of the retry budget, so that its requests spend none of the original.
-    fn fork(&self, percent: u32, retry: &RetrySpec) -> Self {
-        let retry_budget = self.retry_budget.borrow().fraction(percent, retry);
+    fn fork(&self, percent: u32) -> Self {
+        let retry_budget = self.retry_budget.borrow().fraction(percent);
         Self {
             latency: RefCell::new(self.latency.borrow().clone()),
             meter: Arc::clone(&self.meter),
             retry_budget: RefCell::new(retry_budget),
+            failing: self.failing.clone(),
             turns: self.turns.clone(),
             keyring: self.keyring.clone(),
             route_meters: self.route_meters.clone(),
@@ -152,11 +154,12 @@ impl PoolLocal {
     }
 
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &InstanceShared) -> Self {
-        let name = Arc::clone(&pool.spec.name);
+        let (name, now) = (Arc::clone(&pool.spec.name), Instant::now());
         let local = Self {
             latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
             meter: shared.metrics.register_pool(&name),
-            retry_budget: RefCell::new(RetryBudget::new(retry, Instant::now())),
+            retry_budget: RefCell::new(RetryBudget::new(retry, shared.worker_count, now)),
+            failing: RefCell::new(FailingRequests::new(now)),
             turns: RoundRobinState::default(),
             keyring: RefCell::default(),
             route_meters: RefCell::default(),

@@ -342,6 +342,7 @@ mod tests {
                 first_bad: now,
                 suspect: now,
                 verdict: Some(now),
+                zone_verdict: None,
                 shift: None,
                 last_failure: None,
                 restored: None,

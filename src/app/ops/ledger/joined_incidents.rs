@@ -28,7 +28,8 @@ impl IncidentScope {
     }
 }
 
-/// One incident. A joined one has the first onset of its members, their last verdict, shift,
+/// One incident. A joined one has the first onset of its members, the time when all were out of
+/// service, by their own verdicts or their zone's, their last shift,
 /// failure and restoration, and the number of its first member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IncidentEntry {
@@ -143,8 +144,11 @@ fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
         last_good_us: least(|member| member.last_good_us)?,
         first_bad_us: least(|member| member.first_bad_us)?,
         suspect_us: least(|member| member.suspect_us)?,
-        verdict_us: latest(|member| Some(member.verdict_us))?,
-        shift_us: latest(|member| member.shift_us),
+        verdict_us: latest(|member| Some(member.out_of_service_us()))?,
+        zone_verdict_us: None,
+        // Traffic left a member that fell after its zone with the zone.
+        shift_us: latest(|member| member.shift_us.filter(|_| !member.fell_after_zone()))
+            .or_else(|| latest(|member| member.shift_us)),
         last_failure_us: latest(|member| member.last_failure_us),
         restored_us: latest(|member| member.restored_us).filter(|_| is_back),
         ramp_full_us: latest(|member| member.ramp_full_us).filter(|_| has_ramp),
@@ -207,6 +211,16 @@ mod tests {
         assert_eq!(regions[0].record.place, "r");
         assert_eq!(regions[0].members, [1, 2, 3, 4]);
         assert_eq!(regions[0].record.verdict_us, 2_100);
+    }
+
+    #[test]
+    fn zone_verdict_decides_for_members_that_fall_later() {
+        let mut records = [record(1, "r/a", 1_000), record(2, "r/a", 1_500)];
+        (records[0].verdict_us, records[0].shift_us) = (1_100, Some(1_150));
+        (records[1].verdict_us, records[1].shift_us) = (600_000, Some(600_000));
+        records[1].zone_verdict_us = Some(1_100);
+        let joined = join_zones(&records.iter().collect::<Vec<_>>(), 2_000).remove(0);
+        assert_eq!((joined.record.verdict_us, joined.record.shift_us), (1_100, Some(1_150)));
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct IncidentRecord {
     pub suspect_us: u64,
     /// Time of the verdict.
     pub verdict_us: u64,
+    /// Time of the verdict on its zone, if that came first.
+    pub zone_verdict_us: Option<u64>,
     /// Publication of the snapshot that moves the traffic.
     pub shift_us: Option<u64>,
     /// Time of the last failure that a client saw.
@@ -142,6 +144,7 @@ impl IncidentRecord {
         self.first_bad_us = us(timeline.first_bad);
         self.suspect_us = us(timeline.suspect);
         self.verdict_us = us(timeline.verdict.unwrap_or(timeline.suspect));
+        self.zone_verdict_us = timeline.zone_verdict.map(us);
         self.shift_us = timeline.shift.map(us);
         self.last_failure_us = timeline.last_failure.map(us);
         self.ended = incident.end.map(|ended| match ended {
@@ -166,6 +169,16 @@ impl IncidentRecord {
     /// The estimated onset: midway between the last good and the first bad evidence.
     pub fn onset_us(&self) -> u64 {
         self.last_good_us + self.first_bad_us.saturating_sub(self.last_good_us) / 2
+    }
+
+    /// When the endpoint was out of service: at the first of the verdicts on it and on its zone.
+    pub fn out_of_service_us(&self) -> u64 {
+        self.zone_verdict_us.map_or(self.verdict_us, |zone| zone.min(self.verdict_us))
+    }
+
+    /// Whether its zone was down before it.
+    pub fn fell_after_zone(&self) -> bool {
+        self.out_of_service_us() < self.verdict_us
     }
 
     /// Time from onset to verdict.

@@ -70,6 +70,8 @@ families! {
         "Requests sent to another endpoint, hedges included.";
     Counter HEDGES "gapless_hedges_total" ["pool"] Count
         "Requests sent to a second endpoint while the first one was silent.";
+    Counter UNATTRIBUTED_FAILURES "gapless_unattributed_failures_total" ["pool"] Count
+        "Failed attempts that are no evidence, because requests like theirs fail elsewhere too.";
     Counter RESCUES "gapless_rescued_total" ["pool"] Count
         "Requests that met a failure and were answered well by another endpoint.";
     Counter FALLBACKS "gapless_fallbacks_total" ["pool"] Count

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::eligibility::Eligibility;
 use super::event::{Divergence, Event, EvidenceSource};
+use super::zones::ZoneFailureCause;
 use super::{Director, EndpointMachine};
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::failure_ratio::{CLEAR_SCORE, SUSPECT_SCORE, VERDICT_SCORE};
@@ -19,6 +20,12 @@ use crate::logic::model::endpoint_stats::AttemptCounts;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 use state::{Ejection, OutlierState, TrialReport};
+
+/// Endpoints that must have failed requests before their zone goes down for it.
+const MIN_ZONE_WITNESSES: u32 = 2;
+
+/// Recent failures, decayed, that make an endpoint a witness against its zone.
+const MIN_WITNESS_FAILURES: f32 = 0.5;
 
 impl Director {
     /// Evaluates what requests got at an endpoint since the last evaluation. `failure` is the one
@@ -130,11 +137,13 @@ impl Director {
         let bad = members.iter().filter_map(|&id| self.endpoints.get(id));
         let bad: Vec<f32> = bad.map(|endpoint| endpoint.ratio().recent().bad()).collect();
         let (sum, most) = (bad.iter().sum::<f32>(), bad.iter().copied().fold(0.0, f32::max));
-        let is_spread = most < 0.7 * sum;
+        let witnesses = bad.iter().filter(|&&bad| bad >= MIN_WITNESS_FAILURES).count() as u32;
+        let is_spread = most < 0.7 * sum && witnesses >= MIN_ZONE_WITNESSES;
         if !is_spread {
             return;
         }
-        self.fail_zone(pool, zone, failure, EvidenceSource::Traffic, now);
+        let cause = ZoneFailureCause::new(failure, EvidenceSource::Traffic, witnesses);
+        self.fail_zone(pool, zone, cause, now);
         for id in members {
             if self.endpoints.get(id).is_some_and(EndpointMachine::can_serve) {
                 self.eject(id, failure, now);

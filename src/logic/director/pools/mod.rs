@@ -203,6 +203,11 @@ impl PoolState {
         self.counts
     }
 
+    /// Zones with an endpoint that takes traffic.
+    pub(crate) fn serving_zones(&self) -> usize {
+        self.zones.iter().filter(|zone| zone.roster().counts().serving() > 0).count()
+    }
+
     /// All its endpoints, in the order of their identities.
     pub(crate) fn members(&self) -> &Arc<[EndpointId]> {
         &self.members

@@ -46,6 +46,7 @@ pub(super) fn build_view(pool: &mut PoolState, epoch: Instant, now: Instant) -> 
         variants: tiers.variants,
         trial_targets: tiers.trial_targets,
         is_panicking,
+        has_several_zones: pool.serving_zones() > 1,
         is_drained: counts.drained() == counts.all() && counts.all() > 0,
         members: Arc::clone(pool.members()),
         stats: Arc::clone(pool.stats()),

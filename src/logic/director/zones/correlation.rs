@@ -112,6 +112,14 @@ impl ZoneCorrelation {
         }
     }
 
+    /// When the verdict turned down, if it is down.
+    pub(crate) fn down_since(&self) -> Option<Instant> {
+        match self.verdict {
+            ZoneVerdict::Up => None,
+            ZoneVerdict::Down { since, .. } => Some(since),
+        }
+    }
+
     /// Keeps the strikes that still stand after a change of the configuration.
     pub(crate) fn retain_strikes(&mut self, is_active: impl Fn(EndpointId, Instant) -> bool) {
         self.strikes.retain(|&(at, id)| is_active(id, at));

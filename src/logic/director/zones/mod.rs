@@ -14,6 +14,21 @@ use crate::logic::model::outcome::Failure;
 use correlation::strikes_needed;
 use failure_reports::{EndpointTransition, ZoneFailure};
 
+/// Why a zone's verdict is down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ZoneFailureCause {
+    failure: Failure,
+    source: EvidenceSource,
+    /// The number of endpoints with evidence against the zone.
+    witnesses: u32,
+}
+
+impl ZoneFailureCause {
+    pub(super) fn new(failure: Failure, source: EvidenceSource, witnesses: u32) -> Self {
+        Self { failure, source, witnesses }
+    }
+}
+
 impl Director {
     /// The connection of one more endpoint has failed: fails its zone, and its region, if the
     /// quorum is reached.
@@ -34,13 +49,15 @@ impl Director {
             endpoints.get(other).is_some_and(|other| is_struck_since(other, struck_at))
         });
         let all = zone.roster().counts().all();
+        let witnesses = zone.correlation().active_strikes();
         if zone.correlation().is_failing(all, &correlation)
             && pool.has_clear_outside(location.zone())
             && pool.can_evict_zone(location.zone())
         {
-            let source = EvidenceSource::Correlation;
-            self.fail_zone(location.pool(), location.zone(), failure, source, now);
-            self.correlate_region(location.pool(), location.zone(), failure, now);
+            let cause =
+                ZoneFailureCause { failure, source: EvidenceSource::Correlation, witnesses };
+            self.fail_zone(location.pool(), location.zone(), cause, now);
+            self.correlate_region(location.pool(), location.zone(), cause, now);
         }
     }
 
@@ -60,10 +77,10 @@ impl Director {
         &mut self,
         pool: usize,
         zone: usize,
-        failure: Failure,
-        source: EvidenceSource,
+        cause: ZoneFailureCause,
         now: Instant,
     ) {
+        let ZoneFailureCause { failure, source, witnesses } = cause;
         let recovery = self.pools[pool].spec().recovery;
         let state = self.pools[pool].zone_mut(zone);
         if state.is_down() {
@@ -83,7 +100,7 @@ impl Director {
         // endpoints of the zone had been out before.
         self.publisher.mark_dirty(pool);
         let pool = self.pools[pool].spec().name.clone();
-        let verdict = Some((failure, struck));
+        let verdict = Some((failure, witnesses));
         self.push_event(Event::ZoneVerdictChanged { pool, place, verdict });
     }
 
@@ -128,7 +145,13 @@ impl Director {
     }
 
     /// When enough zones of a region are down, the others are the last resort too.
-    fn correlate_region(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
+    fn correlate_region(
+        &mut self,
+        pool: usize,
+        zone: usize,
+        cause: ZoneFailureCause,
+        now: Instant,
+    ) {
         let state = &self.pools[pool];
         let (zones, region) = (state.zones(), &state.zone(zone).place().region);
         let region_zones: Vec<usize> =
@@ -142,7 +165,7 @@ impl Director {
         }
         for zone in region_zones {
             if self.pools[pool].can_evict_zone(zone) {
-                self.fail_zone(pool, zone, failure, EvidenceSource::Correlation, now);
+                self.fail_zone(pool, zone, cause, now);
             }
         }
     }

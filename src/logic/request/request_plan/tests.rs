@@ -320,14 +320,14 @@ fn run(
             }
             Decision::Return | Decision::ReturnFailure | Decision::Fail => break,
             Decision::Hedge(resend) => {
-                if !step.has_endpoint || !budget.try_grant(resend) {
+                if !step.has_endpoint || !budget.try_grant(resend, BudgetShare::Whole) {
                     continue;
                 }
                 plan.start_hedge();
                 resend
             }
             Decision::ResendOrReturn(resend) | Decision::ResendOrFail(resend) => {
-                if !step.has_endpoint || !budget.try_grant(resend) {
+                if !step.has_endpoint || !budget.try_grant(resend, BudgetShare::Whole) {
                     break;
                 }
                 plan.start_attempt();
@@ -352,7 +352,7 @@ proptest! {
         attempts in 1_u32..6,
     ) {
         let spec = RetrySpec { attempts, ..RetrySpec::default() };
-        let mut budget = RetryBudget::new(&spec, Instant::now());
+        let mut budget = RetryBudget::new(&spec, 1, Instant::now());
         let history = run(POST, (&spec, &mut budget), true, &steps);
         prop_assert!(!history.has_repeated_execution, "{:?}", history);
         prop_assert!(history.executed <= 1, "{:?}", history);
@@ -365,7 +365,7 @@ proptest! {
         begins_as_trial in any::<bool>(),
     ) {
         let spec = RetrySpec { attempts, ..RetrySpec::default() };
-        let mut budget = RetryBudget::new(&spec, Instant::now());
+        let mut budget = RetryBudget::new(&spec, 1, Instant::now());
         let history = run(GET, (&spec, &mut budget), begins_as_trial, &steps);
         prop_assert!(history.attempts <= MAX_TOTAL_ATTEMPTS, "{:?}", history);
         prop_assert!(history.executed <= attempts, "{:?}", history);
@@ -380,7 +380,7 @@ proptest! {
     ) {
         let spec =
             RetrySpec { budget_percent, budget_floor_per_second, ..RetrySpec::default() };
-        let mut budget = RetryBudget::new(&spec, Instant::now());
+        let mut budget = RetryBudget::new(&spec, 1, Instant::now());
         let mut resends = 0;
         for steps in &requests {
             budget.deposit(&spec);

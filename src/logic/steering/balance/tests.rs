@@ -77,6 +77,7 @@ fn pool_view(balance: BalancePolicy, tiers: Vec<Tier>) -> PoolView {
         is_drained: false,
         trial_targets: Vec::new(),
         is_panicking: false,
+        has_several_zones: false,
         members: Arc::default(),
         stats: Arc::default(),
         affinity_index: None,

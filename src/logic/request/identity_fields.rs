@@ -1,0 +1,52 @@
+//! Header fields by which proxies tell endpoints about a client.
+//!
+//! Applications read many of them and take them for the word of their proxy, so from a peer that is
+//! no trusted proxy the whole family is removed.
+
+use http::header::HeaderName;
+
+/// Prefixes of the family.
+const PREFIXES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-gapless-"];
+
+/// Whether the field belongs to the family. Applications may treat `_` like `-`.
+pub fn is_identity_field(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    // Nearly every other name ends here.
+    if !name.starts_with('x') {
+        return name == "forwarded";
+    }
+    if name.contains('_') {
+        return has_family_name(&name.replace('_', "-"));
+    }
+    has_family_name(name)
+}
+
+fn has_family_name(name: &str) -> bool {
+    name == "x-real-ip" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn family_includes_underscores_and_excludes_other_names() {
+        let is_identity = |name| is_identity_field(&HeaderName::from_static(name));
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x_real_ip",
+            "x-forwarded-port",
+            "x-forwarded_user",
+            "x-forwarded-tls-client-cert",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-gapless-endpoint",
+        ] {
+            assert!(is_identity(name), "{name}");
+        }
+        for name in ["x-forwarded", "x-request-id", "host", "forwarded-by", "x-realip"] {
+            assert!(!is_identity(name), "{name}");
+        }
+    }
+}
