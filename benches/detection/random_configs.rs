@@ -161,7 +161,9 @@ fn predict_spread(
         seed: 1,
         round_trip: Duration::from_secs_f64(rtt_ms / 1e3),
         rate_rps,
+        warm_up: None,
         latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        workers: loaded.config.workers,
         threads: available_parallelism()?.get(),
     };
     let known_fault = FaultKind::ALL.into_iter().find(|fault| fault.as_str() == trial.class.name);

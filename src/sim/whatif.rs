@@ -148,6 +148,7 @@ pub fn all_healthy(topology: &Topology, now: Instant) -> HealthExport {
         evidence: Vec::new(),
     };
     let zone = |zone: &ZoneSpec| ZoneHealthExport {
+        latency_p999: None,
         place: zone.locality.clone(),
         verdict: ZoneVerdict::Up,
         flaps: FlapHistory::default(),

@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::app::dataplane::shared::{FaultInjectionEnd, Publication, WorkerCommand};
+use crate::app::dataplane::shared::{
+    FaultInjectionEnd, FaultInjectionStart, Publication, WorkerCommand,
+};
 use crate::app::ops::drill::DrillRefusal;
 use crate::app::ops::drill::prediction::{self, PredictionTask};
 use crate::app::ops::event_log;
+use crate::app::runtime::scheduling_delay;
 use crate::logic::director::{Event, Input, ProbeTicket};
 use crate::logic::drill::{
     ActiveDrill, DrillAction, DrillFault, DrillId, DrillOrigin, DrillPrediction, DrillRun,
@@ -40,6 +43,8 @@ pub(super) struct DrillControlState {
     /// The last snapshot of production's director.
     production_snapshot: Arc<Snapshot>,
     predictions: TaskResults<(DrillId, DrillPrediction)>,
+    /// How long threads of this process had waited for a processor at the onset.
+    delay_at_onset: Option<Duration>,
     /// When each practice of the configuration is due, in seconds since 1970.
     practice_due_s: Vec<Option<u64>>,
 }
@@ -140,7 +145,15 @@ impl ControlLoop {
         let Some(active) = &mut self.drill.active else { return };
         let progress = active.take_progress();
         if let Some(run) = self.admin_state.drills.borrow_mut().running_mut() {
+            let had_verdict = run.timeline.verdict.is_some();
             run.on_progress(progress, Instant::now());
+            if !had_verdict
+                && run.timeline.verdict.is_some()
+                && let Some(before) = self.drill.delay_at_onset
+                && let Some(delay) = scheduling_delay::process_delay()
+            {
+                run.record_lateness(delay.saturating_sub(before));
+            }
         }
     }
 
@@ -168,7 +181,9 @@ impl ControlLoop {
                     if let Some(active) = &mut self.drill.active {
                         active.is_failing = true;
                     }
+                    self.drill.delay_at_onset = scheduling_delay::process_delay();
                     self.publish();
+                    self.start_fault_injection();
                 }
                 Some(DrillAction::Stop) => self.stop_drill(),
                 Some(DrillAction::Store) => {
@@ -178,6 +193,15 @@ impl ControlLoop {
                 }
             }
         }
+    }
+
+    fn start_fault_injection(&self) {
+        let Some(active) = &self.drill.active else { return };
+        let start = FaultInjectionStart {
+            drill: active.id,
+            closes_idle_connections: active.fault() == DrillFault::Refused,
+        };
+        self.listeners.broadcast(|| WorkerCommand::StartFaultInjection(start));
     }
 
     fn start_drill(&mut self, now: Instant) {
@@ -200,7 +224,8 @@ impl ControlLoop {
         };
         self.drill.active = Some(active);
         self.admin_state.directors.borrow_mut().start_drill(id, director);
-        let task = PredictionTask { id, plan, load_rps };
+        let workers = self.running_config.workers;
+        let task = PredictionTask { id, plan, load_rps, workers };
         prediction::start(task, topology, self.drill.predictions.sender.clone());
         self.drive_directors();
     }

@@ -121,6 +121,14 @@ pub struct EndpointAbort {
     pub waiting: InFlightPolicy,
 }
 
+/// The begin of a drill's fault.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultInjectionStart {
+    pub drill: DrillId,
+    /// The endpoints close their idle connections, as a process that ends does.
+    pub closes_idle_connections: bool,
+}
+
 /// The end of a drill's fault injection.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultInjectionEnd {
@@ -144,6 +152,8 @@ pub enum WorkerCommand {
         /// The drain deadline has passed: running streams end too.
         is_over: bool,
     },
+    /// A drill injects its fault from now on.
+    StartFaultInjection(FaultInjectionStart),
     /// A drill has ended. Requests with injected faults go to real endpoints.
     EndFaultInjection(FaultInjectionEnd),
     /// Another process accepts now. Responses carry `connection: close`; idle connections may stay

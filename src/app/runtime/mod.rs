@@ -4,5 +4,6 @@
 pub mod instance;
 pub mod listeners;
 pub mod memory_monitor;
+pub mod scheduling_delay;
 pub mod service_manager;
 pub mod upgrade;

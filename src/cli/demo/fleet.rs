@@ -60,6 +60,13 @@ struct EndpointProcess {
     _reservation: PortReservation,
 }
 
+/// The time within which a fault began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FaultOnset {
+    pub(super) earliest: Instant,
+    pub(super) latest: Instant,
+}
+
 impl EndpointFleet {
     /// Starts one process for each address.
     pub(super) fn start(places: Vec<(String, SocketAddr)>) -> io::Result<Self> {
@@ -77,9 +84,9 @@ impl EndpointFleet {
         found.map(|member| member.zone.as_str())
     }
 
-    /// Fails every endpoint of `zone`; returns the time of the onset.
-    pub(super) fn fail(&mut self, zone: &str, fault: DemoFault) -> io::Result<Instant> {
-        let failed_at = Instant::now();
+    /// Fails every endpoint of `zone`; returns when the first and the last one were made to fail.
+    pub(super) fn fail(&mut self, zone: &str, fault: DemoFault) -> io::Result<FaultOnset> {
+        let earliest = Instant::now();
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {
             match fault {
                 DemoFault::Refused => member.signal(Signal::KILL)?,
@@ -88,7 +95,7 @@ impl EndpointFleet {
                 DemoFault::BadStatus => member.send_command("bad-status")?,
             }
         }
-        Ok(failed_at)
+        Ok(FaultOnset { earliest, latest: Instant::now() })
     }
 
     /// Restores every endpoint of `zone`; returns the time when all are restored.

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::control::reload::WatchedConfigFile;
+use crate::app::runtime::scheduling_delay::DelayRecorder;
 use crate::app::{Instance, InstanceOptions, ProcessOrigin};
 use crate::config::{self, LoadedConfig};
 use crate::sim::predict;
@@ -42,6 +43,9 @@ const FAILED_ZONE: &str = "us-south/us-south-1";
 
 /// Time for all endpoints to become up before the demo fails.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Interval at which the scheduling delay of this process is sampled.
+const DELAY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The fault of the zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -125,7 +129,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     let prediction = report::predict(&config, options, &before)?;
     let incidents = admin_client::get(admin, "/api/v1/incidents")?.body;
     let report =
-        DemoReport::new(options, prediction, fault_times, &load.samples(0), &fleet, &incidents);
+        DemoReport::new(options, prediction, &fault_times, &load.samples(0), &fleet, &incidents);
     screen.write_report(&report)?;
     is_finished.store(true, Relaxed);
     if options.keep {
@@ -221,13 +225,15 @@ fn run_scenario(
     let part = |share: f64| Duration::from_secs(u64::from(options.seconds)).mul_f64(share);
     screen.show_for(part(0.25), load, fleet, admin)?;
     let endpoints_before = admin_client::get(admin, "/api/v1/endpoints")?.body;
-    let failed_at = fleet.fail(FAILED_ZONE, options.fault)?;
+    let recorder = DelayRecorder::start(DELAY_INTERVAL);
+    let onset = fleet.fail(FAILED_ZONE, options.fault)?;
     screen.write_event(&format!("{FAILED_ZONE} fails: {}", options.fault.as_str()))?;
     screen.show_for(part(0.40), load, fleet, admin)?;
+    let delays = recorder.stop();
     let restored_at = fleet.restore(FAILED_ZONE, options.fault)?;
     screen.write_event(&format!("{FAILED_ZONE} is healed"))?;
     screen.show_for(part(0.35), load, fleet, admin)?;
-    Ok((FaultTimes { failed_at, restored_at }, endpoints_before))
+    Ok((FaultTimes { onset, restored_at, delays }, endpoints_before))
 }
 
 /// Ends the process on SIGINT until the demo is finished, and removes its directory first. The

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use crate::app::ops::event_log::millis;
+use crate::app::runtime::scheduling_delay;
 use crate::config::model::Config;
 use crate::sim::latency::LatencyModel;
 use crate::sim::predict::{
     self, FaultCase, FaultScope, PredictedWindow, PredictionInput, WindowSpread,
 };
 
-use super::fleet::EndpointFleet;
+use super::fleet::{EndpointFleet, FaultOnset};
 use super::load_generator::RequestSample;
 use super::{DemoFault, DemoOptions, FAILED_ZONE};
 
@@ -22,21 +23,54 @@ const PREDICTION_TRIALS: u32 = 500;
 /// Slower successful responses count as late.
 const LATE_THRESHOLD: Duration = Duration::from_millis(250);
 
+/// A verdict may be this much later than predicted: the simulation models neither the scheduler nor
+/// the load generator.
+const DETECTION_TOLERANCE: Duration = Duration::from_millis(10);
+
 /// The times of the fault and of the recovery.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FaultTimes {
-    pub(super) failed_at: Instant,
+    pub(super) onset: FaultOnset,
     pub(super) restored_at: Instant,
+    /// How long threads of this process had waited for a processor, sampled during the fault.
+    pub(super) delays: Vec<(Instant, Duration)>,
 }
 
 #[derive(Debug)]
 pub(super) struct DemoReport {
     fault: DemoFault,
     prediction: WindowSpread,
+    /// From the earliest onset to the verdict on the zone.
     detection: Option<Duration>,
+    /// The time within which all endpoints were made to fail.
+    onset_uncertainty: Duration,
+    /// How late this machine was between onset and verdict.
+    lateness: Duration,
     failover_gap: Duration,
     return_time: Option<Duration>,
     requests: RequestCounts,
+}
+
+/// The measured window beside the predicted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DetectionJudgement {
+    /// At most the tolerance beyond the slowest trial.
+    Inside,
+    /// Beyond it by no more than threads of this process waited for a processor.
+    LateMachine,
+    Outside,
+    NoVerdict,
+}
+
+impl DetectionJudgement {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Inside => "inside",
+            Self::LateMachine => "late_machine",
+            Self::Outside => "outside",
+            Self::NoVerdict => "no_verdict",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,11 +86,12 @@ impl DemoReport {
     pub(super) fn new(
         options: DemoOptions,
         prediction: WindowSpread,
-        fault_times: FaultTimes,
+        fault_times: &FaultTimes,
         samples: &[RequestSample],
         fleet: &EndpointFleet,
         incidents: &str,
     ) -> Self {
+        let FaultOnset { earliest, latest } = fault_times.onset;
         let count = |of: &dyn Fn(&RequestSample) -> bool| {
             samples.iter().filter(|sample| of(sample)).count()
         };
@@ -67,10 +102,13 @@ impl DemoReport {
             rescued: count(&|sample| sample.is_success && sample.is_retried),
             late_count: count(&|sample| sample.is_success && sample.latency > LATE_THRESHOLD),
         };
-        let failures = samples
-            .iter()
-            .filter(|sample| !sample.is_success && sample.ended >= fault_times.failed_at);
+        let failures =
+            samples.iter().filter(|sample| !sample.is_success && sample.ended >= earliest);
         let last_failure = failures.map(|sample| sample.ended).max();
+        let detection = zone_verdict(incidents, earliest);
+        let lateness = detection.map_or(Duration::ZERO, |detection| {
+            scheduling_delay::delay_between(&fault_times.delays, earliest, earliest + detection)
+        });
         let from_zone = |sample: &&RequestSample| {
             sample.is_success
                 && sample.endpoint.as_deref().and_then(|e| fleet.zone_of(e)) == Some(FAILED_ZONE)
@@ -83,10 +121,11 @@ impl DemoReport {
         Self {
             fault: options.fault,
             prediction,
-            detection: zone_verdict(incidents, fault_times.failed_at),
-            failover_gap: last_failure.map_or(Duration::ZERO, |last| {
-                last.saturating_duration_since(fault_times.failed_at)
-            }),
+            detection,
+            onset_uncertainty: latest.saturating_duration_since(earliest),
+            lateness,
+            failover_gap: last_failure
+                .map_or(Duration::ZERO, |last| last.saturating_duration_since(earliest)),
             return_time: first_back
                 .map(|first| first.saturating_duration_since(fault_times.restored_at)),
             requests,
@@ -98,16 +137,40 @@ impl DemoReport {
         self.detection.is_some()
     }
 
+    /// The detection time if the endpoints failed as late as possible.
+    fn least_detection(&self, detection: Duration) -> Duration {
+        detection.saturating_sub(self.onset_uncertainty)
+    }
+
+    fn judge(&self) -> DetectionJudgement {
+        let Some(detection) = self.detection else { return DetectionJudgement::NoVerdict };
+        let limit = self.prediction.worst + DETECTION_TOLERANCE;
+        match self.least_detection(detection).saturating_sub(limit) {
+            Duration::ZERO => DetectionJudgement::Inside,
+            excess if excess <= self.lateness => DetectionJudgement::LateMachine,
+            _ => DetectionJudgement::Outside,
+        }
+    }
+
     /// The result as a table.
     pub(super) fn text(&self) -> String {
         let ms = |duration: Duration| format!("{:.1} ms", millis(duration));
         let optional =
             |duration: Option<Duration>| duration.map_or_else(|| "not seen".to_owned(), ms);
         let WindowSpread { median, p99, worst, .. } = self.prediction;
-        let verdict = match self.detection {
-            Some(detection) if detection <= worst => "inside what was predicted",
-            Some(_) => "OUTSIDE what was predicted",
-            None => "no verdict",
+        let measured = match self.detection {
+            Some(detection) => {
+                format!("{} to {}", ms(self.least_detection(detection)), ms(detection))
+            }
+            None => "not seen".to_owned(),
+        };
+        let verdict = match self.judge() {
+            DetectionJudgement::Inside => "inside what was predicted".to_owned(),
+            DetectionJudgement::LateMachine => {
+                format!("this machine was late by up to {}", ms(self.lateness))
+            }
+            DetectionJudgement::Outside => "OUTSIDE what was predicted".to_owned(),
+            DetectionJudgement::NoVerdict => "no verdict".to_owned(),
         };
         let RequestCounts { sent, failed_get, failed_post, rescued, late_count: late } =
             self.requests;
@@ -117,7 +180,7 @@ impl DemoReport {
                 "predicted window",
                 format!("median {}, p99 {}, worst {}", ms(median), ms(p99), ms(worst)),
             ),
-            ("measured window", format!("{}   ({verdict})", optional(self.detection))),
+            ("measured window", format!("{measured}   ({verdict})")),
             (
                 "measured gap",
                 format!(
@@ -153,6 +216,9 @@ impl DemoReport {
             },
             "measured": {
                 "detection_ms": optional(self.detection),
+                "onset_uncertainty_ms": millis(self.onset_uncertainty),
+                "lateness_ms": millis(self.lateness),
+                "judgement": self.judge().as_str(),
                 "gap_ms": millis(self.failover_gap),
                 "return_ms": optional(self.return_time),
             },
@@ -198,7 +264,9 @@ pub(super) fn predict(
         seed: 1,
         round_trip: slowest_probe(endpoints).max(Duration::from_millis(1)),
         rate_rps: Some(f64::from(options.rate)),
+        warm_up: None,
         latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        workers: config.workers,
         threads: crate::cli::predict::thread_count(),
     };
     let here = config.topology.local.as_ref();

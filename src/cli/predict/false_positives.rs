@@ -47,6 +47,7 @@ pub fn predict_false_verdicts(
         probe_loss: assumptions.probe_loss,
         traffic_loss: assumptions.traffic_loss,
         latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        workers: config.workers,
         threads: thread_count(),
     };
     let pool_input = |pool: &PoolSpec| FalsePositiveInput {

@@ -126,13 +126,15 @@ impl PredictOptions {
         known.cloned().unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME))
     }
 
-    fn input(&self, pool: &PoolSpec) -> PredictionInput {
+    fn input(&self, pool: &PoolSpec, workers: usize) -> PredictionInput {
         PredictionInput {
             trials: self.trials,
             seed: self.seed,
             round_trip: self.rtt,
             rate_rps: self.rate.filter(|rate| *rate > 0.0),
+            warm_up: None,
             latency: self.pool_latency(pool),
+            workers,
             threads: thread_count(),
         }
     }
@@ -146,8 +148,9 @@ pub fn predict(config: &Config, options: &PredictOptions, out: &mut impl Write) 
     let here = config.topology.local.as_ref();
     let base = Instant::now();
     let pools = config.topology.pools.iter();
-    let predictions =
-        pools.map(|pool| (pool, predict::predict(pool, here, &options.input(pool), base)));
+    let predictions = pools.map(|pool| {
+        (pool, predict::predict(pool, here, &options.input(pool, config.workers), base))
+    });
     match options.format {
         OutputFormat::Json => {
             let rows: Vec<Value> =

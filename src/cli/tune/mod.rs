@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::model::Config;
 use crate::logic::discovery::PLACEHOLDERS_PER_NAME;
-use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::logic::model::topology::PoolSpec;
 use crate::sim::latency::LatencyModel;
 use crate::sim::predict::{self, FaultKind};
 use crate::sim::tune::{self, TuneGoals, TuneResult, TuneSubject};
@@ -48,7 +48,7 @@ pub fn run(
     format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let request = match tuning_request(&config.topology, arguments) {
+    let request = match tuning_request(config, arguments) {
         Ok(request) => request,
         Err(error) => {
             eprintln!("gapless: {error}");
@@ -81,16 +81,17 @@ pub fn run(
 }
 
 fn tuning_request<'a>(
-    topology: &'a Topology,
+    config: &'a Config,
     arguments: &TuneArguments,
 ) -> Result<TuningRequest<'a>, String> {
     let is_wanted =
         |pool: &PoolSpec| arguments.pool.as_deref().is_none_or(|name| *pool.name == *name);
     let mut subjects = Vec::new();
     let (mut unknown, mut others) = (Vec::new(), 0.0);
+    let topology = &config.topology;
     for pool in &topology.pools {
         if is_wanted(pool) {
-            let subject = subject(pool, arguments);
+            let subject = subject(pool, arguments, config.workers);
             if arguments.observed.latency(&pool.name).is_none() {
                 unknown.push(&*pool.name);
             }
@@ -126,7 +127,7 @@ fn tuning_request<'a>(
     })
 }
 
-fn subject<'a>(pool: &'a PoolSpec, arguments: &TuneArguments) -> TuneSubject<'a> {
+fn subject<'a>(pool: &'a PoolSpec, arguments: &TuneArguments, workers: usize) -> TuneSubject<'a> {
     let measured = arguments.observed.measured(&pool.name);
     let round_trip = arguments.round_trip.or_else(|| measured.map(|measured| measured.round_trip));
     let latency = arguments.observed.latency(&pool.name).cloned();
@@ -138,7 +139,9 @@ fn subject<'a>(pool: &'a PoolSpec, arguments: &TuneArguments) -> TuneSubject<'a>
             seed: arguments.seed,
             round_trip: round_trip.unwrap_or(DEFAULT_ROUND_TRIP),
             rate_rps: arguments.rate.filter(|rate| *rate > 0.0),
+            warm_up: None,
             latency: latency.unwrap_or(LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME)),
+            workers,
             threads: thread_count(),
         },
         // An observed loss only increases the assumed one: an hour without losses proves nothing.

@@ -92,6 +92,10 @@ pub(in crate::config) struct Retry {
     /// pool's stall bound; the first good response wins. Only for requests without a body. Default:
     /// true.
     pub(in crate::config) hedge: Option<Located<bool>>,
+    /// Hedges, as a percentage of the requests of the last ten seconds. `budget_floor` of them per
+    /// second are allowed at any rate of traffic. The retry budget pays for hedges as well.
+    /// Default: 5.
+    pub(in crate::config) hedge_percent: Option<Located<WholeNumber>>,
     /// Retry requests with an `Idempotency-Key` whatever their method. Only for services that
     /// honour these keys. Default: false.
     pub(in crate::config) idempotency_key: Option<Located<bool>>,

@@ -203,12 +203,15 @@ impl Validator<'_> {
         let statuses =
             self.setting(&key, default.statuses, |text| parse_server_errors(&text.0)).value;
         let hedge = self.bool_or(&given.hedge, default.is_hedged);
+        let key = SettingKey::new(&table, "hedge_percent", &given.hedge_percent);
+        let hedge_percent = self.integer(&key, &BUDGET_PERCENT_RANGE, default.hedge_percent);
         let idempotency_key =
             self.bool_or(&given.idempotency_key, default.is_idempotency_key_trusted);
         RetrySpec {
             attempts,
             max_buffer_bytes: buffer_bytes,
             budget_percent,
+            hedge_percent,
             budget_floor_per_second: budget_floor,
             statuses,
             is_hedged: hedge,

@@ -29,10 +29,13 @@ impl Director {
         }
         match endpoint.finish_probe(ticket.probe, ticket.trigger, outcome, now) {
             Some(Evidence::Pass) => {
-                let is_degraded = matches!(outcome, ProbeOutcome::Degraded { .. });
-                let is_changed = endpoint.set_degraded(is_degraded);
                 let location = endpoint.location();
                 let zone = self.pools[location.pool()].zone(location.zone());
+                if let ProbeOutcome::Pass { latency } = outcome {
+                    zone.stats().latency().record_probe(latency);
+                }
+                let is_degraded = matches!(outcome, ProbeOutcome::Degraded { .. });
+                let is_changed = endpoint.set_degraded(is_degraded);
                 let is_quiet = endpoint.is_fully_healthy() && !zone.is_down();
                 if endpoint.probes().len() == 1 && !is_changed && is_quiet {
                     // Nearly all probes end here.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
@@ -40,6 +40,8 @@ pub struct ZoneHealthExport {
     pub flaps: FlapHistory,
     /// Its share, if that grows back.
     pub ramp: Ramp,
+    /// The 99.9th percentile of the latencies in its region.
+    pub latency_p999: Option<Duration>,
     /// Those of its endpoints that anything is known of.
     pub endpoints: Vec<EndpointHealthExport>,
 }

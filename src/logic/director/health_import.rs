@@ -23,6 +23,7 @@ impl Director {
             verdict: zone.correlation().verdict(),
             flaps: zone.correlation().flaps(),
             ramp: zone.ramp(),
+            latency_p999: zone.stats().latency().p999(),
             endpoints: zone
                 .roster()
                 .ids()
@@ -74,6 +75,9 @@ impl Director {
             if let Some(zone) = zone_index.map(|zone| pool.zone_mut(zone)) {
                 zone.correlation_mut().import(zone_export.verdict, zone_export.flaps);
                 zone.set_ramp(zone_export.ramp);
+                if let Some(p999) = zone_export.latency_p999 {
+                    zone.stats().latency().import(p999);
+                }
                 zone.roster_mut().mark_dirty();
             }
             for endpoint_export in zone_export.endpoints {

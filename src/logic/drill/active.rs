@@ -114,6 +114,11 @@ impl ActiveDrill {
         }))
     }
 
+    /// The fault of the drill.
+    pub fn fault(&self) -> DrillFault {
+        self.plan.fault
+    }
+
     /// The fault that is injected for this endpoint now, if any.
     pub fn fault_for(&self, place: &Locality, address: SocketAddr) -> Option<DrillFault> {
         let is_hit = self.is_failing && self.plan.is_target(place, address);

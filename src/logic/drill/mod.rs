@@ -31,6 +31,6 @@ pub use plan::{CoveredPool, DrillPlan, FailureBudget, HeaderMatch, SharePercent}
 pub use progress::{DrillMilestone, DrillProgress};
 pub use run::{
     DETECTION_TOLERANCE, DrillAction, DrillConclusion, DrillOutcome, DrillPrediction, DrillRun,
-    DrillSample, DrillStage, DrillTimeline,
+    DrillSample, DrillStage, DrillTimeline, WARM_UP_TIME,
 };
 pub use view::{DrillCounters, DrillCounts, DrillView, ShareSampler};

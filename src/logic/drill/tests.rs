@@ -112,6 +112,22 @@ fn drill_within_prediction_ends_and_succeeds() {
 }
 
 #[test]
+fn late_verdict_of_a_late_machine_is_no_failure() {
+    for (late_ms, expected) in [(99, DrillOutcome::Failed), (100, DrillOutcome::Succeeded)] {
+        let (mut run, onset) = failing_drill(25);
+        run.record_milestone(DrillMilestone::Verdict, onset + ms(700));
+        run.record_lateness(ms(late_ms));
+        run.on_prediction(prediction(500));
+        run.handle_timeout(onset + ms(20_000));
+        let (outcome, reason, _) = conclusion_of(&mut run);
+        assert_eq!(outcome, expected, "{reason}");
+        if outcome == DrillOutcome::Succeeded {
+            assert!(reason.contains("this machine was late by up to 100ms"), "{reason}");
+        }
+    }
+}
+
+#[test]
 fn drill_with_late_or_no_verdict_fails() {
     for (verdict_ms, expected) in [(599, DrillOutcome::Succeeded), (601, DrillOutcome::Failed)] {
         let (mut run, onset) = failing_drill(25);

@@ -9,4 +9,5 @@ pub mod attempt_recorder;
 pub mod endpoint_health;
 pub mod evidence;
 pub mod failure_ratio;
+pub mod latency_baseline;
 pub mod recovery;

@@ -3,13 +3,14 @@
 //! Workers update them without a lock; the director reads the difference since its last visit.
 //! Times are microseconds since the process epoch; zero means never.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     fence,
 };
+use std::sync::{Arc, OnceLock};
 
+use crate::logic::health::latency_baseline::LatencyBaseline;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureCounter, ClientFailures};
 use crate::logic::request::limits::{LimitGauges, LimitKind};
 use crate::logic::steering::balance::peak_ewma::PeakEwma;
@@ -70,9 +71,20 @@ impl Default for EndpointStats {
 #[derive(Debug, Default)]
 pub struct ZoneStats {
     last_error_us: AtomicU64,
+    latency: Arc<LatencyBaseline>,
 }
 
 impl ZoneStats {
+    /// Counters of a zone whose region has this latency baseline in the pool.
+    pub fn with_latency(latency: Arc<LatencyBaseline>) -> Self {
+        Self { last_error_us: AtomicU64::new(0), latency }
+    }
+
+    /// The usual latencies of the pool in the zone's region.
+    pub fn latency(&self) -> &Arc<LatencyBaseline> {
+        &self.latency
+    }
+
     /// Records a failed request at an endpoint of the zone.
     pub fn record_error(&self, now_us: u64) {
         self.last_error_us.fetch_max(now_us, Relaxed);

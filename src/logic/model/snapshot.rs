@@ -10,6 +10,7 @@ use fastrand::Rng;
 use super::id::EndpointId;
 use super::pick_request::{ExcludedTargets, PickRequest, RetrySafety};
 use super::topology::PoolSpec;
+use crate::logic::health::latency_baseline::LatencyBaseline;
 use crate::logic::request::attribution::ComparisonScope;
 use crate::logic::request::limits::LimitKind;
 use crate::logic::routing::RouteTable;
@@ -83,6 +84,12 @@ impl PoolView {
             (RetrySafety::NotRepeatable { .. }, Some(nonsuspect)) => nonsuspect,
             _ => &steered.tiers,
         }
+    }
+
+    /// The latency baseline of the region that is preferred now; `None` without an endpoint.
+    pub fn first_latency_baseline(&self) -> Option<&LatencyBaseline> {
+        let target = self.primary.tiers.first()?.targets().next()?;
+        Some(target.zone_stats.latency())
     }
 
     /// Chooses the endpoint of a request's first attempt.

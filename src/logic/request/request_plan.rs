@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::response_timeout::WaitLimit;
-use super::retry::{BudgetShare, RequestExposure, RetryBudget};
+use super::retry::{BudgetShare, BudgetedResend, RequestExposure, RetryBudget};
 use super::server_errors;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::FailureReason;
@@ -94,9 +94,9 @@ pub enum Decision {
 /// The terms of a resend. It is possible if the budget can pay, and if an endpoint takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resend {
-    /// The retry budget pays. It does not for an attempt that did not reach its endpoint, nor for a
-    /// trial.
-    pub is_budgeted: bool,
+    /// What the retry budget pays for. It does not pay after an attempt that did not reach its
+    /// endpoint, nor after a trial.
+    pub payment: Option<BudgetedResend>,
     /// It may queue for a connection; a request that has something to fall back on does not.
     pub can_queue: bool,
 }
@@ -307,7 +307,9 @@ impl RequestPlan {
         self.exclude(target);
         let exposure = RequestExposure::MaybeSent;
         match self.resend_terms(exposure, false, true, self.sent_attempts + 1, spec) {
-            Some(terms) => Decision::Hedge(Resend { can_queue: false, ..terms }),
+            Some(_) => {
+                Decision::Hedge(Resend { payment: Some(BudgetedResend::Hedge), can_queue: false })
+            }
             None => Decision::Wait,
         }
     }
@@ -352,7 +354,8 @@ impl RequestPlan {
         if is_exhausted || !is_body_buffered || may_run_twice && !self.is_idempotent {
             return None;
         }
-        Some(Resend { is_budgeted: may_run_twice && !is_trial, can_queue: true })
+        let is_budgeted = may_run_twice && !is_trial;
+        Some(Resend { payment: is_budgeted.then_some(BudgetedResend::Retry), can_queue: true })
     }
 
     fn exclude(&mut self, target: AttemptTarget) {
@@ -365,12 +368,12 @@ impl RequestPlan {
 impl RetryBudget {
     /// Whether the budget can pay for the resend.
     pub fn can_grant(&self, resend: Resend, share: BudgetShare) -> bool {
-        !resend.is_budgeted || self.can_withdraw(share)
+        resend.payment.is_none_or(|payment| self.can_withdraw(payment, share))
     }
 
     /// Pays for the resend; `false` if the budget is spent.
     pub fn try_grant(&mut self, resend: Resend, share: BudgetShare) -> bool {
-        !resend.is_budgeted || self.try_withdraw(share)
+        resend.payment.is_none_or(|payment| self.try_withdraw(payment, share))
     }
 }
 

@@ -74,18 +74,18 @@ impl InFlightPolicy {
 /// The window of the budget, in seconds: the decay time of its counts.
 const WINDOW_SECONDS: f64 = 10.0;
 
-/// A bound on retries: a share of the requests of the last ten seconds, or a rate where that is
-/// more.
+/// A bound on resends: a share of the requests of the last ten seconds, or a rate where that is
+/// more. Hedges have a smaller share of their own (Dean and Barroso, "The Tail at Scale", 2013,
+/// suggest 5 %), so that a pool that is slow as a whole is hardly loaded more.
 ///
 /// Finagle's `RetryBudget` adds the rate to the share instead, so that the sum exceeds both stated
 /// figures. The rate is an instance's: each worker has its part of it.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    /// Retries that the recent requests have earned, decayed.
-    earned: f64,
-    /// Recent retries, decayed.
-    spent: f64,
-    /// Retries that are always possible within the window.
+    /// For all resends, hedges included.
+    resends: BudgetAccount,
+    hedges: BudgetAccount,
+    /// Resends that are always possible within the window.
     floor: f64,
     updated_at: Instant,
 }
@@ -99,10 +99,50 @@ pub enum BudgetShare {
     Half,
 }
 
+/// What a resend is, to the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetedResend {
+    Retry,
+    Hedge,
+}
+
+/// What recent requests have earned and recent resends have spent, decayed.
+#[derive(Clone, Copy, Debug, Default)]
+struct BudgetAccount {
+    earned: f64,
+    spent: f64,
+}
+
+impl BudgetAccount {
+    fn deposit(&mut self, percent: u32) {
+        self.earned += f64::from(percent) / 100.0;
+    }
+
+    /// Whether it can pay for one resend, up to this part of its limit.
+    fn can_withdraw(self, floor: f64, part: f64) -> bool {
+        // Sums of hundredths are not exact.
+        self.spent + 1.0 <= self.earned.max(floor) * part + 1e-6
+    }
+
+    fn decay(&mut self, factor: f64) {
+        self.earned *= factor;
+        self.spent *= factor;
+    }
+
+    fn fraction(self, percent: u32) -> Self {
+        Self { earned: self.earned * f64::from(percent) / 100.0, spent: 0.0 }
+    }
+}
+
 impl RetryBudget {
     /// The budget of one of `workers` workers, before any request.
     pub fn new(spec: &RetrySpec, workers: usize, now: Instant) -> Self {
-        Self { earned: 0.0, spent: 0.0, floor: floor(spec, workers), updated_at: now }
+        Self {
+            resends: BudgetAccount::default(),
+            hedges: BudgetAccount::default(),
+            floor: floor(spec, workers),
+            updated_at: now,
+        }
     }
 
     /// Applies changed settings; what was earned and spent stays.
@@ -112,12 +152,17 @@ impl RetryBudget {
 
     /// An unspent budget with this percentage of what the requests have earned, and the same floor.
     pub fn fraction(&self, percent: u32) -> Self {
-        Self { earned: self.earned * f64::from(percent) / 100.0, spent: 0.0, ..self.clone() }
+        Self {
+            resends: self.resends.fraction(percent),
+            hedges: self.hedges.fraction(percent),
+            ..*self
+        }
     }
 
     /// Counts a request.
     pub fn deposit(&mut self, spec: &RetrySpec) {
-        self.earned += f64::from(spec.budget_percent) / 100.0;
+        self.resends.deposit(spec.budget_percent);
+        self.hedges.deposit(spec.hedge_percent);
     }
 
     /// Decays what is older than the window. To be called every [`DECAY_INTERVAL`] or less often.
@@ -125,30 +170,34 @@ impl RetryBudget {
         let elapsed = now.saturating_duration_since(self.updated_at);
         self.updated_at = now;
         let factor = (-elapsed.as_secs_f64() / WINDOW_SECONDS).exp();
-        self.earned *= factor;
-        self.spent *= factor;
+        self.resends.decay(factor);
+        self.hedges.decay(factor);
     }
 
-    /// Whether the budget can pay for one retry.
-    pub fn can_withdraw(&self, share: BudgetShare) -> bool {
-        let limit = self.earned.max(self.floor);
-        let limit = match share {
-            BudgetShare::Whole => limit,
-            BudgetShare::Half => limit / 2.0,
+    /// Whether the budget can pay for one resend.
+    pub fn can_withdraw(&self, resend: BudgetedResend, share: BudgetShare) -> bool {
+        let part = match share {
+            BudgetShare::Whole => 1.0,
+            BudgetShare::Half => 0.5,
         };
-        // Sums of hundredths are not exact.
-        self.spent + 1.0 <= limit + 1e-6
+        self.resends.can_withdraw(self.floor, part)
+            && (resend == BudgetedResend::Retry || self.hedges.can_withdraw(self.floor, part))
     }
 
-    /// Pays for one retry; `false` if the budget is spent.
-    pub fn try_withdraw(&mut self, share: BudgetShare) -> bool {
-        let is_granted = self.can_withdraw(share);
-        self.spent += f64::from(u8::from(is_granted));
-        is_granted
+    /// Pays for one resend; `false` if the budget is spent.
+    pub fn try_withdraw(&mut self, resend: BudgetedResend, share: BudgetShare) -> bool {
+        if !self.can_withdraw(resend, share) {
+            return false;
+        }
+        self.resends.spent += 1.0;
+        if resend == BudgetedResend::Hedge {
+            self.hedges.spent += 1.0;
+        }
+        true
     }
 }
 
-/// A worker's part of the retries that are always possible within the window.
+/// A worker's part of the resends that are always possible within the window.
 fn floor(spec: &RetrySpec, workers: usize) -> f64 {
     f64::from(spec.budget_floor_per_second) * WINDOW_SECONDS / workers.max(1) as f64
 }
@@ -190,7 +239,7 @@ mod tests {
     const WHOLE: BudgetShare = BudgetShare::Whole;
 
     fn grants(budget: &mut RetryBudget, share: BudgetShare) -> usize {
-        (0..1000).filter(|_| budget.try_withdraw(share)).count()
+        (0..1000).filter(|_| budget.try_withdraw(BudgetedResend::Retry, share)).count()
     }
 
     #[test]
@@ -220,9 +269,22 @@ mod tests {
         for n in 1..=10_000u64 {
             budget.decay(t0 + Duration::from_millis(10 * n));
             budget.deposit(&spec);
-            retries += u64::from(budget.try_withdraw(WHOLE));
+            retries += u64::from(budget.try_withdraw(BudgetedResend::Retry, WHOLE));
         }
         assert!((1_900..=2_100).contains(&retries), "{retries}");
+    }
+
+    #[test]
+    fn hedges_have_a_smaller_share_of_the_budget() {
+        let spec = RetrySpec { budget_floor_per_second: 0, ..RetrySpec::default() };
+        let mut budget = RetryBudget::new(&spec, 1, Instant::now());
+        (0..1000).for_each(|_| budget.deposit(&spec));
+        let hedge = |budget: &mut RetryBudget| budget.try_withdraw(BudgetedResend::Hedge, WHOLE);
+        assert_eq!((0..1000).filter(|_| hedge(&mut budget)).count(), 50);
+        assert_eq!(grants(&mut budget, WHOLE), 150, "they are resends as well");
+        let floor = RetrySpec { budget_floor_per_second: 1, hedge_percent: 0, ..spec };
+        let mut budget = RetryBudget::new(&floor, 1, Instant::now());
+        assert_eq!((0..1000).filter(|_| hedge(&mut budget)).count(), 10, "the floor is theirs");
     }
 
     #[test]

@@ -130,6 +130,9 @@ pub struct RetrySpec {
     pub max_buffer_bytes: usize,
     /// Retry budget as a percentage of the requests of the last ten seconds.
     pub budget_percent: u32,
+    /// Hedges as a percentage of the requests of the last ten seconds; the retry budget pays for
+    /// them as well.
+    pub hedge_percent: u32,
     /// Retries per second that are allowed at any load.
     pub budget_floor_per_second: u32,
     /// Response statuses that are retried.
@@ -146,6 +149,7 @@ impl Default for RetrySpec {
             attempts: 3,
             max_buffer_bytes: 64 * 1024,
             budget_percent: 20,
+            hedge_percent: 5,
             budget_floor_per_second: 10,
             statuses: ServerErrors::default(),
             is_hedged: true,

@@ -318,6 +318,14 @@ impl ConnectionPool {
         self.h2_connections.reset_on_close();
     }
 
+    /// Closes all idle connections as if the endpoint had done so.
+    pub fn close_idle_by_endpoint(&self) {
+        if !self.idle.borrow().is_empty() || self.h2_connections.idle_count() > 0 {
+            self.close_idle();
+            (self.on_event)(PoolEvent::IdleClosed(self.target.id));
+        }
+    }
+
     /// Closes all idle connections; shared ones take no new requests.
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();

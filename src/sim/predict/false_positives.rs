@@ -57,6 +57,8 @@ pub struct FalsePositiveInput {
     pub traffic_loss: f64,
     /// The latency of endpoints.
     pub latency: LatencyModel,
+    /// Worker threads of the proxy.
+    pub workers: usize,
     /// The number of simulations that may run in parallel.
     pub threads: usize,
 }
@@ -159,6 +161,7 @@ fn count_false_verdicts(
         latency: input.latency.clone(),
         probe_loss: input.probe_loss,
         traffic_loss: input.traffic_loss,
+        workers: input.workers,
         ..SimulationSettings::default()
     };
     let mut world = Simulation::new(base, settings);
@@ -292,6 +295,7 @@ mod tests {
             probe_loss,
             traffic_loss: 0.0,
             latency,
+            workers: 2,
             threads: 2,
         }
     }

@@ -38,6 +38,7 @@ impl FaultTrial<'_> {
         SimulationSettings {
             round_trip,
             latency: self.input.latency.clone(),
+            workers: self.input.workers,
             ..SimulationSettings::default()
         }
     }
@@ -144,6 +145,7 @@ impl FaultTrial<'_> {
             fault: self.case.fault,
             phase: self.pool.detect.interval.mul_f64(rng.f64()),
             timeout,
+            warm_up: self.input.warm_up,
         };
         self.sample.run_trial(settings, self.base, &failure, rng)
     }

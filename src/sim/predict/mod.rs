@@ -56,8 +56,13 @@ pub struct PredictionInput {
     pub round_trip: Duration,
     /// Requests per second over the whole pool: rows with traffic are added to those without.
     pub rate_rps: Option<f64>,
+    /// How long there is traffic before the failure; `None` means until every endpoint has had
+    /// some requests.
+    pub warm_up: Option<Duration>,
     /// The latency of healthy endpoints.
     pub latency: LatencyModel,
+    /// Worker threads of the proxy: each has its own connections to the endpoints.
+    pub workers: usize,
     /// The number of simulations that may run in parallel. The result does not depend on it.
     pub threads: usize,
 }

@@ -32,6 +32,9 @@ const WARMUP_REQUESTS: f64 = 4.0;
 /// of them are less than a round trip apart.
 const MAX_RATE_RPS: f64 = 1_000.0;
 
+/// The maximum time from the end of a process until its kernel has closed its connections.
+const MAX_EXIT_TIME: Duration = Duration::from_millis(2);
+
 /// The share of requests that must not run twice.
 pub(super) const POST_SHARE: f64 = 0.2;
 
@@ -56,6 +59,8 @@ pub(super) struct FaultOnset {
     pub(super) phase: Duration,
     /// The time limit for the verdict.
     pub(super) timeout: Duration,
+    /// How long there is traffic before it; see [`super::PredictionInput`].
+    pub(super) warm_up: Option<Duration>,
 }
 
 /// The result of one trial.
@@ -154,7 +159,8 @@ impl PoolSample {
         let topology = self.with_random_addresses(rng);
         let zone = topology.pools[0].zones[self.failing_zone].endpoints.clone();
         world.configure(topology);
-        let warm = self.warm_up();
+        let warm =
+            failure.warm_up.filter(|_| self.rate_rps.is_some()).unwrap_or_else(|| self.warm_up());
         let onset = base + self.pool().detect.interval.max(warm) + failure.phase;
         if let Some(rate_rps) = self.rate_rps {
             world.run_until(onset - warm);
@@ -173,8 +179,13 @@ impl PoolSample {
             FaultScope::Endpoint => vec![zone[rng.usize(..zone.len())]],
             FaultScope::Zone => zone,
         };
+        let max_delay = match (failure.fault, self.rate_rps) {
+            (FaultKind::Refused, Some(_)) => MAX_EXIT_TIME,
+            _ => Duration::ZERO,
+        };
         for endpoint in &failing {
-            world.schedule(onset, endpoint.address, failure.fault.behavior());
+            let at = onset + max_delay.mul_f64(rng.f64());
+            world.schedule(at, endpoint.address, failure.fault.behavior());
         }
         world.take_log();
         let place = &self.pool().zones[self.failing_zone].locality;

@@ -13,7 +13,16 @@ fn ms(ms: u64) -> Duration {
 
 fn prediction_input(trials: u32, rate_rps: Option<f64>) -> PredictionInput {
     let latency = LatencyModel::Fixed(DEFAULT_SERVICE_TIME);
-    PredictionInput { trials, seed: 1, round_trip: ms(1), rate_rps, latency, threads: 1 }
+    PredictionInput {
+        trials,
+        seed: 1,
+        round_trip: ms(1),
+        rate_rps,
+        warm_up: None,
+        latency,
+        workers: 1,
+        threads: 1,
+    }
 }
 
 /// Three zones of this many endpoints, with the default HTTP probe.

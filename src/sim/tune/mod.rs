@@ -288,7 +288,8 @@ pub fn strike_chance(pool: &PoolSpec, subject: &TuneSubject<'_>) -> f64 {
 
 /// The input for a healthy pool.
 fn false_positive_input(subject: &TuneSubject<'_>) -> false_positives::FalsePositiveInput {
-    let predict::PredictionInput { seed, round_trip, ref latency, threads, .. } = subject.input;
+    let predict::PredictionInput { seed, round_trip, ref latency, workers, threads, .. } =
+        subject.input;
     false_positives::FalsePositiveInput {
         hours: None,
         seed,
@@ -297,6 +298,7 @@ fn false_positive_input(subject: &TuneSubject<'_>) -> false_positives::FalsePosi
         probe_loss: subject.probe_loss,
         traffic_loss: 0.0,
         latency: LatencyModel::clone(latency),
+        workers,
         threads,
     }
 }

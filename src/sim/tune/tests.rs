@@ -33,7 +33,9 @@ fn prediction_input(seed: u64, trials: u32, latency: LatencyModel) -> predict::P
         seed,
         round_trip: ms(1),
         rate_rps: None,
+        warm_up: None,
         latency,
+        workers: 1,
         threads: 2,
     }
 }

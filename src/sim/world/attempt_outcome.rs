@@ -1,10 +1,11 @@
 //! The end of an attempt: the evidence that it gives, and what becomes of its request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
+use crate::logic::request::pool_latency::LatencySample;
 use crate::logic::request::request_plan::{AttemptEvent, Decision, Resend};
 use crate::logic::request::response_timeout::ResponseTimeout;
 use crate::logic::request::retry::RequestExposure;
@@ -55,7 +56,7 @@ impl Simulation {
             SimulatedReply::Status(status) => status,
         };
         if reply != SimulatedReply::Cut {
-            self.return_connection(&attempt);
+            self.return_connection(request.worker, &attempt);
         }
         let now_us = self.elapsed_us(self.now);
         let is_failure = attempt.recorder.on_response_head(status, &attempt.target.stats, now_us);
@@ -63,10 +64,11 @@ impl Simulation {
             .then(|| attempt.failed_attempt(Failure::http(FailureReason::Status(status))));
         let event = AttemptEvent::HeadArrived { status, is_body_buffered: true };
         let decision = request.plan.handle(attempt.plan_target(), event, &self.settings.retry);
-        if decision == Decision::Return
-            && let Some(failed) = request.end_race(attempt.role)
-        {
-            self.count(&failed);
+        if decision == Decision::Return {
+            let is_original_slow = self.settle_race(&request, &attempt);
+            if let Some(failed) = request.end_race(is_original_slow) {
+                self.count(&failed);
+            }
         }
         if reply == SimulatedReply::Cut && decision == Decision::Return {
             let (failure, reached) =
@@ -151,15 +153,50 @@ impl Simulation {
     fn record_latency(&mut self, request: &SimulatedRequest, attempt: &SimulatedAttempt) {
         let sent_at = attempt.timer.as_ref().and_then(ResponseTimeout::waiting_since);
         let waited = self.now.saturating_duration_since(sent_at.unwrap_or(attempt.started_at));
-        self.clients.streams[request.stream].latency.record(waited);
+        let is_racing = attempt.role == AttemptRole::Hedge || request.hedge().is_some();
+        let sample = self.latency_sample(request, attempt, waited);
+        self.worker_mut(request).latency.on_response(&sample, is_racing);
     }
 
-    fn return_connection(&mut self, attempt: &SimulatedAttempt) {
+    /// The attempt is the first to be answered. Returns whether it is a hedge that shows the
+    /// endpoint of the original to be slow.
+    fn settle_race(&mut self, request: &SimulatedRequest, winner: &SimulatedAttempt) -> bool {
+        let waited = self.now.saturating_duration_since(winner.started_at);
+        let sample = self.latency_sample(request, winner, waited);
+        if winner.role == AttemptRole::Hedge {
+            return self.worker_mut(request).latency.on_hedge_won(&sample);
+        }
+        if let Some(hedge) = request.hedge() {
+            let hedge_waited = self.now.saturating_duration_since(hedge.started_at);
+            self.worker_mut(request).latency.on_original_won(&sample, hedge_waited);
+        }
+        false
+    }
+
+    fn latency_sample<'a>(
+        &self,
+        request: &SimulatedRequest,
+        attempt: &'a SimulatedAttempt,
+        waited: Duration,
+    ) -> LatencySample<'a> {
+        LatencySample {
+            baseline: attempt.target.zone_stats.latency(),
+            key: request.content.key,
+            place: attempt.place(),
+            scope: self.comparison_scope(request.stream),
+            waited,
+            now: self.now,
+            now_us: self.elapsed_us(self.now),
+        }
+    }
+
+    fn return_connection(&mut self, worker: usize, attempt: &SimulatedAttempt) {
         let now = self.now;
         let pools = &self.snapshot.pools;
         let owning_pool = pools.iter().find(|view| view.members.contains(&attempt.target.id));
         if let Some(limits) = owning_pool.map(|view| view.spec.limits) {
-            self.host_mut(attempt.target.address).check_in(attempt.target.id, &limits, now);
+            let owner = (attempt.target.id, worker);
+            self.host_mut(attempt.target.address).check_in(owner, &limits, now);
         }
     }
 
@@ -171,7 +208,7 @@ impl Simulation {
         status: u16,
     ) {
         let failed = std::mem::take(&mut request.failed);
-        self.settle_failed(request.stream, request.content.key, &failed);
+        self.settle_failed(request, &failed);
         if status < 500 {
             return self.on_success(request);
         }
@@ -205,7 +242,7 @@ impl Simulation {
     /// The client receives a failure of the proxy's own making.
     pub(super) fn fail_request(&mut self, request: &mut SimulatedRequest, cause: FailureCause) {
         let failed = std::mem::take(&mut request.failed);
-        self.settle_failed(request.stream, request.content.key, &failed);
+        self.settle_failed(request, &failed);
         let is_idempotent = request.plan.is_idempotent();
         let counts = &mut self.clients.counts;
         *(if is_idempotent { &mut counts.failed_get } else { &mut counts.failed_post }) += 1;

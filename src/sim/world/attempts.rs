@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::logic::health::latency_baseline::LatencyBounds;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::request_plan::{AttemptEvent, ConnectBounds, ConnectTimeout, Decision};
 use crate::logic::request::response_timeout::{
@@ -14,6 +15,7 @@ use crate::logic::routing::RouteTimeouts;
 use super::behavior::RequestResponse;
 use super::requests::{
     AttemptEnd, AttemptKey, AttemptRole, AttemptStage, RequestStep, SimulatedAttempt,
+    SimulatedRequest,
 };
 use super::{EndpointBehavior, ScheduledEvent, Simulation};
 
@@ -66,14 +68,10 @@ impl Simulation {
     fn connect_timeout(&self, key: AttemptKey) -> Option<ConnectTimeout> {
         let request = self.clients.requests.get(&key.request)?;
         let attempt = self.attempt(key)?;
-        let stream = &self.clients.streams[request.stream];
-        let pools = &self.snapshot.pools;
-        let view = pools.iter().find(|view| view.spec.name == stream.load.pool)?;
-        let bounds = ConnectBounds {
-            stall: stream.latency.stall_bound(),
-            slow: stream.latency.slow_bound(),
-            timeout: self.settings.timeouts.connect,
-        };
+        let pool = &self.clients.streams[request.stream].load.pool;
+        let view = self.snapshot.pools.iter().find(|view| view.spec.name == *pool)?;
+        let LatencyBounds { stall, slow, .. } = self.latency_bounds(request, attempt);
+        let bounds = ConnectBounds { stall, slow, timeout: self.settings.timeouts.connect };
         let retry_safety = self.retry_safety(request);
         Some(request.plan.connect_timeout(
             attempt.is_trial,
@@ -166,21 +164,26 @@ impl Simulation {
     /// Starts the wait for the response head. Its bounds count from when the request was sent.
     fn start_timer(&mut self, key: AttemptKey) {
         let Some(request) = self.clients.requests.get(&key.request) else { return };
-        let latency = &self.clients.streams[request.stream].latency;
+        let Some(attempt) = self.attempt(key) else { return };
+        let LatencyBounds { stall, slow, .. } = self.latency_bounds(request, attempt);
         let RouteTimeouts { response, idle, .. } = self.settings.timeouts;
-        let timeouts = AttemptTimeouts {
-            stall: latency.stall_bound(),
-            slow: latency.slow_bound(),
-            response,
-            idle,
-            body_rate: 0,
-        };
+        let timeouts = AttemptTimeouts { stall, slow, response, idle, body_rate: 0 };
         let Some(attempt) = self.attempt_mut(key) else { return };
         if let AttemptStage::InTransit { sent_at } = attempt.stage {
             let mut timer = ResponseTimeout::new(timeouts, sent_at);
             timer.on_request_sent(sent_at);
             attempt.timer = Some(timer);
         }
+    }
+
+    /// The bounds on the wait for the attempt's response.
+    fn latency_bounds(
+        &self,
+        request: &SimulatedRequest,
+        attempt: &SimulatedAttempt,
+    ) -> LatencyBounds {
+        let baseline = attempt.target.zone_stats.latency();
+        self.worker(request).latency.bounds(baseline, request.content.key, self.now)
     }
 
     /// Schedules the next expiry of the attempt's timer, if no response comes before it.

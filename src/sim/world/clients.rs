@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::logic::health::evidence::LatencyWindow;
+use crate::logic::health::latency_baseline::LatencyBaseline;
+use crate::logic::model::snapshot::{PoolView, Tier};
 use crate::logic::request::attribution::{FailingRequests, RequestKey};
+use crate::logic::request::pool_latency::PoolLatency;
 use crate::logic::request::request_plan::{BodyLength, RequestPlan, RequestTraits};
 use crate::logic::request::retry;
 use crate::logic::request::retry::RetryBudget;
@@ -15,9 +17,6 @@ use super::{ScheduledEvent, Simulation};
 
 /// Requests that a pool's latency bounds are learnt from before clients start.
 const WARMUP_SAMPLES: u32 = 2_048;
-
-/// The stall bound of a pool without samples.
-const INITIAL_STALL_BOUND: Duration = Duration::from_secs(1);
 
 /// The key of requests that fail everywhere; all others have their number as key.
 const FAULTY_KEY: RequestKey = RequestKey::from_value(u64::MAX);
@@ -90,14 +89,20 @@ pub(super) struct SimulatedClients {
     pub(super) counts: SimulatedRequestCounts,
 }
 
-/// The clients of one load, and the state that one worker keeps for their pool.
+/// The clients of one load, and the state that each worker keeps for their pool.
 #[derive(Debug)]
 pub(super) struct LoadStream {
     pub(super) load: OfferedLoad,
     ends_at: Option<Instant>,
+    decayed_at: Instant,
+    pub(super) workers: Vec<SimulatedWorker>,
+}
+
+/// The state that one worker keeps for a pool.
+#[derive(Clone, Debug)]
+pub(super) struct SimulatedWorker {
     pub(super) budget: RetryBudget,
-    budget_settled_at: Instant,
-    pub(super) latency: LatencyWindow,
+    pub(super) latency: PoolLatency,
     pub(super) failing: FailingRequests,
 }
 
@@ -106,22 +111,27 @@ impl Simulation {
     /// for a while.
     pub fn add_load(&mut self, offer: OfferedLoad) {
         let pool = self.snapshot.pools.iter().find(|view| view.spec.name == offer.pool);
-        let bounds = pool.map(|view| view.spec.stall).unwrap_or_default();
-        let mut latency = LatencyWindow::new(INITIAL_STALL_BOUND, bounds);
-        for _ in 0..WARMUP_SAMPLES {
-            let service = self.settings.latency.sample(&mut self.rng);
-            latency.record(self.settings.round_trip + service);
+        let Some(pool) = pool.map(Arc::clone) else { return };
+        let now_us = self.elapsed_us(self.now);
+        for baseline in latency_baselines(&pool) {
+            for _ in 0..WARMUP_SAMPLES {
+                let service = self.settings.latency.sample(&mut self.rng);
+                baseline.record(self.settings.round_trip + service, now_us);
+            }
         }
-        let budget = RetryBudget::new(&self.settings.retry, 1, self.now);
-        let (settled_at, stream) = (self.now, self.clients.streams.len());
+        let worker_count = self.settings.workers.max(1);
+        let worker = SimulatedWorker {
+            budget: RetryBudget::new(&self.settings.retry, worker_count, self.now),
+            latency: PoolLatency::new(&pool.spec),
+            failing: FailingRequests::new(self.now),
+        };
+        let stream = self.clients.streams.len();
         let first_gap = arrival_gap(&offer, self.rng.f64());
         self.clients.streams.push(LoadStream {
             load: offer,
             ends_at: None,
-            budget,
-            budget_settled_at: settled_at,
-            latency,
-            failing: FailingRequests::new(self.now),
+            decayed_at: self.now,
+            workers: vec![worker; worker_count],
         });
         if let Some(first_gap) = first_gap {
             self.schedule_event(
@@ -144,17 +154,20 @@ impl Simulation {
 
     pub(super) fn on_request_arrival(&mut self, index: usize) {
         let (random, post) = (self.rng.f64(), self.rng.f64());
+        let worker = match self.settings.workers {
+            0 | 1 => 0,
+            workers => self.rng.usize(..workers),
+        };
         let (now, spec) = (self.now, self.settings.retry);
         let stream = &mut self.clients.streams[index];
         if stream.ends_at.is_some() {
             return;
         }
-        if now.saturating_duration_since(stream.budget_settled_at) >= retry::DECAY_INTERVAL {
-            stream.budget_settled_at = now;
-            stream.budget.decay(now);
-            stream.failing.remove_expired(now);
+        if now.saturating_duration_since(stream.decayed_at) >= retry::DECAY_INTERVAL {
+            stream.decayed_at = now;
+            stream.workers.iter_mut().for_each(|worker| worker.decay(now));
         }
-        stream.budget.deposit(&spec);
+        stream.workers[worker].budget.deposit(&spec);
         let is_idempotent = post >= stream.load.post_share;
         if let Some(gap) = arrival_gap(&stream.load, random) {
             self.schedule_event(
@@ -168,7 +181,7 @@ impl Simulation {
         let traits = RequestTraits { is_idempotent, body: BodyLength::Absent, is_upgrade: false };
         let plan = RequestPlan::new(traits, &spec);
         let content = self.draw_content(index, id);
-        self.send_request(id, SimulatedRequest::new(index, now, plan, content));
+        self.send_request(id, SimulatedRequest::new((index, worker), now, plan, content));
     }
 }
 
@@ -182,6 +195,26 @@ impl Simulation {
             }
             _ => RequestContent { key: RequestKey::from_value(id), fault: None },
         }
+    }
+}
+
+/// The latency baseline of each region with an endpoint that takes traffic.
+fn latency_baselines(pool: &PoolView) -> Vec<&LatencyBaseline> {
+    let mut baselines: Vec<&LatencyBaseline> = Vec::new();
+    for target in pool.primary.tiers.iter().flat_map(Tier::targets) {
+        let baseline = &**target.zone_stats.latency();
+        if !baselines.iter().any(|known| std::ptr::eq(*known, baseline)) {
+            baselines.push(baseline);
+        }
+    }
+    baselines
+}
+
+impl SimulatedWorker {
+    fn decay(&mut self, now: Instant) {
+        self.budget.decay(now);
+        self.failing.remove_expired(now);
+        self.latency.remove_expired(now);
     }
 }
 

@@ -11,8 +11,8 @@ use super::EndpointBehavior;
 #[derive(Debug)]
 pub(super) struct SimulatedHost {
     pub(super) behavior: EndpointBehavior,
-    /// The idle connections of each pool, by the endpoint's identity.
-    idle_pools: BTreeMap<EndpointId, IdlePool>,
+    /// The idle connections of each pool, by the endpoint's identity and the worker's index.
+    idle_pools: BTreeMap<(EndpointId, usize), IdlePool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +27,15 @@ impl SimulatedHost {
     }
 
     /// A connection becomes idle.
-    pub(super) fn check_in(&mut self, endpoint: EndpointId, limits: &PoolLimitSpec, now: Instant) {
+    pub(super) fn check_in(
+        &mut self,
+        owner: (EndpointId, usize),
+        limits: &PoolLimitSpec,
+        now: Instant,
+    ) {
         let until = now + limits.idle_timeout;
-        let pooled = self
-            .idle_pools
-            .entry(endpoint)
-            .or_insert(IdlePool { idle_count: 0, expires_at: until });
+        let pooled =
+            self.idle_pools.entry(owner).or_insert(IdlePool { idle_count: 0, expires_at: until });
         if pooled.expires_at < now {
             pooled.idle_count = 0;
         }
@@ -43,8 +46,8 @@ impl SimulatedHost {
     }
 
     /// Takes an idle connection if there is one.
-    pub(super) fn check_out(&mut self, endpoint: EndpointId, now: Instant) -> bool {
-        let Some(pooled) = self.idle_pools.get_mut(&endpoint) else { return false };
+    pub(super) fn check_out(&mut self, owner: (EndpointId, usize), now: Instant) -> bool {
+        let Some(pooled) = self.idle_pools.get_mut(&owner) else { return false };
         let is_available = pooled.idle_count > 0 && pooled.expires_at > now;
         pooled.idle_count -= usize::from(is_available);
         is_available
@@ -56,11 +59,13 @@ impl SimulatedHost {
             .idle_pools
             .iter()
             .filter(|(_, pooled)| pooled.idle_count > 0 && pooled.expires_at > now);
-        open.map(|(&endpoint, _)| endpoint).collect()
+        let mut endpoints: Vec<EndpointId> = open.map(|(&(endpoint, _), _)| endpoint).collect();
+        endpoints.dedup();
+        endpoints
     }
 
     /// Closes the endpoint's idle connections.
     pub(super) fn close_idle(&mut self, endpoint: EndpointId) {
-        self.idle_pools.remove(&endpoint);
+        self.idle_pools.retain(|&(owner, _), _| owner != endpoint);
     }
 }

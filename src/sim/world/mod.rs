@@ -1,7 +1,7 @@
 //! The simulated world: endpoints that fail and recover, a network with a round trip, clients, and
 //! the production director, driven as the control thread drives it.
 //!
-//! It simulates one worker. Of packets only losses are simulated, one for a whole exchange.
+//! Of packets only losses are simulated, one for a whole exchange.
 
 mod attempt_outcome;
 mod attempts;
@@ -66,6 +66,8 @@ pub struct SimulationSettings {
     pub retry: RetrySpec,
     /// The timeouts of every client's route.
     pub timeouts: RouteTimeouts,
+    /// Worker threads: each has its own connections and its own part of the retry budget.
+    pub workers: usize,
 }
 
 impl Default for SimulationSettings {
@@ -81,6 +83,7 @@ impl Default for SimulationSettings {
             time_granularity: Duration::from_nanos(1),
             retry: RetrySpec::default(),
             timeouts: RouteTimeouts::default(),
+            workers: 1,
         }
     }
 }

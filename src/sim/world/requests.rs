@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -19,6 +19,7 @@ use crate::logic::request::retry::{BudgetShare, InFlightPolicy, RequestExposure}
 use crate::logic::request::total_deadline::TotalDeadline;
 
 use super::behavior::SimulatedReply;
+use super::clients::SimulatedWorker;
 use super::{ScheduledEvent, Simulation};
 
 /// A request whose client waits.
@@ -26,6 +27,8 @@ use super::{ScheduledEvent, Simulation};
 pub(super) struct SimulatedRequest {
     /// The index of its load stream.
     pub(super) stream: usize,
+    /// The index of the worker that serves it.
+    pub(super) worker: usize,
     pub(super) arrived: Instant,
     pub(super) plan: RequestPlan,
     /// The first endpoint that failed it: the incident that it belongs to.
@@ -42,13 +45,14 @@ pub(super) struct SimulatedRequest {
 
 impl SimulatedRequest {
     pub(super) fn new(
-        stream: usize,
+        (stream, worker): (usize, usize),
         arrived: Instant,
         plan: RequestPlan,
         content: RequestContent,
     ) -> Self {
         Self {
             stream,
+            worker,
             arrived,
             plan,
             first_failed_stats: None,
@@ -73,15 +77,13 @@ impl SimulatedRequest {
         self.attempts.len() < count
     }
 
-    /// The response of the attempt in `winner` goes to the client: a stalled original is observed
-    /// further unless it is known to be slow, and a hedge is withdrawn. Returns the failure of an
-    /// original that its hedge has shown to be the endpoint's.
-    pub(super) fn end_race(&mut self, winner: AttemptRole) -> Option<FailedAttempt> {
+    /// A response goes to the client, and the race is over. If it has shown the endpoint of a
+    /// stalled original to be slow, the original is observed further unless that is known already,
+    /// and its failure is returned. A hedge is withdrawn.
+    pub(super) fn end_race(&mut self, is_original_slow: bool) -> Option<FailedAttempt> {
         let mut deferred = None;
         let is_original = |one: &&mut SimulatedAttempt| one.role == AttemptRole::Original;
-        if winner == AttemptRole::Hedge
-            && let Some(original) = self.attempts.iter_mut().find(is_original)
-        {
+        if is_original_slow && let Some(original) = self.attempts.iter_mut().find(is_original) {
             let stats = &original.target.stats;
             self.first_failed_stats.get_or_insert_with(|| Arc::clone(stats));
             deferred = original.deferred.take();
@@ -92,6 +94,11 @@ impl SimulatedRequest {
         }
         self.withdraw_attempts();
         deferred
+    }
+
+    /// The attempt that started beside a stalled one, if it is under way.
+    pub(super) fn hedge(&self) -> Option<&SimulatedAttempt> {
+        self.attempts.iter().find(|attempt| attempt.role == AttemptRole::Hedge)
     }
 
     pub(super) fn attempt_count(&self) -> usize {
@@ -283,16 +290,25 @@ impl Simulation {
         resend: Resend,
     ) -> Option<(Target, bool)> {
         let (key, now) = (request.content.key, self.now);
-        let stream = &self.clients.streams[request.stream];
-        let share = match stream.failing.fails_everywhere(key, now) {
+        let worker = self.worker(request);
+        let share = match worker.failing.fails_everywhere(key, now) {
             true => BudgetShare::Half,
             false => BudgetShare::Whole,
         };
-        if !stream.budget.can_grant(resend, share) {
+        if !worker.budget.can_grant(resend, share) {
             return None;
         }
         let next = self.pick_target(request)?;
-        self.clients.streams[request.stream].budget.try_grant(resend, share).then_some(next)
+        self.worker_mut(request).budget.try_grant(resend, share).then_some(next)
+    }
+
+    /// The worker that serves the request.
+    pub(super) fn worker(&self, request: &SimulatedRequest) -> &SimulatedWorker {
+        &self.clients.streams[request.stream].workers[request.worker]
+    }
+
+    pub(super) fn worker_mut(&mut self, request: &SimulatedRequest) -> &mut SimulatedWorker {
+        &mut self.clients.streams[request.stream].workers[request.worker]
     }
 
     pub(super) fn start_attempt_at(
@@ -317,7 +333,8 @@ impl Simulation {
         let wait_limit = request.plan.wait_limit(is_trial);
         let key = AttemptKey { request: id, plan_version: request.next_version() };
         let now = self.now;
-        let is_pooled = self.host_mut(target.address).check_out(target.id, now);
+        let idle_key = (target.id, request.worker);
+        let is_pooled = self.host_mut(target.address).check_out(idle_key, now);
         let (stage, step) = if is_pooled {
             (AttemptStage::InTransit { sent_at: now }, RequestStep::RequestReceived(key))
         } else {
@@ -341,8 +358,15 @@ impl Simulation {
     }
 
     pub(super) fn retry_safety(&self, request: &SimulatedRequest) -> RetrySafety {
-        let latency = &self.clients.streams[request.stream].latency;
-        request.plan.retry_safety(self.elapsed_us(self.now), || latency.nonrepeatable_bound())
+        let pools = &self.snapshot.pools;
+        let pool = &self.clients.streams[request.stream].load.pool;
+        let view = pools.iter().find(|view| view.spec.name == *pool);
+        request.plan.retry_safety(self.elapsed_us(self.now), || {
+            let baseline = view.and_then(|view| view.first_latency_baseline());
+            let latency = &self.worker(request).latency;
+            let bounds = baseline.map(|one| latency.bounds(one, request.content.key, self.now));
+            bounds.map_or(Duration::ZERO, |bounds| bounds.nonrepeatable)
+        })
     }
 
     /// The next endpoint of a request, and whether it is on trial.
@@ -357,8 +381,11 @@ impl Simulation {
             let other = view.pick_alternative(&mut self.rng, excluded, retry_safety);
             return other.cloned().map(|target| (target, false));
         }
-        let failing = &self.clients.streams[request.stream].failing;
-        let comparison = failing.place_to_avoid(request.content.key, self.now).and_then(|place| {
+        let SimulatedWorker { failing, latency, .. } = self.worker(request);
+        let key = request.content.key;
+        let slow_at = || latency.place_to_avoid(key, self.now);
+        let avoided = failing.place_to_avoid(key, self.now).or_else(slow_at);
+        let comparison = avoided.and_then(|place| {
             let mut excluded = ExcludedTargets::default();
             excluded.exclude(place.endpoint, place.zone);
             view.pick_alternative(&mut self.rng, &excluded, retry_safety)

@@ -35,8 +35,8 @@ impl Simulation {
     pub(super) fn record_attempt_failure(&mut self, key: AttemptKey, failure: Failure) {
         let Some(request) = self.clients.requests.get(&key.request) else { return };
         let Some(attempt) = self.attempt(key) else { return };
-        let (stream, content, has_other) =
-            (request.stream, request.content, request.attempt_count() > 1);
+        let has_other = request.attempt_count() > 1;
+        let (owner, request_key) = ((request.stream, request.worker), request.content.key);
         let reached = RequestExposure::MaybeSent;
         let effect = attempt.recorder.on_failure(failure, reached, &attempt.target.stats);
         let failed = attempt.failed_attempt(failure);
@@ -47,7 +47,7 @@ impl Simulation {
             return;
         }
         if !has_other {
-            self.settle_failed(stream, content.key, &[failed]);
+            self.settle_failures(owner, request_key, &[failed]);
         } else if let Some(attempt) = self.attempt_mut(key) {
             attempt.deferred = Some(failed);
         }
@@ -62,7 +62,7 @@ impl Simulation {
     ) {
         let (key, now) = (request.content.key, self.now);
         let failed = std::mem::take(&mut request.failed);
-        let failing = &mut self.clients.streams[request.stream].failing;
+        let failing = &mut self.worker_mut(request).failing;
         if !failed.is_empty() {
             let _ = failing.on_rescue(key, failed.len(), place, now);
         } else if is_good && !failing.is_empty() {
@@ -72,25 +72,34 @@ impl Simulation {
     }
 
     /// No endpoint has answered the request well.
-    pub(super) fn settle_failed(
+    pub(super) fn settle_failed(&mut self, request: &SimulatedRequest, failed: &[FailedAttempt]) {
+        if !failed.is_empty() {
+            let owner = (request.stream, request.worker);
+            self.settle_failures(owner, request.content.key, failed);
+        }
+    }
+
+    fn settle_failures(
         &mut self,
-        stream: usize,
+        (stream, worker): (usize, usize),
         key: RequestKey,
         failed: &[FailedAttempt],
     ) {
-        if failed.is_empty() {
-            return;
-        }
         let now = self.now;
-        let pool = &self.clients.streams[stream].load.pool;
-        let view = self.snapshot.pools.iter().find(|view| view.spec.name == *pool);
-        let scope = view.map_or(ComparisonScope::None, |view| view.comparison_scope());
+        let scope = self.comparison_scope(stream);
         let places: Vec<AttemptPlace> = failed.iter().map(FailedAttempt::place).collect();
-        let failing = &mut self.clients.streams[stream].failing;
+        let failing = &mut self.clients.streams[stream].workers[worker].failing;
         match failing.on_failure(key, &places, scope, now) {
             Attribution::Endpoint => failed.iter().for_each(|failed| self.count(failed)),
             Attribution::Request | Attribution::Unknown => {}
         }
+    }
+
+    /// Where the requests of a load could be sent.
+    pub(super) fn comparison_scope(&self, stream: usize) -> ComparisonScope {
+        let pool = &self.clients.streams[stream].load.pool;
+        let view = self.snapshot.pools.iter().find(|view| view.spec.name == *pool);
+        view.map_or(ComparisonScope::None, |view| view.comparison_scope())
     }
 
     /// Counts a failure against its endpoint.
@@ -111,7 +120,7 @@ impl Simulation {
     }
 
     pub(super) fn fails_everywhere(&self, request: &SimulatedRequest) -> bool {
-        let failing = &self.clients.streams[request.stream].failing;
+        let failing = &self.worker(request).failing;
         failing.fails_everywhere(request.content.key, self.now)
     }
 }

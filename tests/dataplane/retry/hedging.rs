@@ -98,6 +98,53 @@ fn hedges_use_the_retry_budget() {
     assert_eq!(fixture.gapless.metric("gapless_hedges_total{pool=\"web\"}"), 0.0);
 }
 
+#[test]
+fn hedges_have_a_share_of_the_budget() {
+    let retry = "retry = { budget_percent = 100, budget_floor = 0, hedge_percent = 0 }";
+    let fixture = stall_fixture(1, retry);
+    fixture.set_near(&slow_mode());
+    assert_eq!(fixture.request("GET", b"").0.text(), "near0");
+    assert_eq!(fixture.gapless.metric("gapless_hedges_total{pool=\"web\"}"), 0.0);
+}
+
+/// Before it had 64 responses, the stall bound was the timeout of probes: 5 s here.
+#[test]
+fn first_request_after_a_start_is_hedged_by_the_probes_latency() {
+    let pool = "detect = { interval = \"30s\", timeout = \"5s\", down_interval = \"30s\", \
+                down_after = 1000 }";
+    let fixture = RetryFixture::with_config(1, 1, ConfigBuilder::new().pool(pool));
+    fixture.set_near(&ResponseMode::Slow(Duration::from_secs(3)));
+    let (answer, id) = fixture.request("GET", b"");
+    assert_eq!((answer.status, answer.text()), (200, "far0".to_owned()));
+    assert_eq!(fixture.attempt_counts(&id), (1, 1));
+}
+
+#[test]
+fn url_that_is_slow_everywhere_is_hedged_once() {
+    let fixture = stall_fixture(1, "");
+    fixture.set_near(&slow_mode());
+    fixture.far[0].set_mode(slow_mode());
+    for hedges in [1, 0, 0, 0] {
+        let (answer, id) = fixture.request("GET", b"");
+        assert_eq!((answer.status, answer.text()), (200, "near0".to_owned()));
+        assert_eq!(fixture.attempt_counts(&id), (1, hedges));
+    }
+}
+
+#[test]
+fn slow_zone_does_not_raise_the_stall_bound() {
+    let retry = "retry = { budget_floor = 100, hedge_percent = 100 }";
+    let fixture = stall_fixture(1, retry);
+    fixture.set_near(&slow_mode());
+    for _ in 0..80 {
+        let (answer, _) = fixture.request("GET", b"");
+        assert_eq!((answer.status, answer.text()), (200, "far0".to_owned()));
+    }
+    let hedges = fixture.gapless.metric("gapless_hedges_total{pool=\"web\"}");
+    let to_near = fixture.near[0].requests().len() as f64;
+    assert_eq!(hedges, to_near, "every request to the slow zone has a hedge");
+}
+
 /// A listener with a full backlog: the kernel drops every SYN, as a firewall does.
 struct UnacceptingListener {
     address: SocketAddr,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::app::dataplane::worker::{PoolLocal, Worker};
+use crate::app::dataplane::worker::Worker;
 use crate::logic::request::response_timeout::{ResponseTimeout, WaitLimit};
 use crate::net::upstream::{Checkout, ClientBodyError, Exchange, ReadyConnection, RequestBody};
 
@@ -35,7 +35,6 @@ pub(super) struct AttemptStart {
 /// Connects (or reuses a connection) within the connect timeout, sends, and waits for the head.
 pub(super) async fn attempt(
     worker: &Worker,
-    local: &PoolLocal,
     upstream: &UpstreamRequest<'_>,
     outgoing: &mut RequestBody,
     guard: &AttemptGuard,
@@ -66,7 +65,8 @@ pub(super) async fn attempt(
         }
     };
     let exchange = begin_exchange(worker, upstream, guard, transport)?;
-    let mut response_timeout = ResponseTimeout::new(upstream.attempt_timeouts(local), ready_at);
+    let mut response_timeout =
+        ResponseTimeout::new(upstream.attempt_timeouts(guard, ready_at), ready_at);
     if exchange.is_sent() {
         response_timeout.on_request_sent(ready_at);
     }
@@ -74,9 +74,7 @@ pub(super) async fn attempt(
     let mut pending =
         PendingResponse { exchange, abort_epoch, response_timeout, is_repeatable, fault };
     match pending.wait_for_head(Some(upstream), outgoing, guard, wait_limit).await? {
-        Some(head) => {
-            Ok(AttemptProgress::ResponseStarted(pending.into_started(head, local, guard)))
-        }
+        Some(head) => Ok(AttemptProgress::ResponseStarted(pending.into_started(head, guard))),
         None => Ok(AttemptProgress::Stalled(Box::new(pending))),
     }
 }

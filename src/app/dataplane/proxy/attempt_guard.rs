@@ -10,11 +10,13 @@ use crate::app::dataplane::proxy::SpanId;
 use crate::app::dataplane::request_metrics::RoutePoolMetrics;
 use crate::app::dataplane::worker::{PoolLocal, TimerQueue, Worker};
 use crate::logic::health::attempt_recorder::AttemptRecorder;
+use crate::logic::health::latency_baseline::LatencyBounds;
 use crate::logic::incident::client_failure::{ClientFailure, ClientFailureKind};
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::attribution::{AttemptPlace, ComparisonScope, RequestKey};
 use crate::logic::request::breaker::{LimitPermit, PoolRequestPermit};
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
+use crate::logic::request::pool_latency::LatencySample;
 use crate::logic::request::retry::RequestExposure;
 use crate::net::upstream::{ConnectionPool, ResponseBodyError};
 
@@ -32,6 +34,8 @@ pub struct AttemptGuard {
     origin: AttemptOrigin,
     /// A failure that counts once it is known whether the endpoint or the request is at fault.
     deferred: Cell<Option<Failure>>,
+    /// Another attempt of the request is under way, or was until this one was answered.
+    is_racing: Cell<bool>,
     /// What the result of the request's other attempts has shown of this one.
     comparison: Cell<Comparison>,
     /// The failure of the endpoint is counted as visible to the client.
@@ -113,6 +117,7 @@ impl AttemptGuard {
             recorder: AttemptRecorder::default(),
             origin: terms.origin,
             deferred: Cell::default(),
+            is_racing: Cell::new(false),
             comparison: Cell::new(Comparison::None),
             has_client_failure: Cell::new(false),
             record: None,
@@ -163,12 +168,20 @@ impl AttemptGuard {
     }
 
     /// Records a failure of the endpoint as evidence. Only the first of an attempt counts. After
-    /// the request was sent, it counts when it is known whether the request is at fault.
+    /// the request was sent, it counts when it is known whether the request is at fault. Slowness
+    /// while this process is late does not count.
     pub fn record_failure(&self, failure: Failure, exposure: RequestExposure) {
         if let Some(record) = &self.record {
             record.set_failed(failure, self.began.elapsed());
         }
         self.is_latency_pending.set(false);
+        if failure.reason == FailureReason::Slow && self.worker.is_late() {
+            if !self.recorder.is_recorded() {
+                self.recorder.discard();
+                self.origin.local.meter.record_unattributed(1);
+            }
+            return;
+        }
         let stats = &self.connections.target.stats;
         let effect = self.recorder.on_failure(failure, exposure, stats);
         if effect.is_deferred {
@@ -204,7 +217,54 @@ impl AttemptGuard {
 
     /// A hedge starts beside this attempt: it shows whether the silence is the endpoint's fault.
     pub fn on_hedge_started(&self) {
+        self.is_racing.set(true);
         self.comparison.set(Comparison::Pending);
+    }
+
+    /// This attempt is a hedge.
+    pub fn set_hedge(&self) {
+        self.is_racing.set(true);
+    }
+
+    /// The bounds on the wait for the response, as of `now`.
+    pub fn latency_bounds(&self, now: Instant) -> LatencyBounds {
+        let AttemptOrigin { local, key, .. } = &self.origin;
+        let baseline = self.connections.target.zone_stats.latency();
+        local.latency.borrow().bounds(baseline, *key, now)
+    }
+
+    /// Records how long the response head was waited for.
+    pub fn record_wait(&self, waited: Duration, now: Instant) {
+        let sample = self.latency_sample(waited, now);
+        self.origin.local.latency.borrow_mut().on_response(&sample, self.is_racing.get());
+    }
+
+    /// This attempt was answered before its hedge, which had waited for `hedge_waited`.
+    pub fn on_original_won(&self, waited: Duration, hedge_waited: Duration) {
+        let sample = self.latency_sample(waited, Instant::now());
+        self.origin.local.latency.borrow_mut().on_original_won(&sample, hedge_waited);
+        // The hedge was silent as well: that the response was late is no evidence.
+        self.deferred.set(None);
+    }
+
+    /// This attempt, a hedge, was answered before the original after `waited`. Returns whether that
+    /// shows the other endpoint to be slow.
+    pub fn on_won_as_hedge(&self, waited: Duration) -> bool {
+        let sample = self.latency_sample(waited, Instant::now());
+        self.origin.local.latency.borrow_mut().on_hedge_won(&sample)
+    }
+
+    fn latency_sample(&self, waited: Duration, now: Instant) -> LatencySample<'_> {
+        let AttemptOrigin { key, scope, .. } = self.origin;
+        LatencySample {
+            baseline: self.connections.target.zone_stats.latency(),
+            key,
+            place: self.place(),
+            scope,
+            waited,
+            now,
+            now_us: self.worker.shared.micros(now),
+        }
     }
 
     /// The hedge has answered the request well.

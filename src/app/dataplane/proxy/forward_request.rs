@@ -127,8 +127,7 @@ async fn run_attempts(
         let Selection { mut guard, mut zone, source } = selection;
         retry_loop.plan.start_attempt();
         let start = retry_loop.attempt_start(&view, &guard, source);
-        let local = view.pool(route).1;
-        let progress = attempt(retry_loop.worker, local, upstream, outgoing, &guard, start).await;
+        let progress = attempt(retry_loop.worker, upstream, outgoing, &guard, start).await;
         let result = match progress {
             Ok(AttemptProgress::ResponseStarted(started)) => Ok(started),
             Ok(AttemptProgress::Stalled(pending)) => {

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
+use crate::app::dataplane::worker::{Worker, WorkerView};
 use crate::logic::request::request_plan::{AttemptEvent, Decision};
 use crate::logic::request::response_timeout::WaitLimit;
 use crate::logic::request::retry::RequestExposure;
@@ -52,15 +52,12 @@ pub(super) async fn hedge(
     let StalledAttempt { guard, zone, mut pending } = stalled;
     let Some((view, selection)) = select_hedge_endpoint(retry_loop, &view, &guard, zone) else {
         let head = wait_until_head(&mut pending, upstream, &guard).await;
-        let result =
-            head.map(|head| pending.into_started(head, view.pool(retry_loop.route).1, &guard));
+        let result = head.map(|head| pending.into_started(head, &guard));
         return HedgeOutcome { view, guard, zone, result };
     };
     let Selection { guard: hedge_guard, zone: hedge_zone, source } = selection;
     let start = retry_loop.attempt_start(&view, &hedge_guard, source);
-    let local = Rc::clone(view.pool(retry_loop.route).1);
-    let mut hedge_attempt =
-        Box::pin(run_attempt(retry_loop.worker, &local, upstream, &hedge_guard, start));
+    let mut hedge_attempt = Box::pin(run_attempt(retry_loop.worker, upstream, &hedge_guard, start));
     let winner = tokio::select! {
         biased;
         head = wait_until_head(&mut pending, upstream, &guard) => FirstFinished::Original(head),
@@ -68,11 +65,11 @@ pub(super) async fn hedge(
     };
     match winner {
         FirstFinished::Original(head) => {
-            let result = head.map(|head| pending.into_started(head, &local, &guard));
+            let waited = pending.waited();
+            let result = head.map(|head| pending.into_started(head, &guard));
             if wins_race(retry_loop, &ReportedAttempt { guard: &guard, zone }, &result) {
                 drop(hedge_attempt);
-                // The hedge was silent as well: that the answer was late is no evidence.
-                let _ = guard.take_failed_attempt();
+                guard.on_original_won(waited, hedge_guard.began().elapsed());
                 return HedgeOutcome { view, guard, zone, result };
             }
             discard_loser(retry_loop, result, upstream, &guard);
@@ -84,14 +81,18 @@ pub(super) async fn hedge(
             drop(hedge_attempt);
             let reported = ReportedAttempt { guard: &hedge_guard, zone: hedge_zone };
             if wins_race(retry_loop, &reported, &result) {
-                retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
-                guard.on_hedge_won();
-                pending.observe_in_background(guard);
+                if hedge_guard.on_won_as_hedge(hedge_guard.began().elapsed()) {
+                    retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
+                    guard.on_hedge_won();
+                    pending.observe_in_background(guard);
+                } else {
+                    let _ = guard.take_failed_attempt();
+                }
                 return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
             }
             discard_loser(retry_loop, result, upstream, &hedge_guard);
             let head = wait_until_head(&mut pending, upstream, &guard).await;
-            let result = head.map(|head| pending.into_started(head, &local, &guard));
+            let result = head.map(|head| pending.into_started(head, &guard));
             HedgeOutcome { view, guard, zone, result }
         }
     }
@@ -114,6 +115,7 @@ fn select_hedge_endpoint(
     let (view, selection) = retry_loop.select_next(view, resend)?;
     retry_loop.plan.start_hedge();
     guard.on_hedge_started();
+    selection.guard.set_hedge();
     view.pool(retry_loop.route).1.meter.record_hedge();
     Some((view, selection))
 }
@@ -156,16 +158,15 @@ fn discard_loser(
 /// Makes an attempt without a stall bound.
 async fn run_attempt(
     worker: &Worker,
-    local: &PoolLocal,
     upstream: &UpstreamRequest<'_>,
     guard: &AttemptGuard,
     start: AttemptStart,
 ) -> Result<StartedResponse, AttemptError> {
-    match attempt(worker, local, upstream, &mut RequestBody::empty(), guard, start).await? {
+    match attempt(worker, upstream, &mut RequestBody::empty(), guard, start).await? {
         AttemptProgress::ResponseStarted(started) => Ok(started),
         AttemptProgress::Stalled(mut pending) => {
             let head = wait_until_head(&mut pending, upstream, guard).await?;
-            Ok(pending.into_started(head, local, guard))
+            Ok(pending.into_started(head, guard))
         }
     }
 }

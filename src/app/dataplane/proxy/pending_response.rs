@@ -2,11 +2,10 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Version;
 
-use crate::app::dataplane::worker::PoolLocal;
 use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::request::response_timeout::{ResponseTimeout, TimerEvent, WaitLimit, WaitStep};
 use crate::logic::request::retry::RequestExposure;
@@ -105,18 +104,18 @@ impl PendingResponse {
         });
     }
 
+    /// How long the response head has been waited for.
+    pub(super) fn waited(&self) -> Duration {
+        self.response_timeout.waiting_since().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Records the latency and the evidence of a head that has arrived.
-    pub(super) fn into_started(
-        self,
-        head: ResponseHead,
-        local: &PoolLocal,
-        guard: &AttemptGuard,
-    ) -> StartedResponse {
+    pub(super) fn into_started(self, head: ResponseHead, guard: &AttemptGuard) -> StartedResponse {
         let Self { exchange, abort_epoch, response_timeout, .. } = self;
         let now = Instant::now();
         // The time that a client takes to send its body says nothing about the endpoint.
         if let Some(since) = response_timeout.waiting_since() {
-            local.latency.borrow_mut().record(now.saturating_duration_since(since));
+            guard.record_wait(now.saturating_duration_since(since), now);
         }
         guard.on_head(head.status.as_u16(), now);
         StartedResponse { head, exchange, abort_epoch }

@@ -2,13 +2,15 @@
 //! [`RequestPlan`]: chooses endpoints, pays from the retry budget, and counts.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Request;
 
 use crate::app::dataplane::worker::{PoolLocal, Worker, WorkerView};
+use crate::logic::health::latency_baseline::LatencyBounds;
 use crate::logic::model::outcome::FailureReason;
 use crate::logic::model::pick_request::{ExcludedTargets, RetrySafety};
+use crate::logic::model::snapshot::PoolView;
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::attribution::{AttemptPlace, RequestKey};
 use crate::logic::request::breaker::PoolRequestPermit;
@@ -178,7 +180,7 @@ impl RetryLoop<'_> {
             self.pool_permit = Some(PoolRequestPermit::acquire_unlimited(&pool.stats));
         }
         let now_us = self.worker.shared.micros(self.began);
-        let retry_safety = self.retry_safety(local, now_us);
+        let retry_safety = self.retry_safety(pool, local, self.began);
         let request = AffinityRequest { retry_safety, now_us };
         let affinity_target = self.affinity.as_ref().and_then(|pin| pin.target(pool, request));
         let selector = EndpointSelector {
@@ -211,15 +213,16 @@ impl RetryLoop<'_> {
         Ok(selector.select_first()?)
     }
 
-    /// An endpoint outside the zone where a request like this one has failed, if this one decides
-    /// whether that was the endpoint's fault.
+    /// An endpoint outside the zone where a request like this one has failed or was slow, if this
+    /// one decides whether that was the endpoint's fault.
     fn select_comparison(&self, selector: &EndpointSelector<'_>) -> Option<Selection> {
-        let failing = selector.local.failing.borrow();
-        if failing.is_empty() {
-            return None;
-        }
-        let AttemptPlace { endpoint, zone } = failing.place_to_avoid(self.key, self.began)?;
+        let local = selector.local;
+        let failing = local.failing.borrow();
+        let failed_at =
+            if failing.is_empty() { None } else { failing.place_to_avoid(self.key, self.began) };
         drop(failing);
+        let slow_at = || local.latency.borrow().place_to_avoid(self.key, self.began);
+        let AttemptPlace { endpoint, zone } = failed_at.or_else(slow_at)?;
         let mut excluded = ExcludedTargets::default();
         excluded.exclude(endpoint, zone);
         selector.select_other(&excluded).ok()
@@ -246,8 +249,12 @@ impl RetryLoop<'_> {
         }
     }
 
-    fn retry_safety(&self, local: &PoolLocal, now_us: u64) -> RetrySafety {
-        self.plan.retry_safety(now_us, || local.latency.borrow().nonrepeatable_bound())
+    fn retry_safety(&self, pool: &PoolView, local: &PoolLocal, now: Instant) -> RetrySafety {
+        self.plan.retry_safety(self.worker.shared.micros(now), || {
+            let baseline = pool.first_latency_baseline();
+            let bounds = baseline.map(|one| local.latency.borrow().bounds(one, self.key, now));
+            bounds.map_or(Duration::ZERO, |bounds| bounds.nonrepeatable)
+        })
     }
 
     /// The bounds of the attempt that the plan has just counted.
@@ -273,13 +280,11 @@ impl RetryLoop<'_> {
             return ConnectTimeout { timeout, reason: FailureReason::Timeout };
         }
         let (pool, local) = view.pool(self.route);
-        let latency = local.latency.borrow();
-        let bounds =
-            ConnectBounds { stall: latency.stall_bound(), slow: latency.slow_bound(), timeout };
+        let LatencyBounds { stall, slow, .. } = guard.latency_bounds(guard.began());
+        let bounds = ConnectBounds { stall, slow, timeout };
         let spec = &self.route.spec.retry;
         self.plan.connect_timeout(guard.is_trial(), bounds, spec, |excluded| {
-            let now_us = self.worker.shared.micros(guard.began());
-            let retry_safety = self.retry_safety(local, now_us);
+            let retry_safety = self.retry_safety(pool, local, guard.began());
             pool.has_alternative(guard.connections().target.id, excluded, retry_safety)
         })
     }
@@ -371,12 +376,12 @@ impl RetryLoop<'_> {
             pool,
             local,
             key: self.key,
-            retry_safety: self.retry_safety(local, self.worker.shared.micros(now)),
+            retry_safety: self.retry_safety(pool, local, now),
             steering_variant: self.steering_variant,
             hash_key: self.hash_key,
             affinity_target: None,
             began: now,
-            is_resend: resend.is_budgeted,
+            is_resend: resend.payment.is_some(),
             can_wait: resend.can_queue,
             record: self.downstream.record,
             view: &view,

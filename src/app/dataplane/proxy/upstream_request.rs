@@ -1,12 +1,15 @@
 //! The request as it is sent to endpoints: the same at every attempt.
 
+use std::time::Instant;
+
 use http::{Request, Version};
 
-use crate::app::dataplane::worker::PoolLocal;
+use crate::logic::health::latency_baseline::LatencyBounds;
 use crate::logic::request::response_timeout::AttemptTimeouts;
 use crate::logic::routing::{HeaderMutations, RouteTimeouts};
 use crate::net::trailers;
 
+use super::attempt_guard::AttemptGuard;
 use super::downstream::Downstream;
 use super::interim_responses::InterimResponses;
 use super::validation::ValidatedRequest;
@@ -40,9 +43,9 @@ impl UpstreamRequest<'_> {
         self.is_h2() || trailers::has_te_trailers(self.request.headers())
     }
 
-    pub(super) fn attempt_timeouts(&self, local: &PoolLocal) -> AttemptTimeouts {
-        let latency = local.latency.borrow();
-        let (stall, slow) = (latency.stall_bound(), latency.slow_bound());
+    /// The timeouts of the attempt of `guard`, which begins at `now`.
+    pub(super) fn attempt_timeouts(&self, guard: &AttemptGuard, now: Instant) -> AttemptTimeouts {
+        let LatencyBounds { stall, slow, .. } = guard.latency_bounds(now);
         let RouteTimeouts { response, idle, .. } = self.timeouts;
         AttemptTimeouts { stall, slow, response, idle, body_rate: self.body_rate }
     }

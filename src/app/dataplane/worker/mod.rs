@@ -86,6 +86,9 @@ impl Worker {
                     Some(WorkerCommand::AbortEndpoint(abort)) => self.abort_endpoint(abort),
                     Some(WorkerCommand::EndpointDrained { endpoint, is_over }) => self.drain_endpoint(endpoint, is_over),
                     Some(WorkerCommand::EndFaultInjection(end)) => self.end_fault_injection(end),
+                    Some(WorkerCommand::StartFaultInjection(start)) => {
+                        self.start_fault_injection(start);
+                    }
                     Some(WorkerCommand::StopAccepting) => break self.stop_accepting(),
                     Some(WorkerCommand::Drain) | None => break self.drain(),
                 },

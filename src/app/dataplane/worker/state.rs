@@ -15,7 +15,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::dataplane::access::AccessRecordSink;
 use crate::app::dataplane::proxy::{IdGenerator, LocalReplyReason, MirrorLimiter};
-use crate::app::dataplane::shared::{EndpointAbort, FaultInjectionEnd, InstanceShared};
+use crate::app::dataplane::shared::{
+    EndpointAbort, FaultInjectionEnd, FaultInjectionStart, InstanceShared,
+};
+use crate::app::runtime::scheduling_delay::ThreadDelay;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::snapshot::{PoolView, Target};
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
@@ -40,6 +43,8 @@ pub struct Worker {
     pub mirror_limiter: Rc<MirrorLimiter>,
     /// Timers of waiting requests.
     pub timers: TimerQueue,
+    /// How long this thread waits for a processor.
+    scheduling_delay: ThreadDelay,
     views: RefCell<WorkerViews>,
     endpoint_pools: RefCell<TaggedPools>,
     rng: RefCell<Rng>,
@@ -83,6 +88,7 @@ impl Worker {
             record_sink: Rc::new(record_sink),
             mirror_limiter: Rc::default(),
             timers: TimerQueue::default(),
+            scheduling_delay: ThreadDelay::default(),
             id_generator,
             rate_limited_counts: RefCell::default(),
             shared,
@@ -147,6 +153,11 @@ impl Worker {
         }
     }
 
+    /// Starts an injection in the connections that exist.
+    pub(super) fn start_fault_injection(&self, start: FaultInjectionStart) {
+        self.endpoint_pools.borrow().start_fault_injection(start);
+    }
+
     /// Runs `f` with this worker's random number generator.
     pub fn with_rng<T>(&self, f: impl FnOnce(&mut Rng) -> T) -> T {
         f(&mut self.rng.borrow_mut())
@@ -191,10 +202,17 @@ impl Worker {
         }
     }
 
+    /// Whether this thread has waited for a processor so long that its latencies say nothing of
+    /// endpoints.
+    pub fn is_late(&self) -> bool {
+        self.scheduling_delay.is_late(Instant::now())
+    }
+
     /// Closes connections that were idle for too long and pools of removed endpoints; decays retry
     /// budgets.
     pub(super) fn housekeep(&self) {
         let now = Instant::now();
+        self.scheduling_delay.sample(now);
         let view = self.view();
         let is_under_pressure = self.shared.pressure.level() >= MemoryPressureLevel::Shrink;
         if is_under_pressure {

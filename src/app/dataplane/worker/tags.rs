@@ -12,7 +12,8 @@ use fastrand::Rng;
 use http::HeaderMap;
 
 use crate::app::dataplane::shared::{
-    EndpointAbort, FaultInjectionEnd, InstanceShared, Publication, WorkerEvidence, WorkerReport,
+    EndpointAbort, FaultInjectionEnd, FaultInjectionStart, InstanceShared, Publication,
+    WorkerEvidence, WorkerReport,
 };
 use crate::logic::drill::{DrillId, DrillView, ShareSampler};
 use crate::logic::model::snapshot::{PoolView, Target};
@@ -194,6 +195,19 @@ impl TaggedPools {
             connections.abort_waiting(waiting.should_abort(false));
         }
         waiting.should_abort(true)
+    }
+
+    /// Starts the fault injection of a drill. Where its targets close their idle connections, that
+    /// is reported.
+    pub(super) fn start_fault_injection(&self, start: FaultInjectionStart) {
+        let Some(pools) = self.get(Some(start.drill)) else { return };
+        if !start.closes_idle_connections {
+            return;
+        }
+        let is_target = |connections: &&Rc<ConnectionPool>| {
+            connections.fault_injection.as_ref().is_some_and(|injection| injection.is_target)
+        };
+        pools.iter().filter(is_target).for_each(|connections| connections.close_idle_by_endpoint());
     }
 
     /// Ends the fault injection of a drill. Requests that wait for an injected response are

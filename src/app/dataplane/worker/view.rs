@@ -11,10 +11,10 @@ use crate::app::dataplane::http_policy::HttpPolicy;
 use crate::app::dataplane::request_metrics::{PoolMetrics, RoutePoolMetrics};
 use crate::app::dataplane::shared::InstanceShared;
 use crate::logic::drill::{DrillId, DrillView};
-use crate::logic::health::evidence::LatencyWindow;
 use crate::logic::model::snapshot::{PoolView, Snapshot};
 use crate::logic::model::topology::PoolSpec;
 use crate::logic::request::attribution::FailingRequests;
+use crate::logic::request::pool_latency::PoolLatency;
 use crate::logic::request::retry::RetryBudget;
 use crate::logic::routing::{PoolRoute, RetrySpec};
 use crate::logic::steering::affinity::SessionAffinity;
@@ -33,8 +33,8 @@ pub struct WorkerView {
 /// One worker's state for one pool; it outlives snapshots.
 #[derive(Debug)]
 pub struct PoolLocal {
-    /// Latencies that this worker has measured.
-    pub latency: RefCell<LatencyWindow>,
+    /// Bounds by latency, and the requests that are slow.
+    pub latency: RefCell<PoolLatency>,
     /// Counters that only this worker writes.
     pub meter: Arc<PoolMetrics>,
     /// This worker's share of the pool's retries.
@@ -62,7 +62,7 @@ impl WorkerView {
                 return Rc::new(PoolLocal::new(pool, &first_retry_spec(&snapshot, index), shared));
             };
             existing.update_keyring(pool, shared);
-            existing.latency.borrow_mut().configure(pool.spec.detect.timeout, pool.spec.stall);
+            existing.latency.borrow_mut().configure(&pool.spec);
             let retry = first_retry_spec(&snapshot, index);
             existing.retry_budget.borrow_mut().configure(&retry, shared.worker_count);
             Rc::clone(existing)
@@ -122,11 +122,12 @@ impl WorkerView {
         self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
 
-    /// Decays the retry budgets, and forgets requests that failed long ago.
+    /// Decays the retry budgets, and forgets requests that failed or were slow long ago.
     pub fn decay_request_state(&self, now: Instant) {
         for pool in &self.pools {
             pool.retry_budget.borrow_mut().decay(now);
             pool.failing.borrow_mut().remove_expired(now);
+            pool.latency.borrow_mut().remove_expired(now);
         }
     }
 }
@@ -142,7 +143,7 @@ impl PoolLocal {
     fn fork(&self, percent: u32) -> Self {
         let retry_budget = self.retry_budget.borrow().fraction(percent);
         Self {
-            latency: RefCell::new(self.latency.borrow().clone()),
+            latency: self.latency.clone(),
             meter: Arc::clone(&self.meter),
             retry_budget: RefCell::new(retry_budget),
             failing: self.failing.clone(),
@@ -156,7 +157,7 @@ impl PoolLocal {
     fn new(pool: &PoolView, retry: &RetrySpec, shared: &InstanceShared) -> Self {
         let (name, now) = (Arc::clone(&pool.spec.name), Instant::now());
         let local = Self {
-            latency: RefCell::new(LatencyWindow::new(pool.spec.detect.timeout, pool.spec.stall)),
+            latency: RefCell::new(PoolLatency::new(&pool.spec)),
             meter: shared.metrics.register_pool(&name),
             retry_budget: RefCell::new(RetryBudget::new(retry, shared.worker_count, now)),
             failing: RefCell::new(FailingRequests::new(now)),

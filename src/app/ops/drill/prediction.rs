@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::logic::drill::{DrillFault, DrillId, DrillPlan, DrillPrediction};
+use crate::logic::drill::{DrillFault, DrillId, DrillPlan, DrillPrediction, WARM_UP_TIME};
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::sim::latency::LatencyModel;
@@ -31,6 +31,8 @@ pub struct PredictionTask {
     pub plan: Arc<DrillPlan>,
     /// Load of the drill's pools in requests per second.
     pub load_rps: f64,
+    /// Worker threads of this process.
+    pub workers: usize,
 }
 
 /// The prediction for one pool.
@@ -38,6 +40,7 @@ struct PoolPredictionRequest {
     pool: Arc<PoolSpec>,
     zone: usize,
     rate_rps: f64,
+    workers: usize,
 }
 
 /// Starts the simulation, which sends its result to `results`.
@@ -46,7 +49,7 @@ pub fn start(
     topology: &Topology,
     results: UnboundedSender<(DrillId, DrillPrediction)>,
 ) {
-    let PredictionTask { id, plan, load_rps } = task;
+    let PredictionTask { id, plan, load_rps, workers } = task;
     let covered = plan.covered_pools(topology);
     // Each of several pools is assumed to get an equal part of the load.
     let rate_rps = load_rps * plan.share.fraction() / covered.len().max(1) as f64;
@@ -56,7 +59,7 @@ pub fn start(
             let is_lost =
                 |zone: &ZoneSpec| zone.locality == plan.zone && !zone.endpoints.is_empty();
             let zone = pool.spec.zones.iter().position(is_lost)?;
-            Some(PoolPredictionRequest { pool: pool.spec, zone, rate_rps })
+            Some(PoolPredictionRequest { pool: pool.spec, zone, rate_rps, workers })
         })
         .collect();
     let local = topology.local.clone();
@@ -94,7 +97,9 @@ fn predict_pools(
             seed: 1,
             round_trip: ROUND_TRIP,
             rate_rps: Some(request.rate_rps).filter(|rate| *rate > MIN_TRAFFIC_RPS),
+            warm_up: Some(WARM_UP_TIME),
             latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+            workers: request.workers,
             threads: 1,
         };
         let case = FaultCase { scope, fault };

@@ -64,6 +64,8 @@ pub struct LedgerConfig {
     pub bounds: LedgerRetention,
     /// Location of this instance.
     pub here: Option<Locality>,
+    /// Worker threads of this process.
+    pub workers: usize,
     pub pools: Vec<Arc<PoolSpec>>,
     /// Objectives of routes, by name.
     pub route_slos: Vec<(Arc<str>, SloObjectives)>,
@@ -77,6 +79,7 @@ impl LedgerConfig {
             generation,
             bounds: config.ledger,
             here: config.topology.local.clone(),
+            workers: config.workers,
             pools: config.topology.pools.clone(),
             route_slos: config.routes.iter().filter_map(route_slo).collect(),
         }

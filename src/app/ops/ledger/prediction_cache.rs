@@ -45,6 +45,7 @@ struct PredictionJob {
     key: PredictionKey,
     spec: Arc<PoolSpec>,
     here: Option<Locality>,
+    workers: usize,
 }
 
 /// A result, or the incidents that wait for it.
@@ -70,6 +71,8 @@ pub(super) struct PredictionContext<'a> {
     pub(super) here: Option<&'a Locality>,
     pub(super) pool: &'a Arc<PoolSpec>,
     pub(super) rate_rps: f64,
+    /// Worker threads of this process.
+    pub(super) workers: usize,
 }
 
 impl PredictionCache {
@@ -113,8 +116,9 @@ impl PredictionCache {
             Some(PredictionState::Pending(ids)) => ids.push(id),
             None if has_room => {
                 self.predictions.insert(key.clone(), PredictionState::Pending(vec![id]));
+                let PredictionContext { workers, .. } = case;
                 let (spec, here) = (Arc::clone(case.pool), case.here.cloned());
-                self.waiting.push_back(PredictionJob { key, spec, here });
+                self.waiting.push_back(PredictionJob { key, spec, here, workers });
                 self.start_next_job(messages);
             }
             None => {}
@@ -184,13 +188,15 @@ impl PredictionKey {
 }
 
 fn simulate(job: &PredictionJob) -> Option<DetectionQuantiles> {
-    let PredictionJob { key, spec, here } = job;
+    let PredictionJob { key, spec, here, workers } = job;
     let question = PredictionInput {
         trials: PREDICTION_TRIALS,
         seed: 1,
         round_trip: Duration::from_micros(key.round_trip_us.into()),
         rate_rps: (key.rate_rps > 0).then_some(f64::from(key.rate_rps)),
+        warm_up: None,
         latency: LatencyModel::Fixed(predict::DEFAULT_SERVICE_TIME),
+        workers: *workers,
         threads: 1,
     };
     let scope = if key.is_zone { FaultScope::Zone } else { FaultScope::Endpoint };

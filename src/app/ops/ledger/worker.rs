@@ -244,7 +244,8 @@ impl LedgerWorker {
         };
         let here = config.here.as_ref();
         let rate_rps = self.budgets.rate_rps(&pool.name);
-        let context = PredictionContext { generation: config.generation, here, pool, rate_rps };
+        let &LedgerConfig { generation, workers, .. } = &**config;
+        let context = PredictionContext { generation, here, pool, rate_rps, workers };
         let messages = &self.ledger.messages;
         let predicted = self.predictions.predict(id, incident, false, context, messages);
         self.incidents.update_record(id, |record| record.predicted = Some(predicted));

@@ -37,6 +37,8 @@ struct ZoneHandover {
     flaps: Option<(f32, RelativeTime)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramp_since: Option<RelativeTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latency_p999_us: Option<u64>,
     endpoints: Vec<EndpointHandover>,
 }
 
@@ -167,6 +169,7 @@ impl ZoneHandover {
             down,
             flaps: flaps_to_relative(zone.flaps, now),
             ramp_since: ramp_to_relative(zone.ramp, now),
+            latency_p999_us: zone.latency_p999.map(|p999| p999.as_micros() as u64),
             endpoints: zone.endpoints.iter().map(|one| EndpointHandover::new(one, now)).collect(),
         }
     }
@@ -185,6 +188,7 @@ impl ZoneHandover {
             verdict: self.down.as_ref().and_then(down).unwrap_or_default(),
             flaps: flaps_from_relative(self.flaps, now),
             ramp: ramp_from_relative(self.ramp_since, now),
+            latency_p999: self.latency_p999_us.map(Duration::from_micros),
             endpoints: self
                 .endpoints
                 .iter()

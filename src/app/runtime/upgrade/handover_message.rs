@@ -185,6 +185,7 @@ mod tests {
         endpoints[0].outlier = OutlierExport::Doubted { failure: status };
         endpoints[1].outlier = OutlierExport::Ejected { failure: status, until: now };
         let zone = ZoneHealthExport {
+            latency_p999: Some(Duration::from_micros(3_000)),
             place: Locality::parse("r/a").expect("a place"),
             verdict: ZoneVerdict::Down {
                 failure: REFUSED,

@@ -7,12 +7,14 @@ pub(crate) mod ramping;
 pub(crate) mod roster;
 pub(crate) mod zone;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::eligibility::Eligibility;
 use super::endpoint::location::EndpointLocation;
 use super::outlier::ratios::PoolRatios;
+use crate::logic::health::latency_baseline::LatencyBaseline;
 use crate::logic::model::id::{EndpointId, Locality};
 use crate::logic::model::snapshot::{PoolStats, PoolView};
 use crate::logic::model::topology::PoolSpec;
@@ -90,9 +92,13 @@ impl PoolState {
             old.as_ref()?.zones.iter().position(|zone| zone.place() == place)
         };
         let ratios = PoolRatios::new(spec.zones.len(), old_ratios, old_index, now);
+        let mut baselines = old.as_ref().map(Self::latency_baselines).unwrap_or_default();
         let zones = spec.zones.iter().map(|zone| {
+            let region = Arc::clone(&zone.locality.region);
+            let latency = Arc::clone(baselines.entry(region).or_default());
             let mut old_zones = old.iter_mut().flat_map(|old| &mut old.zones);
-            ZoneState::new(zone, old_zones.find(|before| *before.place() == zone.locality))
+            let before = old_zones.find(|before| *before.place() == zone.locality);
+            ZoneState::new(zone, before, latency)
         });
         let zones = zones.collect();
         let fresh = Self {
@@ -129,6 +135,14 @@ impl PoolState {
                 ..fresh
             },
         }
+    }
+
+    /// The latency baseline of each region.
+    fn latency_baselines(&self) -> HashMap<Arc<str>, Arc<LatencyBaseline>> {
+        let baseline = |zone: &ZoneState| {
+            (Arc::clone(&zone.place().region), Arc::clone(zone.stats().latency()))
+        };
+        self.zones.iter().map(baseline).collect()
     }
 
     /// All its zones have their endpoints: counts, members and pins follow from them.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::roster::ZoneRoster;
 use crate::logic::director::zones::correlation::ZoneCorrelation;
+use crate::logic::health::latency_baseline::LatencyBaseline;
 use crate::logic::health::recovery::Ramp;
 use crate::logic::model::endpoint_stats::ZoneStats;
 use crate::logic::model::id::Locality;
@@ -28,7 +29,11 @@ pub(crate) struct ZoneState {
 
 impl ZoneState {
     /// A zone without endpoints; what its machines have learnt is taken from `before`.
-    pub(crate) fn new(spec: &ZoneSpec, before: Option<&mut Self>) -> Self {
+    pub(crate) fn new(
+        spec: &ZoneSpec,
+        before: Option<&mut Self>,
+        latency: Arc<LatencyBaseline>,
+    ) -> Self {
         let min_capacity = spec.settings.min_capacity;
         let Some(old) = before else {
             return Self {
@@ -38,7 +43,7 @@ impl ZoneState {
                 ramp: Ramp::Full,
                 load: ZoneLoad::default(),
                 latency_totals: (0, 0),
-                stats: Arc::default(),
+                stats: Arc::new(ZoneStats::with_latency(latency)),
             };
         };
         Self {

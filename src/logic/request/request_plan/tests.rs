@@ -9,8 +9,8 @@ const GET: RequestTraits =
     RequestTraits { is_idempotent: true, body: BodyLength::Absent, is_upgrade: false };
 const POST: RequestTraits =
     RequestTraits { is_idempotent: false, body: BodyLength::Known { bytes: 3 }, is_upgrade: false };
-const BUDGETED: Resend = Resend { is_budgeted: true, can_queue: true };
-const UNBUDGETED: Resend = Resend { is_budgeted: false, can_queue: true };
+const BUDGETED: Resend = Resend { payment: Some(BudgetedResend::Retry), can_queue: true };
+const UNBUDGETED: Resend = Resend { payment: None, can_queue: true };
 
 fn target(slot: u32) -> AttemptTarget {
     AttemptTarget {
@@ -156,7 +156,10 @@ fn stalled_attempt_is_hedged_once_at_another_endpoint() {
     let spec = RetrySpec::default();
     let mut plan = started(GET, &spec);
     let decision = plan.handle(target(0), AttemptEvent::Stalled, &spec);
-    assert_eq!(decision, Decision::Hedge(Resend { can_queue: false, ..BUDGETED }));
+    assert_eq!(
+        decision,
+        Decision::Hedge(Resend { payment: Some(BudgetedResend::Hedge), can_queue: false })
+    );
     assert_eq!(plan.excluded().endpoints.as_slice(), [target(0).endpoint]);
     plan.start_hedge();
     assert_eq!(plan.wait_limit(false), WaitLimit::Timeout);
@@ -336,7 +339,7 @@ fn run(
             }
         };
         history.has_repeated_execution |= may_be_executed;
-        history.budgeted_resends += u32::from(resend.is_budgeted);
+        history.budgeted_resends += u32::from(resend.payment.is_some());
         let next = target(history.attempts);
         history.has_repeated_endpoint |= plan.excluded().endpoints.contains(&next.endpoint);
         history.attempts += 1;
