@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::args::DetectionReportFormat;
 use crate::calibration::{Calibration, CalibrationPoint};
-use crate::fault_class::{CLASSES, FaultClass, FaultMechanism};
+use crate::fault_class::{CLASSES, FaultClass};
 use crate::layout::{self, PoolLayout, ZONE_ENDPOINTS, ZONES};
 use crate::measurement::{self, DetectionPlan, PlannedFault};
 use crate::{DetectionBench, table};
@@ -115,8 +115,7 @@ fn is_calibrated(overall: &Calibration) -> bool {
 
 /// Draws a valid configuration and a failure.
 fn draw_trial(rng: &mut Rng, can_drop_packets: bool) -> RandomTrial {
-    let is_possible =
-        |class: &&FaultClass| can_drop_packets || class.mechanism != FaultMechanism::DropPackets;
+    let is_possible = |class: &&FaultClass| can_drop_packets || !class.mechanism.drops_packets();
     let classes: Vec<&'static FaultClass> = CLASSES.iter().filter(is_possible).collect();
     let class = classes[rng.usize(..classes.len())];
     // Uniform over the orders of magnitude.

@@ -94,7 +94,6 @@ mod template;
 
 use args::{FailoverArgs, FailoverReportFormat};
 use cell_outcome::{CellOutcome, measure_with_repeats};
-use fault_class::FaultMechanism;
 use measurement::{FailoverMeasurement, FailoverPlan};
 use packet_drops::BenchNamespace;
 use peer::InstalledPeer;
@@ -209,9 +208,7 @@ impl FailoverBench<'_> {
         eprintln!("{scope:?} {}: {}", scenario.name, installed.peer.name());
         let outcome = match scenario.class() {
             None => CellOutcome::Broken("no such class".to_owned()),
-            Some(class)
-                if class.mechanism == FaultMechanism::DropPackets && !self.can_drop_packets =>
-            {
+            Some(class) if class.mechanism.drops_packets() && !self.can_drop_packets => {
                 CellOutcome::Skipped("packets cannot be dropped here")
             }
             Some(class) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::fault_class::{CLASSES, FaultClass};
+use crate::fault_class::{CLASSES, FaultClass, UNPREDICTED_CLASSES};
 use crate::layout::{POOL_ENDPOINTS, ZONE_ENDPOINTS};
 
 /// The timeout of a client.
@@ -78,6 +78,8 @@ pub(crate) const SCENARIOS: &[FailoverScenario] = &[
         "wrong_body",
         FailoverBound { left_s: Some(WRONG_BODY_DETECTION_S), ..FailoverBound::new(0.0, 0.0) },
     ),
+    preferred_zone_fault("loss_20", FailoverBound::new(2.0, 1.0)),
+    preferred_zone_fault("tail_10", FailoverBound::new(3.0, 1.0)),
     FailoverScenario {
         name: "brown_out",
         class: "hang",
@@ -93,7 +95,7 @@ pub(crate) const SMOKE_SCENARIO: &str = "refused";
 impl FailoverScenario {
     /// The mechanism of the failure.
     pub(crate) fn class(&self) -> Option<&'static FaultClass> {
-        CLASSES.iter().find(|class| class.name == self.class)
+        CLASSES.iter().chain(UNPREDICTED_CLASSES).find(|class| class.name == self.class)
     }
 
     /// The scopes of the failure.

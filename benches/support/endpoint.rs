@@ -27,6 +27,10 @@ use crate::layout::TLS_PORT;
 /// The response time of a slow endpoint.
 const SLOW_RESPONSE_TIME: Duration = Duration::from_secs(2);
 
+/// The share of responses in a tail, and the time that they take.
+const TAIL_FRACTION: f64 = 0.1;
+const TAIL_RESPONSE_TIME: Duration = Duration::from_millis(800);
+
 /// The share of errors of an endpoint with errors.
 const ERROR_FRACTION: f64 = 0.3;
 
@@ -215,7 +219,12 @@ impl EndpointService {
                 tokio::time::sleep(SLOW_RESPONSE_TIME).await;
                 ("200 OK", "well\n")
             }
+            EndpointFault::Tail10 if fastrand::f64() < TAIL_FRACTION => {
+                tokio::time::sleep(TAIL_RESPONSE_TIME).await;
+                ("200 OK", "well\n")
+            }
             EndpointFault::None
+            | EndpointFault::Tail10
             | EndpointFault::StatusTraffic
             | EndpointFault::Errors30
             | EndpointFault::Cut

@@ -22,6 +22,8 @@ pub(crate) enum FaultMechanism {
     Stop,
     /// Packets to and from its address are dropped.
     DropPackets,
+    /// A fifth of the packets to and from its address are dropped.
+    LosePackets,
     /// A command makes the endpoint misbehave.
     Misbehave(EndpointFault),
 }
@@ -37,6 +39,8 @@ pub(crate) enum EndpointFault {
     StatusTraffic,
     /// Every response takes two seconds.
     Slow,
+    /// A random tenth of the responses takes 0.8 seconds.
+    Tail10,
     /// A random 30 % of responses to traffic are 500.
     Errors30,
     /// For traffic: a head and half of the announced body, then the end of the connection.
@@ -49,12 +53,13 @@ pub(crate) enum EndpointFault {
 
 impl EndpointFault {
     /// All faults; the endpoint stores the index.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::None,
         Self::Reset,
         Self::StatusAll,
         Self::StatusTraffic,
         Self::Slow,
+        Self::Tail10,
         Self::Errors30,
         Self::Cut,
         Self::WrongBody,
@@ -68,6 +73,7 @@ impl EndpointFault {
             Self::StatusAll => "status_all",
             Self::StatusTraffic => "status_traffic",
             Self::Slow => "slow",
+            Self::Tail10 => "tail_10",
             Self::Errors30 => "errors_30",
             Self::Cut => "cut",
             Self::WrongBody => "wrong_body",
@@ -86,6 +92,13 @@ const BODY_PROBE: &str = r#"{ http = "/healthz", expect_body = "well" }"#;
 const TLS_PROBE: &str = "{ http = \"/healthz\", port = 7078, \
     tls = { ca_file = \"ca.pem\", server_name = \"bench.example\" } }";
 
+impl FaultMechanism {
+    /// Whether the failure needs a network namespace in which packets are dropped.
+    pub(crate) fn drops_packets(self) -> bool {
+        matches!(self, Self::DropPackets | Self::LosePackets)
+    }
+}
+
 impl FaultClass {
     /// Whether the probe needs an endpoint that has a certificate.
     pub(crate) fn has_tls_probe(&self) -> bool {
@@ -101,7 +114,7 @@ const fn misbehavior_class(
     FaultClass { name, broader, mechanism: FaultMechanism::Misbehave(fault), probe: HTTP_PROBE }
 }
 
-/// All classes, in the order of reports.
+/// All classes that `gapless predict` knows, in the order of reports.
 pub(crate) const CLASSES: &[FaultClass] = &[
     FaultClass {
         name: "refused",
@@ -140,6 +153,17 @@ pub(crate) const CLASSES: &[FaultClass] = &[
         mechanism: FaultMechanism::Misbehave(EndpointFault::Certificate),
         probe: TLS_PROBE,
     },
+];
+
+/// Classes of slowness that `gapless predict` does not know.
+pub(crate) const UNPREDICTED_CLASSES: &[FaultClass] = &[
+    FaultClass {
+        name: "loss_20",
+        broader: None,
+        mechanism: FaultMechanism::LosePackets,
+        probe: HTTP_PROBE,
+    },
+    misbehavior_class("tail_10", None, EndpointFault::Tail10),
 ];
 
 /// The classes of `--smoke`, without `refused`: with traffic it takes one probe or two that are 20

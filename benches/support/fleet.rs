@@ -66,6 +66,7 @@ impl BenchFleet {
                 packet_drops::drop_packets(member.address.ip())?;
                 member.is_blackholed = true;
             }
+            FaultMechanism::LosePackets => packet_drops::lose_packets(member.address.ip())?,
             FaultMechanism::Misbehave(fault) => member.send_fault(fault)?,
         }
         Ok(Injection { at: started, duration: started.elapsed() })
@@ -88,6 +89,7 @@ impl BenchFleet {
                 packet_drops::allow_packets(member.address.ip())?;
                 member.is_blackholed = false;
             }
+            FaultMechanism::LosePackets => packet_drops::keep_packets(member.address.ip())?,
             FaultMechanism::Misbehave(_) => member.send_fault(EndpointFault::None)?,
         }
         Ok(Instant::now())

@@ -1,4 +1,5 @@
-//! A network namespace in which packets to and from an address can be dropped (a black hole).
+//! A network namespace in which packets to and from an address can be dropped: all of them (a black
+//! hole), or a fifth.
 //!
 //! A rule of iptables drops the packets of every address on a list of `xt_recent`. One write adds
 //! an address to the list and takes effect before it returns. Adding a rule instead would start a
@@ -12,14 +13,19 @@ use rustix::process::geteuid;
 
 use crate::namespace::NetworkNamespace;
 
-/// The list of the current thread's namespace; `/proc/net` would be that of the main thread.
+/// The lists of the current thread's namespace; `/proc/net` would be that of the main thread.
 const DROP_LIST_PATH: &str = "/proc/thread-self/net/xt_recent/gapless";
+const LOSS_LIST_PATH: &str = "/proc/thread-self/net/xt_recent/gapless-loss";
 
 /// Brings loopback up, adds the rules, reports how far it came, and keeps the namespace alive. The
 /// rules drop incoming packets: a sender would notice a drop on the way out and behave differently.
 const SETUP_SCRIPT: &str = "ip link set lo up || exit 1
     iptables -A INPUT -m recent --name gapless --rcheck --rsource -j DROP \
     && iptables -A INPUT -m recent --name gapless --rcheck --rdest -j DROP \
+    && iptables -N LOSS \
+    && iptables -A LOSS -m statistic --mode random --probability 0.2 -j DROP \
+    && iptables -A INPUT -m recent --name gapless-loss --rcheck --rsource -j LOSS \
+    && iptables -A INPUT -m recent --name gapless-loss --rcheck --rdest -j LOSS \
     && echo drops || echo plain
     exec sleep infinity";
 
@@ -57,4 +63,14 @@ pub(crate) fn drop_packets(address: IpAddr) -> io::Result<()> {
 /// Ends the drop of packets to and from `address`.
 pub(crate) fn allow_packets(address: IpAddr) -> io::Result<()> {
     fs::write(DROP_LIST_PATH, format!("-{address}\n"))
+}
+
+/// Drops a fifth of the packets to and from `address`, at random.
+pub(crate) fn lose_packets(address: IpAddr) -> io::Result<()> {
+    fs::write(LOSS_LIST_PATH, format!("+{address}\n"))
+}
+
+/// Ends the loss of packets to and from `address`.
+pub(crate) fn keep_packets(address: IpAddr) -> io::Result<()> {
+    fs::write(LOSS_LIST_PATH, format!("-{address}\n"))
 }

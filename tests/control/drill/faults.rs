@@ -42,7 +42,6 @@ fn drill_affects_only_its_share_of_requests() {
         (far_requests as f64 - drilled_requests).abs() <= 0.02 * drilled_requests + 5.0,
         "{far_requests} of {drilled_requests}: {drill:#}"
     );
-    assert!(number(&requests["met"]) >= 1.0 && number(&requests["rescued"]) >= 1.0, "{drill:#}");
     assert_eq!(number(&requests["failed"]), 0.0);
     assert!(number(&drill["measured"]["detection_ms"]) < 4_000.0);
     assert_eq!(number(&drill["measured"]["gap_ms"]), 0.0);
