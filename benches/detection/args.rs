@@ -33,6 +33,19 @@ pub(crate) struct DetectionArgs {
     /// The number of failures, each with a random configuration
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) random: Option<u32>,
+    /// Compare the predictions of `gapless demo` with what it measures, `--runs` times for each fault
+    /// and rate
+    #[arg(long, conflicts_with_all = ["tuned", "random", "smoke"])]
+    pub(crate) demo: bool,
+    /// The same for drills of every fault
+    #[arg(long, conflicts_with_all = ["tuned", "random", "smoke"])]
+    pub(crate) drills: bool,
+    /// A fault of `--demo` and `--drills`, may be repeated; all by default
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub(crate) faults: Vec<String>,
+    /// Keep all processors busy meanwhile, for `--demo` and `--drills`
+    #[arg(long)]
+    pub(crate) busy: bool,
     /// Seed for `--random`; equal seeds draw equal configurations
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -66,6 +79,13 @@ pub(crate) struct DetectionArgs {
     /// The flag that `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl DetectionArgs {
+    /// Whether a fault of `--demo` or `--drills` is to be run.
+    pub(crate) fn is_fault_wanted(&self, fault: &str) -> bool {
+        self.faults.is_empty() || self.faults.iter().any(|wanted| wanted == fault)
+    }
 }
 
 /// With or without requests.

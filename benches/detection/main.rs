@@ -9,6 +9,8 @@
 //! `cargo bench --bench detection -- --runs 300 --format json > detection.json`
 //! `cargo bench --bench detection -- --tuned` tests that windows from `gapless tune` meet their
 //! targets.
+//! `cargo bench --bench detection -- --demo --drills --runs 40` compares the predictions of the demo
+//! and of drills with what they measure; `--busy` does so beside busy processors.
 //! `cargo bench --bench detection -- --random 200` draws a configuration for every failure.
 //!
 //! Run it as root (the black hole needs a namespace, and is skipped without) on an idle machine;
@@ -41,6 +43,7 @@ mod evaluation;
 mod fault_class;
 #[path = "../support/fleet.rs"]
 mod fleet;
+mod forecasts;
 #[path = "../support/gapless_process.rs"]
 mod gapless_process;
 #[path = "../support/http1_message.rs"]
@@ -117,6 +120,10 @@ fn run(args: &DetectionArgs) -> io::Result<bool> {
     }
     if let Some(trials) = args.random {
         let is_good = namespace::run_inside(network, || random_configs::run(&bench, trials))?;
+        return Ok(is_good && !run_deadline.is_over());
+    }
+    if args.demo || args.drills {
+        let is_good = namespace::run_inside(network, || forecasts::run(&bench))?;
         return Ok(is_good && !run_deadline.is_over());
     }
     let cells = namespace::run_inside(network, || bench.run())?;

@@ -31,7 +31,7 @@ const LOG_TAIL_LINES: usize = 5;
 #[derive(Debug)]
 pub(crate) struct GaplessProcess {
     pub(crate) listen: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     child: Child,
     log: PathBuf,
     clocks: ClockReading,
