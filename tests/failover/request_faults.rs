@@ -75,7 +75,10 @@ impl FaultyUrlFixture {
             let addresses: Vec<SocketAddr> = zone.iter().map(TestEndpoint::address).collect();
             config = config.zone(&format!("r/z{index}"), &addresses);
         }
-        Self { endpoints, gapless: Gapless::start_ready(&config) }
+        // At level `debug` every change of a state has its line.
+        let gapless = Gapless::start_verbose(&config);
+        gapless.wait_all_up();
+        Self { endpoints, gapless }
     }
 
     /// Sends requests at an even pace, of which this percentage is for the URL that fails.
@@ -98,6 +101,14 @@ impl FaultyUrlFixture {
         Ok(client.exchange(method, target, &[], b"")?.status)
     }
 
+    /// How often an endpoint became suspect.
+    fn suspect_count(&self) -> usize {
+        let log = self.gapless.log();
+        log.lines()
+            .filter(|line| line.contains("endpoint suspect") && !line.contains("again"))
+            .count()
+    }
+
     #[track_caller]
     fn assert_all_up(&self, context: &str) {
         let log = self.gapless.log();
@@ -118,6 +129,8 @@ fn url_that_fails_everywhere_puts_no_endpoint_down() {
             fixture.run_load("GET", faulty_percent);
             fixture.assert_all_up(&format!("{fault:?}, {zones} zones, {faulty_percent} %"));
             let resends = fixture.gapless.metric("gapless_resends_total{pool=\"web\"}");
+            let suspects = fixture.suspect_count();
+            assert!(suspects <= 3 * fixture.endpoints.len(), "{fault:?}: {suspects}");
             assert!(resends <= f64::from(REQUESTS) * 0.2 + 100.0, "{fault:?}: {resends}");
         }
     }
