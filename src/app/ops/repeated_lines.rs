@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The time for which lines of one subject are joined.
 const JOIN_TIME: Duration = Duration::from_secs(10);
 
-/// Subjects that are remembered; lines of further ones are only counted.
+/// Subjects that are remembered; lines of further ones are not written.
 const MAX_SUBJECTS: usize = 4_096;
 
 /// The lines of one kind, by their subject.

@@ -21,7 +21,7 @@ use crate::config::model;
 use crate::config::units;
 use crate::logic::overload::descriptor_pool;
 use crate::logic::overload::descriptor_pool::DescriptorDemand;
-use crate::logic::request::identity_fields::is_identity_field;
+use crate::logic::request::identity_fields;
 use crate::logic::routing::{EncodedSlash, PathNormalisation};
 
 const WORKERS_RANGE: RangeInclusive<usize> = 1..=1_024;
@@ -250,22 +250,16 @@ fn parse_passed_field(text: &str) -> Result<HeaderName, Problem> {
         let message = format!("`{text}` is not the name of a header field");
         return Err(Problem::new(message, "write a name such as \"x-forwarded-port\""));
     };
-    match name.as_str() {
-        "forwarded"
-        | "x-forwarded-for"
-        | "x-forwarded-proto"
-        | "x-forwarded-host"
-        | "x-forwarded-client-cert" => {
-            let message = format!("`{name}` is always set by gapless");
-            let help = "add the networks of your proxies to `trusted_proxies` instead";
-            Err(Problem::new(message, help))
-        }
-        _ if !is_identity_field(&name) => {
-            let message = format!("`{name}` passes without being listed");
-            Err(Problem::new(message, "remove it from `pass`"))
-        }
-        _ => Ok(name),
+    if identity_fields::is_generated(&name) {
+        let message = format!("`{name}` is always set by gapless");
+        let help = "add the networks of your proxies to `trusted_proxies` instead";
+        return Err(Problem::new(message, help));
     }
+    if !identity_fields::is_identity_field(&name) {
+        let message = format!("`{name}` passes without being listed");
+        return Err(Problem::new(message, "remove it from `pass`"));
+    }
+    Ok(name)
 }
 
 fn parse_admin_address(text: &str) -> Result<Option<SocketAddr>, Problem> {

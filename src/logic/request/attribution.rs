@@ -27,6 +27,10 @@ const KEY_LIFETIME: Duration = Duration::from_secs(10);
 /// Keys that are remembered; the one that changed longest ago makes room.
 const MAX_KEYS: usize = 128;
 
+/// The least share of unverified failures that count: requests at fault do not hide an endpoint that
+/// fails others.
+const MIN_UNVERIFIED_SHARE: f64 = 0.25;
+
 /// The decay time of the counts of verified failures.
 const VERIFIED_DECAY_TIME: Duration = Duration::from_secs(10);
 
@@ -182,8 +186,11 @@ impl FailingRequests {
     ) -> Attribution {
         let Some(&last) = failed.last() else { return Attribution::Unknown };
         self.decay(now);
-        // A retry leaves the zone if it can.
-        if failed.iter().any(|place| place.endpoint != last.endpoint) {
+        let is_comparison = |place: &AttemptPlace| {
+            place.zone != last.zone
+                || place.endpoint != last.endpoint && scope == ComparisonScope::SameZone
+        };
+        if failed.iter().any(is_comparison) {
             return self.record_request_fault(key, failed.len(), now);
         }
         if scope == ComparisonScope::None {
@@ -195,8 +202,7 @@ impl FailingRequests {
                 self.count_unverified()
             }
             Some(KeyState::Unverified { place } | KeyState::FailsAt { place })
-                if place.zone != last.zone
-                    || place.endpoint != last.endpoint && scope == ComparisonScope::SameZone =>
+                if is_comparison(&place) =>
             {
                 self.record_request_fault(key, 1, now)
             }
@@ -205,7 +211,11 @@ impl FailingRequests {
                 self.endpoint_faults += 1.0;
                 Attribution::Endpoint
             }
-            Some(KeyState::FailsEverywhere) => self.record_request_fault(key, 1, now),
+            // No comparison: the state ends in time, and the next failure begins another one.
+            Some(KeyState::FailsEverywhere) => {
+                self.request_faults += failed.len() as f64;
+                Attribution::Request
+            }
         }
     }
 
@@ -220,7 +230,7 @@ impl FailingRequests {
     fn count_unverified(&mut self) -> Attribution {
         let share =
             (self.endpoint_faults + 1.0) / (self.endpoint_faults + self.request_faults + 1.0);
-        self.uncounted += share;
+        self.uncounted += share.max(MIN_UNVERIFIED_SHARE);
         if self.uncounted >= 1.0 {
             self.uncounted -= 1.0;
             Attribution::Endpoint

@@ -21,6 +21,26 @@ pub fn is_identity_field(name: &HeaderName) -> bool {
     has_family_name(name)
 }
 
+/// Whether gapless generates the field, in either spelling.
+pub fn is_generated(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    if !name.starts_with("x") {
+        return name == "forwarded";
+    }
+    if name.contains('_') {
+        has_generated_name(&name.replace('_', "-"))
+    } else {
+        has_generated_name(name)
+    }
+}
+
+fn has_generated_name(name: &str) -> bool {
+    matches!(
+        name,
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-client-cert"
+    )
+}
+
 fn has_family_name(name: &str) -> bool {
     name == "x-real-ip" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -45,6 +65,10 @@ mod tests {
         ] {
             assert!(is_identity(name), "{name}");
         }
+        for name in ["forwarded", "x_forwarded_for", "x-forwarded_client-cert"] {
+            assert!(is_generated(&HeaderName::from_static(name)), "{name}");
+        }
+        assert!(!is_generated(&HeaderName::from_static("x-forwarded-port")));
         for name in ["x-forwarded", "x-request-id", "host", "forwarded-by", "x-realip"] {
             assert!(!is_identity(name), "{name}");
         }

@@ -120,8 +120,11 @@ impl BudgetAccount {
 
     /// Whether it can pay for one resend, up to this part of its limit.
     fn can_withdraw(self, floor: f64, part: f64) -> bool {
+        let limit = self.earned.max(floor) * part;
+        // A floor that is divided among many workers is one resend at least.
+        let limit = if floor > 0.0 { limit.max(1.0) } else { limit };
         // Sums of hundredths are not exact.
-        self.spent + 1.0 <= self.earned.max(floor) * part + 1e-6
+        self.spent + 1.0 <= limit + 1e-6
     }
 
     fn decay(&mut self, factor: f64) {
@@ -258,6 +261,8 @@ mod tests {
         budget.decay(t0 + Duration::from_secs(303));
         assert_eq!(grants(&mut budget, WHOLE), 2, "one a second, while it decays");
         assert_eq!(grants(&mut RetryBudget::new(&spec, 2, t0), WHOLE), 5, "each worker has a part");
+        assert_eq!(grants(&mut RetryBudget::new(&spec, 64, t0), WHOLE), 1, "of one at least");
+        assert_eq!(grants(&mut RetryBudget::new(&spec, 64, t0), BudgetShare::Half), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::logic::request::pool_latency::LatencySample;
 use crate::logic::request::request_plan::{AttemptEvent, Decision, Resend};
 use crate::logic::request::response_timeout::ResponseTimeout;
 use crate::logic::request::retry::RequestExposure;
+use crate::logic::request::server_errors;
 
 use super::Simulation;
 use super::behavior::SimulatedReply;
@@ -65,7 +66,8 @@ impl Simulation {
         let event = AttemptEvent::HeadArrived { status, is_body_buffered: true };
         let decision = request.plan.handle(attempt.plan_target(), event, &self.settings.retry);
         if decision == Decision::Return {
-            let is_original_slow = self.settle_race(&request, &attempt);
+            let is_good = !server_errors::is_endpoint_failure(status);
+            let is_original_slow = is_good && self.settle_race(&request, &mut attempt);
             if let Some(failed) = request.end_race(is_original_slow) {
                 self.count(&failed);
             }
@@ -95,7 +97,11 @@ impl Simulation {
             _ => {
                 match failed {
                     Some(failed) => request.failed.push(failed),
-                    None => self.settle_success(&mut request, attempt.place(), is_good),
+                    None => {
+                        self.settle_success(&mut request, attempt.place(), is_good);
+                        // It answered well, if late.
+                        request.failed.extend(attempt.deferred.take());
+                    }
                 }
                 self.return_response(&mut request, &attempt, status);
                 self.keep_waiting(id, request);
@@ -160,7 +166,7 @@ impl Simulation {
 
     /// The attempt is the first to be answered. Returns whether it is a hedge that shows the
     /// endpoint of the original to be slow.
-    fn settle_race(&mut self, request: &SimulatedRequest, winner: &SimulatedAttempt) -> bool {
+    fn settle_race(&mut self, request: &SimulatedRequest, winner: &mut SimulatedAttempt) -> bool {
         let waited = self.now.saturating_duration_since(winner.started_at);
         let sample = self.latency_sample(request, winner, waited);
         if winner.role == AttemptRole::Hedge {
@@ -169,6 +175,7 @@ impl Simulation {
         if let Some(hedge) = request.hedge() {
             let hedge_waited = self.now.saturating_duration_since(hedge.started_at);
             self.worker_mut(request).latency.on_original_won(&sample, hedge_waited);
+            winner.deferred = None;
         }
         false
     }

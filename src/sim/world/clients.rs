@@ -18,7 +18,10 @@ use super::{ScheduledEvent, Simulation};
 /// Requests that a pool's latency bounds are learnt from before clients start.
 const WARMUP_SAMPLES: u32 = 2_048;
 
-/// The key of requests that fail everywhere; all others have their number as key.
+/// The number of URLs that work.
+const URLS: u64 = 100;
+
+/// The key of requests that fail everywhere.
 const FAULTY_KEY: RequestKey = RequestKey::from_value(u64::MAX);
 
 /// The load of one pool: an open loop, whose rate does not depend on responses.
@@ -186,14 +189,14 @@ impl Simulation {
 }
 
 impl Simulation {
-    /// Draws what a request asks for: every URL is asked for once, but for the one that fails.
+    /// Draws what a request asks for.
     fn draw_content(&mut self, stream: usize, id: u64) -> RequestContent {
         let faulty = self.clients.streams[stream].load.faulty;
         match faulty {
             Some(FaultyRequests { share, fault }) if self.rng.f64() < share => {
                 RequestContent { key: FAULTY_KEY, fault: Some(fault) }
             }
-            _ => RequestContent { key: RequestKey::from_value(id), fault: None },
+            _ => RequestContent { key: RequestKey::from_value(id % URLS), fault: None },
         }
     }
 }

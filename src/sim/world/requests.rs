@@ -67,9 +67,11 @@ impl SimulatedRequest {
     /// Ends the attempts that the client waits for. Returns whether there were any.
     fn withdraw_attempts(&mut self) -> bool {
         let count = self.attempts.len();
-        self.attempts.retain(|attempt| {
+        let failed = &mut self.failed;
+        self.attempts.retain_mut(|attempt| {
             let is_kept = attempt.role == AttemptRole::Observed;
             if !is_kept {
+                failed.extend(attempt.deferred.take());
                 attempt.target.stats.request_ended();
             }
             is_kept
@@ -92,6 +94,9 @@ impl SimulatedRequest {
                 original.wait_limit = WaitLimit::Slow;
             }
         }
+        // What the losers met is settled by the race.
+        let losers = self.attempts.iter_mut().filter(|one| one.role != AttemptRole::Observed);
+        losers.for_each(|loser| loser.deferred = None);
         self.withdraw_attempts();
         deferred
     }
@@ -421,7 +426,8 @@ impl Simulation {
         }
         self.hosts.values_mut().for_each(|host| host.close_idle(endpoint));
         for (key, is_connected) in aborted {
-            if let Some((attempt, request)) = self.take_attempt(key) {
+            if let Some((mut attempt, mut request)) = self.take_attempt(key) {
+                request.failed.extend(attempt.deferred.take());
                 let exposure = if is_connected {
                     RequestExposure::MaybeSent
                 } else {

@@ -20,7 +20,8 @@ impl Simulation {
     ) -> Option<FailedAttempt> {
         let effect = attempt.recorder.on_failure(failure, reached, &attempt.target.stats);
         let failed = attempt.failed_attempt(failure);
-        if effect.is_reported && !self.fails_everywhere(request) {
+        let is_sent = reached == RequestExposure::MaybeSent;
+        if effect.is_reported && !(is_sent && self.fails_everywhere(request)) {
             self.report(&failed);
         }
         let deferred = attempt.deferred.take().or_else(|| effect.is_deferred.then_some(failed))?;

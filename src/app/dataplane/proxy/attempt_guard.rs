@@ -18,6 +18,7 @@ use crate::logic::request::breaker::{LimitPermit, PoolRequestPermit};
 use crate::logic::request::limits::{LimitExceeded, LimitKind, LimitScope};
 use crate::logic::request::pool_latency::LatencySample;
 use crate::logic::request::retry::RequestExposure;
+use crate::logic::request::server_errors;
 use crate::net::upstream::{ConnectionPool, ResponseBodyError};
 
 use super::failed_attempt::{self, FailedAttempt};
@@ -36,6 +37,8 @@ pub struct AttemptGuard {
     deferred: Cell<Option<Failure>>,
     /// Another attempt of the request is under way, or was until this one was answered.
     is_racing: Cell<bool>,
+    /// A response head came that is no failure of the endpoint.
+    has_good_head: Cell<bool>,
     /// What the result of the request's other attempts has shown of this one.
     comparison: Cell<Comparison>,
     /// The failure of the endpoint is counted as visible to the client.
@@ -118,6 +121,7 @@ impl AttemptGuard {
             origin: terms.origin,
             deferred: Cell::default(),
             is_racing: Cell::new(false),
+            has_good_head: Cell::new(false),
             comparison: Cell::new(Comparison::None),
             has_client_failure: Cell::new(false),
             record: None,
@@ -171,23 +175,20 @@ impl AttemptGuard {
     /// the request was sent, it counts when it is known whether the request is at fault. Slowness
     /// while this process is late does not count.
     pub fn record_failure(&self, failure: Failure, exposure: RequestExposure) {
+        if failure.reason == FailureReason::Slow && self.worker.is_late() {
+            return;
+        }
         if let Some(record) = &self.record {
             record.set_failed(failure, self.began.elapsed());
         }
         self.is_latency_pending.set(false);
-        if failure.reason == FailureReason::Slow && self.worker.is_late() {
-            if !self.recorder.is_recorded() {
-                self.recorder.discard();
-                self.origin.local.meter.record_unattributed(1);
-            }
-            return;
-        }
         let stats = &self.connections.target.stats;
         let effect = self.recorder.on_failure(failure, exposure, stats);
         if effect.is_deferred {
             self.defer(failure);
         }
-        if effect.is_reported && !self.has_key_that_fails_everywhere() {
+        let is_sent = exposure == RequestExposure::MaybeSent;
+        if effect.is_reported && !(is_sent && self.has_key_that_fails_everywhere()) {
             self.failed_attempt(failure).report(&self.worker);
         }
     }
@@ -199,6 +200,7 @@ impl AttemptGuard {
         if let Some(record) = &self.record {
             record.set_status(status, now.saturating_duration_since(self.began));
         }
+        self.has_good_head.set(!server_errors::is_endpoint_failure(status));
         if self.is_latency_pending.replace(false) && status < 500 {
             self.record_latency(now.saturating_duration_since(self.began), now_us);
         }
@@ -267,12 +269,24 @@ impl AttemptGuard {
         }
     }
 
-    /// The hedge has answered the request well.
-    pub fn on_hedge_won(&self) {
+    /// The hedge has answered the request well, at `place`.
+    pub fn on_hedge_won(&self, place: AttemptPlace) {
         self.comparison.set(Comparison::AnsweredElsewhere);
         if let Some(failed) = self.take_failed_attempt() {
+            let AttemptOrigin { local, key, .. } = &self.origin;
+            let _ = local.failing.borrow_mut().on_rescue(*key, 1, place, Instant::now());
             failed.count(&self.worker);
         }
+    }
+
+    /// The hedge has failed: it shows nothing of this attempt.
+    pub fn on_hedge_failed(&self) {
+        self.comparison.set(Comparison::None);
+    }
+
+    /// Whether a response head came that is no failure of the endpoint.
+    pub fn has_good_head(&self) -> bool {
+        self.has_good_head.get()
     }
 
     /// The attempt goes on beyond the slow bound, and no other attempt can show whether that is the

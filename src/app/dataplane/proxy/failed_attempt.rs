@@ -25,6 +25,11 @@ pub struct FailedAttempt {
 }
 
 impl FailedAttempt {
+    /// Whether the endpoint was only slow.
+    pub(super) fn is_slow(&self) -> bool {
+        self.failure.reason == FailureReason::Slow
+    }
+
     fn place(&self) -> AttemptPlace {
         AttemptPlace { endpoint: self.connections.target.id, zone: self.origin.zone }
     }

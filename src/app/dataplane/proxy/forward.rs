@@ -1,11 +1,10 @@
 //! Request heads for endpoints over HTTP/1.1: fields that are forwarded, removed and added.
 
 use bytes::BytesMut;
-use http::header::{
-    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, TRAILER, VIA,
-};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, TRAILER, VIA};
 use http::{Request, Version};
 
+use crate::logic::request::identity_fields;
 use crate::net::h1::{self, ConnectionOptions};
 use crate::net::trailers;
 use crate::net::upstream::BodyFraming;
@@ -88,18 +87,10 @@ impl<B> OutgoingHead<'_, B> {
 
 /// Fields that are generated instead of forwarded.
 pub(super) fn is_replaced(name: &HeaderName) -> bool {
-    if *name == HOST
-        || *name == CONTENT_LENGTH
-        || *name == VIA
-        || *name == EXPECT
-        || *name == FORWARDED
-    {
+    if *name == HOST || *name == CONTENT_LENGTH || *name == VIA || *name == EXPECT {
         return true;
     }
-    matches!(
-        name.as_str(),
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-client-cert"
-    )
+    identity_fields::is_generated(name)
 }
 
 /// HTTP/2 clients split cookies; HTTP/1.1 has one field (RFC 9113 8.2.3). Empty values would leave

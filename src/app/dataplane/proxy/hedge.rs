@@ -69,7 +69,9 @@ pub(super) async fn hedge(
             let result = head.map(|head| pending.into_started(head, &guard));
             if wins_race(retry_loop, &ReportedAttempt { guard: &guard, zone }, &result) {
                 drop(hedge_attempt);
-                guard.on_original_won(waited, hedge_guard.began().elapsed());
+                if guard.has_good_head() {
+                    guard.on_original_won(waited, hedge_guard.began().elapsed());
+                }
                 return HedgeOutcome { view, guard, zone, result };
             }
             discard_loser(retry_loop, result, upstream, &guard);
@@ -81,9 +83,10 @@ pub(super) async fn hedge(
             drop(hedge_attempt);
             let reported = ReportedAttempt { guard: &hedge_guard, zone: hedge_zone };
             if wins_race(retry_loop, &reported, &result) {
-                if hedge_guard.on_won_as_hedge(hedge_guard.began().elapsed()) {
+                let hedge_waited = hedge_guard.began().elapsed();
+                if hedge_guard.has_good_head() && hedge_guard.on_won_as_hedge(hedge_waited) {
                     retry_loop.first_failed.get_or_insert_with(|| Rc::clone(guard.connections()));
-                    guard.on_hedge_won();
+                    guard.on_hedge_won(hedge_guard.place());
                     pending.observe_in_background(guard);
                 } else {
                     let _ = guard.take_failed_attempt();
@@ -91,6 +94,7 @@ pub(super) async fn hedge(
                 return HedgeOutcome { view, guard: hedge_guard, zone: hedge_zone, result };
             }
             discard_loser(retry_loop, result, upstream, &hedge_guard);
+            guard.on_hedge_failed();
             let head = wait_until_head(&mut pending, upstream, &guard).await;
             let result = head.map(|head| pending.into_started(head, &guard));
             HedgeOutcome { view, guard, zone, result }

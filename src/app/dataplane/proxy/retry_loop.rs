@@ -241,6 +241,12 @@ impl RetryLoop<'_> {
     /// The attempt of `guard` has ended the request: with a failure, or well.
     pub(super) fn settle(&mut self, guard: &AttemptGuard) {
         match guard.take_failed_attempt() {
+            // It answered well, if late: the others failed for reasons of their own.
+            Some(slow) if guard.has_good_head() && slow.is_slow() => {
+                self.failed.settle_rescued(guard.place());
+                self.failed.push(Some(slow));
+                self.failed.settle_failed();
+            }
             Some(failed) => {
                 self.failed.push(Some(failed));
                 self.failed.settle_failed();

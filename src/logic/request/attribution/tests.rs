@@ -38,6 +38,37 @@ fn failure_at_two_endpoints_is_the_requests() {
 }
 
 #[test]
+fn fault_of_a_request_is_compared_again_in_time() {
+    let (mut failing, start) = table();
+    let both = [place(0, 0), place(1, 0)];
+    let _ = failing.on_failure(KEY, &both, ComparisonScope::OtherZone, start);
+    let fail_at = |failing: &mut FailingRequests, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        failing.on_failure(KEY, &[place(0, 0)], ComparisonScope::OtherZone, now)
+    };
+    for second in 1..10 {
+        assert_eq!(fail_at(&mut failing, second), Attribution::Request, "{second}");
+    }
+    assert_ne!(fail_at(&mut failing, 10), Attribution::Request, "not known any more");
+    let now = start + Duration::from_secs(10);
+    assert_eq!(failing.place_to_avoid(KEY, now), Some(place(0, 0)));
+}
+
+#[test]
+fn two_endpoints_of_a_zone_do_not_acquit_it() {
+    let (mut failing, now) = table();
+    let neighbours = [place(0, 0), place(0, 1)];
+    assert_eq!(
+        failing.on_failure(KEY, &neighbours, ComparisonScope::OtherZone, now),
+        Attribution::Endpoint
+    );
+    assert_eq!(
+        failing.on_failure(RequestKey(2), &neighbours, ComparisonScope::SameZone, now),
+        Attribution::Request
+    );
+}
+
+#[test]
 fn unverified_key_is_sent_elsewhere_next() {
     let (mut failing, now) = table();
     assert_eq!(
@@ -124,7 +155,7 @@ fn unverified_failures_count_by_the_verified_share() {
         let _ =
             failing.on_failure(KEY, &[place(0, 0), place(1, 0)], ComparisonScope::OtherZone, now);
     }
-    assert!((0..=2).contains(&counted(&mut failing)), "requests were at fault");
+    assert_eq!(counted(&mut failing), 25, "requests were at fault, and a quarter counts still");
     let _ = failing.on_rescue(KEY, 198, place(1, 0), now);
     assert!((45..=51).contains(&counted(&mut failing)), "half of them were");
 }
