@@ -5,7 +5,7 @@
 //! The layers, in reading order. A layer uses only layers above it; a test checks that.
 //!
 //! 1. [`logic`]: the pure core, without clock, socket, task or log. Time and seed are arguments.
-//!    Its rooms: `model` (names, topology, snapshot), `health` (one endpoint's state machine,
+//!    Its modules: `model` (names, topology, snapshot), `health` (one endpoint's state machine,
 //!    correlation, recovery), `probing` (schedule and detection window), `routing` (route table,
 //!    paths), `steering` (tiers, shares, balancers, affinity), `request` (retries, hedges, budgets,
 //!    breakers), `overload` (memory and descriptors), `incident` (timelines, objectives), `orders`

@@ -199,13 +199,13 @@ fn select_cases(
             missing.push(format!("{}: h2load is not installed", case.name));
         } else if installed.iter().any(|found| found.peer.is_measured_in(case)) {
             if case.upstream == EndpointProtocol::H2c && args.peers.contains(&Peer::Nginx) {
-                missing.push(format!("{}: nginx asks endpoints over HTTP/1.1 only", case.name));
+                missing.push(format!("{}: nginx has HTTP/1.1 only to endpoints", case.name));
             }
             selected.push(case);
         }
     }
     if selected.is_empty() {
-        return Err(io::Error::other("none of the proxies asked for is in the cases asked for"));
+        return Err(io::Error::other("no selected proxy can run a selected case"));
     }
     Ok(selected)
 }

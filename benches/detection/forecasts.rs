@@ -1,6 +1,5 @@
-//! Tests the predictions that operators read beside measurements: those of `gapless demo` and of
-//! drills, at several rates of traffic, on an idle machine or beside threads that compete for its
-//! processors.
+//! Tests the predictions of `gapless demo` and of drills against their measurements: at several
+//! rates of traffic, on an idle machine or beside threads that compete for its processors.
 
 use std::io;
 use std::process::Command;
@@ -29,7 +28,7 @@ const DEMO_FAULTS: [&str; 4] = ["refused", "hang", "reset", "bad-status"];
 const DRILL_FAULTS: [&str; 7] =
     ["refused", "reset", "hang", "slow=2s", "status=503", "error-rate=30%", "cut"];
 
-/// A verdict may be this much later than the slowest trial: the tolerance of demo and drills.
+/// The excess over the slowest trial that is tolerated, as in the demo and drills.
 const DEMO_TOLERANCE_MS: f64 = 10.0;
 const DRILL_TOLERANCE_MS: f64 = 100.0;
 
@@ -85,7 +84,7 @@ impl ForecastRun {
 
 impl ForecastRow {
     /// Whether 95 of 100 runs are within the 99th percentile and none is beyond the slowest trial,
-    /// those apart in which the machine was late.
+    /// except those in which the machine was late.
     fn is_good(&self) -> bool {
         let judged: Vec<&ForecastRun> =
             self.runs.iter().filter(|run| !run.is_late_machine).collect();
@@ -131,7 +130,7 @@ impl Drop for BusyThreads {
     }
 }
 
-/// Runs demos, drills or both; returns whether every prediction held.
+/// Runs demos, drills or both; returns whether all measurements match their predictions.
 pub(crate) fn run(bench: &DetectionBench<'_>) -> io::Result<bool> {
     let args = bench.args;
     let busy = args.busy.then(BusyThreads::start);

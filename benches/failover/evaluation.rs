@@ -28,7 +28,7 @@ const BOUNDS_RATE_RPS: f64 = 60.0;
 /// The share of POSTs.
 const POST_FRACTION: f64 = 0.2;
 
-/// The begin of the failure and of its end.
+/// The start of the failure and of the recovery.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FaultInterval {
     /// Just before the first endpoint failed.
@@ -70,7 +70,7 @@ pub(crate) struct FailoverFigures {
     pub(crate) failed_before: usize,
 }
 
-/// Computes the figures of `samples`; `is_failing_endpoint` tells the endpoints that were made to
+/// Computes the figures of `samples`; `is_failing_endpoint` selects the endpoints that were made to
 /// fail.
 pub(crate) fn compute_figures(
     samples: &[ClientSample],

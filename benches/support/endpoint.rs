@@ -27,7 +27,7 @@ use crate::layout::TLS_PORT;
 /// The response time of a slow endpoint.
 const SLOW_RESPONSE_TIME: Duration = Duration::from_secs(2);
 
-/// The share of responses in a tail, and the time that they take.
+/// The share of slow responses, and their latency.
 const TAIL_FRACTION: f64 = 0.1;
 const TAIL_RESPONSE_TIME: Duration = Duration::from_millis(800);
 

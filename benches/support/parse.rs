@@ -11,7 +11,7 @@ pub(crate) struct LoadReport {
     pub(crate) requests: u64,
     /// From the first connect to the end of the run.
     pub(crate) duration_us: u64,
-    /// Response bytes; heads included, but over HTTP/2.
+    /// Response bytes; heads included, except over HTTP/2.
     pub(crate) response_bytes: u64,
     /// Failed connects, reads and writes, statuses above 399, and timeouts.
     pub(crate) errors: u64,

@@ -79,7 +79,7 @@ pub(super) fn parse_host_match(text: &str) -> Result<HostMatch, Problem> {
     let name = parse_host(name)?;
     if name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok() {
         let help = "write the address, or a name such as \"*.example.com\"";
-        return Err(Problem::new(format!("nothing is below the address {name}"), help));
+        return Err(Problem::new(format!("an address has no subdomains: {name}"), help));
     }
     Ok(HostMatch::Wildcard(name))
 }
@@ -103,7 +103,7 @@ fn parse_host(text: &str) -> Result<String, Problem> {
     if lower.contains('*') {
         return Err(Problem::new(
             format!("the `*` in `{text}` does not stand for all labels in front of a name"),
-            "write it as \"*.example.com\", or leave `host` away to match all",
+            "write it as \"*.example.com\", or remove `host` to match all",
         ));
     }
     if is_dns_name(&lower) {
@@ -126,7 +126,7 @@ pub(super) fn parse_authority(text: &str) -> Result<String, Problem> {
         Ok(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
         _ => Err(Problem::new(
             format!("`{text}` cannot be a Host header"),
-            "write a name such as \"web.internal\", with `:port` if need be",
+            "write a name such as \"web.internal\", with `:port` if needed",
         )),
     }
 }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(help_for("example.com:8080"), "write it as \"example.com\"");
         assert_eq!(help_for("example.com."), "write it as \"example.com\"");
         assert!(help_for("a*.example.com").starts_with("write it as \"*.example.com\""));
-        assert!(help_for("*").ends_with("leave `host` away to match all"));
+        assert!(help_for("*").ends_with("remove `host` to match all"));
         assert_eq!(
             parse_host_match("*.Example.com"),
             Ok(HostMatch::Wildcard("example.com".to_owned()))

@@ -1,4 +1,4 @@
-//! Parses text into the types of [`super::file`]; every unreadable part is reported and left out.
+//! Parses text into the types of [`super::file`]; every unreadable part is reported and omitted.
 //!
 //! Serde stops at the first error. So the part that the error names is reported and removed from
 //! the parsed tree, and the rest is deserialized again. [`UnreadKeys`] records what was removed, so
@@ -126,7 +126,7 @@ fn explain_syntax_error(message: &str, covered: &str) -> Problem {
         return Problem::new("a value is missing", "write one; strings are in quotes");
     }
     let help = if is_unquoted {
-        "put it in quotes; if it is no value, close the list or table before it"
+        "put it in quotes; if it is not a value, close the list or table before it"
     } else if message.starts_with("unclosed") {
         "close it"
     } else {

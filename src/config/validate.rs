@@ -209,7 +209,7 @@ impl Validator<'_> {
             if !used_names.contains(&*pool.name) {
                 let problem = Problem::new(
                     format!("no route leads to the pool `{}`", pool.name),
-                    format!("add `[[route]]` with `pool = \"{}\"`, or leave it away", pool.name),
+                    format!("add `[[route]]` with `pool = \"{}\"`, or remove it", pool.name),
                 );
                 self.diagnostics.warning(span, problem);
             }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock, opens a socket, spawns a task, locks or logs. Time and seeds are
 //! arguments. The same code runs in production, in the simulator behind `predict`, and in the
-//! tests. Each room states its inputs, its outputs and the rooms that it may use; the director
+//! tests. Each module states its inputs, its outputs and the modules that it may use; the director
 //! composes them.
 
 pub mod discovery;

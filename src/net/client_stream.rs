@@ -25,7 +25,7 @@ thread_local! {
 /// A socket whose writes fail when the client has accepted no bytes for `write_timeout`.
 ///
 /// hyper has no such timeout: clients that never read would hold their connections, and those to
-/// the endpoints, for ever.
+/// the endpoints, forever.
 #[derive(Debug)]
 pub struct WriteTimeoutStream {
     inner: TcpStream,

@@ -1,4 +1,4 @@
-//! Protocol adapters without policy: sockets, HTTP towards endpoints, probes, stored files.
+//! Protocol adapters without policy: sockets, HTTP to endpoints, probes, stored files.
 
 pub mod client_stream;
 pub mod dns_client;

@@ -153,7 +153,7 @@ fn last_response_is_passed_through_when_all_fail() {
     assert_eq!((answer.status, answer.text()), (503, "far".to_owned()));
     assert_eq!(answer.field("x-gapless-reason"), None, "it is no answer of the proxy's own");
     assert_eq!(answer.field("x-gapless-attempts"), Some("2"));
-    // What fails alike at both is no evidence against either.
+    // A failure at both endpoints is evidence against neither.
     fixture.wait_for_counts(&fixture.near, (0, 0, 0, 0));
     fixture.wait_for_counts(&fixture.far, (0, 0, 1, 0));
     assert_eq!(fixture.gapless.metric("gapless_unattributed_failures_total{pool=\"web\"}"), 2.0);

@@ -1,4 +1,4 @@
-//! One URL that fails at every endpoint puts none of them down.
+//! One URL that fails at every endpoint takes none of them down.
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ impl UrlFault {
             Self::Status => b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n",
             Self::Malformed => b"HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n",
             Self::Close => b"",
-            // Without a length the client has the head already: it cannot be asked for again.
+            // Without a length the client has received the head already, so no retry is possible.
             Self::CutStream => {
                 b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nstart\r\n"
             }
@@ -75,13 +75,13 @@ impl FaultyUrlFixture {
             let addresses: Vec<SocketAddr> = zone.iter().map(TestEndpoint::address).collect();
             config = config.zone(&format!("r/z{index}"), &addresses);
         }
-        // At level `debug` every change of a state has its line.
+        // At level `debug` every change of a state has a line.
         let gapless = Gapless::start_verbose(&config);
         gapless.wait_all_up();
         Self { endpoints, gapless }
     }
 
-    /// Sends requests at an even pace, of which this percentage is for the URL that fails.
+    /// Sends requests at an even pace; this percentage is for the URL that fails.
     #[track_caller]
     fn run_load(&self, method: &str, faulty_percent: u32) {
         let (mut client, start) = (TestClient::open(self.gapless.address), Instant::now());
@@ -101,7 +101,7 @@ impl FaultyUrlFixture {
         Ok(client.exchange(method, target, &[], b"")?.status)
     }
 
-    /// How often an endpoint became suspect.
+    /// The number of times that an endpoint became suspect.
     fn suspect_count(&self) -> usize {
         let log = self.gapless.log();
         log.lines()

@@ -222,7 +222,7 @@ endpoints = ["127.0.0.1:18081", "db..internal:543"]
         "6:8 there is no pool `wep`",
         "7:24 a duration needs its unit",
         "10:25 `down_after` must be from 1 to 1000, not 0",
-        "14:33 `db..internal` has nothing between two dots",
+        "14:33 `db..internal` has an empty label",
     ];
     assert_eq!(located_messages(&report), expected);
     let helps: Vec<&str> = report.diagnostics.iter().map(|d| d.help.as_str()).collect();

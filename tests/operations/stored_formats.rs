@@ -38,7 +38,7 @@ fn copy_state(directory: &Path) -> PathBuf {
     state
 }
 
-/// The pool that the stored files speak of. No name server answers, so names come from the files.
+/// The pool that the stored files refer to. No name server answers, so names come from the files.
 fn config() -> ConfigBuilder {
     ConfigBuilder::new()
         .tables("[dns]\nservers = [\"127.0.0.1:9\"]\nallow = [\"127.0.0.0/8\", \"::1/128\"]")

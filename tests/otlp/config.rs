@@ -78,17 +78,17 @@ fn invalid_otlp_settings_are_reported() {
     }
     assert_one_diagnostic(
         &config_text(URL, "sample = \"5\""),
-        "`5` is no share of traces | write it as \"5%\"",
+        "`5` is not a share of traces | write it as \"5%\"",
     );
     for bad in ["101%", "-1%", "some", "NaN%"] {
         assert_one_diagnostic(
             &config_text(URL, &format!("sample = \"{bad}\"")),
-            "is no share of traces",
+            "is not a share of traces",
         );
     }
     assert_one_diagnostic(
         &config_text(URL, "headers = { \"a b\" = \"x\" }"),
-        "the name is not one of a header",
+        "this is not a header name",
     );
     assert_one_diagnostic(
         &config_text(URL, "headers = { Host = \"x\" }"),
@@ -115,7 +115,7 @@ fn invalid_otlp_settings_are_reported() {
         config_text(URL, "").replace("[otlp]", "[headers]\ntraceparent = false\n[otlp]");
     assert_one_diagnostic(
         &without_traceparent,
-        "spans need `traceparent` to be parts of traces | leave `traceparent` away",
+        "spans need `traceparent` to be parts of traces | remove `traceparent`",
     );
 }
 

@@ -21,7 +21,7 @@ use super::orders::order_store::OrderStore;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecyclePhase {
     Serving,
-    /// Shutting down, or leaving after a handover.
+    /// Shutting down, or exiting after a handover.
     Stopping,
 }
 
@@ -44,7 +44,8 @@ pub struct AdminState {
     /// Wakes control after the admin listener has changed drills or orders.
     pub drill_wake: Notify,
     pub order_store: OrderStore,
-    /// An upgrade is in progress. Orders are refused meanwhile: the successor would not get them.
+    /// An upgrade is in progress. Orders are refused meanwhile: the successor would not receive
+    /// them.
     pub is_handing_over: Cell<bool>,
     pub shared: Arc<InstanceShared>,
     /// Converts instants to times of day.

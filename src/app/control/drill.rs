@@ -43,7 +43,7 @@ pub(super) struct DrillControlState {
     /// The last snapshot of production's director.
     production_snapshot: Arc<Snapshot>,
     predictions: TaskResults<(DrillId, DrillPrediction)>,
-    /// How long threads of this process had waited for a processor at the onset.
+    /// The scheduling delay of this process at the onset.
     delay_at_onset: Option<Duration>,
     /// When each practice of the configuration is due, in seconds since 1970.
     practice_due_s: Vec<Option<u64>>,

@@ -1,8 +1,8 @@
 //! The control thread: the sole writer of everything that workers read.
 //!
 //! One loop takes probe results, workers' reports, DNS answers, reloads and commands, passes them
-//! to the director, and carries out what the director puts out. All that happened before a turn is
-//! taken in first, so verdicts of one turn are published as one snapshot.
+//! to the director, and executes the outputs of the director. All inputs that are ready are handed
+//! in first, so that the verdicts of one turn are published as one snapshot.
 
 pub mod admin_state;
 mod configuration;

@@ -161,7 +161,7 @@ impl ControlLoop {
         self.admin_state.is_handing_over.set(false);
         event_log::record_upgrade(false);
         self.notifier.notify_status("serving; an upgrade has failed");
-        tracing::error!("upgrade failed, this process goes on: {why}");
+        tracing::error!("upgrade failed, this process continues: {why}");
         let at = self.admin_state.clock.to_rfc3339(Instant::now());
         self.admin_state.process.borrow_mut().failed_upgrade = Some(FailedUpgradeJson { at, why });
     }

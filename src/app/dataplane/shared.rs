@@ -121,11 +121,11 @@ pub struct EndpointAbort {
     pub waiting: InFlightPolicy,
 }
 
-/// The begin of a drill's fault.
+/// The start of a drill's fault injection.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultInjectionStart {
     pub drill: DrillId,
-    /// The endpoints close their idle connections, as a process that ends does.
+    /// The endpoints close their idle connections, as a process does when it exits.
     pub closes_idle_connections: bool,
 }
 
@@ -142,7 +142,7 @@ pub struct FaultInjectionEnd {
 pub enum WorkerCommand {
     /// Accept connections on this listener; an address may have several.
     Listen(Listener),
-    /// Stop accepting at this address; existing connections go on.
+    /// Stop accepting at this address; existing connections continue.
     Unlisten(SocketAddr),
     /// The endpoint went down.
     AbortEndpoint(EndpointAbort),
@@ -152,7 +152,7 @@ pub enum WorkerCommand {
         /// The drain deadline has passed: running streams end too.
         is_over: bool,
     },
-    /// A drill injects its fault from now on.
+    /// A drill starts to inject its fault.
     StartFaultInjection(FaultInjectionStart),
     /// A drill has ended. Requests with injected faults go to real endpoints.
     EndFaultInjection(FaultInjectionEnd),
@@ -205,7 +205,7 @@ impl InstanceShared {
         (Arc::new(shared), receiver)
     }
 
-    /// Identifies requests that are likely to fail alike.
+    /// The key of requests that are likely to fail alike.
     pub fn request_key(&self, method: &Method, host: &str, path: &str) -> RequestKey {
         RequestKey::new(&self.request_hasher, method, host, path)
     }

@@ -187,16 +187,17 @@ fn record_health_change(subject: &IncidentSubject, change: HealthTransition, hea
     }
 }
 
-/// Lines on endpoints that become suspects and are cleared.
+/// Log lines about suspects, by endpoint and transition.
 type SuspectLines = RepeatedLines<(IncidentSubject, HealthTransition)>;
 
-/// The lines on suspects; an endpoint that closes many connections becomes one again and again.
+/// The log lines about suspects. An endpoint that closes many connections becomes a suspect
+/// repeatedly.
 fn suspect_lines() -> MutexGuard<'static, SuspectLines> {
     static LINES: LazyLock<Mutex<SuspectLines>> = LazyLock::new(Mutex::default);
     LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes how often lines were left out, once their time is over.
+/// Logs the counts of joined lines whose join time is over.
 pub fn log_repeated_lines(now: Instant) {
     for ((subject, change), count) in suspect_lines().take_due(now) {
         if change == HealthTransition::Suspected {

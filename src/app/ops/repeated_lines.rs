@@ -1,5 +1,5 @@
-//! Joins log lines that repeat: the first of a subject is written at once, the next ones as a count
-//! when their time is over.
+//! Joins repeated log lines: the first line of a subject is written at once, further ones as a
+//! count after ten seconds.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 /// The time for which lines of one subject are joined.
 const JOIN_TIME: Duration = Duration::from_secs(10);
 
-/// Subjects that are remembered; lines of further ones are not written.
+/// Subjects in the table; lines of further subjects are not written.
 const MAX_SUBJECTS: usize = 4_096;
 
-/// The lines of one kind, by their subject.
+/// Log lines of one kind, by subject.
 #[derive(Debug)]
 pub struct RepeatedLines<K> {
     joined: HashMap<K, JoinedLines>,
@@ -31,7 +31,7 @@ impl<K> Default for RepeatedLines<K> {
 }
 
 impl<K: Hash + Eq> RepeatedLines<K> {
-    /// Whether a line of `subject` is written; else it is counted.
+    /// Whether a line of `subject` is to be written; otherwise counts it.
     pub fn admit(&mut self, subject: K, now: Instant) -> bool {
         if let Some(joined) = self.joined.get_mut(&subject) {
             joined.count += 1;
@@ -44,8 +44,8 @@ impl<K: Hash + Eq> RepeatedLines<K> {
         true
     }
 
-    /// Takes out the subjects whose time is over, with the number of lines that were not written.
-    /// Subjects without any are left out.
+    /// Removes the subjects whose time is over; returns those with lines that were not written, and
+    /// their number.
     pub fn take_due(&mut self, now: Instant) -> Vec<(K, u64)> {
         let is_due =
             |joined: &JoinedLines| now.saturating_duration_since(joined.since) >= JOIN_TIME;

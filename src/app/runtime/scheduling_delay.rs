@@ -1,8 +1,8 @@
-//! How long threads of this process wait for a processor.
+//! Scheduling delay: the time for which threads of this process wait for a processor.
 //!
 //! Linux counts it for each thread (`/proc/PID/task/TID/schedstat`: nanoseconds on a processor,
-//! nanoseconds runnable without one, time slices). What this process waited for itself is no
-//! evidence against an endpoint.
+//! nanoseconds runnable without one, time slices). Latency that this delay causes is no evidence
+//! against an endpoint.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// From this share of a period on the thread counts as late in it.
+/// The thread counts as late in a period from this share of delay on.
 const LATE_SHARE: f64 = 0.05;
 
-/// The shortest period that says anything.
+/// The shortest period for which lateness is computed.
 const MIN_PERIOD: Duration = Duration::from_millis(100);
 
 /// The time for which all threads of this process together have waited for a processor. `None`
@@ -29,7 +29,7 @@ pub fn process_delay() -> Option<Duration> {
     (!delays.is_empty()).then(|| delays.into_iter().sum())
 }
 
-/// Samples the delay of the process in a thread of its own, for a later question about a period.
+/// Samples the delay of the process in a thread of its own, for later queries by period.
 #[derive(Debug)]
 pub struct DelayRecorder {
     is_stopped: Arc<AtomicBool>,
@@ -52,14 +52,14 @@ impl DelayRecorder {
         Self { is_stopped, thread }
     }
 
-    /// Stops, and returns the samples: the delay of the process until then.
+    /// Stops, and returns the samples: times, and the delay of the process until then.
     pub fn stop(self) -> Vec<(Instant, Duration)> {
         self.is_stopped.store(true, Relaxed);
         self.thread.join().unwrap_or_default()
     }
 }
 
-/// How long threads waited for a processor in a period, by the samples that enclose it.
+/// The scheduling delay of the process in a period, from the samples that enclose it.
 pub fn delay_between(samples: &[(Instant, Duration)], from: Instant, to: Instant) -> Duration {
     let before = samples.iter().rfind(|(at, _)| *at <= from).or_else(|| samples.first());
     let after = samples.iter().find(|(at, _)| *at >= to).or_else(|| samples.last());
@@ -74,22 +74,21 @@ fn parse_delay(schedstat: &str) -> Option<Duration> {
     schedstat.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
-/// The scheduling delay of the thread that uses it, sampled now and then.
+/// The scheduling delay of the calling thread, from periodic samples.
 #[derive(Debug, Default)]
 pub struct ThreadDelay {
-    /// The last two samples: when, and the delay until then.
+    /// The last two samples: time, and delay until then.
     samples: Cell<[Option<(Instant, Duration)>; 2]>,
 }
 
 impl ThreadDelay {
-    /// Takes a sample. To be called every half second or so.
+    /// Takes a sample. To be called about every half second.
     pub fn sample(&self, now: Instant) {
         let [_, latest] = self.samples.get();
         self.samples.set([latest, thread_delay().map(|delay| (now, delay))]);
     }
 
-    /// Whether this thread has waited for a processor so long lately that the latencies it measures
-    /// are its own.
+    /// Whether the recent scheduling delay of this thread distorts the latencies that it measures.
     pub fn is_late(&self, now: Instant) -> bool {
         let Some((at, before)) = self.reference(now) else { return false };
         let is_late = |delay| is_late_share(delay, now.saturating_duration_since(at));

@@ -60,7 +60,7 @@ struct EndpointProcess {
     _reservation: PortReservation,
 }
 
-/// The time within which a fault began.
+/// The interval in which a fault began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FaultOnset {
     pub(super) earliest: Instant,
@@ -84,7 +84,7 @@ impl EndpointFleet {
         found.map(|member| member.zone.as_str())
     }
 
-    /// Fails every endpoint of `zone`; returns when the first and the last one were made to fail.
+    /// Fails every endpoint of `zone`; returns the times of the first and the last failure.
     pub(super) fn fail(&mut self, zone: &str, fault: DemoFault) -> io::Result<FaultOnset> {
         let earliest = Instant::now();
         for member in self.members.iter_mut().filter(|member| member.zone == zone) {

@@ -23,8 +23,8 @@ const PREDICTION_TRIALS: u32 = 500;
 /// Slower successful responses count as late.
 const LATE_THRESHOLD: Duration = Duration::from_millis(250);
 
-/// A verdict may be this much later than predicted: the simulation models neither the scheduler nor
-/// the load generator.
+/// The excess over the prediction that is tolerated: the simulation models neither the scheduler
+/// nor the load generator.
 const DETECTION_TOLERANCE: Duration = Duration::from_millis(10);
 
 /// The times of the fault and of the recovery.
@@ -32,7 +32,7 @@ const DETECTION_TOLERANCE: Duration = Duration::from_millis(10);
 pub(super) struct FaultTimes {
     pub(super) onset: FaultOnset,
     pub(super) restored_at: Instant,
-    /// How long threads of this process had waited for a processor, sampled during the fault.
+    /// Samples of the scheduling delay of this process during the fault.
     pub(super) delays: Vec<(Instant, Duration)>,
 }
 
@@ -42,21 +42,21 @@ pub(super) struct DemoReport {
     prediction: WindowSpread,
     /// From the earliest onset to the verdict on the zone.
     detection: Option<Duration>,
-    /// The time within which all endpoints were made to fail.
+    /// The interval in which the endpoints were made to fail.
     onset_uncertainty: Duration,
-    /// How late this machine was between onset and verdict.
+    /// The scheduling delay of this process between onset and verdict.
     lateness: Duration,
     failover_gap: Duration,
     return_time: Option<Duration>,
     requests: RequestCounts,
 }
 
-/// The measured window beside the predicted one.
+/// The measured window, compared with the predicted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DetectionJudgement {
     /// At most the tolerance beyond the slowest trial.
     Inside,
-    /// Beyond it by no more than threads of this process waited for a processor.
+    /// Beyond it by no more than the scheduling delay of this process.
     LateMachine,
     Outside,
     NoVerdict,
@@ -137,7 +137,7 @@ impl DemoReport {
         self.detection.is_some()
     }
 
-    /// The detection time if the endpoints failed as late as possible.
+    /// The detection time if the endpoints failed at the end of the onset interval.
     fn least_detection(&self, detection: Duration) -> Duration {
         detection.saturating_sub(self.onset_uncertainty)
     }
@@ -233,7 +233,7 @@ impl DemoReport {
     }
 }
 
-/// Time from the onset until no endpoint of the zone was in service, as the ledger has it.
+/// Time from the onset until no endpoint of the zone was in service, from the ledger.
 fn zone_verdict(incidents: &str, failed: Instant) -> Option<Duration> {
     let incidents: Value = serde_json::from_str(incidents).ok()?;
     let onset = jiff::Timestamp::try_from(SystemTime::now() - failed.elapsed()).ok()?;

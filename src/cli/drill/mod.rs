@@ -128,7 +128,7 @@ pub fn drill(
         DrillCommand::Report { id, html } => match id.or_else(|| last_drill(admin)) {
             Some(id) => print_report(admin, id, format, html, out),
             None => {
-                eprintln!("gapless: no drill is remembered at {admin}");
+                eprintln!("gapless: no drill is recorded at {admin}");
                 Ok(EXIT_FAILED)
             }
         },

@@ -72,15 +72,15 @@ scalar_types! {
     /// A length of time, such as `"1m30s"`.
     DurationText, "Duration", "a duration such as \"500ms\"", {
         "type": "string",
-        "description": "A length of time with its unit.",
+        "description": "A duration with its unit.",
         "pattern": "^ *[0-9].*[a-z] *$",
         "examples": ["250ms", "1s", "1m30s", "1h"],
     };
 
     /// A length of time that may be in days, such as `"90d"`.
-    AgeText, "Age", "a length of time such as \"90d\"", {
+    AgeText, "Age", "a duration such as \"90d\"", {
         "type": "string",
-        "description": "A length of time with its unit, which may be `d` for days.",
+        "description": "A duration with its unit, which may be `d` for days.",
         "pattern": "^ *[0-9].*[a-z] *$",
         "examples": ["90d", "36h"],
     };
@@ -88,7 +88,7 @@ scalar_types! {
     /// A length of time, or `"unlimited"`.
     DeadlineText, "Deadline", "a duration such as \"30s\", or \"unlimited\"", {
         "type": "string",
-        "description": "A length of time with its unit, or `unlimited`.",
+        "description": "A duration with its unit, or `unlimited`.",
         "pattern": "^ *([0-9].*[a-z]|unlimited) *$",
         "examples": ["30s", "5m", "unlimited"],
     };

@@ -35,7 +35,7 @@ impl Validator<'_> {
                 Ok(AccessLogTarget::File(base.join(path)))
             }
             other => Err(Problem::new(
-                format!("`{other}` is no place for the access log"),
+                format!("`{other}` is not a destination of the access log"),
                 "write \"stdout\", \"off\", or a path with a `/` in it, such as \
                  \"/var/log/gapless/access.log\"",
             )),
@@ -74,20 +74,20 @@ impl Validator<'_> {
         format: AccessLogFormat,
     ) -> Vec<HeaderName> {
         if let Some(first) = given.first().filter(|_| format == AccessLogFormat::Combined) {
-            let help = "write `format = \"json\"`, or leave `headers` away";
+            let help = "write `format = \"json\"`, or remove `headers`";
             let problem = Problem::new("lines in the combined format have no other fields", help);
             self.diagnostics.error(&first.span, problem);
         }
         if let Some(beyond) = given.get(MAX_HEADERS) {
             let message = format!("there are more than {MAX_HEADERS} fields");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "remove some"));
         }
         let mut names: Vec<HeaderName> = Vec::new();
         for one in given.iter().take(MAX_HEADERS) {
             match HeaderName::from_bytes(one.value.as_bytes()) {
                 Ok(name) if SECRET_HEADERS.contains(&name) => {
                     let message = format!("`{name}` carries credentials, which are never logged");
-                    self.diagnostics.error(&one.span, Problem::new(message, "leave it away"));
+                    self.diagnostics.error(&one.span, Problem::new(message, "remove it"));
                 }
                 Ok(name) if names.contains(&name) => {
                     let message = format!("`{name}` is given twice");
@@ -129,7 +129,7 @@ fn parse_log_format(text: &str) -> Result<AccessLogFormat, Problem> {
                 || "write \"json\" or \"combined\"".to_owned(),
                 |suggestion| format!("did you mean \"{suggestion}\"?"),
             );
-            Err(Problem::new(format!("`{other}` is no format of the access log"), help))
+            Err(Problem::new(format!("`{other}` is not a format of the access log"), help))
         }
     }
 }

@@ -73,7 +73,7 @@ impl Validator<'_> {
                         )
                     }
                 };
-                let message = format!("`{other}` is no method of balancing");
+                let message = format!("`{other}` is not a balancing method");
                 self.diagnostics.error(&method.span, Problem::new(message, help));
                 return BalancePolicy::default();
             }
@@ -149,8 +149,7 @@ impl Validator<'_> {
             return None;
         };
         for (_, second) in given {
-            let problem =
-                Problem::new("only one of these keys is allowed", "leave one of them away");
+            let problem = Problem::new("only one of these keys is allowed", "remove one of them");
             self.diagnostics.error(&second, problem).add_related(&span, "this is given too");
         }
         Some(first)
@@ -159,7 +158,7 @@ impl Validator<'_> {
     fn reject_unused_key<T>(&mut self, given: &Option<Located<T>>, name: &str, beside: &str) {
         if let Some(given) = given {
             let message = format!("`{name}` has no meaning with {beside}");
-            self.diagnostics.error(&given.span, Problem::new(message, "leave it away"));
+            self.diagnostics.error(&given.span, Problem::new(message, "remove it"));
         }
     }
 
@@ -197,7 +196,7 @@ impl Validator<'_> {
                 "first" => Ok(FailbackPolicy::ReturnToPreferred),
                 "stay" => Ok(FailbackPolicy::StayOnCurrent),
                 other => Err(Problem::new(
-                    format!("clients cannot return by `{other}`"),
+                    format!("`{other}` is not a value of `on_return`"),
                     "write \"first\" or \"stay\"",
                 )),
             });
@@ -264,7 +263,7 @@ impl Validator<'_> {
                          loses its affinity",
                         other.name, pool.name
                     ),
-                    "give each pool a cookie of its own name",
+                    "give each pool a cookie name of its own",
                 );
                 self.diagnostics.warning(span, problem);
             }
@@ -274,7 +273,7 @@ impl Validator<'_> {
     /// The secrets in a file; the first one encrypts.
     fn affinity_secrets(&mut self, path: &Located<String>) -> Option<CookieSecrets> {
         let bytes = self.read_file(path)?;
-        let text = str::from_utf8(&bytes).map_err(|_| "is no text".to_owned());
+        let text = str::from_utf8(&bytes).map_err(|_| "is not text".to_owned());
         match text.and_then(CookieSecrets::parse) {
             Ok(secrets) => Some(secrets),
             Err(reason) => {
@@ -290,10 +289,10 @@ impl Validator<'_> {
 fn parse_ttl(given: &Scalar) -> Result<Duration, Problem> {
     let help = "write it as \"8h\" or \"30d\"";
     let Scalar::Text(text) = given else {
-        return Err(Problem::new("a length of time needs its unit", help));
+        return Err(Problem::new("a duration needs its unit", help));
     };
     let ttl = units::parse_age(text.trim());
-    let ttl = ttl.ok_or_else(|| Problem::new(format!("`{text}` is not a length of time"), help))?;
+    let ttl = ttl.ok_or_else(|| Problem::new(format!("`{text}` is not a duration"), help))?;
     if TTL_RANGE.contains(&ttl) {
         return Ok(ttl);
     }

@@ -64,7 +64,7 @@ impl Validator<'_> {
     fn dns_servers(&mut self, given: &[Located<String>], table: &Range<usize>) -> Vec<SocketAddr> {
         if given.is_empty() {
             let help =
-                "name one, such as \"10.0.0.53:53\", or leave `servers` away to go by the system";
+                "name one, such as \"10.0.0.53:53\", or remove `servers` for the system's resolver";
             self.diagnostics.error(table, Problem::new("`servers` has no server", help));
         }
         let mut seen = HashMap::new();
@@ -101,7 +101,7 @@ fn parse_family(text: &str) -> Result<AddressFamily, Problem> {
         "ipv4" => Ok(AddressFamily::Ipv4),
         "ipv6" => Ok(AddressFamily::Ipv6),
         _ => {
-            let message = format!("`{text}` is no family of addresses");
+            let message = format!("`{text}` is not an address family");
             Err(Problem::new(message, "write \"both\", \"ipv4\" or \"ipv6\""))
         }
     }
@@ -112,7 +112,7 @@ fn parse_empty_policy(text: &str) -> Result<EmptyAnswerPolicy, Problem> {
         "keep" => Ok(EmptyAnswerPolicy::Keep),
         "obey" => Ok(EmptyAnswerPolicy::Remove),
         _ => {
-            let message = format!("`{text}` is not what can be done when a name has no endpoints");
+            let message = format!("`{text}` is not a value of `empty`");
             Err(Problem::new(message, "write \"keep\" or \"obey\""))
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn parse_target(text: &str) -> Result<EndpointTarget, Problem> {
         )),
         Ok(port) => Ok(EndpointTarget::Name(DiscoveryName::Host { name, port })),
         Err(_) => {
-            Err(Problem::new(format!("`{port}` is no port"), "write a number from 1 to 65535"))
+            Err(Problem::new(format!("`{port}` is not a port"), "write a number from 1 to 65535"))
         }
     }
 }
@@ -69,23 +69,21 @@ fn parse_name(text: &str) -> Result<Arc<str>, Problem> {
         Err(DnsNameError::Empty) => problem("is not a name".to_owned(), such_as),
         Err(DnsNameError::NameTooLong(bytes)) => {
             let what = format!("has {bytes} characters");
-            problem(what, "names in DNS have 253 at most (RFC 1035)")
+            problem(what, "a DNS name has at most 253 characters (RFC 1035)")
         }
         Err(DnsNameError::LabelTooLong(label)) => {
-            let what = format!("has a part of {} characters", label.len());
-            problem(what, "parts of names in DNS have 63 at most (RFC 1035)")
+            let what = format!("has a label of {} characters", label.len());
+            problem(what, "a label has at most 63 characters (RFC 1035)")
         }
-        Err(DnsNameError::EmptyLabel) => {
-            problem("has nothing between two dots".to_owned(), such_as)
-        }
+        Err(DnsNameError::EmptyLabel) => problem("has an empty label".to_owned(), such_as),
         Err(DnsNameError::InvalidCharacter(c)) => {
             let help =
                 "names have letters, digits, `-`, `_` and `.`; others are written as \"xn--…\"";
             problem(format!("has a `{c}` in it"), help)
         }
         Err(DnsNameError::MisplacedHyphen(label)) => problem(
-            format!("has the part `{label}`"),
-            "a part begins and ends with a letter or a digit",
+            format!("has the label `{label}`"),
+            "a label begins and ends with a letter or a digit",
         ),
     }
 }

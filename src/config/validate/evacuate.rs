@@ -65,7 +65,7 @@ impl Validator<'_> {
             if !pool.drained_scopes.is_empty() && is_fully_drained(pool) {
                 let problem = Problem::new(
                     format!("every endpoint of the pool `{}` is drained", pool.name),
-                    "its requests are answered 503 until something of it is restored",
+                    "its requests receive a 503 until a part of it is restored",
                 );
                 self.diagnostics.warning(span, problem);
             }

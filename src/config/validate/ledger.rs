@@ -106,13 +106,13 @@ fn parse_retention(given: &Scalar) -> Result<Duration, Problem> {
     let shown = match given {
         Scalar::Integer(number) => {
             let help = format!("write it as \"{}d\"", number.unsigned_abs());
-            return Err(Problem::new("a length of time needs its unit", help));
+            return Err(Problem::new("a duration needs its unit", help));
         }
         Scalar::Text(text) => text.trim(),
     };
     let help = "write it as \"90d\" or \"36h\"";
     let Some(keep) = units::parse_age(shown) else {
-        return Err(Problem::new(format!("`{shown}` is not a length of time"), help));
+        return Err(Problem::new(format!("`{shown}` is not a duration"), help));
     };
     if RETENTION_RANGE.contains(&keep) {
         return Ok(keep);

@@ -38,7 +38,7 @@ impl Validator<'_> {
         let mut listeners: Vec<(model::ListenerSpec, Range<usize>)> = Vec::new();
         if let Some(beyond) = listen.get(MAX_LISTENERS) {
             let message = format!("there are more than {MAX_LISTENERS} listeners");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "remove some"));
         }
         for entry in listen.iter().take(MAX_LISTENERS) {
             let http_settings = self.http_settings(&entry.value);
@@ -46,7 +46,7 @@ impl Validator<'_> {
             match listeners.iter().find(|(other, _)| is_overlapping(other.address, address)) {
                 Some((other, first)) => {
                     let problem = Problem::new(
-                        format!("{address} is already listened on, as {}", other.address),
+                        format!("{address} is already in use, as {}", other.address),
                         "listen on each address and port once",
                     );
                     self.diagnostics.error(&span, problem).add_related(first, "first here");
@@ -106,7 +106,7 @@ impl Validator<'_> {
         }
         if let Some(beyond) = files.get(MAX_CERTIFICATES) {
             let message = format!("there are more than {MAX_CERTIFICATES} certificates");
-            self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
+            self.diagnostics.error(&beyond.span, Problem::new(message, "remove some"));
         }
         let mut seen = HashMap::new();
         let mut certificates = Vec::new();
@@ -173,7 +173,7 @@ impl Validator<'_> {
         let from = given.value.from.as_deref().unwrap_or_default();
         if from.is_empty() {
             let help = "add `from = [\"10.0.0.0/8\"]`, the networks of the proxies";
-            let problem = Problem::new("no proxy is listed that may connect", help);
+            let problem = Problem::new("no proxy is listed", help);
             self.report_missing(&given.span, "from", problem);
         }
         let networks = self.networks(from, MAX_NETWORKS);
@@ -190,7 +190,7 @@ fn parse_tls_version(text: &str) -> Result<TlsVersion, Problem> {
         "1.2" => Ok(TlsVersion::V12),
         "1.3" => Ok(TlsVersion::V13),
         _ => Err(Problem::new(
-            format!("`{text}` is not a version of TLS that is spoken here"),
+            format!("`{text}` is not a supported TLS version"),
             "write \"1.2\" or \"1.3\"",
         )),
     }
@@ -202,7 +202,7 @@ fn parse_client_auth(text: &str) -> Result<bool, Problem> {
         "required" => Ok(true),
         "optional" => Ok(false),
         _ => Err(Problem::new(
-            format!("`{text}` does not say whether clients must have a certificate"),
+            format!("`{text}` is not a value of `client_auth`"),
             "write \"required\" or \"optional\"",
         )),
     }

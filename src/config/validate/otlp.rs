@@ -56,14 +56,13 @@ impl Validator<'_> {
     ) -> Option<model::OtlpConfig> {
         let LocatedTable { value: given, span: table } = given?;
         if !cfg!(feature = "otlp") {
-            let help =
-                "build it with `cargo build --release --features otlp`, or leave `[otlp]` away";
+            let help = "build it with `cargo build --release --features otlp`, or remove `[otlp]`";
             let problem = Problem::new("this program was built without `otlp`", help);
             self.diagnostics.error(&table, problem);
             return None;
         }
         if let Some(given) = traceparent.filter(|given| !given.value) {
-            let help = "leave `traceparent` away: `[otlp]` switches it on";
+            let help = "remove `traceparent`: `[otlp]` enables it";
             let problem = Problem::new("spans need `traceparent` to be parts of traces", help);
             self.diagnostics.error(&given.span, problem).add_related(&table, "spans are exported");
         }
@@ -149,7 +148,7 @@ impl Validator<'_> {
     ) -> Option<Arc<UpstreamTls>> {
         if endpoint.scheme_str() != Some("https") {
             if let Some(given) = given {
-                let help = "write the endpoint with `https`, or leave `tls` away";
+                let help = "write the endpoint with `https`, or remove `tls`";
                 let problem = Problem::new("`tls` has no meaning with an endpoint of `http`", help);
                 self.diagnostics.error(&given.span, problem);
             }
@@ -193,7 +192,7 @@ impl Validator<'_> {
             }
             let added = match line.split_once(':') {
                 Some((name, value)) => add_header(&mut headers, name.trim(), value.trim()),
-                None => Err(Problem::new("this is no field", "write it as `name: value`")),
+                None => Err(Problem::new("not a header field", "write it as `name: value`")),
             };
             if let Err(Problem { message, help }) = added {
                 let message = format!("line {} of `{}`: {message}", index + 1, file.value);
@@ -208,10 +207,10 @@ impl Validator<'_> {
 fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Problem> {
     let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
         // In a file, the text before the first colon may be a secret.
-        return Err(Problem::new("the name is not one of a header", "write it as `name: value`"));
+        return Err(Problem::new("this is not a header name", "write it as `name: value`"));
     };
     if RESERVED_HEADERS.contains(&known) {
-        return Err(Problem::new(format!("`{known}` is written by gapless"), "leave it away"));
+        return Err(Problem::new(format!("`{known}` is written by gapless"), "remove it"));
     }
     let Ok(mut value) = HeaderValue::from_str(value) else {
         let message = format!("the value of `{known}` cannot stand in a header");
@@ -222,7 +221,7 @@ fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Pr
     }
     if headers.len() == MAX_HEADERS {
         let message = format!("there are more than {MAX_HEADERS} headers");
-        return Err(Problem::new(message, "leave some away"));
+        return Err(Problem::new(message, "remove some"));
     }
     value.set_sensitive(true);
     headers.insert(known, value);
@@ -238,11 +237,11 @@ fn parse_collector_uri(text: &str) -> Result<Uri, Problem> {
         return Err(Problem::new(format!("`{text}` is not a URL"), help));
     };
     if rest.contains('@') {
-        let help = "leave them away, and write a field into `headers_file`";
+        let help = "remove them, and put a field into `headers_file`";
         return Err(Problem::new("the URL of a collector has no credentials", help));
     }
     if scheme != "http" && scheme != "https" {
-        let help = "write it with `http` or `https`; gRPC is not spoken";
+        let help = "write it with `http` or `https`; gRPC is not supported";
         return Err(Problem::new(format!("`{scheme}` is not supported for a collector"), help));
     }
     if rest.contains(['?', '#']) {
@@ -270,7 +269,7 @@ fn parse_sampling(text: &str) -> Result<TraceSampling, Problem> {
         } else {
             "write it as \"0%\" to \"100%\", such as \"0.1%\"".to_owned()
         };
-        Problem::new(format!("`{text}` is no share of traces"), help)
+        Problem::new(format!("`{text}` is not a share of traces"), help)
     };
     let number = text.trim().strip_suffix('%').ok_or_else(problem)?;
     let percent: f64 = number.trim().parse().map_err(|_| problem())?;

@@ -44,20 +44,20 @@ impl Validator<'_> {
         let key = SettingKey::new(&table, "share", &given.share);
         let share = self.setting(&key, share, |text| {
             SharePercent::parse(text).ok_or_else(|| {
-                Problem::new(format!("`{text}` is no share"), "write it as \"1%\" to \"100%\"")
+                Problem::new(format!("`{text}` is not a share"), "write it as \"1%\" to \"100%\"")
             })
         });
         let length = self.drill_length(&table, &given.length);
         let key = SettingKey::new(&table, "match", &given.matching);
         let matching = self.setting(&key, None, |text| {
             let problem =
-                || Problem::new(format!("`{text}` is no header"), "write it as \"name=value\"");
+                || Problem::new(format!("`{text}` is not a header"), "write it as \"name=value\"");
             HeaderMatch::parse(text).map(Some).ok_or_else(problem)
         });
         let key = SettingKey::new(&table, "abort_budget", &given.abort_budget);
         let failure_budget = self.setting(&key, FailureBudget::default(), |text| {
             let problem =
-                || Problem::new(format!("`{text}` is no budget"), "write \"1%\" or \"20\"");
+                || Problem::new(format!("`{text}` is not a budget"), "write \"1%\" or \"20\"");
             FailureBudget::parse(text).ok_or_else(problem)
         });
         let pool = given.pool.as_ref().and_then(|pool| self.drill_pool(pool, pools));
@@ -81,7 +81,7 @@ impl Validator<'_> {
         };
         // The search starts at an arbitrary Monday.
         if calendar.next_start_s(0, length.as_secs()).is_none() {
-            let help = "give `allowed` more room, or `blocked` less";
+            let help = "extend `allowed`, or shorten `blocked`";
             let problem = Problem::new("this drill never runs: it is due at no allowed time", help);
             self.diagnostics.warning(&table, problem);
         }
@@ -137,7 +137,7 @@ impl Validator<'_> {
             return Some(given.value.as_str().into());
         }
         let help = suggest::nearest(&given.value, pools.names()).map_or_else(
-            || "name a pool of this file, or leave `pool` away".to_owned(),
+            || "name a pool of this file, or remove `pool`".to_owned(),
             |suggestion| format!("did you mean `{suggestion}`?"),
         );
         let problem = Problem::new(format!("there is no pool `{}`", given.value), help);
@@ -167,7 +167,7 @@ impl Validator<'_> {
                 let moments = at.iter().map(|one| {
                     let moment = WeeklyTime::parse(&one.value);
                     if moment.is_none() {
-                        let message = format!("`{}` is no moment of the week", one.value);
+                        let message = format!("`{}` is not a time of the week", one.value);
                         let problem =
                             Problem::new(message, "write it as \"Wed 10:30\" or \"Mon-Fri 10:30\"");
                         self.diagnostics.error(&one.span, problem);
@@ -203,7 +203,7 @@ impl Validator<'_> {
             match WeeklyWindow::parse(&one.value) {
                 Some(window) => windows.push(window),
                 None => {
-                    let message = format!("`{}` is no part of a week", one.value);
+                    let message = format!("`{}` is not a range of the week", one.value);
                     let help = "write it as \"Mon-Fri 09:00-17:00\"";
                     self.diagnostics.error(&one.span, Problem::new(message, help));
                 }

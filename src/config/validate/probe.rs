@@ -88,17 +88,17 @@ impl Validator<'_> {
         // After an unreadable probe the list may lack entries.
         let is_fully_read = !self.unread.has_key(table, "probe");
         if given.is_empty() && is_fully_read {
-            let problem = Problem::new("the list of probes is empty", "add one, or leave it away");
+            let problem = Problem::new("the list of probes is empty", "add one, or remove it");
             self.diagnostics.error(&span, problem);
         }
         if given.len() > MAX_PROBES {
             let message = format!("a pool has at most {MAX_PROBES} probes, not {}", given.len());
-            self.diagnostics.error(&span, Problem::new(message, "leave some away"));
+            self.diagnostics.error(&span, Problem::new(message, "remove some"));
         }
         let mut probes: Vec<_> = given.iter().map(|probe| self.probe(probe, timeout)).collect();
         probes.sort_by_key(|probe| probe.role == ProbeRole::Watch);
         if is_fully_read && probes.first().is_some_and(|probe| probe.role == ProbeRole::Watch) {
-            let help = "leave `role` away from one that says whether the endpoint can serve";
+            let help = "remove `role` from a probe that shows whether the endpoint can serve";
             self.diagnostics.error(&span, Problem::new("no probe of the pool is a gate", help));
         }
         probes
@@ -177,7 +177,7 @@ impl Validator<'_> {
         let Some((first, first_span)) = request.next() else {
             let known = ["http", "http2", "grpc", "tcp", "tls"];
             if given.tls.is_none() && !known.iter().any(|key| self.unread.has_key(table, key)) {
-                let problem = Problem::new("the probe does not say what to ask", PROBE_KINDS_HELP);
+                let problem = Problem::new("the probe has no kind", PROBE_KINDS_HELP);
                 self.diagnostics.error(table, problem);
             }
             return given.tls.as_ref().map(|_| ProbeRequest::Handshake);
@@ -192,8 +192,8 @@ impl Validator<'_> {
             return None;
         }
         if let (ProbeRequest::Connection, Some(tls)) = (first, &given.tls) {
-            let help = "leave `tcp` away: `tls` alone asks for a handshake";
-            let problem = Problem::new("`tcp = true` asks for nothing beside `tls`", help);
+            let help = "remove `tcp`: `tls` alone checks the handshake";
+            let problem = Problem::new("`tcp = true` has no effect beside `tls`", help);
             self.diagnostics
                 .error(first_span, problem)
                 .add_related(&tls.span, "this connects as well");
@@ -216,8 +216,7 @@ impl Validator<'_> {
 
     fn reject_disabled<T>(&mut self, key: &str, given: &Option<Located<Switch<T>>>) {
         if let Some(Located { value: Switch::Plain(false), span }) = given {
-            let problem =
-                Problem::new(format!("`{key} = false` asks for nothing"), PROBE_KINDS_HELP);
+            let problem = Problem::new(format!("`{key} = false` has no effect"), PROBE_KINDS_HELP);
             self.diagnostics.error(span, problem);
         }
     }
@@ -240,7 +239,7 @@ impl Validator<'_> {
         for (name, span) in spans {
             let Some(span) = span.filter(|_| !request.can_use_key(name)) else { continue };
             let message = format!("`{name}` has no meaning with `{}`", request.key());
-            let help = format!("leave `{name}` away, or probe with `http = \"/healthz\"`");
+            let help = format!("remove `{name}`, or probe with `http = \"/healthz\"`");
             self.diagnostics.error(span, Problem::new(message, help));
         }
     }
@@ -277,8 +276,7 @@ impl Validator<'_> {
 
     fn text_bytes(&mut self, text: &Located<String>, key: &str) -> Vec<u8> {
         if text.value.is_empty() {
-            let problem =
-                Problem::new(format!("`{key}` is empty"), "leave it away, or write what it is");
+            let problem = Problem::new(format!("`{key}` is empty"), "remove it, or write a value");
             self.diagnostics.error(&text.span, problem);
         }
         self.check_text_length(text, key, MAX_TEXT_BYTES);

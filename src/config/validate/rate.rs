@@ -29,11 +29,11 @@ impl Validator<'_> {
             match one.value.to_ascii_lowercase().as_str() {
                 "websocket" => has_websocket = true,
                 "h2c" => {
-                    let message = "`h2c` is never passed on: requests could be smuggled in it";
-                    self.diagnostics.error(&one.span, Problem::new(message, "leave it away"));
+                    let message = "`h2c` is never forwarded: it could smuggle requests";
+                    self.diagnostics.error(&one.span, Problem::new(message, "remove it"));
                 }
                 other => {
-                    let message = format!("`{other}` is no protocol that is passed on");
+                    let message = format!("`{other}` is not a supported upgrade");
                     let help = "write \"websocket\", or an empty list for none";
                     self.diagnostics.error(&one.span, Problem::new(message, help));
                 }
@@ -66,21 +66,21 @@ impl Validator<'_> {
             "client" => Ok(RateLimitKey::Client),
             "route" => Ok(RateLimitKey::Route),
             other => Err(Problem::new(
-                format!("requests cannot be counted by `{other}`"),
+                format!("requests are not counted by `{other}`"),
                 "write \"client\" or \"route\"",
             )),
         });
         let per_us = per.value.as_micros().max(1);
         if u128::from(requests) * 1_000_000 / per_us > MAX_PER_SECOND {
             let message = format!("a rate of more than {MAX_PER_SECOND} a second cannot be kept");
-            let problem = Problem::new(message, "ask for less, or leave `rate` away");
+            let problem = Problem::new(message, "ask for less, or remove `rate`");
             self.diagnostics.error(table, problem);
         }
         let burst_us = per_us * u128::from(burst) / u128::from(requests);
         if burst_us > MAX_PERIOD.as_micros() {
             let problem = Problem::new(
                 "the burst is more than the rate gives in a day",
-                "write a smaller `burst`, or leave it away",
+                "write a smaller `burst`, or remove it",
             );
             self.diagnostics.error(table, problem);
         }

@@ -142,14 +142,14 @@ impl Validator<'_> {
             if *count == MAX_PATTERNS + 1 {
                 let message = format!("there are more than {MAX_PATTERNS} patterns for {host}");
                 self.diagnostics
-                    .error(first, Problem::new(message, "use `path` where that will do"));
+                    .error(first, Problem::new(message, "use `path` where it suffices"));
             }
         }
         let condition_suffix =
             if conditions.count() > 0 { ", under the same conditions" } else { "" };
         let problem = Problem::new(
             format!("an earlier route matches {host}{path} already{condition_suffix}"),
-            "give them different hosts, paths or conditions, or leave one away",
+            "give them different hosts, paths or conditions, or remove one",
         );
         // The order of conditions in the file is irrelevant.
         let mut conditions = conditions.clone();
@@ -240,7 +240,7 @@ impl Validator<'_> {
         self.setting(&key, None, |text| match units::parse_size(&text.0)? {
             0 => Err(Problem::new(
                 "`body` cannot be zero",
-                "leave it away for no limit, or write a size such as \"10MiB\"",
+                "remove it for no limit, or write a size such as \"10MiB\"",
             )),
             bytes => Ok(Some(bytes)),
         })
@@ -287,7 +287,7 @@ fn parse_hsts(text: &str) -> Result<HeaderValue, Problem> {
         Ok(value) if has_age => Ok(value),
         _ => {
             let help = "write it as \"max-age=31536000; includeSubDomains\"";
-            Err(Problem::new(format!("`{text}` does not say for how many seconds"), help))
+            Err(Problem::new(format!("`{text}` has no `max-age` in seconds"), help))
         }
     }
 }
@@ -307,7 +307,7 @@ fn check_normalised_path(text: &str, rules: &PathNormalisation) -> Result<(), Pr
         Ok(one) if one == text => Ok(()),
         Ok(one) => Err(Problem::new(not_normalised, format!("write it as \"{one}\""))),
         Err(InvalidPath) if text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err(Problem::new(not_normalised, "no request has such a path: leave it away"))
+            Err(Problem::new(not_normalised, "no request has such a path: remove it"))
         }
         Err(InvalidPath) => {
             let help = "percent-encode what is not a plain character, such as \"%20\" for a space";

@@ -48,7 +48,7 @@ impl Validator<'_> {
     pub(super) fn state_dir(&mut self, given: Option<Located<String>>) -> Option<PathBuf> {
         let given = given?;
         if given.value.is_empty() || given.value.contains('\0') {
-            let help = "write a path such as \"/var/lib/gapless\", or leave `state_dir` away";
+            let help = "write a path such as \"/var/lib/gapless\", or remove `state_dir`";
             self.diagnostics.error(&given.span, Problem::new("`state_dir` is not a path", help));
         }
         Some(given.value.into())
@@ -81,8 +81,8 @@ impl Validator<'_> {
                 }
                 SettingOrigin::Default => {
                     let problem = Problem::new(
-                        format!("{address} is the admin listener's, by default"),
-                        "take another port, or move the other one: `[admin] address = …`",
+                        format!("{address} is the default address of the admin listener"),
+                        "use another port, or set `[admin] address`",
                     );
                     self.diagnostics.error(listener, problem);
                 }
@@ -272,7 +272,7 @@ fn parse_admin_address(text: &str) -> Result<Option<SocketAddr>, Problem> {
     }
     let port = address.port();
     Err(Problem::new(
-        format!("{} can be reached by others, and admin has neither TLS nor a token", address.ip()),
+        format!("{} is not loopback, and the admin listener has no TLS and no token", address.ip()),
         format!("use a loopback address, such as \"127.0.0.1:{port}\", or \"{ADMIN_OFF}\""),
     ))
 }
@@ -307,7 +307,7 @@ fn parse_underscore_policy(text: &str) -> Result<model::UnderscorePolicy, Proble
         "drop" => Ok(model::UnderscorePolicy::Drop),
         "allow" => Ok(model::UnderscorePolicy::Allow),
         _ => {
-            let message = format!("`{text}` is not what can be done with underscores");
+            let message = format!("`{text}` is not a value of `underscores`");
             Err(Problem::new(message, "write \"reject\", \"drop\" or \"allow\""))
         }
     }
@@ -319,7 +319,7 @@ fn parse_encoded_slash(text: &str) -> Result<EncodedSlash, Problem> {
         "reject" => Ok(EncodedSlash::Reject),
         "decode" => Ok(EncodedSlash::Decode),
         _ => {
-            let message = format!("`{text}` is not what can be done with an encoded slash");
+            let message = format!("`{text}` is not a value of `encoded_slash`");
             Err(Problem::new(message, "write \"keep\", \"reject\" or \"decode\""))
         }
     }

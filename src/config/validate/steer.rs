@@ -70,7 +70,7 @@ impl Validator<'_> {
         }
         for (name, regions) in countries.map(|all| all.0).unwrap_or_default() {
             let Some(country) = Country::parse(&name.value) else {
-                let message = format!("`{}` is no country", name.value);
+                let message = format!("`{}` is not a country code", name.value);
                 let help = "write its two letters (ISO 3166-1), such as DE";
                 self.diagnostics.error(&name.span, Problem::new(message, help));
                 continue;
@@ -113,7 +113,7 @@ impl Validator<'_> {
             let name = |name: &String| {
                 name.parse().map(Some).map_err(|_| {
                     Problem::new(
-                        format!("`{name}` is no name of a header"),
+                        format!("`{name}` is not a header name"),
                         "write a name such as \"cf-ipcountry\"",
                     )
                 })
@@ -143,7 +143,8 @@ impl Validator<'_> {
     fn geo_database(&mut self, path: &Located<String>) -> Option<Arc<[u8]>> {
         let bytes = self.read_file_within(path, MAX_DATABASE_BYTES)?;
         if let Err(error) = maxminddb::Reader::from_source(&*bytes) {
-            let message = format!("`{}` is no database in MaxMind's format: {error}", path.value);
+            let message =
+                format!("`{}` is not a database in MaxMind's format: {error}", path.value);
             let help = "name a file such as GeoLite2-City.mmdb";
             self.diagnostics.error(&path.span, Problem::new(message, help));
             return None;
@@ -168,8 +169,8 @@ impl Validator<'_> {
             "active" => Ok(ZoneRole::Active),
             "standby" => Ok(ZoneRole::Standby),
             _ => Err(Problem::new(
-                format!("`{word}` is no role"),
-                "write \"active\" or \"standby\", or leave it out",
+                format!("`{word}` is not a role"),
+                "write \"active\" or \"standby\", or remove it",
             )),
         });
         let key = SettingKey::new(table, "min_capacity", &zone.min_capacity);
@@ -186,7 +187,7 @@ impl Validator<'_> {
                 || format!("write one of {}", suggest::quoted_list(known)),
                 |suggestion| format!("did you mean \"{suggestion}\"?"),
             );
-            let problem = Problem::new(format!("`{}` is no policy", given.value), help);
+            let problem = Problem::new(format!("`{}` is not a policy", given.value), help);
             self.diagnostics.error(&given.span, problem);
             SteeringPolicy::default()
         })

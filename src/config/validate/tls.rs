@@ -36,11 +36,11 @@ impl Validator<'_> {
         if let Some(key) = options.verify.as_ref().filter(|_| !verify) {
             let problem = Problem::new(
                 "the certificate of an endpoint is not checked",
-                "leave `verify` away, and give `ca_file` if the issuer is your own",
+                "remove `verify`, and set `ca_file` if the issuer is your own",
             );
             self.diagnostics.warning(&key.span, problem);
             if let Some(ca_file) = &options.ca_file {
-                let help = "leave one of them away";
+                let help = "remove one of them";
                 let problem = Problem::new("`ca_file` has no meaning with `verify = false`", help);
                 self.diagnostics
                     .error(&ca_file.span, problem)
@@ -85,8 +85,8 @@ impl Validator<'_> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
             if let Err(error) = roots.add(certificate) {
-                let message = format!("`{}` has a certificate that is broken: {error}", path.value);
-                let help = "give certificates of issuers, in PEM";
+                let message = format!("`{}` has an invalid certificate: {error}", path.value);
+                let help = "name a file with CA certificates in PEM";
                 self.diagnostics.error(&path.span, Problem::new(message, help));
                 return None;
             }
@@ -128,8 +128,8 @@ impl Validator<'_> {
                 return Some(CertificateAndKey { chain: chain_pem, key: key_pem });
             }
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Problem::new(
-                format!("`{}` is not the key to `{}`", key_file.value, chain_file.value),
-                "give the two that belong together; the own certificate comes first in its file",
+                format!("`{}` is not the key of `{}`", key_file.value, chain_file.value),
+                "name a matching pair; the certificate of the key is the first one in its file",
             ),
             Err(error) => Problem::new(
                 format!("`{}` cannot be used with its certificate: {error}", key_file.value),

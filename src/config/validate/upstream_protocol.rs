@@ -28,8 +28,8 @@ impl Validator<'_> {
             && given.tls.is_none()
             && !self.unread.has_key(table, "tls")
         {
-            let help = "add `tls = true`, or write \"http2\" if the endpoints speak it";
-            let problem = Problem::new("without `tls` there is no choice: this is HTTP/1.1", help);
+            let help = "add `tls = true`, or write \"http2\" if the endpoints support it";
+            let problem = Problem::new("without `tls` the protocol is always HTTP/1.1", help);
             self.diagnostics.warning(&key.span, problem);
         }
         Arc::new(UpstreamProtocol { tls, http_version: protocol, proxy_protocol })
@@ -43,8 +43,8 @@ impl Validator<'_> {
         let options = match &given.value {
             Switch::Plain(true) => &Tls::default(),
             Switch::Plain(false) => {
-                let help = "leave it away, or write `tls = true`";
-                let problem = Problem::new("without `tls` a pool is spoken to in cleartext", help);
+                let help = "remove it, or write `tls = true`";
+                let problem = Problem::new("without `tls` the pool uses cleartext", help);
                 self.diagnostics.error(&given.span, problem);
                 return None;
             }
@@ -60,7 +60,7 @@ fn parse_protocol(text: &str) -> Result<UpstreamHttpVersion, Problem> {
         "http2" => Ok(UpstreamHttpVersion::H2),
         "auto" => Ok(UpstreamHttpVersion::Auto),
         _ => Err(Problem::new(
-            format!("`{text}` is not a protocol that endpoints are spoken to in"),
+            format!("`{text}` is not a protocol for endpoints"),
             "write \"http1\", \"http2\" or \"auto\"",
         )),
     }
@@ -72,7 +72,7 @@ fn parse_proxy_protocol(text: &str) -> Result<ProxyProtocolVersion, Problem> {
         "v2" => Ok(ProxyProtocolVersion::V2),
         _ => Err(Problem::new(
             format!("`{text}` is not a version of the PROXY protocol"),
-            "write \"v1\" or \"v2\", or leave `proxy_protocol` away",
+            "write \"v1\" or \"v2\", or remove `proxy_protocol`",
         )),
     }
 }

@@ -36,7 +36,7 @@ impl Director {
         );
     }
 
-    /// `is_late` says of an existing pool whether new endpoints are late additions to it.
+    /// `is_late` returns for an existing pool whether new endpoints are late additions to it.
     fn apply_topology(
         &mut self,
         topology: Topology,
@@ -141,7 +141,7 @@ impl Director {
         self.publisher.request(self.pools.len());
     }
 
-    /// Drops what the machines of a pool know of endpoints that are gone or have moved.
+    /// Drops the state of endpoints that are gone or have moved from the machines of a pool.
     fn refresh_pool_machines(&mut self, index: usize) {
         let endpoints = &self.endpoints;
         let pool = &mut self.pools[index];

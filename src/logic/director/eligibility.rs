@@ -1,4 +1,4 @@
-//! What an endpoint may be given: the one word in which its state is published.
+//! Eligibility: the requests that an endpoint may receive, as its state is published.
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Eligibility {

@@ -1,4 +1,4 @@
-//! What the director reports to operators and the ledger.
+//! The events that the director reports to operators and the ledger.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ impl EvidenceSource {
     }
 }
 
-/// What has become of an order, and why.
+/// The change of an order, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderChange {
     Given,
-    /// An operator took it back.
+    /// An operator revoked it.
     Lifted,
-    /// Its time was over.
+    /// Its validity has ended.
     Expired,
 }
 
@@ -63,7 +63,7 @@ pub enum Divergence {
         /// Whether it began or ended.
         is_active: bool,
     },
-    /// Probes pass while traffic fails: traffic's verdict stands.
+    /// Probes pass while traffic fails: the verdict of traffic applies.
     TrafficFails { subject: Arc<IncidentSubject>, failure: Failure },
 }
 
@@ -81,7 +81,7 @@ pub enum Event {
         /// The failure, and the number of endpoints whose connections failed; `None` if up again.
         verdict: Option<(Failure, u32)>,
     },
-    /// A verdict was due and is not made.
+    /// A verdict was due and is withheld.
     VerdictWithheld {
         subject: Arc<IncidentSubject>,
         /// The failure that made it due.
@@ -90,7 +90,7 @@ pub enum Event {
     },
     /// Probes and traffic disagree.
     Divergence(Divergence),
-    /// Probes end without evidence for want of this process's own resources, or no longer do.
+    /// Probes end without evidence for lack of this process's own resources, or no longer do.
     ProbingImpaired {
         /// Whether it began or ended.
         is_active: bool,

@@ -1,5 +1,4 @@
-//! From a probe's result or a request's failure to the evidence that it is, and to its
-//! consequences.
+//! Turns results of probes and failures of requests into evidence, and applies it.
 
 use std::time::Instant;
 
@@ -76,7 +75,7 @@ impl Director {
             // The counters are read so that the next failure is reported again.
             return self.evaluate_outlier(id, None, now);
         }
-        // A try that began before the endpoint came back belongs to the failure that is over.
+        // An attempt that began before the endpoint came back belongs to the failure that is over.
         if endpoint.up_since().is_some_and(|since| attempt_started < since) {
             return endpoint.skip_new_attempts();
         }
@@ -109,13 +108,13 @@ impl Director {
         self.apply_evidence(id, dated, now);
     }
 
-    /// Applies one piece of evidence to the endpoint, and draws the consequences.
+    /// Applies one piece of evidence to the endpoint, and its effects beyond the endpoint.
     fn apply_evidence(&mut self, id: EndpointId, dated: DatedEvidence, now: Instant) {
         let Some(endpoint) = self.endpoints.get(id) else { return };
         let (detect, location) = (endpoint.pool().detect, endpoint.location());
         let zone_is_down = self.pools[location.pool()].zone(location.zone()).is_down();
         let is_held_down = zone_is_down || endpoint.is_held_down(now);
-        // Where its zone has fallen already, its own first strike says enough.
+        // If its zone is down already, its own first strike suffices.
         let falls_with_zone = zone_is_down
             && matches!(dated.evidence(), Evidence::Firm(failure) if failure.is_connection_level());
         let down_after = if falls_with_zone { 1 } else { detect.down_after };
@@ -143,7 +142,7 @@ impl Director {
         self.apply_consequences(id, dated, now);
     }
 
-    /// What follows from a piece of evidence beyond the endpoint's own verdict.
+    /// The effects of a piece of evidence beyond the endpoint's own verdict.
     fn apply_consequences(&mut self, id: EndpointId, dated: DatedEvidence, now: Instant) {
         match dated.evidence() {
             Evidence::Pass => {

@@ -1,4 +1,4 @@
-//! What a process hands to the one that takes over from it: verdicts, and the evidence for them.
+//! The state that a process hands to its successor: verdicts, and the evidence for them.
 //!
 //! Evidence keeps its age, and the new process probes at once. Identities of endpoints are each
 //! process's own: an endpoint is recognised by the name of its pool and its address.
@@ -36,13 +36,13 @@ pub struct ZoneHealthExport {
     pub place: Locality,
     /// Whether it is down as a whole.
     pub verdict: ZoneVerdict,
-    /// How often its verdict went down of late.
+    /// How often its verdict went down recently.
     pub flaps: FlapHistory,
     /// Its share, if that grows back.
     pub ramp: Ramp,
     /// The 99.9th percentile of the latencies in its region.
     pub latency_p999: Option<Duration>,
-    /// Those of its endpoints that anything is known of.
+    /// Its endpoints that are not unknown.
     pub endpoints: Vec<EndpointHealthExport>,
 }
 
@@ -60,19 +60,19 @@ pub struct EndpointHealthExport {
     pub last_success: Option<Instant>,
     /// It does not return before then.
     pub held_until: Option<Instant>,
-    /// How often its verdict went down of late.
+    /// How often its verdict went down recently.
     pub flaps: FlapHistory,
     /// Its share, if that grows back.
     pub ramp: Ramp,
-    /// Its zone went down then, and it has not proved since that it is an exception.
+    /// The time at which its zone went down; it has not passed a probe since.
     pub unproven_since: Option<Instant>,
-    /// Its own answers ask for less weight.
+    /// Its own responses request less weight.
     pub is_degraded: bool,
     /// Its probes fail for good while its traffic succeeds.
     pub is_contradicted: bool,
-    /// Why a verdict that was due was not made.
+    /// The reason why a due verdict was withheld.
     pub withheld: Option<WithheldReason>,
-    /// What made the verdict, while it stands.
+    /// The cause of the verdict, while the verdict is down.
     pub cause: Option<EvidenceRecord>,
     /// The latest evidence against it, oldest first.
     pub evidence: Vec<EvidenceRecord>,

@@ -16,7 +16,7 @@ use crate::logic::health::endpoint_health::Health;
 use crate::logic::model::id::EndpointId;
 
 impl Director {
-    /// What a process that takes over needs to know.
+    /// The state for a process that takes over.
     pub fn export_health(&self) -> HealthExport {
         let zone = |zone: &ZoneState| ZoneHealthExport {
             place: zone.place().clone(),
@@ -41,8 +41,8 @@ impl Director {
         HealthExport { pools: self.pools.iter().map(pool).collect() }
     }
 
-    /// Whether every pool can serve, or all that there is to know of it is known: for a process
-    /// that takes over, the time to take requests.
+    /// Whether every pool can serve, or all of its endpoints are known. Then a process that takes
+    /// over accepts requests.
     pub fn is_ready_to_serve(&self) -> bool {
         let mut counts = self.pools.iter().map(PoolState::counts);
         counts.all(|counts| counts.serving() > 0 || counts.known() == counts.all())

@@ -11,7 +11,7 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 
 impl Director {
-    /// Records a change of a verdict: `times` are the last good evidence, the begin of this one,
+    /// Records a change of a verdict: `times` are the last good evidence, the start of this one,
     /// and now.
     pub(super) fn record_incident(
         &mut self,
@@ -41,7 +41,7 @@ impl Director {
                     let verdict_cause = self.verdict_cause(id, failure);
                     self.ledger.record_verdict(id, verdict_cause, now);
                     if !self.publisher.has_dirty_pools() {
-                        // Its traffic has moved before, with its zone's.
+                        // Its traffic moved earlier, with its zone's.
                         self.ledger.record_shift(self.now);
                     }
                 }

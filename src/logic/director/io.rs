@@ -17,14 +17,14 @@ use crate::logic::routing::RouteTable;
 /// Something that has happened.
 #[derive(Debug)]
 pub enum Input {
-    /// A validated configuration is in force from now on.
+    /// A validated configuration takes effect.
     Configure {
         /// Pools, zones and endpoints.
         topology: Topology,
         /// Routes compiled against the same topology.
         routes: Arc<RouteTable>,
     },
-    /// Endpoints have come or gone; everything else is as configured.
+    /// Endpoints have been added or removed; everything else is as configured.
     UpdateEndpoints(Topology),
     /// Health states of another process. Comes right after the first configuration, and before the
     /// first probe: an endpoint with evidence of its own takes over nothing.
@@ -74,8 +74,7 @@ pub enum Output {
     Publish(Arc<Snapshot>),
     /// The verdict on the endpoint or its zone is down: close the endpoint's idle connections, and
     /// send waiting requests again if the failure is one of the connection. Comes after the
-    /// snapshot that no longer holds the endpoint; never in panic, when there is nowhere better to
-    /// go.
+    /// snapshot that no longer holds the endpoint; never in panic, when no endpoint is better.
     AbortRequests {
         endpoint: EndpointId,
         /// The failure that made the verdict.

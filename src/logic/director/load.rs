@@ -105,7 +105,7 @@ impl Director {
         }
     }
 
-    /// Has the pool published when its capacity bounds have changed.
+    /// Marks the pool for publication if its capacity bounds have changed.
     fn refresh_capacity_bounds(&mut self, index: usize, now: Instant) {
         let pool = &mut self.pools[index];
         if !pool.spec().has_declared_capacity() {
@@ -121,7 +121,7 @@ impl Director {
         }
     }
 
-    /// Has the pool published when the order of its regions by latency has changed.
+    /// Marks the pool for publication if the order of its regions by latency has changed.
     fn refresh_region_order(&mut self, index: usize, now: Instant) {
         let pool = &mut self.pools[index];
         let has_latency_variant = pool.spec().steer.has_latency_variant();
@@ -156,7 +156,7 @@ impl Director {
     }
 }
 
-/// What requests and probes to a region have shown of its latency.
+/// The latency of a region, from requests and probes.
 #[derive(Default)]
 struct RegionLatencies {
     sample: RegionSample,

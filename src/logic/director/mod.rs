@@ -1,7 +1,7 @@
 //! The machine that owns health, steering and the ledger, and performs no I/O itself.
 //!
-//! Its driver hands in what happened ([`Director::handle`], [`Director::handle_timeout`]), drains
-//! the effects ([`Director::poll_output`]) and sleeps until [`Director::poll_timeout`];
+//! Its driver hands in inputs ([`Director::handle`], [`Director::handle_timeout`]), drains the
+//! effects ([`Director::poll_output`]) and sleeps until [`Director::poll_timeout`];
 //! [`DirectorDriver`] is that loop. All inputs handed in before the outputs are drained are one
 //! turn: however many verdicts fall in it, one snapshot is published.
 //!
@@ -97,7 +97,7 @@ pub struct Director {
     order_book: OrderBook,
     ledger: IncidentLedger,
     publisher: Publisher,
-    /// Endpoints that requests are to leave once the snapshot is out.
+    /// Endpoints whose requests are aborted once the snapshot is published.
     aborts: Vec<(EndpointId, Failure)>,
     outputs: VecDeque<Output>,
 }
@@ -127,7 +127,7 @@ impl Director {
         }
     }
 
-    /// Takes in what happened.
+    /// Handles one input of the driver.
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.now = now;
         match input {
@@ -148,8 +148,8 @@ impl Director {
         }
     }
 
-    /// Does what is due: evaluates live counters, moves drains and ramps on, samples loads and
-    /// starts probes.
+    /// Runs everything that is due: evaluates live counters, advances drains and ramps, samples
+    /// loads and starts probes.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.run_outlier_checks(now);
@@ -196,8 +196,8 @@ impl Director {
         publication.into_snapshot()
     }
 
-    /// Adapts the probes of endpoints that are down. When a panic ends there is somewhere better to
-    /// go again: requests leave the endpoints that went down meanwhile.
+    /// Adapts the probes of endpoints that are down. When a panic ends, better endpoints are
+    /// available again: requests leave the endpoints that went down meanwhile.
     fn on_panic_change(&mut self, change: PanicChange) {
         let (pool, is_active) = (&self.pools[change.pool()], change.is_active());
         let (name, members) = (Arc::clone(&pool.spec().name), Arc::clone(pool.members()));

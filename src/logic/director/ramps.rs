@@ -1,4 +1,4 @@
-//! Ramps: when the growing shares of a pool are computed again, and when one is whole.
+//! Ramps: the updates of growing shares, and the end of each ramp.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::{Director, EndpointMachine};
 use crate::logic::model::id::{EndpointId, Locality};
 
 impl Director {
-    /// Has the growing shares of a pool computed again, until none grows.
+    /// Plans updates of the growing shares of a pool, until none grows.
     pub(super) fn schedule_ramp(&mut self, pool: usize, now: Instant) {
         let state = &mut self.pools[pool];
         let length = state.spec().recovery.ramp;

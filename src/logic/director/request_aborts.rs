@@ -1,8 +1,8 @@
-//! When requests that wait at an endpoint leave it.
+//! Aborts of requests that wait at an endpoint.
 //!
-//! Requests at an endpoint that has answered no (refused, reset) leave at once. Those at a silent
-//! one leave when another endpoint of the pool is known to live; see
-//! [`super::pools::deferred_aborts`]. Some endpoints are probed for that at once.
+//! Requests at an endpoint that refuses or resets leave at once. Those at a silent one leave when
+//! another endpoint of the pool has answered; see [`super::pools::deferred_aborts`]. Some endpoints
+//! are probed for that at once.
 
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ impl Director {
             return;
         }
         if in_panic {
-            // No request leaves while there is nowhere better to go.
+            // No request leaves while no endpoint is better.
             return deferred.clear();
         }
         let (endpoints, epoch) = (&self.endpoints, self.epoch);
@@ -68,7 +68,8 @@ impl Director {
     }
 }
 
-/// Whether an endpoint has answered nothing since: one that has may answer the rest too.
+/// Whether an endpoint has answered nothing since: an endpoint that answers may answer the rest
+/// too.
 fn is_silent_since(endpoint: &EndpointMachine, since: Instant, epoch: Instant) -> bool {
     let last_strike = endpoint.history().last_strike();
     let is_alive = |good| good >= since || last_strike.is_some_and(|strike| good > strike);

@@ -35,19 +35,19 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// How attempts have ended since the endpoint was configured.
     pub attempts: AttemptCounts,
-    /// What became of the requests that it failed.
+    /// The results of the requests that it failed.
     pub failover_counts: FailoverCounts,
     /// Whether the current snapshot sends it traffic.
     pub is_in_service: bool,
-    /// What it may be given.
+    /// The requests that it may receive.
     pub eligibility: Eligibility,
-    /// What made its verdict, while that is down.
+    /// The cause of its verdict, while that is down.
     pub cause: Option<EvidenceRecord>,
     /// Why it is in service in spite of enough strikes.
     pub withheld: Option<WithheldReason>,
-    /// What its ramp leaves of its weight, in thousandths.
+    /// The part of its weight that its ramp leaves, in thousandths.
     pub ramp: u32,
-    /// Its probes pass, and its answers ask for less weight.
+    /// Its probes pass, and its responses request less weight.
     pub is_degraded: bool,
 }
 
@@ -84,7 +84,7 @@ pub struct PoolStatus {
     pub withheld: u64,
     /// Probes fail in much of the pool while its traffic succeeds.
     pub is_diverging: bool,
-    /// The period of probes of endpoints that are up, as it is; `None` before the second probe.
+    /// The achieved period of probes of endpoints that are up; `None` before the second probe.
     pub achieved_period: Option<Duration>,
     /// How many times longer than configured periods are, because of the budget of probes.
     pub stretch: f64,
@@ -131,7 +131,7 @@ impl Director {
         self.pools.iter().map(|pool| self.pool_status(pool)).collect()
     }
 
-    /// What the zone keeps of an endpoint.
+    /// The state of an endpoint in its zone.
     pub(super) fn member_state_of(&self, endpoint: &EndpointMachine) -> MemberState {
         let location = endpoint.location();
         let zone = self.pools[location.pool()].zone(location.zone());
@@ -179,7 +179,7 @@ impl Director {
         known.map(|(name, us)| (name.to_owned(), us)).collect()
     }
 
-    /// Whether any pool has somewhere to send a request.
+    /// Whether any pool has an endpoint for a request.
     pub fn is_routable(&self) -> bool {
         let mut views = self.pools.iter().filter_map(|pool| pool.view());
         views.any(|view| !view.primary.tiers.is_empty())

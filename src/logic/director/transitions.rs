@@ -1,4 +1,4 @@
-//! What follows from a change of an endpoint's verdict: ramp, publication, probes and reports.
+//! The effects of a change of an endpoint's verdict: ramp, publication, probes and reports.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::logic::health::endpoint_health::{Health, HealthTransition};
 use crate::logic::model::id::EndpointId;
 
 impl Director {
-    /// Updates what the zone keeps of an endpoint; its pool is published if that has changed.
+    /// Updates the state of an endpoint in its zone; its pool is published if that has changed.
     pub(super) fn update_eligibility(&mut self, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.endpoints.get(id) else { return };
         let (location, state) = (endpoint.location(), MemberState::of(endpoint, now));
@@ -22,7 +22,7 @@ impl Director {
         self.apply_verdict_change_since(id, before, now, now);
     }
 
-    /// Draws the consequences of a verdict that was `before`; its evidence began at `began`.
+    /// Applies the effects of a verdict that was `before`; its evidence began at `began`.
     pub(super) fn apply_verdict_change_since(
         &mut self,
         id: EndpointId,
@@ -56,7 +56,7 @@ impl Director {
         self.push_event(Event::HealthChanged { subject, change, health });
     }
 
-    /// What a change of an endpoint's verdict does to the endpoint itself; gives the transition and
+    /// Applies a change of an endpoint's verdict to the endpoint itself; returns the transition and
     /// the verdict.
     pub(super) fn apply_transition(
         &mut self,

@@ -1,4 +1,4 @@
-//! Verdicts that are due and not made: the eviction budget is spent, or probes contradict traffic.
+//! Withheld verdicts: the eviction budget is spent, or probes contradict traffic.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::{Failure, FailureClass};
 
 impl Director {
-    /// Why a verdict that `dated` makes due is not made, if so.
+    /// The reason to withhold the verdict that `dated` makes due, if any.
     pub(super) fn reason_to_withhold(
         &mut self,
         id: EndpointId,
@@ -22,7 +22,7 @@ impl Director {
     ) -> Option<WithheldReason> {
         let epoch = self.epoch;
         let endpoint = self.endpoints.get_mut(id)?;
-        // One that traffic has put down already takes nothing more from the budget.
+        // An endpoint that is down by traffic already uses no more of the budget.
         if endpoint.is_unknown() || endpoint.is_down() {
             return None;
         }

@@ -14,7 +14,7 @@ pub struct CachedLookup {
     pub good_at: Instant,
 }
 
-/// What the last answer says.
+/// The content of the last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupState {
     /// The lookup has no answer yet.

@@ -1,4 +1,4 @@
-//! The tag by which a drill's requests and evidence are told from production's.
+//! The tag that distinguishes a drill's requests and evidence from production's.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -187,7 +187,7 @@ pub struct DrillRun {
     pub counts: DrillCounts,
     pub samples: Vec<DrillSample>,
     pub prediction: Option<DrillPrediction>,
-    /// How long threads of this process waited for a processor, from the onset to the verdict.
+    /// The scheduling delay of this process from the onset to the verdict.
     lateness: Duration,
     baseline: DrillCounts,
     conclusion: Option<DrillConclusion>,
@@ -357,8 +357,7 @@ impl DrillRun {
         }
     }
 
-    /// Takes the time that threads of this process waited for a processor, from the onset to the
-    /// verdict.
+    /// Records the scheduling delay of this process from the onset to the verdict.
     pub fn record_lateness(&mut self, lateness: Duration) {
         self.lateness = lateness;
     }

@@ -13,19 +13,19 @@ pub struct AttemptRecorder {
     is_recorded: Cell<bool>,
 }
 
-/// What follows from a failure of an attempt.
+/// The effect of an attempt's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureEffect {
     /// Control receives a report now.
     pub is_reported: bool,
-    /// The failure counts when it is known whether the endpoint or the request is at fault; see
+    /// The failure counts once it is attributed to the endpoint; see
     /// [`crate::logic::request::attribution`].
     pub is_deferred: bool,
 }
 
 impl AttemptRecorder {
-    /// A response head with `status` came. `true` if the attempt has failed by it; that counts when
-    /// it is known whether the endpoint or the request is at fault.
+    /// Handles a response head with `status`. Returns whether the attempt failed by it; the failure
+    /// counts once it is attributed to the endpoint.
     pub fn on_response_head(&self, status: u16, live: &EndpointStats, now_us: u64) -> bool {
         if server_errors::is_endpoint_failure(status) {
             return !self.is_recorded.replace(true);
@@ -47,11 +47,11 @@ impl AttemptRecorder {
         is_good
     }
 
-    /// The attempt met `failure`.
+    /// Handles a failure of the attempt.
     ///
-    /// A failure of the connection before the request was sent counts at once. After that it may
-    /// be the request's fault, and its count is deferred; a lost connection or a timeout starts
-    /// probes without delay. A stall starts probes and never counts.
+    /// A connection failure before the request was sent counts at once. A later failure can be the
+    /// request's, so it is deferred; a lost connection or a timeout starts probes without delay. A
+    /// stall starts probes and never counts.
     pub fn on_failure(
         &self,
         failure: Failure,
@@ -70,7 +70,7 @@ impl AttemptRecorder {
         FailureEffect { is_reported: is_unreported || is_connection_failure, is_deferred: false }
     }
 
-    /// Whether the attempt has failed, or is no evidence.
+    /// Whether the attempt has failed or was discarded.
     pub fn is_recorded(&self) -> bool {
         self.is_recorded.get()
     }
@@ -81,7 +81,7 @@ impl AttemptRecorder {
     }
 }
 
-/// Whether the endpoint may have failed because of what the request asks for.
+/// Whether the content of the request can have caused the failure.
 fn may_be_request_fault(failure: Failure, exposure: RequestExposure) -> bool {
     exposure == RequestExposure::MaybeSent
         && matches!(failure.layer, FailureLayer::Http | FailureLayer::Grpc)

@@ -162,7 +162,7 @@ impl FailureRatioTest {
         self.recent
     }
 
-    /// Begins anew at `score`. The baseline stays, without the failures of the verdict: the next
+    /// Begins again at `score`. The baseline stays, without the failures of the verdict: the next
     /// failure is detected as fast as the first.
     pub fn restart(&mut self, score: f32) {
         self.score = score;
@@ -170,14 +170,14 @@ impl FailureRatioTest {
         self.pending = DecayedCounts::default();
     }
 
-    /// Takes out the recent attempts, which a verdict explains.
+    /// Removes the recent attempts, which a verdict explains.
     pub fn take_recent(&mut self, now: Instant) -> DecayedCounts {
         self.decay(now);
         self.pending = DecayedCounts::default();
         std::mem::take(&mut self.recent)
     }
 
-    /// Takes out attempts that the verdict on another endpoint explains: they must not raise the
+    /// Removes attempts that the verdict on another endpoint explains: they must not raise the
     /// baseline of the others.
     pub fn exclude(&mut self, part: DecayedCounts, now: Instant) {
         self.decay(now);

@@ -1,10 +1,10 @@
-//! The usual latencies of a pool in one region, and the bounds after which a waiting request is
+//! The usual latencies of a pool in one region, and the bounds beyond which a waiting request is
 //! evidence.
 //!
-//! All workers share one baseline. It begins with the round trips of probes, so that a request is
-//! hedged in time from the first one on, whatever the rate. A slow response is added only if it
-//! was usual, which [`super::super::request::slow_requests`] decides by comparison with another
-//! endpoint: the failure that the bounds protect from does not raise them.
+//! All workers share one baseline. It begins with the round trips of probes, so that the first
+//! request is hedged in time at any rate. A slow response is added only if its latency was usual,
+//! which [`super::super::request::slow_requests`] decides by comparison with another endpoint. So
+//! the failure that the bounds protect from does not raise them.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::logic::model::topology::StallBounds;
 
-/// Samples from which on probes say nothing more.
+/// The number of samples from which on probes are ignored.
 const MIN_SAMPLES: u32 = 64;
 
 /// At this many samples all counts are halved.
@@ -26,7 +26,7 @@ const HALVING_INTERVAL_US: u64 = 10_000_000;
 /// The percentiles are computed at this interval, or earlier after [`MIN_SAMPLES`] samples.
 const UPDATE_INTERVAL_US: u64 = 100_000;
 
-/// Four buckets an octave of microseconds, up to over an hour.
+/// Four buckets per octave of microseconds, up to more than an hour.
 const BUCKETS: usize = 128;
 
 /// How many times longer than the 99.9th percentile a stalled request waits.
@@ -41,8 +41,8 @@ const UNLEARNED_SLOW_MULTIPLIER: u32 = 4;
 /// The weight of a new probe that is slower than those before it; a faster one counts at once.
 const PROBE_RISE: u64 = 16;
 
-/// Recent latencies as counts in logarithmic buckets (relative error at most 19 %), and what
-/// follows from them. Updated without a lock; a sample that is lost to a race does not matter.
+/// Recent latencies as counts in logarithmic buckets (relative error at most 19 %), with their
+/// percentiles. Updated without a lock; a sample that is lost to a race does not matter.
 #[derive(Debug)]
 pub struct LatencyBaseline {
     counts: [AtomicU32; BUCKETS],
@@ -67,12 +67,12 @@ pub struct LatencyBounds {
     /// A request that waits longer counts as failed; at least `stall`.
     pub slow: Duration,
     /// The age of an endpoint's oldest unanswered request from which on requests that must not run
-    /// twice go elsewhere: hardly a response takes as long.
+    /// twice avoid the endpoint: few responses take as long.
     pub nonrepeatable: Duration,
 }
 
 impl LatencyBounds {
-    /// The bounds for a request that is known to take longer.
+    /// The bounds for a request whose usual latency is longer.
     pub fn extended_to(self, usual: Option<Duration>) -> Self {
         let Some(bound) = usual else { return self };
         Self { stall: self.stall.max(bound), slow: self.slow.max(bound), ..self }
@@ -96,8 +96,9 @@ impl Default for LatencyBaseline {
 
 impl LatencyBaseline {
     /// The bounds: three times the 99.9th percentile (stall) and twelve times the 99th (slow),
-    /// between `limits`. Without a sample the stall bound is `unlearned`. While there are few, which
-    /// may all be probes, the other bounds are at least as they are without a sample.
+    /// between `limits`. Without a sample the stall bound is `unlearned`. While there are few
+    /// samples, which may all be probes, the other bounds are not below their values without a
+    /// sample.
     pub fn bounds(&self, limits: StallBounds, unlearned: Duration) -> LatencyBounds {
         let p999 = Duration::from_micros(self.p999_us.load(Relaxed));
         let p99 = Duration::from_micros(self.p99_us.load(Relaxed));
@@ -134,7 +135,7 @@ impl LatencyBaseline {
         }
     }
 
-    /// Adds the duration of a probe that passed. It matters while there are few requests.
+    /// Adds the duration of a probe that passed. It has an effect while there are few requests.
     pub fn record_probe(&self, latency: Duration) {
         let total = self.total.load(Relaxed);
         if total >= MIN_SAMPLES {
@@ -150,7 +151,7 @@ impl LatencyBaseline {
         self.compute_percentiles(total);
     }
 
-    /// Takes over the 99.9th percentile that another process has learnt.
+    /// Imports the 99.9th percentile that another process has learned.
     pub fn import(&self, p999: Duration) {
         let p999_us = p999.as_micros() as u64;
         if self.total.load(Relaxed) == 0 && p999_us > 0 {
@@ -206,7 +207,7 @@ impl LatencyBaseline {
     }
 }
 
-/// Whether the caller is the one that replaces `old`.
+/// Replaces `old`; returns whether this caller did it.
 fn claim(time_us: &AtomicU64, old: u64, new: u64) -> bool {
     time_us.compare_exchange(old, new, AcqRel, Relaxed).is_ok()
 }

@@ -1,20 +1,19 @@
-//! Recovery: how long a verdict stands at least, and how a share grows back.
+//! Recovery: the hold-down of a verdict, and the ramp of a returning share.
 
 use std::time::{Duration, Instant};
 
 use crate::logic::model::topology::RecoverySpec;
 
-/// The share at the begin of a ramp, in thousandths: enough for traffic to judge the endpoint.
+/// The share at the start of a ramp, in thousandths: enough for a verdict by traffic.
 const RAMP_START_PERMILLE: u32 = 100;
 
 /// The full share, in thousandths.
 pub const FULL_SHARE_PERMILLE: u32 = 1_000;
 
-/// The recent verdicts on an endpoint or a zone, and the hold-down that they demand.
+/// The recent verdicts on an endpoint or a zone, and the hold-down that follows.
 ///
 /// Every verdict counts one; the count halves in every [`RecoverySpec::hold_down_max`]. The first
-/// verdict demands no hold-down; each further one doubles it, as BGP damps routes that flap
-/// (RFC 2439).
+/// verdict has no hold-down; each further one doubles it, as BGP damps routes that flap (RFC 2439).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlapHistory {
     /// The decayed number of verdicts, as of [`FlapHistory::last_down`].
@@ -23,7 +22,7 @@ pub struct FlapHistory {
 }
 
 impl FlapHistory {
-    /// Counts a verdict; gives the time that it must stand.
+    /// Counts a verdict; returns its hold-down.
     pub fn record_down(&mut self, recover: &RecoverySpec, now: Instant) -> Duration {
         self.count = self.decayed_count(recover, now) + 1.0;
         self.last_down = Some(now);

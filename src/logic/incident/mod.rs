@@ -41,7 +41,7 @@ pub struct IncidentTimeline {
     /// Arrival of the first evidence.
     pub suspect: Instant,
     pub verdict: Option<Instant>,
-    /// The verdict on its zone, if that came first: traffic left the endpoint with the zone.
+    /// The verdict on its zone, if that was first: it moved the endpoint's traffic.
     pub zone_verdict: Option<Instant>,
     /// Publication of the snapshot that moves the traffic.
     pub shift: Option<Instant>,
@@ -108,7 +108,7 @@ pub struct VerdictCause {
     pub is_by_traffic: bool,
     /// Round-trip time from the last passed probe, if there is a recent one.
     pub round_trip: Option<Duration>,
-    /// When the verdict on its zone turned down, if that is down.
+    /// The time from which its zone is down, if it is.
     pub zone_down_since: Option<Instant>,
 }
 

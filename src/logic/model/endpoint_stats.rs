@@ -75,7 +75,7 @@ pub struct ZoneStats {
 }
 
 impl ZoneStats {
-    /// Counters of a zone whose region has this latency baseline in the pool.
+    /// Counters of a zone, with the latency baseline of its region in the pool.
     pub fn with_latency(latency: Arc<LatencyBaseline>) -> Self {
         Self { last_error_us: AtomicU64::new(0), latency }
     }

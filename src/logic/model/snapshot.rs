@@ -86,7 +86,7 @@ impl PoolView {
         }
     }
 
-    /// The latency baseline of the region that is preferred now; `None` without an endpoint.
+    /// The latency baseline of the preferred region; `None` without an endpoint.
     pub fn first_latency_baseline(&self) -> Option<&LatencyBaseline> {
         let target = self.primary.tiers.first()?.targets().next()?;
         Some(target.zone_stats.latency())
@@ -214,7 +214,7 @@ impl PoolView {
         targets.any(|target| target.id != current && !excluded.endpoints.contains(&target.id))
     }
 
-    /// Where else a request could be sent after a failure.
+    /// The places to which a failed request could be sent for comparison.
     pub fn comparison_scope(&self) -> ComparisonScope {
         match (self.has_several_zones, self.members.len()) {
             (true, _) => ComparisonScope::OtherZone,

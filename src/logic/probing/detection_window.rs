@@ -119,7 +119,7 @@ mod tests {
         let mut waits = Vec::new();
         while waits.len() < 100_000 {
             let period = 1.0 - MAX_JITTER * rng.f64();
-            // One moment in a second of time: it meets long periods more often.
+            // A random moment falls into long periods more often.
             if rng.f64() < period {
                 waits.push(period * rng.f64());
             }

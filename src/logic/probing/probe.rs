@@ -123,7 +123,7 @@ pub enum ProbeHttpVersion {
 pub struct HttpProbe {
     /// The protocol version.
     pub version: ProbeHttpVersion,
-    /// GET unless said otherwise.
+    /// The default is GET.
     pub method: Method,
     /// Path and query; begins with `/`.
     pub path: String,

@@ -1,9 +1,9 @@
-//! When an endpoint is probed: one timer per probe of an endpoint.
+//! The schedule of probes: one timer per probe of an endpoint.
 //!
-//! Periods are measured start to start. The first probe is due at once, the second at a phase
-//! that follows from the endpoint's identity, so that endpoints which were added together are not
-//! probed together for ever. Jitter only shortens a period: the closed form of the detection
-//! window stays an upper bound.
+//! Periods are measured start to start. The first probe is due at once, the second at a phase that
+//! follows from the endpoint's identity, so that endpoints which were added together are not probed
+//! together forever. Jitter only shortens a period: the closed form of the detection window stays
+//! an upper bound.
 
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,7 @@ impl ProbeTimer {
         self.burst.due.is_some_and(|due| due <= now)
     }
 
-    /// Starts the probe that is due; gives its trigger and timeout, or `None` if none is due.
+    /// Starts the probe that is due; returns its trigger and timeout, or `None` if none is due.
     /// `period` is that of regular probes in the present state, `jitter_fraction` a random share in
     /// 0..1.
     pub fn start(
@@ -125,7 +125,7 @@ impl ProbeTimer {
         Some((ProbeTrigger::Regular, timeout))
     }
 
-    /// Takes the result of a probe; gives the evidence that it is.
+    /// Handles the result of a probe; returns its evidence.
     ///
     /// Silence in a burst counts only when the whole burst met it: its timeouts are short, and one
     /// pause of the endpoint must not count three times.

@@ -1,15 +1,16 @@
-//! Attribution of failures: whether a failed attempt is evidence against its endpoint, or says only
-//! that its request fails everywhere.
+//! Attribution of failures: whether a failed attempt is evidence against its endpoint, or its
+//! request fails everywhere.
 //!
-//! A bad response to one request has two explanations. They are told apart by asking elsewhere:
+//! A bad response to one request has two explanations. A request to another endpoint distinguishes
+//! them:
 //!
-//! - The request is sent again and answered well: the endpoint is at fault.
-//! - The request is sent again and fails at the other endpoint too: the request is at fault, and
-//!   neither endpoint gets evidence.
-//! - The request cannot be sent again: the next request with the same [`RequestKey`] avoids the
-//!   zone of the failure, and its result decides. Until then the first failure of a key counts with
-//!   the share of the pool's failures that were verified to be an endpoint's, and further ones do
-//!   not count.
+//! - If the request is sent again and answered well, the failure is the endpoint's.
+//! - If the request is sent again and fails at the other endpoint too, the failure is the
+//!   request's, and is evidence against neither endpoint.
+//! - If the request cannot be sent again, the next request with the same [`RequestKey`] avoids the
+//!   zone of the failure, and its result decides. Until then the first failure of a key counts in
+//!   proportion to the pool's failures that were attributed to endpoints. Further failures do not
+//!   count.
 //!
 //! Envoy's outlier detection counts every 5xx against the host that sent it, so that one URL that
 //! fails everywhere ejects hosts until `max_ejection_percent`.
@@ -21,20 +22,20 @@ use http::Method;
 
 use crate::logic::model::id::EndpointId;
 
-/// How long the state of a key is used after its last change.
+/// The time for which the state of a key is valid after its last change.
 const KEY_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Keys that are remembered; the one that changed longest ago makes room.
+/// Keys in the table; a new one replaces the one that changed longest ago.
 const MAX_KEYS: usize = 128;
 
-/// The least share of unverified failures that count: requests at fault do not hide an endpoint that
-/// fails others.
+/// The least share of unverified failures that count, so that requests which fail everywhere do not
+/// hide an endpoint that fails others.
 const MIN_UNVERIFIED_SHARE: f64 = 0.25;
 
 /// The decay time of the counts of verified failures.
 const VERIFIED_DECAY_TIME: Duration = Duration::from_secs(10);
 
-/// Identifies requests that fail alike: a keyed hash of method, host and path.
+/// Identifies requests that are likely to fail alike: a keyed hash of method, host and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestKey(u64);
 
@@ -51,7 +52,7 @@ impl RequestKey {
     }
 }
 
-/// Where an attempt was made.
+/// The endpoint and the zone of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptPlace {
     pub endpoint: EndpointId,
@@ -59,36 +60,36 @@ pub struct AttemptPlace {
     pub zone: usize,
 }
 
-/// Where else a request could have been sent.
+/// The places to which a request could have been sent instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComparisonScope {
-    /// The pool has one endpoint: nothing can show that a request is at fault.
+    /// None, because the pool has one endpoint: no comparison is possible.
     None,
-    /// To other endpoints of the zone.
+    /// Other endpoints of the zone.
     SameZone,
-    /// To other zones.
+    /// Endpoints of other zones.
     OtherZone,
 }
 
-/// What the failures of a request are evidence of.
+/// What the failures of a request are attributed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribution {
-    /// The endpoints are at fault: each failure counts.
+    /// To the endpoints: each failure counts.
     Endpoint,
-    /// The request is at fault: no failure counts.
+    /// To the request: no failure counts.
     Request,
-    /// Not known until another endpoint has received a request like this: no failure counts.
+    /// Unknown until another endpoint has received a request with the same key: no failure counts.
     Unknown,
 }
 
-/// What is known of the requests with one key that have failed.
+/// The state of one key whose requests have failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyState {
-    /// They failed at `place`, and have not been sent elsewhere.
+    /// Requests failed at `place`, and none was sent elsewhere yet.
     Unverified { place: AttemptPlace },
-    /// They failed in two places.
+    /// Requests failed in two places.
     FailsEverywhere,
-    /// They failed at `place`, and were answered well elsewhere.
+    /// Requests failed at `place`, and were answered well elsewhere.
     FailsAt { place: AttemptPlace },
 }
 
@@ -99,7 +100,7 @@ struct FailingKey {
     changed_at: Instant,
 }
 
-/// The keys of one pool whose requests have failed lately, as one worker has seen them.
+/// The keys of one pool whose requests failed recently, at one worker.
 ///
 /// Empty while nothing fails, so that a good response costs one comparison.
 #[derive(Clone, Debug)]
@@ -124,13 +125,13 @@ impl FailingRequests {
         }
     }
 
-    /// Whether no request has failed lately.
+    /// Whether no request has failed recently.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Where a new request with `key` is not sent, because its result elsewhere decides what the
-    /// failure there was.
+    /// The place that a new request with `key` avoids, because its result elsewhere attributes the
+    /// failure there.
     pub fn place_to_avoid(&self, key: RequestKey, now: Instant) -> Option<AttemptPlace> {
         match self.state(key, now)? {
             KeyState::Unverified { place } => Some(place),
@@ -155,14 +156,14 @@ impl FailingRequests {
             KeyState::FailsAt { place: failed } if failed.endpoint != place.endpoint => {
                 known.changed_at = now;
             }
-            // It does not fail always, or not any more.
+            // The key does not fail at this endpoint, or not everywhere.
             KeyState::Unverified { .. } | KeyState::FailsEverywhere | KeyState::FailsAt { .. } => {
                 self.keys.swap_remove(index);
             }
         }
     }
 
-    /// A request with `key` failed at `failed`, and was then answered well at `place`.
+    /// A request with `key` failed `failed` times, and was then answered well at `place`.
     pub fn on_rescue(
         &mut self,
         key: RequestKey,
@@ -176,7 +177,7 @@ impl FailingRequests {
         Attribution::Endpoint
     }
 
-    /// A request with `key` failed at all of `failed`, in their order, and is not sent again.
+    /// A request with `key` failed at all of `failed`, in this order, and is not sent again.
     pub fn on_failure(
         &mut self,
         key: RequestKey,
@@ -211,7 +212,7 @@ impl FailingRequests {
                 self.endpoint_faults += 1.0;
                 Attribution::Endpoint
             }
-            // No comparison: the state ends in time, and the next failure begins another one.
+            // No comparison: the state expires, and the next failure starts a new one.
             Some(KeyState::FailsEverywhere) => {
                 self.request_faults += failed.len() as f64;
                 Attribution::Request
@@ -225,8 +226,8 @@ impl FailingRequests {
         Attribution::Request
     }
 
-    /// Counts an unverified failure with the share of verified ones that were an endpoint's: whole
-    /// failures are counted when the parts add up to one.
+    /// Counts an unverified failure with the share of attributed failures that were an endpoint's.
+    /// A failure is reported each time these shares add up to one.
     fn count_unverified(&mut self) -> Attribution {
         let share =
             (self.endpoint_faults + 1.0) / (self.endpoint_faults + self.request_faults + 1.0);
@@ -263,7 +264,7 @@ impl FailingRequests {
         self.keys.push(changed);
     }
 
-    /// Removes keys that have not changed for long, so that good responses do not look for theirs.
+    /// Removes expired keys, so that good responses need no search for theirs.
     pub fn remove_expired(&mut self, now: Instant) {
         self.keys.retain(|known| now.saturating_duration_since(known.changed_at) < KEY_LIFETIME);
     }

@@ -1,7 +1,7 @@
-//! Header fields by which proxies tell endpoints about a client.
+//! Header fields by which proxies inform endpoints about a client.
 //!
-//! Applications read many of them and take them for the word of their proxy, so from a peer that is
-//! no trusted proxy the whole family is removed.
+//! Applications trust many of them as set by their proxy. So the whole family is removed from
+//! requests of peers that are not trusted proxies.
 
 use http::header::HeaderName;
 

@@ -1,5 +1,5 @@
-//! What one worker does with the latencies of a pool: bounds for requests, and which responses are
-//! part of the baseline. The request path and the simulator use the same.
+//! One worker's use of the latencies of a pool: the bounds for requests, and the choice of
+//! responses that are added to the baseline. The request path and the simulator share it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::logic::model::topology::{PoolSpec, StallBounds};
 #[derive(Clone, Debug)]
 pub struct PoolLatency {
     limits: StallBounds,
-    /// The stall bound before anything is known.
+    /// The stall bound before the first sample.
     unlearned: Duration,
     slow: SlowRequests,
 }
@@ -24,7 +24,7 @@ pub struct LatencySample<'a> {
     pub baseline: &'a LatencyBaseline,
     pub key: RequestKey,
     pub place: AttemptPlace,
-    /// Where else the request could have been sent.
+    /// The places to which the request could have been sent instead.
     pub scope: ComparisonScope,
     pub waited: Duration,
     pub now: Instant,
@@ -59,14 +59,14 @@ impl PoolLatency {
         if self.slow.is_empty() { usual } else { usual.extended_to(self.slow.bound(key, now)) }
     }
 
-    /// Where a new request with `key` is not sent, because its latency elsewhere decides whether
+    /// The place that a new request with `key` avoids, because its latency elsewhere shows whether
     /// the endpoint there is slow.
     pub fn place_to_avoid(&self, key: RequestKey, now: Instant) -> Option<AttemptPlace> {
         if self.slow.is_empty() { None } else { self.slow.place_to_avoid(key, now) }
     }
 
-    /// A response head came. `is_racing`: another attempt of the request was under way, and the
-    /// end of the race shows whether a late response is usual.
+    /// Handles a response head. `is_racing` means that another attempt of the request was under
+    /// way: the end of the race shows whether a late response is usual.
     pub fn on_response(&mut self, sample: &LatencySample<'_>, is_racing: bool) {
         let &LatencySample { key, place, scope, waited, now, .. } = sample;
         if waited <= self.stall_bound(sample.baseline) {
@@ -79,7 +79,7 @@ impl PoolLatency {
         }
     }
 
-    /// The original of a hedged request was answered first, late, when its hedge had waited for
+    /// The original of a hedged request was answered first, when its hedge had waited for
     /// `hedge_waited`.
     pub fn on_original_won(&mut self, sample: &LatencySample<'_>, hedge_waited: Duration) {
         let &LatencySample { key, place, scope, waited, now, .. } = sample;
@@ -97,8 +97,8 @@ impl PoolLatency {
         }
     }
 
-    /// The hedge was answered first. Returns whether that shows the other endpoint to be slow: not
-    /// if the hedge took long as well.
+    /// The hedge was answered first. Returns whether that proves the other endpoint slow: not if
+    /// the hedge was slow as well.
     pub fn on_hedge_won(&mut self, sample: &LatencySample<'_>) -> bool {
         if sample.waited <= self.stall_bound(sample.baseline) {
             self.slow.on_refuted(sample.key, sample.now);
@@ -110,7 +110,7 @@ impl PoolLatency {
         false
     }
 
-    /// Forgets what is too old to be used.
+    /// Removes entries that have expired.
     pub fn remove_expired(&mut self, now: Instant) {
         if !self.slow.is_empty() {
             self.slow.remove_expired(now);

@@ -46,7 +46,7 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// Slots of one set: a cache line.
 const SET_ASSOCIATIVITY: usize = 8;
 
-/// After so many lost races with other threads a request passes.
+/// After this many lost races with other threads a request passes.
 const MAX_CAS_ATTEMPTS: usize = 16;
 
 impl RateLimitSpec {

@@ -28,7 +28,7 @@ pub const MAX_TOTAL_ATTEMPTS: u32 = 16;
 /// Attempts whose connections must open within the stall bound.
 const FAST_CONNECT_ATTEMPTS: u32 = 2;
 
-/// The body of a request, as far as its head tells.
+/// The body of a request, as far as its head states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
     /// The request has no body.
@@ -45,7 +45,7 @@ pub struct RequestTraits {
     /// Sending it twice does no harm: by its method or by a trusted `Idempotency-Key`.
     pub is_idempotent: bool,
     pub body: BodyLength,
-    /// It asks for another protocol, and so is bound to one connection.
+    /// It requests another protocol, and so is bound to one connection.
     pub is_upgrade: bool,
 }
 
@@ -94,10 +94,10 @@ pub enum Decision {
 /// The terms of a resend. It is possible if the budget can pay, and if an endpoint takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resend {
-    /// What the retry budget pays for. It does not pay after an attempt that did not reach its
-    /// endpoint, nor after a trial.
+    /// The kind of resend that the retry budget counts; `None` after an attempt that did not reach
+    /// its endpoint, and after a trial.
     pub payment: Option<BudgetedResend>,
-    /// It may queue for a connection; a request that has something to fall back on does not.
+    /// It may queue for a connection; a request that has a response to fall back on does not.
     pub can_queue: bool,
 }
 

@@ -95,7 +95,7 @@ pub enum WaitStep {
     Wait,
     /// Report the failure as evidence, and wait on.
     Report(FailureReason),
-    /// Report the stall as evidence, and consider a hedge; the attempt goes on.
+    /// Report the stall as evidence, and consider a hedge; the attempt continues.
     Pause,
     /// The attempt has failed with this reason.
     Fail(FailureReason),

@@ -56,7 +56,7 @@ impl InFlightPolicy {
         match failure.class() {
             FailureClass::Silent => Self::AbortAll,
             FailureClass::Refused | FailureClass::Reset => Self::AbortRepeatable,
-            // Connections with a handshake go on.
+            // Connections with a handshake continue.
             FailureClass::BadStatus | FailureClass::Tls => Self::Keep,
         }
     }
@@ -75,14 +75,14 @@ impl InFlightPolicy {
 const WINDOW_SECONDS: f64 = 10.0;
 
 /// A bound on resends: a share of the requests of the last ten seconds, or a rate where that is
-/// more. Hedges have a smaller share of their own (Dean and Barroso, "The Tail at Scale", 2013,
-/// suggest 5 %), so that a pool that is slow as a whole is hardly loaded more.
+/// more. Hedges have a smaller share of their own, so that they add little load to a pool that is
+/// slow as a whole. Dean and Barroso ("The Tail at Scale", 2013) suggest 5 %.
 ///
-/// Finagle's `RetryBudget` adds the rate to the share instead, so that the sum exceeds both stated
-/// figures. The rate is an instance's: each worker has its part of it.
+/// Finagle's `RetryBudget` adds the rate to the share instead, so that the sum exceeds both
+/// figures. The rate applies to the instance: each worker has an equal part.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    /// For all resends, hedges included.
+    /// All resends, hedges included.
     resends: BudgetAccount,
     hedges: BudgetAccount,
     /// Resends that are always possible within the window.
@@ -90,16 +90,16 @@ pub struct RetryBudget {
     updated_at: Instant,
 }
 
-/// The part of the budget that a retry may spend.
+/// The part of the budget that a resend may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetShare {
     Whole,
-    /// Requests like this one fail everywhere: the other half is kept for requests that a retry
+    /// For a request whose key fails everywhere. The other half is kept for requests that a retry
     /// may rescue.
     Half,
 }
 
-/// What a resend is, to the budget.
+/// The kind of a budgeted resend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetedResend {
     Retry,
@@ -118,10 +118,10 @@ impl BudgetAccount {
         self.earned += f64::from(percent) / 100.0;
     }
 
-    /// Whether it can pay for one resend, up to this part of its limit.
+    /// Whether one more resend fits into this part of the limit.
     fn can_withdraw(self, floor: f64, part: f64) -> bool {
         let limit = self.earned.max(floor) * part;
-        // A floor that is divided among many workers is one resend at least.
+        // A floor that is divided among many workers is at least one resend.
         let limit = if floor > 0.0 { limit.max(1.0) } else { limit };
         // Sums of hundredths are not exact.
         self.spent + 1.0 <= limit + 1e-6
@@ -148,12 +148,12 @@ impl RetryBudget {
         }
     }
 
-    /// Applies changed settings; what was earned and spent stays.
+    /// Applies changed settings; the accounts stay.
     pub fn configure(&mut self, spec: &RetrySpec, workers: usize) {
         self.floor = floor(spec, workers);
     }
 
-    /// An unspent budget with this percentage of what the requests have earned, and the same floor.
+    /// An unspent budget with this percentage of the earned resends, and the same floor.
     pub fn fraction(&self, percent: u32) -> Self {
         Self {
             resends: self.resends.fraction(percent),

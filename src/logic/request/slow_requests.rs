@@ -1,46 +1,48 @@
-//! Whether a slow response is usual for its request, or its endpoint is slow.
+//! Attribution of slow responses: whether the request is usually slow, or its endpoint is.
 //!
 //! A response that takes longer than the stall bound of the pool's
 //! [`LatencyBaseline`](crate::logic::health::latency_baseline::LatencyBaseline) has three
-//! explanations, and the same request at another endpoint tells them apart:
+//! explanations, and the same request at another endpoint distinguishes them:
 //!
-//! - The hedge is answered fast: the endpoint is slow. Its response is not part of the baseline.
+//! - The hedge is answered fast: the endpoint is slow. Its response is not added to the baseline.
 //! - The hedge is slow as well: the request is slow wherever it is sent. Requests with its
-//!   [`RequestKey`] get bounds of their own, so that they are neither hedged nor evidence.
+//!   [`RequestKey`] have bounds of their own, so that they are neither hedged nor evidence.
 //! - Many different requests are slow everywhere: the pool has become slower, and the responses are
-//!   part of the baseline.
+//!   added to the baseline.
 //!
-//! For a request that is not hedged the next one with its key is the comparison: it avoids the
-//! zone of the first.
+//! A request that is not hedged is compared with the next request of its key, which avoids the zone
+//! of the first.
 
 use std::time::{Duration, Instant};
 
 use super::attribution::{AttemptPlace, ComparisonScope, RequestKey};
 
-/// How much longer than the last one a response to a request that is usually slow may take.
+/// The bound of a key, as a multiple of its last slow latency.
 const BOUND_MULTIPLIER: u32 = 3;
 
-/// How long the bound of a key is used after its last slow response.
+/// The time for which the bound of a key is valid after its last slow response.
 const BOUND_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long a slow response waits for its comparison.
+/// The time for which a slow response can be compared with another one.
 const COMPARISON_LIFETIME: Duration = Duration::from_secs(10);
 
-/// The pool is slow if as many new keys are found to be slow within [`SLOWDOWN_WINDOW`].
+/// The number of new slow keys within [`SLOWDOWN_WINDOW`] from which on the whole pool counts as
+/// slow.
 const SLOWDOWN_KEYS: usize = 8;
 
 const SLOWDOWN_WINDOW: Duration = Duration::from_secs(10);
 
-/// For so long after a fast hedge no slow response without comparison is part of the baseline.
+/// The time after a fast hedge in which no slow response without comparison is added to the
+/// baseline.
 const REFUTATION_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Of slow responses without comparison, one of so many is part of the baseline.
+/// One of this many slow responses without comparison is added to the baseline.
 const UNVERIFIED_PER_SAMPLE: u32 = 8;
 
-/// Keys that are remembered; the one that changed longest ago makes room.
+/// Keys in the table; a new one replaces the one that changed longest ago.
 const MAX_KEYS: usize = 128;
 
-/// The requests to one pool that are slow, as one worker has seen them.
+/// The requests to one pool that are slow, at one worker.
 ///
 /// Empty while all responses are fast.
 #[derive(Clone, Debug, Default)]
@@ -77,12 +79,12 @@ impl SlowKey {
 }
 
 impl SlowRequests {
-    /// Whether no response was slow lately.
+    /// Whether no response was slow recently.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// How long responses to requests with `key` may take, if these are slow everywhere.
+    /// The latency bound of requests with `key`, if they are slow everywhere.
     pub fn bound(&self, key: RequestKey, now: Instant) -> Option<Duration> {
         match self.state(key, now)? {
             SlowKeyState::Verified { bound, .. } => Some(bound),
@@ -90,7 +92,7 @@ impl SlowRequests {
         }
     }
 
-    /// Where a new request with `key` is not sent, because its latency elsewhere decides whether
+    /// The place that a new request with `key` avoids, because its latency elsewhere shows whether
     /// the endpoint there is slow.
     pub fn place_to_avoid(&self, key: RequestKey, now: Instant) -> Option<AttemptPlace> {
         match self.state(key, now)? {
@@ -106,8 +108,8 @@ impl SlowRequests {
         });
     }
 
-    /// A request with `key` that had no hedge was answered late. Returns whether the response is
-    /// part of the baseline.
+    /// A request with `key` that had no hedge was answered late. Returns whether to add the
+    /// response to the baseline.
     pub fn on_slow_response(
         &mut self,
         key: RequestKey,
@@ -139,8 +141,8 @@ impl SlowRequests {
         self.keys.retain(|known| known.key != key);
     }
 
-    /// Two endpoints took long for a request with `key`; it was answered after `latency`. Returns
-    /// whether the response is part of the baseline.
+    /// Two endpoints were slow for a request with `key`, which was answered after `latency`.
+    /// Returns whether to add the response to the baseline.
     pub fn on_verified(&mut self, key: RequestKey, latency: Duration, now: Instant) -> bool {
         let since = match self.state(key, now) {
             Some(SlowKeyState::Verified { since, .. }) => since,
@@ -158,7 +160,7 @@ impl SlowRequests {
         self.slowdown_until.is_some_and(|until| now < until)
     }
 
-    /// Removes what is too old to be used.
+    /// Removes entries that have expired.
     pub fn remove_expired(&mut self, now: Instant) {
         self.keys.retain(|known| known.is_current(now));
     }

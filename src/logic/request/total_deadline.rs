@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum DeadlineSource {
     /// The route's total timeout.
     Route,
-    /// The time that the client is willing to wait (`grpc-timeout`).
+    /// The client's deadline (`grpc-timeout`).
     Client,
 }
 

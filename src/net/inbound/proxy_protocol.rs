@@ -29,9 +29,8 @@ pub struct ProxiedAddresses {
     pub local: SocketAddr,
 }
 
-/// Reads the header and no byte after it. The part of a version 2 header after its fixed bytes may
-/// have `max_bytes`. `None` for a connection of the proxy itself, or if the
-/// proxy does not know the client.
+/// Reads the header and no byte after it. A version 2 header may have `max_bytes` after its fixed
+/// part. `None` for a connection of the proxy itself, or if the proxy does not know the client.
 ///
 /// # Errors
 /// When the header is missing or malformed, or reading fails.

@@ -1,4 +1,4 @@
-//! How far an attempt of a probe has come, and how it fails.
+//! The progress of an attempt of a probe, and its failure.
 
 use std::cell::Cell;
 use std::io;

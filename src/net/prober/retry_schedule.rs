@@ -118,7 +118,7 @@ impl<'a, T> FutureRace<'a, T> {
         self.running.push(Box::pin(future));
     }
 
-    /// The output of the next future that ends; pending for ever if none is left.
+    /// The output of the next future that ends; pending forever if none is left.
     pub(super) async fn next(&mut self) -> T {
         poll_fn(|cx| {
             for at in 0..self.running.len() {

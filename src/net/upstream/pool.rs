@@ -318,7 +318,7 @@ impl ConnectionPool {
         self.h2_connections.reset_on_close();
     }
 
-    /// Closes all idle connections as if the endpoint had done so.
+    /// Closes all idle connections as if the endpoint had closed them.
     pub fn close_idle_by_endpoint(&self) {
         if !self.idle.borrow().is_empty() || self.h2_connections.idle_count() > 0 {
             self.close_idle();

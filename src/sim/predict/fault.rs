@@ -11,11 +11,11 @@ use crate::sim::world::EndpointBehavior;
 /// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FaultKind {
-    /// The process is gone: connections are refused.
+    /// The process has exited: connections are refused.
     Refused,
     /// Every connection is reset.
     Reset,
-    /// The process stands still: connections are accepted, and nothing is answered.
+    /// The process is stopped: connections are accepted, and nothing is answered.
     Hang,
     /// Every packet is dropped.
     BlackHole,

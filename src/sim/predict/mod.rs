@@ -36,7 +36,8 @@ const MAX_STEPS: u64 = 200_000;
 /// The minimum number of trials for a tail.
 const MIN_TRIALS: u32 = 50;
 
-/// If none of so many trials ends with a verdict (or of those within the budget), none will.
+/// If none of this many trials (or of those within the budget) ends with a verdict, the fault
+/// counts as undetected.
 const MAX_UNDETECTED_TRIALS: u32 = 10;
 
 /// The latency of a healthy endpoint by default.
@@ -56,8 +57,8 @@ pub struct PredictionInput {
     pub round_trip: Duration,
     /// Requests per second over the whole pool: rows with traffic are added to those without.
     pub rate_rps: Option<f64>,
-    /// How long there is traffic before the failure; `None` means until every endpoint has had
-    /// some requests.
+    /// The time with traffic before the failure; `None` means until every endpoint has had some
+    /// requests.
     pub warm_up: Option<Duration>,
     /// The latency of healthy endpoints.
     pub latency: LatencyModel,

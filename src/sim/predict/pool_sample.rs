@@ -32,7 +32,7 @@ const WARMUP_REQUESTS: f64 = 4.0;
 /// of them are less than a round trip apart.
 const MAX_RATE_RPS: f64 = 1_000.0;
 
-/// The maximum time from the end of a process until its kernel has closed its connections.
+/// The maximum time from the exit of a process until the kernel has closed its connections.
 const MAX_EXIT_TIME: Duration = Duration::from_millis(2);
 
 /// The share of requests that must not run twice.
@@ -59,7 +59,7 @@ pub(super) struct FaultOnset {
     pub(super) phase: Duration,
     /// The time limit for the verdict.
     pub(super) timeout: Duration,
-    /// How long there is traffic before it; see [`super::PredictionInput`].
+    /// The time with traffic before it; see [`super::PredictionInput`].
     pub(super) warm_up: Option<Duration>,
 }
 

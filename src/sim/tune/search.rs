@@ -89,8 +89,8 @@ impl<'a> SearchSpace<'a> {
         }
     }
 
-    /// The window that meets `goal` with the fewest probes but for [`TIMEOUT_SLACK`], or the
-    /// reasons why there is none.
+    /// The window that meets `goal` with the fewest probes, up to [`TIMEOUT_SLACK`], or the reasons
+    /// why there is none.
     pub(super) fn choose_window(
         &self,
         goal: Duration,
@@ -196,7 +196,7 @@ fn typical_probe_time(pool: &PoolSpec, input: &predict::PredictionInput) -> Dura
     }
 }
 
-/// An endpoint that has become ten times slower is not dead; the same factor holds for a burst.
+/// An endpoint that has become ten times slower is not down; the same factor holds for a burst.
 fn min_timeout(probe_time: Duration) -> Duration {
     let least = (probe_time * BURST_TIMEOUT_RTTS).max(BURST_TIMEOUT_FLOOR);
     Duration::from_millis(least.as_secs_f64().mul_add(1e3, 0.999) as u64)

@@ -1,4 +1,4 @@
-//! The end of an attempt: the evidence that it gives, and what becomes of its request.
+//! The end of an attempt: its evidence, and the next step of its request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ impl Simulation {
                     Some(failed) => request.failed.push(failed),
                     None => {
                         self.settle_success(&mut request, attempt.place(), is_good);
-                        // It answered well, if late.
+                        // The late response is good.
                         request.failed.extend(attempt.deferred.take());
                     }
                 }
@@ -164,8 +164,8 @@ impl Simulation {
         self.worker_mut(request).latency.on_response(&sample, is_racing);
     }
 
-    /// The attempt is the first to be answered. Returns whether it is a hedge that shows the
-    /// endpoint of the original to be slow.
+    /// The attempt is the first to be answered. Returns whether it is a hedge that proves the
+    /// endpoint of the original slow.
     fn settle_race(&mut self, request: &SimulatedRequest, winner: &mut SimulatedAttempt) -> bool {
         let waited = self.now.saturating_duration_since(winner.started_at);
         let sample = self.latency_sample(request, winner, waited);

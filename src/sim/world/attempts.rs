@@ -136,7 +136,7 @@ impl Simulation {
             AttemptStage::Received { answered_at, .. } => {
                 (is_reset || is_silent) && answered_at > now
             }
-            // A process that goes on answers what it received meanwhile.
+            // A process that resumes answers what it received meanwhile.
             AttemptStage::Silent => !is_silent,
             AttemptStage::Connecting | AttemptStage::InTransit { .. } | AttemptStage::Resolved => {
                 false

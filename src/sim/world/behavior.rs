@@ -23,7 +23,7 @@ pub enum EndpointBehavior {
     Refused,
     /// Connections are accepted, and reset on the first request.
     Reset,
-    /// The process stands still: its kernel accepts connections, and nothing is answered until it
+    /// The process is stopped: its kernel accepts connections, and nothing is answered until it
     /// resumes.
     Hang,
     /// Every packet is dropped, SYNs too.
@@ -50,7 +50,7 @@ pub enum EndpointBehavior {
     WrongBody,
     /// The certificate has expired, which a probe with TLS detects; traffic is answered well.
     Certificate,
-    /// Everything is answered well, and the probe's response asks for less traffic.
+    /// Everything is answered well, and the probe's response requests less traffic.
     Degraded,
 }
 
@@ -206,7 +206,7 @@ pub enum ProbeResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeFinding {
     Pass,
-    /// Good, and the endpoint asks for less traffic.
+    /// Good, and the endpoint requests less traffic.
     Degraded,
     Fail(Failure),
 }

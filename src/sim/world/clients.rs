@@ -144,7 +144,7 @@ impl Simulation {
         }
     }
 
-    /// Stops new requests. Pending ones go on.
+    /// Stops new requests. Pending ones continue.
     pub fn stop_load(&mut self) {
         let now = self.now;
         self.clients.streams.iter_mut().for_each(|stream| stream.ends_at = Some(now));
@@ -189,7 +189,7 @@ impl Simulation {
 }
 
 impl Simulation {
-    /// Draws what a request asks for.
+    /// Draws the content of a request.
     fn draw_content(&mut self, stream: usize, id: u64) -> RequestContent {
         let faulty = self.clients.streams[stream].load.faulty;
         match faulty {

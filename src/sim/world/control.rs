@@ -105,7 +105,7 @@ impl Simulation {
         self.director.handle(input, self.now);
     }
 
-    /// Runs a turn of the director, unless control stands still.
+    /// Runs a turn of the director, unless control is stalled.
     fn run_director(&mut self) {
         if self.stall.is_none() {
             self.drive();

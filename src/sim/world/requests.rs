@@ -35,9 +35,9 @@ pub(super) struct SimulatedRequest {
     pub(super) first_failed_stats: Option<Arc<EndpointStats>>,
     /// An endpoint has read it, and may have executed it.
     pub(super) is_received: bool,
-    /// What the request asks for.
+    /// The content of the request.
     pub(super) content: RequestContent,
-    /// Attempts whose failure counts when the request is over.
+    /// Attempts whose failures are settled when the request is over.
     pub(super) failed: Vec<FailedAttempt>,
     attempts: SmallVec<[SimulatedAttempt; 1]>,
     last_version: u32,
@@ -79,8 +79,8 @@ impl SimulatedRequest {
         self.attempts.len() < count
     }
 
-    /// A response goes to the client, and the race is over. If it has shown the endpoint of a
-    /// stalled original to be slow, the original is observed further unless that is known already,
+    /// A response goes to the client, and the race is over. If it proves the endpoint of a stalled
+    /// original slow, the original is observed further unless it is beyond the slow bound already,
     /// and its failure is returned. A hedge is withdrawn.
     pub(super) fn end_race(&mut self, is_original_slow: bool) -> Option<FailedAttempt> {
         let mut deferred = None;
@@ -94,7 +94,7 @@ impl SimulatedRequest {
                 original.wait_limit = WaitLimit::Slow;
             }
         }
-        // What the losers met is settled by the race.
+        // The race settles the failures of the losing attempts.
         let losers = self.attempts.iter_mut().filter(|one| one.role != AttemptRole::Observed);
         losers.for_each(|loser| loser.deferred = None);
         self.withdraw_attempts();
@@ -110,7 +110,7 @@ impl SimulatedRequest {
         self.attempts.len()
     }
 
-    /// Takes out the attempt with this version.
+    /// Removes the attempt with this version.
     fn remove_attempt(&mut self, plan_version: u32) -> Option<SimulatedAttempt> {
         let index = self.attempts.iter().position(|one| one.plan_version == plan_version)?;
         Some(self.attempts.remove(index))
@@ -123,11 +123,11 @@ impl SimulatedRequest {
     }
 }
 
-/// What a request asks for.
+/// The content of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestContent {
     pub(super) key: RequestKey,
-    /// What every endpoint does with it, if it is not answered like others.
+    /// The fault that every endpoint shows for it, if any.
     pub(super) fault: Option<RequestFault>,
 }
 
@@ -171,7 +171,7 @@ pub(super) struct SimulatedAttempt {
     /// The wait for the response head, once the endpoint has the request.
     pub(super) timer: Option<ResponseTimeout>,
     pub(super) wait_limit: WaitLimit,
-    /// A failure that counts once it is known whether the endpoint or the request is at fault.
+    /// A failure that counts once it is attributed to the endpoint.
     pub(super) deferred: Option<FailedAttempt>,
     /// Changes with what will become of the attempt: events of an older version are void.
     pub(super) plan_version: u32,
@@ -204,8 +204,8 @@ pub(super) enum AttemptRole {
     Original,
     /// It started beside a stalled attempt.
     Hedge,
-    /// Its hedge was faster: it goes on until the slow bound, only to find out whether its endpoint
-    /// is slow.
+    /// Its hedge was faster: it continues until the slow bound, only to find out whether its
+    /// endpoint is slow.
     Observed,
 }
 
@@ -448,7 +448,7 @@ impl Simulation {
         self.keep_waiting(id, request);
     }
 
-    /// Puts a request back while any of its attempts goes on.
+    /// Puts a request back while any of its attempts continues.
     pub(super) fn keep_waiting(&mut self, id: u64, request: SimulatedRequest) {
         if !request.attempts.is_empty() {
             self.clients.requests.insert(id, request);

@@ -1,5 +1,4 @@
-//! Counts failures when it is known whether the endpoint or the request is at fault, as the request
-//! path does.
+//! Attributes failures to endpoints or requests, and counts them, as the request path does.
 
 use crate::logic::director::Input;
 use crate::logic::model::outcome::{Failure, FailureReason};
@@ -32,7 +31,7 @@ impl Simulation {
         Some(deferred)
     }
 
-    /// Records a failure of an attempt that goes on.
+    /// Records a failure of an attempt that continues.
     pub(super) fn record_attempt_failure(&mut self, key: AttemptKey, failure: Failure) {
         let Some(request) = self.clients.requests.get(&key.request) else { return };
         let Some(attempt) = self.attempt(key) else { return };
@@ -96,7 +95,7 @@ impl Simulation {
         }
     }
 
-    /// Where the requests of a load could be sent.
+    /// The places to which the requests of a load could be sent.
     pub(super) fn comparison_scope(&self, stream: usize) -> ComparisonScope {
         let pool = &self.clients.streams[stream].load.pool;
         let view = self.snapshot.pools.iter().find(|view| view.spec.name == *pool);

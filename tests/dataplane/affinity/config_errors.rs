@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::AffinityFixture;
 use crate::support::instance::BINARY;
 
-/// What `check` says of these lines of a pool, beside a file of secrets with this content.
+/// The output of `check` for these lines of a pool, beside a file of secrets with this content.
 fn check_output(pool: &str, secrets: &str) -> String {
     let directory = TempDir::new().expect("a directory");
     std::fs::write(directory.path().join("secrets"), secrets).expect("written");
@@ -35,29 +35,29 @@ fn invalid_balance_or_affinity_is_rejected_with_a_fix() {
     let ring = |more: &str| format!("balance = {{ method = \"ring_hash\"{more} }}");
     let key = ", key = { header = \"x-user\" }";
     for (pool, expected_parts) in [
-        ("balance = \"round-robin\"".to_owned(), ["is no method of balancing", "round_robin"]),
+        ("balance = \"round-robin\"".to_owned(), ["is not a balancing method", "round_robin"]),
         ("balance = \"maglev\"".to_owned(), ["`maglev` needs a `key`", "add `key"]),
         (ring(", key = { header = \"a b\" }"), ["cannot be the name of a header", "x-user"]),
-        (ring(", key = { header = \"a\", path = true }"), ["only one", "leave one of them away"]),
+        (ring(", key = { header = \"a\", path = true }"), ["only one", "remove one of them"]),
         (ring(", key = { path = false }"), ["no key is given", "give one of `header`"]),
         (ring(&format!("{key}, max_load_percent = 100")), ["from 101 to 1000", "whole number"]),
         (
             "balance = { method = \"random\", key = { path = true } }".to_owned(),
-            ["`key` has no meaning with `random`", "leave it away"],
+            ["`key` has no meaning with `random`", "remove it"],
         ),
         (
             "balance = { method = \"maglev\", key = { path = true }, points = 3 }".to_owned(),
-            ["`points` has no meaning with `maglev`", "leave it away"],
+            ["`points` has no meaning with `maglev`", "remove it"],
         ),
         ("affinity = { }".to_owned(), ["no key is given", "give one of `cookie`"]),
         (
             "affinity = { header = \"x-session\", on_return = \"stay\" }".to_owned(),
-            ["`on_return` has no meaning", "leave it away"],
+            ["`on_return` has no meaning", "remove it"],
         ),
         ("affinity = { cookie = \"pin\", ttl = 60 }".to_owned(), ["needs its unit", "write it as"]),
         (
             "affinity = { cookie = \"pin\", on_return = \"never\" }".to_owned(),
-            ["cannot return by `never`", "\"first\" or \"stay\""],
+            ["`never` is not a value of `on_return`", "\"first\" or \"stay\""],
         ),
         (
             "affinity = { cookie = \"pin\", secret_file = \"nowhere\" }".to_owned(),

@@ -27,7 +27,7 @@ fn new_affinity_cookie(gapless: &Gapless) -> (String, String) {
     (affinity_cookie(&answer), answer.text())
 }
 
-/// Sends so many requests that chance would choose another endpoint.
+/// Sends enough requests that a random choice would select another endpoint.
 #[track_caller]
 fn assert_sticky(gapless: &Gapless, cookie: &str, endpoint: &str) {
     for _ in 0..20 {

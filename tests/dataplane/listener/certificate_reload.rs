@@ -88,7 +88,7 @@ fn invalid_certificate_files_keep_the_old_certificate() {
         &|| std::fs::remove_file(&pem).expect("removed"),
     ];
     for (break_file, expected) in
-        bad.iter().zip(["cannot be read as PEM", "is not the key to", "cannot read"])
+        bad.iter().zip(["cannot be read as PEM", "is not the key of", "cannot read"])
     {
         break_file();
         eventually("a complaint", DEFAULT_TIMEOUT, || {

@@ -23,7 +23,7 @@ fn v2_header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [V2_SIGNATURE, &[command, family], &length, rest].concat()
 }
 
-/// Addresses and a TLV, with this length together.
+/// Addresses and a TLV, of this total length.
 fn v2_rest_with_tlv(length: usize) -> Vec<u8> {
     let addresses = [203, 0, 113, 7, 192, 0, 2, 1, 0x10, 0, 0, 80];
     let value_length = length - addresses.len() - 3;

@@ -1,5 +1,5 @@
-//! Secrets appear in no log, metric or API: a canary stands in each place that holds a secret, and
-//! the test reads all output at the most verbose level.
+//! Secrets appear in no log, metric or API: a canary is in each place that holds a secret, and the
+//! test reads all output at the most verbose level.
 
 use std::io::Write;
 

@@ -95,8 +95,8 @@ fn truncated_request_resets_the_endpoint_connection() {
     assert!(!has_whole_request.load(SeqCst));
 }
 
-/// A line may end with LF alone (RFC 9112 2.2). Heads are written anew, so the endpoint cannot read
-/// other lines than the proxy.
+/// A line may end with LF alone (RFC 9112 2.2). Heads are written again, so the endpoint cannot
+/// read other lines than the proxy.
 #[test]
 fn bare_lf_ends_a_line_or_is_rejected() {
     let (endpoint, gapless) = start_pair();

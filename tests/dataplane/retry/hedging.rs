@@ -107,7 +107,7 @@ fn hedges_have_a_share_of_the_budget() {
     assert_eq!(fixture.gapless.metric("gapless_hedges_total{pool=\"web\"}"), 0.0);
 }
 
-/// Before it had 64 responses, the stall bound was the timeout of probes: 5 s here.
+/// Without probe latencies, the stall bound would be the timeout of probes: 5 s.
 #[test]
 fn first_request_after_a_start_is_hedged_by_the_probes_latency() {
     let pool = "detect = { interval = \"30s\", timeout = \"5s\", down_interval = \"30s\", \

@@ -25,7 +25,7 @@ fn fallback_pool_serves_retryable_requests() {
         (fixture.web().count_with_id("post"), fixture.other().count_with_id("post")),
         (1, 0)
     );
-    // A request that reached no endpoint may go on.
+    // A request that reached no endpoint may be sent again.
     fixture.web().kill();
     let post = client.exchange("POST", "/", &[("x-id", "unsent")], b"body").expect("an answer");
     assert_eq!((post.status, post.text()), (200, "spare".to_owned()));

@@ -30,27 +30,24 @@ fn invalid_dns_names_are_reported_with_help() {
     assert_endpoint_diagnostic("\"web.example:0\"", "13:14 nothing can be reached at port 0");
     assert_endpoint_diagnostic(
         "\"web.example:65536\"",
-        "`65536` is no port | write a number from 1 to 65535",
+        "`65536` is not a port | write a number from 1 to 65535",
     );
-    assert_endpoint_diagnostic("\"web.example:http\"", "`http` is no port");
+    assert_endpoint_diagnostic("\"web.example:http\"", "`http` is not a port");
     assert_endpoint_diagnostic("\"http://web.example:80\"", "is a URL, not an address");
     assert_endpoint_diagnostic("\"10.0.0.256:80\"", "`10.0.0.256:80` is not an ip:port");
-    assert_endpoint_diagnostic(
-        "\"web..example:80\"",
-        "`web..example` has nothing between two dots",
-    );
-    assert_endpoint_diagnostic("\".example:80\"", "`.example` has nothing between two dots");
-    assert_endpoint_diagnostic("\"-web.example:80\"", "`-web.example` has the part `-web`");
+    assert_endpoint_diagnostic("\"web..example:80\"", "`web..example` has an empty label");
+    assert_endpoint_diagnostic("\".example:80\"", "`.example` has an empty label");
+    assert_endpoint_diagnostic("\"-web.example:80\"", "`-web.example` has the label `-web`");
     assert_endpoint_diagnostic(
         "\"wéb.example:80\"",
         "has a `é` in it | names have letters, digits,",
     );
     let label = "a".repeat(64);
-    assert_endpoint_diagnostic(&format!("\"{label}.example:80\""), "has a part of 64 characters");
+    assert_endpoint_diagnostic(&format!("\"{label}.example:80\""), "has a label of 64 characters");
     let long = ["a".repeat(63).as_str(); 4].join(".");
     assert_endpoint_diagnostic(
         &format!("\"{long}:80\""),
-        "has 255 characters | names in DNS have 253 at most",
+        "has 255 characters | a DNS name has at most 253 characters",
     );
     assert_endpoint_diagnostic(
         "{ srv = \"_http._tcp.web:80\" }",
@@ -102,12 +99,9 @@ fn invalid_dns_settings_are_reported() {
     assert_dns_diagnostic("timeout = \"0s\"", "`timeout` cannot be zero");
     assert_dns_diagnostic(
         "family = \"ipv5\"",
-        "`ipv5` is no family of addresses | write \"both\", \"ipv4\" or",
+        "`ipv5` is not an address family | write \"both\", \"ipv4\" or",
     );
-    assert_dns_diagnostic(
-        "empty = \"drop\"",
-        "`drop` is not what can be done when a name has no endpoints",
-    );
+    assert_dns_diagnostic("empty = \"drop\"", "`drop` is not a value of `empty`");
     assert_dns_diagnostic(
         "allow = [\"127.0.0.1/8\"]",
         "`127.0.0.1/8` has bits set beyond its first 8",

@@ -35,11 +35,11 @@ fn invalid_listener_addresses_are_reported() {
         |address| format!("[[listen]]\naddress = \"{address}\"\n\n{VALID_CONFIG}");
     assert_one_diagnostic(
         &with_second_listener("127.0.0.1:18080"),
-        "6:11 127.0.0.1:18080 is already listened on",
+        "6:11 127.0.0.1:18080 is already in use",
     );
     assert_one_diagnostic(
         &with_second_listener("0.0.0.0:18080"),
-        "6:11 127.0.0.1:18080 is already listened on, as 0.0.0.0:18080",
+        "6:11 127.0.0.1:18080 is already in use, as 0.0.0.0:18080",
     );
     assert_eq!(diagnostics_of(&with_second_listener("127.0.0.1:18089")), [""; 0]);
     let two_free = with_second_listener("127.0.0.1:0").replace(address, "\"127.0.0.1:0\"");
@@ -63,7 +63,7 @@ fn invalid_admin_addresses_are_reported() {
     };
     assert_admin_diagnostic(
         "\"0.0.0.0:9900\"",
-        "3:11 0.0.0.0 can be reached by others, and admin has neither TLS",
+        "3:11 0.0.0.0 is not loopback, and the admin listener has no TLS",
     );
     assert_admin_diagnostic(
         "\"10.0.0.1:9900\"",
@@ -76,7 +76,7 @@ fn invalid_admin_addresses_are_reported() {
     assert_admin_diagnostic("\"of\"", "`of` is a host name");
     assert_one_diagnostic(
         &valid_config_with("18080", "9900"),
-        "3:11 127.0.0.1:9900 is the admin listener's, by default",
+        "3:11 127.0.0.1:9900 is the default address of the admin listener",
     );
     let without_admin = valid_config_with("[[listen]]", "[admin]\naddress = \"off\"\n[[listen]]")
         .replace("18080", "9900");

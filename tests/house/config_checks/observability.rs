@@ -43,7 +43,7 @@ fn access_log_settings_are_parsed_or_reported() {
         assert_line_diagnostic(
             "[[listen]]",
             &text,
-            &format!("3:6 `{bad}` is no place for the access log | write"),
+            &format!("3:6 `{bad}` is not a destination of the access log | write"),
         );
     }
     assert_line_diagnostic(
@@ -53,7 +53,7 @@ fn access_log_settings_are_parsed_or_reported() {
     );
     assert_access_log_diagnostic(
         "format = \"jsn\"",
-        "4:10 `jsn` is no format of the access log | did you mean \"json\"?",
+        "4:10 `jsn` is not a format of the access log | did you mean \"json\"?",
     );
     assert_access_log_diagnostic("format = \"x\"", "| write \"json\" or \"combined\"");
 }
@@ -127,7 +127,7 @@ fn rate_limits_are_parsed_or_reported() {
     assert_rate_diagnostic("requests = 1, burst = 0", "`burst` must be from 1 to");
     assert_rate_diagnostic(
         "requests = 1, by = \"cookie\"",
-        "requests cannot be counted by `cookie` | write",
+        "requests are not counted by `cookie` | write",
     );
     assert_rate_diagnostic(
         "requests = 100001",
@@ -152,10 +152,10 @@ fn rate_limits_are_parsed_or_reported() {
 
 #[test]
 fn upgrade_to_other_than_websocket_is_rejected() {
-    assert_route_diagnostic("upgrade = [\"h2c\"]", "7:12 `h2c` is never passed on");
+    assert_route_diagnostic("upgrade = [\"h2c\"]", "7:12 `h2c` is never forwarded");
     assert_route_diagnostic(
         "upgrade = [\"tls\"]",
-        "`tls` is no protocol that is passed on | write \"websocket\"",
+        "`tls` is not a supported upgrade | write \"websocket\"",
     );
     let allows_websocket = |keys: &str| {
         let text = valid_config_with("[pool.web]", &format!("{keys}\n[pool.web]"));
@@ -183,11 +183,11 @@ fn ledger_bounds_are_parsed_or_reported() {
     let assert_ledger_diagnostic = |keys: &str, expected: &str| {
         assert_line_diagnostic("[[listen]]", &format!("[ledger]\n{keys}"), expected);
     };
-    assert_ledger_diagnostic("keep = 90", "a length of time needs its unit | write it as \"90d\"");
+    assert_ledger_diagnostic("keep = 90", "a duration needs its unit | write it as \"90d\"");
     assert_ledger_diagnostic("keep = \"5m\"", "`keep` must be from 1h to 3650d");
     assert_ledger_diagnostic(
         "keep = \"for ever\"",
-        "`for ever` is not a length of time | write it as \"90d\"",
+        "`for ever` is not a duration | write it as \"90d\"",
     );
     assert_ledger_diagnostic("max = 0", "`max` must be from 1 to 1000000");
 }

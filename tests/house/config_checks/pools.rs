@@ -108,12 +108,12 @@ fn duplicate_endpoint_is_reported_at_both_lines() {
 
 #[test]
 fn invalid_probes_are_reported() {
-    assert_probe_diagnostic("{}", "9:9 the probe does not say what to ask");
+    assert_probe_diagnostic("{}", "9:9 the probe has no kind");
     assert_probe_diagnostic(
         "{ http = \"/\", tcp = true }",
         "9:29 a probe is either `http` or `tcp`, not both",
     );
-    assert_probe_diagnostic("{ tcp = false }", "9:17 `tcp = false` asks for nothing");
+    assert_probe_diagnostic("{ tcp = false }", "9:17 `tcp = false` has no effect");
     assert_probe_diagnostic(
         "\"tcp\"",
         "`probe` cannot be the string \"tcp\" | write a table such as { http =",
@@ -159,7 +159,7 @@ fn invalid_probes_are_reported() {
     );
     assert_probe_diagnostic(
         "{ http = \"/\", method = \"HEAD\", expect_body = \"x\" }",
-        "the answer to a HEAD has no body",
+        "the response to HEAD has no body",
     );
 }
 

@@ -34,28 +34,28 @@ fn invalid_practice_keys_are_reported_with_help() {
     assert_practice_diagnostic("fault = \"boom\"", "`boom` is not a fault: write `refused`");
     assert_practice_diagnostic(
         "share = \"25\"",
-        "`25` is no share | write it as \"1%\" to \"100%\"",
+        "`25` is not a share | write it as \"1%\" to \"100%\"",
     );
     assert_practice_diagnostic("for = \"2h\"", "`for` must be from 1s to 1h");
     assert_practice_diagnostic(
         "match = \"x canary\"",
-        "`x canary` is no header | write it as \"name=value\"",
+        "`x canary` is not a header | write it as \"name=value\"",
     );
-    assert_practice_diagnostic("abort_budget = \"much\"", "`much` is no budget");
+    assert_practice_diagnostic("abort_budget = \"much\"", "`much` is not a budget");
     assert_practice_diagnostic("pool = \"wep\"", "there is no pool `wep` | did you mean `web`?");
     assert_practice_diagnostic(
         "allowed = [\"Mon-Fri 9-17\"]",
-        "`Mon-Fri 9-17` is no part of a week",
+        "`Mon-Fri 9-17` is not a range of the week",
     );
     assert_practice_diagnostic(
         "blocked = [\"Mo 09:00-17:00\"]",
-        "is no part of a week | write it as",
+        "is not a range of the week | write it as",
     );
     assert_practice_diagnostic(
         "at = [\"Wed 10:30\"]",
         "practice is due by `every` or by `at`, not by both",
     );
-    assert_practice_diagnostic("allowed = [\"00:00-00:00\"]", "is no part of a week");
+    assert_practice_diagnostic("allowed = [\"00:00-00:00\"]", "is not a range of the week");
     let never_due = "allowed = [\"Mon 09:00-10:00\"]\nblocked = [\"Mon 08:00-11:00\"]";
     assert_practice_diagnostic(never_due, "this drill never runs");
 }
@@ -80,6 +80,6 @@ fn practice_without_zones_or_schedule_is_reported() {
     );
     assert_table_diagnostic(
         "zones = [\"local/a\"]\nat = [\"Wed\"]",
-        "`Wed` is no moment of the week",
+        "`Wed` is not a time of the week",
     );
 }

@@ -104,7 +104,7 @@ fn invalid_probe_lists_are_reported() {
     assert_probe_diagnostic("[]", "9:9 the list of probes is empty");
     assert_probe_diagnostic(
         "[{ tcp = true, role = \"watch\" }]",
-        "9:9 no probe of the pool is a gate | leave `role`",
+        "9:9 no probe of the pool is a gate | remove `role`",
     );
     let nine = ["{ tcp = true }"; 9].join(", ");
     assert_probe_diagnostic(&format!("[{nine}]"), "a pool has at most 8 probes, not 9");
@@ -127,9 +127,9 @@ fn conflicting_probe_keys_are_rejected() {
     assert_probe_diagnostic("{ grpc = \"\", tcp = true }", "either `grpc` or `tcp`, not both");
     assert_probe_diagnostic(
         "{ tcp = true, tls = true }",
-        "9:17 `tcp = true` asks for nothing beside `tls`",
+        "9:17 `tcp = true` has no effect beside `tls`",
     );
-    assert_probe_diagnostic("{ http = \"/\", tls = false }", "`tls = false` asks for nothing");
+    assert_probe_diagnostic("{ http = \"/\", tls = false }", "`tls = false` has no effect");
     assert_probe_diagnostic(
         "{ tls = true, reuse = true }",
         "9:31 `reuse` has no meaning with `tls`",
@@ -153,7 +153,7 @@ fn conflicting_probe_keys_are_rejected() {
     );
     assert_probe_diagnostic(
         "{ http = \"/\", method = \"GET\", body = \"a\" }",
-        "a GET has no body | leave `method`",
+        "a GET has no body | remove `method`",
     );
     assert_probe_diagnostic(
         "[{ http = \"/\", role = \"watch\", degraded = { header = \"a: b\" } }, { tcp = true }]",
@@ -266,7 +266,7 @@ fn probe_tls_files_are_read_and_checked() {
         ("ca_file = \"none.pem\"", "none.pem`: No such file", "relative path begins where"),
         ("ca_file = \".\"", "cannot read", "name a file that can be read"),
         ("ca_file = \"text\"", "`text` holds no certificate", "BEGIN CERTIFICATE"),
-        ("ca_file = \"broken.pem\"", "has a certificate that is broken", "in PEM"),
+        ("ca_file = \"broken.pem\"", "has an invalid certificate", "in PEM"),
         ("ca_file = \"mine.key\"", "`mine.key` holds no certificate", "BEGIN CERTIFICATE"),
         (
             "certificate = \"mine.pem\", key = \"mine.pem\"",
@@ -275,7 +275,7 @@ fn probe_tls_files_are_read_and_checked() {
         ),
         (
             "certificate = \"mine.pem\", key = \"other.key\"",
-            "is not the key to `mine.pem`",
+            "is not the key of `mine.pem`",
             "together",
         ),
     ] {

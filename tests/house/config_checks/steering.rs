@@ -9,17 +9,17 @@ use super::{
 fn invalid_steering_policies_are_reported() {
     assert_pool_diagnostic(
         "steer = \"nearst\"",
-        "`nearst` is no policy | did you mean \"nearest\"?",
+        "`nearst` is not a policy | did you mean \"nearest\"?",
     );
     assert_pool_diagnostic(
         "steer = \"by-moon\"",
-        "`by-moon` is no policy | write one of `nearest`, `failover`,",
+        "`by-moon` is not a policy | write one of `nearest`, `failover`,",
     );
     assert_pool_diagnostic(
         "steer = 1",
         "`steer` cannot be the integer `1` | write a policy such as \"nearest\"",
     );
-    assert_pool_diagnostic("steer = { policy = \"x\" }", "`x` is no policy");
+    assert_pool_diagnostic("steer = { policy = \"x\" }", "`x` is not a policy");
     assert_pool_diagnostic(
         "steer = { overprovisioning = 0.5 }",
         "`overprovisioning` must be from 1 to 100, not 0.5",
@@ -36,7 +36,10 @@ fn invalid_steering_policies_are_reported() {
         "steer = { polcy = \"spread\" }",
         "`polcy` is not known here | did you mean `policy`?",
     );
-    assert_route_diagnostic("steer = \"spred\"", "`spred` is no policy | did you mean \"spread\"?");
+    assert_route_diagnostic(
+        "steer = \"spred\"",
+        "`spred` is not a policy | did you mean \"spread\"?",
+    );
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn invalid_capacity_and_zone_roles_are_reported() {
         |keys: &str, expected: &str| assert_line_diagnostic("endpoints = [", keys, expected);
     assert_zone_diagnostic(
         "role = \"primary\"",
-        "`primary` is no role | write \"active\" or \"standby\"",
+        "`primary` is not a role | write \"active\" or \"standby\"",
     );
     assert_zone_diagnostic("weight = 1001", "`weight` must be from 0 to 1000, not 1001");
     assert_zone_diagnostic("min_capacity = -1", "`min_capacity` must be from 0 to 1000000, not -1");
@@ -69,7 +72,7 @@ fn invalid_geo_settings_are_reported() {
     };
     assert_one_diagnostic(
         &geo_config_with("steer = { countries = { DEU = [\"local\"] } }"),
-        "`DEU` is no country | write its two",
+        "`DEU` is not a country code | write its two",
     );
     assert_one_diagnostic(
         &geo_config_with("steer = { countries = { DE = [\"lokal\"] } }"),
@@ -93,7 +96,7 @@ fn invalid_geo_settings_are_reported() {
     );
     assert_one_diagnostic(
         &format!("[geo]\ncountry_header = \"a b\"\n{VALID_CONFIG}"),
-        "`a b` is no name of a header",
+        "`a b` is not a header name",
     );
     assert_one_diagnostic(
         &format!("[geo]\ndatabase = \"nowhere.mmdb\"\n{VALID_CONFIG}"),
@@ -102,6 +105,6 @@ fn invalid_geo_settings_are_reported() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     assert_one_diagnostic(
         &format!("[geo]\ndatabase = \"{file}\"\n{VALID_CONFIG}"),
-        "is no database in MaxMind's format",
+        "is not a database in MaxMind's format",
     );
 }

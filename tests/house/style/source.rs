@@ -118,7 +118,7 @@ fn split_line(line: &str, state: &mut LexerState) -> SourceLine {
     found
 }
 
-/// Takes one token's begin at the head of `rest`; gives the number of characters it took.
+/// Takes the start of one token at the head of `rest`; returns the number of characters.
 fn step_code(rest: &[char], code: &mut String, state: &mut LexerState) -> usize {
     let is_word = code.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
     if rest.starts_with(&['/', '*']) {

@@ -32,7 +32,7 @@ fn invalid_config_keeps_old_process() {
     let mut connection = TestClient::open(gapless.address);
     gapless.write_config("nonsense = 1\n");
     assert!(gapless.upgrade_expecting_failure().contains("exit status: 64"));
-    assert!(gapless.log().contains("upgrade failed, this process goes on"));
+    assert!(gapless.log().contains("upgrade failed, this process continues"));
     assert_eq!(gapless.metric("gapless_upgrades_total{result=\"failed\"}"), 1.0);
     assert_eq!(gapless.metric("gapless_last_upgrade_ok"), 0.0);
     assert_eq!(connection.get("/").status, 200);

@@ -1,4 +1,4 @@
-//! HTTP/2 clients during upgrades: GOAWAY tells which streams were processed.
+//! HTTP/2 clients during upgrades: GOAWAY states which streams were processed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

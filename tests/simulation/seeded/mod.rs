@@ -30,7 +30,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Runs `check` for every seed, and says which one failed.
+/// Runs `check` for every seed, and reports the one that failed.
 fn for_all_seeds(check: impl Fn(u64)) {
     for seed in seeds() {
         let run = std::panic::AssertUnwindSafe(|| check(seed));

@@ -11,7 +11,7 @@ use super::invariants::InvariantChecker;
 use super::scenario::SimulationScenario;
 use super::topology_generator::{ms, pool_spec, zone};
 
-/// The requests of a run that fail everywhere.
+/// Shares of the requests that fail everywhere.
 const SHARES: [f64; 4] = [0.005, 0.05, 0.5, 0.9];
 
 /// Faulty requests that reset connections leave fewer idle ones, whose close is the first evidence
@@ -32,7 +32,7 @@ struct FaultyLoadScenario {
 }
 
 impl FaultyLoadScenario {
-    /// The kind of run depends on the seed; each is one of 48.
+    /// The seed selects one of 48 kinds of run.
     fn new(seed: u64, rate_rps: f64, faulty: Option<FaultyRequests>) -> Self {
         let zone_count = 2 + (seed / 24) % 2;
         let is_warm = (seed / 12).is_multiple_of(2);
@@ -89,7 +89,7 @@ fn zone_failure_is_found_beside_failing_requests() {
     for fault in [FaultKind::StatusTraffic, FaultKind::Hang, FaultKind::Refused] {
         let (mut usual, mut beside) = (Vec::new(), Vec::new());
         for seed in 0..96 {
-            // Without the faulty ones, so that as many requests can be evidence.
+            // The same rate of requests that can be evidence.
             let faulty = faulty_requests(seed);
             usual.push(window(seed, RATE_RPS * (1.0 - faulty.share), None, fault));
             beside.push(window(seed, RATE_RPS, Some(faulty), fault));

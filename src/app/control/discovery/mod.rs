@@ -42,7 +42,7 @@ pub struct Discovery {
     entries: Vec<DiscoveryEntry>,
     composed: ComposedTopology,
     down: HashSet<PoolAddress>,
-    /// `composed` must be computed anew.
+    /// `composed` must be computed again.
     is_stale: bool,
     /// `down` has changed since it was last passed to `lookups`.
     has_new_failures: bool,
@@ -149,7 +149,7 @@ impl Discovery {
             if lookup_update.omitted_count > 0 {
                 let (name, record) = (&question.name, question.record_type.as_str());
                 let left_out = lookup_update.omitted_count;
-                tracing::warn!(%name, record, left_out, "parts of a DNS answer were left out");
+                tracing::warn!(%name, record, left_out, "parts of a DNS answer were ignored");
             }
             self.is_stale = true;
         }

@@ -1,5 +1,4 @@
-//! Operators' orders: requests are parsed, orders are shown. Their meaning is in
-//! [`crate::logic::orders`].
+//! Parses requests for orders, and formats orders. Their semantics are in [`crate::logic::orders`].
 
 pub mod order_store;
 
@@ -36,10 +35,10 @@ pub struct OrderRequestBody {
     /// The weight of a `weight` order, from 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// Time over which the share fades to zero: `30s`.
+    /// Time over which the share shrinks to zero: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// Time that lasting requests may stay after that: `30s`.
+    /// Time that long-running requests may stay after that: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
     /// The order expires after this time: `1h`.
@@ -145,7 +144,7 @@ pub struct OrderJson {
     deadline_ms: Option<f64>,
     /// The remaining share, from 0 to 1.
     share_left: Option<f64>,
-    /// When lasting requests are ended.
+    /// When long-running requests are ended.
     ends_lasting_at: Option<String>,
     since: String,
     for_ms: f64,

@@ -143,7 +143,7 @@ pub fn load_orders(directory: &Path, clock: &WallClock) -> Vec<OperatorOrder> {
         };
         tracing::error!(
             file = %place.display(), kept = aside, why,
-            "saved orders are lost: they do not apply any more"
+            "saved orders are lost: they no longer apply"
         );
     }
     orders

@@ -33,13 +33,13 @@ pub struct AttemptGuard {
     is_latency_pending: Cell<bool>,
     recorder: AttemptRecorder,
     origin: AttemptOrigin,
-    /// A failure that counts once it is known whether the endpoint or the request is at fault.
+    /// A failure that counts once it is attributed to the endpoint.
     deferred: Cell<Option<Failure>>,
     /// Another attempt of the request is under way, or was until this one was answered.
     is_racing: Cell<bool>,
-    /// A response head came that is no failure of the endpoint.
+    /// A response head has arrived that is no failure of the endpoint.
     has_good_head: Cell<bool>,
-    /// What the result of the request's other attempts has shown of this one.
+    /// What the request's other attempts have shown about this one.
     comparison: Cell<Comparison>,
     /// The failure of the endpoint is counted as visible to the client.
     has_client_failure: Cell<bool>,
@@ -71,7 +71,7 @@ pub struct AttemptOrigin {
 /// The other attempts of a request, as far as they concern the attribution of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
-    /// There are none that could decide.
+    /// No other attempt can decide.
     None,
     /// A hedge is under way.
     Pending,
@@ -171,9 +171,9 @@ impl AttemptGuard {
         self.is_trial
     }
 
-    /// Records a failure of the endpoint as evidence. Only the first of an attempt counts. After
-    /// the request was sent, it counts when it is known whether the request is at fault. Slowness
-    /// while this process is late does not count.
+    /// Records a failure of the endpoint as evidence. Only the first of an attempt counts. The
+    /// failure of a sent request counts once it is attributed to the endpoint. Slowness while this
+    /// process is late does not count.
     pub fn record_failure(&self, failure: Failure, exposure: RequestExposure) {
         if failure.reason == FailureReason::Slow && self.worker.is_late() {
             return;
@@ -217,13 +217,13 @@ impl AttemptGuard {
         }
     }
 
-    /// A hedge starts beside this attempt: it shows whether the silence is the endpoint's fault.
+    /// A hedge starts beside this attempt. Its result shows whether the endpoint is slow.
     pub fn on_hedge_started(&self) {
         self.is_racing.set(true);
         self.comparison.set(Comparison::Pending);
     }
 
-    /// This attempt is a hedge.
+    /// Marks this attempt as a hedge.
     pub fn set_hedge(&self) {
         self.is_racing.set(true);
     }
@@ -235,7 +235,7 @@ impl AttemptGuard {
         local.latency.borrow().bounds(baseline, *key, now)
     }
 
-    /// Records how long the response head was waited for.
+    /// Records the wait for the response head.
     pub fn record_wait(&self, waited: Duration, now: Instant) {
         let sample = self.latency_sample(waited, now);
         self.origin.local.latency.borrow_mut().on_response(&sample, self.is_racing.get());
@@ -245,12 +245,12 @@ impl AttemptGuard {
     pub fn on_original_won(&self, waited: Duration, hedge_waited: Duration) {
         let sample = self.latency_sample(waited, Instant::now());
         self.origin.local.latency.borrow_mut().on_original_won(&sample, hedge_waited);
-        // The hedge was silent as well: that the response was late is no evidence.
+        // The hedge was silent as well, so the late response is no evidence.
         self.deferred.set(None);
     }
 
-    /// This attempt, a hedge, was answered before the original after `waited`. Returns whether that
-    /// shows the other endpoint to be slow.
+    /// This attempt, a hedge, was answered after `waited`, before the original. Returns whether
+    /// that proves the other endpoint slow.
     pub fn on_won_as_hedge(&self, waited: Duration) -> bool {
         let sample = self.latency_sample(waited, Instant::now());
         self.origin.local.latency.borrow_mut().on_hedge_won(&sample)
@@ -279,18 +279,17 @@ impl AttemptGuard {
         }
     }
 
-    /// The hedge has failed: it shows nothing of this attempt.
+    /// The hedge has failed: it is no comparison for this attempt.
     pub fn on_hedge_failed(&self) {
         self.comparison.set(Comparison::None);
     }
 
-    /// Whether a response head came that is no failure of the endpoint.
+    /// Whether a response head has arrived that is no failure of the endpoint.
     pub fn has_good_head(&self) -> bool {
         self.has_good_head.get()
     }
 
-    /// The attempt goes on beyond the slow bound, and no other attempt can show whether that is the
-    /// endpoint's fault.
+    /// The attempt continues beyond the slow bound. Settles its failure unless a hedge will decide.
     pub fn settle_slow(&self) {
         if self.comparison.get() != Comparison::Pending {
             self.settle_alone();
@@ -302,7 +301,7 @@ impl AttemptGuard {
         self.deferred.take().map(|failure| self.failed_attempt(failure))
     }
 
-    /// Where the attempt is made.
+    /// The endpoint and zone of the attempt.
     pub fn place(&self) -> AttemptPlace {
         AttemptPlace { endpoint: self.connections.target.id, zone: self.origin.zone }
     }

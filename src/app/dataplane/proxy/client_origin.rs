@@ -85,7 +85,7 @@ impl<'a> ClientOrigin<'a> {
         }
         match self.fields {
             ForwardedHeaders::Rfc7239 => {
-                // A broken value would swallow the element that is appended.
+                // An open quote in the value would absorb the appended element.
                 if parse_forwarded_fields(headers).is_some() {
                     self.begin_list(out, headers, "forwarded");
                 } else {

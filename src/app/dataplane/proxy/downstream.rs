@@ -104,7 +104,7 @@ impl<'a> Downstream<'a> {
         self.upgrade.borrow_mut().take()
     }
 
-    /// Whether a request header is replaced by one of ours, or removed because it could forge one.
+    /// Whether the proxy replaces a request header, or removes it because a client could forge it.
     pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
         self.request_ids.should_replace(name)
             || !self.origin.is_from_trusted_proxy

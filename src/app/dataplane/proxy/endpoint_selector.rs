@@ -66,7 +66,7 @@ pub(super) struct EndpointSelector<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) pool: &'a PoolView,
     pub(super) local: &'a Rc<PoolLocal>,
-    /// Identifies requests like this one.
+    /// The key of the request, for attribution.
     pub(super) key: RequestKey,
     pub(super) retry_safety: RetrySafety,
     /// Index of the steering variant of the pool.

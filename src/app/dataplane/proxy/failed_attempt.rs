@@ -1,4 +1,4 @@
-//! Failed attempts whose evidence waits for the result of their request.
+//! Failed attempts whose evidence is deferred until their request has a result.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -59,8 +59,8 @@ impl FailedAttempt {
     }
 }
 
-/// The failed attempts of one request. Those that are left when it ends without a good response are
-/// settled then.
+/// The failed attempts of one request. On drop, the remaining ones are settled as those of a failed
+/// request.
 pub(super) struct FailedAttempts<'a> {
     worker: &'a Worker,
     attempts: Vec<FailedAttempt>,
@@ -75,7 +75,7 @@ impl<'a> FailedAttempts<'a> {
         self.attempts.extend(attempt);
     }
 
-    /// The request was answered well by another endpoint: the failures are their endpoints'.
+    /// Another endpoint has answered the request well: attributes the failures to their endpoints.
     pub(super) fn settle_rescued(&mut self, rescuer: AttemptPlace) {
         let attempts = std::mem::take(&mut self.attempts);
         let Some(last) = attempts.last() else { return };

@@ -30,8 +30,8 @@ pub(super) struct OutgoingHead<'a, B> {
 impl<B> OutgoingHead<'_, B> {
     /// Writes the head.
     ///
-    /// Removes hop-by-hop and nominated fields before adding our own, so that a client can neither
-    /// remove nor forge ours.
+    /// Removes hop-by-hop and nominated fields before it adds those of the proxy, so that a client
+    /// can neither remove nor forge the latter.
     pub(super) fn write(&self, out: &mut BytesMut) {
         let &Self { request, validated, downstream, span, via, switch_to } = self;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());

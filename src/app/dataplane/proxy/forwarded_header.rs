@@ -1,8 +1,8 @@
 //! A strict parser of the Forwarded header (RFC 7239 4).
 //!
 //! A proxy appends its element to a value that may come from a client. A parser that tolerates an
-//! open quote takes the appended element for the end of the client's string, and the client's
-//! address for the proxy's word. So a field that breaks the grammar anywhere is not read at all.
+//! open quote reads the appended element as the end of the client's string, and trusts the address
+//! that the client wrote. So a field that breaks the grammar anywhere is ignored.
 
 use std::borrow::Cow;
 

@@ -141,7 +141,7 @@ fn wins_race(
     retry_loop.handle(attempt, event) == Decision::Return
 }
 
-/// One attempt has failed; the other goes on.
+/// One attempt has failed; the other continues.
 fn discard_loser(
     retry_loop: &mut RetryLoop<'_>,
     result: Result<StartedResponse, AttemptError>,

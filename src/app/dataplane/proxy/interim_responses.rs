@@ -66,7 +66,7 @@ impl InterimResponses {
     ) {
         let mut buffer = self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         for InterimResponse { status, mut headers } in interim {
-            // hyper sends 100 to the client; endpoints are not asked for it.
+            // hyper sends 100 to the client; the one of an endpoint is not forwarded.
             if status == StatusCode::CONTINUE {
                 continue;
             }

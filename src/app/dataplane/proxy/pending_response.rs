@@ -19,7 +19,7 @@ use super::started_response::StartedResponse;
 use super::upstream_request::UpstreamRequest;
 
 /// A wait for a response head. Silence beyond the pool's bounds is reported as evidence. The wait
-/// may then go on until the verdict or the timeout ends it.
+/// may then continue until the verdict or the timeout ends it.
 pub(super) struct PendingResponse {
     pub(super) exchange: Exchange,
     pub(super) abort_epoch: AbortEpoch,
@@ -87,7 +87,7 @@ impl PendingResponse {
         .await
     }
 
-    /// Another endpoint has responded: this attempt goes on only to find out whether its endpoint
+    /// Another endpoint has responded: this attempt continues only to find out whether its endpoint
     /// is slow, and is withdrawn at the slow bound.
     pub(super) fn observe_in_background(mut self: Box<Self>, guard: AttemptGuard) {
         if self.response_timeout.is_slow() {
@@ -104,7 +104,7 @@ impl PendingResponse {
         });
     }
 
-    /// How long the response head has been waited for.
+    /// The wait for the response head so far.
     pub(super) fn waited(&self) -> Duration {
         self.response_timeout.waiting_since().map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -122,8 +122,7 @@ impl PendingResponse {
     }
 }
 
-/// Applies an expiry of the attempt's timer: reports evidence, and ends the wait where the limit
-/// says so.
+/// Applies an expiry of the attempt's timer: reports evidence, and ends the wait at its limit.
 fn on_timer_event(
     event: TimerEvent,
     reached: RequestExposure,

@@ -163,7 +163,7 @@ impl<'a> RequestIds<'a> {
         HeaderValue::from_bytes(self.request_id()?).ok()
     }
 
-    /// Whether a request header is replaced by one of ours.
+    /// Whether the proxy replaces a request header.
     pub(super) fn should_replace(&self, name: &HeaderName) -> bool {
         match name.as_str() {
             "x-request-id" => self.request_id.is_some(),

@@ -41,16 +41,16 @@ pub(super) struct RetryLoop<'a> {
     pub(super) route: &'a PoolRoute,
     pub(super) downstream: &'a Downstream<'a>,
     pub(super) plan: RequestPlan,
-    /// The endpoint is asked to switch to another protocol.
+    /// The request asks the endpoint to switch to another protocol.
     pub(super) is_upgrade: bool,
     pub(super) arrived: Instant,
     /// Start of the attempts at this pool; later than `arrived` for a fallback pool.
     pub(super) began: Instant,
     /// The first endpoint that failed the request. Its incident counts what the client sees.
     pub(super) first_failed: Option<Rc<ConnectionPool>>,
-    /// Attempts whose failure counts when the request is over.
+    /// Attempts whose failures are settled when the request is over.
     pub(super) failed: FailedAttempts<'a>,
-    /// Identifies requests like this one.
+    /// The key of the request, for attribution.
     key: RequestKey,
     /// Counts the request among those of the pool, if the pool limits or counts them.
     pub(super) pool_permit: Option<PoolRequestPermit>,
@@ -213,8 +213,8 @@ impl RetryLoop<'_> {
         Ok(selector.select_first()?)
     }
 
-    /// An endpoint outside the zone where a request like this one has failed or was slow, if this
-    /// one decides whether that was the endpoint's fault.
+    /// An endpoint outside the zone in which a request with the same key failed or was slow, if
+    /// this request decides the attribution of that failure.
     fn select_comparison(&self, selector: &EndpointSelector<'_>) -> Option<Selection> {
         let local = selector.local;
         let failing = local.failing.borrow();
@@ -233,15 +233,15 @@ impl RetryLoop<'_> {
         !failing.is_empty() && failing.fails_everywhere(self.key, now)
     }
 
-    /// Whether a hedge could be answered sooner: not where requests like this one fail everywhere.
+    /// Whether a hedge can help: not if requests with the same key fail everywhere.
     pub(super) fn can_hedge(&self, view: &WorkerView) -> bool {
         !self.fails_everywhere(view.pool(self.route).1, Instant::now())
     }
 
-    /// The attempt of `guard` has ended the request: with a failure, or well.
+    /// Settles the failures of the request, which the attempt of `guard` has ended.
     pub(super) fn settle(&mut self, guard: &AttemptGuard) {
         match guard.take_failed_attempt() {
-            // It answered well, if late: the others failed for reasons of their own.
+            // The late response is good: the failures of the other attempts are their endpoints'.
             Some(slow) if guard.has_good_head() && slow.is_slow() => {
                 self.failed.settle_rescued(guard.place());
                 self.failed.push(Some(slow));

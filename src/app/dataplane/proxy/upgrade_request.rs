@@ -36,8 +36,8 @@ impl UpgradeRequest {
     }
 }
 
-/// The upgrade that the request asks for, if it is supported. Turns an extended CONNECT into an
-/// HTTP/1.1 upgrade, with a key made of `nonce`.
+/// The upgrade that the request contains, if it is supported. Turns an extended CONNECT into an
+/// HTTP/1.1 upgrade, with a key derived from `nonce`.
 pub(super) fn extract_upgrade(
     request: &mut Request<()>,
     nonce: impl FnOnce() -> u128,

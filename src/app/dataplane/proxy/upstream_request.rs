@@ -1,4 +1,4 @@
-//! The request as it is sent to endpoints: the same at every attempt.
+//! The request as sent to endpoints: the same at every attempt.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ pub(super) struct UpstreamRequest<'a> {
     pub(super) max_head_bytes: usize,
     /// The request may be executed twice.
     pub(super) is_idempotent: bool,
-    /// The endpoint is asked to switch to another protocol.
+    /// The request asks the endpoint to switch to another protocol.
     pub(super) is_upgrade: bool,
     /// The queue of interim responses of a client that accepts them.
     pub(super) interim_responses: Option<&'a InterimResponses>,

@@ -134,8 +134,8 @@ impl PoolMetrics {
         increment(&self.rescued, 1);
     }
 
-    /// Counts failed attempts that are no evidence against their endpoints, because requests like
-    /// theirs fail elsewhere too.
+    /// Counts failed attempts that are not attributed to their endpoints, because requests with the
+    /// same key fail elsewhere too.
     pub fn record_unattributed(&self, attempts: usize) {
         increment(&self.unattributed, attempts as u64);
     }

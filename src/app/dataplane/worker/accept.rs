@@ -56,7 +56,7 @@ pub(super) async fn run_accept_loop(worker: Rc<Worker>, bound: Listener, close: 
         worker: &worker,
         connections: &bound.connections,
         listener_config: &bound.config,
-        // With a wildcard, each connection has to be asked for its address.
+        // With a wildcard, each connection has a local address of its own.
         local: listener.local_addr().ok().filter(|local| !local.ip().is_unspecified()),
         listener_candidates: EvictionCandidates::default(),
         worker_candidates: EvictionCandidates::default(),

@@ -51,7 +51,7 @@ pub(super) async fn establish(
         if !accepted.from.iter().any(|network| network.contains(peer.ip())) {
             return refuse(&stream, peer, "not one of the proxies that may connect here");
         }
-        // Boxed: it would make the future of every connection large.
+        // Boxed, because its state would enlarge the future of every connection.
         let reading = Box::pin(proxy_protocol::read_header(&mut stream, accepted.max_bytes));
         match timeout(limits.header_timeout, reading).await {
             Ok(Ok(Some(addresses))) => client = Client::new(addresses.client, addresses.local),

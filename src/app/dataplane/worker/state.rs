@@ -43,7 +43,7 @@ pub struct Worker {
     pub mirror_limiter: Rc<MirrorLimiter>,
     /// Timers of waiting requests.
     pub timers: TimerQueue,
-    /// How long this thread waits for a processor.
+    /// The time for which this thread waits for a processor.
     scheduling_delay: ThreadDelay,
     views: RefCell<WorkerViews>,
     endpoint_pools: RefCell<TaggedPools>,
@@ -153,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// Starts an injection in the connections that exist.
+    /// Starts a fault injection in the existing connection pools.
     pub(super) fn start_fault_injection(&self, start: FaultInjectionStart) {
         self.endpoint_pools.borrow().start_fault_injection(start);
     }
@@ -202,8 +202,7 @@ impl Worker {
         }
     }
 
-    /// Whether this thread has waited for a processor so long that its latencies say nothing of
-    /// endpoints.
+    /// Whether this thread has waited for a processor so long that its latencies are no evidence.
     pub fn is_late(&self) -> bool {
         self.scheduling_delay.is_late(Instant::now())
     }

@@ -26,7 +26,7 @@ use super::view::WorkerView;
 /// The newest views of a worker.
 pub(super) struct WorkerViews {
     publications: Cache<Arc<ArcSwap<Publication>>, Arc<Publication>>,
-    /// The publication that the views are made of.
+    /// The publication from which the views are built.
     current: Arc<Publication>,
     production: Rc<WorkerView>,
     /// The view of the drill that takes requests, with the sampler of its share.
@@ -197,8 +197,7 @@ impl TaggedPools {
         waiting.should_abort(true)
     }
 
-    /// Starts the fault injection of a drill. Where its targets close their idle connections, that
-    /// is reported.
+    /// Starts the fault injection of a drill. Reports idle connections that its targets close.
     pub(super) fn start_fault_injection(&self, start: FaultInjectionStart) {
         let Some(pools) = self.get(Some(start.drill)) else { return };
         if !start.closes_idle_connections {

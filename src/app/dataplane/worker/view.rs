@@ -33,13 +33,13 @@ pub struct WorkerView {
 /// One worker's state for one pool; it outlives snapshots.
 #[derive(Debug)]
 pub struct PoolLocal {
-    /// Bounds by latency, and the requests that are slow.
+    /// Latency bounds and requests that are slow everywhere.
     pub latency: RefCell<PoolLatency>,
     /// Counters that only this worker writes.
     pub meter: Arc<PoolMetrics>,
     /// This worker's share of the pool's retries.
     pub retry_budget: RefCell<RetryBudget>,
-    /// Requests that have failed lately, by their keys.
+    /// Requests that failed recently, by their keys.
     pub failing: RefCell<FailingRequests>,
     /// Positions of the round-robin balancer.
     pub turns: RoundRobinState,
@@ -122,7 +122,7 @@ impl WorkerView {
         self.pools.get(route.pool).is_some_and(|pool| pool.name == route.pool_name)
     }
 
-    /// Decays the retry budgets, and forgets requests that failed or were slow long ago.
+    /// Decays the retry budgets, and removes expired entries of failed and slow requests.
     pub fn decay_request_state(&self, now: Instant) {
         for pool in &self.pools {
             pool.retry_budget.borrow_mut().decay(now);

@@ -110,7 +110,7 @@ async fn serve_connection(stream: TcpStream, admin_state: Rc<AdminState>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that does not read must not hold its permit for ever.
+    // A client that does not read must not hold its permit forever.
     let connection = pin!(connection);
     let serving = serve_until_handover(connection, &handed_over);
     let _ = timeout(MAX_CONNECTION_AGE, serving).await;

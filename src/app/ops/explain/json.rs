@@ -1,5 +1,5 @@
-//! Explanations as JSON. Field names are stable and end in their unit. Beside each point in time
-//! stands its distance from now: `…ago_ms` and `for_ms` before, `…in_ms` and `left_ms` after.
+//! Explanations as JSON. Field names are stable and end in their unit. Each point in time comes
+//! with its distance from now: `…ago_ms` and `for_ms` before, `…in_ms` and `left_ms` after.
 
 use std::time::Instant;
 

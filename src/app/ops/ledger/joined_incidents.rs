@@ -28,9 +28,9 @@ impl IncidentScope {
     }
 }
 
-/// One incident. A joined one has the first onset of its members, the time when all were out of
-/// service, by their own verdicts or their zone's, their last shift,
-/// failure and restoration, and the number of its first member.
+/// One incident. A joined one has the number and the first onset of its members, and their last
+/// shift, failure and restoration. Its verdict is the time at which all members were out of
+/// service, by their own verdicts or their zone's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IncidentEntry {
     pub scope: IncidentScope,
@@ -146,7 +146,7 @@ fn merge_records(members: &[&IncidentRecord]) -> Option<IncidentRecord> {
         suspect_us: least(|member| member.suspect_us)?,
         verdict_us: latest(|member| Some(member.out_of_service_us()))?,
         zone_verdict_us: None,
-        // Traffic left a member that fell after its zone with the zone.
+        // A member that went down after its zone lost its traffic with the zone.
         shift_us: latest(|member| member.shift_us.filter(|_| !member.fell_after_zone()))
             .or_else(|| latest(|member| member.shift_us)),
         last_failure_us: latest(|member| member.last_failure_us),

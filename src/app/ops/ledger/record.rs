@@ -89,7 +89,7 @@ pub struct IncidentRecord {
     pub suspect_us: u64,
     /// Time of the verdict.
     pub verdict_us: u64,
-    /// Time of the verdict on its zone, if that came first.
+    /// Time of the verdict on its zone, if that was first.
     pub zone_verdict_us: Option<u64>,
     /// Publication of the snapshot that moves the traffic.
     pub shift_us: Option<u64>,
@@ -171,12 +171,13 @@ impl IncidentRecord {
         self.last_good_us + self.first_bad_us.saturating_sub(self.last_good_us) / 2
     }
 
-    /// When the endpoint was out of service: at the first of the verdicts on it and on its zone.
+    /// The time from which the endpoint was out of service: the first of the verdicts on it and on
+    /// its zone.
     pub fn out_of_service_us(&self) -> u64 {
         self.zone_verdict_us.map_or(self.verdict_us, |zone| zone.min(self.verdict_us))
     }
 
-    /// Whether its zone was down before it.
+    /// Whether its zone went down before it.
     pub fn fell_after_zone(&self) -> bool {
         self.out_of_service_us() < self.verdict_us
     }

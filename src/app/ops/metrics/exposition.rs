@@ -140,7 +140,8 @@ fn push_line(
     let _ = writeln!(out, " {value}");
 }
 
-/// Escapes what the format wants escaped in the value of a label: `\`, `"` and line feeds.
+/// Escapes the characters that the format reserves in the value of a label: `\`, `"` and line
+/// feeds.
 struct EscapedLabel<'a>(&'a mut String);
 
 impl Write for EscapedLabel<'_> {

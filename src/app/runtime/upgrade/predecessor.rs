@@ -103,7 +103,7 @@ fn send(handover: &mut HandoverSocket, message: &SuccessorMessage) -> io::Result
     handover.send(&serde_json::to_vec(message)?)
 }
 
-/// After the death of the predecessor this process alone holds the sockets, so it goes on.
+/// After the death of the predecessor this process alone holds the sockets, so it continues.
 fn ignore_disconnect(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {

@@ -31,9 +31,9 @@ impl Validator<'_> {
         ];
         for (key, span) in spans {
             if let Some(span) = span.filter(|_| *method == Method::HEAD) {
-                let help = format!("probe with `method = \"GET\"`, or leave `{key}` away");
+                let help = format!("probe with `method = \"GET\"`, or remove `{key}`");
                 self.diagnostics
-                    .error(span, Problem::new("the answer to a HEAD has no body", help));
+                    .error(span, Problem::new("the response to HEAD has no body", help));
             }
         }
         let text = given.expect_body.as_ref().map(|text| self.expected_text(text, read_bytes));
@@ -46,7 +46,7 @@ impl Validator<'_> {
 
     fn expected_text(&mut self, text: &Located<String>, read_bytes: usize) -> String {
         let problem = if text.value.is_empty() {
-            Some(Problem::new("every body contains the empty text", "leave `expect_body` away"))
+            Some(Problem::new("every body contains the empty text", "remove `expect_body`"))
         } else if text.value.len() > read_bytes {
             let read = units::format_size(read_bytes as u64);
             let message = format!("no more than {read} of a body are read");
@@ -105,7 +105,7 @@ impl Validator<'_> {
         // `reject_unused_keys` reports the key with other kinds of probes.
         let ProbeKind::Http(http) = kind else { return None };
         if role == ProbeRole::Watch {
-            let help = "leave it away, or make the probe a gate";
+            let help = "remove it, or make the probe a gate";
             let problem =
                 Problem::new("`degraded` has no meaning in a probe that only watches", help);
             self.diagnostics.error(table, problem);
@@ -119,9 +119,9 @@ impl Validator<'_> {
         }
         let json = given.json.as_ref().and_then(|test| self.json_test(test));
         if let Some(json) = given.json.as_ref().filter(|_| http.method == Method::HEAD) {
-            let help = "probe with `method = \"GET\"`, or look at a `header`";
+            let help = "probe with `method = \"GET\"`, or test a `header`";
             self.diagnostics
-                .error(&json.span, Problem::new("the answer to a HEAD has no body", help));
+                .error(&json.span, Problem::new("the response to HEAD has no body", help));
         }
         let key = SettingKey::new(table, "header", &given.header);
         let header = self.setting(&key, None, |text| parse_header(text).map(Some)).value;

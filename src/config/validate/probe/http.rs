@@ -62,7 +62,7 @@ impl Validator<'_> {
 
     fn request_body(&mut self, body: &Located<String>, method: &Method) -> Vec<u8> {
         if *method == Method::GET || *method == Method::HEAD {
-            let help = "leave `method` away, or write `method = \"POST\"`";
+            let help = "remove `method`, or write `method = \"POST\"`";
             let problem = Problem::new(format!("a {method} has no body"), help);
             self.diagnostics.error(&body.span, problem);
         }
@@ -75,7 +75,7 @@ impl Validator<'_> {
         if entries.len() > MAX_HEADERS {
             let problem = Problem::new(
                 format!("a probe has at most {MAX_HEADERS} headers, not {}", entries.len()),
-                "leave some away",
+                "remove some",
             );
             self.diagnostics.error(&given.span, problem);
             return HeaderMap::new();
@@ -117,7 +117,7 @@ fn check_probe_path(text: &str) -> Result<(), Problem> {
         return Err(Problem::new(message, format!("write it as \"/{text}\"")));
     }
     if text.contains('#') {
-        return Err(Problem::new("a `#` is never sent", "leave it and what follows away"));
+        return Err(Problem::new("a `#` is never sent", "remove it and what follows"));
     }
     let is_plain = text.bytes().all(|b| b.is_ascii_graphic());
     if !is_plain || text.parse::<PathAndQuery>().is_err() {
@@ -148,10 +148,10 @@ fn parse_header_name(text: &str) -> Result<HeaderName, Problem> {
     let help = match &name {
         n if *n == HOST => "use the probe's `host` key",
         n if *n == CONTENT_LENGTH || *n == TRANSFER_ENCODING => {
-            "leave it away: what is sent is the probe's `body` key"
+            "remove it: the probe sends its `body` key"
         }
         n if [CONNECTION, UPGRADE, TE, TRAILER].contains(n) => {
-            "leave it away: the prober manages its connections"
+            "remove it: the prober manages its connections"
         }
         _ => return Ok(name),
     };

@@ -52,7 +52,7 @@ impl Validator<'_> {
         let first = actions.next();
         if let (Some((key, span)), Some((second, other))) = (first, actions.next()) {
             let message = format!("a route has either `{key}` or `{second}`, not both");
-            let problem = Problem::new(message, "leave one away, or make two routes of it");
+            let problem = Problem::new(message, "remove one, or make two routes of it");
             self.diagnostics.error(other, problem).add_related(span, "the other one");
         }
         let Some((key, _)) = first else {
@@ -102,8 +102,9 @@ impl Validator<'_> {
         ];
         for (name, span) in spans {
             let Some(span) = span else { continue };
-            let message = format!("`{name}` has no meaning with `{key}`: no endpoint is asked");
-            let help = format!("leave `{name}` away, or name a pool in place of `{key}`");
+            let message =
+                format!("`{name}` has no meaning with `{key}`: no endpoint receives the request");
+            let help = format!("remove `{name}`, or name a pool in place of `{key}`");
             self.diagnostics.error(span, Problem::new(message, help));
         }
     }
@@ -132,7 +133,7 @@ impl Validator<'_> {
             let pool = self.known_pool(name, context.pools);
             if shares.iter().any(|other| other.pool == pool) {
                 let message = format!("the pool `{pool}` is given twice");
-                self.diagnostics.error(&name.span, Problem::new(message, "add its weights up"));
+                self.diagnostics.error(&name.span, Problem::new(message, "add up its weights"));
                 continue;
             }
             shares.push(WeightedPool { pool, weight });
@@ -217,7 +218,7 @@ impl Validator<'_> {
             _ => None,
         };
         if let (Some(prefix), Some(regex)) = (&given.prefix, &given.regex) {
-            let problem = Problem::new("`regex` beside `prefix`", "leave one of them away");
+            let problem = Problem::new("`regex` beside `prefix`", "remove one of them");
             self.diagnostics.error(&regex.span, problem).add_related(&prefix.span, "the other one");
         }
         let path = prefix.or_else(|| substitution.map(PathChange::Substitute)).unwrap_or_default();
@@ -313,7 +314,7 @@ impl Validator<'_> {
         match (some.next(), some.next()) {
             (Some((first, span)), Some((second, other))) => {
                 let message = format!("a fallback is either `{first}` or `{second}`, not both");
-                let problem = Problem::new(message, "leave one of them away");
+                let problem = Problem::new(message, "remove one of them");
                 self.diagnostics.error(other, problem).add_related(span, "the other one");
             }
             (None, _) if !spans.iter().any(|(key, _)| self.unread.has_key(table, key)) => {
@@ -351,7 +352,7 @@ fn parse_redirect_status(given: &file::WholeNumber) -> Result<StatusCode, Proble
     let status = status.filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
     status.ok_or_else(|| {
         let help = "write 301, 302, 303, 307 or 308";
-        Problem::new("`status` is not one that sends a client elsewhere", help)
+        Problem::new("`status` is not that of a redirect", help)
     })
 }
 

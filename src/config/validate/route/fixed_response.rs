@@ -46,8 +46,8 @@ impl Validator<'_> {
             if let Some(status) = status.filter(|status| bodiless_statuses.contains(status))
                 && !text.is_empty()
             {
-                let message = format!("an answer with the status {} has no body", status.as_u16());
-                self.diagnostics.error(&body.span, Problem::new(message, "leave `body` away"));
+                let message = format!("a response with the status {} has no body", status.as_u16());
+                self.diagnostics.error(&body.span, Problem::new(message, "remove `body`"));
             }
             if text.len() > MAX_BODY_BYTES {
                 let most = units::format_size(MAX_BODY_BYTES as u64);
@@ -100,6 +100,6 @@ fn parse_content_type(text: &str) -> Result<HeaderValue, Problem> {
     let value = HeaderValue::from_str(text).ok().filter(|_| text.contains('/'));
     value.ok_or_else(|| {
         let help = "write one such as \"text/html; charset=utf-8\"";
-        Problem::new(format!("`{text}` is not the type of a body"), help)
+        Problem::new(format!("`{text}` is not a media type"), help)
     })
 }

@@ -86,14 +86,14 @@ impl Validator<'_> {
             return None;
         };
         let Some(help) = reserved_header_help(&name, kind) else { return Some(name) };
-        let message = format!("`{name}` is not for a route to change");
+        let message = format!("a route cannot change `{name}`");
         self.diagnostics.error(&text.span, Problem::new(message, help));
         None
     }
 
     fn too_many_changes(&mut self, beyond: &Located<String>) {
         let message = format!("there are more than {MAX_CHANGES} changes of one kind");
-        self.diagnostics.error(&beyond.span, Problem::new(message, "leave some away"));
+        self.diagnostics.error(&beyond.span, Problem::new(message, "remove some"));
     }
 }
 
@@ -105,14 +105,14 @@ fn reserved_header_help(name: &HeaderName, kind: MessageKind) -> Option<&'static
     let is_forwarding = *name == FORWARDED
         || matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host");
     match kind {
-        _ if is_framing => Some("leave it away: it says where the message ends"),
-        _ if is_hop_by_hop => Some("leave it away: it is about one connection only"),
+        _ if is_framing => Some("remove it: it delimits the message"),
+        _ if is_hop_by_hop => Some("remove it: it concerns one connection only"),
         MessageKind::Request if *name == HOST => Some("use `rewrite = { host = \"…\" }`"),
         MessageKind::Request if is_forwarding || *name == VIA || *name == EXPECT => {
-            Some("leave it away: it is written anew for every endpoint")
+            Some("remove it: the proxy writes it for every endpoint")
         }
         MessageKind::Response if name.as_str().starts_with("x-gapless-") => {
-            Some("leave it away: the proxy sets it")
+            Some("remove it: the proxy sets it")
         }
         _ => None,
     }

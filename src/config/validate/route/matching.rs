@@ -104,7 +104,7 @@ impl Validator<'_> {
     fn methods(&mut self, given: &Located<Vec<Located<String>>>) -> Vec<Method> {
         if given.value.is_empty() || given.value.len() > MAX_CONDITIONS {
             let message = format!("`methods` has from 1 to {MAX_CONDITIONS} of them");
-            let problem = Problem::new(message, "name some, or leave it away for all");
+            let problem = Problem::new(message, "name some, or remove it for all");
             self.diagnostics.error(&given.span, problem);
         }
         let mut methods = Vec::new();
@@ -160,8 +160,7 @@ impl Validator<'_> {
         let mut tests = Vec::new();
         for (key, test) in given.value.0.iter().take(MAX_CONDITIONS) {
             if key.value.is_empty() {
-                let problem =
-                    Problem::new("a parameter without a name", "name it, or leave it away");
+                let problem = Problem::new("a parameter without a name", "name it, or remove it");
                 self.diagnostics.error(&key.span, problem);
             }
             let test = self.value_test(test);
@@ -174,7 +173,7 @@ impl Validator<'_> {
         let count = given.value.0.len();
         if count > MAX_CONDITIONS {
             let message = format!("`{key}` has at most {MAX_CONDITIONS} conditions, not {count}");
-            self.diagnostics.error(&given.span, Problem::new(message, "leave some away"));
+            self.diagnostics.error(&given.span, Problem::new(message, "remove some"));
         }
     }
 
@@ -186,7 +185,7 @@ impl Validator<'_> {
         for (key, flag) in [("present", &table.present), ("absent", &table.absent)] {
             if let Some(Located { value: false, span }) = flag {
                 let problem =
-                    Problem::new(format!("`{key} = false` asks for nothing"), VALUE_TEST_HELP);
+                    Problem::new(format!("`{key} = false` has no effect"), VALUE_TEST_HELP);
                 self.diagnostics.error(span, problem);
                 return None;
             }
@@ -206,7 +205,7 @@ impl Validator<'_> {
             (first, _) => {
                 let message = match first {
                     Some(_) => "a value has one test, not several",
-                    None => "the table does not say what the value must be",
+                    None => "the table has no test of the value",
                 };
                 self.diagnostics.error(&given.span, Problem::new(message, VALUE_TEST_HELP));
                 None
@@ -222,7 +221,7 @@ fn parse_method(text: &str) -> Result<Method, Problem> {
     };
     let upper = text.to_ascii_uppercase();
     if method == Method::CONNECT {
-        return Err(Problem::new("CONNECT is never routed", "leave it away"));
+        return Err(Problem::new("CONNECT is never routed", "remove it"));
     }
     if upper != text {
         return Err(Problem::new("methods are in capitals", format!("write it as \"{upper}\"")));

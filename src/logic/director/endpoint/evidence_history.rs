@@ -1,7 +1,7 @@
-//! What is remembered of an endpoint that has failed, or that operators have ordered about.
+//! The failure history of an endpoint, and the operator orders that concern it.
 //!
-//! Most endpoints never have any of it, so it lies in one box that is made when it is first needed:
-//! with a hundred thousand endpoints this keeps the rest of the endpoint small.
+//! Most endpoints never have either, so both are in one box that is allocated on first use: with a
+//! hundred thousand endpoints this keeps the rest of the endpoint small.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -32,7 +32,7 @@ pub(crate) struct EvidenceHistory {
 #[derive(Debug, Default)]
 struct RareState {
     evidence: VecDeque<EvidenceRecord>,
-    /// What made the verdict, for as long as that stands.
+    /// The cause of the verdict, while the verdict is down.
     cause: Option<EvidenceRecord>,
     last_strike: Option<Instant>,
     /// The first failure of a connection among the latest strikes in a row.
@@ -44,7 +44,7 @@ struct RareState {
 }
 
 impl EvidenceHistory {
-    /// What another process has recorded.
+    /// The record of another process.
     pub(crate) fn import(
         &mut self,
         cause: Option<EvidenceRecord>,
@@ -88,7 +88,7 @@ impl EvidenceHistory {
         self.rare.as_mut()?.operator_orders.as_deref_mut()
     }
 
-    /// What made the verdict, while that stands.
+    /// The cause of the verdict, while the verdict is down.
     pub(crate) fn cause(&self) -> Option<EvidenceRecord> {
         self.rare.as_ref()?.cause
     }
@@ -98,7 +98,7 @@ impl EvidenceHistory {
         self.rare.iter().flat_map(|rare| &rare.evidence)
     }
 
-    /// Records a strike. What follows a verdict must not push out what led to it.
+    /// Records a strike. Evidence after a verdict must not push out the evidence that led to it.
     pub(crate) fn record_evidence(
         &mut self,
         now: Instant,
@@ -151,8 +151,8 @@ impl EvidenceHistory {
         rare.held_until = Some(now + rare.flaps.record_down(recovery, now));
     }
 
-    /// Counts a verdict by traffic; gives the end of its hold, which is the configured one at
-    /// least.
+    /// Counts a verdict by traffic; returns the end of its hold, which has at least the configured
+    /// length.
     pub(crate) fn begin_ejection(&mut self, recovery: &RecoverySpec, now: Instant) -> Instant {
         now + recovery.hold_down.max(self.rare_mut().flaps.record_down(recovery, now))
     }
@@ -169,7 +169,7 @@ impl EvidenceHistory {
         }
     }
 
-    /// Plans the next outlier check; gives the one that it replaces.
+    /// Plans the next outlier check; returns the one that it replaces.
     pub(crate) fn plan_outlier_check(&mut self, at: Instant) -> Option<Instant> {
         self.rare_mut().outlier_check_at.replace(at)
     }

@@ -29,7 +29,7 @@ impl EndpointLocation {
         self.position
     }
 
-    /// Its weight: an operator's order, or as declared.
+    /// Its weight: by an operator's order, or as declared.
     pub(crate) fn weight(self) -> u32 {
         self.weight
     }

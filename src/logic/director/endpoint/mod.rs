@@ -1,4 +1,4 @@
-//! The machine of one endpoint: all that the director keeps of it.
+//! The state machine of one endpoint: everything that the director stores about it.
 //!
 //! Inputs are evidence ([`EndpointMachine::apply_evidence`]), decisions of the other machines
 //! (ejection, fall of the zone, orders) and changes of the configuration. Outputs are the verdict
@@ -55,8 +55,8 @@ pub(crate) struct EndpointMachine {
     impact: ImpactBaseline,
 }
 
-/// What is true of an endpoint in whatever state it is. None of these follows from the state or
-/// from another, so none can be data of a variant.
+/// Traits of an endpoint that are independent of its state. None of these follows from the state or
+/// from another trait, so none can be data of a variant.
 #[derive(Clone, Copy, Debug)]
 struct EndpointTraits {
     grade: AnswerGrade,
@@ -66,7 +66,8 @@ struct EndpointTraits {
     report: TransitionReport,
 }
 
-/// Whether the endpoint's own answer asks for less weight; an endpoint that is down may do so too.
+/// Whether the endpoint's own response requests less weight; an endpoint that is down may do so
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerGrade {
     Normal,
@@ -191,7 +192,7 @@ impl EndpointMachine {
         }
     }
 
-    /// Takes over what another process knew of it.
+    /// Imports the state that another process exported.
     pub(crate) fn import(&mut self, export: EndpointHealthExport, is_moved: bool, now: Instant) {
         let traffic = match export.outlier {
             OutlierExport::Normal => OutlierState::Normal,
@@ -223,7 +224,7 @@ impl EndpointMachine {
         self.history.import(export.cause, export.evidence, export.flaps, export.held_until);
     }
 
-    /// What another process needs to take over.
+    /// The state for export to another process.
     pub(crate) fn export(&self, epoch: Instant) -> EndpointHealthExport {
         EndpointHealthExport {
             address: self.address,
@@ -321,7 +322,7 @@ impl EndpointMachine {
         self.ramp
     }
 
-    /// How operators and the ledger name it. It is made on request, because that is rare.
+    /// Its name for operators and the ledger. It is built on request, because that is rare.
     pub(crate) fn subject(&self) -> Arc<IncidentSubject> {
         Arc::new(IncidentSubject {
             endpoint: self.id,

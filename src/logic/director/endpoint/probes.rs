@@ -26,7 +26,7 @@ pub(crate) struct EndpointProbes {
 #[derive(Clone, Debug)]
 struct ProbeCheck {
     timer: ProbeTimer,
-    /// It has passed since the last piece of evidence was applied.
+    /// Whether it has passed since the last piece of evidence was applied.
     has_passed: bool,
 }
 
@@ -102,7 +102,7 @@ impl EndpointProbes {
         self.checks.iter().any(|check| check.timer.is_burst_due(now))
     }
 
-    /// Whether a queue's entry for `due` is the valid one.
+    /// Whether the queue entry for `due` is the valid one.
     pub(crate) fn is_queued_at(&self, due: Instant) -> bool {
         self.queued_at == Some(due)
     }
@@ -141,8 +141,8 @@ impl EndpointProbes {
         started
     }
 
-    /// Takes the result of a probe; gives the evidence that it is. `None` also for a probe that the
-    /// pool no longer has, and for one that decides nothing.
+    /// Handles the result of a probe; returns its evidence. `None` also for a probe that the pool
+    /// no longer has, and for one that decides nothing.
     pub(crate) fn finish(
         &mut self,
         (probe, trigger): (u8, ProbeTrigger),
@@ -157,7 +157,8 @@ impl EndpointProbes {
         evidence.filter(|_| is_gate)
     }
 
-    /// Records a pass of one probe; says whether the endpoint passes, because all its gates have.
+    /// Records a pass of one probe; returns whether the endpoint passes, because all its gates
+    /// have.
     pub(crate) fn complete_pass(&mut self, probe: u8, is_outdated: bool, pool: &PoolSpec) -> bool {
         if is_outdated {
             return false;
@@ -174,12 +175,12 @@ impl EndpointProbes {
         is_complete
     }
 
-    /// Forgets the passes of single probes.
+    /// Clears the passes of single probes.
     pub(crate) fn reset_passes(&mut self) {
         self.checks.iter_mut().for_each(|check| check.has_passed = false);
     }
 
-    /// Begins a burst of the first probe, unless one began less than `min_gap` ago.
+    /// Starts a burst of the first probe, unless one began less than `min_gap` ago.
     pub(crate) fn begin_burst(&mut self, now: Instant, min_gap: Duration) {
         if let Some(check) = self.checks.first_mut() {
             check.timer.begin_burst(now, min_gap);

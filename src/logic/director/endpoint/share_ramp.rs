@@ -1,7 +1,7 @@
 //! The share of one endpoint as it grows back after a return.
 //!
-//! A recovered endpoint receives the next retryable request first: a small share of little traffic
-//! may be long in coming, and its first request may be one that cannot be sent again.
+//! A recovered endpoint receives the next retryable request first: at low traffic a small share
+//! brings no request for a long time, and its first request may be one that cannot be sent again.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ impl ShareRamp {
     }
 
     /// Ends the ramp if it has reached the whole share, and the wait for the first request unless
-    /// that `is_still_awaited`; says whether the share still grows.
+    /// it `is_still_awaited`; returns whether the share still grows.
     pub(crate) fn advance(
         &mut self,
         length: Duration,

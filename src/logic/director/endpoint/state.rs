@@ -1,11 +1,11 @@
-//! The state of one endpoint: what its probes, its requests, its zone and the protections add up
-//! to.
+//! The state of one endpoint: the combination of its probes, its requests, its zone and the
+//! protections.
 //!
 //! Inputs are evidence, the outlier test's decisions and the fall or return of the zone. Outputs
 //! are the verdict ([`EndpointState::verdict`]) and the one function that publishes it,
-//! [`EndpointState::eligibility`]. A variant carries exactly what can hold in it: an endpoint that
-//! its probes put down has no trials and no withheld verdict, one that never passed has not fallen
-//! with its zone.
+//! [`EndpointState::eligibility`]. A variant carries exactly the data that is possible in it: an
+//! endpoint that its probes put down has no trials and no withheld verdict, one that never passed
+//! has not fallen with its zone.
 
 use std::time::Instant;
 
@@ -39,10 +39,10 @@ impl WithheldReason {
     }
 }
 
-/// How an endpoint has come out of the last fall of its zone.
+/// The state of an endpoint since the last fall of its zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ZoneRecovery {
-    /// It is judged by its own evidence.
+    /// Its own evidence decides.
     #[default]
     Independent,
     /// The zone went down at this time, and no later probe has shown that the endpoint is an
@@ -73,10 +73,10 @@ pub(crate) enum EndpointState {
 }
 
 impl EndpointState {
-    /// The state of an endpoint that nothing is known of.
+    /// The state of an unknown endpoint.
     pub(crate) const NEW: Self = Self::Unknown { strikes: 0, traffic: OutlierState::Normal };
 
-    /// The state that `health` by probes and `conditions` add up to.
+    /// The state for this `health` by probes and these `conditions`.
     pub(crate) fn from_parts(health: Health, conditions: ServiceConditions) -> Self {
         let ServiceConditions { traffic, zone, .. } = conditions;
         match health {
@@ -112,7 +112,7 @@ impl EndpointState {
         }
     }
 
-    /// What the endpoint may be given, drains apart.
+    /// The requests that the endpoint may receive, drains apart.
     pub(crate) fn eligibility(self, pool: &PoolSpec) -> Eligibility {
         match self {
             Self::Unknown { .. } if pool.is_optimistic => Eligibility::Clear,
@@ -158,8 +158,7 @@ impl EndpointState {
         self == Self::Up(ServiceConditions::default())
     }
 
-    /// Whether it could return at once, if its zone did. `is_held_down` says that its hold-down
-    /// lasts.
+    /// Whether it could return at once, if its zone did. `is_held_down`: its hold-down is not over.
     pub(crate) fn is_ready(self, pool: &PoolSpec, is_held_down: bool, now: Instant) -> bool {
         match self {
             Self::Up(conditions) | Self::Suspect { conditions, .. } => match conditions.traffic {
@@ -173,7 +172,7 @@ impl EndpointState {
         }
     }
 
-    /// Puts one piece of evidence to the verdict machine of the probes.
+    /// Applies one piece of evidence to the verdict machine of the probes.
     pub(crate) fn apply(
         &mut self,
         evidence: Evidence,
@@ -185,25 +184,25 @@ impl EndpointState {
         transition
     }
 
-    /// Up by its probes, whatever they said before.
+    /// Sets it up by its probes, regardless of their results before.
     pub(crate) fn mark_up(&mut self) {
         self.set_probe_verdict(Health::Up);
     }
 
-    /// Down with its zone, if it is a suspect; gives the failure that it had been suspected for.
+    /// Takes it down with its zone, if it is a suspect; returns the failure that made it a suspect.
     pub(crate) fn fall_as_suspect(&mut self) -> Option<Failure> {
         let Self::Suspect { failure, conditions, .. } = *self else { return None };
         *self = Self::Down { failure, zone: conditions.zone };
         Some(failure)
     }
 
-    /// Unproven since its zone fell, if it is in service; says whether it is.
+    /// Marks it unproven since its zone fell, if it is in service; returns whether it is.
     pub(crate) fn mark_unproven(&mut self, since: Instant) -> bool {
         let conditions = self.conditions_mut();
         conditions.map(|conditions| conditions.zone = ZoneRecovery::Unproven(since)).is_some()
     }
 
-    /// Ends the doubt that its zone's fall cast on it.
+    /// Ends the unproven state after the fall of its zone.
     pub(crate) fn mark_independent(&mut self) {
         match self {
             Self::Unknown { .. } => {}

@@ -21,7 +21,7 @@ use super::{
 /// Inputs.
 impl EndpointMachine {
     /// Applies one piece of evidence; `withheld` is the reason why a verdict that it makes due is
-    /// not made. Says whether it ended a contradiction of probes and traffic.
+    /// not made. Returns whether it ended a contradiction of probes and traffic.
     pub(crate) fn apply_evidence(
         &mut self,
         dated: DatedEvidence,
@@ -61,7 +61,7 @@ impl EndpointMachine {
         was_contradicted && evidence == Evidence::Pass
     }
 
-    /// Takes the result of a probe; gives the evidence that it is.
+    /// Handles the result of a probe; returns its evidence.
     pub(crate) fn finish_probe(
         &mut self,
         probe: u8,
@@ -73,8 +73,8 @@ impl EndpointMachine {
         self.probes.finish((probe, trigger), outcome, health, &self.pool, now)
     }
 
-    /// Records a pass of one probe; says whether all gates have passed. An answer to a probe that
-    /// began before the last strike says nothing about now.
+    /// Records a pass of one probe; returns whether all gates have passed. A pass of a probe that
+    /// began before the last strike does not count.
     pub(crate) fn complete_pass(&mut self, probe: u8, probe_started: Instant) -> bool {
         let is_outdated = self.history.last_strike().is_some_and(|strike| probe_started < strike);
         self.probes.complete_pass(probe, is_outdated, &self.pool)
@@ -95,13 +95,13 @@ impl EndpointMachine {
         }
     }
 
-    /// Sets the grade of its latest answer; says whether that is another.
+    /// Sets the grade of its latest response; returns whether it has changed.
     pub(crate) fn set_degraded(&mut self, is_degraded: bool) -> bool {
         let grade = if is_degraded { AnswerGrade::Degraded } else { AnswerGrade::Normal };
         std::mem::replace(&mut self.traits.grade, grade) != grade
     }
 
-    /// Its probes contradict its traffic; says whether they did not before.
+    /// Marks that its probes contradict its traffic; returns whether this is new.
     pub(crate) fn set_contradicted(&mut self) -> bool {
         std::mem::replace(&mut self.traits.agreement, ProbeAgreement::Contradicted)
             != ProbeAgreement::Contradicted
@@ -114,7 +114,7 @@ impl EndpointMachine {
         self.history.clear_hold_down();
     }
 
-    /// What it met while up and before a pass has nothing to do with what follows.
+    /// Evidence from before, while it was up and had no pass, does not concern what follows.
     pub(crate) fn reset_impact(&mut self) {
         if self.verdict() == Health::Up {
             self.impact = ImpactBaseline {
@@ -125,8 +125,8 @@ impl EndpointMachine {
         }
     }
 
-    /// Draws the consequences of a verdict that was `before` for the endpoint itself; gives the
-    /// transition and the verdict.
+    /// Updates the endpoint itself after a verdict that was `before`; returns the transition and
+    /// the verdict.
     pub(crate) fn settle_verdict(
         &mut self,
         before: Health,
@@ -164,7 +164,7 @@ impl EndpointMachine {
         self.ramp = ShareRamp::AwaitingFirstRequest { since: now };
     }
 
-    /// Its share grows back from `ramp`. `is_capacity_late` says that its capacity was not missed.
+    /// Its share grows back from `ramp`. `is_capacity_late`: its capacity did not count as lost.
     pub(crate) fn resume_ramp(&mut self, ramp: Ramp, is_capacity_late: bool) {
         self.ramp.continue_as(ramp);
         if is_capacity_late {
@@ -172,7 +172,7 @@ impl EndpointMachine {
         }
     }
 
-    /// Moves its ramp on; says whether it still grows.
+    /// Advances its ramp; returns whether it still grows.
     pub(crate) fn advance_ramp(&mut self, length: Duration, epoch: Instant, now: Instant) -> bool {
         let now_us = now.saturating_duration_since(epoch).as_micros() as u64;
         self.ramp.advance(length, self.stats.is_trial_due(now_us), now)
@@ -184,7 +184,7 @@ impl EndpointMachine {
     }
 
     /// Falls with its zone: a suspect whose connection failed goes down, anything else in service
-    /// is unproven. Says whether its requests must leave although it made no verdict of its own.
+    /// is unproven. Returns whether its requests must leave although it made no verdict of its own.
     pub(crate) fn fall_with_zone(&mut self, source: EvidenceSource, now: Instant) -> bool {
         let hold = self.ejection_hold();
         let is_struck = self.history.first_connection_failure().is_some();
@@ -216,7 +216,7 @@ impl EndpointMachine {
         self.state.set_outlier(outlier);
     }
 
-    /// Traffic makes the verdict; gives the end of the hold.
+    /// Makes the verdict by traffic; returns the end of the hold.
     pub(crate) fn eject(&mut self, failure: Failure, now: Instant) -> Instant {
         let until = self.history.begin_ejection(&self.pool.recovery, now);
         self.state.set_outlier(OutlierState::Ejected(Ejection::held(failure, until)));
@@ -224,8 +224,8 @@ impl EndpointMachine {
         until
     }
 
-    /// Returns from an ejection, doubted for the failure that it was ejected for. Says whether it
-    /// had been ejected.
+    /// Returns from an ejection, doubted for the failure that it was ejected for. Returns whether
+    /// it had been ejected.
     pub(crate) fn uneject(&mut self) -> bool {
         let Some(ejection) = self.state.outlier().ejection() else { return false };
         self.stats.cancel_trials();

@@ -43,7 +43,7 @@ impl EndpointMachine {
         matches!(self.state, EndpointState::Unknown { .. })
     }
 
-    /// What it is down for; `None` if it is not.
+    /// The failure for which it is down; `None` if it is not.
     pub(crate) fn down_failure(&self) -> Option<Failure> {
         match self.verdict() {
             Health::Down { failure } | Health::Returning { failure, .. } => Some(failure),
@@ -84,14 +84,14 @@ impl EndpointMachine {
         self.traits.report == TransitionReport::Pending
     }
 
-    /// What orders leave of its share and of its capacity.
+    /// The parts of its share and of its capacity that orders leave.
     pub(crate) fn ordered_share(&self, now: Instant) -> OrderedShare {
         self.history
             .operator_orders()
             .map_or(OrderedShare::FULL, |orders| orders.ordered_share(now))
     }
 
-    /// Whether an order leaves it nothing: whatever becomes of it then is no failure.
+    /// Whether an order leaves it no share: then its failures are no incidents.
     pub(crate) fn is_drained(&self) -> bool {
         self.history.operator_orders().is_some_and(EndpointOrders::is_drained)
     }
@@ -112,7 +112,7 @@ impl EndpointMachine {
         self.last_pass.max(self.last_response(epoch))
     }
 
-    /// What requests met since the last proof of life while up.
+    /// The results of requests since the last proof of life while up.
     pub(crate) fn incident_impact(&self, epoch: Instant) -> IncidentImpact {
         let (all, before) = (self.stats.failover_counts(), self.impact.counts);
         let counts = FailoverCounts {
@@ -136,7 +136,7 @@ impl EndpointMachine {
         let detect = &self.pool.detect;
         match self.state.probe_verdict() {
             Health::Up if self.state.outlier() == OutlierState::Normal => detect.interval,
-            // In panic every endpoint has requests to lose.
+            // In panic every endpoint has requests.
             Health::Down { .. } if in_panic => detect.fast_interval,
             Health::Down { .. } => detect.down_interval,
             Health::Up => detect.fast_interval,

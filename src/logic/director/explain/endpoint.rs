@@ -1,4 +1,4 @@
-//! Everything that bears on one endpoint.
+//! All facts about one endpoint.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,17 +25,17 @@ use crate::logic::steering::target::WEIGHT_ONE;
 
 use super::zone::ZoneStatus;
 
-/// One endpoint, with everything that bears on it.
+/// One endpoint, with all facts about it.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
     pub subject: Arc<IncidentSubject>,
     /// The verdict of all evidence together.
     pub health: Health,
-    /// What it may be given.
+    /// The requests that it may receive.
     pub eligibility: Eligibility,
     /// When the verdict last changed.
     pub since: Instant,
-    /// What made its verdict, while that is down.
+    /// The cause of its verdict, while that is down.
     pub cause: Option<EvidenceRecord>,
     /// Why it is in service in spite of enough strikes.
     pub withheld: Option<WithheldReason>,
@@ -58,9 +58,9 @@ pub struct EndpointFacts {
     pub ejection_trial: Option<EjectionTrial>,
     /// The sequential test of its requests.
     pub outlier_score: OutlierScore,
-    /// What its ramp leaves of its weight, in thousandths.
+    /// The part of its weight that its ramp leaves, in thousandths.
     pub ramp: u32,
-    /// Its probes pass, and its answers ask for less weight.
+    /// Its probes pass, and its responses request less weight.
     pub is_degraded: bool,
     pub weight: u32,
     /// The weight in force, less what a ramp or a degraded state takes.
@@ -70,7 +70,7 @@ pub struct EndpointFacts {
     /// When live traffic was last answered well.
     pub last_response: Option<Instant>,
     pub in_flight: u32,
-    /// If it is up and refuses from now on: the longest time to the verdict, by probes alone.
+    /// The longest time to the verdict, by probes alone, if it is up and refuses from now on.
     pub refused_within: Duration,
     /// The same if it falls silent from now on.
     pub silent_within: Duration,
@@ -136,13 +136,13 @@ pub enum ProbeStreak {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HoldDown {
-    /// It does not return before then; `None` if nothing holds it.
+    /// It does not return before then; `None` without a hold-down.
     pub until: Option<Instant>,
-    /// Verdicts of late; see [`crate::logic::health::recovery::FlapHistory`].
+    /// Recent verdicts; see [`crate::logic::health::recovery::FlapHistory`].
     pub flaps: f32,
 }
 
-/// The way back of an endpoint that traffic has put down.
+/// The return of an endpoint that is down by traffic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EjectionTrial {
     /// No requests before then.
@@ -151,7 +151,7 @@ pub enum EjectionTrial {
     Running {
         /// Trials in a row that were answered well.
         consecutive_successes: u32,
-        /// The row that returns it to service.
+        /// The number of good trials in a row that returns it to service.
         needed: u32,
         /// The shortest time between two trials.
         gap: Duration,

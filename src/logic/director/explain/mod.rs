@@ -1,4 +1,4 @@
-//! Why an endpoint, a zone or a region is in its state: everything that bears on it, as data.
+//! Why an endpoint, a zone or a region is in its state: all facts about it, as data.
 
 mod endpoint;
 #[cfg(test)]
@@ -22,7 +22,7 @@ use super::pools::PoolState;
 use super::pools::zone::ZoneState;
 use super::{Director, EndpointMachine};
 
-/// Everything that is known of an endpoint, a zone or a region in one pool.
+/// All facts about an endpoint, a zone or a region in one pool.
 #[derive(Clone, Debug)]
 pub enum Explanation {
     Endpoint(Box<EndpointFacts>),

@@ -1,4 +1,4 @@
-//! Everything that bears on a zone or a region.
+//! All facts about a zone or a region.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::logic::model::topology::CorrelationSpec;
 /// Endpoints of a zone that are listed.
 const MAX_LISTED_ENDPOINTS: usize = 100;
 
-/// How many endpoints are in which state.
+/// The number of endpoints in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounts {
     pub all: u32,
@@ -45,7 +45,7 @@ impl HealthCounts {
     }
 }
 
-/// The endpoints of a zone whose connections have failed of late, and how many make a verdict.
+/// The endpoints of a zone whose connections have failed recently, and how many make a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// Endpoints whose connections failed within the window, and have not passed since.
@@ -70,7 +70,7 @@ pub struct ZoneStatus {
     pub ready_needed: u32,
     /// Its endpoints by state.
     pub counts: HealthCounts,
-    /// Verdicts on the zone of late; see [`crate::logic::health::recovery::FlapHistory`].
+    /// Recent verdicts on the zone; see [`crate::logic::health::recovery::FlapHistory`].
     pub flaps: f32,
     /// The share that its ramp leaves it, in thousandths.
     pub ramp: u32,
@@ -86,11 +86,11 @@ pub struct ZoneMemberStatus {
     pub address: SocketAddr,
     /// The verdict of all evidence together.
     pub health: Health,
-    /// What it may be given.
+    /// The requests that it may receive.
     pub eligibility: Eligibility,
     /// When the verdict last changed.
     pub since: Instant,
-    /// What made its verdict, while that is down.
+    /// The cause of its verdict, while that is down.
     pub cause: Option<EvidenceRecord>,
     /// Its part of the pool's traffic, in 0..1.
     pub share: f64,
@@ -113,7 +113,8 @@ pub struct RegionFacts {
     pub region: Arc<str>,
     /// Its zones that are down.
     pub down: u32,
-    /// Zones down with which all others go too; `None` where zones are not correlated.
+    /// The number of zones down from which on the region goes down; `None` where zones are not
+    /// correlated.
     pub needed: Option<u32>,
     pub zones: Vec<ZoneStatus>,
     pub pool: PoolStatus,

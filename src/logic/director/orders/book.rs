@@ -1,5 +1,4 @@
-//! The orders in force, the endpoints that are on their way out by them, and the next time at which
-//! something becomes of an order.
+//! The orders in force, the endpoints that they drain, and the next time at which an order changes.
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ pub(crate) struct OrderBook {
 }
 
 impl OrderBook {
-    /// The book of orders that were in force before; nothing is drained yet.
+    /// Starts with orders that were in force before; no endpoint drains yet.
     pub(crate) fn new(orders: OperatorOrders) -> Self {
         Self { orders, ..Self::default() }
     }

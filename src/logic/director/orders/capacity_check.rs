@@ -1,4 +1,4 @@
-//! Whether the rest of a pool can carry the traffic of what an operator wants to drain.
+//! The capacity check of a drain: whether the rest of a pool can carry the traffic.
 
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::orders::OperatorOrder;
@@ -9,7 +9,7 @@ use crate::logic::director::Director;
 use crate::logic::director::endpoint::EndpointMachine;
 use crate::logic::director::pools::PoolState;
 
-/// What a drain takes from a pool, and what it leaves. Endpoints that are drained already are in
+/// The parts of a pool that a drain takes and leaves. Endpoints that are drained already are in
 /// neither part.
 #[derive(Clone, Copy, Debug, Default)]
 struct DrainImpact {
@@ -50,7 +50,7 @@ impl Director {
                 impact.all
             ));
         }
-        // What does not serve can be taken away.
+        // An endpoint that does not serve can be removed.
         if impact.lost_serving == 0 {
             return None;
         }

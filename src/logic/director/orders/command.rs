@@ -1,4 +1,4 @@
-//! Commands of operators: what they select, whether they may be carried out, and what came of them.
+//! Commands of operators: their selection, their checks and their results.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ impl fmt::Display for CommandError {
     }
 }
 
-/// The orders that a command gave and took back.
+/// The orders that a command gave and revoked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppliedCommand {
     /// The order that was given, if any.

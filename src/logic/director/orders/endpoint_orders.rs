@@ -1,4 +1,4 @@
-//! What operators' orders mean for one endpoint: the share that they leave it, and the stages of
+//! The effect of operators' orders on one endpoint: the share that they leave, and the stages of
 //! its drain.
 //!
 //! Inputs are the orders in force and the time. Outputs are shares in thousandths, and the stages
@@ -33,20 +33,21 @@ struct EndpointDrain {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum DrainStage {
-    /// Its share fades, if it is drained at all.
+    /// Its share shrinks, if it is drained at all.
     #[default]
     RampingDown,
-    /// It receives nothing new.
+    /// It receives no new requests.
     Drained,
     /// Its running requests and streams have been ended too.
     Finished,
 }
 
-/// What orders leave of an endpoint, in thousandths.
+/// The part of an endpoint that orders leave, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrderedShare {
     share_permille: u32,
-    /// What is drained with its zone is missed there; what is drained alone is not.
+    /// An endpoint that is drained with its zone counts as lost capacity there; one that is drained
+    /// alone does not.
     capacity_permille: u32,
 }
 
@@ -97,7 +98,7 @@ impl EndpointOrders {
         self.weight
     }
 
-    /// Whether it receives nothing new.
+    /// Whether it receives no new requests.
     pub(crate) fn is_drained(&self) -> bool {
         self.stage != DrainStage::RampingDown
     }
@@ -122,7 +123,7 @@ impl EndpointOrders {
         }
     }
 
-    /// Moves the drain on; gives the stages that it reaches.
+    /// Advances the drain; returns the stages that it reaches.
     pub(crate) fn advance(&mut self, now: Instant) -> SmallVec<[DrainStep; 2]> {
         let mut steps = SmallVec::new();
         if self.stage == DrainStage::RampingDown && self.share_permille(now) == 0 {

@@ -1,4 +1,4 @@
-//! How orders take effect: shares fade, drains end, weights change, and orders expire.
+//! The effects of orders: shares shrink, drains end, weights change, and orders expire.
 
 pub(crate) mod book;
 mod capacity_check;
@@ -42,7 +42,7 @@ impl Director {
         }
     }
 
-    /// Gives every endpoint what the orders mean for it.
+    /// Applies the orders to every endpoint.
     pub(super) fn apply_orders(&mut self, now: Instant) {
         self.order_book.clear_draining();
         for pool in 0..self.pools.len() {
@@ -100,7 +100,7 @@ impl Director {
         let current_share = ramped * before.share_permille() / FULL_SHARE_PERMILLE;
         let ramp =
             Ramp::from_share_permille(current_share * FULL_SHARE_PERMILLE / share, length, now);
-        // What its zone did without is no capacity that is missed while it comes back.
+        // Capacity that its zone did without does not count as lost while it returns.
         endpoint.resume_ramp(ramp, before.capacity_permille() < FULL_SHARE_PERMILLE);
         if endpoint.ramp().is_growing() {
             self.pools[index].ramping_mut().insert(id);
@@ -108,7 +108,7 @@ impl Director {
         self.schedule_ramp(index, now);
     }
 
-    /// Moves drains on, and removes the orders that have expired.
+    /// Advances drains, and removes expired orders.
     pub(super) fn advance_orders(&mut self, now: Instant) {
         let expired = self.order_book.orders_mut().remove_expired(now);
         if !expired.is_empty() {

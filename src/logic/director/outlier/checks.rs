@@ -37,7 +37,7 @@ impl OutlierChecks {
         self.timers.first().map(|&(due, _)| due)
     }
 
-    /// Takes out the next endpoint that is due by `now`.
+    /// Removes the next endpoint that is due by `now`.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<EndpointId> {
         self.timers.first().filter(|(due, _)| *due <= now)?;
         self.timers.pop_first().map(|(_, id)| id)

@@ -1,4 +1,4 @@
-//! Verdicts by what requests got: endpoints are doubted, ejected, tried and returned.
+//! Verdicts by results of requests: endpoints are doubted, ejected, tried and returned.
 //!
 //! Traffic outranks probes: no passing probe ends a doubt or an ejection. A doubted endpoint
 //! receives only repeatable requests, an ejected one a single such request from time to time; it
@@ -21,15 +21,15 @@ use crate::logic::model::id::EndpointId;
 use crate::logic::model::outcome::Failure;
 use state::{Ejection, OutlierState, TrialReport};
 
-/// Endpoints that must have failed requests before their zone goes down for it.
+/// The number of endpoints with failed requests that a verdict by traffic on their zone needs.
 const MIN_ZONE_WITNESSES: u32 = 2;
 
-/// Recent failures, decayed, that make an endpoint a witness against its zone.
+/// Recent failures, decayed, from which on an endpoint counts as failing for its zone.
 const MIN_WITNESS_FAILURES: f32 = 0.5;
 
 impl Director {
-    /// Evaluates what requests got at an endpoint since the last evaluation. `failure` is the one
-    /// that was reported, if that is the occasion.
+    /// Evaluates the results of requests at an endpoint since the last evaluation. `failure` is the
+    /// reported one, if a report is the occasion.
     pub(super) fn evaluate_outlier(
         &mut self,
         id: EndpointId,
@@ -46,7 +46,7 @@ impl Director {
         }
         let outlier = endpoint.state().outlier();
         if let OutlierState::Ejected(ejection) = outlier {
-            // Its trials say nothing of other endpoints.
+            // Its trials are no evidence about other endpoints.
             return self.update_trials(id, ejection, attempts, now);
         }
         let (before, location) = (endpoint.verdict(), endpoint.location());
@@ -85,7 +85,7 @@ impl Director {
         self.outlier_checks.schedule(id, at, replaced);
     }
 
-    /// Evaluates the endpoints whose time has come.
+    /// Evaluates the endpoints that are due.
     pub(super) fn run_outlier_checks(&mut self, now: Instant) {
         while let Some(id) = self.outlier_checks.pop_due(now) {
             let Some(endpoint) = self.endpoints.get_mut(id) else { continue };
@@ -109,7 +109,7 @@ impl Director {
         }
     }
 
-    /// Ejects an endpoint for what requests got there, if another endpoint can serve them.
+    /// Ejects an endpoint for its results of requests, if another endpoint can serve them.
     fn try_eject(&mut self, id: EndpointId, failure: Failure, now: Instant) {
         let Some(endpoint) = self.endpoints.get(id) else { return };
         let location = endpoint.location();
@@ -124,7 +124,7 @@ impl Director {
         }
     }
 
-    /// A zone in which failures are spread over its endpoints goes as a whole.
+    /// Takes a zone down as a whole if failures are spread over its endpoints.
     fn try_eject_zone(&mut self, pool: usize, zone: usize, failure: Failure, now: Instant) {
         let (state, pool_state) = (self.pools[pool].zone(zone), &self.pools[pool]);
         if state.is_down()
@@ -205,7 +205,7 @@ impl Director {
         }
     }
 
-    /// Returns an ejected endpoint: it receives repeatable requests until the doubt fades.
+    /// Returns an ejected endpoint: it receives repeatable requests until the doubt ends.
     pub(super) fn uneject(&mut self, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.endpoints.get_mut(id) else { return };
         let before = endpoint.verdict();

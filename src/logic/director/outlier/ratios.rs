@@ -2,8 +2,8 @@
 //!
 //! Inputs are attempts since the last evaluation. The output is a pair of scores
 //! ([`OutlierScores`]). An endpoint is compared with the rest of its pool, a zone with the other
-//! zones: what happens everywhere makes no verdict. Attempts that a verdict explains are taken out
-//! again ([`PoolRatios::discount`]), so that they do not excuse others.
+//! zones: a failure that happens everywhere makes no verdict. Attempts that a verdict explains are
+//! removed again ([`PoolRatios::discount`]), so that they do not excuse others.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub(crate) struct PoolRatios {
     zones: Vec<FailureRatioTest>,
 }
 
-/// How strongly the latest attempts speak against an endpoint and against its zone; see
+/// The weight of the latest attempts against an endpoint and against its zone; see
 /// [`crate::logic::health::failure_ratio`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OutlierScores {
@@ -55,12 +55,12 @@ impl EndpointRatio {
         new
     }
 
-    /// Begins anew at `score`; the usual ratio stays known.
+    /// Resets the test to `score`; the usual ratio stays.
     pub(crate) fn restart(&mut self, score: f32) {
         self.test.restart(score);
     }
 
-    /// Takes out the latest attempts, which a verdict explains.
+    /// Removes the latest attempts, which a verdict explains.
     pub(crate) fn take_recent(&mut self, now: Instant) -> DecayedCounts {
         self.test.take_recent(now)
     }
@@ -111,13 +111,13 @@ impl PoolRatios {
         OutlierScores { endpoint: endpoint_score, zone: zone_score }
     }
 
-    /// Takes out the attempts that the verdict on an endpoint of `zone` explains.
+    /// Removes the attempts that the verdict on an endpoint of `zone` explains.
     pub(crate) fn discount(&mut self, zone: usize, explained: DecayedCounts, now: Instant) {
         self.pool.exclude(explained, now);
         self.zones[zone].exclude(explained, now);
     }
 
-    /// The zone has fallen or returned as a whole: its test begins anew.
+    /// Resets the test of a zone that has fallen or returned as a whole.
     pub(crate) fn restart_zone(&mut self, zone: usize) {
         self.zones[zone].restart(0.0);
     }

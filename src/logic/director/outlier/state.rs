@@ -1,4 +1,4 @@
-//! What requests have shown of one endpoint, and the trials by which an ejected one returns.
+//! The verdict of requests on one endpoint, and the trials by which an ejected one returns.
 //!
 //! An ejection is held first. Then single requests that can be sent again are tried; a row of
 //! [`TRIALS_TO_RETURN`] good ones proves the endpoint. Good trials halve the gap to the next, a bad

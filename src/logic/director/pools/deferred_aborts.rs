@@ -1,9 +1,9 @@
-//! Silent endpoints that requests leave once another endpoint of the pool is known to live.
+//! Silent endpoints whose requests are aborted once another endpoint of the pool has answered.
 //!
 //! Where a whole pool falls silent at once, as in a brown-out, a request that must not run twice
 //! would fail for nothing: no other endpoint would have answered it. When such a silence ends, one
-//! endpoint answers a moment before the others. So the first answer decides nothing; an answer to
-//! a probe that started [`CONFIRMATION_DELAY`] after it does.
+//! endpoint answers a moment before the others. So the first answer does not decide; an answer to a
+//! probe that started [`CONFIRMATION_DELAY`] after it does.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub(crate) struct DeferredAborts {
 }
 
 impl DeferredAborts {
-    /// Defers the abort of a silent endpoint. Says whether others are to be probed for signs of
+    /// Defers the abort of a silent endpoint. Returns whether others are to be probed for signs of
     /// life: once for all that fall silent at the same time.
     pub(crate) fn push(&mut self, endpoint: EndpointId, failure: Failure, since: Instant) -> bool {
         let is_first = self.aborts.last().is_none_or(|last| last.since != since);
@@ -45,9 +45,8 @@ impl DeferredAborts {
         self.aborts.clear();
     }
 
-    /// Another endpoint answered a probe that began at `probe_started`: gives the endpoints that
-    /// requests leave now. `is_silent_since` says of a deferred endpoint whether it is still
-    /// silent.
+    /// Another endpoint answered a probe that began at `probe_started`: returns the endpoints that
+    /// requests leave now. `is_silent_since` returns whether a deferred endpoint is still silent.
     pub(crate) fn release(
         &mut self,
         probe_started: Instant,

@@ -1,9 +1,9 @@
-//! Whether a pool's probes are to be ignored, because they contradict its traffic.
+//! Divergence of probes and traffic: whether the probes of a pool are ignored.
 //!
 //! Inputs are the endpoints whose probes fail definitively while their requests succeed. When half
 //! of the pool (two at least) contradict, probes are ignored until less than half as many do: a
-//! check that is broken everywhere must not take the pool down. A single endpoint that reports its
-//! own failure is still trusted.
+//! check that is broken everywhere must not take the pool down. The probes of a single endpoint
+//! that fails still count.
 
 #[derive(Debug, Default)]
 pub(crate) struct DivergenceTracker {
@@ -12,19 +12,19 @@ pub(crate) struct DivergenceTracker {
     is_active: bool,
 }
 
-/// What [`DivergenceTracker::check`] found.
+/// The result of [`DivergenceTracker::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DivergenceCheck {
     /// Probes count.
     Absent,
-    /// Probes are ignored from now on.
+    /// Probes are ignored, starting now.
     Began,
     /// Probes are ignored.
     Ongoing,
 }
 
 impl DivergenceTracker {
-    /// A tracker that is `is_active`, and knows of no endpoint.
+    /// A tracker without endpoints, with this `is_active`.
     pub(crate) fn new(is_active: bool) -> Self {
         Self { contradicted: 0, is_active }
     }
@@ -63,7 +63,7 @@ impl DivergenceTracker {
         }
     }
 
-    /// Ends a divergence when few enough of `all` contradict; says whether it did.
+    /// Ends a divergence when few enough of `all` contradict; returns whether it did.
     pub(crate) fn end_if_resolved(&mut self, all: u32) -> bool {
         let is_resolved = self.is_active && self.contradicted * 2 < threshold(all);
         if is_resolved {

@@ -1,4 +1,4 @@
-//! One endpoint as its zone sees it, and how many of them are in which state.
+//! The state of one endpoint in its zone, and the counts of endpoints by state.
 
 use std::time::Instant;
 
@@ -7,14 +7,15 @@ use crate::logic::director::endpoint::EndpointMachine;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;
 use crate::logic::steering::target::WEIGHT_ONE;
 
-/// What a zone keeps of an endpoint: all that publications and counts depend on.
+/// The state of an endpoint that its zone stores: everything on which publications and counts
+/// depend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberState {
     eligibility: Eligibility,
     /// In parts of [`WEIGHT_ONE`]: as declared, less what a ramp, an order or a degraded state
     /// takes.
     weight: u32,
-    /// What it counts as capacity, whether it serves or not.
+    /// Its capacity, whether it serves or not.
     capacity: u32,
     is_down: bool,
     /// Could serve if its zone may.
@@ -110,7 +111,7 @@ fn permille(amount: u32, share: u32) -> u32 {
     (u64::from(amount) * u64::from(share) / u64::from(FULL_SHARE_PERMILLE)) as u32
 }
 
-/// How many endpoints of a zone or a pool are in which state.
+/// The number of endpoints of a zone or a pool in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EndpointCounts {
     all: u32,
@@ -124,7 +125,7 @@ pub(crate) struct EndpointCounts {
 }
 
 impl EndpointCounts {
-    /// `all` endpoints that nothing is known of.
+    /// `all` endpoints, all of them unknown.
     pub(crate) fn unknown(all: u32) -> Self {
         Self { all, ..Self::default() }
     }
@@ -146,7 +147,7 @@ impl EndpointCounts {
         self.all
     }
 
-    /// Endpoints that anything is known of.
+    /// Endpoints that are not unknown.
     pub(crate) fn known(self) -> u32 {
         self.known
     }

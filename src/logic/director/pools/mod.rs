@@ -1,4 +1,4 @@
-//! What the director keeps of a pool: its zones, and the machines that span them.
+//! The state of a pool in the director: its zones, and the machines that span them.
 
 pub(crate) mod deferred_aborts;
 pub(crate) mod divergence;
@@ -30,7 +30,7 @@ use zone::ZoneState;
 /// Endpoints of a zone from which on its last resort is not worth a publication of its own.
 const LARGE_ZONE: u32 = 64;
 
-/// Where pins find endpoints: hash, zone and position, in the order of the hashes.
+/// The index of pinned endpoints: hash, zone and position, in the order of the hashes.
 pub(crate) type PinIndex = Arc<[(u64, u32, u32)]>;
 
 /// Zones by tier, the first to serve first.
@@ -58,7 +58,7 @@ pub(crate) struct PoolState {
     achieved_period: AchievedPeriod,
     latency_order: LatencyOrder,
     load_sampled_at: Option<Instant>,
-    /// What its zones can take of the demand, as the last snapshot has it.
+    /// The part of the demand that its zones can take, as in the last snapshot.
     capacity_bounds: Vec<u64>,
 }
 
@@ -75,7 +75,7 @@ impl AchievedPeriod {
 }
 
 impl PoolState {
-    /// A pool without endpoints; what its machines have learnt is taken from `before`.
+    /// A pool without endpoints; the learned state of its machines is taken from `before`.
     pub(crate) fn new(
         spec: &Arc<PoolSpec>,
         here: Option<&Locality>,
@@ -163,7 +163,7 @@ impl PoolState {
         });
     }
 
-    /// Replaces what the zone keeps of an endpoint; says whether that is worth a publication.
+    /// Replaces the state of an endpoint in its zone; returns whether that requires a publication.
     pub(crate) fn replace_member(
         &mut self,
         location: EndpointLocation,
@@ -176,8 +176,8 @@ impl PoolState {
             return false;
         }
         self.counts.replace(old, state);
-        // The last resort of a large zone that is down is published with whatever comes next: a
-        // thousand verdicts in a zone that has left the traffic move nothing.
+        // The last resort of a large zone that is down is published with whatever comes next:
+        // verdicts in a zone without traffic move none.
         let has_no_effect = zone.is_down()
             && zone.roster().counts().all() > LARGE_ZONE
             && self.counts.serving() > 0
@@ -227,7 +227,7 @@ impl PoolState {
         &self.members
     }
 
-    /// What workers share of the pool.
+    /// The counters of the pool that workers share.
     pub(crate) fn stats(&self) -> &Arc<PoolStats> {
         &self.stats
     }
@@ -242,7 +242,7 @@ impl PoolState {
         self.view.as_ref()
     }
 
-    /// Replaces the view; says whether the pool was in panic before.
+    /// Replaces the view; returns whether the pool was in panic before.
     pub(crate) fn replace_view(&mut self, view: Arc<PoolView>) -> bool {
         self.view.replace(view).is_some_and(|before| before.is_panicking)
     }
@@ -301,7 +301,7 @@ impl PoolState {
         &mut self.latency_order
     }
 
-    /// Groups its zones into tiers anew, because the order of regions has changed.
+    /// Groups its zones into tiers again, because the order of regions has changed.
     pub(crate) fn regroup_tiers(&mut self, here: Option<&Locality>) {
         self.tiers = group_tiers(&self.spec, here, &self.latency_order);
     }
@@ -363,7 +363,7 @@ fn group_tiers(
         .collect()
 }
 
-/// At least one, unless `percent` is zero: a budget that rounds to nothing would evict nothing.
+/// At least one, unless `percent` is zero: a budget that rounds to zero would evict nothing.
 fn percent_limit(all: u32, percent: u32) -> u32 {
     let limit = (u64::from(all) * u64::from(percent) / 100) as u32;
     if percent > 0 { limit.max(1) } else { 0 }

@@ -23,7 +23,7 @@ impl RampingMembers {
         }
     }
 
-    /// Takes out all endpoints for an update, which is no longer due.
+    /// Removes all endpoints for an update, which is no longer due.
     pub(crate) fn take(&mut self) -> Vec<EndpointId> {
         self.due = None;
         std::mem::take(&mut self.members)
@@ -33,7 +33,7 @@ impl RampingMembers {
         self.members.retain(|&id| is_kept(id));
     }
 
-    /// Plans the next update of ramps of this length, if none is planned; gives its time.
+    /// Plans the next update of ramps of this length, if none is planned; returns its time.
     pub(crate) fn schedule(&mut self, length: Duration, now: Instant) -> Option<Instant> {
         if self.due.is_some() {
             return None;
@@ -42,7 +42,7 @@ impl RampingMembers {
         self.due
     }
 
-    /// Drops the plan; says whether there was one.
+    /// Drops the plan; returns whether there was one.
     pub(crate) fn unschedule(&mut self) -> bool {
         self.due.take().is_some()
     }

@@ -1,8 +1,8 @@
 //! The endpoints of a zone, and the subsets of them that a snapshot is built from.
 //!
 //! Inputs are the targets of a configuration and the states of single members. Outputs are counts
-//! and [`ZoneSubsets`], which are rebuilt only when a member has changed: what did not change is
-//! shared with the snapshot before.
+//! and [`ZoneSubsets`], which are rebuilt only when a member has changed: unchanged ones are shared
+//! with the previous snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) struct ZoneRoster {
     is_dirty: bool,
 }
 
-/// The parts of a zone that a snapshot is put together from.
+/// The parts of a zone from which a snapshot is built.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ZoneSubsets {
     eligible: Option<ZoneTargets>,
@@ -42,7 +42,7 @@ pub(crate) struct ZoneSubsets {
     last_resort: Option<ZoneTargets>,
     trials: Vec<Target>,
     awaiting_first_request: Vec<Target>,
-    /// Sum of the capacities of all endpoints that anything is known of.
+    /// Sum of the capacities of all endpoints that are not unknown.
     known_capacity: u64,
     has_doubted: bool,
 }
@@ -131,7 +131,7 @@ impl ZoneRoster {
         self.is_dirty = true;
     }
 
-    /// Replaces the state of one member; gives the old one.
+    /// Replaces the state of one member; returns the old one.
     pub(crate) fn replace(
         &mut self,
         position: u32,

@@ -1,4 +1,4 @@
-//! The endpoints of a pool in one zone, with the machines that judge and weigh them together.
+//! The endpoints of a pool in one zone, with the machines for their common verdict and weight.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) struct ZoneState {
 }
 
 impl ZoneState {
-    /// A zone without endpoints; what its machines have learnt is taken from `before`.
+    /// A zone without endpoints; the learned state of its machines is taken from `before`.
     pub(crate) fn new(
         spec: &ZoneSpec,
         before: Option<&mut Self>,
@@ -89,7 +89,7 @@ impl ZoneState {
         self.ramp = ramp;
     }
 
-    /// Ends a ramp that has reached the whole share; says whether it did.
+    /// Ends a ramp that has reached the whole share; returns whether it did.
     pub(crate) fn finish_ramp(&mut self, length: Duration, now: Instant) -> bool {
         let was_growing = self.ramp.is_growing();
         self.ramp.finish_if_full(length, now);
@@ -105,7 +105,7 @@ impl ZoneState {
     }
 
     /// The timed responses since the last call and the sum of their latencies, when `totals` are
-    /// the counters of all its endpoints. What was counted at endpoints that are gone is gone too.
+    /// the counters of all its endpoints. The counts of removed endpoints are lost.
     pub(crate) fn take_new_latencies(&mut self, totals: (u64, u64)) -> (u64, u64) {
         let before = std::mem::replace(&mut self.latency_totals, totals);
         (totals.0.saturating_sub(before.0), totals.1.saturating_sub(before.1))

@@ -1,4 +1,4 @@
-//! How due probes start: the scheduler decides which endpoint, the endpoint which of its probes.
+//! Starts due probes: the scheduler selects the endpoint, the endpoint selects the probe.
 
 pub(crate) mod monitor;
 pub(crate) mod scheduler;
@@ -31,7 +31,7 @@ impl Director {
         }
     }
 
-    /// Starts the probes of an endpoint whose time has come, or lets it wait for the budget.
+    /// Starts the probes of an endpoint that is due, or lets it wait for the budget.
     fn dispatch_due(&mut self, due: Instant, id: EndpointId, now: Instant) {
         let Some(endpoint) = self.endpoints.get(id) else { return };
         if !endpoint.probes().is_queued_at(due) {
@@ -103,7 +103,7 @@ impl Director {
         }
     }
 
-    /// Reports when probes bring no evidence any more, or do so again.
+    /// Reports when probes stop or resume to yield evidence.
     pub(super) fn observe_probe_outcome(&mut self, outcome: ProbeOutcome, now: Instant) {
         if let Some(is_active) = self.probing_monitor.observe(outcome, now) {
             self.push_event(Event::ProbingImpaired { is_active });
@@ -115,7 +115,7 @@ impl Director {
         self.probe_scheduler.stretch(self.topology.probes_per_second)
     }
 
-    /// Whether probes end without evidence for want of this process's own resources.
+    /// Whether probes end without evidence for lack of this process's own resources.
     pub fn is_probing_impaired(&self) -> bool {
         self.probing_monitor.is_impaired()
     }

@@ -1,6 +1,6 @@
-//! Whether probes bring evidence at all.
+//! Detects that probes yield no evidence.
 //!
-//! The input is every outcome. The output is when probing becomes impaired, for want of this
+//! The input is every outcome. The output is when probing becomes impaired, for lack of this
 //! process's own resources, and when that ends.
 
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl ProbingMonitor {
         matches!(self.state, ProbingState::Impaired)
     }
 
-    /// Takes the outcome of a probe; gives whether probing is impaired, if that has changed.
+    /// Handles the outcome of a probe; returns whether probing is impaired, if that has changed.
     pub(crate) fn observe(&mut self, outcome: ProbeOutcome, now: Instant) -> Option<bool> {
         let was_impaired = self.is_impaired();
         match (outcome, &mut self.state) {

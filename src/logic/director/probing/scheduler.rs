@@ -1,9 +1,9 @@
-//! Which endpoint is probed when: one queue for all, inside a global budget.
+//! The schedule of probes: one queue for all endpoints, within a global budget.
 //!
 //! Inputs are due times ([`ProbeScheduler::insert`]) and the budget in probes a second. Outputs are
-//! the endpoints that may start now. Entries of the queue are never searched for: one that a change
-//! of its endpoint's plans has overtaken is recognised when its time comes, and dropped. Endpoints
-//! beyond the budget wait, first come first served, so that all periods stretch alike.
+//! the endpoints that may start now. Entries of the queue are never searched for: an outdated entry
+//! is recognised when it is due, and dropped. Endpoints beyond the budget wait, first come first
+//! served, so that all periods stretch alike.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -48,12 +48,13 @@ impl ProbeScheduler {
         self.queue.insert(due, id);
     }
 
-    /// The entries that are due by now. What they make due at once follows in the next call.
+    /// The entries that are due by now. Entries that these make due at once follow in the next
+    /// call.
     pub(crate) fn pop_due(&mut self, now: Instant) -> SmallVec<[(Instant, EndpointId); 16]> {
         std::iter::from_fn(|| self.queue.pop(now)).collect()
     }
 
-    /// Adds to the budget what has come since the last call.
+    /// Adds the probes to the budget that have accrued since the last call.
     pub(crate) fn refill(&mut self, probes_per_second: u32, now: Instant) {
         let elapsed = now.saturating_duration_since(self.refilled_at);
         self.refilled_at = now;
@@ -70,8 +71,8 @@ impl ProbeScheduler {
         self.waiting.pop_front()
     }
 
-    /// Whether an endpoint that is due may start; otherwise it waits. What is urgent has no time to
-    /// lose, and overdraws the budget.
+    /// Whether an endpoint that is due may start; otherwise it waits. An urgent probe starts at
+    /// once, and overdraws the budget.
     pub(crate) fn admit(&mut self, id: EndpointId, is_urgent: bool) -> bool {
         let is_admitted = is_urgent || self.tokens >= 1.0;
         if !is_admitted {

@@ -17,7 +17,7 @@ const TICK_BITS: u32 = 20;
 /// Ticks in one turn of the wheel, which takes more than four seconds.
 const WHEEL_SLOTS: u64 = 4_096;
 
-/// Endpoints by when they are due.
+/// Endpoints by due time.
 #[derive(Debug)]
 pub(crate) struct TimingWheel {
     epoch: Instant,

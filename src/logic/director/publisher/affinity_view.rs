@@ -1,4 +1,4 @@
-//! Which endpoints receive the requests that are pinned to them.
+//! The endpoints that receive the requests that are pinned to them.
 
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,8 @@ pub(super) fn build_affinity_index(
     Some(AffinityIndex::new(&pins, zones.collect()))
 }
 
-/// Drained endpoints that keep their clients, each with the end of that in microseconds since the
-/// epoch.
+/// Drained endpoints that keep their clients, each with the end of that period in microseconds
+/// since the epoch.
 fn draining_targets(
     roster: &ZoneRoster,
     drain_timeout: Duration,

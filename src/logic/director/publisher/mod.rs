@@ -1,8 +1,8 @@
-//! The publisher: from the states of pools to the snapshot that requests read.
+//! The publisher builds the snapshot that requests read from the states of pools.
 //!
 //! Inputs are the pools that have changed ([`Publisher::mark_dirty`]) and the routes. The output is
-//! a [`Publication`]. It costs what has changed: a zone is built anew only when one of its
-//! endpoints changed, everything else is shared with the snapshot before.
+//! a [`Publication`]. Its cost depends on the changes: a zone is rebuilt only if one of its
+//! endpoints changed, everything else is shared with the previous snapshot.
 
 mod affinity_view;
 pub(crate) mod traffic_split;

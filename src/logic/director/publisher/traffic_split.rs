@@ -74,7 +74,7 @@ impl TrafficSplit {
     }
 
     /// The tiers of a steering variant. The first of the `selectors` that has endpoints shares the
-    /// traffic; the others follow without a share, for requests that have been everywhere else.
+    /// traffic; the others follow without a share, for requests that have tried all others.
     /// Declared capacity is compared with the whole demand, as if all of it took this variant.
     pub(crate) fn build_tiers(&self, variant: usize, selectors: &[SubsetSelector]) -> Vec<Tier> {
         let Some((variant, tiers)) = self.variants.get(variant) else { return Vec::new() };
@@ -89,7 +89,7 @@ impl TrafficSplit {
             .map(|zones| self.tier_level(variant, zones, first_selector, &mut capacity))
             .collect();
         let shares = steering::tier_shares(&levels, self.spec.steer.overprovisioning, FULL_SHARE);
-        // Filled once more: what each tier really receives leaves capacity for the next.
+        // Filled a second time with the real shares: each tier leaves capacity for the next.
         let mut capacity = self.remaining_capacity(weigh_zone);
         let mut assembled = Vec::new();
         for (position, selector) in selectors.iter().enumerate().skip(first) {
@@ -133,8 +133,8 @@ impl TrafficSplit {
         tiers.map(|(cells, share)| Tier::new(share, cells)).collect()
     }
 
-    /// What each zone can take of the demand by its declared capacity, in parts of [`FULL_SHARE`];
-    /// empty where none is declared.
+    /// The part of the demand that each zone can take by its declared capacity, in parts of
+    /// [`FULL_SHARE`]; empty where none is declared.
     pub(crate) fn capacity_bounds(&self) -> Vec<u64> {
         let serving_subset: SubsetSelector = |zone| zone.eligible().or_else(|| zone.suspects());
         let Some(capacity) = self.remaining_capacity(|zone| weigh_subset(zone, serving_subset))
@@ -219,7 +219,7 @@ impl TrafficSplit {
         level
     }
 
-    /// What these zones can take together, in parts of [`FULL_SHARE`].
+    /// The part that these zones can take together, in parts of [`FULL_SHARE`].
     fn capacity_bound(&self, zones: &[usize], capacity: Option<&RemainingCapacity<'_>>) -> u64 {
         let Some(capacity) = capacity else { return UNBOUNDED_SHARE };
         let mut regions: BTreeMap<&str, u64> = BTreeMap::new();

@@ -10,7 +10,7 @@ use crate::logic::director::pools::roster::ZoneSubsets;
 use crate::logic::model::snapshot::{PoolView, SteeredTiers, Target};
 use crate::logic::model::topology::PoolSpec;
 
-/// Each choice is for requests that the one before has nothing for.
+/// Each choice is for requests for which the previous one has no endpoint.
 const REPEATABLE: [SubsetSelector; 3] =
     [ZoneSubsets::eligible, ZoneSubsets::suspects, ZoneSubsets::last_resort];
 
@@ -91,7 +91,7 @@ fn build_tiers(pool: &PoolState, split: &TrafficSplit) -> PoolTiers {
         nonsuspect_tiers: (has_doubted && has_clear)
             .then(|| split.build_tiers(variant, &NONREPEATABLE)),
     });
-    // No request is fetched from a tier that gets nothing.
+    // No request is moved from a tier without a share.
     let is_reachable =
         |target: &&Target| primary.tiers.iter().any(|tier| tier.has_traffic_for_zone(target.zone));
     let awaiting = split.zone_subsets().flat_map(ZoneSubsets::awaiting_first_request);

@@ -78,7 +78,7 @@ impl Rig {
         self.status(port).eligibility
     }
 
-    /// Endpoints that are to be left, in what was said last; with whether for good.
+    /// Endpoints that requests leave, from the last outputs, and whether that is final.
     fn drained_outputs(&self) -> Vec<(EndpointId, bool)> {
         let drained = |output: &Output| match output {
             Output::Drained { endpoint, is_deadline_passed: is_over } => {

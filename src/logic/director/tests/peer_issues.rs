@@ -1,4 +1,4 @@
-//! Behaviour that users of other balancers reported or asked for, each named after its issue.
+//! Behaviour that users of other balancers reported or requested.
 
 use super::*;
 use crate::logic::health::recovery::FULL_SHARE_PERMILLE;

@@ -22,7 +22,7 @@ fn rig(
     Rig::with_pool(spec)
 }
 
-/// Requests to a zone for some seconds, so many in each: all are answered, one goes on.
+/// Requests to a zone for some seconds, this many in each: all but one are answered.
 fn apply_load(rig: &mut Rig, seconds: u64, rates: &[(u16, u32)]) {
     for _ in 0..seconds * 4 {
         for &(port, rate) in rates {
@@ -33,7 +33,7 @@ fn apply_load(rig: &mut Rig, seconds: u64, rates: &[(u16, u32)]) {
     }
 }
 
-/// Probes of one region are answered after so many milliseconds, those of the others at once.
+/// Probes of one region are answered after this many milliseconds, those of the others at once.
 fn slow_from_port(port_from: u16, ms_: u64) -> impl Fn(u16) -> ProbeOutcome {
     move |port| {
         let ms_ = if port >= port_from { ms_ } else { 1 };
@@ -177,7 +177,7 @@ fn pool_in_panic_is_not_republished_for_capacity_changes() {
     apply_load(&mut rig, 5, &[(1, 400)]);
     rig.take_down(&[1, 2]);
     assert!(rig.view().is_panicking);
-    // Until nothing is asked for any more.
+    // Until no more probes are requested.
     let mut publications = 0;
     for _ in 0..40 {
         (0..100).for_each(|_| rig.stats(1).record_success());

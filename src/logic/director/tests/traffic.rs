@@ -1,4 +1,4 @@
-//! Verdicts by what requests got.
+//! Verdicts by results of requests.
 
 use super::*;
 use crate::logic::model::pick_request::RetrySafety;

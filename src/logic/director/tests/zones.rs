@@ -233,7 +233,7 @@ fn events_of_a_zone_failure_turn_keep_their_order() {
     assert_eq!(health_changes_of(&rig, 2)[1..], all[..2]);
 }
 
-/// The endpoints that requests were told to leave.
+/// The endpoints whose requests were aborted.
 fn aborted_endpoints(rig: &Rig) -> impl Iterator<Item = EndpointId> + '_ {
     rig.outputs.iter().filter_map(|output| match output {
         Output::AbortRequests { endpoint, .. } => Some(*endpoint),

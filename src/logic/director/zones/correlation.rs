@@ -1,7 +1,7 @@
 //! The verdict on a zone as a whole.
 //!
 //! Inputs are failures of connections, one per endpoint ([`ZoneCorrelation::record_strike`]),
-//! passes that take them back, and the decision that the zone fails or may return. Outputs are the
+//! passes that revoke them, and the decision that the zone fails or may return. Outputs are the
 //! verdict, and whether a quorum is reached. A quorum of connection failures within a window
 //! decides, not their rate: endpoints of one zone share power and switches, and fail in the same
 //! instant.
@@ -54,9 +54,9 @@ pub(crate) fn ready_needed(all: u32, correlation: &CorrelationSpec) -> u32 {
 pub(crate) struct ZoneCorrelation {
     verdict: ZoneVerdict,
     flaps: FlapHistory,
-    /// Endpoints whose connections failed of late, with the time, oldest first.
+    /// Endpoints whose connections failed recently, with the time, oldest first.
     strikes: VecDeque<(Instant, EndpointId)>,
-    /// Those of them that no pass has taken back.
+    /// Those of them that no pass has revoked.
     active_strikes: u32,
 }
 
@@ -88,8 +88,8 @@ impl ZoneCorrelation {
         self.active_strikes += 1;
     }
 
-    /// Drops the strikes that are older than `window`. `is_active` says whether a strike still
-    /// stands.
+    /// Drops the strikes that are older than `window`. `is_active` returns whether a strike is
+    /// still valid.
     pub(crate) fn expire_strikes(
         &mut self,
         window: Duration,
@@ -112,7 +112,7 @@ impl ZoneCorrelation {
         }
     }
 
-    /// When the verdict turned down, if it is down.
+    /// The time from which the zone is down; `None` if it is up.
     pub(crate) fn down_since(&self) -> Option<Instant> {
         match self.verdict {
             ZoneVerdict::Up => None,
@@ -120,13 +120,13 @@ impl ZoneCorrelation {
         }
     }
 
-    /// Keeps the strikes that still stand after a change of the configuration.
+    /// Keeps the strikes that are still valid after a change of the configuration.
     pub(crate) fn retain_strikes(&mut self, is_active: impl Fn(EndpointId, Instant) -> bool) {
         self.strikes.retain(|&(at, id)| is_active(id, at));
         self.active_strikes = self.strikes.len() as u32;
     }
 
-    /// The strikes within `window`, of which `is_active` says that they stand.
+    /// The strikes within `window` for which `is_active` holds.
     pub(crate) fn count_strikes(
         &self,
         window: Duration,

@@ -32,7 +32,7 @@ impl ZoneFailureReports {
         self.pending.push(failure);
     }
 
-    /// Takes out all falls, oldest first.
+    /// Removes all falls, oldest first.
     pub(crate) fn take(&mut self) -> Vec<ZoneFailure> {
         std::mem::take(&mut self.pending)
     }

@@ -1,4 +1,5 @@
-//! How zones and regions fall when their endpoints fail together, and return together.
+//! Verdicts on zones and regions: they go down when their endpoints fail together, and return
+//! together.
 
 pub(crate) mod correlation;
 pub(crate) mod failure_reports;
@@ -33,7 +34,7 @@ impl Director {
     /// The connection of one more endpoint has failed: fails its zone, and its region, if the
     /// quorum is reached.
     pub(super) fn correlate(&mut self, id: EndpointId, failure: Failure, now: Instant) {
-        // What is drained may be stopped by its operator.
+        // A drained endpoint may be stopped by its operator.
         let Some(endpoint) = self.endpoints.get_mut(id).filter(|one| !one.is_drained()) else {
             return;
         };
@@ -104,7 +105,7 @@ impl Director {
         self.push_event(Event::ZoneVerdictChanged { pool, place, verdict });
     }
 
-    /// What its zone's fall does to one endpoint; gives the transition that is to be reported.
+    /// Applies the fall of a zone to one of its endpoints; returns the transition to report.
     fn fail_with_zone(
         &mut self,
         id: EndpointId,
@@ -144,7 +145,7 @@ impl Director {
         }
     }
 
-    /// When enough zones of a region are down, the others are the last resort too.
+    /// When enough zones of a region are down, the others become the last resort too.
     fn correlate_region(
         &mut self,
         pool: usize,
@@ -190,7 +191,8 @@ impl Director {
             return false;
         }
         state.correlation_mut().restore();
-        // Those that have proved themselves serve already: their traffic does not go and come back.
+        // Endpoints that have passed a probe serve already, so that their traffic does not move
+        // twice.
         let serving_fraction = f64::from(counts.serving()) / f64::from(ready.max(1));
         state.set_ramp(Ramp::at_fraction(serving_fraction, spec.recovery.ramp, now));
         state.roster_mut().mark_dirty();

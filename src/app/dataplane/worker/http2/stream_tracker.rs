@@ -22,8 +22,8 @@ use crate::net::upstream::ResponseBodyError;
 /// value.
 const RAPID_RESET_WINDOW: Duration = Duration::from_secs(1);
 
-/// Requests on a connection before resets are judged. A benign client may reset some. An attacker
-/// can send no more than this to endpoints.
+/// Requests on a connection before resets are evaluated. A benign client may reset some. An
+/// attacker can send no more than this to endpoints.
 const MIN_STREAMS_FOR_ABUSE_CHECK: u64 = 200;
 
 /// The streams of one connection.
@@ -186,7 +186,7 @@ impl<F: Future + 'static> Executor<F> for StreamExecutor {
 
 pin_project! {
     /// Runs one request, until its client has read nothing of the response for the write timeout. A
-    /// window that stays closed would hold the response and its endpoint for ever.
+    /// window that stays closed would hold the response and its endpoint forever.
     ///
     /// An `async fn` would reserve space for the future twice, and it is moved for every request.
     struct StreamTask<F> {
