@@ -14,7 +14,7 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 /// A stall bound of 50 ms.
 const EARLY_STALL: &str = "detect = { interval = \"30s\", timeout = \"200ms\", down_after = 1000 }\n\
-                         stall = { floor = \"1ms\", ceiling = \"50ms\" }";
+                         stall = { floor = \"50ms\", ceiling = \"50ms\" }";
 
 fn stall_fixture(near: usize, route: &str) -> RetryFixture {
     RetryFixture::with_config(near, 1, ConfigBuilder::new().route(route).pool(EARLY_STALL))
