@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema; their readers are operators.
 
 mod action;
+mod admin;
 mod balance;
 mod dns;
 mod health;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 use serde::de::Deserializer;
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
+pub(super) use self::admin::{Admin, Status};
 pub(super) use self::balance::{Affinity, Balance, HashKey};
 pub(super) use self::dns::Dns;
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
@@ -60,6 +62,9 @@ pub(super) struct ConfigFile {
     pub(super) ledger: Option<LocatedTable<Ledger>>,
     /// The listener for operators: API, metrics and dashboard.
     pub(super) admin: Option<LocatedTable<Admin>>,
+    /// A read-only listener for Prometheus, kubelets and load balancers, which may be reached from
+    /// other machines. Default: none.
+    pub(super) status: Option<LocatedTable<Status>>,
     /// Limits on clients, and on the memory of this process.
     pub(super) limits: Option<LocatedTable<Limits>>,
     /// The budget for probes, over all pools.
@@ -95,14 +100,6 @@ pub(super) struct ConfigFile {
     /// requests.
     #[schemars(required)]
     pub(super) pool: Option<Located<Entries<LocatedTable<Pool>>>>,
-}
-
-/// The listener for operators: API, metrics and dashboard.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Admin {
-    /// `IP:PORT` on loopback, or `off`. Default: `127.0.0.1:9900`.
-    pub(super) address: Option<Located<String>>,
 }
 
 /// Limits on clients, and on the memory of this process.
@@ -339,10 +336,6 @@ pub(super) struct EndpointTable {
     pub(super) weight: Option<Located<WholeNumber>>,
     /// The endpoint gets no requests. Default: false.
     pub(super) drain: Option<Located<bool>>,
-}
-
-impl TableShape for Admin {
-    const EXPECTED: &str = "a table such as { address = \"127.0.0.1:9900\" }";
 }
 
 impl TableShape for Limits {}

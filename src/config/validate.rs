@@ -2,6 +2,7 @@
 //! run reports every error.
 
 mod access_log;
+mod admin;
 mod balance;
 mod dns;
 mod endpoint_target;
@@ -33,6 +34,7 @@ use super::model::{self, Config};
 use super::suggest;
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::logic::overload::descriptor_pool::DescriptorDemand;
 use crate::logic::routing::RouteSpec;
 use crate::logic::steering::SteeringVariant;
 
@@ -52,6 +54,7 @@ pub(super) fn validate(
     let ledger = validator.ledger(file.ledger);
     let listeners = validator.listeners(&file.listen.unwrap_or_default());
     let admin = validator.admin(&file.admin, &listeners);
+    let status = validator.status(file.status, &admin, &listeners);
     let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
     let limits = validator.limits(file.limits);
     let shutdown = validator.shutdown(file.shutdown);
@@ -74,7 +77,12 @@ pub(super) fn validate(
     validator.warn_shared_cookies(&pools, &routes);
     let practice = validator.scheduled_drills(file.practice.unwrap_or_default(), &pools);
     let specs = pools.specs.iter().map(|(_, pool)| pool);
-    let needs = model::descriptor_needs(workers, listeners.len(), specs, &dns.entries);
+    let needs = DescriptorDemand {
+        workers,
+        listeners: listeners.len(),
+        max_concurrent_probes: model::max_concurrent_probes(specs, &dns.entries),
+        has_status: status.address.is_some(),
+    };
     validator.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
     if validator.diagnostics.has_errors() {
@@ -86,7 +94,8 @@ pub(super) fn validate(
         workers,
         state_dir,
         ledger,
-        admin,
+        admin: admin.0,
+        status,
         limits,
         shutdown,
         headers,
