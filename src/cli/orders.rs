@@ -1,12 +1,11 @@
 //! `gapless drain`, `weight`, `evacuate`, `restore`: sends operator orders to a running instance.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 
-use super::admin_client;
+use super::admin_client::AdminClient;
 use super::check::OutputFormat;
 use super::{AdminArguments, EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::app::control::orders::OrderRequestBody;
@@ -110,7 +109,7 @@ pub(super) fn order(action: OrderCommand, out: &mut impl Write) -> io::Result<u8
             (order_request("restore", what, common), instance)
         }
     };
-    send_order(admin, &request, output.format(), out)
+    send_order(&admin.client()?, &request, output.format(), out)
 }
 
 fn order_request(order: &str, target: String, common: OrderArguments) -> OrderRequestBody {
@@ -136,7 +135,7 @@ fn drain_request(
 }
 
 fn send_order(
-    admin: SocketAddr,
+    admin: &AdminClient,
     request: &OrderRequestBody,
     format: OutputFormat,
     out: &mut impl Write,
@@ -147,13 +146,13 @@ fn send_order(
     }
     let body = serde_json::to_string(request)?;
     let query = if format == OutputFormat::Json { "" } else { "?format=text" };
-    let response = admin_client::send(admin, "POST", &format!("{ORDERS_PATH}{query}"), &body);
+    let response = admin.send("POST", &format!("{ORDERS_PATH}{query}"), &body);
     // The instance answers 409 if too little capacity would be left, or if the order conflicts with
     // another.
     let is_capacity_refusal = response
         .as_ref()
         .is_ok_and(|response| response.status == 409 && response.body.contains("left"));
-    let Some(response) = admin_client::success_or_report(admin, response) else {
+    let Some(response) = admin.success_or_report(response) else {
         if is_capacity_refusal {
             eprintln!("gapless: `--force` overrides this");
         }
