@@ -213,3 +213,17 @@ fn status_listener_passes_to_the_upgraded_process() {
     gapless.wait_for_single_process(4 * DEFAULT_TIMEOUT);
     assert_eq!(client::get(status, "/readyz").status, 200);
 }
+
+#[test]
+fn instance_without_pools_is_ready() {
+    let routes = "[[route]]\npath = \"/old\"\nredirect = { path = \"/new\" }\n\
+                  [[route]]\nrespond = { status = 200, body = \"hello\" }\n";
+    let listen = "[admin]\naddress = \"127.0.0.1:0\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("gapless.toml");
+    std::fs::write(&file, format!("{listen}{routes}")).expect("written");
+    let gapless = Gapless::start_with_file(directory, file);
+    let ready = gapless.admin_get("/readyz");
+    assert_eq!((ready.status, ready.text().as_str()), (200, "ready\n"));
+    assert_eq!(gapless.get("/").status, 200);
+}

@@ -59,6 +59,10 @@ impl PanicChange {
 }
 
 impl Publisher {
+    pub(crate) fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
     /// The routes of the snapshots from now on.
     pub(crate) fn set_routes(&mut self, routes: Arc<RouteTable>) {
         self.routes = routes;
