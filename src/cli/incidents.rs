@@ -83,6 +83,10 @@ pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Res
                 eprintln!("gapless: {error}");
                 Ok(EXIT_USAGE)
             }
+            Ok(LedgerReply::UnknownName(error)) => {
+                eprintln!("gapless: {error}");
+                Ok(EXIT_FAILED)
+            }
             Err(error) => {
                 eprintln!("gapless: no ledger to read in {}: {error}", directory.display());
                 Ok(EXIT_FAILED)

@@ -9,6 +9,7 @@ use super::admin_client::AdminClient;
 use super::check::OutputFormat;
 use super::{AdminArguments, EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::app::control::orders::OrderRequestBody;
+use crate::logic::orders::MAX_AUTHOR_BYTES;
 
 /// An order, and the instance that receives it.
 #[derive(Debug, Subcommand)]
@@ -69,7 +70,10 @@ pub(super) struct OrderArguments {
     /// Time after which the order expires, such as 1h [default: it holds until it is restored]
     #[arg(long = "for", value_name = "TIME")]
     length: Option<String>,
-    /// The reason, shown with the order
+    /// The operator's name, shown with the order [default: the name of the user]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// The reason, shown with the order [default: that of the order that this one repeats]
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -113,15 +117,25 @@ pub(super) fn order(action: OrderCommand, out: &mut impl Write) -> io::Result<u8
 }
 
 fn order_request(order: &str, target: String, common: OrderArguments) -> OrderRequestBody {
-    let OrderArguments { pool, length, note } = common;
+    let OrderArguments { pool, length, by, note } = common;
     OrderRequestBody {
         order: order.to_owned(),
         of: target,
         pool,
         length,
+        by: by.or_else(user_name),
         note,
         ..OrderRequestBody::default()
     }
+}
+
+/// The name of the user as the shell has it; with sudo, of the one who has called it.
+fn user_name() -> Option<String> {
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let mut names = names.filter_map(|name| std::env::var(name).ok());
+    names.find(|name| {
+        !name.is_empty() && name.len() <= MAX_AUTHOR_BYTES && !name.contains(char::is_control)
+    })
 }
 
 fn drain_request(

@@ -1,10 +1,12 @@
 //! Refused orders and reports of orders.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::{TwoZoneFixture, active_orders, run_order, run_refused_order, wait_for_standing};
 use crate::support::client;
-use crate::support::instance::Gapless;
+use crate::support::instance::{BINARY, Gapless};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const EXIT_FAILED: i32 = 1;
@@ -44,6 +46,8 @@ fn invalid_order_commands_are_usage_errors() {
         &["weight", "10.0.0.1:80", "0"],
         &["evacuate", "here/a", "--over", "soon"],
         &["restore", "a b"],
+        &["evacuate", "here/a", "--over", "30s", "--for", "20s"],
+        &["restore", "here/a", "--by", "two\nlines"],
     ] {
         run_refused_order(&gapless, arguments, EXIT_USAGE);
     }
@@ -52,6 +56,23 @@ fn invalid_order_commands_are_usage_errors() {
     run_refused_order(&gapless, &["drain", "127.0.0.1:1", "--pool", "api"], EXIT_FAILED);
     let output = run_order(&gapless, &["restore", "here/a"]);
     assert!(output.contains("nothing to restore"), "{output}");
+}
+
+#[test]
+fn repeated_order_keeps_its_note_and_names_its_author() {
+    let fixture = TwoZoneFixture::new();
+    let gapless = Gapless::start_ready(&fixture.config());
+    let evacuate = ["evacuate", "here/a", "--by"];
+    run_order(&gapless, &[&evacuate[..], &["alice", "--note", "racks"]].concat());
+    let output = run_order(&gapless, &[&evacuate[..], &["bob", "--over", "1s"]].concat());
+    assert!(output.contains("by bob: racks"), "{output}");
+    let order = active_orders(&gapless).remove(0);
+    assert_eq!((&order["by"], &order["note"]), (&"bob".into(), &"racks".into()));
+    assert_eq!(order["source"], "api");
+    let mut command = Command::new(BINARY);
+    command.args(["drain", &fixture.near_address(0), "--admin", &gapless.admin.to_string()]);
+    let output = command.env_remove("SUDO_USER").env("USER", "carol").output().expect("runs");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("by carol"), "{output:?}");
 }
 
 #[test]

@@ -300,6 +300,9 @@ async fn ledger_response(
         Some(ledger::LedgerReply::BadQuery(why)) => {
             text_response(StatusCode::BAD_REQUEST, &format!("{why}\n"))
         }
+        Some(ledger::LedgerReply::UnknownName(why)) => {
+            text_response(StatusCode::NOT_FOUND, &format!("{why}\n"))
+        }
         None => text_response(StatusCode::SERVICE_UNAVAILABLE, "the ledger is busy\n"),
     }
 }

@@ -23,6 +23,7 @@ fn command(text: &str, action: OperatorAction) -> OperatorCommand {
         pool: None,
         action,
         until: None,
+        author: None,
         note: None,
         is_forced: false,
     }
