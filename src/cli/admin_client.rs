@@ -75,7 +75,7 @@ impl AdminClientArguments {
     /// Reads the files.
     ///
     /// # Errors
-    /// If a file cannot be read or used, or the token would be sent in cleartext to another machine.
+    /// If a file cannot be read, or the token would be sent in cleartext to another machine.
     pub fn client(&self) -> io::Result<AdminClient> {
         let token = self.admin_token_file.as_deref().map(read_token).transpose()?;
         let address = self.admin.clone();

@@ -65,6 +65,9 @@ enum CliCommand {
     Check {
         /// The configuration file
         config: PathBuf,
+        /// Fail on warnings too
+        #[arg(long)]
+        strict: bool,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -198,7 +201,8 @@ pub fn main() -> u8 {
     };
     let command = match (arguments.test, arguments.command) {
         (Some(config), _) => {
-            CliCommand::Check { config, output: OutputArguments { format: FormatArgument::Text } }
+            let output = OutputArguments { format: FormatArgument::Text };
+            CliCommand::Check { config, strict: false, output }
         }
         (None, Some(command)) => command,
         (None, None) => return EXIT_USAGE,
@@ -251,7 +255,9 @@ fn run_command(command: CliCommand) -> std::io::Result<u8> {
             drop(out);
             Ok(run::run(&config, log))
         }
-        CliCommand::Check { config, output } => check::check(&config, output.format(), &mut out),
+        CliCommand::Check { config, strict, output } => {
+            check::check(&config, strict, output.format(), &mut out)
+        }
         CliCommand::Predict { config, arguments, output } => match load_for_simulation(&config) {
             Ok(config) => {
                 predict::run(&config, &arguments, output.format(), &mut out).map(|()| EXIT_OK)

@@ -152,10 +152,12 @@ pub(super) struct Headers {
     pub(super) via: Option<Located<String>>,
     /// How header fields with `_` in their names are handled, which some applications treat as `-`:
     /// `reject` the request, `drop` the field, or `allow` it. Default: `reject`.
+    #[schemars(extend("enum" = ["reject", "drop", "allow"]))]
     pub(super) underscores: Option<Located<String>>,
     /// Header fields with the client address for endpoints: `x-forwarded`, `forwarded` (RFC 7239),
     /// `both` or `off`. Values from the client are replaced, unless it is one of `trusted_proxies`.
     /// Default: `x-forwarded`.
+    #[schemars(extend("enum" = ["x-forwarded", "forwarded", "both", "off"]))]
     pub(super) forwarded: Option<Located<String>>,
     /// Header fields about the client that endpoints receive from any peer, such as
     /// `x-forwarded-port`. The others of their family (`x-forwarded-*`, `x-real-ip`,
@@ -199,10 +201,12 @@ pub(super) struct Pool {
     pub(super) tls: Option<Located<Switch<Tls>>>,
     /// The protocol to endpoints: `http1`; `http2` (in cleartext with prior knowledge); or `auto`
     /// (over TLS as the endpoint chooses, in cleartext HTTP/1.1). Default: `http1`.
+    #[schemars(extend("enum" = ["http1", "http2", "auto"]))]
     pub(super) protocol: Option<Located<String>>,
     /// Begin each connection with the client's address, in version `v1` or `v2` of the PROXY
     /// protocol; a connection then serves one client connection only. Probes of the same address
     /// begin with a header without a client (`UNKNOWN` or `LOCAL`). Default: no header.
+    #[schemars(extend("enum" = ["v1", "v2"]))]
     pub(super) proxy_protocol: Option<Located<String>>,
     /// How traffic is steered: a policy, or a table with further keys. Default: `nearest`.
     pub(super) steer: Option<Located<TextOrTable<Steer>>>,
@@ -299,6 +303,7 @@ pub(super) struct Zone {
     pub(super) weight: Option<Located<WholeNumber>>,
     /// `active`: the zone serves together with all other active zones, before the rest. `standby`:
     /// it serves after all others. Default: by the policy.
+    #[schemars(extend("enum" = ["active", "standby"]))]
     pub(super) role: Option<Located<String>>,
     /// Number of its endpoints that must be able to serve before the zone gets traffic, unless no
     /// other zone can serve. Default: 0.

@@ -48,7 +48,8 @@ pub(super) fn validate(
     base_dir: &Path,
     diagnostics: &mut Diagnostics,
 ) -> Option<Config> {
-    let mut validator = Validator { diagnostics, unread, base_dir, dns_entries: Vec::new() };
+    let (dns_entries, own_listeners) = (Vec::new(), Vec::new());
+    let mut validator = Validator { diagnostics, unread, base_dir, dns_entries, own_listeners };
     let workers = validator.workers(&file.workers);
     let state_dir = validator.state_dir(file.state_dir);
     let ledger = validator.ledger(file.ledger);
@@ -66,6 +67,9 @@ pub(super) fn validate(
     let trusted_proxies = validator.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = validator.probes_per_second(file.probes);
 
+    let clients = listeners.iter().map(|(listener, _)| (listener.address, "a listener"));
+    let operators = admin.0.address.map(|address| (address, "the admin listener"));
+    validator.own_listeners = clients.chain(operators).collect();
     let mut pools = validator.pools(file.pool);
     validator.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
     let dns = validator.dns(file.dns);

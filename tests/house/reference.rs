@@ -240,8 +240,8 @@ fn api_page() -> ReferencePage {
     let mut text = format!("# Admin API\n\n{NOTICE}\n");
     text.push_str(
         "A read is a GET or HEAD. Each request has one `Host`, which is an address or \
-         `localhost`; with\n`admin.token_file` it may be any name, and the request carries \
-         `Authorization: Bearer TOKEN`. A write\nhas no foreign `Origin`, and \
+         `localhost`. With\n`admin.token_file` it may be any name, and the request carries \
+         `Authorization: Bearer TOKEN`. A\nwrite has no foreign `Origin`, and \
          `content-type: application/json`.\n\n",
     );
     text.push_str(
