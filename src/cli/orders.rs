@@ -165,7 +165,7 @@ fn send_order(
     // another.
     let is_capacity_refusal = response
         .as_ref()
-        .is_ok_and(|response| response.status == 409 && response.body.contains("left"));
+        .is_ok_and(|response| response.status == 409 && response.body.starts_with("pool "));
     let Some(response) = admin.success_or_report(response) else {
         if is_capacity_refusal {
             eprintln!("gapless: `--force` overrides this");

@@ -8,6 +8,8 @@ mod affinity_view;
 pub(crate) mod traffic_split;
 mod view;
 
+pub(crate) use view::steady_zone_shares;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
