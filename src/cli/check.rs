@@ -47,7 +47,7 @@ pub fn check(
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let result = match config::load(path) {
-        Ok(LoadedConfig { warnings, .. }) if strict && warnings.diagnostics.len() > 0 => {
+        Ok(LoadedConfig { warnings, .. }) if strict && !warnings.diagnostics.is_empty() => {
             Err(LoadError::Invalid(warnings))
         }
         result => result,

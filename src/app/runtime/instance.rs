@@ -282,12 +282,12 @@ fn open_listeners(
 
 impl OperatorListeners {
     /// Starts to serve, in tasks of their own.
-    fn serve(self, admin_state: Rc<AdminState>) {
+    fn serve(self, admin_state: &Rc<AdminState>) {
         let listeners =
             [(self.admin, OperatorListener::Admin), (self.status, OperatorListener::Status)];
         for (listener, kind) in listeners {
-            let admin_state = Rc::clone(&admin_state);
             if let Some(listener) = listener {
+                let admin_state = Rc::clone(admin_state);
                 tokio::task::spawn_local(admin::serve(listener, kind, admin_state));
             }
         }
@@ -340,7 +340,7 @@ impl ControlThread {
                 }
                 tokio::task::spawn_local(async move {
                     if may_serve_admin.await.is_ok() {
-                        operator.serve(admin_state);
+                        operator.serve(&admin_state);
                     }
                 });
                 if let Some((file, reload_requests, attempts)) = file {

@@ -11,6 +11,7 @@ use crate::logic::director::pools::zone::ZoneState;
 use crate::logic::director::publisher;
 use crate::logic::model::id::EndpointId;
 use crate::logic::model::selector::TopologySelector;
+use crate::logic::model::topology::ZoneSpec;
 use crate::logic::overload::pool_loss::{PoolLoss, ZoneLoss};
 use crate::logic::steering::PoolDemand;
 
@@ -18,14 +19,15 @@ impl Director {
     /// Why the selected endpoints must not be drained: one reason for each pool of which too little
     /// would be left.
     pub(super) fn shortages(&self, selector: &TopologySelector, pool: Option<&str>) -> Vec<String> {
-        let losses = self.pool_losses(std::slice::from_ref(selector));
-        let selected =
-            losses.iter().filter(|loss| pool.is_none_or(|name| *loss.spec.name == *name));
-        let first_problem = |loss: &PoolLoss| {
-            let problem = loss.problems().into_iter().next()?;
-            Some(format!("pool {}: {problem}", loss.spec.name))
+        let lost = std::slice::from_ref(selector);
+        let is_selected_pool = |state: &&PoolState| {
+            pool.is_none_or(|name| *state.spec().name == *name) && has_selected(state, selector)
         };
-        selected.filter_map(first_problem).collect()
+        let first_problem = |state: &PoolState| {
+            let problem = self.pool_loss(state, lost).problems().into_iter().next()?;
+            Some(format!("pool {}: {problem}", state.spec().name))
+        };
+        self.pools.iter().filter(is_selected_pool).filter_map(first_problem).collect()
     }
 
     /// Every pool after the loss of these parts, in its steady state.
@@ -117,4 +119,11 @@ fn is_selected(endpoint: &EndpointMachine, lost: &[TopologySelector]) -> bool {
     let zone = endpoint.location().zone();
     let locality = &endpoint.pool().zones[zone].locality;
     lost.iter().any(|selector| selector.covers(locality, endpoint.address()))
+}
+
+fn has_selected(state: &PoolState, selector: &TopologySelector) -> bool {
+    let covers = |zone: &ZoneSpec| {
+        zone.endpoints.iter().any(|one| selector.covers(&zone.locality, one.address))
+    };
+    state.spec().zones.iter().any(covers)
 }

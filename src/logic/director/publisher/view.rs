@@ -56,8 +56,8 @@ pub(super) fn build_view(pool: &mut PoolState, epoch: Instant, now: Instant) -> 
     })
 }
 
-/// The share of each zone by the policy of the pool, in 0..1, once all ramps have ended, without the
-/// endpoints that `is_out` selects.
+/// The share of each zone by the policy of the pool, in 0..1, once all ramps have ended. The
+/// endpoints that `is_out` selects do not serve.
 pub(crate) fn steady_zone_shares(
     state: &PoolState,
     is_out: impl Fn(EndpointId) -> bool,
