@@ -193,7 +193,7 @@ impl AdminClient {
     /// # Errors
     /// If no response arrives in time, or none in HTTP.
     pub fn get(&self, path: &str) -> io::Result<ApiResponse> {
-        self.exchange(&format!("GET {path} HTTP/1.0\r\n{}\r\n", self.fields()))
+        self.exchange(&format!("GET {path} HTTP/1.0\r\n"), "")
     }
 
     /// Sends `method path` with a JSON body.
@@ -202,9 +202,8 @@ impl AdminClient {
     /// As [`Self::get`].
     pub fn send(&self, method: &str, path: &str, body: &str) -> io::Result<ApiResponse> {
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.0\r\n{}", self.fields());
-        let kind = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
-        self.exchange(&format!("{head}{kind}{body}"))
+        let head = format!("{method} {path} HTTP/1.0\r\ncontent-length: {length}\r\n");
+        self.exchange(&format!("{head}content-type: application/json\r\n"), body)
     }
 
     /// Returns a response with a status below 300; prints anything else on standard error.
@@ -229,20 +228,26 @@ impl AdminClient {
         Ok(EXIT_OK)
     }
 
-    fn fields(&self) -> String {
-        let host = self.address.host_port();
+    /// The fields of every request. `host` is the authority that it is sent to.
+    fn fields(&self, host: &str) -> String {
         let token = self.token.as_ref();
         let authorization =
             token.map(|token| format!("authorization: Bearer {}\r\n", token.as_str()));
         format!("host: {host}\r\n{}", authorization.unwrap_or_default())
     }
 
-    fn exchange(&self, request: &str) -> io::Result<ApiResponse> {
+    /// `head` is the request line with fields; those of every request are added.
+    fn exchange(&self, head: &str, body: &str) -> io::Result<ApiResponse> {
         let stream = connect(&self.address)?;
-        let Some(config) = &self.tls else { return exchange_over(stream, request) };
+        let Some(config) = &self.tls else {
+            // Without a token the listener accepts addresses only, whatever name led here.
+            let fields = self.fields(&stream.peer_addr()?.to_string());
+            return exchange_over(stream, &format!("{head}{fields}\r\n{body}"));
+        };
         let name = ServerName::try_from(self.address.host.clone()).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        exchange_over(StreamOwned::new(session, stream), request)
+        let fields = self.fields(&self.address.host_port());
+        exchange_over(StreamOwned::new(session, stream), &format!("{head}{fields}\r\n{body}"))
     }
 }
 
@@ -321,7 +326,7 @@ mod tests {
             let (admin, admin_token_file) = (admin.parse().expect("valid"), Some(file.clone()));
             AdminClientArguments { admin, admin_token_file, admin_ca: None }.client()
         };
-        let fields = client("127.0.0.1:9900").expect("loopback").fields();
+        let fields = client("127.0.0.1:9900").expect("loopback").fields("127.0.0.1:9900");
         assert!(fields.contains("authorization: Bearer 0123456789abcdef\r\n"), "{fields}");
         let error = client("10.0.0.1:9900").expect_err("cleartext").to_string();
         assert!(error.contains("https://10.0.0.1:9900"), "{error}");

@@ -17,6 +17,8 @@ use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+const OTHER_TOKEN: &str = "fedcba9876543210";
+
 /// More than either listener serves at once.
 const HALF_OPEN_CONNECTIONS: usize = 100;
 
@@ -131,7 +133,8 @@ impl ProtectedAdmin {
             ("admin.pem", &identity.chain_pem),
             ("admin.key", &identity.key_pem),
             ("token", TOKEN),
-            ("wrong", "fedcba9876543210"),
+            ("first", TOKEN),
+            ("second", OTHER_TOKEN),
         ] {
             std::fs::write(files.path().join(name), text).expect("written");
         }
@@ -184,7 +187,7 @@ fn reachable_admin_listener_needs_tls_and_token() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(error_of(admin.run_with_token("wrong")).contains("token is missing or wrong"));
+    assert!(error_of(admin.run_with_token("second")).contains("token is missing or wrong"));
     let ca = admin.file("ca.pem");
     let ca = ["--admin-ca", ca.to_str().expect("text")];
     assert!(error_of(admin.run(&admin.url("https://"), &ca)).contains("token is missing"));
@@ -195,14 +198,13 @@ fn reachable_admin_listener_needs_tls_and_token() {
 #[test]
 fn changed_token_applies_without_a_restart() {
     let admin = ProtectedAdmin::start();
-    assert!(admin.run_with_token("token").status.success());
-    let new = "fedcba9876543210";
-    std::fs::write(admin.file("token"), new).expect("written");
-    eventually("the new token applies", DEFAULT_TIMEOUT, || {
-        admin.run_with_token("wrong").status.success()
-    });
+    let is_accepted = |token: &str| admin.run_with_token(token).status.success();
+    assert!(is_accepted("first") && !is_accepted("second"));
+    std::fs::write(admin.file("token"), OTHER_TOKEN).expect("written");
+    eventually("the new token applies", DEFAULT_TIMEOUT, || is_accepted("second"));
+    assert!(!is_accepted("first"), "the old token is worth nothing");
     let log = admin.gapless.log();
-    assert!(!log.contains(new) && !log.contains(TOKEN), "{log}");
+    assert!(!log.contains(OTHER_TOKEN) && !log.contains(TOKEN), "{log}");
 }
 
 #[test]

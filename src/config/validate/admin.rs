@@ -133,7 +133,9 @@ impl Validator<'_> {
         match text.and_then(|text| AdminToken::parse(text.trim())) {
             Ok(token) => Some(token),
             Err(why) => {
-                let problem = Problem::new(format!("the token in this file {why}"), TOKEN_HELP);
+                // The excerpt of the file hides the value of the key.
+                let message = format!("the token in `{}` {why}", file.value);
+                let problem = Problem::new(message, TOKEN_HELP);
                 self.diagnostics.error(&file.span, problem);
                 None
             }

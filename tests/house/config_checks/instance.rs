@@ -103,7 +103,7 @@ fn reachable_admin_listener_needs_tls_and_a_token() {
     assert_eq!(diagnostics_of(&valid_config_with("[[listen]]", &local(&token))), [""; 0]);
     assert_one_diagnostic(
         &valid_config_with("[[listen]]", &local(&short)),
-        "3:14 the token in this file has 10 characters, and needs 16 or more | write a random one",
+        &format!("3:14 the token in `{short}` has 10 characters, and needs 16 or more | write a"),
     );
     assert_one_diagnostic(
         &valid_config_with("[[listen]]", &local("/nonexistent")),
