@@ -28,9 +28,9 @@ LABEL org.opencontainers.image.title="gapless" \
 COPY --from=build /build/target/dist/gapless /usr/local/bin/gapless
 COPY --from=build /build/LICENSE-APACHE /build/LICENSE-MIT /usr/share/doc/gapless/
 
-# 8080 is what the examples listen on; 9900 is the admin listener, on the container's loopback
-# unless the configuration says otherwise.
-EXPOSE 8080 9900
+# 8080 is what the examples listen on; 9901 is for metrics and health, with the configuration
+# `[status] address = "0.0.0.0:9901"`. The admin listener stays on the container's loopback.
+EXPOSE 8080 9901
 USER nonroot
 
 # No configuration is included: a default would probe unrelated addresses and answer 503.

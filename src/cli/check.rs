@@ -35,12 +35,23 @@ struct ConfigCounts {
     names: Vec<String>,
 }
 
-/// Checks the file at `path`, writes the result to `out`, and gives the exit code.
+/// Checks the file at `path`, writes the result to `out`, and gives the exit code. With `strict`,
+/// warnings count as errors.
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn check(path: &Path, format: OutputFormat, out: &mut impl Write) -> io::Result<u8> {
-    let result = config::load(path);
+pub fn check(
+    path: &Path,
+    strict: bool,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let result = match config::load(path) {
+        Ok(LoadedConfig { warnings, .. }) if strict && !warnings.diagnostics.is_empty() => {
+            Err(LoadError::Invalid(warnings))
+        }
+        result => result,
+    };
     match format {
         OutputFormat::Text { color } => write_text(path, &result, color, out)?,
         OutputFormat::Json => writeln!(out, "{}", json_report(path, &result))?,
@@ -73,7 +84,12 @@ fn write_text(
         Err(LoadError::Invalid(report)) => {
             write!(out, "{}", report.render(color))?;
             let errors = report.with_severity(Severity::Error).count() + report.omitted;
-            writeln!(out, "{file}: {}", plural(errors, "error"))
+            match report.with_severity(Severity::Warning).count() {
+                warnings if errors == 0 => {
+                    writeln!(out, "{file}: {}, with --strict", plural(warnings, "warning"))
+                }
+                _ => writeln!(out, "{file}: {}", plural(errors, "error")),
+            }
         }
         Err(error @ LoadError::Unreadable { .. }) => writeln!(out, "error: {error}"),
     }

@@ -1,14 +1,14 @@
 //! `gapless incidents`: lists incidents of a running instance, or of a state directory.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::app::ops::ledger;
 use crate::app::ops::ledger::LedgerReply;
 use crate::app::ops::ledger::query::{IncidentFormat, IncidentQuery};
 
-use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client};
+use super::admin_client::AdminClientArguments;
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,9 +50,8 @@ pub struct IncidentsArguments {
     /// Format of the output
     #[arg(long, value_enum, default_value = "text")]
     format: IncidentsFormat,
-    /// Address of the instance's admin listener
-    #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::parse_admin_address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminClientArguments,
     /// Read this state directory in place of a running instance
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -75,7 +74,7 @@ impl IncidentsArguments {
 /// # Errors
 /// When `out` cannot be written to.
 pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Result<u8> {
-    let (admin, state_dir) = (arguments.admin, arguments.state_dir.clone());
+    let (admin, state_dir) = (arguments.admin.clone(), arguments.state_dir.clone());
     let query = arguments.query();
     if let Some(directory) = state_dir {
         return match ledger::query_directory(&directory, &query) {
@@ -84,13 +83,18 @@ pub fn incidents(arguments: IncidentsArguments, out: &mut impl Write) -> io::Res
                 eprintln!("gapless: {error}");
                 Ok(EXIT_USAGE)
             }
+            Ok(LedgerReply::UnknownName(error)) => {
+                eprintln!("gapless: {error}");
+                Ok(EXIT_FAILED)
+            }
             Err(error) => {
                 eprintln!("gapless: no ledger to read in {}: {error}", directory.display());
                 Ok(EXIT_FAILED)
             }
         };
     }
-    match admin_client::get(admin, &query.to_request_target()) {
+    let admin = admin.client()?;
+    match admin.get(&query.to_request_target()) {
         Ok(answer) if answer.status == 200 => {
             out.write_all(answer.body.as_bytes())?;
             Ok(EXIT_OK)

@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::app::ops::explain::query::{ExplainFormat, ExplainQuery};
 use crate::config::LoadError;
 use crate::config::model::Config;
+use admin_client::AdminClientArguments;
 use check::OutputFormat;
 use run::LogFormat;
 
@@ -64,6 +65,9 @@ enum CliCommand {
     Check {
         /// The configuration file
         config: PathBuf,
+        /// Fail on warnings too
+        #[arg(long)]
+        strict: bool,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -127,9 +131,8 @@ enum CliCommand {
     Drill {
         #[command(subcommand)]
         action: drill::DrillCommand,
-        /// Address of the instance's admin listener
-        #[arg(long, global = true, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
-        admin: SocketAddr,
+        #[command(flatten)]
+        admin: AdminClientArguments,
         /// Format of the output
         #[arg(long, global = true, value_enum, default_value = "text")]
         format: FormatArgument,
@@ -145,9 +148,8 @@ enum CliCommand {
     Schema,
     /// Check whether a running instance is alive
     Healthcheck {
-        /// Address of the instance's admin listener
-        #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
-        admin: SocketAddr,
+        #[command(flatten)]
+        admin: AdminClientArguments,
         /// Check whether it is ready for traffic, not only alive
         #[arg(long)]
         ready: bool,
@@ -155,11 +157,10 @@ enum CliCommand {
 }
 
 /// A running instance, and the format of the output.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct AdminArguments {
-    /// Address of the instance's admin listener
-    #[arg(long, default_value = "127.0.0.1:9900", value_parser = parse_admin_address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminClientArguments,
     #[command(flatten)]
     output: OutputArguments,
 }
@@ -200,7 +201,8 @@ pub fn main() -> u8 {
     };
     let command = match (arguments.test, arguments.command) {
         (Some(config), _) => {
-            CliCommand::Check { config, output: OutputArguments { format: FormatArgument::Text } }
+            let output = OutputArguments { format: FormatArgument::Text };
+            CliCommand::Check { config, strict: false, output }
         }
         (None, Some(command)) => command,
         (None, None) => return EXIT_USAGE,
@@ -213,11 +215,6 @@ pub fn main() -> u8 {
         }
         if is_pipe { EXIT_OK } else { EXIT_FAILED }
     })
-}
-
-/// Parses `127.0.0.1:9900` or `http://127.0.0.1:9900/`.
-fn parse_admin_address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
-    text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').parse()
 }
 
 /// Prints the errors of a configuration on standard error; returns the exit code.
@@ -240,7 +237,7 @@ fn load_for_simulation(path: &Path) -> Result<Config, u8> {
 
 /// Prints a page of the admin API that is available as text and as JSON.
 fn print_page(
-    instance: AdminArguments,
+    instance: &AdminArguments,
     path: &str,
     out: &mut impl std::io::Write,
 ) -> std::io::Result<u8> {
@@ -248,7 +245,7 @@ fn print_page(
         FormatArgument::Text => "text",
         FormatArgument::Json => "json",
     };
-    admin_client::print_response(instance.admin, &format!("{path}?format={format}"), out)
+    instance.admin.client()?.print_response(&format!("{path}?format={format}"), out)
 }
 
 fn run_command(command: CliCommand) -> std::io::Result<u8> {
@@ -258,7 +255,9 @@ fn run_command(command: CliCommand) -> std::io::Result<u8> {
             drop(out);
             Ok(run::run(&config, log))
         }
-        CliCommand::Check { config, output } => check::check(&config, output.format(), &mut out),
+        CliCommand::Check { config, strict, output } => {
+            check::check(&config, strict, output.format(), &mut out)
+        }
         CliCommand::Predict { config, arguments, output } => match load_for_simulation(&config) {
             Ok(config) => {
                 predict::run(&config, &arguments, output.format(), &mut out).map(|()| EXIT_OK)
@@ -287,16 +286,18 @@ fn run_command(command: CliCommand) -> std::io::Result<u8> {
                 FormatArgument::Json => ExplainFormat::Json,
             };
             let query = ExplainQuery { target_name: what, pool, format };
-            admin_client::print_response(admin, &query.to_request_target(), &mut out)
+            admin.client()?.print_response(&query.to_request_target(), &mut out)
         }
         CliCommand::Incidents(arguments) => incidents::incidents(arguments, &mut out),
-        CliCommand::Slo { instance } => print_page(instance, "/api/v1/slo", &mut out),
+        CliCommand::Slo { instance } => print_page(&instance, "/api/v1/slo", &mut out),
         CliCommand::Drill { action, admin, format } => {
-            drill::drill(admin, action, OutputArguments { format }.format(), &mut out)
+            drill::drill(&admin.client()?, action, OutputArguments { format }.format(), &mut out)
         }
-        CliCommand::Status { instance } => print_page(instance, "/api/v1/status", &mut out),
+        CliCommand::Status { instance } => print_page(&instance, "/api/v1/status", &mut out),
         CliCommand::Order(action) => orders::order(action, &mut out),
         CliCommand::Schema => schema::schema(&mut out).map(|()| EXIT_OK),
-        CliCommand::Healthcheck { admin, ready } => Ok(healthcheck::healthcheck(admin, ready)),
+        CliCommand::Healthcheck { admin, ready } => {
+            Ok(healthcheck::healthcheck(&admin.client()?, ready))
+        }
     }
 }

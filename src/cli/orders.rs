@@ -1,15 +1,15 @@
 //! `gapless drain`, `weight`, `evacuate`, `restore`: sends operator orders to a running instance.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 
-use super::admin_client;
+use super::admin_client::AdminClient;
 use super::check::OutputFormat;
 use super::{AdminArguments, EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::app::control::orders::OrderRequestBody;
+use crate::logic::orders::MAX_AUTHOR_BYTES;
 
 /// An order, and the instance that receives it.
 #[derive(Debug, Subcommand)]
@@ -70,7 +70,10 @@ pub(super) struct OrderArguments {
     /// Time after which the order expires, such as 1h [default: it holds until it is restored]
     #[arg(long = "for", value_name = "TIME")]
     length: Option<String>,
-    /// The reason, shown with the order
+    /// The operator's name, shown with the order [default: the name of the user]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// The reason, shown with the order [default: that of the order that this one repeats]
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -110,19 +113,29 @@ pub(super) fn order(action: OrderCommand, out: &mut impl Write) -> io::Result<u8
             (order_request("restore", what, common), instance)
         }
     };
-    send_order(admin, &request, output.format(), out)
+    send_order(&admin.client()?, &request, output.format(), out)
 }
 
 fn order_request(order: &str, target: String, common: OrderArguments) -> OrderRequestBody {
-    let OrderArguments { pool, length, note } = common;
+    let OrderArguments { pool, length, by, note } = common;
     OrderRequestBody {
         order: order.to_owned(),
         of: target,
         pool,
         length,
+        by: by.or_else(user_name),
         note,
         ..OrderRequestBody::default()
     }
+}
+
+/// The name of the user as the shell has it; with sudo, of the one who has called it.
+fn user_name() -> Option<String> {
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let mut names = names.filter_map(|name| std::env::var(name).ok());
+    names.find(|name| {
+        !name.is_empty() && name.len() <= MAX_AUTHOR_BYTES && !name.contains(char::is_control)
+    })
 }
 
 fn drain_request(
@@ -136,7 +149,7 @@ fn drain_request(
 }
 
 fn send_order(
-    admin: SocketAddr,
+    admin: &AdminClient,
     request: &OrderRequestBody,
     format: OutputFormat,
     out: &mut impl Write,
@@ -147,13 +160,13 @@ fn send_order(
     }
     let body = serde_json::to_string(request)?;
     let query = if format == OutputFormat::Json { "" } else { "?format=text" };
-    let response = admin_client::send(admin, "POST", &format!("{ORDERS_PATH}{query}"), &body);
+    let response = admin.send("POST", &format!("{ORDERS_PATH}{query}"), &body);
     // The instance answers 409 if too little capacity would be left, or if the order conflicts with
     // another.
     let is_capacity_refusal = response
         .as_ref()
-        .is_ok_and(|response| response.status == 409 && response.body.contains("left"));
-    let Some(response) = admin_client::success_or_report(admin, response) else {
+        .is_ok_and(|response| response.status == 409 && response.body.starts_with("pool "));
+    let Some(response) = admin.success_or_report(response) else {
         if is_capacity_refusal {
             eprintln!("gapless: `--force` overrides this");
         }

@@ -70,6 +70,9 @@ pub fn run(path: &Path, log: LogFormat) -> u8 {
             for address in &instance.addresses {
                 tracing::info!(%address, "listening");
             }
+            if let Some(address) = instance.status {
+                tracing::info!(%address, "status");
+            }
             if let Some(address) = instance.admin {
                 tracing::info!(%address, "admin");
             }

@@ -2,7 +2,6 @@
 //! suffices.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +14,9 @@ use crate::logic::model::topology::Topology;
 use crate::logic::steering::ZoneLoad;
 use crate::sim::whatif::{WhatIfInput, ZoneLoads, all_healthy, has_target_in_topology, whatif};
 
+use super::admin_client::AdminClientArguments;
 use super::check::OutputFormat;
-use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, admin_client, load_for_simulation};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE, load_for_simulation};
 
 /// The arguments of `gapless whatif`.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,9 +34,8 @@ pub struct WhatifArguments {
     /// Time of a request at an endpoint, in milliseconds, where capacity is in requests in flight
     #[arg(long, value_name = "MS", requires = "rate", default_value_t = 20.0)]
     stay_ms: f64,
-    /// Address of the instance's admin listener
-    #[arg(long, default_value = "127.0.0.1:9900", value_parser = super::parse_admin_address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminClientArguments,
 }
 
 fn parse_rate(given: &str) -> Result<f64, String> {
@@ -105,14 +104,15 @@ fn query_instance(
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let path = WhatIfQuery { lose: arguments.lose.clone(), format }.to_request_target();
-    match admin_client::get(arguments.admin, &path) {
+    let admin = arguments.admin.client()?;
+    match admin.get(&path) {
         // The instance answers 409 if some traffic could not be served.
         Ok(answer) if matches!(answer.status, 200 | 409) => {
             out.write_all(answer.body.as_bytes())?;
             Ok(if answer.status == 200 { EXIT_OK } else { EXIT_FAILED })
         }
         answer => {
-            let _ = admin_client::success_or_report(arguments.admin, answer);
+            let _ = admin.success_or_report(answer);
             Ok(EXIT_FAILED)
         }
     }

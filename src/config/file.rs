@@ -4,6 +4,7 @@
 //! The doc comments are the descriptions in the JSON Schema; their readers are operators.
 
 mod action;
+mod admin;
 mod balance;
 mod dns;
 mod health;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 use serde::de::Deserializer;
 
 pub(super) use self::action::{Fallback, HeaderChanges, Mirror, Redirect, Respond, Rewrite, Share};
+pub(super) use self::admin::{Admin, Status};
 pub(super) use self::balance::{Affinity, Balance, HashKey};
 pub(super) use self::dns::Dns;
 pub(super) use self::health::{Correlate, Evict, ProbeBudget, Recover};
@@ -60,6 +62,9 @@ pub(super) struct ConfigFile {
     pub(super) ledger: Option<LocatedTable<Ledger>>,
     /// The listener for operators: API, metrics and dashboard.
     pub(super) admin: Option<LocatedTable<Admin>>,
+    /// A read-only listener for Prometheus, kubelets and load balancers, which may be reached from
+    /// other machines. Default: none.
+    pub(super) status: Option<LocatedTable<Status>>,
     /// Limits on clients, and on the memory of this process.
     pub(super) limits: Option<LocatedTable<Limits>>,
     /// The budget for probes, over all pools.
@@ -95,14 +100,6 @@ pub(super) struct ConfigFile {
     /// requests.
     #[schemars(required)]
     pub(super) pool: Option<Located<Entries<LocatedTable<Pool>>>>,
-}
-
-/// The listener for operators: API, metrics and dashboard.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Admin {
-    /// `IP:PORT` on loopback, or `off`. Default: `127.0.0.1:9900`.
-    pub(super) address: Option<Located<String>>,
 }
 
 /// Limits on clients, and on the memory of this process.
@@ -155,10 +152,12 @@ pub(super) struct Headers {
     pub(super) via: Option<Located<String>>,
     /// How header fields with `_` in their names are handled, which some applications treat as `-`:
     /// `reject` the request, `drop` the field, or `allow` it. Default: `reject`.
+    #[schemars(extend("enum" = ["reject", "drop", "allow"]))]
     pub(super) underscores: Option<Located<String>>,
     /// Header fields with the client address for endpoints: `x-forwarded`, `forwarded` (RFC 7239),
     /// `both` or `off`. Values from the client are replaced, unless it is one of `trusted_proxies`.
     /// Default: `x-forwarded`.
+    #[schemars(extend("enum" = ["x-forwarded", "forwarded", "both", "off"]))]
     pub(super) forwarded: Option<Located<String>>,
     /// Header fields about the client that endpoints receive from any peer, such as
     /// `x-forwarded-port`. The others of their family (`x-forwarded-*`, `x-real-ip`,
@@ -202,10 +201,12 @@ pub(super) struct Pool {
     pub(super) tls: Option<Located<Switch<Tls>>>,
     /// The protocol to endpoints: `http1`; `http2` (in cleartext with prior knowledge); or `auto`
     /// (over TLS as the endpoint chooses, in cleartext HTTP/1.1). Default: `http1`.
+    #[schemars(extend("enum" = ["http1", "http2", "auto"]))]
     pub(super) protocol: Option<Located<String>>,
     /// Begin each connection with the client's address, in version `v1` or `v2` of the PROXY
     /// protocol; a connection then serves one client connection only. Probes of the same address
     /// begin with a header without a client (`UNKNOWN` or `LOCAL`). Default: no header.
+    #[schemars(extend("enum" = ["v1", "v2"]))]
     pub(super) proxy_protocol: Option<Located<String>>,
     /// How traffic is steered: a policy, or a table with further keys. Default: `nearest`.
     pub(super) steer: Option<Located<TextOrTable<Steer>>>,
@@ -302,6 +303,7 @@ pub(super) struct Zone {
     pub(super) weight: Option<Located<WholeNumber>>,
     /// `active`: the zone serves together with all other active zones, before the rest. `standby`:
     /// it serves after all others. Default: by the policy.
+    #[schemars(extend("enum" = ["active", "standby"]))]
     pub(super) role: Option<Located<String>>,
     /// Number of its endpoints that must be able to serve before the zone gets traffic, unless no
     /// other zone can serve. Default: 0.
@@ -339,10 +341,6 @@ pub(super) struct EndpointTable {
     pub(super) weight: Option<Located<WholeNumber>>,
     /// The endpoint gets no requests. Default: false.
     pub(super) drain: Option<Located<bool>>,
-}
-
-impl TableShape for Admin {
-    const EXPECTED: &str = "a table such as { address = \"127.0.0.1:9900\" }";
 }
 
 impl TableShape for Limits {}

@@ -1,5 +1,6 @@
 //! The checked configuration: a value with a default is never optional.
 
+mod admin;
 mod otlp;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::logic::model::topology::{PoolSpec, Topology};
 use crate::logic::overload::descriptor_pool::DescriptorDemand;
 use crate::logic::routing::{PathNormalisation, RouteSpec};
 
+pub use self::admin::{AdminConfig, AdminToken, StatusConfig};
 pub use self::otlp::{OtlpConfig, TraceSampling};
 
 /// A configuration that has passed every check.
@@ -33,6 +35,7 @@ pub struct Config {
     /// Retention of incidents in the ledger.
     pub ledger: LedgerRetention,
     pub admin: AdminConfig,
+    pub status: StatusConfig,
     pub limits: ServerLimits,
     /// The steps of a stop, with their times.
     pub shutdown: ShutdownConfig,
@@ -71,17 +74,20 @@ impl Config {
     /// endpoints.
     pub fn descriptor_needs(&self) -> DescriptorDemand {
         let pools = self.topology.pools.iter().map(|pool| &**pool);
-        descriptor_needs(self.workers, self.listeners.len(), pools, &self.dns.entries)
+        DescriptorDemand {
+            workers: self.workers,
+            listeners: self.listeners.len(),
+            max_concurrent_probes: max_concurrent_probes(pools, &self.dns.entries),
+            has_status: self.status.address.is_some(),
+        }
     }
 }
 
-/// See [`Config::descriptor_needs`].
-pub(super) fn descriptor_needs<'p>(
-    workers: usize,
-    listeners: usize,
+/// Probes and DNS lookups that can run at once.
+pub(super) fn max_concurrent_probes<'p>(
     pools: impl Iterator<Item = &'p PoolSpec>,
     dns_entries: &[DiscoveryEntry],
-) -> DescriptorDemand {
+) -> usize {
     // A name that is not resolved yet counts as a few endpoints.
     let pending = |pool: &PoolSpec| dns_entries.iter().filter(|one| one.pool == pool.name).count();
     let endpoints = |pool: &PoolSpec| {
@@ -91,7 +97,7 @@ pub(super) fn descriptor_needs<'p>(
     let probes: usize = pools.map(|pool| endpoints(pool) * pool.probes.len()).sum();
     // Each name is queried for addresses of both families.
     let lookups = (2 * dns_entries.len()).min(MAX_LOOKUPS_IN_FLIGHT);
-    DescriptorDemand { workers, listeners, max_concurrent_probes: probes + lookups }
+    probes + lookups
 }
 
 /// Names that resolve to endpoints, and how they are resolved.
@@ -135,12 +141,6 @@ pub struct ProxyProtocolSpec {
     pub from: Arc<[Network]>,
     /// Bound of the part of a version 2 header that holds addresses and TLVs, in bytes.
     pub max_bytes: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminConfig {
-    /// Loopback only; port 0 stands for any free port; `None` switches the listener off.
-    pub address: Option<SocketAddr>,
 }
 
 /// Retention of incidents in the ledger.

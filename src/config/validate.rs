@@ -2,6 +2,7 @@
 //! run reports every error.
 
 mod access_log;
+mod admin;
 mod balance;
 mod dns;
 mod endpoint_target;
@@ -33,6 +34,7 @@ use super::model::{self, Config};
 use super::suggest;
 use crate::logic::model::id::Locality;
 use crate::logic::model::topology::{PoolSpec, Topology};
+use crate::logic::overload::descriptor_pool::DescriptorDemand;
 use crate::logic::routing::RouteSpec;
 use crate::logic::steering::SteeringVariant;
 
@@ -46,12 +48,14 @@ pub(super) fn validate(
     base_dir: &Path,
     diagnostics: &mut Diagnostics,
 ) -> Option<Config> {
-    let mut validator = Validator { diagnostics, unread, base_dir, dns_entries: Vec::new() };
+    let (dns_entries, own_listeners) = (Vec::new(), Vec::new());
+    let mut validator = Validator { diagnostics, unread, base_dir, dns_entries, own_listeners };
     let workers = validator.workers(&file.workers);
     let state_dir = validator.state_dir(file.state_dir);
     let ledger = validator.ledger(file.ledger);
     let listeners = validator.listeners(&file.listen.unwrap_or_default());
     let admin = validator.admin(&file.admin, &listeners);
+    let status = validator.status(file.status, &admin, &listeners);
     let connections = file.limits.as_ref().and_then(|limits| limits.value.connections.clone());
     let limits = validator.limits(file.limits);
     let shutdown = validator.shutdown(file.shutdown);
@@ -63,6 +67,9 @@ pub(super) fn validate(
     let trusted_proxies = validator.trusted_proxies(&file.trusted_proxies.unwrap_or_default());
     let probes_per_second = validator.probes_per_second(file.probes);
 
+    let clients = listeners.iter().map(|(listener, _)| (listener.address, "a listener"));
+    let operators = admin.0.address.map(|address| (address, "the admin listener"));
+    validator.own_listeners = clients.chain(operators).collect();
     let mut pools = validator.pools(file.pool);
     validator.evacuate(&file.evacuate.unwrap_or_default(), &mut pools);
     let dns = validator.dns(file.dns);
@@ -74,7 +81,12 @@ pub(super) fn validate(
     validator.warn_shared_cookies(&pools, &routes);
     let practice = validator.scheduled_drills(file.practice.unwrap_or_default(), &pools);
     let specs = pools.specs.iter().map(|(_, pool)| pool);
-    let needs = model::descriptor_needs(workers, listeners.len(), specs, &dns.entries);
+    let needs = DescriptorDemand {
+        workers,
+        listeners: listeners.len(),
+        max_concurrent_probes: model::max_concurrent_probes(specs, &dns.entries),
+        has_status: status.address.is_some(),
+    };
     validator.descriptors(&needs, limits.connections, connections.map(|given| given.span));
 
     if validator.diagnostics.has_errors() {
@@ -86,7 +98,8 @@ pub(super) fn validate(
         workers,
         state_dir,
         ledger,
-        admin,
+        admin: admin.0,
+        status,
         limits,
         shutdown,
         headers,

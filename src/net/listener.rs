@@ -19,6 +19,8 @@ const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 pub enum ListenerRole {
     Clients,
     Operator,
+    /// Programs that read metrics and health.
+    Status,
 }
 
 /// A listening socket that another process has opened.

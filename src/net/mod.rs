@@ -12,7 +12,7 @@ pub mod listener;
 pub mod post_client;
 pub mod prober;
 pub mod state_files;
-mod tls_client;
+pub mod tls_client;
 pub mod trailers;
 pub mod upstream;
 pub mod websocket;

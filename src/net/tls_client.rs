@@ -75,17 +75,39 @@ async fn system_roots() -> Result<Arc<RootCertStore>, Error> {
         return Ok(Arc::clone(roots));
     }
     // There may be hundreds of files: do not block the runtime.
-    let read = tokio::task::spawn_blocking(|| {
-        let loaded = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(loaded.certs);
-        if roots.is_empty() {
-            tracing::warn!(errors = ?loaded.errors, "no system root certificates found");
-        }
-        Arc::new(roots)
-    });
+    let read = tokio::task::spawn_blocking(load_system_roots);
     let roots = read.await.map_err(|error| Error::General(error.to_string()))?;
     Ok(Arc::clone(SYSTEM_ROOTS.get_or_init(|| roots)))
+}
+
+fn load_system_roots() -> Arc<RootCertStore> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(loaded.certs);
+    if roots.is_empty() {
+        tracing::warn!(errors = ?loaded.errors, "no system root certificates found");
+    }
+    Arc::new(roots)
+}
+
+/// The rustls configuration of a command that waits for its response. `ca` holds the trusted
+/// issuers in PEM; `None` stands for those of the system.
+///
+/// # Errors
+/// If `ca` has no certificate.
+pub fn blocking_config(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, Error> {
+    let roots = ca.map_or_else(load_system_roots, |pem| Arc::new(parse_roots(pem)));
+    if ca.is_some() && roots.is_empty() {
+        return Err(Error::General("the file of CA certificates has none".to_owned()));
+    }
+    let tls = UpstreamTls {
+        server_name: None,
+        roots: None,
+        client_certificate: None,
+        is_verification_enabled: true,
+        alpn: vec![b"http/1.1".to_vec()],
+    };
+    build_config(&tls, roots).map(Arc::new)
 }
 
 /// The failure reason for a TLS error; `None` for an error of another kind.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::logic::director::{
     Director, DirectorDriver, EndpointHealthExport, HealthExport, Input, OutlierExport, Output,
-    PoolHealthExport, ZoneHealthExport, ZoneVerdict,
+    PoolHealthExport, ZoneHealthExport, ZoneStatus, ZoneVerdict,
 };
 use crate::logic::health::endpoint_health::Health;
 use crate::logic::health::recovery::{FlapHistory, Ramp};
@@ -18,7 +18,8 @@ use crate::logic::model::outcome::{Failure, FailureReason};
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::model::topology::{PoolSpec, Topology, ZoneSpec};
 use crate::logic::orders::OperatorOrder;
-use crate::logic::steering::{CapacityLimits, LatencyOrder, PoolDemand, ZoneLoad};
+use crate::logic::overload::pool_loss::{LossProblem, PoolLoss, ZoneLoss};
+use crate::logic::steering::{LatencyOrder, ZoneLoad};
 
 /// Whether any pool has a matching endpoint.
 pub fn has_target_in_topology(what: &TopologySelector, topology: &Topology) -> bool {
@@ -55,6 +56,8 @@ pub struct PoolOutlook {
     pub before: PoolTraffic,
     /// After the loss.
     pub after: PoolTraffic,
+    /// Why the pool does not carry its load after the loss.
+    pub problems: Vec<LossProblem>,
 }
 
 /// The distribution of a pool's traffic.
@@ -75,19 +78,8 @@ pub struct ZoneTraffic {
     /// Endpoints that can serve.
     pub serving_count: u32,
     pub endpoint_count: u32,
-    /// The declared capacity of the serving endpoints, in requests per second.
+    /// The stated capacity of the serving endpoints, in requests per second.
     pub capacity_rps: Option<f64>,
-}
-
-/// A load beyond a declared capacity.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CapacityOverload {
-    /// The zone or region.
-    pub subject: String,
-    /// The expected load, in requests per second.
-    pub rate_rps: f64,
-    /// The declared capacity, in requests per second.
-    pub capacity_rps: f64,
 }
 
 impl PoolTraffic {
@@ -98,35 +90,14 @@ impl PoolTraffic {
 }
 
 impl PoolOutlook {
-    /// The zones and regions whose load would exceed their capacity.
-    pub fn overloads(&self) -> Vec<CapacityOverload> {
-        let rate_rps = self.rate_rps.unwrap_or(0.0);
-        let of = |what: String, share: f64, capacity_rps: Option<f64>| {
-            let capacity_rps = capacity_rps?;
-            // Rates are measured, so that a small excess is none.
-            let is_over = share * rate_rps > capacity_rps * 1.001;
-            is_over.then_some(CapacityOverload {
-                subject: what,
-                rate_rps: share * rate_rps,
-                capacity_rps,
-            })
-        };
-        let zones = self.after.zones.iter();
-        let zones = zones.map(|zone| of(zone.place.to_string(), zone.share, zone.capacity_rps));
-        let regions = self.pool.steer.region_capacities.iter().map(|(name, capacity)| {
-            let inside = || self.after.zones.iter().filter(|zone| zone.place.region == *name);
-            let serving: u32 = inside().map(|zone| zone.serving_count).sum();
-            let all: u32 = inside().map(|zone| zone.endpoint_count).sum();
-            let part = f64::from(serving) / f64::from(all.max(1));
-            let capacity_rps = capacity.rate_rps.map(|rate| f64::from(rate) * part);
-            of(name.to_string(), inside().map(|zone| zone.share).sum(), capacity_rps)
-        });
-        zones.chain(regions).flatten().collect()
+    /// The zones and regions whose load would exceed their stated capacity.
+    pub fn overloaded(&self) -> impl Iterator<Item = &str> {
+        self.problems.iter().filter_map(LossProblem::overloaded)
     }
 
-    /// Whether the pool still serves all of its load, without panic and without overload.
+    /// Whether the pool still carries its load.
     pub fn can_carry_load(&self) -> bool {
-        self.after.has_serving_endpoint() && !self.after.is_panic && self.overloads().is_empty()
+        self.problems.is_empty()
     }
 }
 
@@ -179,13 +150,15 @@ pub fn whatif(input: &WhatIfInput<'_>, now: Instant) -> Vec<PoolOutlook> {
             }
         }
     }
-    let before = steady_traffic(input, steady, now);
-    let after = steady_traffic(input, lost, now);
-    let pools = input.topology.pools.iter().zip(before.into_iter().zip(after));
-    let pool_outlook = |(pool, (before, after)): (&Arc<PoolSpec>, (PoolTraffic, PoolTraffic))| {
-        let pool_loads = input.zone_loads.iter().filter(|(name, ..)| *name == pool.name);
-        let demand = PoolDemand::sum(pool_loads.map(|(.., flow)| flow));
-        PoolOutlook { pool: Arc::clone(pool), rate_rps: demand.rate_rps(), before, after }
+    let (before, after) = (steady_state(input, steady, now), steady_state(input, lost, now));
+    // Orders are judged by the same function, of the director in production.
+    let losses = before.pool_losses(input.lost_targets);
+    let traffic = pool_traffic(&before, &losses, |zone| zone.weight_before, now);
+    let traffic_after = pool_traffic(&after, &losses, |zone| zone.weight, now);
+    let pools = losses.iter().zip(traffic.into_iter().zip(traffic_after));
+    let pool_outlook = |(loss, (before, after)): (&PoolLoss, (PoolTraffic, PoolTraffic))| {
+        let (pool, rate_rps) = (Arc::clone(&loss.spec), loss.demand.rate_rps());
+        PoolOutlook { pool, rate_rps, before, after, problems: loss.problems() }
     };
     pools.map(pool_outlook).collect()
 }
@@ -208,7 +181,8 @@ impl DirectorDriver for Forecast {
     fn apply_output(&mut self, _: Output) {}
 }
 
-fn steady_traffic(input: &WhatIfInput<'_>, health: HealthExport, now: Instant) -> Vec<PoolTraffic> {
+/// A director that has published its view of this health.
+fn steady_state(input: &WhatIfInput<'_>, health: HealthExport, now: Instant) -> Director {
     let mut director = Director::new(now, 1);
     let topology = input.topology.clone();
     director.handle(Input::LoadOrders(input.orders.clone()), now);
@@ -217,48 +191,30 @@ fn steady_traffic(input: &WhatIfInput<'_>, health: HealthExport, now: Instant) -
     director.seed_estimates(&input.zone_loads, &input.latency_orders);
     let mut driver = Forecast { director, now };
     driver.drain_outputs();
-    let director = driver.director;
+    driver.director
+}
+
+/// The traffic of every pool; `serving_weight` selects the weight that serves then.
+fn pool_traffic(
+    director: &Director,
+    losses: &[PoolLoss],
+    serving_weight: fn(&ZoneLoss) -> u64,
+    now: Instant,
+) -> Vec<PoolTraffic> {
     let pools = director.pools();
     let zones = director.zones(now);
-    let state = |(spec, panic): (&Arc<PoolSpec>, bool)| PoolTraffic {
-        is_panic: panic,
-        zones: zones
-            .iter()
-            .filter(|zone| zone.pool == spec.name)
-            .zip(&spec.zones)
-            .map(|(zone, declared)| {
-                let serving = zone.counts.up + zone.counts.suspect;
-                let rates =
-                    ZoneRates { per_endpoint: spec.steer.endpoint_capacity, declared, serving };
-                ZoneTraffic {
-                    place: zone.place.clone(),
-                    share: zone.share,
-                    serving_count: serving,
-                    endpoint_count: zone.counts.all,
-                    capacity_rps: rates.capacity_rps(),
-                }
-            })
-            .collect(),
+    let traffic = |(loss, is_panic): (&PoolLoss, bool)| {
+        let of_pool = zones.iter().filter(|zone| zone.pool == loss.spec.name);
+        let of_zone = |(index, (zone, weights)): (usize, (&ZoneStatus, &ZoneLoss))| ZoneTraffic {
+            place: zone.place.clone(),
+            share: zone.share,
+            serving_count: zone.counts.up + zone.counts.suspect,
+            endpoint_count: zone.counts.all,
+            capacity_rps: loss.zone_capacity(index, serving_weight(weights)).rate_rps,
+        };
+        PoolTraffic { is_panic, zones: of_pool.zip(&loss.zones).enumerate().map(of_zone).collect() }
     };
-    input.topology.pools.iter().zip(pools.iter().map(|pool| pool.is_in_panic)).map(state).collect()
-}
-
-/// The declared capacity of a zone.
-struct ZoneRates<'z> {
-    per_endpoint: CapacityLimits,
-    declared: &'z ZoneSpec,
-    serving: u32,
-}
-
-impl ZoneRates<'_> {
-    fn capacity_rps(&self) -> Option<f64> {
-        let part = f64::from(self.serving) / self.declared.endpoints.len().max(1) as f64;
-        let zone = self.declared.settings.capacity.rate_rps.map(|rate| f64::from(rate) * part);
-        let weight: u32 = self.declared.endpoints.iter().map(|one| one.weight).sum();
-        let each =
-            self.per_endpoint.rate_rps.map(|rate| f64::from(rate) * f64::from(weight) * part);
-        [zone, each].into_iter().flatten().min_by(f64::total_cmp)
-    }
+    losses.iter().zip(pools.iter().map(|pool| pool.is_in_panic)).map(traffic).collect()
 }
 
 #[cfg(test)]
@@ -331,8 +287,7 @@ mod tests {
         let outlook = lose_from_healthy(&topology, 500.0, &["a/1"]);
         assert_eq!(percent_shares(&outlook.before), [40.0, 40.0, 20.0]);
         assert_eq!(percent_shares(&outlook.after), [0.0, 50.0, 50.0]);
-        let over: Vec<String> = outlook.overloads().into_iter().map(|over| over.subject).collect();
-        assert_eq!(over, ["a/2", "b/1"]);
+        assert_eq!(outlook.overloaded().collect::<Vec<_>>(), ["a/2", "b/1"]);
         assert!(!outlook.can_carry_load());
         assert!(lose_from_healthy(&topology, 390.0, &["a/1"]).can_carry_load());
     }

@@ -190,6 +190,28 @@ fn run_on_address_of_running_instance_exits_with_1() {
 }
 
 #[test]
+fn strict_check_fails_on_warnings() {
+    let unused = "[pool.unused]\nprobe = { tcp = true }\n\
+                  [[pool.unused.zone]]\nname = \"here/a\"\nendpoints = [\"127.0.0.1:2\"]\n";
+    let valid = ConfigBuilder::new().zone("here/a", &[([127, 0, 0, 1], 1).into()]).text();
+    let (_directory, clean) = write_temp_file(&valid);
+    let (_other, warned) = write_temp_file(&format!("{valid}{unused}"));
+    assert_eq!(exit_code(&run_gapless(&["check", "--strict", &clean])), 0);
+    assert_eq!(exit_code(&run_gapless(&["check", &warned])), 0);
+    let output = run_gapless(&["check", "--strict", &warned]);
+    let text = stdout(&output);
+    assert_eq!(exit_code(&output), 64, "{text}");
+    assert!(text.contains("no route leads to the pool `unused`"), "{text}");
+    assert!(text.trim_end().ends_with("1 warning, with --strict"), "{text}");
+    let output = run_gapless(&["check", "--strict", &warned, "--format", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&report["ok"], report["warnings"].as_array().map(Vec::len)),
+        (&false.into(), Some(1))
+    );
+}
+
+#[test]
 fn schema_command_prints_json() {
     let output = run_gapless(&["schema"]);
     assert_eq!(exit_code(&output), 0);

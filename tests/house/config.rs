@@ -321,12 +321,12 @@ fn check_of_valid_file_prints_counts() {
     let path = example_path("two-zones.toml");
     let file = path.display();
     let mut out = Vec::new();
-    assert_eq!(check(&path, OutputFormat::Text { color: false }, &mut out).unwrap(), 0);
+    assert_eq!(check(&path, false, OutputFormat::Text { color: false }, &mut out).unwrap(), 0);
     let expected = format!("{file}: ok, 1 listener, 1 route, 1 pool, 4 endpoints in 2 zones\n");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 
     let mut out = Vec::new();
-    assert_eq!(check(&path, OutputFormat::Json, &mut out).unwrap(), 0);
+    assert_eq!(check(&path, false, OutputFormat::Json, &mut out).unwrap(), 0);
     let expected = json!({
         "file": file.to_string(), "ok": true, "listeners": 1, "routes": 1, "pools": 1,
         "endpoints": 4, "zones": 2, "names": [], "warnings": [],
@@ -340,7 +340,7 @@ fn check_of_invalid_file_prints_errors_and_returns_64() {
     let path = dir.path().join("bad.toml");
     std::fs::write(&path, example_text("minimal.toml").replace("endpoints", "endpoint")).unwrap();
     let mut out = Vec::new();
-    assert_eq!(check(&path, OutputFormat::Json, &mut out).unwrap(), 64);
+    assert_eq!(check(&path, false, OutputFormat::Json, &mut out).unwrap(), 64);
     let expected = json!({
         "file": path, "ok": false, "warnings": [], "omitted": 0,
         "errors": [{
@@ -351,7 +351,7 @@ fn check_of_invalid_file_prints_errors_and_returns_64() {
     assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
 
     let mut out = Vec::new();
-    assert_eq!(check(&path, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
+    assert_eq!(check(&path, false, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
     let text = String::from_utf8(out).unwrap();
     assert!(text.ends_with("bad.toml: 1 error\n"), "{text}");
 }
@@ -363,7 +363,7 @@ fn unreadable_file_is_a_load_error() {
     assert!(matches!(config::load(&missing), Err(LoadError::Unreadable { .. })));
     assert!(matches!(config::load(dir.path()), Err(LoadError::Unreadable { .. })));
     let mut out = Vec::new();
-    assert_eq!(check(&missing, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
+    assert_eq!(check(&missing, false, OutputFormat::Text { color: false }, &mut out).unwrap(), 64);
     assert!(String::from_utf8(out).unwrap().starts_with("error: cannot read"));
 
     let huge = dir.path().join("huge.toml");

@@ -239,10 +239,14 @@ fn reasons_page() -> ReferencePage {
 fn api_page() -> ReferencePage {
     let mut text = format!("# Admin API\n\n{NOTICE}\n");
     text.push_str(
-        "The admin listener is on loopback. A read is a GET or HEAD. A write needs an address ",
+        "A read is a GET or HEAD. Each request has one `Host`, which is an address or \
+         `localhost`. With\n`admin.token_file` it may be any name, and the request carries \
+         `Authorization: Bearer TOKEN`. A\nwrite has no foreign `Origin`, and \
+         `content-type: application/json`.\n\n",
     );
     text.push_str(
-        "or\n`localhost` as Host, no foreign Origin, and `content-type: application/json`.\n\n",
+        "The status listener serves `/healthz`, `/readyz`, `/metrics` and `/api/v1/status` to any \
+         host, for\nreads only.\n\n",
     );
     text.push_str("| methods | path | query | response |\n|---|---|---|---|\n");
     for route in ADMIN_ROUTES {

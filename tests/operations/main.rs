@@ -6,6 +6,7 @@ mod support;
 mod explain;
 mod ledger;
 mod observe;
+mod operator_listeners;
 mod orders;
 mod shutdown;
 mod stored_formats;

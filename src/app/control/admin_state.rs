@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::dataplane::shared::InstanceShared;
+use crate::app::ops::admin::access::AdminAccess;
 use crate::app::ops::api::{ConfigJson, ProcessJson, WallClock};
 use crate::app::ops::drill::DrillRegistry;
 use crate::app::ops::ledger::LedgerHandle;
@@ -35,7 +36,9 @@ pub struct AdminState {
     pub phase: Cell<LifecyclePhase>,
     /// Cancelled once another process serves the admin listener.
     pub handed_over: CancellationToken,
-    /// Open connections to the admin listener.
+    /// TLS and token of the admin listener.
+    pub admin_access: RefCell<AdminAccess>,
+    /// Open connections to the admin listener and the status listener.
     pub admin_connections: TaskTracker,
     pub lag: ControlLag,
     pub ledger: LedgerHandle,

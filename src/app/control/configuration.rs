@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::app::dataplane::http_policy::HttpPolicy;
+use crate::app::ops::admin::access::AdminAccess;
 use crate::app::ops::api::RefusedJson;
 use crate::app::ops::event_log;
 use crate::app::ops::ledger::LedgerConfig;
@@ -52,14 +53,16 @@ impl ControlLoop {
     /// Applies what was loaded, or keeps the reason for the refusal and changes nothing else.
     pub(super) fn on_reload(&mut self, attempt: ReloadAttempt) {
         let refused = match attempt.result {
-            Ok(PreparedConfig { loaded, listeners }) => match self.listeners.reconcile(listeners) {
-                Ok(()) => return self.apply_loaded(loaded),
-                Err(error) => RefusedJson {
-                    at: String::new(),
-                    report: error.to_string(),
-                    errors: serde_json::json!([{ "message": error.to_string() }]),
-                },
-            },
+            Ok(PreparedConfig { loaded, listeners, admin_access }) => {
+                match self.listeners.reconcile(listeners) {
+                    Ok(()) => return self.apply_loaded(loaded, admin_access),
+                    Err(error) => RefusedJson {
+                        at: String::new(),
+                        report: error.to_string(),
+                        errors: serde_json::json!([{ "message": error.to_string() }]),
+                    },
+                }
+            }
             Err(LoadError::Invalid(report)) => RefusedJson {
                 at: String::new(),
                 report: report.render(false),
@@ -78,16 +81,21 @@ impl ControlLoop {
         self.admin_state.config.borrow_mut().refused = Some(RefusedJson { at, ..refused });
     }
 
-    fn apply_loaded(&mut self, loaded: LoadedConfig) {
+    fn apply_loaded(&mut self, loaded: LoadedConfig, admin_access: AdminAccess) {
         self.end_fault_injection("a new configuration was loaded");
-        let restart = keys_needing_restart(&self.running_config, &loaded.config);
+        let running = &self.running_config;
+        let restart = keys_needing_restart(running, &loaded.config);
         // Keys that need a restart keep their running value, so the next reload compares with it.
-        let (workers, admin, state_dir) = (
-            self.running_config.workers,
-            self.running_config.admin.clone(),
-            self.running_config.state_dir.clone(),
-        );
-        self.apply_config(Config { workers, admin, state_dir, ..loaded.config });
+        // TLS and token fit the address that they were validated with.
+        let admin = if running.admin.address == loaded.config.admin.address {
+            self.admin_state.admin_access.replace(admin_access);
+            loaded.config.admin.clone()
+        } else {
+            running.admin.clone()
+        };
+        let (workers, status, state_dir) =
+            (running.workers, running.status, running.state_dir.clone());
+        self.apply_config(Config { workers, admin, status, state_dir, ..loaded.config });
         self.run_turn();
         event_log::record_reload(true);
         self.notifier.notify_reloaded(true);
@@ -107,7 +115,8 @@ impl ControlLoop {
 fn keys_needing_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     let differing = [
         ("workers", running.workers != new.workers),
-        ("admin.address", running.admin != new.admin),
+        ("admin.address", running.admin.address != new.admin.address),
+        ("status.address", running.status != new.status),
         ("state_dir", running.state_dir != new.state_dir),
     ];
     differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -34,6 +34,7 @@ use crate::logic::discovery::CachedLookup;
 use crate::net::prober::{ProbeConnectionCache, Prober};
 
 use super::dataplane::shared::{InstanceShared, WorkerReport};
+use super::ops::admin::access::AdminAccess;
 use super::ops::api::{ConfigJson, ProcessJson, WallClock};
 use super::ops::event_log;
 use super::ops::ledger::{LedgerConfig, LedgerHandle};
@@ -88,6 +89,8 @@ pub struct StartupState {
     pub notifier: Notifier,
     pub ledger: LedgerHandle,
     pub order_store: OrderStore,
+    /// TLS and token of the admin listener.
+    pub admin_access: AdminAccess,
     /// The predecessor's orders. They replace those in the state directory.
     pub inherited_orders: Option<Vec<StoredOrder>>,
 }
@@ -164,6 +167,7 @@ impl ControlLoop {
             )),
             phase: Cell::new(LifecyclePhase::Serving),
             handed_over: CancellationToken::new(),
+            admin_access: RefCell::new(startup_state.admin_access),
             admin_connections: TaskTracker::new(),
             lag: ControlLag::default(),
             ledger: startup_state.ledger,

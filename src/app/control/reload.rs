@@ -14,6 +14,7 @@ use crate::config::{self, LoadError, LoadedConfig, ReferencedFile};
 
 use crate::app::dataplane::listener_config;
 use crate::app::dataplane::listener_config::ListenerConfig;
+use crate::app::ops::admin::access::AdminAccess;
 
 /// Time without a change before a file is read: editors and config-map swaps write in steps, and a
 /// half-written file may be valid.
@@ -37,6 +38,8 @@ pub struct ReloadAttempt {
 pub struct PreparedConfig {
     pub loaded: LoadedConfig,
     pub listeners: Vec<ListenerConfig>,
+    /// TLS and token of the admin listener.
+    pub admin_access: AdminAccess,
 }
 
 /// A configuration file, and its contents as they are running.
@@ -132,8 +135,12 @@ async fn load_config(path: PathBuf, bytes: Option<Vec<u8>>) -> LoadResult {
             Err(LoadError::Unreadable { .. }) => None,
         };
         let prepared = loaded.and_then(|loaded| {
-            match listener_config::prepare_listeners(&loaded.config.listeners) {
-                Ok(listeners) => Ok(PreparedConfig { loaded, listeners }),
+            let prepared = listener_config::prepare_listeners(&loaded.config.listeners)
+                .and_then(|ready| Ok((ready, AdminAccess::prepare(&loaded.config.admin)?)));
+            match prepared {
+                Ok((listeners, admin_access)) => {
+                    Ok(PreparedConfig { loaded, listeners, admin_access })
+                }
                 Err(error) => {
                     Err(LoadError::Unreadable { path: at, error: io::Error::other(error) })
                 }

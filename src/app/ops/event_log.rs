@@ -77,7 +77,8 @@ pub fn record_event(event: &Event) {
 
 fn log_order(order: &OperatorOrder, change: OrderChange) {
     families::ORDER_CHANGES.with(&[order.action.as_str(), change.as_str()]).increment(1);
-    let (id, by, change) = (order.id, order.source.as_str(), change.as_str());
+    let by = order.author.as_deref().unwrap_or(order.source.as_str());
+    let (id, change) = (order.id, change.as_str());
     let note = order.note.as_deref().unwrap_or_default();
     match order.action {
         OrderAction::Drain { fade_duration: over, deadline } => {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::config::model::Config;
-use crate::net::listener::InheritedListeners;
+use crate::net::listener::{InheritedListeners, ListenerRole};
 
 use super::listeners::{BindError, Listeners};
 use super::memory_monitor;
@@ -32,6 +32,8 @@ use crate::app::dataplane::listener_config;
 use crate::app::dataplane::shared::InstanceShared;
 use crate::app::dataplane::worker;
 use crate::app::ops::admin;
+use crate::app::ops::admin::OperatorListener;
+use crate::app::ops::admin::access::AdminAccess;
 use crate::app::ops::ledger;
 use crate::app::ops::ledger::LedgerHandle;
 
@@ -106,6 +108,8 @@ pub struct Instance {
     pub addresses: Vec<SocketAddr>,
     /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
+    /// Address of the status listener.
+    pub status: Option<SocketAddr>,
     commands: mpsc::Sender<ProcessCommand>,
     control: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
@@ -136,6 +140,7 @@ fn startup_state(
         notifier,
         ledger,
         order_store: OrderStore::start(config.state_dir.clone())?,
+        admin_access: AdminAccess::prepare(&config.admin).map_err(StartError::Tls)?,
         inherited_orders: predecessor.map(|one| std::mem::take(&mut one.orders)),
     })
 }
@@ -161,8 +166,12 @@ impl Instance {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..config.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let mut listeners = Listeners::new(senders, sockets);
-        let (addresses, admin) = open_listeners(&mut listeners, &config)?;
-        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (addresses, operator) = open_listeners(&mut listeners, &config)?;
+        let bound_address = |listener: &Option<TcpListener>| {
+            listener.as_ref().map(TcpListener::local_addr).transpose()
+        };
+        let admin = bound_address(&operator.admin)?;
+        let status = bound_address(&operator.status)?;
         let (command_sender, commands) = mpsc::channel(4);
         let (attempt_sender, attempts) = mpsc::channel(1);
         let (reload_sender, reload_requests) = mpsc::channel(1);
@@ -172,7 +181,7 @@ impl Instance {
         let thread = ControlThread {
             inputs: ControlInputs { reports, commands, reloads: attempts },
             startup_state,
-            admin,
+            operator,
             file: file.map(|file| (file, reload_requests, attempt_sender)),
             signals: signals.then(|| SignalHandler {
                 commands: command_sender.clone(),
@@ -184,7 +193,8 @@ impl Instance {
         let (control, milestones) = thread.spawn(Arc::clone(&shared), config, listeners)?;
         let mut instance = Self {
             addresses,
-            admin: admin_address,
+            admin,
+            status,
             commands: command_sender,
             control: Some(control),
             workers: Vec::new(),
@@ -245,26 +255,50 @@ impl Drop for Instance {
     }
 }
 
-/// Opens the configured listeners. Returns the client listeners' addresses, and the admin listener.
+/// The listeners that the control thread serves.
+struct OperatorListeners {
+    admin: Option<TcpListener>,
+    status: Option<TcpListener>,
+}
+
+/// Opens the configured listeners. Returns the addresses of those for clients, and the others.
 fn open_listeners(
     listeners: &mut Listeners,
     config: &Config,
-) -> Result<(Vec<SocketAddr>, Option<TcpListener>), StartError> {
-    let admin = config.admin.address.map(|address| listeners.open_admin(address)).transpose()?;
+) -> Result<(Vec<SocketAddr>, OperatorListeners), StartError> {
+    let mut open = |address: Option<SocketAddr>, role| {
+        address.map(|address| listeners.open_operator(address, role)).transpose()
+    };
+    let admin = open(config.admin.address, ListenerRole::Operator)?;
+    let status = open(config.status.address, ListenerRole::Status)?;
     let configs = listener_config::prepare_listeners(&config.listeners).map_err(StartError::Tls)?;
     let configs: Vec<_> = configs.into_iter().map(Arc::new).collect();
     let addresses = listeners.open_missing(&configs)?;
     for socket in listeners.unused_sockets() {
         tracing::warn!("an inherited socket is not used: no listener is configured on {socket}");
     }
-    Ok((addresses, admin))
+    Ok((addresses, OperatorListeners { admin, status }))
+}
+
+impl OperatorListeners {
+    /// Starts to serve, in tasks of their own.
+    fn serve(self, admin_state: &Rc<AdminState>) {
+        let listeners =
+            [(self.admin, OperatorListener::Admin), (self.status, OperatorListener::Status)];
+        for (listener, kind) in listeners {
+            if let Some(listener) = listener {
+                let admin_state = Rc::clone(admin_state);
+                tokio::task::spawn_local(admin::serve(listener, kind, admin_state));
+            }
+        }
+    }
 }
 
 /// Everything that the control thread starts with.
 struct ControlThread {
     inputs: ControlInputs,
     startup_state: StartupState,
-    admin: Option<TcpListener>,
+    operator: OperatorListeners,
     file: Option<(WatchedConfigFile, mpsc::Receiver<()>, mpsc::Sender<ReloadAttempt>)>,
     signals: Option<SignalHandler>,
 }
@@ -275,7 +309,7 @@ struct StartupMilestones {
     published: Receiver<()>,
     /// See [`crate::logic::director::Director::is_ready_to_serve`].
     settled: Receiver<()>,
-    /// The admin listener may serve.
+    /// The admin listener and the status listener may serve.
     serve_admin: oneshot::Sender<()>,
 }
 
@@ -286,7 +320,7 @@ impl ControlThread {
         config: Config,
         listeners: Listeners,
     ) -> io::Result<(JoinHandle<()>, StartupMilestones)> {
-        let Self { inputs, startup_state, admin, file, signals } = self;
+        let Self { inputs, startup_state, operator, file, signals } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (publish, published) = std::sync::mpsc::channel();
         let (settle, settled) = std::sync::mpsc::channel();
@@ -304,13 +338,11 @@ impl ControlThread {
                 if is_successor {
                     tokio::task::spawn_local(notify_when_settled(Rc::clone(&admin_state), settle));
                 }
-                if let Some(listener) = admin {
-                    tokio::task::spawn_local(async move {
-                        if may_serve_admin.await.is_ok() {
-                            admin::serve(listener, admin_state).await;
-                        }
-                    });
-                }
+                tokio::task::spawn_local(async move {
+                    if may_serve_admin.await.is_ok() {
+                        operator.serve(&admin_state);
+                    }
+                });
                 if let Some((file, reload_requests, attempts)) = file {
                     tokio::task::spawn_local(reload::watch_config_file(
                         file,

@@ -48,8 +48,8 @@ impl std::error::Error for BindError {}
 pub struct Listeners {
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     open: Vec<OpenListener>,
-    /// The admin listener, with its configured address.
-    admin: Option<(SocketAddr, ListeningSocket)>,
+    /// The admin listener and the status listener, with their configured addresses.
+    operator: Vec<(SocketAddr, ListenerRole, ListeningSocket)>,
     /// Sockets of a predecessor or the service manager that no listener uses yet.
     inherited_sockets: InheritedListeners,
 }
@@ -103,17 +103,20 @@ impl Listeners {
         workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
         inherited: InheritedListeners,
     ) -> Self {
-        Self { workers, open: Vec::new(), admin: None, inherited_sockets: inherited }
+        Self { workers, open: Vec::new(), operator: Vec::new(), inherited_sockets: inherited }
     }
 
-    /// Opens the admin listener.
+    /// Opens the admin listener or the status listener.
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub fn open_admin(&mut self, address: SocketAddr) -> Result<TcpListener, BindError> {
+    pub fn open_operator(
+        &mut self,
+        address: SocketAddr,
+        role: ListenerRole,
+    ) -> Result<TcpListener, BindError> {
         let failed = |error| BindError { address, error };
-        let inherited_socket =
-            self.inherited_sockets.take_for(address, ListenerRole::Operator).into_iter().next();
+        let inherited_socket = self.inherited_sockets.take_for(address, role).into_iter().next();
         let socket = match inherited_socket {
             Some(inherited_socket) => inherited_socket.into(),
             None => {
@@ -123,7 +126,7 @@ impl Listeners {
             }
         };
         let listener = socket.listener.try_clone().map_err(failed)?;
-        self.admin = Some((address, socket));
+        self.operator.push((address, role, socket));
         Ok(listener)
     }
 
@@ -225,8 +228,8 @@ impl Listeners {
                 .iter()
                 .map(|socket| socket.duplicate(listener.address, ListenerRole::Clients))
         });
-        let admin =
-            self.admin.iter().map(|(name, socket)| socket.duplicate(*name, ListenerRole::Operator));
+        let operator =
+            self.operator.iter().map(|(name, role, socket)| socket.duplicate(*name, *role));
         let inherited = self.inherited_sockets.iter().map(|inherited_socket| {
             let (name, role, label) = (
                 inherited_socket.configured_address,
@@ -240,7 +243,7 @@ impl Listeners {
                 label,
             })
         });
-        listeners.chain(admin).chain(inherited).collect()
+        listeners.chain(operator).chain(inherited).collect()
     }
 
     pub fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
@@ -264,7 +267,7 @@ impl Listeners {
     /// Drops control's handles; the workers hold the last ones.
     fn close_all(&mut self) {
         self.open.clear();
-        self.admin = None;
+        self.operator.clear();
         self.inherited_sockets = InheritedListeners::default();
     }
 
@@ -362,7 +365,7 @@ mod tests {
         let (sender, _receiver) = mpsc::unbounded_channel();
         let mut listeners = Listeners::new(vec![sender], inherited);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let admin = listeners.open_admin(any).expect("another port");
+        let admin = listeners.open_operator(any, ListenerRole::Operator).expect("another port");
         assert_ne!(
             admin.local_addr().expect("bound"),
             bound,

@@ -26,7 +26,8 @@ use crate::app::{Instance, InstanceOptions, ProcessOrigin};
 use crate::config::{self, LoadedConfig};
 use crate::sim::predict;
 
-use super::{EXIT_FAILED, EXIT_OK, admin_client};
+use super::admin_client::AdminClient;
+use super::{EXIT_FAILED, EXIT_OK};
 use fleet::{EndpointFleet, StartLock};
 use load_generator::LoadGenerator;
 use report::{DemoReport, FaultTimes};
@@ -127,7 +128,7 @@ pub fn demo(options: DemoOptions, json: bool, color: bool) -> io::Result<u8> {
     let (fault_times, before) = run_scenario(options, &mut fleet, &load, admin, &mut screen)?;
     load.stop();
     let prediction = report::predict(&config, options, &before)?;
-    let incidents = admin_client::get(admin, "/api/v1/incidents")?.body;
+    let incidents = AdminClient::from(admin).get("/api/v1/incidents")?.body;
     let report =
         DemoReport::new(options, prediction, &fault_times, &load.samples(0), &fleet, &incidents);
     screen.write_report(&report)?;
@@ -201,7 +202,7 @@ fn start_instance(loaded: LoadedConfig, path: &Path, text: String) -> io::Result
 fn await_ready(admin: SocketAddr) -> io::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     while Instant::now() < deadline {
-        if let Ok(answer) = admin_client::get(admin, "/api/v1/endpoints")
+        if let Ok(answer) = AdminClient::from(admin).get("/api/v1/endpoints")
             && let Ok(status) = serde_json::from_str::<serde_json::Value>(&answer.body)
             && let Some(endpoints) = status["endpoints"].as_array()
             && endpoints.iter().all(|endpoint| endpoint["state"] == "up")
@@ -224,7 +225,7 @@ fn run_scenario(
 ) -> io::Result<(FaultTimes, String)> {
     let part = |share: f64| Duration::from_secs(u64::from(options.seconds)).mul_f64(share);
     screen.show_for(part(0.25), load, fleet, admin)?;
-    let endpoints_before = admin_client::get(admin, "/api/v1/endpoints")?.body;
+    let endpoints_before = AdminClient::from(admin).get("/api/v1/endpoints")?.body;
     let recorder = DelayRecorder::start(DELAY_INTERVAL);
     let onset = fleet.fail(FAILED_ZONE, options.fault)?;
     screen.write_event(&format!("{FAILED_ZONE} fails: {}", options.fault.as_str()))?;

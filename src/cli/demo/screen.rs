@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::admin_client;
+use crate::cli::admin_client::AdminClient;
 
 use super::DemoOptions;
 use super::fleet::EndpointFleet;
@@ -91,7 +91,7 @@ impl DemoScreen {
 
     /// Writes the endpoints whose state has changed since the last poll.
     fn write_verdict_changes(&mut self, admin: SocketAddr) -> io::Result<()> {
-        let Ok(answer) = admin_client::get(admin, "/api/v1/endpoints") else { return Ok(()) };
+        let Ok(answer) = AdminClient::from(admin).get("/api/v1/endpoints") else { return Ok(()) };
         let status: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         for endpoint in status["endpoints"].as_array().into_iter().flatten() {
             let text = |key: &str| endpoint[key].as_str().unwrap_or_default().to_owned();

@@ -5,14 +5,12 @@
 mod watch;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::admin_client;
-use super::admin_client::ApiResponse;
+use super::admin_client::{AdminClient, ApiResponse};
 use super::check::OutputFormat;
 use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::app::ops::drill::DrillRequest;
@@ -99,7 +97,7 @@ impl From<DrillStartArguments> for DrillRequest {
 /// # Errors
 /// When `out` or a file cannot be written to.
 pub fn drill(
-    admin: SocketAddr,
+    admin: &AdminClient,
     action: DrillCommand,
     format: OutputFormat,
     out: &mut impl Write,
@@ -112,10 +110,8 @@ pub fn drill(
                 return Ok(EXIT_USAGE);
             }
             let body = serde_json::to_string(&request)?;
-            let Some(started) = admin_client::success_or_report(
-                admin,
-                admin_client::send(admin, "POST", DRILLS_PATH, &body),
-            ) else {
+            let Some(started) = admin.success_or_report(admin.send("POST", DRILLS_PATH, &body))
+            else {
                 return Ok(EXIT_FAILED);
             };
             let id = parse_json(&started)["id"].as_u64().unwrap_or_default();
@@ -140,9 +136,8 @@ pub fn drill(
         },
         DrillCommand::Stop => match running_drill(admin) {
             Ok(Some(id)) => {
-                let stopped =
-                    admin_client::send(admin, "DELETE", &format!("{DRILLS_PATH}/{id}"), "");
-                if admin_client::success_or_report(admin, stopped).is_none() {
+                let stopped = admin.send("DELETE", &format!("{DRILLS_PATH}/{id}"), "");
+                if admin.success_or_report(stopped).is_none() {
                     return Ok(EXIT_FAILED);
                 }
                 print_report(admin, id, format, None, out)
@@ -162,40 +157,36 @@ fn parse_json(answer: &ApiResponse) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }
 
-fn list_drills(admin: SocketAddr) -> Result<Vec<Value>, ()> {
-    let answer =
-        admin_client::success_or_report(admin, admin_client::get(admin, DRILLS_PATH)).ok_or(())?;
+fn list_drills(admin: &AdminClient) -> Result<Vec<Value>, ()> {
+    let answer = admin.success_or_report(admin.get(DRILLS_PATH)).ok_or(())?;
     Ok(parse_json(&answer)["drills"].as_array().cloned().unwrap_or_default())
 }
 
-fn running_drill(admin: SocketAddr) -> Result<Option<u64>, ()> {
+fn running_drill(admin: &AdminClient) -> Result<Option<u64>, ()> {
     let all = list_drills(admin)?;
     let running = all.iter().find(|drill| drill["outcome"].is_null());
     Ok(running.and_then(|drill| drill["id"].as_u64()))
 }
 
-fn last_drill(admin: SocketAddr) -> Option<u64> {
+fn last_drill(admin: &AdminClient) -> Option<u64> {
     list_drills(admin).ok()?.last()?["id"].as_u64()
 }
 
 fn print_path(
-    admin: SocketAddr,
+    admin: &AdminClient,
     path: &str,
     format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let query = if format == OutputFormat::Json { "" } else { "?format=text" };
-    match admin_client::success_or_report(
-        admin,
-        admin_client::get(admin, &format!("{path}{query}")),
-    ) {
+    match admin.success_or_report(admin.get(&format!("{path}{query}"))) {
         Some(answer) => out.write_all(answer.body.as_bytes()).map(|()| EXIT_OK),
         None => Ok(EXIT_FAILED),
     }
 }
 
 fn print_report(
-    admin: SocketAddr,
+    admin: &AdminClient,
     id: u64,
     format: OutputFormat,
     html: Option<PathBuf>,
@@ -203,10 +194,7 @@ fn print_report(
 ) -> io::Result<u8> {
     let path = format!("{DRILLS_PATH}/{id}");
     if let Some(file) = html {
-        let Some(page) = admin_client::success_or_report(
-            admin,
-            admin_client::get(admin, &format!("{path}.html")),
-        ) else {
+        let Some(page) = admin.success_or_report(admin.get(&format!("{path}.html"))) else {
             return Ok(EXIT_FAILED);
         };
         std::fs::write(file, page.body)?;

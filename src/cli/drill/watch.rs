@@ -1,30 +1,27 @@
 //! Progress of a running drill.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{DRILLS_PATH, OutputFormat, parse_json};
-use crate::cli::admin_client;
+use crate::cli::admin_client::AdminClient;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows progress until the drill ends; returns whether it succeeded, or `None` if the instance
 /// does not answer.
 pub(super) fn watch_drill(
-    admin: SocketAddr,
+    admin: &AdminClient,
     id: u64,
     format: OutputFormat,
     out: &mut impl Write,
 ) -> io::Result<Option<bool>> {
     let mut last_shown = None;
     loop {
-        let Some(answer) = admin_client::success_or_report(
-            admin,
-            admin_client::get(admin, &format!("{DRILLS_PATH}/{id}")),
-        ) else {
+        let Some(answer) = admin.success_or_report(admin.get(&format!("{DRILLS_PATH}/{id}")))
+        else {
             return Ok(None);
         };
         let drill = parse_json(&answer);

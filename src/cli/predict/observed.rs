@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::latency::parse_latency;
-use crate::cli::{admin_client, parse_admin_address};
+use crate::cli::admin_client::{AdminAddress, AdminClientArguments};
 use crate::logic::model::outcome::FailureClass;
 use crate::sim::latency::{LatencyDistribution, LatencyModel};
 use crate::sim::world::attempt_after;
@@ -93,19 +93,23 @@ impl MeasuredPool {
     }
 }
 
-/// Parses `--observed` and `--latency`: the address of an admin listener (`http://…`), a file with
-/// its metrics, or anything that [`parse_latency`] accepts.
+/// Parses `--observed` and `--latency`: the address of an admin or status listener (`http://…`), a
+/// file with its metrics, or anything that [`parse_latency`] accepts.
 ///
 /// # Errors
 /// Explains the error, its place, and how to write the value.
 pub(in crate::cli) fn parse_observed(given: &str) -> Result<ObservedLatency, String> {
-    if given.starts_with("http://") {
+    if given.starts_with("http://") || given.starts_with("https://") {
         let address = given.trim_end_matches('/').trim_end_matches("/metrics");
-        let admin = parse_admin_address(address).map_err(|_| {
+        let admin: AdminAddress = address.parse().map_err(|_| {
             format!("`{given}` is not an admin listener; write http://127.0.0.1:9900")
         })?;
-        let answer = admin_client::get(admin, "/metrics")
-            .map_err(|error| format!("no answer from {admin}: {error}"))?;
+        let no_answer = |error: std::io::Error| format!("no answer from {given}: {error}");
+        let client = AdminClientArguments::with_environment(admin).client().map_err(no_answer)?;
+        let answer = client.get("/metrics").map_err(no_answer)?;
+        if answer.status != 200 {
+            return Err(format!("{given}: {}", answer.body.trim_end()));
+        }
         return parse_metrics(&answer.body).ok_or_else(|| no_probes_error(given));
     }
     let is_file = !given.contains('=') && Path::new(given).is_file();

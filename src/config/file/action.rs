@@ -33,6 +33,7 @@ pub(in crate::config) struct Redirect {
     /// Redirect to the path with this prefix in place of the route's `path`.
     pub(in crate::config) replace_prefix: Option<Located<String>>,
     /// The status: 301, 302, 303, 307 or 308. Default: 302.
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub(in crate::config) status: Option<Located<WholeNumber>>,
 }
 

@@ -14,6 +14,7 @@ pub(in crate::config) struct Balance {
     /// `peak_ewma`: of two, the one with the lower expected wait; `round_robin`: in turn, smoothly,
     /// by weight; `random`: by weight; `ring_hash` and `maglev`: by a hash of `key`.
     #[schemars(required)]
+    #[schemars(extend("enum" = ["least_requests", "peak_ewma", "round_robin", "random", "ring_hash", "maglev"]))]
     pub(in crate::config) method: Option<Located<String>>,
     /// With `ring_hash` and `maglev`: the part of a request that is hashed. A request without it is
     /// balanced by `least_requests`.
@@ -57,6 +58,7 @@ pub(in crate::config) struct Affinity {
     pub(in crate::config) ttl: Option<Located<AgeText>>,
     /// With `cookie`: the endpoint of a client after its first endpoint failed and returned: the
     /// `first`, or `stay` with the second. Default: `first`.
+    #[schemars(extend("enum" = ["first", "stay"]))]
     pub(in crate::config) on_return: Option<Located<String>>,
     /// With `cookie`: how long a drained endpoint still gets requests of its clients. Default: 10m.
     pub(in crate::config) drain: Option<Located<DurationText>>,
@@ -68,6 +70,7 @@ pub(in crate::config) struct Affinity {
 
 impl TableShape for Balance {
     const EXPECTED: &str = "a method such as \"round_robin\", or { method = \"ring_hash\", key = { header = \"x-user\" } }";
+    const WORDS: &[&str] = &["least_requests", "peak_ewma", "round_robin", "random"];
 }
 
 impl TableShape for HashKey {

@@ -26,9 +26,11 @@ pub(in crate::config) struct Dns {
     /// its endpoints is down. Default: 30s.
     pub(in crate::config) retry_max: Option<Located<DurationText>>,
     /// Which addresses of a host are endpoints: `both`, `ipv4` or `ipv6`. Default: `both`.
+    #[schemars(extend("enum" = ["both", "ipv4", "ipv6"]))]
     pub(in crate::config) family: Option<Located<String>>,
     /// What happens to endpoints when DNS has no address for their name any more: `keep` leaves
     /// them in service while they are healthy; `obey` removes them. Default: `keep`.
+    #[schemars(extend("enum" = ["keep", "obey"]))]
     pub(in crate::config) empty: Option<Located<String>>,
     /// The most addresses or targets used from one answer, and endpoints of one name; the rest is
     /// ignored. Default: 1000.

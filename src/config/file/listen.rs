@@ -32,11 +32,13 @@ pub(in crate::config) struct ListenTls {
     #[schemars(required, length(min = 1))]
     pub(in crate::config) certificates: Option<Vec<LocatedTable<CertificateFiles>>>,
     /// The lowest accepted version, `1.2` or `1.3`. Default: `1.2`.
+    #[schemars(extend("enum" = ["1.2", "1.3"]))]
     pub(in crate::config) min_version: Option<Located<String>>,
     /// A file of CA certificates in PEM: clients are asked for a certificate that one of these
     /// issued. Default: no client certificates.
     pub(in crate::config) client_ca: Option<Located<String>>,
     /// Whether a client certificate is `required` or `optional`. Default: `required`.
+    #[schemars(extend("enum" = ["required", "optional"]))]
     pub(in crate::config) client_auth: Option<Located<String>>,
     /// The longest time for a handshake. Default: 10s.
     pub(in crate::config) handshake_timeout: Option<Located<DurationText>>,

@@ -40,6 +40,8 @@ pub(in crate::config) struct LocatedTable<T> {
 /// The text of a type error where the file has something else than a table.
 pub(in crate::config) trait TableShape {
     const EXPECTED: &str = "a table";
+    /// The words that stand for a table, where text may; for the schema.
+    const WORDS: &[&str] = &[];
 }
 
 impl<'de, T: Deserialize<'de> + TableShape> Deserialize<'de> for LocatedTable<T> {

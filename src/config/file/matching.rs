@@ -19,6 +19,7 @@ pub(in crate::config) struct Paths {
     pub(in crate::config) merge_slashes: Option<Located<bool>>,
     /// How `%2F` and a backslash, encoded or not, are handled: `keep` it encoded, `reject` the
     /// request, or `decode` it to a slash. Default: `keep`.
+    #[schemars(extend("enum" = ["keep", "reject", "decode"]))]
     pub(in crate::config) encoded_slash: Option<Located<String>>,
 }
 

@@ -14,6 +14,7 @@ pub(in crate::config) struct AccessLog {
     /// relative path starts at the directory of the configuration file. Default: `off`.
     pub(in crate::config) to: Option<Located<String>>,
     /// `json`, or `combined` for the format of Apache and nginx. Default: `json`.
+    #[schemars(extend("enum" = ["json", "combined"]))]
     pub(in crate::config) format: Option<Located<String>>,
     /// Write `*` in place of the values in a query, which may be secrets. Default: true.
     pub(in crate::config) redact_query: Option<Located<bool>>,
@@ -69,6 +70,7 @@ pub(in crate::config) struct Rate {
     pub(in crate::config) burst: Option<Located<WholeNumber>>,
     /// The scope of the limit: each `client` (an IPv4 address, or the /64 of an IPv6 address), or
     /// the whole `route`. Default: `client`.
+    #[schemars(extend("enum" = ["client", "route"]))]
     pub(in crate::config) by: Option<Located<String>>,
 }
 

@@ -47,6 +47,7 @@ pub(in crate::config) struct Probe {
     pub(in crate::config) port: Option<Located<WholeNumber>>,
     /// `gate`: the endpoint serves only while this probe passes. `watch`: the result is reported
     /// and has no effect. Default: `gate`.
+    #[schemars(extend("enum" = ["gate", "watch"]))]
     pub(in crate::config) role: Option<Located<String>>,
     /// Time from the start of the probe to the first byte of the response. Default: the pool's
     /// `detect.timeout`, which limits the whole probe.

@@ -66,6 +66,7 @@ pub(in crate::config) struct Route {
     pub(in crate::config) upgrade: Option<Vec<Located<String>>>,
     /// A steering policy for the requests of this route, in place of the pool's. Default: the
     /// policy of the pool.
+    #[schemars(extend("enum" = ["nearest", "failover", "weighted", "latency", "spread"]))]
     pub(in crate::config) steer: Option<Located<String>>,
     /// The objectives of the route.
     pub(in crate::config) slo: Option<LocatedTable<Slo>>,

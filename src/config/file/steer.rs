@@ -18,6 +18,7 @@ pub(in crate::config) struct Steer {
     /// `self`: zone by zone). `failover`: zone by zone in the order of the file. `weighted`: all
     /// zones by their `weight`. `latency`: region by region, the fastest first. `spread`: all
     /// endpoints equally. Default: `nearest`.
+    #[schemars(extend("enum" = ["nearest", "failover", "weighted", "latency", "spread"]))]
     pub(in crate::config) policy: Option<Located<String>>,
     /// A tier carries this many times its healthy share before it spills to the next one, 1 to 100.
     /// Default: 1.4.
@@ -68,6 +69,7 @@ impl TableShape for Geo {
 impl TableShape for Steer {
     const EXPECTED: &str =
         "a policy such as \"nearest\", or a table such as { policy = \"nearest\" }";
+    const WORDS: &[&str] = &["nearest", "failover", "weighted", "latency", "spread"];
 }
 
 impl TableShape for Capacity {

@@ -43,7 +43,7 @@ impl<'de, T: Deserialize<'de> + TableShape> Visitor<'de> for TextOrTableVisitor<
     }
 }
 
-impl<T: JsonSchema> JsonSchema for TextOrTable<T> {
+impl<T: JsonSchema + TableShape> JsonSchema for TextOrTable<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -54,6 +54,6 @@ impl<T: JsonSchema> JsonSchema for TextOrTable<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let table = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": "string" }, table] })
+        json_schema!({ "anyOf": [{ "type": "string", "enum": T::WORDS }, table] })
     }
 }

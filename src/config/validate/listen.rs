@@ -132,7 +132,7 @@ impl Validator<'_> {
         })
     }
 
-    fn listen_certificate(
+    pub(super) fn listen_certificate(
         &mut self,
         one: &LocatedTable<CertificateFiles>,
     ) -> Option<CertificateAndKey> {

@@ -196,6 +196,7 @@ impl Validator<'_> {
         let duplicate = |what: String| Problem::new(format!("this pool already has {what}"), help);
         let is_new = match &target {
             Ok(EndpointTarget::Address(address)) => {
+                self.check_own_listener(*address, span);
                 let problem = duplicate(format!("the endpoint {address}"));
                 self.is_unique(&mut seen.addresses, *address, span, problem)
             }
@@ -220,6 +221,23 @@ impl Validator<'_> {
                 None
             }
             (target, None) => Some((target, weight)),
+        }
+    }
+
+    /// Reports an endpoint at which this instance itself listens: its requests would come back.
+    fn check_own_listener(&mut self, endpoint: SocketAddr, span: &Range<usize>) {
+        let is_own = |listener: SocketAddr| {
+            let is_reached = listener.ip() == endpoint.ip()
+                || listener.ip().is_unspecified()
+                    && endpoint.ip().is_loopback()
+                    && listener.is_ipv4() == endpoint.is_ipv4();
+            is_reached && listener.port() == endpoint.port()
+        };
+        let own = self.own_listeners.iter().find(|(listener, _)| is_own(*listener));
+        if let Some((listener, kind)) = own {
+            let message = format!("{endpoint} is {kind} of this instance ({listener})");
+            let help = "write the address of another program: requests would come back for ever";
+            self.diagnostics.error(span, Problem::new(message, help));
         }
     }
 

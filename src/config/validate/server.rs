@@ -9,13 +9,11 @@ use http::HeaderName;
 use rustix::process::{Resource, getrlimit};
 
 use super::access_log::parse_forwarded_headers;
-use super::validator::{SettingKey, SettingOrigin, Validator};
-use crate::config::address;
+use super::validator::{SettingKey, Validator};
 use crate::config::deserialize::ROOT_SPAN;
 use crate::config::diagnostics::Problem;
 use crate::config::file::{
-    Admin, Headers, Limits, Located, LocatedTable, MemoryLimitText, Paths, Scalar, Shutdown,
-    WholeNumber,
+    Headers, Limits, Located, LocatedTable, MemoryLimitText, Paths, Scalar, Shutdown, WholeNumber,
 };
 use crate::config::model;
 use crate::config::units;
@@ -33,12 +31,6 @@ const BODY_RATE_RANGE: RangeInclusive<usize> = 0..=1024 * 1024;
 const MIN_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
 const HEADER_COUNT_RANGE: RangeInclusive<usize> = 1..=10_000;
 
-/// The default address of the admin listener.
-const ADMIN_ADDRESS: &str = "127.0.0.1:9900";
-
-/// The admin address that switches the listener off.
-const ADMIN_OFF: &str = "off";
-
 impl Validator<'_> {
     pub(super) fn workers(&mut self, given: &Option<Located<WholeNumber>>) -> usize {
         let cores = available_parallelism().map_or(1, usize::from).min(*WORKERS_RANGE.end());
@@ -52,44 +44,6 @@ impl Validator<'_> {
             self.diagnostics.error(&given.span, Problem::new("`state_dir` is not a path", help));
         }
         Some(given.value.into())
-    }
-
-    pub(super) fn admin(
-        &mut self,
-        admin: &Option<LocatedTable<Admin>>,
-        listen: &[(model::ListenerSpec, Range<usize>)],
-    ) -> model::AdminConfig {
-        let table = admin.clone().unwrap_or_default();
-        let key = SettingKey::new(&table.span, "address", &table.value.address);
-        let default = ADMIN_ADDRESS.parse().ok();
-        let setting = self.setting(&key, default, |text| parse_admin_address(text));
-        let conflict = setting.value.and_then(|address| {
-            listen
-                .iter()
-                .find(|(other, _)| is_overlapping(other.address, address))
-                .map(|(_, span)| (address, span))
-        });
-        if let Some((address, listener)) = conflict {
-            match &setting.origin {
-                SettingOrigin::Given(span) => {
-                    let help = "give the admin listener a port of its own";
-                    let problem = Problem::new(
-                        format!("{address} is the address of a listener for clients"),
-                        help,
-                    );
-                    self.diagnostics.error(span, problem).add_related(listener, "here");
-                }
-                SettingOrigin::Default => {
-                    let problem = Problem::new(
-                        format!("{address} is the default address of the admin listener"),
-                        "use another port, or set `[admin] address`",
-                    );
-                    self.diagnostics.error(listener, problem);
-                }
-                SettingOrigin::Invalid => {}
-            }
-        }
-        model::AdminConfig { address: setting.value }
     }
 
     pub(super) fn limits(&mut self, limits: Option<LocatedTable<Limits>>) -> model::ServerLimits {
@@ -260,21 +214,6 @@ fn parse_passed_field(text: &str) -> Result<HeaderName, Problem> {
         return Err(Problem::new(message, "remove it from `pass`"));
     }
     Ok(name)
-}
-
-fn parse_admin_address(text: &str) -> Result<Option<SocketAddr>, Problem> {
-    if text == ADMIN_OFF {
-        return Ok(None);
-    }
-    let address = address::parse_socket_address(text, ADMIN_ADDRESS)?;
-    if address.ip().is_loopback() {
-        return Ok(Some(address));
-    }
-    let port = address.port();
-    Err(Problem::new(
-        format!("{} is not loopback, and the admin listener has no TLS and no token", address.ip()),
-        format!("use a loopback address, such as \"127.0.0.1:{port}\", or \"{ADMIN_OFF}\""),
-    ))
 }
 
 /// The pseudonym in `Via` is a token (RFC 9110 7.6.3); so is a method, whose parser checks it here.

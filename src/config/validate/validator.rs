@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Validator<'a> {
     pub(super) base_dir: &'a Path,
     /// The names of endpoints, in the order of the file.
     pub(super) dns_entries: Vec<DiscoveryEntry>,
+    /// The addresses of this instance's listeners for clients and for operators.
+    pub(super) own_listeners: Vec<(SocketAddr, &'static str)>,
 }
 
 /// A valid value, and its origin.

@@ -179,8 +179,11 @@ impl Director {
         known.map(|(name, us)| (name.to_owned(), us)).collect()
     }
 
-    /// Whether any pool has an endpoint for a request.
+    /// Whether any pool has somewhere to send a request, or no route needs a pool.
     pub fn is_routable(&self) -> bool {
+        if self.publisher.routes().needs_no_pool() {
+            return true;
+        }
         let mut views = self.pools.iter().filter_map(|pool| pool.view());
         views.any(|view| !view.primary.tiers.is_empty())
     }

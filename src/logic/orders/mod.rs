@@ -13,6 +13,6 @@ mod order;
 
 pub use operator_orders::{ConfigDrain, MAX_ORDERS, OperatorOrders, OrderDraft};
 pub use order::{
-    DEFAULT_DRAIN_DEADLINE, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder, OrderAction,
-    OrderSource, OrderedEndpoint, fading_share_permille,
+    DEFAULT_DRAIN_DEADLINE, MAX_AUTHOR_BYTES, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder,
+    OrderAction, OrderSource, OrderedEndpoint, fading_share_permille,
 };

@@ -35,6 +35,8 @@ pub struct OrderDraft {
     pub pool: Option<Arc<str>>,
     pub action: OrderAction,
     pub expires_at: Option<Instant>,
+    pub author: Option<Arc<str>>,
+    /// `None` keeps the note of the order that it replaces, if both do the same.
     pub note: Option<Arc<str>>,
 }
 
@@ -97,7 +99,7 @@ impl OperatorOrders {
     /// Adds an order. It replaces an earlier order for the same scope; a share that is already
     /// fading continues from its current value.
     pub fn issue(&mut self, draft: OrderDraft, now: Instant) -> &OperatorOrder {
-        let OrderDraft { scope, pool, action, expires_at, note } = draft;
+        let OrderDraft { scope, pool, action, expires_at, author, note } = draft;
         let is_same = |order: &OperatorOrder| {
             order.source == OrderSource::Operator
                 && order.scope == scope
@@ -107,6 +109,11 @@ impl OperatorOrders {
         let remaining =
             self.all.iter().filter(|order| is_same(order)).map(|order| order.share_permille(now));
         let remaining = remaining.min().unwrap_or(FULL_SHARE_PERMILLE);
+        let is_same_action = |order: &&OperatorOrder| {
+            std::mem::discriminant(&order.action) == std::mem::discriminant(&action)
+        };
+        let replaced = self.all.iter().rev().filter(|order| is_same(order)).find(is_same_action);
+        let note = note.or_else(|| replaced.and_then(|order| order.note.clone()));
         self.all.retain(|order| !is_same(order));
         let effective_since = match action {
             OrderAction::Drain { fade_duration, .. } => {
@@ -124,6 +131,7 @@ impl OperatorOrders {
             effective_since,
             expires_at,
             source: OrderSource::Operator,
+            author,
             note,
         })
     }
@@ -200,6 +208,7 @@ impl OperatorOrders {
                 effective_since: now,
                 expires_at: None,
                 source: OrderSource::Config,
+                author: None,
                 note: None,
             };
             added.push(self.push(order).clone());

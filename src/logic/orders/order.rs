@@ -18,6 +18,9 @@ pub const MAX_DRAIN_DURATION: Duration = Duration::from_hours(24);
 /// Upper bound on the length of a note, in bytes.
 pub const MAX_NOTE_BYTES: usize = 200;
 
+/// Upper bound on the length of an author, in bytes.
+pub const MAX_AUTHOR_BYTES: usize = 64;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderAction {
     Drain {
@@ -86,6 +89,8 @@ pub struct OperatorOrder {
     /// Time of automatic expiry; `None` requires an explicit revocation.
     pub expires_at: Option<Instant>,
     pub source: OrderSource,
+    /// The operator's name, if it was given.
+    pub author: Option<Arc<str>>,
     /// The reason as given by the operator.
     pub note: Option<Arc<str>>,
 }

@@ -11,6 +11,9 @@ pub const MIN_RESERVED: usize = 64;
 /// Upper bound on concurrent admin connections.
 pub const MAX_ADMIN_CONNECTIONS: usize = 32;
 
+/// Upper bound on concurrent connections to the status listener.
+pub const MAX_STATUS_CONNECTIONS: usize = 32;
+
 /// Descriptors of an idle instance: standard streams, the runtime of the control thread, file
 /// watches, signals, logs, and reads of `/proc`.
 const PROCESS_DESCRIPTORS: usize = 24;
@@ -29,6 +32,8 @@ pub struct DescriptorDemand {
     pub listeners: usize,
     /// Concurrent probes and DNS lookups.
     pub max_concurrent_probes: usize,
+    /// Whether there is a status listener.
+    pub has_status: bool,
 }
 
 impl DescriptorDemand {
@@ -40,7 +45,7 @@ impl DescriptorDemand {
         // all run at once.
         let reserve =
             MIN_RESERVED.max((MAX_ADMIN_CONNECTIONS + self.max_concurrent_probes).min(limit / 4));
-        open + reserve
+        open + reserve + if self.has_status { MAX_STATUS_CONNECTIONS } else { 0 }
     }
 
     /// Descriptors for worker connections, of a process limit.
@@ -165,12 +170,20 @@ mod tests {
 
     #[test]
     fn available_descriptors_exclude_probe_and_admin_reserve() {
-        let needs = DescriptorDemand { workers: 1, listeners: 1, max_concurrent_probes: 3 };
+        let needs = DescriptorDemand {
+            workers: 1,
+            listeners: 1,
+            max_concurrent_probes: 3,
+            has_status: false,
+        };
         assert_eq!(
             needs.available(1_024),
             1_024 - MIN_RESERVED - PROCESS_DESCRIPTORS - WORKER_RUNTIME_DESCRIPTORS - 1
         );
         assert_eq!(needs.available(50), 0);
+        let with_status = DescriptorDemand { has_status: true, ..needs };
+        let fewer = needs.available(1_024) - with_status.available(1_024);
+        assert_eq!(fewer, MAX_STATUS_CONNECTIONS);
         let many = DescriptorDemand { max_concurrent_probes: 10_000, ..needs };
         assert_eq!(
             many.available(1_024),
@@ -188,8 +201,13 @@ mod tests {
     fn required_limit_suffices_for_requested_clients() {
         for probes in [0, 32, 33, 100, 1_000, 100_000] {
             for clients in [1, 10, 500, 10_000, 1_000_000] {
-                let needs =
-                    DescriptorDemand { workers: 4, listeners: 2, max_concurrent_probes: probes };
+                let has_status = probes % 2 == 0;
+                let needs = DescriptorDemand {
+                    workers: 4,
+                    listeners: 2,
+                    max_concurrent_probes: probes,
+                    has_status,
+                };
                 let granted = needs.required_limit(clients);
                 let room = max_clients(needs.available(granted));
                 assert!(room >= clients, "{probes} probes, {clients} clients: {granted}, {room}");

@@ -148,6 +148,11 @@ impl RouteTable {
         &self.routes
     }
 
+    /// Whether every route answers by itself, with a redirect or a fixed response.
+    pub fn needs_no_pool(&self) -> bool {
+        !self.routes.is_empty() && self.pool_routes.is_empty()
+    }
+
     /// All routes with their pools, in the order of the file, mirrors and fallbacks included.
     pub fn pool_routes(&self) -> &[PoolRoute] {
         &self.pool_routes

@@ -69,6 +69,11 @@ impl PoolDemand {
         Some(self.rate_rps).filter(|rate| *rate >= MIN_RATE_RPS)
     }
 
+    /// Requests in flight.
+    pub fn in_flight(&self) -> f64 {
+        self.in_flight
+    }
+
     /// Mean residence time of a request in seconds, by Little's law (L = λW). The figures are those
     /// of the zone if it has traffic, else of the pool.
     pub fn residence_s(&self, load: &ZoneLoad) -> f64 {

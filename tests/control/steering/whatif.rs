@@ -47,7 +47,7 @@ fn whatif_uses_state_of_running_instance() {
     });
     let (code, stdout, _) = run_whatif("us/a");
     assert_eq!(code, Some(1), "the other zone is down already: {stdout}");
-    assert!(stdout.contains("nothing is left"), "{stdout}");
+    assert!(stdout.contains("nothing healthy would be left"), "{stdout}");
     let (code, _, stderr) = run_whatif("us/c");
     assert_eq!(code, Some(1));
     assert!(stderr.contains("no pool has us/c"), "{stderr}");

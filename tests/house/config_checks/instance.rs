@@ -67,7 +67,7 @@ fn invalid_admin_addresses_are_reported() {
     );
     assert_admin_diagnostic(
         "\"10.0.0.1:9900\"",
-        "use a loopback address, such as \"127.0.0.1:9900\", or \"off\"",
+        "[status] address = \"10.0.0.1:9900\"` and leave admin on loopback (\"127.0.0.1:9900\"",
     );
     assert_admin_diagnostic(
         "\"127.0.0.1:18080\"",
@@ -81,6 +81,53 @@ fn invalid_admin_addresses_are_reported() {
     let without_admin = valid_config_with("[[listen]]", "[admin]\naddress = \"off\"\n[[listen]]")
         .replace("18080", "9900");
     assert!(config::parse("test.toml", &without_admin).unwrap().config.admin.address.is_none());
+}
+
+#[test]
+fn reachable_admin_listener_needs_tls_and_a_token() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).expect("written");
+        file.display().to_string()
+    };
+    let token = write("token", "0123456789abcdef\n");
+    let short = write("short", "0123456789");
+    let assert_admin = |keys: String, expected| {
+        let lines = format!("[admin]\naddress = \"10.0.0.1:9900\"\n{keys}");
+        assert_line_diagnostic("[[listen]]", &lines, expected);
+    };
+    let token_line = format!("token_file = \"{token}\"");
+    assert_admin(token_line, "3:11 10.0.0.1 can be reached by others, and admin has no TLS");
+    let local = |file: &str| format!("[admin]\ntoken_file = \"{file}\"\n[[listen]]");
+    assert_eq!(diagnostics_of(&valid_config_with("[[listen]]", &local(&token))), [""; 0]);
+    assert_one_diagnostic(
+        &valid_config_with("[[listen]]", &local(&short)),
+        &format!("3:14 the token in `{short}` has 10 characters, and needs 16 or more | write a"),
+    );
+    assert_one_diagnostic(
+        &valid_config_with("[[listen]]", &local("/nonexistent")),
+        "3:14 cannot read `/nonexistent`",
+    );
+}
+
+#[test]
+fn invalid_status_addresses_are_reported() {
+    let assert_status_diagnostic = |line: &str, expected| {
+        assert_line_diagnostic("[[listen]]", &format!("[status]\n{line}"), expected);
+    };
+    assert_status_diagnostic("", "2:1 the status listener needs an address | add `address = ");
+    assert_status_diagnostic("address = \"lb:1\"", "3:11 `lb` is a host name");
+    assert_status_diagnostic(
+        "address = \"0.0.0.0:18080\"",
+        "3:11 0.0.0.0:18080 is the address of a listener for clients",
+    );
+    assert_status_diagnostic(
+        "address = \"0.0.0.0:9900\"",
+        "3:11 0.0.0.0:9900 is the address of the admin listener, 127.0.0.1:9900",
+    );
+    let anywhere = "[status]\naddress = \"0.0.0.0:9901\"\n[[listen]]";
+    assert_eq!(diagnostics_of(&valid_config_with("[[listen]]", anywhere)), [""; 0]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod pools;
 mod practice;
 mod probes;
 mod routes;
+mod schema_words;
 mod steering;
 mod upstream_protocol;
 use gapless::config;

@@ -296,3 +296,22 @@ fn drained_endpoint_beside_dns_name_is_accepted() {
     let text = valid_config_with("[\"127.0.0.1:18081\"]", drained_endpoint) + dns_zone;
     assert_eq!(diagnostics_of(&text), [""; 0]);
 }
+
+#[test]
+fn endpoint_that_is_an_own_listener_is_reported() {
+    assert_endpoints_diagnostic(
+        "[\"127.0.0.1:18080\"]",
+        "127.0.0.1:18080 is a listener of this instance (127.0.0.1:18080)",
+    );
+    assert_endpoints_diagnostic(
+        "[{ address = \"127.0.0.1:9900\" }]",
+        "127.0.0.1:9900 is the admin listener of this instance",
+    );
+    let on_all = valid_config_with("127.0.0.1:18080", "0.0.0.0:18081");
+    assert_one_diagnostic(
+        &on_all,
+        "127.0.0.1:18081 is a listener of this instance (0.0.0.0:18081)",
+    );
+    let elsewhere = on_all.replace("[\"127.0.0.1:18081\"]", "[\"10.0.0.1:18081\"]");
+    assert_eq!(diagnostics_of(&elsewhere), [""; 0], "another machine");
+}

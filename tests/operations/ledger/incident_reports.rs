@@ -68,6 +68,27 @@ fn zone_incident_is_reported_in_every_format() {
 }
 
 #[test]
+fn unknown_names_in_incident_queries_fail_with_the_nearest() {
+    let one = TestEndpoint::start("one");
+    let ledger_dir = LedgerDirectory::new();
+    let instance = Gapless::start_ready(&ledger_dir.config(&[&one], &[]));
+    let admin = instance.admin.to_string();
+    let error = |arguments: &[&str]| {
+        let output = run_gapless(&[&["incidents", "--admin", &admin], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(error(&["999"]).contains("there is no incident 999, and no other"));
+    assert!(error(&["--class", "foo"]).contains("`refused`, `reset`, `silent`"));
+    assert!(error(&["--class", "refusd"]).contains("did you mean `refused`?"));
+    assert!(error(&["--pool", "wep"]).contains("did you mean `web`?"));
+    assert!(error(&["--zone", "here/z"]).contains("did you mean `here/a`?"));
+    assert!(error(&["--region", "there"]).contains("`here`"));
+    let known = ["incidents", "--admin", &admin, "--zone", "here/a", "--class", "tls"];
+    assert_eq!(run_for_stdout(&known), "no incidents\n");
+}
+
+#[test]
 fn invalid_incident_query_is_refused() {
     let one = TestEndpoint::start("one");
     let instance = Gapless::start_ready(&ConfigBuilder::new().zone("here/a", &[one.address()]));

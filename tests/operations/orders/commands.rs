@@ -1,10 +1,17 @@
 //! Refused orders and reports of orders.
 
+use std::process::Command;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use super::{TwoZoneFixture, active_orders, run_order, run_refused_order, wait_for_standing};
+use super::{
+    TwoZoneFixture, active_orders, lossy_text, run_gapless, run_order, run_refused_order,
+    wait_for_standing,
+};
 use crate::support::client;
-use crate::support::instance::Gapless;
+use crate::support::instance::{BINARY, Gapless};
+use crate::support::load::SteadyLoad;
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
 const EXIT_FAILED: i32 = 1;
@@ -34,6 +41,41 @@ fn order_leaving_too_little_capacity_needs_force() {
     eventually("an endpoint serves again", DEFAULT_TIMEOUT, || gapless.get("/").status == 200);
 }
 
+/// Both ask the same question: an order and the question what it would do.
+#[test]
+fn evacuate_and_whatif_give_the_same_verdict() {
+    let fixture = TwoZoneFixture::new();
+    let with_capacity =
+        |rate: u32| fixture.config().pool(&format!("capacity = {{ rate = {rate} }}"));
+    let small = Gapless::start_ready(&with_capacity(20));
+    let load = SteadyLoad::start(small.address, 4, Duration::from_millis(2));
+    let whatif = || run_gapless(&small, &["whatif", "--lose", "here/a"]);
+    eventually("the load is measured", DEFAULT_TIMEOUT, || {
+        lossy_text(&whatif().stdout).contains("requests/s and can take 40")
+    });
+    assert_eq!(whatif().status.code(), Some(EXIT_FAILED));
+    let reason = run_refused_order(&small, &["evacuate", "here/a"], EXIT_FAILED);
+    assert!(reason.contains("pool web: here/b would get"), "{reason}");
+    assert!(
+        reason.contains("requests/s and can take 40") && reason.contains("--force"),
+        "{reason}"
+    );
+    load.stop();
+
+    let large = Gapless::start_ready(&with_capacity(100_000));
+    let both = [fixture.near_address(0), fixture.near_address(1), "here/b".to_owned()];
+    let whatif = run_gapless(&large, &["whatif", "--lose", &both[0], "--lose", &both[2]]);
+    assert!(whatif.status.success(), "one of four carries no load: {whatif:?}");
+    run_order(&large, &["evacuate", "here/b"]);
+    run_order(&large, &["drain", &both[0]]);
+    let whatif = run_gapless(&large, &["whatif", "--lose", &both[1], "--format", "json"]);
+    assert_eq!(whatif.status.code(), Some(EXIT_FAILED));
+    let whatif: Value = serde_json::from_slice(&whatif.stdout).expect("JSON");
+    let problem = whatif["pools"][0]["problems"][0].as_str().expect("a problem");
+    let reason = run_refused_order(&large, &["drain", &both[1]], EXIT_FAILED);
+    assert!(reason.contains(problem) && problem.contains("nothing would be left"), "{reason}");
+}
+
 #[test]
 fn invalid_order_commands_are_usage_errors() {
     let fixture = TwoZoneFixture::new();
@@ -44,6 +86,8 @@ fn invalid_order_commands_are_usage_errors() {
         &["weight", "10.0.0.1:80", "0"],
         &["evacuate", "here/a", "--over", "soon"],
         &["restore", "a b"],
+        &["evacuate", "here/a", "--over", "30s", "--for", "20s"],
+        &["restore", "here/a", "--by", "two\nlines"],
     ] {
         run_refused_order(&gapless, arguments, EXIT_USAGE);
     }
@@ -52,6 +96,23 @@ fn invalid_order_commands_are_usage_errors() {
     run_refused_order(&gapless, &["drain", "127.0.0.1:1", "--pool", "api"], EXIT_FAILED);
     let output = run_order(&gapless, &["restore", "here/a"]);
     assert!(output.contains("nothing to restore"), "{output}");
+}
+
+#[test]
+fn repeated_order_keeps_its_note_and_names_its_author() {
+    let fixture = TwoZoneFixture::new();
+    let gapless = Gapless::start_ready(&fixture.config());
+    let evacuate = ["evacuate", "here/a", "--by"];
+    run_order(&gapless, &[&evacuate[..], &["alice", "--note", "racks"]].concat());
+    let output = run_order(&gapless, &[&evacuate[..], &["bob", "--over", "1s"]].concat());
+    assert!(output.contains("by bob: racks"), "{output}");
+    let order = active_orders(&gapless).remove(0);
+    assert_eq!((&order["by"], &order["note"]), (&"bob".into(), &"racks".into()));
+    assert_eq!(order["source"], "api");
+    let mut command = Command::new(BINARY);
+    command.args(["drain", &fixture.near_address(0), "--admin", &gapless.admin.to_string()]);
+    let output = command.env_remove("SUDO_USER").env("USER", "carol").output().expect("runs");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("by carol"), "{output:?}");
 }
 
 #[test]

@@ -100,8 +100,10 @@ fn zone_evacuation_and_restore_under_load_fail_no_request() {
     eventually("load", DEFAULT_TIMEOUT, || load.sent() > 200);
 
     let started = Instant::now();
-    let output = run_order(&gapless, &["evacuate", "here/a", "--over", "2s", "--deadline", "4s"]);
-    assert!(output.contains("drain here/a") && output.contains("by api"), "{output}");
+    let arguments =
+        ["evacuate", "here/a", "--over", "2s", "--deadline", "4s", "--by", "night shift"];
+    let output = run_order(&gapless, &arguments);
+    assert!(output.contains("drain here/a") && output.contains("by night shift"), "{output}");
     wait_for_standing(&gapless, &fixture.near[0], "drained");
     let elapsed = started.elapsed();
     assert!(elapsed >= Duration::from_millis(1_900), "{elapsed:?}");

@@ -55,6 +55,7 @@ fn random_command(rng: &mut Rng, addresses: &[SocketAddr]) -> OperatorCommand {
         pool: None,
         action,
         until: None,
+        author: None,
         note: None,
         is_forced: rng.u32(..4) == 0,
     }

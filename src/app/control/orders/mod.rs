@@ -12,7 +12,8 @@ use crate::config::units;
 use crate::logic::director::{AppliedCommand, OperatorAction, OperatorCommand};
 use crate::logic::model::selector::TopologySelector;
 use crate::logic::orders::{
-    DEFAULT_DRAIN_DEADLINE, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder, OrderAction,
+    DEFAULT_DRAIN_DEADLINE, MAX_AUTHOR_BYTES, MAX_DRAIN_DURATION, MAX_NOTE_BYTES, OperatorOrder,
+    OrderAction,
 };
 
 use crate::app::ops::api::WallClock;
@@ -44,6 +45,9 @@ pub struct OrderRequestBody {
     /// The order expires after this time: `1h`.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub length: Option<String>,
+    /// The operator's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Applies the order even if too little capacity remains.
@@ -66,14 +70,25 @@ impl OrderRequestBody {
         })?;
         let action = self.to_action(&selector)?;
         let length = self.length.as_deref().map(parse_duration).transpose()?;
-        if let Some(long) = self.note.as_ref().filter(|note| note.len() > MAX_NOTE_BYTES) {
-            return Err(format!("a note has {MAX_NOTE_BYTES} bytes at most, not {}", long.len()));
+        if let (OperatorAction::Issue(OrderAction::Drain { fade_duration, .. }), Some(length)) =
+            (action, length)
+            && fade_duration > length
+        {
+            return Err(format!(
+                "`over` ({}) is longer than `for` ({}): the order would expire before the share is \
+                 zero",
+                units::format_duration(fade_duration),
+                units::format_duration(length)
+            ));
         }
+        check_line("a note", self.note.as_deref(), MAX_NOTE_BYTES)?;
+        check_line("the name in `by`", self.by.as_deref(), MAX_AUTHOR_BYTES)?;
         Ok(OperatorCommand {
             selector,
             pool: self.pool.as_deref().map(Arc::from),
             action,
             until: length.and_then(|length| now.checked_add(length)),
+            author: self.by.as_deref().map(Arc::from),
             note: self.note.as_deref().map(Arc::from),
             is_forced: self.force,
         })
@@ -127,6 +142,19 @@ impl OrderRequestBody {
     }
 }
 
+/// Texts of operators go into logs and reports.
+fn check_line(what: &str, text: Option<&str>, max_bytes: usize) -> Result<(), String> {
+    match text {
+        Some(text) if text.len() > max_bytes => {
+            Err(format!("{what} has {max_bytes} bytes at most, not {}", text.len()))
+        }
+        Some(text) if text.contains(char::is_control) => {
+            Err(format!("{what} is one line, without control characters"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     units::parse_age(text)
         .ok_or_else(|| format!("`{text}` is not a duration: write `30s`, `1h` or `2d`"))
@@ -151,6 +179,7 @@ pub struct OrderJson {
     until: Option<String>,
     over_in_ms: Option<f64>,
     source: &'static str,
+    by: Option<String>,
     note: Option<String>,
 }
 
@@ -181,6 +210,7 @@ impl OrderJson {
             until: order.expires_at.map(|until| clock.to_rfc3339(until)),
             over_in_ms: order.expires_at.map(|until| millis(until.saturating_duration_since(now))),
             source: order.source.as_str(),
+            by: order.author.as_deref().map(str::to_owned),
             note: order.note.as_deref().map(str::to_owned),
         }
     }
@@ -268,7 +298,7 @@ pub fn order_line(order: &OperatorOrder, clock: &WallClock, now: Instant) -> Str
         }
         None => line.push_str(" until it is restored"),
     }
-    let _ = write!(line, ", by {}", order.source.as_str());
+    let _ = write!(line, ", by {}", order.author.as_deref().unwrap_or(order.source.as_str()));
     if let Some(note) = &order.note {
         let _ = write!(line, ": {note}");
     }
@@ -341,5 +371,14 @@ mod tests {
             ..order_request("evacuate", "us-south")
         };
         assert!(refused(&long).contains("a day"));
+        let late = OrderRequestBody { length: Some("20s".to_owned()), ..slow };
+        assert!(refused(&late).contains("`over` (30s) is longer than `for` (20s)"));
+        let by = |name: &str| OrderRequestBody {
+            by: Some(name.to_owned()),
+            ..order_request("evacuate", "us-south")
+        };
+        assert_eq!(by("alice").to_command(now).expect("valid").author.as_deref(), Some("alice"));
+        assert!(refused(&by("alice\nroot")).contains("one line"));
+        assert!(refused(&by(&"a".repeat(65))).contains("64 bytes"));
     }
 }

@@ -42,6 +42,8 @@ pub struct StoredOrder {
     until_us: Option<u64>,
     by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
 
@@ -72,6 +74,7 @@ impl StoredOrder {
             since_us: clock.unix_micros(order.effective_since),
             until_us: order.expires_at.map(|until| clock.unix_micros(until)),
             by: order.source.as_str().to_owned(),
+            author: order.author.as_deref().map(str::to_owned),
             note: order.note.as_deref().map(str::to_owned),
         }
     }
@@ -96,6 +99,7 @@ impl StoredOrder {
             effective_since: clock.instant(self.since_us),
             expires_at: self.until_us.map(|until| clock.instant(until)),
             source: OrderSource::parse(&self.by)?,
+            author: self.author.as_deref().map(Arc::from),
             note: self.note.as_deref().map(Arc::from),
         })
     }
@@ -259,6 +263,7 @@ mod tests {
             effective_since: now - Duration::from_secs(id),
             expires_at: until,
             source: if id == 3 { OrderSource::Config } else { OrderSource::Operator },
+            author: (id == 1).then(|| "alice".into()),
             note: (id == 1).then(|| "a new kernel".into()),
         };
         let (fade_duration, deadline) = (Duration::from_millis(1_500), Duration::from_secs(30));

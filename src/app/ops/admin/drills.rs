@@ -60,9 +60,6 @@ pub(super) async fn drills_write_response(
     admin_state: &AdminState,
     request: Request<Incoming>,
 ) -> AdminHttpResponse {
-    if let Some(refusal) = write_request::reject_cross_origin(&request) {
-        return refusal;
-    }
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     match (method, write_request::id_in_path(&path, DRILLS_PATH)) {

@@ -1,34 +1,29 @@
-//! The admin listener: health, readiness, metrics, state, drills and orders.
+//! The admin listener: health, readiness, metrics, state, drills and orders; and the status
+//! listener, which serves a part of it for reading only.
 
+pub mod access;
+mod connections;
 mod drills;
+mod guard;
 mod orders;
 mod routes;
+mod server;
 mod write_request;
 
 pub use routes::{ADMIN_ROUTES, AdminResource, AdminRoute};
+pub use server::{OperatorListener, serve};
 
-use std::convert::Infallible;
-use std::net::{IpAddr, TcpListener};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use crate::logic::overload::descriptor_pool::MAX_ADMIN_CONNECTIONS;
 use crate::logic::overload::memory_pressure::MemoryPressureLevel;
 
 use super::api::{EndpointJson, PoolApiJson};
@@ -37,86 +32,29 @@ use super::explain::json::ZoneExplanationJson;
 use super::explain::{self, ExplainReply, query};
 use super::ledger;
 use super::ledger::query::{IncidentFormat, IncidentQuery};
-use super::metrics::Collect;
+use super::metrics::{Collect, families};
 use super::status::StatusJson;
 use super::{event_log, metrics, whatif};
 use crate::app::control::admin_state::{AdminState, LifecyclePhase};
 use crate::app::control::discovery::json::found_by_text;
-
-/// A connection is closed after this time, whatever its state.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
-
-/// Time for requests that are already sent, after another process has taken over.
-const HANDOVER_GRACE: Duration = Duration::from_millis(500);
-
-/// Time to the next attempt after a failed accept, which mostly lacks descriptors.
-const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Time within which a request head must arrive.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for an answer of the ledger, which waits for the disk.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 type AdminHttpResponse = Response<Full<Bytes>>;
 
-/// Serves until the control thread ends, or until another process has taken over.
-pub async fn serve(listener: TcpListener, admin_state: Rc<AdminState>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "admin listener cannot be used");
-            return;
+/// The response of the admin listener.
+async fn admin_response(admin_state: &AdminState, request: Request<Incoming>) -> AdminHttpResponse {
+    let checked = guard::check(&request, &admin_state.admin_access.borrow());
+    if let Err(refusal) = checked {
+        families::ADMIN_REFUSALS.with(&[refusal.as_str()]).increment(1);
+        let mut response = text_response(refusal.status(), refusal.reason());
+        if refusal.status() == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
         }
-    };
-    let permits = Arc::new(tokio::sync::Semaphore::new(MAX_ADMIN_CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            biased;
-            () = admin_state.handed_over.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection = serve_connection(stream, Rc::clone(&admin_state));
-                admin_state.admin_connections.spawn_local(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin accept failed");
-                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
-            }
-        }
+        return response;
     }
-}
-
-async fn serve_connection(stream: TcpStream, admin_state: Rc<AdminState>) {
-    let handed_over = admin_state.handed_over.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let admin_state = Rc::clone(&admin_state);
-        async move {
-            let mut response = route_request(&admin_state, request).await;
-            if admin_state.handed_over.is_cancelled() {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    // A client that does not read must not hold its permit forever.
-    let connection = pin!(connection);
-    let serving = serve_until_handover(connection, &handed_over);
-    let _ = timeout(MAX_CONNECTION_AGE, serving).await;
-}
-
-async fn route_request(admin_state: &AdminState, request: Request<Incoming>) -> AdminHttpResponse {
     if write_request::is_write_below(&request, drills::DRILLS_PATH) {
         drills::drills_write_response(admin_state, request).await
     } else if write_request::is_write_below(&request, orders::ORDERS_PATH) {
@@ -126,34 +64,35 @@ async fn route_request(admin_state: &AdminState, request: Request<Incoming>) -> 
     }
 }
 
-/// Serves a connection to its end. After a takeover that is the end of its running request.
-async fn serve_until_handover<S>(
-    mut connection: Pin<&mut http1::Connection<TokioIo<TcpStream>, S>>,
-    handed_over: &CancellationToken,
-) where
-    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
-{
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = handed_over.cancelled() => {}
+/// The response of the status listener, which changes nothing and has any host.
+fn status_listener_response<B>(
+    admin_state: &AdminState,
+    request: &Request<B>,
+) -> AdminHttpResponse {
+    if let Some(refusal) = reject_write(request) {
+        return refusal;
     }
-    // Closing at once would fail a request that the client has just sent.
-    if timeout(HANDOVER_GRACE, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+    match routes::find_resource(request.uri().path()) {
+        Some(AdminResource::Health) => text_response(StatusCode::OK, "ok\n"),
+        Some(AdminResource::Readiness) => ready_response(admin_state),
+        Some(AdminResource::Metrics) => metrics_response(admin_state),
+        Some(AdminResource::Status) => status_response(admin_state, request.uri().query()),
+        _ => text_response(StatusCode::NOT_FOUND, "not found; the admin listener has the rest\n"),
     }
 }
 
-async fn handle_read<B>(admin_state: &AdminState, request: &Request<B>) -> AdminHttpResponse {
-    if !is_local_host(request) {
-        return text_response(
-            StatusCode::FORBIDDEN,
-            "the Host header must be an address or localhost\n",
-        );
+/// The refusal of methods other than GET and HEAD.
+fn reject_write<B>(request: &Request<B>) -> Option<AdminHttpResponse> {
+    if *request.method() == Method::GET || *request.method() == Method::HEAD {
+        return None;
     }
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
-        let mut refusal = text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let mut refusal = text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    Some(refusal)
+}
+
+async fn handle_read<B>(admin_state: &AdminState, request: &Request<B>) -> AdminHttpResponse {
+    if let Some(refusal) = reject_write(request) {
         return refusal;
     }
     let (path, query) = (request.uri().path(), request.uri().query());
@@ -185,17 +124,6 @@ async fn handle_read<B>(admin_state: &AdminState, request: &Request<B>) -> Admin
         AdminResource::Orders => orders::orders_get_response(admin_state, path, query_text),
         AdminResource::Drills => drills::drills_get_response(admin_state, path, query_text),
     }
-}
-
-/// Refuses host names other than `localhost`: a page in a browser could otherwise read the admin
-/// API through a name that resolves to loopback (DNS rebinding).
-fn is_local_host<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 fn ready_response(admin_state: &AdminState) -> AdminHttpResponse {
@@ -372,6 +300,9 @@ async fn ledger_response(
         Some(ledger::LedgerReply::BadQuery(why)) => {
             text_response(StatusCode::BAD_REQUEST, &format!("{why}\n"))
         }
+        Some(ledger::LedgerReply::UnknownName(why)) => {
+            text_response(StatusCode::NOT_FOUND, &format!("{why}\n"))
+        }
         None => text_response(StatusCode::SERVICE_UNAVAILABLE, "the ledger is busy\n"),
     }
 }
@@ -397,28 +328,4 @@ fn typed_response(
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_that_is_no_address_or_localhost_is_rejected() {
-        let with = |host: &str| {
-            is_local_host(&Request::builder().header(HOST, host).body(()).expect("request"))
-        };
-        assert!(
-            with("localhost:9900")
-                && with("127.0.0.1:9900")
-                && with("[::1]:9900")
-                && with("LOCALHOST")
-        );
-        assert!(
-            !with("evil.example")
-                && !with("")
-                && !with("localhost.evil.example")
-                && !with("[evil]")
-        );
-    }
 }

@@ -61,9 +61,6 @@ pub(super) async fn orders_write_response(
     admin_state: &AdminState,
     request: Request<Incoming>,
 ) -> AdminHttpResponse {
-    if let Some(refusal) = write_request::reject_cross_origin(&request) {
-        return refusal;
-    }
     let path = request.uri().path().to_owned();
     let is_text = is_text_requested(request.uri().query().unwrap_or_default());
     let method = request.method().clone();

@@ -1,20 +1,19 @@
-//! Checks that every request of the admin API passes that changes something.
+//! The form of requests to the admin API that change something.
 //!
-//! The listener is on loopback, so that only this machine reaches it. A page in a browser on this
-//! machine can still send requests. Therefore a write names its host by an address or `localhost`,
-//! has no foreign `Origin`, and has a body of JSON or the method DELETE. A page of another origin
-//! can send those only after a CORS preflight, which this listener refuses.
+//! Besides the checks of every request (see [`super::guard`]), a write has a body of JSON, or the
+//! method DELETE. A web page of another origin can send those only after a CORS preflight, which
+//! this listener refuses.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{AdminHttpResponse, is_local_host, text_response};
+use super::{AdminHttpResponse, guard, text_response};
 
 /// Limit of a request body.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -36,28 +35,9 @@ pub(super) fn id_in_path<'p>(path: &'p str, root: &str) -> Option<(u64, &'p str)
     Some((id.parse().ok()?, rest))
 }
 
-/// The refusal of a request that another page may have caused.
-pub(super) fn reject_cross_origin<B>(request: &Request<B>) -> Option<AdminHttpResponse> {
-    if !is_local_host(request) {
-        let reason = "the Host header must be an address or localhost\n";
-        return Some(text_response(StatusCode::FORBIDDEN, reason));
-    }
-    (!is_same_origin(request))
-        .then(|| text_response(StatusCode::FORBIDDEN, "requests from other origins are refused\n"))
-}
-
-/// Browsers add `Origin` to every request of a page that is not a plain GET or HEAD.
-fn is_same_origin<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    request.headers().get(ORIGIN).is_none_or(|origin| {
-        origin.as_bytes().strip_prefix(b"http://").is_some_and(|origin| origin == host)
-    })
-}
-
 /// The body of a request with the content type of JSON, within its limits of size and time.
 pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, AdminHttpResponse> {
-    let kind = request.headers().get(CONTENT_TYPE);
-    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+    if !is_json(request.headers()) {
         return Err(text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json\n"));
     }
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
@@ -68,6 +48,14 @@ pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Admin
             "the request's body is too large or came too slowly\n",
         )),
     }
+}
+
+/// Whether the only `Content-Type` is JSON, with or without parameters. A list is none: browsers
+/// send what they take for another type without a preflight.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Ok(Some(value)) = guard::only_value(headers, CONTENT_TYPE) else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json") && !value.contains(',')
 }
 
 /// The response to methods that the path does not support.
@@ -82,16 +70,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn write_from_other_origin_is_rejected() {
-        let from = |origin: Option<&str>| {
-            let mut request = Request::builder().header(HOST, "127.0.0.1:9900");
-            if let Some(origin) = origin {
-                request = request.header(ORIGIN, origin);
+    fn content_type_is_json_alone() {
+        let is_accepted = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_TYPE, value.parse().expect("a value"));
             }
-            is_same_origin(&request.body(()).expect("a request"))
+            is_json(&headers)
         };
-        assert!(from(None) && from(Some("http://127.0.0.1:9900")));
-        assert!(!from(Some("http://evil.example")) && !from(Some("null")));
+        for value in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert!(is_accepted(&[value]), "{value}");
+        }
+        for values in [
+            &[][..],
+            &["text/plain"],
+            &["application/json, text/plain"],
+            &["application/json;a=b, text/plain"],
+            &["application/jsonp"],
+            &["application/json", "text/plain"],
+        ] {
+            assert!(!is_accepted(values), "{values:?}");
+        }
     }
 
     #[test]

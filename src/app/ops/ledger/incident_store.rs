@@ -261,7 +261,7 @@ impl IncidentStore {
         self.records.len()
     }
 
-    pub(super) fn records(&self) -> impl DoubleEndedIterator<Item = &IncidentRecord> {
+    pub(super) fn records(&self) -> impl DoubleEndedIterator<Item = &IncidentRecord> + Clone {
         self.records.values()
     }
 }

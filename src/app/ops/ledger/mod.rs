@@ -9,6 +9,7 @@ mod error_budgets;
 mod incident_store;
 mod joined_incidents;
 pub mod json;
+mod known_names;
 mod metrics;
 mod prediction_cache;
 pub mod query;
@@ -43,6 +44,7 @@ use crate::net::ledger_store;
 use super::api::WallClock;
 use crate::app::dataplane::shared::InstanceShared;
 use error_budgets::ObjectiveStatus;
+use known_names::KnownNames;
 use prediction_cache::PredictionKey;
 use query::{IncidentFormat, IncidentQuery};
 use record::{DetectionQuantiles, IncidentRecord};
@@ -132,6 +134,8 @@ pub enum LedgerReply {
     Rendered(IncidentFormat, String),
     /// The query is invalid: the reason.
     BadQuery(String),
+    /// The query names something that is not known: the nearest names.
+    UnknownName(String),
 }
 
 /// State that the ledger thread publishes.
@@ -302,20 +306,29 @@ pub fn query_directory(directory: &Path, query: &IncidentQuery) -> io::Result<Le
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     // The probe interval is not stored.
-    Ok(render_reply(query, records.iter(), Duration::ZERO, now_us, |_| None))
+    let names = KnownNames::default();
+    Ok(render_reply((query, names), records.iter(), Duration::ZERO, now_us, |_| None))
 }
 
+/// `names` are the known ones besides those of the records.
 fn render_reply<'r>(
-    query: &IncidentQuery,
-    records: impl DoubleEndedIterator<Item = &'r IncidentRecord>,
+    (query, mut names): (&IncidentQuery, KnownNames),
+    records: impl DoubleEndedIterator<Item = &'r IncidentRecord> + Clone,
     interval: Duration,
     now_us: u64,
     allowed: impl Fn(&str) -> Option<f64>,
 ) -> LedgerReply {
-    let mut report = match query.evaluate(records, interval, now_us) {
+    names.add_records(records.clone());
+    if let Err(why) = names.check(query) {
+        return LedgerReply::UnknownName(why);
+    }
+    let mut report = match query.evaluate(records.clone(), interval, now_us) {
         Ok(report) => report,
         Err(why) => return LedgerReply::BadQuery(why),
     };
+    if let Some(id) = query.id.filter(|_| report.all_entries().next().is_none()) {
+        return LedgerReply::UnknownName(known_names::unknown_incident(id, records));
+    }
     report.set_budget_shares(allowed);
     let page = match query.format {
         IncidentFormat::Json => {

@@ -15,6 +15,7 @@ use crate::net::ledger_store::{LedgerContents, LedgerStore, OpenedLedger};
 
 use super::error_budgets::ErrorBudgets;
 use super::incident_store::{IncidentStore, LedgerEndpointKey, join_window_us};
+use super::known_names::KnownNames;
 use super::prediction_cache::{PredictionCache, PredictionContext, PredictionKey};
 use super::query::{IncidentFormat, IncidentQuery};
 use super::record::{DetectionQuantiles, IncidentResolution};
@@ -223,7 +224,8 @@ impl LedgerWorker {
     fn incidents_reply(&self, query: &IncidentQuery, now_us: u64) -> LedgerReply {
         let interval = self.config.max_probe_interval();
         let allowed = |pool: &str| self.budgets.allowed_failures(pool, now_us / 1_000_000);
-        render_reply(query, self.incidents.records(), interval, now_us, allowed)
+        let names = KnownNames::from_config(&self.config);
+        render_reply((query, names), self.incidents.records(), interval, now_us, allowed)
     }
 
     fn slo_reply(&mut self, format: IncidentFormat, now_us: u64) -> LedgerReply {

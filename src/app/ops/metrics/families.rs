@@ -93,6 +93,10 @@ families! {
         "Client connections refused because of `limits.connections`.";
     Counter CLIENT_CONNECTIONS_CLOSED "gapless_client_connections_closed_total" ["reason"] Count
         "Client connections that the proxy closed because of a limit, by reason.";
+    Counter ADMIN_CONNECTIONS_DISPLACED "gapless_admin_connections_displaced_total" ["listener"] Count
+        "Connections to the admin or status listener that made room for another.";
+    Counter ADMIN_REFUSALS "gapless_admin_refusals_total" ["reason"] Count
+        "Requests to the admin listener with a wrong host, origin or token.";
     Counter TLS_HANDSHAKES "gapless_tls_handshakes_total" ["result"] Count
         "TLS handshakes with clients, by result.";
     Counter PROXY_PROTOCOL_REFUSED "gapless_proxy_protocol_refused_total" [] Count

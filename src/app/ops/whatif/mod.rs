@@ -12,8 +12,7 @@ use tokio::sync::oneshot;
 use crate::logic::director::Director;
 use crate::logic::model::selector::TopologySelector;
 use crate::sim::whatif::{
-    CapacityOverload, PoolOutlook, PoolTraffic, WhatIfInput, ZoneTraffic, has_target_in_topology,
-    whatif,
+    PoolOutlook, PoolTraffic, WhatIfInput, ZoneTraffic, has_target_in_topology, whatif,
 };
 
 use super::explain::query::ExplainFormat;
@@ -26,7 +25,8 @@ struct WhatIfPoolJson<'o> {
     rate_rps: Option<f64>,
     before: WhatIfStateJson,
     after: WhatIfStateJson,
-    overloaded: Vec<String>,
+    overloaded: Vec<&'o str>,
+    problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,7 +109,8 @@ fn as_json(lost: &[TopologySelector], outlooks: &[PoolOutlook]) -> serde_json::V
             rate_rps: outlook.rate_rps,
             before: state(&outlook.before),
             after: state(&outlook.after),
-            overloaded: outlook.overloads().into_iter().map(|over| over.subject).collect(),
+            overloaded: outlook.overloaded().collect(),
+            problems: outlook.problems.iter().map(ToString::to_string).collect(),
         })
     };
     serde_json::json!({
@@ -167,24 +168,13 @@ fn as_text(outlooks: &[PoolOutlook]) -> String {
 }
 
 fn push_verdict(outlook: &PoolOutlook, page: &mut String) {
-    let mut line = |text: &str| {
-        let _ = writeln!(page, "  {text}");
-    };
-    if !outlook.after.has_serving_endpoint() {
-        line(
-            "nothing is left that can serve: all endpoints get traffic, the lost ones too (panic)",
-        );
-    } else if outlook.after.is_panic {
-        line(
-            "too little is left (evict.panic_percent): all endpoints get traffic, the lost ones too",
-        );
+    for problem in &outlook.problems {
+        let _ = writeln!(page, "  {problem}");
     }
-    for CapacityOverload { subject, rate_rps, capacity_rps } in outlook.overloads() {
-        line(&format!(
-            "{subject} would get {rate_rps:.0} requests/s and can take {capacity_rps:.0}"
-        ));
+    if outlook.after.is_panic {
+        page.push_str("  all endpoints get traffic, the lost ones too (panic)\n");
     }
     if outlook.can_carry_load() {
-        line("holds");
+        page.push_str("  holds\n");
     }
 }

@@ -90,7 +90,11 @@ impl fmt::Debug for CookieSecretHandover {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SocketHandover {
     pub(super) name: SocketAddr,
+    /// Whether it is for operators; also true for the status listener.
     pub(super) is_admin: Option<bool>,
+    /// Absent from versions without a status listener.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_status: bool,
     #[serde(default)]
     pub(super) label: Option<String>,
 }
@@ -100,7 +104,8 @@ impl HandoverMessage {
         let HandoverState { sockets, health_export, names, upgrades, orders, .. } = state;
         let socket = |socket: &InheritedListener| SocketHandover {
             name: socket.configured_address,
-            is_admin: socket.role.map(|role| role == ListenerRole::Operator),
+            is_admin: socket.role.map(|role| role != ListenerRole::Clients),
+            is_status: socket.role == Some(ListenerRole::Status),
             label: socket.label.clone(),
         };
         Self {
@@ -130,8 +135,11 @@ impl HandoverMessage {
 
 impl SocketHandover {
     pub(super) fn role(&self) -> Option<ListenerRole> {
-        self.is_admin
-            .map(|is_admin| if is_admin { ListenerRole::Operator } else { ListenerRole::Clients })
+        self.is_admin.map(|is_admin| match (is_admin, self.is_status) {
+            (true, true) => ListenerRole::Status,
+            (true, false) => ListenerRole::Operator,
+            (false, _) => ListenerRole::Clients,
+        })
     }
 }
 

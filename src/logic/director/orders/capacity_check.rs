@@ -1,127 +1,86 @@
-//! The capacity check of a drain: whether the rest of a pool can carry the traffic.
+//! Whether the rest of a pool can carry the traffic of what an operator wants to drain, or of what
+//! may be lost.
 
-use crate::logic::model::selector::TopologySelector;
-use crate::logic::orders::OperatorOrder;
-use crate::logic::overload::remaining_capacity::{PoolCapacity, in_flight_limit};
+use std::sync::Arc;
 
 use super::ordered_endpoint;
 use crate::logic::director::Director;
 use crate::logic::director::endpoint::EndpointMachine;
 use crate::logic::director::pools::PoolState;
-
-/// The parts of a pool that a drain takes and leaves. Endpoints that are drained already are in
-/// neither part.
-#[derive(Clone, Copy, Debug, Default)]
-struct DrainImpact {
-    all: u32,
-    weight: u64,
-    lost: u32,
-    lost_serving: u32,
-    lost_weight: u64,
-    lost_in_flight: u32,
-    remaining: u32,
-    remaining_serving: u32,
-    remaining_weight: u64,
-    remaining_in_flight: u32,
-}
+use crate::logic::director::pools::zone::ZoneState;
+use crate::logic::director::publisher;
+use crate::logic::model::id::EndpointId;
+use crate::logic::model::selector::TopologySelector;
+use crate::logic::model::topology::ZoneSpec;
+use crate::logic::overload::pool_loss::{PoolLoss, ZoneLoss};
+use crate::logic::steering::PoolDemand;
 
 impl Director {
     /// Why the selected endpoints must not be drained: one reason for each pool of which too little
     /// would be left.
     pub(super) fn shortages(&self, selector: &TopologySelector, pool: Option<&str>) -> Vec<String> {
-        let is_selected_pool =
-            |state: &&PoolState| pool.is_none_or(|name| *state.spec().name == *name);
-        self.pools
-            .iter()
-            .filter(is_selected_pool)
-            .filter_map(|state| self.shortage(state, selector))
-            .collect()
-    }
-
-    fn shortage(&self, state: &PoolState, selector: &TopologySelector) -> Option<String> {
-        let name = &state.spec().name;
-        let impact = self.drain_impact(state, selector);
-        if impact.lost == 0 {
-            return None;
-        }
-        if impact.remaining == 0 {
-            return Some(format!(
-                "pool {name}: nothing would be left: all of its {} endpoints would be drained",
-                impact.all
-            ));
-        }
-        // An endpoint that does not serve can be removed.
-        if impact.lost_serving == 0 {
-            return None;
-        }
-        let figures =
-            format!("{} of {} endpoints would be left", impact.remaining_serving, impact.all);
-        if impact.remaining_serving == 0 {
-            return Some(format!(
-                "pool {name}: nothing healthy would be left: {} of its endpoints serve, and all of \
-                 these would be drained",
-                impact.lost_serving
-            ));
-        }
-        let panic_percent = state.spec().eviction.panic_percent;
-        if impact.remaining_serving * 100 < panic_percent * impact.all {
-            return Some(format!(
-                "pool {name}: {figures}, less than `evict.panic_percent` ({panic_percent} %)"
-            ));
-        }
-        let unavailable_weight = impact.weight - impact.remaining_weight - impact.lost_weight;
-        if unavailable_weight > 0 && impact.remaining_weight * 2 < impact.weight {
-            let DrainImpact { remaining_weight: left_weight, weight, .. } = impact;
-            return Some(format!(
-                "pool {name}: {left_weight} of {weight} of its weight would be left, less than half: \
-                 {} already",
-                self.describe_unavailable(state, selector)
-            ));
-        }
-        let capacity = PoolCapacity {
-            pool: name.clone(),
-            lost_weight: impact.lost_weight,
-            remaining_weight: impact.remaining_weight,
-            lost_in_flight: impact.lost_in_flight,
-            remaining_in_flight: impact.remaining_in_flight,
-            remaining_limit: in_flight_limit(state.spec(), u64::from(impact.remaining_serving)),
+        let lost = std::slice::from_ref(selector);
+        let is_selected_pool = |state: &&PoolState| {
+            pool.is_none_or(|name| *state.spec().name == *name) && has_selected(state, selector)
         };
-        capacity.shortage(1.0)
+        let first_problem = |state: &PoolState| {
+            let problem = self.pool_loss(state, lost).problems().into_iter().next()?;
+            Some(format!("pool {}: {problem}", state.spec().name))
+        };
+        self.pools.iter().filter(is_selected_pool).filter_map(first_problem).collect()
     }
 
-    fn drain_impact(&self, state: &PoolState, selector: &TopologySelector) -> DrainImpact {
-        let mut impact = DrainImpact::default();
-        for endpoint in state.members().iter().filter_map(|id| self.endpoints.get(*id)) {
+    /// Every pool after the loss of these parts, in its steady state.
+    pub fn pool_losses(&self, lost: &[TopologySelector]) -> Vec<PoolLoss> {
+        self.pools.iter().map(|state| self.pool_loss(state, lost)).collect()
+    }
+
+    fn pool_loss(&self, state: &PoolState, lost: &[TopologySelector]) -> PoolLoss {
+        let is_drained = |id: EndpointId| {
+            self.endpoints.get(id).is_some_and(|endpoint| self.is_drain_ordered(endpoint))
+        };
+        let is_out = |id: EndpointId| {
+            is_drained(id) || self.endpoints.get(id).is_some_and(|one| is_selected(one, lost))
+        };
+        let shares_before = publisher::steady_zone_shares(state, is_drained);
+        let shares = publisher::steady_zone_shares(state, is_out);
+        let zones = state.zones().iter().zip(shares_before.into_iter().zip(shares));
+        PoolLoss {
+            spec: Arc::clone(state.spec()),
+            demand: PoolDemand::sum(state.zones().iter().map(ZoneState::load)),
+            zones: zones
+                .map(|(zone, (share_before, share))| ZoneLoss {
+                    share_before,
+                    share,
+                    ..self.zone_loss(zone, lost)
+                })
+                .collect(),
+            unavailable: self.describe_unavailable(state, lost),
+        }
+    }
+
+    /// The counts and weights of a zone.
+    fn zone_loss(&self, zone: &ZoneState, lost: &[TopologySelector]) -> ZoneLoss {
+        let mut loss = ZoneLoss::default();
+        for (id, member) in zone.roster().members() {
+            let Some(endpoint) = self.endpoints.get(id) else { continue };
             let weight = u64::from(endpoint.location().weight());
-            let (serves, in_flight) =
-                (u32::from(endpoint.can_serve()), endpoint.stats().in_flight());
-            impact.all += 1;
-            impact.weight += weight;
+            loss.declared_weight += weight;
             if self.is_drain_ordered(endpoint) {
                 continue;
             }
-            let (count, serving, serving_weight, in_flight_sum) = if is_selected(endpoint, selector)
-            {
-                (
-                    &mut impact.lost,
-                    &mut impact.lost_serving,
-                    &mut impact.lost_weight,
-                    &mut impact.lost_in_flight,
-                )
+            loss.endpoints += 1;
+            let is_serving = member.is_serving();
+            loss.weight_before += weight * u64::from(is_serving);
+            if is_selected(endpoint, lost) {
+                loss.lost += 1;
+                loss.lost_serving += u32::from(is_serving);
             } else {
-                (
-                    &mut impact.remaining,
-                    &mut impact.remaining_serving,
-                    &mut impact.remaining_weight,
-                    &mut impact.remaining_in_flight,
-                )
-            };
-            *count += 1;
-            *serving += serves;
-            *serving_weight += weight * u64::from(serves);
-            *in_flight_sum += in_flight;
+                loss.serving += u32::from(is_serving);
+                loss.weight += weight * u64::from(is_serving);
+            }
         }
-        impact
+        loss
     }
 
     /// Whether it is drained, or about to be.
@@ -130,30 +89,41 @@ impl Director {
     }
 
     /// Describes the endpoints that do not serve, or are drained, apart from those selected.
-    fn describe_unavailable(&self, state: &PoolState, selector: &TopologySelector) -> String {
-        let members = state.members().iter().filter_map(|id| self.endpoints.get(*id));
-        let (mut orders, mut down) = (Vec::new(), 0);
-        for endpoint in members.filter(|endpoint| !is_selected(endpoint, selector)) {
-            let drains: Vec<&OperatorOrder> =
-                self.orders().drains_for(ordered_endpoint(endpoint)).collect();
-            down += u32::from(drains.is_empty() && !endpoint.can_serve());
+    fn describe_unavailable(&self, state: &PoolState, lost: &[TopologySelector]) -> Vec<String> {
+        let (mut descriptions, mut down) = (Vec::new(), 0);
+        let members = state.zones().iter().flat_map(|zone| zone.roster().members());
+        for (id, member) in members {
+            let Some(endpoint) = self.endpoints.get(id) else { continue };
+            if is_selected(endpoint, lost) {
+                continue;
+            }
+            let mut drains = self.orders().drains_for(ordered_endpoint(endpoint)).peekable();
+            down += u32::from(drains.peek().is_none() && !member.is_serving());
             for order in drains {
                 let description = format!("{} is drained (order {})", order.scope, order.id);
-                if !orders.contains(&description) {
-                    orders.push(description);
+                if !descriptions.contains(&description) {
+                    descriptions.push(description);
                 }
             }
         }
         match down {
             0 => {}
-            1 => orders.push("one endpoint does not serve".to_owned()),
-            many => orders.push(format!("{many} endpoints do not serve")),
+            1 => descriptions.push("one endpoint does not serve".to_owned()),
+            many => descriptions.push(format!("{many} endpoints do not serve")),
         }
-        orders.join(", ")
+        descriptions
     }
 }
 
-fn is_selected(endpoint: &EndpointMachine, selector: &TopologySelector) -> bool {
+fn is_selected(endpoint: &EndpointMachine, lost: &[TopologySelector]) -> bool {
     let zone = endpoint.location().zone();
-    selector.covers(&endpoint.pool().zones[zone].locality, endpoint.address())
+    let locality = &endpoint.pool().zones[zone].locality;
+    lost.iter().any(|selector| selector.covers(locality, endpoint.address()))
+}
+
+fn has_selected(state: &PoolState, selector: &TopologySelector) -> bool {
+    let covers = |zone: &ZoneSpec| {
+        zone.endpoints.iter().any(|one| selector.covers(&zone.locality, one.address))
+    };
+    state.spec().zones.iter().any(covers)
 }

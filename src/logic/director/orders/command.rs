@@ -23,6 +23,7 @@ pub struct OperatorCommand {
     pub pool: Option<Arc<str>>,
     pub action: OperatorAction,
     pub until: Option<Instant>,
+    pub author: Option<Arc<str>>,
     pub note: Option<Arc<str>>,
     /// Carry it out even if too little would be left.
     pub is_forced: bool,
@@ -34,6 +35,13 @@ pub enum OperatorAction {
     Issue(OrderAction),
     /// Revoke the orders on exactly this scope, and exempt it from drains of a larger one.
     Restore,
+}
+
+impl OperatorCommand {
+    fn into_draft(self, action: OrderAction) -> OrderDraft {
+        let Self { selector: scope, pool, until: expires_at, author, note, .. } = self;
+        OrderDraft { scope, pool, action, expires_at, author, note }
+    }
 }
 
 /// Why a command is refused; then nothing has changed.
@@ -104,9 +112,7 @@ impl Director {
                         return Err(CommandError::InsufficientCapacity(shortages));
                     }
                 }
-                let OperatorCommand { selector: scope, pool, until: expires_at, note, .. } =
-                    command;
-                let draft = OrderDraft { scope, pool, action, expires_at, note };
+                let draft = command.into_draft(action);
                 let order = self.order_book.orders_mut().issue(draft, now).clone();
                 AppliedCommand { order: Some(order), ..AppliedCommand::default() }
             }
@@ -128,8 +134,9 @@ impl Director {
         endpoints: &[EndpointKey],
         now: Instant,
     ) -> AppliedCommand {
-        let OperatorCommand { selector: scope, pool, until: expires_at, note, .. } = command;
-        let lifted = self.order_book.orders_mut().revoke_matching(&scope, pool.as_deref());
+        let draft = command.into_draft(OrderAction::Serve);
+        let (scope, pool) = (&draft.scope, draft.pool.as_deref());
+        let lifted = self.order_book.orders_mut().revoke_matching(scope, pool);
         let active_drains = |orders: &OperatorOrders| {
             let drains = endpoints
                 .iter()
@@ -140,7 +147,6 @@ impl Director {
             active
         };
         let before = active_drains(self.order_book.orders());
-        let draft = OrderDraft { scope, pool, action: OrderAction::Serve, expires_at, note };
         let mut candidate = self.order_book.orders().clone();
         let order = candidate.issue(draft, now).clone();
         let remaining = active_drains(&candidate);

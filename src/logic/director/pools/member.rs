@@ -102,7 +102,20 @@ impl MemberState {
         is_last(old) && is_last(self)
     }
 
-    fn is_serving(self) -> bool {
+    /// The state once all ramps have ended, or out of service.
+    pub(crate) fn in_steady_state(self, declared_weight: u32, is_out: bool) -> Self {
+        let weight = declared_weight * WEIGHT_ONE;
+        let is_drained = self.eligibility == Eligibility::Drained;
+        Self {
+            eligibility: if is_out && !is_drained { Eligibility::Out } else { self.eligibility },
+            weight,
+            capacity: if is_drained { self.capacity } else { weight },
+            ..self
+        }
+    }
+
+    /// Whether it takes traffic: clear, doubted or suspect.
+    pub(crate) fn is_serving(self) -> bool {
         matches!(self.eligibility, Eligibility::Clear | Eligibility::Doubted | Eligibility::Suspect)
     }
 }

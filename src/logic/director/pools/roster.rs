@@ -181,7 +181,7 @@ impl ZoneRoster {
     /// The subsets, rebuilt if a member has changed.
     pub(crate) fn subsets(&mut self) -> &ZoneSubsets {
         if std::mem::take(&mut self.is_dirty) {
-            self.subsets = self.build_subsets();
+            self.subsets = self.build_subsets(&self.states);
         }
         &self.subsets
     }
@@ -215,11 +215,21 @@ impl ZoneRoster {
         })
     }
 
-    fn build_subsets(&self) -> ZoneSubsets {
+    /// The subsets once all ramps have ended, without the endpoints that `is_out` selects.
+    pub(crate) fn steady_subsets(&self, is_out: impl Fn(EndpointId) -> bool) -> ZoneSubsets {
+        let members = self.states.iter().zip(self.targets.iter());
+        let states: Vec<MemberState> = members
+            .map(|(state, target)| state.in_steady_state(target.weight, is_out(target.id)))
+            .collect();
+        self.build_subsets(&states)
+    }
+
+    /// `states` are those of the members, in their order.
+    fn build_subsets(&self, states: &[MemberState]) -> ZoneSubsets {
         let mut subsets = ZoneSubsets::default();
-        let mut eligible = Vec::with_capacity(self.states.len());
+        let mut eligible = Vec::with_capacity(states.len());
         let (mut suspects, mut last_resort) = (Vec::new(), Vec::new());
-        for (state, position) in self.states.iter().zip(0u32..) {
+        for (state, position) in states.iter().zip(0u32..) {
             let (weighted, target) = ((position, state.weight()), &self.targets[position as usize]);
             match state.eligibility() {
                 Eligibility::Out | Eligibility::Drained => {}
@@ -250,7 +260,7 @@ impl ZoneRoster {
         subsets.eligible = subset(&eligible);
         subsets.clear = if subsets.has_doubted {
             eligible.retain(|&(position, _)| {
-                self.states[position as usize].eligibility() == Eligibility::Clear
+                states[position as usize].eligibility() == Eligibility::Clear
             });
             subset(&eligible)
         } else {

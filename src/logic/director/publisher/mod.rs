@@ -8,6 +8,8 @@ mod affinity_view;
 pub(crate) mod traffic_split;
 mod view;
 
+pub(crate) use view::steady_zone_shares;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,6 +61,10 @@ impl PanicChange {
 }
 
 impl Publisher {
+    pub(crate) fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
     /// The routes of the snapshots from now on.
     pub(crate) fn set_routes(&mut self, routes: Arc<RouteTable>) {
         self.routes = routes;

@@ -55,13 +55,24 @@ impl TrafficSplit {
     pub(crate) fn new(state: &mut PoolState, now: Instant) -> Self {
         let spec = Arc::clone(state.spec());
         let length = spec.recovery.ramp;
-        let demand = spec
-            .has_declared_capacity()
-            .then(|| PoolDemand::sum(state.zones().iter().map(ZoneState::load)))
-            .filter(|demand| demand.rate_rps().is_some());
+        let demand = capacity_demand(state);
         let zones = state.zones_mut().iter_mut().map(|zone| SplitZone {
             subsets: zone.roster_mut().subsets().clone(),
             ramp: zone.ramp().share_permille(length, now),
+            residence_s: demand.map_or(0.0, |demand| demand.residence_s(zone.load())),
+        });
+        let zones = zones.collect();
+        let variants = spec.steer.variants().zip(state.tiers().iter().cloned()).collect();
+        Self { zones, variants, demand, spec }
+    }
+
+    /// The division once all ramps have ended; `subsets` are those of the zones, in their order.
+    pub(crate) fn steady(state: &PoolState, subsets: Vec<ZoneSubsets>) -> Self {
+        let spec = Arc::clone(state.spec());
+        let demand = capacity_demand(state);
+        let zones = state.zones().iter().zip(subsets).map(|(zone, subsets)| SplitZone {
+            subsets,
+            ramp: FULL_SHARE_PERMILLE,
             residence_s: demand.map_or(0.0, |demand| demand.residence_s(zone.load())),
         });
         let zones = zones.collect();
@@ -293,6 +304,13 @@ impl TrafficSplit {
             proportion(WEIGHT_SCALE, healthy * over, known * 100).min(WEIGHT_SCALE);
         u64::from(self.spec.zones[zone].settings.weight) * healthy_weight
     }
+}
+
+/// The demand, where capacity is declared and the demand is measurable.
+fn capacity_demand(state: &PoolState) -> Option<PoolDemand> {
+    let demand = || PoolDemand::sum(state.zones().iter().map(ZoneState::load));
+    let is_declared = state.spec().has_declared_capacity();
+    is_declared.then(demand).filter(|demand| demand.rate_rps().is_some())
 }
 
 fn weigh_subset(split_zone: &SplitZone, selector: SubsetSelector) -> WeightTotals {

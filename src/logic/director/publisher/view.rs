@@ -7,8 +7,10 @@ use super::affinity_view::build_affinity_index;
 use super::traffic_split::{SubsetSelector, TrafficSplit};
 use crate::logic::director::pools::PoolState;
 use crate::logic::director::pools::roster::ZoneSubsets;
+use crate::logic::model::id::EndpointId;
 use crate::logic::model::snapshot::{PoolView, SteeredTiers, Target};
 use crate::logic::model::topology::PoolSpec;
+use crate::logic::steering::FULL_SHARE;
 
 /// Each choice is for requests for which the previous one has no endpoint.
 const REPEATABLE: [SubsetSelector; 3] =
@@ -52,6 +54,25 @@ pub(super) fn build_view(pool: &mut PoolState, epoch: Instant, now: Instant) -> 
         stats: Arc::clone(pool.stats()),
         affinity_index,
     })
+}
+
+/// The share of each zone by the policy of the pool, in 0..1, once all ramps have ended. The
+/// endpoints that `is_out` selects do not serve.
+pub(crate) fn steady_zone_shares(
+    state: &PoolState,
+    is_out: impl Fn(EndpointId) -> bool,
+) -> Vec<f64> {
+    let zones = state.zones().iter();
+    let subsets = zones.map(|zone| zone.roster().steady_subsets(&is_out)).collect();
+    let split = TrafficSplit::steady(state, subsets);
+    let mut shares = vec![0.0; state.zones().len()];
+    for tier in split.build_tiers(0, &REPEATABLE) {
+        let tier_share = tier.share as f64 / FULL_SHARE as f64;
+        for (target, fraction) in tier.traffic_fractions() {
+            shares[target.zone] += tier_share * fraction;
+        }
+    }
+    shares
 }
 
 /// Whether a configuration has replaced every endpoint: the old ones serve until something is known

@@ -23,6 +23,7 @@ fn command(text: &str, action: OperatorAction) -> OperatorCommand {
         pool: None,
         action,
         until: None,
+        author: None,
         note: None,
         is_forced: false,
     }
@@ -236,14 +237,40 @@ fn drain_below_pool_limits_is_rejected() {
     let mut spec = pool(&[("r/a", &[1, 2]), ("r/b", &[3, 4])]);
     spec.limits.circuit_breakers.endpoint.requests = Some(10);
     let mut rig = Rig::with_pool(spec);
-    (0..21).for_each(|_| rig.stats(1).request_started(1));
+    (0..25).for_each(|_| rig.stats(1).request_started(1));
+    rig.run_for(ms(6_000), |_| PASS);
     let why = rig.rejection_reasons("r/a");
-    assert!(why.contains("20 requests") && why.contains("21"), "{why}");
-    (0..11).for_each(|_| rig.stats(1).request_ended());
+    assert!(why.contains("20 requests") && why.contains("25"), "{why}");
+    (0..20).for_each(|_| rig.stats(1).request_ended());
+    rig.run_for(ms(6_000), |_| PASS);
     rig.issue("r/a", IMMEDIATE_DRAIN);
-    let mut rig = Rig::new(&[("r/a", &[1, 2, 3]), ("r/b", &[4])]);
-    let why = rig.rejection_reasons("r/a");
-    assert!(why.contains("4.0 times"), "{why}");
+}
+
+#[test]
+fn drain_is_judged_by_load_and_stated_capacity() {
+    let zones: [(&str, &[u16]); 2] = [("r/a", &[1, 2, 3, 4, 5]), ("r/b", &[6])];
+    let rig_with_load = |rate: u32, change: fn(&mut PoolSpec)| {
+        let mut spec = pool(&zones);
+        change(&mut spec);
+        let mut rig = Rig::with_pool(spec);
+        for _ in 0..60 {
+            (0..rate / 10).for_each(|_| {
+                rig.stats(1).request_started(1);
+                rig.stats(1).request_ended();
+                rig.stats(1).record_success();
+            });
+            rig.run_for(ms(100), |_| PASS);
+        }
+        rig
+    };
+    let stated = |spec: &mut PoolSpec| spec.steer.endpoint_capacity.rate_rps = Some(100_000);
+    let small = |spec: &mut PoolSpec| spec.steer.endpoint_capacity.rate_rps = Some(100);
+    let why = rig_with_load(200, |_| {}).rejection_reasons("r/a");
+    assert!(why.contains("r/b would get 5.0 times the present load"), "{why}");
+    rig_with_load(0, |_| {}).issue("r/a", IMMEDIATE_DRAIN);
+    rig_with_load(200, stated).issue("r/a", IMMEDIATE_DRAIN);
+    let why = rig_with_load(200, small).rejection_reasons("r/a");
+    assert!(why.contains("r/b would get 19") && why.contains("and can take 100"), "{why}");
 }
 
 #[test]

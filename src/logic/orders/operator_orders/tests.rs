@@ -30,7 +30,8 @@ impl OrdersFixture {
 
     fn issue_in_pool(&mut self, text: &str, pool: Option<&str>, action: OrderAction) -> u64 {
         let pool = pool.map(Arc::from);
-        let draft = OrderDraft { scope: scope(text), pool, action, expires_at: None, note: None };
+        let scope = scope(text);
+        let draft = OrderDraft { scope, pool, action, expires_at: None, author: None, note: None };
         self.orders.issue(draft, self.now).id
     }
 
@@ -42,6 +43,22 @@ impl OrdersFixture {
             .next()
             .is_some()
     }
+}
+
+#[test]
+fn repeated_drain_keeps_its_note_and_takes_the_new_author() {
+    let mut fixture = OrdersFixture::new();
+    let mut issue = |action, author: &str, note: Option<&str>| {
+        let (author, note) = (Some(author.into()), note.map(Arc::from));
+        let draft =
+            OrderDraft { scope: scope("r/a"), pool: None, action, expires_at: None, author, note };
+        let order = fixture.orders.issue(draft, fixture.now);
+        (order.author.as_deref() == Some("bob"), order.note.as_deref().unwrap_or("").to_owned())
+    };
+    assert_eq!(issue(DRAIN, "alice", Some("racks")), (false, "racks".into()));
+    assert_eq!(issue(DRAIN, "bob", None), (true, "racks".into()));
+    assert_eq!(issue(DRAIN, "bob", Some("power")), (true, "power".into()));
+    assert_eq!(issue(OrderAction::Serve, "bob", None), (true, "".into()), "it is another order");
 }
 
 #[test]
@@ -114,8 +131,14 @@ fn drain_share_fades_smoothly_and_resumes_when_reissued() {
 fn order_past_its_expiry_is_removed() {
     let mut fixture = OrdersFixture::new();
     let expires_at = Some(fixture.now + secs(60));
-    let draft =
-        OrderDraft { scope: scope("r/a"), pool: None, action: DRAIN, expires_at, note: None };
+    let draft = OrderDraft {
+        scope: scope("r/a"),
+        pool: None,
+        action: DRAIN,
+        expires_at,
+        author: None,
+        note: None,
+    };
     fixture.orders.issue(draft, fixture.now);
     assert_eq!(fixture.orders.next_expiry(), expires_at);
     assert!(fixture.orders.remove_expired(fixture.now + secs(59)).is_empty());
