@@ -33,8 +33,8 @@ pub(crate) struct DetectionArgs {
     /// The number of failures, each with a random configuration
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) random: Option<u32>,
-    /// Compare the predictions of `gapless demo` with what it measures, `--runs` times for each fault
-    /// and rate
+    /// Compare the predictions of `gapless demo` with what it measures, `--runs` times for each
+    /// fault and rate
     #[arg(long, conflicts_with_all = ["tuned", "random", "smoke"])]
     pub(crate) demo: bool,
     /// The same for drills of every fault

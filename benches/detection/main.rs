@@ -9,8 +9,8 @@
 //! `cargo bench --bench detection -- --runs 300 --format json > detection.json`
 //! `cargo bench --bench detection -- --tuned` tests that windows from `gapless tune` meet their
 //! targets.
-//! `cargo bench --bench detection -- --demo --drills --runs 40` compares the predictions of the demo
-//! and of drills with what they measure; `--busy` does so beside busy processors.
+//! `cargo bench --bench detection -- --demo --drills --runs 40` compares the predictions of the
+//! demo and of drills with what they measure; `--busy` does so beside busy processors.
 //! `cargo bench --bench detection -- --random 200` draws a configuration for every failure.
 //!
 //! Run it as root (the black hole needs a namespace, and is skipped without) on an idle machine;

@@ -108,8 +108,8 @@ impl Validator<'_> {
             }
             SettingOrigin::Default => {
                 let problem = Problem::new(
-                    format!("{address} is the admin listener's, by default"),
-                    "take another port, or move the other one: `[admin] address = …`",
+                    format!("{address} is the default address of the admin listener"),
+                    "use another port, or set `[admin] address`",
                 );
                 self.diagnostics.error(listener, problem);
             }
@@ -163,7 +163,7 @@ fn unprotected_problem(address: SocketAddr, has_tls: bool, has_token: bool) -> P
     };
     let port = address.port();
     Problem::new(
-        format!("{} can be reached by others, and admin has {lacks}", address.ip()),
+        format!("{} is not loopback, and the admin listener has {lacks}", address.ip()),
         format!(
             "for metrics and health alone write `[status] address = \"{address}\"` and leave admin \
              on loopback (\"127.0.0.1:{port}\" or \"{ADMIN_OFF}\"); for all of it add {mend}"

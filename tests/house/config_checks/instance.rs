@@ -63,7 +63,7 @@ fn invalid_admin_addresses_are_reported() {
     };
     assert_admin_diagnostic(
         "\"0.0.0.0:9900\"",
-        "3:11 0.0.0.0 is not loopback, and the admin listener has no TLS",
+        "3:11 0.0.0.0 is not loopback, and the admin listener has neither TLS nor a token",
     );
     assert_admin_diagnostic(
         "\"10.0.0.1:9900\"",
@@ -98,7 +98,7 @@ fn reachable_admin_listener_needs_tls_and_a_token() {
         assert_line_diagnostic("[[listen]]", &lines, expected);
     };
     let token_line = format!("token_file = \"{token}\"");
-    assert_admin(token_line, "3:11 10.0.0.1 can be reached by others, and admin has no TLS");
+    assert_admin(token_line, "3:11 10.0.0.1 is not loopback, and the admin listener has no TLS");
     let local = |file: &str| format!("[admin]\ntoken_file = \"{file}\"\n[[listen]]");
     assert_eq!(diagnostics_of(&valid_config_with("[[listen]]", &local(&token))), [""; 0]);
     assert_one_diagnostic(

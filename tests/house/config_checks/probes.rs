@@ -273,11 +273,7 @@ fn probe_tls_files_are_read_and_checked() {
             "`mine.pem` holds no private key",
             "passphrase",
         ),
-        (
-            "certificate = \"mine.pem\", key = \"other.key\"",
-            "is not the key of `mine.pem`",
-            "together",
-        ),
+        ("certificate = \"mine.pem\", key = \"other.key\"", "is not the key of `mine.pem`", "pair"),
     ] {
         let report = parse_tls(options).expect_err(options);
         assert_eq!(report.diagnostics.len(), 1, "{report}");

@@ -347,7 +347,7 @@ fn protected_header_changes_are_rejected() {
     );
     assert_request_headers_diagnostic(
         "set = { x-forwarded-for = \"a\" }",
-        "it is written anew for every endpoint",
+        "the proxy writes it for every endpoint",
     );
     assert_request_headers_diagnostic("set = { \"a b\" = \"a\" }", "`a b` is not a header name");
     assert_request_headers_diagnostic(
@@ -363,7 +363,7 @@ fn protected_header_changes_are_rejected() {
     };
     assert_response_headers_diagnostic(
         "add = { transfer-encoding = \"x\" }",
-        "it says where the message ends",
+        "it delimits the message",
     );
     assert_response_headers_diagnostic(
         "set = { x-gapless-reason = \"x\" }",
