@@ -22,7 +22,7 @@ pub(crate) struct FailoverArgs {
     #[arg(long = "peer", value_name = "NAME")]
     pub(crate) peers: Vec<Peer>,
     /// Requests a second; every fifth is a POST
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=2_000))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     pub(crate) rate: u32,
     /// Traffic before the failure, in seconds
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]

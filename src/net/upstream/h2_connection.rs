@@ -23,7 +23,7 @@ use super::error::{UpstreamError, io_failure_reason};
 
 /// Streams on one connection, whatever the endpoint allows: a failed connection fails all of its
 /// streams.
-const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
 
 /// The handle of an HTTP/2 connection, shared by its pool, its driver and its requests.
 #[derive(Debug)]

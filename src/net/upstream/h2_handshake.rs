@@ -14,15 +14,16 @@ use crate::net::write_coalescer::WriteCoalescer;
 use super::connection_queue::{ConnectionPermit, ConnectionQueue};
 use super::counting_stream::{CountingStream, H2IoState};
 use super::error::UpstreamError;
-use super::h2_connection::{self, H2Connection};
+use super::h2_connection::{self, H2Connection, MAX_STREAMS};
 use super::h2_driver::H2Driver;
 use super::stream::UpstreamStream;
 
 /// Bytes of one response that the endpoint may send before the client has read them.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The same for a connection: stalled streams must not block the others.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * STREAM_WINDOW_BYTES;
+/// The same for a connection: room for the whole windows of all streams and of one more, so that
+/// clients that read nothing never hold up another stream.
+const CONNECTION_WINDOW_BYTES: u32 = (MAX_STREAMS as u32 + 1) * STREAM_WINDOW_BYTES;
 
 /// Bytes of one request body that the library holds until the socket takes them.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;

@@ -29,6 +29,7 @@ pub(crate) struct H2EndpointState {
     connections: AtomicUsize,
     resets: Mutex<Vec<Reason>>,
     peak_streams: AtomicUsize,
+    bulk_bytes: AtomicUsize,
     /// Stops answering probes.
     pub(crate) is_probe_hung: AtomicBool,
     /// Responses to `/gate` wait for permits.
@@ -45,6 +46,7 @@ impl H2EndpointState {
             connections: AtomicUsize::default(),
             resets: Mutex::default(),
             peak_streams: AtomicUsize::default(),
+            bulk_bytes: AtomicUsize::default(),
             is_probe_hung: AtomicBool::default(),
             response_permits: Semaphore::new(0),
         })
@@ -73,6 +75,11 @@ impl H2EndpointState {
     /// The most concurrent requests of one connection.
     pub(crate) fn peak_streams(&self) -> usize {
         self.peak_streams.load(SeqCst)
+    }
+
+    /// Bytes of responses to `/bulk` that the connections have taken.
+    pub(crate) fn bulk_bytes(&self) -> usize {
+        self.bulk_bytes.load(SeqCst)
     }
 
     pub(crate) fn serve(self: &Arc<Self>) -> ConnectionHandler {
@@ -147,6 +154,27 @@ async fn handle_request(
     respond_by_path(state, &path, is_head, body, respond).await;
 }
 
+/// Answers with 64 MiB, as fast as the windows allow.
+async fn send_bulk(
+    state: &H2EndpointState,
+    mut respond: SendResponse<Bytes>,
+    response: Response<()>,
+) {
+    let Ok(mut stream) = respond.send_response(response, false) else { return };
+    let mut remaining: usize = 64 << 20;
+    while remaining > 0 {
+        stream.reserve_capacity(remaining.min(64 << 10));
+        let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let Some(Ok(capacity)) = capacity else { return };
+        let length = capacity.min(remaining);
+        remaining -= length;
+        if stream.send_data(Bytes::from(vec![b'.'; length]), remaining == 0).is_err() {
+            return;
+        }
+        state.bulk_bytes.fetch_add(length, SeqCst);
+    }
+}
+
 /// Answers a completely read request.
 async fn respond_by_path(
     state: &H2EndpointState,
@@ -159,6 +187,7 @@ async fn respond_by_path(
     response.headers_mut().insert("x-endpoint", HeaderValue::from_static(state.name));
     match path {
         "/echo" => send_body(respond, response, body.into()).await,
+        "/bulk" => send_bulk(state, respond, response).await,
         "/none" => {
             *response.status_mut() = StatusCode::NO_CONTENT;
             let _ = respond.send_response(response, true);
