@@ -68,7 +68,7 @@ pub struct InstanceShared {
     pub reports_dropped: AtomicU64,
     reports: mpsc::Sender<WorkerReport>,
     /// Seeds the keys of requests.
-    request_hasher: RandomState,
+    request_hasher: foldhash::quality::RandomState,
     /// The number of workers.
     pub worker_count: usize,
 }
@@ -199,7 +199,7 @@ impl InstanceShared {
             pressure: MemoryGauge::default(),
             reports_dropped: AtomicU64::new(0),
             reports,
-            request_hasher: RandomState::new(),
+            request_hasher: foldhash::quality::RandomState::default(),
             worker_count,
         };
         (Arc::new(shared), receiver)

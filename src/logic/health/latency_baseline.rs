@@ -30,13 +30,13 @@ const UPDATE_INTERVAL_US: u64 = 100_000;
 const BUCKETS: usize = 128;
 
 /// How many times longer than the 99.9th percentile a stalled request waits.
-const STALL_MULTIPLIER: u32 = 3;
+const STALL_MULTIPLIER: u64 = 3;
 
 /// How many times longer than the 99th percentile a slow request waits.
-const SLOW_MULTIPLIER: u32 = 12;
+const SLOW_MULTIPLIER: u64 = 12;
 
 /// The ratio of the slow bound to the unlearned stall bound while there are few samples.
-const UNLEARNED_SLOW_MULTIPLIER: u32 = 4;
+const UNLEARNED_SLOW_MULTIPLIER: u64 = 4;
 
 /// The weight of a new probe that is slower than those before it; a faster one counts at once.
 const PROBE_RISE: u64 = 16;
@@ -100,20 +100,23 @@ impl LatencyBaseline {
     /// samples, which may all be probes, the other bounds are not below their values without a
     /// sample.
     pub fn bounds(&self, limits: StallBounds, unlearned: Duration) -> LatencyBounds {
-        let p999 = Duration::from_micros(self.p999_us.load(Relaxed));
-        let p99 = Duration::from_micros(self.p99_us.load(Relaxed));
-        let stall = if p999.is_zero() { unlearned } else { STALL_MULTIPLIER * p999 };
-        let (slow, late) = if self.is_learned.load(Relaxed) {
-            (SLOW_MULTIPLIER * p99, p999)
+        let us = |duration: Duration| duration.as_micros() as u64;
+        let (floor_us, ceiling_us, unlearned_us) =
+            (us(limits.floor), us(limits.ceiling), us(unlearned));
+        let (p99_us, p999_us) = (self.p99_us.load(Relaxed), self.p999_us.load(Relaxed));
+        let stall_us = if p999_us == 0 { unlearned_us } else { STALL_MULTIPLIER * p999_us };
+        let learned_slow_us = SLOW_MULTIPLIER * p99_us;
+        let (slow_us, late_us) = if self.is_learned.load(Relaxed) {
+            (learned_slow_us, p999_us)
         } else {
-            let slow = (SLOW_MULTIPLIER * p99).max(UNLEARNED_SLOW_MULTIPLIER * unlearned);
-            (slow, p999.max(unlearned / STALL_MULTIPLIER))
+            let slow_us = learned_slow_us.max(UNLEARNED_SLOW_MULTIPLIER * unlearned_us);
+            (slow_us, p999_us.max(unlearned_us / STALL_MULTIPLIER))
         };
-        let clamp = |bound: Duration| bound.max(limits.floor).min(limits.ceiling);
+        let clamp = |bound_us: u64| Duration::from_micros(bound_us.max(floor_us).min(ceiling_us));
         LatencyBounds {
-            stall: clamp(stall),
-            slow: clamp(slow.max(stall)),
-            nonrepeatable: late.min(limits.ceiling),
+            stall: clamp(stall_us),
+            slow: clamp(slow_us.max(stall_us)),
+            nonrepeatable: Duration::from_micros(late_us.min(ceiling_us)),
         }
     }
 

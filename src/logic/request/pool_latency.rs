@@ -69,7 +69,7 @@ impl PoolLatency {
     /// way: the end of the race shows whether a late response is usual.
     pub fn on_response(&mut self, sample: &LatencySample<'_>, is_racing: bool) {
         let &LatencySample { key, place, scope, waited, now, .. } = sample;
-        if waited <= self.stall_bound(sample.baseline) {
+        if self.is_usual(sample) {
             sample.record();
             if !self.slow.is_empty() {
                 self.slow.on_fast_response(key);
@@ -100,7 +100,7 @@ impl PoolLatency {
     /// The hedge was answered first. Returns whether that proves the other endpoint slow: not if
     /// the hedge was slow as well.
     pub fn on_hedge_won(&mut self, sample: &LatencySample<'_>) -> bool {
-        if sample.waited <= self.stall_bound(sample.baseline) {
+        if self.is_usual(sample) {
             self.slow.on_refuted(sample.key, sample.now);
             return true;
         }
@@ -117,8 +117,10 @@ impl PoolLatency {
         }
     }
 
-    fn stall_bound(&self, baseline: &LatencyBaseline) -> Duration {
-        baseline.bounds(self.limits, self.unlearned).stall
+    fn is_usual(&self, sample: &LatencySample<'_>) -> bool {
+        let stall = || sample.baseline.bounds(self.limits, self.unlearned).stall;
+        // Nearly every response ends the question here.
+        sample.waited <= self.limits.floor || sample.waited <= stall()
     }
 }
 
