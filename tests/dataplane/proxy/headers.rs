@@ -24,6 +24,25 @@ fn method_target_and_fields_are_forwarded_unchanged() {
 }
 
 #[test]
+fn request_without_content_says_so_where_its_method_has_some() {
+    let (endpoint, gapless) = start_pair();
+    for (method, length) in [
+        ("POST", Some("0")),
+        ("PUT", Some("0")),
+        ("PATCH", Some("0")),
+        ("GET", None),
+        ("HEAD", None),
+        ("DELETE", None),
+    ] {
+        let mut client = TestClient::open(gapless.address);
+        client.send(format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n")).expect("sent");
+        assert_eq!(client.read_response(method).expect("answered").status, 200);
+        let seen = endpoint.requests().pop().expect("a request");
+        assert_eq!(seen.head.field("content-length"), length, "{method}");
+    }
+}
+
+#[test]
 fn forwarded_fields_from_clients_are_replaced() {
     let (endpoint, gapless) = start_pair();
     let fields = [

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, TRAILER, VIA};
-use http::{Request, Version};
+use http::{Method, Request, Version};
 
 use crate::logic::request::identity_fields;
 use crate::net::h1::{self, ConnectionOptions};
@@ -62,7 +62,8 @@ impl<B> OutgoingHead<'_, B> {
                 }
             }
             Some(BodyFraming::Length) | None => {
-                if let Some(length) = validated.content_length {
+                let is_empty = switch_to.is_none() && anticipates_content(request.method());
+                if let Some(length) = validated.content_length.or(is_empty.then_some(0)) {
                     h1::write_header(
                         out,
                         "content-length",
@@ -83,6 +84,12 @@ impl<B> OutgoingHead<'_, B> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether a request with this method says by `Content-Length: 0` that it has no content (RFC 9110
+/// 8.6): many endpoints answer 411 otherwise.
+fn anticipates_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// Fields that are generated instead of forwarded.

@@ -59,7 +59,7 @@ impl IncidentEntry {
 
     /// Whether its detection took longer than every prediction; `None` without a prediction.
     pub fn has_exceeded_prediction(&self) -> Option<bool> {
-        Some(self.record.detection_us() > self.predicted()?.worst_us()?)
+        Some(self.record.min_detection_us() > self.predicted()?.worst_us()?)
     }
 }
 

@@ -187,6 +187,11 @@ impl IncidentRecord {
         self.verdict_us.saturating_sub(self.onset_us())
     }
 
+    /// Lower bound of the detection window: from the first bad evidence to the verdict.
+    pub fn min_detection_us(&self) -> u64 {
+        self.verdict_us.saturating_sub(self.first_bad_us)
+    }
+
     /// Upper bound of the detection window: from the last good evidence to the verdict.
     pub fn max_detection_us(&self) -> u64 {
         self.verdict_us.saturating_sub(self.last_good_us)

@@ -180,9 +180,14 @@ fn render_timeline(entry: &IncidentEntry, report: &IncidentReport) -> String {
 
 fn push_measurements(entry: &IncidentEntry, out: &mut String) {
     let record = &entry.record;
-    let (detected, at_most) =
-        (time_text(record.detection_us()), time_text(record.max_detection_us()));
-    let _ = writeln!(out, "\n  {:<16}{detected}, at most {at_most}", "detection");
+    let [detected, least, most] =
+        [record.detection_us(), record.min_detection_us(), record.max_detection_us()]
+            .map(time_text);
+    let _ = writeln!(
+        out,
+        "\n  {:<16}{detected}, {least} to {most}: the onset is known as an interval",
+        "detection"
+    );
     if let Some(predicted) = entry.predicted() {
         let traffic = predicted.rate_rps.map_or_else(
             || "by probes alone".to_owned(),
