@@ -17,14 +17,17 @@ use crate::support::pki::{CertificateAuthority, CertificateValidity, ClientAuth}
 use crate::support::server::{TestServer, connection_handler, http1_handler, ok_response};
 use crate::support::{DEFAULT_TIMEOUT, eventually};
 
-fn h2_pool_lines() -> String {
+pub(super) fn h2_pool_lines() -> String {
     format!("{WITHOUT_VERDICTS}\nprotocol = \"http2\"")
 }
 
 /// A large limit of concurrent streams.
-const MANY_STREAMS: u32 = 1_000;
+pub(super) const MANY_STREAMS: u32 = 1_000;
 
-fn start_h2_endpoint(name: &'static str, max_streams: u32) -> (TestServer, Arc<H2EndpointState>) {
+pub(super) fn start_h2_endpoint(
+    name: &'static str,
+    max_streams: u32,
+) -> (TestServer, Arc<H2EndpointState>) {
     let state = H2EndpointState::new(name, max_streams);
     (TestServer::start_cleartext(state.serve()), state)
 }
@@ -37,7 +40,7 @@ fn start_gapless(near: SocketAddr, far: Option<SocketAddr>) -> Gapless {
     Gapless::start_ready(&config)
 }
 
-fn spawn_request(
+pub(super) fn spawn_request(
     address: SocketAddr,
     method: &'static str,
     target: &'static str,
@@ -108,41 +111,6 @@ fn large_bodies_pass_in_both_directions() {
     let answer = client.read_response("POST").expect("an answer");
     assert_eq!((answer.status, answer.body == body), (200, true));
     assert_eq!(state.connections(), 1);
-}
-
-/// Forty clients read nothing of their responses. Sixteen of them used to fill the window of the
-/// connection, and every other request on it waited for a minute.
-#[test]
-fn clients_that_do_not_read_hold_up_no_others() {
-    for endpoints in [1, 2] {
-        let states: Vec<_> =
-            (0..endpoints).map(|_| start_h2_endpoint("web", MANY_STREAMS)).collect();
-        let addresses: Vec<_> = states.iter().map(|(server, _)| server.address).collect();
-        let config = ConfigBuilder::new().pool(&h2_pool_lines()).zone("here/near", &addresses);
-        let gapless = Gapless::start_ready(&config);
-        let stalled: Vec<TestClient> = (0..40)
-            .map(|_| {
-                let mut client = TestClient::open(gapless.address);
-                client.send("GET /bulk HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
-                client
-            })
-            .collect();
-        let bulk_bytes = || states.iter().map(|(_, state)| state.bulk_bytes()).sum::<usize>();
-        let (mut last, mut polls_without_change) = (0, 0);
-        eventually("nothing moves any more", DEFAULT_TIMEOUT, || {
-            let bytes = bulk_bytes();
-            polls_without_change = if bytes == last { polls_without_change + 1 } else { 0 };
-            last = bytes;
-            bytes > 40 * (256 << 10) && polls_without_change > 20
-        });
-        let requests: Vec<_> =
-            (0..30).map(|_| spawn_request(gapless.address, "GET", "/small")).collect();
-        for handle in requests {
-            let answer = handle.join().expect("answered within the client's timeout");
-            assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
-        }
-        drop(stalled);
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod http2;
+mod http2_backpressure;
 mod http2_endpoint;
 mod proxy_header;
 mod tls;
