@@ -281,7 +281,8 @@ fn as_text(rows: &[ForecastRow]) -> String {
 
 fn text_row(row: &ForecastRow) -> Vec<String> {
     let measured = row.measured();
-    let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+    let figure =
+        |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     let largest =
         |of: fn(&ForecastRun) -> Option<f64>| row.runs.iter().filter_map(of).max_by(f64::total_cmp);
     let count = |of: fn(&ForecastRun) -> bool| row.runs.iter().filter(|run| of(run)).count();

@@ -2,6 +2,7 @@
 
 pub mod admin_client;
 pub mod check;
+mod closable_output;
 pub mod demo;
 pub mod drill;
 pub mod healthcheck;
@@ -24,6 +25,7 @@ use crate::config::LoadError;
 use crate::config::model::Config;
 use admin_client::AdminClientArguments;
 use check::OutputFormat;
+use closable_output::ClosableOutput;
 use run::LogFormat;
 
 /// Exit code of success.
@@ -208,12 +210,12 @@ pub fn main() -> u8 {
         (None, None) => return EXIT_USAGE,
     };
     run_command(command).unwrap_or_else(|error| {
-        // The reader of the output has gone, as in `gapless schema | head`.
-        let is_pipe = error.kind() == std::io::ErrorKind::BrokenPipe;
-        if !is_pipe {
-            eprintln!("gapless: {error}");
+        // The demo ends with the reader of its output.
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return EXIT_OK;
         }
-        if is_pipe { EXIT_OK } else { EXIT_FAILED }
+        eprintln!("gapless: {error}");
+        EXIT_FAILED
     })
 }
 
@@ -249,7 +251,7 @@ fn print_page(
 }
 
 fn run_command(command: CliCommand) -> std::io::Result<u8> {
-    let mut out = std::io::stdout().lock();
+    let mut out = ClosableOutput::new(std::io::stdout().lock());
     match command {
         CliCommand::Run { config, log } => {
             drop(out);

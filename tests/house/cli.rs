@@ -47,6 +47,32 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Runs a command whose standard output is closed from the start.
+fn run_without_reader(arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(BINARY);
+    command.args(arguments).stdout(writer).stderr(Stdio::piped());
+    command.output().expect("the program runs")
+}
+
+#[test]
+fn commands_keep_their_exit_code_without_a_reader() {
+    let (_invalid, invalid) = write_temp_file(INVALID_CONFIG);
+    let (_valid, valid) = write_valid_config();
+    for (arguments, code) in [
+        (vec!["check", &invalid], 64),
+        (vec!["check", &valid], 0),
+        (vec!["check", &invalid, "--format", "json"], 64),
+        (vec!["tune", &valid, "--target", "10ms"], 1),
+        (vec!["predict", &valid], 0),
+        (vec!["schema"], 0),
+    ] {
+        let output = run_without_reader(&arguments);
+        assert_eq!((exit_code(&output), stderr(&output).as_str()), (code, ""), "{arguments:?}");
+    }
+}
+
 /// A file in its own directory.
 fn write_temp_file(text: &str) -> (TempDir, String) {
     let directory = TempDir::new().expect("a directory");

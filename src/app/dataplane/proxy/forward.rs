@@ -63,7 +63,7 @@ impl<B> OutgoingHead<'_, B> {
             }
             Some(BodyFraming::Length) | None => {
                 let is_empty = switch_to.is_none() && anticipates_content(request.method());
-                if let Some(length) = validated.content_length.or(is_empty.then_some(0)) {
+                if let Some(length) = validated.content_length.or_else(|| is_empty.then_some(0)) {
                     h1::write_header(
                         out,
                         "content-length",
