@@ -252,8 +252,10 @@ mod tests {
         let closed_form_us = Some((1, 99));
         one.predicted =
             Some(PredictedDetection { closed_form_us, ..PredictedDetection::default() });
+        assert_eq!(left(&one), Some(false), "the failure may have begun after the onset");
+        one.verdict_us = 1_110;
         assert_eq!(left(&one), Some(true));
-        one.verdict_us = 1_099;
+        one.verdict_us = 1_109;
         assert_eq!(left(&one), Some(false));
     }
 }

@@ -255,7 +255,7 @@ mod tests {
             last_good_us: 1_700_000_000_000_000,
             first_bad_us: 1_700_000_000_100_000,
             suspect_us: 1_700_000_000_101_000,
-            verdict_us: 1_700_000_000_150_000,
+            verdict_us: 1_700_000_000_200_000,
             predicted_zone: Some(PredictedDetection {
                 fault: "refused".into(),
                 closed_form_us: Some((1_000, 90_000)),
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(lines.len(), 4, "{table}");
         assert!(lines[0].starts_with("ID  ONSET (UTC)"), "{table}");
         assert!(lines[1].contains("web zone r/a (2 endpoints)"), "{table}");
-        assert!(lines[1].contains("!100 ms") && lines[1].contains("80 ms / 90 ms"), "{table}");
+        assert!(lines[1].contains("!150 ms") && lines[1].contains("80 ms / 90 ms"), "{table}");
         assert!(lines[1].ends_with("still down"), "{table}");
         assert!(lines[2].contains("2023-11-14 22:13:20") && lines[2].ends_with("after 1.0 s"));
         assert!(lines[3].starts_with('!'), "{table}");
